@@ -1,0 +1,114 @@
+"""NumPy batches of the core to tensors on a device, and the data loader of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ptychopinn.data.batches import GroupBatch, GroupBatches
+from ptychopinn.simulate.stream import ObjectStream
+from ptychopinn.typing import AnyArray
+
+
+def to_tensor(array: AnyArray, device: torch.device | str = "cpu") -> Tensor:
+    """An array as a tensor on a device; shares memory where it can."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+@dataclass(frozen=True)
+class TensorBatch:
+    """One training batch: measured groups, simulated patterns, or both; shapes as in the core's `GroupBatch`.
+
+    ``simulated_counts`` is (b, N, N) float32 with DC at [0, 0], ``simulated_truth`` (b, n, n) complex64.
+    """
+
+    counts: Tensor | None = None
+    offsets: Tensor | None = None
+    fractions: Tensor | None = None
+    shift: Tensor | None = None
+    member: Tensor | None = None
+    truth: Tensor | None = None
+    simulated_counts: Tensor | None = None
+    simulated_truth: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> TensorBatch:
+        """The same batch on a device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TensorBatch(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in moved.items()})
+
+    def pin_memory(self) -> TensorBatch:
+        """The same batch in page-locked memory; called by the data loader."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TensorBatch(**{k: None if v is None else v.pin_memory() for k, v in moved.items()})
+
+    @property
+    def patterns(self) -> int:
+        """Patterns in it, simulated ones counted."""
+        measured = 0 if self.member is None else int(self.member.sum())
+        return measured + (0 if self.simulated_counts is None else len(self.simulated_counts))
+
+
+def group_tensors(batch: GroupBatch) -> dict[str, Tensor]:
+    """The arrays of a group batch as tensors, by name."""
+    arrays = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return {name: to_tensor(array) for name, array in arrays.items() if array is not None}
+
+
+class EpochDataset(IterableDataset[TensorBatch]):
+    """Whole batches of one epoch after another.
+
+    Parameters
+    ----------
+    groups:
+        Measured groups, or None.
+    stream:
+        Simulated patterns, or None.
+    batches_per_epoch:
+        Batches in an epoch.
+    simulated_patterns:
+        Simulated patterns in a batch.
+    """
+
+    def __init__(
+        self,
+        groups: GroupBatches | None,
+        stream: ObjectStream | None,
+        batches_per_epoch: int,
+        simulated_patterns: int,
+    ) -> None:
+        self._groups, self._stream = groups, stream
+        self._batches_per_epoch, self._simulated_patterns = batches_per_epoch, simulated_patterns
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._batches_per_epoch
+
+    def __iter__(self) -> Iterator[TensorBatch]:
+        worker = get_worker_info()
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        steps = range(first, self._batches_per_epoch, stride)
+        measured = iter(self._groups(self.epoch, first, stride)) if self._groups is not None else None
+        for step in steps:
+            tensors = {} if measured is None else group_tensors(next(measured))
+            if self._stream is not None:
+                counts, truth = self._stream.at(self.epoch * self._batches_per_epoch + step).batch(
+                    self._simulated_patterns
+                )
+                tensors["simulated_counts"] = to_tensor(np.fft.ifftshift(counts, axes=(-2, -1)))
+                tensors["simulated_truth"] = to_tensor(truth)
+            yield TensorBatch(**tensors)
+
+
+def loader(dataset: EpochDataset, *, num_workers: int, pin: bool) -> DataLoader[TensorBatch]:
+    """A data loader that hands batches on as they are."""
+    hand_on: Callable[[TensorBatch], TensorBatch] = _identity
+    return DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=pin, collate_fn=hand_on)
+
+
+def _identity(batch: TensorBatch) -> TensorBatch:
+    return batch

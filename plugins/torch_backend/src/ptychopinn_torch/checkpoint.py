@@ -1,0 +1,65 @@
+"""The state of a training as named tensors and JSON, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ptychopinn.errors import ArchiveError
+from ptychopinn.typing import AnyArray
+
+
+def module_arrays(module: nn.Module, group: str) -> dict[str, AnyArray]:
+    """All parameters and buffers of a module under ``group/``."""
+    return {
+        f"{group}/{name.replace('.', '/')}": np.atleast_1d(tensor.detach().cpu().numpy()).copy()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def load_module(module: nn.Module, arrays: dict[str, AnyArray], group: str) -> None:
+    """Put `module_arrays` back.
+
+    Raises
+    ------
+    ArchiveError
+        If a tensor is missing or of another shape.
+    """
+    state = module.state_dict()
+    for name, tensor in state.items():
+        array = arrays.get(f"{group}/{name.replace('.', '/')}")
+        if array is None or array.size != tensor.numel():
+            raise ArchiveError(
+                f"The checkpoint does not fit: '{group}/{name}' is "
+                + ("missing." if array is None else f"of shape {array.shape}, not {tuple(tensor.shape)}."),
+                "Resume with the configuration that the training began with, or start anew with --overwrite.",
+            )
+        state[name] = torch.from_numpy(array.reshape(tuple(tensor.shape)).copy()).to(tensor.dtype)
+    module.load_state_dict(state)
+
+
+def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, AnyArray]:
+    """The moments of an optimizer: ``optimizer/<parameter number>/<name>``."""
+    return {
+        f"optimizer/{index}/{name}": np.atleast_1d(torch.as_tensor(value).detach().cpu().numpy()).copy()
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, AnyArray]) -> None:
+    """Put `optimizer_arrays` back into an optimizer over the same parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, array in arrays.items():
+        kind, _, rest = key.partition("/")
+        if kind != "optimizer":
+            continue
+        index, _, name = rest.partition("/")
+        tensor = torch.from_numpy(array.copy())
+        shape = parameters[int(index)].shape
+        state.setdefault(int(index), {})[name] = tensor.reshape(()) if name == "step" else tensor.reshape(shape)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,192 @@
+"""The physics inside the loss: patches of a group on one canvas, cut again, illuminated, propagated.
+
+Placing and cutting are products with small matrices (`ptychopinn.interpolation`), so that they are differentiable,
+deterministic, and the same in every framework.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptychopinn.interpolation import shift_basis
+
+_PHASE_ITERATIONS = 15
+_UNSEEN = 1e-2  # added to the coverage: where little was seen the canvas falls back to 1 + 0j
+
+
+def shift_matrices(weights: Tensor, n: int) -> Tensor:
+    """Matrices that move patches to whole pixels.
+
+    Parameters
+    ----------
+    weights:
+        (..., 7) from `ptychopinn.interpolation.shift_weights`.
+    n:
+        Patch width.
+
+    Returns
+    -------
+    (..., n, n) float32.
+    """
+    basis = torch.from_numpy(np.array(shift_basis(n), np.float32)).to(weights.device)
+    return torch.tensordot(weights, basis, dims=1)
+
+
+def one_hot_rows(start: Tensor, rows: int, columns: int) -> Tensor:
+    """Matrices that select ``rows`` entries from ``start`` on out of ``columns``; entries outside give 0.
+
+    Parameters
+    ----------
+    start:
+        (...,) int64; may be negative.
+
+    Returns
+    -------
+    (..., rows, columns) float32.
+    """
+    row = torch.arange(rows, device=start.device)[:, None]
+    column = torch.arange(columns, device=start.device)[None, :]
+    return (start[..., None, None] + row == column).float()
+
+
+def apply_both(left: Tensor, image: Tensor, right: Tensor) -> Tensor:
+    """``left @ image @ right^T`` for real matrices and a real or complex image; all (..., a, b)."""
+    if image.is_complex():
+        return torch.complex(left @ image.real @ right.mT, left @ image.imag @ right.mT)
+    return left @ image @ right.mT
+
+
+def shift_probe(probe: Tensor, fractions: Tensor) -> Tensor:
+    """As `ptychopinn.interpolation.shift_probe`, differentiable in the probe.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64.
+    fractions:
+        (b, 2) float32 (y, x), in pixels.
+
+    Returns
+    -------
+    (b, modes, N, N) complex64.
+    """
+    n = probe.shape[-1]
+    k = torch.fft.fftfreq(n, device=probe.device)
+    angle = -2 * torch.pi * fractions[:, :, None] * k
+    real, imag = torch.cos(angle), torch.sin(angle)
+    nyquist = torch.arange(n, device=probe.device) == n // 2
+    imag = torch.where(nyquist, 0.0, imag)
+    ramp = torch.complex(real, imag)
+    return torch.fft.ifft2(torch.fft.fft2(probe) * ramp[:, None, 0, :, None] * ramp[:, None, 1, None, :])
+
+
+def group_phases(root_weights: Tensor, placed: Tensor) -> Tensor:
+    """Phases in which the patches of each group agree best (`ptychopinn.synchronise` for a handful of patches).
+
+    Parameters
+    ----------
+    root_weights:
+        (g, C, M, M) float32, square roots of the weights on the canvas.
+    placed:
+        (g, C, M, M) complex64.
+
+    Returns
+    -------
+    (g, C) complex64 of modulus 1, no gradient; their mean phase is 0.
+    """
+    with torch.no_grad():
+        u = (root_weights * placed).flatten(2)
+        overlaps = u @ u.mH
+        v = overlaps[:, :, 0] + 1e-12
+        v = v / v.abs()
+        for _ in range(_PHASE_ITERATIONS):
+            v = torch.einsum("gjk,gk->gj", overlaps, v) + 1e-12
+            v = v / v.abs()
+        mean = v.mean(dim=1, keepdim=True) + 1e-12
+        return v * (mean.conj() / mean.abs())
+
+
+def blur_waves(field: Tensor, sigma_px: float) -> Tensor:
+    """Far field of exit waves blurred by a Gaussian: (..., N, N) with DC at [0, 0] to the same."""
+    k = torch.fft.fftfreq(field.shape[-1], device=field.device)
+    gain = torch.exp(-2 * (torch.pi * sigma_px * k) ** 2)
+    return field * gain[:, None] * gain
+
+
+class GroupForward(torch.nn.Module):
+    """Patches of groups to expected counts.
+
+    Parameters
+    ----------
+    N, patch_size:
+        Widths of pattern and patch.
+    reach:
+        Largest distance, in whole pixels, of a member's corner from its anchor's.
+    """
+
+    def __init__(self, N: int, patch_size: int, reach: int) -> None:  # noqa: N803
+        super().__init__()
+        self.N, self.patch_size, self.reach = N, patch_size, reach
+        self.canvas_size = patch_size + 2 * reach
+
+    def canvas(
+        self, patches: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, member: Tensor
+    ) -> Tensor:
+        """Weighted mean of the patches of each group, minus 1, on the anchor's pixels.
+
+        Parameters
+        ----------
+        patches:
+            (g, C, n, n) complex64.
+        weights:
+            (n, n) float32, probe intensity.
+        offsets:
+            (g, C, 2) int64 (y, x), corner of each member minus corner of the anchor.
+        shift:
+            (g, C, 2, 7) float32, `shift_weights` of the members' fractions.
+        member:
+            (g, C) float32; 0 where a group has no such member.
+
+        Returns
+        -------
+        (g, M, M) complex64, M = n + 2 reach; 0 where nothing covers it.
+        """
+        n, size = self.patch_size, self.canvas_size
+        place = one_hot_rows(offsets + self.reach, n, size).mT @ shift_matrices(shift, n)  # (g, C, 2, M, n)
+        rows, columns = place[:, :, 0], place[:, :, 1]
+        placed = apply_both(rows, patches, columns)
+        with torch.no_grad():
+            w = apply_both(rows, weights.expand(*patches.shape[:2], n, n), columns).clamp_min(0)
+            w = w * member[:, :, None, None]
+            total = w.sum(dim=1)
+        v = group_phases(w.sqrt(), placed)
+        mean = (w * placed * v.conj()[:, :, None, None]).sum(dim=1)
+        return (mean - total) / (total + _UNSEEN)
+
+    def forward(self, canvas: Tensor, probes: Tensor, offsets: Tensor, *, sigma_px: float = 0.0) -> Tensor:
+        """Expected counts of each member.
+
+        Parameters
+        ----------
+        canvas:
+            (g, M, M) complex64, from `canvas`.
+        probes:
+            (g, C, modes, N, N) complex64, moved by each member's fraction.
+        offsets:
+            (g, C, 2) int64.
+        sigma_px:
+            Standard deviation of a blur of the exit wave, pixels; 0 is none.
+
+        Returns
+        -------
+        (g, C, N, N) float32, DC at [0, 0].
+        """
+        margin = (self.N - self.patch_size) // 2
+        cut = one_hot_rows(offsets + self.reach - margin, self.N, self.canvas_size)  # (g, C, 2, N, M)
+        windows = apply_both(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
+        field = torch.fft.fft2(probes * (1 + windows)[:, :, None], norm="ortho")
+        if sigma_px:
+            field = blur_waves(field, sigma_px)
+        return (field.real**2 + field.imag**2).sum(dim=2)

@@ -1,0 +1,152 @@
+"""The network and the illumination it was trained with: all that an archive holds."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ptychopinn.config.execution import Precision
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.errors import ArchiveError
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn_torch.network import FastNetwork
+
+
+class Illumination(nn.Module):
+    """The probe in units of the square root of a scan's mean counts, the detector's offset, and a trim of the scale.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64, energy seen by the detector 1 at first.
+    offset_px:
+        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
+    log_intensity:
+        Natural logarithm of a factor on all counts.
+    """
+
+    offset_px: Tensor
+
+    def __init__(self, probe: ComplexArray, offset_px: FloatArray, log_intensity: float = 0.0) -> None:
+        super().__init__()
+        values = torch.view_as_real(torch.from_numpy(np.ascontiguousarray(probe, np.complex64)))
+        self.register_buffer("peak", values.norm(dim=-1).max())
+        # A parameter of size 1 lets one learning rate serve probes of any width.
+        self.values = nn.Parameter(values / self.peak)
+        self.log_intensity = nn.Parameter(torch.tensor(log_intensity, dtype=torch.float32))
+        self.register_buffer("offset_px", torch.as_tensor(np.asarray(offset_px), dtype=torch.float32))
+
+    def forward(self) -> Tensor:
+        """(modes, N, N) complex64; times the root of a scan's mean counts it is the probe of the physics."""
+        probe = torch.view_as_complex(self.values) * self.peak
+        n = probe.shape[-1]
+        grid = (torch.arange(n, device=probe.device) - (n - 1) / 2) * (2 * torch.pi / n)
+        angle = self.offset_px[0] * grid[:, None] + self.offset_px[1] * grid[None, :]
+        return probe * torch.polar(torch.ones_like(angle), angle) * torch.exp(0.5 * self.log_intensity)
+
+
+class Model(nn.Module):
+    """Network and illumination; what training fits and an archive keeps.
+
+    Parameters
+    ----------
+    config:
+        Model configuration.
+    illumination:
+        The probe.
+    precision:
+        Arithmetic of the network; the physics stays in float32.
+    """
+
+    def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision) -> None:
+        super().__init__()
+        self.network = FastNetwork(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.illumination = illumination
+        self.precision = precision
+
+    def forward(self, counts: Tensor, mean_counts: float, probe: Tensor, good: Tensor) -> Tensor:
+        """Predict patches from counts.
+
+        Parameters
+        ----------
+        counts:
+            (b, N, N) float32, DC at [0, 0], zero at bad pixels.
+        mean_counts:
+            Mean photons a pattern of the scan.
+        probe:
+            (modes, N, N) complex64, from `Illumination`.
+        good:
+            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+
+        Returns
+        -------
+        (b, n, n) complex64.
+        """
+        N = counts.shape[-1]  # noqa: N806
+        low = self.precision is Precision.BFLOAT16
+        with torch.autocast(counts.device.type, torch.bfloat16) if low else nullcontext():
+            return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), probe * N, good))
+
+
+def patch_weights(probe: Tensor, patch_size: int) -> Tensor:
+    """As `ptychopinn.stitching.patch_weights`, on the probe's device and without gradient."""
+    margin = (probe.shape[-1] - patch_size) // 2
+    with torch.no_grad():
+        power = (probe.abs() ** 2).sum(dim=0)[margin : margin + patch_size, margin : margin + patch_size]
+        return power / power.max()
+
+
+def model_arrays(model: Model) -> dict[str, AnyArray]:
+    """A model's tensors under framework-neutral names.
+
+    Convolutions are (out, in, y, x); the probe is (modes, N, N) complex64 in root mean counts, without the offset.
+    """
+    arrays = {
+        f"network/{name.replace('.', '/')}": tensor.detach().float().cpu().numpy().copy()
+        for name, tensor in model.network.state_dict().items()
+    }
+    light = model.illumination
+    probe = torch.view_as_complex(light.values.detach()) * cast(Tensor, light.peak)
+    arrays["illumination/probe"] = probe.cpu().numpy().copy()
+    arrays["illumination/offset_px"] = light.offset_px.cpu().numpy().copy()
+    arrays["illumination/log_intensity"] = light.log_intensity.detach().cpu().numpy().reshape(1).copy()
+    return arrays
+
+
+def model_from_arrays(config: ModelConfig, arrays: dict[str, AnyArray], precision: Precision) -> Model:
+    """The inverse of `model_arrays`.
+
+    Raises
+    ------
+    ArchiveError
+        If tensors are missing, or have shapes that the configuration does not.
+    """
+    try:
+        probe, offset = arrays["illumination/probe"], arrays["illumination/offset_px"]
+        log_intensity = arrays["illumination/log_intensity"]
+    except KeyError as error:
+        raise ArchiveError(f"The archive lacks the tensor {error}.", "Save the model again.") from error
+    if probe.ndim != 3 or probe.shape[1:] != (config.N, config.N) or offset.shape != (2,) or log_intensity.shape != (1,):
+        raise ArchiveError(
+            f"The archive's illumination has the shapes {probe.shape}, {offset.shape}, {log_intensity.shape}; "
+            f"N = {config.N} was expected.",
+            "Save the model again.",
+        )
+    model = Model(config, Illumination(probe, offset, float(log_intensity[0])), precision)
+    prefix = "network/"
+    state = {
+        name[len(prefix) :].replace("/", "."): torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+    try:
+        model.network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ArchiveError(
+            f"The archive's tensors do not fit its configuration: {error}".replace("\n\t", " "), "Save the model again."
+        ) from error
+    return model

@@ -1,0 +1,128 @@
+"""The loss of a batch: which terms there are and how they are weighted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.train import LossWeights
+from ptychopinn_torch.batches import TensorBatch
+from ptychopinn_torch.forward import GroupForward, shift_probe
+from ptychopinn_torch.losses import amplitude_error, patch_error, poisson_deviance, total_variation
+from ptychopinn_torch.model import Model, patch_weights
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Unweighted loss terms of a batch, their weighted sum, and the mean phase gradient (2,) in rad a pixel."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    gradient: Tensor | None = None
+
+
+class Objective(nn.Module):
+    """Loss of batches of one scan.
+
+    Parameters
+    ----------
+    config:
+        Model configuration.
+    weights:
+        Weights of the terms.
+    mean_counts:
+        Mean photons a pattern of the scan.
+    good:
+        (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+    reach:
+        `ptychopinn.data.batches.GroupBatches.reach`.
+    """
+
+    good: Tensor
+
+    def __init__(self, config: ModelConfig, weights: LossWeights, mean_counts: float, good: Tensor, reach: int) -> None:
+        super().__init__()
+        self.config, self.weights, self.mean_counts = config, weights, mean_counts
+        self.register_buffer("good", good)
+        self.group = GroupForward(config.N, config.patch_size, reach)
+
+    def forward(self, model: Model, batch: TensorBatch) -> Terms:
+        """Terms of a batch; their sum carries the gradient."""
+        parts: dict[str, Tensor] = {}
+        gradient = None
+        probe = model.illumination()
+        if batch.counts is not None:
+            measured, gradient = self._measured(model, batch, probe)
+            parts.update(measured)
+        if batch.simulated_counts is not None and batch.simulated_truth is not None:
+            patches = model(batch.simulated_counts, self.mean_counts, probe.detach(), self.good)
+            weights = patch_weights(probe, self.config.patch_size)
+            parts["simulated"] = patch_error(patches, batch.simulated_truth, weights).mean()
+        factor = {
+            "nll": self.weights.nll,
+            "mae": self.weights.mae,
+            "total_variation": self.weights.total_variation,
+            "realspace_mae": self.weights.realspace_mae,
+            "simulated": 1.0,
+        }
+        total = torch.stack([factor[name] * value for name, value in parts.items()]).sum()
+        return Terms(total, parts, gradient)
+
+    def _measured(self, model: Model, batch: TensorBatch, probe: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        counts, member = batch.counts, batch.member
+        assert counts is not None and member is not None  # noqa: S101 - a measured batch has both
+        assert batch.offsets is not None and batch.shift is not None and batch.fractions is not None  # noqa: S101
+        groups, size = counts.shape[:2]
+        patches = model(counts.flatten(0, 1), self.mean_counts, probe.detach(), self.good)
+        light = patch_weights(probe, self.config.patch_size)
+        gradient = mean_gradient(patches, light)
+        patches = patches.unflatten(0, (groups, size))
+
+        def over_members(values: Tensor) -> Tensor:
+            return (values * member).sum() / member.sum()
+
+        parts: dict[str, Tensor] = {}
+        w = self.weights
+        if w.nll or w.mae or w.total_variation:
+            canvas = self.group.canvas(patches, light, batch.offsets, batch.shift, member)
+            if w.nll or w.mae:
+                probes = shift_probe(probe * math.sqrt(self.mean_counts), batch.fractions.flatten(0, 1))
+                expected = self.group(
+                    canvas,
+                    probes.unflatten(0, (groups, size)),
+                    batch.offsets,
+                    sigma_px=self.config.gaussian_smoothing_sigma,
+                )
+                if w.nll:
+                    parts["nll"] = over_members(poisson_deviance(expected, counts, self.good, self.mean_counts))
+                if w.mae:
+                    parts["mae"] = over_members(amplitude_error(expected, counts, self.good, self.mean_counts))
+            if w.total_variation:
+                parts["total_variation"] = total_variation(canvas).mean()
+        if w.realspace_mae and batch.truth is not None:
+            parts["realspace_mae"] = over_members(patch_error(patches, batch.truth, light))
+        return parts, gradient
+
+
+def mean_gradient(patches: Tensor, weights: Tensor) -> Tensor:
+    """Mean phase gradient of patches.
+
+    Parameters
+    ----------
+    patches:
+        (b, n, n) complex64.
+    weights:
+        (n, n) float32.
+
+    Returns
+    -------
+    (2,) float32 (y, x), rad a pixel, no gradient. A detector's offset shows as such a ramp under a fixed probe.
+    """
+    with torch.no_grad():
+        dy = (patches[:, 1:] * patches[:, :-1].conj() * weights[1:]).sum()
+        dx = (patches[:, :, 1:] * patches[:, :, :-1].conj() * weights[:, 1:]).sum()
+        return torch.angle(torch.stack([dy, dx]))

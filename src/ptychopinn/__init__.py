@@ -1,0 +1,71 @@
+"""Neural ptychography reconstructors; each deep-learning framework plugs in as a distribution of its own.
+
+The names below are imported when they are used: importing this package imports nothing else of it, and never a
+deep-learning framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptychopinn.bundle import read_bundle as read_bundle
+    from ptychopinn.config import InferConfig as InferConfig
+    from ptychopinn.config import ModelConfig as ModelConfig
+    from ptychopinn.config import SimulationConfig as SimulationConfig
+    from ptychopinn.config import TrainConfig as TrainConfig
+    from ptychopinn.data.dataset import Measurement as Measurement
+    from ptychopinn.data.dataset import ScanDataset as ScanDataset
+    from ptychopinn.data.npz import read_scan as read_scan
+    from ptychopinn.data.npz import write_scan as write_scan
+    from ptychopinn.errors import PtychoPinnError as PtychoPinnError
+    from ptychopinn.monitor import Monitor as Monitor
+    from ptychopinn.plugins import discover as discover
+    from ptychopinn.product import read_product as read_product
+    from ptychopinn.simulate import simulate_scan as simulate_scan
+    from ptychopinn.workflows import demo_run as demo_run
+    from ptychopinn.workflows import evaluate_run as evaluate_run
+    from ptychopinn.workflows import infer_run as infer_run
+    from ptychopinn.workflows import simulate_run as simulate_run
+    from ptychopinn.workflows import train_run as train_run
+
+_HOME = {
+    "InferConfig": "config",
+    "Measurement": "data.dataset",
+    "ModelConfig": "config",
+    "Monitor": "monitor",
+    "PtychoPinnError": "errors",
+    "ScanDataset": "data.dataset",
+    "SimulationConfig": "config",
+    "TrainConfig": "config",
+    "demo_run": "workflows",
+    "discover": "plugins",
+    "evaluate_run": "workflows",
+    "infer_run": "workflows",
+    "read_bundle": "bundle",
+    "read_product": "product",
+    "read_scan": "data.npz",
+    "simulate_run": "workflows",
+    "simulate_scan": "simulate",
+    "train_run": "workflows",
+    "write_scan": "data.npz",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ptychopinn")
+    if name not in _HOME:
+        raise AttributeError(f"module 'ptychopinn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ptychopinn.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

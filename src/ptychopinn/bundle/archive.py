@@ -1,0 +1,182 @@
+"""Write, verify and read model archives."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptychopinn.atomic import written_aside
+from ptychopinn.bundle.manifest import ArchiveKind, Manifest, dump_manifest, parse_manifest
+from ptychopinn.bundle.tensors import pack_weights, unpack_weights
+from ptychopinn.errors import ArchiveError
+from ptychopinn.typing import AnyArray, StrPath
+
+MANIFEST_MEMBER = "manifest.json"
+WEIGHTS_MEMBER = "weights.h5"
+MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_WEIGHTS_BYTES = 4 * 2**30
+MAX_RATIO = 100  # of unpacked to packed size; tensors of floats do not shrink like that, bombs do
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """An archive in memory.
+
+    Attributes
+    ----------
+    manifest:
+        What it is.
+    weights:
+        Name to array, in its own dtype.
+    """
+
+    manifest: Manifest
+    weights: Mapping[str, AnyArray]
+
+
+def write_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArray]) -> None:
+    """Write an archive, read it back, and only then give it its name.
+
+    Parameters
+    ----------
+    path:
+        Any name; an older file there stays until the new one is whole.
+    manifest:
+        ``sha256`` is filled in here.
+    weights:
+        Names like ``encoder/0/weight`` to finite arrays: float32 or complex64, in a checkpoint any number or bool.
+
+    Raises
+    ------
+    ArchiveError
+        If a name, dtype or value is not allowed, or what was written does not read back the same.
+    UsageError, ResourceError
+        If the folder is not there or the disk is full.
+    """
+    tensors = pack_weights(weights, checkpoint=manifest.kind is ArchiveKind.CHECKPOINT)
+    signed = manifest.model_copy(update={"sha256": {WEIGHTS_MEMBER: hashlib.sha256(tensors).hexdigest()}})
+    text = dump_manifest(signed)
+    for member, size, limit in (
+        (MANIFEST_MEMBER, len(text), MAX_MANIFEST_BYTES),
+        (WEIGHTS_MEMBER, len(tensors), MAX_WEIGHTS_BYTES),
+    ):
+        if size > limit:
+            raise ArchiveError(f"{member} would have {size:,} bytes; {limit:,} is the limit.", "Save a smaller model.")
+    with written_aside(path) as aside:
+        with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+            for member, content in ((MANIFEST_MEMBER, text), (WEIGHTS_MEMBER, tensors)):
+                info = zipfile.ZipInfo(member, _EPOCH)
+                info.external_attr = (stat.S_IFREG | 0o644) << 16
+                archive.writestr(info, content)
+        verify_bundle(aside, signed, weights)
+
+
+def verify_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArray]) -> None:
+    """Read an archive and compare it with what was to be written.
+
+    Raises
+    ------
+    ArchiveError
+        If it differs in anything.
+    """
+    found = read_bundle(path)
+    same = found.manifest.model_dump(mode="json") == manifest.model_dump(mode="json")
+    same = same and found.weights.keys() == weights.keys()
+    if not same or not all(_identical(found.weights[name], array) for name, array in weights.items()):
+        raise ArchiveError(f"{path} does not read back as it was written.", "Check the disk and save again.")
+
+
+def _identical(one: AnyArray, other: AnyArray) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other)
+
+
+def read_bundle(path: StrPath) -> Bundle:
+    """Read an archive after checking all of it.
+
+    Raises
+    ------
+    ArchiveError
+        If it is not there, not an archive, cut short, damaged, of a newer format, or holds what it should not: says
+        which writer made it where that is known, and what to do.
+    """
+    with _opened(path) as archive:
+        manifest = parse_manifest(archive.read(MANIFEST_MEMBER), source=str(path))
+        tensors = archive.read(WEIGHTS_MEMBER)
+    digest = hashlib.sha256(tensors).hexdigest()
+    if manifest.sha256 != {WEIGHTS_MEMBER: digest}:
+        raise ArchiveError(
+            f"{path}: the SHA-256 of {WEIGHTS_MEMBER} is {digest[:12]}..., "
+            f"the manifest says {manifest.sha256.get(WEIGHTS_MEMBER, 'nothing')[:12]}.",
+            "The file was damaged or altered: copy or save it again.",
+        )
+    checkpoint = manifest.kind is ArchiveKind.CHECKPOINT
+    return Bundle(manifest, unpack_weights(tensors, source=str(path), checkpoint=checkpoint, limit=MAX_WEIGHTS_BYTES))
+
+
+def read_manifest(path: StrPath) -> Manifest:
+    """Read what an archive is, without its tensors: quick, and says nothing of whether they are whole.
+
+    Raises
+    ------
+    ArchiveError
+        As in `read_bundle`, what concerns tensors left out.
+    """
+    with _opened(path) as archive:
+        return parse_manifest(archive.read(MANIFEST_MEMBER), source=str(path))
+
+
+@contextmanager
+def _opened(path: StrPath) -> Iterator[zipfile.ZipFile]:
+    """The zip file, its members checked; what goes wrong in reading it becomes an `ArchiveError`."""
+    path = Path(path)
+    if not path.is_file():
+        raise ArchiveError(
+            f"There is no model archive at {path}.", "Give the file, or the run directory that holds it."
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(path, archive.infolist())
+            yield archive
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
+        raise ArchiveError(
+            f"{path} is not a whole model archive: {error}.", "It may have been cut short: copy or save it again."
+        ) from error
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    wanted = {MANIFEST_MEMBER: MAX_MANIFEST_BYTES, WEIGHTS_MEMBER: MAX_WEIGHTS_BYTES}
+    remedy = "Do not trust the file; a model archive holds only " + " and ".join(wanted) + "."
+    names = [member.filename for member in members]
+    if missing := [name for name in wanted if name not in names]:
+        raise ArchiveError(
+            f"{path} is a zip file but no model archive: {' and '.join(missing)} missing, {len(names)} other members.",
+            "Give an archive that ptychopinn saved; models of other programs are not read.",
+        )
+    for member in members:
+        name = member.filename
+        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name:
+            raise ArchiveError(f"{path} holds the member {name!r}, which points outside of it.", remedy)
+        if name not in wanted:
+            raise ArchiveError(f"{path} holds the unexpected member {name!r}.", remedy)
+        if names.count(name) > 1:
+            raise ArchiveError(f"{path} holds the member {name!r} more than once.", remedy)
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise ArchiveError(f"{path}: the member {name!r} is a link or another special file.", remedy)
+        if member.flag_bits & 0x1:
+            raise ArchiveError(f"{path}: the member {name!r} is encrypted.", remedy)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ArchiveError(f"{path}: the member {name!r} is packed with method {member.compress_type}.", remedy)
+        if member.file_size > wanted[name] or member.file_size > MAX_RATIO * max(member.compress_size, 1):
+            raise ArchiveError(
+                f"{path}: the member {name!r} unpacks from {member.compress_size:,} to {member.file_size:,} bytes.",
+                remedy,
+            )

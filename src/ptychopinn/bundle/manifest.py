@@ -1,0 +1,130 @@
+"""The manifest of a model archive: what the model is, who wrote it, how it was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field, JsonValue, ValidationError
+
+from ptychopinn.config import Config, ModelConfig
+from ptychopinn.errors import ArchiveError
+
+FORMAT_VERSION = 1
+
+_UPGRADE = "python -m pip install --upgrade ptychopinn"
+
+
+class ArchiveKind(StrEnum):
+    """What an archive is for."""
+
+    MODEL = "model"
+    CHECKPOINT = "checkpoint"
+
+
+class Writer(Config):
+    """Who wrote an archive."""
+
+    ptychopinn: str = Field(description="Version of ptychopinn.")
+    backend: str = Field(description="Name of the backend, as --backend takes it.")
+    backend_version: str = Field("", description="Version of the backend's distribution.")
+
+
+class ScalingRule(StrEnum):
+    """How a scan's numbers are scaled (`ptychopinn.data.scaling`); its scale is fitted to each scan anew."""
+
+    MEAN_COUNTS = "mean-counts"  # probe energy = mean counts of a pattern; input amplitudes of root mean square 1
+
+
+class TrainingSummary(Config):
+    """How the model was trained, for people to read."""
+
+    status: str = Field(description="How the training ended.")
+    epochs: int = Field(0, ge=0, description="Epochs done.")
+    seconds: float = Field(0.0, ge=0, description="Wall time.")
+    patterns_seen: int = Field(0, ge=0, description="Patterns the optimizer saw.")
+    figures: dict[str, float] = Field(default_factory=dict, description="Last value of each figure.")
+    config: dict[str, JsonValue] = Field(default_factory=dict, description="The training configuration.")
+    warnings: tuple[str, ...] = Field((), description="What the training warned of.")
+
+
+class Manifest(Config):
+    """Everything about a model but its tensors."""
+
+    format_version: int = Field(FORMAT_VERSION, ge=1, le=FORMAT_VERSION, description="Version of this format.")
+    kind: ArchiveKind = Field(ArchiveKind.MODEL, description="A model, or a checkpoint of a training.")
+    writer: Writer
+    model: ModelConfig = Field(description="The network, enough to build it again.")
+    scaling: ScalingRule = Field(ScalingRule.MEAN_COUNTS, description="Rule of the scaling, not a scan's scale.")
+    training: TrainingSummary | None = Field(None, description="How it was trained.")
+    extra: dict[str, JsonValue] = Field(default_factory=dict, description="What else the backend needs; plain JSON.")
+    sha256: dict[str, str] = Field(default_factory=dict, description="Digest of every other member; set on writing.")
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """A manifest as JSON.
+
+    Raises
+    ------
+    ArchiveError
+        If a value is not finite.
+    """
+    try:
+        return json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False).encode()
+    except ValueError as error:
+        raise ArchiveError(
+            f"The manifest cannot be written as JSON: {error}.", "Keep its extra to finite values."
+        ) from error
+
+
+def parse_manifest(text: bytes, *, source: str) -> Manifest:
+    """Read a manifest.
+
+    Parameters
+    ----------
+    text:
+        JSON.
+    source:
+        What errors call it.
+
+    Raises
+    ------
+    ArchiveError
+        If it is no JSON, of a newer format, or not valid: names the writer where it can.
+    """
+    try:
+        raw = json.loads(text, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"{source}: the manifest is not JSON: {error}.", "Copy or save the file again.") from error
+    raw = raw if isinstance(raw, dict) else {}
+    version = raw.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ArchiveError(
+            f"{source} has format {version}, written by {_writer(raw)}; formats up to {FORMAT_VERSION} are read here.",
+            f"Upgrade it ({_UPGRADE}), or save the model again with an older one.",
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArchiveError(
+            f"{source}: the manifest, written by {_writer(raw)}, is not valid at '{where}': {first['msg']}.",
+            "Copy or save the file again.",
+        ) from error
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _writer(raw: Mapping[str, Any]) -> str:
+    writer = raw.get("writer")
+    if not isinstance(writer, dict):
+        return "an unknown writer"
+    backend = f"{writer.get('backend', '?')!s:.40} {writer.get('backend_version', '')!s:.40}".strip()
+    return f"ptychopinn {writer.get('ptychopinn', '?')!s:.40} with the backend {backend}"

@@ -1,0 +1,127 @@
+"""Entry point: parse, run one command, turn every error into one paragraph and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Protocol, cast
+
+from pydantic import ValidationError
+
+from ptychopinn.atomic import translate_write_error
+from ptychopinn.cli._console import Console
+from ptychopinn.cli._legacy import normalise
+from ptychopinn.cli._parser import Parser, add_common
+from ptychopinn.errors import Cancelled, ConfigError, PtychoPinnError, ResourceError
+
+COMMANDS: Mapping[str, str] = {
+    "train": "Train a network on a scan, without ground truth.",
+    "infer": "Reconstruct a scan with a trained network.",
+    "evaluate": "Score a reconstruction against a reference.",
+    "simulate": "Make a scan of a simulated object.",
+    "convert": "Make a canonical scan file out of another.",
+    "validate": "Say everything that is wrong with scan files.",
+    "plugins": "List the backends and what they can do.",
+    "demo": "Simulate, train, save, load, reconstruct and score, in some minutes.",
+}
+
+_EPILOG = (
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 input refused, 4 out of memory, disk or device, 130 interrupted. "
+    "'ptychopinn COMMAND --help' lists a command's flags."
+)
+
+
+class Command(Protocol):
+    """What the module of a command has."""
+
+    def configure(self, parser: Parser, arguments: Sequence[str]) -> None:
+        """Add the command's flags; ``arguments`` are all that were given."""
+
+    def run(self, args: argparse.Namespace, console: Console) -> int:
+        """Do it and return the exit code."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv:
+        Arguments without the program's name; ``sys.argv[1:]`` when None.
+
+    Returns
+    -------
+    The exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console = Console(quiet="--quiet" in arguments, debug="--debug" in arguments)
+    try:
+        with console.logging():
+            code = _run(arguments, console)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # The reader of our output went away ("| head"); nothing is left to tell it, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        if console.debug:
+            traceback.print_exc()
+        if isinstance(error, KeyboardInterrupt):
+            console.say("Interrupted.")
+            return Cancelled.exit_code
+        told = _told(error)
+        console.error(told)
+        return told.exit_code
+
+
+def _run(arguments: Sequence[str], console: Console) -> int:
+    normal = normalise(arguments)
+    chosen = next((a for a in normal if not a.startswith("-")), None)
+    parser = Parser(prog="ptychopinn", description="Neural ptychography reconstruction.", epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"ptychopinn {version('ptychopinn')}")
+    add_common(parser)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parsers: dict[str, Parser] = {}
+    for name, summary in COMMANDS.items():
+        parsers[name] = subparsers.add_parser(name, help=summary, description=summary)
+        add_common(parsers[name])
+    command = None
+    if chosen is not None and chosen in COMMANDS:
+        command = cast(Command, importlib.import_module(f"ptychopinn.cli.{chosen}"))
+        command.configure(parsers[chosen], normal)
+        normal = parsers[chosen].complete(normal)
+    try:
+        args, unknown = parser.parse_known_args(normal)
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    parsers.get(args.command, parser).refuse_unknown(unknown)
+    assert command is not None  # argparse refuses what is not in COMMANDS
+    return command.run(args, console)
+
+
+def _told(error: Exception) -> PtychoPinnError:
+    """The error to show for whatever was raised."""
+    if isinstance(error, PtychoPinnError):
+        return error
+    if isinstance(error, MemoryError):
+        return ResourceError(
+            f"Memory ran out{f' ({error})' if str(error) else ''}.",
+            "Lower --batch-size, --inference-batch-size or --memory-budget-mb, or free memory.",
+        )
+    if isinstance(error, OSError):
+        known = translate_write_error(error, error.filename or "A file")
+        return known or PtychoPinnError(f"{error}.", "Check the path, and that nobody else is changing it.")
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or error.title
+        return ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", "Change it and try again.")
+    return PtychoPinnError(
+        f"This is a defect, please report it: {type(error).__name__}: {error}.",
+        "Run the command again with --debug for the traceback.",
+    )

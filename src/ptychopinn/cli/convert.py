@@ -1,0 +1,34 @@
+"""``ptychopinn convert SOURCE -o TARGET``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ptychopinn.cli._console import Console
+from ptychopinn.cli._parser import Parser, add_output, add_reading
+
+
+def configure(parser: Parser, arguments: Sequence[str]) -> None:
+    """Add the command's flags."""
+    parser.add_argument("source", metavar="SOURCE", help="A scan, an NPZ file of any form that is read.")
+    add_output(parser, "The canonical NPZ file to write.")
+    add_reading(parser)
+    parser.add_argument("--compress", action="store_true", help="Smaller, but read into memory and not mapped.")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Read, write."""
+    from ptychopinn.data.convert import convert_scan
+
+    data = convert_scan(
+        args.source,
+        args.output,
+        measurement=args.measurement,
+        nphotons=args.nphotons,
+        fftshift=args.fftshift,
+        compress=args.compress,
+        overwrite=args.overwrite,
+    )
+    console.result(f"{args.output}: {len(data)} patterns of {data.N} x {data.N}, read as {data.measurement}")
+    return 0

@@ -1,0 +1,30 @@
+"""``ptychopinn simulate -o SCAN.npz``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ptychopinn.cli._console import Console
+from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._parser import Parser, add_config, add_output
+from ptychopinn.cli._settings import gather
+from ptychopinn.config import SimulationConfig
+
+
+def configure(parser: Parser, arguments: Sequence[str]) -> None:
+    """Add the command's flags."""
+    parser.usage = "%(prog)s -o SCAN.npz [FLAGS]"
+    add_output(parser, "The NPZ file to write; it holds the true object, too.")
+    add_config(parser)
+    add_flags(parser, "simulation", SimulationConfig, "simulation")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Simulate, write."""
+    from ptychopinn import workflows
+
+    settings = gather(args, {"simulation": SimulationConfig})
+    path = workflows.simulate_run(settings.models["simulation"], args.output, overwrite=args.overwrite)
+    console.result(str(path))
+    return 0

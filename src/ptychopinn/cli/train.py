@@ -1,0 +1,60 @@
+"""``ptychopinn train DATA -o RUN``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ptychopinn.cli._console import Console
+from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._parser import Parser, add_config, add_measurement
+from ptychopinn.cli._progress import watched
+from ptychopinn.cli._settings import choose_backend, gather
+from ptychopinn.cli._summary import show_run
+from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
+
+
+def configure(parser: Parser, arguments: Sequence[str]) -> None:
+    """Add the command's flags; those of execution are the backend's own."""
+    parser.usage = "%(prog)s DATA.npz -o RUN [FLAGS]"
+    parser.add_argument("data", metavar="DATA", help="The scan, an NPZ file.")
+    parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by.")
+    parser.add_argument("--backend", help="The deep-learning framework: see 'ptychopinn plugins'.")
+    add_measurement(parser)
+    add_config(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument(
+        "--resume", action="store_true", help="Go on with the run that is there, from its last checkpoint."
+    )
+    there.add_argument("--overwrite", action="store_true", help="Replace the run that is there.")
+    add_flags(parser, "model", ModelConfig, "model")
+    add_flags(parser, "train", TrainConfig, "training")
+    add_flags(parser, "infer", InferConfig, "reconstruction of the scan at the end")
+    spec = choose_backend(arguments)
+    add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions, "execution")
+    parser.set_defaults(spec=spec)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Train, and reconstruct the scan with the result."""
+    from ptychopinn import workflows
+
+    sections = {"model": ModelConfig, "train": TrainConfig, "infer": InferConfig, "execution": args.spec.options}
+    settings = gather(args, sections)
+    with watched(console) as monitor:
+        result = workflows.train_run(
+            args.data,
+            args.output,
+            backend=args.spec.name,
+            model=settings.given["model"],
+            train=settings.given["train"],
+            infer=settings.given["infer"],
+            options=settings.given["execution"],
+            validation=args.validation,
+            measurement=settings.words.get("measurement"),
+            resume=args.resume,
+            overwrite=args.overwrite,
+            monitor=monitor,
+        )
+    return show_run(result, console)

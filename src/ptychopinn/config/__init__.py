@@ -1,0 +1,10 @@
+"""Every setting there is: frozen pydantic models, each default and bound written once."""
+
+from ptychopinn.config._base import Config
+from ptychopinn.config.execution import ExecutionOptions
+from ptychopinn.config.infer import InferConfig
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.simulation import SimulationConfig
+from ptychopinn.config.train import TrainConfig
+
+__all__ = ["Config", "ExecutionOptions", "InferConfig", "ModelConfig", "SimulationConfig", "TrainConfig"]

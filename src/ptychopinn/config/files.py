@@ -1,0 +1,165 @@
+"""Configuration files: YAML or JSON with one section for each configuration model.
+
+A run directory's ``config.yaml`` has the same form, so that it can be given to ``--config`` again::
+
+    backend: torch
+    model: {n_filters_scale: 0.5}
+    train: {nepochs: 20, learning_rate: 5e-4}
+    infer: {synchronise: on}
+    execution: {accelerator: cpu}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ptychopinn.atomic import written_aside
+from ptychopinn.config.build import nearest
+from ptychopinn.errors import ConfigError
+from ptychopinn.typing import StrPath
+
+MAX_BYTES = 2**20
+
+
+def read_config_file(path: StrPath) -> dict[str, Any]:
+    """Parse a YAML or JSON file; which keys it may have is `check_sections`' matter.
+
+    YAML is read by its 1.2 rules: ``on``, ``off``, ``yes`` and ``no`` are words, and ``1e-3`` is a number.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there, too large, not YAML or JSON, has a key twice, or is not a mapping.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path} has more than {MAX_BYTES:,} bytes.", "Give a configuration file.")
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration {path} cannot be read: {error}.", "Give a YAML or JSON file.") from error
+    import yaml
+
+    try:
+        # JSON on its own terms, so that its errors are JSON's; YAML for every other name.
+        if path.suffix.lower() == ".json":
+            parsed = json.loads(text, object_pairs_hook=_unique)
+        else:
+            parsed = yaml.load(text, _yaml_loader())
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"The configuration {path} cannot be read: {reason}.", "Mend that place.") from error
+    if parsed is None:
+        return {}
+    if not isinstance(parsed, dict):
+        raise ConfigError(
+            f"The configuration {path} is a {type(parsed).__name__}, not a mapping.",
+            "Write sections such as 'train:' with fields below.",
+        )
+    return parsed
+
+
+def check_sections(
+    path: StrPath, parsed: Mapping[str, Any], sections: Mapping[str, type[BaseModel]], words: Mapping[str, str]
+) -> None:
+    """Refuse keys that nothing reads.
+
+    Parameters
+    ----------
+    path:
+        What errors call the file.
+    parsed:
+        What `read_config_file` returned.
+    sections:
+        Section name to the model whose fields it may give.
+    words:
+        Top-level keys that are plain words, to what they mean.
+
+    Raises
+    ------
+    ConfigError
+        Naming each unknown key and the nearest valid ones.
+    """
+    problems = []
+    for key, value in parsed.items():
+        if key in words:
+            if not isinstance(value, str):
+                problems.append(f"'{key}' is {value!r}; it must be a word.")
+        elif key not in sections:
+            where = [name for name, cls in sections.items() if key in cls.model_fields]
+            hint = f"; it belongs into the section '{where[0]}'" if where else nearest(str(key), [*words, *sections])
+            problems.append(f"'{key}' is not known{hint}.")
+        elif value is not None and not isinstance(value, dict):
+            problems.append(f"'{key}' is {value!r}; it must have fields below it.")
+        else:
+            fields = sections[key].model_fields
+            problems += [
+                f"'{name}' in '{key}' is not known{nearest(str(name), fields)}."
+                for name in value or {}
+                if name not in fields
+            ]
+    if problems:
+        raise ConfigError(f"The configuration {path}: {' '.join(problems)}", "Change it and try again.")
+
+
+def write_config_file(path: StrPath, sections: Mapping[str, BaseModel], words: Mapping[str, str | None]) -> None:
+    """Write a configuration as `read_config_file` reads it.
+
+    Parameters
+    ----------
+    path:
+        Where.
+    sections:
+        Section name to its model; all fields are written.
+    words:
+        Top-level words; those that are None are left out.
+    """
+    import yaml
+
+    content: dict[str, Any] = {key: word for key, word in words.items() if word is not None}
+    content |= {key: model.model_dump(mode="json") for key, model in sections.items()}
+    with written_aside(path) as aside:
+        aside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if len(found := dict(pairs)) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return found
+
+
+def _yaml_loader() -> Any:
+    """A safe loader of YAML 1.2 words and numbers that refuses a key given twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        yaml_implicit_resolvers = {  # noqa: RUF012 - copied, so that yaml's own stays as it is
+            first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            if twice := {str(key) for key in keys if keys.count(key) > 1}:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {sorted(twice)[0]!r} stands there twice", node.start_mark
+                )
+            return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$", re.I), list("tTfF"))
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)(e[-+]?[0-9]+)?|[-+]?\.inf|\.nan)$", re.I),
+        list("-+0123456789."),
+    )
+    return Loader
+
+
+_REPLACED = frozenset({"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"})

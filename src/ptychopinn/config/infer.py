@@ -1,0 +1,37 @@
+"""How a scan is reconstructed with a trained network."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from ptychopinn.config._base import Config
+
+
+class Synchronise(StrEnum):
+    """Whether one phase a patch is solved from the overlaps before stitching."""
+
+    AUTO = "auto"  # as far as it lowers the forward residual
+    ON = "on"
+    OFF = "off"
+
+
+class ProbeSource(StrEnum):
+    """Whose probe weights the patches and enters the network."""
+
+    MODEL = "model"  # the one the model was trained with, as refined
+    SCAN = "scan"  # the probeGuess of the scan
+
+
+class InferConfig(Config):
+    """Inference and stitching."""
+
+    inference_batch_size: int = Field(64, ge=1, le=65536, description="Patterns predicted at a time.")
+    probe_source: ProbeSource = Field(ProbeSource.MODEL, description="Take the probe from the model or from the scan.")
+    synchronise: Synchronise = Field(
+        Synchronise.AUTO, description="Solve one phase a patch from the overlaps: on, off, or as the residual decides."
+    )
+    memory_budget_mb: int = Field(
+        1024, ge=1, description="MiB for patches that wait for their phases; beyond it they wait in a scratch file."
+    )

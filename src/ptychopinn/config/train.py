@@ -1,0 +1,181 @@
+"""How a network is trained."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from ptychopinn.config._base import Config
+from ptychopinn.config.model import ModelConfig, ModelType
+
+_DEFAULT_EPOCHS = 60
+
+
+class Scheduler(StrEnum):
+    """Course of the learning rate over the training (over max_time where that ends it)."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"  # warm-up, then down along a cosine
+    EXPONENTIAL = "exponential"  # warm-up, then down to a hundredth
+
+
+class SimulateObjects(StrEnum):
+    """Whether training patterns are simulated from ever new objects under the scan's probe."""
+
+    OFF = "off"
+    ONLY = "only"  # simulated patterns alone, supervised and free of the phase gauge
+    MIXED = "mixed"  # every batch has both
+
+
+class DetectorOffset(StrEnum):
+    """What is done about patterns that are not centred where the probe's far field is."""
+
+    NONE = "none"
+    ESTIMATE = "estimate"  # once, from the centre of mass of the mean counts
+    TRAIN = "train"  # estimated, then followed such that the object's mean phase gradient is zero
+
+
+class ClipAlgorithm(StrEnum):
+    """How gradients are clipped."""
+
+    NORM = "norm"
+    VALUE = "value"
+
+
+class CheckpointMode(StrEnum):
+    """Whether the monitored figure is better small or large."""
+
+    MIN = "min"
+    MAX = "max"
+
+
+class TrainConfig(Config):
+    """Training: data drawn, loss terms, optimizer, when to stop."""
+
+    # length
+    nepochs: int | None = Field(
+        None, ge=1, description=f"Epochs at most (default {_DEFAULT_EPOCHS}, or as many as max_time allows)."
+    )
+    max_time: float | None = Field(None, gt=0, description="Seconds of training at most; the schedule fits itself in.")
+    batch_size: int = Field(4, ge=1, le=4096, description="Groups in a batch.")
+    seed: int = Field(0, ge=0, description="Seed of weights, groups and simulated objects.")
+    # groups
+    n_groups: int | None = Field(
+        None, ge=1, description="Groups drawn in an epoch (default: enough for one look at every pattern)."
+    )
+    neighbor_count: int | None = Field(
+        None,
+        ge=1,
+        description="A group is drawn from this many nearest neighbours of its anchor, itself not counted "
+        "(default: group size - 1, or a few more where there are).",
+    )
+    n_subsample: int | None = Field(None, ge=1, description="Train on this many patterns, drawn at random.")
+    subsample_seed: int = Field(0, ge=0, description="Seed of that draw.")
+    sequential_sampling: bool = Field(
+        False, description="Take the first n_subsample patterns and the anchors in scan order, not at random."
+    )
+    validation_fraction: float = Field(
+        0.0, ge=0, le=0.5, description="Share of the scan held out as one region of space, not at random."
+    )
+    # loss
+    nll_weight: float | None = Field(
+        None, ge=0, description="Weight of the Poisson likelihood (default: 1 for pinn, 0 for supervised)."
+    )
+    mae_weight: float = Field(0.0, ge=0, description="Weight of the mean absolute error of diffraction amplitudes.")
+    realspace_weight: float = Field(0.0, ge=0, description="Weight of the total variation of the object.")
+    realspace_mae_weight: float | None = Field(
+        None,
+        ge=0,
+        description="Weight of the mean absolute error against known patches (default: 0 for pinn, 1 for supervised).",
+    )
+    # physics set free
+    probe_trainable: bool = Field(False, description="Let training refine the probe.")
+    intensity_scale_trainable: bool = Field(False, description="Let training refine the scale of the counts.")
+    detector_offset: DetectorOffset = Field(
+        DetectorOffset.TRAIN, description="Shift between the patterns and the probe's far field."
+    )
+    probe_refinement: int = Field(
+        0, ge=0, le=1000, description="Passes of ePIE over the scan, before training, that refine the probe; 0 is none."
+    )
+    simulate_objects: SimulateObjects = Field(
+        SimulateObjects.OFF,
+        description="Train on simulated objects under the scan's probe.",
+        json_schema_extra={"flag_alone": "only"},
+    )
+    # optimizer
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate.")
+    scheduler: Scheduler = Field(Scheduler.COSINE, description="Course of the learning rate.")
+    accumulate_grad_batches: int = Field(1, ge=1, description="Batches whose gradients make one step.")
+    gradient_clip: float | None = Field(1.0, gt=0, description="Clip gradients at this.")
+    gradient_clip_algorithm: ClipAlgorithm = Field(ClipAlgorithm.NORM, description="Clip the norm or each value.")
+    weight_averaging: float = Field(
+        0.99, ge=0, lt=1, description="Decay of the running average of the weights that is kept as the model; 0 is none."
+    )
+    # stopping and checkpoints
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Stop after this many epochs without a better monitored figure."
+    )
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Epochs between checkpoints (default: whenever the last one is 20 seconds old)."
+    )
+    checkpoint_top_k: int = Field(1, ge=1, description="Best checkpoints kept besides the newest.")
+    checkpoint_monitor: str = Field(
+        "auto", description="Figure that ranks checkpoints and stops early; auto: validation_loss if there is one, else loss."
+    )
+    checkpoint_mode: CheckpointMode = Field(CheckpointMode.MIN, description="Whether that figure is better small.")
+
+    @model_validator(mode="after")
+    def _loss_has_a_term(self) -> Self:
+        if self.nll_weight == 0 and self.mae_weight == 0 and self.realspace_mae_weight == 0:
+            raise ValueError(
+                "nll_weight, mae_weight and realspace_mae_weight are all 0: nothing ties the object to the data; "
+                "give one of them a weight"
+            )
+        return self
+
+    @property
+    def epoch_limit(self) -> int | None:
+        """Epochs at most; None where only max_time ends the training."""
+        if self.nepochs is None and self.max_time is None:
+            return _DEFAULT_EPOCHS
+        return self.nepochs
+
+    def loss_weights(self, model: ModelConfig) -> LossWeights:
+        """The weights in force for a model type.
+
+        Raises
+        ------
+        ValueError
+            If no term ties the object to the data for this model type.
+        """
+        supervised = model.model_type is ModelType.SUPERVISED
+        weights = LossWeights(
+            nll=(0.0 if supervised else 1.0) if self.nll_weight is None else self.nll_weight,
+            mae=self.mae_weight,
+            total_variation=self.realspace_weight,
+            realspace_mae=(1.0 if supervised else 0.0)
+            if self.realspace_mae_weight is None
+            else self.realspace_mae_weight,
+        )
+        if supervised and weights.realspace_mae == 0:
+            raise ValueError(
+                "model_type supervised needs realspace_mae_weight above 0; with 0 it learns from no known patch: "
+                "use model_type pinn"
+            )
+        if weights.nll == weights.mae == weights.realspace_mae == 0:
+            raise ValueError(
+                f"nothing ties the object of model_type {model.model_type} to the data; "
+                "set nll_weight, mae_weight or realspace_mae_weight"
+            )
+        return weights
+
+
+class LossWeights(Config):
+    """The weights of the loss terms in force."""
+
+    nll: float
+    mae: float
+    total_variation: float
+    realspace_mae: float

@@ -1,0 +1,168 @@
+"""Batches of patterns: the one path by which counts reach a network, in training, validation and inference.
+
+Arrays come with the detector's DC at ``[0, 0]``, as an unshifted FFT wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.train import TrainConfig
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table, subsample
+from ptychopinn.errors import DataError
+from ptychopinn.interpolation import shift_weights, split_positions
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class PatternBatch:
+    """Patterns alone.
+
+    Attributes
+    ----------
+    indices:
+        (b,) int64 into the scan.
+    counts:
+        (b, N, N) float32, DC at [0, 0], zero at bad pixels.
+    """
+
+    indices: IntArray
+    counts: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class GroupBatch:
+    """Groups of neighbouring patterns; column 0 is the anchor.
+
+    Attributes
+    ----------
+    counts:
+        (g, C, N, N) float32, DC at [0, 0].
+    offsets:
+        (g, C, 2) int64 (y, x): corner of each member minus its anchor's, within the reach.
+    fractions:
+        (g, C, 2) float32 (y, x): what is left of the position, pixels.
+    shift:
+        (g, C, 2, 7) float32: `ptychopinn.interpolation.shift_weights` of the fractions.
+    member:
+        (g, C) float32: 0 where there is no such member, or it does not overlap its anchor.
+    truth:
+        (g, C, n, n) complex64 known patches, or None.
+    """
+
+    counts: FloatArray
+    offsets: IntArray
+    fractions: FloatArray
+    shift: FloatArray
+    member: FloatArray
+    truth: ComplexArray | None
+
+
+def read_patterns(data: ScanDataset, indices: IntArray) -> FloatArray:
+    """Counts of some patterns: (b,) indices to (b, N, N) float32, DC at [0, 0]."""
+    return np.fft.ifftshift(data.counts(indices), axes=(-2, -1))
+
+
+def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:
+    """The part of a scan that n_subsample asks for.
+
+    Raises
+    ------
+    ConfigError
+        If the scan has fewer patterns.
+    """
+    if config.n_subsample is None:
+        return data
+    return data.select(subsample(len(data), config.n_subsample, config.subsample_seed, config.sequential_sampling))
+
+
+def pattern_batches(data: ScanDataset, batch_size: int) -> Iterator[PatternBatch]:
+    """All patterns of a scan in order; the last batch may be smaller, an empty scan gives none."""
+    for start in range(0, len(data), batch_size):
+        indices = np.arange(start, min(start + batch_size, len(data)))
+        yield PatternBatch(indices, read_patterns(data, indices))
+
+
+class GroupBatches:
+    """Draws groups anew for each epoch; epoch k depends on the seed and k alone.
+
+    Parameters
+    ----------
+    data:
+        The scan.
+    model, config:
+        Group size, patch size, and how groups are drawn.
+    truth:
+        Gives known patches of patterns, or None.
+
+    Raises
+    ------
+    DataError
+        If the scan has too few patterns for a group.
+    ConfigError
+        If neighbor_count or the group size contradict the scan.
+    """
+
+    def __init__(
+        self,
+        data: ScanDataset,
+        model: ModelConfig,
+        config: TrainConfig,
+        truth: Callable[[IntArray], ComplexArray] | None = None,
+    ) -> None:
+        if len(data) < 2:
+            raise DataError(
+                f"'{data.name}' has {len(data)} pattern; training needs at least two that overlap.",
+                "Give a scan with more positions.",
+            )
+        self._data, self._config, self._truth = data, config, truth
+        self.group_size = model.patterns_per_group
+        self._table = neighbour_table(data, self.group_size, config.neighbor_count)
+        self._corners, self._fractions = split_positions(data.positions, data.N)
+        self._shift = shift_weights(self._fractions).astype(np.float32)
+        self.reach = self._reach(model.patch_size)
+        self.n_groups = config.n_groups or default_group_count(len(data), self.group_size)
+
+    def _reach(self, patch_size: int) -> int:
+        """Largest corner distance, of those that the neighbours need, at which patches still overlap."""
+        offsets = np.abs(self._corners[self._table] - self._corners[:, None]).max(axis=2)
+        needed = offsets[(self._table >= 0) & (offsets < patch_size)]
+        return int(needed.max(initial=0))
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in an epoch, the smaller last one included."""
+        return -(-self.n_groups // self._config.batch_size)
+
+    def __call__(self, epoch: int, first: int = 0, stride: int = 1) -> Iterator[GroupBatch]:
+        """The batches of an epoch; a worker process takes every ``stride``-th from ``first`` on."""
+        rng = np.random.default_rng([self._config.seed, epoch])
+        groups = draw_groups(
+            self._table, self.group_size, self.n_groups, rng, sequential=self._config.sequential_sampling
+        )
+        for k in range(first, self.batches_per_epoch, stride):
+            yield self.read(groups[k * self._config.batch_size : (k + 1) * self._config.batch_size])
+
+    def read(self, groups: IntArray) -> GroupBatch:
+        """Read groups: (g, C) int64, -1 where a group has no such member."""
+        members = np.where(groups >= 0, groups, groups[:, :1])
+        offsets = self._corners[members] - self._corners[members[:, :1]]
+        near = np.abs(offsets).max(axis=2) <= self.reach
+        shape = groups.shape
+        truth = None
+        if self._truth is not None:
+            flat = self._truth(members.ravel())
+            truth = flat.reshape(*shape, *flat.shape[1:])
+        return GroupBatch(
+            counts=read_patterns(self._data, members.ravel()).reshape(*shape, self._data.N, self._data.N),
+            offsets=np.where(near[..., None], offsets, 0),
+            fractions=self._fractions[members].astype(np.float32),
+            shift=self._shift[members],
+            member=((groups >= 0) & near).astype(np.float32),
+            truth=truth,
+        )

@@ -1,0 +1,200 @@
+"""Everything that is wrong with a file, all of it at once: the contract first, then what a careful eye would see."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import median_filter
+from scipy.spatial import cKDTree
+
+from ptychopinn.data.contract import Interpretation, ReadOptions, interpret
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.members import NpzFile, open_npz
+from ptychopinn.data.problems import Findings, Problem, Severity
+from ptychopinn.data.scaling import fit_scaling
+from ptychopinn.data.survey import Survey
+from ptychopinn.errors import DataError
+from ptychopinn.typing import FloatArray, IntArray, StrPath
+
+_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
+_DIM = 0.01  # of the median pattern
+_HOT_RATIO = 20.0  # times the median of the neighbourhood
+_HOT_SHARE = 1e-3  # of all counts: less does no harm
+_FEW_PHOTONS = 100.0
+_PROBE_RATIO = 10.0
+_OFFSET_PX = 2.0
+
+
+def check_scan(
+    path: StrPath,
+    *,
+    measurement: Measurement | str | None = None,
+    nphotons: float | None = None,
+    fftshift: bool = False,
+) -> list[Problem]:
+    """Say everything that is wrong with a file, errors first.
+
+    `ptychopinn.data.npz.read_scan` refuses the file, with the same arguments, if and only if there is an error here
+    that is not about a checksum: those are verified here for mapped arrays too.
+
+    Parameters
+    ----------
+    path:
+        The file.
+    measurement, nphotons, fftshift:
+        As in `ptychopinn.data.npz.read_scan`.
+
+    Raises
+    ------
+    ConfigError
+        If ``measurement`` or ``nphotons`` is out of bounds.
+    ResourceError
+        If a compressed array does not fit into memory.
+    """
+    options = ReadOptions(measurement, nphotons, fftshift)  # type: ignore[arg-type]
+    findings = Findings()
+    try:
+        file = open_npz(path)
+    except DataError as error:
+        findings.refused("", error)
+        return findings.problems
+    found = interpret(file, options, findings)
+    _check_bytes(file, findings)
+    if found is not None:
+        _check_patterns(found, findings)
+        _check_positions(found.data, findings)
+        _check_probe(found.data, findings)
+        _check_extras(found.data, findings)
+    return sorted(findings.problems, key=lambda p: _ORDER[p.severity])
+
+
+def _check_bytes(file: NpzFile, findings: Findings) -> None:
+    for key, member in file.members.items():
+        if member.mapped:
+            try:
+                member.verify()
+            except DataError as error:
+                findings.refused(key, error)
+
+
+def _some(indices: IntArray) -> str:
+    shown = ", ".join(map(str, indices[:5].tolist()))
+    return f"{shown}, ..." if len(indices) > 5 else shown
+
+
+def _energies(seen: Survey, measurement: Measurement | None) -> FloatArray:
+    return seen.square_sums if measurement is Measurement.AMPLITUDE else seen.sums
+
+
+def _check_patterns(found: Interpretation, findings: Findings) -> None:
+    data, seen = found.data, found.seen
+    key = "patterns"
+    counts = _energies(seen, data.measurement) * data.counts_per_unit
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        findings.warning(key, f"{len(empty)} of {len(data)} patterns are empty: {_some(empty)}.", "Remove them.")
+    dim = np.flatnonzero((counts > 0) & (counts < _DIM * np.median(counts)))
+    if len(dim):
+        findings.warning(
+            key,
+            f"{len(dim)} of {len(data)} patterns hold under {_DIM:.0%} of the median counts: {_some(dim)}.",
+            "Remove them if the shutter was closed.",
+        )
+    if 0 < counts.mean() < _FEW_PHOTONS:
+        findings.warning(
+            key, f"There are {counts.mean():.3g} photons in a pattern.", "Check the units; nphotons gives another dose."
+        )
+    if seen.saturated:
+        findings.warning(
+            key,
+            f"{seen.saturated} values are the largest that {data.patterns.dtype} holds: saturated.",
+            "Mark pixels that saturate often in bad_pixels.",
+        )
+    mean = seen.mean
+    hot = (mean > _HOT_RATIO * median_filter(mean, size=5)) & (mean > _HOT_SHARE * mean.sum())
+    if hot.any():
+        where = np.argwhere(hot)
+        findings.warning(
+            key,
+            f"{len(where)} pixels are over {_HOT_RATIO:g} times brighter than their neighbours, such as (y, x) "
+            f"{tuple(where[0].tolist())}.",
+            "If they are hot, mark them in bad_pixels.",
+        )
+
+
+def _check_positions(data: ScanDataset, findings: Findings) -> None:
+    key = "xcoords, ycoords"
+    positions, n = data.positions, len(data)
+    span = np.ptp(positions, axis=0)
+    if n > 1 and span.max() < 1:
+        findings.warning(
+            key,
+            f"All {n} positions lie within {span.max():.3g} pixels.",
+            "Give them in object pixels, not in metres.",
+        )
+        return
+    places = np.column_stack([data.scan_index, positions])
+    repeated = n - len(np.unique(places, axis=0))
+    if repeated:
+        findings.warning(
+            key, f"{repeated} of {n} positions are repeated within a scan.", "Check that each pattern has its own."
+        )
+    if n > 1:
+        distance = float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1]))
+        if distance > data.N / 2:
+            findings.warning(
+                key,
+                f"The nearest neighbour of a position is {distance:.3g} pixels away (median), beyond the reconstructed "
+                f"N/2 = {data.N // 2} pixels: patterns do not overlap.",
+                "Check that the positions are in object pixels.",
+            )
+    if data.object_guess is not None:
+        outside = _outside(positions, data.object_guess.shape)
+        if outside:
+            swapped = _outside(positions[:, ::-1], data.object_guess.shape)
+            findings.warning(
+                key,
+                f"{outside} of {n} positions lie outside objectGuess (shape {data.object_guess.shape}).",
+                "With x and y exchanged they would fit." if swapped < outside / 2 else "Check the frame of both.",
+            )
+
+
+def _outside(positions: FloatArray, shape: tuple[int, ...]) -> int:
+    return int(((positions < -0.5) | (positions > np.array(shape) - 0.5)).any(axis=1).sum())
+
+
+def _check_probe(data: ScanDataset, findings: Findings) -> None:
+    try:
+        scaling = fit_scaling(data)
+    except DataError as error:
+        findings.warning("probeGuess", error.problem, error.remedy)
+        return
+    ratio = scaling.probe_scale**2
+    if not 1 / _PROBE_RATIO < ratio < _PROBE_RATIO:
+        findings.note(
+            "probeGuess",
+            f"Its energy is {scaling.mean_counts / ratio:.4g}, the patterns hold {scaling.mean_counts:.4g} photons; "
+            "it is rescaled to them.",
+        )
+    offset = scaling.detector_offset_px
+    if np.abs(offset).max() > _OFFSET_PX:
+        remedy = "Training estimates the offset (detector_offset)."
+        where = f"({offset[0]:+.1f}, {offset[1]:+.1f}) pixels (y, x)"
+        message = f"The patterns lie {where} from where the probe's far field lies."
+        if np.abs(offset).max() > data.N / 8:
+            findings.warning("probeGuess", message, remedy + " So much of it is more likely a wrong centre or probe.")
+        else:
+            findings.note("probeGuess", message, remedy)
+
+
+def _check_extras(data: ScanDataset, findings: Findings) -> None:
+    obj = data.object_guess
+    if obj is not None and (obj == obj.flat[0]).all():
+        findings.note("objectGuess", f"It is {obj.flat[0]:g} everywhere: no truth to train on or to score against.")
+    if data.metadata.pixel_size_m is None:
+        findings.note("_metadata", "pixel_size_m is not given: products get a placeholder.")
+    scans = np.unique(data.scan_index, return_counts=True)
+    single = scans[0][scans[1] == 1]
+    if len(scans[0]) > 1 and len(single):
+        findings.warning(
+            "scan_index", f"{len(single)} scans have one pattern: {_some(single)}.", "Groups never cross scans."
+        )

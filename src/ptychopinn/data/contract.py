@@ -1,0 +1,236 @@
+"""The NPZ contract: what an open file means as a scan, with everything that is wrong with it told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.domain import resolve_dose, resolve_measurement
+from ptychopinn.data.fields import Reader
+from ptychopinn.data.members import NpzFile
+from ptychopinn.data.problems import Findings
+from ptychopinn.data.survey import Survey, survey
+from ptychopinn.errors import ConfigError
+from ptychopinn.typing import AnyArray, FloatArray
+
+_PATTERN_KEYS = ("diffraction", "diff3d")
+_POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start")
+_OTHER_KEYS = ("probeGuess", "objectGuess", "Y", "scan_index", "bad_pixels", "_metadata")
+CONTRACT_KEYS = frozenset((*_PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS))
+_CENTRE_RATIO = 2.0  # another corner must hold this many times the centre's energy, so that a flat pattern passes
+_CENTRE_SHARE = 0.4  # and this share of all of it; a quarter is what a flat pattern has
+_MIN_TRAINING = 2
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the caller says about a file.
+
+    Attributes
+    ----------
+    measurement:
+        Domain of the patterns; overrides the file.
+    nphotons:
+        Mean photons a pattern; overrides the file.
+    fftshift:
+        The patterns have DC in the corner: move it to ``[N//2, N//2]``, in memory.
+    """
+
+    measurement: Measurement | None = None
+    nphotons: float | None = None
+    fftshift: bool = False
+
+    def __post_init__(self) -> None:
+        if self.measurement is not None:
+            try:
+                object.__setattr__(self, "measurement", Measurement(self.measurement))
+            except ValueError as error:
+                raise ConfigError(
+                    f"measurement is {self.measurement!r}; it is one of {', '.join(Measurement)}.", "Give one of them."
+                ) from error
+        if self.nphotons is not None and not 0 < self.nphotons < float("inf"):
+            raise ConfigError(f"nphotons is {self.nphotons}; it must be positive.", "Give the mean photons a pattern.")
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """A scan as read, and the survey of its values."""
+
+    data: ScanDataset
+    seen: Survey
+
+
+def interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Interpretation | None:
+    """Read a scan out of an open file.
+
+    Parameters
+    ----------
+    file:
+        From `ptychopinn.data.members.open_npz`.
+    options:
+        What the caller says about it.
+    findings:
+        Gets every problem; nothing is logged.
+
+    Returns
+    -------
+    The scan, or None if ``findings`` has an error.
+    """
+    reader = Reader(file, findings)
+    metadata = reader.metadata()
+    x, y = reader.coordinates("xcoords"), reader.coordinates("ycoords")
+    key = "diffraction" if reader.has("diffraction") or not reader.has("diff3d") else "diff3d"
+    if key == "diffraction" and reader.has("diff3d"):
+        findings.note("diff3d", "Not read: diffraction is there, and wins.")
+    patterns = _patterns(reader, key, None if x is None else len(x))
+    for name in sorted((file.members.keys() | file.broken.keys()) - CONTRACT_KEYS):
+        findings.note(name, "Not read: the key is not in the contract.")
+    for name, used in (("xcoords_start", x), ("ycoords_start", y)):
+        if used is not None and reader.has(name):
+            _compare_start(reader, name, used)
+    if patterns is None:
+        reader.load("probeGuess", kinds="fc", what="a complex array (modes, N, N)", required=True)
+        reader.object_guess()
+        return None
+    n, size = patterns.shape[:2]
+    for name, values in (("xcoords", x), ("ycoords", y)):
+        if values is not None and len(values) != n:
+            findings.error(
+                name,
+                f"It has {len(values)} values for {n} patterns (shape {patterns.shape}).",
+                "Give every pattern one.",
+            )
+    probe, object_guess, patches = reader.probe(size), reader.object_guess(), reader.patches(n, size)
+    scan_index, bad = reader.scan_index(n), reader.bad_pixels(size)
+    if bad is None:
+        return None
+    if options.fftshift:
+        patterns, bad = np.fft.fftshift(patterns, axes=(1, 2)), np.fft.fftshift(bad)
+        findings.note(key, "DC moved from the corner to the centre of the patterns and of bad_pixels, as asked.")
+    seen = survey(patterns, bad)
+    if seen.stuck.any():
+        findings.warning(
+            key,
+            f"{int(seen.stuck.sum())} pixels have the largest {patterns.dtype} value in every pattern (gaps or dead "
+            "pixels); they join bad_pixels.",
+        )
+        bad = bad | seen.stuck
+        seen = survey(patterns, bad)
+    _check_values(key, patterns, seen, findings)
+    if metadata is None:
+        return None
+    energy = None if probe is None else float((np.abs(probe.astype(np.complex128)) ** 2).sum())
+    measurement = resolve_measurement(key, patterns.dtype, seen, energy, metadata, options.measurement, findings)
+    if measurement is None:
+        return None
+    dose = resolve_dose(key, seen, bad, metadata, measurement, options.nphotons, findings)
+    _check_centre(key, seen.mean**2 if measurement is Measurement.AMPLITUDE else seen.mean, findings)
+    if findings.errors or dose is None or x is None or y is None or probe is None or scan_index is None:
+        return None
+    per_unit, assumed = dose
+    sums = seen.square_sums if measurement is Measurement.AMPLITUDE else seen.sums
+    data = ScanDataset(
+        patterns=patterns,
+        measurement=measurement,
+        positions=np.stack([y, x], axis=1),
+        probe=probe,
+        object_guess=object_guess,
+        patches_guess=patches,
+        scan_index=scan_index,
+        bad_pixels=bad,
+        metadata=metadata.model_copy(
+            update={
+                "measurement": measurement,
+                "nphotons": float(sums.mean()) * per_unit,
+                "nphotons_assumed": assumed,
+            }
+        ),
+        counts_per_unit=per_unit,
+        name=file.path.stem,
+    )
+    return Interpretation(data, seen)
+
+
+def _patterns(reader: Reader, key: str, positions: int | None) -> AnyArray | None:
+    """(n, N, N) patterns, mapped where the file allows it; None with an error in the findings."""
+    findings = reader.findings
+    patterns = reader.load(key, kinds="iuf", what="a real array (n, N, N) of counts or amplitudes", required=True)
+    if patterns is None:
+        return None
+    shape = patterns.shape
+    if patterns.ndim != 3:
+        findings.error(
+            key, f"It has shape {shape} and dtype {patterns.dtype}; (n, N, N) is needed.", "Save one square a pattern."
+        )
+        return None
+    if shape[0] == shape[1] != shape[2] and shape[0] in SUPPORTED_N and positions in (None, shape[2]):
+        findings.warning(
+            key,
+            f"Shape {shape} is read as (N, N, n) and moved to (n, N, N) in memory.",
+            "Write a canonical file once: ptychopinn convert.",
+        )
+        patterns = np.moveaxis(patterns, 2, 0)
+    elif patterns.size and not patterns.flags.c_contiguous:
+        findings.note(key, "Fortran order is read into memory, in C order.")
+    n, height, width = patterns.shape
+    if height != width:
+        findings.error(
+            key, f"The patterns are {height} x {width} (shape {shape}); squares are needed.", "Crop or pad them."
+        )
+        return None
+    if height not in SUPPORTED_N:
+        findings.error(
+            key, f"The patterns are {height} x {width} (shape {shape}); N is one of {SUPPORTED_N}.", "Crop or pad them."
+        )
+        return None
+    if n == 0:
+        findings.error(key, f"It holds no pattern (shape {shape}).", "Export the scan again.")
+        return None
+    if n < _MIN_TRAINING:
+        findings.warning(key, f"It holds {n} pattern: it can be inferred, not trained on.")
+    # Patterns are read block by block along the first axis: only C order makes that one pass over the file.
+    return np.ascontiguousarray(patterns)
+
+
+def _compare_start(reader: Reader, key: str, used: FloatArray) -> None:
+    """Note a starting position that is not the one used; whatever is wrong with it does not matter."""
+    member = reader.file.members.get(key)
+    if member is None or member.shape != used.shape or not np.array_equal(member.load(), used):
+        reader.findings.note(key, f"Not used, and not the same as {key.removesuffix('_start')}.")
+
+
+def _check_values(key: str, patterns: AnyArray, seen: Survey, findings: Findings) -> None:
+    for what, where, pixels in (
+        ("not finite", seen.not_finite, seen.not_finite_pixels),
+        ("negative", seen.negative, seen.negative_pixels),
+    ):
+        if len(where):
+            findings.error(
+                key,
+                f"{len(where)} of {len(patterns)} patterns have values that are {what}, in {int(pixels.sum())} pixels "
+                f"(shape {patterns.shape}, {patterns.dtype}; the first is pattern {where[0]}).",
+                "Mark those pixels in bad_pixels, remove those patterns, or repair them (dark subtraction makes "
+                "negatives).",
+            )
+
+
+def _check_centre(key: str, mean: FloatArray, findings: Findings) -> None:
+    """Refuse patterns whose energy lies around a corner or an edge instead of ``[N//2, N//2]``."""
+    half, quarter = mean.shape[0] // 2, mean.shape[0] // 4
+    window = (slice(quarter, quarter + half),) * 2
+    shifts = {"the centre": (0, 0), "the corner": (half, half), "the top edge": (half, 0), "the left edge": (0, half)}
+    energy = {name: float(np.roll(mean, shift, (0, 1))[window].sum()) for name, shift in shifts.items()}
+    best = max(energy, key=energy.__getitem__)
+    total = float(mean.sum())
+    if total > 0 and energy[best] > _CENTRE_RATIO * energy["the centre"] and energy[best] > _CENTRE_SHARE * total:
+        findings.error(
+            key,
+            f"DC seems to lie at {best} of the patterns: {energy[best] / total:.0%} of the energy is around it, "
+            f"{energy['the centre'] / total:.0%} around the centre.",
+            "DC belongs at [N//2, N//2]: ptychopinn convert --fftshift (fftshift=True) moves it from the corner."
+            if best == "the corner"
+            else "DC belongs at [N//2, N//2]: apply numpy.fft.fftshift along that axis.",
+        )

@@ -1,0 +1,221 @@
+"""Groups of neighbouring patterns, whose overlap acts together in the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import ConfigError
+from ptychopinn.interpolation import split_positions
+from ptychopinn.typing import FloatArray, IntArray
+
+_NOBODY = -1
+_CHUNK = 1 << 16  # anchors or patterns handled at a time
+
+
+def default_neighbour_count(group_size: int, n: int) -> int:
+    """Neighbours that a group is drawn from when nobody says: half as many again as it needs, where there are so many.
+
+    Parameters
+    ----------
+    group_size:
+        Patterns in a group, its anchor counted.
+    n:
+        Patterns in the scan.
+    """
+    needed = group_size - 1
+    return max(min(needed + (needed + 1) // 2, n - 1), 0)
+
+
+def default_group_count(n: int, group_size: int) -> int:
+    """Groups in an epoch when nobody says: enough for one look at every pattern."""
+    return max(-(-n // group_size), 1)
+
+
+def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntArray:
+    """Nearest neighbours of each pattern in its own scan.
+
+    Parameters
+    ----------
+    positions:
+        (n, 2) float64 (y, x), pixels; positions may repeat.
+    scan_index:
+        (n,) int.
+    count:
+        Neighbours of each, itself not counted.
+
+    Returns
+    -------
+    (n, count) int64, nearest first; -1 where a scan has fewer. Memory is that of the table.
+    """
+    table = np.full((len(positions), count), _NOBODY, np.int64)
+    if count == 0:
+        return table
+    for scan in np.unique(scan_index):
+        members = np.flatnonzero(scan_index == scan)
+        near = min(count, len(members) - 1)
+        if near == 0:
+            continue
+        tree = cKDTree(positions[members])
+        for start in range(0, len(members), _CHUNK):
+            own = np.arange(start, min(start + _CHUNK, len(members)))
+            _, found = tree.query(positions[members[own]], k=near + 1)
+            # Where many share one position, a pattern need not be among its own nearest: then drop the last instead.
+            drop = found == own[:, None]
+            drop[~drop.any(axis=1), -1] = True
+            table[members[own], :near] = members[found[~drop].reshape(len(own), near)]
+    return table
+
+
+def neighbour_table(data: ScanDataset, group_size: int, neighbor_count: int | None = None) -> IntArray:
+    """`neighbours` of a scan, as a training asks for them.
+
+    Parameters
+    ----------
+    data:
+        The scan.
+    group_size:
+        Patterns in a group, its anchor counted.
+    neighbor_count:
+        Neighbours that a group is drawn from, its anchor not counted; None: `default_neighbour_count`.
+
+    Returns
+    -------
+    (n, neighbor_count) int64, -1 where a scan has fewer.
+
+    Raises
+    ------
+    ConfigError
+        If ``neighbor_count`` does not reach ``group_size - 1``, or no scan has ``group_size`` patterns.
+    """
+    if group_size < 1:
+        raise ConfigError(f"group_size is {group_size}; a group has at least its anchor.", "Give 1 or more.")
+    if neighbor_count is not None and neighbor_count < group_size - 1:
+        raise ConfigError(
+            f"neighbor_count is {neighbor_count}; a group of {group_size} needs {group_size - 1} beside its anchor.",
+            f"Raise neighbor_count to {group_size - 1} or more, or lower group_size.",
+        )
+    largest = int(np.unique(data.scan_index, return_counts=True)[1].max()) if len(data) else 0
+    if largest < group_size:
+        raise ConfigError(
+            f"A group has {group_size} patterns, but the largest scan has {largest}.",
+            f"Set group_size to {largest} or less, or give more patterns." if largest else "Give a scan with patterns.",
+        )
+    count = default_neighbour_count(group_size, largest) if neighbor_count is None else neighbor_count
+    return neighbours(data.positions, data.scan_index, count)
+
+
+def draw_groups(
+    neighbour_table: IntArray,
+    group_size: int,
+    n_groups: int,
+    rng: np.random.Generator,
+    sequential: bool = False,
+) -> IntArray:
+    """Draw groups: an anchor and some of its neighbours.
+
+    Parameters
+    ----------
+    neighbour_table:
+        (n, count) int64 of `neighbours`, n >= 1.
+    group_size:
+        Patterns in a group; count must reach ``group_size - 1``.
+    n_groups:
+        Groups to draw. Each round of n groups has every pattern as an anchor once.
+    rng:
+        Source of the draw.
+    sequential:
+        Take anchors in scan order; neighbours are still drawn.
+
+    Returns
+    -------
+    (n_groups, group_size) int64: the anchor, then distinct neighbours of it; -1 at the end where it has too few.
+
+    Raises
+    ------
+    ConfigError
+        If the table is too small for the group.
+    """
+    n, count = neighbour_table.shape
+    if n == 0:
+        raise ConfigError("Groups were to be drawn from no pattern.", "Give a scan with patterns.")
+    if count < group_size - 1:
+        raise ConfigError(
+            f"Groups of {group_size} were to be drawn from {count} neighbours.",
+            f"Set neighbor_count to {group_size - 1} or more.",
+        )
+    if sequential:
+        anchors = np.arange(n_groups, dtype=np.int64) % n
+    else:
+        rounds = [rng.permutation(n) for _ in range(-(-n_groups // n))]
+        anchors = np.concatenate(rounds)[:n_groups] if rounds else np.zeros(0, np.int64)
+    groups = np.empty((n_groups, group_size), np.int64)
+    groups[:, 0] = anchors
+    for start in range(0, n_groups, _CHUNK):
+        near = neighbour_table[anchors[start : start + _CHUNK]]
+        lots = rng.random(near.shape)
+        lots[near == _NOBODY] = 2.0  # after everybody else
+        chosen = np.argsort(lots, axis=1, kind="stable")[:, : group_size - 1]
+        groups[start : start + _CHUNK, 1:] = np.take_along_axis(near, chosen, axis=1)
+    return groups
+
+
+def group_reach(positions: FloatArray, groups: IntArray, size: int = 2) -> int:
+    """Farthest that a member's window lies from its anchor's, along either axis.
+
+    Parameters
+    ----------
+    positions:
+        (n, 2) float64 (y, x), pixels.
+    groups:
+        (g, group_size) int64, the anchor first; -1 is nobody.
+    size:
+        Width of the windows; every even width gives the same.
+
+    Returns
+    -------
+    Whole pixels, 0 without members: a canvas of ``size + 2 * reach`` holds every window of every group.
+    """
+    corners, _ = split_positions(positions, size)
+    reach = 0
+    for start in range(0, len(groups), _CHUNK):
+        part = groups[start : start + _CHUNK]
+        offsets = np.abs(corners[part] - corners[part[:, :1]])
+        offsets[part == _NOBODY] = 0
+        reach = max(reach, int(offsets.max(initial=0)))
+    return reach
+
+
+def subsample(n: int, n_subsample: int | None, seed: int, sequential: bool = False) -> IntArray:
+    """Choose the patterns to train on.
+
+    Parameters
+    ----------
+    n:
+        Patterns there are.
+    n_subsample:
+        Patterns to take; None takes all.
+    seed:
+        Seed of the draw.
+    sequential:
+        Take the first ones instead.
+
+    Returns
+    -------
+    (n_subsample,) int64, sorted, distinct.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than ``n_subsample`` patterns, or it is not positive.
+    """
+    if n_subsample is None:
+        return np.arange(n, dtype=np.int64)
+    if not 1 <= n_subsample <= n:
+        raise ConfigError(
+            f"n_subsample is {n_subsample}; the scan has {n} patterns.", f"Give a number between 1 and {n}, or none."
+        )
+    if sequential:
+        return np.arange(n_subsample, dtype=np.int64)
+    return np.sort(np.random.default_rng(seed).choice(n, n_subsample, replace=False)).astype(np.int64)

@@ -1,0 +1,62 @@
+"""Some rows of a large array, copied only when they are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptychopinn.typing import AnyArray, IntArray
+
+
+class Rows:
+    """A selection along the first axis that stays where it is: in memory once, or in a mapped file.
+
+    Parameters
+    ----------
+    array:
+        (n, ...) array, or rows of one.
+    index:
+        (k,) int64 of the rows, in order.
+    """
+
+    def __init__(self, array: AnyArray | Rows, index: IntArray) -> None:
+        self._array: AnyArray = array._array if isinstance(array, Rows) else array
+        self._index: IntArray = array._index[index] if isinstance(array, Rows) else index
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(k, ...)."""
+        return (len(self._index), *self._array.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._array.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the array."""
+        return self._array.dtype
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, key: int | slice | npt.NDArray[Any]) -> AnyArray:
+        """Copy of rows: an integer, a slice or an array of integers; other axes are not indexed here."""
+        rows: AnyArray = self._array[self._index[key]]
+        return rows
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
+        if copy is False:
+            raise ValueError("rows of an array cannot be had without a copy")
+        return np.asarray(self[:], dtype)
+
+
+def take_rows(array: AnyArray | Rows, index: IntArray) -> AnyArray | Rows:
+    """Rows of an array without a copy: a view where they follow each other, else `Rows`."""
+    if isinstance(array, np.ndarray) and len(index) and (np.diff(index) == 1).all() and index[0] >= 0:
+        view: AnyArray = array[index[0] : index[-1] + 1]
+        return view
+    return Rows(array, index)

@@ -1,0 +1,122 @@
+"""The one scaling rule, fitted to each scan in one place.
+
+The probe is scaled so that its energy is the mean count of a pattern; the object then has a mean square amplitude
+near 1 where the probe shines, and everything is in counts. A network sees amplitudes divided by the root mean square
+amplitude of a detector pixel. Multiplying all counts of a scan by a constant changes neither the network's input nor
+the object: dose invariance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import DataError
+from ptychopinn.forward import detector_ramp, far_field
+from ptychopinn.typing import ComplexArray, FloatArray
+
+_SAMPLE = 2048  # patterns that are looked at; more change the mean by less than a per mille
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """What a scan's numbers are measured in.
+
+    Attributes
+    ----------
+    mean_counts:
+        Mean photons a pattern, bad pixels left out.
+    input_scale:
+        Multiplies square roots of counts into the network's input (root mean square 1).
+    probe_scale:
+        Multiplies the scan's probe into counts.
+    detector_offset_px:
+        (2,) float64 (y, x): how far the patterns lie from where the probe's far field lies.
+    """
+
+    mean_counts: float
+    input_scale: float
+    probe_scale: float
+    detector_offset_px: FloatArray
+
+
+def _sample(data: ScanDataset) -> FloatArray:
+    """(N, N) float64 mean counts of evenly spread patterns."""
+    indices = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+    total = np.zeros((data.N, data.N))
+    for start in range(0, len(indices), 64):
+        total += data.counts(indices[start : start + 64]).sum(axis=0, dtype=np.float64)
+    return total / len(indices)
+
+
+def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling:
+    """Fit the scaling rule to a scan.
+
+    Parameters
+    ----------
+    data:
+        The scan; at least one pattern.
+    probe:
+        (modes, N, N) complex to use instead of the scan's own.
+
+    Raises
+    ------
+    DataError
+        If there is no pattern, no photon, or no probe energy.
+    """
+    if len(data) == 0:
+        raise DataError("The scan has no patterns.", "Give a scan with at least one.")
+    probe = data.probe if probe is None else probe
+    mean = _sample(data)
+    mean_counts = float(mean.sum())
+    if not np.isfinite(mean_counts) or mean_counts <= 0:
+        raise DataError(
+            f"The patterns hold {mean_counts:g} photons on average.", "Check the patterns and the bad-pixel mask."
+        )
+    # What the detector sees of the probe: energy that falls on bad pixels was never counted.
+    pattern = (np.abs(far_field(probe.astype(np.complex128))) ** 2).sum(axis=0)
+    seen = float(pattern[~data.bad_pixels].sum())
+    if not np.isfinite(seen) or seen <= 0:
+        raise DataError("The probe carries no energy.", "Give a probeGuess that is not zero.")
+    return Scaling(
+        mean_counts=mean_counts,
+        input_scale=data.N / float(np.sqrt(mean_counts)),
+        probe_scale=float(np.sqrt(mean_counts / seen)),
+        detector_offset_px=_centre(mean) - _centre(np.where(data.bad_pixels, 0, pattern)),
+    )
+
+
+def _centre(pattern: FloatArray) -> FloatArray:
+    """(2,) centre of mass (y, x) in pixels of an (N, N) pattern."""
+    index = np.arange(pattern.shape[0])
+    moments = [float(pattern.sum(axis=axis) @ index) for axis in (1, 0)]
+    return np.array(moments) / float(pattern.sum())
+
+
+def probe_in_counts(
+    data: ScanDataset, scaling: Scaling, *, follow_offset: bool, circular_mask: bool = False
+) -> ComplexArray:
+    """The scan's probe as the physics uses it: scaled to counts, ramped to the detector's offset, masked.
+
+    Parameters
+    ----------
+    data, scaling:
+        The scan and what `fit_scaling` found.
+    follow_offset:
+        Multiply by the phase ramp that moves its far field onto the patterns.
+    circular_mask:
+        Set it to zero outside the circle of diameter N.
+
+    Returns
+    -------
+    (modes, N, N) complex64.
+    """
+    probe = data.probe.astype(np.complex128) * scaling.probe_scale
+    if follow_offset:
+        probe = probe * detector_ramp(scaling.detector_offset_px, data.N)
+    if circular_mask:
+        r = np.arange(data.N) - (data.N - 1) / 2
+        probe = probe * (r[:, None] ** 2 + r[None, :] ** 2 <= (data.N / 2) ** 2)
+    return probe.astype(np.complex64)

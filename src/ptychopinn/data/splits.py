@@ -1,0 +1,95 @@
+"""Training and validation patterns, split by space: neighbours overlap, a random split would test what was learned."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import ConfigError
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+
+_LOG = logging.getLogger(__name__)
+
+
+def split_by_space(data: ScanDataset, fraction: float) -> tuple[IntArray, IntArray]:
+    """Hold out one strip at the far end of each scan's longer axis.
+
+    In each scan the ``fraction`` of patterns farthest along the axis of larger extent (y if equal) is held out: at
+    least one, never all; a scan of one pattern is trained on. Of the rest, those closer to a held-out position than the
+    probe's radius are left out, the closest first and never more than are held out or than half of the rest: they show
+    nearly the same piece of object, and a validation loss would praise the network for remembering it. Nothing is drawn
+    at random.
+
+    Parameters
+    ----------
+    data:
+        The scan or scans.
+    fraction:
+        Share held out, between 0 and 1.
+
+    Returns
+    -------
+    training, validation: sorted (k,) int64 indices of patterns, neither empty.
+
+    Raises
+    ------
+    ConfigError
+        If ``fraction`` is out of bounds or no scan has two patterns.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(
+            f"validation_fraction is {fraction}; it must lie between 0 and 1.", "Give a share such as 0.1."
+        )
+    radius = probe_radius_px(data.probe)
+    training, validation = [], []
+    for scan in np.unique(data.scan_index):
+        members = np.flatnonzero(data.scan_index == scan)
+        if len(members) == 1:
+            training.append(members)
+            continue
+        keep, held = _split_one(data.positions[members], fraction, radius)
+        training.append(members[keep])
+        validation.append(members[held])
+    if not validation:
+        raise ConfigError(
+            f"{len(data)} patterns cannot be split: no scan has two of them.",
+            "Set validation_fraction to 0 or give a scan for validation.",
+        )
+    train, held_out = np.sort(np.concatenate(training)), np.sort(np.concatenate(validation))
+    _LOG.info(
+        "%d patterns for training, %d for validation, %d between them left out (probe radius %.1f px)",
+        len(train),
+        len(held_out),
+        len(data) - len(train) - len(held_out),
+        radius,
+    )
+    return train, held_out
+
+
+def _split_one(positions: FloatArray, fraction: float, radius: float) -> tuple[IntArray, IntArray]:
+    n = len(positions)
+    span = np.ptp(positions, axis=0)
+    axis = 0 if span[0] >= span[1] else 1
+    order = np.lexsort((np.arange(n), positions[:, 1 - axis], positions[:, axis]))
+    count = min(max(round(fraction * n), 1), n - 1)
+    rest, held = order[:-count], order[-count:]
+    distance, _ = cKDTree(positions[held]).query(positions[rest])
+    nearest = np.argsort(distance, kind="stable")[: min(count, len(rest) // 2)]
+    left_out = nearest[distance[nearest] < radius]
+    return np.delete(rest, left_out).astype(np.int64), held.astype(np.int64)
+
+
+def probe_radius_px(probe: ComplexArray) -> float:
+    """Radius of the disc that a probe's intensity fills: its effective area is ``(sum I)^2 / sum I^2``.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex.
+    """
+    intensity = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
+    energy = float((intensity**2).sum())
+    return float(np.sqrt(intensity.sum() ** 2 / energy / np.pi)) if energy > 0 else 0.0

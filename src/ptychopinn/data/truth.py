@@ -1,0 +1,70 @@
+"""Known object patches of a scan, for supervised training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import DataError
+from ptychopinn.forward import cut_windows
+from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.typing import ComplexArray, IntArray
+
+_APRON = 4  # pixels cut more on each side, so that the spline's mirrored ends stay outside
+_SAMPLE = 256
+_CONSTANT = 1e-3  # relative deviation below which an object is a placeholder
+
+
+class TruthPatches:
+    """Cuts known patches at the scan's fractional positions, in the scale of the physics.
+
+    Parameters
+    ----------
+    data:
+        Scan with ``patches_guess`` (key Y) or ``object_guess``; Y wins.
+    probe:
+        (modes, N, N) complex64 in counts: the truth is scaled so that with it the mean counts come out right.
+    mean_counts:
+        Mean photons a pattern.
+    patch_size:
+        Width n of the patches.
+
+    Raises
+    ------
+    DataError
+        If there is no known object, or only a constant one, as exported scans carry.
+    """
+
+    def __init__(self, data: ScanDataset, probe: ComplexArray, mean_counts: float, patch_size: int) -> None:
+        if data.patches_guess is None and data.object_guess is None:
+            raise DataError(
+                f"Supervised training needs known object patches; '{data.name}' has neither objectGuess nor Y.",
+                "Use --model-type pinn, which needs none, or a scan that carries its object.",
+            )
+        self._data, self._size = data, patch_size
+        self._factor = np.float32(1.0)
+        sample = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+        windows = self._cut(sample, data.N)
+        mean = windows.mean()
+        if np.abs(windows - mean).mean() <= _CONSTANT * np.abs(mean):
+            raise DataError(
+                f"The objectGuess of '{data.name}' is constant ({mean:.3g}): a placeholder, not a known object.",
+                "Use --model-type pinn, or put the object into the file.",
+            )
+        energy = (np.abs(windows[:, None] * probe[None]) ** 2).sum(axis=(1, 2, 3)).mean()
+        self._factor = np.float32(np.sqrt(mean_counts / energy))
+
+    def __call__(self, indices: IntArray) -> ComplexArray:
+        """Patches of some patterns: (b,) indices to (b, n, n) complex64, in the probe's frame."""
+        return self._cut(indices, self._size) * self._factor
+
+    def _cut(self, indices: IntArray, size: int) -> ComplexArray:
+        data = self._data
+        if data.patches_guess is not None:
+            margin = (data.N - size) // 2
+            return np.asarray(data.patches_guess[indices][:, margin : margin + size, margin : margin + size])
+        assert data.object_guess is not None  # noqa: S101 - checked when made
+        corners, fractions = split_positions(data.positions[indices], size)
+        windows = cut_windows(data.object_guess, corners - _APRON, size + 2 * _APRON)
+        inner = slice(_APRON, _APRON + size)
+        return place_on_pixels(windows, -fractions)[:, inner, inner]

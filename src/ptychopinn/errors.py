@@ -1,0 +1,70 @@
+"""The error tree: every refusal says what was wrong, what was got, and the remedy.
+
+Command-line exit codes hang on the classes, so that scripts can tell a bad file from a full disk.
+"""
+
+from __future__ import annotations
+
+
+class PtychoPinnError(Exception):
+    """Base of every error this software raises on purpose.
+
+    Parameters
+    ----------
+    problem:
+        One sentence: what was wrong, and what was got.
+    remedy:
+        One sentence: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem} {remedy}".strip())
+
+    def __reduce__(self) -> tuple[type[PtychoPinnError], tuple[str, str]]:
+        return type(self), (self.problem, self.remedy)
+
+
+class UsageError(PtychoPinnError):
+    """The request contradicts itself or names something that does not exist."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration value is out of bounds, unknown, or cannot apply."""
+
+
+class DataError(PtychoPinnError):
+    """A scan, product or reference file was refused."""
+
+    exit_code = 3
+
+
+class ArchiveError(PtychoPinnError):
+    """A model archive was refused: damaged, foreign, or of another kind."""
+
+    exit_code = 3
+
+
+class ResourceError(PtychoPinnError):
+    """Memory, disk or device ran out or is not there."""
+
+    exit_code = 4
+
+
+class PluginError(PtychoPinnError):
+    """A backend is missing, broken, or registered twice."""
+
+
+class TrainingError(PtychoPinnError):
+    """Training could not go on (a loss that is not finite, say)."""
+
+
+class Cancelled(PtychoPinnError):
+    """Work was cancelled by its caller before it had a result worth keeping."""
+
+    exit_code = 130

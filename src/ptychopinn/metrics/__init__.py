@@ -1,0 +1,36 @@
+"""How good a reconstruction is, against a reference and without one."""
+
+from __future__ import annotations
+
+from ptychopinn.metrics.alignment import (
+    MIN_SIDE_PX,
+    Aligned,
+    ScanBox,
+    align,
+    box_of,
+    linear_phase,
+    ramp_of,
+    remove_linear_phase,
+)
+from ptychopinn.metrics.frc import FrcCurve, frc, frc50
+from ptychopinn.metrics.measures import ms_ssim, score
+from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
+
+__all__ = [
+    "FLATNESS_LIMIT",
+    "MIN_SIDE_PX",
+    "Aligned",
+    "FrcCurve",
+    "ScanBox",
+    "align",
+    "box_of",
+    "flatness",
+    "forward_residual",
+    "frc",
+    "frc50",
+    "linear_phase",
+    "ms_ssim",
+    "ramp_of",
+    "remove_linear_phase",
+    "score",
+]

@@ -1,0 +1,235 @@
+"""Discovery and lookup of backends. Nothing here imports a deep-learning framework.
+
+Each entry point of the group ``ptychopinn`` is loaded on its own and guarded: a broken plugin is listed with its reason
+and the others stay usable.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+from pydantic import BaseModel
+
+from ptychopinn import hookspecs
+from ptychopinn.errors import PluginError
+from ptychopinn.reconstructor import Capability, ReconstructorSpec
+
+GROUP = "ptychopinn"
+ALIASES: Mapping[str, str] = {"pytorch": "torch", "tensorflow": "tf"}
+KNOWN_BACKENDS: Mapping[str, str] = {
+    "torch": "python -m pip install ptychopinn-torch",
+}
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_PREFERRED = "torch"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that cannot be used.
+
+    Attributes
+    ----------
+    name:
+        Of its entry point, or of the backend that several distributions claim.
+    distribution:
+        The distributions that bring it, with versions.
+    reason:
+        One sentence.
+    """
+
+    name: str
+    distribution: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What discovery found.
+
+    Attributes
+    ----------
+    specs:
+        Backend name to its `ReconstructorSpec`, by name.
+    distributions:
+        Backend name to "distribution version" that brings it.
+    broken:
+        Plugins that cannot be used, and why.
+    """
+
+    specs: Mapping[str, ReconstructorSpec]
+    distributions: Mapping[str, str]
+    broken: tuple[BrokenPlugin, ...] = ()
+
+    def get(self, name: str) -> ReconstructorSpec:
+        """The backend of that name or alias (pytorch, tensorflow).
+
+        Raises
+        ------
+        PluginError
+            If it is not there or broken: says what is there and how to install the known ones.
+        """
+        name = ALIASES.get(name, name)
+        if name in self.specs:
+            return self.specs[name]
+        for plugin in self.broken:
+            if plugin.name == name:
+                raise PluginError(
+                    f"The backend '{name}' of {plugin.distribution} cannot be used: {plugin.reason}",
+                    "Install it anew, or uninstall it.",
+                )
+        there = ", ".join(self.specs) or "none"
+        hint = KNOWN_BACKENDS.get(name)
+        remedy = f"Install it with: {hint}" if hint else _install_hints(self.specs)
+        raise PluginError(f"There is no backend '{name}'; installed: {there}.", remedy)
+
+    def default(self) -> ReconstructorSpec:
+        """The backend to use when none is named: the only one, or torch among several.
+
+        Raises
+        ------
+        PluginError
+            If there is none, or none of them is torch.
+        """
+        if len(self.specs) == 1:
+            return next(iter(self.specs.values()))
+        if not self.specs:
+            broken = "; ".join(f"{p.name} is broken: {p.reason}" for p in self.broken)
+            raise PluginError(
+                f"No backend is installed{' (' + broken + ')' if broken else ''}.", _install_hints(self.specs)
+            )
+        if _PREFERRED in self.specs:
+            return self.specs[_PREFERRED]
+        raise PluginError(f"Several backends are installed: {', '.join(self.specs)}.", "Name one of them.")
+
+
+def _install_hints(present: Iterable[str]) -> str:
+    missing = [hint for name, hint in KNOWN_BACKENDS.items() if name not in present]
+    return "Install one with: " + " or ".join(missing) if missing else "Use one that is installed."
+
+
+def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
+    """Find the installed backends.
+
+    Parameters
+    ----------
+    found:
+        Entry points to look at instead of those of the group ``ptychopinn``.
+
+    Returns
+    -------
+    A `Registry`. No plugin makes this raise; a backend name that two distributions claim belongs to neither and is
+    listed as broken, naming both.
+    """
+    claims: dict[str, list[tuple[str, ReconstructorSpec]]] = {}
+    broken: list[BrokenPlugin] = []
+    for entry in entry_points(group=GROUP) if found is None else found:
+        distribution = _distribution(entry)
+        try:
+            specs = _load(entry)
+        except (Exception, SystemExit) as error:
+            # Whatever a stranger's module raises must not take the other backends down; it is reported below.
+            _log.debug("plugin %s failed to load", entry.name, exc_info=True)
+            broken.append(BrokenPlugin(entry.name, distribution, _reason(error)))
+            continue
+        for spec in specs:
+            claims.setdefault(spec.name, []).append((distribution, spec))
+    for name, claimants in claims.items():
+        if len(claimants) > 1:
+            names = " and ".join(sorted(distribution for distribution, _ in claimants))
+            reason = f"the name '{name}' is registered by {names}; uninstall one of them."
+            broken.append(BrokenPlugin(name, names, reason))
+    alone = {name: claimants[0] for name, claimants in sorted(claims.items()) if len(claimants) == 1}
+    return Registry(
+        specs={name: spec for name, (_, spec) in alone.items()},
+        distributions={name: distribution for name, (distribution, _) in alone.items()},
+        broken=tuple(broken),
+    )
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown distribution"
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip() or "no reason given"
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def _load(entry: EntryPoint) -> list[ReconstructorSpec]:
+    # A manager for each plugin: pluggy checks the hook's arguments, and one that raises does not end the others' call.
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    plugin = entry.load()
+    manager.register(plugin, name=entry.name)
+    manager.check_pending()
+    if not manager.get_hookcallers(plugin):
+        raise PluginError(f"{entry.value} implements no hook.", "Mark ptychopinn_reconstructors with hookimpl.")
+    specs = [spec for returned in manager.hook.ptychopinn_reconstructors() for spec in returned]
+    for spec in specs:
+        _check(spec)
+    return specs
+
+
+def _check(spec: object) -> None:
+    if not isinstance(spec, ReconstructorSpec):
+        raise PluginError(f"The hook returned {spec!r}; a ReconstructorSpec is needed.")
+    if not _NAME.fullmatch(spec.name) or spec.name in ALIASES:
+        raise PluginError(
+            f"The backend name {spec.name!r} is not allowed: lower-case letters, digits and inner dashes, "
+            f"and none of {', '.join(ALIASES)}."
+        )
+    module, colon, attribute = spec.import_string.partition(":")
+    if not (module and colon and attribute):
+        raise PluginError(f"The import string {spec.import_string!r} of '{spec.name}' is not 'package.module:Class'.")
+    if not (isinstance(spec.options, type) and issubclass(spec.options, BaseModel)):
+        raise PluginError(f"The options of '{spec.name}' are {spec.options!r}; a pydantic model is needed.")
+    if strange := [c for c in spec.capabilities if not isinstance(c, Capability)]:
+        raise PluginError(f"The backend '{spec.name}' claims capabilities that do not exist: {strange}.")
+
+
+def missing_requirements(spec: ReconstructorSpec) -> tuple[str, ...]:
+    """The packages that a backend needs and that are not installed; looks for them without importing them."""
+    return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
+
+
+@dataclass(frozen=True)
+class BackendRow:
+    """One row of the table of backends, plain values only.
+
+    Attributes
+    ----------
+    missing:
+        Packages that it needs and that are not installed.
+    capabilities:
+        Every capability there is, and whether it has it.
+    """
+
+    name: str
+    distribution: str
+    summary: str
+    missing: tuple[str, ...]
+    capabilities: Mapping[str, bool]
+    install_hint: str
+
+
+def capability_table(registry: Registry) -> list[BackendRow]:
+    """What each backend is and can do, for lists and menus."""
+    return [
+        BackendRow(
+            name=name,
+            distribution=registry.distributions[name],
+            summary=spec.summary,
+            missing=missing_requirements(spec),
+            capabilities={str(c): c in spec.capabilities for c in Capability},
+            install_hint=spec.install_hint,
+        )
+        for name, spec in registry.specs.items()
+    ]

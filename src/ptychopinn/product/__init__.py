@@ -1,0 +1,27 @@
+"""Ptychodus product files (HDF5), out and in.
+
+The layout is that of Ptychodus 1.7: scan positions in metres, probe and object with their pixel sizes, the object
+with its centre. ``position_px = (x_m - center_x_m) / pixel + (W - 1) / 2`` in the object's own array. One dataset
+is ours, ``coverage``; Ptychodus does not look at it.
+"""
+
+from __future__ import annotations
+
+from ptychopinn.product._model import Product, product_of
+from ptychopinn.product._read import read_product
+from ptychopinn.product._write import (
+    PLACEHOLDER_DISTANCE_M,
+    PLACEHOLDER_ENERGY_EV,
+    PLACEHOLDER_PIXEL_SIZE_M,
+    write_product,
+)
+
+__all__ = [
+    "PLACEHOLDER_DISTANCE_M",
+    "PLACEHOLDER_ENERGY_EV",
+    "PLACEHOLDER_PIXEL_SIZE_M",
+    "Product",
+    "product_of",
+    "read_product",
+    "write_product",
+]

@@ -1,0 +1,147 @@
+"""What a product is, in pixels; the files alone know metres."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import DataError
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A reconstruction with all that is needed to show it or to go on from it.
+
+    Attributes
+    ----------
+    name, comments:
+        Free text.
+    positions:
+        (n, 2) float64 (y, x) of probe centres, object pixels, in the frame of ``origin``.
+    probe:
+        (modes, N, N) complex64, square root of counts.
+    object:
+        (H, W) complex64.
+    origin:
+        (y, x): pixel (0, 0) of ``object`` in the frame of ``positions``; (0, 0) after reading a file.
+    indexes:
+        (n,) int64, the number of each position's pattern in the diffraction data; None counts from 0.
+    pixel_size_m:
+        (y, x) of object and probe pixels, metres; None if not known.
+    energy_eV, detector_distance_m:
+        Photon energy and distance from sample to detector; None if not known.
+    photon_count:
+        Photons a pattern; None if not known.
+    exposure_time_s:
+        Exposure of a pattern; None if not known.
+    losses:
+        (epoch, loss) pairs, as they came.
+    coverage:
+        (H, W) float32, how far each object pixel is covered, or None.
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit together, positions are not finite, or a size, energy, distance, count or time is not
+        positive.
+    """
+
+    name: str
+    positions: FloatArray
+    probe: ComplexArray
+    object: ComplexArray
+    origin: tuple[int, int] = (0, 0)
+    indexes: IntArray | None = None
+    comments: str = ""
+    pixel_size_m: tuple[float, float] | None = None
+    energy_eV: float | None = None  # noqa: N815 - the unit's own spelling
+    detector_distance_m: float | None = None
+    photon_count: float | None = None
+    exposure_time_s: float | None = None
+    losses: tuple[tuple[int, float], ...] = ()
+    coverage: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.positions)
+        indexes = np.arange(n) if self.indexes is None else self.indexes
+        fitting = {
+            "positions": self.positions.shape == (n, 2),
+            "indexes": np.shape(indexes) == (n,),
+            "probe": self.probe.ndim == 3 and 0 not in self.probe.shape,
+            "object": self.object.ndim == 2 and 0 not in self.object.shape,
+            "coverage": self.coverage is None or self.coverage.shape == self.object.shape,
+        }
+        for name, fits in fitting.items():
+            if not fits:
+                raise DataError(
+                    f"The product's {name} has the shape {np.shape(getattr(self, name))}, with {n} positions and "
+                    f"an object of {self.object.shape}.",
+                    "Positions are (n, 2), indexes (n,), the probe (modes, N, N), object and coverage (H, W).",
+                )
+        if not np.isfinite(self.positions).all():
+            raise DataError("The product has positions that are not finite.", "Remove those positions.")
+        for name in ("pixel_size_m", "energy_eV", "detector_distance_m", "photon_count", "exposure_time_s"):
+            value = getattr(self, name)
+            if value is not None and not all(math.isfinite(v) and v > 0 for v in np.atleast_1d(value)):
+                raise DataError(f"The product's {name} is {value}.", "Give a positive value, or None.")
+        object.__setattr__(self, "positions", np.asarray(self.positions, np.float64))
+        object.__setattr__(self, "indexes", np.asarray(indexes, np.int64))
+        for name in ("probe", "object"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.complex64))
+        if self.coverage is not None:
+            object.__setattr__(self, "coverage", np.asarray(self.coverage, np.float32))
+
+    @property
+    def local_positions(self) -> FloatArray:
+        """(n, 2) float64 (y, x): positions as pixel indices of the object array itself."""
+        local: FloatArray = self.positions - np.asarray(self.origin, np.float64)
+        return local
+
+
+def product_of(
+    data: ScanDataset,
+    obj: ComplexArray,
+    probe: ComplexArray,
+    *,
+    origin: tuple[int, int] = (0, 0),
+    coverage: FloatArray | None = None,
+    losses: tuple[tuple[int, float], ...] = (),
+    photon_count: float | None = None,
+    comments: str = "",
+) -> Product:
+    """The product of a scan: positions, name and what its metadata know.
+
+    Parameters
+    ----------
+    data:
+        The scan.
+    obj, origin, coverage:
+        (H, W) reconstruction, where it lies in the frame of the scan's positions, and how far it is covered.
+    probe:
+        (modes, N, N) complex, scaled to counts.
+    losses:
+        (epoch, loss) pairs.
+    photon_count:
+        Mean photons a pattern; None takes the metadata's.
+    comments:
+        Free text.
+    """
+    meta = data.metadata
+    return Product(
+        name=data.name,
+        positions=data.positions,
+        probe=probe,
+        object=obj,
+        origin=origin,
+        comments=comments,
+        pixel_size_m=None if meta.pixel_size_m is None else (meta.pixel_size_m, meta.pixel_size_m),
+        energy_eV=meta.probe_energy_eV,
+        detector_distance_m=meta.detector_distance_m,
+        photon_count=meta.nphotons if photon_count is None else photon_count,
+        losses=losses,
+        coverage=coverage,
+    )

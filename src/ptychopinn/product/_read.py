@@ -1,0 +1,190 @@
+"""Reading of product files, also of strangers' ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptychopinn.errors import DataError, ResourceError
+from ptychopinn.product._model import Product
+from ptychopinn.product._write import PLACEHOLDERS_ATTRIBUTE, PLACEHOLDERS_LINE
+from ptychopinn.typing import AnyArray, ComplexArray, StrPath
+
+_MAX_BYTES = 4 * 2**30
+_MAX_TEXT = 2**16
+_DAMAGED = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)  # as h5py tells it
+
+
+def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
+    """Read a product that this software or Ptychodus wrote.
+
+    Positions come back as pixels of the object's own array (``origin`` is (0, 0)). Layers of an object are
+    multiplied; of position-dependent probes the first is taken. What the file says is a placeholder, or is not
+    positive, comes back as None. Safe on a stranger's file: links to elsewhere, data outside the file and small
+    files that unpack to absurd sizes are refused before anything is read.
+
+    Parameters
+    ----------
+    path:
+        The file.
+    max_bytes:
+        Bytes that one dataset may unpack to, unless the file itself holds as many.
+
+    Raises
+    ------
+    DataError
+        If the file is not there, damaged, no product, or not safe.
+    ResourceError
+        If memory runs out.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"The product {path} is not there.", "Give the path of a Ptychodus product (HDF5).")
+    with _refusing(path), h5py.File(path, "r") as file:
+        return _parse(_Reader(file, max_bytes))
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Put the path into refusals, and turn what damage makes h5py and NumPy raise into one."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error.problem}", error.remedy) from error
+    except MemoryError as error:
+        raise ResourceError(f"{path} does not fit into memory: {error}.", "Use a machine with more memory.") from error
+    except _DAMAGED as error:
+        raise DataError(
+            f"{path} cannot be read as a Ptychodus product: {error}.",
+            "The file is damaged, cut short, of another kind, or packed with a filter that is not installed; "
+            "write it again.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Checked access to an open file."""
+
+    file: Any
+    max_bytes: int
+
+    def dataset(self, name: str, ndims: tuple[int, ...], kinds: str) -> Any:
+        """An HDF5 dataset inside this file, of one of these ranks and dtype kinds; None if not there."""
+        link = self.file.get(name, getlink=True)
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise _refusal(f"'{name}' is a link to elsewhere.", "Copy the data into the file itself.")
+        item = self.file[name]
+        if not isinstance(item, h5py.Dataset):
+            raise _refusal(f"'{name}' is not a dataset.")
+        if item.is_virtual or item.external:
+            raise _refusal(f"The data of '{name}' lie outside the file.", "Copy them into the file itself.")
+        if item.dtype.kind not in kinds or item.ndim not in ndims:
+            raise _refusal(f"'{name}' has the shape {item.shape} and the dtype {item.dtype}.")
+        size = math.prod(item.shape) * item.dtype.itemsize
+        if size > max(self.max_bytes, item.id.get_storage_size()):
+            raise _refusal(
+                f"'{name}' of shape {item.shape} unpacks to {size} bytes, more than {self.max_bytes}.",
+                "If the file is trusted, raise max_bytes or store it uncompressed.",
+            )
+        return item
+
+    def needed(self, name: str, ndims: tuple[int, ...], kinds: str) -> AnyArray:
+        """The values of a dataset that must be there."""
+        item = self.dataset(name, ndims, kinds)
+        if item is None:
+            raise _refusal(f"The dataset '{name}' is missing; the file has {sorted(self.file)[:20]}.")
+        values: AnyArray = item[()]
+        return values
+
+    def number(self, name: str, attribute: str) -> float | None:
+        """A scalar attribute of an object of the file; None if not there."""
+        attributes = self.file[name].attrs
+        if attribute not in attributes:
+            return None
+        value = np.asarray(attributes[attribute])
+        if value.size != 1 or value.dtype.kind not in "iufb":
+            raise _refusal(f"The attribute '{attribute}' of '{name}' is {str(value)[:80]!r}, not a number.")
+        return float(value.reshape(()))
+
+    def finite(self, name: str, attribute: str) -> float:
+        """A scalar attribute that must be there and finite."""
+        value = self.number(name, attribute)
+        if value is None or not math.isfinite(value):
+            raise _refusal(f"The attribute '{attribute}' of '{name}' is {value}; a number is needed.")
+        return value
+
+    def positive(self, *attributes: str) -> float | None:
+        """The first of these attributes of the file that is there; None if none is, or it is not positive."""
+        for attribute in attributes:
+            value = self.number("/", attribute)
+            if value is not None:
+                return value if math.isfinite(value) and value > 0 else None
+        return None
+
+    def text(self, attribute: str) -> str:
+        """A text attribute of the file; empty if not there."""
+        value = self.file.attrs.get(attribute, "")
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", errors="replace")
+        return str(value)[:_MAX_TEXT]
+
+
+def _refusal(problem: str, remedy: str = "Save the product with Ptychodus or this software.") -> DataError:
+    return DataError(problem, remedy)
+
+
+def _parse(reader: _Reader) -> Product:
+    obj: ComplexArray = reader.needed("object", (2, 3), "c")
+    if obj.ndim == 3:
+        obj = obj[0] if len(obj) == 1 else obj.prod(axis=0)
+    probe: ComplexArray = reader.needed("probe", (2, 3, 4), "c")
+    probe = probe[0] if probe.ndim == 4 else probe[None] if probe.ndim == 2 else probe
+    pixel = np.array([reader.finite("object", f"pixel_{side}_m") for side in ("height", "width")])
+    centre_m = np.array([reader.finite("object", f"center_{axis}_m") for axis in "yx"])
+    if not (pixel > 0).all():
+        raise _refusal(f"The object's pixels are {pixel.tolist()} m wide.", "Pixel sizes must be positive.")
+    y_m, x_m = (reader.needed(f"probe_position_{axis}_m", (1,), "fiu") for axis in "yx")
+    if y_m.shape != x_m.shape:
+        raise _refusal(f"There are {len(y_m)} positions in y and {len(x_m)} in x.")
+    positions_m = np.stack([y_m, x_m], axis=1)
+    coverage = reader.dataset("coverage", (2,), "fiu")
+
+    placeholders = reader.text(PLACEHOLDERS_ATTRIBUTE).split(",")
+    comments = reader.text("comments").splitlines()
+    if any(placeholders):  # they come back as None, and are told again when the product is written again
+        comments = [line for line in comments if not line.startswith(PLACEHOLDERS_LINE)]
+    energy = reader.positive("photon_energy_eV", "probe_energy_eV")  # the second is the name before 1.7
+    distance = reader.positive("detector_object_distance_m")
+    return Product(
+        name=reader.text("name") or "Unnamed",
+        comments="\n".join(comments),
+        positions=(positions_m - centre_m) / pixel + (np.array(obj.shape) - 1) / 2,
+        indexes=reader.needed("probe_position_indexes", (1,), "iu"),
+        probe=probe,
+        object=obj,
+        pixel_size_m=None if "pixel_size" in placeholders else (float(pixel[0]), float(pixel[1])),
+        energy_eV=None if "photon_energy" in placeholders else energy,
+        detector_distance_m=None if "detector_distance" in placeholders else distance,
+        photon_count=reader.positive("probe_photon_count"),
+        exposure_time_s=reader.positive("exposure_time_s"),
+        losses=_losses(reader),
+        coverage=None if coverage is None else coverage[()],
+    )
+
+
+def _losses(reader: _Reader) -> tuple[tuple[int, float], ...]:
+    epochs = reader.dataset("loss_epochs", (1,), "iuf")  # an empty list is stored as floats
+    values = reader.dataset("loss_values", (1,), "iuf")
+    if epochs is None or values is None:
+        return ()
+    pairs = zip(epochs[()].tolist(), values[()].tolist(), strict=False)  # as Ptychodus reads them
+    return tuple((int(epoch), float(value)) for epoch, value in pairs)

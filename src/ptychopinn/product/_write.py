@@ -1,0 +1,102 @@
+"""Writing of product files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptychopinn.atomic import written_aside
+from ptychopinn.errors import ResourceError
+from ptychopinn.product._model import Product
+from ptychopinn.typing import StrPath
+
+# They stand in for what a scan does not tell.
+PLACEHOLDER_PIXEL_SIZE_M = 1e-8
+PLACEHOLDER_ENERGY_EV = 10_000.0
+PLACEHOLDER_DISTANCE_M = 1.0
+
+PLACEHOLDERS_ATTRIBUTE = "ptychopinn_placeholders"
+PLACEHOLDERS_LINE = "Placeholders, not measured: "
+_MAX_TEXT_BYTES = 2**15  # an HDF5 attribute holds 64 KiB
+
+
+def write_product(path: StrPath, product: Product) -> None:
+    """Write a product that Ptychodus opens; a file that is there is replaced in one step, or left as it is.
+
+    Metres are counted from pixel (0, 0) of the positions' frame, so that crops of one scan agree. What is not
+    known becomes a placeholder (10 nm pixels, 10 keV, 1 m) that the comments name; an unknown photon count or
+    exposure is 0, as Ptychodus has it.
+
+    Parameters
+    ----------
+    path:
+        Where to write.
+    product:
+        What to write.
+
+    Raises
+    ------
+    UsageError
+        If the folder does not exist.
+    ResourceError
+        If the file cannot be written.
+    """
+    with written_aside(path) as aside:
+        try:
+            with h5py.File(aside, "w") as file:
+                _fill(file, product)
+        except RuntimeError as error:  # HDF5 tells trouble at closing a file like this
+            raise ResourceError(
+                f"The product {path} cannot be written: {error}.", "Check the disk and its free space."
+            ) from error
+
+
+def _fill(file: Any, product: Product) -> None:
+    """Lay a product out in an open HDF5 file."""
+    placeholders: dict[str, str] = {}
+
+    def known(name: str, value: float | None, placeholder: float, unit: str) -> float:
+        if value is None:
+            placeholders[name] = f"{name.replace('_', ' ')} {placeholder:g} {unit}"
+        return placeholder if value is None else float(value)
+
+    sizes = product.pixel_size_m or (None, None)
+    pixel = np.array([known("pixel_size", size, PLACEHOLDER_PIXEL_SIZE_M, "m") for size in sizes])
+    energy = known("photon_energy", product.energy_eV, PLACEHOLDER_ENERGY_EV, "eV")
+    distance = known("detector_distance", product.detector_distance_m, PLACEHOLDER_DISTANCE_M, "m")
+    comments = [_text(product.comments)] if product.comments else []
+    if placeholders:
+        comments.append(PLACEHOLDERS_LINE + ", ".join(placeholders.values()) + ".")
+        file.attrs[PLACEHOLDERS_ATTRIBUTE] = ",".join(placeholders)
+    file.attrs["name"] = _text(product.name)
+    file.attrs["comments"] = "\n".join(comments)
+    file.attrs["detector_object_distance_m"] = distance
+    file.attrs["photon_energy_eV"] = energy
+    file.attrs["probe_photon_count"] = product.photon_count or 0.0
+    file.attrs["exposure_time_s"] = product.exposure_time_s or 0.0
+    file.attrs["mass_attenuation_m2_per_kg"] = 0.0
+    file.attrs["tomography_angle_deg"] = 0.0
+
+    positions_m = product.positions * pixel
+    file["probe_position_indexes"] = product.indexes
+    file["probe_position_x_m"] = positions_m[:, 1]
+    file["probe_position_y_m"] = positions_m[:, 0]
+    file["probe"] = product.probe[None]  # (OPR, mode, y, x)
+    file["object"] = product.object[None]  # (layer, y, x)
+    centre_m = (np.array(product.origin) + (np.array(product.object.shape) - 1) / 2) * pixel
+    for dataset in (file["probe"], file["object"]):
+        dataset.attrs["pixel_height_m"], dataset.attrs["pixel_width_m"] = pixel
+    file["object"].attrs["center_y_m"], file["object"].attrs["center_x_m"] = centre_m
+    file["object_layer_spacing_m"] = np.zeros(0)
+    file["loss_epochs"] = np.array([epoch for epoch, _ in product.losses], np.int64)
+    file["loss_values"] = np.array([loss for _, loss in product.losses], np.float64)
+    if product.coverage is not None:
+        file["coverage"] = product.coverage
+
+
+def _text(value: str) -> str:
+    """Text that an HDF5 attribute can hold: no zero characters, valid UTF-8, cut to 32 KiB."""
+    held = value.replace("\0", "").encode("utf-8", errors="replace")[:_MAX_TEXT_BYTES]
+    return held.decode("utf-8", errors="ignore")

@@ -1,0 +1,222 @@
+"""From a trained reconstructor and a scan to an object: predict, synchronise, stitch, and judge the result."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.config.infer import InferConfig, Synchronise
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import DataError
+from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.metrics.alignment import box_of
+from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.reconstructor import Prediction, Reconstructor
+from ptychopinn.stitching import Frame, Stitched, Stitcher, patch_weights
+from ptychopinn.synchronise import measure_overlaps, solve_phases
+from ptychopinn.typing import AnyArray, ComplexArray
+
+_log = logging.getLogger(__name__)
+_TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
+_RESIDUAL_PATTERNS = 256
+_BLOCK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """An object and what is known of how good it is.
+
+    Attributes
+    ----------
+    object:
+        (H, W) complex64; 1 + 0j where no pattern covers it.
+    coverage:
+        (H, W) float32, weights in units of the brightest point of one probe.
+    frame:
+        Where the array lies in the scan's positions.
+    probe:
+        (modes, N, N) complex64, in counts: with it the object predicts the patterns.
+    residual:
+        R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns.
+    flatness:
+        Deviation of the complex object inside the scan box; NaN where the scan has no such box.
+    synchronised:
+        How the phases of the patches were set.
+    placed, dropped:
+        Patterns placed, and patterns whose patch fell outside the frame.
+    seconds:
+        Stage name to wall time.
+    warnings:
+        What a user should know, as sentences.
+    """
+
+    object: ComplexArray
+    coverage: AnyArray
+    frame: Frame
+    probe: ComplexArray
+    residual: float
+    flatness: float
+    synchronised: str
+    placed: int
+    dropped: int
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+
+def reconstruct(
+    reconstructor: Reconstructor,
+    data: ScanDataset,
+    config: InferConfig | None = None,
+    *,
+    monitor: Monitor = NULL_MONITOR,
+) -> Reconstruction:
+    """Reconstruct a scan.
+
+    Parameters
+    ----------
+    reconstructor:
+        A trained one.
+    data:
+        The scan. With an ``object_guess`` the object has its frame, else that of the box of patches.
+    config:
+        How; defaults when None.
+    monitor:
+        Told of progress, asked whether to stop.
+
+    Returns
+    -------
+    Reconstruction
+        Memory is that of the object, of one batch, and of the patches up to ``memory_budget_mb`` while their phases are
+        solved; beyond it they wait in a scratch file.
+
+    Raises
+    ------
+    DataError
+        If the scan is empty.
+    Cancelled
+        If the monitor was cancelled.
+    """
+    if len(data) == 0:
+        raise DataError("The scan has no patterns.", "Give a scan with at least one.")
+    config = config or InferConfig()
+    start = time.perf_counter()
+    prediction = reconstructor.infer(data, config, monitor=monitor)
+    frame = (
+        Frame(data.object_guess.shape)
+        if data.object_guess is not None
+        else Frame.around(data.positions, prediction.patch_size)
+    )
+    seconds: dict[str, float] = {}
+    if config.synchronise is Synchronise.OFF:
+        stitcher = Stitcher(patch_weights(prediction.probe, prediction.patch_size), frame)
+        for batch in prediction.batches:
+            stitcher.add(batch.patches, data.positions[batch.indices])
+        seconds["predict and stitch"] = time.perf_counter() - start
+        stitched, how = stitcher.result(), "off"
+    else:
+        with _patch_store(len(data), prediction.patch_size, config.memory_budget_mb) as placed:
+            _collect(prediction, data, placed)
+            seconds["predict"] = time.perf_counter() - start
+            start = time.perf_counter()
+            stitched, how = _synchronised(prediction, data, placed, frame, config, monitor)
+            seconds["synchronise and stitch"] = time.perf_counter() - start
+    residual = forward_residual(
+        stitched.object, frame.origin, prediction.probe, data, max_patterns=_RESIDUAL_PATTERNS
+    )
+    return _judged(stitched, prediction, data, residual, how, seconds)
+
+
+def _judged(
+    stitched: Stitched, prediction: Prediction, data: ScanDataset, residual: float, how: str, seconds: Mapping[str, float]
+) -> Reconstruction:
+    """A stitched object with its figures and warnings."""
+    warnings = []
+    box = box_of(data.positions - np.asarray(stitched.frame.origin), stitched.object.shape)
+    flat = math.nan if box.is_empty else flatness(stitched.object, box)
+    if flat < FLATNESS_LIMIT:
+        warnings.append(
+            f"The object is flat: it deviates by {flat:.4f} inside the scan box, less than {FLATNESS_LIMIT}. "
+            "Training may have collapsed; lower --learning-rate or train longer."
+        )
+    if stitched.dropped:
+        warnings.append(f"{stitched.dropped} of {len(data)} patterns lie outside the frame of objectGuess.")
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return Reconstruction(
+        object=stitched.object,
+        coverage=stitched.coverage,
+        frame=stitched.frame,
+        probe=prediction.probe,
+        residual=residual,
+        flatness=flat,
+        synchronised=how,
+        placed=stitched.placed,
+        dropped=stitched.dropped,
+        seconds=dict(seconds),
+        warnings=tuple(warnings),
+    )
+
+
+@contextmanager
+def _patch_store(count: int, size: int, budget_mb: int) -> Iterator[AnyArray]:
+    """(count, size, size) complex64 in memory, or in a scratch file when it exceeds the budget."""
+    if count * size * size * np.dtype(np.complex64).itemsize <= budget_mb * 2**20:
+        yield np.empty((count, size, size), np.complex64)
+        return
+    with tempfile.TemporaryFile(prefix="ptychopinn-") as file:
+        yield np.memmap(file, np.complex64, "w+", shape=(count, size, size))
+
+
+def _collect(prediction: Prediction, data: ScanDataset, placed: AnyArray) -> None:
+    """Predict everything onto whole pixels."""
+    for batch in prediction.batches:
+        _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
+        placed[batch.indices] = place_on_pixels(batch.patches, fractions)
+
+
+def _synchronised(
+    prediction: Prediction,
+    data: ScanDataset,
+    placed: AnyArray,
+    frame: Frame,
+    config: InferConfig,
+    monitor: Monitor,
+) -> tuple[Stitched, str]:
+    """Stitch with the phases that explain the patterns best, of those the configuration allows."""
+    weights = patch_weights(prediction.probe, prediction.patch_size)
+    corners, fractions = split_positions(data.positions, prediction.patch_size)
+    monitor.report("synchronise", 0, 1)
+    overlaps = measure_overlaps(placed, corners, weights)
+    candidates: list[tuple[str, ComplexArray | None]] = [("on", solve_phases(overlaps))]
+    if config.synchronise is Synchronise.AUTO:
+        candidates += [(f"tethered by {_TETHER:g}", solve_phases(overlaps, tether=_TETHER)), ("off", None)]
+    monitor.report("synchronise", 1, 1)
+    best: tuple[float, Stitched, str] | None = None
+    for done, (how, phases) in enumerate(candidates):
+        monitor.report("stitch", done, len(candidates))
+        stitcher = Stitcher(weights, frame)
+        for start in range(0, len(data), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            turn = None if phases is None else phases[block]
+            stitcher.add_placed(np.asarray(placed[block]), corners[block], fractions[block], turn)
+        stitched = stitcher.result()
+        if len(candidates) == 1:
+            best = (math.nan, stitched, how)
+            break
+        residual = forward_residual(
+            stitched.object, frame.origin, prediction.probe, data, max_patterns=_RESIDUAL_PATTERNS
+        )
+        _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
+        if best is None or residual < best[0]:
+            best = (residual, stitched, how)
+    monitor.report("stitch", len(candidates), len(candidates))
+    assert best is not None  # noqa: S101 - there is always one candidate
+    return best[1], best[2]

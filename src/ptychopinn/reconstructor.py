@@ -1,0 +1,205 @@
+"""What a reconstructor is: protocols, capabilities, specification and result types.
+
+A backend predicts patches; the core places them. So a backend knows nothing of stitching, products or
+files other than its model archive.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, Self, runtime_checkable
+
+from pydantic import BaseModel
+
+from ptychopinn.config.infer import InferConfig
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.train import TrainConfig
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import PluginError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.typing import ComplexArray, IntArray, StrPath
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Predicted patches of some patterns.
+
+    Attributes
+    ----------
+    indices:
+        (b,) int64: the patterns, as indices into the scan.
+    patches:
+        (b, n, n) complex64, n <= N: object patch ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]`` of each, up to
+        one phase a patch.
+    """
+
+    indices: IntArray
+    patches: ComplexArray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A stream of patches and the probe that weights them.
+
+    Attributes
+    ----------
+    probe:
+        (modes, N, N) complex64, scaled to counts of this scan and with the detector's offset in it: with it,
+        ``ptychopinn.forward`` predicts the measured counts from the object.
+    patch_size:
+        n, the width of every patch.
+    batches:
+        Yields `PatchBatch`; every pattern comes exactly once.
+    """
+
+    probe: ComplexArray
+    patch_size: int
+    batches: Iterator[PatchBatch]
+
+
+class TrainStatus(StrEnum):
+    """How a training ended; every one leaves a usable model."""
+
+    FINISHED = "finished"  # all epochs done
+    STOPPED_EARLY = "stopped_early"  # early stopping found no more progress
+    TIMED_OUT = "timed_out"  # max_time was used up
+    CANCELLED = "cancelled"  # the monitor was cancelled
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came of a training.
+
+    Attributes
+    ----------
+    status:
+        How it ended.
+    history:
+        Column name to values, one entry an epoch: ``epoch``, ``seconds``, ``loss`` and, with validation,
+        ``validation_loss``, and whatever terms the loss has.
+    seconds:
+        Wall time spent.
+    patterns_seen:
+        Patterns (measured or simulated) the optimizer saw.
+    warnings:
+        What a user should know, as sentences.
+    """
+
+    status: TrainStatus
+    history: Mapping[str, list[float]]
+    seconds: float
+    patterns_seen: int
+    warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Reconstructor(Protocol):
+    """A trainable reconstructor: one network and everything needed to use it.
+
+    Construct with ``Reconstructor(model: ModelConfig, options: BaseModel | None)``; ``options`` is an instance of the
+    spec's options model.
+    """
+
+    def __init__(self, model: ModelConfig, options: Any = None) -> None: ...
+
+    @property
+    def model(self) -> ModelConfig:
+        """The configuration of the network."""
+        ...
+
+    def train(
+        self,
+        data: ScanDataset,
+        config: TrainConfig,
+        *,
+        validation: ScanDataset | None = None,
+        checkpoint_dir: StrPath | None = None,
+        monitor: Monitor = NULL_MONITOR,
+    ) -> TrainResult:
+        """Fit this instance to ``data``; with ``checkpoint_dir``, leave checkpoints and resume from the newest there."""
+        ...
+
+    def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+        """Predict every pattern's patch, in a stream of batches."""
+        ...
+
+    def save(self, path: StrPath) -> None:
+        """Write this instance as a model archive (`ptychopinn.bundle`)."""
+        ...
+
+    @classmethod
+    def load(cls, path: StrPath, options: Any = None) -> Self:
+        """Read an archive that `save` wrote, in this or another backend."""
+        ...
+
+
+@runtime_checkable
+class ObjectSolver(Protocol):
+    """A solver that makes an object and no patches (ePIE, pty-chi)."""
+
+    def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
+        """Return the object, (H, W) complex64, in the frame of the positions."""
+        ...
+
+
+class Capability(StrEnum):
+    """Abilities that not every backend has; skips of the conformance kit come from these."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    PINN = "pinn"
+    SUPERVISED = "supervised"
+    SIMULATED_OBJECTS = "simulated_objects"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True)
+class ReconstructorSpec:
+    """What a backend registers: readable without importing its framework.
+
+    Attributes
+    ----------
+    name:
+        What ``--backend`` takes ("torch").
+    summary:
+        One line for lists and menus.
+    import_string:
+        ``"package.module:Class"`` of the `Reconstructor`; imported only when used.
+    options:
+        pydantic model of the backend's own options; it must not import the framework.
+    capabilities:
+        What this backend can do.
+    requires:
+        Import names of the framework, to tell whether it is installed without importing it.
+    install_hint:
+        A command that installs what is missing.
+    """
+
+    name: str
+    summary: str
+    import_string: str
+    options: type[BaseModel]
+    capabilities: frozenset[Capability] = field(default_factory=frozenset)
+    requires: tuple[str, ...] = ()
+    install_hint: str = ""
+
+    def load_class(self) -> type[Reconstructor]:
+        """Import the backend's class.
+
+        Raises
+        ------
+        PluginError
+            If the framework or the class cannot be imported; carries the reason and the install hint.
+        """
+        module_name, _, attribute = self.import_string.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+            return getattr(module, attribute)  # type: ignore[no-any-return]
+        except (ImportError, AttributeError, OSError) as error:
+            raise PluginError(
+                f"The backend '{self.name}' cannot be used: {error}.",
+                f"Install it with: {self.install_hint}" if self.install_hint else "Install its framework.",
+            ) from error

@@ -1,0 +1,25 @@
+"""Pictures of a reconstruction and a report in one HTML file. Matplotlib is imported when a picture is drawn."""
+
+from __future__ import annotations
+
+from ptychopinn.report._comparison import comparison_picture
+from ptychopinn.report._html import ReportContent, report_html, write_report
+from ptychopinn.report._pictures import (
+    amplitude_picture,
+    history_picture,
+    phase_picture,
+    probe_picture,
+    write_pictures,
+)
+
+__all__ = [
+    "ReportContent",
+    "amplitude_picture",
+    "comparison_picture",
+    "history_picture",
+    "phase_picture",
+    "probe_picture",
+    "report_html",
+    "write_pictures",
+    "write_report",
+]

@@ -1,0 +1,91 @@
+"""A reconstruction beside its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ptychopinn.metrics import Aligned, frc
+from ptychopinn.report._canvas import (
+    AMPLITUDE_COLOURS,
+    DIFFERENCE_COLOURS,
+    PHASE_COLOURS,
+    colour_range,
+    dpi_for,
+    new_figure,
+    plain,
+    png_of,
+    set_title,
+    show,
+)
+
+
+def comparison_picture(
+    aligned: Aligned,
+    scores: Mapping[str, float] | None = None,
+    *,
+    pixel_size_m: float | None = None,
+    title: str = "",
+) -> bytes:
+    """PNG of reference, reconstruction, difference and Fourier ring correlation, for amplitude and phase.
+
+    Reference and reconstruction share the reference's colour scale.
+
+    Parameters
+    ----------
+    aligned:
+        From `ptychopinn.metrics.align`.
+    scores:
+        From `ptychopinn.metrics.score`; the chief ones are written beside the pictures.
+    pixel_size_m:
+        Object pixel size; axes are then in micrometres.
+    title:
+        Name of the scan.
+    """
+    turn = np.exp(-1j * np.angle(aligned.reference.mean()))
+    g, r = aligned.reference * turn, aligned.reconstruction * turn
+    height, width = g.shape
+    each_in = 3.6
+    tall = float(np.clip(2 * each_in * 0.8 * height / width + 1.4, 5, 16))
+    figure = new_figure(4 * each_in, tall, dpi_for(g.shape, each_in * 0.7))
+    dy, dx = aligned.shift_px
+    ky, kx = aligned.ramp_rad_per_px
+    how = f"shift ({dy:+.2f}, {dx:+.2f}) px and ramp ({ky:+.4f}, {kx:+.4f}) rad/px (y, x) removed"
+    if scores is not None:
+        how += f"; error |G - R| / |G| {scores['nrmse']:.3f}"
+    figure.suptitle(f"{plain(title)}\n{how}" if title else how, parse_math=False, fontsize=11)
+    panels = figure.subplots(2, 4)
+    for row, (name, key, unit, colours, a, b) in enumerate(
+        (
+            ("amplitude", "amp", "", AMPLITUDE_COLOURS, np.abs(g), np.abs(r)),
+            ("phase", "phase", " (rad)", PHASE_COLOURS, np.angle(g), np.angle(r)),
+        )
+    ):
+        limits = colour_range(a)
+        difference = b - a
+        most = max(abs(v) for v in colour_range(difference))
+        for axes, values, span, colour, what in (
+            (panels[row, 0], a, limits, colours, "reference"),
+            (panels[row, 1], b, limits, colours, "reconstruction"),
+            (panels[row, 2], difference, (-most, most), DIFFERENCE_COLOURS, "difference"),
+        ):
+            show(axes, values, span, colour, f"{name}{unit}", pixel_size_m=pixel_size_m)
+            set_title(axes, f"{name}: {what}", fontsize=10)
+        if scores is not None:
+            figures = f"SSIM {scores[f'{key}_ssim']:.3f}, correlation {scores[f'{key}_corr']:.3f}"
+            panels[row, 1].text(
+                0.02, 0.02, figures, transform=panels[row, 1].transAxes, fontsize=8,
+                bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2},
+            )  # fmt: skip
+        curve = frc(a, b)
+        axes = panels[row, 3]
+        axes.plot(curve.frequency, curve.correlation, color="C0")
+        axes.axhline(0.5, color="0.5", linestyle="--", linewidth=1)
+        axes.set_xlim(0, 0.5)
+        axes.set_ylim(min(-0.1, float(curve.correlation.min())), 1.05)
+        axes.set_xlabel("spatial frequency (cycles/px)")
+        axes.set_ylabel("Fourier ring correlation")
+        axes.grid(alpha=0.3)
+        set_title(axes, f"{name}: Fourier ring correlation", fontsize=10)
+    return png_of(figure)

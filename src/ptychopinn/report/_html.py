@@ -1,0 +1,144 @@
+"""One self-contained HTML file: nothing is fetched, everything is escaped, and it prints well."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from ptychopinn.errors import DataError
+from ptychopinn.report._canvas import write_file
+from ptychopinn.typing import StrPath
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.45 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1c2329; background: #fff;
+  max-width: 1080px; margin: 2rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.5rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; border-bottom: 1px solid #d5dbe0; padding-bottom: .2rem; }
+dl.summary { margin: 0; }
+dl.summary div { display: inline-block; vertical-align: top; min-width: 9rem; max-width: 100%;
+  box-sizing: border-box; background: #f3f6f8; border-radius: 6px; padding: .5rem .8rem; margin: 0 .5rem .5rem 0; }
+dl.summary dt { font-size: .8rem; color: #56636e; }
+dl.summary dd { margin: 0; font-size: 1.1rem; font-weight: 600; overflow-wrap: anywhere; }
+ul.warnings { background: #fff6e0; border-left: 4px solid #d99a00; margin: 1rem 0; padding: .7rem 1rem .7rem 2rem; }
+.figures { orphans: 1; widows: 1; }
+figure { display: inline-block; vertical-align: top; box-sizing: border-box; width: 49%; margin: 0 0 1rem;
+  padding-right: .8rem; }
+figure.wide { width: 100%; }
+figure img { width: 100%; height: auto; box-sizing: border-box; border: 1px solid #e3e8ec; }
+@media screen and (max-width: 760px) { figure { width: 100%; padding-right: 0; } }
+figcaption { font-size: .85rem; color: #56636e; margin-top: .2rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; padding: .25rem .8rem .25rem .2rem; border-bottom: 1px solid #e9edf0; vertical-align: top;
+  overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+th { font-weight: 500; color: #56636e; width: 34%; }
+@media print {
+  body { margin: 0; padding: 0; max-width: none; font-size: 11px; }
+  figure, tr, dl.summary div, ul.warnings { break-inside: avoid; }
+  h2 { break-after: avoid; }
+}
+"""
+
+# The page may show what it holds and nothing else.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What a report says.
+
+    Attributes
+    ----------
+    title:
+        Headline.
+    summary:
+        The few figures that matter: label to text.
+    tables:
+        Heading to rows of label and text.
+    figures:
+        Pairs of a caption and a PNG, as bytes or as the path of a file.
+    warnings:
+        What a reader must know, as sentences.
+    """
+
+    title: str
+    summary: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    figures: Sequence[tuple[str, bytes | StrPath]] = ()
+    warnings: Sequence[str] = ()
+
+
+def write_report(path: StrPath, content: ReportContent) -> Path:
+    """Write a report to one HTML file that needs no other.
+
+    Parameters
+    ----------
+    path:
+        Where to write, such as ``report.html``.
+    content:
+        What to say.
+
+    Raises
+    ------
+    DataError
+        If a figure is not there or is no PNG.
+    UsageError, ResourceError
+        If the folder does not exist, or the file cannot be written.
+    """
+    return write_file(path, report_html(content).encode("utf-8", errors="replace"))
+
+
+def report_html(content: ReportContent) -> str:
+    """The report as text; errors as in `write_report`."""
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(content.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+        f"<h1>{escape(content.title)}</h1>",
+    ]
+    if content.warnings:
+        items = "".join(f"<li>{escape(text)}</li>" for text in content.warnings)
+        parts.append(f'<ul class="warnings" role="alert">{items}</ul>')
+    if content.summary:
+        cards = "".join(
+            f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in content.summary.items()
+        )
+        parts.append(f'<dl class="summary">{cards}</dl>')
+    if content.figures:
+        parts.append('<h2>Pictures</h2>\n<div class="figures">')
+        parts += [_figure(caption, source) for caption, source in content.figures]
+        parts.append("</div>")
+    for heading, rows in content.tables.items():
+        lines = "".join(
+            f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>\n' for key, value in rows.items()
+        )
+        parts.append(f"<h2>{escape(heading)}</h2>\n<table>\n{lines}</table>")
+    parts.append("</body>\n</html>\n")
+    return "\n".join(parts)
+
+
+def _figure(caption: str, source: bytes | StrPath) -> str:
+    if isinstance(source, bytes):
+        name, png = "a picture", source
+    else:
+        name = str(source)
+        try:
+            png = Path(source).read_bytes()
+        except OSError as error:
+            raise DataError(f"The picture {name} cannot be read: {error}.", "Write the pictures first.") from error
+    if not png.startswith(_PNG) or len(png) < 24:
+        raise DataError(f"The content of {name} ({caption!r}) is no PNG.", "Give a PNG file or its bytes.")
+    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # from the header chunk
+    data = base64.b64encode(png).decode("ascii")
+    wide = ' class="wide"' if width > 1.8 * height else ""
+    text = escape(caption)
+    return (
+        f'<figure{wide}><img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{text}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )

@@ -1,0 +1,265 @@
+"""The pictures of a run directory: amplitude, phase, probe, history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ptychopinn.metrics import ScanBox, ramp_of, remove_linear_phase
+from ptychopinn.report._canvas import (
+    AMPLITUDE_COLOURS,
+    CYCLIC_COLOURS,
+    PHASE_COLOURS,
+    beside,
+    colour_range,
+    dpi_for,
+    new_figure,
+    plain,
+    png_of,
+    set_title,
+    show,
+    whole,
+    write_file,
+)
+from ptychopinn.typing import ComplexArray, FloatArray, StrPath
+
+_WIDTH_IN = 7.0
+_RAMP_WINDOW_PX = 1024  # a ramp is found from the middle of a large object
+_WRAPPING = 0.9 * 2 * np.pi  # phases that span more than this wrap: then the colours must wrap too
+_MAX_MODES = 8
+_SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
+
+
+def write_pictures(
+    folder: StrPath,
+    obj: ComplexArray,
+    probe: ComplexArray,
+    box: ScanBox | None = None,
+    *,
+    origin: tuple[int, int] = (0, 0),
+    history: Mapping[str, Sequence[float]] | None = None,
+    pixel_size_m: float | None = None,
+    title: str = "",
+) -> dict[str, Path]:
+    """Write ``amplitude.png``, ``phase.png``, ``probe.png`` and, with a history, ``history.png``.
+
+    Parameters
+    ----------
+    folder:
+        An existing folder.
+    obj:
+        (H, W) complex.
+    probe:
+        (modes, N, N) complex.
+    box:
+        The box of scan positions, in pixels of ``obj``: only this is shown. None or empty shows everything.
+    origin:
+        (y, x): pixel (0, 0) of ``obj`` in the frame of the positions; the axes count in that frame.
+    history:
+        Column name to values, from `ptychopinn.reconstructor.TrainResult`.
+    pixel_size_m:
+        Object pixel size; axes are then in micrometres.
+    title:
+        Name of the scan.
+
+    Returns
+    -------
+    dict
+        ``amplitude``, ``phase``, ``probe`` and perhaps ``history`` to the files.
+
+    Raises
+    ------
+    UsageError, ResourceError
+        If the folder does not exist, or a file cannot be written.
+    """
+    place = {"origin": origin, "pixel_size_m": pixel_size_m, "title": title}
+    pictures = {
+        "amplitude": amplitude_picture(obj, box, **place),  # type: ignore[arg-type]
+        "phase": phase_picture(obj, box, **place),  # type: ignore[arg-type]
+        "probe": probe_picture(probe, title=title),
+    }
+    if history is not None and history_columns(history):
+        pictures["history"] = history_picture(history, title=title)
+    return {name: write_file(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
+
+
+def amplitude_picture(
+    obj: ComplexArray,
+    box: ScanBox | None = None,
+    *,
+    origin: tuple[int, int] = (0, 0),
+    pixel_size_m: float | None = None,
+    title: str = "",
+) -> bytes:
+    """PNG of the object's amplitude; parameters as in `write_pictures`."""
+    box = whole(obj, box)
+    amplitude = np.abs(obj[box.slices]).astype(np.float64)
+    return _object_picture(
+        amplitude,
+        colour_range(amplitude),
+        AMPLITUDE_COLOURS,
+        "amplitude",
+        _SCALE_NOTE,
+        box,
+        origin,
+        pixel_size_m,
+        title,
+    )
+
+
+def phase_picture(
+    obj: ComplexArray,
+    box: ScanBox | None = None,
+    *,
+    origin: tuple[int, int] = (0, 0),
+    pixel_size_m: float | None = None,
+    title: str = "",
+) -> bytes:
+    """PNG of the object's phase, parameters as in `write_pictures`.
+
+    The intensities do not tell a global phase or a linear ramp: both are taken off, and the title says how much.
+    """
+    box = whole(obj, box)
+    phase, ramp = flat_phase(obj[box.slices])
+    limits, colours, note = colour_range(phase), PHASE_COLOURS, _SCALE_NOTE
+    if limits[1] - limits[0] > _WRAPPING:
+        limits, colours, note = (-np.pi, np.pi), CYCLIC_COLOURS, "the phase wraps"
+    note += f"; ramp ({ramp[0]:+.4f}, {ramp[1]:+.4f}) rad/px (y, x) removed"
+    return _object_picture(phase, limits, colours, "phase (rad)", note, box, origin, pixel_size_m, title)
+
+
+def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
+    """Phase of an object about its mean, without its ramp.
+
+    Parameters
+    ----------
+    obj:
+        (h, w) complex; may hold values that are not finite.
+
+    Returns
+    -------
+    (h, w) float64 in rad, NaN where the object is not finite, and (2,) the ramp (y, x) in rad per pixel.
+    """
+    finite = np.isfinite(obj)
+    known: ComplexArray = np.where(finite, obj, 0).astype(np.complex128)
+    middle = tuple(slice(max(n - _RAMP_WINDOW_PX, 0) // 2, (n + _RAMP_WINDOW_PX + 1) // 2) for n in obj.shape)
+    ramp = ramp_of(known[middle])
+    known = remove_linear_phase(known, ramp)
+    phase = np.angle(known * np.exp(-1j * np.angle(known.mean())))
+    return np.where(finite, phase, np.nan), ramp
+
+
+def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
+    """PNG of a probe: amplitude, and phase as hue with amplitude as brightness, of the first 8 modes.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex, square root of counts.
+    title:
+        Name of the scan.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize, hsv_to_rgb
+
+    modes = probe[:_MAX_MODES]
+    power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
+    total = float(power.sum())
+    figure = new_figure(_WIDTH_IN, 3.2 * len(modes) + 0.5)
+    drawn = "" if len(modes) == len(probe) else f", {len(modes)} of {len(probe)} modes"
+    figure.suptitle(f"{_named(title)}probe{drawn}", parse_math=False, fontsize=11)
+    for row, (axes, mode) in enumerate(zip(figure.subplots(len(modes), 2, squeeze=False), modes, strict=True)):
+        amplitude = np.abs(mode).astype(np.float64)
+        brightest = float(np.nanmax(amplitude, initial=0)) or 1.0
+        show(axes[0], amplitude, (0.0, brightest), "magma", "amplitude (square root of counts)")
+        share = power[row] / total if total > 0 else 0.0
+        set_title(axes[0], f"mode {row + 1}: {share:.1%} of {total:.4g} counts", fontsize=9)
+        hue = np.angle(mode) / (2 * np.pi) % 1.0
+        coloured = np.stack([hue, np.ones_like(hue), amplitude / brightest], axis=-1)
+        axes[1].imshow(hsv_to_rgb(np.nan_to_num(np.clip(coloured, 0, 1))))
+        axes[1].set_xlabel("x (px)")
+        set_title(axes[1], "hue: phase, brightness: amplitude", fontsize=9)
+        bar = ScalarMappable(Normalize(0, 2 * np.pi), "hsv")
+        ticks = [0, np.pi, 2 * np.pi]
+        figure.colorbar(bar, cax=beside(axes[1], mode.shape), label="phase (rad)", ticks=ticks).set_ticklabels(
+            ["0", "π", "2π"]
+        )
+    return png_of(figure)
+
+
+def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") -> bytes:
+    """PNG of the loss curves.
+
+    Parameters
+    ----------
+    history:
+        Column name to values, one an epoch: ``epoch`` and ``seconds`` are no curves, ``loss`` and every column whose
+        name ends in ``_loss`` are.
+    title:
+        Name of the scan.
+    """
+    columns = history_columns(history)
+    figure = new_figure(_WIDTH_IN, 4.0)
+    axes = figure.subplots()
+    positive = True
+    for name, values in columns.items():
+        epochs = np.asarray(history.get("epoch", np.arange(1, len(values) + 1)), np.float64)[: len(values)]
+        known = np.isfinite(values)
+        positive &= bool((values[known] > 0).all())
+        axes.plot(epochs[known], values[known], marker="o", markersize=3, label=name.replace("_", " "))
+    if columns and positive:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        if high < 20 * low:  # too few decades for powers of ten
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3, which="both")
+    if columns:
+        axes.legend()
+    set_title(axes, f"{_named(title)}training", fontsize=11)
+    return png_of(figure)
+
+
+def history_columns(history: Mapping[str, Sequence[float]]) -> dict[str, FloatArray]:
+    """The columns of a history that are drawn, with their values."""
+    curves = {k: np.asarray(v, np.float64) for k, v in history.items() if k == "loss" or k.endswith("_loss")}
+    return {name: values for name, values in curves.items() if np.isfinite(values).any()}
+
+
+def _named(title: str) -> str:
+    return f"{plain(title)}: " if title else ""
+
+
+def _object_picture(
+    values: FloatArray,
+    limits: tuple[float, float],
+    colours: str,
+    label: str,
+    note: str,
+    box: ScanBox,
+    origin: tuple[int, int],
+    pixel_size_m: float | None,
+    title: str,
+) -> bytes:
+    height, width = values.shape
+    tall = float(np.clip(_WIDTH_IN * 0.82 * height / width + 0.9, 2.5, 14))
+    figure = new_figure(_WIDTH_IN, tall, dpi_for(values.shape, _WIDTH_IN * 0.7))
+    axes = figure.subplots()
+    first = (box.y0 + origin[0], box.x0 + origin[1])
+    show(axes, values, limits, colours, label, first_px=first, pixel_size_m=pixel_size_m)
+    quantity = label.split(" (")[0]
+    set_title(axes, f"{_named(title)}{quantity}", fontsize=11, loc="left", pad=18)
+    axes.annotate(
+        f"{height} x {width} px; {note}",
+        (0, 1),
+        (0, 5),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=7.5,
+        color="0.35",
+    )
+    return png_of(figure)

@@ -1,0 +1,73 @@
+"""How far a training is, when it ends, and the learning rate that goes with it: the same in every backend."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from ptychopinn.config.train import Scheduler, TrainConfig
+
+_WARM_UP_STEPS = 50
+_FINAL = 0.01  # of the peak learning rate
+
+
+class TrainingClock:
+    """Counts epochs, steps and seconds, over resumed trainings too.
+
+    Parameters
+    ----------
+    config:
+        nepochs, max_time and scheduler are used.
+    steps_per_epoch:
+        Optimizer steps in an epoch.
+    """
+
+    def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
+        self._config = config
+        self._steps_per_epoch = steps_per_epoch
+        self.resume(epoch=0, step=0, seconds=0.0)
+
+    def resume(self, *, epoch: int, step: int, seconds: float) -> None:
+        """Count on from what an earlier run did."""
+        self.epoch, self.step, self._before = epoch, step, seconds
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far."""
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def out_of_time(self) -> bool:
+        """True when max_time is used up."""
+        return self._config.max_time is not None and self.seconds >= self._config.max_time
+
+    @property
+    def out_of_epochs(self) -> bool:
+        """True when all epochs are done."""
+        limit = self._config.epoch_limit
+        return limit is not None and self.epoch >= limit
+
+    @property
+    def fraction(self) -> float:
+        """Share of the training that is done, by whichever limit comes first; 0 to 1."""
+        shares = [0.0]
+        if (limit := self._config.epoch_limit) is not None:
+            shares.append(self.step / (limit * self._steps_per_epoch))
+        if self._config.max_time is not None:
+            shares.append(self.seconds / self._config.max_time)
+        return min(max(shares), 1.0)
+
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        return self._config.learning_rate * warm * _course(self._config.scheduler, self.fraction)
+
+
+def _course(scheduler: Scheduler, fraction: float) -> float:
+    """Factor on the peak learning rate at a fraction of the training."""
+    if scheduler is Scheduler.COSINE:
+        return _FINAL + (1 - _FINAL) * 0.5 * (1 + math.cos(math.pi * fraction))
+    if scheduler is Scheduler.EXPONENTIAL:
+        return _FINAL**fraction
+    return 1.0

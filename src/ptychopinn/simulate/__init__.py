@@ -1,0 +1,16 @@
+"""Simulated objects, probes, scans and training patches, all seeded."""
+
+from ptychopinn.simulate.objects import TRAINING_KINDS, simulate_object
+from ptychopinn.simulate.probes import probe_width_px, simulate_probe
+from ptychopinn.simulate.scan import simulate_scan, true_patches
+from ptychopinn.simulate.scans import scan_positions
+
+__all__ = [
+    "TRAINING_KINDS",
+    "probe_width_px",
+    "scan_positions",
+    "simulate_object",
+    "simulate_probe",
+    "simulate_scan",
+    "true_patches",
+]

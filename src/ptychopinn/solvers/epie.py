@@ -1,0 +1,391 @@
+"""ePIE: the classical iterative solver, in minibatches, with momentum.
+
+Each pattern's exit wave keeps its modelled phase and is given its measured modulus; what that changes, ``d_j``, is
+laid back onto the object and the probe:
+
+    O += s sum_j conj(P_j) d_j / ((1 - a) sum_j |P_j|^2 + a max |P|^2)
+    P += b sum_j conj(O_j) d_j / ((1 - a') sum_j |O_j|^2 + a' max sum_j |O_j|^2)
+
+Sources: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009); the denominators and the momentum: Maiden, Johnson & Li,
+Optica 4, 736 (2017). With ``a`` small and momentum, slow phases settle several times sooner; with ``a`` 1 and small steps
+noise averages out. So the course goes from the one to the other over the passes that were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.forward import add_windows, cut_windows
+from ptychopinn.interpolation import shift_probe, shift_ramps, split_positions
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.stitching import Frame
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+
+_PROBE_ALPHA = 0.1  # a' above
+_SETTLED_STEP = 0.3  # the last steps, as a share of the first: they average the noise of the counts
+_MOMENTA_A_PASS = 8
+_MAX_BATCH, _MIN_BATCH, _BATCHES_A_PASS = 32, 8, 32
+_CACHE_BYTES = 1 << 30  # of amplitudes, and again of shifted probes; beyond it they are made anew in every pass
+
+
+@dataclass(frozen=True, eq=False)
+class EPIEResult:
+    """What a run of `epie` found.
+
+    Attributes
+    ----------
+    object:
+        (H, W) complex64; where no window reached, the start, or 1.
+    frame:
+        Where the array lies.
+    probe:
+        (modes, N, N) complex64 with the energy it started with.
+    residuals:
+        One figure a finished pass: ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` over the good pixels, each pattern
+        looked at just before it changes the object.
+    """
+
+    object: ComplexArray
+    frame: Frame
+    probe: ComplexArray
+    residuals: tuple[float, ...]
+
+
+def frame_of(data: ScanDataset) -> Frame:
+    """Where an object of this scan lies: as its ``object_guess`` does, else the box of all windows."""
+    if data.object_guess is not None:
+        height, width = data.object_guess.shape
+        return Frame((height, width))
+    return Frame.around(data.positions, data.N)
+
+
+def epie(
+    data: ScanDataset,
+    probe: ComplexArray,
+    *,
+    passes: int = 10,
+    start: ComplexArray | None = None,
+    frame: Frame | None = None,
+    update_probe: bool = False,
+    batch_size: int | None = None,
+    alpha: float = 0.2,
+    beta: float = 1.0,
+    momentum: float = 0.6,
+    probe_momentum: float = 0.5,
+    settle: bool = True,
+    seed: int = 0,
+    monitor: Monitor = NULL_MONITOR,
+) -> EPIEResult:
+    """Reconstruct an object, and if asked the probe, from a scan.
+
+    Parameters
+    ----------
+    data:
+        The scan. Bad pixels keep the modelled modulus.
+    probe:
+        (modes, N, N) complex, scaled to counts and with the detector's offset in it, as
+        `ptychopinn.data.scaling.probe_in_counts` returns it.
+    passes:
+        Times every pattern is used; 0 returns the start.
+    start:
+        (H, W) complex object to start from, in ``frame``; None is 1 everywhere.
+    frame:
+        Where the object lies; None is `frame_of` the scan.
+    update_probe:
+        Change the probe too. A shared shift of probe and object, and a shared ramp, cannot be told from the counts.
+    batch_size:
+        Patterns that act at once; None is 1/32 of the scan, at least 8 and at most 32.
+    alpha:
+        ``a`` above at the start: 1 steps as the brightest point of the probe allows, 0 as every pixel's own light does.
+    beta:
+        Step of the probe.
+    momentum, probe_momentum:
+        Share of the last step that is taken again; 0 is none. The object's acts 8 times a pass, the probe's every batch.
+    settle:
+        Let ``alpha`` rise to 1, the momentum of the object fall to 0 and the steps to 0.3 towards the last pass.
+        With ``settle=False, alpha=1, momentum=0, probe_momentum=0`` this is plain ePIE.
+    seed:
+        Order of the patterns.
+    monitor:
+        Told each pass as "epie" with its residual; asked at every batch. Cancelled, the object so far is returned.
+
+    Raises
+    ------
+    DataError
+        If the scan is empty, or ``start`` or the probe do not have the shapes of frame and patterns.
+    ConfigError
+        If a parameter is out of its bounds.
+    """
+    frame = frame_of(data) if frame is None else frame
+    _check(data, probe, start, frame, passes=passes, batch_size=batch_size, alpha=alpha, beta=beta)
+    if not (0 <= momentum < 1 and 0 <= probe_momentum < 1):
+        raise ConfigError(f"Momenta of {momentum} and {probe_momentum} were given.", "Give 0 or more, less than 1.")
+    size, count = data.N, len(data)
+    batch_size = min(max(count // _BATCHES_A_PASS, _MIN_BATCH), _MAX_BATCH) if batch_size is None else batch_size
+    batches = -(-count // batch_size)
+    every = max(1, batches // _MOMENTA_A_PASS)
+    box = Frame.around(data.positions, size)
+    corners, fractions = split_positions(data.positions, size)
+    state = _State(_move(start, frame, box), probe, corners - np.array(box.origin), fractions)
+    amplitudes = _Amplitudes(data)
+    good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    residuals: list[float] = []
+    for done in range(passes):
+        error = total = 0.0
+        for number, chosen in enumerate(_batches(rng.permutation(count), batch_size)):
+            if monitor.cancelled:
+                return state.result(frame, start, box, residuals)
+            late = ((done + number / batches) / passes) ** 3 if settle else 0.0
+            step = 1 - (1 - _SETTLED_STEP) * late
+            measured = amplitudes[chosen]
+            error += state.update(
+                chosen,
+                measured,
+                good,
+                object_step=step,
+                alpha=max(alpha, 1e-3) ** (1 - late),
+                probe_step=beta * step if update_probe else 0.0,
+                probe_momentum=probe_momentum,
+            )
+            total += float(np.vdot(measured, measured))
+            if momentum > 0 and (number + 1) % every == 0:
+                state.coast(momentum * (1 - late))
+        residuals.append(float(np.sqrt(error / total)) if total > 0 else 0.0)
+        monitor.report("epie", done + 1, passes, {"residual": residuals[-1]})
+    return state.result(frame, start, box, residuals)
+
+
+def refine_probe(
+    data: ScanDataset, probe: ComplexArray, passes: int = 10, *, seed: int = 0, monitor: Monitor = NULL_MONITOR
+) -> ComplexArray:
+    """The probe that explains a scan better: `epie` from an empty object, the probe free from the first batch.
+
+    Parameters
+    ----------
+    data, probe, passes, seed, monitor:
+        As in `epie`.
+
+    Returns
+    -------
+    (modes, N, N) complex64 with the energy of ``probe``.
+    """
+    return epie(data, probe, passes=passes, update_probe=True, seed=seed, monitor=monitor).probe
+
+
+@dataclass(frozen=True)
+class EPIE:
+    """`epie` as a `ptychopinn.reconstructor.ObjectSolver`, with the scan's own probe.
+
+    Attributes
+    ----------
+    passes, update_probe, batch_size, seed:
+        As in `epie`.
+    follow_offset:
+        Put the offset of the patterns on the detector into the probe before it starts.
+    """
+
+    passes: int = 10
+    update_probe: bool = False
+    follow_offset: bool = False
+    batch_size: int | None = None
+    seed: int = 0
+
+    def run(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> EPIEResult:
+        """Reconstruct, and return the probe and the residuals too."""
+        probe = probe_in_counts(data, fit_scaling(data), follow_offset=self.follow_offset)
+        return epie(
+            data,
+            probe,
+            passes=self.passes,
+            update_probe=self.update_probe,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            monitor=monitor,
+        )
+
+    def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
+        """Return the object, (H, W) complex64, in the frame of `frame_of` the scan."""
+        return self.run(data, monitor=monitor).object
+
+
+def _check(
+    data: ScanDataset,
+    probe: ComplexArray,
+    start: ComplexArray | None,
+    frame: Frame,
+    *,
+    passes: int,
+    batch_size: int | None,
+    alpha: float,
+    beta: float,
+) -> None:
+    if len(data) == 0:
+        raise DataError("The scan has no patterns.", "Give a scan with at least one.")
+    if probe.ndim != 3 or probe.shape[1:] != (data.N, data.N):
+        raise DataError(
+            f"The probe has the shape {probe.shape}; (modes, {data.N}, {data.N}) is needed.", "Crop or pad the probe."
+        )
+    if not (np.abs(probe).max() > 0):
+        raise DataError("The probe carries no energy.", "Give a probe that is not zero.")
+    if start is not None and start.shape != frame.shape:
+        raise DataError(
+            f"The object to start from has the shape {start.shape}, its frame {frame.shape}.", "Give both alike."
+        )
+    if passes < 0 or (batch_size is not None and batch_size < 1) or not 0 <= alpha <= 1 or not beta >= 0:
+        raise ConfigError(
+            f"passes {passes}, batch_size {batch_size}, alpha {alpha} and beta {beta} were given.",
+            "passes and beta are 0 or more, batch_size 1 or more, alpha between 0 and 1.",
+        )
+
+
+def _batches(order: IntArray, size: int) -> Iterator[IntArray]:
+    """Indices of each batch, ascending, so that a memory-mapped scan is read forwards."""
+    for low in range(0, len(order), size):
+        yield np.sort(order[low : low + size])
+
+
+def _move(obj: ComplexArray | None, source: Frame, target: Frame) -> ComplexArray:
+    """The part of an object that lies in another frame, complex64, 1 where there is none."""
+    moved = np.ones(target.shape, np.complex64)
+    if obj is not None:
+        y, x = (target.origin[k] - source.origin[k] for k in (0, 1))
+        size = max(target.shape)
+        moved = cut_windows(obj.astype(np.complex64, copy=False), np.array([[y, x]]), size)[0]
+        moved = np.ascontiguousarray(moved[: target.shape[0], : target.shape[1]])
+    return moved
+
+
+class _Amplitudes:
+    """Square roots of counts with DC in the corner; kept in memory while they fit the budget."""
+
+    def __init__(self, data: ScanDataset) -> None:
+        self._data = data
+        self._kept: AnyArray | None = None
+        if 4 * len(data) * data.N**2 <= _CACHE_BYTES:
+            self._kept = np.empty((len(data), data.N, data.N), np.float32)
+            for low in range(0, len(data), 256):
+                block = np.arange(low, min(low + 256, len(data)))
+                self._kept[block] = self._load(block)
+
+    def _load(self, indices: IntArray) -> FloatArray:
+        return np.fft.ifftshift(np.sqrt(self._data.counts(indices)), axes=(1, 2))
+
+    def __getitem__(self, indices: IntArray) -> FloatArray:
+        return self._load(indices) if self._kept is None else self._kept[indices]
+
+
+class _State:
+    """Object and probe while they change. The object covers the box of all windows, so none leaves it."""
+
+    def __init__(self, obj: ComplexArray, probe: ComplexArray, corners: IntArray, fractions: FloatArray) -> None:
+        self._object = obj
+        self._probe = probe.astype(np.complex64)
+        self._energy = float(np.linalg.norm(self._probe))
+        self._corners = corners
+        self._fractions = fractions
+        self._last = obj.copy()  # where the momentum was taken last
+        self._velocity = np.zeros_like(obj)
+        self._probe_velocity = np.zeros_like(self._probe)
+        self._sum = np.zeros_like(obj)  # zero between updates
+        self._light = np.zeros(obj.shape, np.float32)  # zero between updates
+        self._shifted: ComplexArray | None = None  # probes of all patterns, until the probe changes
+        if len(corners) * self._probe.nbytes <= _CACHE_BYTES:
+            self._shifted = np.empty((len(corners), *self._probe.shape), np.complex64)
+            for low in range(0, len(corners), 256):
+                self._shifted[low : low + 256] = shift_probe(self._probe, fractions[low : low + 256])
+
+    def update(
+        self,
+        chosen: IntArray,
+        measured: FloatArray,
+        good: FloatArray | None,
+        *,
+        object_step: float,
+        alpha: float,
+        probe_step: float,
+        probe_momentum: float,
+    ) -> float:
+        """One batch; returns the squared error of its amplitudes before the update."""
+        size = self._probe.shape[-1]
+        corners = self._corners[chosen]
+        if self._shifted is None or probe_step > 0:
+            self._shifted = None
+            probes = shift_probe(self._probe, self._fractions[chosen])
+        else:
+            probes = self._shifted[chosen]
+        view = np.lib.stride_tricks.sliding_window_view(self._object, (size, size))
+        windows = view[corners[:, 0], corners[:, 1]]  # a copy
+        field = scipy.fft.fft2(probes * windows[:, None], norm="ortho", overwrite_x=True)
+        modelled = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
+        difference = measured - modelled
+        if good is not None:
+            difference *= good
+        error = float(np.vdot(difference, difference))
+        modelled += np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
+        field *= (difference / modelled)[:, None]
+        change = scipy.fft.ifft2(field, norm="ortho", overwrite_x=True)
+        self._step_object((probes.conj() * change).sum(axis=1), probes, corners, object_step, alpha)
+        if probe_step > 0:
+            self._step_probe(change, windows, self._fractions[chosen], probe_step, probe_momentum)
+        return error
+
+    def _step_object(
+        self, gradient: ComplexArray, probes: ComplexArray, corners: IntArray, step: float, alpha: float
+    ) -> None:
+        size = probes.shape[-1]
+        light = (probes.real**2 + probes.imag**2).sum(axis=1)
+        brightest = np.float32(alpha) * light.max()
+        add_windows(self._sum, gradient, corners)
+        add_windows(self._light, light, corners)
+        # Window by window, each pixel once: the cost is that of the batch, however large the object is.
+        places = [(slice(y, y + size), slice(x, x + size)) for y, x in corners.tolist()]
+        for place in places:
+            total = self._sum[place]
+            self._object[place] += np.float32(step) * total / (np.float32(1 - alpha) * self._light[place] + brightest)
+            total[:] = 0
+        for place in places:
+            self._light[place] = 0
+
+    def _step_probe(
+        self, change: ComplexArray, windows: ComplexArray, fractions: FloatArray, step: float, momentum: float
+    ) -> None:
+        gradient = scipy.fft.fft2(windows.conj()[:, None] * change, overwrite_x=True)
+        ramps = shift_ramps(fractions, windows.shape[-1]).conj().astype(np.complex64)
+        # Back to the unshifted probe: the adjoint of shift_probe, summed over the patterns on the way.
+        summed = np.einsum("bmyx,by,bx->myx", gradient, ramps[:, 0], ramps[:, 1], optimize=True)
+        light = (windows.real**2 + windows.imag**2).sum(axis=0)
+        scale = np.float32(1 - _PROBE_ALPHA) * light + np.float32(_PROBE_ALPHA) * light.max()
+        moved = np.float32(step) * scipy.fft.ifft2(summed) / scale
+        self._probe_velocity = np.float32(momentum) * self._probe_velocity + moved
+        self._probe = self._probe + moved + np.float32(momentum) * self._probe_velocity
+
+    def coast(self, momentum: float) -> None:
+        """Take a share of the way since the last time once more."""
+        self._velocity *= np.float32(momentum)
+        self._velocity += self._object
+        self._velocity -= self._last
+        self._object += np.float32(momentum) * self._velocity
+        np.copyto(self._last, self._object)
+
+    def result(
+        self, frame: Frame, start: ComplexArray | None, box: Frame, residuals: list[float]
+    ) -> EPIEResult:
+        """Object in the caller's frame; object and probe share their scale so that the probe keeps its energy."""
+        share = np.float32(self._energy / float(np.linalg.norm(self._probe)))
+        found = np.ones(frame.shape, np.complex64) if start is None else start.astype(np.complex64)
+        y, x = (box.origin[k] - frame.origin[k] for k in (0, 1))
+        rows, columns = (
+            slice(max(at, 0), max(min(at + b, f), at, 0)) for at, b, f in zip((y, x), box.shape, frame.shape, strict=True)
+        )
+        found[rows, columns] = self._object[
+            rows.start - y : rows.stop - y, columns.start - x : columns.stop - x
+        ] / share
+        return EPIEResult(found, frame, self._probe * share, tuple(residuals))

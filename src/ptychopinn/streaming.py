@@ -1,0 +1,70 @@
+"""Patterns in, patches out, in batches that fit: what every backend's inference shares."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ptychopinn.data.batches import read_patterns
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import Cancelled, ResourceError
+from ptychopinn.monitor import Monitor
+from ptychopinn.reconstructor import PatchBatch
+from ptychopinn.typing import ComplexArray, FloatArray
+
+_log = logging.getLogger(__name__)
+
+
+def stream_patches(
+    data: ScanDataset,
+    batch_size: int,
+    predict: Callable[[FloatArray], ComplexArray],
+    *,
+    out_of_memory: Callable[[BaseException], bool],
+    monitor: Monitor,
+) -> Iterator[PatchBatch]:
+    """Predict all patterns of a scan; every one comes exactly once, in order.
+
+    Parameters
+    ----------
+    data:
+        The scan.
+    batch_size:
+        Patterns at a time; halved, with a line in the log, when a batch does not fit into memory.
+    predict:
+        (b, N, N) float32 counts with DC at [0, 0] to (b, n, n) complex64 patches.
+    out_of_memory:
+        Tells whether an exception of ``predict`` means that memory ran out.
+    monitor:
+        Asked before every batch.
+
+    Raises
+    ------
+    Cancelled
+        When the monitor is cancelled.
+    ResourceError
+        When not even one pattern fits.
+    """
+    start, size = 0, batch_size
+    monitor.report("predict", 0, len(data))
+    while start < len(data):
+        if monitor.cancelled:
+            raise Cancelled(f"Inference was cancelled after {start} of {len(data)} patterns.")
+        indices = np.arange(start, min(start + size, len(data)))
+        try:
+            patches = predict(read_patterns(data, indices))
+        except Exception as error:
+            if not (isinstance(error, MemoryError) or out_of_memory(error)):
+                raise
+            if len(indices) == 1:
+                raise ResourceError(
+                    "Memory does not suffice to predict even one pattern.", "Free memory or use another device."
+                ) from error
+            size = len(indices) // 2
+            _log.warning("A batch of %d patterns does not fit into memory; going on with %d.", len(indices), size)
+            continue
+        yield PatchBatch(indices, patches)
+        start += len(indices)
+        monitor.report("predict", start, len(data))

@@ -1,0 +1,12 @@
+"""The use cases: what the command line, Python and Ptychodus share."""
+
+from __future__ import annotations
+
+from ptychopinn.workflows._demo import DEMO_SECONDS, demo_run
+from ptychopinn.workflows._evaluate import evaluate_run
+from ptychopinn.workflows._infer import infer_run
+from ptychopinn.workflows._outputs import RunResult
+from ptychopinn.workflows._simulate import simulate_run
+from ptychopinn.workflows._train import train_run
+
+__all__ = ["DEMO_SECONDS", "RunResult", "demo_run", "evaluate_run", "infer_run", "simulate_run", "train_run"]

@@ -1,0 +1,80 @@
+"""Reconstruct a scan with a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ptychopinn.bundle import read_bundle
+from ptychopinn.config.build import build
+from ptychopinn.config.infer import InferConfig
+from ptychopinn.data.dataset import Measurement
+from ptychopinn.data.npz import read_scan
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.plugins import discover
+from ptychopinn.reconstruction import reconstruct
+from ptychopinn.typing import StrPath
+from ptychopinn.workflows import _folder
+from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+
+
+def infer_run(
+    model: StrPath,
+    data_path: StrPath,
+    output: StrPath,
+    *,
+    infer: Mapping[str, object] | None = None,
+    options: Mapping[str, object] | None = None,
+    backend: str | None = None,
+    measurement: Measurement | None = None,
+    nphotons: float | None = None,
+    overwrite: bool = False,
+    monitor: Monitor = NULL_MONITOR,
+) -> RunResult:
+    """Reconstruct a scan file into a directory.
+
+    Parameters
+    ----------
+    model:
+        A run directory of `train_run`, or a model archive.
+    data_path:
+        The scan, NPZ.
+    output:
+        The directory to make.
+    infer, options:
+        Fields of the configurations.
+    backend:
+        Computes with this backend; None takes the one that wrote the model.
+    measurement, nphotons:
+        As in `ptychopinn.data.npz.read_scan`.
+    overwrite:
+        Replace what an earlier run left there.
+    monitor:
+        Progress and cancellation.
+
+    Raises
+    ------
+    PtychoPinnError
+        Whatever is refused, before any long work.
+    """
+    archive = _folder.model_path(model)
+    manifest = read_bundle(archive).manifest
+    spec = discover().get(backend or manifest.writer.backend)
+    config = build(InferConfig, infer or {})
+    backend_options = build(spec.options, options or {})
+    data = read_scan(data_path, measurement=measurement, nphotons=nphotons)
+    reconstructor = spec.load_class().load(archive, backend_options)
+    # Patterns of another size are refused by the backend before the directory is made.
+    reconstructor.infer(data, config, monitor=NULL_MONITOR)
+    folder = _folder.prepare_folder(output, overwrite=overwrite)
+    with _folder.logged_to(folder):
+        reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
+        files = write_outputs(
+            folder,
+            data,
+            reconstruction,
+            title=f"Reconstruction of {data.name}",
+            tables={"Model": {"archive": archive.name, **manifest.model.model_dump(mode="json", exclude_none=True)}},
+            warnings=reconstruction.warnings,
+            comments=f"ptychopinn, backend {spec.name}, model {manifest.model.model_type}",
+        )
+    return RunResult(folder, files, reconstruction_figures(reconstruction, len(data)), reconstruction.warnings)

@@ -1,0 +1,154 @@
+"""What a run leaves behind: product, pictures, report."""
+
+from __future__ import annotations
+
+import csv
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from ptychopinn.atomic import written_aside
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.metrics.alignment import box_of
+from ptychopinn.product import product_of, write_product
+from ptychopinn.reconstruction import Reconstruction
+from ptychopinn.report import ReportContent, write_pictures, write_report
+from ptychopinn.workflows import _folder
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run.
+
+    Attributes
+    ----------
+    folder:
+        Where everything lies.
+    files:
+        What was written, by kind: "model", "product", "phase", ...
+    figures:
+        Numbers and words worth printing, in order.
+    warnings:
+        What a user should know, as sentences.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+    figures: Mapping[str, float | int | str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
+    """Write a training history as CSV, a row an epoch; what is not known is empty."""
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(history)
+        for row in zip(*history.values(), strict=True):
+            writer.writerow([f"{value:.9g}" if math.isfinite(value) else "" for value in row])
+
+
+def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dict[str, float | int | str]:
+    """The figures of a reconstruction, for tables and terminals."""
+    seconds = sum(reconstruction.seconds.values())
+    return {
+        "patterns placed": reconstruction.placed,
+        "patterns dropped": reconstruction.dropped,
+        "forward residual R": reconstruction.residual,
+        "flatness": reconstruction.flatness,
+        "synchronisation": reconstruction.synchronised,
+        "patterns a second": patterns / max(seconds, 1e-9),
+    }
+
+
+def write_outputs(
+    folder: Path,
+    data: ScanDataset,
+    reconstruction: Reconstruction,
+    *,
+    title: str,
+    tables: Mapping[str, Mapping[str, object]],
+    history: Mapping[str, list[float]] | None = None,
+    warnings: tuple[str, ...] = (),
+    comments: str = "",
+) -> dict[str, Path]:
+    """Write product, pictures and report.
+
+    Returns
+    -------
+    Kind to path.
+    """
+    losses = tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else ()
+    product = product_of(
+        data,
+        reconstruction.object,
+        reconstruction.probe,
+        origin=reconstruction.frame.origin,
+        coverage=reconstruction.coverage,
+        losses=losses,
+        photon_count=float((np.abs(reconstruction.probe.astype(np.complex128)) ** 2).sum()),
+        comments=comments,
+    )
+    write_product(folder / _folder.PRODUCT, product)
+    box = box_of(data.positions - np.asarray(reconstruction.frame.origin), reconstruction.object.shape)
+    pictures = write_pictures(
+        folder,
+        reconstruction.object,
+        reconstruction.probe,
+        None if box.is_empty else box,
+        origin=reconstruction.frame.origin,
+        history=history,
+        pixel_size_m=data.metadata.pixel_size_m,
+        title=data.name,
+    )
+    facts = {
+        "patterns": len(data),
+        "N": data.N,
+        "probe modes": data.probe.shape[0],
+        "measurement": data.measurement,
+        "bad pixels": int(data.bad_pixels.sum()),
+        "scans": len(np.unique(data.scan_index)),
+    }
+    versions = {name: _version(name) for name in ("ptychopinn", "ptychopinn-torch", "ptychopinn-tf", "numpy")}
+    versions = {name: version for name, version in versions.items() if version}
+    versions["python"] = platform.python_version()
+    shown = {"Result": reconstruction_figures(reconstruction, len(data)), "Scan": facts, **tables, "Versions": versions}
+    report = write_report(
+        folder / _folder.REPORT,
+        ReportContent(
+            title=title,
+            summary={k: show(v) for k, v in shown.pop("Result").items()},
+            tables={name: {k: show(v) for k, v in table.items()} for name, table in shown.items()},
+            figures=[(caption(kind), path) for kind, path in pictures.items()],
+            warnings=list(warnings),
+        ),
+    )
+    return {"product": folder / _folder.PRODUCT, **pictures, "report": report}
+
+
+def caption(kind: str) -> str:
+    """What a picture shows."""
+    return {
+        "amplitude": "Amplitude of the object inside the box of scan positions.",
+        "phase": "Phase of the object inside the box of scan positions, mean and ramp taken off.",
+        "probe": "The probe.",
+        "history": "Loss over the epochs of training.",
+    }.get(kind, kind)
+
+
+def show(value: object) -> str:
+    """A value as a person would write it."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,40 @@
+"""Write a simulated scan to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptychopinn.config.simulation import SimulationConfig
+from ptychopinn.data.npz import write_scan
+from ptychopinn.errors import UsageError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.simulate import simulate_scan
+from ptychopinn.typing import StrPath
+
+
+def simulate_run(
+    config: SimulationConfig, output: StrPath, *, overwrite: bool = False, monitor: Monitor = NULL_MONITOR
+) -> Path:
+    """Simulate a scan and write it as a canonical NPZ file.
+
+    Parameters
+    ----------
+    config:
+        What to simulate.
+    output:
+        The file to write.
+    overwrite:
+        Replace a file that is there.
+    monitor:
+        Progress and cancellation.
+
+    Raises
+    ------
+    UsageError
+        If the file is there and shall not be replaced.
+    """
+    path = Path(output)
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} is there already.", "Choose another name, or use --overwrite.")
+    write_scan(path, simulate_scan(config, monitor=monitor))
+    return path

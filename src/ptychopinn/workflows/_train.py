@@ -1,0 +1,136 @@
+"""Train a network on a scan, and reconstruct the scan with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from ptychopinn.config._base import Config
+from ptychopinn.config.build import build
+from ptychopinn.config.files import read_config_file, write_config_file
+from ptychopinn.config.infer import InferConfig
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.train import TrainConfig
+from ptychopinn.data.dataset import Measurement
+from ptychopinn.data.npz import read_scan
+from ptychopinn.errors import ConfigError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.plugins import discover
+from ptychopinn.reconstruction import reconstruct
+from ptychopinn.reconstructor import TrainStatus
+from ptychopinn.typing import StrPath
+from ptychopinn.workflows import _folder
+from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
+
+_MAY_CHANGE = frozenset({"nepochs", "max_time", "early_stopping_patience", "checkpoint_every", "checkpoint_top_k"})
+
+_log = logging.getLogger(__name__)
+
+
+def train_run(
+    data_path: StrPath,
+    output: StrPath,
+    *,
+    backend: str,
+    model: Mapping[str, object] | None = None,
+    train: Mapping[str, object] | None = None,
+    infer: Mapping[str, object] | None = None,
+    options: Mapping[str, object] | None = None,
+    validation: StrPath | None = None,
+    measurement: Measurement | None = None,
+    nphotons: float | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    monitor: Monitor = NULL_MONITOR,
+) -> RunResult:
+    """Train on a scan file and fill a run directory.
+
+    Parameters
+    ----------
+    data_path:
+        The scan, NPZ.
+    output:
+        The run directory.
+    backend:
+        Name of the backend.
+    model, train, infer, options:
+        Fields of the configurations; what is missing takes its default, N comes from the scan.
+    validation:
+        Another scan to judge by.
+    measurement, nphotons:
+        As in `ptychopinn.data.npz.read_scan`, for both scans.
+    resume, overwrite:
+        What to do with a directory that is there.
+    monitor:
+        Progress and cancellation; a cancelled training still leaves its model, without a reconstruction.
+
+    Raises
+    ------
+    PtychoPinnError
+        Whatever is refused, before any long work.
+    """
+    spec = discover().get(backend)
+    data = read_scan(data_path, measurement=measurement, nphotons=nphotons)
+    held = None if validation is None else read_scan(validation, measurement=measurement, nphotons=nphotons)
+    model_config = build(ModelConfig, {"N": data.N, **(model or {})})
+    train_config = build(TrainConfig, train or {})
+    infer_config = build(InferConfig, infer or {})
+    backend_options = build(spec.options, options or {})
+    reconstructor = spec.load_class()(model_config, backend_options)
+    folder = _folder.prepare_folder(output, overwrite=overwrite, resume=resume)
+    sections = {"model": model_config, "train": train_config, "infer": infer_config, "execution": backend_options}
+    if resume:
+        _check_resume(read_config_file(folder / _folder.CONFIG), sections, spec.name)
+    write_config_file(folder / _folder.CONFIG, sections, {"backend": spec.name})
+    with _folder.logged_to(folder):
+        result = reconstructor.train(
+            data, train_config, validation=held, checkpoint_dir=folder / _folder.CHECKPOINTS, monitor=monitor
+        )
+        _log.info("Training %s after %.1f s.", result.status, result.seconds)
+        reconstructor.save(folder / _folder.MODEL)
+        write_history(folder / _folder.HISTORY, result.history)
+        files = {"model": folder / _folder.MODEL, "history table": folder / _folder.HISTORY}
+        figures: dict[str, float | int | str] = {
+            "training": result.status.value,
+            "training seconds": result.seconds,
+            "patterns trained a second": result.patterns_seen / max(result.seconds, 1e-9),
+            **{name: values[-1] for name, values in result.history.items() if name.endswith("loss")},
+        }
+        if result.status is TrainStatus.CANCELLED:
+            return RunResult(folder, files, figures, (*result.warnings, "Training was cancelled; its model is saved."))
+        reconstruction = reconstruct(reconstructor, data, infer_config, monitor=monitor)
+        warnings = (*result.warnings, *reconstruction.warnings)
+        files |= write_outputs(
+            folder,
+            data,
+            reconstruction,
+            title=f"Training on {data.name}",
+            tables={"Training": figures, "Configuration": _flat(sections, spec.name)},
+            history=dict(result.history),
+            warnings=warnings,
+            comments=f"ptychopinn, backend {spec.name}, model {model_config.model_type}",
+        )
+    figures |= reconstruction_figures(reconstruction, len(data))
+    return RunResult(folder, files, figures, warnings)
+
+
+def _flat(sections: Mapping[str, Config], backend: str) -> dict[str, object]:
+    """All settings as one table."""
+    table: dict[str, object] = {"backend": backend}
+    for section in sections.values():
+        table |= section.model_dump(mode="json", exclude_none=True)
+    return table
+
+
+def _check_resume(before: Mapping[str, object], sections: Mapping[str, Config], backend: str) -> None:
+    """Refuse to resume a training as another one; only how long it lasts and where it runs may differ."""
+    changed = [] if before.get("backend") == backend else ["backend"]
+    for name in ("model", "train"):
+        now, old = sections[name].model_dump(mode="json"), before.get(name)
+        known = old if isinstance(old, Mapping) else {}
+        changed += sorted(k for k in now if k not in _MAY_CHANGE and known.get(k) != now[k])
+    if changed:
+        raise ConfigError(
+            f"The run was begun with another {', '.join(changed)}.",
+            "Resume with the settings of its config.yaml (--config RUN/config.yaml), or start anew with --overwrite.",
+        )

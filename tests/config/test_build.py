@@ -1,0 +1,69 @@
+"""Errors of configuration values: specs/09-command-line.md."""
+
+from collections.abc import Callable
+
+import pytest
+
+from ptychopinn.config import ExecutionOptions, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.config.build import build, nearest
+from ptychopinn.config.model import ModelType
+from ptychopinn.errors import ConfigError
+
+
+def dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def test_text_is_converted() -> None:
+    """[CFG-009]"""
+    config = build(TrainConfig, {"nepochs": "40", "learning_rate": "5e-4", "simulate_objects": "off", "max_time": None})
+    assert (config.nepochs, config.learning_rate, config.max_time) == (40, 5e-4, None)
+    assert build(ModelConfig, {"model_type": "supervised"}).model_type is ModelType.SUPERVISED
+    assert build(SimulationConfig, {"amplitude": ["0.5", "1"]}).amplitude == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "value", "message"),
+    [
+        (TrainConfig, "batch_size", "0", "--batch-size is 0: input should be greater than or equal to 1."),
+        (TrainConfig, "learning_rate", "fast", "--learning-rate is fast: input should be a valid number"),
+        (TrainConfig, "learning_rate", "nan", "--learning-rate is nan: input should be"),
+        (TrainConfig, "scheduler", "linear", "'constant', 'cosine' or 'exponential'"),
+        (ExecutionOptions, "accelerator", "tpu", "--accelerator is tpu: input should be 'auto', 'cpu' or 'cuda'"),
+        (ModelConfig, "N", "63", "N = 63 is not supported"),
+        (TrainConfig, "batchsize", "3", "--batchsize is not known; did you mean batch_size"),
+        (TrainConfig, "qqq", "3", "--qqq is not known; valid are nepochs, max_time"),
+    ],
+)
+def test_an_error_names_field_value_and_bound(cls: type, field: str, value: str, message: str) -> None:
+    """[CFG-009]"""
+    with pytest.raises(ConfigError) as caught:
+        build(cls, {field: value}, dashed)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_several_errors_are_told_at_once() -> None:
+    """[CFG-009]"""
+    with pytest.raises(ConfigError, match=r"--nepochs is 0.* --batch-size is -1"):
+        build(TrainConfig, {"nepochs": 0, "batch_size": -1}, dashed)
+
+
+def test_a_long_value_is_cut() -> None:
+    """[CFG-009]"""
+    with pytest.raises(ConfigError) as caught:
+        build(TrainConfig, {"nepochs": "x" * 10_000})
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", [str, dashed])
+def test_fields_have_the_names_of_the_giver(name: Callable[[str], str]) -> None:
+    """[CFG-009]"""
+    with pytest.raises(ConfigError, match=f"{name('batch_size')} is 0"):
+        build(TrainConfig, {"batch_size": 0}, name)
+
+
+def test_the_nearest_names() -> None:
+    assert nearest("lerning_rate", ["learning_rate", "seed"]) == "; did you mean learning_rate?"
+    assert nearest("zzz", ["a", "b"]) == "; valid are a, b"

@@ -1,0 +1,67 @@
+"""Fourier ring correlation against known values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptychopinn.errors import DataError
+from ptychopinn.metrics import frc, frc50
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 90), (4, 7)])
+def test_identical_pictures_correlate_at_every_frequency(shape):
+    """[MET-009] One everywhere, and Nyquist as the resolution."""
+    picture = np.random.default_rng(0).normal(size=shape)
+    curve = frc(picture, 3 * picture + 7)  # gain and offset do not matter
+    assert curve.correlation == pytest.approx(1)
+    assert frc50(curve) == 0.5
+    assert curve.frequency[0] == pytest.approx(1 / min(shape))
+    assert len(curve.frequency) == min(shape) // 2
+    assert curve.frequency[-1] <= 0.5
+
+
+def test_independent_noise_does_not_correlate():
+    """[MET-009] Near zero."""
+    a, b = np.random.default_rng(1).normal(size=(2, 256, 256))
+    curve = frc(a, b)
+    assert abs(curve.correlation[8:].mean()) < 0.02
+    assert abs(curve.correlation[20:]).max() < 0.3
+
+
+@pytest.mark.parametrize("cutoff", [0.1, 0.25, 0.4])
+def test_low_passed_copy_crosses_at_its_cutoff(cutoff):
+    """[MET-009] A copy without the frequencies above a cut-off, plus faint noise, is resolved to the cut-off."""
+    rng = np.random.default_rng(2)
+    picture = rng.normal(size=(128, 128))
+    radius = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.fftfreq(128)[None, :])
+    passed = np.fft.ifft2(np.fft.fft2(picture) * (radius < cutoff)).real
+    assert frc50(frc(picture, passed + 1e-3 * rng.normal(size=picture.shape))) == pytest.approx(cutoff, abs=2 / 128)
+
+
+def test_known_signal_to_noise():
+    """[MET-009] A picture and its copy with noise of equal power correlate as 1 / sqrt(2)."""
+    a, b = np.random.default_rng(3).normal(size=(2, 256, 256))
+    assert frc(a, a + b).correlation[30:].mean() == pytest.approx(np.sqrt(0.5), abs=0.01)
+
+
+def test_opposite_and_empty_pictures():
+    """[MET-009] A negative correlates with -1; without signal there is no resolution."""
+    picture = np.random.default_rng(4).normal(size=(32, 32))
+    assert frc(picture, -picture).correlation == pytest.approx(-1)
+    flat = frc(picture, np.full((32, 32), 0.1))
+    assert np.isfinite(flat.correlation).all()
+    assert frc50(flat) == 0
+
+
+def test_complex_pictures():
+    """[MET-009] Complex objects may be compared as they are."""
+    re, im = np.random.default_rng(5).normal(size=(2, 32, 32))
+    assert frc(re + 1j * im, re + 1j * im).correlation == pytest.approx(1)
+    assert frc(re + 1j * im, re - 1j * im).correlation[4:].mean() < 0.2
+
+
+def test_other_shapes_are_refused():
+    """[MET-006] Two shapes do not correlate."""
+    with pytest.raises(DataError, match=r"\(8, 8\) and \(8, 9\)"):
+        frc(np.zeros((8, 8)), np.zeros((8, 9)))

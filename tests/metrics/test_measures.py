@@ -1,0 +1,126 @@
+"""Figures with known values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from ptychopinn.errors import DataError
+from ptychopinn.metrics import Aligned, ScanBox, align, ms_ssim, score
+from ptychopinn.metrics.measures import _ssim_terms
+
+
+def pair(g, r):
+    return Aligned(np.asarray(g, complex), np.asarray(r, complex), (0.0, 0.0), (0.0, 0.0), 1 + 0j, True, 0)
+
+
+def test_every_figure_is_there(make_object):
+    """[MET-007] The names of the figures."""
+    keys = ("mae", "mse", "psnr", "ssim", "ms_ssim", "frc50", "corr")
+    wanted = {f"{quantity}_{key}" for quantity in ("amp", "phase") for key in keys} | {"nrmse"}
+    figures = score(pair(make_object(), make_object(seed=1)))
+    assert set(figures) == wanted
+    assert all(type(v) is float for v in figures.values())
+
+
+def test_identical_pictures(make_object):
+    """[MET-007] Perfect figures, all finite."""
+    figures = score(pair(make_object(), make_object()))
+    for quantity in ("amp", "phase"):
+        assert figures[f"{quantity}_mae"] == figures[f"{quantity}_mse"] == 0
+        assert figures[f"{quantity}_psnr"] == 313
+        assert figures[f"{quantity}_frc50"] == 0.5
+        for key in ("ssim", "ms_ssim", "corr"):
+            assert figures[f"{quantity}_{key}"] == pytest.approx(1)
+    assert figures["nrmse"] == 0
+
+
+def test_known_errors(make_object):
+    """[MET-007] An offset of 0.1 in amplitude with a range of 1: error 0.1, 0.01, and 20 dB, not 68 dB."""
+    g = make_object()
+    r = (np.abs(g) + 0.1) * np.exp(1j * np.angle(g))
+    figures = score(pair(g, r), amp_range=1.0, phase_range=2.0)
+    assert figures["amp_mae"] == pytest.approx(0.1)
+    assert figures["amp_mse"] == pytest.approx(0.01)
+    assert figures["amp_psnr"] == pytest.approx(20)
+    assert figures["phase_mae"] == pytest.approx(0, abs=1e-12)
+    assert figures["nrmse"] == pytest.approx(0.1 * np.sqrt(g.size) / np.linalg.norm(g))
+    turned = score(pair(g, g * np.exp(0.2j)), amp_range=1.0, phase_range=2.0)
+    assert turned["phase_mae"] == pytest.approx(0.2)
+    assert turned["phase_psnr"] == pytest.approx(20)
+    assert turned["amp_mae"] == pytest.approx(0, abs=1e-12)
+
+
+def test_data_range(make_object):
+    """[MET-008] The percentile spread of the reference unless a range is given."""
+    g, r = make_object(), make_object(seed=1)
+    amplitude, phase = np.abs(g), np.angle(g * np.exp(-1j * np.angle(g.mean())))
+    spread = [float(np.percentile(v, 99.5) - np.percentile(v, 0.5)) for v in (amplitude, phase)]
+    assert score(pair(g, r)) == score(pair(g, r), amp_range=spread[0], phase_range=spread[1])
+    fixed = score(pair(g, r), amp_range=0.6, phase_range=2.0)
+    assert fixed["amp_ssim"] == pytest.approx(structural_similarity(amplitude, np.abs(r), data_range=0.6))
+    assert fixed["amp_ssim"] != pytest.approx(score(pair(g, r))["amp_ssim"], rel=1e-3)
+    assert score(pair(np.ones((16, 16)), np.ones((16, 16))))["amp_ssim"] == pytest.approx(1)  # no spread: 1
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(DataError, match="data range of the phase"):
+            score(pair(g, r), phase_range=bad)
+
+
+def test_correlation_ignores_gain_and_offset(make_object):
+    """[MET-007] Pearson's correlation of amplitudes."""
+    g = make_object()
+    r = (2 * np.abs(g) + 1) * np.exp(-1j * np.angle(g))
+    figures = score(pair(g, r))
+    assert figures["amp_corr"] == pytest.approx(1)
+    assert figures["phase_corr"] == pytest.approx(-1, abs=0.02)
+
+
+def test_ssim_terms_multiply_to_the_library_s_ssim(make_object):
+    """[MET-010] Luminance times contrast and structure is scikit-image's SSIM with Gaussian weights."""
+    a, b = np.abs(make_object()), np.abs(make_object(seed=1))
+    luminance, contrast = _ssim_terms(a, b, 0.7)
+    wanted = structural_similarity(a, b, data_range=0.7, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert (luminance * contrast).mean() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_ms_ssim_of_one_scale_is_ssim(make_object):
+    """[MET-010] Too small for a second scale: plain SSIM."""
+    a, b = (np.abs(make_object((21, 40), seed)) for seed in (0, 1))
+    wanted = structural_similarity(a, b, data_range=0.5, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert ms_ssim(a, b, 0.5) == pytest.approx(max(wanted, 0), abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [11, 22, 43, 90, 180])
+def test_ms_ssim_known_values(size):
+    """[MET-010] One for identical pictures of any size, less for noise, never negative."""
+    rng = np.random.default_rng(0)
+    a = 3 + rng.normal(size=(size, size + 3))
+    assert ms_ssim(a, a, 4.0) == pytest.approx(1)
+    assert 0 <= ms_ssim(a, 6 - a, 4.0) < 0.1
+    faint, strong = (ms_ssim(a, a + s * rng.normal(size=a.shape), 4.0) for s in (0.3, 1.0))
+    assert 0 < strong < faint < 1
+
+
+def test_ms_ssim_follows_the_published_weights():
+    """[MET-010] Five scales: the contrast terms and the last luminance to Wang's weights."""
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(176, 176))
+    b = a + rng.normal(size=a.shape)
+    result, pictures = 1.0, (a, b)
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        luminance, contrast = _ssim_terms(*pictures, 4.0)
+        result *= ((luminance * contrast).mean() if scale == 4 else contrast.mean()) ** weight
+        if scale < 4:
+            pictures = tuple((p[::2, ::2] + p[1::2, ::2] + p[::2, 1::2] + p[1::2, 1::2]) / 4 for p in pictures)
+    assert ms_ssim(a, b, 4.0) == pytest.approx(result ** (1 / 1.0001))  # the published weights sum to 1.0001
+    with pytest.raises(DataError, match="11 x 11"):
+        ms_ssim(a[:10], b[:10], 4.0)
+
+
+def test_a_mirrored_picture_scores_badly(make_object):
+    """[MET-007] Upright matters: swapped axes do not pass for the object."""
+    obj = make_object((90, 90))
+    figures = score(align(obj, obj.T, ScanBox(5, 85, 5, 85)))
+    assert abs(figures["phase_corr"]) < 0.5
+    assert figures["phase_ssim"] < 0.5

@@ -1,0 +1,84 @@
+"""Flatness and forward residual."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.errors import DataError
+from ptychopinn.forward import expected_counts
+from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, flatness, forward_residual
+
+
+@pytest.fixture
+def scene(make_object):
+    """Object, probe and noise-free scan whose frame starts at (-20, 7)."""
+    rng = np.random.default_rng(0)
+    origin = (-20, 7)
+    obj = make_object((60, 70))
+    y, x = np.mgrid[:16, :16] - 7.5
+    probe = (30 * np.exp(-(y**2 + x**2) / 20) * np.exp(0.02j * y * x)).astype(complex)
+    modes = np.stack([probe, 0.3 * probe * y])
+    local = rng.uniform((10, 10), (50, 60), size=(9, 2))
+    patterns = expected_counts(obj, modes, local)
+    data = ScanDataset(patterns, Measurement.COUNTS, local + origin, modes)
+    return obj, origin, modes, data
+
+
+def test_flatness():
+    """[MET-011] The deviation of the complex object inside the box, blind to a factor of modulus 1."""
+    box = ScanBox(2, 8, 0, 10)
+    obj = np.ones((10, 10), complex)
+    obj[:2] = 100  # outside the box
+    assert flatness(obj, box) == 0
+    obj[2:8, ::2] = 1 + 0.2j
+    assert flatness(obj, box) == pytest.approx(0.1)
+    assert flatness(obj * 1j, box) == pytest.approx(0.1)
+    assert FLATNESS_LIMIT == 0.02
+    with pytest.raises(DataError, match="no pixel"):
+        flatness(obj, ScanBox(0, 0, 0, 0))
+
+
+def test_residual_of_the_truth_is_zero(scene):
+    """[MET-012] Zero for the true object in its own frame; large for a flat one or a frame that is off."""
+    obj, origin, probe, data = scene
+    assert forward_residual(obj, origin, probe, data) < 1e-3
+    assert forward_residual(np.ones_like(obj), origin, probe, data) > 0.1
+    assert forward_residual(obj, (origin[0] + 3, origin[1]), probe, data) > 0.05
+    assert forward_residual(obj * 1.1, origin, probe, data) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_bad_pixels_do_not_count(scene):
+    """[MET-012] Bad pixels are left out on both sides."""
+    obj, origin, probe, data = scene
+    spoiled = np.array(data.patterns)
+    bad = np.zeros((16, 16), bool)
+    bad[8, 8] = bad[3, 12] = True
+    spoiled[:, bad] = 1e6
+    masked = ScanDataset(spoiled, data.measurement, data.positions, data.probe, bad_pixels=bad)
+    assert forward_residual(obj, origin, probe, masked) < 1e-3
+
+
+def test_only_the_patterns_asked_for(scene):
+    """[MET-012] Indices choose, and a cap takes evenly spread ones."""
+    obj, origin, probe, data = scene
+    spoiled = np.array(data.patterns)
+    spoiled[[0, 4, 8]] *= 4
+    other = ScanDataset(spoiled, data.measurement, data.positions, data.probe)
+    assert forward_residual(obj, origin, probe, other, indices=np.array([1, 2, 5])) < 1e-3
+    assert forward_residual(obj, origin, probe, other, max_patterns=3) == pytest.approx(0.5, abs=1e-3)  # 0, 4, 8
+    amplitude = ScanDataset(np.sqrt(spoiled), Measurement.AMPLITUDE, data.positions, data.probe)
+    assert forward_residual(obj, origin, probe, amplitude) == pytest.approx(
+        forward_residual(obj, origin, probe, other), abs=1e-4
+    )
+
+
+def test_nothing_to_compare_with_is_refused(scene):
+    """[MET-012] No pattern or no photon is an error."""
+    obj, origin, probe, data = scene
+    with pytest.raises(DataError, match="0 patterns with no photon"):
+        forward_residual(obj, origin, probe, data, indices=np.zeros(0, np.int64))
+    dark = ScanDataset(np.zeros_like(data.patterns), data.measurement, data.positions, data.probe)
+    with pytest.raises(DataError, match="no photon"):
+        forward_residual(obj, origin, probe, dark)

@@ -1,0 +1,45 @@
+"""Progress and cancellation: specs/07-reconstructor.md."""
+
+import threading
+
+import pytest
+
+from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
+
+
+def test_each_report_reaches_the_listener() -> None:
+    """[MON-001]"""
+    seen: list[Progress] = []
+    monitor = Monitor(seen.append)
+    monitor.report("train", 3, 10, {"loss": 0.5})
+    monitor.report("predict", 7)
+    assert seen == [Progress("train", 3, 10, {"loss": 0.5}), Progress("predict", 7, 0, {})]
+
+
+def test_figures_of_an_event_do_not_change_afterwards() -> None:
+    """[MON-001] The work may go on with the mapping it handed over."""
+    seen: list[Progress] = []
+    figures = {"loss": 1.0}
+    Monitor(seen.append).report("train", 1, 2, figures)
+    figures["loss"] = 2.0
+    assert seen[0].figures == {"loss": 1.0}
+
+
+def test_cancelling_from_another_thread_is_seen_and_stays() -> None:
+    """[MON-002]"""
+    monitor = Monitor()
+    assert not monitor.cancelled
+    thread = threading.Thread(target=monitor.cancel)
+    thread.start()
+    thread.join()
+    assert monitor.cancelled
+    monitor.report("train", 1, 2)
+    assert monitor.cancelled
+
+
+def test_the_shared_monitor_cannot_be_cancelled() -> None:
+    """[MON-003]"""
+    with pytest.raises(RuntimeError, match="of your own"):
+        NULL_MONITOR.cancel()
+    assert not NULL_MONITOR.cancelled
+    NULL_MONITOR.report("train", 1, 2)
