@@ -5,7 +5,8 @@
 
 with ``c + f = r_j - (N - 1) / 2`` (`ptychopinn.interpolation.split_positions`). The unitary transform keeps energy
 (Parseval), so ``sum I_j = sum |psi_j|^2``: a probe scaled to counts gives counts. What lies outside the object array is
-1 + 0j. Source: Rodenburg & Faulkner, Appl. Phys. Lett. 85, 4795 (2004); modes: Thibault & Menzel, Nature 494, 68 (2013).
+1 + 0j. Sources: Rodenburg & Faulkner, Appl. Phys. Lett. 85, 4795 (2004); for modes Thibault & Menzel, Nature 494, 68
+(2013).
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ def far_field(waves: ComplexArray) -> ComplexArray:
 def intensity(waves: ComplexArray) -> FloatArray:
     """Expected counts on the detector: (b, modes, N, N) exit waves to (b, N, N)."""
     field = far_field(waves)
-    return (field.real**2 + field.imag**2).sum(axis=-3)
+    counts: FloatArray = (field.real**2 + field.imag**2).sum(axis=-3)
+    return counts
 
 
 def expected_counts(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> FloatArray:
@@ -146,4 +148,5 @@ def detector_ramp(offset_px: FloatArray, size: int) -> ComplexArray:
     (N, N) complex128; multiply the probe by it.
     """
     grid = (np.arange(size) - (size - 1) / 2) / size
-    return np.exp(2j * np.pi * (offset_px[0] * grid[:, None] + offset_px[1] * grid[None, :]))
+    ramp: ComplexArray = np.exp(2j * np.pi * (offset_px[0] * grid[:, None] + offset_px[1] * grid[None, :]))
+    return ramp

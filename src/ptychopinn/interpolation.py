@@ -9,11 +9,14 @@ and is moved once, when it is placed. Spline: Unser, "Splines: a perfect fit", I
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import scipy.fft
 
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+
+ArrayT = TypeVar("ArrayT", ComplexArray, FloatArray)
 
 _REACH = 3  # a quintic spline is zero beyond 3 px
 
@@ -89,7 +92,7 @@ def shift_weights(fractions: FloatArray) -> FloatArray:
     return quintic(-np.asarray(fractions, np.float64)[..., None] - taps)
 
 
-def place_on_pixels(patches: ComplexArray, fractions: FloatArray) -> ComplexArray:
+def place_on_pixels(patches: ArrayT, fractions: FloatArray) -> ArrayT:
     """Move patches from the probe's frame (samples at ``corner + fraction + i``) to whole pixels (``corner + i``).
 
     Parameters
@@ -108,7 +111,8 @@ def place_on_pixels(patches: ComplexArray, fractions: FloatArray) -> ComplexArra
     real = np.float32 if patches.dtype in (np.complex64, np.float32) else np.float64
     weights = shift_weights(fractions)  # (b, 2, 7)
     matrices = (weights.reshape(-1, 2 * _REACH + 1).astype(real) @ basis.astype(real)).reshape(-1, 2, n, n)
-    return matrices[:, 0] @ patches @ matrices[:, 1].transpose(0, 2, 1)
+    placed: ArrayT = matrices[:, 0] @ patches @ matrices[:, 1].transpose(0, 2, 1)
+    return placed
 
 
 def shift_ramps(fractions: FloatArray, n: int) -> ComplexArray:

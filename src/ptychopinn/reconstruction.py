@@ -128,14 +128,17 @@ def reconstruct(
             start = time.perf_counter()
             stitched, how = _synchronised(prediction, data, placed, frame, config, monitor)
             seconds["synchronise and stitch"] = time.perf_counter() - start
-    residual = forward_residual(
-        stitched.object, frame.origin, prediction.probe, data, max_patterns=_RESIDUAL_PATTERNS
-    )
+    residual = forward_residual(stitched.object, frame.origin, prediction.probe, data, max_patterns=_RESIDUAL_PATTERNS)
     return _judged(stitched, prediction, data, residual, how, seconds)
 
 
 def _judged(
-    stitched: Stitched, prediction: Prediction, data: ScanDataset, residual: float, how: str, seconds: Mapping[str, float]
+    stitched: Stitched,
+    prediction: Prediction,
+    data: ScanDataset,
+    residual: float,
+    how: str,
+    seconds: Mapping[str, float],
 ) -> Reconstruction:
     """A stitched object with its figures and warnings."""
     warnings = []
@@ -218,5 +221,5 @@ def _synchronised(
         if best is None or residual < best[0]:
             best = (residual, stitched, how)
     monitor.report("stitch", len(candidates), len(candidates))
-    assert best is not None  # noqa: S101 - there is always one candidate
+    assert best is not None  # there is always one candidate
     return best[1], best[2]

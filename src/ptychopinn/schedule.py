@@ -38,6 +38,11 @@ class TrainingClock:
         return self._before + time.monotonic() - self._start
 
     @property
+    def time_limit(self) -> float | None:
+        """Seconds after which the training ends, or None."""
+        return self._config.max_time
+
+    @property
     def out_of_time(self) -> bool:
         """True when max_time is used up."""
         return self._config.max_time is not None and self.seconds >= self._config.max_time
@@ -69,5 +74,5 @@ def _course(scheduler: Scheduler, fraction: float) -> float:
     if scheduler is Scheduler.COSINE:
         return _FINAL + (1 - _FINAL) * 0.5 * (1 + math.cos(math.pi * fraction))
     if scheduler is Scheduler.EXPONENTIAL:
-        return _FINAL**fraction
+        return math.exp(math.log(_FINAL) * fraction)
     return 1.0

@@ -49,7 +49,8 @@ class Frame:
         height, width = (int(v) for v in high - low)
         if height * width > _MAX_OBJECT_PIXELS:
             raise DataError(
-                f"The positions span {height} x {width} pixels.", "Positions must be in object pixels; check their unit."
+                f"The positions span {height} x {width} pixels.",
+                "Positions must be in object pixels; check their unit.",
             )
         return cls((height, width), (int(low[0]), int(low[1])))
 
@@ -97,8 +98,10 @@ def patch_weights(probe: ComplexArray, patch_size: int) -> FloatArray:
     (n, n) float32.
     """
     margin = (probe.shape[-1] - patch_size) // 2
-    window = (np.abs(probe) ** 2).sum(axis=0)[margin : margin + patch_size, margin : margin + patch_size]
-    return (window / max(float(window.max()), np.finfo(np.float32).tiny)).astype(np.float32)
+    power: FloatArray = (np.abs(probe) ** 2).sum(axis=0)
+    window = power[margin : margin + patch_size, margin : margin + patch_size]
+    brightest = max(float(window.max()), float(np.finfo(np.float32).tiny))
+    return (window / brightest).astype(np.float32)
 
 
 class Stitcher:

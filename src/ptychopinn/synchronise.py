@@ -2,15 +2,16 @@
 
 A pattern does not change when its object is multiplied by a phase, so a network cannot know the phase of a patch, and
 averaging patches that disagree destroys the object. With overlaps ``H_jk = sum sqrt(u_j u_k) O_j conj(O_k)`` (u a power
-of the probe's intensity; diagonal kept: a Gram matrix), the phases v that agree best maximise ``v^H H v`` with ``|v_j| = 1``: start from a maximum spanning
-tree of coherences, then iterate ``v <- H v / |H v|``. Source: Singer, Appl. Comput. Harmon. Anal. 30, 20 (2011);
-Boumal, SIAM J. Optim. 26, 2355 (2016).
+of the probe's intensity; diagonal kept: a Gram matrix), the phases v that agree best maximise ``v^H H v`` with
+``|v_j| = 1``: start from a maximum spanning tree of coherences, then iterate ``v <- H v / |H v|``. Sources: Singer,
+Appl. Comput. Harmon. Anal. 30, 20 (2011); Boumal, SIAM J. Optim. 26, 2355 (2016).
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -88,8 +89,9 @@ def measure_overlaps(placed: AnyArray, corners: IntArray, weights: FloatArray) -
     pairs = overlap_pairs(corners, size)
     offsets = corners[pairs[:, 1]] - corners[pairs[:, 0]]
     values = np.zeros(len(pairs), np.complex128)
-    starts = np.flatnonzero(np.r_[True, (np.diff(offsets, axis=0) != 0).any(axis=1)]) if len(pairs) else []
-    for start, stop in zip(starts, [*starts[1:], len(pairs)], strict=True):
+    changes = (np.diff(offsets, axis=0) != 0).any(axis=1)
+    bounds: list[int] = np.flatnonzero(np.r_[True, changes, True]).tolist() if len(pairs) else []
+    for start, stop in pairwise(bounds):
         dy, dx = (int(v) for v in offsets[start])
         a = (slice(max(dy, 0), size + min(dy, 0)), slice(max(dx, 0), size + min(dx, 0)))
         b = (slice(max(-dy, 0), size + min(-dy, 0)), slice(max(-dx, 0), size + min(-dx, 0)))

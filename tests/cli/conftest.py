@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import Field
 
-import ptychopinn
 from ptychopinn.cli import main
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.plugins import Registry
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn.workflows import RunResult
 
 
 class ToyOptions(ExecutionOptions):
@@ -52,7 +51,7 @@ class Calls:
             self.made.append((name, args, kwargs))
             if self.act is not None:
                 self.act(*args, **kwargs)
-            return self.returns.get(name)
+            return self.returns.get(name, RunResult(Path("run"), {}))
 
         return called
 
@@ -81,11 +80,8 @@ def toy(backends: Callable[[Registry], None]) -> Registry:
 def calls(monkeypatch: pytest.MonkeyPatch, toy: Registry) -> Calls:
     """Workflows that note their arguments."""
     calls = Calls()
-    module = types.ModuleType("ptychopinn.workflows")
     for name in ("train_run", "infer_run", "evaluate_run", "simulate_run", "demo_run"):
-        setattr(module, name, calls.function(name))
-    monkeypatch.setitem(sys.modules, "ptychopinn.workflows", module)
-    monkeypatch.setattr(ptychopinn, "workflows", module, raising=False)
+        monkeypatch.setattr(f"ptychopinn.workflows.{name}", calls.function(name))
     return calls
 
 

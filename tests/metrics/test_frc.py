@@ -65,3 +65,11 @@ def test_other_shapes_are_refused():
     """[MET-006] Two shapes do not correlate."""
     with pytest.raises(DataError, match=r"\(8, 8\) and \(8, 9\)"):
         frc(np.zeros((8, 8)), np.zeros((8, 9)))
+
+
+def test_edges_of_a_cut_out_do_not_correlate():
+    """[MET-009] A shared slope is a jump at the edges: it must not pass for shared detail."""
+    rng = np.random.default_rng(6)
+    slope = np.linspace(-60, 60, 128)[:, None] + np.linspace(-60, 60, 128)[None, :]
+    a, b = rng.normal(size=(2, 128, 128)) + slope
+    assert abs(frc(a, b).correlation[8:].mean()) < 0.05

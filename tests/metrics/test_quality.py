@@ -8,7 +8,7 @@ import pytest
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
-from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, flatness, forward_residual
+from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, box_of, flatness, forward_residual
 
 
 @pytest.fixture
@@ -82,3 +82,25 @@ def test_nothing_to_compare_with_is_refused(scene):
     dark = ScanDataset(np.zeros_like(data.patterns), data.measurement, data.positions, data.probe)
     with pytest.raises(DataError, match="no photon"):
         forward_residual(obj, origin, probe, dark)
+
+
+def test_residual_of_the_measured_scan(shared_data):
+    """[MET-012] The trusted reference of the measured scan leaves no more than the published 0.111, in its frame."""
+    with (
+        np.load(shared_data / "siemens-star.npz") as scan,
+        np.load(shared_data / "siemens-star-reference.npz") as known,
+    ):
+        patterns, bad = scan["diff3d"][::8], scan["bad_pixels"]
+        positions = np.stack([scan["ycoords"], scan["xcoords"]], axis=1)
+        obj, probe, guess = known["object"], known["probe"], scan["objectGuess"]
+
+    def residual(offset_px):
+        data = ScanDataset(patterns, Measurement.COUNTS, positions[::8] + offset_px, probe, bad_pixels=bad)
+        return forward_residual(obj, (0, 0), probe, data)
+
+    assert 0.09 < residual((0, 0)) < 0.111
+    for offset in ((0, 0.5), (0, -0.5), (0.5, 0), (-0.5, 0)):
+        assert residual(offset) > residual((0, 0)) + 0.001
+    box = box_of(positions, obj.shape)
+    assert flatness(obj, box) > 10 * FLATNESS_LIMIT
+    assert flatness(guess, box) == 0

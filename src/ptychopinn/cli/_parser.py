@@ -66,19 +66,18 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="Print the result as JSON.")
 
 
-def add_measurement(parser: argparse.ArgumentParser) -> None:
-    """``--measurement``, of every command that reads scans."""
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How to read scans that do not say enough of themselves."""
     parser.add_argument(
         "--measurement",
         choices=[str(m) for m in Measurement],
         help="What the numbers of the patterns are, where the file does not say.",
     )
-
-
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """How to read a scan that does not say enough of itself."""
-    add_measurement(parser)
     parser.add_argument("--nphotons", type=float, metavar="FLOAT", help="Mean photons a pattern; overrides the file.")
+
+
+def add_fftshift(parser: argparse.ArgumentParser) -> None:
+    """``--fftshift``, of the commands that look into files or mend them."""
     parser.add_argument("--fftshift", action="store_true", help="The patterns have DC in the corner: move it.")
 
 

@@ -14,7 +14,8 @@ from ptychopinn.cli._parser import Parser
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.build import build
 from ptychopinn.config.files import check_sections, read_config_file
-from ptychopinn.errors import PtychoPinnError
+from ptychopinn.data.dataset import Measurement
+from ptychopinn.errors import ConfigError, PtychoPinnError
 from ptychopinn.plugins import discover
 from ptychopinn.reconstructor import ReconstructorSpec
 
@@ -31,13 +32,26 @@ class Settings:
         Top-level words (backend, measurement) that were given.
     given:
         Section name to the fields that were given, in their own types.
-    models:
-        Section name to the whole model, defaults filled in.
     """
 
     words: Mapping[str, str]
     given: Mapping[str, Mapping[str, Any]]
-    models: Mapping[str, BaseModel]
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The domain of the patterns, if one was given.
+
+        Raises
+        ------
+        ConfigError
+            If a file gave a word that is none.
+        """
+        word = self.words.get("measurement")
+        if word is not None and word not in list(Measurement):
+            raise ConfigError(
+                f"'measurement' is {word!r}; it must be {' or '.join(Measurement)}.", "Change it and try again."
+            )
+        return None if word is None else Measurement(word)
 
 
 def known_sections(options: type[BaseModel]) -> dict[str, type[BaseModel]]:
@@ -105,7 +119,6 @@ def gather(args: argparse.Namespace, sections: Mapping[str, type[BaseModel]], *,
     if file is not None:
         check_sections(file, parsed, known_sections(sections.get("execution", ExecutionOptions)), WORDS)
     given: dict[str, dict[str, Any]] = {}
-    models: dict[str, BaseModel] = {}
     for section, cls in sections.items():
         fields = offered_fields(cls, training=training)
         flags = {name: getattr(args, f"{section}.{name}") for name in fields if hasattr(args, f"{section}.{name}")}
@@ -114,8 +127,8 @@ def gather(args: argparse.Namespace, sections: Mapping[str, type[BaseModel]], *,
         def name_of(field: str, flags: Mapping[str, Any] = flags, section: str = section) -> str:
             return flag_of(field) if field in flags or file is None else f"'{field}' in '{section}' of {file}"
 
-        models[section] = build(cls, values, name_of)
-        given[section] = {name: getattr(models[section], name) for name in values}
+        model = build(cls, values, name_of)
+        given[section] = {name: getattr(model, name) for name in values}
     words = {word: parsed[word] for word in WORDS if word in parsed}
     words |= {word: getattr(args, word) for word in WORDS if getattr(args, word, None) is not None}
-    return Settings(words, given, models)
+    return Settings(words, given)

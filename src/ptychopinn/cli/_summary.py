@@ -1,12 +1,44 @@
-"""How the result of a run is told."""
+"""How results are told: figures and files of a run, scores."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ptychopinn.cli._console import Console
 
+if TYPE_CHECKING:
+    from ptychopinn.workflows import RunResult
 
-def show_run(result: Any, console: Console) -> int:
-    """Print what a run made; the exit code."""
-    return 0
+
+def show_run(result: RunResult, console: Console, *, as_json: bool) -> None:
+    """Print what a run made: warnings on stderr, then figures and files on stdout."""
+    for warning in result.warnings:
+        console.warn(warning)
+    files = {kind: str(path) for kind, path in result.files.items()}
+    if as_json:
+        console.json(
+            {
+                "folder": str(result.folder),
+                "files": files,
+                "figures": dict(result.figures),
+                "warnings": list(result.warnings),
+            }
+        )
+        return
+    for line in table({**result.figures, **files}):
+        console.result(line)
+
+
+def table(values: Mapping[str, object]) -> list[str]:
+    """One line a value, in two columns."""
+    width = max((len(name) for name in values), default=0)
+    return [f"{name:<{width}}  {_plain(value)}" for name, value in values.items()]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)

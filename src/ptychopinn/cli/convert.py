@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._parser import Parser, add_output, add_reading
+from ptychopinn.cli._parser import Parser, add_fftshift, add_output, add_reading
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -14,6 +14,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("source", metavar="SOURCE", help="A scan, an NPZ file of any form that is read.")
     add_output(parser, "The canonical NPZ file to write.")
     add_reading(parser)
+    add_fftshift(parser)
     parser.add_argument("--compress", action="store_true", help="Smaller, but read into memory and not mapped.")
 
 

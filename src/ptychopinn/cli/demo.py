@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._parser import Parser, add_output
+from ptychopinn.cli._parser import Parser, add_json, add_output
 from ptychopinn.cli._progress import watched
 from ptychopinn.cli._summary import show_run
+from ptychopinn.errors import Cancelled
 from ptychopinn.plugins import discover
 
 
@@ -17,6 +18,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_output(parser, "The directory to make (default: ptychopinn-demo).", required=False, default="ptychopinn-demo")
     parser.add_argument("--backend", help="The deep-learning framework: see 'ptychopinn plugins'.")
     parser.add_argument("--max-time", type=float, metavar="SECONDS", help="Seconds of training.")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -28,4 +30,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
     more = {} if args.max_time is None else {"max_time": args.max_time}
     with watched(console) as monitor:
         result = workflows.demo_run(args.output, backend=spec.name, overwrite=args.overwrite, monitor=monitor, **more)
-    return show_run(result, console)
+    show_run(result, console, as_json=args.json)
+    return Cancelled.exit_code if monitor.cancelled else 0

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
-from ptychopinn.cli._parser import Parser, add_config, add_measurement, add_output
+from ptychopinn.cli._parser import Parser, add_config, add_json, add_output, add_reading
 from ptychopinn.cli._progress import watched
 from ptychopinn.cli._settings import choose_backend, gather
 from ptychopinn.cli._summary import show_run
 from ptychopinn.config import ExecutionOptions, InferConfig
+from ptychopinn.errors import Cancelled
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -20,8 +21,9 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("model", metavar="RUN", help="The run directory of a training, or a model archive.")
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ file.")
     parser.add_argument("--backend", help="The framework to compute with (default: the one that wrote the model).")
-    add_measurement(parser)
+    add_reading(parser)
     add_config(parser)
+    add_json(parser)
     add_output(parser, "The directory to make.")
     add_flags(parser, "infer", InferConfig, "reconstruction", training=False)
     spec = choose_backend(arguments)
@@ -43,9 +45,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
             args.output,
             infer=settings.given["infer"],
             options=settings.given["execution"],
-            backend=args.spec.name if args.backend is not None else None,
-            measurement=settings.words.get("measurement"),
+            backend=args.spec.name if "backend" in settings.words else None,
+            measurement=settings.measurement,
+            nphotons=args.nphotons,
             overwrite=args.overwrite,
             monitor=monitor,
         )
-    return show_run(result, console)
+    show_run(result, console, as_json=args.json)
+    return Cancelled.exit_code if monitor.cancelled else 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_config, add_output
+from ptychopinn.cli._progress import watched
 from ptychopinn.cli._settings import gather
 from ptychopinn.config import SimulationConfig
 
@@ -24,7 +25,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Simulate, write."""
     from ptychopinn import workflows
 
-    settings = gather(args, {"simulation": SimulationConfig})
-    path = workflows.simulate_run(settings.models["simulation"], args.output, overwrite=args.overwrite)
+    given = gather(args, {"simulation": SimulationConfig}).given["simulation"]
+    with watched(console) as monitor:
+        path = workflows.simulate_run(
+            SimulationConfig.model_validate(given), args.output, overwrite=args.overwrite, monitor=monitor
+        )
     console.result(str(path))
     return 0

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
-from ptychopinn.cli._parser import Parser, add_config, add_measurement
+from ptychopinn.cli._parser import Parser, add_config, add_json, add_reading
 from ptychopinn.cli._progress import watched
 from ptychopinn.cli._settings import choose_backend, gather
 from ptychopinn.cli._summary import show_run
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
+from ptychopinn.errors import Cancelled
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -20,8 +21,9 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ file.")
     parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by.")
     parser.add_argument("--backend", help="The deep-learning framework: see 'ptychopinn plugins'.")
-    add_measurement(parser)
+    add_reading(parser)
     add_config(parser)
+    add_json(parser)
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
@@ -52,9 +54,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
             infer=settings.given["infer"],
             options=settings.given["execution"],
             validation=args.validation,
-            measurement=settings.words.get("measurement"),
+            measurement=settings.measurement,
+            nphotons=args.nphotons,
             resume=args.resume,
             overwrite=args.overwrite,
             monitor=monitor,
         )
-    return show_run(result, console)
+    show_run(result, console, as_json=args.json)
+    return Cancelled.exit_code if monitor.cancelled else 0

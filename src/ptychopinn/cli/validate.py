@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._parser import Parser, add_json, add_reading
+from ptychopinn.cli._parser import Parser, add_fftshift, add_json, add_reading
 from ptychopinn.errors import DataError
 
 
@@ -15,6 +15,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="Scans, NPZ files.")
     add_reading(parser)
+    add_fftshift(parser)
     add_json(parser)
 
 

@@ -88,7 +88,9 @@ class SimulationConfig(Config):
         if self.step_px is not None and self.overlap is not None:
             raise ValueError(f"step_px {self.step_px} and overlap {self.overlap} both set the step; give one of them")
         if self.jitter_px is not None and self.jitter_px > 0 and self.scan_kind is not ScanKind.JITTERED:
-            raise ValueError(f"jitter_px {self.jitter_px} has no effect on a {self.scan_kind} scan; use scan_kind jittered")
+            raise ValueError(
+                f"jitter_px {self.jitter_px} has no effect on a {self.scan_kind} scan; use scan_kind jittered"
+            )
         for name, (low, high) in (("amplitude", self.amplitude), ("phase_rad", self.phase_rad)):
             if low > high:
                 raise ValueError(f"{name} is ({low}, {high}); give the smaller bound first")

@@ -111,7 +111,10 @@ class TrainConfig(Config):
     gradient_clip: float | None = Field(1.0, gt=0, description="Clip gradients at this.")
     gradient_clip_algorithm: ClipAlgorithm = Field(ClipAlgorithm.NORM, description="Clip the norm or each value.")
     weight_averaging: float = Field(
-        0.99, ge=0, lt=1, description="Decay of the running average of the weights that is kept as the model; 0 is none."
+        0.99,
+        ge=0,
+        lt=1,
+        description="Decay of the running average of the weights that is kept as the model; 0 is none.",
     )
     # stopping and checkpoints
     early_stopping_patience: int | None = Field(
@@ -122,7 +125,8 @@ class TrainConfig(Config):
     )
     checkpoint_top_k: int = Field(1, ge=1, description="Best checkpoints kept besides the newest.")
     checkpoint_monitor: str = Field(
-        "auto", description="Figure that ranks checkpoints and stops early; auto: validation_loss if there is one, else loss."
+        "auto",
+        description="Figure that ranks checkpoints and stops early; auto: validation_loss if there is one, else loss.",
     )
     checkpoint_mode: CheckpointMode = Field(CheckpointMode.MIN, description="Whether that figure is better small.")
 

@@ -63,7 +63,7 @@ class TruthPatches:
         if data.patches_guess is not None:
             margin = (data.N - size) // 2
             return np.asarray(data.patches_guess[indices][:, margin : margin + size, margin : margin + size])
-        assert data.object_guess is not None  # noqa: S101 - checked when made
+        assert data.object_guess is not None  # checked when made
         corners, fractions = split_positions(data.positions[indices], size)
         windows = cut_windows(data.object_guess, corners - _APRON, size + 2 * _APRON)
         inner = slice(_APRON, _APRON + size)

@@ -97,8 +97,8 @@ def _window(shape: Shape, y: float, x: float, reach: float) -> tuple[tuple[slice
 
 
 def cells(shape: Shape, rng: np.random.Generator) -> FloatArray:
-    """Voronoi cells of 6 to 50 px: filled, outlined, or both."""
-    spacing = math.exp(rng.uniform(math.log(6), math.log(50)))
+    """Voronoi cells of 8 to 60 px: filled, outlined, or both."""
+    spacing = math.exp(rng.uniform(math.log(8), math.log(60)))
     count = max(3, round(shape[0] * shape[1] / spacing**2))
     seeds = rng.uniform(-spacing, np.array(shape) + spacing, (count, 2))
     y, x = np.indices(shape, np.float32)
@@ -166,8 +166,8 @@ def gratings(shape: Shape, rng: np.random.Generator) -> FloatArray:
 
 
 def porous(shape: Shape, rng: np.random.Generator) -> FloatArray:
-    """Band-passed noise of 5 to 40 px cut at one to three levels."""
-    period = math.exp(rng.uniform(math.log(5), math.log(40)))
+    """Band-passed noise of 8 to 60 px cut at one to three levels."""
+    period = math.exp(rng.uniform(math.log(8), math.log(60)))
     bandwidth = rng.uniform(0.2, 1.0)
     noise = spectral_noise(shape, rng, lambda k: np.exp(-(((k * period) - 1) ** 2) / (2 * bandwidth**2)))
     field = np.zeros(shape, np.float32)

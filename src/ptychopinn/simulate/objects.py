@@ -70,11 +70,12 @@ def simulate_object(
 def field_pair(kind: ObjectKind, shape: Shape, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Two fields of a kind for amplitude and phase: the same, of opposite sign, unrelated, or in between."""
     make = FIELDS[kind]
-    first = unit(make(shape, rng))
+    first_sign, second_sign = (np.float32(sign) for sign in rng.choice([-1, 1], 2))
+    first = first_sign * unit(make(shape, rng))
     relation = rng.random()
     if relation < 0.3:
-        return first, first if rng.random() < 0.5 else -first
-    second = unit(make(shape, rng))
+        return first, second_sign * first
+    second = second_sign * unit(make(shape, rng))
     if relation < 0.7:
         return first, second
     share = np.float32(rng.uniform(-1, 1))

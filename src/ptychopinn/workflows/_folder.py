@@ -19,7 +19,9 @@ REPORT = "report.html"
 LOG = "run.log"
 CHECKPOINTS = "checkpoints"
 PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png")
-_OURS = frozenset({MODEL, CONFIG, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, "scores.json", "comparison.png", *PICTURES})
+_OURS = frozenset(
+    {MODEL, CONFIG, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, "scores.json", "comparison.png", *PICTURES}
+)
 
 
 def prepare_folder(
@@ -77,7 +79,7 @@ def prepare_folder(
 
 
 def _is_log_folder(path: Path) -> bool:
-    return path.is_dir() and path.name in {"csv", "tensorboard"} or path.name in {"mlflow.db", "mlruns"}
+    return (path.is_dir() and path.name in {"csv", "tensorboard"}) or path.name in {"mlflow.db", "mlruns"}
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from ptychopinn.config._base import Config
+from pydantic import BaseModel
+
 from ptychopinn.config.build import build
 from ptychopinn.config.files import read_config_file, write_config_file
 from ptychopinn.config.infer import InferConfig
@@ -114,7 +115,7 @@ def train_run(
     return RunResult(folder, files, figures, warnings)
 
 
-def _flat(sections: Mapping[str, Config], backend: str) -> dict[str, object]:
+def _flat(sections: Mapping[str, BaseModel], backend: str) -> dict[str, object]:
     """All settings as one table."""
     table: dict[str, object] = {"backend": backend}
     for section in sections.values():
@@ -122,7 +123,7 @@ def _flat(sections: Mapping[str, Config], backend: str) -> dict[str, object]:
     return table
 
 
-def _check_resume(before: Mapping[str, object], sections: Mapping[str, Config], backend: str) -> None:
+def _check_resume(before: Mapping[str, object], sections: Mapping[str, BaseModel], backend: str) -> None:
     """Refuse to resume a training as another one; only how long it lasts and where it runs may differ."""
     changed = [] if before.get("backend") == backend else ["backend"]
     for name in ("model", "train"):

@@ -31,7 +31,8 @@ def shift_matrices(weights: Tensor, n: int) -> Tensor:
     (..., n, n) float32.
     """
     basis = torch.from_numpy(np.array(shift_basis(n), np.float32)).to(weights.device)
-    return torch.tensordot(weights, basis, dims=1)
+    matrices: Tensor = torch.tensordot(weights, basis, dims=1)
+    return matrices
 
 
 def one_hot_rows(start: Tensor, rows: int, columns: int) -> Tensor:
@@ -79,7 +80,8 @@ def shift_probe(probe: Tensor, fractions: Tensor) -> Tensor:
     nyquist = torch.arange(n, device=probe.device) == n // 2
     imag = torch.where(nyquist, 0.0, imag)
     ramp = torch.complex(real, imag)
-    return torch.fft.ifft2(torch.fft.fft2(probe) * ramp[:, None, 0, :, None] * ramp[:, None, 1, None, :])
+    shifted: Tensor = torch.fft.ifft2(torch.fft.fft2(probe) * ramp[:, None, 0, :, None] * ramp[:, None, 1, None, :])
+    return shifted
 
 
 def group_phases(root_weights: Tensor, placed: Tensor) -> Tensor:
@@ -131,9 +133,7 @@ class GroupForward(torch.nn.Module):
         self.N, self.patch_size, self.reach = N, patch_size, reach
         self.canvas_size = patch_size + 2 * reach
 
-    def canvas(
-        self, patches: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, member: Tensor
-    ) -> Tensor:
+    def canvas(self, patches: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, member: Tensor) -> Tensor:
         """Weighted mean of the patches of each group, minus 1, on the anchor's pixels.
 
         Parameters
@@ -189,4 +189,5 @@ class GroupForward(torch.nn.Module):
         field = torch.fft.fft2(probes * (1 + windows)[:, :, None], norm="ortho")
         if sigma_px:
             field = blur_waves(field, sigma_px)
-        return (field.real**2 + field.imag**2).sum(dim=2)
+        counts: Tensor = (field.real**2 + field.imag**2).sum(dim=2)
+        return counts

@@ -30,6 +30,7 @@ class Illumination(nn.Module):
     """
 
     offset_px: Tensor
+    peak: Tensor
 
     def __init__(self, probe: ComplexArray, offset_px: FloatArray, log_intensity: float = 0.0) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ def model_arrays(model: Model) -> dict[str, AnyArray]:
         for name, tensor in model.network.state_dict().items()
     }
     light = model.illumination
-    probe = torch.view_as_complex(light.values.detach()) * cast(Tensor, light.peak)
+    probe = torch.view_as_complex(light.values.detach()) * light.peak
     arrays["illumination/probe"] = probe.cpu().numpy().copy()
     arrays["illumination/offset_px"] = light.offset_px.cpu().numpy().copy()
     arrays["illumination/log_intensity"] = light.log_intensity.detach().cpu().numpy().reshape(1).copy()
@@ -130,7 +131,12 @@ def model_from_arrays(config: ModelConfig, arrays: dict[str, AnyArray], precisio
         log_intensity = arrays["illumination/log_intensity"]
     except KeyError as error:
         raise ArchiveError(f"The archive lacks the tensor {error}.", "Save the model again.") from error
-    if probe.ndim != 3 or probe.shape[1:] != (config.N, config.N) or offset.shape != (2,) or log_intensity.shape != (1,):
+    if (
+        probe.ndim != 3
+        or probe.shape[1:] != (config.N, config.N)
+        or offset.shape != (2,)
+        or log_intensity.shape != (1,)
+    ):
         raise ArchiveError(
             f"The archive's illumination has the shapes {probe.shape}, {offset.shape}, {log_intensity.shape}; "
             f"N = {config.N} was expected.",

@@ -1,10 +1,10 @@
 """The fast architecture: an unrolled solver whose every step is learned.
 
-One pattern alone goes in. The network holds an object patch, starting from 1 + 0j; a few times it sends the patch through the
-physics under the known probe, compares with the measured amplitudes, projects the difference back to the patch (the
-direction in which ePIE would step), and corrects the patch by convolutions that see this difference. Arithmetic is spent on a
-16 x 16 grid whatever N is. Sources: learned primal-dual (Adler & Oktem, IEEE TMI 37, 2018) for the unrolling; the
-regularised projection of rPIE (Maiden et al., Optica 4, 736, 2017) for the direction.
+One pattern alone goes in. The network holds an object patch, starting from 1 + 0j; a few times it sends the patch
+through the physics under the known probe, compares with the measured amplitudes, projects the difference back to the
+patch (the direction in which ePIE would step), and corrects the patch by convolutions that see this difference.
+Arithmetic is spent on a 16 x 16 grid whatever N is. Sources: learned primal-dual (Adler & Oktem, IEEE TMI 37, 2018)
+for the unrolling; the regularised projection of rPIE (Maiden et al., Optica 4, 736, 2017) for the direction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
 
 GRID = 16
-_WIDTH = 96
+_WIDTH = 64
 _AMPLITUDE_LIMIT = 2.5
 _FLOOR = 1e-3  # of the mean intensity of a detector pixel: keeps the modulus ratio finite
 _PROBE_REGULARISATION = 0.1  # of the brightest probe pixel: rPIE's alpha

@@ -74,13 +74,14 @@ class Objective(nn.Module):
 
     def _measured(self, model: Model, batch: TensorBatch, probe: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         counts, member = batch.counts, batch.member
-        assert counts is not None and member is not None  # noqa: S101 - a measured batch has both
-        assert batch.offsets is not None and batch.shift is not None and batch.fractions is not None  # noqa: S101
+        offsets, shift, fractions = batch.offsets, batch.shift, batch.fractions
+        if counts is None or member is None or offsets is None or shift is None or fractions is None:
+            raise TypeError("a measured batch has counts, member, offsets, shift and fractions")
         groups, size = counts.shape[:2]
         patches = model(counts.flatten(0, 1), self.mean_counts, probe.detach(), self.good)
         light = patch_weights(probe, self.config.patch_size)
         gradient = mean_gradient(patches, light)
-        patches = patches.unflatten(0, (groups, size))
+        patches = patches.reshape(groups, size, *patches.shape[1:])
 
         def over_members(values: Tensor) -> Tensor:
             return (values * member).sum() / member.sum()
@@ -88,13 +89,13 @@ class Objective(nn.Module):
         parts: dict[str, Tensor] = {}
         w = self.weights
         if w.nll or w.mae or w.total_variation:
-            canvas = self.group.canvas(patches, light, batch.offsets, batch.shift, member)
+            canvas = self.group.canvas(patches, light, offsets, shift, member)
             if w.nll or w.mae:
-                probes = shift_probe(probe * math.sqrt(self.mean_counts), batch.fractions.flatten(0, 1))
+                probes = shift_probe(probe * math.sqrt(self.mean_counts), fractions.flatten(0, 1))
                 expected = self.group(
                     canvas,
-                    probes.unflatten(0, (groups, size)),
-                    batch.offsets,
+                    probes.reshape(groups, size, *probes.shape[1:]),
+                    offsets,
                     sigma_px=self.config.gaussian_smoothing_sigma,
                 )
                 if w.nll:

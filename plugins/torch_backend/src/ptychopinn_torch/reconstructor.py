@@ -146,13 +146,13 @@ class TorchReconstructor:
             if supervised or weights.realspace_mae:
                 truth = TruthPatches(scan, probe, scale.mean_counts, self._config.patch_size)
             groups = GroupBatches(scan, self._config, config, truth)
-            objective = Objective(
-                self._config, weights, scale.mean_counts, _good(scan).to(self._device), groups.reach
-            )
+            objective = Objective(self._config, weights, scale.mean_counts, _good(scan).to(self._device), groups.reach)
             return groups, objective
 
         simulated_only = config.simulate_objects is SimulateObjects.ONLY
-        groups, objective = groups_of(data, scaling) if not simulated_only else self._unsupervised(data, scaling, config)
+        groups, objective = (
+            groups_of(data, scaling) if not simulated_only else self._unsupervised(data, scaling, config)
+        )
         stream = None
         if config.simulate_objects is not SimulateObjects.OFF:
             stream = ObjectStream(
@@ -171,9 +171,9 @@ class TorchReconstructor:
             validation_set = EpochDataset(held, None, held.batches_per_epoch, 0)
         clock = TrainingClock(config, -(-groups.batches_per_epoch // config.accumulate_grad_batches))
         follow = config.detector_offset is DetectorOffset.TRAIN and not supervised and not simulated_only
-        module = TrainingModule(
-            model, objective, validation_objective, config, follow_offset=follow, clock=clock
-        ).to(self._device)
+        module = TrainingModule(model, objective, validation_objective, config, follow_offset=follow, clock=clock).to(
+            self._device
+        )
         store = None
         if checkpoint_dir is not None:
             store = CheckpointStore(checkpoint_dir, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
@@ -192,7 +192,9 @@ class TorchReconstructor:
                     options=self._options,
                     device=self._device,
                     callbacks=[keeper, control],
-                    logger=make_logger(self._options.logger, None if checkpoint_dir is None else Path(checkpoint_dir).parent),
+                    logger=make_logger(
+                        self._options.logger, None if checkpoint_dir is None else Path(checkpoint_dir).parent
+                    ),
                 )
         finally:
             self._model = keeper.best_model().eval()
@@ -212,9 +214,7 @@ class TorchReconstructor:
         )
         return result
 
-    def _unsupervised(
-        self, data: ScanDataset, scaling: Scaling, config: TrainConfig
-    ) -> tuple[GroupBatches, Objective]:
+    def _unsupervised(self, data: ScanDataset, scaling: Scaling, config: TrainConfig) -> tuple[GroupBatches, Objective]:
         """Groups that only say how long an epoch is, when every training pattern is simulated."""
         groups = GroupBatches(data, self._config, config)
         weights = config.loss_weights(self._config)
@@ -247,7 +247,9 @@ class TorchReconstructor:
 
         def predict(counts: FloatArray) -> ComplexArray:
             with torch.inference_mode():
-                patches: ComplexArray = model(to_tensor(counts, self._device), scaling.mean_counts, probe, good).cpu().numpy()
+                patches: ComplexArray = (
+                    model(to_tensor(counts, self._device), scaling.mean_counts, probe, good).cpu().numpy()
+                )
                 return patches
 
         batches = stream_patches(
@@ -341,4 +343,3 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "not enough memory" in str(error)
     )
-

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import lightning.pytorch as pl
 import torch
@@ -95,7 +95,7 @@ class TrainingModule(pl.LightningModule):
     def on_train_batch_start(self, batch: TensorBatch, batch_idx: int) -> None:
         """Set the learning rate of the coming step."""
         optimizer = self.optimizers()
-        assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)  # noqa: S101 - one optimizer
+        assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)  # there is one
         for group in optimizer.param_groups:
             group["lr"] = self.clock.learning_rate() * group["rate"]
 
@@ -105,7 +105,8 @@ class TrainingModule(pl.LightningModule):
         loss = float(terms.total.detach())
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss is {loss} at step {self.clock.step} of epoch {self.clock.epoch}; the model keeps its last good weights.",
+                f"The loss is {loss} at step {self.clock.step} of epoch {self.clock.epoch}; the model keeps its last "
+                "good weights.",
                 "Lower --learning-rate, check the data with 'ptychopinn validate', or set --precision 32.",
             )
         self.sums["loss"] = self.sums.get("loss", 0.0) + loss
@@ -126,7 +127,7 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: TensorBatch, batch_idx: int) -> None:
         """Loss of one validation batch under the averaged weights."""
-        assert self.validation_objective is not None  # noqa: S101 - there is a loader only with it
+        assert self.validation_objective is not None  # there is a loader only with it
         terms = self.validation_objective(self.averaged.module, batch)
         self.validation_sums.append(float(terms.total))
 
@@ -139,11 +140,14 @@ class TrainingModule(pl.LightningModule):
         return figures
 
 
-def _running_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+
+
+def _running_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
     """Exponential average whose memory grows up to ``decay``, so that a short training forgets where it began."""
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def update(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
         keep = min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(averaged, current, 1 - keep)
 
@@ -266,7 +270,7 @@ class EpochKeeper(pl.Callback):
             self.history.setdefault(name, [math.nan] * rows).append(row.get(name, math.nan))
 
     def _save(self, optimizer: torch.optim.Optimizer, figure: float) -> None:
-        assert self.store is not None  # noqa: S101 - asked before
+        assert self.store is not None  # asked before
         clock = self.module.clock
         state = ResumeState(
             epoch=clock.epoch,
@@ -324,8 +328,8 @@ class StepControl(pl.Callback):
         """Report, then look at the clock and the monitor."""
         self.done += 1
         done, total = self.done, self.total
-        if total == 0:  # ends by the clock alone
-            done, total = int(1000 * self.clock.fraction), 1000
+        if self.clock.time_limit is not None:  # seconds, since they end it
+            done, total = int(self.clock.seconds), math.ceil(self.clock.time_limit)
         loss = float(outputs["loss"])
         self.monitor.report("train", done, total, {"epoch": float(self.clock.epoch + 1), "loss": loss})
         if self.monitor.cancelled:

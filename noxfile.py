@@ -1,0 +1,95 @@
+"""Sessions: `nox` runs the default set, `nox -s NAME` one of them, each in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+TORCH = "plugins/torch_backend"
+CONSTRAINED = ("-c", "constraints.txt")
+TEST_TOOLS = ("pytest", "hypothesis")
+RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "typecheck", "imports", "build", "tests", "torch"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest and leave its figures for the closing line of .ci/run."""
+    report = RESULTS / f"{session.name}.xml"
+    report.unlink(missing_ok=True)
+    session.run("pytest", f"--junitxml={report}", *arguments, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install(*CONSTRAINED, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Types of the core and of the backends."""
+    session.install(*CONSTRAINED, "mypy", "-e", ".", "-e", TORCH)
+    session.run("mypy", "src", f"{TORCH}/src")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Direction of imports; nothing is imported for it, so nothing but the sources is needed."""
+    session.install(*CONSTRAINED, "import-linter")
+    session.install("--no-deps", "-e", ".", "-e", TORCH)
+    session.run("lint-imports")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheels of every distribution, installed into a bare environment; then the command line works on a tiny scan."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    for old in wheels.glob("*.whl"):
+        old.unlink()
+    session.run("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT), str(ROOT / TORCH))
+    session.run("python", "-m", "pip", "uninstall", "--yes", "ptychopinn", "ptychopinn-torch")
+    session.install(*CONSTRAINED, *sorted(map(str, wheels.glob("*.whl"))))
+    session.run("python", "-m", "pip", "check")
+    session.chdir(wheels)  # away from the sources
+    session.run("ptychopinn", "plugins")
+    session.run("ptychopinn", "simulate", "-o", "tiny.npz", "--rows", "4", "--cols", "4", "--N", "32", "--overwrite")
+    session.run("ptychopinn", "validate", "tiny.npz")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The core, with no deep-learning framework installed."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
+    frameworks = ("torch", "tensorflow", "keras", "lightning")
+    session.run("python", "-c", f"import importlib.util as u; assert not any(map(u.find_spec, {frameworks}))")
+    run_pytest(session, "tests")
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """The torch backend, and the core's tests with it there."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
+    run_pytest(session, "tests", f"{TORCH}/tests")
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Tests that need a CUDA device; they skip with a reason where there is none."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
+    run_pytest(session, "-m", "gpu", "tests", f"{TORCH}/tests")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Every part once on simulated data; `nox -s demo -- -o DIR --max-time 60` for another place or length."""
+    session.install(*CONSTRAINED, "-e", ".", "-e", TORCH)
+    session.run("ptychopinn", "demo", "--overwrite", *session.posargs)

@@ -1,0 +1,65 @@
+"""Poisson counts, quickly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptychopinn.typing import FloatArray
+
+EXACT_BELOW = 16.0
+"""Means below this are drawn exactly; above, see `quick_poisson`."""
+
+_INVERTED_BELOW = 2.0  # where the distribution function is walked through; few steps reach its end
+_EXTRA_VARIANCE = 1 / 12 + 1 / 18  # of rounding, and of the skew term
+
+
+def quick_poisson(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Poisson counts for training patterns: exact where few photons fall, a rounded skewed Gaussian where many do.
+
+    Above `EXACT_BELOW` a count is ``round(m + sqrt(m - 5/36) z + (z^2 - 1) / 6)`` with a normal z (the Cornish-Fisher
+    expansion to the skewness): mean and variance are exact, the total variation distance to the Poisson
+    distribution is 2e-3 at 16 and falls from there. Exact means to the 2^-24 of a float32 probability. Several times as
+    fast as ``Generator.poisson`` on a diffraction pattern, most of which is dark.
+
+    Parameters
+    ----------
+    mean:
+        Any shape, float32, expected counts, not negative.
+    rng:
+        Draws them.
+
+    Returns
+    -------
+    float32 whole numbers of the same shape.
+    """
+    flat = mean.reshape(-1)
+    counts = _inverted(flat, rng)
+    middle = np.flatnonzero((flat >= _INVERTED_BELOW) & (flat < EXACT_BELOW))
+    counts[middle] = rng.poisson(flat[middle])
+    bright = np.flatnonzero(flat >= EXACT_BELOW)
+    m = flat[bright]
+    z = rng.standard_normal(len(bright), dtype=np.float32)
+    drawn = np.sqrt(m - np.float32(_EXTRA_VARIANCE)) * z
+    drawn += m
+    drawn += (z * z - 1) * np.float32(1 / 6)
+    counts[bright] = np.rint(drawn)
+    return counts.reshape(mean.shape)
+
+
+def _inverted(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Counts of means below `_INVERTED_BELOW`, 0 elsewhere: how many tails ``P(X > k)`` lie above a uniform number."""
+    uniform = rng.random(mean.shape, dtype=np.float32)
+    counts = np.zeros(mean.shape, np.float32)
+    tail = -np.expm1(-mean)
+    left = np.flatnonzero((uniform < tail) & (mean < _INVERTED_BELOW))
+    m, uniform, tail = mean[left], uniform[left], tail[left]
+    term = np.exp(-m)
+    count = 0
+    while len(left):
+        count += 1
+        counts[left] = count
+        term = term * (m / np.float32(count))
+        tail = tail - term
+        more = np.flatnonzero(uniform < tail)
+        left, m, uniform, tail, term = left[more], m[more], uniform[more], tail[more], term[more]
+    return counts

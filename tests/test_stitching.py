@@ -1,0 +1,176 @@
+"""Stitching: true patches return the object, upright, linear, none dropped. Requirements: specs/04-stitching.md."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ptychopinn.errors import DataError
+from ptychopinn.forward import cut_windows
+from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.simulate import scan_positions, simulate_object, simulate_probe
+from ptychopinn.stitching import COVERED, Frame, Stitcher, patch_weights
+from ptychopinn.synchronise import measure_overlaps, solve_phases
+from ptychopinn.typing import ComplexArray, FloatArray
+
+N = 32
+SIZE = 16
+
+
+def weights() -> FloatArray:
+    return patch_weights(simulate_probe("disc", N, photons=1e4), SIZE)
+
+
+def smooth_object(kind: str = "textured", shape: tuple[int, int] = (96, 80), seed: int = 0) -> ComplexArray:
+    return simulate_object(kind, shape, np.random.default_rng(seed))
+
+
+def true_patches(obj: ComplexArray, positions: FloatArray, size: int = SIZE) -> ComplexArray:
+    """Patches in the probe's frame, cut with an apron so that spline ends stay outside."""
+    corners, fractions = split_positions(positions, size)
+    windows = cut_windows(obj, corners - 4, size + 8)
+    return place_on_pixels(windows, -fractions)[:, 4:-4, 4:-4]
+
+
+def jittered(rng: np.random.Generator, shape: tuple[int, int], step: float = 4.0) -> FloatArray:
+    grid = np.stack(
+        np.meshgrid(np.arange(12, shape[0] - 12, step), np.arange(12, shape[1] - 12, step), indexing="ij"), axis=-1
+    ).reshape(-1, 2)
+    return grid + rng.uniform(-1, 1, grid.shape)
+
+
+def stitch(patches: ComplexArray, positions: FloatArray, frame: Frame, phases: ComplexArray | None = None):  # noqa: ANN201
+    stitcher = Stitcher(weights(), frame)
+    stitcher.add(patches, positions, phases)
+    return stitcher.result()
+
+
+def inside(error: FloatArray, positions: FloatArray) -> FloatArray:
+    low, high = positions.min(axis=0).astype(int) + 2, positions.max(axis=0).astype(int) - 2
+    return error[low[0] : high[0], low[1] : high[1]]
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("textured", 0.02), ("discs_bars", 0.02), ("letter", 0.05)])
+def test_true_patches_return_the_object(kind: str, tolerance: float) -> None:
+    """[STITCH-001] within 2% of the object at fractional positions, 5% where its edges are one pixel sharp."""
+    rng = np.random.default_rng(3)
+    obj = smooth_object(kind)
+    positions = jittered(rng, obj.shape)
+    result = stitch(true_patches(obj, positions), positions, Frame(obj.shape))
+    error = inside(result.object - obj, positions)
+    assert np.linalg.norm(error) < tolerance * np.linalg.norm(inside(obj, positions))
+    assert (result.placed, result.dropped) == (len(positions), 0)
+
+
+def test_asymmetric_object_is_upright() -> None:
+    """[STITCH-002] no flip, transpose or half-pixel shift: every wrong orientation is far worse."""
+    obj = smooth_object("letter", (96, 96))
+    positions = jittered(np.random.default_rng(0), obj.shape)
+    found = stitch(true_patches(obj, positions), positions, Frame(obj.shape)).object
+    right = np.linalg.norm(inside(found - obj, positions))
+    for wrong in (obj.T, obj[::-1], obj[:, ::-1], np.roll(obj, 1, axis=0), np.roll(obj, 1, axis=1)):
+        assert np.linalg.norm(inside(found - wrong, positions)) > 5 * right
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_random_phases_are_solved(seed: int) -> None:
+    """[SYNC-001] true patches, each turned by a random phase, return the object up to one phase."""
+    rng = np.random.default_rng(seed)
+    obj = smooth_object(seed=seed)
+    positions = jittered(rng, obj.shape)
+    patches = true_patches(obj, positions)
+    turned = patches * np.exp(2j * np.pi * rng.random(len(patches)))[:, None, None].astype(np.complex64)
+    corners, fractions = split_positions(positions, SIZE)
+    phases = solve_phases(measure_overlaps(place_on_pixels(turned, fractions), corners, weights()))
+    np.testing.assert_allclose(np.abs(phases), 1, rtol=1e-9)
+    found = inside(stitch(turned, positions, Frame(obj.shape), phases).object, positions)
+    truth = inside(obj, positions)
+    found = found * np.exp(-1j * np.angle(np.vdot(truth, found)))
+    assert np.linalg.norm(found - truth) < 0.03 * np.linalg.norm(truth)
+
+
+def test_unconnected_parts_keep_their_mean_phase() -> None:
+    """[SYNC-002] two parts without overlap: each keeps the mean phase that its patches came with."""
+    obj = smooth_object(shape=(64, 200))
+    one = np.stack(np.meshgrid([20.0, 24, 28], [20.0, 24, 28], indexing="ij"), axis=-1).reshape(-1, 2)
+    positions = np.concatenate([one, one + [0, 120]])
+    rng = np.random.default_rng(0)
+    patches = true_patches(obj, positions)
+    spread = np.exp(1j * rng.uniform(-0.5, 0.5, len(patches)))
+    turned = (patches * spread[:, None, None]).astype(np.complex64)
+    corners, fractions = split_positions(positions, SIZE)
+    overlaps = measure_overlaps(place_on_pixels(turned, fractions), corners, weights())
+    assert len(np.unique(overlaps.components)) == 2
+    phases = solve_phases(overlaps)
+    energy = overlaps.matrix.diagonal().real
+    for part in (slice(0, 9), slice(9, 18)):
+        assert abs(np.angle((energy[part] * phases[part]).sum())) < 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_patches(count: int) -> None:
+    """[SYNC-003] one patch and two patches need no special case."""
+    positions = np.array([[30.0, 30.0], [33.0, 31.5]])[:count]
+    patches = true_patches(smooth_object(), positions)
+    corners, fractions = split_positions(positions, SIZE)
+    phases = solve_phases(measure_overlaps(place_on_pixels(patches, fractions), corners, weights()))
+    assert phases.shape == (count,)
+    np.testing.assert_allclose(np.abs(phases), 1)
+
+
+def test_tether_holds_the_patches_own_phases() -> None:
+    """[SYNC-004] a strong tether leaves patches as they came; none lets the overlaps decide."""
+    obj = smooth_object()
+    rng = np.random.default_rng(1)
+    positions = jittered(rng, obj.shape, step=6)
+    turn = np.exp(1j * rng.uniform(-1, 1, len(positions)))
+    patches = (true_patches(obj, positions) * turn[:, None, None]).astype(np.complex64)
+    corners, fractions = split_positions(positions, SIZE)
+    overlaps = measure_overlaps(place_on_pixels(patches, fractions), corners, weights())
+    assert np.abs(np.angle(solve_phases(overlaps, tether=1e4))).max() < 0.01
+    free = np.angle(solve_phases(overlaps) * turn.conj())
+    assert np.std(free) < 0.05
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), split=st.integers(0, 50))
+def test_linear_and_order_free(seed: int, split: int) -> None:
+    """[STITCH-003] linear in the patches, and the same in any order and any batches."""
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(15, 45, (50, 2))
+    patches = (rng.standard_normal((2, 50, SIZE, SIZE)) + 1j * rng.standard_normal((2, 50, SIZE, SIZE))).astype(np.complex64)
+    frame = Frame((60, 60))
+    a, b = (stitch(p, positions, frame) for p in patches)
+    both = stitch(2 * patches[0] - patches[1], positions, frame)
+    covered = a.covered
+    np.testing.assert_allclose(both.object[covered], (2 * a.object - b.object)[covered], atol=1e-3)
+    order = rng.permutation(50)
+    parts = Stitcher(weights(), frame)
+    for chosen in (order[:split], order[split:]):
+        parts.add(patches[0][chosen], positions[chosen])
+    np.testing.assert_allclose(parts.result().object, a.object, atol=1e-4)
+
+
+def test_uncovered_is_one_and_dropped_is_counted() -> None:
+    """[STITCH-004] what no pattern covers is 1 + 0j, the coverage says where; patches outside are counted."""
+    frame = Frame((64, 64))
+    positions = np.array([[20.0, 20.0], [500.0, 20.0]])
+    result = stitch(np.full((2, SIZE, SIZE), 2 - 1j, np.complex64), positions, frame)
+    assert (result.placed, result.dropped) == (1, 1)
+    assert result.object[60, 60] == 1
+    assert result.coverage[60, 60] <= COVERED
+    np.testing.assert_allclose(result.object[20, 20], 2 - 1j, atol=1e-5)
+
+
+def test_frame_around_holds_every_patch_and_refuses_metres() -> None:
+    """[STITCH-005] the frame without objectGuess is the box of patches; absurd positions are refused."""
+    positions = scan_positions("jittered", rows=5, cols=4, step_px=3.0, jitter_px=1.0, rng=np.random.default_rng(0))
+    frame = Frame.around(positions, SIZE)
+    corners, _ = split_positions(positions, SIZE)
+    local = corners - np.array(frame.origin)
+    assert local.min() == 0
+    assert (local + SIZE <= np.array(frame.shape)).all()
+    with pytest.raises(DataError, match="object pixels"):
+        Frame.around(np.array([[0.0, 0.0], [1e9, 1e9]]), SIZE)
