@@ -383,10 +383,34 @@ def test_an_honestly_packed_archive_is_read(saved: Path) -> None:
     assert read_bundle(saved).weights.keys() == WEIGHTS.keys()
 
 
-def test_an_encrypted_or_strangely_packed_member_is_refused(saved: Path) -> None:
+def test_a_strangely_packed_member_is_refused(saved: Path) -> None:
     """[ARC-011]"""
     rezip(saved, members(saved), zipfile.ZIP_LZMA)
     with pytest.raises(ArchiveError, match="packed with method 14"):
+        read_bundle(saved)
+
+
+def test_an_encrypted_member_is_refused(saved: Path) -> None:
+    """[ARC-011]"""
+    content = bytearray(saved.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # its entry in the central directory says that it is
+    saved.write_bytes(content)
+    with pytest.raises(ArchiveError, match="'manifest.json' is encrypted"):
+        read_bundle(saved)
+
+
+def test_tensors_larger_together_than_the_limit_are_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[ARC-011]"""
+    right = ptychopinn.bundle.archive.unpack_weights
+    monkeypatch.setattr(ptychopinn.bundle.archive, "unpack_weights", lambda *a, **k: right(*a, **k | {"limit": 100}))
+    with pytest.raises(ArchiveError, match="the tensors have 156 bytes. The limit is 100"):
+        read_bundle(saved)
+
+
+def test_an_archive_without_tensors_is_refused(saved: Path) -> None:
+    """[ARC-003]"""
+    with_tensors(saved, hdf5(lambda file: file.pop("ok")))
+    with pytest.raises(ArchiveError, match="holds no tensors"):
         read_bundle(saved)
 
 

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from ptychopinn.monitor import Monitor as Monitor
     from ptychopinn.plugins import discover as discover
     from ptychopinn.product import read_product as read_product
+    from ptychopinn.reconstruction import Reconstruction as Reconstruction
+    from ptychopinn.reconstruction import reconstruct as reconstruct
     from ptychopinn.simulate import simulate_scan as simulate_scan
+    from ptychopinn.workflows import create_reconstructor as create_reconstructor
     from ptychopinn.workflows import demo_run as demo_run
     from ptychopinn.workflows import evaluate_run as evaluate_run
     from ptychopinn.workflows import infer_run as infer_run
+    from ptychopinn.workflows import load_reconstructor as load_reconstructor
     from ptychopinn.workflows import simulate_run as simulate_run
     from ptychopinn.workflows import train_run as train_run
 
@@ -36,16 +40,20 @@ _HOME = {
     "ModelConfig": "config",
     "Monitor": "monitor",
     "PtychoPinnError": "errors",
+    "Reconstruction": "reconstruction",
     "ScanDataset": "data.dataset",
     "SimulationConfig": "config",
     "TrainConfig": "config",
+    "create_reconstructor": "workflows",
     "demo_run": "workflows",
     "discover": "plugins",
     "evaluate_run": "workflows",
     "infer_run": "workflows",
+    "load_reconstructor": "workflows",
     "read_bundle": "bundle",
     "read_product": "product",
     "read_scan": "data.npz",
+    "reconstruct": "reconstruction",
     "simulate_run": "workflows",
     "simulate_scan": "simulate",
     "train_run": "workflows",

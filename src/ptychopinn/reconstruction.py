@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.errors import DataError
+from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.interpolation import place_on_pixels, split_positions
 from ptychopinn.metrics.alignment import box_of
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
@@ -103,6 +104,8 @@ def reconstruct(
         If the scan is empty.
     Cancelled
         If the monitor was cancelled.
+    ResourceError
+        If memory or the disk of the scratch file do not suffice.
     """
     if len(data) == 0:
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
@@ -171,10 +174,18 @@ def _judged(
 @contextmanager
 def _patch_store(count: int, size: int, budget_mb: int) -> Iterator[AnyArray]:
     """(count, size, size) complex64 in memory, or in a scratch file when it exceeds the budget."""
-    if count * size * size * np.dtype(np.complex64).itemsize <= budget_mb * 2**20:
+    size_bytes = count * size * size * np.dtype(np.complex64).itemsize
+    if size_bytes <= budget_mb * 2**20:
         yield np.empty((count, size, size), np.complex64)
         return
     with tempfile.TemporaryFile(prefix="ptychopinn-") as file:
+        try:  # now: writing to a mapped file on a full disk would kill the process
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        except OSError as error:
+            raise ResourceError(
+                f"A scratch file of {size_bytes:,} bytes cannot be made in {tempfile.gettempdir()}: {error}.",
+                "Free space there, set TMPDIR to another folder, or use --synchronise off.",
+            ) from error
         yield np.memmap(file, np.complex64, "w+", shape=(count, size, size))
 
 

@@ -119,7 +119,10 @@ class Reconstructor(Protocol):
         checkpoint_dir: StrPath | None = None,
         monitor: Monitor = NULL_MONITOR,
     ) -> TrainResult:
-        """Fit this instance to ``data``; with ``checkpoint_dir``, leave checkpoints, resume from the newest there."""
+        """Fit this instance to ``data``; with ``checkpoint_dir``, leave checkpoints, resume from the newest there.
+
+        A `ptychopinn.errors.TrainingError` leaves the instance with its last good weights.
+        """
         ...
 
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.model import SUPPORTED_N
 
 _STEP_PER_N = 7 / 64
 _JITTER_PER_N = 2 / 64
@@ -48,7 +49,7 @@ class ScanKind(StrEnum):
 class SimulationConfig(Config):
     """A simulated scan; the defaults are the pair of the benchmarks, with two seeds for its two scans."""
 
-    N: int = Field(64, ge=8, le=1024, description="Width of a diffraction pattern in pixels.")
+    N: int = Field(64, description=f"Width of a diffraction pattern in pixels: one of {SUPPORTED_N}.")
     seed: int = Field(0, ge=0, description="Seed of object, positions and noise.")
     # object
     object_kind: ObjectKind = Field(ObjectKind.TEXTURED, description="Kind of object.")
@@ -85,6 +86,8 @@ class SimulationConfig(Config):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
+        if self.N not in SUPPORTED_N:
+            raise ValueError(f"N = {self.N} is not supported; use one of {SUPPORTED_N}")
         if self.step_px is not None and self.overlap is not None:
             raise ValueError(f"step_px {self.step_px} and overlap {self.overlap} both set the step; give one of them")
         if self.jitter_px is not None and self.jitter_px > 0 and self.scan_kind is not ScanKind.JITTERED:

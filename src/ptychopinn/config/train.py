@@ -16,7 +16,7 @@ _DEFAULT_EPOCHS = 60
 class Scheduler(StrEnum):
     """Course of the learning rate over the training (over max_time where that ends it)."""
 
-    CONSTANT = "constant"
+    CONSTANT = "constant"  # after a warm-up
     COSINE = "cosine"  # warm-up, then down along a cosine
     EXPONENTIAL = "exponential"  # warm-up, then down to a hundredth
 
@@ -139,6 +139,14 @@ class TrainConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _clip_algorithm_has_a_clip(self) -> Self:
+        if self.gradient_clip is None and self.gradient_clip_algorithm is not ClipAlgorithm.NORM:
+            raise ValueError(
+                f"gradient_clip_algorithm {self.gradient_clip_algorithm} has no effect without gradient_clip; set both"
+            )
+        return self
+
     @property
     def epoch_limit(self) -> int | None:
         """Epochs at most; None where only max_time ends the training."""
@@ -174,6 +182,49 @@ class TrainConfig(Config):
                 "set nll_weight, mae_weight or realspace_mae_weight"
             )
         return weights
+
+    def refuse_idle(self, model: ModelConfig, *, validates: bool) -> None:
+        """Refuse settings that nothing in this training would look at.
+
+        Parameters
+        ----------
+        model:
+            The model.
+        validates:
+            Whether there is a validation loss, whose terms are those of measured patterns.
+
+        Raises
+        ------
+        ValueError
+            Naming them.
+        """
+        weights = self.loss_weights(model)
+        only = self.simulate_objects is SimulateObjects.ONLY
+        physics = bool(weights.nll or weights.mae)
+        unlearnt = {
+            "probe_trainable": self.probe_trainable,
+            "intensity_scale_trainable": self.intensity_scale_trainable,
+        }
+        unseen = {"gaussian_smoothing_sigma": model.gaussian_smoothing_sigma > 0}
+        unweighed = {
+            "nll_weight": bool(self.nll_weight),
+            "mae_weight": self.mae_weight > 0,
+            "realspace_weight": self.realspace_weight > 0,
+            "realspace_mae_weight": bool(self.realspace_mae_weight),
+            "neighbor_count": self.neighbor_count is not None,
+        }
+        idle = {
+            **(unlearnt if only or not physics else {}),
+            **(unseen if (only and not validates) or not physics else {}),
+            **(unweighed if only and not validates else {}),
+        }
+        if names := [name for name, is_set in idle.items() if is_set]:
+            reason = (
+                "simulate_objects only trains on no measured pattern"
+                if only
+                else "nll_weight and mae_weight are 0: no pattern is predicted"
+            )
+            raise ValueError(f"{', '.join(names)} cannot act: {reason}")
 
 
 class LossWeights(Config):

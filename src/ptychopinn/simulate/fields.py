@@ -120,7 +120,8 @@ def star(shape: Shape, rng: np.random.Generator) -> FloatArray:
         radius = np.hypot(dy, dx)
         spokes = np.sin(np.arctan2(dy, dx) * int(rng.integers(8, 40)) + np.float32(rng.uniform(0, 7))) > 0
         period = rng.uniform(8, 60)
-        rings = np.sin(radius * np.float32(2 * math.pi / period) + np.float32(rng.uniform(0, 7))) > rng.uniform(-0.8, 0.8)
+        wave = np.sin(radius * np.float32(2 * math.pi / period) + np.float32(rng.uniform(0, 7)))
+        rings = wave > rng.uniform(-0.8, 0.8)
         pattern = spokes if rng.random() < 0.4 else (spokes & rings if rng.random() < 0.7 else rings)
         reach = rng.uniform(0.2, 0.8) * max(shape)
         field += np.float32(rng.choice([-1, 1]) * rng.uniform(0.5, 1)) * (pattern & (radius < reach))

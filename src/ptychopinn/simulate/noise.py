@@ -10,6 +10,7 @@ EXACT_BELOW = 16.0
 """Means below this are drawn exactly; above, see `quick_poisson`."""
 
 _INVERTED_BELOW = 2.0  # where the distribution function is walked through; few steps reach its end
+_QUANTUM = np.float32(2**-24)  # of the uniform numbers
 _EXTRA_VARIANCE = 1 / 12 + 1 / 18  # of rounding, and of the skew term
 
 
@@ -48,7 +49,7 @@ def quick_poisson(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 def _inverted(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Counts of means below `_INVERTED_BELOW`, 0 elsewhere: how many tails ``P(X > k)`` lie above a uniform number."""
-    uniform = rng.random(mean.shape, dtype=np.float32)
+    uniform = rng.random(mean.shape, dtype=np.float32) + _QUANTUM / 2  # never 0, which no tail lies below
     counts = np.zeros(mean.shape, np.float32)
     tail = -np.expm1(-mean)
     left = np.flatnonzero((uniform < tail) & (mean < _INVERTED_BELOW))
@@ -60,6 +61,6 @@ def _inverted(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
         counts[left] = count
         term = term * (m / np.float32(count))
         tail = tail - term
-        more = np.flatnonzero(uniform < tail)
+        more = np.flatnonzero((uniform < tail) & (term > _QUANTUM / 4))  # below it the tail is rounding
         left, m, uniform, tail, term = left[more], m[more], uniform[more], tail[more], term[more]
     return counts

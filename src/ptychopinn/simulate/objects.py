@@ -105,8 +105,9 @@ def _to_range(field: FloatArray, low: float, high: float) -> FloatArray:
         bottom, top = float(field.min()), float(field.max())
     if top <= bottom:
         return np.full(field.shape, (low + high) / 2, np.float32)
-    scaled: FloatArray = np.clip((field - bottom) / (top - bottom), 0, 1).astype(np.float32)
-    return scaled * np.float32(high - low) + np.float32(low)
+    share: FloatArray = np.clip((field - bottom) / (top - bottom), 0, 1)
+    ranged: FloatArray = (low + (high - low) * share).astype(np.float32)
+    return ranged
 
 
 def _textured(shape: Shape, rng: np.random.Generator, wide_px: float, narrow_px: float) -> FloatArray:
@@ -114,7 +115,8 @@ def _textured(shape: Shape, rng: np.random.Generator, wide_px: float, narrow_px:
     wide, narrow = (
         unit(gaussian_filter(rng.standard_normal(shape), sigma, mode="reflect")) for sigma in (wide_px, narrow_px)
     )
-    return wide + np.float32(0.6) * narrow + gaussian_filter(_lines(shape, rng), 1.0)
+    lines: FloatArray = gaussian_filter(_lines(shape, rng), 1.0)
+    return wide + np.float32(0.6) * narrow + lines
 
 
 def _lines(shape: Shape, rng: np.random.Generator) -> FloatArray:

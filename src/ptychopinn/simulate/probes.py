@@ -46,7 +46,8 @@ def simulate_probe(kind: ProbeKind | str, size: int, *, photons: float, modes: i
     probe = _hermite_modes(_single_mode(ProbeKind(kind), size), modes)
     weights = _MODE_DECAY ** np.arange(modes)
     probe = probe * np.sqrt(photons * weights / weights.sum())[:, None, None]
-    return probe.astype(np.complex64)
+    scaled: ComplexArray = probe.astype(np.complex64)
+    return scaled
 
 
 def probe_width_px(probe: ComplexArray) -> float:
@@ -76,14 +77,16 @@ def _single_mode(kind: ProbeKind, size: int) -> ComplexArray:
         return blurred
 
     waist = 0.16 * size
+    curvature: ComplexArray = np.exp(0.5j * r2 / waist**2)
     match kind:
         case ProbeKind.DISC:
-            return soft_disc(0.2 * size, 0.02 * size) * np.exp((-0.5 + 0.5j) * r2 / waist**2)
+            return curvature * np.exp(-0.5 * r2 / waist**2) * soft_disc(0.2 * size, 0.02 * size)
         case ProbeKind.ANNULAR:
             ring = soft_disc(0.22 * size, 0.02 * size) - 0.9 * soft_disc(0.09 * size, 0.02 * size)
-            return ring * np.exp(0.5j * r2 / waist**2)
+            return curvature * ring
         case ProbeKind.GAUSSIAN:
-            return np.exp((-0.5 + 0.25j) * r2 / (0.12 * size) ** 2)
+            gaussian: ComplexArray = np.exp((-0.5 + 0.25j) * r2 / (0.12 * size) ** 2)
+            return gaussian
         case ProbeKind.DEFOCUSED:
             # An aperture of 0.13 cycles a pixel, 1.2 Fresnel zones out of focus.
             k = np.fft.fftfreq(size)

@@ -47,13 +47,13 @@ def simulate_scan(
 
     Returns
     -------
-    A scan of counts (uint32) with the true object as ``object_guess`` and the true probe, scaled to counts, as ``probe``.
-    With ``detector_offset_px`` the patterns are off centre and the probe is not: finding that out is the work.
+    A scan of counts (uint32), with the true object as ``object_guess`` and the true probe, scaled to counts, as
+    ``probe``. With ``detector_offset_px`` the patterns are off centre and the probe does not tell.
 
     Raises
     ------
     ConfigError
-        If the scan does not fit into the object.
+        If the scan does not fit into the object, or the probe is not N pixels wide.
     """
     for_object, for_positions, for_noise, for_pixels = (
         np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(4)
@@ -61,6 +61,11 @@ def simulate_scan(
     if probe is None:
         probe = simulate_probe(config.probe_kind, config.N, photons=config.nphotons, modes=config.probe_modes)
     else:
+        if probe.ndim != 3 or probe.shape[1:] != (config.N, config.N):
+            raise ConfigError(
+                f"The probe has the shape {probe.shape}; N is {config.N}.",
+                "Give a probe of shape (modes, N, N), or set N to its width.",
+            )
         energy = float((np.abs(probe.astype(np.complex128)) ** 2).sum())
         probe = (probe * math.sqrt(config.nphotons / energy)).astype(np.complex64)
     positions = scan_positions(

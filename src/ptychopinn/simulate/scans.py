@@ -27,8 +27,8 @@ def scan_positions(
     Parameters
     ----------
     kind:
-        raster (rows of y, x fastest), jittered (the same, each moved), or spiral (a Fermat spiral of rows * cols positions
-        from the centre out, as dense as the raster: Vogel, Math. Biosci. 44, 179, 1979).
+        raster (rows of y, x fastest), jittered (the same, each moved), or spiral (a Fermat spiral of rows * cols
+        positions from the centre out, as dense as the raster: Vogel, Math. Biosci. 44, 179, 1979).
     rows, cols:
         Rows and columns.
     step_px:

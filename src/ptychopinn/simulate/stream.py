@@ -24,8 +24,8 @@ class ObjectStream:
     """Counts and true patches, simulated without end.
 
     Patches are cut at whole pixels from a pool of random objects, turned and flipped at random, lit by the probe, and
-    counted. An object has mean ``|O|^2 = 1``; its kind and its contrast, from hardly seen to strong, are random. Batch k
-    depends only on the seed, k and its size, so that a training that resumes at k sees what it would have seen.
+    counted. An object has mean ``|O|^2 = 1``; its kind and its contrast, from hardly seen to strong, are random.
+    Batch k depends only on the seed, k and its size: a training that resumes at k sees what it would have seen.
 
     Parameters
     ----------
@@ -51,11 +51,11 @@ class ObjectStream:
     offset_jitter_px:
         Deviation of a random offset of every pattern on the detector, detector pixels.
     dose_range:
-        Every pattern's dose is ``mean_counts`` times a factor between these, drawn evenly in its logarithm. Its counts are
-        divided by the factor, so that only the noise changes.
+        Every pattern's dose is ``mean_counts`` times a factor between these, drawn evenly in its logarithm. Its counts
+        are divided by the factor, so that only the noise changes.
     amplitude_contrast, phase_span_rad:
-        Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its phase
-        over a range of the given width.
+        Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its
+        phase over a range of the given width.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class ObjectStream:
         *,
         object_size_px: int | None = None,
         pool_size: int = 32,
-        batches_an_object: int = 16,
+        batches_an_object: int = 32,
         offset_jitter_px: float = 0.0,
         dose_range: tuple[float, float] = (1.0, 1.0),
         amplitude_contrast: tuple[float, float] = (0.0, 0.9),
@@ -86,8 +86,8 @@ class ObjectStream:
         self._object_size = min(max(6 * size, 256), 768) if object_size_px is None else object_size_px
         if probe.ndim != 3 or probe.shape[1] != size or not 1 <= self._patch_size <= size <= self._object_size:
             raise ConfigError(
-                f"A probe of shape {probe.shape}, patches of {self._patch_size} px and objects of {self._object_size} px "
-                "were given.",
+                f"A probe of shape {probe.shape}, patches of {self._patch_size} px and objects of "
+                f"{self._object_size} px were given.",
                 "Give a probe (modes, N, N), patches no wider than N and objects no narrower.",
             )
         if not self._kinds or not set(self._kinds) <= set(FIELDS):
@@ -218,4 +218,5 @@ def _ramps(offsets_px: FloatArray, size: int) -> ComplexArray:
     unit = detector_ramp(np.array([1.0, 0.0]), size)[:, 0]
     angle = np.angle(unit)
     factors = np.exp(1j * offsets_px[:, :, None] * angle).astype(np.complex64)
-    return factors[:, 0, :, None] * factors[:, 1, None, :]
+    ramps: ComplexArray = factors[:, 0, :, None] * factors[:, 1, None, :]
+    return ramps

@@ -3,12 +3,12 @@
 Each pattern's exit wave keeps its modelled phase and is given its measured modulus; what that changes, ``d_j``, is
 laid back onto the object and the probe:
 
-    O += s sum_j conj(P_j) d_j / ((1 - a) sum_j |P_j|^2 + a max |P|^2)
+    O += s sum_j conj(P_j) d_j / ((1 - a) sum_j |P_j|^2 + a max sum_j |P_j|^2)
     P += b sum_j conj(O_j) d_j / ((1 - a') sum_j |O_j|^2 + a' max sum_j |O_j|^2)
 
-Sources: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009); the denominators and the momentum: Maiden, Johnson & Li,
-Optica 4, 736 (2017). With ``a`` small and momentum, slow phases settle several times sooner; with ``a`` 1 and small steps
-noise averages out. So the course goes from the one to the other over the passes that were asked for.
+Sources: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009); the denominators and the momentum: Maiden, Johnson &
+Li, Optica 4, 736 (2017). With ``a`` small and momentum, slow phases settle several times sooner; with ``a`` 1 and small
+steps noise averages out. So the course goes from the one to the other over the passes that were asked for.
 """
 
 from __future__ import annotations
@@ -17,22 +17,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.forward import add_windows, cut_windows
-from ptychopinn.interpolation import shift_probe, shift_ramps, split_positions
+from ptychopinn.interpolation import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.solvers.updates import Amplitudes, Solution
 from ptychopinn.stitching import Frame
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import ComplexArray, IntArray
 
-_PROBE_ALPHA = 0.1  # a' above
 _SETTLED_STEP = 0.3  # the last steps, as a share of the first: they average the noise of the counts
 _MOMENTA_A_PASS = 8
 _MAX_BATCH, _MIN_BATCH, _BATCHES_A_PASS = 32, 8, 32
-_CACHE_BYTES = 1 << 30  # of amplitudes, and again of shifted probes; beyond it they are made anew in every pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +72,10 @@ def epie(
     frame: Frame | None = None,
     update_probe: bool = False,
     batch_size: int | None = None,
-    alpha: float = 0.2,
-    beta: float = 1.0,
+    alpha: float = 0.1,
+    beta: float = 0.5,
     momentum: float = 0.6,
-    probe_momentum: float = 0.5,
+    probe_momentum: float = 0.7,
     settle: bool = True,
     seed: int = 0,
     monitor: Monitor = NULL_MONITOR,
@@ -107,7 +104,8 @@ def epie(
     beta:
         Step of the probe.
     momentum, probe_momentum:
-        Share of the last step that is taken again; 0 is none. The object's acts 8 times a pass, the probe's every batch.
+        Share of the last step that is taken again; 0 is none. The object's acts 8 times a pass, the probe's at every
+        batch.
     settle:
         Let ``alpha`` rise to 1, the momentum of the object fall to 0 and the steps to 0.3 towards the last pass.
         With ``settle=False, alpha=1, momentum=0, probe_momentum=0`` this is plain ePIE.
@@ -133,8 +131,11 @@ def epie(
     every = max(1, batches // _MOMENTA_A_PASS)
     box = Frame.around(data.positions, size)
     corners, fractions = split_positions(data.positions, size)
-    state = _State(_move(start, frame, box), probe, corners - np.array(box.origin), fractions)
-    amplitudes = _Amplitudes(data)
+    obj = np.ones(box.shape, np.complex64)
+    if start is not None:
+        _paste(obj, box, start.astype(np.complex64), frame)
+    solution = Solution(obj, probe, corners - np.array(box.origin), fractions)
+    amplitudes = Amplitudes(data)
     good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
     rng = np.random.default_rng(seed)
     residuals: list[float] = []
@@ -142,11 +143,11 @@ def epie(
         error = total = 0.0
         for number, chosen in enumerate(_batches(rng.permutation(count), batch_size)):
             if monitor.cancelled:
-                return state.result(frame, start, box, residuals)
+                return _result(solution, frame, start, box, residuals)
             late = ((done + number / batches) / passes) ** 3 if settle else 0.0
             step = 1 - (1 - _SETTLED_STEP) * late
             measured = amplitudes[chosen]
-            error += state.update(
+            error += solution.update(
                 chosen,
                 measured,
                 good,
@@ -157,10 +158,10 @@ def epie(
             )
             total += float(np.vdot(measured, measured))
             if momentum > 0 and (number + 1) % every == 0:
-                state.coast(momentum * (1 - late))
+                solution.coast(momentum * (1 - late))
         residuals.append(float(np.sqrt(error / total)) if total > 0 else 0.0)
         monitor.report("epie", done + 1, passes, {"residual": residuals[-1]})
-    return state.result(frame, start, box, residuals)
+    return _result(solution, frame, start, box, residuals)
 
 
 def refine_probe(
@@ -252,140 +253,26 @@ def _batches(order: IntArray, size: int) -> Iterator[IntArray]:
         yield np.sort(order[low : low + size])
 
 
-def _move(obj: ComplexArray | None, source: Frame, target: Frame) -> ComplexArray:
-    """The part of an object that lies in another frame, complex64, 1 where there is none."""
-    moved = np.ones(target.shape, np.complex64)
-    if obj is not None:
-        y, x = (target.origin[k] - source.origin[k] for k in (0, 1))
-        size = max(target.shape)
-        moved = cut_windows(obj.astype(np.complex64, copy=False), np.array([[y, x]]), size)[0]
-        moved = np.ascontiguousarray(moved[: target.shape[0], : target.shape[1]])
-    return moved
+def _overlap(at: tuple[int, int], inner: tuple[int, int], outer: tuple[int, int]) -> tuple[slice, slice]:
+    """Pixels of an outer array where an inner one lies whose first pixel is at ``at``; empty if they do not meet."""
+    spans = []
+    for first, length, size in zip(at, inner, outer, strict=True):
+        low = min(max(first, 0), size)
+        spans.append(slice(low, max(min(first + length, size), low)))
+    return spans[0], spans[1]
 
 
-class _Amplitudes:
-    """Square roots of counts with DC in the corner; kept in memory while they fit the budget."""
-
-    def __init__(self, data: ScanDataset) -> None:
-        self._data = data
-        self._kept: AnyArray | None = None
-        if 4 * len(data) * data.N**2 <= _CACHE_BYTES:
-            self._kept = np.empty((len(data), data.N, data.N), np.float32)
-            for low in range(0, len(data), 256):
-                block = np.arange(low, min(low + 256, len(data)))
-                self._kept[block] = self._load(block)
-
-    def _load(self, indices: IntArray) -> FloatArray:
-        return np.fft.ifftshift(np.sqrt(self._data.counts(indices)), axes=(1, 2))
-
-    def __getitem__(self, indices: IntArray) -> FloatArray:
-        return self._load(indices) if self._kept is None else self._kept[indices]
+def _paste(target: ComplexArray, target_frame: Frame, source: ComplexArray, source_frame: Frame) -> None:
+    """Copy an object into another one of another frame, where they meet."""
+    y, x = (source_frame.origin[k] - target_frame.origin[k] for k in (0, 1))
+    rows, columns = _overlap((y, x), source_frame.shape, target_frame.shape)
+    target[rows, columns] = source[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
 
 
-class _State:
-    """Object and probe while they change. The object covers the box of all windows, so none leaves it."""
-
-    def __init__(self, obj: ComplexArray, probe: ComplexArray, corners: IntArray, fractions: FloatArray) -> None:
-        self._object = obj
-        self._probe = probe.astype(np.complex64)
-        self._energy = float(np.linalg.norm(self._probe))
-        self._corners = corners
-        self._fractions = fractions
-        self._last = obj.copy()  # where the momentum was taken last
-        self._velocity = np.zeros_like(obj)
-        self._probe_velocity = np.zeros_like(self._probe)
-        self._sum = np.zeros_like(obj)  # zero between updates
-        self._light = np.zeros(obj.shape, np.float32)  # zero between updates
-        self._shifted: ComplexArray | None = None  # probes of all patterns, until the probe changes
-        if len(corners) * self._probe.nbytes <= _CACHE_BYTES:
-            self._shifted = np.empty((len(corners), *self._probe.shape), np.complex64)
-            for low in range(0, len(corners), 256):
-                self._shifted[low : low + 256] = shift_probe(self._probe, fractions[low : low + 256])
-
-    def update(
-        self,
-        chosen: IntArray,
-        measured: FloatArray,
-        good: FloatArray | None,
-        *,
-        object_step: float,
-        alpha: float,
-        probe_step: float,
-        probe_momentum: float,
-    ) -> float:
-        """One batch; returns the squared error of its amplitudes before the update."""
-        size = self._probe.shape[-1]
-        corners = self._corners[chosen]
-        if self._shifted is None or probe_step > 0:
-            self._shifted = None
-            probes = shift_probe(self._probe, self._fractions[chosen])
-        else:
-            probes = self._shifted[chosen]
-        view = np.lib.stride_tricks.sliding_window_view(self._object, (size, size))
-        windows = view[corners[:, 0], corners[:, 1]]  # a copy
-        field = scipy.fft.fft2(probes * windows[:, None], norm="ortho", overwrite_x=True)
-        modelled = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
-        difference = measured - modelled
-        if good is not None:
-            difference *= good
-        error = float(np.vdot(difference, difference))
-        modelled += np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
-        field *= (difference / modelled)[:, None]
-        change = scipy.fft.ifft2(field, norm="ortho", overwrite_x=True)
-        self._step_object((probes.conj() * change).sum(axis=1), probes, corners, object_step, alpha)
-        if probe_step > 0:
-            self._step_probe(change, windows, self._fractions[chosen], probe_step, probe_momentum)
-        return error
-
-    def _step_object(
-        self, gradient: ComplexArray, probes: ComplexArray, corners: IntArray, step: float, alpha: float
-    ) -> None:
-        size = probes.shape[-1]
-        light = (probes.real**2 + probes.imag**2).sum(axis=1)
-        brightest = np.float32(alpha) * light.max()
-        add_windows(self._sum, gradient, corners)
-        add_windows(self._light, light, corners)
-        # Window by window, each pixel once: the cost is that of the batch, however large the object is.
-        places = [(slice(y, y + size), slice(x, x + size)) for y, x in corners.tolist()]
-        for place in places:
-            total = self._sum[place]
-            self._object[place] += np.float32(step) * total / (np.float32(1 - alpha) * self._light[place] + brightest)
-            total[:] = 0
-        for place in places:
-            self._light[place] = 0
-
-    def _step_probe(
-        self, change: ComplexArray, windows: ComplexArray, fractions: FloatArray, step: float, momentum: float
-    ) -> None:
-        gradient = scipy.fft.fft2(windows.conj()[:, None] * change, overwrite_x=True)
-        ramps = shift_ramps(fractions, windows.shape[-1]).conj().astype(np.complex64)
-        # Back to the unshifted probe: the adjoint of shift_probe, summed over the patterns on the way.
-        summed = np.einsum("bmyx,by,bx->myx", gradient, ramps[:, 0], ramps[:, 1], optimize=True)
-        light = (windows.real**2 + windows.imag**2).sum(axis=0)
-        scale = np.float32(1 - _PROBE_ALPHA) * light + np.float32(_PROBE_ALPHA) * light.max()
-        moved = np.float32(step) * scipy.fft.ifft2(summed) / scale
-        self._probe_velocity = np.float32(momentum) * self._probe_velocity + moved
-        self._probe = self._probe + moved + np.float32(momentum) * self._probe_velocity
-
-    def coast(self, momentum: float) -> None:
-        """Take a share of the way since the last time once more."""
-        self._velocity *= np.float32(momentum)
-        self._velocity += self._object
-        self._velocity -= self._last
-        self._object += np.float32(momentum) * self._velocity
-        np.copyto(self._last, self._object)
-
-    def result(
-        self, frame: Frame, start: ComplexArray | None, box: Frame, residuals: list[float]
-    ) -> EPIEResult:
-        """Object in the caller's frame; object and probe share their scale so that the probe keeps its energy."""
-        share = np.float32(self._energy / float(np.linalg.norm(self._probe)))
-        found = np.ones(frame.shape, np.complex64) if start is None else start.astype(np.complex64)
-        y, x = (box.origin[k] - frame.origin[k] for k in (0, 1))
-        rows, columns = (
-            slice(max(at, 0), max(min(at + b, f), at, 0)) for at, b, f in zip((y, x), box.shape, frame.shape, strict=True)
-        )
-        found[rows, columns] = self._object[
-            rows.start - y : rows.stop - y, columns.start - x : columns.stop - x
-        ] / share
-        return EPIEResult(found, frame, self._probe * share, tuple(residuals))
+def _result(
+    solution: Solution, frame: Frame, start: ComplexArray | None, box: Frame, residuals: list[float]
+) -> EPIEResult:
+    obj, probe = solution.result()
+    found = np.ones(frame.shape, np.complex64) if start is None else start.astype(np.complex64)
+    _paste(found, frame, obj, box)
+    return EPIEResult(found, frame, probe, tuple(residuals))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptychopinn.workflows._backends import create_reconstructor, load_reconstructor
 from ptychopinn.workflows._demo import DEMO_SECONDS, demo_run
 from ptychopinn.workflows._evaluate import evaluate_run
 from ptychopinn.workflows._infer import infer_run
@@ -9,4 +10,14 @@ from ptychopinn.workflows._outputs import RunResult
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._train import train_run
 
-__all__ = ["DEMO_SECONDS", "RunResult", "demo_run", "evaluate_run", "infer_run", "simulate_run", "train_run"]
+__all__ = [
+    "DEMO_SECONDS",
+    "RunResult",
+    "create_reconstructor",
+    "demo_run",
+    "evaluate_run",
+    "infer_run",
+    "load_reconstructor",
+    "simulate_run",
+    "train_run",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,16 +66,45 @@ def prepare_folder(
             "Choose another directory; --overwrite removes only what a run wrote.",
         )
     try:
-        for name in there:
-            path = folder / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        _remove(folder / name for name in there)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"The directory {folder} cannot be made: {error}.", "Choose another one.") from error
     return folder
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextmanager
+def run_folder(
+    output: StrPath, *, overwrite: bool = False, resume: bool = False, kept: Iterable[str] = ()
+) -> Iterator[Path]:
+    """`prepare_folder` with its log; a run that fails before it has something worth keeping leaves nothing behind.
+
+    Parameters
+    ----------
+    output, overwrite, resume:
+        As in `prepare_folder`.
+    kept:
+        Names of what is worth keeping.
+    """
+    there = Path(output).is_dir()
+    folder = prepare_folder(output, overwrite=overwrite, resume=resume)
+    try:
+        with logged_to(folder):
+            yield folder
+    except BaseException:
+        if not resume and not any((folder / name).exists() for name in kept):
+            _remove(path for path in folder.iterdir() if path.name in _OURS or _is_log_folder(path))
+            if not there and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
 
 
 def _is_log_folder(path: Path) -> bool:

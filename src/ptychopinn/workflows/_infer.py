@@ -10,10 +10,10 @@ from ptychopinn.config.infer import InferConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.npz import read_scan
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
+from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
 
@@ -58,15 +58,13 @@ def infer_run(
     """
     archive = _folder.model_path(model)
     manifest = read_bundle(archive).manifest
-    spec = discover().get(backend or manifest.writer.backend)
     config = build(InferConfig, infer or {})
-    backend_options = build(spec.options, options or {})
     data = read_scan(data_path, measurement=measurement, nphotons=nphotons)
-    reconstructor = spec.load_class().load(archive, backend_options)
+    name = backend or manifest.writer.backend
+    reconstructor = load_reconstructor(archive, backend=name, options=options)
     # Patterns of another size are refused by the backend before the directory is made.
     reconstructor.infer(data, config, monitor=NULL_MONITOR)
-    folder = _folder.prepare_folder(output, overwrite=overwrite)
-    with _folder.logged_to(folder):
+    with _folder.run_folder(output, overwrite=overwrite) as folder:
         reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
         files = write_outputs(
             folder,
@@ -75,6 +73,6 @@ def infer_run(
             title=f"Reconstruction of {data.name}",
             tables={"Model": {"archive": archive.name, **manifest.model.model_dump(mode="json", exclude_none=True)}},
             warnings=reconstruction.warnings,
-            comments=f"ptychopinn, backend {spec.name}, model {manifest.model.model_type}",
+            comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
         )
     return RunResult(folder, files, reconstruction_figures(reconstruction, len(data)), reconstruction.warnings)

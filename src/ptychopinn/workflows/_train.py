@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from ptychopinn.config.build import build
+from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.files import read_config_file, write_config_file
 from ptychopinn.config.infer import InferConfig
-from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import TrainConfig
+from ptychopinn.config.model import ModelConfig, ModelType
+from ptychopinn.config.train import SimulateObjects, TrainConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.npz import read_scan
-from ptychopinn.errors import ConfigError
+from ptychopinn.errors import ConfigError, TrainingError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import reconstruct
-from ptychopinn.reconstructor import TrainStatus
+from ptychopinn.reconstructor import Capability, ReconstructorSpec, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
@@ -77,16 +78,21 @@ def train_run(
     train_config = build(TrainConfig, train or {})
     infer_config = build(InferConfig, infer or {})
     backend_options = build(spec.options, options or {})
+    _check_capabilities(spec, model_config, train_config, backend_options, resume=resume)
     reconstructor = spec.load_class()(model_config, backend_options)
-    folder = _folder.prepare_folder(output, overwrite=overwrite, resume=resume)
     sections = {"model": model_config, "train": train_config, "infer": infer_config, "execution": backend_options}
-    if resume:
-        _check_resume(read_config_file(folder / _folder.CONFIG), sections, spec.name)
-    write_config_file(folder / _folder.CONFIG, sections, {"backend": spec.name})
-    with _folder.logged_to(folder):
-        result = reconstructor.train(
-            data, train_config, validation=held, checkpoint_dir=folder / _folder.CHECKPOINTS, monitor=monitor
-        )
+    kept = (_folder.MODEL, _folder.CHECKPOINTS)
+    with _folder.run_folder(output, overwrite=overwrite, resume=resume, kept=kept) as folder:
+        if resume:
+            _check_resume(read_config_file(folder / _folder.CONFIG), sections, spec.name)
+        write_config_file(folder / _folder.CONFIG, sections, {"backend": spec.name})
+        try:
+            result = reconstructor.train(
+                data, train_config, validation=held, checkpoint_dir=folder / _folder.CHECKPOINTS, monitor=monitor
+            )
+        except TrainingError:
+            reconstructor.save(folder / _folder.MODEL)  # its last good weights
+            raise
         _log.info("Training %s after %.1f s.", result.status, result.seconds)
         reconstructor.save(folder / _folder.MODEL)
         write_history(folder / _folder.HISTORY, result.history)
@@ -121,6 +127,26 @@ def _flat(sections: Mapping[str, BaseModel], backend: str) -> dict[str, object]:
     for section in sections.values():
         table |= section.model_dump(mode="json", exclude_none=True)
     return table
+
+
+def _check_capabilities(
+    spec: ReconstructorSpec, model: ModelConfig, train: TrainConfig, options: BaseModel, *, resume: bool
+) -> None:
+    """Refuse what the backend says it cannot do."""
+    accelerator = getattr(options, "accelerator", Accelerator.AUTO)
+    needed = {
+        Capability.PINN: model.model_type is ModelType.PINN,
+        Capability.SUPERVISED: model.model_type is ModelType.SUPERVISED,
+        Capability.SIMULATED_OBJECTS: train.simulate_objects is not SimulateObjects.OFF,
+        Capability.RESUME: resume,
+        Capability.CPU: accelerator is Accelerator.CPU,
+        Capability.CUDA: accelerator is Accelerator.CUDA,
+    }
+    if missing := [name for name, wanted in needed.items() if wanted and name not in spec.capabilities]:
+        raise ConfigError(
+            f"The backend '{spec.name}' cannot do this: {', '.join(missing)}.",
+            f"It can: {', '.join(sorted(spec.capabilities)) or 'nothing'}; 'ptychopinn plugins' shows what others can.",
+        )
 
 
 def _check_resume(before: Mapping[str, object], sections: Mapping[str, BaseModel], backend: str) -> None:

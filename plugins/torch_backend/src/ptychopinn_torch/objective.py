@@ -50,6 +50,18 @@ class Objective(nn.Module):
         self.register_buffer("good", good)
         self.group = GroupForward(config.N, config.patch_size, reach)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the terms that batches of measured groups have."""
+        w = self.weights
+        present = {
+            "nll": w.nll,
+            "mae": w.mae,
+            "total_variation": w.total_variation,
+            "realspace_mae": w.realspace_mae,
+        }
+        return [name for name, weight in present.items() if weight]
+
     def forward(self, model: Model, batch: TensorBatch) -> Terms:
         """Terms of a batch; their sum carries the gradient."""
         parts: dict[str, Tensor] = {}

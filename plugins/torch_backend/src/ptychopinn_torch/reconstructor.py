@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from ptychopinn.bundle import Manifest, TrainingSummary, Writer, read_bundle, write_bundle
+from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.infer import InferConfig, ProbeSource
@@ -22,9 +22,9 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import Scaling, fit_scaling, probe_in_counts
 from ptychopinn.data.splits import split_by_space
 from ptychopinn.data.truth import TruthPatches
-from ptychopinn.errors import ConfigError, DataError, ResourceError, UsageError
+from ptychopinn.errors import ArchiveError, ConfigError, DataError, ResourceError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstructor import Prediction, TrainResult
+from ptychopinn.reconstructor import Prediction, TrainResult, TrainStatus
 from ptychopinn.schedule import TrainingClock
 from ptychopinn.simulate.stream import ObjectStream
 from ptychopinn.solvers.epie import refine_probe
@@ -44,6 +44,8 @@ from ptychopinn_torch.training import (
 )
 
 _log = logging.getLogger("ptychopinn.torch")
+# Of allocators and libraries that raise a plain RuntimeError.
+_MEMORY_SIGNS = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED")
 
 
 def choose_device(accelerator: Accelerator) -> torch.device:
@@ -125,13 +127,13 @@ class TorchReconstructor:
             If the loss stops being finite; the instance then has its last good weights.
         """
         quiet_lightning()
-        torch.manual_seed(config.seed)
         self._check(data)
         supervised = self._config.model_type is ModelType.SUPERVISED
         try:
             weights = config.loss_weights(self._config)
+            config.refuse_idle(self._config, validates=validation is not None or config.validation_fraction > 0)
         except ValueError as error:
-            raise ConfigError(f"The loss cannot be used: {error}.") from error
+            raise ConfigError(f"The training cannot be set up: {error}.", "Change or leave out one of them.") from error
         if validation is None and config.validation_fraction > 0:
             inner, outer = split_by_space(data, config.validation_fraction)
             data, validation = data.select(inner), data.select(outer)
@@ -177,13 +179,20 @@ class TorchReconstructor:
         store = None
         if checkpoint_dir is not None:
             store = CheckpointStore(checkpoint_dir, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
-        keeper = EpochKeeper(module, training, config, store, self._manifest())
+        figures = ["loss", *([] if simulated_only else objective.names)]
+        figures += ["simulated"] * (stream is not None) + ["validation_loss"] * (validation is not None)
+        keeper = EpochKeeper(module, training, config, store, self._manifest(), figures)
+        logger = make_logger(self._options.logger, None if checkpoint_dir is None else Path(checkpoint_dir).parent)
         keeper.resume()
         limit = config.epoch_limit
         total = 0 if limit is None else limit * groups.batches_per_epoch
         control = StepControl(clock, monitor, keeper, total, done=clock.epoch * groups.batches_per_epoch)
         try:
-            if not (clock.out_of_epochs or clock.out_of_time or monitor.cancelled):
+            if monitor.cancelled:
+                keeper.status = TrainStatus.CANCELLED
+            elif clock.out_of_time:
+                keeper.status = TrainStatus.TIMED_OUT
+            elif not clock.out_of_epochs:
                 run_lightning(
                     module,
                     training,
@@ -192,10 +201,15 @@ class TorchReconstructor:
                     options=self._options,
                     device=self._device,
                     callbacks=[keeper, control],
-                    logger=make_logger(
-                        self._options.logger, None if checkpoint_dir is None else Path(checkpoint_dir).parent
-                    ),
+                    logger=logger,
                 )
+        except Exception as error:
+            if _out_of_memory(error):
+                raise ResourceError(
+                    f"Memory ran out on {self._device} with {config.batch_size} groups a batch.",
+                    "Lower --batch-size (and raise --accumulate-grad-batches as much), or use --precision bf16.",
+                ) from error
+            raise
         finally:
             self._model = keeper.best_model().eval()
         result = TrainResult(
@@ -280,9 +294,14 @@ class TorchReconstructor:
         Raises
         ------
         ArchiveError
-            If it is damaged or does not fit.
+            If it is damaged, a checkpoint, or does not fit.
         """
         bundle = read_bundle(path)
+        if bundle.manifest.kind is not ArchiveKind.MODEL:
+            raise ArchiveError(
+                f"{path} is a {bundle.manifest.kind} of a training, not a model.",
+                "Give the model archive of the run; --resume goes on with the training.",
+            )
         instance = cls(bundle.manifest.model, options)
         instance._model = model_from_arrays(bundle.manifest.model, dict(bundle.weights), instance._options.precision)
         instance._summary = bundle.manifest.training
@@ -317,7 +336,9 @@ class TorchReconstructor:
             start = Illumination(unit, offset)().detach().numpy() * np.float32(math.sqrt(scaling.mean_counts))
             refined = refine_probe(data, start, config.probe_refinement, seed=config.seed, monitor=monitor)
             unit, offset = refined / np.float32(math.sqrt(scaling.mean_counts)), np.zeros(2)
-        return Model(self._config, Illumination(unit, offset), self._options.precision)
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+            torch.default_generator.manual_seed(config.seed)
+            return Model(self._config, Illumination(unit, offset), self._options.precision)
 
 
 def _unit_probe(data: ScanDataset, scaling: Scaling, *, circular_mask: bool) -> ComplexArray:
@@ -340,6 +361,6 @@ def _good(data: ScanDataset) -> torch.Tensor:
 
 def _out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch says that memory ran out, on the GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)

@@ -37,6 +37,7 @@ _CHECKPOINT_SECONDS = 20.0
 _PROBE_RATE = 0.2  # of the network's learning rate: the probe is nearly right, the network is not
 _OFFSET_RATE = 0.02  # of the offset that a batch shows, a step: averages over fifty batches
 _WEIGHT_DECAY = 1e-4
+_CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
 
 
 class TrainingModule(pl.LightningModule):
@@ -167,6 +168,13 @@ class EpochKeeper(pl.Callback):
         Where checkpoints go, or None.
     manifest:
         Of the model; checkpoints carry it.
+    figures:
+        Names of the figures that an epoch has besides those of the clock.
+
+    Raises
+    ------
+    ConfigError
+        If checkpoint_monitor is none of them.
     """
 
     def __init__(
@@ -176,10 +184,12 @@ class EpochKeeper(pl.Callback):
         config: TrainConfig,
         store: CheckpointStore | None,
         manifest: Manifest,
+        figures: list[str],
     ) -> None:
         self.module, self.dataset, self.config, self.store = module, dataset, config, store
         self.manifest = manifest.model_copy(update={"kind": ArchiveKind.CHECKPOINT})
-        self.history: dict[str, list[float]] = {}
+        self.history: dict[str, list[float]] = {name: [] for name in (*_CLOCK_FIGURES, "loss")}
+        self._monitored = _monitored_figure(config, figures)
         self.status = TrainStatus.FINISHED
         self._best_figure = math.inf
         self._best_epoch = 0
@@ -235,13 +245,7 @@ class EpochKeeper(pl.Callback):
         if trainer.loggers:
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=clock.step)
-        name = self.config.checkpoint_monitor
-        if name == "auto":
-            name = "validation_loss" if "validation_loss" in row else "loss"
-        if name not in row:
-            raise ConfigError(
-                f"checkpoint_monitor '{name}' is not a figure of this training.", f"Choose one of: {', '.join(row)}."
-            )
+        name = self._monitored
         sign = 1.0 if self.config.checkpoint_mode is CheckpointMode.MIN else -1.0
         better = sign * row[name] < self._best_figure
         if better:
@@ -294,6 +298,19 @@ class EpochKeeper(pl.Callback):
         self._saved_at = clock.seconds
 
 
+def _monitored_figure(config: TrainConfig, figures: list[str]) -> str:
+    """Name of the figure that ranks checkpoints and stops early."""
+    name = config.checkpoint_monitor
+    if name == "auto":
+        return "validation_loss" if "validation_loss" in figures else "loss"
+    if name not in (known := [*_CLOCK_FIGURES, *figures]):
+        raise ConfigError(
+            f"checkpoint_monitor '{name}' is not a figure of this training.",
+            f"Choose one of: auto, {', '.join(known)}.",
+        )
+    return name
+
+
 class ResumeState(BaseModel):
     """What a checkpoint says besides tensors."""
 
@@ -344,11 +361,12 @@ class StepControl(pl.Callback):
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Switch torch's deterministic algorithms on or off for a while, and put back what was."""
     before = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(wanted, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=lenient)
 
 
 def make_logger(kind: LoggerKind, folder: Path | None) -> Logger | bool:

@@ -1,0 +1,139 @@
+"""The network and the illumination it was trained with: all that an archive holds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ptychopinn.config.execution import Precision
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.errors import ArchiveError
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn_tf._tensorflow import tf
+from ptychopinn_tf.forward import as_complex, intensity, polar
+from ptychopinn_tf.network import FastNetwork
+from ptychopinn_tf.variables import Module
+
+
+class Illumination(Module):
+    """The probe in units of the square root of a scan's mean counts, the detector's offset, and a trim of the scale.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64, energy seen by the detector 1 at first.
+    offset_px:
+        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
+    log_intensity:
+        Natural logarithm of a factor on all counts.
+    """
+
+    def __init__(self, probe: ComplexArray, offset_px: FloatArray, log_intensity: float = 0.0) -> None:
+        probe = np.asarray(probe, np.complex64)
+        peak = np.abs(probe).max()
+        # A variable of size 1 lets one learning rate serve probes of any width.
+        values = np.stack([probe.real, probe.imag], axis=-1) / peak
+        self.peak = tf.Variable(peak, trainable=False, dtype=tf.float32, name="peak")
+        self.values = tf.Variable(values, dtype=tf.float32, name="values")
+        self.log_intensity = tf.Variable(log_intensity, dtype=tf.float32, name="log_intensity")
+        self.offset_px = tf.Variable(offset_px, trainable=False, dtype=tf.float32, name="offset_px")
+
+    def bare(self) -> tf.Tensor:
+        """(modes, N, N) complex64: the probe without offset and trim."""
+        return tf.complex(self.values[..., 0], self.values[..., 1]) * as_complex(self.peak)
+
+    def __call__(self) -> tf.Tensor:
+        """(modes, N, N) complex64; times the root of a scan's mean counts it is the probe of the physics."""
+        n = self.values.shape[1]
+        grid = (tf.range(n, dtype=tf.float32) - (n - 1) / 2) * (2 * math.pi / n)
+        angle = self.offset_px[0] * grid[:, None] + self.offset_px[1] * grid[None, :]
+        return self.bare() * polar(tf.exp(0.5 * self.log_intensity), angle)
+
+
+class Model(Module):
+    """Network and illumination; what training fits and an archive keeps.
+
+    Parameters
+    ----------
+    config:
+        Model configuration.
+    illumination:
+        The probe.
+    precision:
+        Arithmetic of the network; the physics stays in float32.
+    seed:
+        Of the network's weights.
+    """
+
+    def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision, seed: int = 0) -> None:
+        dtype = tf.bfloat16 if precision is Precision.BFLOAT16 else tf.float32
+        self.network = FastNetwork(config, np.random.default_rng(seed), dtype)
+        self.illumination = illumination
+
+    def __call__(self, counts: tf.Tensor, mean_counts: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+        """Predict patches from counts.
+
+        Parameters
+        ----------
+        counts:
+            (b, N, N) float32, DC at [0, 0], zero at bad pixels.
+        mean_counts:
+            Mean photons a pattern of the scan.
+        probe:
+            (modes, N, N) complex64, from `Illumination`.
+        good:
+            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+
+        Returns
+        -------
+        (b, n, n) complex64.
+        """
+        N = counts.shape[-1]  # noqa: N806
+        return self.network(tf.sqrt(counts) * (N / tf.sqrt(mean_counts)), probe * N, good)
+
+
+def patch_weights(probe: tf.Tensor, patch_size: int) -> tf.Tensor:
+    """As `ptychopinn.stitching.patch_weights`, without gradient."""
+    margin = (probe.shape[-1] - patch_size) // 2
+    window = (..., slice(margin, margin + patch_size), slice(margin, margin + patch_size))
+    power = tf.reduce_sum(intensity(tf.stop_gradient(probe)), axis=0)[window]
+    return power / tf.reduce_max(power)
+
+
+def model_arrays(model: Model) -> dict[str, AnyArray]:
+    """A model's tensors under framework-neutral names.
+
+    Convolutions are (out, in, y, x); the probe is (modes, N, N) complex64 in root mean counts, without the offset.
+    """
+    arrays = {
+        f"network/{name}": _to_archive_layout(variable.numpy())
+        for name, variable in model.network.variables().items()
+    }
+    light = model.illumination
+    arrays["illumination/probe"] = light.bare().numpy()
+    arrays["illumination/offset_px"] = light.offset_px.numpy()
+    arrays["illumination/log_intensity"] = light.log_intensity.numpy().reshape(1)
+    return arrays
+
+
+def _to_archive_layout(array: AnyArray) -> AnyArray:
+    """Kernels (y, x, in, out) to (out, in, y, x); whatever is no kernel stays."""
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+
+
+def _from_archive_layout(array: AnyArray) -> AnyArray:
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+def model_from_arrays(config: ModelConfig, arrays: dict[str, AnyArray], precision: Precision) -> Model:
+    """The inverse of `model_arrays`.
+
+    Raises
+    ------
+    ArchiveError
+        If tensors are missing, or have shapes that the configuration does not.
+    """
+    probe, offset, log_intensity = light_arrays(config, arrays)
+    model = Model(config, Illumination(probe, offset, float(log_intensity[0])), precision)
+    return model

@@ -1,0 +1,28 @@
+"""Options of the TensorFlow backend. Imports no TensorFlow: the command line makes its flags from this model."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from ptychopinn.config.execution import Accelerator, ExecutionOptions
+
+
+class TfOptions(ExecutionOptions):
+    """Where and how TensorFlow computes."""
+
+    num_workers: int = Field(0, ge=0, le=64, description="Threads that prepare batches; 0 prepares in the main one.")
+    xla: bool = Field(False, description="Compile with XLA: slow to start, quicker on a GPU, seldom on a CPU.")
+    devices: int = Field(1, ge=1, le=64, description="GPUs of this machine that a training is spread over.")
+    gpu_memory_limit_mb: int | None = Field(
+        None, ge=64, description="MiB that may be taken on each GPU (default: as many as are needed)."
+    )
+
+    @model_validator(mode="after")
+    def _gpu_options_have_a_gpu(self) -> Self:
+        if self.accelerator is Accelerator.CPU:
+            for name, value in (("devices", self.devices > 1), ("gpu_memory_limit_mb", self.gpu_memory_limit_mb)):
+                if value:
+                    raise ValueError(f"{name} is {getattr(self, name)}, which has no effect with accelerator cpu")
+        return self

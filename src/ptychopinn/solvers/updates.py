@@ -1,0 +1,170 @@
+"""What `ptychopinn.solvers.epie` changes from batch to batch: object, probe, and the amplitudes it compares with."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.forward import add_windows
+from ptychopinn.interpolation import shift_probe, shift_ramps
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+
+_PROBE_ALPHA = 0.1  # as alpha, for the probe
+_BLOCK = 256  # patterns prepared at a time
+CACHE_BYTES = 1 << 30
+"""Of amplitudes, and again of shifted probes; beyond it they are made anew in every pass."""
+
+
+class Amplitudes:
+    """Square roots of counts with DC in the corner; kept in memory while they fit ``cache_bytes``."""
+
+    def __init__(self, data: ScanDataset, cache_bytes: int = CACHE_BYTES) -> None:
+        self._data = data
+        self._kept: AnyArray | None = None
+        if 4 * len(data) * data.N**2 <= cache_bytes:
+            self._kept = np.empty((len(data), data.N, data.N), np.float32)
+            for low in range(0, len(data), _BLOCK):
+                block = np.arange(low, min(low + _BLOCK, len(data)))
+                self._kept[block] = self._load(block)
+
+    def _load(self, indices: IntArray) -> FloatArray:
+        return np.fft.ifftshift(np.sqrt(self._data.counts(indices)), axes=(1, 2))
+
+    def __getitem__(self, indices: IntArray) -> FloatArray:
+        return self._load(indices) if self._kept is None else self._kept[indices]
+
+
+class Solution:
+    """Object and probe while they change.
+
+    Parameters
+    ----------
+    obj:
+        (H, W) complex64, changed; it covers the box of all windows, so none leaves it.
+    probe:
+        (modes, N, N) complex.
+    corners, fractions:
+        (n, 2) each: where every pattern's window begins in ``obj``, and what remains of a pixel.
+    cache_bytes:
+        What the shifted probes of all patterns may take.
+    """
+
+    def __init__(
+        self,
+        obj: ComplexArray,
+        probe: ComplexArray,
+        corners: IntArray,
+        fractions: FloatArray,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self._object = obj
+        self._probe = probe.astype(np.complex64)
+        self._norm = float(np.linalg.norm(self._probe))
+        self._corners = corners
+        self._fractions = fractions
+        self._last = obj.copy()  # where the momentum was taken last
+        self._velocity = np.zeros_like(obj)
+        self._probe_velocity = np.zeros_like(self._probe)
+        self._sum = np.zeros_like(obj)  # zero between updates
+        self._light = np.zeros(obj.shape, np.float32)  # zero between updates
+        self._shifted: ComplexArray | None = None  # probes of all patterns, until the probe changes
+        if len(corners) * self._probe.nbytes <= cache_bytes:
+            self._shifted = np.empty((len(corners), *self._probe.shape), np.complex64)
+            for low in range(0, len(corners), _BLOCK):
+                self._shifted[low : low + _BLOCK] = shift_probe(self._probe, fractions[low : low + _BLOCK])
+
+    def update(
+        self,
+        chosen: IntArray,
+        measured: FloatArray,
+        good: FloatArray | None,
+        *,
+        object_step: float,
+        alpha: float,
+        probe_step: float,
+        probe_momentum: float,
+    ) -> float:
+        """One batch.
+
+        Parameters
+        ----------
+        chosen:
+            (b,) indices of its patterns.
+        measured:
+            (b, N, N) float32, their `Amplitudes`.
+        good:
+            (N, N) float32, 1 where the detector measures and 0 elsewhere, DC in the corner; None if it does everywhere.
+        object_step, alpha, probe_step, probe_momentum:
+            As in `ptychopinn.solvers.epie.epie`; a ``probe_step`` of 0 leaves the probe alone.
+
+        Returns
+        -------
+        Squared error of the amplitudes before the update.
+        """
+        size = self._probe.shape[-1]
+        corners = self._corners[chosen]
+        if self._shifted is None or probe_step > 0:
+            self._shifted = None
+            probes = shift_probe(self._probe, self._fractions[chosen])
+        else:
+            probes = self._shifted[chosen]
+        view = np.lib.stride_tricks.sliding_window_view(self._object, (size, size))
+        windows = view[corners[:, 0], corners[:, 1]]  # a copy
+        field = scipy.fft.fft2(probes * windows[:, None], norm="ortho", overwrite_x=True)
+        modelled = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
+        difference = measured - modelled
+        if good is not None:
+            difference *= good  # bad pixels keep the modelled modulus
+        error = float(np.vdot(difference, difference))
+        modelled += np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
+        field *= (difference / modelled)[:, None]
+        change = scipy.fft.ifft2(field, norm="ortho", overwrite_x=True)
+        self._step_object((probes.conj() * change).sum(axis=1), probes, corners, object_step, alpha)
+        if probe_step > 0:
+            self._step_probe(change, windows, self._fractions[chosen], probe_step, probe_momentum)
+        return error
+
+    def _step_object(
+        self, gradient: ComplexArray, probes: ComplexArray, corners: IntArray, step: float, alpha: float
+    ) -> None:
+        size = probes.shape[-1]
+        light = (probes.real**2 + probes.imag**2).sum(axis=1)
+        add_windows(self._sum, gradient, corners)
+        add_windows(self._light, light, corners)
+        # Window by window, each pixel once: the cost is that of the batch, however large the object is.
+        places = [(slice(y, y + size), slice(x, x + size)) for y, x in corners.tolist()]
+        # Of the summed light: where patterns of a batch overlap, their changes add up.
+        brightest = np.float32(alpha) * max(float(self._light[place].max()) for place in places)
+        for place in places:
+            total = self._sum[place]
+            self._object[place] += np.float32(step) * total / (np.float32(1 - alpha) * self._light[place] + brightest)
+            total[:] = 0
+        for place in places:
+            self._light[place] = 0
+
+    def _step_probe(
+        self, change: ComplexArray, windows: ComplexArray, fractions: FloatArray, step: float, momentum: float
+    ) -> None:
+        gradient = scipy.fft.fft2(windows.conj()[:, None] * change, overwrite_x=True)
+        ramps = shift_ramps(fractions, windows.shape[-1]).conj().astype(np.complex64)
+        # Back to the unshifted probe: the adjoint of shift_probe, summed over the patterns on the way.
+        summed = np.einsum("bmyx,by,bx->myx", gradient, ramps[:, 0], ramps[:, 1], optimize=True)
+        light = (windows.real**2 + windows.imag**2).sum(axis=0)
+        scale = np.float32(1 - _PROBE_ALPHA) * light + np.float32(_PROBE_ALPHA) * light.max()
+        moved = np.float32(step) * scipy.fft.ifft2(summed) / scale
+        self._probe_velocity = np.float32(momentum) * self._probe_velocity + moved
+        self._probe = self._probe + moved + np.float32(momentum) * self._probe_velocity
+
+    def coast(self, momentum: float) -> None:
+        """Take a share of the object's way since the last time once more."""
+        self._velocity *= np.float32(momentum)
+        self._velocity += self._object
+        self._velocity -= self._last
+        self._object += np.float32(momentum) * self._velocity
+        np.copyto(self._last, self._object)
+
+    def result(self) -> tuple[ComplexArray, ComplexArray]:
+        """Object and probe; they share out their scale so that the probe has the energy it started with."""
+        share = np.float32(self._norm / float(np.linalg.norm(self._probe)))
+        return self._object / share, self._probe * share

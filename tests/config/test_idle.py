@@ -1,0 +1,85 @@
+"""Settings that nothing would look at: specs/09-command-line.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ptychopinn.config import ModelConfig, TrainConfig
+
+
+def idle(model: dict[str, Any], train: dict[str, Any], *, validates: bool = False) -> None:
+    TrainConfig(**train).refuse_idle(ModelConfig(**model), validates=validates)
+
+
+ONLY = {"simulate_objects": "only"}
+SUPERVISED = {"model_type": "supervised"}
+
+
+@pytest.mark.parametrize(
+    ("model", "train"),
+    [
+        ({}, {}),
+        ({"gaussian_smoothing_sigma": 1}, {"probe_trainable": True, "intensity_scale_trainable": True}),
+        ({}, {"nll_weight": 0, "mae_weight": 1, "probe_trainable": True}),
+        (SUPERVISED, {}),
+        (SUPERVISED, {"nll_weight": 1, "probe_trainable": True}),
+        ({}, ONLY),
+        (SUPERVISED, ONLY),
+        ({"gaussian_smoothing_sigma": 1}, {"simulate_objects": "mixed", "mae_weight": 1, "probe_trainable": True}),
+    ],
+)
+def test_what_acts_is_accepted(model: dict[str, Any], train: dict[str, Any]) -> None:
+    """[CFG-010]"""
+    idle(model, train)
+
+
+@pytest.mark.parametrize("field", ["probe_trainable", "intensity_scale_trainable"])
+@pytest.mark.parametrize("rest", [({}, ONLY), (SUPERVISED, {})])
+def test_physics_that_no_loss_reaches_is_refused(field: str, rest: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """[CFG-010] also with a validation, which moves nothing."""
+    for validates in (False, True):
+        with pytest.raises(ValueError, match=rf"^{field} cannot act: "):
+            idle(rest[0], {**rest[1], field: True}, validates=validates)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("nll_weight", 1),
+        ("mae_weight", 1),
+        ("realspace_weight", 1),
+        ("realspace_mae_weight", 1),
+        ("neighbor_count", 9),
+    ],
+)
+def test_terms_of_measured_patterns_are_refused_without_any(name: str, value: float) -> None:
+    """[CFG-010] unless a validation looks at them."""
+    with pytest.raises(ValueError, match=f"^{name} cannot act: simulate_objects only trains on no measured pattern"):
+        idle({}, {**ONLY, name: value})
+    idle({}, {**ONLY, name: value}, validates=True)
+
+
+def test_a_blur_of_waves_that_nobody_predicts_is_refused() -> None:
+    """[CFG-010]"""
+    blurred = {"gaussian_smoothing_sigma": 1}
+    with pytest.raises(ValueError, match="gaussian_smoothing_sigma cannot act: nll_weight and mae_weight are 0"):
+        idle({**SUPERVISED, **blurred}, {})
+    with pytest.raises(ValueError, match="gaussian_smoothing_sigma cannot act: simulate_objects only"):
+        idle(blurred, ONLY)
+    idle(blurred, ONLY, validates=True)
+
+
+def test_all_are_named_at_once() -> None:
+    """[CFG-010]"""
+    with pytest.raises(ValueError, match=r"^probe_trainable, mae_weight cannot act"):
+        idle({}, {**ONLY, "probe_trainable": True, "mae_weight": 2})
+
+
+def test_a_way_of_clipping_needs_a_bound() -> None:
+    """[CFG-010]"""
+    with pytest.raises(ValidationError, match="gradient_clip_algorithm value has no effect without gradient_clip"):
+        TrainConfig(gradient_clip=None, gradient_clip_algorithm="value")
+    assert TrainConfig(gradient_clip=None).gradient_clip is None

@@ -1,0 +1,47 @@
+"""The NumPy backend in the place of what is installed, and tiny scan files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from ptychopinn.config import SimulationConfig
+from ptychopinn.data.npz import write_scan
+from ptychopinn.plugins import GROUP, discover
+from ptychopinn.simulate import simulate_scan
+from ptychopinn.workflows import RunResult, train_run
+
+
+@pytest.fixture(scope="package", autouse=True)
+def numpy_backend() -> Iterator[None]:
+    """Only the NumPy backend is installed."""
+    registry = discover(found=[EntryPoint("numpy", "numpy_backend", GROUP)])
+    assert not registry.broken
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("_train", "_backends"):
+            patch.setattr(f"ptychopinn.workflows.{module}.discover", lambda: registry)
+        yield
+
+
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scans")
+
+
+@pytest.fixture(scope="package")
+def scan_file(folder: Path) -> Path:
+    """36 patterns of 32 x 32, with their true object."""
+    path = folder / "scan.npz"
+    write_scan(path, simulate_scan(SimulationConfig(N=32, rows=6, cols=6, seed=1)))
+    return path
+
+
+@pytest.fixture(scope="package")
+def trained(scan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A finished training; tests that change its directory copy it."""
+    folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
+    train = {"nepochs": 4, "seed": 7, "checkpoint_top_k": 9}
+    return train_run(scan_file, folder, backend="numpy", train=train, infer={"inference_batch_size": 5})

@@ -1,0 +1,110 @@
+"""Reconstruct a scan file with a saved model. Requirements: specs/09-command-line.md."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptychopinn.config import SimulationConfig
+from ptychopinn.data.npz import write_scan
+from ptychopinn.errors import ArchiveError, Cancelled, ConfigError, DataError, PluginError, UsageError
+from ptychopinn.monitor import Monitor
+from ptychopinn.product import read_product
+from ptychopinn.simulate import simulate_scan
+from ptychopinn.workflows import RunResult, infer_run
+
+CONTENT = ["amplitude.png", "phase.png", "probe.png", "reconstruction.h5", "report.html", "run.log"]
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptychopinn.workflows._outputs.write_pictures", lambda *args, **kwargs: {})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_reconstructs_a_scan(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    """[CLI-021] the same object as the training's own reconstruction."""
+    result = infer_run(trained.folder, scan_file, tmp_path / "out")
+    assert names(tmp_path / "out") == CONTENT
+    assert set(result.files) == {"product", "amplitude", "phase", "probe", "report"}
+    assert result.figures["patterns placed"] == 36
+    found, before = (read_product(r.files["product"]).object for r in (result, trained))
+    np.testing.assert_allclose(found, before, atol=1e-5)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_an_archive_alone_will_do(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    """[CLI-021]"""
+    shutil.copy(trained.files["model"], tmp_path / "any name")
+    result = infer_run(tmp_path / "any name", scan_file, tmp_path / "out", infer={"synchronise": "off"})
+    assert result.figures["synchronisation"] == "off"
+    assert (tmp_path / "out" / "reconstruction.h5").is_file()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_options_and_settings_act(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    """[RECON-002] A batch that does not fit is halved, told in the log, with the same result."""
+    small = infer_run(trained.folder, scan_file, tmp_path / "out", options={"patterns_that_fit": 3})
+    assert "does not fit into memory" in (tmp_path / "out" / "run.log").read_text()
+    found, before = (read_product(r.files["product"]).object for r in (small, trained))
+    np.testing.assert_allclose(found, before, atol=1e-5)
+
+
+def test_another_n_is_refused_before_anything_is_made(trained: RunResult, tmp_path: Path) -> None:
+    """[REC-010]"""
+    wide = tmp_path / "wide.npz"
+    write_scan(wide, simulate_scan(SimulationConfig(N=64, rows=2, cols=2, seed=1)))
+    with pytest.raises(DataError, match="64 wide; this model has N = 32"):
+        infer_run(trained.folder, wide, tmp_path / "out")
+    assert names(tmp_path) == ["wide.npz"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"infer": {"inference_batch_size": 0}}, ConfigError, "inference_batch_size is 0"),
+        ({"options": {"warp": 9}}, ConfigError, "warp"),
+        ({"backend": "jax"}, PluginError, "no backend 'jax'"),
+        ({"model": "nowhere"}, UsageError, "no model at nowhere"),
+        ({"data_path": "nowhere.npz"}, DataError, "nowhere.npz"),
+    ],
+)
+def test_refusals_leave_no_directory(
+    trained: RunResult, scan_file: Path, tmp_path: Path, settings: dict[str, str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        infer_run(**{"model": trained.folder, "data_path": scan_file, "output": tmp_path / "out", **settings})
+    assert names(tmp_path) == []
+
+
+def test_a_damaged_archive_is_refused(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    content = trained.files["model"].read_bytes()
+    (tmp_path / "cut.zip").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArchiveError, match="not a whole model archive"):
+        infer_run(tmp_path / "cut.zip", scan_file, tmp_path / "out")
+    assert names(tmp_path) == ["cut.zip"]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_an_output_is_replaced_only_when_asked(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    """[CLI-015] And a run's own directory is no place for an output of another."""
+    (tmp_path / "phase.png").write_text("old")
+    with pytest.raises(UsageError, match="is there and not empty"):
+        infer_run(trained.folder, scan_file, tmp_path)
+    assert names(tmp_path) == ["phase.png"]
+    infer_run(trained.folder, scan_file, tmp_path, overwrite=True)
+    assert names(tmp_path) == ["reconstruction.h5", "report.html", "run.log"]
+
+
+def test_a_cancelled_inference_leaves_nothing(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    """[REC-009]"""
+    monitor = Monitor(lambda progress: monitor.cancel())
+    with pytest.raises(Cancelled):
+        infer_run(trained.folder, scan_file, tmp_path / "out", monitor=monitor)
+    assert names(tmp_path) == []

@@ -1,0 +1,124 @@
+"""Evaluate, simulate, demonstrate, and reconstructors by name. Requirements: specs/09-command-line.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy_backend import NumpyReconstructor
+
+from ptychopinn.config import ModelConfig, SimulationConfig
+from ptychopinn.data.npz import read_scan
+from ptychopinn.errors import ConfigError, PluginError, UsageError
+from ptychopinn.metrics import align, box_of, score
+from ptychopinn.product import read_product
+from ptychopinn.workflows import (
+    RunResult,
+    create_reconstructor,
+    demo_run,
+    evaluate_run,
+    load_reconstructor,
+    simulate_run,
+)
+from ptychopinn.workflows._outputs import show, write_history
+
+SIMULATION = SimulationConfig(N=32, rows=8, cols=8, seed=4)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A scan large enough to be scored, and a product of it."""
+    from ptychopinn.data.dataset import ScanDataset
+    from ptychopinn.product import product_of, write_product
+
+    folder = tmp_path_factory.mktemp("pair")
+    scan: ScanDataset = read_scan(simulate_run(SIMULATION, folder / "scan.npz"))
+    assert scan.object_guess is not None
+    noise = 0.05 * np.random.default_rng(0).standard_normal(scan.object_guess.shape)
+    write_product(folder / "product.h5", product_of(scan, 2j * scan.object_guess + noise, scan.probe))
+    return folder / "product.h5", folder / "scan.npz"
+
+
+def test_scores_are_those_of_the_metrics(pair: tuple[Path, Path]) -> None:
+    """[CLI-022]"""
+    scores = evaluate_run(*pair)
+    scan, product = read_scan(pair[1]), read_product(pair[0])
+    assert scan.object_guess is not None
+    expected = score(align(scan.object_guess, product.object, box_of(scan.positions, scan.object_guess.shape)))
+    assert scores == pytest.approx(expected)
+    assert scores["amp_ssim"] > 0.7
+    assert evaluate_run(*pair, scan_path=pair[1]) == pytest.approx(scores)
+
+
+def test_a_product_may_be_the_reference(pair: tuple[Path, Path]) -> None:
+    assert evaluate_run(pair[0], pair[0])["nrmse"] < 1e-3
+
+
+def test_scores_and_a_picture_go_into_a_directory(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[CLI-022]"""
+    scores = evaluate_run(*pair, output=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == pytest.approx(scores)
+    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="is there and not empty"):
+        evaluate_run(*pair, output=tmp_path / "out")
+
+
+def test_a_simulated_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    """[CLI-015] [CLI-023]"""
+    path = simulate_run(SIMULATION, tmp_path / "scan.npz")
+    first = path.read_bytes()
+    with pytest.raises(UsageError, match=r"scan\.npz is there already.*--overwrite"):
+        simulate_run(SIMULATION.model_copy(update={"seed": 5}), path)
+    assert path.read_bytes() == first
+    simulate_run(SIMULATION.model_copy(update={"seed": 5}), path, overwrite=True)
+    assert path.read_bytes() != first
+    assert len(read_scan(path)) == 64
+
+
+def test_reconstructors_by_the_name_of_their_backend(trained: RunResult) -> None:
+    made = create_reconstructor("numpy", ModelConfig(N=64), {"accelerator": "cpu"})
+    assert isinstance(made, NumpyReconstructor)
+    assert made.model.N == 64
+    for backend in (None, "numpy"):
+        loaded = load_reconstructor(trained.files["model"], backend=backend)
+        assert isinstance(loaded, NumpyReconstructor)
+        assert loaded.model.N == 32
+    with pytest.raises(PluginError, match="no backend 'jax'"):
+        create_reconstructor("jax", ModelConfig(N=64))
+    with pytest.raises(ConfigError, match="warp"):
+        load_reconstructor(trained.files["model"], options={"warp": 9})
+
+
+def test_the_demonstration_runs_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[CLI-027]"""
+    monkeypatch.setattr("ptychopinn.workflows._demo._SIDE", 9)
+    monkeypatch.setattr("ptychopinn.workflows._demo.SimulationConfig", _small)
+    result = demo_run(tmp_path / "demo", backend="numpy", max_time=1.0)
+    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == [
+        "evaluation",
+        "reconstruction",
+        "test.npz",
+        "train.npz",
+        "training",
+    ]
+    assert {"phase", "amplitude", "comparison", "model", "product"} <= set(result.files)
+    assert all(path.is_file() for path in result.files.values())
+    assert 0 < result.figures["nrmse"] < 0.5
+    with pytest.raises(UsageError, match="is there and not empty"):
+        demo_run(tmp_path / "demo", backend="numpy")
+
+
+def _small(**settings: int) -> SimulationConfig:
+    return SimulationConfig(**{**settings, "N": 32})
+
+
+def test_what_is_not_known_is_empty_in_the_history(tmp_path: Path) -> None:
+    write_history(tmp_path / "history.csv", {"epoch": [1.0, 2.0], "validation_loss": [float("nan"), 0.123456789012]})
+    assert (tmp_path / "history.csv").read_text().split() == ["epoch,validation_loss", "1,", "2,0.123456789"]
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.123456, "0.1235"), (36, "36"), ("on", "on"), (None, "None")])
+def test_values_are_shown_as_a_person_would_write_them(value: object, text: str) -> None:
+    assert show(value) == text
