@@ -102,7 +102,7 @@ def test_object_and_positions_move_together(seed, dy, dx):
     moved = np.ones((28, 30), complex)
     moved[dy : dy + 20, dx : dx + 20] = obj
     np.testing.assert_allclose(
-        expected_counts(moved, probe, positions + (dy, dx)), expected_counts(obj, probe, positions), atol=1e-9
+        expected_counts(moved, probe, positions + np.array([dy, dx])), expected_counts(obj, probe, positions), atol=1e-9
     )
 
 

@@ -189,6 +189,15 @@ def test_a_cancelled_training_leaves_its_model(scan_file: Path, tmp_path: Path) 
     NumpyReconstructor.load(result.files["model"])
 
 
+def test_cancelled_before_the_first_epoch(scan_file: Path, tmp_path: Path) -> None:
+    """[REC-009]"""
+    monitor = Monitor()
+    monitor.cancel()
+    result = train(scan_file, tmp_path / "run", monitor=monitor)
+    assert (result.figures["training"], history_of(tmp_path / "run")) == ("cancelled", [])
+    NumpyReconstructor.load(result.files["model"])
+
+
 def test_a_loss_that_breaks_leaves_the_last_good_model(scan_file: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nan"):
         train(scan_file, tmp_path / "run", options={"loss_breaks": True})

@@ -97,7 +97,11 @@ class TrainConfig(Config):
         DetectorOffset.TRAIN, description="Shift between the patterns and the probe's far field."
     )
     probe_refinement: int = Field(
-        0, ge=0, le=1000, description="Passes of ePIE over the scan, before training, that refine the probe; 0 is none."
+        10,
+        ge=0,
+        le=1000,
+        description="Passes of ePIE before training that refine the probe, which is kept if the residual falls by a "
+        "tenth or more; 0 is none.",
     )
     simulate_objects: SimulateObjects = Field(
         SimulateObjects.OFF,

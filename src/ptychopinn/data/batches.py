@@ -139,6 +139,11 @@ class GroupBatches:
         """Batches in an epoch, the smaller last one included."""
         return -(-self.n_groups // self._config.batch_size)
 
+    @property
+    def largest_batch(self) -> int:
+        """Groups in a batch that is not the smaller last one."""
+        return min(self._config.batch_size, self.n_groups)
+
     def __call__(self, epoch: int, first: int = 0, stride: int = 1) -> Iterator[GroupBatch]:
         """The batches of an epoch; a worker process takes every ``stride``-th from ``first`` on."""
         rng = np.random.default_rng([self._config.seed, epoch])

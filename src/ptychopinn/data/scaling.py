@@ -15,7 +15,7 @@ import numpy as np
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
 from ptychopinn.forward import detector_ramp, far_field
-from ptychopinn.typing import ComplexArray, FloatArray
+from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
 _SAMPLE = 2048  # patterns that are looked at; more change the mean by less than a per mille
 
@@ -117,6 +117,12 @@ def probe_in_counts(
     if follow_offset:
         probe = probe * detector_ramp(scaling.detector_offset_px, data.N)
     if circular_mask:
-        r = np.arange(data.N) - (data.N - 1) / 2
-        probe = probe * (r[:, None] ** 2 + r[None, :] ** 2 <= (data.N / 2) ** 2)
+        probe = probe * circle(data.N)
     return probe.astype(np.complex64)
+
+
+def circle(size: int) -> BoolArray:
+    """(size, size) bool: the disc of diameter ``size`` that ``probe_mask`` leaves of a probe."""
+    r = np.arange(size) - (size - 1) / 2
+    inside: BoolArray = r[:, None] ** 2 + r[None, :] ** 2 <= (size / 2) ** 2
+    return inside

@@ -93,8 +93,8 @@ def _single_mode(kind: ProbeKind, size: int) -> ComplexArray:
             k2 = (k[:, None] ** 2 + k[None, :] ** 2) / 0.13**2
             aperture = 1 / (1 + np.exp((np.sqrt(k2) - 1) * 30))
             wave: ComplexArray = np.fft.fftshift(np.fft.ifft2(aperture * np.exp(-2.4j * math.pi * k2)))
-            # fftshift centres it on pixel N/2: move it the half pixel to (N - 1) / 2.
-            shift = np.exp(1j * math.pi * k)
+            # fftshift centres it on pixel N // 2: if N is even, move it the half pixel to (N - 1) / 2.
+            shift = np.exp(1j * math.pi * k * (1 - size % 2))
             wave = np.fft.ifft2(np.fft.fft2(wave) * shift[:, None] * shift[None, :])
             return wave * np.exp(-((r / (0.4 * size)) ** 8))
 

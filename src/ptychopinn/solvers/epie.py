@@ -29,6 +29,7 @@ from ptychopinn.typing import ComplexArray, IntArray
 
 _SETTLED_STEP = 0.3  # the last steps, as a share of the first: they average the noise of the counts
 _MOMENTA_A_PASS = 8
+_MOST_MOMENTUM = 0.6
 _MAX_BATCH, _MIN_BATCH, _BATCHES_A_PASS = 32, 8, 32
 
 
@@ -74,7 +75,7 @@ def epie(
     batch_size: int | None = None,
     alpha: float = 0.1,
     beta: float = 0.5,
-    momentum: float = 0.6,
+    momentum: float | None = None,
     probe_momentum: float = 0.7,
     settle: bool = True,
     seed: int = 0,
@@ -105,7 +106,7 @@ def epie(
         Step of the probe.
     momentum, probe_momentum:
         Share of the last step that is taken again; 0 is none. The object's acts 8 times a pass, the probe's at every
-        batch.
+        batch. None is 0.2 and 0.1 for each pass, at most 0.6: a short run has no time to swing back.
     settle:
         Let ``alpha`` rise to 1, the momentum of the object fall to 0 and the steps to 0.3 towards the last pass.
         With ``settle=False, alpha=1, momentum=0, probe_momentum=0`` this is plain ePIE.
@@ -123,6 +124,7 @@ def epie(
     """
     frame = frame_of(data) if frame is None else frame
     _check(data, probe, start, frame, passes=passes, batch_size=batch_size, alpha=alpha, beta=beta)
+    momentum = min(0.2 + 0.1 * passes, _MOST_MOMENTUM) if momentum is None else momentum
     if not (0 <= momentum < 1 and 0 <= probe_momentum < 1):
         raise ConfigError(f"Momenta of {momentum} and {probe_momentum} were given.", "Give 0 or more, less than 1.")
     size, count = data.N, len(data)

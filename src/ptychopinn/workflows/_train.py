@@ -101,7 +101,7 @@ def train_run(
             "training": result.status.value,
             "training seconds": result.seconds,
             "patterns trained a second": result.patterns_seen / max(result.seconds, 1e-9),
-            **{name: values[-1] for name, values in result.history.items() if name.endswith("loss")},
+            **{name: values[-1] for name, values in result.history.items() if name.endswith("loss") and values},
         }
         if result.status is TrainStatus.CANCELLED:
             return RunResult(folder, files, figures, (*result.warnings, "Training was cancelled; its model is saved."))
@@ -113,7 +113,7 @@ def train_run(
             reconstruction,
             title=f"Training on {data.name}",
             tables={"Training": figures, "Configuration": _flat(sections, spec.name)},
-            history=dict(result.history),
+            history=dict(result.history) if result.history["epoch"] else None,
             warnings=warnings,
             comments=f"ptychopinn, backend {spec.name}, model {model_config.model_type}",
         )

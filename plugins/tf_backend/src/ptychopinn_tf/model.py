@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.errors import ArchiveError
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.training import Light, light_from_arrays, network_tensors
+from ptychopinn.typing import AnyArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, intensity, polar
 from ptychopinn_tf.network import FastNetwork
@@ -21,23 +22,19 @@ class Illumination(Module):
 
     Parameters
     ----------
-    probe:
-        (modes, N, N) complex64, energy seen by the detector 1 at first.
-    offset_px:
-        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
-    log_intensity:
-        Natural logarithm of a factor on all counts.
+    light:
+        What it begins with.
     """
 
-    def __init__(self, probe: ComplexArray, offset_px: FloatArray, log_intensity: float = 0.0) -> None:
-        probe = np.asarray(probe, np.complex64)
+    def __init__(self, light: Light) -> None:
+        probe = np.asarray(light.probe, np.complex64)
         peak = np.abs(probe).max()
         # A variable of size 1 lets one learning rate serve probes of any width.
         values = np.stack([probe.real, probe.imag], axis=-1) / peak
         self.peak = tf.Variable(peak, trainable=False, dtype=tf.float32, name="peak")
         self.values = tf.Variable(values, dtype=tf.float32, name="values")
-        self.log_intensity = tf.Variable(log_intensity, dtype=tf.float32, name="log_intensity")
-        self.offset_px = tf.Variable(offset_px, trainable=False, dtype=tf.float32, name="offset_px")
+        self.log_intensity = tf.Variable(light.log_intensity, dtype=tf.float32, name="log_intensity")
+        self.offset_px = tf.Variable(light.offset_px, trainable=False, dtype=tf.float32, name="offset_px")
 
     def bare(self) -> tf.Tensor:
         """(modes, N, N) complex64: the probe without offset and trim."""
@@ -68,8 +65,18 @@ class Model(Module):
 
     def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision, seed: int = 0) -> None:
         dtype = tf.bfloat16 if precision is Precision.BFLOAT16 else tf.float32
+        self._arguments = (config, precision)
         self.network = FastNetwork(config, np.random.default_rng(seed), dtype)
         self.illumination = illumination
+
+    def copy(self) -> Model:
+        """The same weights in variables of their own, made where the caller says."""
+        config, precision = self._arguments
+        light = self.illumination
+        other = Model(config, Illumination(Light(light.bare().numpy(), light.offset_px.numpy())), precision)
+        for name, variable in self.variables().items():
+            other.variables()[name].assign(variable)
+        return other
 
     def __call__(self, counts: tf.Tensor, mean_counts: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
         """Predict patches from counts.
@@ -126,7 +133,7 @@ def _from_archive_layout(array: AnyArray) -> AnyArray:
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
-def model_from_arrays(config: ModelConfig, arrays: dict[str, AnyArray], precision: Precision) -> Model:
+def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], precision: Precision) -> Model:
     """The inverse of `model_arrays`.
 
     Raises
@@ -134,6 +141,9 @@ def model_from_arrays(config: ModelConfig, arrays: dict[str, AnyArray], precisio
     ArchiveError
         If tensors are missing, or have shapes that the configuration does not.
     """
-    probe, offset, log_intensity = light_arrays(config, arrays)
-    model = Model(config, Illumination(probe, offset, float(log_intensity[0])), precision)
+    model = Model(config, Illumination(light_from_arrays(config, arrays)), precision)
+    variables = model.network.variables()
+    shapes = {name: _to_archive_layout(np.empty(variable.shape, bool)).shape for name, variable in variables.items()}
+    for name, array in network_tensors(arrays, shapes).items():
+        variables[name].assign(_from_archive_layout(array))
     return model

@@ -107,7 +107,10 @@ class EpochDataset(IterableDataset[TensorBatch]):
 
 def loader(dataset: EpochDataset, *, num_workers: int, pin: bool) -> DataLoader[TensorBatch]:
     """A data loader that hands batches on as they are."""
-    return DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=pin, collate_fn=_identity)
+    own = torch.Generator()  # the loader seeds its workers from it; else it would draw from the caller's numbers
+    return DataLoader(
+        dataset, batch_size=None, num_workers=num_workers, pin_memory=pin, collate_fn=_identity, generator=own
+    )
 
 
 def _identity(batch: Any) -> Any:

@@ -19,7 +19,7 @@ from ptychopinn.config.model import ModelConfig, ModelType
 from ptychopinn.config.train import DetectorOffset, SimulateObjects, TrainConfig
 from ptychopinn.data.batches import GroupBatches, training_subset
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.scaling import Scaling, fit_scaling, probe_in_counts
+from ptychopinn.data.scaling import Scaling, circle, fit_scaling, probe_in_counts
 from ptychopinn.data.splits import split_by_space
 from ptychopinn.data.truth import TruthPatches
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, ResourceError, UsageError
@@ -27,7 +27,7 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, TrainResult, TrainStatus
 from ptychopinn.schedule import TrainingClock
 from ptychopinn.simulate.stream import ObjectStream
-from ptychopinn.solvers.epie import refine_probe
+from ptychopinn.solvers import choose_probe
 from ptychopinn.streaming import stream_patches
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 from ptychopinn_torch.batches import EpochDataset, to_tensor
@@ -190,7 +190,7 @@ class TorchReconstructor:
         try:
             if monitor.cancelled:
                 keeper.status = TrainStatus.CANCELLED
-            elif clock.out_of_time:
+            elif clock.out_of_time and clock.epoch > 0:  # a fresh training does at least one step
                 keeper.status = TrainStatus.TIMED_OUT
             elif not clock.out_of_epochs:
                 run_lightning(
@@ -334,8 +334,11 @@ class TorchReconstructor:
         unit = _unit_probe(data, scaling, circular_mask=self._config.probe_mask)
         if config.probe_refinement:
             start = Illumination(unit, offset)().detach().numpy() * np.float32(math.sqrt(scaling.mean_counts))
-            refined = refine_probe(data, start, config.probe_refinement, seed=config.seed, monitor=monitor)
-            unit, offset = refined / np.float32(math.sqrt(scaling.mean_counts)), np.zeros(2)
+            choice = choose_probe(data, start, unit, config.probe_refinement, seed=config.seed, monitor=monitor)
+            if choice.refined:
+                unit, offset = choice.probe / np.float32(math.sqrt(scaling.mean_counts)), np.zeros(2)
+                if self._config.probe_mask:
+                    unit = unit * circle(data.N)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             torch.default_generator.manual_seed(config.seed)
             return Model(self._config, Illumination(unit, offset), self._options.precision)

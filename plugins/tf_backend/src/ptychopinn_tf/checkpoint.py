@@ -1,0 +1,30 @@
+"""The state of a training as named tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ptychopinn.training import checkpoint_tensors
+from ptychopinn.typing import AnyArray
+from ptychopinn_tf._tensorflow import tf
+
+
+def variable_arrays(variables: Mapping[str, tf.Variable], group: str = "") -> dict[str, AnyArray]:
+    """Copies of variables, under ``group/`` if it has a name."""
+    prefix = f"{group}/" if group else ""
+    return {prefix + name: np.atleast_1d(variable.numpy()).copy() for name, variable in variables.items()}
+
+
+def load_variables(variables: Mapping[str, tf.Variable], arrays: Mapping[str, AnyArray], group: str) -> None:
+    """Put `variable_arrays` back.
+
+    Raises
+    ------
+    ArchiveError
+        If a tensor is missing or of another shape.
+    """
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    for name, array in checkpoint_tensors(arrays, group, shapes).items():
+        variables[name].assign(array)

@@ -1,0 +1,177 @@
+"""Which devices compute, how much of their memory is taken, and in what arithmetic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from ptychopinn.config.execution import Accelerator
+from ptychopinn.errors import ResourceError
+from ptychopinn_tf._tensorflow import tf
+from ptychopinn_tf.batches import TensorBatch
+from ptychopinn_tf.options import TfOptions
+
+_GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
+_INSTALL = "install 'ptychopinn-tf[cuda]'"
+
+
+def choose_devices(options: TfOptions) -> list[str]:
+    """The devices for the options; inference computes on the first.
+
+    Raises
+    ------
+    ResourceError
+        If CUDA was asked for and is not there, there are fewer GPUs than asked for, or their memory cannot be bounded
+        any more.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    _bound_memory(gpus, options.gpu_memory_limit_mb)
+    if options.accelerator is Accelerator.CPU or (options.accelerator is Accelerator.AUTO and not gpus):
+        if options.devices > 1 or options.gpu_memory_limit_mb is not None:
+            raise ResourceError(
+                "devices or gpu_memory_limit_mb is set, but TensorFlow sees no GPU.", f"Leave it out, or {_INSTALL}."
+            )
+        return ["/CPU:0"]
+    if not gpus:
+        raise ResourceError(
+            "CUDA was asked for, but this TensorFlow sees no CUDA device.", f"Use --accelerator cpu, or {_INSTALL}."
+        )
+    if options.devices > len(gpus):
+        raise ResourceError(
+            f"{options.devices} GPUs were asked for; TensorFlow sees {len(gpus)}.", f"Use --devices {len(gpus)}."
+        )
+    return [f"/GPU:{number}" for number in range(options.devices)]
+
+
+def _bound_memory(gpus: list[Any], limit_mb: int | None) -> None:
+    """Let the memory taken on GPUs grow as needed, up to a limit; the first use of a GPU in a process settles it."""
+    if not gpus:
+        return
+    try:
+        for gpu in gpus:
+            if limit_mb is None:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            else:
+                logical = tf.config.LogicalDeviceConfiguration(memory_limit=limit_mb)
+                tf.config.set_logical_device_configuration(gpu, [logical])
+    except (RuntimeError, ValueError) as error:  # TensorFlow has begun to use them, or they were bounded before
+        if limit_mb is not None and any(_limit_in_force(gpu) != limit_mb for gpu in gpus):
+            raise ResourceError(
+                f"The memory taken on GPUs cannot be bounded at {limit_mb} MiB any more: {error}.",
+                "Use another process, or the gpu_memory_limit_mb that this one began with.",
+            ) from error
+        return
+    with _growing():
+        tf.config.list_logical_devices()
+
+
+def _limit_in_force(gpu: Any) -> float | None:
+    logical = tf.config.get_logical_device_configuration(gpu)
+    limit: float | None = logical[0].memory_limit if logical else None
+    return limit
+
+
+@contextmanager
+def _growing() -> Iterator[None]:
+    """What TensorFlow is told while it opens the GPUs: also memory under a limit is taken as it is needed."""
+    before = os.environ.get(_GROWTH)
+    os.environ[_GROWTH] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_GROWTH]
+        else:
+            os.environ[_GROWTH] = before
+
+
+class Devices:
+    """One device, or several of which each computes its share of a batch.
+
+    Parameters
+    ----------
+    names:
+        As TensorFlow names them.
+    xla:
+        Whether what they compute is compiled with XLA.
+    """
+
+    def __init__(self, names: list[str], *, xla: bool) -> None:
+        self.names, self.xla = names, xla
+        self._strategy: Any = None if len(names) == 1 else tf.distribute.MirroredStrategy(names)
+
+    def __str__(self) -> str:
+        return ", ".join(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Where variables of a model are made and functions are called."""
+        scope: AbstractContextManager[Any] = self.first() if self._strategy is None else self._strategy.scope()
+        return scope
+
+    def first(self) -> AbstractContextManager[Any]:
+        """Where variables are made of which one copy is enough."""
+        device: AbstractContextManager[Any] = tf.device(self.names[0])
+        return device
+
+    def function(self, compute: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+        """A function compiled for the first device."""
+        compiled: Callable[..., Any] = tf.function(compute, jit_compile=self.xla, **settings)
+        return compiled
+
+    def summed(self, compute: Callable[[TensorBatch], Any]) -> Callable[[list[TensorBatch]], Any]:
+        """A function of a batch's parts, one for each device, that adds up what the devices return."""
+        compiled, strategy = self.function(compute), self._strategy
+        if strategy is None:
+            return lambda parts: compiled(parts[0])
+
+        def total(value: Any) -> Any:
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+
+        def spread(batch: TensorBatch) -> Any:
+            return tf.nest.map_structure(total, strategy.run(compiled, args=(batch,)))
+
+        over_all = tf.function(spread)
+
+        def distributed(parts: list[TensorBatch]) -> Any:
+            def values(name: str) -> Any:
+                return strategy.experimental_distribute_values_from_function(
+                    lambda context: parts[context.replica_id_in_sync_group][name]
+                )
+
+            return over_all({name: values(name) for name in parts[0]})
+
+        return distributed
+
+    def step(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that changes variables on all devices."""
+        compiled: Callable[..., Any] = tf.function(compute, jit_compile=self.xla and self._strategy is None)
+        return compiled
+
+
+@contextmanager
+def arithmetic(*, deterministic: bool) -> Iterator[None]:
+    """Compute float32 as float32, and deterministically or not, for a while; put back what was.
+
+    TensorFlow otherwise lets GPUs round factors to 10 bits (TensorFloat-32), which is not the same in every backend.
+    """
+    from tensorflow.python.framework import config  # the public interface switches determinism on, but not off
+
+    def switch(*, on: bool) -> None:
+        if on:
+            config.enable_op_determinism()
+        else:
+            config.disable_op_determinism()
+
+    before, tf32 = config.is_op_determinism_enabled(), config.tensor_float_32_execution_enabled()
+    switch(on=deterministic)
+    config.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        switch(on=before)
+        config.enable_tensor_float_32_execution(tf32)

@@ -1,0 +1,66 @@
+"""AdamW with the constants of `ptychopinn.training.optimizer`, and the running average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ptychopinn.config.train import ClipAlgorithm, TrainConfig
+from ptychopinn.training.optimizer import BETAS, CLIP_EPSILON, EPSILON, PROBE_RATE, WEIGHT_DECAY
+from ptychopinn_tf._tensorflow import tf
+
+_NETWORK = "network/"
+
+
+class AdamW:
+    """Decoupled weight decay on the network, none on probe and scale, which have a rate of their own.
+
+    Keras's AdamW adds epsilon before the bias of the second moment is taken out, and has one rate for all.
+
+    Parameters
+    ----------
+    variables:
+        What is trained, by name.
+    """
+
+    def __init__(self, variables: Mapping[str, tf.Variable]) -> None:
+        self.trained = dict(variables)
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
+        self.first = {name: tf.Variable(tf.zeros_like(v), trainable=False) for name, v in self.trained.items()}
+        self.second = {name: tf.Variable(tf.zeros_like(v), trainable=False) for name, v in self.trained.items()}
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """The optimizer's own state, by name."""
+        moments = {f"{name}/first": v for name, v in self.first.items()}
+        return {"step": self.step, **moments, **{f"{name}/second": v for name, v in self.second.items()}}
+
+    def apply(self, gradients: Mapping[str, tf.Tensor], rate: tf.Tensor) -> None:
+        """Take one step; ``rate`` is the network's learning rate."""
+        step = tf.cast(self.step.assign_add(1), tf.float32)
+        b1, b2 = BETAS
+        debias, root_debias = 1 - b1**step, tf.sqrt(1 - b2**step)
+        for name, gradient in gradients.items():
+            weight, first, second = self.trained[name], self.first[name], self.second[name]
+            network = name.startswith(_NETWORK)
+            own = rate if network else rate * PROBE_RATE
+            m = first.assign(first + (1 - b1) * (gradient - first))
+            v = second.assign(b2 * second + (1 - b2) * gradient**2)
+            kept = weight * (1 - own * WEIGHT_DECAY) if network else weight
+            weight.assign(kept - own / debias * m / (tf.sqrt(v) / root_debias + EPSILON))
+
+
+def clipped(gradients: Mapping[str, tf.Tensor], config: TrainConfig) -> dict[str, tf.Tensor]:
+    """Gradients clipped as the configuration says."""
+    limit = config.gradient_clip
+    if limit is None:
+        return dict(gradients)
+    if config.gradient_clip_algorithm is ClipAlgorithm.VALUE:
+        return {name: tf.clip_by_value(gradient, -limit, limit) for name, gradient in gradients.items()}
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(gradient**2) for gradient in gradients.values()]))
+    factor = tf.minimum(limit / (norm + CLIP_EPSILON), 1.0)
+    return {name: gradient * factor for name, gradient in gradients.items()}
+
+
+def move_average(average: Mapping[str, tf.Variable], weights: Mapping[str, tf.Variable], kept: tf.Tensor) -> None:
+    """Move a running average towards the weights; what is the same in both stays as it is, to the bit."""
+    for name, variable in average.items():
+        variable.assign(weights[name] + kept * (variable - weights[name]))

@@ -1,0 +1,161 @@
+"""The training loop: one function for the gradient of a batch, one for the step that it makes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ptychopinn.training import EpochBook, RunLogger, TrainingPlan
+from ptychopinn.training.optimizer import OFFSET_RATE, kept_share
+from ptychopinn.typing import AnyArray
+from ptychopinn_tf._tensorflow import tf
+from ptychopinn_tf.batches import TensorBatch, patterns_in, prepared, tensor_batches
+from ptychopinn_tf.checkpoint import load_variables, variable_arrays
+from ptychopinn_tf.devices import Devices, arithmetic
+from ptychopinn_tf.model import Model
+from ptychopinn_tf.objective import Objective, Terms
+from ptychopinn_tf.optimizer import AdamW, clipped, move_average
+from ptychopinn_tf.options import TfOptions
+
+
+class Slope(NamedTuple):
+    """Terms of a batch and the gradient of their sum."""
+
+    terms: Terms
+    gradients: dict[str, tf.Tensor]
+
+
+class TrainingLoop:
+    """A training under way (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
+
+    Parameters
+    ----------
+    model:
+        Trained in place.
+    plan:
+        The training.
+    options:
+        How to compute.
+    devices:
+        Where; the model's variables are theirs.
+    """
+
+    def __init__(self, model: Model, plan: TrainingPlan, options: TfOptions, devices: Devices) -> None:
+        self._model, self._plan, self._options, self._devices = model, plan, options, devices
+        light = model.illumination
+        free = {f"network/{name}": variable for name, variable in model.network.variables().items()}
+        if plan.config.probe_trainable:
+            free["illumination/values"] = light.values
+        if plan.config.intensity_scale_trainable:
+            free["illumination/log_intensity"] = light.log_intensity
+        self._free = free
+        with devices.first():
+            self._average = model.copy()
+            self._optimizer = AdamW(free)
+            self._averaged_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._gradient = devices.summed(self._gradient_of(Objective(plan, plan.training)))
+        self._validate = None
+        if plan.validation is not None:
+            objective = Objective(plan, plan.validation)
+            self._validate = devices.summed(lambda batch: objective(self._average, batch).total)
+        self._step, self._follow = devices.step(self._take_step), devices.step(self._follow_offset)
+
+    def averaged(self) -> dict[str, AnyArray]:
+        """Copies of the averaged weights."""
+        return variable_arrays(self._average.variables())
+
+    def _state(self) -> dict[str, Mapping[str, tf.Variable]]:
+        return {
+            "model": self._model.variables(),
+            "averaged": self._average.variables() | {"steps": self._averaged_steps},
+            "optimizer": self._optimizer.variables(),
+        }
+
+    def state(self) -> dict[str, AnyArray]:
+        """Everything that a resumed training needs."""
+        groups = self._state().items()
+        return {
+            f"{group}/{name}": array for group, held in groups for name, array in variable_arrays(held).items()
+        }
+
+    def restore(self, arrays: Mapping[str, AnyArray]) -> None:
+        """Put `state` back."""
+        for group, variables in self._state().items():
+            load_variables(variables, arrays, group)
+
+    def model(self, averaged: Mapping[str, AnyArray]) -> Model:
+        """A model of its own with these weights."""
+        with self._devices.scope():
+            model = self._model.copy()
+        for name, variable in model.variables().items():
+            variable.assign(averaged[name].reshape(variable.shape))
+        return model
+
+    def run(self, book: EpochBook, logger: RunLogger) -> None:
+        """Train until the book says stop or the epochs are done."""
+        clock = self._plan.clock
+        with arithmetic(deterministic=self._options.deterministic), self._devices.scope():
+            while not (book.stop or clock.out_of_epochs):
+                self._run_epoch(book)
+                row = book.close_epoch([] if book.cancelled else self._validation_losses())
+                logger.log(row, clock.step)
+
+    def _run_epoch(self, book: EpochBook) -> None:
+        clock, source, accumulate = self._plan.clock, self._plan.training.batches, self._plan.config.accumulate_grad_batches
+        full = self._plan.training.groups.largest_batch
+        collected: dict[str, tf.Tensor] = {}
+        with contextlib.closing(prepared(source, clock.epoch, self._options.num_workers)) as batches:
+            for number, arrays in enumerate(batches, start=1):
+                rate = clock.learning_rate()
+                slope: Slope = self._gradient(tensor_batches(arrays, full, len(self._devices)))
+                loss = float(slope.terms.total)
+                book.count(loss, {k: float(v) for k, v in slope.terms.parts.items()}, patterns_in(arrays))
+                if self._plan.follow_offset:
+                    self._follow(slope.terms.products)
+                for name, gradient in slope.gradients.items() if accumulate > 1 else ():
+                    share = gradient / accumulate
+                    collected[name] = collected[name] + share if name in collected else share
+                if number % accumulate == 0 or number == len(source):
+                    steps = int(self._averaged_steps.numpy())
+                    kept = kept_share(self._plan.config.weight_averaging, steps)
+                    gradients = collected or slope.gradients
+                    self._step(gradients, tf.constant(rate, tf.float32), tf.constant(kept, tf.float32))
+                    collected = {}
+                    clock.step += 1
+                book.after_batch(loss)
+                if book.stop:
+                    return
+
+    def _validation_losses(self) -> list[float]:
+        """Loss of each validation batch under the averaged weights."""
+        validation = self._plan.validation
+        if validation is None or self._validate is None:
+            return []
+        full, parts = validation.groups.largest_batch, len(self._devices)
+        return [float(self._validate(tensor_batches(arrays, full, parts))) for arrays in validation.batches(0)]
+
+    def _gradient_of(self, objective: Objective):  # type: ignore[no-untyped-def]
+        def gradient(batch: TensorBatch) -> Slope:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(list(self._free.values()))
+                terms = objective(self._model, batch)
+            zero = tf.UnconnectedGradients.ZERO
+            return Slope(terms, tape.gradient(terms.total, self._free, unconnected_gradients=zero))
+
+        return gradient
+
+    def _take_step(self, gradients: dict[str, tf.Tensor], rate: tf.Tensor, kept: tf.Tensor) -> None:
+        self._optimizer.apply(clipped(gradients, self._plan.config), rate)
+        weights = self._model.variables()
+        move_average(self._average.variables(), weights, kept)
+        self._averaged_steps.assign_add(1)
+
+    def _follow_offset(self, products: tf.Tensor) -> None:
+        """Move the detector's offset towards the one that the mean phase gradient of a batch shows."""
+        gradient = tf.math.atan2(products[:, 1], products[:, 0])  # rad a pixel
+        pixels = gradient * self._plan.model.N / (2 * math.pi)
+        self._model.illumination.offset_px.assign_add(OFFSET_RATE * pixels)

@@ -1,0 +1,27 @@
+"""What the trainings of all backends share: light, plan, bookkeeping, loggers, and a reconstructor to fill in.
+
+A backend subclasses `NetworkReconstructor` and supplies a network, a loss and an optimizer step in its framework. It
+need not: anything that follows `ptychopinn.reconstructor.Reconstructor` is a backend.
+"""
+
+from ptychopinn.training.base import Fit, NetworkReconstructor
+from ptychopinn.training.book import EpochBook
+from ptychopinn.training.epochs import EpochSource
+from ptychopinn.training.light import Light, light_from_arrays
+from ptychopinn.training.loggers import RunLogger
+from ptychopinn.training.plan import ScanBatches, TrainingPlan
+from ptychopinn.training.tensors import checkpoint_tensors, network_tensors
+
+__all__ = [
+    "EpochBook",
+    "EpochSource",
+    "Fit",
+    "Light",
+    "NetworkReconstructor",
+    "RunLogger",
+    "ScanBatches",
+    "TrainingPlan",
+    "checkpoint_tensors",
+    "light_from_arrays",
+    "network_tensors",
+]

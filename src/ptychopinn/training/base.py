@@ -1,0 +1,280 @@
+"""A reconstructor around a network, whatever framework computes it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+
+from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle
+from ptychopinn.checkpoints import CheckpointStore
+from ptychopinn.config.execution import ExecutionOptions
+from ptychopinn.config.infer import InferConfig, ProbeSource
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.train import TrainConfig
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import fit_scaling
+from ptychopinn.errors import ArchiveError, DataError, ResourceError, UsageError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.reconstructor import Prediction, TrainResult
+from ptychopinn.streaming import stream_patches
+from ptychopinn.training.book import EpochBook, Weights
+from ptychopinn.training.light import Light, scan_probe, starting_light
+from ptychopinn.training.loggers import RunLogger, open_logger
+from ptychopinn.training.plan import TrainingPlan, good_pixels, loss_weights, make_plan, training_scans
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
+
+ModelT = TypeVar("ModelT")
+Predict = Callable[[FloatArray], ComplexArray]
+
+
+class Fit(Weights, Protocol[ModelT]):
+    """A training under way in one framework: the model, its optimizer, and the loop around them."""
+
+    def run(self, book: EpochBook, logger: RunLogger) -> None:
+        """Train until the book says stop or the epochs are done."""
+        ...
+
+    def model(self, averaged: Mapping[str, AnyArray]) -> ModelT:
+        """A model of its own with these weights, ready to predict."""
+        ...
+
+
+class NetworkReconstructor(ABC, Generic[ModelT]):
+    """What every backend does around its network; see `ptychopinn.reconstructor.Reconstructor` for the contract.
+
+    A subclass names itself and supplies the methods that need a framework.
+
+    Parameters
+    ----------
+    model:
+        Configuration of the network.
+    options:
+        Where and how to compute, an instance of `options_model`; None takes the defaults.
+    """
+
+    backend: ClassVar[str]  # as --backend takes it
+    distribution: ClassVar[str]
+    framework: ClassVar[str]  # name and version
+    options_model: ClassVar[type[ExecutionOptions]]
+
+    def __init__(self, model: ModelConfig, options: Any = None) -> None:
+        self._config = model
+        self._options = self.options_model() if options is None else options
+        self._model: ModelT | None = None
+        self._summary: TrainingSummary | None = None
+
+    @property
+    def model(self) -> ModelConfig:
+        """The configuration of the network."""
+        return self._config
+
+    @property
+    @abstractmethod
+    def device(self) -> object:
+        """The device in use; its text is shown to the user."""
+
+    @abstractmethod
+    def _build(self, light: Light, seed: int) -> ModelT:
+        """A model with fresh weights."""
+
+    @abstractmethod
+    def _to_arrays(self, model: ModelT) -> dict[str, AnyArray]:
+        """A model's tensors under framework-neutral names, in the archive's layout."""
+
+    @abstractmethod
+    def _from_arrays(self, arrays: Mapping[str, AnyArray]) -> ModelT:
+        """The inverse; raises ArchiveError if they do not fit."""
+
+    @abstractmethod
+    def _unit_probe(self, model: ModelT) -> ComplexArray:
+        """(modes, N, N) complex64: the model's probe in root mean counts, the detector's offset in it."""
+
+    @abstractmethod
+    def _start(self, model: ModelT, plan: TrainingPlan) -> Fit[ModelT]:
+        """Make ready to train a model in place."""
+
+    @abstractmethod
+    def _predictor(
+        self, model: ModelT, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
+    ) -> tuple[ComplexArray, Predict]:
+        """Make ready to predict.
+
+        Parameters
+        ----------
+        model:
+            The model.
+        scan_light:
+            (modes, N, N) complex64, a scan's probe in root mean counts to use instead of the model's; the model's
+            detector offset stays in force.
+        mean_counts:
+            Mean photons a pattern.
+        good:
+            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+
+        Returns
+        -------
+        The probe in root mean counts, the offset in it; and (b, N, N) float32 counts to (b, n, n) complex64 patches.
+        """
+
+    @abstractmethod
+    def _out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that memory ran out."""
+
+    def train(
+        self,
+        data: ScanDataset,
+        config: TrainConfig,
+        *,
+        validation: ScanDataset | None = None,
+        checkpoint_dir: StrPath | None = None,
+        monitor: Monitor = NULL_MONITOR,
+    ) -> TrainResult:
+        """Fit to a scan; an instance that has weights goes on from them.
+
+        Parameters
+        ----------
+        data:
+            The scan.
+        config:
+            How.
+        validation:
+            Another scan to validate on; without one, ``validation_fraction`` holds back a region of ``data``.
+        checkpoint_dir:
+            Where checkpoints are left; a training resumes from the newest there.
+        monitor:
+            Told of every step, and asked whether to stop.
+
+        Raises
+        ------
+        ConfigError, DataError
+            Before any work, if data and configuration contradict each other.
+        TrainingError
+            If the loss stops being finite; the instance then has its last good weights.
+        ResourceError
+            If memory runs out.
+        """
+        for scan in (data, validation):
+            if scan is not None:
+                self._check(scan)
+        loss_weights(self._config, config)  # refused before the probe is refined
+        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
+        with contextlib.closing(logger):
+            data, validation = training_scans(data, validation, config)
+            model = self._model
+            if model is None:
+                light = starting_light(data, fit_scaling(data), self._config, config, monitor)
+                model = self._build(light, config.seed)
+            plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
+            fit = self._start(model, plan)
+            store = None
+            if folder is not None:
+                store = CheckpointStore(folder, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
+            book = EpochBook(plan, fit, store, self._manifest(), monitor)
+            book.resume()
+            try:
+                if not book.nothing_to_do():
+                    fit.run(book, logger)
+            except Exception as error:
+                if isinstance(error, MemoryError) or self._out_of_memory(error):
+                    raise ResourceError(
+                        f"Memory ran out on {self.device} with {config.batch_size} groups a batch.",
+                        "Lower --batch-size (and raise --accumulate-grad-batches as much), or use --precision bf16.",
+                    ) from error
+                raise
+            finally:
+                self._model = fit.model(book.kept())
+        self._summary = TrainingSummary(
+            status=book.status.value,
+            epochs=plan.clock.epoch,
+            seconds=plan.clock.seconds,
+            patterns_seen=book.patterns_seen,
+            figures={k: v[-1] for k, v in book.history.items() if v and math.isfinite(v[-1])},
+            config=config.model_dump(mode="json"),
+        )
+        return TrainResult(
+            status=book.status,
+            history=book.history,
+            seconds=self._summary.seconds,
+            patterns_seen=book.patterns_seen,
+        )
+
+    def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+        """Predict every pattern's patch; an empty scan gives no batch.
+
+        Raises
+        ------
+        UsageError
+            If this instance is not trained.
+        DataError
+            If the patterns are of another size.
+        """
+        model = self._trained()
+        self._check(data)
+        if len(data) == 0:
+            return Prediction(data.probe, self._config.patch_size, iter(()))
+        scaling = fit_scaling(data)
+        light = scan_probe(data, scaling, self._config) if config.probe_source is ProbeSource.SCAN else None
+        probe, predict = self._predictor(model, light, scaling.mean_counts, good_pixels(data))
+        batches = stream_patches(
+            data, config.inference_batch_size, predict, out_of_memory=self._out_of_memory, monitor=monitor
+        )
+        return Prediction(probe * np.float32(math.sqrt(scaling.mean_counts)), self._config.patch_size, batches)
+
+    def save(self, path: StrPath) -> None:
+        """Write this instance as a model archive, which is read back before it gets its name.
+
+        Raises
+        ------
+        UsageError
+            If this instance is not trained.
+        """
+        manifest = self._manifest().model_copy(update={"training": self._summary})
+        write_bundle(path, manifest, self._to_arrays(self._trained()))
+
+    @classmethod
+    def load(cls, path: StrPath, options: Any = None) -> Self:
+        """Read a model archive, of this backend or another.
+
+        Raises
+        ------
+        ArchiveError
+            If it is damaged, a checkpoint, or does not fit.
+        """
+        bundle = read_bundle(path)
+        if bundle.manifest.kind is not ArchiveKind.MODEL:
+            raise ArchiveError(
+                f"{path} is a {bundle.manifest.kind} of a training, not a model.",
+                "Give the model archive of the run; --resume goes on with the training.",
+            )
+        instance = cls(bundle.manifest.model, options)
+        instance._model = instance._from_arrays(bundle.weights)
+        instance._summary = bundle.manifest.training
+        return instance
+
+    def _check(self, data: ScanDataset) -> None:
+        if data.N != self._config.N:
+            raise DataError(
+                f"The patterns of '{data.name}' are {data.N} x {data.N}; this model has N = {self._config.N}.",
+                f"Train a model with N = {data.N}, or crop or pad the patterns.",
+            )
+
+    def _trained(self) -> ModelT:
+        if self._model is None:
+            raise UsageError("This reconstructor is not trained.", "Call train(), or load() a model.")
+        return self._model
+
+    def _manifest(self) -> Manifest:
+        writer = Writer(
+            ptychopinn=metadata.version("ptychopinn"),
+            backend=self.backend,
+            backend_version=f"{metadata.version(self.distribution)} ({self.framework})",
+        )
+        return Manifest(writer=writer, model=self._config)

@@ -1,0 +1,265 @@
+"""The record of a training: history, best weights, early stopping, checkpoints, progress, and when to stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from pydantic import BaseModel, JsonValue
+
+from ptychopinn.bundle import ArchiveKind, Manifest
+from ptychopinn.checkpoints import CheckpointStore
+from ptychopinn.config.train import CheckpointMode, TrainConfig
+from ptychopinn.errors import ConfigError, TrainingError
+from ptychopinn.monitor import Monitor
+from ptychopinn.reconstructor import TrainStatus
+from ptychopinn.training.plan import CLOCK_FIGURES, TrainingPlan
+from ptychopinn.typing import AnyArray
+
+_log = logging.getLogger(__name__)
+_CHECKPOINT_SECONDS = 20.0
+_BEST = "best"
+
+
+class Weights(Protocol):
+    """What the record asks of a training under way; a single number is an array of shape (1,)."""
+
+    def averaged(self) -> dict[str, AnyArray]:
+        """Copies of the weights that would be the model if the training ended now."""
+        ...
+
+    def state(self) -> dict[str, AnyArray]:
+        """Everything that a resumed training needs: weights, their average, the optimizer's moments."""
+        ...
+
+    def restore(self, arrays: Mapping[str, AnyArray]) -> None:
+        """Put `state` back; raises ArchiveError if it does not fit."""
+        ...
+
+
+class ResumeState(BaseModel):
+    """What a checkpoint says besides tensors."""
+
+    epoch: int
+    step: int
+    seconds: float
+    patterns_seen: int
+    best_figure: float | None
+    best_epoch: int
+    history: dict[str, list[float | None]]
+
+
+class EpochBook:
+    """Keeps the record of a training; a backend tells it of every batch and every epoch.
+
+    Parameters
+    ----------
+    plan:
+        The training.
+    weights:
+        Gives and takes what is trained.
+    store:
+        Where checkpoints go, or None.
+    manifest:
+        Of the model; checkpoints carry it.
+    monitor:
+        Told of every batch, and asked whether to stop.
+
+    Raises
+    ------
+    ConfigError
+        If checkpoint_monitor is no figure of this training.
+
+    Attributes
+    ----------
+    history:
+        As in `ptychopinn.reconstructor.TrainResult`.
+    status:
+        How the training ended, if it ended now.
+    stop:
+        Whether it shall end after this batch.
+    patterns_seen:
+        Patterns the optimizer saw.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        weights: Weights,
+        store: CheckpointStore | None,
+        manifest: Manifest,
+        monitor: Monitor,
+    ) -> None:
+        self._plan, self._config, self._clock = plan, plan.config, plan.clock
+        self._weights, self._store, self._monitor = weights, store, monitor
+        self._manifest = manifest.model_copy(update={"kind": ArchiveKind.CHECKPOINT})
+        self._monitored = _monitored_figure(plan.config, plan.figures)
+        self.history: dict[str, list[float]] = {name: [] for name in (*CLOCK_FIGURES, "loss")}
+        self.status, self.stop = TrainStatus.FINISHED, False
+        self.patterns_seen = 0
+        self._sums: dict[str, float] = {}
+        self._batches, self._done = 0, 0
+        self._best_figure, self._best_epoch = math.inf, 0
+        self._best = weights.averaged()
+        self._saved_at = self._clock.seconds
+
+    def resume(self) -> None:
+        """Take up the newest checkpoint, if there is one.
+
+        Raises
+        ------
+        ConfigError, ArchiveError
+            If it belongs to another network.
+        """
+        bundle = None if self._store is None else self._store.newest()
+        if bundle is None:
+            return
+        if bundle.manifest.model != self._manifest.model:
+            raise ConfigError(
+                "The checkpoint belongs to a network of another configuration.",
+                "Resume with the configuration it began with, or start anew with --overwrite.",
+            )
+        prefix = f"{_BEST}/"
+        self._weights.restore(bundle.weights)
+        self._best = {k.removeprefix(prefix): v for k, v in bundle.weights.items() if k.startswith(prefix)}
+        state = ResumeState.model_validate(bundle.manifest.extra["state"])
+        self.history = {k: [math.nan if x is None else x for x in v] for k, v in state.history.items()}
+        self._best_figure = math.inf if state.best_figure is None else state.best_figure
+        self._best_epoch, self.patterns_seen = state.best_epoch, state.patterns_seen
+        self._clock.resume(epoch=state.epoch, step=state.step, seconds=state.seconds)
+        self._done = state.epoch * len(self._plan.training.batches)
+        self._saved_at = self._clock.seconds
+        _log.info("Resuming after epoch %d, %.0f s of training.", state.epoch, state.seconds)
+
+    def nothing_to_do(self) -> bool:
+        """Whether the training is over before its first batch, which sets the status."""
+        if self._monitor.cancelled:
+            self.status = TrainStatus.CANCELLED
+        elif self._clock.out_of_time:
+            self.status = TrainStatus.TIMED_OUT
+        return self.status is not TrainStatus.FINISHED or self._clock.out_of_epochs
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody ended the training, who does not want to wait for its validation."""
+        return self.status is TrainStatus.CANCELLED
+
+    def count(self, loss: float, parts: Mapping[str, float], patterns: int) -> None:
+        """Enter the figures of a batch, before its gradient is used.
+
+        Parameters
+        ----------
+        loss, parts:
+            The weighted sum and the unweighted terms.
+        patterns:
+            Patterns in the batch.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss} at step {self._clock.step} of epoch {self._clock.epoch}; the model keeps its "
+                "last good weights.",
+                "Lower --learning-rate, check the data with 'ptychopinn validate', or set --precision 32.",
+            )
+        for name, value in {"loss": loss, **parts}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._batches += 1
+        self.patterns_seen += patterns
+
+    def after_batch(self, loss: float) -> None:
+        """Report, then look at the monitor and the clock."""
+        clock = self._clock
+        self._done += 1
+        done, total = self._done, self._plan.total_batches
+        if clock.time_limit is not None:  # seconds, since they end it
+            done, total = int(clock.seconds), math.ceil(clock.time_limit)
+        self._monitor.report("train", done, total, {"epoch": float(clock.epoch + 1), "loss": loss})
+        if self._monitor.cancelled:
+            self.status, self.stop = TrainStatus.CANCELLED, True
+        elif clock.out_of_time:
+            self.status, self.stop = TrainStatus.TIMED_OUT, True
+
+    def close_epoch(self, validation_losses: Sequence[float] = ()) -> dict[str, float]:
+        """Close an epoch: history, best weights, early stopping, checkpoint.
+
+        Parameters
+        ----------
+        validation_losses:
+            Loss of each validation batch; empty where there was no validation.
+
+        Returns
+        -------
+        The figures of the epoch; empty if it had no batch.
+        """
+        if not self._batches:
+            return {}
+        clock = self._clock
+        clock.epoch += 1
+        row = {"epoch": float(clock.epoch), "seconds": clock.seconds, "learning_rate": clock.learning_rate()}
+        row |= {name: total / self._batches for name, total in self._sums.items()}
+        if validation_losses:
+            row["validation_loss"] = sum(validation_losses) / len(validation_losses)
+        self._sums, self._batches = {}, 0
+        self._append(row)
+        figure = row.get(self._monitored)
+        if figure is not None:
+            sign = 1.0 if self._config.checkpoint_mode is CheckpointMode.MIN else -1.0
+            if sign * figure < self._best_figure:
+                self._best_figure, self._best_epoch = sign * figure, clock.epoch
+                self._best = self._weights.averaged()
+        patience = self._config.early_stopping_patience
+        if not self.stop and patience is not None and clock.epoch - self._best_epoch >= patience:
+            self.status, self.stop = TrainStatus.STOPPED_EARLY, True
+        every = self._config.checkpoint_every
+        due = clock.seconds - self._saved_at > _CHECKPOINT_SECONDS if every is None else clock.epoch % every == 0
+        if self._store is not None and (due or self.stop or clock.out_of_epochs):
+            self._save(self._store, figure)
+        return row
+
+    def kept(self) -> dict[str, AnyArray]:
+        """The weights to keep: the best on validation, or the newest where there is none or patience ran out."""
+        newest = self._weights.averaged()
+        chosen = "validation_loss" in self.history or self._config.early_stopping_patience is not None
+        finite = all(bool(np.isfinite(array).all()) for array in newest.values())
+        return self._best if (chosen and self._best_epoch) or not finite else newest
+
+    def _append(self, row: Mapping[str, float]) -> None:
+        rows = max((len(values) for values in self.history.values()), default=0)
+        for name in {**self.history, **row}:
+            self.history.setdefault(name, [math.nan] * rows).append(row.get(name, math.nan))
+
+    def _save(self, store: CheckpointStore, figure: float | None) -> None:
+        clock = self._clock
+        state = ResumeState(
+            epoch=clock.epoch,
+            step=clock.step,
+            seconds=clock.seconds,
+            patterns_seen=self.patterns_seen,
+            best_figure=self._best_figure if math.isfinite(self._best_figure) else None,
+            best_epoch=self._best_epoch,
+            history={k: [x if math.isfinite(x) else None for x in v] for k, v in self.history.items()},
+        )
+        tensors = {**self._weights.state(), **{f"{_BEST}/{name}": array for name, array in self._best.items()}}
+        extra: dict[str, JsonValue] = {"state": state.model_dump(mode="json")}
+        store.save(clock.epoch, self._manifest.model_copy(update={"extra": extra}), tensors, figure)
+        self._saved_at = clock.seconds
+
+
+def _monitored_figure(config: TrainConfig, figures: Sequence[str]) -> str:
+    """Name of the figure that ranks checkpoints and stops early."""
+    name = config.checkpoint_monitor
+    if name == "auto":
+        return "validation_loss" if "validation_loss" in figures else "loss"
+    if name not in (known := [*CLOCK_FIGURES, *figures]):
+        raise ConfigError(
+            f"checkpoint_monitor '{name}' is not a figure of this training.",
+            f"Choose one of: auto, {', '.join(known)}.",
+        )
+    return name

@@ -1,0 +1,85 @@
+"""The probe that a network starts with, and that an archive keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.train import DetectorOffset, TrainConfig
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import Scaling, probe_in_counts
+from ptychopinn.errors import ArchiveError
+from ptychopinn.forward import detector_ramp
+from ptychopinn.monitor import Monitor
+from ptychopinn.solvers.epie import refine_probe
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Light:
+    """The illumination of a model.
+
+    Attributes
+    ----------
+    probe:
+        (modes, N, N) complex64 in units of the square root of a scan's mean counts, without the offset.
+    offset_px:
+        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
+    log_intensity:
+        Natural logarithm of a factor on all counts.
+    """
+
+    probe: ComplexArray
+    offset_px: FloatArray
+    log_intensity: float = 0.0
+
+
+def scan_probe(data: ScanDataset, scaling: Scaling, model: ModelConfig) -> ComplexArray:
+    """The scan's own probe over the root of its mean counts, without the detector's offset: (modes, N, N) complex64."""
+    probe = probe_in_counts(data, scaling, follow_offset=False, circular_mask=model.probe_mask)
+    return probe / np.float32(math.sqrt(scaling.mean_counts))
+
+
+def starting_light(
+    data: ScanDataset, scaling: Scaling, model: ModelConfig, config: TrainConfig, monitor: Monitor
+) -> Light:
+    """The light that a training begins with: the scan's probe, and the offset that its patterns show.
+
+    With ``probe_refinement`` the probe is refined by ePIE, the offset in it.
+    """
+    follow = config.detector_offset is not DetectorOffset.NONE
+    offset = scaling.detector_offset_px if follow else np.zeros(2)
+    probe = scan_probe(data, scaling, model)
+    if config.probe_refinement:
+        root = np.float32(math.sqrt(scaling.mean_counts))
+        start = (probe * detector_ramp(offset, data.N)).astype(np.complex64) * root
+        refined = refine_probe(data, start, config.probe_refinement, seed=config.seed, monitor=monitor)
+        probe, offset = refined / root, np.zeros(2)
+    return Light(probe, offset)
+
+
+def light_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray]) -> Light:
+    """The light of an archive's tensors.
+
+    Raises
+    ------
+    ArchiveError
+        If tensors are missing, or have shapes that the configuration does not.
+    """
+    try:
+        probe, offset = arrays["illumination/probe"], arrays["illumination/offset_px"]
+        log_intensity = arrays["illumination/log_intensity"]
+    except KeyError as error:
+        raise ArchiveError(f"The archive lacks the tensor {error}.", "Save the model again.") from error
+    fits = probe.ndim == 3 and probe.shape[1:] == (config.N, config.N)
+    if not fits or offset.shape != (2,) or log_intensity.shape != (1,):
+        raise ArchiveError(
+            f"The archive's illumination has the shapes {probe.shape}, {offset.shape}, {log_intensity.shape}; "
+            f"N = {config.N} was expected.",
+            "Save the model again.",
+        )
+    return Light(probe, offset, float(log_intensity[0]))

@@ -1,0 +1,188 @@
+"""What a training works on: the scans, their batches, the loss's weights, and how long it lasts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.config.model import ModelConfig, ModelType
+from ptychopinn.config.train import DetectorOffset, LossWeights, SimulateObjects, TrainConfig
+from ptychopinn.data.batches import GroupBatches, training_subset
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import Scaling, fit_scaling
+from ptychopinn.data.splits import split_by_space
+from ptychopinn.data.truth import TruthPatches
+from ptychopinn.errors import ConfigError
+from ptychopinn.schedule import TrainingClock
+from ptychopinn.simulate.stream import ObjectStream
+from ptychopinn.training.epochs import EpochSource
+from ptychopinn.typing import ComplexArray, FloatArray
+
+CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
+
+
+@dataclass(frozen=True, eq=False)
+class ScanBatches:
+    """One scan, ready to train or to validate on.
+
+    Attributes
+    ----------
+    scaling:
+        What its numbers are measured in.
+    good:
+        (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+    groups:
+        How its patterns are grouped.
+    batches:
+        The batches of an epoch.
+    """
+
+    scaling: Scaling
+    good: FloatArray
+    groups: GroupBatches
+    batches: EpochSource
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """A training before it begins.
+
+    Attributes
+    ----------
+    model, config:
+        The configurations.
+    weights:
+        Weights of the loss terms in force.
+    training, validation:
+        The scans; validation may be None.
+    clock:
+        How far the training is, and its learning rate.
+    figures:
+        Names of the figures of an epoch, besides those of the clock.
+    follow_offset:
+        Whether the detector's offset follows the mean phase gradient.
+    """
+
+    model: ModelConfig
+    config: TrainConfig
+    weights: LossWeights
+    training: ScanBatches
+    validation: ScanBatches | None
+    clock: TrainingClock
+    figures: tuple[str, ...]
+    follow_offset: bool
+
+    @property
+    def total_batches(self) -> int:
+        """Batches in the whole training; 0 where only max_time ends it."""
+        limit = self.config.epoch_limit
+        return 0 if limit is None else limit * len(self.training.batches)
+
+
+def good_pixels(data: ScanDataset) -> FloatArray:
+    """(N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0."""
+    return np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
+
+
+def loss_weights(model: ModelConfig, config: TrainConfig) -> LossWeights:
+    """The weights of the loss terms in force.
+
+    Raises
+    ------
+    ConfigError
+        If model type and weights contradict each other.
+    """
+    try:
+        return config.loss_weights(model)
+    except ValueError as error:
+        raise ConfigError(f"The loss cannot be used: {error}.", "Change the weights, or the model_type.") from error
+
+
+def training_scans(
+    data: ScanDataset, validation: ScanDataset | None, config: TrainConfig
+) -> tuple[ScanDataset, ScanDataset | None]:
+    """The patterns trained on and those validated on.
+
+    Parameters
+    ----------
+    data:
+        The scan.
+    validation:
+        Another scan to validate on; without one, ``validation_fraction`` holds back a region of ``data``.
+    config:
+        How much is held back, and how much of the rest is used.
+    """
+    if validation is None and config.validation_fraction > 0:
+        inner, outer = split_by_space(data, config.validation_fraction)
+        data, validation = data.select(inner), data.select(outer)
+    return training_subset(data, config), validation
+
+
+def make_plan(
+    model: ModelConfig,
+    config: TrainConfig,
+    data: ScanDataset,
+    validation: ScanDataset | None,
+    unit_probe: ComplexArray,
+) -> TrainingPlan:
+    """Plan a training.
+
+    Parameters
+    ----------
+    model, config:
+        The configurations.
+    data, validation:
+        From `training_scans`.
+    unit_probe:
+        (modes, N, N) complex64, the model's probe in root mean counts, the detector's offset in it.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If scans and configuration contradict each other.
+    """
+    weights = loss_weights(model, config)
+    supervised = model.model_type is ModelType.SUPERVISED
+    simulated_only = config.simulate_objects is SimulateObjects.ONLY
+
+    def batches_of(scan: ScanDataset, *, train: bool) -> ScanBatches:
+        scaling = fit_scaling(scan)
+        probe = unit_probe * np.float32(math.sqrt(scaling.mean_counts))
+        measured = not (train and simulated_only)  # else groups only say how long an epoch is
+        truth = None
+        if measured and (supervised or weights.realspace_mae):
+            truth = TruthPatches(scan, probe, scaling.mean_counts, model.patch_size)
+        groups = GroupBatches(scan, model, config, truth)
+        stream = None
+        if train and config.simulate_objects is not SimulateObjects.OFF:
+            stream = ObjectStream(probe, scaling.mean_counts, scan.bad_pixels, config.seed, model.patch_size)
+        source = EpochSource(
+            groups if measured else None,
+            stream,
+            groups.batches_per_epoch,
+            config.batch_size * groups.group_size if stream is not None else 0,
+        )
+        return ScanBatches(scaling, good_pixels(scan), groups, source)
+
+    training = batches_of(data, train=True)
+    figures = ["loss", *([] if simulated_only else term_names(weights))]
+    figures += ["simulated"] * (config.simulate_objects is not SimulateObjects.OFF)
+    figures += ["validation_loss"] * (validation is not None)
+    steps = -(-len(training.batches) // config.accumulate_grad_batches)
+    return TrainingPlan(
+        model=model,
+        config=config,
+        weights=weights,
+        training=training,
+        validation=None if validation is None else batches_of(validation, train=False),
+        clock=TrainingClock(config, steps),
+        figures=tuple(figures),
+        follow_offset=config.detector_offset is DetectorOffset.TRAIN and not supervised and not simulated_only,
+    )
+
+
+def term_names(weights: LossWeights) -> list[str]:
+    """Names of the terms that batches of measured groups have."""
+    return [name for name, weight in weights if weight]

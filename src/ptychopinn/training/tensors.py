@@ -1,0 +1,81 @@
+"""Named tensors of archives and checkpoints, checked against what a network has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ptychopinn.errors import ArchiveError
+from ptychopinn.typing import AnyArray
+
+_NETWORK = "network/"
+
+
+def network_tensors(
+    arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, AnyArray]:
+    """The tensors of a network out of an archive.
+
+    Parameters
+    ----------
+    arrays:
+        All tensors of the archive.
+    shapes:
+        Names, without ``network/``, and shapes in the archive's layout that the configuration asks for.
+
+    Returns
+    -------
+    Those names to arrays.
+
+    Raises
+    ------
+    ArchiveError
+        If tensors are missing, of another shape, or of another network.
+    """
+    found = {name.removeprefix(_NETWORK): array for name, array in arrays.items() if name.startswith(_NETWORK)}
+    problems = [f"'{name}' is missing" for name in shapes if name not in found]
+    problems += [f"'{name}' is of no use" for name in found if name not in shapes]
+    problems += [
+        f"'{name}' has the shape {found[name].shape}, not {shape}"
+        for name, shape in shapes.items()
+        if name in found and found[name].shape != shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        raise ArchiveError(f"The archive's tensors do not fit its configuration: {shown}.", "Save the model again.")
+    return found
+
+
+def checkpoint_tensors(
+    arrays: Mapping[str, AnyArray], group: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, AnyArray]:
+    """One group of tensors out of a checkpoint.
+
+    Parameters
+    ----------
+    arrays:
+        All tensors of the checkpoint.
+    group:
+        What their names begin with, and a slash.
+    shapes:
+        Names within the group to shapes; a checkpoint keeps a single number as (1,).
+
+    Returns
+    -------
+    Those names to arrays of those shapes.
+
+    Raises
+    ------
+    ArchiveError
+        If a tensor is missing or of another size.
+    """
+    found = {}
+    for name, shape in shapes.items():
+        array = arrays.get(f"{group}/{name}")
+        if array is None or array.shape != (shape or (1,)):
+            raise ArchiveError(
+                f"The checkpoint does not fit: '{group}/{name}' is "
+                + ("missing." if array is None else f"of shape {array.shape}, not {shape or (1,)}."),
+                "Resume with the configuration that the training began with, or start anew with --overwrite.",
+            )
+        found[name] = array.reshape(shape)
+    return found

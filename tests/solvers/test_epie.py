@@ -1,0 +1,286 @@
+"""ePIE. Requirements: specs/03-physics.md."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptychopinn.config.simulation import SimulationConfig
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.forward import expected_counts
+from ptychopinn.monitor import Monitor
+from ptychopinn.reconstructor import ObjectSolver
+from ptychopinn.simulate import simulate_object, simulate_scan
+from ptychopinn.solvers import EPIE, epie, frame_of, refine_probe, updates
+from ptychopinn.solvers.updates import Solution
+from ptychopinn.stitching import Frame
+
+
+def scan(obj=None, **changes):
+    config = {"N": 32, "rows": 12, "cols": 12, "nphotons": 1e6} | changes
+    return simulate_scan(SimulationConfig(**config), obj=obj)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return scan()
+
+
+def error(found, data, truth=None):
+    """|G - R| / |G| inside the box of positions, one complex factor removed."""
+    low, high = data.positions.min(axis=0).astype(int), data.positions.max(axis=0).astype(int)
+    box = (slice(low[0], high[0]), slice(low[1], high[1]))
+    true, found = (data.object_guess if truth is None else truth)[box], found[box]
+    found = found * (np.vdot(found, true) / np.vdot(found, found))
+    return np.linalg.norm(true - found) / np.linalg.norm(true)
+
+
+def likeness(a, b):
+    return abs(np.vdot(a, b)) / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def wrong_probe(probe):
+    """The same probe with another curvature and width, and the same energy."""
+    i = np.arange(probe.shape[-1]) - (probe.shape[-1] - 1) / 2
+    r2 = (i[:, None] ** 2 + i[None, :] ** 2) / (0.16 * len(i)) ** 2
+    off = probe * np.exp(-(0.2 + 0.4j) * r2)
+    return (off * np.linalg.norm(probe) / np.linalg.norm(off)).astype(np.complex64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [({}, 0.02), ({"probe_modes": 3}, 0.04), ({"bad_pixel_fraction": 0.1}, 0.02), ({"scan_kind": "raster"}, 0.03)],
+)
+def test_the_object_comes_back(changes, limit):
+    """[PHYS-030] at fractional positions, with several modes, with bad pixels."""
+    data = scan(**changes)
+    start = np.ones(data.object_guess.shape, np.complex64)
+    result = epie(data, data.probe, passes=20)
+    assert error(result.object, data) < limit < error(start, data) / 3
+    assert result.object.dtype == np.complex64
+
+
+def test_bad_pixels_say_nothing():
+    """[PHYS-030] whatever is written there, the object is the same."""
+    data = scan(bad_pixel_fraction=0.1, rows=4, cols=4)
+    patterns = data.patterns.copy()
+    patterns[:, data.bad_pixels] = 1000
+    spoiled = replace(data, patterns=patterns)
+    np.testing.assert_array_equal(epie(data, data.probe, passes=2).object, epie(spoiled, data.probe, passes=2).object)
+    blind = replace(data, bad_pixels=None)  # the same zeros, believed
+    good, bad = (epie(d, data.probe, passes=10) for d in (data, blind))
+    assert error(good.object, data) < 0.8 * error(bad.object, data)
+
+
+def test_an_asymmetric_object_comes_back_upright():
+    """[PHYS-030]"""
+    obj = simulate_object("letter", (76, 76), np.random.default_rng(0))
+    data = scan(obj=obj)
+    found = epie(data, data.probe, passes=20).object
+    assert error(found, data) < 0.05
+    for other in (obj[::-1], obj[:, ::-1], obj.T, np.rot90(obj), obj[::-1, ::-1]):
+        assert error(found, data, other) > 0.2
+
+
+def test_plain_epie_works_too(data):
+    """[PHYS-030] slower, as the momentum and the denominator are for."""
+    plain = epie(data, data.probe, passes=5, settle=False, alpha=1.0, momentum=0.0)
+    ours = epie(data, data.probe, passes=5)
+    assert error(ours.object, data) < error(plain.object, data) < 0.4
+
+
+def test_settling_averages_the_noise():
+    """[PHYS-030] few photons, many passes."""
+    data = scan(nphotons=3e3)
+    settled, restless = (epie(data, data.probe, passes=15, settle=s) for s in (True, False))
+    assert error(settled.object, data) < 0.8 * error(restless.object, data)
+
+
+def test_the_first_step_is_the_formula():
+    """[PHYS-030] one pattern, one step, written out."""
+    data = scan(rows=1, cols=1, jitter_px=0.0)
+    patterns, probe = np.sqrt(data.counts(slice(None))), data.probe.astype(complex)
+    probe = np.roll(probe, (1, 0), axis=(1, 2))  # not symmetric
+    result = epie(data, probe, passes=1, settle=False, alpha=0.3, momentum=0.0, frame=Frame.around(data.positions, 32))
+    moved = probe[0]
+    corner = np.array(result.frame.origin)
+    fraction = data.positions[0] - 15.5 - corner
+    k = np.fft.fftfreq(32)
+    ramp = [np.where(k == -0.5, np.cos(np.pi * f), np.exp(-2j * np.pi * f * k)) for f in fraction]
+    moved = np.fft.ifft2(np.fft.fft2(moved) * ramp[0][:, None] * ramp[1][None, :])
+    field = np.fft.fft2(moved, norm="ortho")
+    measured = np.fft.ifftshift(patterns[0])
+    change = np.fft.ifft2((measured - np.abs(field)) * np.exp(1j * np.angle(field)), norm="ortho")
+    light = np.abs(moved) ** 2
+    by_hand = 1 + moved.conj() * change / (0.7 * light + 0.3 * light.max())
+    assert result.object.shape == (32, 32)
+    np.testing.assert_allclose(result.object, by_hand, atol=2e-3)
+    np.testing.assert_allclose(
+        result.residuals, np.linalg.norm(measured - np.abs(field)) / np.linalg.norm(measured), rtol=1e-4
+    )
+
+
+def test_frames(data):
+    """[PHYS-031]"""
+    assert frame_of(data) == Frame(data.object_guess.shape)
+    assert frame_of(replace(data, object_guess=None)) == Frame.around(data.positions, 32)
+    whole = epie(data, data.probe, passes=2)
+    assert whole.object.shape == data.object_guess.shape
+    assert whole.object[0, 0] == 1  # no window reaches the margin
+    height, width = whole.object.shape
+    for origin, shape in (((-7, 5), (30, 200)), ((20, 11), (9, 8)), ((500, 0), (4, 4)), ((82, 0), (30, 30))):
+        frame = Frame(shape, origin)
+        found = epie(data, data.probe, passes=2, frame=frame)
+        assert found.frame == frame
+        expected = np.ones((1000, 1000), np.complex64)
+        expected[100 : 100 + height, 100 : 100 + width] = whole.object
+        y, x = 100 + origin[0], 100 + origin[1]
+        np.testing.assert_array_equal(found.object, expected[y : y + shape[0], x : x + shape[1]])
+
+
+def test_the_start(data):
+    """[PHYS-032]"""
+    truth = data.object_guess
+    unchanged = epie(data, data.probe, passes=0, start=truth)
+    np.testing.assert_array_equal(unchanged.object, truth)
+    assert unchanged.residuals == ()
+    flat, near = (epie(data, data.probe, passes=1, start=s) for s in (None, 0.9 * truth + 0.1))
+    assert near.residuals[0] < 0.5 * flat.residuals[0]
+    assert error(near.object, data) < error(flat.object, data)
+    wide = np.full((height := truth.shape[0] + 9, truth.shape[1]), 2j, np.complex64)
+    kept = epie(data, data.probe, passes=1, start=wide, frame=Frame((height, truth.shape[1]), (3, 0)))
+    assert (kept.object[-8:] == 2j).all()
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+def test_a_probe_that_is_off_comes_nearer(modes):
+    """[PHYS-033]"""
+    data = scan(rows=14, cols=14, probe_modes=modes)
+    start = wrong_probe(data.probe)
+    refined = refine_probe(data, start, 15)
+    assert refined.dtype == np.complex64
+    assert np.linalg.norm(refined) == pytest.approx(np.linalg.norm(start), rel=1e-5)
+    before, after = (1 - likeness(p[0], data.probe[0]) for p in (start, refined))
+    assert after < before / 4
+    assert epie(data, refined, passes=10).residuals[-1] < 0.7 * epie(data, start, passes=10).residuals[-1]
+
+
+def test_object_and_probe_share_their_scale(data):
+    """[PHYS-033] together they predict the counts."""
+    result = epie(data, wrong_probe(data.probe), passes=10, update_probe=True)
+    predicted = expected_counts(result.object, result.probe, data.positions)
+    amplitude = np.sqrt(data.counts(slice(None)))
+    residual = np.linalg.norm(amplitude - np.sqrt(predicted)) / np.linalg.norm(amplitude)
+    assert residual == pytest.approx(result.residuals[-1], rel=0.1)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (2, 3), (4, 4)])
+def test_tiny_scans_do_not_run_away(rows, cols):
+    """[PHYS-033] where every pattern is in every batch, too."""
+    data = scan(rows=rows, cols=cols)
+    for free in (False, True):
+        residuals = epie(data, wrong_probe(data.probe), passes=20, update_probe=free).residuals
+        assert residuals[-1] < 0.5 * residuals[0]
+
+
+def test_residuals_fall(data):
+    """[PHYS-034]"""
+    seen = []
+    result = epie(data, data.probe, passes=6, monitor=Monitor(lambda p: seen.append((p.stage, p.done, p.figures))))
+    assert len(result.residuals) == 6
+    assert list(result.residuals) == sorted(result.residuals, reverse=True)
+    assert seen == [("epie", i + 1, {"residual": r}) for i, r in enumerate(result.residuals)]
+    noise = np.linalg.norm(
+        np.sqrt(data.counts(slice(None))) - np.sqrt(expected_counts(data.object_guess, data.probe, data.positions))
+    ) / np.sqrt(data.patterns.sum())
+    assert result.residuals[-1] < 1.5 * noise
+
+
+def test_seeds_and_caches(data, monkeypatch):
+    """[PHYS-035]"""
+    first = epie(data, data.probe, passes=2, seed=1)
+    np.testing.assert_array_equal(first.object, epie(data, data.probe, passes=2, seed=1).object)
+    assert not np.array_equal(first.object, epie(data, data.probe, passes=2, seed=2).object)
+    for name in ("Amplitudes", "Solution"):
+        cls = getattr(updates, name)
+        monkeypatch.setattr(sys.modules[epie.__module__], name, lambda *a, c=cls: c(*a, cache_bytes=0))
+    uncached = epie(data, data.probe, passes=2, seed=1)
+    np.testing.assert_allclose(uncached.object, first.object, atol=1e-4)
+
+
+def test_cancelling(data):
+    """[PHYS-036] after the first pass, and before anything."""
+    monitor = Monitor(lambda progress: monitor.cancel())
+    result = epie(data, data.probe, passes=20, monitor=monitor)
+    assert len(result.residuals) == 1
+    assert error(result.object, data) < error(np.ones_like(result.object), data)
+    untouched = epie(data, data.probe, passes=3, monitor=monitor)
+    assert (untouched.object == 1).all()
+
+
+def test_dose_leaves_the_object(data):
+    """[PHYS-037]"""
+    brighter = replace(data, patterns=data.patterns * 9)
+    probes = [probe_in_counts(d, fit_scaling(d), follow_offset=False) for d in (data, brighter)]
+    np.testing.assert_allclose(probes[1], 3 * probes[0], rtol=1e-4)
+    a, b = (epie(d, p, passes=2) for d, p in zip((data, brighter), probes, strict=True))
+    np.testing.assert_allclose(a.object, b.object, atol=1e-3)
+
+
+def test_the_solver(data):
+    """[PHYS-030] the same as the function with the scan's own probe; an `ObjectSolver`."""
+    solver = EPIE(passes=3)
+    assert isinstance(solver, ObjectSolver)
+    off = replace(data, probe=5 * data.probe)  # any scale will do
+    probe = probe_in_counts(off, fit_scaling(off), follow_offset=False)
+    np.testing.assert_array_equal(solver.reconstruct(off), epie(off, probe, passes=3).object)
+    assert solver.run(off).residuals == epie(off, probe, passes=3).residuals
+
+
+def test_an_offset_can_be_followed():
+    """[PHYS-030] patterns off the centre of the detector cost little when the probe is told."""
+    data = scan(detector_offset_px=(2.0, -1.0))
+    followed, ignored = (EPIE(passes=5, follow_offset=f).run(data) for f in (True, False))
+    assert followed.residuals[-1] < 0.6 * ignored.residuals[-1]
+
+
+def test_memory_is_that_of_the_object(data):
+    """The scratch arrays of the object are clean between batches: nothing is added twice."""
+    corners = np.array([[0, 0], [3, 5]])
+    solution = Solution(np.ones((40, 40), np.complex64), data.probe, corners, np.zeros((2, 2)))
+    solution.update(
+        np.array([0, 1]), np.ones((2, 32, 32), np.float32), None,
+        object_step=1.0, alpha=0.1, probe_step=0.0, probe_momentum=0.0,
+    )  # fmt: skip
+    assert not solution._sum.any()
+    assert not solution._light.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"probe": np.ones((1, 8, 8))}, DataError, r"\(1, 8, 8\)"),
+        ({"probe": np.zeros((1, 32, 32))}, DataError, "no energy"),
+        ({"start": np.ones((3, 3), np.complex64)}, DataError, r"\(3, 3\)"),
+        ({"passes": -1}, ConfigError, "passes -1"),
+        ({"batch_size": 0}, ConfigError, "batch_size 0"),
+        ({"alpha": 1.5}, ConfigError, "alpha 1.5"),
+        ({"beta": -1.0}, ConfigError, "beta -1"),
+        ({"momentum": 1.0}, ConfigError, "1.0"),
+    ],
+)
+def test_refusals(data, change, kind, words):
+    """[PHYS-038]"""
+    given = {"probe": data.probe} | change
+    with pytest.raises(kind, match=words):
+        epie(data, given.pop("probe"), **given)
+
+
+def test_an_empty_scan_is_refused(data):
+    """[PHYS-038]"""
+    with pytest.raises(DataError, match="no patterns"):
+        epie(data.select(np.zeros(0, np.int64)), data.probe)
