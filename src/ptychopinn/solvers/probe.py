@@ -41,8 +41,8 @@ class ProbeChoice:
 
 def choose_probe(
     data: ScanDataset,
-    probe: ComplexArray,
     guess: ComplexArray,
+    offset: ComplexArray,
     passes: int,
     *,
     seed: int = 0,
@@ -54,22 +54,24 @@ def choose_probe(
     ----------
     data:
         The scan; patterns of its middle are used.
-    probe:
-        (modes, N, N) complex64 to start from, scaled to counts, with the detector's offset in it.
     guess:
-        (modes, N, N): the scan's own probe; a refined one is put where it overlaps this best.
+        (modes, N, N) complex64, the scan's own probe scaled to counts.
+    offset:
+        (N, N) complex, the ramp of the detector's offset as the centre of mass shows it. It helps the probe as given, and
+        misleads a probe that is free: that one finds the ramp by itself.
     passes:
         Passes, twice: with the probe held, and with it free.
     seed:
         Order of the patterns.
     monitor:
-        Progress and cancellation; cancelled, the probe is returned as it came.
+        Progress and cancellation; cancelled, the guess is returned with its ramp.
     """
     middle = np.median(data.positions, axis=0)
     nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_PATTERNS]
     part = data.select(np.sort(nearest))
+    probe = (guess * offset).astype(np.complex64)
     held = epie(part, probe, passes=passes, seed=seed, monitor=monitor)
-    free = epie(part, probe, passes=passes, update_probe=True, seed=seed, monitor=monitor)
+    free = epie(part, guess, passes=passes, update_probe=True, seed=seed, monitor=monitor)
     if monitor.cancelled:
         return ProbeChoice(probe, False, float("nan"), float("nan"))
     before, after = held.residuals[-1], free.residuals[-1]

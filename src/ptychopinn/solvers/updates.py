@@ -147,9 +147,10 @@ class Solution:
         self, change: ComplexArray, windows: ComplexArray, fractions: FloatArray, step: float, momentum: float
     ) -> None:
         gradient = scipy.fft.fft2(windows.conj()[:, None] * change, overwrite_x=True)
-        ramps = shift_ramps(fractions, windows.shape[-1]).conj().astype(np.complex64)
         # Back to the unshifted probe: the adjoint of shift_probe, summed over the patterns on the way.
-        summed = np.einsum("bmyx,by,bx->myx", gradient, ramps[:, 0], ramps[:, 1], optimize=True)
+        back = shift_ramps(fractions, windows.shape[-1]).conj().astype(np.complex64)
+        gradient *= (back[:, 0, :, None] * back[:, 1, None, :])[:, None]
+        summed = gradient.sum(axis=0)
         light = (windows.real**2 + windows.imag**2).sum(axis=0)
         scale = np.float32(1 - _PROBE_ALPHA) * light + np.float32(_PROBE_ALPHA) * light.max()
         moved = np.float32(step) * scipy.fft.ifft2(summed) / scale

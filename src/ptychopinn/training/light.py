@@ -11,11 +11,11 @@ import numpy as np
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import DetectorOffset, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.scaling import Scaling, probe_in_counts
+from ptychopinn.data.scaling import Scaling, circle, probe_in_counts
 from ptychopinn.errors import ArchiveError
 from ptychopinn.forward import detector_ramp
 from ptychopinn.monitor import Monitor
-from ptychopinn.solvers.epie import refine_probe
+from ptychopinn.solvers import choose_probe
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 
@@ -49,16 +49,20 @@ def starting_light(
 ) -> Light:
     """The light that a training begins with: the scan's probe, and the offset that its patterns show.
 
-    With ``probe_refinement`` the probe is refined by ePIE, the offset in it.
+    With ``probe_refinement`` the probe is refined by ePIE where that explains the patterns clearly better
+    (`ptychopinn.solvers.choose_probe`); the offset is then in it.
     """
     follow = config.detector_offset is not DetectorOffset.NONE
     offset = scaling.detector_offset_px if follow else np.zeros(2)
     probe = scan_probe(data, scaling, model)
     if config.probe_refinement:
         root = np.float32(math.sqrt(scaling.mean_counts))
-        start = (probe * detector_ramp(offset, data.N)).astype(np.complex64) * root
-        refined = refine_probe(data, start, config.probe_refinement, seed=config.seed, monitor=monitor)
-        probe, offset = refined / root, np.zeros(2)
+        ramp = detector_ramp(offset, data.N)
+        choice = choose_probe(data, probe * root, ramp, config.probe_refinement, seed=config.seed, monitor=monitor)
+        if choice.refined:
+            probe, offset = choice.probe / root, np.zeros(2)
+            if model.probe_mask:
+                probe = probe * circle(data.N)
     return Light(probe, offset)
 
 

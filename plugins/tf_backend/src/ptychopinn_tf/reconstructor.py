@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Mapping
 
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
@@ -42,6 +39,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
     def __init__(self, model: ModelConfig, options: TfOptions | None = None) -> None:
         super().__init__(model, options)
         self._devices = Devices(choose_devices(self._options), xla=self._options.xla)
+        self._function: tuple[Model, Callable[..., tf.Tensor]] | None = None
         _log.info("Computing on %s.", self._devices)
 
     @property
@@ -77,8 +75,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
         with self._devices.first():
             probe = light()
             fixed = (tf.constant(mean_counts, tf.float32), probe, tf.constant(good))
-        # Sizes that differ are compiled once for all of them, or, with XLA, filled up to the largest.
-        compiled = self._devices.function(lambda counts: model(counts, *fixed), reduce_retracing=True)
+        compiled = self._compiled(model)
         largest = 0
 
         def predict(counts: FloatArray) -> ComplexArray:
@@ -86,7 +83,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
             size = max(largest, len(counts)) if self._options.xla else len(counts)
             try:
                 with arithmetic(deterministic=self._options.deterministic), self._devices.first():
-                    patches: ComplexArray = compiled(tf.constant(fill_up(counts, size))).numpy()[: len(counts)]
+                    patches: ComplexArray = compiled(tf.constant(fill_up(counts, size)), *fixed).numpy()[: len(counts)]
             except Exception:
                 largest = 0  # memory may have run out, and the next batch be smaller
                 raise
@@ -94,6 +91,18 @@ class TfReconstructor(NetworkReconstructor[Model]):
             return patches
 
         return probe.numpy(), predict
+
+    def _compiled(self, model: Model) -> Callable[..., tf.Tensor]:
+        """The model as a function that is traced once, for batches of any size and probes of any number of modes.
+
+        XLA compiles it anew for each size: `_predictor` fills smaller batches up.
+        """
+        if self._function is None or self._function[0] is not model:
+            N = self._config.N  # noqa: N806
+            shapes = ((None, N, N), tf.float32), ((), tf.float32), ((None, N, N), tf.complex64), ((N, N), tf.float32)
+            signature = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
+            self._function = model, self._devices.function(model.__call__, input_signature=signature)
+        return self._function[1]
 
     def _out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):

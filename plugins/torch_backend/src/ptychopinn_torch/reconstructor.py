@@ -23,6 +23,7 @@ from ptychopinn.data.scaling import Scaling, circle, fit_scaling, probe_in_count
 from ptychopinn.data.splits import split_by_space
 from ptychopinn.data.truth import TruthPatches
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, ResourceError, UsageError
+from ptychopinn.forward import detector_ramp
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, TrainResult, TrainStatus
 from ptychopinn.schedule import TrainingClock
@@ -333,8 +334,9 @@ class TorchReconstructor:
         offset = scaling.detector_offset_px if follow else np.zeros(2)
         unit = _unit_probe(data, scaling, circular_mask=self._config.probe_mask)
         if config.probe_refinement:
-            start = Illumination(unit, offset)().detach().numpy() * np.float32(math.sqrt(scaling.mean_counts))
-            choice = choose_probe(data, start, unit, config.probe_refinement, seed=config.seed, monitor=monitor)
+            guess = unit * np.float32(math.sqrt(scaling.mean_counts))
+            ramp = detector_ramp(offset, data.N)
+            choice = choose_probe(data, guess, ramp, config.probe_refinement, seed=config.seed, monitor=monitor)
             if choice.refined:
                 unit, offset = choice.probe / np.float32(math.sqrt(scaling.mean_counts)), np.zeros(2)
                 if self._config.probe_mask:
