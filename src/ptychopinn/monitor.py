@@ -34,9 +34,7 @@ class Monitor:
         self._on_progress = on_progress
         self._cancelled = threading.Event()
 
-    def report(
-        self, stage: str, done: int, total: int = 0, figures: Mapping[str, float] | None = None
-    ) -> None:
+    def report(self, stage: str, done: int, total: int = 0, figures: Mapping[str, float] | None = None) -> None:
         """Tell the listener how far ``stage`` is."""
         if self._on_progress is not None:
             self._on_progress(Progress(stage, done, total, dict(figures or {})))

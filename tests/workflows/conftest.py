@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -15,23 +14,25 @@ from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows import RunResult, train_run
 
 
-@pytest.fixture(scope="package", autouse=True)
-def numpy_backend() -> Iterator[None]:
+def install_numpy_backend(patch: pytest.MonkeyPatch) -> None:
     """Only the NumPy backend is installed."""
     registry = discover(found=[EntryPoint("numpy", "numpy_backend", GROUP)])
     assert not registry.broken
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("_train", "_backends"):
-            patch.setattr(f"ptychopinn.workflows.{module}.discover", lambda: registry)
-        yield
+    for module in ("_train", "_backends"):
+        patch.setattr(f"ptychopinn.workflows.{module}.discover", lambda: registry)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(autouse=True)
+def _numpy_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_numpy_backend(monkeypatch)
+
+
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scans")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def scan_file(folder: Path) -> Path:
     """36 patterns of 32 x 32, with their true object."""
     path = folder / "scan.npz"
@@ -39,9 +40,11 @@ def scan_file(folder: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def trained(scan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A finished training; tests that change its directory copy it."""
     folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
     train = {"nepochs": 4, "seed": 7, "checkpoint_top_k": 9}
-    return train_run(scan_file, folder, backend="numpy", train=train, infer={"inference_batch_size": 5})
+    with pytest.MonkeyPatch.context() as patch:
+        install_numpy_backend(patch)
+        return train_run(scan_file, folder, backend="numpy", train=train, infer={"inference_batch_size": 5})

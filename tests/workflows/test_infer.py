@@ -63,6 +63,11 @@ def test_another_n_is_refused_before_anything_is_made(trained: RunResult, tmp_pa
     with pytest.raises(DataError, match="64 wide; this model has N = 32"):
         infer_run(trained.folder, wide, tmp_path / "out")
     assert names(tmp_path) == ["wide.npz"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "phase.png").write_text("old")
+    with pytest.raises(DataError, match="64 wide"):
+        infer_run(trained.folder, wide, tmp_path / "out", overwrite=True)
+    assert names(tmp_path / "out") == ["phase.png"]
 
 
 @pytest.mark.parametrize(

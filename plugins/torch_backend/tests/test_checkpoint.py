@@ -57,7 +57,7 @@ def unbroken(fit: Fit) -> Trained:
 
 
 def test_a_killed_training_goes_on_as_if_nothing_had_been(fit: Fit, unbroken: Trained, tmp_path: Path) -> None:
-    """Killed in its fourth epoch, resumed in another process."""
+    """[TRAIN-005] Killed in its fourth epoch, resumed in another process."""
     code = KILLED.format(settings=SETTINGS)
     paths = [str(Path(__file__).parent), *sys.path]
     killed = subprocess.run(
@@ -147,6 +147,7 @@ def test_which_checkpoints_are_kept(fit: Fit, tmp_path: Path, settings: dict[str
 
 
 def test_a_damaged_checkpoint_is_passed_over(fit: Fit, tmp_path: Path) -> None:
+    """[TRAIN-005]"""
     fit(train={**SETTINGS, "nepochs": 3}, checkpoint_dir=tmp_path)
     newest = tmp_path / "epoch-0000003.ckpt.zip"
     newest.write_bytes(newest.read_bytes()[:-1000])

@@ -135,7 +135,7 @@ def test_the_probe_is_moved_as_in_the_core(modes: int) -> None:
 
 
 def test_expected_counts_are_those_of_the_reference(group: Group) -> None:
-    """One true object on the canvas, 1 outside of it."""
+    """[LOSS-001] One true object on the canvas, 1 outside of it."""
     found = group.forward(group.true_canvas(), group.probes(), group.offsets)
     expected = np.fft.ifftshift(expected_counts(group.obj, group.probe, group.positions), axes=(1, 2))
     assert found.shape == (1, COUNT, N, N)
@@ -145,6 +145,7 @@ def test_expected_counts_are_those_of_the_reference(group: Group) -> None:
 
 
 def test_true_patches_give_the_object(group: Group) -> None:
+    """[LOSS-001]"""
     canvas = group.canvas(group.patches)
     lit = group.lit()
     assert lit.float().mean() > 0.2

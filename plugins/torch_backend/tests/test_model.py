@@ -71,6 +71,7 @@ def test_the_dose_does_not_move_a_prediction() -> None:
 
 
 def test_low_precision_is_close_and_gives_complex64() -> None:
+    """[TRAIN-010]"""
     exact, low = predict(model(), COUNTS, 800.0), predict(model(Precision.BFLOAT16), COUNTS, 800.0)
     assert low.dtype == exact.dtype == torch.complex64
     error = (low - exact).abs().norm() / (exact - 1).abs().norm()

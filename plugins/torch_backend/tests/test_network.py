@@ -46,7 +46,7 @@ def predict(made: FastNetwork, amplitudes: Tensor, *, modes: int = 1, good: Tens
 @pytest.mark.parametrize("size", SUPPORTED_N)
 @pytest.mark.parametrize("modes", [1, 3])
 def test_every_size_and_number_of_modes(size: int, modes: int) -> None:
-    """[REC-005] (b, N/2, N/2) complex64."""
+    """[NET-001] [REC-005] (b, N/2, N/2) complex64."""
     found = predict(network(N=size, iterations=1, n_filters_scale=0.05), patterns(size, 2), modes=modes)
     assert found.shape == (2, size // 2, size // 2)
     assert found.dtype == torch.complex64
@@ -55,6 +55,7 @@ def test_every_size_and_number_of_modes(size: int, modes: int) -> None:
 
 @pytest.mark.parametrize("activation", list(AmplitudeActivation))
 def test_activations_give_one_at_zero_and_stay_positive(activation: AmplitudeActivation) -> None:
+    """[NET-003]"""
     x = torch.linspace(-8, 8, 101)
     found = amplitude(activation, x)
     assert found[50] == pytest.approx(1.0, abs=1e-6)
@@ -78,7 +79,7 @@ def test_a_fresh_network_predicts_nearly_one() -> None:
 
 
 def test_a_pattern_does_not_see_its_batch() -> None:
-    """[REC-006]"""
+    """[NET-001] [REC-006]"""
     made, given = network(), patterns(32, 5)
     together = predict(made, given)
     alone = torch.cat([predict(made, one[None]) for one in given])
@@ -88,6 +89,7 @@ def test_a_pattern_does_not_see_its_batch() -> None:
 
 
 def test_patterns_of_zeros_are_no_trouble() -> None:
+    """[NET-002]"""
     made = network()
     dark = torch.zeros(2, 32, 32)
     assert torch.isfinite(torch.view_as_real(predict(made, dark))).all()
@@ -97,7 +99,7 @@ def test_patterns_of_zeros_are_no_trouble() -> None:
 
 
 def test_bad_pixels_are_known_to_be_bad() -> None:
-    """A pixel that measured nothing is no dark pixel."""
+    """[NET-002] A pixel that measured nothing is no dark pixel."""
     good = torch.ones(32, 32)
     good[3, 4:20] = 0
     given = patterns(32) * good

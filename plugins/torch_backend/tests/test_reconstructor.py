@@ -238,7 +238,7 @@ def test_the_same_settings_give_the_same_archive(fit: Fit, tmp_path: Path) -> No
 def test_the_device_asked_for_is_the_device_used(
     scan: ScanDataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The CPU, even where CUDA is: logged, and every weight is there."""
+    """[TRAIN-009] The CPU, even where CUDA is: logged, and every weight is there."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with caplog.at_level(logging.INFO, logger="ptychopinn"):
         made = new(options={"accelerator": "cpu"})
@@ -258,6 +258,7 @@ def test_auto_takes_cuda_when_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cuda_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[TRAIN-009]"""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ResourceError, match="CUDA was asked for") as caught:
         new(options={"accelerator": "cuda"})

@@ -134,11 +134,13 @@ ELSEWHERE = {
 
 
 def test_no_setting_is_forgotten() -> None:
+    """[TRAIN-001]"""
     assert set(CHANGES) | ELSEWHERE == set(TrainConfig.model_fields)
 
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_each_setting_acts(fit: Fit, base: Trained, field: str) -> None:
+    """[TRAIN-001] [LOSS-005]"""
     assert differs(fit(train=CHANGES[field]), base)
 
 
@@ -187,6 +189,7 @@ def test_no_model_setting_is_forgotten() -> None:
 
 @pytest.mark.parametrize("field", MODEL_CHANGES)
 def test_each_model_setting_acts(fit: Fit, base: Trained, field: str) -> None:
+    """[TRAIN-001]"""
     assert differs(fit(model=MODEL_CHANGES[field]), base)
 
 
@@ -204,6 +207,7 @@ def test_the_probe_mask_is_a_circle(fit: Fit, scan: ScanDataset) -> None:
 
 
 def test_the_probe_moves_only_if_it_may(fit: Fit, base: Trained, scan: ScanDataset) -> None:
+    """[PROBE-002]"""
     fixed, free = base.arrays()[PROBE], fit(train={"probe_trainable": True, "nepochs": 3}).arrays()[PROBE]
     unit = scan.probe / np.linalg.norm(scan.probe)
     np.testing.assert_allclose(fixed / np.linalg.norm(fixed), unit, atol=1e-6)
@@ -211,11 +215,13 @@ def test_the_probe_moves_only_if_it_may(fit: Fit, base: Trained, scan: ScanDatas
 
 
 def test_the_scale_moves_only_if_it_may(fit: Fit, base: Trained) -> None:
+    """[PROBE-002]"""
     assert base.arrays()[SCALE][0] == 0
     assert fit(train={"intensity_scale_trainable": True}).arrays()[SCALE][0] != 0
 
 
 def test_the_detectors_offset(fit: Fit, off_centre: ScanDataset) -> None:
+    """[PROBE-003]"""
     none, once, followed = (
         fit(train={"detector_offset": how, "nepochs": 2}, data=off_centre).arrays()[OFFSET]
         for how in ("none", "estimate", "train")
@@ -226,7 +232,7 @@ def test_the_detectors_offset(fit: Fit, off_centre: ScanDataset) -> None:
 
 
 def test_a_wrong_probe_is_refined(fit: Fit, scan: ScanDataset) -> None:
-    """Towards the true one, at the same energy; a right one stays as it is."""
+    """[PROBE-001] Towards the true one, at the same energy; a right one stays as it is."""
     y, x = (np.indices((32, 32)) - 15.5) / 8
     wrong = replace(scan, probe=(scan.probe * np.exp(2j * (y**2 + x**2))).astype(np.complex64))
     plain, refined = (fit(train={"probe_refinement": n}, data=wrong).arrays()[PROBE] for n in (0, 12))
@@ -241,7 +247,7 @@ def test_a_wrong_probe_is_refined(fit: Fit, scan: ScanDataset) -> None:
 
 
 def test_simulated_objects_alone(fit: Fit, base: Trained, scan: ScanDataset) -> None:
-    """No measured pattern is looked at: what they hold does not matter, only their mean."""
+    """[TRAIN-007] No measured pattern is looked at: what they hold does not matter, only their mean."""
     found = fit(train={"simulate_objects": "only"})
     assert found.result.history["loss"] == found.result.history["simulated"]
     assert "nll" not in found.result.history
@@ -252,6 +258,7 @@ def test_simulated_objects_alone(fit: Fit, base: Trained, scan: ScanDataset) -> 
 
 
 def test_simulated_and_measured_patterns_mixed(fit: Fit) -> None:
+    """[TRAIN-007]"""
     result = fit(train={"simulate_objects": "mixed"}).result
     (total,), (nll,), (simulated,) = (result.history[name] for name in ("loss", "nll", "simulated"))
     assert total == pytest.approx(nll + simulated, rel=1e-5)
@@ -259,6 +266,7 @@ def test_simulated_and_measured_patterns_mixed(fit: Fit) -> None:
 
 
 def test_simulated_objects_need_no_known_object(fit: Fit, scan: ScanDataset) -> None:
+    """[TRAIN-007]"""
     bare = replace(scan, object_guess=None)
     result = fit(model={"model_type": "supervised"}, train={"simulate_objects": "only"}, data=bare).result
     assert result.status is TrainStatus.FINISHED
@@ -275,7 +283,7 @@ def test_supervised_training_learns_the_known_object(fit: Fit) -> None:
 def test_supervised_training_without_a_known_object_is_refused(
     fit: Fit, scan: ScanDataset, constant: float | None
 ) -> None:
-    """A constant objectGuess is a placeholder."""
+    """[TRAIN-008] A constant objectGuess is a placeholder."""
     assert scan.object_guess is not None
     guess = None if constant is None else np.full_like(scan.object_guess, constant)
     with pytest.raises(DataError, match="neither objectGuess nor Y" if constant is None else "placeholder"):
@@ -289,7 +297,7 @@ def test_supervised_training_without_a_known_object_is_refused(
 
 @pytest.mark.usefixtures("hasty_clock")
 def test_the_time_ends_a_training(fit: Fit) -> None:
-    """Without nepochs there is no other end; both are looked at after every step."""
+    """[TRAIN-002] Without nepochs there is no other end; both are looked at after every step."""
     result = fit(train={"max_time": 20.0, "nepochs": None}).result
     assert result.status is TrainStatus.TIMED_OUT
     assert 20 <= result.seconds < 25
@@ -297,7 +305,7 @@ def test_the_time_ends_a_training(fit: Fit) -> None:
 
 
 def test_cancelling_ends_a_training_at_the_next_step(fit: Fit, scan: ScanDataset) -> None:
-    """[REC-009] with status, history and a model that predicts."""
+    """[TRAIN-002] [REC-009] with status, history and a model that predicts."""
     seen: list[Progress] = []
 
     def listen(progress: Progress) -> None:
@@ -335,7 +343,7 @@ def test_cancelled_before_it_began(fit: Fit, scan: ScanDataset) -> None:
     [("seconds", "min", 3), ("seconds", "max", 5), ("learning_rate", "min", 5), ("learning_rate", "max", 3)],
 )
 def test_early_stopping_watches_its_figure(fit: Fit, figure: str, mode: str, epochs: int) -> None:
-    """Two epochs without a better one end it. Seconds only rise, this learning rate only falls."""
+    """[TRAIN-002] Two epochs without a better one end it. Seconds only rise, this learning rate only falls."""
     settings = {
         "nepochs": 5,
         "early_stopping_patience": 2,
@@ -359,7 +367,7 @@ def test_the_loss_is_watched_when_nothing_else_is_said(fit: Fit) -> None:
 
 
 def test_the_model_kept_is_the_best_one(fit: Fit) -> None:
-    """By the monitored figure, where one is asked for: the first epoch's or the last's."""
+    """[TRAIN-003] By the monitored figure, where one is asked for: the first epoch's or the last's."""
     settings = {"nepochs": 2, "early_stopping_patience": 9, "checkpoint_monitor": "seconds", "seed": 4}
     first, last = (fit(train={**settings, "checkpoint_mode": mode}) for mode in ("min", "max"))
     newest = fit(train={"nepochs": 2, "seed": 4})
@@ -380,6 +388,7 @@ def test_a_figure_that_is_not_there_is_refused_before_any_work(fit: Fit, simulat
 
 
 def test_validation_by_a_region_of_the_scan(fit: Fit) -> None:
+    """[TRAIN-004]"""
     history = fit(train={"validation_fraction": 0.3, "nepochs": 2}).result.history
     assert len(history["validation_loss"]) == 2
     assert all(math.isfinite(value) for value in history["validation_loss"])
@@ -409,6 +418,7 @@ def test_a_validation_that_ends_in_the_middle(fit: Fit) -> None:
 
 
 def test_low_precision_trains_nearly_the_same(fit: Fit, base: Trained, scan: ScanDataset) -> None:
+    """[TRAIN-010]"""
     low = fit(options={"precision": "bf16"})
     assert low.result.history["loss"] != base.result.history["loss"]
     assert low.result.history["loss"] == pytest.approx(base.result.history["loss"], rel=0.1)
@@ -468,6 +478,7 @@ def after_calls(count: int, original: Callable[..., Any], then: Callable[[Any], 
 def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_weights(
     fit: Fit, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
+    """[TRAIN-006]"""
     broken = after_calls(step, objective.poisson_deviance, lambda loss: loss * math.nan)
     monkeypatch.setattr(objective, "poisson_deviance", broken)
     made: list[Any] = []
@@ -484,7 +495,7 @@ def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_weights(
 def test_weights_that_are_not_finite_are_never_the_model(
     fit: Fit, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gradient can break before the loss does: then the average is broken too, and an older one is kept."""
+    """[TRAIN-006] A gradient can break before the loss does: then the average is broken too; an older one is kept."""
     original = training.TrainingModule.optimizer_step
 
     def break_weights(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -528,6 +539,7 @@ def test_too_few_patterns_are_refused(fit: Fit, scan: ScanDataset, count: int) -
 
 
 def test_bad_pixels_carry_no_loss(fit: Fit, scan: ScanDataset) -> None:
+    """[LOSS-003]"""
     bad = np.zeros((32, 32), bool)
     bad[10:14, 12:20] = True
     harmed = np.asarray(scan.patterns).copy()

@@ -27,7 +27,7 @@ from ptychopinn.streaming import stream_patches
 from ptychopinn.training.book import EpochBook, Weights
 from ptychopinn.training.light import Light, scan_probe, starting_light
 from ptychopinn.training.loggers import RunLogger, open_logger
-from ptychopinn.training.plan import TrainingPlan, good_pixels, loss_weights, make_plan, training_scans
+from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
 ModelT = TypeVar("ModelT")
@@ -163,7 +163,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         for scan in (data, validation):
             if scan is not None:
                 self._check(scan)
-        loss_weights(self._config, config)  # refused before the probe is refined
+        validates = validation is not None or config.validation_fraction > 0
+        check_settings(self._config, config, validates=validates)  # before the probe is refined
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
         with contextlib.closing(logger):

@@ -138,7 +138,7 @@ class EpochBook:
         """Whether the training is over before its first batch, which sets the status."""
         if self._monitor.cancelled:
             self.status = TrainStatus.CANCELLED
-        elif self._clock.out_of_time:
+        elif self._clock.out_of_time and self._clock.epoch > 0:  # a fresh training does at least one step
             self.status = TrainStatus.TIMED_OUT
         return self.status is not TrainStatus.FINISHED or self._clock.out_of_epochs
 

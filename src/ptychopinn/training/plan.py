@@ -86,18 +86,27 @@ def good_pixels(data: ScanDataset) -> FloatArray:
     return np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
 
 
-def loss_weights(model: ModelConfig, config: TrainConfig) -> LossWeights:
+def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) -> LossWeights:
     """The weights of the loss terms in force.
+
+    Parameters
+    ----------
+    model, config:
+        The configurations.
+    validates:
+        Whether there is a validation loss.
 
     Raises
     ------
     ConfigError
-        If model type and weights contradict each other.
+        If settings contradict each other, or nothing would look at them.
     """
     try:
-        return config.loss_weights(model)
+        weights = config.loss_weights(model)
+        config.refuse_idle(model, validates=validates)
     except ValueError as error:
-        raise ConfigError(f"The loss cannot be used: {error}.", "Change the weights, or the model_type.") from error
+        raise ConfigError(f"The training cannot be set up: {error}.", "Change or leave out one of them.") from error
+    return weights
 
 
 def training_scans(
@@ -143,7 +152,7 @@ def make_plan(
     ConfigError, DataError
         If scans and configuration contradict each other.
     """
-    weights = loss_weights(model, config)
+    weights = check_settings(model, config, validates=validation is not None)
     supervised = model.model_type is ModelType.SUPERVISED
     simulated_only = config.simulate_objects is SimulateObjects.ONLY
 

@@ -1,0 +1,79 @@
+"""The NumPy reconstructor: what `ptychopinn.training.NetworkReconstructor` leaves to a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+
+from ptychopinn.config import Config, ModelConfig
+from ptychopinn.errors import ConfigError
+from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
+from ptychopinn.training.base import Predict
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn_numpy.network import project
+from ptychopinn_numpy.options import NumpyOptions
+from ptychopinn_numpy.training import FIRST_STEP, Model, StepSearch, model_from_arrays
+
+_MODEL = {"N", "model_type", "gridsize", "group_size", "iterations", "probe_mask"}
+_UNUSED_TRAIN = {
+    *("learning_rate", "scheduler", "accumulate_grad_batches", "gradient_clip", "gradient_clip_algorithm"),
+    *("realspace_weight", "probe_trainable", "intensity_scale_trainable", "simulate_objects"),
+}
+
+
+class NumpyReconstructor(NetworkReconstructor[Model]):
+    """Learns the length of a projection; see `ptychopinn.reconstructor.Reconstructor` for the contract."""
+
+    backend = "numpy"
+    distribution = "ptychopinn-numpy"
+    framework = f"numpy {np.__version__}"
+    options_model = NumpyOptions
+
+    def __init__(self, model: ModelConfig, options: Any = None) -> None:
+        super().__init__(model, options)
+        _refuse(model, set(ModelConfig.model_fields) - _MODEL)
+
+    @property
+    def device(self) -> str:
+        """The device in use."""
+        return "cpu"
+
+    def _build(self, light: Light, seed: int) -> Model:
+        return Model(FIRST_STEP, light)
+
+    def _to_arrays(self, model: Model) -> dict[str, AnyArray]:
+        return model.arrays()
+
+    def _from_arrays(self, arrays: Mapping[str, AnyArray]) -> Model:
+        return model_from_arrays(self._config, arrays)
+
+    def _unit_probe(self, model: Model) -> ComplexArray:
+        return model.unit_probe
+
+    def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
+        _refuse(plan.config, _UNUSED_TRAIN)
+        return StepSearch(model, plan)
+
+    def _predictor(
+        self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
+    ) -> tuple[ComplexArray, Predict]:
+        light = model.light if scan_light is None else Light(scan_light, model.light.offset_px)
+        probe = Model(model.step, light).unit_probe
+
+        def predict(counts: FloatArray) -> ComplexArray:
+            amplitudes = np.sqrt(counts / np.float32(mean_counts))
+            return project(amplitudes, probe, good, model.step, self._config.iterations, self._config.patch_size)[0]
+
+        return probe, predict
+
+    def _out_of_memory(self, error: BaseException) -> bool:
+        return False  # NumPy raises MemoryError, which is known
+
+
+def _refuse(config: Config, names: Set[str]) -> None:
+    """Refuse settings that this backend would ignore."""
+    fields = type(config).model_fields
+    if changed := sorted(name for name in names if getattr(config, name) != fields[name].default):
+        raise ConfigError(f"The NumPy backend does nothing with {', '.join(changed)}.", "Leave it out.")

@@ -1,0 +1,124 @@
+"""The training loop: every batch tries a longer and a shorter step, and takes the one with the smallest loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ptychopinn.forward import detector_ramp
+from ptychopinn.stitching import patch_weights
+from ptychopinn.training import EpochBook, Light, RunLogger, ScanBatches, TrainingPlan, light_from_arrays
+from ptychopinn.training.optimizer import OFFSET_RATE, kept_share
+from ptychopinn.training.tensors import network_tensors
+from ptychopinn.typing import AnyArray, ComplexArray
+from ptychopinn_numpy.network import loss_terms, phase_gradient, project
+
+FIRST_STEP = 0.2
+_FACTORS = (1.0, 1.25, 0.8)  # tried at every step
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """All that an archive holds: the network's one weight, and the light it was trained with."""
+
+    step: float
+    light: Light
+
+    @property
+    def unit_probe(self) -> ComplexArray:
+        """(modes, N, N) complex64 in root mean counts, the detector's offset in it."""
+        light = self.light
+        ramp = detector_ramp(light.offset_px, light.probe.shape[-1])
+        return (light.probe * ramp * math.exp(light.log_intensity / 2)).astype(np.complex64)
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """The tensors of an archive, by their names."""
+        return {
+            "network/step": np.array([self.step], np.float32),
+            "illumination/probe": self.light.probe.astype(np.complex64),
+            "illumination/offset_px": np.asarray(self.light.offset_px, np.float32),
+            "illumination/log_intensity": np.array([self.light.log_intensity], np.float32),
+        }
+
+
+def model_from_arrays(config: Any, arrays: Mapping[str, AnyArray]) -> Model:
+    """The inverse of `Model.arrays`; raises ArchiveError if they do not fit."""
+    network = network_tensors(arrays, {"step": (1,)})
+    return Model(float(network["step"][0]), light_from_arrays(config, arrays))
+
+
+class StepSearch:
+    """A training under way (`ptychopinn.training.Fit`)."""
+
+    def __init__(self, model: Model, plan: TrainingPlan) -> None:
+        self._model, self._average, self._plan, self._steps = model, model, plan, 0
+
+    def averaged(self) -> dict[str, AnyArray]:
+        """The weights that would be the model if the training ended now."""
+        return self._average.arrays()
+
+    def state(self) -> dict[str, AnyArray]:
+        """Everything that a resumed training needs."""
+        both = {"model": self._model, "averaged": self._average}
+        named = {f"{group}/{name}": array for group, m in both.items() for name, array in m.arrays().items()}
+        return {**named, "averaged/steps": np.array([self._steps])}
+
+    def restore(self, arrays: Mapping[str, AnyArray]) -> None:
+        """Put `state` back."""
+
+        def group(name: str) -> Model:
+            prefix = f"{name}/"
+            held = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            return model_from_arrays(self._plan.model, held)
+
+        self._model, self._average = group("model"), group("averaged")
+        self._steps = int(arrays["averaged/steps"][0])
+
+    def model(self, averaged: Mapping[str, AnyArray]) -> Model:
+        """A model with these weights."""
+        return model_from_arrays(self._plan.model, averaged)
+
+    def run(self, book: EpochBook, logger: RunLogger) -> None:
+        """Train until the book says stop or the epochs are done."""
+        clock, plan = self._plan.clock, self._plan
+        while not (book.stop or clock.out_of_epochs):
+            for batch in plan.training.batches(clock.epoch):
+                tried = [self._loss(replace(self._model, step=self._model.step * f), plan.training, batch) for f in _FACTORS]
+                book.count(tried[0][0], tried[0][1], batch["counts"].shape[0] * batch["counts"].shape[1])
+                best = int(np.argmin([loss for loss, _, _ in tried]))
+                self._take_step(self._model.step * _FACTORS[best], tried[best][2])
+                book.after_batch(tried[0][0])
+                if book.stop:
+                    break
+            held = plan.validation
+            judged = held is not None and not book.cancelled
+            losses = [self._loss(self._average, held, b)[0] for b in held.batches(0)] if judged and held else []
+            logger.log(book.close_epoch(losses), clock.step)
+
+    def _loss(self, model: Model, scan: ScanBatches, batch: Mapping[str, Any]) -> tuple[float, dict[str, float], ComplexArray]:
+        counts, mean = batch["counts"], scan.scaling.mean_counts
+        amplitudes = np.sqrt(counts.reshape(-1, *counts.shape[2:]) / np.float32(mean))
+        config = self._plan.model
+        patches, expected = project(
+            amplitudes, model.unit_probe, scan.good, model.step, config.iterations, config.patch_size
+        )
+        weights = self._plan.weights
+        factors = {"nll": weights.nll, "mae": weights.mae, "realspace_mae": weights.realspace_mae}
+        terms = loss_terms(batch, patches, expected * np.float32(mean), scan.good, model.unit_probe)
+        parts = {name: value for name, value in terms.items() if factors[name]}
+        return sum(factors[name] * value for name, value in parts.items()), parts, patches
+
+    def _take_step(self, step: float, patches: ComplexArray) -> None:
+        light = self._model.light
+        if self._plan.follow_offset:  # an offset of the detector shows as a ramp of the patches
+            gradient = phase_gradient(patches, patch_weights(self._model.unit_probe, patches.shape[-1]))
+            light = replace(light, offset_px=light.offset_px + OFFSET_RATE * self._plan.model.N / (2 * np.pi) * gradient)
+        self._model = Model(step, light)
+        kept = kept_share(self._plan.config.weight_averaging, self._steps)
+        self._average = Model(kept * self._average.step + (1 - kept) * step, light)
+        self._steps += 1
+        self._plan.clock.step += 1

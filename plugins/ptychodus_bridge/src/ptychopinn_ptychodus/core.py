@@ -1,0 +1,92 @@
+"""Ptychodus's processing core with libraries added to it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ptychopinn_ptychodus.libraries import load_libraries
+
+_NOTHING = "none_none"  # what Ptychodus calls its reconstructor that does nothing
+_log = logging.getLogger("ptychopinn.ptychodus")
+
+
+def is_extended(cls: type) -> bool:
+    """Whether a class came from `extended_core`."""
+    return bool(getattr(cls, "ptychopinn_extended", False))
+
+
+def extended_core(base: type) -> type:
+    """A subclass of Ptychodus's ``ProcessingCore`` that appends the libraries of the entry-point group."""
+
+    class ExtendedProcessingCore(base):  # type: ignore[valid-type, misc]
+        ptychopinn_extended = True
+
+        def __init__(
+            self, task_manager: Any, settings_registry: Any, product_api: Any, algorithm_libraries: Any
+        ) -> None:
+            developer = logging.getLogger("ptychodus.model.core").getEffectiveLevel() <= logging.DEBUG
+            added = load_libraries(settings_registry, developer, [library.name for library in algorithm_libraries])
+            super().__init__(task_manager, settings_registry, product_api, [*algorithm_libraries, *added])
+            self.processing_api.external_libraries = tuple(added)
+            _say_unknown_algorithms(self.algorithm_parameter, self.processing_api)
+            _hand_over_open_scans(self.processing_api, self.algorithm_parameter)
+            for library in added:
+                if hasattr(library, "connect"):
+                    library.connect(task_manager, self.processing_api.task_monitor)
+
+    return ExtendedProcessingCore
+
+
+def _say_unknown_algorithms(parameter: Any, api: Any) -> None:
+    """An algorithm that does not exist is an error in the log, and work with none selected fails instead of doing nothing.
+
+    Ptychodus itself falls back to a reconstructor that does nothing, says so at the debug level, and exits with 0.
+    """
+    asked = ""
+    set_value, train, reconstruct = parameter.set_value, api.train, api.reconstruct
+
+    def choose(value: str, *, notify: bool = True) -> None:
+        nonlocal asked
+        key = value.strip().casefold()
+        if key not in (_NOTHING, *parameter.available_reconstructors()):
+            asked = value.strip()
+            known = ", ".join(parameter.available_reconstructors()) or "none"
+            _log.error("There is no algorithm '%s'. Known are: %s.", asked, known)
+        elif key != _NOTHING:
+            asked = ""
+        set_value(value, notify=notify)
+
+    def refuse(algorithm: str | None) -> None:
+        if algorithm is not None:
+            parameter.set_value(algorithm)
+        if parameter.get_value() == _NOTHING or asked:
+            known = ", ".join(parameter.available_reconstructors()) or "none"
+            what = f"There is no algorithm '{asked}'" if asked else "No algorithm is selected"
+            raise ValueError(f"{what}. Set 'algorithm' in the section [Processing] to one of: {known}.")
+
+    def checked_train(*args: Any, algorithm: str | None = None, **kwargs: Any) -> Any:
+        refuse(algorithm)
+        return train(*args, **kwargs)
+
+    def checked_reconstruct(*args: Any, algorithm: str | None = None, **kwargs: Any) -> Any:
+        refuse(algorithm)
+        return reconstruct(*args, **kwargs)
+
+    parameter.set_value, api.train, api.reconstruct = choose, checked_train, checked_reconstruct
+
+
+def _hand_over_open_scans(api: Any, parameter: Any) -> None:
+    """A trainer that can use it gets the scan that is open, for directories that hold no training data."""
+    train = api.train
+
+    def train_with_scan(input_path: Path, output_path: Path, *, product_index: int, **kwargs: Any) -> Any:
+        if kwargs.get("algorithm") is not None:
+            parameter.set_value(kwargs["algorithm"])
+        trainer = parameter.get_current_reconstructor()
+        if hasattr(trainer, "offer_scan") and trainer.wants_scan(Path(input_path)):
+            trainer.offer_scan(api.get_reconstruct_input(product_index=product_index))
+        return train(input_path, output_path, product_index=product_index, **kwargs)
+
+    api.train = train_with_scan

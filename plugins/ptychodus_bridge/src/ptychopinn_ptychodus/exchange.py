@@ -1,0 +1,177 @@
+"""Between Ptychodus's reconstruction input and output and this software's scan and object.
+
+Both count pixels alike: integers are pixel centres, and the patch at c starts at ``c - (N - 1) / 2``. Ptychodus gives
+positions in metres around the object's centre; the pixels here are those of the object array handed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.errors import DataError
+from ptychopinn.typing import ComplexArray, FloatArray
+
+_PIXEL_TOLERANCE = 1e-3  # of a pixel's width, between probe and object
+_log = logging.getLogger("ptychopinn.ptychodus")
+
+
+def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
+    """What Ptychodus hands over, as a scan.
+
+    Parameters
+    ----------
+    parameters:
+        `ptychodus.api.reconstruct.ReconstructInput`.
+    with_object:
+        Whether its object goes along, as the known object of supervised training.
+
+    Returns
+    -------
+    Counts as they are; positions in pixels of the object handed over; all modes of the probe. Of a probe that varies
+    from position to position (OPR) the first is taken, layers of an object are multiplied; both are logged.
+
+    Raises
+    ------
+    DataError
+        If patterns are not square, the probe does not fit them, or geometry is missing.
+    """
+    patterns, product = parameters.diffraction_patterns, parameters.product
+    if patterns.ndim != 3 or patterns.shape[1] != patterns.shape[2]:
+        raise DataError(
+            f"The patterns are {' x '.join(str(n) for n in patterns.shape[1:])} pixels (height x width); squares are needed.",
+            "Crop or pad them when the diffraction data are loaded in Ptychodus.",
+        )
+    pixel = _pixel_size(product)
+    positions = positions_px(product)
+    if len(positions) != len(patterns):
+        raise DataError(
+            f"There are {len(patterns)} patterns and {len(positions)} positions.", "Load data that belong together."
+        )
+    metadata = product.metadata
+    energy = getattr(metadata, "photon_energy_eV", None) or getattr(metadata, "probe_energy_eV", None)
+    return ScanDataset(
+        patterns=patterns,
+        measurement=Measurement.COUNTS,
+        positions=positions,
+        probe=_probe(product),
+        object_guess=_object(product) if with_object else None,
+        bad_pixels=np.asarray(parameters.bad_pixels, bool),
+        metadata=ScanMetadata(
+            measurement=Measurement.COUNTS,
+            pixel_size_m=pixel[1] if math.isclose(pixel[0], pixel[1], rel_tol=1e-6) else None,
+            probe_energy_eV=_positive(energy),
+            detector_distance_m=_positive(metadata.detector_distance_m),
+            source="Ptychodus",
+        ),
+        name=metadata.name or "scan",
+    )
+
+
+def positions_px(product: Any) -> FloatArray:
+    """(n, 2) float64 (y, x): positions of a Ptychodus product as pixel indices of its object array."""
+    object_ = product.object_
+    center, (height_m, width_m) = object_.get_center(), _pixel_size(product)
+    metres = np.array([(point.y_m, point.x_m) for point in product.probe_positions], np.float64).reshape(-1, 2)
+    middle = (np.array([object_.height_px, object_.width_px]) - 1) / 2
+    found: FloatArray = (metres - [center.y_m, center.x_m]) / [height_m, width_m] + middle
+    return found
+
+
+def output_product(parameters: Any, obj: ComplexArray, origin: tuple[int, int], losses: Sequence[Sequence[float]]) -> Any:
+    """The `ptychodus.api.product.Product` of a reconstruction.
+
+    Parameters
+    ----------
+    parameters:
+        What was handed over; metadata, positions and probes stay.
+    obj, origin:
+        (h, w) complex64 and its pixel (0, 0) in the frame of the object handed over. The result has that frame, made
+        larger where the reconstruction reaches beyond it; what no pattern covers is 1.
+    losses:
+        (epoch, loss) pairs of the training.
+    """
+    from ptychodus.api.object import Object, ObjectCenter
+    from ptychodus.api.product import LossValue, Product
+
+    product = parameters.product
+    given = product.object_
+    shape = np.array([given.height_px, given.width_px])
+    low, high = np.array(origin), np.array(origin) + obj.shape
+    if shape.all():
+        low, high = np.minimum(low, 0), np.maximum(high, shape)
+    canvas = np.ones(tuple(high - low), np.complex64)
+    y, x = np.array(origin) - low
+    canvas[y : y + obj.shape[0], x : x + obj.shape[1]] = obj
+    pixel, center = given.get_pixel_geometry(), given.get_center()
+    shift = low + (high - low - 1) / 2 - (shape - 1) / 2  # of the centre, in pixels
+    return Product(
+        metadata=product.metadata,
+        probe_positions=product.probe_positions,
+        probes=product.probes,
+        object_=Object(
+            array=canvas,
+            pixel_geometry=pixel.copy(),
+            center=ObjectCenter(
+                x_m=center.x_m + float(shift[1]) * pixel.width_m, y_m=center.y_m + float(shift[0]) * pixel.height_m
+            ),
+        ),
+        losses=[LossValue(int(epoch), float(value)) for epoch, value in losses],
+    )
+
+
+def _pixel_size(product: Any) -> tuple[float, float]:
+    """(y, x) metres of an object pixel."""
+    try:
+        pixel = product.object_.get_pixel_geometry()
+        product.object_.get_center()
+    except ValueError as error:
+        raise DataError(f"The product cannot be used: {error}", "Give its object a geometry in Ptychodus.") from error
+    if not (pixel.height_m > 0 and pixel.width_m > 0):
+        raise DataError(
+            f"The object's pixels are {pixel.height_m} m high and {pixel.width_m} m wide.",
+            "Set detector distance, photon energy and detector pixel size in Ptychodus.",
+        )
+    try:
+        probe = product.probes.get_pixel_geometry()
+    except ValueError:
+        return pixel.height_m, pixel.width_m
+    for side in ("height_m", "width_m"):
+        if not math.isclose(getattr(probe, side), getattr(pixel, side), rel_tol=_PIXEL_TOLERANCE):
+            raise DataError(
+                f"The probe's pixels are {getattr(probe, side):.6g} m, the object's {getattr(pixel, side):.6g} m ({side}).",
+                "Resample one of them in Ptychodus so that they agree.",
+            )
+    return pixel.height_m, pixel.width_m
+
+
+def _probe(product: Any) -> ComplexArray:
+    """(modes, N, N) complex64."""
+    array = np.asarray(product.probes.get_array())
+    if array.ndim == 4 and array.shape[0] > 1:
+        _log.warning("The probe varies over the scan (%d OPR modes); the first is taken for all of it.", array.shape[0])
+    probe: ComplexArray = (array[0] if array.ndim == 4 else array).astype(np.complex64)
+    if probe.size == 0 or not np.abs(probe).any():
+        raise DataError("The product has no probe.", "Generate or load a probe in Ptychodus.")
+    return probe
+
+
+def _object(product: Any) -> ComplexArray | None:
+    """(H, W) complex64; None where there is none."""
+    array = np.asarray(product.object_.get_array())
+    if array.size == 0:
+        return None
+    layers = array[None] if array.ndim == 2 else array
+    if len(layers) > 1:
+        _log.warning("The object has %d layers; their product is taken.", len(layers))
+    flat: ComplexArray = layers.prod(axis=0).astype(np.complex64)
+    return flat
+
+
+def _positive(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) and value > 0 else None

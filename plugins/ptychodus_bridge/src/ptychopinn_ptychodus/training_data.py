@@ -1,0 +1,73 @@
+"""What a directory holds to train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.npz import read_scan
+from ptychopinn.errors import DataError
+
+_TRAIN, _TEST = "train_data.npz", "test_data.npz"
+_DIFFRACTION, _PRODUCT = "diffraction.h5", "product.h5"
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """The files to train on: scans as NPZ, or Ptychodus's pair of HDF5 files."""
+
+    train: Path | None = None
+    test: Path | None = None
+    diffraction: Path | None = None
+    product: Path | None = None
+
+
+def find_training_files(folder: Path) -> TrainingFiles | None:
+    """``*.npz`` where there are any, else ``diffraction.h5`` with ``product.h5``; None where there is neither.
+
+    Raises
+    ------
+    DataError
+        If there are several NPZ files and none of them is called train_data.npz.
+    """
+    scans = {path.name: path for path in sorted(folder.glob("*.npz"))}
+    if _TRAIN in scans:
+        return TrainingFiles(train=scans[_TRAIN], test=scans.get(_TEST))
+    if len(scans) == 1:
+        return TrainingFiles(train=next(iter(scans.values())))
+    if scans:
+        raise DataError(
+            f"{folder} holds {len(scans)} NPZ files: {', '.join(list(scans)[:5])}.",
+            f"Keep the one to train on, or call it {_TRAIN} (and one to validate on {_TEST}).",
+        )
+    if (folder / _DIFFRACTION).is_file() and (folder / _PRODUCT).is_file():
+        return TrainingFiles(diffraction=folder / _DIFFRACTION, product=folder / _PRODUCT)
+    return None
+
+
+def read_training_data(files: TrainingFiles) -> tuple[ScanDataset, ScanDataset | None]:
+    """The scan to train on, and one to validate on or None.
+
+    Raises
+    ------
+    DataError
+        If a file is refused.
+    """
+    if files.train is not None:
+        return read_scan(files.train), None if files.test is None else read_scan(files.test)
+    if files.diffraction is None or files.product is None:
+        raise ValueError("there are no files to read")
+    from ptychodus.api.io import load_diffraction_data, load_product
+    from ptychodus.api.reconstruct import prepare_reconstruct_input
+
+    from ptychopinn_ptychodus.exchange import scan_of
+
+    try:
+        parameters = prepare_reconstruct_input(load_diffraction_data(files.diffraction), load_product(files.product))
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{files.diffraction} and {files.product.name} cannot be read as a scan: {error}.",
+            "Save them again with Ptychodus.",
+        ) from error
+    return scan_of(parameters, with_object=True), None
