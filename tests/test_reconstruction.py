@@ -146,13 +146,13 @@ def test_a_batch_too_large_is_halved(
 ) -> None:
     """[RECON-002]"""
     small = NumpyReconstructor(ModelConfig(N=N), NumpyOptions(patterns_that_fit=5))
-    small._state = trained._state
+    small._model = trained._model
     with caplog.at_level(logging.WARNING, logger="ptychopinn"):
         found = reconstruct(small, scan)
     np.testing.assert_allclose(found.object, reconstruct(trained, scan).object, atol=1e-5)
     assert "going on with 4" in caplog.text
     none = NumpyReconstructor(ModelConfig(N=N), NumpyOptions(patterns_that_fit=0))
-    none._state = trained._state
+    none._model = trained._model
     with pytest.raises(ResourceError, match="even one pattern"):
         reconstruct(none, scan)
 

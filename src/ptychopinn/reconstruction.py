@@ -1,4 +1,4 @@
-"""From a trained reconstructor and a scan to an object: predict, synchronise, stitch, and judge the result."""
+"""From a trained reconstructor and a scan to an object: predict, synchronise, stitch, refine if asked, and judge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,13 +21,13 @@ from ptychopinn.metrics.alignment import box_of
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, Reconstructor
+from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
 from ptychopinn.stitching import Frame, Stitched, Stitcher, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.typing import AnyArray, ComplexArray
 
 _log = logging.getLogger(__name__)
 _TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
-_RESIDUAL_PATTERNS = 256
 _BLOCK = 512
 
 
@@ -57,6 +57,8 @@ class Reconstruction:
         Stage name to wall time.
     warnings:
         What a user should know, as sentences.
+    refined:
+        What refinement kept and how it changed the residual; None where it was not asked for.
     """
 
     object: ComplexArray
@@ -70,6 +72,7 @@ class Reconstruction:
     dropped: int
     seconds: Mapping[str, float]
     warnings: tuple[str, ...]
+    refined: Refined | None = None
 
 
 def reconstruct(
@@ -96,14 +99,14 @@ def reconstruct(
     -------
     Reconstruction
         Memory is that of the object, of one batch, and of the patches up to ``memory_budget_mb`` while their phases are
-        solved; beyond it they wait in a scratch file.
+        solved; beyond it they wait in a scratch file. A refinement that is cancelled keeps the best so far.
 
     Raises
     ------
     DataError
         If the scan is empty.
     Cancelled
-        If the monitor was cancelled.
+        If the monitor was cancelled before there was an object.
     ResourceError
         If memory or the disk of the scratch file do not suffice.
     """
@@ -131,20 +134,36 @@ def reconstruct(
             start = time.perf_counter()
             stitched, how = _synchronised(prediction, data, placed, frame, config, monitor)
             seconds["synchronise and stitch"] = time.perf_counter() - start
-    residual = forward_residual(stitched.object, frame.origin, prediction.probe, data, max_patterns=_RESIDUAL_PATTERNS)
-    return _judged(stitched, prediction, data, residual, how, seconds)
+    probe, refined = prediction.probe, None
+    if config.refine > 0:
+        start = time.perf_counter()
+        found = refine(
+            data,
+            probe,
+            stitched.object,
+            frame,
+            passes=config.refine,
+            covered=stitched.covered,
+            update_probe=config.refine_probe,
+            memory_budget_mb=config.memory_budget_mb,
+            monitor=monitor,
+        )
+        seconds["refine"] = time.perf_counter() - start
+        stitched, probe, refined = replace(stitched, object=found.object), found.probe, found.facts
+    return _judged(stitched, probe, refined, data, how, seconds)
 
 
 def _judged(
     stitched: Stitched,
-    prediction: Prediction,
+    probe: ComplexArray,
+    refined: Refined | None,
     data: ScanDataset,
-    residual: float,
     how: str,
     seconds: Mapping[str, float],
 ) -> Reconstruction:
     """A stitched object with its figures and warnings."""
     warnings = []
+    residual = forward_residual(stitched.object, stitched.frame.origin, probe, data, max_patterns=RESIDUAL_PATTERNS)
     box = box_of(data.positions - np.asarray(stitched.frame.origin), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     if flat < FLATNESS_LIMIT:
@@ -154,13 +173,20 @@ def _judged(
         )
     if stitched.dropped:
         warnings.append(f"{stitched.dropped} of {len(data)} patterns lie outside the frame of objectGuess.")
+    if refined is not None and refined.passes_done < refined.passes_asked:
+        warnings.append(
+            f"Refinement was cancelled after {refined.passes_done} of {refined.passes_asked} passes; "
+            "the best so far is kept."
+        )
+    elif refined is not None and refined.passes_kept == 0:
+        warnings.append("No pass of the refinement lowered the forward residual: the probe may be wrong.")
     for warning in warnings:
         _log.warning("%s", warning)
     return Reconstruction(
         object=stitched.object,
         coverage=stitched.coverage,
         frame=stitched.frame,
-        probe=prediction.probe,
+        probe=probe,
         residual=residual,
         flatness=flat,
         synchronised=how,
@@ -168,6 +194,7 @@ def _judged(
         dropped=stitched.dropped,
         seconds=dict(seconds),
         warnings=tuple(warnings),
+        refined=refined,
     )
 
 
@@ -226,7 +253,7 @@ def _synchronised(
             best = (math.nan, stitched, how)
             break
         residual = forward_residual(
-            stitched.object, frame.origin, prediction.probe, data, max_patterns=_RESIDUAL_PATTERNS
+            stitched.object, frame.origin, prediction.probe, data, max_patterns=RESIDUAL_PATTERNS
         )
         _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
         if best is None or residual < best[0]:

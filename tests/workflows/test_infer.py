@@ -60,12 +60,12 @@ def test_another_n_is_refused_before_anything_is_made(trained: RunResult, tmp_pa
     """[REC-010]"""
     wide = tmp_path / "wide.npz"
     write_scan(wide, simulate_scan(SimulationConfig(N=64, rows=2, cols=2, seed=1)))
-    with pytest.raises(DataError, match="64 wide; this model has N = 32"):
+    with pytest.raises(DataError, match="64 x 64; this model has N = 32"):
         infer_run(trained.folder, wide, tmp_path / "out")
     assert names(tmp_path) == ["wide.npz"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "phase.png").write_text("old")
-    with pytest.raises(DataError, match="64 wide"):
+    with pytest.raises(DataError, match="64 x 64"):
         infer_run(trained.folder, wide, tmp_path / "out", overwrite=True)
     assert names(tmp_path / "out") == ["phase.png"]
 

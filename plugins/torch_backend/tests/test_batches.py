@@ -12,15 +12,17 @@ from ptychopinn.config import ModelConfig, TrainConfig
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.simulate import ObjectStream
+from ptychopinn.training import EpochSource
 from ptychopinn_torch.batches import EpochDataset, TensorBatch, loader, to_tensor
 
 
 def dataset(scan: ScanDataset, kind: str) -> EpochDataset:
     groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), TrainConfig(n_groups=5, batch_size=2))
     stream = ObjectStream(scan.probe, 1e4, scan.bad_pixels, 1, 16, object_size_px=64, pool_size=2)
-    return EpochDataset(
+    source = EpochSource(
         None if kind == "simulated" else groups, None if kind == "measured" else stream, groups.batches_per_epoch, 3
     )
+    return EpochDataset(source)
 
 
 def same(a: TensorBatch, b: TensorBatch) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch_fits import Trained, fit_to
+from backend_suite.fits import Trained
+from torch_fits import fit_to
 
 from ptychopinn.config import InferConfig, SimulationConfig
 from ptychopinn.data.dataset import ScanDataset

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 
@@ -35,3 +36,13 @@ class InferConfig(Config):
     memory_budget_mb: int = Field(
         1024, ge=1, description="MiB for patches that wait for their phases; beyond it they wait in a scratch file."
     )
+    refine: int = Field(
+        0, ge=0, le=10_000, description="Passes of the solver from the prediction; 0 leaves the prediction as it is."
+    )
+    refine_probe: bool = Field(False, description="Refine the probe too, in the passes of refine.")
+
+    @model_validator(mode="after")
+    def _refinement(self) -> Self:
+        if self.refine_probe and self.refine == 0:
+            raise ValueError("refine_probe has no effect without refine; set both")
+        return self

@@ -135,7 +135,7 @@ def epie(
     corners, fractions = split_positions(data.positions, size)
     obj = np.ones(box.shape, np.complex64)
     if start is not None:
-        _paste(obj, box, start.astype(np.complex64), frame)
+        paste_object(obj, box, start.astype(np.complex64), frame)
     solution = Solution(obj, probe, corners - np.array(box.origin), fractions)
     amplitudes = Amplitudes(data)
     good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
@@ -143,7 +143,7 @@ def epie(
     residuals: list[float] = []
     for done in range(passes):
         error = total = 0.0
-        for number, chosen in enumerate(_batches(rng.permutation(count), batch_size)):
+        for number, chosen in enumerate(shuffled_batches(rng.permutation(count), batch_size)):
             if monitor.cancelled:
                 return _result(solution, frame, start, box, residuals)
             late = ((done + number / batches) / passes) ** 3 if settle else 0.0
@@ -249,7 +249,7 @@ def _check(
         )
 
 
-def _batches(order: IntArray, size: int) -> Iterator[IntArray]:
+def shuffled_batches(order: IntArray, size: int) -> Iterator[IntArray]:
     """Indices of each batch, ascending, so that a memory-mapped scan is read forwards."""
     for low in range(0, len(order), size):
         yield np.sort(order[low : low + size])
@@ -264,7 +264,7 @@ def _overlap(at: tuple[int, int], inner: tuple[int, int], outer: tuple[int, int]
     return spans[0], spans[1]
 
 
-def _paste(target: ComplexArray, target_frame: Frame, source: ComplexArray, source_frame: Frame) -> None:
+def paste_object(target: ComplexArray, target_frame: Frame, source: ComplexArray, source_frame: Frame) -> None:
     """Copy an object into another one of another frame, where they meet."""
     y, x = (source_frame.origin[k] - target_frame.origin[k] for k in (0, 1))
     rows, columns = _overlap((y, x), source_frame.shape, target_frame.shape)
@@ -276,5 +276,5 @@ def _result(
 ) -> EPIEResult:
     obj, probe = solution.result()
     found = np.ones(frame.shape, np.complex64) if start is None else start.astype(np.complex64)
-    _paste(found, frame, obj, box)
+    paste_object(found, frame, obj, box)
     return EPIEResult(found, frame, probe, tuple(residuals))

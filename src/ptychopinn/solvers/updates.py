@@ -165,6 +165,21 @@ class Solution:
         self._object += np.float32(momentum) * self._velocity
         np.copyto(self._last, self._object)
 
+    @property
+    def object(self) -> ComplexArray:
+        """(H, W), as it stands, not to be changed."""
+        return self._object
+
+    @property
+    def probe(self) -> ComplexArray:
+        """(modes, N, N), as it stands."""
+        return self._probe
+
+    def turn(self, factors: ComplexArray) -> None:
+        """Multiply the object, and the way it is on, by (H, W) factors of modulus 1."""
+        for array in (self._object, self._last, self._velocity):
+            array *= factors
+
     def result(self) -> tuple[ComplexArray, ComplexArray]:
         """Object and probe; they share out their scale so that the probe has the energy it started with."""
         share = np.float32(self._norm / float(np.linalg.norm(self._probe)))

@@ -31,17 +31,18 @@ from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, 
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
 ModelT = TypeVar("ModelT")
+ModelT_co = TypeVar("ModelT_co", covariant=True)
 Predict = Callable[[FloatArray], ComplexArray]
 
 
-class Fit(Weights, Protocol[ModelT]):
+class Fit(Weights, Protocol[ModelT_co]):
     """A training under way in one framework: the model, its optimizer, and the loop around them."""
 
     def run(self, book: EpochBook, logger: RunLogger) -> None:
         """Train until the book says stop or the epochs are done."""
         ...
 
-    def model(self, averaged: Mapping[str, AnyArray]) -> ModelT:
+    def model(self, averaged: Mapping[str, AnyArray]) -> ModelT_co:
         """A model of its own with these weights, ready to predict."""
         ...
 
@@ -66,7 +67,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
 
     def __init__(self, model: ModelConfig, options: Any = None) -> None:
         self._config = model
-        self._options = self.options_model() if options is None else options
+        self._options: Any = self.options_model() if options is None else options
         self._model: ModelT | None = None
         self._summary: TrainingSummary | None = None
 

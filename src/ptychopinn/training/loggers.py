@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ def open_logger(kind: LoggerKind, folder: Path | None, distribution: str) -> Run
         return _NoLogger()
     if folder is None:
         raise UsageError(f"logger '{kind}' needs a folder to write to.", "Give train() a checkpoint_dir.")
-    loggers = {
+    loggers: dict[LoggerKind, Callable[[Path], RunLogger]] = {
         LoggerKind.CSV: _CsvLogger,
         LoggerKind.TENSORBOARD: _TensorBoardLogger,
         LoggerKind.MLFLOW: _MlflowLogger,

@@ -10,9 +10,7 @@ from ptychopinn.typing import AnyArray
 _NETWORK = "network/"
 
 
-def network_tensors(
-    arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, AnyArray]:
+def network_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
     """The tensors of a network out of an archive.
 
     Parameters
@@ -45,19 +43,15 @@ def network_tensors(
     return found
 
 
-def checkpoint_tensors(
-    arrays: Mapping[str, AnyArray], group: str, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, AnyArray]:
-    """One group of tensors out of a checkpoint.
+def checkpoint_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
+    """Some of a checkpoint's tensors.
 
     Parameters
     ----------
     arrays:
         All tensors of the checkpoint.
-    group:
-        What their names begin with, and a slash.
     shapes:
-        Names within the group to shapes; a checkpoint keeps a single number as (1,).
+        Names to shapes; a checkpoint keeps a single number as (1,).
 
     Returns
     -------
@@ -70,10 +64,10 @@ def checkpoint_tensors(
     """
     found = {}
     for name, shape in shapes.items():
-        array = arrays.get(f"{group}/{name}")
+        array = arrays.get(name)
         if array is None or array.shape != (shape or (1,)):
             raise ArchiveError(
-                f"The checkpoint does not fit: '{group}/{name}' is "
+                f"The checkpoint does not fit: '{name}' is "
                 + ("missing." if array is None else f"of shape {array.shape}, not {shape or (1,)}."),
                 "Resume with the configuration that the training began with, or start anew with --overwrite.",
             )

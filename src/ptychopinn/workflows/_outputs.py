@@ -55,12 +55,22 @@ def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
 def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dict[str, float | int | str]:
     """The figures of a reconstruction, for tables and terminals."""
     seconds = sum(reconstruction.seconds.values())
+    refined = reconstruction.refined
     return {
         "patterns placed": reconstruction.placed,
         "patterns dropped": reconstruction.dropped,
         "forward residual R": reconstruction.residual,
         "flatness": reconstruction.flatness,
         "synchronisation": reconstruction.synchronised,
+        **(
+            {}
+            if refined is None
+            else {
+                "residual before refinement": refined.residual_before,
+                "passes of refinement kept": refined.passes_kept,
+                "probe refined": str(refined.probe and refined.passes_kept > 0).lower(),
+            }
+        ),
         "patterns a second": patterns / max(seconds, 1e-9),
     }
 

@@ -67,7 +67,7 @@ def loss_terms(
     Parameters
     ----------
     batch:
-        From `ptychopinn.training.EpochSource`: ``counts`` (g, C, N, N) and, where they are known, ``truth`` (g, C, n, n).
+        From `ptychopinn.training.EpochSource`: ``counts`` (g, C, N, N) and, where known, ``truth`` (g, C, n, n).
     patches, expected:
         (b, n, n) and, in counts, (b, N, N) of its g * C patterns.
     good, probe:

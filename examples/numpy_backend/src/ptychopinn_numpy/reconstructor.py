@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.config import Config, ModelConfig
-from ptychopinn.errors import ConfigError
+from ptychopinn.config.execution import Accelerator
+from ptychopinn.errors import ConfigError, ResourceError
 from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
@@ -34,6 +35,9 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
     def __init__(self, model: ModelConfig, options: Any = None) -> None:
         super().__init__(model, options)
         _refuse(model, set(ModelConfig.model_fields) - _MODEL)
+        _refuse(self._options, {"precision", "num_workers"})
+        if self._options.accelerator is Accelerator.CUDA:
+            raise ResourceError("CUDA was asked for; NumPy computes on the cpu.", "Use --accelerator cpu.")
 
     @property
     def device(self) -> str:

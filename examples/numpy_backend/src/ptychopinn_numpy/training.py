@@ -18,7 +18,7 @@ from ptychopinn.typing import AnyArray, ComplexArray
 from ptychopinn_numpy.network import loss_terms, phase_gradient, project
 
 FIRST_STEP = 0.2
-_FACTORS = (1.0, 1.25, 0.8)  # tried at every step
+_FACTORS = (1.0, 1.4, 0.7)  # tried at every step
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +87,13 @@ class StepSearch:
         clock, plan = self._plan.clock, self._plan
         while not (book.stop or clock.out_of_epochs):
             for batch in plan.training.batches(clock.epoch):
-                tried = [self._loss(replace(self._model, step=self._model.step * f), plan.training, batch) for f in _FACTORS]
-                book.count(tried[0][0], tried[0][1], batch["counts"].shape[0] * batch["counts"].shape[1])
+                models = [replace(self._model, step=self._model.step * factor) for factor in _FACTORS]
+                tried = [self._loss(model, plan.training, batch) for model in models]
+                loss, parts, _ = tried[0]
+                book.count(loss, parts, batch["counts"].shape[0] * batch["counts"].shape[1])
                 best = int(np.argmin([loss for loss, _, _ in tried]))
-                self._take_step(self._model.step * _FACTORS[best], tried[best][2])
-                book.after_batch(tried[0][0])
+                self._take_step(models[best].step, tried[best][2])
+                book.after_batch(loss)
                 if book.stop:
                     break
             held = plan.validation
@@ -99,7 +101,9 @@ class StepSearch:
             losses = [self._loss(self._average, held, b)[0] for b in held.batches(0)] if judged and held else []
             logger.log(book.close_epoch(losses), clock.step)
 
-    def _loss(self, model: Model, scan: ScanBatches, batch: Mapping[str, Any]) -> tuple[float, dict[str, float], ComplexArray]:
+    def _loss(
+        self, model: Model, scan: ScanBatches, batch: Mapping[str, Any]
+    ) -> tuple[float, dict[str, float], ComplexArray]:
         counts, mean = batch["counts"], scan.scaling.mean_counts
         amplitudes = np.sqrt(counts.reshape(-1, *counts.shape[2:]) / np.float32(mean))
         config = self._plan.model
@@ -116,7 +120,8 @@ class StepSearch:
         light = self._model.light
         if self._plan.follow_offset:  # an offset of the detector shows as a ramp of the patches
             gradient = phase_gradient(patches, patch_weights(self._model.unit_probe, patches.shape[-1]))
-            light = replace(light, offset_px=light.offset_px + OFFSET_RATE * self._plan.model.N / (2 * np.pi) * gradient)
+            pixels = gradient * self._plan.model.N / (2 * np.pi)
+            light = replace(light, offset_px=light.offset_px + OFFSET_RATE * pixels)
         self._model = Model(step, light)
         kept = kept_share(self._plan.config.weight_averaging, self._steps)
         self._average = Model(kept * self._average.step + (1 - kept) * step, light)

@@ -17,10 +17,10 @@ def is_extended(cls: type) -> bool:
     return bool(getattr(cls, "ptychopinn_extended", False))
 
 
-def extended_core(base: type) -> type:
+def extended_core(base: Any) -> type:
     """A subclass of Ptychodus's ``ProcessingCore`` that appends the libraries of the entry-point group."""
 
-    class ExtendedProcessingCore(base):  # type: ignore[valid-type, misc]
+    class ExtendedProcessingCore(base):  # type: ignore[misc]
         ptychopinn_extended = True
 
         def __init__(
@@ -40,7 +40,7 @@ def extended_core(base: type) -> type:
 
 
 def _say_unknown_algorithms(parameter: Any, api: Any) -> None:
-    """An algorithm that does not exist is an error in the log, and work with none selected fails instead of doing nothing.
+    """An algorithm that does not exist is an error in the log, and work with none selected fails.
 
     Ptychodus itself falls back to a reconstructor that does nothing, says so at the debug level, and exits with 0.
     """
@@ -61,7 +61,8 @@ def _say_unknown_algorithms(parameter: Any, api: Any) -> None:
     def refuse(algorithm: str | None) -> None:
         if algorithm is not None:
             parameter.set_value(algorithm)
-        if parameter.get_value() == _NOTHING or asked:
+        # In the window the dropdown shows what is active instead, and that is what the user means.
+        if parameter.get_value() == _NOTHING or (asked and not getattr(api, "is_shown", False)):
             known = ", ".join(parameter.available_reconstructors()) or "none"
             what = f"There is no algorithm '{asked}'" if asked else "No algorithm is selected"
             raise ValueError(f"{what}. Set 'algorithm' in the section [Processing] to one of: {known}.")

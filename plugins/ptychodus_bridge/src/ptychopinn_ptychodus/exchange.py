@@ -44,7 +44,7 @@ def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
     patterns, product = parameters.diffraction_patterns, parameters.product
     if patterns.ndim != 3 or patterns.shape[1] != patterns.shape[2]:
         raise DataError(
-            f"The patterns are {' x '.join(str(n) for n in patterns.shape[1:])} pixels (height x width); squares are needed.",
+            f"The patterns are {' x '.join(str(n) for n in patterns.shape[1:])} pixels (height x width), not square.",
             "Crop or pad them when the diffraction data are loaded in Ptychodus.",
         )
     pixel = _pixel_size(product)
@@ -83,7 +83,9 @@ def positions_px(product: Any) -> FloatArray:
     return found
 
 
-def output_product(parameters: Any, obj: ComplexArray, origin: tuple[int, int], losses: Sequence[Sequence[float]]) -> Any:
+def output_product(
+    parameters: Any, obj: ComplexArray, origin: tuple[int, int], losses: Sequence[Sequence[float]]
+) -> Any:
     """The `ptychodus.api.product.Product` of a reconstruction.
 
     Parameters
@@ -142,9 +144,10 @@ def _pixel_size(product: Any) -> tuple[float, float]:
     except ValueError:
         return pixel.height_m, pixel.width_m
     for side in ("height_m", "width_m"):
-        if not math.isclose(getattr(probe, side), getattr(pixel, side), rel_tol=_PIXEL_TOLERANCE):
+        one, other = getattr(probe, side), getattr(pixel, side)
+        if not math.isclose(one, other, rel_tol=_PIXEL_TOLERANCE):
             raise DataError(
-                f"The probe's pixels are {getattr(probe, side):.6g} m, the object's {getattr(pixel, side):.6g} m ({side}).",
+                f"The {side} of a pixel is {one:.6g} in the probe and {other:.6g} in the object.",
                 "Resample one of them in Ptychodus so that they agree.",
             )
     return pixel.height_m, pixel.width_m

@@ -2,7 +2,8 @@
 
 Ptychodus names its reconstructor libraries and their panes in its two composition roots. In the process that is
 starting, the names ``ProcessingCore`` and ``ProcessingController`` in those two modules are bound to subclasses that
-append what other distributions bring. Batch mode never imports Qt: the second is bound when Ptychodus imports its module.
+append what other distributions bring. Batch mode never imports Qt: the second is bound when Ptychodus imports its
+module.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+STOP_FAILED = 124  # exit code of a worker that could not end its work in time
+
 Sections = dict[str, dict[str, Any]]
 
 

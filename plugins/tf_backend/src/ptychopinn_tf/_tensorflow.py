@@ -15,14 +15,14 @@ from contextlib import contextmanager
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _NOTE = re.compile(
-    rb"^(WARNING: All log messages before absl::InitializeLog\(\)|[IWE]\d{4} \d\d:\d\d:\d\d|To enable the following instr)"
+    rb"^(WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} \d\d:\d\d:\d\d|To enable the following in)"
 )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back what is written to the process's standard error; drop TensorFlow's notes and pass on the rest."""
-    if _LEVEL in os.environ:
+    if _LEVEL in os.environ or sys.stderr is None:
         yield
         return
     os.environ[_LEVEL] = "3"  # read once, while the libraries load
@@ -44,7 +44,7 @@ def _quiet() -> Iterator[None]:
         del os.environ[_LEVEL]
 
 
-with _quiet():
+with quiet():
     import tensorflow as tf
 
 __all__ = ["tf"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,9 +13,9 @@ from ptychopinn.training import EpochSource
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf._tensorflow import tf
 
-# Name to tensor: the arrays of the core's `GroupBatch` and of `EpochSource`, where there are such patterns, and
-# ``present`` (g,) float32, 0 for groups that only fill a batch up. The numbers ``members``, ``groups`` and ``simulated``
-# count what is in the whole batch, over all devices, as float32.
+# Name to tensor: the arrays of the core's `GroupBatch` and of `EpochSource`, where there are such patterns; ``present``
+# (g,) and ``simulated_present`` (b,) float32, 0 for what only fills a batch up; and the numbers ``members``, ``groups``
+# and ``simulated``, float32, of what is in the whole batch, over all devices.
 TensorBatch: TypeAlias = dict[str, Any]
 
 _GROUPED = ("counts", "offsets", "fractions", "shift", "member", "truth")
@@ -59,9 +59,7 @@ def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, devices: int) ->
     if "simulated_counts" in arrays:
         totals["simulated"] = len(arrays["simulated_counts"])
         arrays["simulated_present"] = np.ones(totals["simulated"], np.float32)
-    shards = [
-        {name: _shard(array, part, devices) for name, array in arrays.items()} for part in range(devices)
-    ]
+    shards = [{name: _shard(array, part, devices) for name, array in arrays.items()} for part in range(devices)]
     numbers = {name: tf.constant(value, tf.float32) for name, value in totals.items()}
     return [{name: tf.constant(array) for name, array in shard.items()} | numbers for shard in shards]
 
@@ -71,7 +69,7 @@ def _shard(array: AnyArray, part: int, parts: int) -> AnyArray:
     return fill_up(array[part * size : (part + 1) * size], size)
 
 
-def prepared(source: EpochSource, epoch: int, workers: int) -> Iterator[dict[str, AnyArray]]:
+def prepared(source: EpochSource, epoch: int, workers: int) -> Generator[dict[str, AnyArray], None, None]:
     """The batches of an epoch in order, prepared by threads while the device computes; 0 prepares here.
 
     NumPy lets other threads run during its larger operations, and TensorFlow does while it computes.

@@ -17,7 +17,7 @@ def variable_arrays(variables: Mapping[str, tf.Variable], group: str = "") -> di
     return {prefix + name: np.atleast_1d(variable.numpy()).copy() for name, variable in variables.items()}
 
 
-def load_variables(variables: Mapping[str, tf.Variable], arrays: Mapping[str, AnyArray], group: str) -> None:
+def load_variables(variables: Mapping[str, tf.Variable], arrays: Mapping[str, AnyArray], group: str = "") -> None:
     """Put `variable_arrays` back.
 
     Raises
@@ -25,6 +25,8 @@ def load_variables(variables: Mapping[str, tf.Variable], arrays: Mapping[str, An
     ArchiveError
         If a tensor is missing or of another shape.
     """
-    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    for name, array in checkpoint_tensors(arrays, group, shapes).items():
-        variables[name].assign(array)
+    prefix = f"{group}/" if group else ""
+    shapes = {prefix + name: tuple(variable.shape) for name, variable in variables.items()}
+    tensors = checkpoint_tensors(arrays, shapes)
+    for name, variable in variables.items():
+        variable.assign(tensors[prefix + name])

@@ -120,7 +120,12 @@ class Devices:
 
     def function(self, compute: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
         """A function compiled for the first device."""
-        compiled: Callable[..., Any] = tf.function(compute, jit_compile=self.xla, **settings)
+        return self._compiled(compute, xla=self.xla, **settings)
+
+    @staticmethod
+    def _compiled(compute: Callable[..., Any], *, xla: bool, **settings: Any) -> Callable[..., Any]:
+        # Nothing in this package branches on tensors, so its code need not be rewritten for that (autograph).
+        compiled: Callable[..., Any] = tf.function(compute, jit_compile=xla, autograph=False, **settings)
         return compiled
 
     def summed(self, compute: Callable[[TensorBatch], Any]) -> Callable[[list[TensorBatch]], Any]:
@@ -135,7 +140,7 @@ class Devices:
         def spread(batch: TensorBatch) -> Any:
             return tf.nest.map_structure(total, strategy.run(compiled, args=(batch,)))
 
-        over_all = tf.function(spread)
+        over_all = self._compiled(spread, xla=False)
 
         def distributed(parts: list[TensorBatch]) -> Any:
             def values(name: str) -> Any:
@@ -149,8 +154,7 @@ class Devices:
 
     def step(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """A function that changes variables on all devices."""
-        compiled: Callable[..., Any] = tf.function(compute, jit_compile=self.xla and self._strategy is None)
-        return compiled
+        return self._compiled(compute, xla=self.xla and self._strategy is None)
 
 
 @contextmanager

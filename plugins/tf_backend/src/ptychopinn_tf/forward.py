@@ -198,9 +198,7 @@ class GroupForward:
         mean = tf.reduce_sum(turned, axis=1)
         return (mean - as_complex(total)) / as_complex(total + _UNSEEN)
 
-    def __call__(
-        self, canvas: tf.Tensor, probes: tf.Tensor, offsets: tf.Tensor, *, sigma_px: float = 0.0
-    ) -> tf.Tensor:
+    def __call__(self, canvas: tf.Tensor, probes: tf.Tensor, offsets: tf.Tensor, *, sigma_px: float = 0.0) -> tf.Tensor:
         """Expected counts of each member.
 
         Parameters

@@ -61,4 +61,3 @@ def patch_error(patches: tf.Tensor, truth: tf.Tensor, weights: tf.Tensor) -> tf.
     product = tf.reduce_sum(weighted, axis=(-2, -1), keepdims=True) + 1e-12
     turned = truth * unit(product)
     return tf.reduce_sum(tf.abs(patches - turned) * weights, axis=(-2, -1)) / tf.reduce_sum(weights)
-

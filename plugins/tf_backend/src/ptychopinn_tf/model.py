@@ -9,8 +9,8 @@ import numpy as np
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.training import Light, light_from_arrays, network_tensors
-from ptychopinn.typing import AnyArray
+from ptychopinn.training import light_from_arrays, network_tensors
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, intensity, polar
 from ptychopinn_tf.network import FastNetwork
@@ -22,19 +22,23 @@ class Illumination(Module):
 
     Parameters
     ----------
-    light:
-        What it begins with.
+    probe:
+        (modes, N, N) complex64, energy seen by the detector 1 at first.
+    offset_px:
+        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
+    log_intensity:
+        Natural logarithm of a factor on all counts.
     """
 
-    def __init__(self, light: Light) -> None:
-        probe = np.asarray(light.probe, np.complex64)
+    def __init__(self, probe: ComplexArray, offset_px: FloatArray, log_intensity: float = 0.0) -> None:
+        probe = np.asarray(probe, np.complex64)
         peak = np.abs(probe).max()
         # A variable of size 1 lets one learning rate serve probes of any width.
         values = np.stack([probe.real, probe.imag], axis=-1) / peak
         self.peak = tf.Variable(peak, trainable=False, dtype=tf.float32, name="peak")
         self.values = tf.Variable(values, dtype=tf.float32, name="values")
-        self.log_intensity = tf.Variable(light.log_intensity, dtype=tf.float32, name="log_intensity")
-        self.offset_px = tf.Variable(light.offset_px, trainable=False, dtype=tf.float32, name="offset_px")
+        self.log_intensity = tf.Variable(log_intensity, dtype=tf.float32, name="log_intensity")
+        self.offset_px = tf.Variable(offset_px, trainable=False, dtype=tf.float32, name="offset_px")
 
     def bare(self) -> tf.Tensor:
         """(modes, N, N) complex64: the probe without offset and trim."""
@@ -73,7 +77,7 @@ class Model(Module):
         """The same weights in variables of their own, made where the caller says."""
         config, precision = self._arguments
         light = self.illumination
-        other = Model(config, Illumination(Light(light.bare().numpy(), light.offset_px.numpy())), precision)
+        other = Model(config, Illumination(light.bare().numpy(), light.offset_px.numpy()), precision)
         for name, variable in self.variables().items():
             other.variables()[name].assign(variable)
         return other
@@ -114,8 +118,7 @@ def model_arrays(model: Model) -> dict[str, AnyArray]:
     Convolutions are (out, in, y, x); the probe is (modes, N, N) complex64 in root mean counts, without the offset.
     """
     arrays = {
-        f"network/{name}": _to_archive_layout(variable.numpy())
-        for name, variable in model.network.variables().items()
+        f"network/{name}": _to_archive_layout(variable.numpy()) for name, variable in model.network.variables().items()
     }
     light = model.illumination
     arrays["illumination/probe"] = light.bare().numpy()
@@ -141,7 +144,8 @@ def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], preci
     ArchiveError
         If tensors are missing, or have shapes that the configuration does not.
     """
-    model = Model(config, Illumination(light_from_arrays(config, arrays)), precision)
+    light = light_from_arrays(config, arrays)
+    model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)
     variables = model.network.variables()
     shapes = {name: _to_archive_layout(np.empty(variable.shape, bool)).shape for name, variable in variables.items()}
     for name, array in network_tensors(arrays, shapes).items():

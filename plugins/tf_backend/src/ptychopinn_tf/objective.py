@@ -57,9 +57,7 @@ class Objective:
         total = tf.add_n([factor[name] * value for name, value in parts.items()])
         return Terms(total, parts, products)
 
-    def _measured(
-        self, model: Model, batch: TensorBatch, probe: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def _measured(self, model: Model, batch: TensorBatch, probe: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         counts, member, offsets = batch["counts"], batch["member"], batch["offsets"]
         groups, size, N = counts.shape[:3]  # noqa: N806
         patches = model(tf.reshape(counts, (-1, N, N)), self.mean_counts, tf.stop_gradient(probe), self.good)
@@ -109,8 +107,8 @@ def neighbour_products(patches: tf.Tensor, weights: tf.Tensor, present: tf.Tenso
 
     Returns
     -------
-    (2, 2) float32, real and imaginary part along y and along x, no gradient. Their angles are the mean phase gradient in
-    rad a pixel: a detector's offset shows as such a ramp under a fixed probe.
+    (2, 2) float32, real and imaginary part along y and along x, no gradient. Their angles are the mean phase gradient
+    in rad a pixel: a detector's offset shows as such a ramp under a fixed probe.
     """
     patches = tf.stop_gradient(patches)
     w = as_complex(weights * present[:, None, None, None])

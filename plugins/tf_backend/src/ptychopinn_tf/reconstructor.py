@@ -49,7 +49,8 @@ class TfReconstructor(NetworkReconstructor[Model]):
 
     def _build(self, light: Light, seed: int) -> Model:
         with self._devices.scope():
-            return Model(self._config, Illumination(light), self._options.precision, seed)
+            illumination = Illumination(light.probe, light.offset_px, light.log_intensity)
+            return Model(self._config, illumination, self._options.precision, seed)
 
     def _to_arrays(self, model: Model) -> dict[str, AnyArray]:
         return model_arrays(model)
@@ -71,7 +72,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
         light = model.illumination
         if scan_light is not None:
             with self._devices.first():
-                light = Illumination(Light(scan_light, light.offset_px.numpy()))
+                light = Illumination(scan_light, light.offset_px.numpy())
         with self._devices.first():
             probe = light()
             fixed = (tf.constant(mean_counts, tf.float32), probe, tf.constant(good))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
-
-import numpy as np
 
 from ptychopinn.training import EpochBook, RunLogger, TrainingPlan
 from ptychopinn.training.optimizer import OFFSET_RATE, kept_share
@@ -78,9 +76,7 @@ class TrainingLoop:
     def state(self) -> dict[str, AnyArray]:
         """Everything that a resumed training needs."""
         groups = self._state().items()
-        return {
-            f"{group}/{name}": array for group, held in groups for name, array in variable_arrays(held).items()
-        }
+        return {f"{group}/{name}": array for group, held in groups for name, array in variable_arrays(held).items()}
 
     def restore(self, arrays: Mapping[str, AnyArray]) -> None:
         """Put `state` back."""
@@ -91,8 +87,7 @@ class TrainingLoop:
         """A model of its own with these weights."""
         with self._devices.scope():
             model = self._model.copy()
-        for name, variable in model.variables().items():
-            variable.assign(averaged[name].reshape(variable.shape))
+        load_variables(model.variables(), averaged)
         return model
 
     def run(self, book: EpochBook, logger: RunLogger) -> None:
@@ -101,12 +96,12 @@ class TrainingLoop:
         with arithmetic(deterministic=self._options.deterministic), self._devices.scope():
             while not (book.stop or clock.out_of_epochs):
                 self._run_epoch(book)
-                row = book.close_epoch([] if book.cancelled else self._validation_losses())
-                logger.log(row, clock.step)
+                if row := book.close_epoch(self._validation_losses()):
+                    logger.log(row, clock.step)
 
     def _run_epoch(self, book: EpochBook) -> None:
-        clock, source, accumulate = self._plan.clock, self._plan.training.batches, self._plan.config.accumulate_grad_batches
-        full = self._plan.training.groups.largest_batch
+        clock, source, config = self._plan.clock, self._plan.training.batches, self._plan.config
+        full, accumulate = self._plan.training.groups.largest_batch, config.accumulate_grad_batches
         collected: dict[str, tf.Tensor] = {}
         with contextlib.closing(prepared(source, clock.epoch, self._options.num_workers)) as batches:
             for number, arrays in enumerate(batches, start=1):
@@ -121,7 +116,7 @@ class TrainingLoop:
                     collected[name] = collected[name] + share if name in collected else share
                 if number % accumulate == 0 or number == len(source):
                     steps = int(self._averaged_steps.numpy())
-                    kept = kept_share(self._plan.config.weight_averaging, steps)
+                    kept = kept_share(config.weight_averaging, steps)
                     gradients = collected or slope.gradients
                     self._step(gradients, tf.constant(rate, tf.float32), tf.constant(kept, tf.float32))
                     collected = {}
@@ -138,7 +133,7 @@ class TrainingLoop:
         full, parts = validation.groups.largest_batch, len(self._devices)
         return [float(self._validate(tensor_batches(arrays, full, parts))) for arrays in validation.batches(0)]
 
-    def _gradient_of(self, objective: Objective):  # type: ignore[no-untyped-def]
+    def _gradient_of(self, objective: Objective) -> Callable[[TensorBatch], Slope]:
         def gradient(batch: TensorBatch) -> Slope:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(list(self._free.values()))

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ptychopinn.data.batches import GroupBatch, GroupBatches
-from ptychopinn.simulate.stream import ObjectStream
+from ptychopinn.training import EpochSource
 from ptychopinn.typing import AnyArray
 
 
@@ -54,55 +53,27 @@ class TensorBatch:
         return measured + (0 if self.simulated_counts is None else len(self.simulated_counts))
 
 
-def group_tensors(batch: GroupBatch) -> dict[str, Tensor]:
-    """The arrays of a group batch as tensors, by name."""
-    arrays = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return {name: to_tensor(array) for name, array in arrays.items() if array is not None}
-
-
 class EpochDataset(IterableDataset[TensorBatch]):
-    """Whole batches of one epoch after another.
+    """Whole batches of one epoch after another, as tensors.
 
     Parameters
     ----------
-    groups:
-        Measured groups, or None.
-    stream:
-        Simulated patterns, or None.
-    batches_per_epoch:
-        Batches in an epoch.
-    simulated_patterns:
-        Simulated patterns in a batch.
+    source:
+        The batches as arrays.
     """
 
-    def __init__(
-        self,
-        groups: GroupBatches | None,
-        stream: ObjectStream | None,
-        batches_per_epoch: int,
-        simulated_patterns: int,
-    ) -> None:
-        self._groups, self._stream = groups, stream
-        self._batches_per_epoch, self._simulated_patterns = batches_per_epoch, simulated_patterns
+    def __init__(self, source: EpochSource) -> None:
+        self._source = source
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._batches_per_epoch
+        return len(self._source)
 
     def __iter__(self) -> Iterator[TensorBatch]:
         worker = get_worker_info()
         first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        steps = range(first, self._batches_per_epoch, stride)
-        measured = iter(self._groups(self.epoch, first, stride)) if self._groups is not None else None
-        for step in steps:
-            tensors = {} if measured is None else group_tensors(next(measured))
-            if self._stream is not None:
-                counts, truth = self._stream.at(self.epoch * self._batches_per_epoch + step).batch(
-                    self._simulated_patterns
-                )
-                tensors["simulated_counts"] = to_tensor(np.fft.ifftshift(counts, axes=(-2, -1)))
-                tensors["simulated_truth"] = to_tensor(truth)
-            yield TensorBatch(**tensors)
+        for arrays in self._source(self.epoch, first, stride):
+            yield TensorBatch(**{name: to_tensor(array) for name, array in arrays.items()})
 
 
 def loader(dataset: EpochDataset, *, num_workers: int, pin: bool) -> DataLoader[TensorBatch]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ptychopinn.errors import ArchiveError
+from ptychopinn.training import checkpoint_tensors
 from ptychopinn.typing import AnyArray
 
 
-def module_arrays(module: nn.Module, group: str) -> dict[str, AnyArray]:
-    """All parameters and buffers of a module under ``group/``."""
+def module_arrays(module: nn.Module, group: str = "") -> dict[str, AnyArray]:
+    """Copies of all parameters and buffers of a module, under ``group/`` if it has a name."""
     return {
-        f"{group}/{name.replace('.', '/')}": np.atleast_1d(tensor.detach().cpu().numpy()).copy()
+        _name(group, name): np.atleast_1d(tensor.detach().cpu().numpy()).copy()
         for name, tensor in module.state_dict().items()
     }
 
 
-def load_module(module: nn.Module, arrays: dict[str, AnyArray], group: str) -> None:
+def load_module(module: nn.Module, arrays: Mapping[str, AnyArray], group: str = "") -> None:
     """Put `module_arrays` back.
 
     Raises
@@ -29,16 +30,15 @@ def load_module(module: nn.Module, arrays: dict[str, AnyArray], group: str) -> N
         If a tensor is missing or of another shape.
     """
     state = module.state_dict()
-    for name, tensor in state.items():
-        array = arrays.get(f"{group}/{name.replace('.', '/')}")
-        if array is None or array.size != tensor.numel():
-            raise ArchiveError(
-                f"The checkpoint does not fit: '{group}/{name}' is "
-                + ("missing." if array is None else f"of shape {array.shape}, not {tuple(tensor.shape)}."),
-                "Resume with the configuration that the training began with, or start anew with --overwrite.",
-            )
-        state[name] = torch.from_numpy(array.reshape(tuple(tensor.shape)).copy()).to(tensor.dtype)
+    names = {_name(group, name): name for name in state}
+    shapes = {name: tuple(state[inner].shape) for name, inner in names.items()}
+    for name, array in checkpoint_tensors(arrays, shapes).items():
+        state[names[name]] = torch.from_numpy(array.copy()).to(state[names[name]].dtype)
     module.load_state_dict(state)
+
+
+def _name(group: str, name: str) -> str:
+    return "/".join(filter(None, (group, name.replace(".", "/"))))
 
 
 def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, AnyArray]:
@@ -50,7 +50,7 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, AnyArray]:
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, AnyArray]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, AnyArray]) -> None:
     """Put `optimizer_arrays` back into an optimizer over the same parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import cast
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.errors import ArchiveError
+from ptychopinn.training import light_from_arrays, network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.network import FastNetwork
 
@@ -118,7 +119,7 @@ def model_arrays(model: Model) -> dict[str, AnyArray]:
     return arrays
 
 
-def model_from_arrays(config: ModelConfig, arrays: dict[str, AnyArray], precision: Precision) -> Model:
+def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], precision: Precision) -> Model:
     """The inverse of `model_arrays`.
 
     Raises
@@ -126,33 +127,10 @@ def model_from_arrays(config: ModelConfig, arrays: dict[str, AnyArray], precisio
     ArchiveError
         If tensors are missing, or have shapes that the configuration does not.
     """
-    try:
-        probe, offset = arrays["illumination/probe"], arrays["illumination/offset_px"]
-        log_intensity = arrays["illumination/log_intensity"]
-    except KeyError as error:
-        raise ArchiveError(f"The archive lacks the tensor {error}.", "Save the model again.") from error
-    if (
-        probe.ndim != 3
-        or probe.shape[1:] != (config.N, config.N)
-        or offset.shape != (2,)
-        or log_intensity.shape != (1,)
-    ):
-        raise ArchiveError(
-            f"The archive's illumination has the shapes {probe.shape}, {offset.shape}, {log_intensity.shape}; "
-            f"N = {config.N} was expected.",
-            "Save the model again.",
-        )
-    model = Model(config, Illumination(probe, offset, float(log_intensity[0])), precision)
-    prefix = "network/"
-    state = {
-        name[len(prefix) :].replace("/", "."): torch.from_numpy(np.ascontiguousarray(array))
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
-    try:
-        model.network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ArchiveError(
-            f"The archive's tensors do not fit its configuration: {error}".replace("\n\t", " "), "Save the model again."
-        ) from error
+    light = light_from_arrays(config, arrays)
+    model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)
+    names = {name.replace(".", "/"): name for name in model.network.state_dict()}
+    shapes = {name: tuple(model.network.state_dict()[inner].shape) for name, inner in names.items()}
+    tensors = network_tensors(arrays, shapes)
+    model.network.load_state_dict({names[k]: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()})
     return model

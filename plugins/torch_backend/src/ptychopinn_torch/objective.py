@@ -50,18 +50,6 @@ class Objective(nn.Module):
         self.register_buffer("good", good)
         self.group = GroupForward(config.N, config.patch_size, reach)
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the terms that batches of measured groups have."""
-        w = self.weights
-        present = {
-            "nll": w.nll,
-            "mae": w.mae,
-            "total_variation": w.total_variation,
-            "realspace_mae": w.realspace_mae,
-        }
-        return [name for name, weight in present.items() if weight]
-
     def forward(self, model: Model, batch: TensorBatch) -> Terms:
         """Terms of a batch; their sum carries the gradient."""
         parts: dict[str, Tensor] = {}
@@ -74,13 +62,7 @@ class Objective(nn.Module):
             patches = model(batch.simulated_counts, self.mean_counts, probe.detach(), self.good)
             weights = patch_weights(probe, self.config.patch_size)
             parts["simulated"] = patch_error(patches, batch.simulated_truth, weights).mean()
-        factor = {
-            "nll": self.weights.nll,
-            "mae": self.weights.mae,
-            "total_variation": self.weights.total_variation,
-            "realspace_mae": self.weights.realspace_mae,
-            "simulated": 1.0,
-        }
+        factor = dict(self.weights) | {"simulated": 1.0}
         total = torch.stack([factor[name] * value for name, value in parts.items()]).sum()
         return Terms(total, parts, gradient)
 

@@ -1,0 +1,147 @@
+"""Ptychodus's processing controller with the panes of added libraries, live losses, and dialogs for failed runs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from PyQt5.QtCore import QTimer
+
+from ptychopinn_ptychodus.dialogs import show_error
+
+_TICK_MS = 250
+_log = logging.getLogger("ptychopinn.ptychodus")
+
+
+def extended_controller(base: Any) -> type:
+    """A subclass of Ptychodus's ``ProcessingController`` that appends the pane factories of the added libraries."""
+
+    class ExtendedProcessingController(base):  # type: ignore[misc]
+        def __init__(
+            self,
+            algorithm_parameter: Any,
+            processing_api: Any,
+            product_repository: Any,
+            product_table_model: Any,
+            globus: Any,
+            genesis: Any,
+            view: Any,
+            status_view: Any,
+            file_dialog_factory: Any,
+            view_controller_factories: Any,
+        ) -> None:
+            libraries = getattr(processing_api, "external_libraries", ())
+            factories = _factories(libraries, processing_api, file_dialog_factory)
+            self._ptychopinn_factories = factories
+            processing_api.is_shown = True
+            available = list(algorithm_parameter.available_reconstructors())
+            if available and algorithm_parameter.get_value() not in available:
+                # The dropdown would show the first entry while a reconstructor that does nothing is active.
+                algorithm_parameter.set_value(available[0])
+            super().__init__(
+                algorithm_parameter,
+                processing_api,
+                product_repository,
+                product_table_model,
+                globus,
+                genesis,
+                view,
+                status_view,
+                file_dialog_factory,
+                [*view_controller_factories, *factories],
+            )
+            self._ptychopinn_watch = _Watch(self, libraries, view, status_view, processing_api.task_monitor)
+
+        def _sync_action_buttons_to_selection(self) -> None:
+            """Infer needs a product to work on and a model; Ptychodus looks at one of them at a time."""
+            super()._sync_action_buttons_to_selection()
+            reconstructor = self._algorithm_parameter.get_current_reconstructor()
+            if hasattr(reconstructor, "model_summary") and not reconstructor.is_model_loaded():
+                self._actions_view.reconstruct_button.setEnabled(False)
+
+        def _sync_model_to_view(self) -> None:
+            super()._sync_model_to_view()
+            if hasattr(self._algorithm_parameter.get_current_reconstructor(), "model_summary"):
+                self._sync_action_buttons_to_selection()
+            for pane in self._ptychopinn_panes():
+                pane.refresh()
+
+        def _ptychopinn_panes(self) -> list[Any]:
+            return [pane for factory in self._ptychopinn_factories for pane in getattr(factory, "panes", ())]
+
+        def ptychopinn_refresh(self) -> None:
+            """Look again at what can be pressed."""
+            self._sync_model_to_view()
+
+    return ExtendedProcessingController
+
+
+def _factories(libraries: Any, processing_api: Any, file_dialog_factory: Any) -> list[Any]:
+    factories = []
+    for library in libraries:
+        try:
+            factories.append(library.create_view_controller_factory(processing_api, file_dialog_factory))
+        except Exception:  # Ptychodus then shows "not found" in the place of its panes
+            _log.exception("The library '%s' has no panes.", library.name)
+    return factories
+
+
+class _Watch:
+    """Looks at the latest run a few times a second, on the GUI's thread."""
+
+    def __init__(self, controller: Any, libraries: Any, view: Any, status_view: Any, monitor: Any) -> None:
+        self._controller, self._libraries = controller, libraries
+        self._view, self._status, self._monitor = view, status_view, monitor
+        self._run: Any = None
+        self._drawn = 0
+        status_view.stop_button.clicked.connect(self._stop_pressed)
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(_TICK_MS)
+
+    def _latest(self) -> Any:
+        runs = [run for run in (getattr(lib, "latest_run", None) for lib in self._libraries) if run is not None]
+        active = [run for run in runs if not run.finished]
+        return active[0] if active else (self._run if self._run in runs else (runs[0] if runs else None))
+
+    def _stop_pressed(self) -> None:
+        run = self._latest()
+        if run is not None and not run.finished:
+            self._status.stop_button.setText("Stopping...")
+            self._status.stop_button.setEnabled(False)
+
+    def _tick(self) -> None:
+        run = self._latest()
+        if run is None:
+            return
+        if run is not self._run:
+            self._run, self._drawn, self._closed = run, 0, False
+        if run.kind == "train" and len(run.losses) != self._drawn:
+            self._draw(run)
+        if not run.finished:
+            self._controller._status_controller._sync_model_to_view()  # progress and log, more often than once a second
+        elif not self._closed and not self._monitor.is_processing:
+            self._closed = True
+            self._close(run)
+
+    def _draw(self, run: Any) -> None:
+        losses = list(run.losses)
+        self._drawn = len(losses)
+        axes = self._status.axes
+        axes.clear()
+        axes.set_title(f"{run.entry}: training loss")
+        axes.set_xlabel("Batches")
+        axes.set_ylabel("")  # the title says it; labels of a log axis need the room
+        if all(value > 0 for _, value in losses):
+            axes.set_yscale("log")
+        axes.plot([batches for batches, _ in losses], [value for _, value in losses], ".-", linewidth=2.0)
+        axes.grid(True)
+        self._status.figure_canvas.draw_idle()
+
+    def _close(self, run: Any) -> None:
+        self._status.stop_button.setText("Stop")
+        self._status.stop_button.setEnabled(True)
+        self._controller._status_controller._sync_model_to_view()
+        self._controller.ptychopinn_refresh()
+        if run.error is not None:
+            show_error(self._view, f"{run.entry}: {run.kind} failed", run.error)

@@ -1,0 +1,32 @@
+"""The dialog that tells of a failure."""
+
+from __future__ import annotations
+
+from PyQt5.QtCore import Qt
+from PyQt5.QtWidgets import QMessageBox, QTextEdit, QWidget
+
+from ptychopinn.errors import PtychoPinnError
+
+
+def show_error(parent: QWidget | None, title: str, error: BaseException) -> QMessageBox:
+    """Open a dialog with what went wrong, the remedy, and the worker's last lines; does not wait for its end."""
+    dialog = QMessageBox(parent)
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    dialog.setWindowTitle(title)
+    dialog.setIcon(QMessageBox.Icon.Critical)
+    if isinstance(error, PtychoPinnError):
+        dialog.setText(error.problem)
+        dialog.setInformativeText(error.remedy)
+    else:
+        dialog.setText(f"{type(error).__name__}: {error}")
+    details = getattr(error, "details", "")
+    if details:
+        dialog.setDetailedText(details)
+        for button in dialog.buttons():
+            if dialog.buttonRole(button) == QMessageBox.ButtonRole.ActionRole:
+                button.click()  # the last lines are shown at once
+        box = dialog.findChild(QTextEdit)
+        if box is not None:
+            box.setMinimumSize(640, 220)
+    dialog.open()
+    return dialog

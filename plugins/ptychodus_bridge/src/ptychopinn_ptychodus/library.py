@@ -1,0 +1,95 @@
+"""The one library of this distribution: an entry for each backend and model type that is installed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from ptychodus.api.reconstruct import Reconstructor, ReconstructorLibrary
+
+from ptychopinn.config.model import ModelType
+from ptychopinn.plugins import Registry, discover, missing_requirements
+from ptychopinn.reconstructor import Capability
+from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
+from ptychopinn_ptychodus.runs import Host, Run
+from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+
+NAME = "PtychoPINN-Plugin"  # Ptychodus itself has libraries called PtychoPINN
+_CAPABILITY = {ModelType.PINN: Capability.PINN, ModelType.SUPERVISED: Capability.SUPERVISED}
+_log = logging.getLogger("ptychopinn.ptychodus")
+
+
+class PluginLibrary(ReconstructorLibrary):
+    """The reconstructors of all installed backends.
+
+    Parameters
+    ----------
+    settings_registry:
+        Ptychodus's; each entry gets a group in it.
+    registry:
+        The backends; None looks for the installed ones.
+    """
+
+    def __init__(self, settings_registry: Any, registry: Registry | None = None) -> None:
+        super().__init__("ptychopinn")  # not below it: Ptychodus's own library listens there already
+        self._host = Host()
+        self._reconstructors: list[BridgeReconstructor] = []
+        found = discover() if registry is None else registry
+        for broken in found.broken:
+            _log.warning("The backend %s of %s cannot be used: %s", broken.name, broken.distribution, broken.reason)
+        for name, spec in found.specs.items():
+            if missing := missing_requirements(spec):
+                _log.warning(
+                    "The backend '%s' is left out: %s not installed. %s",
+                    name,
+                    " and ".join(missing) + (" are" if len(missing) > 1 else " is"),
+                    spec.install_hint,
+                )
+                continue
+            for model_type, capability in _CAPABILITY.items():
+                if capability not in spec.capabilities:
+                    continue
+                try:
+                    settings = EntrySettings(
+                        settings_registry, f"PtychoPINNPlugin-{name}-{model_type}", settings_of(spec)
+                    )
+                except Exception as error:  # of a stranger's options model; the other entries stay
+                    _log.error("The entry %s-%s is left out: %s: %s", name, model_type, type(error).__name__, error)
+                    continue
+                self._reconstructors.append(BridgeReconstructor(name, model_type.value, settings, self._host))
+        if not self._reconstructors:
+            _log.warning("No backend of ptychopinn is installed; 'ptychopinn plugins' says how to install one.")
+
+    @property
+    def name(self) -> str:
+        """As the dropdown shows it, before the underscore."""
+        return NAME
+
+    def __iter__(self) -> Iterator[Reconstructor]:
+        return iter(self._reconstructors)
+
+    @property
+    def reconstructors(self) -> tuple[BridgeReconstructor, ...]:
+        """The entries."""
+        return tuple(self._reconstructors)
+
+    def connect(self, task_manager: Any, task_monitor: Any) -> None:
+        """Take what says whether to stop."""
+        self._host.connect(task_manager, task_monitor)
+
+    @property
+    def latest_run(self) -> Run | None:
+        """The run of one of these entries that goes on or was the last."""
+        return self._host.latest_run
+
+    def create_view_controller_factory(self, processing_api: Any, file_dialog_factory: Any) -> Any:
+        """The factory of the panes; imports Qt."""
+        from ptychopinn_ptychodus.pane import PaneFactory
+
+        return PaneFactory(self, processing_api, file_dialog_factory)
+
+
+def create_library(settings_registry: Any, is_developer_mode_enabled: bool) -> PluginLibrary:
+    """What the entry point of the group ``ptychodus.reconstructor_libraries`` names."""
+    return PluginLibrary(settings_registry)

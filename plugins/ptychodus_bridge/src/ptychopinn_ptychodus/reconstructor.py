@@ -1,0 +1,195 @@
+"""One entry of the dropdown: a backend and a model type, worked by a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ptychodus.api.product import LossValue
+from ptychodus.api.reconstruct import (
+    ReconstructInput,
+    ReconstructOutput,
+    TrainableReconstructor,
+    TrainOutput,
+)
+
+from ptychopinn.atomic import written_aside
+from ptychopinn.data.npz import write_scan
+from ptychopinn.errors import UsageError
+from ptychopinn_ptychodus.archives import LoadedModel, load_model
+from ptychopinn_ptychodus.exchange import output_product, scan_of
+from ptychopinn_ptychodus.jobs import Job
+from ptychopinn_ptychodus.process import Worker
+from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host, Run
+from ptychopinn_ptychodus.settings import EntrySettings
+from ptychopinn_ptychodus.supervision import Supervision
+from ptychopinn_ptychodus.training_data import find_training_files
+
+_log = logging.getLogger("ptychopinn.ptychodus")
+
+
+class BridgeReconstructor(TrainableReconstructor):
+    """One backend and model type as Ptychodus's trainable reconstructor.
+
+    Parameters
+    ----------
+    backend, model_type:
+        As the command line takes them.
+    settings:
+        Its parameter group.
+    host:
+        Shared with the other entries.
+    """
+
+    def __init__(self, backend: str, model_type: str, settings: EntrySettings, host: Host) -> None:
+        self._backend, self._model_type = backend, model_type
+        self.settings = settings
+        self._host = host
+        self._model: LoadedModel | None = None
+        self._open_scan: ReconstructInput | None = None
+
+    @property
+    def name(self) -> str:
+        """Backend and model type, as the dropdown shows them."""
+        return f"{self._backend}-{self._model_type}"
+
+    @property
+    def model_summary(self) -> str:
+        """What is loaded, in a line."""
+        return "none" if self._model is None else self._model.summary
+
+    def get_progress_goal(self) -> int:
+        """Always above 0: without a goal Ptychodus shows neither progress nor Stop."""
+        return PROGRESS_GOAL
+
+    def is_model_loaded(self) -> bool:
+        """Whether there is a model to infer with."""
+        return self._model is not None
+
+    def get_model_file_filter(self) -> str:
+        """For the file dialog."""
+        return "ptychopinn Models (*.zip)"
+
+    def get_model_file_extension(self) -> str:
+        """As batch mode names the model."""
+        return ".zip"
+
+    def get_training_data_file_filter(self) -> str:
+        """For the file dialog."""
+        return "NumPy Zipped Archives (*.npz)"
+
+    def load_model_from_file(self, file_path: Path) -> None:
+        """Take a model; raises ArchiveError if it is not one for this entry."""
+        self._model = load_model(Path(file_path), self._model_type)
+        _log.info("Loaded %s.", self._model.summary)
+
+    def save_model(self, file_path: Path) -> None:
+        """Write the loaded model; a name without a suffix gets .zip."""
+        if self._model is None:
+            raise UsageError("There is no model to save.", "Train one, or load one.")
+        target = _with_suffix(Path(file_path), ".zip")
+        with written_aside(target) as aside:
+            aside.write_bytes(self._model.content)
+        _log.info("Saved the model as %s.", target)
+
+    def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
+        """Write the scan as NPZ to the contract; a name without a suffix gets .npz."""
+        target = _with_suffix(Path(file_path), ".npz")
+        write_scan(target, scan_of(parameters, with_object=True))
+        _log.info("Exported %d patterns to %s.", len(parameters.diffraction_patterns), target)
+
+    def wants_scan(self, folder: Path) -> bool:
+        """Whether a directory holds nothing to train on, so that the open scan is wanted."""
+        return find_training_files(folder) is None
+
+    def offer_scan(self, parameters: ReconstructInput) -> None:
+        """Hand over the open scan for the next training."""
+        self._open_scan = parameters
+
+    def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
+        """Train on what ``input_path`` holds; the model goes to ``output_path``/model.zip and is loaded."""
+        offered, self._open_scan = self._open_scan, None
+        run = Run(self.name, "train")
+        with _scratch_folder(run) as scratch:
+            scan = None
+            if offered is not None:
+                scan = scratch / "scan.npz"
+                write_scan(scan, scan_of(offered, with_object=True))
+            job = self._job("train", scratch, Path(output_path) / "model.zip", folder=Path(input_path), scan=scan)
+            if self._work(job, run) is None:
+                return
+            self._model = load_model(job.output, self._model_type)
+        losses = [LossValue(epoch, value) for epoch, value in self._model.losses]
+        yield TrainOutput(training_loss=losses, progress=PROGRESS_GOAL)
+
+    def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
+        """Infer with the loaded model; exactly one output, unless it is stopped."""
+        if self._model is None:
+            raise UsageError(
+                f"{self.name} has no model.",
+                "Train or load one; in batch mode copy the training's model.zip into the input directory.",
+            )
+        run = Run(self.name, "infer")
+        with _scratch_folder(run) as scratch:
+            scan, model = scratch / "scan.npz", scratch / "model.zip"
+            write_scan(scan, scan_of(parameters, with_object=False))
+            model.write_bytes(self._model.content)
+            losses = self._model.losses
+            job = self._job("infer", scratch, scratch / "result.npz", scan=scan, model=model)
+            if self._work(job, run) is None:
+                return
+            with np.load(job.output, allow_pickle=False) as result:
+                y, x = (int(v) for v in result["origin"])
+                product = output_product(parameters, result["object"], (y, x), losses)
+        yield ReconstructOutput(product, PROGRESS_GOAL)
+
+    def _job(self, kind: Any, scratch: Path, output: Path, **paths: Path | None) -> Job:
+        return Job(
+            kind=kind,
+            backend=self._backend,
+            model_type=self._model_type,
+            settings=self.settings.values(),
+            scratch=scratch,
+            output=output.absolute(),
+            **{name: None if path is None else path.absolute() for name, path in paths.items()},
+        )
+
+    def _work(self, job: Job, run: Run) -> dict[str, Any] | None:
+        """Run a job to its end.
+
+        Returns
+        -------
+        The worker's last event, None if it was stopped without a result.
+        """
+        self._host.begin(run)
+        try:
+            with Worker(job) as worker:
+                run.worker_pid = worker.pid
+                return Supervision(worker, job, run, self._host).wait()
+        except Exception as error:
+            run.error = error
+            _log.error("%s: %s", self.name, error)
+            raise
+        finally:
+            run.finished = True
+
+
+@contextlib.contextmanager
+def _scratch_folder(run: Run) -> Iterator[Path]:
+    """A folder for one job; one whose worker was left alone is cleared away by that."""
+    folder = Path(tempfile.mkdtemp(prefix="ptychopinn-ptychodus-"))
+    try:
+        yield folder
+    finally:
+        if not run.left_alone:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path if path.suffix else path.with_name(path.name + suffix)

@@ -1,0 +1,77 @@
+"""A run as the window watches it, and what the entries share."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+PROGRESS_GOAL = 1000  # of the progress bar
+
+
+@dataclass
+class Run:
+    """A call of train or infer, as the GUI watches it from another thread.
+
+    Attributes
+    ----------
+    entry, kind:
+        Name of the reconstructor that started it; "train" or "infer".
+    losses:
+        (batches, loss) so far: batches seen, and the mean loss since the entry before.
+    error:
+        Why it failed, or None.
+    stopping, left_alone, finished:
+        Whether it was told to stop; whether its worker saves by itself while Ptychodus closes; whether it is over.
+    worker_pid:
+        Process id of the worker.
+    """
+
+    entry: str
+    kind: str
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    error: Exception | None = None
+    stopping: bool = False
+    left_alone: bool = False
+    finished: bool = False
+    worker_pid: int | None = None
+
+
+class Host:
+    """What the entries share: Ptychodus's monitor and task manager, and the run that goes on or was the last."""
+
+    def __init__(self) -> None:
+        self._task_manager: Any = None
+        self._monitor: Any = None
+        self._lock = threading.Lock()
+        self._run: Run | None = None
+
+    def connect(self, task_manager: Any, monitor: Any) -> None:
+        """Take the two that say whether to stop."""
+        self._task_manager, self._monitor = task_manager, monitor
+
+    @property
+    def stop_wanted(self) -> bool:
+        """Whether Stop was pressed."""
+        return self._monitor is not None and bool(self._monitor.is_stopping)
+
+    @property
+    def closing(self) -> bool:
+        """Whether Ptychodus is ending."""
+        return self._task_manager is not None and bool(self._task_manager.is_stopping)
+
+    def show_progress(self, progress: int) -> None:
+        """Move the progress bar."""
+        if self._monitor is not None:
+            self._monitor.update_progress(progress, PROGRESS_GOAL)
+
+    def begin(self, run: Run) -> None:
+        """Make a run the latest."""
+        with self._lock:
+            self._run = run
+
+    @property
+    def latest_run(self) -> Run | None:
+        """The run that goes on or was the last."""
+        with self._lock:
+            return self._run

@@ -1,0 +1,233 @@
+"""Qt editors for one setting each, bound to a Ptychodus parameter that holds text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ptychodus.api.observer import Observable, Observer
+from PyQt5.QtCore import Qt
+from PyQt5.QtGui import QValidator, QWheelEvent
+from PyQt5.QtWidgets import (
+    QAbstractSpinBox,
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QSpinBox,
+    QWidget,
+)
+
+from ptychopinn_ptychodus.settings import Setting, is_path
+
+DEFAULT_WORD = "default"  # shown where a setting is not given
+_MAX_INT = 2**31 - 1
+_MAX_REAL = 1e12
+_SMALLEST = 1e-12  # for bounds that are not reached themselves
+
+
+class CalmComboBox(QComboBox):
+    """A combo box that ignores the wheel without focus: scrolling over the pane must not change a setting."""
+
+    def wheelEvent(self, event: QWheelEvent | None) -> None:  # noqa: N802 - Qt's name, as below
+        """Pass it on to the pane where this has no focus."""
+        if event is not None and self.hasFocus():
+            super().wheelEvent(event)
+        elif event is not None:
+            event.ignore()
+
+
+class IntegerBox(QSpinBox):
+    """A spin box of integers; an optional one has the word "default" below its minimum."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        low = int(setting.bounds.get("ge", setting.bounds.get("gt", -_MAX_INT) + 1))
+        high = int(setting.bounds.get("le", setting.bounds.get("lt", _MAX_INT + 1) - 1))
+        self._optional = setting.optional
+        self.setRange(low - 1 if setting.optional else low, min(high, _MAX_INT))
+        if setting.optional:
+            self.setSpecialValueText(DEFAULT_WORD)
+
+    def wheelEvent(self, event: QWheelEvent | None) -> None:  # noqa: N802
+        """Pass it on to the pane where this has no focus."""
+        if event is not None and self.hasFocus():
+            super().wheelEvent(event)
+        elif event is not None:
+            event.ignore()
+
+    def show_text(self, text: str) -> None:
+        """Show a parameter's text; what is no integer is left to be refused when the work begins."""
+        try:
+            self.setValue(self.minimum() if not text and self._optional else int(text))
+        except ValueError:
+            _show_as_is(self.lineEdit(), text)
+
+    def text_value(self) -> str:
+        """The text for the parameter."""
+        return "" if self._optional and self.value() == self.minimum() else str(self.value())
+
+
+class RealBox(QDoubleSpinBox):
+    """A spin box of real numbers, written as 0.001 or 1e-05; an optional one has the word "default"."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self._optional = setting.optional
+        bounds = setting.bounds
+        self._low = bounds.get("ge", bounds.get("gt", -_MAX_REAL) + (_SMALLEST if "gt" in bounds else 0.0))
+        self._high = bounds.get("le", bounds.get("lt", _MAX_REAL) - (_SMALLEST if "lt" in bounds else 0.0))
+        self._absent = self._low - 1.0
+        self.setDecimals(12)
+        self.setRange(self._absent if self._optional else self._low, self._high)
+        if self._optional:
+            self.setSpecialValueText(DEFAULT_WORD)
+        self.setStepType(QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
+
+    def textFromValue(self, value: float) -> str:  # noqa: N802
+        """Short, without trailing zeros."""
+        return f"{value:.8g}"
+
+    def valueFromText(self, text: str | None) -> float:  # noqa: N802
+        """Of a number in any notation."""
+        try:
+            return float(text or "")
+        except ValueError:
+            return self.minimum()
+
+    def validate(self, text: str | None, position: int) -> tuple[QValidator.State, str, int]:
+        """Acceptable inside the bounds; on the way there while it may become a number."""
+        text = text or ""
+        if self._optional and DEFAULT_WORD.startswith(text.strip()):
+            complete = text.strip() == DEFAULT_WORD
+            return (QValidator.State.Acceptable if complete else QValidator.State.Intermediate), text, position
+        try:
+            value = float(text)
+        except ValueError:
+            growing = all(c in "0123456789.+-eE" for c in text.strip())
+            return (QValidator.State.Intermediate if growing else QValidator.State.Invalid), text, position
+        inside = math.isfinite(value) and self._low <= value <= self._high
+        return (QValidator.State.Acceptable if inside else QValidator.State.Intermediate), text, position
+
+    def stepBy(self, steps: int) -> None:  # noqa: N802
+        """Step; from the lowest value to "default" and back in one."""
+        super().stepBy(steps)
+        if self._optional and self._absent < self.value() < self._low:  # between "default" and the lowest value
+            self.setValue(self._low if steps > 0 else self._absent)
+
+    def wheelEvent(self, event: QWheelEvent | None) -> None:  # noqa: N802
+        """Pass it on to the pane where this has no focus."""
+        if event is not None and self.hasFocus():
+            super().wheelEvent(event)
+        elif event is not None:
+            event.ignore()
+
+    def show_text(self, text: str) -> None:
+        """Show a parameter's text."""
+        try:
+            self.setValue(self._absent if not text and self._optional else float(text))
+        except ValueError:
+            _show_as_is(self.lineEdit(), text)
+
+    def text_value(self) -> str:
+        """The text for the parameter."""
+        if self._optional and self.value() <= self._absent:
+            return ""
+        return self.textFromValue(self.value())
+
+
+def _show_as_is(line: QLineEdit | None, text: str) -> None:
+    if line is not None:
+        line.setText(text)
+
+
+class Editor(Observer):
+    """A widget and the parameter that it shows and changes.
+
+    Parameters
+    ----------
+    setting:
+        Says which widget, its bounds, choices and tooltip.
+    parameter:
+        Ptychodus's, holding text.
+    """
+
+    def __init__(self, setting: Setting, parameter: Any) -> None:
+        super().__init__()
+        self._setting, self._parameter = setting, parameter
+        self.widget: QWidget = self._make()
+        self.widget.setObjectName(setting.name)
+        self.widget.setToolTip(f"{setting.description}\n{setting.name}")
+        self.widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._show()
+        parameter.add_observer(self)
+
+    def _make(self) -> QWidget:
+        setting = self._setting
+        if setting.kind is bool and not setting.optional:
+            check = QCheckBox()
+            check.toggled.connect(lambda on: self._parameter.set_value("true" if on else "false"))
+            return check
+        choices = ("true", "false") if setting.kind is bool else setting.choices
+        if choices:
+            combo = CalmComboBox()
+            combo.addItems([DEFAULT_WORD, *choices] if setting.optional else list(choices))
+            combo.textActivated.connect(self._choose)
+            return combo
+        if setting.kind is int:
+            spin = IntegerBox(setting)
+            spin.valueChanged.connect(lambda _: self._parameter.set_value(spin.text_value()))
+            return spin
+        if setting.kind is float:
+            real = RealBox(setting)
+            real.valueChanged.connect(lambda _: self._parameter.set_value(real.text_value()))
+            return real
+        line = QLineEdit()
+        line.editingFinished.connect(lambda: self._parameter.set_value(line.text()))
+        return PathEdit(line) if is_path(setting) else line
+
+    def _choose(self, text: str) -> None:
+        self._parameter.set_value("" if text == DEFAULT_WORD and self._setting.optional else text)
+
+    def _show(self) -> None:
+        text = self._parameter.get_value()
+        widget = self.widget
+        widget.blockSignals(True)
+        if isinstance(widget, QCheckBox):
+            widget.setChecked(text.strip().lower() in ("true", "1", "yes", "on"))
+        elif isinstance(widget, QComboBox):
+            widget.setCurrentText(text or DEFAULT_WORD)
+        elif isinstance(widget, IntegerBox | RealBox):
+            widget.show_text(text)
+        elif isinstance(widget, QLineEdit):
+            widget.setText(text)
+        elif isinstance(widget, PathEdit):
+            widget.line.setText(text)
+        widget.blockSignals(False)
+
+    def _update(self, observable: Observable) -> None:
+        if observable is self._parameter:
+            self._show()
+
+
+class PathEdit(QWidget):
+    """A line with a button that opens a file dialog."""
+
+    def __init__(self, line: QLineEdit) -> None:
+        super().__init__()
+        self.line = line
+        button = QPushButton("Browse")
+        button.clicked.connect(self._browse)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(line)
+        layout.addWidget(button)
+
+    def _browse(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Choose File", self.line.text())
+        if path:
+            self.line.setText(path)
+            self.line.editingFinished.emit()

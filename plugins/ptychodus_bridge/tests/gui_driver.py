@@ -1,0 +1,362 @@
+"""Drives the unmodified Ptychodus window: python gui_driver.py STORY FOLDER ALGORITHM GROUP [PICTURES].
+
+Only ``QApplication.exec`` is wrapped: instead of waiting for a person, it plays a story and writes what it saw to
+FOLDER/seen.json. With PICTURES, a folder, screenshots go there.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from PyQt5.QtCore import QTimer
+from PyQt5.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QDialogButtonBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QLineEdit,
+    QMessageBox,
+    QPushButton,
+    QSpinBox,
+    QWidget,
+)
+
+FRAMEWORKS = ("torch", "tensorflow", "keras", "lightning", "jax")
+
+
+class Gui:
+    """The window, by what a person sees of it."""
+
+    def __init__(self, folder: Path, algorithm: str, group: str, pictures: Path | None) -> None:
+        from ptychodus.controller import ControllerCore
+
+        self.folder, self.algorithm, self.group, self.pictures = folder, algorithm, group, pictures
+        self.core = next(o for o in gc.get_objects() if isinstance(o, ControllerCore))
+        self.view = self.core.view
+        self.controller = self.core._processing_controller
+        self.seen: dict[str, Any] = {}
+
+    def wait(self, until: Callable[[], Any], limit_s: float = 60.0) -> float:
+        """Let the window live until something is so; returns the seconds that it took."""
+        start = time.monotonic()
+        while not until():
+            if time.monotonic() - start > limit_s:
+                raise TimeoutError(f"not within {limit_s} s: {until.__code__.co_consts}\n{self.log_text()}")
+            QApplication.processEvents()
+            time.sleep(0.01)
+        return time.monotonic() - start
+
+    def rest(self, seconds: float) -> None:
+        """Let the window live for a while."""
+        end = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() > end)
+
+    def picture(self, name: str, widget: QWidget | None = None) -> None:
+        """Take a screenshot."""
+        if self.pictures is not None:
+            QApplication.processEvents()
+            (widget or self.view).grab().save(str(self.pictures / f"{name}.png"))
+
+    def show_page(self, title: str) -> None:
+        """Press a button of the navigation bar."""
+        for action in self.view.navigation.action_group.actions():
+            if action.text() == title:
+                action.trigger()
+                return
+        raise LookupError([a.text() for a in self.view.navigation.action_group.actions()])
+
+    @property
+    def algorithms(self) -> QComboBox:
+        return self.controller._algorithm_view_controller.get_widget()
+
+    def choose(self, algorithm: str) -> None:
+        """Choose an algorithm as a person does."""
+        index = self.algorithms.findText(algorithm)
+        assert index >= 0, algorithm
+        self.algorithms.setCurrentIndex(index)
+        self.algorithms.textActivated.emit(algorithm)
+
+    @property
+    def pane(self) -> QWidget:
+        return self.controller._stacked_widget.currentWidget()
+
+    def editor(self, name: str) -> Any:
+        """The widget of a setting in the pane that is shown."""
+        found = self.pane.findChild(QWidget, name)
+        assert found is not None, name
+        return found
+
+    def set_field(self, name: str, value: Any) -> None:
+        """Give a setting a value through its widget."""
+        widget = self.editor(name)
+        if isinstance(widget, QSpinBox | QDoubleSpinBox):
+            widget.setValue(value)
+        elif isinstance(widget, QCheckBox):
+            widget.setChecked(value)
+        elif isinstance(widget, QComboBox):
+            widget.setCurrentText(value)
+            widget.textActivated.emit(value)
+        else:
+            widget.setText(value)
+            widget.editingFinished.emit()
+
+    @property
+    def train_button(self) -> QPushButton:
+        return self.controller._actions_view.train_button
+
+    @property
+    def infer_button(self) -> QPushButton:
+        return self.controller._actions_view.reconstruct_button
+
+    @property
+    def stop_button(self) -> QPushButton:
+        return self.controller._status_view.stop_button
+
+    @property
+    def progress(self) -> Any:
+        return self.controller._status_view.progress_bar
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.core.model.processing_core.processing_api.task_monitor.is_processing)
+
+    def curve(self) -> list[float]:
+        """The losses that the status plot shows."""
+        lines = self.controller._status_view.axes.lines
+        return [float(v) for v in lines[0].get_ydata()] if lines else []
+
+    def log_text(self) -> str:
+        return self.controller._status_view.text_edit.toPlainText()
+
+    def run(self) -> Any:
+        """The bridge's latest run."""
+        return next(
+            lib.latest_run
+            for lib in self.core.model.processing_core.processing_api.external_libraries
+            if hasattr(lib, "latest_run")
+        )
+
+    def answer_file_dialog(self, path: Path) -> None:
+        """Type a path into the file dialog that the next press opens."""
+
+        def answer() -> None:
+            dialog = QApplication.activeModalWidget()
+            if not isinstance(dialog, QFileDialog):
+                QTimer.singleShot(50, answer)
+                return
+            edit = dialog.findChild(QLineEdit, "fileNameEdit")
+            edit.setText(str(path))
+            box = dialog.findChild(QDialogButtonBox)
+            next(b for b in box.buttons() if box.buttonRole(b) == QDialogButtonBox.ButtonRole.AcceptRole).click()
+
+        QTimer.singleShot(50, answer)
+
+    def answer_message(self) -> list[str]:
+        """Close the message box that the next press opens; its text stands in the list afterwards."""
+        texts: list[str] = []
+
+        def answer() -> None:
+            dialog = QApplication.activeModalWidget()
+            if not isinstance(dialog, QMessageBox):
+                QTimer.singleShot(50, answer)
+                return
+            texts.append(f"{dialog.text()}\n{dialog.informativeText()}")
+            dialog.accept()
+
+        QTimer.singleShot(300, answer)
+        return texts
+
+    def menu(self, name: str) -> None:
+        """Choose from the menu beside Train."""
+        next(a for a in self.controller._actions_view.actions_menu.actions() if a.text() == name).trigger()
+
+    def open_scan(self) -> None:
+        """Open FOLDER/diffraction.h5 and product.h5."""
+        api = self.core.model.workflow_api
+        handle = api.load_assembled_diffraction_data(self.folder / "diffraction.h5")
+        api.load_product(self.folder / "product.h5", diffraction=handle)
+        self.wait(lambda: self.train_button.isEnabled())
+
+    def prepare(self, **fields: Any) -> None:
+        """Show the page, open the scan, choose the algorithm, set what keeps a training tiny."""
+        self.view.resize(1280, 800)
+        self.show_page("Processing")
+        self.open_scan()
+        self.choose(self.algorithm)
+        for name, value in {"n_filters_scale": 0.25, "probe_refinement": 0, "batch_size": 2, **fields}.items():
+            self.set_field(name, value)
+
+    def begin_training(self) -> None:
+        """Press Train and choose FOLDER."""
+        self.answer_file_dialog(self.folder)
+        self.train_button.click()
+        self.wait(lambda: self.busy)
+
+    def finish(self) -> None:
+        """Wait for the end of a run and for the window to have noticed."""
+        self.wait(lambda: not self.busy)
+        self.rest(1.6)
+
+
+def whole(gui: Gui) -> None:
+    """Dropdown, pane, train, infer, save, a wrong model refused, load, infer again."""
+    gui.seen["algorithms"] = [gui.algorithms.itemText(i) for i in range(gui.algorithms.count())]
+    gui.seen["active at start"] = gui.core.model.processing_core.algorithm_parameter.get_value()
+    gui.seen["shown at start"] = gui.algorithms.currentText()
+    gui.prepare(nepochs=12)
+    gui.seen["pane"] = {
+        w.objectName(): type(w).__name__ for w in gui.pane.findChildren(QWidget) if w.toolTip() and w.objectName()
+    }
+    spin = gui.editor("batch_size")
+    gui.seen["batch_size"] = [spin.minimum(), spin.maximum(), spin.value(), spin.toolTip()]
+    gui.seen["nepochs default word"] = gui.editor("n_groups").text()
+    settings = gui.folder / "saved.ini"
+    gui.core.model.settings_registry.save_settings(settings)
+    gui.seen["infer before training"] = gui.infer_button.isEnabled()
+    gui.begin_training()
+    gui.wait(lambda: gui.progress.isVisible() and gui.stop_button.isVisible())
+    gui.finish()
+    gui.seen["curve"] = gui.curve()
+    gui.seen["error"] = str(gui.run().error)
+    gui.seen["log"] = gui.log_text()
+    gui.seen["model"] = (gui.folder / "model.zip").is_file()
+    gui.seen["infer after training"] = gui.infer_button.isEnabled()
+    _infer(gui, "first")
+    copy = gui.folder / "kept"  # dialogs add no suffix
+    gui.answer_file_dialog(copy)
+    next(b for b in gui.pane.findChildren(QPushButton) if b.text() == "Save Model...").click()
+    gui.seen["saved"] = copy.with_suffix(".zip").is_file()
+    wrong = gui.folder / "wrong.zip"
+    wrong.write_bytes(b"not a model at all")
+    gui.answer_file_dialog(wrong)
+    QTimer.singleShot(200, lambda: gui.seen.__setitem__("refused", gui.answer_message()))
+    gui.menu("Load Model...")
+    gui.rest(0.3)
+    gui.answer_file_dialog(copy.with_suffix(".zip"))
+    gui.menu("Load Model...")
+    _infer(gui, "again")
+    exported = gui.folder / "exported"
+    gui.answer_file_dialog(exported)
+    gui.menu("Export Training Data...")
+    gui.rest(0.2)
+    gui.seen["exported"] = exported.with_suffix(".npz").is_file()
+
+
+def _infer(gui: Gui, key: str) -> None:
+    before = len(gui.core.model.product_core.product_repository)
+    gui.infer_button.click()
+    gui.wait(lambda: gui.busy)
+    gui.finish()
+    repository = gui.core.model.product_core.product_repository
+    product = repository[before].get_product()
+    gui.seen[key] = {
+        "products": len(repository) - before,
+        "shape": list(product.object_.get_array().shape),
+        "deviation": float(abs(product.object_.get_array() - 1).max()),
+        "losses": len(product.losses),
+        "name": product.metadata.name,
+        "error": str(gui.run().error),
+        "center": [product.object_.get_center().y_m, product.object_.get_center().x_m],
+        "plot": len(gui.curve()),
+    }
+
+
+def killed(gui: Gui) -> None:
+    """Kill the worker: a dialog says so."""
+    gui.prepare(nepochs=100000)
+    gui.begin_training()
+    gui.wait(lambda: len(gui.curve()) > 3 and gui.busy)  # it grows while the training goes on
+    os.kill(gui.run().worker_pid, signal.SIGKILL)
+    gui.wait(lambda: any(isinstance(w, QMessageBox) and w.isVisible() for w in QApplication.topLevelWidgets()), 10)
+    dialog = next(w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox) and w.isVisible())
+    gui.rest(0.3)
+    gui.seen["dialog"] = [dialog.windowTitle(), dialog.text(), dialog.informativeText(), dialog.detailedText()]
+    gui.picture("killed", dialog)
+    next(b for b in dialog.buttons() if b.text().replace("&", "") == "OK").click()
+    gui.rest(0.3)
+    gui.seen["stop text"] = gui.stop_button.text()
+    gui.seen["train again"] = gui.train_button.isEnabled()
+
+
+def stop(gui: Gui) -> None:
+    """Stop a long training: it answers at once and leaves a model."""
+    gui.prepare(nepochs=100000)
+    gui.begin_training()
+    gui.wait(lambda: len(gui.run().losses) > 2)
+    other = next(n for n in gui.seen.get("algorithms", ()) or _names(gui) if n != gui.algorithm)
+    gui.choose(other)  # a run belongs to the entry that started it
+    start = time.monotonic()
+    gui.stop_button.click()
+    gui.seen["says"] = [gui.stop_button.text(), gui.stop_button.isEnabled()]
+    gui.wait(lambda: gui.run().stopping)
+    gui.seen["answered after"] = time.monotonic() - start
+    gui.wait(lambda: not gui.busy)
+    gui.seen["over after"] = time.monotonic() - start
+    gui.finish()
+    gui.seen["model"] = (gui.folder / "model.zip").is_file()
+    gui.seen["other has a model"] = gui.infer_button.isEnabled()
+    gui.choose(gui.algorithm)
+    gui.seen["own has a model"] = gui.infer_button.isEnabled()
+    gui.seen["log"] = gui.log_text()
+
+
+def close(gui: Gui) -> None:
+    """Close the window while a training goes on."""
+    gui.prepare(nepochs=100000)
+    gui.begin_training()
+    gui.wait(lambda: len(gui.run().losses) > 2)
+    gui.seen["pid"] = gui.run().worker_pid
+    gui.seen["closed at"] = time.time()
+    gui.view.close()
+
+
+def entries(gui: Gui) -> None:
+    """Only look at the dropdown."""
+    gui.seen["algorithms"] = _names(gui)
+
+
+def _names(gui: Gui) -> list[str]:
+    return [gui.algorithms.itemText(i) for i in range(gui.algorithms.count())]
+
+
+STORIES: dict[str, Callable[[Gui], None]] = {s.__name__: s for s in (whole, killed, stop, close, entries)}
+
+
+def main(stories: dict[str, Callable[[Gui], None]] = STORIES) -> int:
+    """Start Ptychodus with its own main and play a story in it."""
+    story, folder, algorithm, group = sys.argv[1:5]
+    pictures = Path(sys.argv[5]) if len(sys.argv) > 5 else None
+    sys.argv = ["ptychodus"]
+    import ptychodus.__main__ as host
+
+    def play(*_: object) -> int:
+        gui = Gui(Path(folder), algorithm, group, pictures)
+        code = 0
+        try:
+            stories[story](gui)
+        except BaseException:
+            gui.seen["failed"] = traceback.format_exc()
+            code = 1
+        gui.seen["frameworks"] = [name for name in FRAMEWORKS if name in sys.modules]
+        (Path(folder) / "seen.json").write_text(json.dumps(gui.seen))
+        return code
+
+    QApplication.exec = QApplication.exec_ = play  # type: ignore[assignment, method-assign]
+    return int(host.main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Batch mode of the released program, end to end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
+
+from bridge_entries import Entry, Ptychodus
+from bridge_scans import as_uint16, make_product, simulated, write_files, write_scan_folder, write_settings
+
+TINY = {"nepochs": 2, "n_filters_scale": 0.25, "probe_refinement": 0, "batch_size": 2, "accelerator": "cpu"}
+
+
+def _train(ptychodus: Ptychodus, tmp_path: Path, entry: Entry, **values: object) -> subprocess.CompletedProcess[str]:
+    write_settings(tmp_path / "in", entry.algorithm, entry.group, {**TINY, **values})
+    return ptychodus("-b", "train", "-i", "in", "-o", "out")
+
+
+def test_train_then_reconstruct(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
+    """[PTY-050] [PTY-051] Training writes OUT/model.zip; with it in IN a product comes; codes are 0."""
+    scan = write_scan_folder(tmp_path / "in", bad_pixel_fraction=0.01)
+    done = _train(ptychodus, tmp_path, entry)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["model.zip"]
+    without = ptychodus("-b", "reconstruct", "-i", "in", "-o", "none")
+    assert without.returncode == 1
+    assert "has no model" in without.stdout
+    shutil.copy(tmp_path / "out/model.zip", tmp_path / "in")
+    done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (product,) = (tmp_path / "rec").glob("product.*.h5")
+    with h5py.File(product) as after, h5py.File(tmp_path / "in/product.h5") as before:
+        assert after["object"].shape == (1, *scan.object_guess.shape)
+        for key in ("probe", "probe_position_x_m", "probe_position_y_m", "probe_position_indexes"):
+            np.testing.assert_array_equal(after[key][()], before[key][()])
+        for key in ("center_x_m", "center_y_m", "pixel_width_m", "pixel_height_m"):
+            assert after["object"].attrs[key] == pytest.approx(before["object"].attrs[key])
+        assert after.attrs["photon_energy_eV" if "photon_energy_eV" in before.attrs else "probe_energy_eV"] == 8800.0
+        assert list(after["loss_epochs"]) == [1, 2]
+        assert np.isfinite(after["loss_values"][()]).all()
+
+
+def test_positions_without_patterns(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
+    """[PTY-045] Patterns and positions are paired by index, as Ptychodus does; the rest is left out."""
+    scan = simulated()
+    counts = as_uint16(scan)
+    product = make_product(scan.positions[4:], scan.probe, np.ones_like(scan.object_guess), indexes=range(4, 36))
+    write_files(tmp_path / "in", counts[:-3], product)
+    done = _train(ptychodus, tmp_path, entry)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copy(tmp_path / "out/model.zip", tmp_path / "in")
+    done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
+    assert "29 patterns placed" in done.stdout, done.stdout
+    with h5py.File(next((tmp_path / "rec").glob("product.*.h5"))) as file:
+        assert list(file["probe_position_indexes"]) == list(range(4, 33))
+
+
+def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
+    """[PTY-022] [PTY-031] [PTY-051] A bad setting and a wrong model file are refused, saying why, with exit code 1."""
+    write_scan_folder(tmp_path / "in")
+    done = _train(ptychodus, tmp_path, entry, learning_rate=7)
+    assert done.returncode == 1
+    assert "learning_rate is 7" in done.stdout
+    (tmp_path / "in/model.zip").write_bytes(b"PK something else")
+    done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
+    assert done.returncode == 1
+    assert "model.zip" in done.stdout + done.stderr
+    assert not list((tmp_path / "rec").glob("*.h5"))
+
+
+def test_non_square_patterns_are_refused(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
+    """[PTY-043] In batch mode too, in words and with exit code 1."""
+    scan = simulated()
+    counts = as_uint16(scan)[:, :, 4:-4]
+    write_files(
+        tmp_path / "in", counts, make_product(scan.positions, scan.probe[..., 4:-4], np.ones_like(scan.object_guess))
+    )
+    done = _train(ptychodus, tmp_path, entry)
+    assert done.returncode == 1
+    assert "32 x 24 pixels" in done.stdout
+
+
+@pytest.mark.slow
+def test_siemens_star(ptychodus: Ptychodus, tmp_path: Path, entry: Entry, shared_data: Path) -> None:
+    """[PTY-053] The measured star, with default settings and 90 s of training, against its reference."""
+    with np.load(shared_data / "siemens-star.npz") as star:
+        obj = star["objectGuess"]
+        positions = np.stack([star["ycoords"], star["xcoords"]], axis=1)
+        product = make_product(positions, star["probeGuess"], obj, pixel_m=(1e-8, 1e-8))
+        write_files(tmp_path / "in", star["diff3d"], product)
+    write_settings(tmp_path / "in", entry.algorithm, entry.group, {"max_time": 90})
+    done = ptychodus("-b", "train", "-i", "in", "-o", "out", limit_s=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copy(tmp_path / "out/model.zip", tmp_path / "in")
+    done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec", limit_s=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    recon = next((tmp_path / "rec").glob("product.*.h5"))
+    score = shared_data.parent / "tools/score.py"
+    if not score.is_file():
+        pytest.skip("the independent scorer is not there")
+    files = [recon, shared_data / "siemens-star-reference.npz", shared_data / "siemens-star.npz"]
+    scored = subprocess.run([sys.executable, score, *files], capture_output=True, text=True, check=True)
+    found = json.loads(scored.stdout)
+    print(entry.name, found)
+    assert found["phase_corr"] > 0.9
+    assert max(abs(v) for v in found["shift_px"]) < 2.0  # the object lies where the positions say

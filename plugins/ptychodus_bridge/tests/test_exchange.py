@@ -1,0 +1,121 @@
+"""What Ptychodus hands over and gets back (specs/12-ptychodus.md)."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
+
+from bridge_scans import CENTER_M, PIXEL_M, as_uint16, make_input, make_product, simulated
+
+from ptychopinn.errors import DataError
+from ptychopinn.forward import expected_counts
+from ptychopinn_ptychodus.exchange import output_product, positions_px, scan_of
+
+
+def test_scan_explains_its_own_patterns() -> None:
+    """[PTY-040] Pixels, axes and frame agree: the forward model with the handed-over object predicts the counts."""
+    scan = simulated(size=64, nphotons=1e7)
+    found = scan_of(make_input(scan, patterns=np.asarray(scan.patterns)), with_object=True)
+    assert found.object_guess is not None
+    predicted = expected_counts(found.object_guess, found.probe, found.positions)
+    measured = found.counts(slice(None))
+    assert np.linalg.norm(np.sqrt(predicted) - np.sqrt(measured)) / np.linalg.norm(np.sqrt(measured)) < 0.03
+    np.testing.assert_allclose(found.positions, scan.positions, atol=1e-6)
+    shifted = expected_counts(found.object_guess, found.probe, found.positions + 0.5)
+    assert np.linalg.norm(shifted - measured) > 2 * np.linalg.norm(predicted - measured)
+
+
+def test_counts_keep_their_type_and_bad_pixels() -> None:
+    """[PTY-041] uint16 counts and bad pixels go through as they are."""
+    scan = simulated()
+    bad = np.zeros((32, 32), bool)
+    bad[3, 4] = True
+    patterns = as_uint16(scan)
+    patterns[:, 3, 4] = 65535
+    found = scan_of(make_input(scan, patterns=patterns, bad=bad), with_object=False)
+    assert found.patterns.dtype == np.uint16
+    assert found.bad_pixels.sum() == 1
+    assert found.counts(slice(0, 1))[0, 3, 4] == 0
+    assert found.object_guess is None
+
+
+def test_probe_modes_opr_and_layers(caplog: pytest.LogCaptureFixture) -> None:
+    """[PTY-042] All modes are used; of OPR modes the first, layers are multiplied, and both are logged."""
+    scan = simulated(probe_modes=2)
+    opr = np.stack([scan.probe, 0.1 * scan.probe])
+    layers = np.stack([scan.object_guess, np.full_like(scan.object_guess, 0.5j)])
+    with caplog.at_level(logging.WARNING):
+        found = scan_of(make_input(scan, probe=opr, obj=layers), with_object=True)
+    np.testing.assert_allclose(found.probe, scan.probe, rtol=1e-6)
+    assert found.object_guess is not None
+    np.testing.assert_allclose(found.object_guess, 0.5j * scan.object_guess, rtol=1e-5)
+    assert "2 OPR modes" in caplog.text
+    assert "2 layers" in caplog.text
+
+
+def test_what_cannot_be_used_is_refused_in_words() -> None:
+    """[PTY-043] Patterns that are not square, a probe of another size, and no probe are refused with the remedy."""
+    scan = simulated()
+    patterns = as_uint16(scan)
+    with pytest.raises(DataError, match="30 x 32 pixels.*Crop or pad"):
+        scan_of(make_input(scan, patterns=patterns[:, 1:-1]), with_object=False)
+    with pytest.raises(DataError, match="probe has the shape"):
+        scan_of(make_input(scan, probe=scan.probe[:, 2:-2, 2:-2]), with_object=False)
+    with pytest.raises(DataError, match="no probe"):
+        scan_of(make_input(scan, probe=np.zeros_like(scan.probe)), with_object=False)
+    with pytest.raises(DataError, match="36 patterns and 35 positions|35 patterns and 36 positions"):
+        scan_of(make_input(scan, patterns=patterns[1:]), with_object=False)
+
+
+@pytest.mark.parametrize(
+    ("origin", "shape"), [((10, 12), (20, 30)), ((-7, -3), (100, 90)), ((-4, 5), (30, 200))], ids=str
+)
+def test_output_lies_where_it_belongs(origin: tuple[int, int], shape: tuple[int, int]) -> None:
+    """[PTY-044] Centre and pixel size of the output put every position onto the same feature; the rest is kept."""
+    scan = simulated()
+    given = make_input(scan)
+    rng = np.random.default_rng(1)
+    result = (rng.random(shape) + 1j).astype(np.complex64)
+    product = output_product(given, result, origin, [(1, 0.5), (2, 0.25)])
+    before, after = positions_px(given.product), positions_px(product)
+    shift = after - before  # pixel (0, 0) of the input's frame in the output's
+    np.testing.assert_allclose(shift, np.broadcast_to(np.round(shift[0]), shift.shape), atol=1e-6)
+    y, x = np.round(shift[0]).astype(int) + origin
+    array = product.object_.get_array()[0]
+    np.testing.assert_array_equal(array[y : y + shape[0], x : x + shape[1]], result)
+    rest = array.copy()
+    rest[y : y + shape[0], x : x + shape[1]] = 1
+    assert (rest == 1).all()
+    pixel = product.object_.get_pixel_geometry()
+    assert (pixel.height_m, pixel.width_m) == PIXEL_M
+    assert product.metadata is given.product.metadata
+    assert product.probes is given.product.probes
+    assert product.probe_positions is given.product.probe_positions
+    assert [(loss.epoch, loss.value) for loss in product.losses] == [(1, 0.5), (2, 0.25)]
+
+
+def test_output_inside_keeps_the_frame() -> None:
+    """[PTY-044] A result inside the input's object leaves size and centre as they are."""
+    scan = simulated()
+    given = make_input(scan)
+    product = output_product(given, np.full((5, 6), 2j, np.complex64), (3, 4), [])
+    assert product.object_.get_array().shape[1:] == scan.object_guess.shape
+    center = product.object_.get_center()
+    assert (center.y_m, center.x_m) == CENTER_M
+
+
+def test_pixels_that_disagree_are_refused() -> None:
+    """[PTY-043] A probe sampled otherwise than the object is refused."""
+    scan = simulated()
+    given = make_input(scan)
+    other = make_product(scan.positions, scan.probe, scan.object_guess, pixel_m=(3e-8, 3e-8))
+    from ptychodus.api.product import Product
+    from ptychodus.api.reconstruct import ReconstructInput
+
+    mixed = Product(given.product.metadata, given.product.probe_positions, other.probes, given.product.object_, [])
+    with pytest.raises(DataError, match="Resample"):
+        scan_of(ReconstructInput(given.diffraction_patterns, given.bad_pixels, mixed), with_object=False)

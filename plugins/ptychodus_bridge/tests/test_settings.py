@@ -1,0 +1,118 @@
+"""Settings made from configuration models (specs/12-ptychodus.md)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, Field
+
+pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
+
+from ptychodus.api.settings import SettingsRegistry
+
+from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
+from ptychopinn.config.build import build
+from ptychopinn.errors import ConfigError
+from ptychopinn.plugins import Registry
+from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn_ptychodus.library import PluginLibrary
+from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class StrangersOptions(BaseModel):
+    colour: Colour = Field(Colour.RED, description="A colour.")
+    table: Path | None = Field(None, description="A file.")
+    sizes: tuple[int, ...] = Field((1, 2), description="Sizes.")
+    batch_size: int = Field(7, ge=1, description="Shares its name with a training setting.")
+
+
+def strangers_spec(name: str = "stranger", **changes: object) -> ReconstructorSpec:
+    return ReconstructorSpec(
+        name=name,
+        summary="of a third party",
+        import_string="nowhere:Nothing",
+        options=StrangersOptions,
+        capabilities=frozenset({Capability.CPU, Capability.PINN}),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def test_defaults_give_the_models_defaults() -> None:
+    """[PTY-020] Every section built from an untouched group equals the model's own defaults."""
+    values = EntrySettings(SettingsRegistry(), "g", settings_of(strangers_spec())).values()
+    assert build(ModelConfig, {"N": 64, **values["model"]}) == ModelConfig()
+    assert build(TrainConfig, values["train"]) == TrainConfig()
+    assert build(InferConfig, values["infer"]) == InferConfig()
+    assert build(StrangersOptions, values["execution"]) == StrangersOptions()
+
+
+def test_settings_file_keeps_every_value(tmp_path: Path) -> None:
+    """[PTY-021] What is set is written to settings.ini and read from it, "not given" included."""
+    spec = strangers_spec()
+    first, second = SettingsRegistry(), SettingsRegistry()
+    one, other = (EntrySettings(r, "PtychoPINNPlugin-x", settings_of(spec)) for r in (first, second))
+    one.parameter("train", "learning_rate").set_value("0.0005")
+    one.parameter("train", "gradient_clip").set_value("")
+    one.parameter("train", "batch_size").set_value("3")
+    one.parameter("execution", "batch_size").set_value("9")
+    one.parameter("execution", "table").set_value("/a b/c.txt")
+    first.save_settings(tmp_path / "settings.ini")
+    second.open_settings(tmp_path / "settings.ini")
+    assert other.values() == one.values()
+    assert other.values()["train"]["gradient_clip"] is None
+    options = build(StrangersOptions, other.values()["execution"])
+    assert (options.batch_size, options.table, options.sizes) == (9, Path("/a b/c.txt"), (1, 2))
+    assert build(TrainConfig, other.values()["train"]).batch_size == 3
+
+
+def test_bad_value_is_refused_when_work_begins() -> None:
+    """[PTY-022] A value out of bounds does not raise in the settings; building the model names it."""
+    registry = SettingsRegistry()
+    settings = EntrySettings(registry, "g", settings_of(strangers_spec()))
+    registry["g"].parameters()["learning_rate"].set_value_from_string("fast")
+    with pytest.raises(ConfigError, match="learning_rate is fast"):
+        build(TrainConfig, settings.values()["train"])
+
+
+def test_entries_come_from_the_registry_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """[PTY-010] [PTY-011] Third-party backends appear, an entry for each model type; the missing are named."""
+    registry = Registry(
+        specs={"stranger": strangers_spec(), "absent": strangers_spec("absent", requires=("no_such_framework",))},
+        distributions={"stranger": "s 1", "absent": "a 1"},
+    )
+    library = PluginLibrary(SettingsRegistry(), registry)
+    assert [r.name for r in library] == ["stranger-pinn"]
+    assert "no_such_framework" in caplog.text
+    assert "_" not in library.name
+
+
+def test_no_framework_is_named_in_the_sources() -> None:
+    """[PTY-010] Nothing in the bridge names a framework or a backend."""
+    import ptychopinn_ptychodus
+
+    for path in Path(ptychopinn_ptychodus.__path__[0]).rglob("*.py"):
+        text = path.read_text("utf-8").lower()
+        assert not any(word in text for word in ("torch", "tensorflow", "keras")), path
+
+
+def test_broken_options_leave_the_other_entries(caplog: pytest.LogCaptureFixture) -> None:
+    """[PTY-004] An options model that cannot be turned into settings costs only its own entries."""
+
+    class Clash(BaseModel):
+        execution_batch_size: int = 1
+        batch_size: int = 2
+
+    broken = ReconstructorSpec("clash", "", "a:B", Clash, frozenset({Capability.PINN}))
+    registry = Registry(
+        specs={"clash": broken, "stranger": strangers_spec()}, distributions={"clash": "", "stranger": ""}
+    )
+    library = PluginLibrary(SettingsRegistry(), registry)
+    assert [r.name for r in library] == ["stranger-pinn"]
+    assert "clash-pinn is left out" in caplog.text

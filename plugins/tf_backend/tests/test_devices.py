@@ -1,0 +1,191 @@
+"""Which devices compute, and how much of their memory is taken. Requirements: specs/10-training.md."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from backend_suite.fits import Fits
+
+from ptychopinn.errors import ResourceError
+from ptychopinn_tf import devices
+from ptychopinn_tf._tensorflow import tf
+from ptychopinn_tf.devices import arithmetic, choose_devices
+from ptychopinn_tf.options import TfOptions
+
+
+class FakeConfig:
+    """A machine with some GPUs."""
+
+    def __init__(self, gpus: int, *, in_use: float | None = None) -> None:
+        self.gpus = [f"gpu {k}" for k in range(gpus)]
+        self.in_use, self.limits, self.grown, self.growth_told = in_use, {}, [], []  # type: ignore[var-annotated]
+        self.experimental = SimpleNamespace(set_memory_growth=self.set_memory_growth)
+
+    def list_physical_devices(self, kind: str) -> list[str]:
+        return self.gpus if kind == "GPU" else []
+
+    def list_logical_devices(self) -> None:
+        self.growth_told.append(os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH"))
+
+    def set_memory_growth(self, gpu: str, on: bool) -> None:
+        self._refuse_when_in_use()
+        self.grown.append((gpu, on))
+
+    def set_logical_device_configuration(self, gpu: str, logical: list[Any]) -> None:
+        self._refuse_when_in_use()
+        self.limits[gpu] = logical[0].memory_limit
+
+    def get_logical_device_configuration(self, gpu: str) -> Any:
+        return [SimpleNamespace(memory_limit=self.in_use)] if self.in_use else None
+
+    def LogicalDeviceConfiguration(self, memory_limit: float) -> Any:
+        return SimpleNamespace(memory_limit=memory_limit)
+
+    def _refuse_when_in_use(self) -> None:
+        if self.in_use is not None:
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def make(gpus: int, **state: Any) -> FakeConfig:
+        config = FakeConfig(gpus, **state)
+        monkeypatch.setattr(devices, "tf", SimpleNamespace(config=config))
+        return config
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "expected"),
+    [
+        (0, {}, ["/CPU:0"]),
+        (2, {}, ["/GPU:0"]),
+        (2, {"accelerator": "cpu"}, ["/CPU:0"]),
+        (1, {"accelerator": "cuda"}, ["/GPU:0"]),
+        (4, {"devices": 3}, ["/GPU:0", "/GPU:1", "/GPU:2"]),
+    ],
+)
+def test_the_device_asked_for(machine: Any, gpus: int, options: dict[str, Any], expected: list[str]) -> None:
+    """[TRAIN-009]"""
+    machine(gpus)
+    assert choose_devices(TfOptions(**options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "problem", "remedy"),
+    [
+        (0, {"accelerator": "cuda"}, "CUDA was asked for", "--accelerator cpu"),
+        (0, {"devices": 2}, "sees no GPU", "Leave it out"),
+        (0, {"gpu_memory_limit_mb": 999}, "sees no GPU", "Leave it out"),
+        (2, {"devices": 3}, "3 GPUs were asked for; TensorFlow sees 2", "--devices 2"),
+    ],
+)
+def test_what_is_not_there_is_refused(
+    machine: Any, gpus: int, options: dict[str, Any], problem: str, remedy: str
+) -> None:
+    """[TRAIN-009] [REC-011]"""
+    machine(gpus)
+    with pytest.raises(ResourceError, match=problem) as caught:
+        choose_devices(TfOptions(**options))
+    assert remedy in caught.value.remedy
+
+
+def test_memory_grows_on_every_gpu(machine: Any) -> None:
+    """Also where only the CPU computes: TensorFlow opens all GPUs, and would take all of their memory."""
+    for options in ({}, {"accelerator": "cpu"}):
+        config = machine(2)
+        choose_devices(TfOptions(**options))
+        assert config.grown == [("gpu 0", True), ("gpu 1", True)]
+        assert config.limits == {}
+
+
+def test_memory_is_bounded_and_still_grows(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in (None, "false"):
+        monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", before) if before else None
+        config = machine(2)
+        choose_devices(TfOptions(gpu_memory_limit_mb=4096))
+        assert config.limits == {"gpu 0": 4096, "gpu 1": 4096}
+        assert config.growth_told == ["true"]
+        assert os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH") == before
+
+
+def test_a_process_keeps_the_bound_it_began_with(machine: Any) -> None:
+    machine(1, in_use=4096)
+    assert choose_devices(TfOptions(gpu_memory_limit_mb=4096)) == choose_devices(TfOptions()) == ["/GPU:0"]
+    with pytest.raises(ResourceError, match="cannot be bounded at 512 MiB any more") as caught:
+        choose_devices(TfOptions(gpu_memory_limit_mb=512))
+    assert "another process" in caught.value.remedy
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_arithmetic_is_put_back(before: bool, wanted: bool) -> None:
+    from tensorflow.python.framework import config
+
+    def switch(on: bool) -> None:
+        (config.enable_op_determinism if on else config.disable_op_determinism)()
+
+    assert config.tensor_float_32_execution_enabled()
+    try:
+        switch(before)
+        with arithmetic(deterministic=wanted):
+            assert config.is_op_determinism_enabled() is wanted
+            assert not config.tensor_float_32_execution_enabled()
+        assert config.is_op_determinism_enabled() is before
+        assert tf.config.experimental.tensor_float_32_execution_enabled()
+    finally:
+        switch(False)
+
+
+SPREAD = """
+import sys
+import numpy as np
+from backend_suite.fits import settings_of
+from ptychopinn_tf import reconstructor
+from ptychopinn_tf._tensorflow import tf
+from ptychopinn.config import SimulationConfig
+from ptychopinn.simulate import simulate_scan
+
+count, train = int(sys.argv[2]), {train!r}
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+reconstructor.choose_devices = lambda options: [f"/CPU:{{k}}" for k in range(count)]
+scan = simulate_scan(SimulationConfig(N=32, rows=5, cols=5, seed=1))
+found = FITS.fit_to(scan, train=train, options={{"xla": {xla}}})
+again = found.reconstructor.train(scan, settings_of(train))
+history = {{**found.result.history, **{{f"again_{{name}}": values for name, values in again.history.items()}}}}
+np.savez(sys.argv[1], patches=found.patches(scan), **history, **found.arrays())
+"""
+EVERYTHING = {
+    "nepochs": 2,
+    "batch_size": 3,
+    "accumulate_grad_batches": 2,
+    "simulate_objects": "mixed",
+    "mae_weight": 0.1,
+    "realspace_weight": 0.1,
+    "realspace_mae_weight": 0.1,
+    "probe_trainable": True,
+    "validation_fraction": 0.2,
+}
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_several_devices_compute_what_one_does(fits: Fits, tmp_path: Path, xla: bool) -> None:
+    """Two halves of the CPU stand for two GPUs; a batch of three groups is split unevenly."""
+    found = []
+    for count in (1, 2):
+        command = fits.command(SPREAD.format(train=EVERYTHING, xla=xla), tmp_path / "found.npz", count)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(dict(np.load(tmp_path / "found.npz")))
+    one, two = found
+    assert one.keys() == two.keys()
+    for name in one.keys() - {"seconds", "again_seconds"}:
+        np.testing.assert_allclose(two[name], one[name], rtol=2e-3, atol=2e-4, err_msg=name)

@@ -1,0 +1,102 @@
+"""Training: what is TensorFlow's own; the rest is `backend_suite.training`. Requirements: specs/10-training.md."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from backend_suite.fits import Fit, New, Trained, differs, patches_of, settings_of
+from backend_suite.training import *  # noqa: F403
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import TrainingError
+from ptychopinn.training import EpochBook, RunLogger
+from ptychopinn_tf._tensorflow import tf
+from ptychopinn_tf.objective import Objective
+from ptychopinn_tf.training import TrainingLoop
+
+EVERY_TERM = {"mae_weight": 0.5, "realspace_weight": 0.5, "realspace_mae_weight": 0.5, "simulate_objects": "mixed"}
+
+
+def test_nobody_elses_random_numbers_are_used_or_moved(fit: Fit, base: Trained) -> None:
+    tf.random.set_seed(99)
+    expected = tf.random.uniform((3,)).numpy()
+    tf.random.set_seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the old global state, which is not ours
+    state = np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
+    assert not differs(fit(), base)
+    np.testing.assert_array_equal(tf.random.uniform((3,)).numpy(), expected)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_it_computes_deterministically_if_asked(fit: Fit, monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    """[REC-004] And in full float32; afterwards all is as it was."""
+    from tensorflow.python.framework import config
+
+    seen: list[tuple[bool, bool]] = []
+    original = EpochBook.count
+
+    def spy(self: EpochBook, *args: Any) -> None:
+        seen.append((config.is_op_determinism_enabled(), config.tensor_float_32_execution_enabled()))
+        original(self, *args)
+
+    monkeypatch.setattr(EpochBook, "count", spy)
+    fit(options={"deterministic": wanted})
+    assert set(seen) == {(wanted, False)}
+    assert not config.is_op_determinism_enabled()
+    assert config.tensor_float_32_execution_enabled()
+
+
+def test_a_training_is_traced_once(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the smaller last batch nor another epoch compiles anything anew; validation is one function more."""
+    traced: list[Objective] = []
+    original = Objective.__call__
+
+    def spy(self: Objective, *args: Any) -> Any:
+        traced.append(self)
+        return original(self, *args)
+
+    monkeypatch.setattr(Objective, "__call__", spy)
+    fit(train={"n_groups": 5, "nepochs": 3, **EVERY_TERM})
+    assert len(traced) == 1
+    fit(train={"n_groups": 5, "nepochs": 2, "validation_fraction": 0.3})
+    assert len(traced) == len(set(map(id, traced))) == 3
+
+
+@pytest.mark.parametrize(
+    "train", [{}, {**EVERY_TERM, "probe_trainable": True, "n_groups": 5, "validation_fraction": 0.3}]
+)
+def test_compiled_by_xla_it_trains_the_same(fit: Fit, scan: ScanDataset, train: dict[str, Any]) -> None:
+    plain, compiled = (fit(train=train, options={"xla": xla}) for xla in (False, True))
+    for name in plain.result.history.keys() - {"seconds"}:
+        assert compiled.result.history[name] == pytest.approx(plain.result.history[name], rel=1e-4), name
+    np.testing.assert_allclose(compiled.patches(scan), plain.patches(scan), atol=1e-3)
+
+
+def test_weights_that_are_not_finite_are_never_the_model(
+    new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[TRAIN-006] A gradient can break before the loss does: then the average is broken too; an older one is kept."""
+    original = TrainingLoop.run
+
+    def breaking(self: TrainingLoop, book: EpochBook, logger: RunLogger) -> None:
+        after = book.after_batch
+
+        def break_weights(loss: float) -> None:
+            if self._plan.clock.step == 6:
+                for model in (self._model, self._average):
+                    bias = model.network.head[0].bias
+                    bias.assign(math.nan * bias)
+            after(loss)
+
+        monkeypatch.setattr(book, "after_batch", break_weights)
+        original(self, book, logger)
+
+    monkeypatch.setattr(TrainingLoop, "run", breaking)
+    made = new()
+    with pytest.raises(TrainingError):
+        made.train(scan, settings_of({"nepochs": 3}))
+    assert np.isfinite(patches_of(made, scan)).all()

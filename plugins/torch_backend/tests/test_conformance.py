@@ -1,0 +1,43 @@
+"""The conformance kit, for PyTorch. Requirements: specs/11-conformance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ptychopinn.forward import cut_windows
+from ptychopinn.interpolation import split_positions
+from ptychopinn.testing import ForwardConformance, ReconstructorConformance
+from ptychopinn.typing import ComplexArray, FloatArray
+from ptychopinn_torch.forward import GroupForward, shift_probe
+from ptychopinn_torch.plugin import ptychopinn_reconstructors
+
+(SPEC,) = ptychopinn_reconstructors()
+
+
+class TestTorch(ReconstructorConformance):
+    """The fast architecture."""
+
+    spec = SPEC
+    model: ClassVar[Mapping[str, Any]] = {"n_filters_scale": 0.1, "iterations": 1, "group_size": 4}
+    train: ClassVar[Mapping[str, Any]] = {"n_groups": 8, "batch_size": 2, "learning_rate": 0.02}
+    learn: ClassVar[Mapping[str, Any]] = {"nepochs": 8, "n_groups": 7, "batch_size": 1}
+    options: ClassVar[Mapping[str, Any]] = {"accelerator": "cpu"}
+
+
+class TestTorchForward(ForwardConformance):
+    """The physics of the loss, all patterns in one group."""
+
+    def expected_counts(self, obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> FloatArray:
+        """The object around the first pattern on the canvas, the probe moved by what is left of a pixel."""
+        size = probe.shape[-1]
+        corners, fractions = split_positions(positions, size)
+        reach = int(np.abs(corners - corners[0]).max())
+        group = GroupForward(size, size, reach)
+        canvas = cut_windows(obj, corners[:1] - reach, group.canvas_size) - 1
+        probes = shift_probe(torch.from_numpy(probe), torch.from_numpy(fractions.astype(np.float32)))
+        counts = group(torch.from_numpy(canvas), probes[None], torch.from_numpy(corners - corners[:1])[None])
+        return np.fft.fftshift(counts[0].numpy(), axes=(1, 2))

@@ -1,0 +1,324 @@
+"""Refinement: from a predicted object, a few passes of the solver through the same forward model.
+
+A network sees at once what an iteration needs many passes for; the passes bring what a network cannot, the agreement
+with every count. Before a pass the object's slow phases are solved (`ptychopinn.solvers.phases`); the pass itself
+updates as `ptychopinn.solvers.epie` does, on a course for a start that is good. The forward residual decides what is
+kept: the result never explains the patterns worse than the prediction, nor than a flat object.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.forward import expected_counts
+from ptychopinn.interpolation import split_positions
+from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.solvers.epie import paste_object, shuffled_batches
+from ptychopinn.solvers.phases import slow_phase
+from ptychopinn.solvers.updates import Amplitudes, Solution
+from ptychopinn.stitching import Frame
+from ptychopinn.typing import BoolArray, ComplexArray
+
+_log = logging.getLogger(__name__)
+RESIDUAL_PATTERNS = 256
+"""Evenly spread patterns by which a result is judged."""
+_GAUGE_PATTERNS = 64  # that a scale is fitted to
+_MAX_BATCH, _MIN_BATCH, _BATCHES_A_PASS = 32, 8, 32
+_MOMENTA_A_PASS = 8
+_SETTLED_RAD = 0.02  # a slow phase of a smaller deviation over the positions is the last one that is solved,
+_SETTLED_GAIN = 1e-3  # and one that lowers the residual by a smaller share
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the steps change over the passes; ``late`` below is the cube of the share of the passes that is done.
+
+    Attributes
+    ----------
+    alpha:
+        Regularisation of the object's step at the start (`ptychopinn.solvers.epie.epie`); it rises to 1.
+    momentum:
+        Of the object, 8 times a pass; it falls to 0.
+    last_step:
+        Of the object; the first is 1.
+    probe_step, probe_momentum:
+        Of the probe, where it is free; its step falls as the object's does.
+    """
+
+    alpha: float = 0.1
+    momentum: float = 0.5
+    last_step: float = 0.3
+    probe_step: float = 0.1
+    probe_momentum: float = 0.7
+
+    @classmethod
+    def of(cls, passes: int) -> Course:
+        """The course that a number of passes from a good start does best with."""
+        return cls(momentum=min(0.4 + 0.1 * passes, 0.6), probe_step=max(0.3 / max(passes, 1), 0.1))
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What came of a refinement.
+
+    Attributes
+    ----------
+    residual_before, residual_after:
+        Forward residuals of the prediction and of what was kept, over the same evenly spread patterns.
+    passes_asked, passes_done, passes_kept:
+        Passes asked for; made, fewer when cancelled; and in what was kept, 0 when none lowered the residual.
+    probe:
+        Whether the probe was set free.
+    """
+
+    residual_before: float
+    residual_after: float
+    passes_asked: int
+    passes_done: int
+    passes_kept: int
+    probe: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """What refinement made of a prediction.
+
+    Attributes
+    ----------
+    object:
+        (H, W) complex64 in the frame of the start; what was not covered is as it was.
+    probe:
+        (modes, N, N) complex64, in counts; the given one unless it was set free.
+    facts:
+        How it went.
+    """
+
+    object: ComplexArray
+    probe: ComplexArray
+    facts: Refined
+
+
+def refine(
+    data: ScanDataset,
+    probe: ComplexArray,
+    start: ComplexArray,
+    frame: Frame,
+    *,
+    passes: int,
+    covered: BoolArray | None = None,
+    update_probe: bool = False,
+    memory_budget_mb: int = 1024,
+    course: Course | None = None,
+    seed: int = 0,
+    monitor: Monitor = NULL_MONITOR,
+) -> Refinement:
+    """Refine a predicted object.
+
+    Parameters
+    ----------
+    data:
+        The scan. Bad pixels say nothing.
+    probe:
+        (modes, N, N) complex in counts, the one the object was predicted with.
+    start:
+        (H, W) complex, the prediction.
+    frame:
+        Where it lies. Windows may reach beyond it: there the object is taken as 1 in the result, as everywhere.
+    passes:
+        Times every pattern is used.
+    covered:
+        (H, W) bool, pixels that may change; None for all.
+    update_probe:
+        Refine the probe too. It keeps its energy.
+    memory_budget_mb:
+        MiB for amplitudes and shifted probes that are kept between passes; beyond it they are made anew.
+    course:
+        How the steps change; None is `Course.of` the passes.
+    seed:
+        Order of the patterns.
+    monitor:
+        Told each pass as "refine" with its residual, asked at every batch. Cancelled, the best so far is returned.
+
+    Raises
+    ------
+    DataError
+        If the scan is empty or has no photons, or shapes do not agree.
+    ConfigError
+        If ``passes`` is negative.
+    """
+    _check(data, probe, start, covered, frame, passes)
+    probe, start = probe.astype(np.complex64), start.astype(np.complex64)
+    covered = np.ones(frame.shape, bool) if covered is None else covered
+
+    def judged(obj: ComplexArray, lit_by: ComplexArray) -> _Found:
+        residual = forward_residual(obj, frame.origin, lit_by, data, max_patterns=RESIDUAL_PATTERNS)
+        return _Found(residual if np.isfinite(residual) else np.inf, obj, lit_by)
+
+    before = best = judged(start, probe)
+    kept = done = 0
+    if passes > 0:
+        flat = np.where(covered, np.complex64(1), start)
+        others = [judged(obj, probe) for obj in (_scaled(data, probe, start, frame, covered), flat)]
+        best = min(before, *others, key=_residual)
+        if best is others[1]:
+            _log.warning("Refinement starts from a flat object: it explains the patterns better than the prediction.")
+        solver = _Solver(data, probe, best.object, frame, covered, memory_budget_mb, seed)
+        monitor.report("refine", 0, passes, {"residual": best.residual})
+    for _ in range(passes):
+        solver.solve_slow_phase(monitor)
+        if not solver.run(done, passes, course or Course.of(passes), update_probe, monitor):
+            break
+        done += 1
+        now = judged(*solver.result())
+        monitor.report("refine", done, passes, {"residual": now.residual})
+        if now.residual < best.residual:
+            best, kept = now, done
+    _log.info(
+        "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
+        before.residual,
+        best.residual,
+        kept,
+        passes,
+    )
+    facts = Refined(before.residual, best.residual, passes, done, kept, update_probe)
+    return Refinement(best.object, best.probe, facts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A state and how well it explains the patterns."""
+
+    residual: float
+    object: ComplexArray
+    probe: ComplexArray
+
+
+def _residual(found: _Found) -> float:
+    return found.residual
+
+
+def _check(
+    data: ScanDataset,
+    probe: ComplexArray,
+    start: ComplexArray,
+    covered: BoolArray | None,
+    frame: Frame,
+    passes: int,
+) -> None:
+    if passes < 0:
+        raise ConfigError(f"{passes} passes were asked for.", "Give 0 or more.")
+    if len(data) == 0:
+        raise DataError("The scan has no patterns.", "Give a scan with at least one.")
+    if probe.ndim != 3 or probe.shape[1:] != (data.N, data.N):
+        raise DataError(
+            f"The probe has the shape {probe.shape}; (modes, {data.N}, {data.N}) is needed.", "Crop or pad the probe."
+        )
+    for name, array in (("object to refine", start), ("map of covered pixels", covered)):
+        if array is not None and array.shape != frame.shape:
+            raise DataError(f"The {name} has the shape {array.shape}, its frame {frame.shape}.", "Give both alike.")
+
+
+def _scaled(
+    data: ScanDataset, probe: ComplexArray, start: ComplexArray, frame: Frame, covered: BoolArray
+) -> ComplexArray:
+    """The start times the factor that fits its amplitudes to the patterns and its mean phase to what is not covered."""
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _GAUGE_PATTERNS)).astype(np.int64))
+    local = data.positions - np.asarray(frame.origin)
+    product = power = 0.0
+    good = ~data.bad_pixels
+    for low in range(0, len(chosen), _MIN_BATCH):
+        batch = chosen[low : low + _MIN_BATCH]
+        measured = np.sqrt(data.counts(batch)[:, good])
+        modelled = np.sqrt(expected_counts(start, probe, local[batch])[:, good])
+        product += float(np.vdot(measured, modelled))
+        power += float(np.vdot(modelled, modelled))
+    mean = complex(start[covered].sum(dtype=np.complex128))
+    if not (product > 0 and power > 0 and abs(mean) > 0):
+        return start
+    factor = product / power * mean.conjugate() / abs(mean)
+    return np.where(covered, np.complex64(factor) * start, start)
+
+
+class _Solver:
+    """Passes over a scan, on the box of all windows, seen in the frame of the start."""
+
+    def __init__(
+        self,
+        data: ScanDataset,
+        probe: ComplexArray,
+        start: ComplexArray,
+        frame: Frame,
+        covered: BoolArray,
+        memory_budget_mb: int,
+        seed: int,
+    ) -> None:
+        self._data, self._start, self._frame, self._covered = data, start, frame, covered
+        self._box = Frame.around(data.positions, data.N)  # no window leaves it
+        corners, fractions = split_positions(data.positions, data.N)
+        inside = np.ones(self._box.shape, np.complex64)
+        paste_object(inside, self._box, start, frame)
+        cache_bytes = memory_budget_mb * 2**19  # half for each
+        self._solution = Solution(inside, probe, corners - np.array(self._box.origin), fractions, cache_bytes)
+        self._amplitudes = Amplitudes(data, cache_bytes)
+        self._good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
+        self._rng = np.random.default_rng(seed)
+        self._settled = False  # whether the slow phases are
+
+    def solve_slow_phase(self, monitor: Monitor) -> None:
+        """Give the object the slow phase that it lacks, if that lowers the residual; nothing once it lacks none."""
+        if self._settled:
+            return
+        solution, box = self._solution, self._box
+        phase = slow_phase(self._data, solution.object, box.origin, solution.probe, monitor=monitor)
+        if phase is None:
+            return
+        at = np.round(self._data.positions - box.origin).astype(np.int64)
+        factors = np.exp(1j * phase).astype(np.complex64)
+        # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
+        before, after = (
+            forward_residual(obj, box.origin, solution.probe, self._data, max_patterns=RESIDUAL_PATTERNS)
+            for obj in (solution.object, solution.object * factors)
+        )
+        if after < before:
+            solution.turn(factors)
+        self._settled = phase[at[:, 0], at[:, 1]].std() < _SETTLED_RAD or after > (1 - _SETTLED_GAIN) * before
+
+    def run(self, done: int, passes: int, course: Course, update_probe: bool, monitor: Monitor) -> bool:
+        """One pass; False if cancelled in it."""
+        count = len(self._data)
+        batch_size = min(max(count // _BATCHES_A_PASS, _MIN_BATCH), _MAX_BATCH)
+        batches = -(-count // batch_size)
+        every = max(1, batches // _MOMENTA_A_PASS)
+        for number, chosen in enumerate(shuffled_batches(self._rng.permutation(count), batch_size)):
+            if monitor.cancelled:
+                return False
+            late = ((done + number / batches) / passes) ** 3
+            share = 1 - (1 - course.last_step) * late
+            self._solution.update(
+                chosen,
+                self._amplitudes[chosen],
+                self._good,
+                object_step=share,
+                alpha=course.alpha ** (1 - late),
+                probe_step=course.probe_step * share if update_probe else 0.0,
+                probe_momentum=course.probe_momentum,
+            )
+            if course.momentum > 0 and (number + 1) % every == 0:
+                self._solution.coast(course.momentum * (1 - late))
+        return True
+
+    def result(self) -> tuple[ComplexArray, ComplexArray]:
+        """Object, in the frame, and probe."""
+        obj, probe = self._solution.result()
+        return self._in_frame(obj), probe
+
+    def _in_frame(self, obj: ComplexArray) -> ComplexArray:
+        found = self._start.copy()
+        paste_object(found, self._frame, obj, self._box)
+        return np.where(self._covered, found, self._start)

@@ -1,0 +1,169 @@
+"""The slow phases of an object, solved at once from how far patterns lie from where the model puts them.
+
+A slow phase over the object is a gradient within one window, and a gradient moves the pattern on the detector. An
+iteration hands such phases on from window to window and needs many passes for it. Here the gradient of every pattern is
+one Gauss-Newton step on its amplitudes, and one smooth phase is fitted to all of them:
+
+    J_jk = Re(conj(F_j) FFT(i x_k psi_j)) / A_j      F_j = FFT(psi_j), x from the centre of mass of |psi_j|^2
+    H_j  = J_j J_j^T,   b_j = J_j (A_measured - A_j)
+    minimise  sum_j (grad phi(r_j) - H_j^-1 b_j)^T H_j (grad phi(r_j) - H_j^-1 b_j)
+
+and a small weight on the second differences of phi, which is a sum of cubic B-splines. It is the coarse grid of a
+two-grid method, whose fine grid is any solver's pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.fft
+import scipy.sparse as sparse
+from scipy.sparse.linalg import spsolve
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.forward import cut_windows
+from ptychopinn.interpolation import shift_probe, split_positions
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+
+Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
+_BATCH = 32
+_MOST_CELLS = 96  # along a side: slow means slow, and the cost is bounded
+_STIFFNESS = 1e-3  # of the second differences, in units of the mean weight of a node
+_ANCHOR = 1e-6  # the same of the phase itself: its mean is no matter of the patterns
+_CELL = 0.7  # in mean distances of positions: patterns are taken one from each cell
+
+
+def slow_phase(
+    data: ScanDataset,
+    obj: ComplexArray,
+    origin: tuple[int, int],
+    probe: ComplexArray,
+    *,
+    monitor: Monitor = NULL_MONITOR,
+) -> FloatArray | None:
+    """The smooth phase that an object lacks.
+
+    Parameters
+    ----------
+    data:
+        The scan; where it is dense, one pattern is used for each node of the splines. Bad pixels say nothing.
+    obj:
+        (H, W) complex64.
+    origin:
+        (y, x): pixel (0, 0) of ``obj`` in the frame of the positions.
+    probe:
+        (modes, N, N) complex64, in counts.
+    monitor:
+        Asked at every batch.
+
+    Returns
+    -------
+    (H, W) float32 in rad, of mean 0 over the positions: multiply the object by ``exp(i phase)``. None if cancelled, or
+    if the patterns say nothing about it.
+    """
+    local = data.positions - np.asarray(origin)
+    low, extent = local.min(axis=0), np.maximum(np.ptp(local, axis=0), 1.0)
+    across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
+    between = float((extent / across).max())
+    spacing = max(between, _width(probe), float(extent.max()) / _MOST_CELLS)
+    chosen = _one_a_cell(local - low, spacing if _CELL * spacing > between else _CELL * between)
+    gradients = _gradients(data, obj, local, probe, chosen, monitor)
+    if gradients is None:
+        return None
+    hessian, slope = gradients
+    weight = float(np.trace(hessian, axis1=1, axis2=2).mean())
+    if not (np.isfinite(weight) and weight > 0 and np.isfinite(slope).all()):
+        return None
+    nodes = np.ceil(extent / spacing).astype(int) + 6  # splines reach two nodes further
+    first = low - 2 * spacing
+    (values_y, slopes_y), (values_x, slopes_x) = (
+        _splines((local[chosen, k] - first[k]) / spacing, int(nodes[k])) for k in (0, 1)
+    )
+    along = [_products(slopes_y, values_x) / spacing, _products(values_y, slopes_x) / spacing]
+    matrix = sum(along[a].T @ sparse.diags_array(hessian[:, a, b]) @ along[b] for a in (0, 1) for b in (0, 1))
+    stiff = [sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(n - 2, n)) for n in nodes]
+    eyes = [sparse.eye(n) for n in nodes]
+    bending = sparse.vstack([sparse.kron(stiff[0], eyes[1]), sparse.kron(eyes[0], stiff[1])])
+    scale = float(matrix.diagonal().mean())
+    matrix = matrix + scale * (_STIFFNESS * (bending.T @ bending) + _ANCHOR * sparse.eye(matrix.shape[0]))
+    coefficients = spsolve(matrix.tocsc(), along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]).reshape(nodes)
+    mean = float((_products(values_y, values_x) @ coefficients.ravel()).mean())
+    rows, columns = (
+        _splines((np.arange(size) - first[k]) / spacing, int(nodes[k]))[0] for k, size in enumerate(obj.shape)
+    )
+    phase: FloatArray = (rows @ coefficients @ columns.T - mean).astype(np.float32)
+    return phase
+
+
+def _width(probe: ComplexArray) -> float:
+    """Root mean square diameter of the light along one axis: what lies closer together sees the same."""
+    power = (np.abs(probe) ** 2).sum(axis=0)
+    r = np.arange(probe.shape[-1]) - (probe.shape[-1] - 1) / 2
+    radius2 = (power * (r[:, None] ** 2 + r[None, :] ** 2)).sum() / power.sum()
+    return float(np.sqrt(2 * radius2))
+
+
+def _one_a_cell(positions: FloatArray, spacing: float) -> IntArray:
+    """(k,) ascending indices, at most one in each square of a grid."""
+    cells = np.floor(positions / spacing).astype(np.int64)
+    return np.sort(np.unique(cells, axis=0, return_index=True)[1])
+
+
+def _gradients(
+    data: ScanDataset, obj: ComplexArray, local: FloatArray, probe: ComplexArray, chosen: IntArray, monitor: Monitor
+) -> tuple[FloatArray, FloatArray] | None:
+    """(k, 2, 2) and (k, 2) float64: ``H`` and ``b`` of the module's text; None if cancelled."""
+    corners, fractions = split_positions(local, data.N)
+    axis = np.arange(data.N, dtype=np.float32) - np.float32((data.N - 1) / 2)
+    good = np.fft.ifftshift(~data.bad_pixels).ravel()
+    hessian, slope = np.zeros((len(chosen), 2, 2)), np.zeros((len(chosen), 2))
+    for start in range(0, len(chosen), _BATCH):
+        if monitor.cancelled:
+            return None
+        batch = chosen[start : start + _BATCH]
+        waves = shift_probe(probe, fractions[batch]) * cut_windows(obj, corners[batch], data.N)[:, None]
+        power = (waves.real**2 + waves.imag**2).sum(axis=1)
+        total = power.sum(axis=(1, 2)) + np.finfo(np.float32).tiny
+        centres = [power.sum(axis=2) @ axis / total, power.sum(axis=1) @ axis / total]
+        field = scipy.fft.fft2(waves, norm="ortho")
+        modelled = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
+        floor = np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
+        measured = np.fft.ifftshift(np.sqrt(data.counts(batch)), axes=(1, 2))
+        missing = (measured - modelled).reshape(len(batch), -1).astype(np.float64)
+        changes = []
+        for k, (y, x) in enumerate(((slice(None), None), (None, slice(None)))):
+            lever = (axis - centres[k][:, None])[:, y, x]  # (b, N, 1) or (b, 1, N)
+            moved = scipy.fft.fft2(1j * lever[:, None] * waves, norm="ortho", overwrite_x=True)
+            change = (field.real * moved.real + field.imag * moved.imag).sum(axis=1) / (modelled + floor)
+            changes.append(change.reshape(len(batch), -1) * good)
+        jacobian = np.stack(changes, axis=1).astype(np.float64)
+        part = slice(start, start + len(batch))
+        hessian[part] = jacobian @ jacobian.transpose(0, 2, 1)
+        slope[part] = (jacobian @ missing[..., None])[..., 0]
+    return hessian, slope
+
+
+def _splines(t: FloatArray, nodes: int) -> tuple[Sparse, Sparse]:
+    """(n, nodes) sparse values, and slopes a node, of cubic B-splines at ``t`` nodes from the first."""
+    t = np.clip(t, 0, nodes - 3 - 1e-9)
+    first = np.floor(t).astype(np.int64)
+    u = t - first
+    values = np.stack([(1 - u) ** 3, 3 * u**3 - 6 * u**2 + 4, -3 * u**3 + 3 * u**2 + 3 * u + 1, u**3], axis=1) / 6
+    slopes = np.stack([-((1 - u) ** 2), 3 * u**2 - 4 * u, -3 * u**2 + 2 * u + 1, u**2], axis=1) / 2
+    rows, columns = np.repeat(np.arange(len(t)), 4), (first[:, None] + np.arange(4)).ravel()
+    shape = (len(t), nodes)
+    return (
+        sparse.csr_array((values.ravel(), (rows, columns)), shape),
+        sparse.csr_array((slopes.ravel(), (rows, columns)), shape),
+    )
+
+
+def _products(a: Sparse, b: Sparse) -> Sparse:
+    """(n, p q) sparse: the products of row j of a (n, p) with row j of b (n, q); four entries in each row of both."""
+    n = a.shape[0]
+    columns = a.indices.reshape(n, 4, 1) * b.shape[1] + b.indices.reshape(n, 1, 4)
+    values = a.data.reshape(n, 4, 1) * b.data.reshape(n, 1, 4)
+    rows = np.repeat(np.arange(n), 16)
+    return sparse.csr_array((values.ravel(), (rows, columns.ravel())), (n, a.shape[1] * b.shape[1]))

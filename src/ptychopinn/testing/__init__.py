@@ -1,0 +1,52 @@
+"""The conformance kit: pytest classes that tell the author of a backend whether it is right.
+
+A backend's tests subclass `ReconstructorConformance`, and supply a spec and tiny settings::
+
+    class TestMine(ReconstructorConformance):
+        spec = MY_SPEC
+        model = {"n_filters_scale": 0.1}
+        train = {"learning_rate": 0.02}
+        options = {"accelerator": "cpu"}
+
+`ForwardConformance` compares a backend's forward model with `ptychopinn.forward`, `CrossBackendConformance` its
+archives with those of another backend. Skips come from the capabilities of the spec alone. pytest is needed here and
+nowhere else (``pip install 'ptychopinn[testing]'``).
+"""
+
+import pytest
+
+_MODULES = ("backend", "registration", "training", "settings", "prediction", "archives", "forward", "cross")
+pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
+
+from ptychopinn.testing.archives import ArchiveConformance  # noqa: E402 - asserts are rewritten on import
+from ptychopinn.testing.backend import BackendSuite, Tolerances, Trained  # noqa: E402
+from ptychopinn.testing.cross import CrossBackendConformance  # noqa: E402
+from ptychopinn.testing.forward import ForwardConformance  # noqa: E402
+from ptychopinn.testing.prediction import PredictionConformance  # noqa: E402
+from ptychopinn.testing.registration import RegistrationConformance  # noqa: E402
+from ptychopinn.testing.settings import SettingsConformance  # noqa: E402
+from ptychopinn.testing.training import TrainingConformance  # noqa: E402
+
+__all__ = [
+    "ArchiveConformance",
+    "BackendSuite",
+    "CrossBackendConformance",
+    "ForwardConformance",
+    "PredictionConformance",
+    "ReconstructorConformance",
+    "RegistrationConformance",
+    "SettingsConformance",
+    "Tolerances",
+    "Trained",
+    "TrainingConformance",
+]
+
+
+class ReconstructorConformance(
+    RegistrationConformance,
+    TrainingConformance,
+    SettingsConformance,
+    PredictionConformance,
+    ArchiveConformance,
+):
+    """Everything that a reconstructor has to do; `BackendSuite` says what a subclass supplies."""

@@ -1,0 +1,198 @@
+"""What a backend supplies to the kit, and the tiny trainings that the suites share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.config.build import build
+from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.plugins import GROUP
+from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, TrainResult
+from ptychopinn.simulate import simulate_scan
+from ptychopinn.testing.elsewhere import Elsewhere, in_a_fresh_process
+from ptychopinn.testing.patches import patches_of
+from ptychopinn.typing import ComplexArray
+
+_TINY_MODEL: Mapping[str, Any] = {"N": 32}
+_TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """What counts as the same; patches are compared by the largest absolute difference, their amplitude is near 1.
+
+    Attributes
+    ----------
+    repeated:
+        Patches of the same training done twice.
+    rounding:
+        Patches of the same weights in other batches, or in another process.
+    dose:
+        Patches of the same patterns at another dose.
+    forward:
+        Counts of the forward model, over the brightest pixel.
+    parity:
+        Patches of the same archive in another backend, over the mean amplitude.
+    fall:
+        Last loss of `BackendSuite.learn` over its first.
+    residual:
+        Forward residual of the true object under the probe of a prediction.
+    """
+
+    repeated: float = 0.0
+    rounding: float = 1e-5
+    dose: float = 1e-4
+    forward: float = 1e-4
+    parity: float = 1e-4
+    fall: float = 0.9
+    residual: float = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A training and what came of it."""
+
+    reconstructor: Reconstructor
+    result: TrainResult
+
+    def patches(self, scan: ScanDataset, **config: Any) -> ComplexArray:
+        """(n, p, p) complex64: the patch of every pattern of a scan; 0 where none came."""
+        return patches_of(self.reconstructor.infer(scan, InferConfig(**config)), len(scan))
+
+
+class BackendSuite:
+    """The base of every suite.
+
+    Attributes
+    ----------
+    spec:
+        What the backend registers.
+    model, train:
+        Fields of `ModelConfig` and `TrainConfig` that make a training take well under a second, over N = 32 and
+        two epochs.
+    learn:
+        Fields over ``train`` with which the network learns the tiny scan well enough to tell up from down.
+    options:
+        Fields of the backend's options.
+    tolerances:
+        What counts as the same.
+    sizes, gridsizes:
+        Every N and gridsize that the backend has.
+    elsewhere:
+        Runs a job of `ptychopinn.testing.elsewhere`, in a fresh process unless a subclass says otherwise.
+    """
+
+    spec: ClassVar[ReconstructorSpec]
+    model: ClassVar[Mapping[str, Any]] = {}
+    train: ClassVar[Mapping[str, Any]] = {}
+    learn: ClassVar[Mapping[str, Any]] = {"nepochs": 8}
+    options: ClassVar[Mapping[str, Any]] = {}
+    tolerances: ClassVar[Tolerances] = Tolerances()
+    sizes: ClassVar[tuple[int, ...]] = SUPPORTED_N
+    gridsizes: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    elsewhere: ClassVar[Elsewhere] = staticmethod(in_a_fresh_process)
+
+    @classmethod
+    def entry_points(cls) -> Iterable[EntryPoint]:
+        """Where the backend is registered: what is installed."""
+        return entry_points(group=GROUP)
+
+    # What the tests are made of
+
+    @classmethod
+    def needs(cls, *capabilities: Capability) -> None:
+        """Skip the test unless the backend has these capabilities."""
+        if missing := [str(c) for c in capabilities if c not in cls.spec.capabilities]:
+            pytest.skip(f"'{cls.spec.name}' lacks the capability {', '.join(missing)}")
+
+    @classmethod
+    def model_config(cls, **changes: Any) -> ModelConfig:
+        """The tiny model with other settings."""
+        values = {**_TINY_MODEL, **cls.model}
+        if "gridsize" in changes:
+            values.pop("group_size", None)
+        return build(ModelConfig, {**values, **changes})
+
+    @classmethod
+    def train_config(cls, **changes: Any) -> TrainConfig:
+        """The tiny training with other settings."""
+        return build(TrainConfig, {**_TINY_TRAIN, **cls.train, **changes})
+
+    @classmethod
+    def new(cls, model: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None) -> Reconstructor:
+        """A reconstructor that is not trained."""
+        made = build(cls.spec.options, {**cls.options, **(options or {})})
+        return cls.spec.load_class()(cls.model_config(**(model or {})), made)
+
+    @classmethod
+    def load(cls, path: Any) -> Reconstructor:
+        """A reconstructor from an archive."""
+        return cls.spec.load_class().load(path, build(cls.spec.options, cls.options))
+
+    @classmethod
+    def fit(
+        cls,
+        data: ScanDataset,
+        model: Mapping[str, Any] | None = None,
+        train: Mapping[str, Any] | None = None,
+        **rest: Any,
+    ) -> Trained:
+        """The tiny training of a new reconstructor, with other settings."""
+        made = cls.new(model)
+        return Trained(made, made.train(data, cls.train_config(**(train or {})), **rest))
+
+    @classmethod
+    def scan_config(cls, **changes: Any) -> SimulationConfig:
+        """What is simulated: 25 patterns of a textured object."""
+        return SimulationConfig(**{"N": cls.model_config().N, "rows": 5, "cols": 5, "seed": 1, **changes})
+
+    @classmethod
+    def make_scan(cls, **changes: Any) -> ScanDataset:
+        """A simulated scan."""
+        return simulate_scan(cls.scan_config(**changes))
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Parameters that a subclass sets."""
+        for name, values in (("size", self.sizes), ("gridsize", self.gridsizes)):
+            if name in metafunc.fixturenames:
+                metafunc.parametrize(name, values)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pristine_scan(cls) -> ScanDataset:
+        """The tiny scan; tests get copies."""
+        return cls.make_scan()
+
+    @pytest.fixture
+    def scan(self, pristine_scan: ScanDataset) -> ScanDataset:
+        """The tiny scan, with arrays of its own."""
+        assert pristine_scan.object_guess is not None
+        return replace(
+            pristine_scan,
+            patterns=np.array(pristine_scan.patterns),
+            positions=pristine_scan.positions.copy(),
+            probe=pristine_scan.probe.copy(),
+            object_guess=pristine_scan.object_guess.copy(),
+            scan_index=pristine_scan.scan_index.copy(),
+            bad_pixels=pristine_scan.bad_pixels.copy(),
+        )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls) -> Trained:
+        """A training that tests look at and do not change."""
+        return cls.fit(cls.make_scan())
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def learned(cls) -> Trained:
+        """A training that has learned something."""
+        return cls.fit(cls.make_scan(), train=cls.learn)

@@ -1,0 +1,92 @@
+"""An archive of one backend in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.model import ModelType
+from ptychopinn.plugins import GROUP, discover, missing_requirements
+from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn.testing.backend import Tolerances
+from ptychopinn.testing.elsewhere import Elsewhere, backend_arguments, in_a_fresh_process
+from ptychopinn.typing import ComplexArray
+
+_TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
+
+
+class CrossBackendConformance:
+    """Train in one backend, predict in the other, and the reverse; each in processes of its own.
+
+    Attributes
+    ----------
+    pair:
+        Names of the two backends; where one is not installed the tests are skipped.
+    model, train, options:
+        As in `ptychopinn.testing.BackendSuite`, for both.
+    tolerances, elsewhere:
+        As there.
+    """
+
+    pair: ClassVar[tuple[str, str]]
+    model: ClassVar[Mapping[str, Any]] = {}
+    train: ClassVar[Mapping[str, Any]] = {}
+    options: ClassVar[Mapping[str, Any]] = {}
+    tolerances: ClassVar[Tolerances] = Tolerances()
+    elsewhere: ClassVar[Elsewhere] = staticmethod(in_a_fresh_process)
+
+    @classmethod
+    def entry_points(cls) -> Iterable[EntryPoint]:
+        """Where backends are registered: what is installed."""
+        return entry_points(group=GROUP)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def specs(cls) -> tuple[ReconstructorSpec, ReconstructorSpec]:
+        """Both backends."""
+        registry = discover(cls.entry_points())
+        for name in cls.pair:
+            if name not in registry.specs or missing_requirements(registry.specs[name]):
+                pytest.skip(f"the backend '{name}' is not installed")
+        one, other = (registry.specs[name] for name in cls.pair)
+        return one, other
+
+    @pytest.mark.parametrize("model_type", list(ModelType))
+    @pytest.mark.parametrize("direction", ["there", "back"])
+    def test_an_archive_predicts_the_same_in_the_other(
+        self,
+        specs: tuple[ReconstructorSpec, ReconstructorSpec],
+        tmp_path: Path,
+        direction: str,
+        model_type: ModelType,
+    ) -> None:
+        """[CONF-061] [REC-008] Patch by patch, before any synchronisation."""
+        for spec in specs:
+            if Capability(model_type.value) not in spec.capabilities:
+                pytest.skip(f"'{spec.name}' lacks the capability {model_type}")
+        writer, reader = specs if direction == "there" else specs[::-1]
+        written = self._run("train", writer, tmp_path, model_type)
+        read = self._run("predict", reader, tmp_path, model_type)
+        assert read.shape == written.shape
+        assert np.abs(read - written).max() <= self.tolerances.parity * np.abs(written).mean()
+
+    def _run(self, job: str, spec: ReconstructorSpec, folder: Path, model_type: ModelType) -> ComplexArray:
+        model = {"N": 32, **self.model, "model_type": model_type.value}
+        patches = folder / f"{job}.npy"
+        arguments = {
+            **backend_arguments(spec, self.options),
+            "model": model,
+            "train": {**_TINY_TRAIN, **self.train},
+            "scan": SimulationConfig(N=model["N"], rows=5, cols=5, seed=1).model_dump(mode="json"),
+            "archive": str(folder / "model"),
+            "patches": str(patches),
+        }
+        self.elsewhere(job, arguments, folder)
+        found: ComplexArray = np.load(patches)
+        return found

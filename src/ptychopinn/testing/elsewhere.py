@@ -1,0 +1,108 @@
+"""Jobs for a fresh process: what a backend does there must not hang on what this process knows.
+
+A job is a name and plain values; its result is plain values, arrays go through files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.plugins import GROUP, capability_table, discover
+from ptychopinn.reconstructor import Reconstructor, ReconstructorSpec
+from ptychopinn.simulate import simulate_scan
+from ptychopinn.testing.patches import patches_of
+
+_SECONDS = 600
+
+
+class Elsewhere(Protocol):
+    """Runs a job: its name, its arguments, and a folder for its files."""
+
+    def __call__(self, job: str, arguments: Mapping[str, Any], folder: Path) -> Any:
+        """Return the job's result; raise if it fails."""
+        ...
+
+
+def in_a_fresh_process(job: str, arguments: Mapping[str, Any], folder: Path) -> Any:
+    """Run a job in a Python of its own, with the same search path.
+
+    Raises
+    ------
+    AssertionError
+        With what it wrote to stderr, if it fails.
+    """
+    given, result = folder / f"{job}-arguments.json", folder / f"{job}-result.json"
+    given.write_text(json.dumps(dict(arguments)))
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, job, str(given), str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    assert done.returncode == 0, f"the job '{job}' failed in a fresh process:\n{done.stderr}"
+    return json.loads(result.read_text())
+
+
+def in_this_process(job: str, arguments: Mapping[str, Any], folder: Path) -> Any:
+    """Run a job here: quick, and proves less."""
+    return json.loads(json.dumps(_JOBS[job](json.loads(json.dumps(dict(arguments))))))
+
+
+def main(job: str, given: str, result: str) -> None:
+    """What the fresh process runs."""
+    Path(result).write_text(json.dumps(_JOBS[job](json.loads(Path(given).read_text()))))
+
+
+def backend_arguments(spec: ReconstructorSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job needs to make a backend's reconstructors."""
+    return {
+        "class": spec.import_string,
+        "options_class": f"{spec.options.__module__}:{spec.options.__qualname__}",
+        "options": dict(options),
+    }
+
+
+def _attribute(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _list(arguments: Mapping[str, Any]) -> list[str]:
+    """The modules that come with finding and listing a backend, the core's own left out."""
+    before = set(sys.modules)
+    registry = discover([EntryPoint(arguments["name"], arguments["value"], GROUP)])
+    assert not registry.broken, registry.broken
+    capability_table(registry)
+    return sorted({name.partition(".")[0] for name in set(sys.modules) - before})
+
+
+def _predict(arguments: Mapping[str, Any]) -> int:
+    """Load an archive, predict a simulated scan, and leave the patches in a file."""
+    cls, options = _attribute(arguments["class"]), _attribute(arguments["options_class"])
+    loaded = cls.load(arguments["archive"], options(**arguments["options"]))
+    return _leave_patches(loaded, arguments)
+
+
+def _train(arguments: Mapping[str, Any]) -> int:
+    """Train on a simulated scan, save, and leave the patches in a file."""
+    cls, options = _attribute(arguments["class"]), _attribute(arguments["options_class"])
+    made: Reconstructor = cls(ModelConfig(**arguments["model"]), options(**arguments["options"]))
+    made.train(simulate_scan(SimulationConfig(**arguments["scan"])), TrainConfig(**arguments["train"]))
+    made.save(arguments["archive"])
+    return _leave_patches(made, arguments)
+
+
+def _leave_patches(reconstructor: Reconstructor, arguments: Mapping[str, Any]) -> int:
+    scan = simulate_scan(SimulationConfig(**arguments["scan"]))
+    np.save(arguments["patches"], patches_of(reconstructor.infer(scan, InferConfig()), len(scan)))
+    return len(scan)
+
+
+_JOBS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {"list": _list, "predict": _predict, "train": _train}

@@ -1,0 +1,136 @@
+"""The network alone: shapes, amplitudes, independence of the batch. Requirements: specs/10-training.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend_suite.ops import Ops
+from ptychopinn.config import ModelConfig
+from ptychopinn.config.execution import Precision
+from ptychopinn.config.model import SUPPORTED_N, AmplitudeActivation
+from ptychopinn.simulate import simulate_probe
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+
+Predict = Callable[..., ComplexArray]
+
+
+def probe(size: int, modes: int = 1) -> ComplexArray:
+    """Energy 1 in units of the mean counts, as the network gets it."""
+    return simulate_probe("disc", size, photons=1.0, modes=modes) * np.float32(size)
+
+
+def patterns(size: int, count: int = 3, seed: int = 1) -> FloatArray:
+    return np.random.default_rng(seed).gamma(0.5, 1.0, (count, size, size)).astype(np.float32)
+
+
+@pytest.fixture
+def network(ops: Ops) -> Callable[..., Any]:
+    """With random heads, so that what comes out depends on everything that goes in."""
+
+    def make(seed: int = 0, **config: Any) -> Any:
+        settings = ModelConfig(**{"N": 32, "n_filters_scale": 0.1, "iterations": 2, **config})
+        fresh = ops.build(settings, probe(settings.N), np.zeros(2))
+        rng = np.random.default_rng(seed)
+        arrays = {
+            name: 0.2 * rng.standard_normal(array.shape).astype(np.float32)
+            if name.startswith("network/") and (array.size < 2000 or not array.any())
+            else array
+            for name, array in ops.model.model_arrays(fresh).items()
+        }
+        return ops.filled(settings, arrays, Precision.FLOAT32).network
+
+    return make
+
+
+@pytest.fixture
+def predict(ops: Ops) -> Predict:
+    def run(
+        made: Any, amplitudes: FloatArray, *, light: AnyArray | None = None, good: AnyArray | None = None
+    ) -> AnyArray:
+        size = amplitudes.shape[-1]
+        light = probe(size) if light is None else light
+        return ops.run(made, amplitudes, light, np.ones((size, size), np.float32) if good is None else good)
+
+    return run
+
+
+@pytest.mark.parametrize("size", SUPPORTED_N)
+@pytest.mark.parametrize("modes", [1, 3])
+def test_every_size_and_number_of_modes(network: Callable[..., Any], predict: Predict, size: int, modes: int) -> None:
+    """[NET-001] [REC-005] (b, N/2, N/2) complex64."""
+    made = network(N=size, iterations=1, n_filters_scale=0.05)
+    found = predict(made, patterns(size, 2), light=probe(size, modes))
+    assert found.shape == (2, size // 2, size // 2)
+    assert found.dtype == np.complex64
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("activation", list(AmplitudeActivation))
+def test_activations_give_one_at_zero_and_stay_positive(ops: Ops, activation: AmplitudeActivation) -> None:
+    """[NET-003]"""
+    found = ops.run(lambda x: ops.network.amplitude(activation, x), np.linspace(-8, 8, 101, dtype=np.float32))
+    assert found[50] == pytest.approx(1.0, abs=1e-6)
+    assert (found > 0).all()
+    assert (np.diff(found) > 0).all()
+    assert bool(found.max() <= 2.5) is (activation is AmplitudeActivation.BOUNDED)
+
+
+def test_every_activation_acts(network: Callable[..., Any], predict: Predict) -> None:
+    found = [np.abs(predict(network(amp_activation=a), patterns(32))) for a in AmplitudeActivation]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert not np.allclose(found[a], found[b], atol=1e-3)
+
+
+def test_a_fresh_network_predicts_nearly_one(ops: Ops, predict: Predict) -> None:
+    """Training starts from the empty object that the first comparison assumes."""
+    fresh = ops.build(ModelConfig(N=32, n_filters_scale=0.1), probe(32), np.zeros(2))
+    assert np.abs(predict(fresh.network, patterns(32)) - 1).max() < 0.1
+
+
+def test_a_pattern_does_not_see_its_batch(network: Callable[..., Any], predict: Predict) -> None:
+    """[NET-001] [REC-006]"""
+    made, given = network(), patterns(32, 5)
+    together = predict(made, given)
+    alone = np.concatenate([predict(made, one[None]) for one in given])
+    np.testing.assert_allclose(together, alone, atol=2e-5)
+    np.testing.assert_allclose(together[::-1], predict(made, given[::-1].copy()), atol=2e-5)
+    assert not np.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_patterns_of_zeros_are_no_trouble(ops: Ops, network: Callable[..., Any], predict: Predict) -> None:
+    """[NET-002]"""
+    made, dark, good = network(), np.zeros((2, 32, 32), np.float32), np.ones((32, 32), np.float32)
+    assert np.isfinite(predict(made, dark)).all()
+    given = ops.tensor(dark), ops.tensor(good)
+    (gradient,) = ops.gradients(lambda light: abs(made(given[0], light, given[1])), probe(32))
+    assert np.isfinite(gradient).all()
+
+
+def test_bad_pixels_are_known_to_be_bad(network: Callable[..., Any], predict: Predict) -> None:
+    """[NET-002] A pixel that measured nothing is no dark pixel."""
+    good = np.ones((32, 32), np.float32)
+    good[3, 4:20] = 0
+    given = patterns(32) * good
+    assert not np.allclose(predict(network(), given), predict(network(), given, good=good), atol=1e-4)
+
+
+def test_the_probe_acts(network: Callable[..., Any], predict: Predict) -> None:
+    made, given = network(), patterns(32)
+    other = probe(32)[:, :, ::-1] * np.exp(1j * np.linspace(0, 2, 32))
+    assert not np.allclose(predict(made, given), predict(made, given, light=other.astype(np.complex64)), atol=1e-3)
+
+
+def test_width_and_iterations_are_as_configured(ops: Ops) -> None:
+    def arrays(**config: Any) -> dict[str, AnyArray]:
+        return ops.model.model_arrays(ops.build(ModelConfig(**{"N": 32, **config}), probe(32), np.zeros(2)))
+
+    def size(**config: Any) -> int:
+        return sum(array.size for array in arrays(**config).values())
+
+    assert size(n_filters_scale=0.1) < size(n_filters_scale=0.5) < size(n_filters_scale=1)
+    assert size(iterations=1, n_filters_scale=0.1) < size(iterations=2, n_filters_scale=0.1)
+    assert "network/body/4/conv1/weight" in arrays(n_filters_scale=0.1, iterations=5)

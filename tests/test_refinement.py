@@ -1,0 +1,354 @@
+"""From a prediction by a few passes to a better object: specs/13-refinement.md."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
+
+from ptychopinn.config import InferConfig, SimulationConfig
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
+from ptychopinn.reconstruction import Reconstruction, reconstruct
+from ptychopinn.reconstructor import PatchBatch, Prediction
+from ptychopinn.refinement import RESIDUAL_PATTERNS, Refinement, refine
+from ptychopinn.simulate import simulate_scan
+from ptychopinn.simulate.scan import true_patches
+from ptychopinn.solvers import epie
+from ptychopinn.solvers.phases import slow_phase
+from ptychopinn.stitching import Frame
+from ptychopinn.typing import AnyArray, ComplexArray
+
+N, SIZE = 32, 16
+
+
+@pytest.fixture(scope="module")
+def scan() -> ScanDataset:
+    return simulate_scan(SimulationConfig(N=N, rows=9, cols=9, nphotons=1e6, seed=3))
+
+
+def truth(scan: ScanDataset) -> ComplexArray:
+    assert scan.object_guess is not None
+    return scan.object_guess
+
+
+def inside(scan: ScanDataset) -> tuple[slice, slice]:
+    low, high = scan.positions.min(axis=0).astype(int), scan.positions.max(axis=0).astype(int)
+    return slice(low[0], high[0]), slice(low[1], high[1])
+
+
+def slow(shape: tuple[int, int], depth_rad: float = 0.5) -> AnyArray:
+    """A phase of about one period over the object."""
+    y, x = np.indices(shape) / max(shape)
+    return depth_rad * np.sin(6 * x + 1) * np.cos(5 * y)
+
+
+def predicted(scan: ScanDataset) -> ComplexArray:
+    """The truth as a network might see it: a little blurred, with slow phases wrong."""
+    obj = truth(scan)
+    blurred = gaussian_filter(obj.real, 1.0) + 1j * gaussian_filter(obj.imag, 1.0)
+    return (blurred * np.exp(1j * slow(obj.shape))).astype(np.complex64)
+
+
+def frame_of(scan: ScanDataset) -> Frame:
+    height, width = truth(scan).shape
+    return Frame((height, width))
+
+
+def error(found: ComplexArray, scan: ScanDataset) -> float:
+    """|G - R| / |G| inside the box of positions, one complex factor removed."""
+    a, b = truth(scan)[inside(scan)], found[inside(scan)]
+    return float(np.linalg.norm(a - b * (np.vdot(b, a) / np.vdot(b, b))) / np.linalg.norm(a))
+
+
+def refined(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 2, **changes: Any) -> Refinement:
+    start = predicted(scan) if start is None else start
+    given: dict[str, Any] = {"probe": scan.probe, "frame": frame_of(scan)} | changes
+    return refine(scan, given.pop("probe"), start, given.pop("frame"), passes=passes, **given)
+
+
+def wrong_probe(scan: ScanDataset, strength: float) -> ComplexArray:
+    """Another curvature and width, the same energy."""
+    i = np.arange(N) - (N - 1) / 2
+    off = scan.probe * np.exp(-strength * (0.2 + 0.4j) * (i[:, None] ** 2 + i**2) / (0.16 * N) ** 2)
+    return (off * np.linalg.norm(scan.probe) / np.linalg.norm(off)).astype(np.complex64)
+
+
+@pytest.mark.parametrize("kind", ["near", "noise", "flat", "truth", "dark", "bright", "not finite"])
+@pytest.mark.parametrize("strength", [0.0, 5.0])
+@pytest.mark.parametrize("free", [False, True])
+def test_it_never_gets_worse(scan: ScanDataset, kind: str, strength: float, free: bool) -> None:
+    """[REFINE-001] [REFINE-002] from anything, with any probe; the figures are those of the result."""
+    shape = truth(scan).shape
+    rng = np.random.default_rng(0)
+    start = {
+        "near": predicted(scan),
+        "noise": rng.normal(size=shape) + 1j * rng.normal(size=shape),
+        "flat": np.ones(shape),
+        "truth": truth(scan),
+        "dark": 1e-3 * truth(scan),
+        "bright": 1e3 * truth(scan),
+        "not finite": np.full(shape, np.nan),
+    }[kind].astype(np.complex64)
+    probe = wrong_probe(scan, strength)
+    found = refined(scan, start, probe=probe, passes=2, update_probe=free)
+    facts = found.facts
+    after = forward_residual(found.object, (0, 0), found.probe, scan, max_patterns=RESIDUAL_PATTERNS)
+    assert facts.residual_after == pytest.approx(after)
+    if kind == "not finite":
+        assert math.isinf(facts.residual_before)
+    else:
+        assert facts.residual_before == forward_residual(start, (0, 0), probe, scan, max_patterns=RESIDUAL_PATTERNS)
+    assert facts.residual_after <= facts.residual_before
+    flat = forward_residual(np.ones(shape, np.complex64), (0, 0), probe, scan, max_patterns=RESIDUAL_PATTERNS)
+    assert facts.residual_after <= flat
+    assert (facts.passes_asked, facts.passes_done, facts.probe) == (2, 2, free)
+    assert 0 <= facts.passes_kept <= 2
+    assert np.isfinite(found.object).all()
+
+
+def test_passes_that_lower_nothing_are_not_kept(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[REFINE-001]"""
+    monkeypatch.setattr("ptychopinn.refinement.Solution.update", lambda self, *a, **k: spoil(self))
+    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda data, obj, *a, **k: slow(obj.shape, 2.0))
+
+    def spoil(solution: Any) -> float:
+        solution.object[...] *= 1.1
+        return 0.0
+
+    start = truth(scan)
+    found = refined(scan, start)
+    assert (found.facts.passes_done, found.facts.passes_kept) == (2, 0)
+    assert error(found.object, scan) < 1e-3
+
+
+@pytest.mark.parametrize("passes", [1, 2, 5])
+def test_it_ends_nearer_than_a_flat_start(scan: ScanDataset, passes: int) -> None:
+    """[REFINE-003]"""
+    start = predicted(scan)
+    found = refined(scan, start, passes)
+    flat = epie(scan, scan.probe, passes=passes, frame=frame_of(scan))
+    plain = epie(scan, scan.probe, passes=passes, frame=frame_of(scan), start=start)
+    assert found.facts.passes_kept == passes
+    assert error(found.object, scan) < 0.75 * min(error(start, scan), error(flat.object, scan))
+    assert error(found.object, scan) < 0.9 * error(plain.object, scan)  # the slow phases are solved
+
+
+def test_bad_pixels_and_modes() -> None:
+    """[REFINE-003]"""
+    scan = simulate_scan(SimulationConfig(N=N, rows=7, cols=7, probe_modes=2, bad_pixel_fraction=0.05, seed=2))
+    start = predicted(scan)
+    found = refined(scan, start, 3)
+    assert error(found.object, scan) < 0.5 * error(start, scan)
+
+
+@pytest.mark.parametrize("changes", [{}, {"bad_pixel_fraction": 0.05}, {"probe_modes": 2}, {"rows": 4, "cols": 14}])
+def test_slow_phases_are_found(changes: dict[str, Any]) -> None:
+    """[REFINE-010] seen from another origin too."""
+    scan = simulate_scan(SimulationConfig(**({"N": N, "rows": 9, "cols": 9, "nphotons": 1e6, "seed": 3} | changes)))
+    obj, lacking = truth(scan), slow(truth(scan).shape)
+    bent = (obj * np.exp(-1j * lacking)).astype(np.complex64)
+    found = slow_phase(scan, bent, (0, 0), scan.probe)
+    assert found is not None
+    assert found.dtype == np.float32
+    left = (found - lacking)[inside(scan)]
+    assert left.std() < 0.1 * lacking[inside(scan)].std()
+    wide = np.pad(bent, ((3, 0), (0, 5)), constant_values=1)
+    elsewhere = slow_phase(scan, wide, (-3, 0), scan.probe)
+    assert elsewhere is not None
+    np.testing.assert_allclose(elsewhere[3:, :-5][inside(scan)], found[inside(scan)], atol=1e-3)
+    spoiled = scan.patterns.copy()  # type: ignore[union-attr]
+    spoiled[:, scan.bad_pixels] = 5000
+    again = slow_phase(replace(scan, patterns=spoiled), bent, (0, 0), scan.probe)
+    np.testing.assert_array_equal(again, found)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_patterns(scan: ScanDataset, count: int) -> None:
+    """[REFINE-001]"""
+    part = scan.select(np.arange(count))
+    found = refined(part, passes=3)
+    assert np.isfinite(found.object).all()
+    assert found.facts.residual_after < found.facts.residual_before
+
+
+def test_a_dark_object_has_no_slow_phase(scan: ScanDataset) -> None:
+    dark = np.zeros(truth(scan).shape, np.complex64)
+    assert slow_phase(scan, dark, (0, 0), scan.probe) is None
+
+
+@pytest.mark.parametrize(("top", "left", "height", "width"), [(-9, -4, 90, 110), (12, 9, 40, 44), (30, 30, 5, 6)])
+def test_the_frame_stays(scan: ScanDataset, top: int, left: int, height: int, width: int) -> None:
+    """[REFINE-004] wider than the windows' box, or narrower."""
+    frame = Frame((height, width), (top, left))
+    wide = np.pad(predicted(scan), 120, constant_values=1)
+    start = wide[120 + top : 120 + top + height, 120 + left : 120 + left + width]
+    found = refined(scan, start, frame=frame)
+    assert found.object.shape == frame.shape
+    assert found.object.dtype == np.complex64
+    assert found.facts.residual_after <= found.facts.residual_before
+
+
+def test_what_is_not_covered_stays(scan: ScanDataset) -> None:
+    """[REFINE-004]"""
+    covered = np.zeros(truth(scan).shape, bool)
+    covered[inside(scan)] = True
+    start = predicted(scan)
+    found = refined(scan, start, covered=covered)
+    np.testing.assert_array_equal(found.object[~covered], start[~covered])
+    assert found.facts.passes_kept > 0
+    assert (found.object[covered] != start[covered]).mean() > 0.99
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.6, 1.2j])
+def test_the_scale_is_fitted(scan: ScanDataset, factor: complex) -> None:
+    """[REFINE-005] no pass is spent on it."""
+    start = (factor * predicted(scan)).astype(np.complex64)
+    seen: list[Progress] = []
+    found = refined(scan, start, 1, monitor=Monitor(seen.append))
+    first = seen[0].figures["residual"]
+    unscaled = forward_residual(predicted(scan), (0, 0), scan.probe, scan)
+    assert first == pytest.approx(unscaled, rel=0.05)
+    assert error(found.object, scan) == pytest.approx(error(refined(scan, passes=1).object, scan), rel=0.1)
+
+
+def test_the_probe_changes_only_when_asked(scan: ScanDataset) -> None:
+    """[REFINE-006] and comes nearer to the true one."""
+    probe = wrong_probe(scan, 0.5)
+    held = refined(scan, probe=probe, passes=3)
+    np.testing.assert_array_equal(held.probe, probe)
+    free = refined(scan, probe=probe, passes=5, update_probe=True)
+    assert np.linalg.norm(free.probe) == pytest.approx(np.linalg.norm(probe), rel=1e-5)
+    before, after = (
+        1 - abs(np.vdot(p, scan.probe)) / np.linalg.norm(p) / np.linalg.norm(scan.probe) for p in (probe, free.probe)
+    )
+    assert after < 0.5 * before
+    assert free.facts.residual_after < 0.7 * held.facts.residual_after
+
+
+def test_progress_and_cancellation(scan: ScanDataset) -> None:
+    """[REFINE-007]"""
+    seen: list[Progress] = []
+    refined(scan, passes=3, monitor=Monitor(seen.append))
+    assert [(p.stage, p.done, p.total) for p in seen] == [("refine", k, 3) for k in range(4)]
+    monitor = Monitor(lambda progress: monitor.cancel() if progress.done == 1 else None)
+    found = refined(scan, passes=9, monitor=monitor)
+    assert (found.facts.passes_asked, found.facts.passes_done, found.facts.passes_kept) == (9, 1, 1)
+    assert error(found.object, scan) < error(predicted(scan), scan)
+    untouched = refined(scan, truth(scan), passes=9, monitor=monitor)
+    assert (untouched.facts.passes_done, untouched.facts.passes_kept) == (0, 0)
+    assert error(untouched.object, scan) < 1e-3
+
+
+def test_little_memory(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[REFINE-008] the caches get what the budget leaves them."""
+    roomy = refined(scan)
+    given: list[int] = []
+    for name in ("Amplitudes", "Solution"):
+        cls = getattr(__import__("ptychopinn.solvers.updates", fromlist=[name]), name)
+
+        def tight(*args: Any, cls: Any = cls) -> Any:
+            given.append(args[-1])
+            return cls(*args[:-1], 0)
+
+        monkeypatch.setattr(f"ptychopinn.refinement.{name}", tight)
+    tight_one = refined(scan, memory_budget_mb=3)
+    assert given == [3 * 2**19] * 2
+    np.testing.assert_allclose(tight_one.object, roomy.object, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"passes": -1}, ConfigError, "-1 passes"),
+        ({"probe": np.ones((1, 8, 8), np.complex64)}, DataError, r"\(1, 8, 8\)"),
+        ({"start": np.ones((3, 3), np.complex64)}, DataError, r"\(3, 3\)"),
+        ({"covered": np.ones((3, 4), bool)}, DataError, r"\(3, 4\)"),
+    ],
+)
+def test_refusals(scan: ScanDataset, changes: dict[str, Any], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        refined(scan, **changes)
+    with pytest.raises(DataError, match="no patterns"):
+        refine(scan.select(np.zeros(0, int)), scan.probe, predicted(scan), frame_of(scan), passes=1)
+
+
+class Oracle:
+    """Predicts the patches of a given object."""
+
+    def __init__(self, obj: ComplexArray) -> None:
+        self.obj = obj
+
+    def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+        patches = true_patches(self.obj, data.positions, SIZE)
+        return Prediction(data.probe, SIZE, iter([PatchBatch(np.arange(len(data)), patches)]))
+
+
+def reconstructed(scan: ScanDataset, monitor: Monitor = NULL_MONITOR, **config: Any) -> Reconstruction:
+    oracle: Any = Oracle(predicted(scan))
+    return reconstruct(oracle, scan, InferConfig(**config), monitor=monitor)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("budget", [1, 1024])
+def test_reconstructions_are_refined(
+    scan: ScanDataset, bare: bool, budget: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[REFINE-002] [REFINE-004] [REFINE-009] in the frame and with the coverage of the prediction."""
+    data = replace(scan, object_guess=None) if bare else scan
+    plain = by(data, scan, memory_budget_mb=budget)
+    assert plain.refined is None
+    assert "refine" not in plain.seconds
+    with caplog.at_level("INFO", logger="ptychopinn"):
+        found = by(data, scan, refine=3, memory_budget_mb=budget)
+    assert found.refined is not None
+    assert found.refined.residual_before == plain.residual
+    assert found.refined.residual_after == pytest.approx(found.residual)
+    assert found.residual < 0.5 * plain.residual
+    assert found.frame == plain.frame
+    np.testing.assert_array_equal(found.coverage, plain.coverage)
+    uncovered = found.coverage <= 1e-3
+    assert set(found.object[uncovered]) <= {1 + 0j}
+    np.testing.assert_array_equal(found.probe, plain.probe)
+    assert "refine" in found.seconds
+    assert "3 of 3 passes" in caplog.text
+
+
+def by(data: ScanDataset, scan: ScanDataset, **config: Any) -> Reconstruction:
+    oracle: Any = Oracle(predicted(scan))
+    return reconstruct(oracle, data, InferConfig(**config))
+
+
+def test_the_probe_of_a_reconstruction(scan: ScanDataset) -> None:
+    """[REFINE-006] and its setting."""
+    off = replace(scan, probe=wrong_probe(scan, 0.5))
+    held, free = reconstructed(off, refine=3), reconstructed(off, refine=3, refine_probe=True)
+    np.testing.assert_array_equal(held.probe, off.probe)
+    assert not np.array_equal(free.probe, off.probe)
+    assert free.residual < held.residual
+    with pytest.raises(ValidationError, match="refine_probe has no effect without refine"):
+        InferConfig(refine_probe=True)
+
+
+def test_a_cancelled_refinement_is_told(scan: ScanDataset) -> None:
+    """[REFINE-007] the object so far is there, with a warning."""
+    monitor = Monitor(lambda p: monitor.cancel() if (p.stage, p.done) == ("refine", 1) else None)
+    found = reconstructed(scan, monitor, refine=20)
+    assert "cancelled after 1 of 20 passes" in found.warnings[-1]
+    assert found.refined is not None
+    assert found.residual < found.refined.residual_before
+
+
+def test_no_progress_is_told(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[REFINE-002]"""
+    monkeypatch.setattr("ptychopinn.refinement._Solver.run", lambda self, *a: True)
+    monkeypatch.setattr("ptychopinn.refinement._Solver.solve_slow_phase", lambda self, m: None)
+    found = reconstructed(scan, refine=2)
+    assert "No pass of the refinement lowered" in found.warnings[-1]
