@@ -161,10 +161,12 @@ def test_true_patches_with_random_phases_give_the_object(scan: ScanDataset) -> N
     """[SYNC-005] on solves them, off does not, auto takes what explains the patterns best and says so."""
     patches = turned_patches(scan, np.pi)
     on, off, auto = (by_oracle(scan, patches, synchronise=s) for s in ("on", "off", "auto"))
-    assert [found.synchronised for found in (on, off, auto)] == ["on", "off", "on"]
+    assert (on.synchronised, off.synchronised) == ("on", "off")
+    assert auto.synchronised.startswith("on")
     assert error_inside(on, scan) < 0.03 < 0.5 < error_inside(off, scan)
     assert on.residual < 0.05 < off.residual
-    np.testing.assert_array_equal(auto.object, on.object)
+    assert auto.residual <= on.residual
+    assert error_inside(auto, scan) < 0.03
 
 
 def test_auto_leaves_phases_that_are_right(scan: ScanDataset) -> None:
@@ -173,7 +175,20 @@ def test_auto_leaves_phases_that_are_right(scan: ScanDataset) -> None:
     patches = turned_patches(scan, 0) * ramp
     on, off, auto = (by_oracle(scan, patches, synchronise=s) for s in ("on", "off", "auto"))
     assert auto.residual < 1.001 * off.residual < 0.9 * on.residual
-    assert auto.synchronised in ("off", "tethered by 0.1")
+    assert auto.synchronised.startswith(("off", "tethered by 0.1"))
+
+
+def test_auto_takes_off_the_slow_phase_of_a_drift(scan: ScanDataset) -> None:
+    """[SYNC-005] Patches that drift from their neighbours by a smooth error: overlaps agree with it, patterns do not."""
+    patches = turned_patches(scan, 0)
+    centred = scan.positions - scan.positions.mean(axis=0)
+    bend = 0.002 * centred  # gradient of 0.001 |r|^2, which every patch has its own part of
+    axis = np.arange(SIZE) - (SIZE - 1) / 2
+    ramps = np.exp(1j * (bend[:, 0, None, None] * axis[:, None] + bend[:, 1, None, None] * axis))
+    drifted = (patches * ramps).astype(np.complex64)
+    on, auto = (by_oracle(scan, drifted, synchronise=s) for s in ("on", "auto"))
+    assert auto.synchronised.endswith("slow phase solved")
+    assert error_inside(auto, scan) < 0.5 * error_inside(on, scan)
 
 
 def test_patches_wait_in_a_scratch_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +251,8 @@ def test_progress_and_cancellation(scan: ScanDataset, trained: NumpyReconstructo
     config = InferConfig(inference_batch_size=9, synchronise=synchronise)
     reconstruct(trained, scan, config, monitor=Monitor(seen.append))
     stages = list(dict.fromkeys(p.stage for p in seen))
-    assert stages == (["predict"] if synchronise == "off" else ["predict", "synchronise", "stitch"])
+    expected = {"off": ["predict"], "on": ["predict", "synchronise", "stitch"]}
+    assert stages == expected.get(synchronise, [*expected["on"], "slow phase"])
     for stage in stages:
         last = [p for p in seen if p.stage == stage][-1]
         assert last.done == last.total > 0

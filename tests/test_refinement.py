@@ -311,7 +311,7 @@ def test_reconstructions_are_refined(
     assert found.refined is not None
     assert found.refined.residual_before == plain.residual
     assert found.refined.residual_after == pytest.approx(found.residual)
-    assert found.residual < 0.5 * plain.residual
+    assert found.residual < 0.75 * plain.residual
     assert found.frame == plain.frame
     np.testing.assert_array_equal(found.coverage, plain.coverage)
     uncovered = found.coverage <= 1e-3

@@ -21,6 +21,7 @@ from ptychopinn.metrics.alignment import box_of
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, Reconstructor
+from ptychopinn.solvers.phases import slow_phase
 from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
 from ptychopinn.stitching import Frame, Stitched, Stitcher, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
@@ -29,6 +30,9 @@ from ptychopinn.typing import AnyArray, ComplexArray
 _log = logging.getLogger(__name__)
 _TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
 _BLOCK = 512
+_SLOW_ROUNDS = 4  # of a slow phase; each is one linear solve
+_SETTLED = 0.99  # of the residual: a round that gains less is the last
+_SLOW = ", slow phase solved"
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,4 +264,34 @@ def _synchronised(
             best = (residual, stitched, how)
     monitor.report("stitch", len(candidates), len(candidates))
     assert best is not None  # there is always one candidate
-    return best[1], best[2]
+    if config.synchronise is not Synchronise.AUTO:
+        return best[1], best[2]
+    return _without_slow_error(*best, prediction, data, monitor)
+
+
+def _without_slow_error(
+    residual: float, stitched: Stitched, how: str, prediction: Prediction, data: ScanDataset, monitor: Monitor
+) -> tuple[Stitched, str]:
+    """Take off the slow phase by which patches drifted from their neighbours, as far as that lowers the residual.
+
+    Overlaps tell neighbours' phases, and small errors of them add up over the scan; where the pattern lies on the detector
+    tells the gradient of the phase itself.
+    """
+    for done in range(_SLOW_ROUNDS):
+        monitor.report("slow phase", done, _SLOW_ROUNDS)
+        phase = slow_phase(data, stitched.object, stitched.frame.origin, prediction.probe, monitor=monitor)
+        if phase is None:
+            break
+        turned = np.where(stitched.covered, stitched.object * np.exp(1j * phase), 1).astype(np.complex64)
+        after = forward_residual(
+            turned, stitched.frame.origin, prediction.probe, data, max_patterns=RESIDUAL_PATTERNS
+        )
+        if after >= residual:
+            break
+        stitched, settled, residual = replace(stitched, object=turned), after > _SETTLED * residual, after
+        how = how if how.endswith(_SLOW) else how + _SLOW
+        if settled:
+            break
+    monitor.report("slow phase", _SLOW_ROUNDS, _SLOW_ROUNDS)
+    _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
+    return stitched, how

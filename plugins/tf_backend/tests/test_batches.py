@@ -78,25 +78,37 @@ def test_threads_prepare_the_same_batches_in_the_same_order(scan: ScanDataset) -
     assert not same(next(prepared(given, 0, 1)), next(prepared(given, 1, 1)))
 
 
-def test_threads_end_with_the_training(scan: ScanDataset) -> None:
-    before = threading.active_count()
-    batches = prepared(source(scan, "measured"), 0, 2)
-    next(batches)
-    assert threading.active_count() > before
+class Endless:
+    """Batches that somebody may wait for; the second of each thread fails if asked to."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self._fails = fails
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __call__(self, epoch: int, first: int = 0, stride: int = 1) -> Iterator[dict[str, Any]]:
+        for step in range(first, 1000, stride):
+            if self._fails and step >= stride:
+                raise OSError("the disk is gone")
+            yield {"step": step}
+
+
+def preparing() -> int:
+    return sum(thread.name.startswith("batches-") for thread in threading.enumerate())
+
+
+def test_threads_end_with_the_training() -> None:
+    batches = prepared(Endless(), 0, 2)  # type: ignore[arg-type]
+    assert [next(batches)["step"] for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert preparing() == 2
     batches.close()
-    assert threading.active_count() == before
+    assert preparing() == 0
 
 
 def test_an_error_of_a_thread_is_raised() -> None:
-    class Broken:
-        def __len__(self) -> int:
-            return 4
-
-        def __call__(self, epoch: int, first: int = 0, stride: int = 1) -> Iterator[dict[str, Any]]:
-            yield {}
-            raise OSError("the disk is gone")
-
-    batches = prepared(Broken(), 0, 2)  # type: ignore[arg-type]
-    assert [next(batches), next(batches)] == [{}, {}]
+    batches = prepared(Endless(fails=True), 0, 2)  # type: ignore[arg-type]
+    assert [next(batches)["step"] for _ in range(2)] == [0, 1]
     with pytest.raises(OSError, match="the disk is gone"):
         next(batches)
+    assert preparing() == 0

@@ -158,7 +158,7 @@ count, train = int(sys.argv[2]), {train!r}
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
 reconstructor.choose_devices = lambda options: [f"/CPU:{{k}}" for k in range(count)]
 scan = simulate_scan(SimulationConfig(N=32, rows=5, cols=5, seed=1))
-found = FITS.fit_to(scan, train=train, options={{"xla": {xla}}})
+found = FITS.fit_to(scan, train=train, options={{"accelerator": "auto"}})
 again = found.reconstructor.train(scan, settings_of(train))
 history = {{**found.result.history, **{{f"again_{{name}}": values for name, values in again.history.items()}}}}
 np.savez(sys.argv[1], patches=found.patches(scan), **history, **found.arrays())
@@ -176,12 +176,11 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("xla", [False, True])
-def test_several_devices_compute_what_one_does(fits: Fits, tmp_path: Path, xla: bool) -> None:
+def test_several_devices_compute_what_one_does(fits: Fits, tmp_path: Path) -> None:
     """Two halves of the CPU stand for two GPUs; a batch of three groups is split unevenly."""
     found = []
     for count in (1, 2):
-        command = fits.command(SPREAD.format(train=EVERYTHING, xla=xla), tmp_path / "found.npz", count)
+        command = fits.command(SPREAD.format(train=EVERYTHING), tmp_path / "found.npz", count)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         found.append(dict(np.load(tmp_path / "found.npz")))

@@ -69,10 +69,17 @@ def test_what_others_write_while_it_loads_is_not_lost() -> None:
 import os
 from ptychopinn_tf._tensorflow import quiet
 with quiet():
-    os.write(2, b"mine\\nI0000 00:00:1.2 3 port.cc:153] theirs\\nWARNING: All log messages before absl::InitializeLog\\n")
+    os.write(2, b"mine\\nI0000 00:00:1795171192.519816   17888 port.cc:153] theirs\\n")
+    os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "mine\n"
+
+
+def test_xla_is_for_one_device() -> None:
+    """[REC-011]"""
+    with pytest.raises(ValidationError, match="devices is 2 and xla is on"):
+        TfOptions(devices=2, xla=True)
 
 
 @pytest.mark.parametrize("option", [{"devices": 2}, {"gpu_memory_limit_mb": 1000}])

@@ -17,6 +17,9 @@ from ptychopinn.errors import DataError
 from ptychopinn.forward import detector_ramp, far_field
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
+# The object's own mean phase gradient moves the centre of mass too, by some hundredths of a pixel; an offset that small is
+# no offset of the detector, and taking it for one would take the ramp out of the object.
+_LEAST_OFFSET_PX = 0.25
 _SAMPLE = 2048  # patterns that are looked at; more change the mean by less than a per mille
 
 
@@ -33,7 +36,7 @@ class Scaling:
     probe_scale:
         Multiplies the scan's probe into counts.
     detector_offset_px:
-        (2,) float64 (y, x): how far the patterns lie from where the probe's far field lies.
+        (2,) float64 (y, x): how far the patterns lie from where the probe's far field lies; 0 below a quarter of a pixel.
     """
 
     mean_counts: float
@@ -80,11 +83,12 @@ def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling
     seen = float(pattern[~data.bad_pixels].sum())
     if not np.isfinite(seen) or seen <= 0:
         raise DataError("The probe carries no energy.", "Give a probeGuess that is not zero.")
+    offset = _centre(mean) - _centre(np.where(data.bad_pixels, 0, pattern))
     return Scaling(
         mean_counts=mean_counts,
         input_scale=data.N / float(np.sqrt(mean_counts)),
         probe_scale=float(np.sqrt(mean_counts / seen)),
-        detector_offset_px=_centre(mean) - _centre(np.where(data.bad_pixels, 0, pattern)),
+        detector_offset_px=offset if np.hypot(*offset) >= _LEAST_OFFSET_PX else np.zeros(2),
     )
 
 

@@ -180,6 +180,7 @@ def make_plan(
     figures += ["simulated"] * (config.simulate_objects is not SimulateObjects.OFF)
     figures += ["validation_loss"] * (validation is not None)
     steps = -(-len(training.batches) // config.accumulate_grad_batches)
+    follows = config.detector_offset is DetectorOffset.TRAIN and bool(training.scaling.detector_offset_px.any())
     return TrainingPlan(
         model=model,
         config=config,
@@ -188,7 +189,7 @@ def make_plan(
         validation=None if validation is None else batches_of(validation, train=False),
         clock=TrainingClock(config, steps),
         figures=tuple(figures),
-        follow_offset=config.detector_offset is DetectorOffset.TRAIN and not supervised and not simulated_only,
+        follow_offset=follows and not supervised and not simulated_only,
     )
 
 

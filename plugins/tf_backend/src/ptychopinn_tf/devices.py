@@ -95,7 +95,7 @@ class Devices:
     names:
         As TensorFlow names them.
     xla:
-        Whether what they compute is compiled with XLA.
+        Whether what the one device computes is compiled with XLA.
     """
 
     def __init__(self, names: list[str], *, xla: bool) -> None:
@@ -119,13 +119,9 @@ class Devices:
         return device
 
     def function(self, compute: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
-        """A function compiled for the first device."""
-        return self._compiled(compute, xla=self.xla, **settings)
-
-    @staticmethod
-    def _compiled(compute: Callable[..., Any], *, xla: bool, **settings: Any) -> Callable[..., Any]:
+        """A compiled function, of one device or called on all."""
         # Nothing in this package branches on tensors, so its code need not be rewritten for that (autograph).
-        compiled: Callable[..., Any] = tf.function(compute, jit_compile=xla, autograph=False, **settings)
+        compiled: Callable[..., Any] = tf.function(compute, jit_compile=self.xla, autograph=False, **settings)
         return compiled
 
     def summed(self, compute: Callable[[TensorBatch], Any]) -> Callable[[list[TensorBatch]], Any]:
@@ -140,7 +136,7 @@ class Devices:
         def spread(batch: TensorBatch) -> Any:
             return tf.nest.map_structure(total, strategy.run(compiled, args=(batch,)))
 
-        over_all = self._compiled(spread, xla=False)
+        over_all = self.function(spread)
 
         def distributed(parts: list[TensorBatch]) -> Any:
             def values(name: str) -> Any:
@@ -151,10 +147,6 @@ class Devices:
             return over_all({name: values(name) for name in parts[0]})
 
         return distributed
-
-    def step(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that changes variables on all devices."""
-        return self._compiled(compute, xla=self.xla and self._strategy is None)
 
 
 @contextmanager

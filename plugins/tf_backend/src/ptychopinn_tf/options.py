@@ -20,7 +20,11 @@ class TfOptions(ExecutionOptions):
     )
 
     @model_validator(mode="after")
-    def _gpu_options_have_a_gpu(self) -> Self:
+    def _options_agree(self) -> Self:
+        if self.xla and self.devices > 1:
+            raise ValueError(
+                f"devices is {self.devices} and xla is on; a training is spread without xla: give one of them"
+            )
         if self.accelerator is Accelerator.CPU:
             for name, value in (("devices", self.devices > 1), ("gpu_memory_limit_mb", self.gpu_memory_limit_mb)):
                 if value:

@@ -60,7 +60,7 @@ class TrainingLoop:
         if plan.validation is not None:
             objective = Objective(plan, plan.validation)
             self._validate = devices.summed(lambda batch: objective(self._average, batch).total)
-        self._step, self._follow = devices.step(self._take_step), devices.step(self._follow_offset)
+        self._step, self._follow = devices.function(self._take_step), devices.function(self._follow_offset)
 
     def averaged(self) -> dict[str, AnyArray]:
         """Copies of the averaged weights."""
