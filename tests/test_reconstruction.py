@@ -179,7 +179,7 @@ def test_auto_leaves_phases_that_are_right(scan: ScanDataset) -> None:
 
 
 def test_auto_takes_off_the_slow_phase_of_a_drift(scan: ScanDataset) -> None:
-    """[SYNC-005] Patches that drift from their neighbours by a smooth error: overlaps agree with it, patterns do not."""
+    """[SYNC-005] Patches that drift by a smooth error: overlaps agree with it, patterns do not."""
     patches = turned_patches(scan, 0)
     centred = scan.positions - scan.positions.mean(axis=0)
     bend = 0.002 * centred  # gradient of 0.001 |r|^2, which every patch has its own part of

@@ -21,8 +21,8 @@ from ptychopinn.metrics.alignment import box_of
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, Reconstructor
-from ptychopinn.solvers.phases import slow_phase
 from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
+from ptychopinn.solvers.phases import slow_phase
 from ptychopinn.stitching import Frame, Stitched, Stitcher, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.typing import AnyArray, ComplexArray
@@ -274,8 +274,8 @@ def _without_slow_error(
 ) -> tuple[Stitched, str]:
     """Take off the slow phase by which patches drifted from their neighbours, as far as that lowers the residual.
 
-    Overlaps tell neighbours' phases, and small errors of them add up over the scan; where the pattern lies on the detector
-    tells the gradient of the phase itself.
+    Overlaps tell neighbours' phases, and small errors of them add up over the scan; where the pattern lies on the
+    detector tells the gradient of the phase itself.
     """
     for done in range(_SLOW_ROUNDS):
         monitor.report("slow phase", done, _SLOW_ROUNDS)
@@ -283,9 +283,7 @@ def _without_slow_error(
         if phase is None:
             break
         turned = np.where(stitched.covered, stitched.object * np.exp(1j * phase), 1).astype(np.complex64)
-        after = forward_residual(
-            turned, stitched.frame.origin, prediction.probe, data, max_patterns=RESIDUAL_PATTERNS
-        )
+        after = forward_residual(turned, stitched.frame.origin, prediction.probe, data, max_patterns=RESIDUAL_PATTERNS)
         if after >= residual:
             break
         stitched, settled, residual = replace(stitched, object=turned), after > _SETTLED * residual, after

@@ -15,7 +15,6 @@ import pytest
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_entries import Ptychodus
-
 from ptychopinn_ptychodus import hook, libraries
 
 _PROBE = """

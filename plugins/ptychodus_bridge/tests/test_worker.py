@@ -13,15 +13,15 @@ import pytest
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_scans import simulated, write_scan_folder
+from ptychopinn_ptychodus.archives import load_model, with_losses
+from ptychopinn_ptychodus.jobs import Job, event, parse_event
+from ptychopinn_ptychodus.process import Worker
+from ptychopinn_ptychodus.training_data import find_training_files, read_training_data
 
 from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, write_bundle
 from ptychopinn.config import ModelConfig
 from ptychopinn.data.npz import write_scan
 from ptychopinn.errors import ArchiveError, DataError
-from ptychopinn_ptychodus.archives import load_model, with_losses
-from ptychopinn_ptychodus.jobs import Job, event, parse_event
-from ptychopinn_ptychodus.process import Worker
-from ptychopinn_ptychodus.training_data import find_training_files, read_training_data
 
 
 def _job(folder: Path, **changes: Any) -> Job:
@@ -167,11 +167,11 @@ def test_exported_scan_is_read_again(tmp_path: Path) -> None:
     """[PTY-033] Exported training data are a scan file to the contract; a name without a suffix gets one."""
     from bridge_scans import make_input
     from ptychodus.api.settings import SettingsRegistry
-
-    from ptychopinn.data.npz import read_scan
     from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
     from ptychopinn_ptychodus.runs import Host
     from ptychopinn_ptychodus.settings import EntrySettings
+
+    from ptychopinn.data.npz import read_scan
 
     scan = simulated(bad_pixel_fraction=0.02)
     entry = BridgeReconstructor("b", "pinn", EntrySettings(SettingsRegistry(), "g", []), Host())

@@ -17,8 +17,8 @@ from ptychopinn.errors import DataError
 from ptychopinn.forward import detector_ramp, far_field
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
-# The object's own mean phase gradient moves the centre of mass too, by some hundredths of a pixel; an offset that small is
-# no offset of the detector, and taking it for one would take the ramp out of the object.
+# The object's own mean phase gradient moves the centre of mass too, by some hundredths of a pixel. Taking so small an
+# offset for the detector's would take the ramp out of the object.
 _LEAST_OFFSET_PX = 0.25
 _SAMPLE = 2048  # patterns that are looked at; more change the mean by less than a per mille
 
@@ -36,7 +36,8 @@ class Scaling:
     probe_scale:
         Multiplies the scan's probe into counts.
     detector_offset_px:
-        (2,) float64 (y, x): how far the patterns lie from where the probe's far field lies; 0 below a quarter of a pixel.
+        (2,) float64 (y, x): how far the patterns lie from where the probe's far field lies; 0 below a quarter of a
+        pixel.
     """
 
     mean_counts: float

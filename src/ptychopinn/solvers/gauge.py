@@ -12,9 +12,9 @@ from ptychopinn.typing import ComplexArray, FloatArray
 def register_probe(probe: ComplexArray, guess: ComplexArray) -> ComplexArray:
     """Move a refined probe to where it overlaps its guess best.
 
-    The patterns do not change when probe and object move together, so a refined probe may have drifted, and the object
-    with it. The shift is that of the largest complex overlap ``sum_mk |<G_m, T_s P_k>|^2``, which does not depend on how
-    incoherent modes are mixed.
+    The patterns do not change when probe and object move together, so a refined probe may have drifted, and the
+    object with it. The shift is that of the largest complex overlap ``sum_mk |<G_m, T_s P_k>|^2``, which does not
+    depend on how incoherent modes are mixed.
 
     Parameters
     ----------

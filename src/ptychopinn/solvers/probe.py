@@ -57,8 +57,8 @@ def choose_probe(
     guess:
         (modes, N, N) complex64, the scan's own probe scaled to counts.
     offset:
-        (N, N) complex, the ramp of the detector's offset as the centre of mass shows it. It helps the probe as given, and
-        misleads a probe that is free: that one finds the ramp by itself.
+        (N, N) complex, the ramp of the detector's offset as the centre of mass shows it. It helps the probe as given,
+        and misleads a probe that is free: that one finds the ramp by itself.
     passes:
         Passes, twice: with the probe held, and with it free.
     seed:
