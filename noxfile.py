@@ -9,6 +9,7 @@ import nox
 
 ROOT = Path(__file__).parent
 TORCH = "plugins/torch_backend"
+TENSORFLOW = "plugins/tf_backend"
 CONSTRAINED = ("-c", "constraints.txt")
 TEST_TOOLS = ("pytest", "hypothesis")
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
@@ -37,7 +38,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Types of the core and of the backends."""
-    session.install(*CONSTRAINED, "mypy", "-e", ".", "-e", TORCH)
+    session.install(*CONSTRAINED, "mypy", "-e", ".[testing]", "-e", TORCH)
     session.run("mypy", "src", f"{TORCH}/src")
 
 
@@ -45,7 +46,7 @@ def typecheck(session: nox.Session) -> None:
 def imports(session: nox.Session) -> None:
     """Direction of imports; nothing is imported for it, so nothing but the sources is needed."""
     session.install(*CONSTRAINED, "import-linter")
-    session.install("--no-deps", "-e", ".", "-e", TORCH)
+    session.install("--no-deps", "-e", ".", "-e", TORCH, "-e", TENSORFLOW)
     session.run("lint-imports")
 
 

@@ -83,7 +83,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "realspace_mae_weight": {"realspace_mae_weight": 1.0},
     "probe_trainable": {"probe_trainable": True},
     "intensity_scale_trainable": {"intensity_scale_trainable": True},
-    "detector_offset": {"detector_offset": "none"},
     "simulate_objects": {"simulate_objects": "mixed"},
     "learning_rate": {"learning_rate": 0.01},
     "scheduler": {"scheduler": "constant"},
@@ -92,8 +91,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gradient_clip_algorithm": {"gradient_clip": 1e-3, "gradient_clip_algorithm": "value"},
     "weight_averaging": {"weight_averaging": 0.0},
 }
-# Tests of their own below: what changes the length of a training, which weights or files are kept, or a wrong probe.
+# Tests of their own below: what changes the length of a training, which weights or files are kept, or a wrong probe;
+# and the detector's offset, which acts where there is one.
 ELSEWHERE = {
+    "detector_offset",
     "probe_refinement",
     "max_time",
     "subsample_seed",

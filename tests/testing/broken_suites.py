@@ -31,8 +31,8 @@ ENTRY = EntryPoint("broken", "broken_backends", GROUP)
 class Least(BackendSuite):
     """The least of each parameter, in one process."""
 
-    model: ClassVar[Mapping[str, Any]] = {"iterations": 1}
-    train: ClassVar[Mapping[str, Any]] = {"batch_size": 2}
+    model: ClassVar[Mapping[str, Any]] = {"iterations": 1, "group_size": 3}
+    train: ClassVar[Mapping[str, Any]] = {"n_groups": 4, "batch_size": 2}
     learn: ClassVar[Mapping[str, Any]] = {"nepochs": 4}
     sizes = (32,)
     gridsizes = (2,)

@@ -21,6 +21,7 @@ from ptychopinn.testing.elsewhere import Elsewhere, in_a_fresh_process
 from ptychopinn.testing.patches import patches_of
 from ptychopinn.typing import ComplexArray
 
+OFFSET_PX = (3.0, -2.0)  # large enough to be the detector's, and not a gradient of the object
 _TINY_MODEL: Mapping[str, Any] = {"N": 32}
 _TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
 

@@ -17,7 +17,7 @@ from ptychopinn.forward import expected_counts
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.simulate import true_patches
 from ptychopinn.stitching import patch_weights
-from ptychopinn.testing.backend import BackendSuite, Trained
+from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained
 from ptychopinn.testing.patches import difference
 from ptychopinn.typing import ComplexArray, FloatArray
 
@@ -107,7 +107,7 @@ class PredictionConformance(BackendSuite):
     @pytest.mark.parametrize("modes", [1, 3])
     def test_the_probe_explains_the_counts(self, modes: int) -> None:
         """[CONF-045] [REC-007] In counts of the scan, every mode, with the offset of the detector in it."""
-        scan = self.make_scan(detector_offset_px=(1.5, -1.0), probe_modes=modes)
+        scan = self.make_scan(detector_offset_px=OFFSET_PX, probe_modes=modes)
         found = self.fit(scan, train={"nepochs": 1, "detector_offset": "estimate"})
         probe = found.reconstructor.infer(scan, InferConfig()).probe
         mean_counts = float(scan.counts(slice(None)).sum(dtype=np.float64) / len(scan))

@@ -11,7 +11,7 @@ import pytest
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError
-from ptychopinn.testing.backend import BackendSuite, Trained
+from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained
 from ptychopinn.testing.patches import difference
 
 MODEL_CHANGES: Mapping[str, Mapping[str, Any]] = {
@@ -64,8 +64,8 @@ class SettingsConformance(BackendSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def lit_scan(cls) -> ScanDataset:
-        """The tiny scan under a probe that reaches the corners."""
-        scan = cls.make_scan()
+        """The tiny scan off the centre of the detector, under a probe that reaches the corners."""
+        scan = cls.make_scan(detector_offset_px=OFFSET_PX)
         return replace(scan, probe=scan.probe + np.float32(0.05) * np.abs(scan.probe).max())
 
     @pytest.fixture(scope="class")
