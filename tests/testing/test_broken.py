@@ -15,7 +15,8 @@ from ptychopinn.config import ModelConfig, TrainConfig
 from ptychopinn.testing import CrossBackendConformance, ForwardConformance, ReconstructorConformance
 from ptychopinn.testing.settings import MODEL_CHANGES, NOT_SEEN_HERE, TRAIN_CHANGES
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 FORWARD = "test_the_forward_model_is_that_of_the_core"
 CROSS = "test_an_archive_predicts_the_same_in_the_other"
 # Suite of broken_suites.py to the tests that must fail in it.
@@ -37,12 +38,20 @@ Outcomes = dict[str, dict[str, dict[str, str]]]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the suites run: an empty folder."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Outcomes:
     """Suite to outcome ("passed", "failed", "skipped") to the tests that ended so, with their messages."""
-    report = tmp_path_factory.mktemp("broken") / "report.xml"
+    others = tmp_path_factory.mktemp("report")
+    report = others / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={report}"]
+    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "--basetemp", str(others / "base")]
     done = subprocess.run(
-        [*command, str(HERE / "broken_suites.py")], cwd=HERE.parents[1], capture_output=True, text=True, check=False
+        [*command, str(HERE / "broken_suites.py")], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr
     found: Outcomes = defaultdict(lambda: defaultdict(dict))
@@ -71,6 +80,12 @@ def test_every_test_of_the_kit_has_failed_once() -> None:
     suites = (ReconstructorConformance, ForwardConformance, CrossBackendConformance)
     tests = {name for suite in suites for name in dir(suite) if name.startswith("test_")}
     assert tests == frozenset().union(*MEANT.values())
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_nothing_is_left_behind(folder: Path) -> None:
+    """[CONF-005]"""
+    assert list(folder.iterdir()) == []
 
 
 def test_skips_name_the_capability(outcomes: Outcomes) -> None:

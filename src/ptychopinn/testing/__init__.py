@@ -13,10 +13,11 @@ archives with those of another backend. Skips come from the capabilities of the 
 nowhere else (``pip install 'ptychopinn[testing]'``).
 """
 
+import pkgutil
+
 import pytest
 
-_MODULES = ("backend", "registration", "training", "settings", "prediction", "archives", "forward", "cross")
-pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
 from ptychopinn.testing.archives import ArchiveConformance  # noqa: E402 - asserts are rewritten on import
 from ptychopinn.testing.backend import BackendSuite, Tolerances, Trained  # noqa: E402

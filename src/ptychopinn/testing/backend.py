@@ -46,6 +46,8 @@ class Tolerances:
         Last loss of `BackendSuite.learn` over its first.
     residual:
         Forward residual of the true object under the probe of a prediction.
+    likeness:
+        Correlation of the patches of `BackendSuite.learn` with the object, at least.
     """
 
     repeated: float = 0.0
@@ -55,6 +57,7 @@ class Tolerances:
     parity: float = 1e-4
     fall: float = 0.9
     residual: float = 0.1
+    likeness: float = 0.1
 
 
 @dataclass(frozen=True, eq=False)

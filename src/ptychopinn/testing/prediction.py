@@ -102,7 +102,7 @@ class PredictionConformance(BackendSuite):
         weights = patch_weights(prediction.probe, size)
         likeness = {name: _likeness(turn(patches), truth, weights) for name, turn in _TURNS.items()}
         assert max(likeness, key=lambda name: likeness[name]) == "upright", likeness
-        assert likeness["upright"] > 0.1, "too little was learned to tell; set `learn`"
+        assert likeness["upright"] > self.tolerances.likeness, "too little was learned to tell; set `learn`"
 
     @pytest.mark.parametrize("modes", [1, 3])
     def test_the_probe_explains_the_counts(self, modes: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,25 +41,32 @@ def _name(group: str, name: str) -> str:
     return "/".join(filter(None, (group, name.replace(".", "/"))))
 
 
-def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, AnyArray]:
-    """The moments of an optimizer: ``optimizer/<parameter number>/<name>``."""
+def optimizer_arrays(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, AnyArray]:
+    """The moments of an optimizer: ``optimizer/<name of the parameter>/<name of the moment>``.
+
+    Parameters
+    ----------
+    optimizer:
+        The optimizer.
+    names:
+        Of its parameters, in their order.
+    """
     return {
-        f"optimizer/{index}/{name}": np.atleast_1d(torch.as_tensor(value).detach().cpu().numpy()).copy()
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
+        f"optimizer/{names[index]}/{moment}": np.atleast_1d(torch.as_tensor(value).detach().cpu().numpy()).copy()
+        for index, moments in optimizer.state_dict()["state"].items()
+        for moment, value in moments.items()
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, AnyArray]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], arrays: Mapping[str, AnyArray]) -> None:
     """Put `optimizer_arrays` back into an optimizer over the same parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for key, array in arrays.items():
-        kind, _, rest = key.partition("/")
-        if kind != "optimizer":
-            continue
-        index, _, name = rest.partition("/")
-        tensor = torch.from_numpy(array.copy())
-        shape = parameters[int(index)].shape
-        state.setdefault(int(index), {})[name] = tensor.reshape(()) if name == "step" else tensor.reshape(shape)
+    for index, (name, parameter) in enumerate(zip(names, parameters, strict=True)):
+        prefix = f"optimizer/{name}/"
+        for key in arrays:
+            if key.startswith(prefix):
+                moment = key.removeprefix(prefix)
+                shape = torch.Size(()) if moment == "step" else parameter.shape
+                state.setdefault(index, {})[moment] = torch.from_numpy(arrays[key].copy()).reshape(shape)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

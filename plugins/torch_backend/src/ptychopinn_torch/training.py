@@ -129,6 +129,8 @@ class TrainingLoop:
     def __init__(self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device) -> None:
         self._plan, self._options, self._device = plan, options, device
         self._module = TrainingModule(model, plan).to(device)
+        free = {id(p) for group in self._module.adamw.param_groups for p in group["params"]}
+        self._names = [name.replace(".", "/") for name, p in model.named_parameters() if id(p) in free]
 
     def averaged(self) -> dict[str, AnyArray]:
         """Copies of the averaged weights."""
@@ -139,14 +141,14 @@ class TrainingLoop:
         return {
             **module_arrays(self._module.model, "model"),
             **module_arrays(self._module.averaged, "averaged"),
-            **optimizer_arrays(self._module.adamw),
+            **optimizer_arrays(self._module.adamw, self._names),
         }
 
     def restore(self, arrays: Mapping[str, AnyArray]) -> None:
         """Put `state` back."""
         load_module(self._module.model, arrays, "model")
         load_module(self._module.averaged, arrays, "averaged")
-        load_optimizer(self._module.adamw, arrays)
+        load_optimizer(self._module.adamw, self._names, arrays)
 
     def model(self, averaged: Mapping[str, AnyArray]) -> Model:
         """A model of its own with these weights, ready to predict."""
