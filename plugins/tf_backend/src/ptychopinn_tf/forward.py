@@ -190,7 +190,9 @@ class GroupForward:
         place = tf.matmul(pick, shift_matrices(shift, n), transpose_a=True)  # (g, C, 2, M, n)
         rows, columns = place[:, :, 0], place[:, :, 1]
         placed = apply_both(rows, patches, columns)
-        w = tf.maximum(apply_both(rows, tf.stop_gradient(weights), columns), 0)
+        # Spelled out: with one member a group, the CPU's matmul corrupts memory where it broadcasts by itself.
+        light = tf.broadcast_to(tf.stop_gradient(weights), patches.shape)
+        w = tf.maximum(apply_both(rows, light, columns), 0)
         w = w * member[:, :, None, None]
         total = tf.reduce_sum(w, axis=1)
         v = group_phases(tf.sqrt(w), placed)
