@@ -10,12 +10,13 @@ from typing import Any
 
 import pluggy
 import pytest
+from pydantic import BaseModel
 
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.errors import PluginError
 from ptychopinn.hookspecs import PROJECT, hookimpl, hookspec, ptychopinn_reconstructors
 from ptychopinn.plugins import KNOWN_BACKENDS, Registry, capability_table, discover, missing_requirements
-from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn.reconstructor import Capability, ProbeSolver, ReconstructorSpec, SolverSpec
 
 SPEC = ReconstructorSpec(
     name="toy",
@@ -94,6 +95,39 @@ def test_the_hook_is_documented_with_the_arguments_it_has() -> None:
     assert manager.hook.ptychopinn_reconstructors.spec.argnames == ()
     assert "takes no\n    arguments" in (ptychopinn_reconstructors.__doc__ or "")
     assert hookspec.project_name == PROJECT
+
+
+class Spring(BaseModel):
+    """Options of the toy solver."""
+
+
+SOLVER = SolverSpec("slow", "A toy solver", "toy:Solver", Spring, requires=("surely_not_installed",))
+
+
+def test_a_solver_is_found_beside_those_of_the_core(entry: Any) -> None:
+    """[PLUG-011] One module may implement both hooks, or one of them."""
+    point = entry(returning(SPEC))
+    sys.modules[point.value].ptychopinn_solvers = hookimpl(specname="ptychopinn_solvers")(lambda: [SOLVER])  # type: ignore[attr-defined]
+    registry = discover([point])
+    assert list(registry.specs) == ["toy"]
+    assert list(registry.solvers) == ["epie", "rpie", "slow"]
+    assert registry.distributions == {"slow": "toy-dist 1.0", "toy": "toy-dist 1.0"}
+    assert missing_requirements(registry.solvers["slow"]) == ("surely_not_installed",)
+    with pytest.raises(PluginError, match="solver 'slow' cannot be used"):
+        registry.solvers["slow"].load_class()
+
+
+def test_solvers_of_the_core_are_always_there() -> None:
+    """[PLUG-011] They make what the protocol says."""
+    for spec in discover([]).solvers.values():
+        assert isinstance(spec.load_class()(spec.options()), ProbeSolver)  # type: ignore[call-arg]
+
+
+def test_a_solver_cannot_take_a_name_of_the_core(entry: Any) -> None:
+    """[PLUG-005] Solvers and backends share their names."""
+    registry = discover([entry(returning(replace(SPEC, name="epie")))])
+    assert "epie" not in {*registry.specs, *registry.solvers}
+    assert "ptychopinn and toy-dist" in registry.broken[0].reason
 
 
 def explode() -> Iterable[ReconstructorSpec]:

@@ -1,6 +1,6 @@
-"""The one hook that a backend implements.
+"""The hooks that a plugin implements, one of them or both.
 
-A distribution names a module under the entry-point group ``ptychopinn``; discovery imports it and calls the hook. So
+A distribution names a module under the entry-point group ``ptychopinn``; discovery imports it and calls the hooks. So
 that module, and the options model that it names, must not import a deep-learning framework::
 
     [project.entry-points.ptychopinn]
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from ptychopinn.reconstructor import ReconstructorSpec
+from ptychopinn.reconstructor import ReconstructorSpec, SolverSpec
 
 PROJECT = "ptychopinn"
 
@@ -29,4 +29,15 @@ def ptychopinn_reconstructors() -> Iterable[ReconstructorSpec]:  # type: ignore[
     -------
     Any iterable of `ReconstructorSpec`; each name appears once among all distributions installed. The hook takes no
     arguments and must be quick: listing plugins calls it.
+    """
+
+
+@hookspec
+def ptychopinn_solvers() -> Iterable[SolverSpec]:  # type: ignore[empty-body]
+    """Return the solvers that this distribution brings: reconstructors that are not trained.
+
+    Returns
+    -------
+    Any iterable of `SolverSpec`; names are shared with the reconstructors, each appears once among all. The hook takes
+    no arguments and must be quick.
     """

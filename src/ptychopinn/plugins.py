@@ -1,4 +1,4 @@
-"""Discovery and lookup of backends. Nothing here imports a deep-learning framework.
+"""Discovery and lookup of backends and solvers. Nothing here imports a deep-learning framework.
 
 Each entry point of the group ``ptychopinn`` is loaded on its own and guarded: a broken plugin is listed with its reason
 and the others stay usable.
@@ -10,15 +10,16 @@ import importlib.util
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
 from pydantic import BaseModel
 
 from ptychopinn import hookspecs
+from ptychopinn.config.solver import SolverOptions
 from ptychopinn.errors import PluginError
-from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn.reconstructor import Capability, ReconstructorSpec, SolverSpec
 
 GROUP = "ptychopinn"
 ALIASES: Mapping[str, str] = {"pytorch": "torch", "tensorflow": "tf"}
@@ -26,6 +27,12 @@ KNOWN_BACKENDS: Mapping[str, str] = {
     "torch": "python -m pip install ptychopinn-torch",
 }
 
+CORE_SOLVERS: tuple[SolverSpec, ...] = (
+    SolverSpec("epie", "ePIE as published", "ptychopinn.solvers:EPIE", SolverOptions),
+    SolverSpec("rpie", "rPIE with momentum that settles", "ptychopinn.solvers:RPIE", SolverOptions),
+)
+
+_Spec = ReconstructorSpec | SolverSpec
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PREFERRED = "torch"
 _log = logging.getLogger(__name__)
@@ -59,14 +66,17 @@ class Registry:
     specs:
         Backend name to its `ReconstructorSpec`, by name.
     distributions:
-        Backend name to "distribution version" that brings it.
+        Name of a backend or solver to "distribution version" that brings it.
     broken:
         Plugins that cannot be used, and why.
+    solvers:
+        Solver name to its `SolverSpec`: those of the core, then those of plugins by name.
     """
 
     specs: Mapping[str, ReconstructorSpec]
     distributions: Mapping[str, str]
     broken: tuple[BrokenPlugin, ...] = ()
+    solvers: Mapping[str, SolverSpec] = field(default_factory=lambda: {spec.name: spec for spec in CORE_SOLVERS})
 
     def get(self, name: str) -> ReconstructorSpec:
         """The backend of that name or alias (pytorch, tensorflow).
@@ -126,9 +136,9 @@ def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
     Returns
     -------
     A `Registry`. No plugin makes this raise; a backend name that two distributions claim belongs to neither and is
-    listed as broken, naming both.
+    listed as broken, naming both. Solvers share the names of backends.
     """
-    claims: dict[str, list[tuple[str, ReconstructorSpec]]] = {}
+    claims: dict[str, list[tuple[str, _Spec]]] = {spec.name: [("ptychopinn", spec)] for spec in CORE_SOLVERS}
     broken: list[BrokenPlugin] = []
     for entry in entry_points(group=GROUP) if found is None else found:
         distribution = _distribution(entry)
@@ -148,9 +158,10 @@ def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
             broken.append(BrokenPlugin(name, names, reason))
     alone = {name: claimants[0] for name, claimants in sorted(claims.items()) if len(claimants) == 1}
     return Registry(
-        specs={name: spec for name, (_, spec) in alone.items()},
-        distributions={name: distribution for name, (distribution, _) in alone.items()},
+        specs={name: spec for name, (_, spec) in alone.items() if isinstance(spec, ReconstructorSpec)},
+        distributions={name: origin for name, (origin, spec) in alone.items() if spec not in CORE_SOLVERS},
         broken=tuple(broken),
+        solvers={name: spec for name, (_, spec) in alone.items() if isinstance(spec, SolverSpec)},
     )
 
 
@@ -163,7 +174,7 @@ def _reason(error: BaseException) -> str:
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
 
 
-def _load(entry: EntryPoint) -> list[ReconstructorSpec]:
+def _load(entry: EntryPoint) -> list[_Spec]:
     # A manager for each plugin: pluggy checks the hook's arguments, and one that raises does not end the others' call.
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -171,16 +182,23 @@ def _load(entry: EntryPoint) -> list[ReconstructorSpec]:
     manager.register(plugin, name=entry.name)
     manager.check_pending()
     if not manager.get_hookcallers(plugin):
-        raise PluginError(f"{entry.value} implements no hook.", "Mark ptychopinn_reconstructors with hookimpl.")
-    specs = [spec for returned in manager.hook.ptychopinn_reconstructors() for spec in returned]
-    for spec in specs:
-        _check(spec)
+        raise PluginError(
+            f"{entry.value} implements no hook.", "Mark ptychopinn_reconstructors or ptychopinn_solvers with hookimpl."
+        )
+    specs: list[_Spec] = []
+    for hook, kind in (
+        (manager.hook.ptychopinn_reconstructors, ReconstructorSpec),
+        (manager.hook.ptychopinn_solvers, SolverSpec),
+    ):
+        for spec in (spec for returned in hook() for spec in returned):
+            if not isinstance(spec, kind):
+                raise PluginError(f"The hook returned {spec!r}; a {kind.__name__} is needed.")
+            _check(spec)
+            specs.append(spec)
     return specs
 
 
-def _check(spec: object) -> None:
-    if not isinstance(spec, ReconstructorSpec):
-        raise PluginError(f"The hook returned {spec!r}; a ReconstructorSpec is needed.")
+def _check(spec: _Spec) -> None:
     if not _NAME.fullmatch(spec.name) or spec.name in ALIASES:
         raise PluginError(
             f"The backend name {spec.name!r} is not allowed: lower-case letters, digits and inner dashes, "
@@ -191,12 +209,14 @@ def _check(spec: object) -> None:
         raise PluginError(f"The import string {spec.import_string!r} of '{spec.name}' is not 'package.module:Class'.")
     if not (isinstance(spec.options, type) and issubclass(spec.options, BaseModel)):
         raise PluginError(f"The options of '{spec.name}' are {spec.options!r}; a pydantic model is needed.")
+    if not isinstance(spec, ReconstructorSpec):
+        return
     if strange := [c for c in spec.capabilities if not isinstance(c, Capability)]:
         raise PluginError(f"The backend '{spec.name}' claims capabilities that do not exist: {strange}.")
 
 
-def missing_requirements(spec: ReconstructorSpec) -> tuple[str, ...]:
-    """The packages that a backend needs and that are not installed; looks for them without importing them."""
+def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...]:
+    """The packages that a backend or solver needs and that are not installed; looks for them without importing them."""
     return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
 
 

@@ -141,10 +141,36 @@ class Reconstructor(Protocol):
 
 @runtime_checkable
 class ObjectSolver(Protocol):
-    """A solver that makes an object and no patches (ePIE, pty-chi)."""
+    """A solver that makes an object and no patches, and is not trained (ePIE, pty-chi).
+
+    Construct with ``Solver(options)``, an instance of the spec's options model.
+    """
 
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
-        """Return the object, (H, W) complex64, in the frame of the positions."""
+        """Return the object, (H, W) complex64, in the frame of `ptychopinn.solvers.frame_of` the scan."""
+        ...
+
+
+@runtime_checkable
+class ProbeSolver(ObjectSolver, Protocol):
+    """An `ObjectSolver` that may change the probe."""
+
+    def run(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ObjectAndProbe:
+        """Return what `reconstruct` returns, and the probe that goes with it."""
+        ...
+
+
+class ObjectAndProbe(Protocol):
+    """What a `ProbeSolver` found: object (H, W) and probe (modes, N, N), complex64, the probe in counts."""
+
+    @property
+    def object(self) -> ComplexArray:
+        """(H, W) complex64."""
+        ...
+
+    @property
+    def probe(self) -> ComplexArray:
+        """(modes, N, N) complex64, in counts: with it the object predicts the patterns."""
         ...
 
 
@@ -197,12 +223,55 @@ class ReconstructorSpec:
         PluginError
             If the framework or the class cannot be imported; carries the reason and the install hint.
         """
-        module_name, _, attribute = self.import_string.partition(":")
-        try:
-            module = importlib.import_module(module_name)
-            return getattr(module, attribute)  # type: ignore[no-any-return]
-        except (ImportError, AttributeError, OSError) as error:
-            raise PluginError(
-                f"The backend '{self.name}' cannot be used: {error}.",
-                f"Install it with: {self.install_hint}" if self.install_hint else "Install its framework.",
-            ) from error
+        loaded: type[Reconstructor] = _load(self.import_string, f"backend '{self.name}'", self.install_hint)
+        return loaded
+
+
+@dataclass(frozen=True)
+class SolverSpec:
+    """What a distribution registers of an `ObjectSolver`: readable without importing what it computes with.
+
+    Attributes
+    ----------
+    name:
+        What a comparison calls it ("epie").
+    summary:
+        One line for lists and menus.
+    import_string:
+        ``"package.module:Class"`` of the `ObjectSolver`; imported only when used.
+    options:
+        pydantic model of its options; it must not import what the solver computes with.
+    requires:
+        Import names of what it needs, to tell whether that is installed without importing it.
+    install_hint:
+        A command that installs what is missing.
+    """
+
+    name: str
+    summary: str
+    import_string: str
+    options: type[BaseModel]
+    requires: tuple[str, ...] = ()
+    install_hint: str = ""
+
+    def load_class(self) -> type[ObjectSolver]:
+        """Import the solver's class.
+
+        Raises
+        ------
+        PluginError
+            If it cannot be imported; carries the reason and the install hint.
+        """
+        loaded: type[ObjectSolver] = _load(self.import_string, f"solver '{self.name}'", self.install_hint)
+        return loaded
+
+
+def _load(import_string: str, what: str, install_hint: str) -> Any:
+    module_name, _, attribute = import_string.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, OSError) as error:
+        raise PluginError(
+            f"The {what} cannot be used: {error}.",
+            f"Install it with: {install_hint}" if install_hint else "Install what it needs.",
+        ) from error

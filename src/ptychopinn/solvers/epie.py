@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.interpolation import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.solvers.updates import Amplitudes, Solution
+from ptychopinn.solvers.updates import CACHE_BYTES, Amplitudes, Solution
 from ptychopinn.stitching import Frame
 from ptychopinn.typing import ComplexArray, IntArray
 
@@ -79,6 +78,7 @@ def epie(
     probe_momentum: float = 0.7,
     settle: bool = True,
     seed: int = 0,
+    cache_bytes: int = 2 * CACHE_BYTES,
     monitor: Monitor = NULL_MONITOR,
 ) -> EPIEResult:
     """Reconstruct an object, and if asked the probe, from a scan.
@@ -112,6 +112,8 @@ def epie(
         With ``settle=False, alpha=1, momentum=0, probe_momentum=0`` this is plain ePIE.
     seed:
         Order of the patterns.
+    cache_bytes:
+        For amplitudes and shifted probes, half for each; what does not fit is made anew in every pass.
     monitor:
         Told each pass as "epie" with its residual; asked at every batch. Cancelled, the object so far is returned.
 
@@ -136,8 +138,8 @@ def epie(
     obj = np.ones(box.shape, np.complex64)
     if start is not None:
         paste_object(obj, box, start.astype(np.complex64), frame)
-    solution = Solution(obj, probe, corners - np.array(box.origin), fractions)
-    amplitudes = Amplitudes(data)
+    solution = Solution(obj, probe, corners - np.array(box.origin), fractions, cache_bytes // 2)
+    amplitudes = Amplitudes(data, cache_bytes // 2)
     good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
     rng = np.random.default_rng(seed)
     residuals: list[float] = []
@@ -181,42 +183,6 @@ def refine_probe(
     (modes, N, N) complex64 with the energy of ``probe``.
     """
     return epie(data, probe, passes=passes, update_probe=True, seed=seed, monitor=monitor).probe
-
-
-@dataclass(frozen=True)
-class EPIE:
-    """`epie` as a `ptychopinn.reconstructor.ObjectSolver`, with the scan's own probe.
-
-    Attributes
-    ----------
-    passes, update_probe, batch_size, seed:
-        As in `epie`.
-    follow_offset:
-        Put the offset of the patterns on the detector into the probe before it starts.
-    """
-
-    passes: int = 10
-    update_probe: bool = False
-    follow_offset: bool = False
-    batch_size: int | None = None
-    seed: int = 0
-
-    def run(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> EPIEResult:
-        """Reconstruct, and return the probe and the residuals too."""
-        probe = probe_in_counts(data, fit_scaling(data), follow_offset=self.follow_offset)
-        return epie(
-            data,
-            probe,
-            passes=self.passes,
-            update_probe=self.update_probe,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            monitor=monitor,
-        )
-
-    def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
-        """Return the object, (H, W) complex64, in the frame of `frame_of` the scan."""
-        return self.run(data, monitor=monitor).object
 
 
 def _check(
