@@ -418,7 +418,7 @@ class IgnoresASetting(Mistaught):
 @broken("test_a_model_setting_acts_or_is_refused")
 class IgnoresAModelSetting(NumpyReconstructor):
     def __init__(self, model: ModelConfig, options: Any = None) -> None:
-        super().__init__(model.model_copy(update={"n_filters_scale": 1.0}), options)
+        super().__init__(model.model_copy(update={"n_filters_scale": None}), options)
         self._config = model
 
 

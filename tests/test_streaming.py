@@ -32,12 +32,19 @@ class Network:
         self.batches.append(len(counts))
         if len(counts) > self.fits:
             raise self.error
-        return counts.astype(np.complex64)
+        return counts[:, 0].astype(np.complex64)
 
 
 def run(scan: ScanDataset, size: int, network: Network, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
     batches = list(
-        stream_patches(scan, size, network, out_of_memory=lambda error: "full" in str(error), monitor=monitor)
+        stream_patches(
+            scan,
+            size,
+            network,
+            patterns_per_patch=1,
+            out_of_memory=lambda error: "full" in str(error),
+            monitor=monitor,
+        )
     )
     indices = np.concatenate([np.zeros(0, np.int64), *(batch.indices for batch in batches)])
     np.testing.assert_array_equal(indices, np.arange(len(scan)))
@@ -95,7 +102,9 @@ def test_progress_and_cancellation(scan: ScanDataset) -> None:
 
 def test_nothing_is_done_before_the_first_batch_is_asked_for(scan: ScanDataset) -> None:
     network = Network()
-    stream = stream_patches(scan, 5, network, out_of_memory=lambda error: False, monitor=NULL_MONITOR)
+    stream = stream_patches(
+        scan, 5, network, patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
+    )
     assert network.batches == []
     next(stream)
     assert network.batches == [5]

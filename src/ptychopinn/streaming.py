@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ptychopinn.data.batches import read_patterns
+from ptychopinn.data.batches import inference_groups, read_groups
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.monitor import Monitor
@@ -22,6 +22,7 @@ def stream_patches(
     batch_size: int,
     predict: Callable[[FloatArray], ComplexArray],
     *,
+    patterns_per_patch: int,
     out_of_memory: Callable[[BaseException], bool],
     monitor: Monitor,
 ) -> Iterator[PatchBatch]:
@@ -34,7 +35,9 @@ def stream_patches(
     batch_size:
         Patterns at a time; halved, with a line in the log, when a batch does not fit into memory.
     predict:
-        (b, N, N) float32 counts with DC at [0, 0] to (b, n, n) complex64 patches.
+        (b, C, N, N) float32 counts with DC at [0, 0] to (b, n, n) complex64 patches, those of the first patterns.
+    patterns_per_patch:
+        C; a pattern comes with its C - 1 nearest neighbours, and with zeros where its scan has fewer.
     out_of_memory:
         Tells whether an exception of ``predict`` means that memory ran out.
     monitor:
@@ -47,6 +50,7 @@ def stream_patches(
     ResourceError
         When not even one pattern fits.
     """
+    groups = inference_groups(data, patterns_per_patch)
     start, size = 0, batch_size
     monitor.report("predict", 0, len(data))
     while start < len(data):
@@ -54,7 +58,7 @@ def stream_patches(
             raise Cancelled(f"Inference was cancelled after {start} of {len(data)} patterns.")
         indices = np.arange(start, min(start + size, len(data)))
         try:
-            patches = predict(read_patterns(data, indices))
+            patches = predict(read_groups(data, groups[indices]))
         except Exception as error:
             if not (isinstance(error, MemoryError) or out_of_memory(error)):
                 raise

@@ -51,8 +51,9 @@ New = Callable[..., NetworkReconstructor[Any]]
 
 def patches_of(reconstructor: NetworkReconstructor[Any], scan: ScanDataset, **config: Any) -> ComplexArray:
     """All predicted patches of a scan, in order."""
-    batches = list(reconstructor.infer(scan, InferConfig(**config)).batches)
-    return np.concatenate([np.zeros((0, 16, 16), np.complex64), *(batch.patches for batch in batches)])
+    prediction = reconstructor.infer(scan, InferConfig(**config))
+    none = np.zeros((0, prediction.patch_size, prediction.patch_size), np.complex64)
+    return np.concatenate([none, *(batch.patches for batch in prediction.batches)])
 
 
 def settings_of(train: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -65,7 +66,7 @@ def differs(a: Trained, b: Trained, prefix: str = "") -> bool:
     first, second = a.arrays(), b.arrays()
     names = [name for name in first if name.startswith(prefix)]
     assert names
-    return any(
+    return first.keys() != second.keys() or any(
         first[name].shape != second[name].shape or not np.allclose(first[name], second[name], rtol=1e-4, atol=1e-6)
         for name in names
     )

@@ -47,7 +47,7 @@ def model(ops: Ops) -> Make:
 def predict(ops: Ops) -> Callable[..., ComplexArray]:
     def run(made: Any, counts: AnyArray, mean_counts: float) -> AnyArray:
         light = ops.array(made.illumination())
-        return ops.run(made, counts, np.float32(mean_counts), light, np.ones((32, 32), np.float32))
+        return ops.run(made, counts[:, None], np.float32(mean_counts), light, np.ones((32, 32), np.float32))[:, 0]
 
     return run
 

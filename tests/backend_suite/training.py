@@ -150,14 +150,17 @@ MODEL_CHANGES: dict[str, dict[str, Any]] = {
     "group_size": {"group_size": 2},
     "n_filters_scale": {"n_filters_scale": 0.2},
     "iterations": {"iterations": 2},
+    "architecture": {"architecture": "cnn", "iterations": None},
     "amp_activation": {"amp_activation": "exp"},
+    "pad_object": {"pad_object": False},
+    "object_big": {"object_big": False},
     "gaussian_smoothing_sigma": {"gaussian_smoothing_sigma": 1.0},
 }
 
 
 def test_no_model_setting_is_forgotten() -> None:
-    """N has tests of its own in test_network; there is one architecture; the mask is tested below."""
-    assert set(MODEL_CHANGES) | {"N", "architecture", "probe_mask"} == set(ModelConfig.model_fields)
+    """N and probe_big have tests of their own in the networks' suites; the mask is tested below."""
+    assert set(MODEL_CHANGES) | {"N", "probe_big", "probe_mask"} == set(ModelConfig.model_fields)
 
 
 @pytest.mark.parametrize("field", MODEL_CHANGES)

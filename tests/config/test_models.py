@@ -41,8 +41,33 @@ def test_the_sections_of_a_training_share_no_field() -> None:
 
 @pytest.mark.parametrize("size", SUPPORTED_N)
 def test_supported_sizes(size: int) -> None:
-    """[CFG-003]"""
+    """[CFG-003] [PATCH-001]"""
     assert ModelConfig(N=size).patch_size == size // 2
+    assert ModelConfig(N=size, pad_object=False).patch_size == size
+    assert ModelConfig(N=size, architecture="cnn", probe_big=True).patch_size == size
+
+
+def test_patches_and_patterns_of_a_group() -> None:
+    """[PATCH-003] [CNN-001]"""
+    fast, cnn = ModelConfig(gridsize=3), ModelConfig(gridsize=3, architecture="cnn")
+    assert (fast.patches_per_group, fast.patterns_per_patch) == (9, 1)
+    assert (cnn.patches_per_group, cnn.patterns_per_patch) == (9, 9)
+    alone = ModelConfig(gridsize=3, architecture="cnn", object_big=False)
+    assert (alone.patches_per_group, alone.patterns_per_patch) == (1, 9)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"architecture": "cnn", "iterations": 3}, "iterations belongs to architecture fast"),
+        ({"probe_big": True}, "probe_big belongs to architecture cnn"),
+        ({"architecture": "cnn", "probe_big": True, "pad_object": False}, "nothing is around"),
+    ],
+)
+def test_what_cannot_act_is_refused(given: dict[str, object], message: str) -> None:
+    """[CNN-003] [PATCH-002]"""
+    with pytest.raises(ValidationError, match=message):
+        ModelConfig(**given)
 
 
 @pytest.mark.parametrize("size", [0, 63, 65, 512])
@@ -53,9 +78,10 @@ def test_other_sizes_are_refused_with_those_supported(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "size"), [({}, 8), ({"gridsize": 1}, 1), ({"gridsize": 2}, 4), ({"group_size": 5}, 5)]
+    ("given", "size"),
+    [({}, 8), ({"architecture": "cnn"}, 4), ({"gridsize": 1}, 1), ({"gridsize": 2}, 4), ({"group_size": 5}, 5)],
 )
-def test_the_group_size_in_force(given: dict[str, int], size: int) -> None:
+def test_the_group_size_in_force(given: dict[str, object], size: int) -> None:
     """[CFG-004]"""
     assert ModelConfig(**given).patterns_per_group == size
 

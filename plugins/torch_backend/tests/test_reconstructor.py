@@ -83,8 +83,9 @@ def test_memory_that_runs_out(
     forward = model.network.forward
 
     def limited(amplitudes: torch.Tensor, *rest: Any) -> torch.Tensor:
-        sizes.append(len(amplitudes))
-        if len(amplitudes) > 6:
+        patterns = amplitudes.shape[0] * amplitudes.shape[1]
+        sizes.append(patterns)
+        if patterns > 6:
             raise error
         return forward(amplitudes, *rest)
 

@@ -10,7 +10,6 @@ from pydantic import Field, field_validator, model_validator
 from ptychopinn.config._base import Config
 
 SUPPORTED_N = (32, 64, 128, 256)
-_DEFAULT_GROUP_SIZE = 8
 
 
 class ModelType(StrEnum):
@@ -23,7 +22,8 @@ class ModelType(StrEnum):
 class Architecture(StrEnum):
     """Which network."""
 
-    FAST = "fast"  # one pass a pattern; overlap acts in the loss only
+    FAST = "fast"  # an unrolled solver, one pass a pattern; overlap acts in the loss only
+    CNN = "cnn"  # the published network: a group's patterns are the channels of one picture
 
 
 class AmplitudeActivation(StrEnum):
@@ -32,6 +32,11 @@ class AmplitudeActivation(StrEnum):
     BOUNDED = "bounded"  # 2.5 sigmoid-shaped: between 0 and 2.5
     SOFTPLUS = "softplus"  # positive, unbounded
     EXP = "exp"  # positive, unbounded, steep
+
+
+_GROUP_SIZE = {Architecture.FAST: 8, Architecture.CNN: 4}
+_WIDTH_SCALE = {Architecture.FAST: 1.0, Architecture.CNN: 2.0}
+_ITERATIONS = 3
 
 
 class ModelConfig(Config):
@@ -50,14 +55,36 @@ class ModelConfig(Config):
         ge=1,
         le=32,
         description="Patterns whose overlap acts together in the loss "
-        f"(default gridsize^2 when that is given, else {_DEFAULT_GROUP_SIZE}).",
+        "(default gridsize^2 when that is given, else "
+        f"{_GROUP_SIZE[Architecture.FAST]} for fast, {_GROUP_SIZE[Architecture.CNN]} for cnn).",
     )
-    n_filters_scale: float = Field(1.0, gt=0, le=4, description="Multiplies the width of every layer.")
-    iterations: int = Field(
-        3, ge=1, le=8, description="Times the network compares its object with the pattern and corrects it."
+    n_filters_scale: float | None = Field(
+        None,
+        gt=0,
+        le=4,
+        description="Multiplies the width of every layer "
+        f"(default {_WIDTH_SCALE[Architecture.FAST]:g} for fast, {_WIDTH_SCALE[Architecture.CNN]:g} for cnn).",
+    )
+    iterations: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        description="Times the fast network compares its object with the pattern and corrects it "
+        f"(default {_ITERATIONS}).",
     )
     amp_activation: AmplitudeActivation = Field(
         AmplitudeActivation.BOUNDED, description="Keeps the predicted amplitude positive."
+    )
+    pad_object: bool = Field(
+        True, description="Reconstruct only the central N/2 x N/2 of a patch and take the object as 1 around it."
+    )
+    probe_big: bool = Field(
+        False, description="With cnn and pad_object: a few channels draw a coarse border around that centre."
+    )
+    object_big: bool = Field(
+        True,
+        description="Every pattern of a group gets a patch, and overlapping patches are averaged; "
+        "else the anchor's patch alone has to explain the whole group.",
     )
     probe_mask: bool = Field(False, description="Set the probe to zero outside the circle of diameter N.")
     gaussian_smoothing_sigma: float = Field(
@@ -80,14 +107,44 @@ class ModelConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fields_apply(self) -> Self:
+        if self.architecture is Architecture.CNN and self.iterations is not None:
+            raise ValueError("iterations belongs to architecture fast; leave it out with cnn")
+        if self.probe_big and self.architecture is not Architecture.CNN:
+            raise ValueError("probe_big belongs to architecture cnn; leave it out, or use pad_object = false")
+        if self.probe_big and not self.pad_object:
+            raise ValueError("probe_big draws around the centre of a patch, but pad_object is false: nothing is around")
+        return self
+
     @property
     def patterns_per_group(self) -> int:
         """The group size in force."""
         if self.group_size is not None:
             return self.group_size
-        return self.gridsize**2 if self.gridsize is not None else _DEFAULT_GROUP_SIZE
+        return self.gridsize**2 if self.gridsize is not None else _GROUP_SIZE[self.architecture]
+
+    @property
+    def patches_per_group(self) -> int:
+        """Patches that are predicted for a group: one a pattern, or the anchor's alone."""
+        return self.patterns_per_group if self.object_big else 1
+
+    @property
+    def patterns_per_patch(self) -> int:
+        """Patterns that the network looks at to predict a patch: 1, or a group where patterns are channels."""
+        return self.patterns_per_group if self.architecture is Architecture.CNN else 1
+
+    @property
+    def width_scale(self) -> float:
+        """The factor on the width of layers in force."""
+        return _WIDTH_SCALE[self.architecture] if self.n_filters_scale is None else self.n_filters_scale
+
+    @property
+    def steps(self) -> int:
+        """The iterations in force, of the fast network."""
+        return _ITERATIONS if self.iterations is None else self.iterations
 
     @property
     def patch_size(self) -> int:
-        """Width of the reconstructed centre of a patch: N/2, the oversampling that phase retrieval needs."""
-        return self.N // 2
+        """Width of a reconstructed patch: N/2, the oversampling that phase retrieval needs, or N."""
+        return self.N // 2 if self.pad_object and not self.probe_big else self.N

@@ -13,7 +13,7 @@ import numpy as np
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import TrainConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table, subsample
+from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table, neighbours, subsample
 from ptychopinn.errors import DataError
 from ptychopinn.interpolation import shift_weights, split_positions
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
@@ -66,6 +66,30 @@ class GroupBatch:
 def read_patterns(data: ScanDataset, indices: IntArray) -> FloatArray:
     """Counts of some patterns: (b,) indices to (b, N, N) float32, DC at [0, 0]."""
     return np.fft.ifftshift(data.counts(indices), axes=(-2, -1))
+
+
+def read_groups(data: ScanDataset, groups: IntArray) -> FloatArray:
+    """Counts of groups, every pattern read once: (g, C) indices, -1 for nobody, to (g, C, N, N); nobody is zeros."""
+    if groups.shape[1] == 1:
+        return read_patterns(data, groups[:, 0])[:, None]
+    members, places = np.unique(groups.ravel(), return_inverse=True)
+    there = members >= 0
+    counts = np.zeros((len(members), data.N, data.N), np.float32)
+    counts[there] = read_patterns(data, members[there])
+    return counts[places.reshape(groups.shape)]
+
+
+def inference_groups(data: ScanDataset, size: int) -> IntArray:
+    """Every pattern with its nearest neighbours.
+
+    Returns
+    -------
+    (n, size) int64, the pattern first; -1 at the end where its scan has fewer.
+    """
+    alone = np.arange(len(data))[:, None]
+    if size == 1:
+        return alone
+    return np.concatenate([alone, neighbours(data.positions, data.scan_index, size - 1)], axis=1)
 
 
 def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:

@@ -18,6 +18,8 @@ def patches_of(prediction: Prediction, count: int) -> ComplexArray:
 
 
 def difference(one: ComplexArray, other: ComplexArray) -> float:
-    """Largest absolute difference; infinite where something is not finite."""
+    """Largest absolute difference; infinite where something is not finite, or shapes differ."""
+    if one.shape != other.shape:
+        return np.inf
     worst = float(np.abs(one - other).max(initial=0.0))
     return worst if np.isfinite(worst) else np.inf

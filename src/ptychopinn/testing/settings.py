@@ -22,6 +22,10 @@ MODEL_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "iterations": {"iterations": 4},
     "amp_activation": {"amp_activation": "exp"},
     "probe_mask": {"probe_mask": True},
+    "architecture": {"architecture": "cnn", "iterations": None},
+    "pad_object": {"pad_object": False},
+    "probe_big": {"architecture": "cnn", "iterations": None, "probe_big": True},
+    "object_big": {"object_big": False},
     "gaussian_smoothing_sigma": {"gaussian_smoothing_sigma": 1.3},
 }
 TRAIN_CHANGES: Mapping[str, Mapping[str, Any]] = {
@@ -51,7 +55,7 @@ TRAIN_CHANGES: Mapping[str, Mapping[str, Any]] = {
 # What these do is seen in the length of a training, in its files, or with a wrong probe alone.
 NOT_SEEN_HERE = frozenset(
     {
-        *("N", "architecture"),
+        "N",
         *("max_time", "subsample_seed", "probe_refinement", "early_stopping_patience"),
         *("checkpoint_every", "checkpoint_top_k", "checkpoint_monitor", "checkpoint_mode"),
     }

@@ -10,9 +10,11 @@ from ptychopinn.training.epochs import EpochSource
 from ptychopinn.training.light import Light, light_from_arrays
 from ptychopinn.training.loggers import RunLogger
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
+from ptychopinn.training.published import BORDER_CHANNELS, level_filters
 from ptychopinn.training.tensors import checkpoint_tensors, network_tensors
 
 __all__ = [
+    "BORDER_CHANNELS",
     "EpochBook",
     "EpochSource",
     "Fit",
@@ -22,6 +24,7 @@ __all__ = [
     "ScanBatches",
     "TrainingPlan",
     "checkpoint_tensors",
+    "level_filters",
     "light_from_arrays",
     "network_tensors",
 ]

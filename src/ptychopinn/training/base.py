@@ -121,7 +121,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
 
         Returns
         -------
-        The probe in root mean counts, the offset in it; and (b, N, N) float32 counts to (b, n, n) complex64 patches.
+        The probe in root mean counts, the offset in it; and (b, C, N, N) float32 counts, C that of
+        `ModelConfig.patterns_per_patch`, to (b, n, n) complex64 patches, those of the first patterns.
         """
 
     @abstractmethod
@@ -226,7 +227,12 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         light = scan_probe(data, scaling, self._config) if config.probe_source is ProbeSource.SCAN else None
         probe, predict = self._predictor(model, light, scaling.mean_counts, good_pixels(data))
         batches = stream_patches(
-            data, config.inference_batch_size, predict, out_of_memory=self._out_of_memory, monitor=monitor
+            data,
+            config.inference_batch_size,
+            predict,
+            patterns_per_patch=self._config.patterns_per_patch,
+            out_of_memory=self._out_of_memory,
+            monitor=monitor,
         )
         return Prediction(probe * np.float32(math.sqrt(scaling.mean_counts)), self._config.patch_size, batches)
 

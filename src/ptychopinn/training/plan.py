@@ -104,6 +104,11 @@ def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) 
     try:
         weights = config.loss_weights(model)
         config.refuse_idle(model, validates=validates)
+        if model.patterns_per_patch > 1 and config.simulate_objects is not SimulateObjects.OFF:
+            raise ValueError(
+                f"simulate_objects makes single patterns, but this {model.architecture} looks at "
+                f"{model.patterns_per_patch} together; use gridsize = 1"
+            )
     except ValueError as error:
         raise ConfigError(f"The training cannot be set up: {error}.", "Change or leave out one of them.") from error
     return weights

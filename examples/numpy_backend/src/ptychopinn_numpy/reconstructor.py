@@ -67,8 +67,8 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
         probe = Model(model.step, light).unit_probe
 
         def predict(counts: FloatArray) -> ComplexArray:
-            amplitudes = np.sqrt(counts / np.float32(mean_counts))
-            return project(amplitudes, probe, good, model.step, self._config.iterations, self._config.patch_size)[0]
+            amplitudes = np.sqrt(counts[:, 0] / np.float32(mean_counts))
+            return project(amplitudes, probe, good, model.step, self._config.steps, self._config.patch_size)[0]
 
         return probe, predict
 

@@ -108,7 +108,7 @@ class StepSearch:
         amplitudes = np.sqrt(counts.reshape(-1, *counts.shape[2:]) / np.float32(mean))
         config = self._plan.model
         patches, expected = project(
-            amplitudes, model.unit_probe, scan.good, model.step, config.iterations, config.patch_size
+            amplitudes, model.unit_probe, scan.good, model.step, config.steps, config.patch_size
         )
         weights = self._plan.weights
         factors = {"nll": weights.nll, "mae": weights.mae, "realspace_mae": weights.realspace_mae}

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ptychopinn.config.execution import Precision
-from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.model import Architecture, ModelConfig
 from ptychopinn.training import light_from_arrays, network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn_torch.cnn import CnnNetwork
 from ptychopinn_torch.network import FastNetwork
 
 
@@ -66,17 +67,18 @@ class Model(nn.Module):
 
     def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision) -> None:
         super().__init__()
-        self.network = FastNetwork(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = FastNetwork(config) if config.architecture is Architecture.FAST else CnnNetwork(config)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.illumination = illumination
         self.precision = precision
 
     def forward(self, counts: Tensor, mean_counts: float, probe: Tensor, good: Tensor) -> Tensor:
-        """Predict patches from counts.
+        """Predict the patches of groups from their counts.
 
         Parameters
         ----------
         counts:
-            (b, N, N) float32, DC at [0, 0], zero at bad pixels.
+            (g, C, N, N) float32, DC at [0, 0], zero at bad pixels.
         mean_counts:
             Mean photons a pattern of the scan.
         probe:
@@ -86,7 +88,7 @@ class Model(nn.Module):
 
         Returns
         -------
-        (b, n, n) complex64.
+        (g, P, n, n) complex64, P that of `ModelConfig.patches_per_group`, but at most C.
         """
         N = counts.shape[-1]  # noqa: N806
         low = self.precision is Precision.BFLOAT16

@@ -75,32 +75,34 @@ class FastNetwork(nn.Module):
     Parameters
     ----------
     config:
-        Model configuration; N, n_filters_scale, iterations and amp_activation are used.
+        Model configuration; its N, width_scale, steps, patch_size, patches_per_group and amp_activation are
+        used.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.amp_activation
-        self.N, self.patch_size = config.N, config.patch_size
-        width = max(8, 8 * round(_WIDTH * config.n_filters_scale / 8))
-        self.block = self.patch_size // GRID  # 1 at N = 32
+        self.N, self.patch_size, self.patches_per_group = config.N, config.patch_size, config.patches_per_group
+        width = max(8, 8 * round(_WIDTH * config.width_scale / 8))
+        self.block = self.patch_size // GRID  # 1 at N = 32 with a padded object
         wide = self.N // GRID
         self.embed_pattern = nn.Conv2d(2 * wide * wide, width, 1)
         self.mix = MixingBlock(width)
-        self.embed = nn.ModuleList(nn.Conv2d(4 * self.block**2, width, 3, padding=1) for _ in range(config.iterations))
-        self.body = nn.ModuleList(ResidualBlock(width) for _ in range(config.iterations))
-        self.head = nn.ModuleList(nn.Conv2d(width, 2 * self.block**2, 3, padding=1) for _ in range(config.iterations))
+        seen, steps = 4 * self.block**2, range(config.steps)
+        self.embed = nn.ModuleList(nn.Conv2d(seen, width, 3, padding=1) for _ in steps)
+        self.body = nn.ModuleList(ResidualBlock(width) for _ in steps)
+        self.head = nn.ModuleList(nn.Conv2d(width, 2 * self.block**2, 3, padding=1) for _ in steps)
         for head in self.head:
             nn.init.normal_(cast(nn.Conv2d, head).weight, std=1e-3)
             nn.init.zeros_(cast(Tensor, cast(nn.Conv2d, head).bias))
 
     def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
-        """Predict patches.
+        """Predict the patches of groups, each from its own pattern.
 
         Parameters
         ----------
         amplitudes:
-            (b, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
+            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
         probe:
             (modes, N, N) complex64 in the same scale.
         good:
@@ -108,8 +110,14 @@ class FastNetwork(nn.Module):
 
         Returns
         -------
-        (b, n, n) complex64, n = N / 2.
+        (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
+        amplitudes = amplitudes[:, : self.patches_per_group]
+        patches = self._solve(amplitudes.flatten(0, 1), probe, good)
+        return patches.reshape(*amplitudes.shape[:2], *patches.shape[1:])
+
+    def _solve(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
+        """(b, N, N) amplitudes to (b, n, n) patches."""
         n, margin = self.patch_size, (self.N - self.patch_size) // 2
         centre = (..., slice(margin, margin + n), slice(margin, margin + n))
         inner = probe[centre]

@@ -59,7 +59,7 @@ class Objective(nn.Module):
             measured, gradient = self._measured(model, batch, probe)
             parts.update(measured)
         if batch.simulated_counts is not None and batch.simulated_truth is not None:
-            patches = model(batch.simulated_counts, self.mean_counts, probe.detach(), self.good)
+            patches = model(batch.simulated_counts[:, None], self.mean_counts, probe.detach(), self.good)[:, 0]
             weights = patch_weights(probe, self.config.patch_size)
             parts["simulated"] = patch_error(patches, batch.simulated_truth, weights).mean()
         factor = dict(self.weights) | {"simulated": 1.0}
@@ -71,24 +71,24 @@ class Objective(nn.Module):
         offsets, shift, fractions = batch.offsets, batch.shift, batch.fractions
         if counts is None or member is None or offsets is None or shift is None or fractions is None:
             raise TypeError("a measured batch has counts, member, offsets, shift and fractions")
-        groups, size = counts.shape[:2]
-        patches = model(counts.flatten(0, 1), self.mean_counts, probe.detach(), self.good)
+        patches = model(counts, self.mean_counts, probe.detach(), self.good)
         light = patch_weights(probe, self.config.patch_size)
-        gradient = mean_gradient(patches, light)
-        patches = patches.reshape(groups, size, *patches.shape[1:])
+        gradient = mean_gradient(patches.flatten(0, 1), light)
+        drawn = patches.shape[1]  # those of all members, or the anchor's alone
 
         def over_members(values: Tensor) -> Tensor:
-            return (values * member).sum() / member.sum()
+            there = member[:, : values.shape[1]]
+            return (values * there).sum() / there.sum()
 
         parts: dict[str, Tensor] = {}
         w = self.weights
         if w.nll or w.mae or w.total_variation:
-            canvas = self.group.canvas(patches, light, offsets, shift, member)
+            canvas = self.group.canvas(patches, light, offsets[:, :drawn], shift[:, :drawn], member[:, :drawn])
             if w.nll or w.mae:
                 probes = shift_probe(probe * math.sqrt(self.mean_counts), fractions.flatten(0, 1))
                 expected = self.group(
                     canvas,
-                    probes.reshape(groups, size, *probes.shape[1:]),
+                    probes.reshape(*counts.shape[:2], *probes.shape[1:]),
                     offsets,
                     sigma_px=self.config.gaussian_smoothing_sigma,
                 )
@@ -99,7 +99,7 @@ class Objective(nn.Module):
             if w.total_variation:
                 parts["total_variation"] = total_variation(canvas).mean()
         if w.realspace_mae and batch.truth is not None:
-            parts["realspace_mae"] = over_members(patch_error(patches, batch.truth, light))
+            parts["realspace_mae"] = over_members(patch_error(patches, batch.truth[:, :drawn], light))
         return parts, gradient
 
 

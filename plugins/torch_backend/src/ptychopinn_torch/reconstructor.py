@@ -98,10 +98,9 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
         def predict(counts: FloatArray) -> ComplexArray:
             with torch.inference_mode():
-                patches: ComplexArray = (
-                    model(to_tensor(counts, self._device), mean_counts, probe, measured).cpu().numpy()
-                )
-            return patches
+                patches = model(to_tensor(counts, self._device), mean_counts, probe, measured)[:, 0]
+            found: ComplexArray = patches.cpu().numpy()
+            return found
 
         return probe.cpu().numpy(), predict
 
