@@ -84,6 +84,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "probe_trainable": {"probe_trainable": True},
     "intensity_scale_trainable": {"intensity_scale_trainable": True},
     "simulate_objects": {"simulate_objects": "mixed"},
+    "simulate_probes": {"simulate_objects": "mixed", "simulate_probes": "family"},
     "learning_rate": {"learning_rate": 0.01},
     "scheduler": {"scheduler": "constant"},
     "accumulate_grad_batches": {"accumulate_grad_batches": 2},
@@ -239,6 +240,20 @@ def test_simulated_and_measured_patterns_mixed(fit: Fit) -> None:
     (total,), (nll,), (simulated,) = (result.history[name] for name in ("loss", "nll", "simulated"))
     assert total == pytest.approx(nll + simulated, rel=1e-5)
     assert result.patterns_seen == 2 * 4 * 2 * 4
+
+
+def test_the_probes_of_simulated_patterns(fit: Fit, scan: ScanDataset) -> None:
+    """[TRAIN-011] The scan's, around it, or any; the scan's does not matter to a family."""
+
+    def trained(probes: str, data: ScanDataset = scan) -> Trained:
+        return fit(train={"simulate_objects": "only", "simulate_probes": probes, "detector_offset": "none"}, data=data)
+
+    own, around, family = (trained(probes) for probes in ("scan", "around", "family"))
+    assert differs(own, around)
+    assert differs(around, family)
+    other = replace(scan, probe=(scan.probe * np.exp(1j * np.linspace(-1, 1, 32) ** 2)).astype(np.complex64))
+    assert differs(trained("around", other), around, "network/")
+    assert not differs(trained("family", other), family, "network/")
 
 
 def test_simulated_objects_need_no_known_object(fit: Fit, scan: ScanDataset) -> None:

@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from ptychopinn.atomic import written_aside
-from ptychopinn.config.build import nearest
+from ptychopinn.config.build import nearest, shown, told
 from ptychopinn.errors import ConfigError
+from ptychopinn.files import why_unreadable
 from ptychopinn.typing import StrPath
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**18
+_MOST_UNKNOWN = 20
 
 
 def read_config_file(path: StrPath) -> dict[str, Any]:
@@ -35,9 +38,11 @@ def read_config_file(path: StrPath) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If it is not there, too large, not YAML or JSON, has a key twice, or is not a mapping.
+        If it is not there, too large, not YAML or JSON, has a key twice, aliases or tags, or is not a mapping.
     """
     path = Path(path)
+    if (why := why_unreadable(path)) is not None:
+        raise ConfigError(f"The configuration {path} {why}.", "Give a YAML or JSON file.")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} has more than {MAX_BYTES:,} bytes.", "Give a configuration file.")
@@ -53,7 +58,7 @@ def read_config_file(path: StrPath) -> dict[str, Any]:
         else:
             parsed = yaml.load(text, _yaml_loader())
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:500]
         raise ConfigError(f"The configuration {path} cannot be read: {reason}.", "Mend that place.") from error
     if parsed is None:
         return {}
@@ -90,22 +95,23 @@ def check_sections(
     for key, value in parsed.items():
         if key in words:
             if not isinstance(value, str):
-                problems.append(f"'{key}' is {value!r}; it must be a word.")
+                problems.append(f"'{key}' is {shown(value)}; it must be a word.")
         elif key not in sections:
             where = [name for name, cls in sections.items() if key in cls.model_fields]
             hint = f"; it belongs into the section '{where[0]}'" if where else nearest(str(key), [*words, *sections])
-            problems.append(f"'{key}' is not known{hint}.")
+            problems.append(f"'{shown(key)}' is not known{hint}.")
         elif value is not None and not isinstance(value, dict):
-            problems.append(f"'{key}' is {value!r}; it must have fields below it.")
+            problems.append(f"'{key}' is {shown(value)}; it must have fields below it.")
         else:
             fields = sections[key].model_fields
             problems += [
-                f"'{name}' in '{key}' is not known{nearest(str(name), fields)}."
-                for name in value or {}
-                if name not in fields
+                f"'{shown(name)}' in '{key}' is not known{nearest(str(name), fields)}."
+                for name in [name for name in value or {} if name not in fields][:_MOST_UNKNOWN]
             ]
+        if len(problems) >= _MOST_UNKNOWN:
+            break
     if problems:
-        raise ConfigError(f"The configuration {path}: {' '.join(problems)}", "Change it and try again.")
+        raise ConfigError(f"The configuration {path}: {told(problems)}", "Change it and try again.")
 
 
 def write_config_file(path: StrPath, sections: Mapping[str, BaseModel], words: Mapping[str, str | None]) -> None:
@@ -130,13 +136,20 @@ def write_config_file(path: StrPath, sections: Mapping[str, BaseModel], words: M
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     if len(found := dict(pairs)) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+        raise ValueError(f"the key {_first_repeated([key for key, _ in pairs])!r} stands there twice")
     return found
 
 
+def _first_repeated(keys: Sequence[Any]) -> str | None:
+    counts = Counter(str(key)[:80] for key in keys)
+    return next((key for key, count in counts.items() if count > 1), None) if len(counts) < len(keys) else None
+
+
 def _yaml_loader() -> Any:
-    """A safe loader of YAML 1.2 words and numbers that refuses a key given twice."""
+    """A safe loader of YAML 1.2 words and numbers that refuses a key given twice, aliases and tags.
+
+    Aliases make a small file a large value; what a tag promises, PyYAML does not always check.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -145,11 +158,17 @@ def _yaml_loader() -> Any:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+                raise yaml.composer.ComposerError(None, None, "aliases and tags are not read", event.start_mark)
+            return super().compose_node(parent, index)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if twice := {str(key) for key in keys if keys.count(key) > 1}:
+            if (twice := _first_repeated(keys)) is not None:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {sorted(twice)[0]!r} stands there twice", node.start_mark
+                    None, None, f"the key {twice!r} stands there twice", node.start_mark
                 )
             return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 

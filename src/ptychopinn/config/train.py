@@ -29,6 +29,14 @@ class SimulateObjects(StrEnum):
     MIXED = "mixed"  # every batch has both
 
 
+class SimulateProbes(StrEnum):
+    """The probe that simulated patterns are made with."""
+
+    SCAN = "scan"  # the scan's own
+    AROUND = "around"  # drawn around it, while the network is given the scan's own: it learns that a probe may be off
+    FAMILY = "family"  # anything, and the network is told which: it learns to work with any probe
+
+
 class DetectorOffset(StrEnum):
     """What is done about patterns that are not centred where the probe's far field is."""
 
@@ -108,6 +116,11 @@ class TrainConfig(Config):
         description="Train on simulated objects under the scan's probe.",
         json_schema_extra={"flag_alone": "only"},
     )
+    simulate_probes: SimulateProbes = Field(
+        SimulateProbes.SCAN,
+        description="Light simulated patterns with the scan's probe, with probes drawn around it, or with a family of "
+        "probes; a model for a family needs no training on a new scan (infer with probe_source scan).",
+    )
     # optimizer
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate.")
     scheduler: Scheduler = Field(Scheduler.COSINE, description="Course of the learning rate.")
@@ -149,6 +162,12 @@ class TrainConfig(Config):
             raise ValueError(
                 f"gradient_clip_algorithm {self.gradient_clip_algorithm} has no effect without gradient_clip; set both"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _probes_light_something(self) -> Self:
+        if self.simulate_probes is not SimulateProbes.SCAN and self.simulate_objects is SimulateObjects.OFF:
+            raise ValueError(f"simulate_probes {self.simulate_probes} has no effect without simulate_objects; set both")
         return self
 
     @property

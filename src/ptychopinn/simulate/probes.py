@@ -43,7 +43,7 @@ def simulate_probe(kind: ProbeKind | str, size: int, *, photons: float, modes: i
             f"A probe with {photons} photons, {size} pixels and {modes} modes was asked for.",
             "Give more than 0 photons, at least 4 pixels and between 1 and size modes.",
         )
-    probe = _hermite_modes(_single_mode(ProbeKind(kind), size), modes)
+    probe = hermite_modes(_single_mode(ProbeKind(kind), size), modes)
     weights = _MODE_DECAY ** np.arange(modes)
     probe = probe * np.sqrt(photons * weights / weights.sum())[:, None, None]
     scaled: ComplexArray = probe.astype(np.complex64)
@@ -99,8 +99,8 @@ def _single_mode(kind: ProbeKind, size: int) -> ComplexArray:
             return wave * np.exp(-((r / (0.4 * size)) ** 8))
 
 
-def _hermite_modes(base: ComplexArray, modes: int) -> ComplexArray:
-    """(modes, N, N) complex128, orthonormal, the first along ``base``."""
+def hermite_modes(base: ComplexArray, modes: int) -> ComplexArray:
+    """Hermite polynomials times a mode, orthogonalised: (N, N) to (modes, N, N) complex128, orthonormal, the first along ``base``."""
     size = base.shape[0]
     axis = np.arange(size) - (size - 1) / 2
     energy = np.abs(base) ** 2

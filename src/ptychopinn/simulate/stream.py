@@ -125,6 +125,11 @@ class ObjectStream:
         """(modes, N, N) complex64, scaled to ``mean_counts``."""
         return self._probe
 
+    @property
+    def mean_counts(self) -> float:
+        """Mean counts of a pattern where ``|O|^2`` is 1."""
+        return self._mean_counts
+
     def at(self, step: int) -> ObjectStream:
         """Go to a batch, forwards or back, and return this stream; nothing is made on the way."""
         if step < 0:

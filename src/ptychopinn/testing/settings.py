@@ -45,6 +45,7 @@ TRAIN_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "intensity_scale_trainable": {"intensity_scale_trainable": True},
     "detector_offset": {"detector_offset": "none"},
     "simulate_objects": {"simulate_objects": "mixed"},
+    "simulate_probes": {"simulate_objects": "mixed", "simulate_probes": "family"},
     "learning_rate": {"learning_rate": 3e-3},
     "scheduler": {"scheduler": "constant"},
     "accumulate_grad_batches": {"accumulate_grad_batches": 2},

@@ -112,8 +112,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         model:
             The model.
         scan_light:
-            (modes, N, N) complex64, a scan's probe in root mean counts to use instead of the model's; the model's
-            detector offset stays in force.
+            (modes, N, N) complex64, a scan's probe in root mean counts, the detector's offset in it, to use instead of
+            the model's.
         mean_counts:
             Mean photons a pattern.
         good:
@@ -224,7 +224,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         if len(data) == 0:
             return Prediction(data.probe, self._config.patch_size, iter(()))
         scaling = fit_scaling(data)
-        light = scan_probe(data, scaling, self._config) if config.probe_source is ProbeSource.SCAN else None
+        light = (
+            scan_probe(data, scaling, self._config, follow_offset=True)
+            if config.probe_source is ProbeSource.SCAN
+            else None
+        )
         probe, predict = self._predictor(model, light, scaling.mean_counts, good_pixels(data))
         batches = stream_patches(
             data,

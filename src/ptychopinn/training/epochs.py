@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 import numpy as np
 
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.simulate.stream import ObjectStream
-from ptychopinn.typing import AnyArray
+from ptychopinn.typing import AnyArray, ComplexArray
 
 
 class EpochSource:
@@ -26,6 +27,10 @@ class EpochSource:
         Batches in an epoch.
     simulated_patterns:
         Simulated patterns in a batch.
+    probes:
+        Draws the probe of a batch from its random numbers: (modes, N, N) complex; None leaves the stream's.
+    seed:
+        Of those draws.
     """
 
     def __init__(
@@ -34,7 +39,10 @@ class EpochSource:
         stream: ObjectStream | None,
         batches_per_epoch: int,
         simulated_patterns: int,
+        probes: Callable[[np.random.Generator], ComplexArray] | None = None,
+        seed: int = 0,
     ) -> None:
+        self._probes, self._seed = probes, seed
         self._groups, self._stream = groups, stream
         self._batches_per_epoch, self._simulated_patterns = batches_per_epoch, simulated_patterns
 
@@ -47,7 +55,8 @@ class EpochSource:
         Yields
         ------
         The arrays of `ptychopinn.data.batches.GroupBatch` that there are, by name; and ``simulated_counts``
-        (b, N, N) float32 with DC at [0, 0] and ``simulated_truth`` (b, n, n) complex64.
+        (b, N, N) float32 with DC at [0, 0] and ``simulated_truth`` (b, n, n) complex64; where probes are drawn,
+        ``simulated_probe`` (modes, N, N) complex64 in root mean counts.
         """
         measured = iter(self._groups(epoch, first, stride)) if self._groups is not None else None
         stream = copy.copy(self._stream)  # workers do not move each other's place in it
@@ -58,7 +67,11 @@ class EpochSource:
                 named = ((f.name, getattr(batch, f.name)) for f in fields(batch))
                 arrays = {name: array for name, array in named if array is not None}
             if stream is not None:
-                counts, truth = stream.at(epoch * self._batches_per_epoch + step).batch(self._simulated_patterns)
+                number = epoch * self._batches_per_epoch + step
+                if self._probes is not None:
+                    stream.set_probe(self._probes(np.random.default_rng([self._seed, number])))
+                    arrays["simulated_probe"] = stream.probe / np.float32(math.sqrt(stream.mean_counts))
+                counts, truth = stream.at(number).batch(self._simulated_patterns)
                 arrays["simulated_counts"] = np.fft.ifftshift(counts, axes=(-2, -1))
                 arrays["simulated_truth"] = truth
             yield arrays

@@ -38,9 +38,9 @@ class Light:
     log_intensity: float = 0.0
 
 
-def scan_probe(data: ScanDataset, scaling: Scaling, model: ModelConfig) -> ComplexArray:
-    """The scan's own probe over the root of its mean counts, without the detector's offset: (modes, N, N) complex64."""
-    probe = probe_in_counts(data, scaling, follow_offset=False, circular_mask=model.probe_mask)
+def scan_probe(data: ScanDataset, scaling: Scaling, model: ModelConfig, *, follow_offset: bool = False) -> ComplexArray:
+    """The scan's own probe over the root of its mean counts: (modes, N, N) complex64; arguments of `probe_in_counts`."""
+    probe = probe_in_counts(data, scaling, follow_offset=follow_offset, circular_mask=model.probe_mask)
     return probe / np.float32(math.sqrt(scaling.mean_counts))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ptychopinn.config.model import ModelConfig, ModelType
-from ptychopinn.config.train import DetectorOffset, LossWeights, SimulateObjects, TrainConfig
+from ptychopinn.config.train import DetectorOffset, LossWeights, SimulateObjects, SimulateProbes, TrainConfig
 from ptychopinn.data.batches import GroupBatches, training_subset
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import Scaling, fit_scaling
@@ -16,10 +18,12 @@ from ptychopinn.data.splits import split_by_space
 from ptychopinn.data.truth import TruthPatches
 from ptychopinn.errors import ConfigError
 from ptychopinn.schedule import TrainingClock
+from ptychopinn.simulate.family import draw_probe, vary_probe
 from ptychopinn.simulate.stream import ObjectStream
 from ptychopinn.training.epochs import EpochSource
 from ptychopinn.typing import ComplexArray, FloatArray
 
+_FAMILY_DOSES = (0.01, 1.0)  # of the scan's dose: a model for any probe meets any dose
 CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
 
 
@@ -171,12 +175,21 @@ def make_plan(
         groups = GroupBatches(scan, model, config, truth)
         stream = None
         if train and config.simulate_objects is not SimulateObjects.OFF:
-            stream = ObjectStream(probe, scaling.mean_counts, scan.bad_pixels, config.seed, model.patch_size)
+            stream = ObjectStream(
+                probe,
+                scaling.mean_counts,
+                scan.bad_pixels,
+                config.seed,
+                model.patch_size,
+                dose_range=_FAMILY_DOSES if config.simulate_probes is SimulateProbes.FAMILY else (1.0, 1.0),
+            )
         source = EpochSource(
             groups if measured else None,
             stream,
             groups.batches_per_epoch,
             config.batch_size * groups.group_size if stream is not None else 0,
+            _probes(config, probe) if stream is not None else None,
+            config.seed,
         )
         return ScanBatches(scaling, good_pixels(scan), groups, source)
 
@@ -196,6 +209,15 @@ def make_plan(
         figures=tuple(figures),
         follow_offset=follows and not supervised and not simulated_only,
     )
+
+
+def _probes(config: TrainConfig, probe: ComplexArray) -> Callable[[np.random.Generator], ComplexArray] | None:
+    """What draws the probes of simulated patterns; None where there is only one."""
+    if config.simulate_probes is SimulateProbes.SCAN:
+        return None
+    if config.simulate_probes is SimulateProbes.AROUND:
+        return partial(vary_probe, probe)
+    return partial(draw_probe, probe.shape[-1], len(probe))
 
 
 def term_names(weights: LossWeights) -> list[str]:

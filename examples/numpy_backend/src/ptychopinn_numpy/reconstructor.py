@@ -63,7 +63,7 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
     def _predictor(
         self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
     ) -> tuple[ComplexArray, Predict]:
-        light = model.light if scan_light is None else Light(scan_light, model.light.offset_px)
+        light = model.light if scan_light is None else Light(scan_light, np.zeros(2))
         probe = Model(model.step, light).unit_probe
 
         def predict(counts: FloatArray) -> ComplexArray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
@@ -72,7 +74,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
         light = model.illumination
         if scan_light is not None:
             with self._devices.first():
-                light = Illumination(scan_light, light.offset_px.numpy())
+                light = Illumination(scan_light, np.zeros(2))
         with self._devices.first():
             probe = light()
             fixed = (tf.constant(mean_counts, tf.float32), probe, tf.constant(good))
@@ -94,15 +96,16 @@ class TfReconstructor(NetworkReconstructor[Model]):
         return probe.numpy(), predict
 
     def _compiled(self, model: Model) -> Callable[..., tf.Tensor]:
-        """The model as a function that is traced once, for batches of any size and probes of any number of modes.
+        """The first patch of every group, by a function that is traced once for all sizes of batches and probes.
 
         XLA compiles it anew for each size: `_predictor` fills smaller batches up.
         """
         if self._function is None or self._function[0] is not model:
-            N = self._config.N  # noqa: N806
-            shapes = ((None, N, N), tf.float32), ((), tf.float32), ((None, N, N), tf.complex64), ((N, N), tf.float32)
+            C, N = self._config.patterns_per_patch, self._config.N  # noqa: N806
+            shapes = ((None, C, N, N), tf.float32), ((), tf.float32), ((None, N, N), tf.complex64), ((N, N), tf.float32)
             signature = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
-            self._function = model, self._devices.function(model.__call__, input_signature=signature)
+            first = self._devices.function(lambda *given: model(*given)[:, 0], input_signature=signature)
+            self._function = model, first
         return self._function[1]
 
     def _out_of_memory(self, error: BaseException) -> bool:

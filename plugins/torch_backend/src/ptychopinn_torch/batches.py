@@ -24,7 +24,8 @@ def to_tensor(array: AnyArray, device: torch.device | str = "cpu") -> Tensor:
 class TensorBatch:
     """One training batch: measured groups, simulated patterns, or both; shapes as in the core's `GroupBatch`.
 
-    ``simulated_counts`` is (b, N, N) float32 with DC at [0, 0], ``simulated_truth`` (b, n, n) complex64.
+    ``simulated_counts`` is (b, N, N) float32 with DC at [0, 0], ``simulated_truth`` (b, n, n) complex64,
+    ``simulated_probe`` (modes, N, N) complex64 in root mean counts.
     """
 
     counts: Tensor | None = None
@@ -35,6 +36,7 @@ class TensorBatch:
     truth: Tensor | None = None
     simulated_counts: Tensor | None = None
     simulated_truth: Tensor | None = None
+    simulated_probe: Tensor | None = None
 
     def to(self, device: torch.device | str) -> TensorBatch:
         """The same batch on a device."""

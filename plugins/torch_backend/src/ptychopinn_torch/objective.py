@@ -40,12 +40,24 @@ class Objective(nn.Module):
         (N, N) float32, DC at [0, 0]: 1 where the detector measured.
     reach:
         `ptychopinn.data.batches.GroupBatches.reach`.
+    shows_probe:
+        Whether the network is given the probe that simulated patterns were made with, else the model's own.
     """
 
     good: Tensor
 
-    def __init__(self, config: ModelConfig, weights: LossWeights, mean_counts: float, good: Tensor, reach: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: LossWeights,
+        mean_counts: float,
+        good: Tensor,
+        reach: int,
+        *,
+        shows_probe: bool = False,
+    ) -> None:
         super().__init__()
+        self.shows_probe = shows_probe
         self.config, self.weights, self.mean_counts = config, weights, mean_counts
         self.register_buffer("good", good)
         self.group = GroupForward(config.N, config.patch_size, reach)
@@ -59,8 +71,10 @@ class Objective(nn.Module):
             measured, gradient = self._measured(model, batch, probe)
             parts.update(measured)
         if batch.simulated_counts is not None and batch.simulated_truth is not None:
-            patches = model(batch.simulated_counts[:, None], self.mean_counts, probe.detach(), self.good)[:, 0]
-            weights = patch_weights(probe, self.config.patch_size)
+            lit = probe.detach() if batch.simulated_probe is None else batch.simulated_probe
+            shown = lit if self.shows_probe else probe.detach()
+            patches = model(batch.simulated_counts[:, None], self.mean_counts, shown, self.good)[:, 0]
+            weights = patch_weights(lit, self.config.patch_size)
             parts["simulated"] = patch_error(patches, batch.simulated_truth, weights).mean()
         factor = dict(self.weights) | {"simulated": 1.0}
         total = torch.stack([factor[name] * value for name, value in parts.items()]).sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from ptychopinn.config.execution import Accelerator
@@ -92,7 +93,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     ) -> tuple[ComplexArray, Predict]:
         light = model.illumination
         if scan_light is not None:
-            light = Illumination(scan_light, light.offset_px.cpu().numpy()).to(self._device)
+            light = Illumination(scan_light, np.zeros(2)).to(self._device)
         with torch.inference_mode():
             probe, measured = light(), to_tensor(good, self._device)
 

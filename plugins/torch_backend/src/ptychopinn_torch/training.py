@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from ptychopinn.config.train import ClipAlgorithm
+from ptychopinn.config.train import ClipAlgorithm, SimulateProbes
 from ptychopinn.training import EpochBook, RunLogger, ScanBatches, TrainingPlan
 from ptychopinn.training.optimizer import BETAS, EPSILON, OFFSET_RATE, PROBE_RATE, WEIGHT_DECAY, kept_share
 from ptychopinn.typing import AnyArray
@@ -97,7 +97,14 @@ class TrainingModule(pl.LightningModule):
 
 
 def _objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
-    return Objective(plan.model, plan.weights, scan.scaling.mean_counts, to_tensor(scan.good), scan.groups.reach)
+    return Objective(
+        plan.model,
+        plan.weights,
+        scan.scaling.mean_counts,
+        to_tensor(scan.good),
+        scan.groups.reach,
+        shows_probe=plan.config.simulate_probes is SimulateProbes.FAMILY,
+    )
 
 
 _Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]

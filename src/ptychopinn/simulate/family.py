@@ -1,0 +1,115 @@
+"""Random probes: of any kind, or near a given one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.fft
+
+from ptychopinn.forward import detector_ramp
+from ptychopinn.simulate.probes import hermite_modes
+from ptychopinn.typing import ComplexArray, FloatArray
+
+_STEEPNESS = 8  # of the window that keeps a probe off the edges of its array
+
+
+def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
+    """A probe of a random kind, as X-ray and electron optics make them.
+
+    Half of them are soft-edged discs, rings and Gaussians with a spherical phase; half are the far field of an aperture
+    with a central stop, out of focus and aberrated (astigmatism, coma). Both lie a pixel or so off the detector's
+    centre. The first mode carries most of the energy.
+
+    Parameters
+    ----------
+    size:
+        N.
+    modes:
+        Mutually incoherent modes.
+    rng:
+        Source of the draw.
+
+    Returns
+    -------
+    (modes, N, N) complex64 of energy 1, centred on the array.
+    """
+    base = _written(size, rng) if rng.random() < 0.5 else _focused(size, rng)
+    base = base * _window(size) * detector_ramp(rng.normal(0, 0.7, 2), size)
+    weights = rng.uniform(0.02, 0.5) ** np.arange(modes)
+    probe = hermite_modes(base, modes) * np.sqrt(weights / weights.sum())[:, None, None]
+    return probe.astype(np.complex64)
+
+
+def vary_probe(probe: ComplexArray, rng: np.random.Generator) -> ComplexArray:
+    """A probe near a given one: out of focus, wider or narrower, and a little off the detector's centre.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64.
+    rng:
+        Source of the draw.
+
+    Returns
+    -------
+    (modes, N, N) complex64 of the same energy: width changed by a tenth, phase by half a radian at the rim (deviations).
+    """
+    size = probe.shape[-1]
+    y, x = _axes(size)
+    amplitude = np.sqrt((np.abs(probe) ** 2).sum(axis=0))
+    spread2 = float((amplitude**2 * (y**2 + x**2)).sum() / (amplitude**2).sum())
+    r2 = (y**2 + x**2) / spread2
+    phase = (
+        rng.normal(0, 0.5) * r2 + rng.normal(0, 0.15) * (y**2 - x**2) / spread2 + rng.normal(0, 0.3) * y * x / spread2
+    )
+    # Wider or narrower by a Gaussian factor: smooth, and exact for a Gaussian probe.
+    width = math.exp(rng.normal(0, 0.1))
+    factor = np.exp(np.clip(0.5 * r2 * (1 - 1 / width**2), -6, 2) + 1j * phase)
+    moved = probe * factor * detector_ramp(rng.normal(0, 0.3, 2), size) * _window(size)
+    norm = np.linalg.norm(probe) / np.linalg.norm(moved)
+    varied: ComplexArray = (moved * norm).astype(np.complex64)
+    return varied
+
+
+def _axes(size: int) -> tuple[FloatArray, FloatArray]:
+    axis = np.arange(size) - (size - 1) / 2
+    return axis[:, None], axis[None, :]
+
+
+def _window(size: int) -> FloatArray:
+    y, x = _axes(size)
+    window: FloatArray = np.exp(-((np.hypot(y, x) / (0.4 * size)) ** _STEEPNESS))
+    return window
+
+
+def _written(size: int, rng: np.random.Generator) -> ComplexArray:
+    """Disc, ring or Gaussian with a spherical phase, (N, N)."""
+    y, x = _axes(size)
+    radius, edge = rng.uniform(0.1, 0.28) * size, rng.uniform(0.01, 0.06) * size
+    r = np.hypot(y * math.exp(rng.normal(0, 0.08)), x)
+    amplitude = 1 / (1 + np.exp(np.clip((r - radius) / (edge / 2), -60, 60)))
+    if rng.random() < 0.3:
+        hole = rng.uniform(0.2, 0.5) * radius
+        amplitude = amplitude - rng.uniform(0.5, 1) / (1 + np.exp(np.clip((r - hole) / (edge / 2), -60, 60)))
+    if rng.random() < 0.6:
+        amplitude = amplitude * np.exp(-0.5 * (r / rng.uniform(0.08, 0.25) / size) ** 2)
+    return amplitude * np.exp(1j * rng.uniform(-2.5, 2.5) * (r / radius) ** 2)
+
+
+def _focused(size: int, rng: np.random.Generator) -> ComplexArray:
+    """Far field of an aberrated aperture with a central stop, (N, N)."""
+    k = scipy.fft.fftfreq(size)
+    cut = rng.uniform(0.06, 0.2)  # cycles a pixel
+    v, u = k[:, None] / cut, k[None, :] / cut
+    r2 = v**2 + u**2
+    aperture = 1 / (1 + np.exp(np.clip((np.sqrt(r2) - 1) * 25, -60, 60)))
+    if rng.random() < 0.5:
+        aperture = aperture * (1 - 1 / (1 + np.exp(np.clip((np.sqrt(r2) - rng.uniform(0.1, 0.5)) * 25, -60, 60))))
+    # Defocus spreads the beam over |phase gradient| / (2 pi cut) pixels: keep it inside the window.
+    most = 0.25 * size * math.pi * cut
+    phase = rng.uniform(-most, most) * r2
+    phase = phase + rng.normal(0, 0.5) * (v**2 - u**2) + rng.normal(0, 1) * v * u + rng.normal(0, 0.3) * r2 * (v + u)
+    half = np.exp(1j * math.pi * (k[:, None] + k[None, :]) * (1 - size % 2))  # centred at (N - 1) / 2
+    wave: ComplexArray = scipy.fft.fftshift(scipy.fft.ifft2(aperture * np.exp(1j * phase) * half))
+    return wave
