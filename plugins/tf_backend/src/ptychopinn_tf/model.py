@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from ptychopinn.config.execution import Precision
-from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.model import Architecture, ModelConfig
 from ptychopinn.training import light_from_arrays, network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
+from ptychopinn_tf.cnn import CnnNetwork
 from ptychopinn_tf.forward import as_complex, intensity, polar
 from ptychopinn_tf.network import FastNetwork
 from ptychopinn_tf.variables import Module
@@ -70,7 +71,8 @@ class Model(Module):
     def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision, seed: int = 0) -> None:
         dtype = tf.bfloat16 if precision is Precision.BFLOAT16 else tf.float32
         self._arguments = (config, precision)
-        self.network = FastNetwork(config, np.random.default_rng(seed), dtype)
+        network = FastNetwork if config.architecture is Architecture.FAST else CnnNetwork
+        self.network = network(config, np.random.default_rng(seed), dtype)
         self.illumination = illumination
 
     def copy(self) -> Model:
@@ -83,12 +85,12 @@ class Model(Module):
         return other
 
     def __call__(self, counts: tf.Tensor, mean_counts: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
-        """Predict patches from counts.
+        """Predict the patches of groups from their counts.
 
         Parameters
         ----------
         counts:
-            (b, N, N) float32, DC at [0, 0], zero at bad pixels.
+            (g, C, N, N) float32, DC at [0, 0], zero at bad pixels.
         mean_counts:
             Mean photons a pattern of the scan.
         probe:
@@ -98,7 +100,7 @@ class Model(Module):
 
         Returns
         -------
-        (b, n, n) complex64.
+        (g, P, n, n) complex64, P that of `ModelConfig.patches_per_group`, but at most C.
         """
         N = counts.shape[-1]  # noqa: N806
         return self.network(tf.sqrt(counts) * (N / tf.sqrt(mean_counts)), probe * N, good)

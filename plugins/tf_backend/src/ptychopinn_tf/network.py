@@ -126,7 +126,8 @@ class FastNetwork(Module):
     Parameters
     ----------
     config:
-        Model configuration; N, n_filters_scale, iterations and amp_activation are used.
+        Model configuration; its N, width_scale, steps, patch_size, patches_per_group and amp_activation are
+        used.
     rng:
         Draws the weights.
     dtype:
@@ -135,10 +136,10 @@ class FastNetwork(Module):
 
     def __init__(self, config: ModelConfig, rng: np.random.Generator, dtype: tf.DType) -> None:
         self.activation, self.dtype = config.amp_activation, dtype
-        self.N, self.patch_size = config.N, config.patch_size
-        width = max(8, 8 * round(_WIDTH * config.n_filters_scale / 8))
-        self.block = self.patch_size // GRID  # 1 at N = 32
-        wide, seen, steps = self.N // GRID, 4 * self.block**2, range(config.iterations)
+        self.N, self.patch_size, self.patches_per_group = config.N, config.patch_size, config.patches_per_group
+        width = max(8, 8 * round(_WIDTH * config.width_scale / 8))
+        self.block = self.patch_size // GRID  # 1 at N = 32 with a padded object
+        wide, seen, steps = self.N // GRID, 4 * self.block**2, range(config.steps)
         self.embed_pattern = Convolution(rng, 2 * wide * wide, width, 1)
         self.mix = MixingBlock(rng, width)
         self.embed = [Convolution(rng, seen, width, 3) for _ in steps]
@@ -146,12 +147,12 @@ class FastNetwork(Module):
         self.head = [Convolution(rng, width, 2 * self.block**2, 3, std=1e-3) for _ in steps]
 
     def __call__(self, amplitudes: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
-        """Predict patches.
+        """Predict the patches of groups, each from its own pattern.
 
         Parameters
         ----------
         amplitudes:
-            (b, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
+            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
         probe:
             (modes, N, N) complex64 in the same scale.
         good:
@@ -159,8 +160,14 @@ class FastNetwork(Module):
 
         Returns
         -------
-        (b, n, n) complex64, n = N / 2.
+        (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
+        amplitudes = amplitudes[:, : self.patches_per_group]
+        patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), probe, good)
+        return tf.reshape(patches, (-1, amplitudes.shape[1], *patches.shape[1:]))
+
+    def _solve(self, amplitudes: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+        """(b, N, N) amplitudes to (b, n, n) patches."""
         n, margin = self.patch_size, (self.N - self.patch_size) // 2
         centre = (..., slice(margin, margin + n), slice(margin, margin + n))
         border = ((0, 0), (0, 0), (margin, margin), (margin, margin))

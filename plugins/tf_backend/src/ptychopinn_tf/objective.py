@@ -49,7 +49,8 @@ class Objective:
             measured, products = self._measured(model, batch, probe)
             parts.update(measured)
         if "simulated_counts" in batch:
-            patches = model(batch["simulated_counts"], self.mean_counts, tf.stop_gradient(probe), self.good)
+            counts = batch["simulated_counts"][:, None]
+            patches = model(counts, self.mean_counts, tf.stop_gradient(probe), self.good)[:, 0]
             weights = patch_weights(probe, self.config.patch_size)
             errors = patch_error(patches, batch["simulated_truth"], weights) * batch["simulated_present"]
             parts["simulated"] = tf.reduce_sum(errors) / batch["simulated"]
@@ -59,25 +60,27 @@ class Objective:
 
     def _measured(self, model: Model, batch: TensorBatch, probe: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         counts, member, offsets = batch["counts"], batch["member"], batch["offsets"]
-        groups, size, N = counts.shape[:3]  # noqa: N806
-        patches = model(tf.reshape(counts, (-1, N, N)), self.mean_counts, tf.stop_gradient(probe), self.good)
+        patches = model(counts, self.mean_counts, tf.stop_gradient(probe), self.good)
         light = patch_weights(probe, self.config.patch_size)
-        patches = tf.reshape(patches, (groups, size, *patches.shape[1:]))
         products = neighbour_products(patches, light, batch["present"])
 
+        drawn = patches.shape[1]  # those of all members, or the anchor's alone
+
         def over_members(values: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_sum(values * member) / batch["members"]
+            size = values.shape[1]
+            return tf.reduce_sum(values * member[:, :size]) / batch["members" if size > 1 else "groups"]
 
         parts: dict[str, tf.Tensor] = {}
         w = self.weights
         if w.nll or w.mae or w.total_variation:
-            canvas = self.group.canvas(patches, light, offsets, batch["shift"], member)
+            shift = batch["shift"][:, :drawn]
+            canvas = self.group.canvas(patches, light, offsets[:, :drawn], shift, member[:, :drawn])
             if w.nll or w.mae:
                 fractions = tf.reshape(batch["fractions"], (-1, 2))
                 probes = shift_probe(probe * as_complex(tf.sqrt(self.mean_counts)), fractions)
                 expected = self.group(
                     canvas,
-                    tf.reshape(probes, (groups, size, *probes.shape[1:])),
+                    tf.reshape(probes, (*counts.shape[:2], *probes.shape[1:])),
                     offsets,
                     sigma_px=self.config.gaussian_smoothing_sigma,
                 )
@@ -89,7 +92,7 @@ class Objective:
                 present = total_variation(canvas) * batch["present"]
                 parts["total_variation"] = tf.reduce_sum(present) / batch["groups"]
         if w.realspace_mae and "truth" in batch:
-            parts["realspace_mae"] = over_members(patch_error(patches, batch["truth"], light))
+            parts["realspace_mae"] = over_members(patch_error(patches, batch["truth"][:, :drawn], light))
         return parts, products
 
 
