@@ -135,4 +135,6 @@ def test_settings_that_cannot_act_are_refused(fit: Fit) -> None:
     """[CNN-003]"""
     with pytest.raises(ConfigError, match="simulate_objects makes single patterns"):
         fit(model={**CNN, "group_size": 4}, train={"simulate_objects": "mixed"})
+    with pytest.raises(ConfigError, match="detector_offset train moves the probe at every step"):
+        fit(model={**CNN, "group_size": 4}, train={"detector_offset": "train"})
     fit(model={**CNN, "group_size": 1}, train={"simulate_objects": "mixed"})

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ptychopinn.errors import ConfigError
 
-_MOST_PROBLEMS = 10
 _LONGEST_NAME = 60
+_LONGEST_TEXT = 2000
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -59,9 +60,11 @@ def explain(error: ValidationError, cls: type[BaseModel], name_of: Callable[[str
 
 
 def told(problems: Sequence[str]) -> str:
-    """Problems as one paragraph that a person can still read."""
-    more = len(problems) - _MOST_PROBLEMS
-    return " ".join(problems[:_MOST_PROBLEMS]) + (f" And {more} more." if more > 0 else "")
+    """Problems as one paragraph that a person can still read: as many as fit, at least one."""
+    lengths = accumulate(len(problem) for problem in problems)
+    fitting = max(sum(length <= _LONGEST_TEXT for length in lengths), 1)
+    more = len(problems) - fitting
+    return " ".join(problems[:fitting]) + (f" And {more} more." if more > 0 else "")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

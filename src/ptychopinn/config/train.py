@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
-from ptychopinn.config.model import ModelConfig, ModelType
+from ptychopinn.config.model import Architecture, ModelConfig, ModelType
 
 _DEFAULT_EPOCHS = 60
 
@@ -101,8 +101,10 @@ class TrainConfig(Config):
     # physics set free
     probe_trainable: bool = Field(False, description="Let training refine the probe.")
     intensity_scale_trainable: bool = Field(False, description="Let training refine the scale of the counts.")
-    detector_offset: DetectorOffset = Field(
-        DetectorOffset.TRAIN, description="Shift between the patterns and the probe's far field."
+    detector_offset: DetectorOffset | None = Field(
+        None,
+        description="Shift between the patterns and the probe's far field (default train for fast, estimate for cnn, "
+        "which is not told how it moves).",
     )
     probe_refinement: int = Field(
         10,
@@ -205,6 +207,24 @@ class TrainConfig(Config):
                 "set nll_weight, mae_weight or realspace_mae_weight"
             )
         return weights
+
+    def offset_for(self, model: ModelConfig) -> DetectorOffset:
+        """What is done about the detector's offset for a model.
+
+        Raises
+        ------
+        ValueError
+            If the network could not follow it.
+        """
+        follows = model.architecture is Architecture.FAST
+        if self.detector_offset is None:
+            return DetectorOffset.TRAIN if follows else DetectorOffset.ESTIMATE
+        if self.detector_offset is DetectorOffset.TRAIN and not follows:
+            raise ValueError(
+                f"detector_offset train moves the probe at every step, of which architecture {model.architecture} is "
+                "not told; use estimate"
+            )
+        return self.detector_offset
 
     def refuse_idle(self, model: ModelConfig, *, validates: bool) -> None:
         """Refuse settings that nothing in this training would look at.

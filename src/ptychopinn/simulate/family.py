@@ -38,7 +38,8 @@ def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
     base = base * _window(size) * detector_ramp(rng.normal(0, 0.7, 2), size)
     weights = rng.uniform(0.02, 0.5) ** np.arange(modes)
     probe = hermite_modes(base, modes) * np.sqrt(weights / weights.sum())[:, None, None]
-    return probe.astype(np.complex64)
+    drawn: ComplexArray = probe.astype(np.complex64)
+    return drawn
 
 
 def vary_probe(probe: ComplexArray, rng: np.random.Generator) -> ComplexArray:
@@ -53,7 +54,7 @@ def vary_probe(probe: ComplexArray, rng: np.random.Generator) -> ComplexArray:
 
     Returns
     -------
-    (modes, N, N) complex64 of the same energy: width changed by a tenth, phase by half a radian at the rim (deviations).
+    (modes, N, N) complex64 of the same energy; its width deviates by a tenth, its phase at the rim by half a radian.
     """
     size = probe.shape[-1]
     y, x = _axes(size)
@@ -94,7 +95,8 @@ def _written(size: int, rng: np.random.Generator) -> ComplexArray:
         amplitude = amplitude - rng.uniform(0.5, 1) / (1 + np.exp(np.clip((r - hole) / (edge / 2), -60, 60)))
     if rng.random() < 0.6:
         amplitude = amplitude * np.exp(-0.5 * (r / rng.uniform(0.08, 0.25) / size) ** 2)
-    return amplitude * np.exp(1j * rng.uniform(-2.5, 2.5) * (r / radius) ** 2)
+    curved: ComplexArray = amplitude * np.exp(1j * rng.uniform(-2.5, 2.5) * (r / radius) ** 2)
+    return curved
 
 
 def _focused(size: int, rng: np.random.Generator) -> ComplexArray:

@@ -39,7 +39,7 @@ class Light:
 
 
 def scan_probe(data: ScanDataset, scaling: Scaling, model: ModelConfig, *, follow_offset: bool = False) -> ComplexArray:
-    """The scan's own probe over the root of its mean counts: (modes, N, N) complex64; arguments of `probe_in_counts`."""
+    """The scan's own probe over the root of its mean counts, as `probe_in_counts` makes it: (modes, N, N) complex64."""
     probe = probe_in_counts(data, scaling, follow_offset=follow_offset, circular_mask=model.probe_mask)
     return probe / np.float32(math.sqrt(scaling.mean_counts))
 
@@ -52,7 +52,7 @@ def starting_light(
     With ``probe_refinement`` the probe is refined by ePIE where that explains the patterns clearly better
     (`ptychopinn.solvers.choose_probe`); the offset is then in it.
     """
-    follow = config.detector_offset is not DetectorOffset.NONE
+    follow = config.offset_for(model) is not DetectorOffset.NONE
     offset = scaling.detector_offset_px if follow else np.zeros(2)
     probe = scan_probe(data, scaling, model)
     if config.probe_refinement:

@@ -108,6 +108,7 @@ def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) 
     try:
         weights = config.loss_weights(model)
         config.refuse_idle(model, validates=validates)
+        config.offset_for(model)
         if model.patterns_per_patch > 1 and config.simulate_objects is not SimulateObjects.OFF:
             raise ValueError(
                 f"simulate_objects makes single patterns, but this {model.architecture} looks at "
@@ -198,7 +199,7 @@ def make_plan(
     figures += ["simulated"] * (config.simulate_objects is not SimulateObjects.OFF)
     figures += ["validation_loss"] * (validation is not None)
     steps = -(-len(training.batches) // config.accumulate_grad_batches)
-    follows = config.detector_offset is DetectorOffset.TRAIN and bool(training.scaling.detector_offset_px.any())
+    follows = config.offset_for(model) is DetectorOffset.TRAIN and bool(training.scaling.detector_offset_px.any())
     return TrainingPlan(
         model=model,
         config=config,

@@ -59,9 +59,11 @@ def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, devices: int) ->
     if "simulated_counts" in arrays:
         totals["simulated"] = len(arrays["simulated_counts"])
         arrays["simulated_present"] = np.ones(totals["simulated"], np.float32)
+    whole = {name: arrays.pop(name) for name in ("simulated_probe",) if name in arrays}
     shards = [{name: _shard(array, part, devices) for name, array in arrays.items()} for part in range(devices)]
-    numbers = {name: tf.constant(value, tf.float32) for name, value in totals.items()}
-    return [{name: tf.constant(array) for name, array in shard.items()} | numbers for shard in shards]
+    shared = {name: tf.constant(value, tf.float32) for name, value in totals.items()}
+    shared |= {name: tf.constant(array) for name, array in whole.items()}
+    return [{name: tf.constant(array) for name, array in shard.items()} | shared for shard in shards]
 
 
 def _shard(array: AnyArray, part: int, parts: int) -> AnyArray:

@@ -25,8 +25,8 @@ class DoubleConvolution(Module):
     """Two 3 x 3 convolutions with ReLU."""
 
     def __init__(self, rng: np.random.Generator, entering: int, leaving: int) -> None:
-        self.conv1 = Convolution(rng, entering, leaving, 3)
-        self.conv2 = Convolution(rng, leaving, leaving, 3)
+        self.conv1 = _convolution(rng, entering, leaving)
+        self.conv2 = _convolution(rng, leaving, leaving)
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
         """(g, y, x, entering) to (g, y, x, leaving)."""
@@ -52,12 +52,12 @@ class Decoder(Module):
         if not config.pad_object:
             rising.append(width)
         self.levels = [DoubleConvolution(rng, a, b) for a, b in pairwise(rising)]
-        self.centre = Convolution(rng, width, patches, 3)
+        self.centre = _convolution(rng, width, patches)
         self.probe_big = config.probe_big
         if config.probe_big:
             channels = BORDER_CHANNELS * patches
             self.border_level = DoubleConvolution(rng, width, channels)
-            self.border = Convolution(rng, channels, patches, 3)
+            self.border = _convolution(rng, channels, patches)
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
         """(g, y, x, deepest) to (g, P, n, n) float32."""
@@ -126,3 +126,8 @@ def _doubled(h: tf.Tensor) -> tf.Tensor:
 def _pictures(h: tf.Tensor) -> tf.Tensor:
     """(g, y, x, P) to (g, P, y, x) float32."""
     return tf.transpose(tf.cast(h, tf.float32), (0, 3, 1, 2))
+
+
+def _convolution(rng: np.random.Generator, entering: int, leaving: int) -> Convolution:
+    """3 x 3, drawn as published (Glorot & Bengio, AISTATS 2010)."""
+    return Convolution(rng, entering, leaving, 3, std=math.sqrt(2 / (9 * (entering + leaving))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ptychopinn.config.train import SimulateProbes
 from ptychopinn.training import ScanBatches, TrainingPlan
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.batches import TensorBatch
@@ -36,6 +37,7 @@ class Objective:
 
     def __init__(self, plan: TrainingPlan, scan: ScanBatches) -> None:
         self.config, self.weights = plan.model, plan.weights
+        self.shows_probe = plan.config.simulate_probes is SimulateProbes.FAMILY
         self.mean_counts = tf.constant(scan.scaling.mean_counts, tf.float32)
         self.good = tf.constant(scan.good)
         self.group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach)
@@ -50,8 +52,10 @@ class Objective:
             parts.update(measured)
         if "simulated_counts" in batch:
             counts = batch["simulated_counts"][:, None]
-            patches = model(counts, self.mean_counts, tf.stop_gradient(probe), self.good)[:, 0]
-            weights = patch_weights(probe, self.config.patch_size)
+            lit = batch.get("simulated_probe", tf.stop_gradient(probe))
+            shown = lit if self.shows_probe else tf.stop_gradient(probe)
+            patches = model(counts, self.mean_counts, shown, self.good)[:, 0]
+            weights = patch_weights(lit, self.config.patch_size)
             errors = patch_error(patches, batch["simulated_truth"], weights) * batch["simulated_present"]
             parts["simulated"] = tf.reduce_sum(errors) / batch["simulated"]
         factor = dict(self.weights) | {"simulated": 1.0}

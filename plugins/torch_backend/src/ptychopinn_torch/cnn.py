@@ -7,6 +7,7 @@ coherent diffraction reconstruction", Sci. Rep. 13, 22789 (2023).
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -85,6 +86,10 @@ class CnnNetwork(nn.Module):
         self.encoder = nn.ModuleList(DoubleConvolution(a, b) for a, b in zip(entering, filters, strict=True))
         self.amplitude_decoder = Decoder(config, filters)
         self.phase_decoder = Decoder(config, filters)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # as published (Glorot & Bengio, AISTATS 2010)
+                nn.init.xavier_normal_(module.weight)
+                nn.init.zeros_(cast(Tensor, module.bias))
 
     def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
         """Predict the patches of groups.
