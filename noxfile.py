@@ -10,6 +10,7 @@ import nox
 ROOT = Path(__file__).parent
 TORCH = "plugins/torch_backend"
 TENSORFLOW = "plugins/tf_backend"
+BRIDGE = "plugins/ptychodus_bridge"
 CONSTRAINED = ("-c", "constraints.txt")
 TEST_TOOLS = ("pytest", "hypothesis")
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
@@ -20,11 +21,24 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
 
-def run_pytest(session: nox.Session, *arguments: str) -> None:
+def run_pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None = None) -> None:
     """Run pytest and leave its figures for the closing line of .ci/run."""
     report = RESULTS / f"{session.name}.xml"
     report.unlink(missing_ok=True)
-    session.run("pytest", f"--junitxml={report}", *arguments, *session.posargs)
+    session.run("pytest", f"--junitxml={report}", *arguments, *session.posargs, env=env)
+
+
+def install_wheels(session: nox.Session, parts: dict[str, str], *more: str) -> Path:
+    """Build the wheels of folders, of the distributions of these names, and install them; returns where they are."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    for old in wheels.glob("*.whl"):
+        old.unlink()
+    folders = [str(ROOT / folder) for folder in parts]
+    session.run_install("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(wheels), *folders)
+    session.run_install("python", "-m", "pip", "uninstall", "--yes", *parts.values())
+    session.install(*CONSTRAINED, *sorted(map(str, wheels.glob("*.whl"))), *more)
+    session.run("python", "-m", "pip", "check")
+    return wheels
 
 
 @nox.session
@@ -53,13 +67,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Wheels of every distribution, installed into a bare environment; then the command line works on a tiny scan."""
-    wheels = Path(session.create_tmp()) / "wheels"
-    for old in wheels.glob("*.whl"):
-        old.unlink()
-    session.run("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT), str(ROOT / TORCH))
-    session.run("python", "-m", "pip", "uninstall", "--yes", "ptychopinn", "ptychopinn-torch")
-    session.install(*CONSTRAINED, *sorted(map(str, wheels.glob("*.whl"))))
-    session.run("python", "-m", "pip", "check")
+    wheels = install_wheels(session, {".": "ptychopinn", TORCH: "ptychopinn-torch"})
     session.chdir(wheels)  # away from the sources
     session.run("ptychopinn", "plugins")
     session.run("ptychopinn", "simulate", "-o", "tiny.npz", "--rows", "4", "--cols", "4", "--N", "32", "--overwrite")
@@ -80,6 +88,15 @@ def torch(session: nox.Session) -> None:
     """The torch backend, and the core's tests with it there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
     run_pytest(session, "tests", f"{TORCH}/tests")
+
+
+@nox.session
+def ptychodus(session: nox.Session) -> None:
+    """The released Ptychodus with its window, offscreen, and the wheels of the bridge and of both backends."""
+    parts = {".": "ptychopinn", TORCH: "ptychopinn-torch", TENSORFLOW: "ptychopinn-tf", BRIDGE: "ptychopinn-ptychodus"}
+    install_wheels(session, parts, *TEST_TOOLS, "mypy", "hatchling", "editables", "ptychodus[gui]==1.7.0")
+    session.run("mypy", f"{BRIDGE}/src")
+    run_pytest(session, f"{BRIDGE}/tests", env={"QT_QPA_PLATFORM": "offscreen"})
 
 
 @nox.session

@@ -96,10 +96,13 @@ def write_files(folder: Path, counts: Any, product: Product, *, bad: Any = None,
     save_product(folder / "product.h5", product)
 
 
-def write_scan_folder(folder: Path, rows: int = 6, size: int = 32, **changes: Any) -> Any:
-    """A simulated scan as Ptychodus's files, its object as ones; returns the scan."""
+def write_scan_folder(
+    folder: Path, rows: int = 6, size: int = 32, *, known_object: bool = False, **changes: Any
+) -> Any:
+    """A simulated scan as Ptychodus's files, its object as ones unless it is known; returns the scan."""
     scan = simulated(rows, size, **changes)
-    product = make_product(scan.positions, scan.probe, np.ones_like(scan.object_guess))
+    obj = scan.object_guess if known_object else np.ones_like(scan.object_guess)
+    product = make_product(scan.positions, scan.probe, obj)
     write_files(folder, as_uint16(scan), product, bad=scan.bad_pixels)
     return scan
 

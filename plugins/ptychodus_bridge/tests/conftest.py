@@ -12,15 +12,23 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for bridge_entries and bridge_scans, which the GUI driver uses as well
 
-from bridge_entries import Ptychodus, entry_of, usable_backends  # noqa: E402 - found there
+from bridge_entries import Ptychodus, missing_packages, usable_entries  # noqa: E402 - found there
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests that take an ``entry`` once for every backend."""
-    if "entry" in metafunc.fixturenames:
-        names = usable_backends()
-        unable = pytest.param(None, marks=pytest.mark.skip(reason="no backend of ptychopinn can be used here"))
-        metafunc.parametrize("entry", [entry_of(f"{n}-pinn") for n in names] or [unable], ids=names or ["none"])
+    """Run tests that take an ``entry`` once for every backend, with ``any_entry`` for each of its model types too."""
+    found = usable_entries()
+    for fixture, chosen in {"entry": [e for e in found if e.model_type == "pinn"], "any_entry": found}.items():
+        if fixture in metafunc.fixturenames:
+            unable = pytest.param(None, marks=pytest.mark.skip(reason="no backend of ptychopinn can be used here"))
+            metafunc.parametrize(fixture, chosen or [unable], ids=[e.name for e in chosen] or ["none"])
+
+
+@pytest.fixture(scope="session")
+def qt() -> None:
+    """Skips where Qt's system libraries are missing; whatever else keeps a window from opening is a failure."""
+    if missing := missing_packages():
+        pytest.skip(f"Qt lacks system libraries here; Debian has them in {' '.join(missing)}")
 
 
 @pytest.fixture(scope="session")

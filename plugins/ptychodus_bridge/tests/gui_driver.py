@@ -1,7 +1,8 @@
-"""Drives the unmodified Ptychodus window: python gui_driver.py STORY FOLDER ALGORITHM GROUP [PICTURES].
+"""Drives the unmodified Ptychodus window: python gui_driver.py STORY FOLDER ALGORITHM [FIELDS [PICTURES]].
 
 Only ``QApplication.exec`` is wrapped: instead of waiting for a person, it plays a story and writes what it saw to
-FOLDER/seen.json. With PICTURES, a folder, screenshots go there.
+FOLDER/seen.json. FIELDS are the settings that keep a training tiny, as JSON. With PICTURES, a folder, screenshots go
+there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -40,10 +42,10 @@ FRAMEWORKS = ("torch", "tensorflow", "keras", "lightning", "jax")
 class Gui:
     """The window, by what a person sees of it."""
 
-    def __init__(self, folder: Path, algorithm: str, group: str, pictures: Path | None) -> None:
+    def __init__(self, folder: Path, algorithm: str, fields: dict[str, Any], pictures: Path | None) -> None:
         from ptychodus.controller import ControllerCore
 
-        self.folder, self.algorithm, self.group, self.pictures = folder, algorithm, group, pictures
+        self.folder, self.algorithm, self.fields, self.pictures = folder, algorithm, fields, pictures
         self.core = next(o for o in gc.get_objects() if isinstance(o, ControllerCore))
         self.view = self.core.view
         self.controller = self.core._processing_controller
@@ -164,20 +166,25 @@ class Gui:
 
         QTimer.singleShot(50, answer)
 
-    def answer_message(self) -> list[str]:
-        """Close the message box that the next press opens; its text stands in the list afterwards."""
+    def load_model(self, path: Path) -> str:
+        """Load a model through the menu; the text of the dialog that refused it, or nothing."""
         texts: list[str] = []
+        loaded = False
 
         def answer() -> None:
             dialog = QApplication.activeModalWidget()
-            if not isinstance(dialog, QMessageBox):
+            if isinstance(dialog, QMessageBox):
+                texts.append(f"{dialog.text()}\n{dialog.informativeText()}")
+                dialog.accept()
+            elif not loaded:
                 QTimer.singleShot(50, answer)
-                return
-            texts.append(f"{dialog.text()}\n{dialog.informativeText()}")
-            dialog.accept()
 
-        QTimer.singleShot(300, answer)
-        return texts
+        self.answer_file_dialog(path)
+        answer()
+        self.menu("Load Model...")  # comes back when its dialogs are closed
+        loaded = True
+        self.rest(0.2)
+        return "".join(texts)
 
     def menu(self, name: str) -> None:
         """Choose from the menu beside Train."""
@@ -196,18 +203,20 @@ class Gui:
         self.show_page("Processing")
         self.open_scan()
         self.choose(self.algorithm)
-        for name, value in {"n_filters_scale": 0.25, "probe_refinement": 0, "batch_size": 2, **fields}.items():
+        for name, value in {**self.fields, **fields}.items():
             self.set_field(name, value)
 
-    def begin_training(self) -> None:
-        """Press Train and choose FOLDER."""
-        self.answer_file_dialog(self.folder)
+    def begin_training(self, folder: Path | None = None) -> None:
+        """Press Train and choose a directory: FOLDER, or another."""
+        self.answer_file_dialog(folder or self.folder)
         self.train_button.click()
         self.wait(lambda: self.busy)
 
     def finish(self) -> None:
-        """Wait for the end of a run and for the window to have noticed."""
-        self.wait(lambda: not self.busy)
+        """Wait for the end of a run that works, and for the window to have noticed."""
+        self.wait(lambda: not self.busy, 120)
+        if self.run().error is not None:
+            raise RuntimeError(f"{self.run().error}\n{self.log_text()}")
         self.rest(1.6)
 
 
@@ -222,37 +231,43 @@ def whole(gui: Gui) -> None:
     }
     spin = gui.editor("batch_size")
     gui.seen["batch_size"] = [spin.minimum(), spin.maximum(), spin.value(), spin.toolTip()]
-    gui.seen["nepochs default word"] = gui.editor("n_groups").text()
+    gui.seen["n_groups"] = gui.editor("n_groups").text()
     settings = gui.folder / "saved.ini"
     gui.core.model.settings_registry.save_settings(settings)
     gui.seen["infer before training"] = gui.infer_button.isEnabled()
     gui.begin_training()
     gui.wait(lambda: gui.progress.isVisible() and gui.stop_button.isVisible())
+    gui.wait(lambda: gui.progress.value() > 0 or not gui.busy)
+    gui.seen["progress while training"] = gui.progress.value() / gui.progress.maximum()
     gui.finish()
     gui.seen["curve"] = gui.curve()
-    gui.seen["error"] = str(gui.run().error)
     gui.seen["log"] = gui.log_text()
-    gui.seen["model"] = (gui.folder / "model.zip").is_file()
     gui.seen["infer after training"] = gui.infer_button.isEnabled()
     _infer(gui, "first")
-    copy = gui.folder / "kept"  # dialogs add no suffix
-    gui.answer_file_dialog(copy)
+    kept = gui.folder / "kept"  # dialogs add no suffix
+    gui.answer_file_dialog(kept)
     next(b for b in gui.pane.findChildren(QPushButton) if b.text() == "Save Model...").click()
-    gui.seen["saved"] = copy.with_suffix(".zip").is_file()
+    (gui.folder / "model.zip").unlink()
     wrong = gui.folder / "wrong.zip"
     wrong.write_bytes(b"not a model at all")
-    gui.answer_file_dialog(wrong)
-    QTimer.singleShot(200, lambda: gui.seen.__setitem__("refused", gui.answer_message()))
-    gui.menu("Load Model...")
-    gui.rest(0.3)
-    gui.answer_file_dialog(copy.with_suffix(".zip"))
-    gui.menu("Load Model...")
+    gui.seen["refused"] = gui.load_model(wrong)
+    kept = kept.with_suffix(".zip")
+    gui.choose(_of_other_type(gui.algorithm))
+    gui.seen["refused by the other type"] = gui.load_model(kept)
+    gui.seen["infer of the other type"] = gui.infer_button.isEnabled()
+    gui.choose(gui.algorithm)
+    gui.seen["not refused"] = gui.load_model(kept)
     _infer(gui, "again")
     exported = gui.folder / "exported"
     gui.answer_file_dialog(exported)
     gui.menu("Export Training Data...")
     gui.rest(0.2)
     gui.seen["exported"] = exported.with_suffix(".npz").is_file()
+
+
+def _of_other_type(algorithm: str) -> str:
+    backend, _, model_type = algorithm.rpartition("-")
+    return f"{backend}-{'pinn' if model_type == 'supervised' else 'supervised'}"
 
 
 def _infer(gui: Gui, key: str) -> None:
@@ -268,10 +283,28 @@ def _infer(gui: Gui, key: str) -> None:
         "deviation": float(abs(product.object_.get_array() - 1).max()),
         "losses": len(product.losses),
         "name": product.metadata.name,
-        "error": str(gui.run().error),
         "center": [product.object_.get_center().y_m, product.object_.get_center().x_m],
         "plot": len(gui.curve()),
     }
+
+
+def sources(gui: Gui) -> None:
+    """Train on an exported NPZ file, on Ptychodus's pair of files, and on the scan that is open."""
+    gui.prepare()
+    for name in ("npz", "pair", "empty"):
+        (gui.folder / name).mkdir()
+    gui.answer_file_dialog(gui.folder / "npz/exported.npz")
+    gui.menu("Export Training Data...")
+    for name in ("diffraction.h5", "product.h5"):
+        shutil.copy(gui.folder / name, gui.folder / "pair")
+    for name in ("npz", "pair", "empty"):
+        before = len(gui.log_text())
+        gui.begin_training(gui.folder / name)
+        gui.finish()
+        gui.seen[name] = {
+            "model": (gui.folder / name / "model.zip").is_file(),
+            "log": gui.log_text()[before:],
+        }
 
 
 def killed(gui: Gui) -> None:
@@ -296,8 +329,7 @@ def stop(gui: Gui) -> None:
     gui.prepare(nepochs=100000)
     gui.begin_training()
     gui.wait(lambda: len(gui.run().losses) > 2)
-    other = next(n for n in gui.seen.get("algorithms", ()) or _names(gui) if n != gui.algorithm)
-    gui.choose(other)  # a run belongs to the entry that started it
+    gui.choose(_of_other_type(gui.algorithm))  # a run belongs to the entry that started it
     start = time.monotonic()
     gui.stop_button.click()
     gui.seen["says"] = [gui.stop_button.text(), gui.stop_button.isEnabled()]
@@ -311,6 +343,14 @@ def stop(gui: Gui) -> None:
     gui.choose(gui.algorithm)
     gui.seen["own has a model"] = gui.infer_button.isEnabled()
     gui.seen["log"] = gui.log_text()
+    gui.infer_button.click()
+    gui.wait(lambda: gui.busy and gui.stop_button.isVisible())
+    start = time.monotonic()
+    gui.stop_button.click()
+    gui.wait(lambda: not gui.busy)
+    gui.seen["inference over after"] = time.monotonic() - start
+    gui.finish()
+    gui.seen["stop text"] = gui.stop_button.text()
 
 
 def close(gui: Gui) -> None:
@@ -323,27 +363,19 @@ def close(gui: Gui) -> None:
     gui.view.close()
 
 
-def entries(gui: Gui) -> None:
-    """Only look at the dropdown."""
-    gui.seen["algorithms"] = _names(gui)
-
-
-def _names(gui: Gui) -> list[str]:
-    return [gui.algorithms.itemText(i) for i in range(gui.algorithms.count())]
-
-
-STORIES: dict[str, Callable[[Gui], None]] = {s.__name__: s for s in (whole, killed, stop, close, entries)}
+STORIES: dict[str, Callable[[Gui], None]] = {s.__name__: s for s in (whole, sources, killed, stop, close)}
 
 
 def main(stories: dict[str, Callable[[Gui], None]] = STORIES) -> int:
     """Start Ptychodus with its own main and play a story in it."""
-    story, folder, algorithm, group = sys.argv[1:5]
+    story, folder, algorithm = sys.argv[1:4]
+    fields = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     pictures = Path(sys.argv[5]) if len(sys.argv) > 5 else None
     sys.argv = ["ptychodus"]
     import ptychodus.__main__ as host
 
     def play(*_: object) -> int:
-        gui = Gui(Path(folder), algorithm, group, pictures)
+        gui = Gui(Path(folder), algorithm, fields, pictures)
         code = 0
         try:
             stories[story](gui)

@@ -95,15 +95,14 @@ def main() -> int:
 
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
-    backend = next(iter(discover().specs.values())).name
+    backend = next(iter(discover().specs))
     with tempfile.TemporaryDirectory() as home:
         for story in ("pictures", "killed"):
             folder = Path(home) / story
             _write_scan(folder, Path(sys.argv[2]) if len(sys.argv) > 2 and story == "pictures" else None)
-            entry = (f"ptychopinn-plugin_{backend}-pinn", f"PtychoPINNPlugin-{backend}-pinn")
             made = Path(home) / "made"
             made.mkdir(exist_ok=True)
-            command = [sys.executable, __file__, story, folder, *entry, made]
+            command = [sys.executable, __file__, story, folder, f"ptychopinn-plugin_{backend}-pinn", "{}", made]
             done = subprocess.run(list(map(str, command)), check=False, env={**os.environ, "HOME": home})
             seen = json.loads((folder / "seen.json").read_text())
             if done.returncode or "failed" in seen:

@@ -25,22 +25,33 @@ def _train(ptychodus: Ptychodus, tmp_path: Path, entry: Entry, **values: object)
     return ptychodus("-b", "train", "-i", "in", "-o", "out")
 
 
-def test_train_then_reconstruct(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
-    """[PTY-050] [PTY-051] Training writes OUT/model.zip; with it in IN a product comes; codes are 0."""
-    scan = write_scan_folder(tmp_path / "in", bad_pixel_fraction=0.01)
-    done = _train(ptychodus, tmp_path, entry)
+def test_train_then_reconstruct(ptychodus: Ptychodus, tmp_path: Path, any_entry: Entry) -> None:
+    """[PTY-041] [PTY-042] [PTY-044] [PTY-050] [PTY-051] Training writes OUT/model.zip; with it in IN a product comes.
+
+    The probe has two incoherent modes and varies over the scan, the object has two layers, some pixels are bad.
+    """
+    scan = simulated(probe_modes=2, bad_pixel_fraction=0.01)
+    probe = np.stack([scan.probe, 0.05 * scan.probe[:, ::-1]])  # OPR modes
+    layers = np.stack([scan.object_guess, np.full_like(scan.object_guess, np.exp(0.1j))])
+    weights = np.tile([1.0, 0.2], (len(scan), 1))
+    write_files(
+        tmp_path / "in",
+        as_uint16(scan),
+        make_product(scan.positions, probe, layers, opr_weights=weights),
+        bad=scan.bad_pixels,
+    )
+    done = _train(ptychodus, tmp_path, any_entry)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 OPR modes" in done.stdout
+    assert "2 layers" in done.stdout
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["model.zip"]
-    without = ptychodus("-b", "reconstruct", "-i", "in", "-o", "none")
-    assert without.returncode == 1
-    assert "has no model" in without.stdout
     shutil.copy(tmp_path / "out/model.zip", tmp_path / "in")
     done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
     assert done.returncode == 0, done.stdout + done.stderr
     (product,) = (tmp_path / "rec").glob("product.*.h5")
     with h5py.File(product) as after, h5py.File(tmp_path / "in/product.h5") as before:
         assert after["object"].shape == (1, *scan.object_guess.shape)
-        for key in ("probe", "probe_position_x_m", "probe_position_y_m", "probe_position_indexes"):
+        for key in ("probe", "opr_weights", "probe_position_x_m", "probe_position_y_m", "probe_position_indexes"):
             np.testing.assert_array_equal(after[key][()], before[key][()])
         for key in ("center_x_m", "center_y_m", "pixel_width_m", "pixel_height_m"):
             assert after["object"].attrs[key] == pytest.approx(before["object"].attrs[key])
@@ -65,11 +76,14 @@ def test_positions_without_patterns(ptychodus: Ptychodus, tmp_path: Path, entry:
 
 
 def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
-    """[PTY-022] [PTY-031] [PTY-051] A bad setting and a wrong model file are refused, saying why, with exit code 1."""
+    """[PTY-022] [PTY-031] [PTY-051] A bad setting and a wrong or missing model file: words, and exit code 1."""
     write_scan_folder(tmp_path / "in")
     done = _train(ptychodus, tmp_path, entry, learning_rate=7)
     assert done.returncode == 1
     assert "learning_rate is 7" in done.stdout
+    done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
+    assert done.returncode == 1
+    assert "has no model" in done.stdout
     (tmp_path / "in/model.zip").write_bytes(b"PK something else")
     done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
     assert done.returncode == 1

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_scans import CENTER_M, PIXEL_M, as_uint16, make_input, make_product, simulated
-from ptychopinn_ptychodus.exchange import output_product, positions_px, scan_of
 
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
+from ptychopinn_ptychodus.exchange import output_product, positions_px, scan_of
 
 
 def test_scan_explains_its_own_patterns() -> None:

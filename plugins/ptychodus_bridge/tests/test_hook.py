@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_entries import Ptychodus
+
 from ptychopinn_ptychodus import hook, libraries
 
 _PROBE = """
@@ -179,28 +180,3 @@ def test_unknown_algorithm_is_loud(ptychodus: Ptychodus, tmp_path: Path) -> None
     done = ptychodus("-b", "train", "-i", "in", "-o", "out")
     assert done.returncode == 1
     assert "There is no algorithm 'ptychopinn-plugin_nope'. Known are: ptychopinn-plugin_" in done.stdout
-
-
-def test_uninstalling_leaves_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
-    """[PTY-007] The wheel holds one file in Ptychodus's namespace, listed in its record: pip removes it again."""
-    pytest.importorskip("hatchling", reason="hatchling is not installed: the wheel cannot be built here")
-    import zipfile
-
-    project = Path(__file__).resolve().parents[1]
-    if not (project / "pyproject.toml").is_file():
-        pytest.skip("the sources of the distribution are not here")
-    from hatchling.builders.wheel import WheelBuilder
-
-    wheel = next(iter(WheelBuilder(str(project)).build(directory=str(tmp_path), versions=["standard"])))
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        record = archive.read(next(n for n in names if n.endswith("RECORD"))).decode()
-    inside = [n for n in names if n.startswith("ptychodus/")]
-    assert inside == ["ptychodus/plugins/ptychopinn_bridge.py"]
-    assert inside[0] in record
-    target = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--no-deps", "--target", target, wheel], check=True, capture_output=True)
-    assert (target / inside[0]).is_file()
-    done = _start("", {**environment, "PYTHONPATH": str(target)}, tmp_path)
-    assert done.returncode == 0  # beside the installed one: still once each

@@ -11,14 +11,14 @@ from pydantic import BaseModel, Field
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from ptychodus.api.settings import SettingsRegistry
-from ptychopinn_ptychodus.library import PluginLibrary
-from ptychopinn_ptychodus.settings import EntrySettings, settings_of
 
 from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
 from ptychopinn.config.build import build
 from ptychopinn.errors import ConfigError
 from ptychopinn.plugins import Registry
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn_ptychodus.library import PluginLibrary
+from ptychopinn_ptychodus.settings import EntrySettings, settings_of
 
 
 class Colour(StrEnum):

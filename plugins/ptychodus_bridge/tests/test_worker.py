@@ -13,15 +13,15 @@ import pytest
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_scans import simulated, write_scan_folder
-from ptychopinn_ptychodus.archives import load_model, with_losses
-from ptychopinn_ptychodus.jobs import Job, event, parse_event
-from ptychopinn_ptychodus.process import Worker
-from ptychopinn_ptychodus.training_data import find_training_files, read_training_data
 
 from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, write_bundle
 from ptychopinn.config import ModelConfig
 from ptychopinn.data.npz import write_scan
 from ptychopinn.errors import ArchiveError, DataError
+from ptychopinn_ptychodus.archives import load_model, with_losses
+from ptychopinn_ptychodus.jobs import Job, event, parse_event
+from ptychopinn_ptychodus.process import Worker
+from ptychopinn_ptychodus.training_data import find_training_files, read_training_data
 
 
 def _job(folder: Path, **changes: Any) -> Job:
@@ -167,11 +167,11 @@ def test_exported_scan_is_read_again(tmp_path: Path) -> None:
     """[PTY-033] Exported training data are a scan file to the contract; a name without a suffix gets one."""
     from bridge_scans import make_input
     from ptychodus.api.settings import SettingsRegistry
+
+    from ptychopinn.data.npz import read_scan
     from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
     from ptychopinn_ptychodus.runs import Host
     from ptychopinn_ptychodus.settings import EntrySettings
-
-    from ptychopinn.data.npz import read_scan
 
     scan = simulated(bad_pixel_fraction=0.02)
     entry = BridgeReconstructor("b", "pinn", EntrySettings(SettingsRegistry(), "g", []), Host())
@@ -180,3 +180,18 @@ def test_exported_scan_is_read_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.counts(slice(None)), scan.counts(slice(None)), rtol=1e-5)
     np.testing.assert_allclose(data.positions, scan.positions, atol=1e-6)
     assert os.path.getsize(tmp_path / "out.npz") > 0
+
+
+def test_ptychodus_own_export_is_read(tmp_path: Path) -> None:
+    """[PTY-030] Training data that Ptychodus itself exported are read as the same scan."""
+    from bridge_scans import make_input
+    from ptychodus.api.io import save_ptychopinn_training_data
+
+    scan = simulated(bad_pixel_fraction=0.01)
+    save_ptychopinn_training_data(tmp_path / "train_data.npz", make_input(scan, bad=scan.bad_pixels))
+    files = find_training_files(tmp_path)
+    assert files is not None
+    data, _ = read_training_data(files)
+    np.testing.assert_allclose(data.positions, scan.positions, atol=1e-6)
+    np.testing.assert_array_equal(data.counts(slice(None)), scan.counts(slice(None)))
+    assert data.bad_pixels.sum() == scan.bad_pixels.sum()
