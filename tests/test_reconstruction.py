@@ -90,11 +90,11 @@ def test_a_trained_reconstructor_gives_the_object(scan: ScanDataset, trained: Nu
     assert error_inside(found, scan) < 0.2
     assert (found.placed, found.dropped, found.warnings) == (36, 0, ())
     assert found.object.dtype == np.complex64
-    assert found.residual == forward_residual(found.object, (0, 0), found.probe, scan)
+    assert found.residual == pytest.approx(forward_residual(found.object, (0, 0), found.probe, scan))
     assert 0 < found.residual < 0.05
     assert found.flatness == flatness(found.object, box_of(scan.positions, found.object.shape))
     assert found.flatness > FLATNESS_LIMIT
-    assert set(found.seconds) == {"predict", "synchronise and stitch"}
+    assert set(found.seconds) == {"predict", "synchronise", "stitch", "slow phase", "judge"}
 
 
 def test_without_an_object_the_frame_is_the_box_of_patches(scan: ScanDataset, trained: NumpyReconstructor) -> None:
@@ -138,7 +138,7 @@ def test_the_batch_size_does_not_matter(
     one = reconstruct(trained, scan, InferConfig(synchronise=synchronise))
     other = reconstruct(trained, scan, InferConfig(synchronise=synchronise, inference_batch_size=batch))
     np.testing.assert_allclose(other.object, one.object, atol=1e-5)
-    np.testing.assert_array_equal(other.coverage, one.coverage)
+    np.testing.assert_allclose(other.coverage, one.coverage, atol=1e-6)
 
 
 def test_a_batch_too_large_is_halved(
@@ -197,13 +197,13 @@ def test_patches_wait_in_a_scratch_file(monkeypatch: pytest.MonkeyPatch) -> None
     assert scan.object_guess is not None
     patches = true_patches(scan.object_guess, scan.positions, 32)
     assert 1 << 20 < patches.nbytes < 2 << 20
-    made: list[Any] = []
-    memmap = np.memmap
-    monkeypatch.setattr(np, "memmap", lambda *a, **k: made.append(memmap(*a, **k)) or made[-1])
+    made: list[int] = []
+    allocate = os.posix_fallocate
+    monkeypatch.setattr(os, "posix_fallocate", lambda *a: made.append(a[-1]) or allocate(*a))
     inside = by_oracle(scan, patches, memory_budget_mb=2)
     assert made == []
     outside = by_oracle(scan, patches, memory_budget_mb=1)
-    assert [m.shape for m in made] == [patches.shape]
+    assert made == [patches.nbytes]
     np.testing.assert_array_equal(outside.object, inside.object)
     np.testing.assert_array_equal(outside.coverage, inside.coverage)
 

@@ -11,7 +11,7 @@ from ptychopinn.errors import DataError
 from ptychopinn.forward import cut_windows
 from ptychopinn.interpolation import place_on_pixels, split_positions
 from ptychopinn.simulate import scan_positions, simulate_object, simulate_probe
-from ptychopinn.stitching import COVERED, Frame, Stitcher, patch_weights
+from ptychopinn.stitching import COVERED, Frame, ShiftedWeights, Stitcher, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.typing import ComplexArray, FloatArray
 
@@ -176,3 +176,54 @@ def test_frame_around_holds_every_patch_and_refuses_metres() -> None:
     assert (local + SIZE <= np.array(frame.shape)).all()
     with pytest.raises(DataError, match="object pixels"):
         Frame.around(np.array([[0.0, 0.0], [1e9, 1e9]]), SIZE)
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_overlaps_are_inner_products_whatever_the_tiles(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[SYNC-001] The same in one tile and in many; of wide patches, the pixels looked at tell the same phase."""
+    rng = np.random.default_rng(2)
+    step = size / 3
+    positions = jittered(rng, (int(12 * step), int(10 * step)), step)
+    smooth = np.exp(-(((np.arange(size) - (size - 1) / 2) / (size / 3)) ** 2))
+    light = np.outer(smooth, smooth).astype(np.float32)
+    obj = smooth_object(shape=(int(14 * step) + size, int(12 * step) + size))
+    corners, _ = split_positions(positions, size)
+    turn = np.exp(2j * np.pi * rng.random(len(corners)))
+    patches = (cut_windows(obj, corners + size, size) * turn[:, None, None]).astype(np.complex64)
+    one = measure_overlaps(patches, corners, light)
+    monkeypatch.setattr("ptychopinn.synchronise._TILE_BYTES", 3 * 8 * size**2)
+    many = measure_overlaps(patches, corners, light)
+    assert (one.matrix != one.matrix.conj().T).nnz == 0
+    np.testing.assert_allclose(many.matrix.toarray(), one.matrix.toarray(), rtol=1e-5, atol=1e-6)
+    for j, k in zip(*one.matrix.nonzero(), strict=True):
+        dy, dx = corners[k] - corners[j]
+        a = (slice(max(dy, 0), size + min(dy, 0)), slice(max(dx, 0), size + min(dx, 0)))
+        b = (slice(max(-dy, 0), size + min(-dy, 0)), slice(max(-dx, 0), size + min(-dx, 0)))
+        exact = (light[a] ** 2 * light[b] ** 2 * patches[j][a] * patches[k][b].conj()).sum()
+        found = one.matrix[j, k]
+        assert abs(np.angle(found * np.conj(exact))) < (1e-4 if size == 16 else 0.05)
+        assert abs(found) * max(size // 32, 1) ** 2 == pytest.approx(abs(exact), rel=1e-4 if size == 16 else 0.1)
+    phases = solve_phases(one) * turn.conj()
+    assert np.abs(np.angle(phases * np.conj(phases.mean()))).max() < 0.02
+
+
+def test_weights_at_fractions_are_those_of_the_splines() -> None:
+    """[STITCH-003] Few factors give what the matrices give."""
+    fractions = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2))
+    light = weights()
+    placed = place_on_pixels(np.broadcast_to(light, (20, SIZE, SIZE)), fractions)
+    np.testing.assert_allclose(ShiftedWeights(light).at(fractions), np.maximum(placed, 0), atol=2e-6)
+
+
+def test_an_object_grows() -> None:
+    """What was added stays where it is, in any larger frame."""
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(20, 40, (8, 2))
+    patches = rng.standard_normal((8, SIZE, SIZE)).astype(np.complex64)
+    whole = stitch(patches, positions, Frame((70, 60), (-5, -3)))
+    parts = Stitcher(weights(), Frame.around(positions[:4], SIZE))
+    parts.add(patches[:4], positions[:4])
+    parts.grow(Frame((70, 60), (-5, -3)))
+    parts.add(patches[4:], positions[4:])
+    np.testing.assert_allclose(parts.result().object, whole.object, atol=1e-5)
+    np.testing.assert_allclose(parts.finish().coverage, whole.coverage, atol=1e-6)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
@@ -19,6 +20,8 @@ from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 ArrayT = TypeVar("ArrayT", ComplexArray, FloatArray)
 
 _REACH = 3  # a quintic spline is zero beyond 3 px
+_CACHED = 1 << 15  # pixels of patches moved at a time: they and their matrices fit a core's cache
+_ALONE = 1 << 18  # multiplications that OpenBLAS does in one thread (GEMM_MULTITHREAD_THRESHOLD)
 
 
 def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatArray]:
@@ -92,6 +95,47 @@ def shift_weights(fractions: FloatArray) -> FloatArray:
     return quintic(-np.asarray(fractions, np.float64)[..., None] - taps)
 
 
+def shift_matrices(fractions: FloatArray, n: int, dtype: npt.DTypeLike = np.float64) -> FloatArray:
+    """The matrices that move lines of n samples by fractions of a pixel.
+
+    Parameters
+    ----------
+    fractions:
+        (...,) in [-0.5, 0.5].
+    n:
+        Samples of a line.
+    dtype:
+        float32 or float64.
+
+    Returns
+    -------
+    (..., n, n) of the dtype.
+    """
+    weights = shift_weights(fractions).astype(dtype)
+    basis = shift_basis(n).reshape(2 * _REACH + 1, n * n).astype(dtype)
+    return product_alone(weights.reshape(-1, 2 * _REACH + 1), basis).reshape(*np.shape(fractions), n, n)
+
+
+def product_alone(a: FloatArray, b: FloatArray) -> FloatArray:
+    """``a @ b`` in pieces so small that BLAS wakes no threads of its own.
+
+    They would spin beside those of a backend that predicts, and halve its speed.
+
+    Parameters
+    ----------
+    a, b:
+        (..., m, k) and (..., k, l) real, of one dtype; leading axes broadcast.
+    """
+    m, k, length = a.shape[-2], a.shape[-1], b.shape[-1]
+    rows = min(max(_ALONE // max(k * length, 1), 1), m)
+    if rows == m:
+        return np.asarray(a @ b)
+    product = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, length), a.dtype)
+    for low in range(0, m, rows):
+        np.matmul(a[..., low : low + rows, :], b, out=product[..., low : low + rows, :])
+    return product
+
+
 def place_on_pixels(patches: ArrayT, fractions: FloatArray) -> ArrayT:
     """Move patches from the probe's frame (samples at ``corner + fraction + i``) to whole pixels (``corner + i``).
 
@@ -107,11 +151,18 @@ def place_on_pixels(patches: ArrayT, fractions: FloatArray) -> ArrayT:
     (b, n, n) of the dtype of ``patches``.
     """
     n = patches.shape[-1]
-    basis = shift_basis(n).reshape(2 * _REACH + 1, n * n)
     real = np.float32 if patches.dtype in (np.complex64, np.float32) else np.float64
-    # Not a matrix product: its threads would spin beside those of a backend that predicts, and halve its speed.
-    matrices = np.einsum("bak,kp->bap", shift_weights(fractions).astype(real), basis.astype(real)).reshape(-1, 2, n, n)
-    placed: ArrayT = matrices[:, 0] @ patches @ matrices[:, 1].transpose(0, 2, 1)
+    placed = np.empty(patches.shape, patches.dtype)
+    step = max(_CACHED // n**2, 1)
+    for low in range(0, len(patches), step):
+        block = patches[low : low + step]
+        matrices = shift_matrices(fractions[low : low + step], n, real)
+        along_y, along_x = matrices[:, 0], matrices[:, 1].transpose(0, 2, 1)
+        # Parts apart: a complex product with real matrices would take twice the work.
+        parts = [(block.real, placed.real), (block.imag, placed.imag)]
+        for source, target in parts if patches.dtype.kind == "c" else parts[:1]:
+            part = np.ascontiguousarray(source)
+            target[low : low + step] = product_alone(product_alone(along_y, part), along_x)
     return placed
 
 

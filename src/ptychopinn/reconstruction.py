@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.errors import DataError, ResourceError
+from ptychopinn.errors import DataError
 from ptychopinn.interpolation import place_on_pixels, split_positions
 from ptychopinn.metrics.alignment import box_of
-from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
+from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstructor import Prediction, Reconstructor
+from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
+from ptychopinn.scratch import ScratchRows
 from ptychopinn.solvers.phases import slow_phase
 from ptychopinn.stitching import Frame, Stitched, Stitcher, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
-from ptychopinn.typing import AnyArray, ComplexArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
@@ -130,22 +128,47 @@ def reconstruct(
         for batch in prediction.batches:
             stitcher.add(batch.patches, data.positions[batch.indices])
         seconds["predict and stitch"] = time.perf_counter() - start
-        stitched, how = stitcher.result(), "off"
+        stitched, how = stitcher.finish(), "off"
     else:
-        with _patch_store(len(data), prediction.patch_size, config.memory_budget_mb) as placed:
-            _collect(prediction, data, placed)
+        with patch_rows(prediction.patch_size, config.memory_budget_mb, len(data)) as placed:
+            for batch in prediction.batches:
+                _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
+                placed[batch.indices] = place_on_pixels(batch.patches, fractions)
             seconds["predict"] = time.perf_counter() - start
-            start = time.perf_counter()
-            stitched, how = _synchronised(prediction, data, placed, frame, config, monitor)
-            seconds["synchronise and stitch"] = time.perf_counter() - start
-    probe, refined = prediction.probe, None
+            stitched, how = synchronised(prediction.probe, data, placed, frame, config, seconds, monitor)
+    return finished(stitched, how, prediction.probe, data, config, seconds, monitor)
+
+
+def finished(
+    stitched: Stitched,
+    how: str,
+    probe: ComplexArray,
+    data: ScanDataset,
+    config: InferConfig,
+    seconds: dict[str, float],
+    monitor: Monitor = NULL_MONITOR,
+) -> Reconstruction:
+    """A stitched object, refined if that is asked for, and judged.
+
+    Parameters
+    ----------
+    stitched, how:
+        From `synchronised`.
+    probe:
+        (modes, N, N) complex64, in counts.
+    data, config, monitor:
+        As in `reconstruct`.
+    seconds:
+        Of the stages before; those of this one are added.
+    """
+    refined = None
     if config.refine > 0:
         start = time.perf_counter()
         found = refine(
             data,
             probe,
             stitched.object,
-            frame,
+            stitched.frame,
             passes=config.refine,
             covered=stitched.covered,
             update_probe=config.refine_probe,
@@ -154,7 +177,10 @@ def reconstruct(
         )
         seconds["refine"] = time.perf_counter() - start
         stitched, probe, refined = replace(stitched, object=found.object), found.probe, found.facts
-    return _judged(stitched, probe, refined, data, how, seconds)
+    start = time.perf_counter()
+    judged = _judged(stitched, probe, refined, data, how, seconds)
+    seconds["judge"] = time.perf_counter() - start
+    return replace(judged, seconds=dict(seconds))
 
 
 def _judged(
@@ -202,75 +228,117 @@ def _judged(
     )
 
 
-@contextmanager
-def _patch_store(count: int, size: int, budget_mb: int) -> Iterator[AnyArray]:
-    """(count, size, size) complex64 in memory, or in a scratch file when it exceeds the budget."""
-    size_bytes = count * size * size * np.dtype(np.complex64).itemsize
-    if size_bytes <= budget_mb * 2**20:
-        yield np.empty((count, size, size), np.complex64)
-        return
-    with tempfile.TemporaryFile(prefix="ptychopinn-") as file:
-        try:  # now: writing to a mapped file on a full disk would kill the process
-            os.posix_fallocate(file.fileno(), 0, size_bytes)
-        except OSError as error:
-            raise ResourceError(
-                f"A scratch file of {size_bytes:,} bytes cannot be made in {tempfile.gettempdir()}: {error}.",
-                "Free space there, set TMPDIR to another folder, or use --synchronise off.",
-            ) from error
-        yield np.memmap(file, np.complex64, "w+", shape=(count, size, size))
+def patch_rows(patch_size: int, budget_mb: int, expected: int | None = None) -> ScratchRows:
+    """A place for patches, (n, n) complex64 each, until their phases are known; beyond the budget a scratch file."""
+    return ScratchRows((patch_size, patch_size), np.complex64, budget_bytes=budget_mb * 2**20, expected=expected)
 
 
-def _collect(prediction: Prediction, data: ScanDataset, placed: AnyArray) -> None:
-    """Predict everything onto whole pixels."""
-    for batch in prediction.batches:
-        _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
-        placed[batch.indices] = place_on_pixels(batch.patches, fractions)
-
-
-def _synchronised(
-    prediction: Prediction,
+def synchronised(
+    probe: ComplexArray,
     data: ScanDataset,
-    placed: AnyArray,
+    placed: AnyArray | ScratchRows,
     frame: Frame,
     config: InferConfig,
-    monitor: Monitor,
+    seconds: dict[str, float],
+    monitor: Monitor = NULL_MONITOR,
 ) -> tuple[Stitched, str]:
-    """Stitch with the phases that explain the patterns best, of those the configuration allows."""
-    weights = patch_weights(prediction.probe, prediction.patch_size)
-    corners, fractions = split_positions(data.positions, prediction.patch_size)
+    """Stitch with the phases that explain the patterns best, of those the configuration allows.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64, in counts.
+    data:
+        The scan.
+    placed:
+        (n, size, size) complex64, every pattern's patch on whole pixels.
+    frame:
+        Of the object.
+    config:
+        How.
+    seconds:
+        Gets the time of each stage.
+    monitor:
+        Told of progress.
+
+    Returns
+    -------
+    The object, and how its phases were set.
+    """
+    clock = _Clock(seconds)
+    size = placed.shape[-1]
+    weights = patch_weights(probe, size)
+    corners, fractions = split_positions(data.positions, size)
+    if config.synchronise is Synchronise.OFF:
+        stitched = _stitch(placed, corners, fractions, weights, frame, None, None)
+        clock.add("stitch")
+        return stitched, "off"
     monitor.report("synchronise", 0, 1)
     overlaps = measure_overlaps(placed, corners, weights)
     candidates: list[tuple[str, ComplexArray | None]] = [("on", solve_phases(overlaps))]
     if config.synchronise is Synchronise.AUTO:
         candidates += [(f"tethered by {_TETHER:g}", solve_phases(overlaps, tether=_TETHER)), ("off", None)]
+    del overlaps
     monitor.report("synchronise", 1, 1)
+    clock.add("synchronise")
+    residual_of = ForwardResidual(probe, data, max_patterns=RESIDUAL_PATTERNS)
     best: tuple[float, Stitched, str] | None = None
     for done, (how, phases) in enumerate(candidates):
         monitor.report("stitch", done, len(candidates))
-        stitcher = Stitcher(weights, frame)
-        for start in range(0, len(data), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            turn = None if phases is None else phases[block]
-            stitcher.add_placed(np.asarray(placed[block]), corners[block], fractions[block], turn)
-        stitched = stitcher.result()
-        if len(candidates) == 1:
-            best = (math.nan, stitched, how)
-            break
-        residual = forward_residual(
-            stitched.object, frame.origin, prediction.probe, data, max_patterns=RESIDUAL_PATTERNS
-        )
+        coverage = None if best is None else best[1].coverage
+        stitched = _stitch(placed, corners, fractions, weights, frame, phases, coverage)
+        clock.add("stitch")
+        residual = math.nan if len(candidates) == 1 else residual_of(stitched.object, frame.origin)
         _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
         if best is None or residual < best[0]:
             best = (residual, stitched, how)
+        clock.add("judge")
     monitor.report("stitch", len(candidates), len(candidates))
     assert best is not None  # there is always one candidate
     if config.synchronise is not Synchronise.AUTO:
         return best[1], best[2]
-    return _without_slow_error(*best, prediction, data, monitor)
+    found = _without_slow_error(*best, probe, data, residual_of, monitor)
+    clock.add("slow phase")
+    return found
+
+
+class _Clock:
+    """Adds up the time between its calls."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds, self._last = seconds, time.perf_counter()
+
+    def add(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+def _stitch(
+    placed: AnyArray | ScratchRows,
+    corners: IntArray,
+    fractions: FloatArray,
+    weights: FloatArray,
+    frame: Frame,
+    phases: ComplexArray | None,
+    coverage: FloatArray | None,
+) -> Stitched:
+    stitcher = Stitcher(weights, frame, coverage)
+    for start in range(0, len(corners), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        turn = None if phases is None else phases[block]
+        stitcher.add_placed(np.asarray(placed[block]), corners[block], fractions[block], turn)
+    return stitcher.finish()
 
 
 def _without_slow_error(
-    residual: float, stitched: Stitched, how: str, prediction: Prediction, data: ScanDataset, monitor: Monitor
+    residual: float,
+    stitched: Stitched,
+    how: str,
+    probe: ComplexArray,
+    data: ScanDataset,
+    residual_of: ForwardResidual,
+    monitor: Monitor,
 ) -> tuple[Stitched, str]:
     """Take off the slow phase by which patches drifted from their neighbours, as far as that lowers the residual.
 
@@ -279,11 +347,11 @@ def _without_slow_error(
     """
     for done in range(_SLOW_ROUNDS):
         monitor.report("slow phase", done, _SLOW_ROUNDS)
-        phase = slow_phase(data, stitched.object, stitched.frame.origin, prediction.probe, monitor=monitor)
+        phase = slow_phase(data, stitched.object, stitched.frame.origin, probe, monitor=monitor)
         if phase is None:
             break
-        turned = np.where(stitched.covered, stitched.object * np.exp(1j * phase), 1).astype(np.complex64)
-        after = forward_residual(turned, stitched.frame.origin, prediction.probe, data, max_patterns=RESIDUAL_PATTERNS)
+        turned = _turned(stitched, phase)
+        after = residual_of(turned, stitched.frame.origin)
         if after >= residual:
             break
         stitched, settled, residual = replace(stitched, object=turned), after > _SETTLED * residual, after
@@ -293,3 +361,12 @@ def _without_slow_error(
     monitor.report("slow phase", _SLOW_ROUNDS, _SLOW_ROUNDS)
     _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
     return stitched, how
+
+
+def _turned(stitched: Stitched, phase: FloatArray) -> ComplexArray:
+    """The object times ``exp(i phase)`` where it is covered; row by row, for it may be large."""
+    turned = stitched.object.copy()
+    covered = stitched.covered
+    for row, angle in enumerate(phase):
+        turned[row, covered[row]] *= np.exp(1j * angle[covered[row]])
+    return turned

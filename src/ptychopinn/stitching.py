@@ -13,11 +13,13 @@ import numpy as np
 
 from ptychopinn.errors import DataError
 from ptychopinn.forward import add_windows
-from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.interpolation import place_on_pixels, product_alone, shift_basis, shift_weights, split_positions
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 # Coverage is in units of the brightest point of one probe. Below this a pixel was seen by nothing but tails.
 COVERED = 1e-3
+_FACTORS = 1e-7  # of the largest singular value of the weights: what is smaller is rounding
+_CACHED = 1 << 15  # pixels of patches handled at a time: they fit a core's cache
 _MAX_OBJECT_PIXELS = 2**31  # 16 GiB of complex64: positions in wrong units reach it, real scans do not
 
 
@@ -104,6 +106,35 @@ def patch_weights(probe: ComplexArray, patch_size: int) -> FloatArray:
     return (window / brightest).astype(np.float32)
 
 
+class ShiftedWeights:
+    """The weights of patches at any fractions of a pixel: what `place_on_pixels` makes of them, by way of few factors.
+
+    Parameters
+    ----------
+    weights:
+        (n, n) float32, from `patch_weights`.
+    """
+
+    def __init__(self, weights: FloatArray) -> None:
+        self.size = weights.shape[-1]
+        left, singular, right = np.linalg.svd(weights.astype(np.float64))
+        rank = max(int((singular > _FACTORS * singular[0]).sum()), 1)
+        basis = shift_basis(self.size)
+        taps = len(basis)
+        self._rank = rank
+        self._rows = (basis @ (left[:, :rank] * singular[:rank])).reshape(taps, -1).astype(np.float32)
+        self._columns = (basis @ right[:rank].T).reshape(taps, -1).astype(np.float32)
+
+    def at(self, fractions: FloatArray) -> FloatArray:
+        """(b, 2) fractions (y, x) to (b, n, n) float32, 0 or more."""
+        taps = shift_weights(fractions).astype(np.float32)
+        shape = (len(fractions), self.size, self._rank)
+        rows = product_alone(taps[:, 0], self._rows).reshape(shape)
+        columns = product_alone(taps[:, 1], self._columns).reshape(shape)
+        weights = product_alone(rows, columns.transpose(0, 2, 1))
+        return np.maximum(weights, 0, out=weights)
+
+
 class Stitcher:
     """Adds patches to an object, batch by batch; memory is that of the object.
 
@@ -113,15 +144,36 @@ class Stitcher:
         (n, n) float32, from `patch_weights`.
     frame:
         Where the object lies.
+    coverage:
+        (H, W) float32 of the same patches and frame where it is known already; it is then not added up again.
     """
 
-    def __init__(self, weights: FloatArray, frame: Frame) -> None:
-        self._weights = weights
+    def __init__(self, weights: FloatArray, frame: Frame, coverage: FloatArray | None = None) -> None:
+        self._weights = ShiftedWeights(weights)
         self._frame = frame
         self._sum = np.zeros(frame.shape, np.complex64)
-        self._coverage = np.zeros(frame.shape, np.float32)
+        self._known = coverage is not None
+        self._coverage = np.zeros(frame.shape, np.float32) if coverage is None else coverage
         self._placed = 0
         self._dropped = 0
+
+    @property
+    def frame(self) -> Frame:
+        """Where the object lies."""
+        return self._frame
+
+    def grow(self, frame: Frame) -> None:
+        """Go on in a larger frame, which holds the present one."""
+        if frame == self._frame:
+            return
+        y, x = (self._frame.origin[k] - frame.origin[k] for k in (0, 1))
+        height, width = self._frame.shape
+        for name in ("_sum", "_coverage"):
+            old = getattr(self, name)
+            new = np.zeros(frame.shape, old.dtype)
+            new[y : y + height, x : x + width] = old
+            setattr(self, name, new)
+        self._frame = frame
 
     def add(self, patches: ComplexArray, positions: FloatArray, phases: ComplexArray | None = None) -> None:
         """Place patches that are sampled in the probe's frame, as backends predict them.
@@ -135,7 +187,7 @@ class Stitcher:
         phases:
             (b,) complex of modulus 1 to divide the patches by, or None.
         """
-        corners, fractions = split_positions(positions, self._weights.shape[-1])
+        corners, fractions = split_positions(positions, self._weights.size)
         self.add_placed(place_on_pixels(patches, fractions), corners, fractions, phases)
 
     def add_placed(
@@ -152,13 +204,18 @@ class Stitcher:
         phases:
             As in `add`.
         """
-        n = self._weights.shape[-1]
-        weights = np.broadcast_to(self._weights, (len(placed), n, n))
-        weights = np.maximum(place_on_pixels(weights, fractions), 0)
+        n = self._weights.size
         local = corners - np.array(self._frame.origin)
-        turned = placed * weights if phases is None else placed * (weights * phases.conj()[:, None, None])
-        add_windows(self._sum, turned.astype(np.complex64, copy=False), local)
-        add_windows(self._coverage, weights, local)
+        step = max(_CACHED // n**2, 1)
+        for low in range(0, len(placed), step):
+            block = slice(low, low + step)
+            weights = self._weights.at(fractions[block])
+            weighted = placed[block] * weights
+            if phases is not None:
+                weighted *= phases[block].conj().astype(np.complex64)[:, None, None]
+            add_windows(self._sum, weighted, local[block])
+            if not self._known:
+                add_windows(self._coverage, weights, local[block])
         inside = ((local > -n) & (local < np.array(self._frame.shape))).all(axis=1)
         self._placed += int(inside.sum())
         self._dropped += int((~inside).sum())
@@ -169,3 +226,12 @@ class Stitcher:
         obj = np.ones(self._frame.shape, np.complex64)
         np.divide(self._sum, self._coverage, out=obj, where=covered)
         return Stitched(obj, self._coverage.copy(), self._frame, self._placed, self._dropped)
+
+    def finish(self) -> Stitched:
+        """The object, in the memory of the sums: nothing can be added after it."""
+        covered = self._coverage > COVERED
+        obj = self._sum
+        np.divide(obj, self._coverage, out=obj, where=covered)
+        obj[~covered] = 1
+        self._sum = np.empty((0, 0), np.complex64)
+        return Stitched(obj, self._coverage, self._frame, self._placed, self._dropped)

@@ -10,6 +10,7 @@ Appl. Comput. Harmon. Anal. 30, 20 (2011); Boumal, SIAM J. Optim. 26, 2355 (2016
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,6 +19,8 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
+from ptychopinn.parallel import spread
+from ptychopinn.scratch import ScratchRows
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
@@ -25,7 +28,10 @@ _NEIGHBOURS = 10  # overlaps taken a patch: more change the phases by less than 
 _SHARPNESS = 4  # power of the probe's intensity in an overlap: a patch is sure of itself only where the probe is bright
 _ITERATIONS = 200
 _CONVERGED_RAD = 1e-4
-_CHUNK = 4096  # pairs whose overlaps are multiplied at a time
+_CHUNK = 256  # pairs whose overlaps are multiplied at a time
+_QUERIED = 1 << 16  # patches whose neighbours are looked up at a time
+_SAMPLES = 32  # pixels along a side that an overlap is measured on
+_TILE_BYTES = 1 << 24  # of patches that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,60 +62,122 @@ def overlap_pairs(corners: IntArray, size: int) -> IntArray:
 
     Returns
     -------
-    (k, 2) int64, first below second, each pair once; sorted by offset, so that equal offsets lie together.
+    (k, 2) int64, first below second, each pair once, sorted.
     """
     n = len(corners)
     if n < 2:
         return np.zeros((0, 2), np.int64)
     count = min(_NEIGHBOURS, n - 1)
-    _, near = cKDTree(corners).query(corners, k=count + 1, p=np.inf, distance_upper_bound=0.75 * size)
-    first = np.repeat(np.arange(n), count + 1)
-    second = near.ravel()
-    keep = (second < n) & (second != first)
-    pairs = np.unique(np.sort(np.stack([first[keep], second[keep]], axis=1), axis=1), axis=0)
-    offset = corners[pairs[:, 1]] - corners[pairs[:, 0]]
-    return pairs[np.lexsort((offset[:, 1], offset[:, 0]))].astype(np.int64)
+    tree = cKDTree(corners)
+    found = []
+    for low in range(0, n, _QUERIED):
+        first = np.arange(low, min(low + _QUERIED, n))
+        _, near = tree.query(corners[first], k=count + 1, p=np.inf, distance_upper_bound=0.75 * size)
+        a, b = np.repeat(first, count + 1), near.ravel()
+        keep = (b < n) & (b != a)
+        a, b = a[keep], b[keep]
+        found.append(np.minimum(a, b) * n + np.maximum(a, b))
+    pairs = np.unique(np.concatenate(found))
+    return np.stack([pairs // n, pairs % n], axis=1)
 
 
-def measure_overlaps(placed: AnyArray, corners: IntArray, weights: FloatArray) -> Overlaps:
-    """Inner products of all overlapping patches, in blocks.
+def measure_overlaps(placed: AnyArray | ScratchRows, corners: IntArray, weights: FloatArray) -> Overlaps:
+    """Inner products of all overlapping patches, tile by tile of neighbouring ones.
+
+    Of patches wider than 32 pixels every second (fourth, ...) pixel is looked at: that is plenty for one phase.
 
     Parameters
     ----------
     placed:
-        (n, size, size) complex64 on whole pixels; may be a memory map.
+        (n, size, size) complex64 on whole pixels. Memory is that of some tiles, and of the table of pairs.
     corners:
         (n, 2) int (y, x).
     weights:
         (size, size) float32, `ptychopinn.stitching.patch_weights`.
     """
     n, size = len(corners), placed.shape[-1]
-    sharp = weights**_SHARPNESS
-    root = np.sqrt(sharp)
+    stride = max(size // _SAMPLES, 1)
+    grid = _Grid(corners, weights, stride)
     pairs = overlap_pairs(corners, size)
-    offsets = corners[pairs[:, 1]] - corners[pairs[:, 0]]
-    values = np.zeros(len(pairs), np.complex128)
-    changes = (np.diff(offsets, axis=0) != 0).any(axis=1)
-    bounds: list[int] = np.flatnonzero(np.r_[True, changes, True]).tolist() if len(pairs) else []
-    for start, stop in pairwise(bounds):
-        dy, dx = (int(v) for v in offsets[start])
-        a = (slice(max(dy, 0), size + min(dy, 0)), slice(max(dx, 0), size + min(dx, 0)))
-        b = (slice(max(-dy, 0), size + min(-dy, 0)), slice(max(-dx, 0), size + min(-dx, 0)))
-        window = root[a] * root[b]
-        for low in range(start, stop, _CHUNK):
-            chunk = pairs[low : min(low + _CHUNK, stop)]
-            left = placed[(chunk[:, 0], *a)] * window
-            right = placed[(chunk[:, 1], *b)]
-            values[low : low + len(chunk)] = np.einsum("kyx,kyx->k", left, right.conj())
-    diagonal = np.empty(n)
-    for low in range(0, n, _CHUNK):
-        block = np.asarray(placed[low : low + _CHUNK])
-        diagonal[low : low + len(block)] = ((block.real**2 + block.imag**2) * sharp).sum(axis=(1, 2))
-    rows = np.r_[pairs[:, 0], pairs[:, 1], np.arange(n)]
-    columns = np.r_[pairs[:, 1], pairs[:, 0], np.arange(n)]
-    matrix = sparse.csr_matrix((np.r_[values, values.conj(), diagonal], (rows, columns)), shape=(n, n))
-    _, components = csgraph.connected_components(sparse.csr_matrix(np.abs(matrix)), directed=False)
+    values, diagonal = np.zeros(len(pairs), np.complex128), np.zeros(n)
+    tile_of, tiles = _tiles(corners, size, _TILE_BYTES // (8 * size**2))
+    by_tile = np.argsort(tile_of[pairs[:, 0]], kind="stable")
+    bounds = np.searchsorted(tile_of[pairs[by_tile, 0]], np.arange(tiles + 1))
+    members = np.argsort(tile_of, kind="stable")
+    member_bounds = np.searchsorted(tile_of[members], np.arange(tiles + 1))
+
+    def measure(tile: int) -> None:
+        chosen = by_tile[bounds[tile] : bounds[tile + 1]]
+        own = members[member_bounds[tile] : member_bounds[tile + 1]]
+        needed = np.union1d(own, pairs[chosen])
+        block = grid.sample(np.asarray(placed[needed]), needed)
+        kept = block[np.searchsorted(needed, own)]
+        diagonal[own] = (kept.real**2 + kept.imag**2).sum(axis=(1, 2))
+        values[chosen] = grid.products(block, needed, pairs[chosen])
+
+    spread(measure, range(tiles))
+    rows = np.concatenate([pairs[:, 0], pairs[:, 1], np.arange(n)]).astype(np.int32)
+    columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(n)]).astype(np.int32)
+    matrix = sparse.csr_matrix((np.concatenate([values, values.conj(), diagonal]), (rows, columns)), shape=(n, n))
+    links = sparse.csr_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    _, components = csgraph.connected_components(links, directed=False)
     return Overlaps(matrix, components.astype(np.int64))
+
+
+def _tiles(corners: IntArray, size: int, patches: int) -> tuple[IntArray, int]:
+    """(n,) number of the tile of each patch, and how many: squares of the object with about ``patches`` each."""
+    if len(corners) == 0:
+        return np.zeros(0, np.int64), 0
+    extent = np.ptp(corners, axis=0) + size
+    side = max(math.sqrt(float(extent[0]) * float(extent[1]) * max(patches, 1) / len(corners)), size)
+    cells = ((corners - corners.min(axis=0)) // side).astype(np.int64)
+    across = int(cells[:, 1].max()) + 1
+    used, tile_of = np.unique(cells[:, 0] * across + cells[:, 1], return_inverse=True)
+    return tile_of.reshape(-1), len(used)
+
+
+class _Grid:
+    """Patches on the pixels of the object whose row and column are multiples of a stride."""
+
+    def __init__(self, corners: IntArray, weights: FloatArray, stride: int) -> None:
+        self._stride = stride
+        self._size = weights.shape[-1] // stride
+        self._skipped = -corners % stride  # pixels of each patch before the first one of the grid
+        self._corners = (corners + self._skipped) // stride
+        self._root = weights ** (_SHARPNESS / 2)
+
+    def sample(self, patches: ComplexArray, indices: IntArray) -> ComplexArray:
+        """(m, size, size) patches to (m, s, s) samples times the root of their weight."""
+        stride, size = self._stride, self._size
+        if stride == 1:
+            return patches * self._root
+        sampled = np.zeros((len(patches), size, size), np.complex64)
+        skipped = self._skipped[indices]
+        for y in range(stride):
+            for x in range(stride):
+                of = np.flatnonzero((skipped[:, 0] == y) & (skipped[:, 1] == x))
+                sampled[of] = patches[of, y::stride, x::stride][:, :size, :size] * self._root[y::stride, x::stride]
+        return sampled
+
+    def products(self, block: ComplexArray, indices: IntArray, pairs: IntArray) -> ComplexArray:
+        """(k,) complex128: inner products over the overlaps of (k, 2) pairs of what ``sample`` gave."""
+        values = np.zeros(len(pairs), np.complex128)
+        size = self._size
+        offsets = self._corners[pairs[:, 1]] - self._corners[pairs[:, 0]]
+        order = np.lexsort((offsets[:, 1], offsets[:, 0]))
+        offsets = offsets[order]
+        first, second = (np.searchsorted(indices, pairs[order, k]) for k in (0, 1))
+        changes = (np.diff(offsets, axis=0) != 0).any(axis=1)
+        bounds: list[int] = np.flatnonzero(np.r_[True, changes, True]).tolist() if len(pairs) else []
+        for start, stop in pairwise(bounds):
+            dy, dx = (int(v) for v in offsets[start])
+            a = (slice(max(dy, 0), size + min(dy, 0)), slice(max(dx, 0), size + min(dx, 0)))
+            b = (slice(max(-dy, 0), size + min(-dy, 0)), slice(max(-dx, 0), size + min(-dx, 0)))
+            for low in range(start, stop, _CHUNK):
+                chunk = slice(low, min(low + _CHUNK, stop))
+                left, right = block[(first[chunk], *a)], block[(second[chunk], *b)]
+                values[order[chunk]] = np.einsum("kyx,kyx->k", left, right.conj())
+        return values
 
 
 def solve_phases(overlaps: Overlaps, *, tether: float = 0.0) -> ComplexArray:
@@ -169,15 +237,17 @@ def _tree_phases(overlaps: Overlaps) -> ComplexArray:
         return v
     coherence = np.abs(upper.data) / (scale[upper.row] * scale[upper.col])
     cost = sparse.csr_matrix((2.0 - np.minimum(coherence, 1.0), (upper.row, upper.col)), shape=(n, n))
-    tree = csgraph.minimum_spanning_tree(cost)
-    _, roots = np.unique(overlaps.components, return_index=True)
-    for root in roots:
-        order, parents = csgraph.breadth_first_order(tree, int(root), directed=False)
-        if len(order) < 2:
-            continue
-        child, parent = order[1:], parents[order[1:]]
-        steps = np.asarray(matrix[child, parent]).ravel()
-        steps = np.where(steps == 0, 1, steps / np.maximum(np.abs(steps), np.finfo(float).tiny))
-        for c, p, step in zip(child.tolist(), parent.tolist(), steps.tolist(), strict=True):
-            v[c] = step * v[p]
+    # A root beside the patches, with an edge to one patch of each component, makes one tree of them all.
+    _, starts = np.unique(overlaps.components, return_index=True)
+    edges = csgraph.minimum_spanning_tree(cost).tocoo()
+    ends = np.concatenate([edges.row, np.full(len(starts), n)]), np.concatenate([edges.col, starts])
+    tree = sparse.csr_matrix((np.ones(len(ends[0])), ends), shape=(n + 1, n + 1))
+    order, parents = csgraph.breadth_first_order(tree, n, directed=False)
+    child, parent = order[1:], parents[order[1:]]
+    inner = parent < n
+    child, parent = child[inner], parent[inner]
+    steps = np.asarray(matrix[child, parent]).ravel()
+    steps = np.where(steps == 0, 1, steps / np.maximum(np.abs(steps), np.finfo(float).tiny))
+    for c, p, step in zip(child.tolist(), parent.tolist(), steps.tolist(), strict=True):
+        v[c] = step * v[p]
     return v

@@ -25,13 +25,15 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.forward import cut_windows
 from ptychopinn.interpolation import shift_probe, split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.parallel import spread
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
-_BATCH = 32
+_BATCH_VALUES = 1 << 17  # complex values of exit waves handled at a time: they fit a core's cache
 _MOST_CELLS = 96  # along a side: slow means slow, and the cost is bounded
 _STIFFNESS = 1e-3  # of the second differences, in units of the mean weight of a node
 _ANCHOR = 1e-6  # the same of the phase itself: its mean is no matter of the patterns
+_ROWS = 64
 _CELL = 0.7  # in mean distances of positions: patterns are taken one from each cell
 
 
@@ -93,7 +95,9 @@ def slow_phase(
     rows, columns = (
         _splines((np.arange(size) - first[k]) / spacing, int(nodes[k]))[0] for k, size in enumerate(obj.shape)
     )
-    phase: FloatArray = (rows @ coefficients @ columns.T - mean).astype(np.float32)
+    phase = np.empty(obj.shape, np.float32)
+    for low in range(0, len(phase), _ROWS):  # the object may be large
+        phase[low : low + _ROWS] = rows[low : low + _ROWS] @ coefficients @ columns.T - mean
     return phase
 
 
@@ -117,32 +121,37 @@ def _gradients(
     """(k, 2, 2) and (k, 2) float64: ``H`` and ``b`` of the module's text; None if cancelled."""
     corners, fractions = split_positions(local, data.N)
     axis = np.arange(data.N, dtype=np.float32) - np.float32((data.N - 1) / 2)
-    good = np.fft.ifftshift(~data.bad_pixels).ravel()
+    good = np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
     hessian, slope = np.zeros((len(chosen), 2, 2)), np.zeros((len(chosen), 2))
-    for start in range(0, len(chosen), _BATCH):
+    step = max(_BATCH_VALUES // probe.size, 1)
+
+    def measure(start: int) -> None:
         if monitor.cancelled:
-            return None
-        batch = chosen[start : start + _BATCH]
-        waves = shift_probe(probe, fractions[batch]) * cut_windows(obj, corners[batch], data.N)[:, None]
+            return
+        part = slice(start, start + step)
+        batch = chosen[part]
+        waves = shift_probe(probe, fractions[batch])
+        waves *= cut_windows(obj, corners[batch], data.N)[:, None]
         power = (waves.real**2 + waves.imag**2).sum(axis=1)
         total = power.sum(axis=(1, 2)) + np.finfo(np.float32).tiny
         centres = [power.sum(axis=2) @ axis / total, power.sum(axis=1) @ axis / total]
         field = scipy.fft.fft2(waves, norm="ortho")
         modelled = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
-        floor = np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
-        measured = np.fft.ifftshift(np.sqrt(data.counts(batch)), axes=(1, 2))
-        missing = (measured - modelled).reshape(len(batch), -1).astype(np.float64)
-        changes = []
+        missing = np.fft.ifftshift(np.sqrt(data.counts(batch)), axes=(1, 2))
+        missing -= modelled
+        modelled += np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
+        weight = good / modelled
+        jacobian = np.empty((len(batch), 2, data.N**2), np.float32)
         for k, (y, x) in enumerate(((slice(None), None), (None, slice(None)))):
             lever = (axis - centres[k][:, None])[:, y, x]  # (b, N, 1) or (b, 1, N)
-            moved = scipy.fft.fft2(1j * lever[:, None] * waves, norm="ortho", overwrite_x=True)
-            change = (field.real * moved.real + field.imag * moved.imag).sum(axis=1) / (modelled + floor)
-            changes.append(change.reshape(len(batch), -1) * good)
-        jacobian = np.stack(changes, axis=1).astype(np.float64)
-        part = slice(start, start + len(batch))
-        hessian[part] = jacobian @ jacobian.transpose(0, 2, 1)
-        slope[part] = (jacobian @ missing[..., None])[..., 0]
-    return hessian, slope
+            moved = scipy.fft.fft2(waves * lever[:, None], norm="ortho", overwrite_x=True)
+            change = (field.imag * moved.real - field.real * moved.imag).sum(axis=1)  # of i times it
+            np.multiply(change, weight, out=jacobian[:, k].reshape(change.shape))
+        hessian[part] = np.einsum("bap,bcp->bac", jacobian, jacobian)
+        slope[part] = np.einsum("bap,bp->ba", jacobian, missing.reshape(len(batch), -1))
+
+    spread(measure, range(0, len(chosen), step))
+    return None if monitor.cancelled else (hessian, slope)
 
 
 def _splines(t: FloatArray, nodes: int) -> tuple[Sparse, Sparse]:
