@@ -288,7 +288,7 @@ def test_the_sources_name_no_pickle() -> None:
 
 def test_a_missing_file_is_named(path: Path) -> None:
     """[ARC-010]"""
-    with pytest.raises(ArchiveError, match=r"no model archive at .*wts\.h5\.zip"):
+    with pytest.raises(ArchiveError, match=r"model archive .*wts\.h5\.zip is not there"):
         read_bundle(path)
 
 

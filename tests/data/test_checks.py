@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_opened_is_one_error(tmp_path):
     """[DATA-011] [DATA-021]"""
     (problem,) = check_scan(tmp_path / "missing.npz")
     assert problem.severity is Severity.ERROR
-    assert "There is no file" in str(problem)
+    assert "is not there" in str(problem)
 
 
 def test_checksums_of_mapped_arrays_are_verified(tmp_path, scan_arrays):

@@ -106,7 +106,7 @@ def test_files_that_are_no_npz_are_named(tmp_path, scan_arrays):
     np.save(tmp_path / "single.npy", np.zeros(3))
     (tmp_path / "scan.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     for name, said in {
-        "missing.npz": "There is no file",
+        "missing.npz": "is not there",
         ".": "is a folder",
         "short.npz": "cut short",
         "empty.npz": "is empty",

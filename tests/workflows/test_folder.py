@@ -132,5 +132,5 @@ def test_the_model_of_a_run_or_of_a_file(tmp_path: Path) -> None:
     assert model_path(tmp_path) == model_path(tmp_path / "wts.h5.zip") == tmp_path / "wts.h5.zip"
     assert model_path(tmp_path / "other.zip") == tmp_path / "other.zip"
     for missing in (tmp_path / "none.zip", tmp_path / "none"):
-        with pytest.raises(UsageError, match=f"no model at {missing}"):
+        with pytest.raises(UsageError, match=f"model {missing} is not there"):
             model_path(missing)

@@ -76,7 +76,7 @@ def test_another_n_is_refused_before_anything_is_made(trained: RunResult, tmp_pa
         ({"infer": {"inference_batch_size": 0}}, ConfigError, "inference_batch_size is 0"),
         ({"options": {"warp": 9}}, ConfigError, "warp"),
         ({"backend": "jax"}, PluginError, "no backend 'jax'"),
-        ({"model": "nowhere"}, UsageError, "no model at nowhere"),
+        ({"model": "nowhere"}, UsageError, "model nowhere is not there"),
         ({"data_path": "nowhere.npz"}, DataError, "nowhere.npz"),
     ],
 )

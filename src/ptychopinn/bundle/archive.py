@@ -16,6 +16,7 @@ from ptychopinn.atomic import written_aside
 from ptychopinn.bundle.manifest import ArchiveKind, Manifest, dump_manifest, parse_manifest
 from ptychopinn.bundle.tensors import pack_weights, unpack_weights
 from ptychopinn.errors import ArchiveError
+from ptychopinn.files import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
 
 MANIFEST_MEMBER = "manifest.json"
@@ -138,10 +139,8 @@ def read_manifest(path: StrPath) -> Manifest:
 def _opened(path: StrPath) -> Iterator[zipfile.ZipFile]:
     """The zip file, its members checked; what goes wrong in reading it becomes an `ArchiveError`."""
     path = Path(path)
-    if not path.is_file():
-        raise ArchiveError(
-            f"There is no model archive at {path}.", "Give the file, or the run directory that holds it."
-        )
+    if (why := why_unreadable(path)) is not None:
+        raise ArchiveError(f"The model archive {path} {why}.", "Give the file, or the run directory that holds it.")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())
@@ -162,21 +161,21 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
             "Give an archive that ptychopinn saved; models of other programs are not read.",
         )
     for member in members:
-        name = member.filename
+        name, shown = member.filename, member.filename[:80]
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name:
-            raise ArchiveError(f"{path} holds the member {name!r}, which points outside of it.", remedy)
+            raise ArchiveError(f"{path} holds the member {shown!r}, which points outside of it.", remedy)
         if name not in wanted:
-            raise ArchiveError(f"{path} holds the unexpected member {name!r}.", remedy)
+            raise ArchiveError(f"{path} holds the unexpected member {shown!r}.", remedy)
         if names.count(name) > 1:
-            raise ArchiveError(f"{path} holds the member {name!r} more than once.", remedy)
+            raise ArchiveError(f"{path} holds the member {shown!r} more than once.", remedy)
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-            raise ArchiveError(f"{path}: the member {name!r} is a link or another special file.", remedy)
+            raise ArchiveError(f"{path}: the member {shown!r} is a link or another special file.", remedy)
         if member.flag_bits & 0x1:
-            raise ArchiveError(f"{path}: the member {name!r} is encrypted.", remedy)
+            raise ArchiveError(f"{path}: the member {shown!r} is encrypted.", remedy)
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ArchiveError(f"{path}: the member {name!r} is packed with method {member.compress_type}.", remedy)
+            raise ArchiveError(f"{path}: the member {shown!r} is packed with method {member.compress_type}.", remedy)
         if member.file_size > wanted[name] or member.file_size > MAX_RATIO * max(member.compress_size, 1):
             raise ArchiveError(
-                f"{path}: the member {name!r} unpacks from {member.compress_size:,} to {member.file_size:,} bytes.",
+                f"{path}: the member {shown!r} unpacks from {member.compress_size:,} to {member.file_size:,} bytes.",
                 remedy,
             )

@@ -36,7 +36,7 @@ class Reader:
             if required:
                 self.findings.error(
                     key,
-                    f"The key is missing; the file has {', '.join(self.file.members) or 'no arrays'}.",
+                    f"The key is missing; the file has {self.file.listed}.",
                     f"Add {what} under '{key}'.",
                 )
             return None
@@ -68,6 +68,7 @@ class Reader:
         try:
             text = array.reshape(()).item()
             values = json.loads(text)
+            json.dumps(values, ensure_ascii=False).encode()  # half a character cannot be written again
         except (ValueError, RecursionError) as error:
             self.findings.error(key, f"It is not JSON: {error}.", remedy)
             return None
@@ -206,7 +207,8 @@ class Reader:
                 key, f"It has shape {array.shape}; with {n} patterns it must be ({n},).", "Give every pattern its scan."
             )
             return None
-        index = array.astype(np.int64) if np.isfinite(array).all() else None
+        with np.errstate(invalid="ignore"):  # beyond int64: then it is not equal
+            index = array.astype(np.int64) if np.isfinite(array).all() else None
         if index is None or not np.array_equal(index, array):
             self.findings.error(key, f"It holds {array.dtype} values that are not whole numbers.", "Save integers.")
             return None

@@ -7,6 +7,7 @@ memory-mapped in place, read-only, and a compressed one is unpacked once. Format
 
 from __future__ import annotations
 
+import errno
 import math
 import struct
 import tokenize
@@ -20,6 +21,7 @@ from typing import IO, Literal
 import numpy as np
 
 from ptychopinn.errors import DataError, ResourceError
+from ptychopinn.files import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -85,7 +87,15 @@ class Member:
         """
         order: Literal["C", "F"] = "F" if self.fortran else "C"
         if self.mapped:
-            array = np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order)
+            try:
+                array = np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order)
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    raise DataError(f"This array ({self}) cannot be read: {error}.", _COPY_AGAIN) from error
+                raise ResourceError(
+                    f"{self.path}: {self.key} ({self}) needs more address space than this process may have.",
+                    "Raise the limit (ulimit -v), or take a part of the scan.",
+                ) from error
             return np.asarray(array)
         size = self.entry.file_size - self.header_bytes
         try:
@@ -144,6 +154,11 @@ class NpzFile:
     members: dict[str, Member]
     broken: dict[str, DataError]
 
+    @property
+    def listed(self) -> str:
+        """The keys that can be loaded, for messages."""
+        return ", ".join(key[:40] for key in [*self.members][:30]) or "no arrays"
+
 
 def open_npz(path: StrPath) -> NpzFile:
     """List the arrays of an NPZ file; reads headers only.
@@ -159,12 +174,10 @@ def open_npz(path: StrPath) -> NpzFile:
         If it is not there, not a zip, cut short, or names a key twice.
     """
     path = Path(path)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; an NPZ file is needed.", "Name the file in it.")
+    if (why := why_unreadable(path)) is not None:
+        raise DataError(f"{path} {why}; an NPZ file is needed.", "Check the name and the folder.")
     try:
         stream: IO[bytes] = path.open("rb")
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}.", "Check the name and the folder.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be opened: {error.strerror}.", "Check its permissions.") from error
     with stream:
@@ -195,7 +208,7 @@ def _list(path: Path, stream: IO[bytes], archive: zipfile.ZipFile) -> NpzFile:
     for entry in archive.infolist():
         key = entry.filename.removesuffix(".npy")
         if key in members or key in broken:
-            raise DataError(f"{path} holds the key '{key}' twice.", "Write the file again with each key once.")
+            raise DataError(f"{path} holds the key '{key[:80]}' twice.", "Write the file again with each key once.")
         try:
             members[key] = _member(path, stream, archive, entry, key)
         except DataError as error:
@@ -233,7 +246,7 @@ def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, entry: zipf
         )
     if dtype.kind not in "biufcUS":
         raise DataError(f"This array has the dtype {dtype}, which is not a number or text.", "Save numeric arrays.")
-    if any(n < 0 for n in shape):
+    if any(type(n) is not int or n < 0 for n in shape):
         raise DataError(f"This array claims the shape {shape}.", _COPY_AGAIN)
     needed, held = math.prod(shape) * dtype.itemsize, entry.file_size - header_bytes
     if needed != held:

@@ -85,9 +85,9 @@ def read_object(path: StrPath) -> ComplexArray:
     reader = Reader(open_npz(path), findings)
     key = "object" if reader.has("object") else "objectGuess"
     if not reader.has(key):
-        keys = ", ".join(reader.file.members) or "no arrays"
         raise DataError(
-            f"{path} has no object: it has {keys}.", "Give an NPZ file with the object under 'object' or 'objectGuess'."
+            f"{path} has no object: it has {reader.file.listed}.",
+            "Give an NPZ file with the object under 'object' or 'objectGuess'.",
         )
     obj = reader.planar(key)
     findings.raise_first(path)

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from ptychopinn.errors import DataError, ResourceError
+from ptychopinn.files import why_unreadable
 from ptychopinn.product._model import Product
 from ptychopinn.product._write import PLACEHOLDERS_ATTRIBUTE, PLACEHOLDERS_LINE
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -45,8 +46,8 @@ def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
         If memory runs out.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"The product {path} is not there.", "Give the path of a Ptychodus product (HDF5).")
+    if (why := why_unreadable(path)) is not None:
+        raise DataError(f"The product {path} {why}.", "Give the path of a Ptychodus product (HDF5).")
     with _refusing(path), h5py.File(path, "r") as file:
         return _parse(_Reader(file, max_bytes))
 
@@ -101,7 +102,7 @@ class _Reader:
         """The values of a dataset that must be there."""
         item = self.dataset(name, ndims, kinds)
         if item is None:
-            raise _refusal(f"The dataset '{name}' is missing; the file has {sorted(self.file)[:20]}.")
+            raise _refusal(f"The dataset '{name}' is missing; the file has {[n[:40] for n in self.file][:20]}.")
         values: AnyArray = item[()]
         return values
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ptychopinn.errors import ResourceError, UsageError
+from ptychopinn.files import why_unreadable
 from ptychopinn.typing import StrPath
 
 MODEL = "wts.h5.zip"
@@ -140,6 +141,6 @@ def model_path(path: StrPath) -> Path:
     """
     given = Path(path)
     found = given / MODEL if given.is_dir() else given
-    if not found.is_file():
-        raise UsageError(f"There is no model at {found}.", "Give a run directory of 'train', or a model archive.")
+    if (why := why_unreadable(found)) is not None:
+        raise UsageError(f"The model {found} {why}.", "Give a run directory of 'train', or a model archive.")
     return found

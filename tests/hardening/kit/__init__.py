@@ -1,0 +1,1 @@
+"""What the hardening tests share: mutations of files, and a worker process that opens them under limits."""
