@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
 from ptychopinn.config import InferConfig, SimulationConfig
+from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
-from ptychopinn.refinement import RESIDUAL_PATTERNS, Refinement, refine
+from ptychopinn.refinement import RESIDUAL_PATTERNS, Refinement, noise_residual, refine
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.simulate.scan import true_patches
 from ptychopinn.solvers import epie
@@ -335,6 +336,8 @@ def test_the_probe_of_a_reconstruction(scan: ScanDataset) -> None:
     assert free.residual < held.residual
     with pytest.raises(ValidationError, match="refine_probe has no effect without refine"):
         InferConfig(refine_probe=True)
+    with pytest.raises(ValidationError, match="refine_positions and refine_likelihood has no effect without refine"):
+        InferConfig(refine_positions=True, refine_likelihood="poisson")
 
 
 def test_a_cancelled_refinement_is_told(scan: ScanDataset) -> None:
@@ -352,3 +355,80 @@ def test_no_progress_is_told(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ptychopinn.refinement._Solver.solve_slow_phase", lambda self, m: None)
     found = reconstructed(scan, refine=2)
     assert "No pass of the refinement lowered" in found.warnings[-1]
+
+
+# Positions, likelihood, noise
+
+
+def moved(scan: ScanDataset, deviation_px: float) -> ScanDataset:
+    """The same scan with positions that are off."""
+    off = np.random.default_rng(5).normal(0, deviation_px, scan.positions.shape)
+    return replace(scan, positions=scan.positions + off - off.mean(axis=0))
+
+
+def astray(found: AnyArray, scan: ScanDataset) -> float:
+    return float(np.sqrt(((found - scan.positions) ** 2).sum(axis=1).mean()))
+
+
+def test_positions_are_found(scan: ScanDataset) -> None:
+    """[REFINE-011]"""
+    wrong = moved(scan, 0.7)
+    held, free = (refined(wrong, predicted(scan), passes=20, update_positions=how) for how in (False, True))
+    np.testing.assert_array_equal(held.positions, wrong.positions)
+    assert held.facts.moved_px is None
+    assert astray(free.positions, scan) < 0.6 * astray(wrong.positions, scan)
+    assert free.facts.moved_px == pytest.approx(astray(free.positions, wrong))
+    assert error(free.object, scan) < 0.8 * error(held.object, scan)
+    assert free.facts.residual_after < 0.8 * held.facts.residual_after
+    np.testing.assert_allclose(free.positions.mean(axis=0), wrong.positions.mean(axis=0), atol=1e-9)
+    assert np.abs(free.positions - wrong.positions).max() < 4
+
+
+def test_positions_that_are_right_stay(scan: ScanDataset) -> None:
+    """[REFINE-011]"""
+    assert astray(refined(scan, passes=5, update_positions=True).positions, scan) < 0.1
+
+
+def test_the_product_has_the_positions_of_the_object(scan: ScanDataset) -> None:
+    """[REFINE-011]"""
+    wrong = moved(scan, 0.7)
+    held, free = reconstructed(wrong, refine=5), reconstructed(wrong, refine=5, refine_positions=True)
+    np.testing.assert_array_equal(held.positions, wrong.positions)
+    assert astray(free.positions, wrong) > 0.1
+    assert free.residual < held.residual
+
+
+def dim(scan: ScanDataset, photons: float) -> ScanDataset:
+    counts = np.random.default_rng(6).poisson(scan.counts(slice(None)) * (photons / 1e6)).astype(np.uint32)
+    factor = np.float32(math.sqrt(photons / 1e6))
+    return replace(scan, patterns=counts, probe=scan.probe * factor)
+
+
+def test_the_likelihoods_agree_where_there_are_many_counts(scan: ScanDataset) -> None:
+    """[REFINE-012] and differ where there are few."""
+    apart = []
+    for photons in (1e8, 1e5):
+        lit = dim(scan, photons)
+        one, other = (refined(lit, passes=1, likelihood=likelihood).object for likelihood in Likelihood)
+        apart.append(float(np.linalg.norm(one - other) / np.linalg.norm(one)))
+        assert error(other, scan) < 0.8 * error(predicted(scan), scan)
+    assert apart[0] < 0.5 * apart[1]
+
+
+def test_noise_is_not_taken_for_the_object(scan: ScanDataset) -> None:
+    """[REFINE-013] A start that is better than what few photons can teach stays."""
+    start = predicted(scan) * np.exp(-1j * slow(truth(scan).shape)).astype(np.complex64)
+    dark, bright = dim(scan, 40), dim(scan, 1e6)
+    assert noise_residual(bright) < 0.25 < noise_residual(dark)
+    for passes in (3, 10):
+        found = refined(dark, start, passes=passes)
+        assert error(found.object, scan) < 1.02 * error(start, scan)
+    assert error(refined(bright, start, passes=3).object, scan) < 0.5 * error(start, scan)
+
+
+@pytest.mark.parametrize("photons", [1e2, 1e4])
+def test_the_noise_is_that_of_the_true_model(scan: ScanDataset, photons: float) -> None:
+    """[REFINE-013] to a third: what fades in the mean pattern is not known."""
+    lit = dim(scan, photons)
+    true = forward_residual(truth(scan), (0, 0), lit.probe, lit)
+    assert noise_residual(lit) == pytest.approx(true, rel=0.34)

@@ -47,6 +47,8 @@ class Reconstruction:
         Where the array lies in the scan's positions.
     probe:
         (modes, N, N) complex64, in counts: with it the object predicts the patterns.
+    positions:
+        (n, 2) float64 (y, x), pixels: those of the scan, or as refinement left them.
     residual:
         R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns.
     flatness:
@@ -67,6 +69,7 @@ class Reconstruction:
     coverage: AnyArray
     frame: Frame
     probe: ComplexArray
+    positions: FloatArray
     residual: float
     flatness: float
     synchronised: str
@@ -172,11 +175,14 @@ def finished(
             passes=config.refine,
             covered=stitched.covered,
             update_probe=config.refine_probe,
+            update_positions=config.refine_positions,
+            likelihood=config.refine_likelihood,
             memory_budget_mb=config.memory_budget_mb,
             monitor=monitor,
         )
         seconds["refine"] = time.perf_counter() - start
         stitched, probe, refined = replace(stitched, object=found.object), found.probe, found.facts
+        data = replace(data, positions=found.positions)
     start = time.perf_counter()
     judged = _judged(stitched, probe, refined, data, how, seconds)
     seconds["judge"] = time.perf_counter() - start
@@ -217,6 +223,7 @@ def _judged(
         coverage=stitched.coverage,
         frame=stitched.frame,
         probe=probe,
+        positions=data.positions,
         residual=residual,
         flatness=flat,
         synchronised=how,

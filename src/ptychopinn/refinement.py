@@ -9,10 +9,12 @@ kept: the result never explains the patterns worse than the prediction, nor than
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.forward import expected_counts
@@ -23,11 +25,13 @@ from ptychopinn.solvers.epie import paste_object, shuffled_batches
 from ptychopinn.solvers.phases import slow_phase
 from ptychopinn.solvers.updates import Amplitudes, Solution
 from ptychopinn.stitching import Frame
-from ptychopinn.typing import BoolArray, ComplexArray
+from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 RESIDUAL_PATTERNS = 256
 """Evenly spread patterns by which a result is judged."""
+_NOISY = 0.25  # residual by Poisson noise alone from which a pass may fit the noise instead of the object,
+_HELD_OUT, _FEWEST_HELD_OUT = 8, 4  # and then every so many patterns judge without being used, if they are so many
 _GAUGE_PATTERNS = 64  # that a scale is fitted to
 _MAX_BATCH, _MIN_BATCH, _BATCHES_A_PASS = 32, 8, 32
 _MOMENTA_A_PASS = 8
@@ -49,6 +53,8 @@ class Course:
         Of the object; the first is 1.
     probe_step, probe_momentum:
         Of the probe, where it is free; its step falls as the object's does.
+    position_step:
+        Of the positions, where they are free: share of a Gauss-Newton step.
     """
 
     alpha: float = 0.1
@@ -56,6 +62,7 @@ class Course:
     last_step: float = 0.3
     probe_step: float = 0.1
     probe_momentum: float = 0.7
+    position_step: float = 4.0  # the projection sees half of what a position is off, the object follows the rest
 
     @classmethod
     def of(cls, passes: int) -> Course:
@@ -75,6 +82,8 @@ class Refined:
         Passes asked for; made, fewer when cancelled; and in what was kept, 0 when none lowered the residual.
     probe:
         Whether the probe was set free.
+    moved_px:
+        Root mean square way of the positions in what was kept, pixels; None where they were not set free.
     """
 
     residual_before: float
@@ -83,6 +92,7 @@ class Refined:
     passes_done: int
     passes_kept: int
     probe: bool
+    moved_px: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +105,15 @@ class Refinement:
         (H, W) complex64 in the frame of the start; what was not covered is as it was.
     probe:
         (modes, N, N) complex64, in counts; the given one unless it was set free.
+    positions:
+        (n, 2) float64 (y, x), pixels; those of the scan unless they were set free.
     facts:
         How it went.
     """
 
     object: ComplexArray
     probe: ComplexArray
+    positions: FloatArray
     facts: Refined
 
 
@@ -113,6 +126,8 @@ def refine(
     passes: int,
     covered: BoolArray | None = None,
     update_probe: bool = False,
+    update_positions: bool = False,
+    likelihood: Likelihood = Likelihood.AMPLITUDE,
     memory_budget_mb: int = 1024,
     course: Course | None = None,
     seed: int = 0,
@@ -136,6 +151,10 @@ def refine(
         (H, W) bool, pixels that may change; None for all.
     update_probe:
         Refine the probe too. It keeps its energy.
+    update_positions:
+        Refine the positions too, by 3 px at most. They keep their mean.
+    likelihood:
+        What the passes make large.
     memory_budget_mb:
         MiB for amplitudes and shifted probes that are kept between passes; beyond it they are made anew.
     course:
@@ -156,26 +175,33 @@ def refine(
     probe, start = probe.astype(np.complex64), start.astype(np.complex64)
     covered = np.ones(frame.shape, bool) if covered is None else covered
 
-    def judged(obj: ComplexArray, lit_by: ComplexArray) -> _Found:
-        residual = forward_residual(obj, frame.origin, lit_by, data, max_patterns=RESIDUAL_PATTERNS)
-        return _Found(residual if np.isfinite(residual) else np.inf, obj, lit_by)
+    used, judges = _parted(data)
 
-    before = best = judged(start, probe)
+    def judged(obj: ComplexArray, lit_by: ComplexArray, positions: FloatArray) -> _Found:
+        scan = replace(data, positions=positions).select(judges)
+        residual = forward_residual(obj, frame.origin, lit_by, scan, max_patterns=RESIDUAL_PATTERNS)
+        return _Found(residual if np.isfinite(residual) else np.inf, obj, lit_by, positions)
+
+    before = best = judged(start, probe, data.positions)
     kept = done = 0
     if passes > 0:
         flat = np.where(covered, np.complex64(1), start)
-        others = [judged(obj, probe) for obj in (_scaled(data, probe, start, frame, covered), flat)]
+        others = [judged(obj, probe, data.positions) for obj in (_scaled(data, probe, start, frame, covered), flat)]
         best = min(before, *others, key=_residual)
         if best is others[1]:
             _log.warning("Refinement starts from a flat object: it explains the patterns better than the prediction.")
-        solver = _Solver(data, probe, best.object, frame, covered, memory_budget_mb, seed)
+        solver = _Solver(data.select(used), probe, best.object, frame, covered, memory_budget_mb, seed)
         monitor.report("refine", 0, passes, {"residual": best.residual})
+    way = _Way(course or Course.of(passes), update_probe, update_positions, likelihood)
     for _ in range(passes):
         solver.solve_slow_phase(monitor)
-        if not solver.run(done, passes, course or Course.of(passes), update_probe, monitor):
+        if not solver.run(done, passes, way, monitor):
             break
         done += 1
-        now = judged(*solver.result())
+        obj, lit_by, moves = solver.result()
+        positions = data.positions.copy()
+        positions[used] += moves
+        now = judged(obj, lit_by, positions)
         monitor.report("refine", done, passes, {"residual": now.residual})
         if now.residual < best.residual:
             best, kept = now, done
@@ -186,8 +212,10 @@ def refine(
         kept,
         passes,
     )
-    facts = Refined(before.residual, best.residual, passes, done, kept, update_probe)
-    return Refinement(best.object, best.probe, facts)
+    moved = best.positions - data.positions
+    moved_px = float(np.sqrt((moved**2).sum(axis=1).mean())) if update_positions else None
+    facts = Refined(before.residual, best.residual, passes, done, kept, update_probe, moved_px)
+    return Refinement(best.object, best.probe, best.positions, facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +225,17 @@ class _Found:
     residual: float
     object: ComplexArray
     probe: ComplexArray
+    positions: FloatArray
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What the passes may change, and how."""
+
+    course: Course
+    probe: bool
+    positions: bool
+    likelihood: Likelihood
 
 
 def _residual(found: _Found) -> float:
@@ -222,6 +261,30 @@ def _check(
     for name, array in (("object to refine", start), ("map of covered pixels", covered)):
         if array is not None and array.shape != frame.shape:
             raise DataError(f"The {name} has the shape {array.shape}, its frame {frame.shape}.", "Give both alike.")
+
+
+def _parted(data: ScanDataset) -> tuple[IntArray, IntArray]:
+    """Patterns that the passes use, and those that judge: all and all, unless the scan is noisy."""
+    every = np.arange(len(data))
+    if noise_residual(data) < _NOISY or len(data) < _HELD_OUT * _FEWEST_HELD_OUT:
+        return every, every
+    judges = every % _HELD_OUT == _HELD_OUT // 2
+    _log.info("Few photons: %d patterns judge the refinement without being used by it.", judges.sum())
+    return every[~judges], every[judges]
+
+
+def noise_residual(data: ScanDataset) -> float:
+    """Forward residual that Poisson noise alone leaves, estimated from the mean pattern.
+
+    The square root of a Poisson count of mean I deviates from sqrt(I) by 1/4 in the mean square where I is large, and
+    by I where it is small; (1 - exp(-4 I)) / 4 lies between.
+    """
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), RESIDUAL_PATTERNS)).astype(np.int64))
+    mean = np.zeros((data.N, data.N))
+    for low in range(0, len(chosen), _MAX_BATCH):
+        mean += data.counts(chosen[low : low + _MAX_BATCH]).sum(axis=0, dtype=np.float64)
+    mean = mean[~data.bad_pixels] / len(chosen)
+    return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
 
 
 def _scaled(
@@ -289,9 +352,9 @@ class _Solver:
             solution.turn(factors)
         self._settled = phase[at[:, 0], at[:, 1]].std() < _SETTLED_RAD or after > (1 - _SETTLED_GAIN) * before
 
-    def run(self, done: int, passes: int, course: Course, update_probe: bool, monitor: Monitor) -> bool:
+    def run(self, done: int, passes: int, way: _Way, monitor: Monitor) -> bool:
         """One pass; False if cancelled in it."""
-        count = len(self._data)
+        course, count = way.course, len(self._data)
         batch_size = min(max(count // _BATCHES_A_PASS, _MIN_BATCH), _MAX_BATCH)
         batches = -(-count // batch_size)
         every = max(1, batches // _MOMENTA_A_PASS)
@@ -306,17 +369,19 @@ class _Solver:
                 self._good,
                 object_step=share,
                 alpha=course.alpha ** (1 - late),
-                probe_step=course.probe_step * share if update_probe else 0.0,
+                probe_step=course.probe_step * share if way.probe else 0.0,
                 probe_momentum=course.probe_momentum,
+                position_step=course.position_step * share if way.positions else 0.0,
+                likelihood=way.likelihood,
             )
             if course.momentum > 0 and (number + 1) % every == 0:
                 self._solution.coast(course.momentum * (1 - late))
         return True
 
-    def result(self) -> tuple[ComplexArray, ComplexArray]:
-        """Object, in the frame, and probe."""
+    def result(self) -> tuple[ComplexArray, ComplexArray, FloatArray]:
+        """Object, in the frame, probe, and how far positions moved."""
         obj, probe = self._solution.result()
-        return self._in_frame(obj), probe
+        return self._in_frame(obj), probe, self._solution.moved_px
 
     def _in_frame(self, obj: ComplexArray) -> ComplexArray:
         found = self._start.copy()

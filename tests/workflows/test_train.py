@@ -34,6 +34,7 @@ CONTENT = [
     "reconstruction.h5",
     "report.html",
     "run.log",
+    "scan.json",
     "wts.h5.zip",
 ]
 
@@ -121,7 +122,7 @@ def test_the_log_and_the_report_tell_of_the_run(trained: RunResult) -> None:
     assert "forward residual" in log
     report = (trained.folder / "report.html").read_text()
     assert "Training on" in report
-    assert "n_filters_scale" in report
+    assert "amp_activation" in report
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -182,7 +183,7 @@ def test_a_cancelled_training_leaves_its_model(scan_file: Path, tmp_path: Path) 
     """[REC-009] saved and loadable, without a reconstruction."""
     monitor = Monitor(lambda progress: monitor.cancel() if progress.stage == "train" and progress.done == 4 else None)
     result = train(scan_file, tmp_path / "run", monitor=monitor, train={"nepochs": 9})
-    assert names(tmp_path / "run") == ["checkpoints", "config.yaml", "history.csv", "run.log", "wts.h5.zip"]
+    assert names(tmp_path / "run") == ["checkpoints", "config.yaml", "history.csv", "run.log", "scan.json", "wts.h5.zip"]
     assert result.figures["training"] == "cancelled"
     assert any("cancelled" in warning for warning in result.warnings)
     assert len(history_of(tmp_path / "run")) == 2

@@ -25,6 +25,13 @@ class ProbeSource(StrEnum):
     SCAN = "scan"  # the probeGuess of the scan
 
 
+class Likelihood(StrEnum):
+    """What refinement makes large."""
+
+    AMPLITUDE = "amplitude"  # of amplitudes with equal noise on each
+    POISSON = "poisson"  # of counts; dark pixels weigh less
+
+
 class InferConfig(Config):
     """Inference and stitching."""
 
@@ -41,8 +48,18 @@ class InferConfig(Config):
     )
     refine_probe: bool = Field(False, description="Refine the probe too, in the passes of refine.")
 
+    refine_positions: bool = Field(False, description="Refine the scan positions too, in the passes of refine.")
+    refine_likelihood: Likelihood = Field(
+        Likelihood.AMPLITUDE, description="Likelihood that refine follows: of amplitudes, or of Poisson counts."
+    )
+
     @model_validator(mode="after")
     def _refinement(self) -> Self:
-        if self.refine_probe and self.refine == 0:
-            raise ValueError("refine_probe has no effect without refine; set both")
+        given = {
+            "refine_probe": self.refine_probe,
+            "refine_positions": self.refine_positions,
+            "refine_likelihood": self.refine_likelihood is not Likelihood.AMPLITUDE,
+        }
+        if self.refine == 0 and (idle := [name for name, is_set in given.items() if is_set]):
+            raise ValueError(f"{' and '.join(idle)} has no effect without refine; set both")
         return self

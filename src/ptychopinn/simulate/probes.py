@@ -100,7 +100,7 @@ def _single_mode(kind: ProbeKind, size: int) -> ComplexArray:
 
 
 def hermite_modes(base: ComplexArray, modes: int) -> ComplexArray:
-    """Hermite polynomials times a mode, (N, N), made orthonormal: (modes, N, N) complex128, the first along ``base``."""
+    """Hermite polynomials times a mode (N, N), orthonormal: (modes, N, N) complex128, the first along ``base``."""
     size = base.shape[0]
     axis = np.arange(size) - (size - 1) / 2
     energy = np.abs(base) ** 2

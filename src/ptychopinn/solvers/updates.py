@@ -5,15 +5,34 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
+from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.forward import add_windows
 from ptychopinn.interpolation import shift_probe, shift_ramps
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _PROBE_ALPHA = 0.1  # as alpha, for the probe
+COUNT_FLOOR = 0.1  # counts added to measurement and model by the Poisson likelihood, as in a network's loss
+_POSITION_DAMPING = 0.05  # of a position's equations, in terms of their mean over the batch
+_MOST_PX = 0.3  # that a position moves in one step,
+_FARTHEST_PX = 3.0  # and in all
 _BLOCK = 256  # patterns prepared at a time
 CACHE_BYTES = 1 << 30
 """Of amplitudes, and again of shifted probes; beyond it they are made anew in every pass."""
+
+
+def _poisson_ratio(difference: FloatArray, measured: FloatArray, modelled: FloatArray) -> FloatArray:
+    """(n - I) / (2 (I + c)), the gradient of the Poisson likelihood of counts with a floor c, over the field.
+
+    Where the counts are many it is the amplitudes' ratio ``(sqrt n - sqrt I) / sqrt I``; dark pixels weigh less. Every
+    pattern's step is made no longer than that of the amplitudes: the curvature at dark pixels bounds it.
+    """
+    intensity = modelled**2
+    ratio = difference * (measured + modelled) / (2 * (intensity + np.float32(COUNT_FLOOR)))
+    length = np.sqrt((ratio**2 * intensity).sum(axis=(1, 2), keepdims=True))
+    longest = np.sqrt((difference**2).sum(axis=(1, 2), keepdims=True))
+    bounded: FloatArray = ratio * np.minimum(1, longest / np.maximum(length, np.finfo(np.float32).tiny))
+    return bounded
 
 
 class Amplitudes:
@@ -62,7 +81,8 @@ class Solution:
         self._probe = probe.astype(np.complex64)
         self._norm = float(np.linalg.norm(self._probe))
         self._corners = corners
-        self._fractions = fractions
+        self._fractions = np.array(fractions, np.float64)
+        self._given_fractions = self._fractions.copy()
         self._last = obj.copy()  # where the momentum was taken last
         self._velocity = np.zeros_like(obj)
         self._probe_velocity = np.zeros_like(self._probe)
@@ -84,6 +104,8 @@ class Solution:
         alpha: float,
         probe_step: float,
         probe_momentum: float,
+        position_step: float = 0.0,
+        likelihood: Likelihood = Likelihood.AMPLITUDE,
     ) -> float:
         """One batch.
 
@@ -97,6 +119,10 @@ class Solution:
             (N, N) float32, 1 where the detector measures and 0 elsewhere, DC in the corner; None if it does everywhere.
         object_step, alpha, probe_step, probe_momentum:
             As in `ptychopinn.solvers.epie.epie`; a ``probe_step`` of 0 leaves the probe alone.
+        position_step:
+            Share of the Gauss-Newton step that positions take; 0 leaves them alone.
+        likelihood:
+            Whose gradient the field follows.
 
         Returns
         -------
@@ -104,7 +130,7 @@ class Solution:
         """
         size = self._probe.shape[-1]
         corners = self._corners[chosen]
-        if self._shifted is None or probe_step > 0:
+        if self._shifted is None or probe_step > 0 or position_step > 0:
             self._shifted = None
             probes = shift_probe(self._probe, self._fractions[chosen])
         else:
@@ -118,11 +144,18 @@ class Solution:
             difference *= good  # bad pixels keep the modelled modulus
         error = float(np.vdot(difference, difference))
         modelled += np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
-        field *= (difference / modelled)[:, None]
+        if likelihood is Likelihood.POISSON:
+            field *= _poisson_ratio(difference, measured, modelled)[:, None]
+        else:
+            field *= (difference / modelled)[:, None]
         change = scipy.fft.ifft2(field, norm="ortho", overwrite_x=True)
+        moves = self._position_moves(change, probes, windows, position_step) if position_step > 0 else None
         self._step_object((probes.conj() * change).sum(axis=1), probes, corners, object_step, alpha)
         if probe_step > 0:
             self._step_probe(change, windows, self._fractions[chosen], probe_step, probe_momentum)
+        if moves is not None:
+            moved = self._fractions[chosen] + moves - self._given_fractions[chosen]
+            self._fractions[chosen] = self._given_fractions[chosen] + np.clip(moved, -_FARTHEST_PX, _FARTHEST_PX)
         return error
 
     def _step_object(
@@ -156,6 +189,35 @@ class Solution:
         moved = np.float32(step) * scipy.fft.ifft2(summed) / scale
         self._probe_velocity = np.float32(momentum) * self._probe_velocity + moved
         self._probe = self._probe + moved + np.float32(momentum) * self._probe_velocity
+
+    @staticmethod
+    def _position_moves(change: ComplexArray, probes: ComplexArray, windows: ComplexArray, step: float) -> FloatArray:
+        """(b, 2) (y, x) pixels: a share of the move that makes the exit waves change most nearly as they should."""
+        k = 2j * np.pi * scipy.fft.fftfreq(probes.shape[-1])
+        k[len(k) // 2] = 0  # the Nyquist row has no direction
+        spectrum = scipy.fft.fft2(probes)
+        slopes = np.stack(
+            [
+                -scipy.fft.ifft2(spectrum * factor.astype(np.complex64), overwrite_x=True) * windows[:, None]
+                for factor in (k[:, None], k[None, :])
+            ]
+        )  # of the exit wave with the position: (2, b, modes, N, N)
+        normal = np.einsum("ibmyx,jbmyx->bij", slopes.conj(), slopes, optimize=True).real.astype(np.float64)
+        right = np.einsum("ibmyx,bmyx->bi", slopes.conj(), change, optimize=True).real.astype(np.float64)
+        level = float(np.trace(normal, axis1=1, axis2=2).mean()) / 2
+        normal += (_POSITION_DAMPING * level + np.finfo(np.float32).tiny) * np.eye(2)
+        moves: FloatArray = step * np.linalg.solve(normal, right[..., None])[..., 0]
+        return np.clip(moves, -_MOST_PX, _MOST_PX)
+
+    @property
+    def moved_px(self) -> FloatArray:
+        """(n, 2) (y, x): how far every position has moved, less what all moved together.
+
+        Object and positions may move together without any pattern changing.
+        """
+        moved = self._fractions - self._given_fractions
+        together: FloatArray = moved.mean(axis=0) if len(moved) else np.zeros(2)
+        return moved - together
 
     def coast(self, momentum: float) -> None:
         """Take a share of the object's way since the last time once more."""

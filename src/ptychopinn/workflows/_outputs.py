@@ -6,7 +6,7 @@ import csv
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -69,6 +69,7 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
                 "residual before refinement": refined.residual_before,
                 "passes of refinement kept": refined.passes_kept,
                 "probe refined": str(refined.probe and refined.passes_kept > 0).lower(),
+                **({} if refined.moved_px is None else {"positions moved, px": refined.moved_px}),
             }
         ),
         "patterns a second": patterns / max(seconds, 1e-9),
@@ -94,7 +95,7 @@ def write_outputs(
     """
     losses = tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else ()
     product = product_of(
-        data,
+        replace(data, positions=reconstruction.positions),
         reconstruction.object,
         reconstruction.probe,
         origin=reconstruction.frame.origin,
