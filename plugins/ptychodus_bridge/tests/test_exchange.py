@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import pytest
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_scans import CENTER_M, PIXEL_M, as_uint16, make_input, make_product, simulated
+from ptychodus.api.io import save_product
 
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
@@ -119,3 +123,44 @@ def test_pixels_that_disagree_are_refused() -> None:
     mixed = Product(given.product.metadata, given.product.probe_positions, other.probes, given.product.object_, [])
     with pytest.raises(DataError, match="Resample"):
         scan_of(ReconstructInput(given.diffraction_patterns, given.bad_pixels, mixed), with_object=False)
+
+
+_CROPPED = """
+import logging
+from pathlib import Path
+import numpy as np
+from ptychodus.api.diffraction import CropRegion
+from ptychodus.model.core import ModelCore
+from ptychopinn.forward import expected_counts
+from ptychopinn_ptychodus.exchange import scan_of
+with ModelCore(None, log_level=logging.ERROR) as model:
+    raw = model.workflow_api.load_diffraction_data(
+        Path("raw.npy"), file_type="NPY", crop_region=CropRegion(x_range=(11, 43), y_range=(7, 39)), block=True
+    )
+    product = model.workflow_api.load_product(Path("product.h5"), diffraction=raw)
+    scan = scan_of(product.get_reconstruct_input(), with_object=True)
+measured = np.sqrt(scan.counts(slice(None)))
+residual = np.sqrt(expected_counts(scan.object_guess, scan.probe, scan.positions)) - measured
+print(len(scan), np.linalg.norm(residual) / np.linalg.norm(measured))
+"""
+
+
+def test_patterns_that_ptychodus_crops(environment: dict[str, str], tmp_path: Path) -> None:
+    """[PTY-040] Larger frames that are not square, cropped on loading: the forward model predicts their counts."""
+    scan = simulated(nphotons=1e7)
+    frames = np.zeros((len(scan), 48, 60), np.uint32)
+    frames[:, 7:39, 11:43] = scan.patterns
+    np.save(tmp_path / "raw.npy", frames)
+    save_product(tmp_path / "product.h5", make_product(scan.positions, scan.probe, scan.object_guess))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _CROPPED],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    patterns, residual = done.stdout.split()[-2:]
+    assert int(patterns) == len(scan)
+    assert float(residual) < 0.02

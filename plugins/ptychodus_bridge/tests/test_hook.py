@@ -159,7 +159,7 @@ def test_launcher_serves_a_checkout_elsewhere(environment: dict[str, str], tmp_p
         timeout=120,
     )
     assert "Known are: ptychopinn-plugin_" in done.stdout, done.stdout + done.stderr
-    assert done.returncode == 2  # no diffraction.h5: Ptychodus's own code
+    assert done.returncode != 0  # no diffraction.h5: Ptychodus's own code, which differs between releases
 
 
 def test_launcher_and_plugin_module_together(environment: dict[str, str], tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.metadata import version
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -103,3 +105,27 @@ def test_installing_adds_and_uninstalling_removes(
     place.pip("uninstall", "--yes", "ptychopinn-ptychodus")
     assert place.files() == files
     assert place.look(environment) == (entries, groups)
+
+
+def test_proposal_for_ptychodus(tmp_path: Path, environment: dict[str, str]) -> None:
+    """[PTY-001] Ptychodus 1.7.0 with the proposed patch finds the libraries by itself, without the plugin module."""
+    patch = PROJECT.parents[1] / "docs/ptychodus_upstream.patch"
+    git = shutil.which("git")
+    if not patch.is_file() or git is None:
+        pytest.skip("the patch is not beside the tests, or git is not installed")
+    if version("ptychodus") != "1.7.0":
+        pytest.skip("the patch is for Ptychodus 1.7.0")
+    unwanted = shutil.ignore_patterns("__pycache__", "ptychopinn_bridge.py")
+    shutil.copytree(str(files("ptychodus")), tmp_path / "src/ptychodus", ignore=unwanted)
+    subprocess.run([git, "apply", patch], cwd=tmp_path, check=True)
+    (tmp_path / "settings.ini").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LOOK, "settings.ini"],
+        env={**environment, "PYTHONPATH": str(tmp_path / "src")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ENTRIES ptychopinn-plugin_" in done.stdout

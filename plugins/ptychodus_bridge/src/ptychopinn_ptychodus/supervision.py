@@ -12,7 +12,7 @@ from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host, Run
 
 POLL_S = 0.1
 STOP_GRACE_S = 10.0  # a training saves its model; the worker itself gives up a little earlier
-CLOSE_GRACE_S = 0.7  # then the worker is left to save by itself
+CLOSE_GRACE_S = 0.5  # then the worker is left to save by itself
 
 _STAGES = {  # share of the progress bar, from and to
     "train": {"epie": (0, 50), "train": (50, PROGRESS_GOAL - 1)},
