@@ -65,6 +65,28 @@ def test_an_instance_goes_on_from_what_it_learned(fit: Fit, scan: ScanDataset) -
             np.testing.assert_allclose(array, learned[name], atol=1e-6, err_msg=name)
 
 
+def test_going_on_with_the_light_of_another_scan(fit: Fit, scan: ScanDataset) -> None:
+    """[TRAIN-012] The network as it was, the probe the model's or the scan's."""
+    first = fit(train={"nepochs": 2})
+    learned = first.arrays()
+    other = replace(scan, probe=(scan.probe * np.exp(1j * np.linspace(-1, 1, 32) ** 2)).astype(np.complex64))
+    rest = {"learning_rate": 1e-9, "seed": 5, "detector_offset": "none"}
+    for start, given in (("model", scan), ("scan", other)):
+        first.reconstructor.train(other, settings_of({**rest, "start_probe": start}))
+        found = first.arrays()
+        for name in learned:
+            if name.startswith("network/"):
+                np.testing.assert_allclose(found[name], learned[name], atol=1e-6, err_msg=name)
+        expected = given.probe / np.linalg.norm(given.probe)
+        assert np.abs(found[PROBE] - expected).max() < 2e-2 * np.abs(expected).max()
+
+
+def test_going_on_from_no_model_is_refused(new: New, scan: ScanDataset) -> None:
+    """[TRAIN-012]"""
+    with pytest.raises(ConfigError, match="start_probe is scan, but this training goes on from no model"):
+        new().train(scan, settings_of({"start_probe": "scan"}))
+
+
 # Every setting acts
 
 
@@ -97,6 +119,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 ELSEWHERE = {
     "detector_offset",
     "probe_refinement",
+    "start_probe",
     "max_time",
     "subsample_seed",
     "early_stopping_patience",

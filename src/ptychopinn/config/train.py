@@ -29,6 +29,13 @@ class SimulateObjects(StrEnum):
     MIXED = "mixed"  # every batch has both
 
 
+class StartProbe(StrEnum):
+    """The probe that a training begins with when it goes on from a model."""
+
+    MODEL = "model"
+    SCAN = "scan"
+
+
 class SimulateProbes(StrEnum):
     """The probe that simulated patterns are made with."""
 
@@ -112,6 +119,11 @@ class TrainConfig(Config):
         le=1000,
         description="Passes of ePIE before training that refine the probe, which is kept if the residual falls by a "
         "tenth or more; 0 is none.",
+    )
+    start_probe: StartProbe | None = Field(
+        None,
+        description="A training that goes on from a model begins with the model's probe (the default), or with the "
+        "scan's, as a new training does.",
     )
     simulate_objects: SimulateObjects = Field(
         SimulateObjects.OFF,

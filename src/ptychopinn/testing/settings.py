@@ -57,7 +57,7 @@ TRAIN_CHANGES: Mapping[str, Mapping[str, Any]] = {
 NOT_SEEN_HERE = frozenset(
     {
         "N",
-        *("max_time", "subsample_seed", "probe_refinement", "early_stopping_patience"),
+        *("max_time", "subsample_seed", "probe_refinement", "start_probe", "early_stopping_patience"),
         *("checkpoint_every", "checkpoint_top_k", "checkpoint_monitor", "checkpoint_mode"),
     }
 )

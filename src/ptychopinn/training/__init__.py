@@ -7,7 +7,7 @@ need not: anything that follows `ptychopinn.reconstructor.Reconstructor` is a ba
 from ptychopinn.training.base import Fit, NetworkReconstructor
 from ptychopinn.training.book import EpochBook
 from ptychopinn.training.epochs import EpochSource
-from ptychopinn.training.light import Light, light_from_arrays
+from ptychopinn.training.light import Light, light_arrays, light_from_arrays
 from ptychopinn.training.loggers import RunLogger
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
 from ptychopinn.training.published import BORDER_CHANNELS, level_filters
@@ -25,6 +25,7 @@ __all__ = [
     "TrainingPlan",
     "checkpoint_tensors",
     "level_filters",
+    "light_arrays",
     "light_from_arrays",
     "network_tensors",
 ]

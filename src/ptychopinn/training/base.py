@@ -17,15 +17,15 @@ from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import TrainConfig
+from ptychopinn.config.train import StartProbe, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling
-from ptychopinn.errors import ArchiveError, DataError, ResourceError, UsageError
+from ptychopinn.errors import ArchiveError, ConfigError, DataError, ResourceError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, TrainResult
 from ptychopinn.streaming import stream_patches
 from ptychopinn.training.book import EpochBook, Weights
-from ptychopinn.training.light import Light, scan_probe, starting_light
+from ptychopinn.training.light import Light, light_arrays, scan_probe, starting_light
 from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
@@ -138,7 +138,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         checkpoint_dir: StrPath | None = None,
         monitor: Monitor = NULL_MONITOR,
     ) -> TrainResult:
-        """Fit to a scan; an instance that has weights goes on from them.
+        """Fit to a scan; an instance that has weights goes on from them, and from its probe or the scan's.
 
         Parameters
         ----------
@@ -167,14 +167,19 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 self._check(scan)
         validates = validation is not None or config.validation_fraction > 0
         check_settings(self._config, config, validates=validates)  # before the probe is refined
+        if self._model is None and config.start_probe is not None:
+            raise ConfigError(
+                f"start_probe is {config.start_probe}, but this training goes on from no model.",
+                "Leave it out, or start from a model.",
+            )
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
         with contextlib.closing(logger):
             data, validation = training_scans(data, validation, config)
             model = self._model
-            if model is None:
+            if model is None or config.start_probe is StartProbe.SCAN:
                 light = starting_light(data, fit_scaling(data), self._config, config, monitor)
-                model = self._build(light, config.seed)
+                model = self._build(light, config.seed) if model is None else self._relit(model, light)
             plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
             fit = self._start(model, plan)
             store = None
@@ -277,6 +282,10 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 f"The patterns of '{data.name}' are {data.N} x {data.N}; this model has N = {self._config.N}.",
                 f"Train a model with N = {data.N}, or crop or pad the patterns.",
             )
+
+    def _relit(self, model: ModelT, light: Light) -> ModelT:
+        """A model with the same network and other light."""
+        return self._from_arrays(self._to_arrays(model) | light_arrays(light))
 
     def _trained(self) -> ModelT:
         if self._model is None:

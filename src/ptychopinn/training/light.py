@@ -66,6 +66,15 @@ def starting_light(
     return Light(probe, offset)
 
 
+def light_arrays(light: Light) -> dict[str, AnyArray]:
+    """The tensors of a light in an archive, the inverse of `light_from_arrays`."""
+    return {
+        "illumination/probe": light.probe.astype(np.complex64),
+        "illumination/offset_px": np.asarray(light.offset_px, np.float32),
+        "illumination/log_intensity": np.array([light.log_intensity], np.float32),
+    }
+
+
 def light_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray]) -> Light:
     """The light of an archive's tensors.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ptychopinn.forward import detector_ramp
 from ptychopinn.stitching import patch_weights
-from ptychopinn.training import EpochBook, Light, RunLogger, ScanBatches, TrainingPlan, light_from_arrays
+from ptychopinn.training import EpochBook, Light, RunLogger, ScanBatches, TrainingPlan, light_arrays, light_from_arrays
 from ptychopinn.training.optimizer import OFFSET_RATE, kept_share
 from ptychopinn.training.tensors import network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray
@@ -37,12 +37,7 @@ class Model:
 
     def arrays(self) -> dict[str, AnyArray]:
         """The tensors of an archive, by their names."""
-        return {
-            "network/step": np.array([self.step], np.float32),
-            "illumination/probe": self.light.probe.astype(np.complex64),
-            "illumination/offset_px": np.asarray(self.light.offset_px, np.float32),
-            "illumination/log_intensity": np.array([self.light.log_intensity], np.float32),
-        }
+        return {"network/step": np.array([self.step], np.float32), **light_arrays(self.light)}
 
 
 def model_from_arrays(config: Any, arrays: Mapping[str, AnyArray]) -> Model:
