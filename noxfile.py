@@ -28,6 +28,11 @@ def run_pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None
     session.run("pytest", f"--junitxml={report}", *arguments, *session.posargs, env=env)
 
 
+def lacks(session: nox.Session, *modules: str) -> None:
+    """Fail where one of these can be imported."""
+    session.run("python", "-c", f"import importlib.util as u; assert not [m for m in {modules} if u.find_spec(m)]")
+
+
 def install_wheels(session: nox.Session, parts: dict[str, str], *more: str) -> Path:
     """Build the wheels of folders, of the distributions of these names, and install them; returns where they are."""
     wheels = Path(session.create_tmp()) / "wheels"
@@ -53,7 +58,8 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Types of the core and of the backends."""
     session.install(*CONSTRAINED, "mypy", "-e", ".[testing]", "-e", TORCH)
-    session.run("mypy", "src", f"{TORCH}/src")
+    session.install("--no-deps", "-e", TENSORFLOW)  # TensorFlow brings no types
+    session.run("mypy", "src", f"{TORCH}/src", f"{TENSORFLOW}/src")
 
 
 @nox.session
@@ -67,7 +73,9 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Wheels of every distribution, installed into a bare environment; then the command line works on a tiny scan."""
+    session.run_install("python", "-m", "pip", "uninstall", "--yes", "ptychopinn-tf")
     wheels = install_wheels(session, {".": "ptychopinn", TORCH: "ptychopinn-torch"})
+    session.install("--no-deps", str(ROOT / TENSORFLOW))  # listed without TensorFlow, with the way to install it
     session.chdir(wheels)  # away from the sources
     session.run("ptychopinn", "plugins")
     session.run("ptychopinn", "simulate", "-o", "tiny.npz", "--rows", "4", "--cols", "4", "--N", "32", "--overwrite")
@@ -78,8 +86,7 @@ def build(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The core, with no deep-learning framework installed."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
-    frameworks = ("torch", "tensorflow", "keras", "lightning")
-    session.run("python", "-c", f"import importlib.util as u; assert not any(map(u.find_spec, {frameworks}))")
+    lacks(session, "torch", "lightning", "pytorch_lightning", "tensorflow", "keras")
     run_pytest(session, "tests")
 
 
@@ -88,6 +95,21 @@ def torch(session: nox.Session) -> None:
     """The torch backend, and the core's tests with it there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
     run_pytest(session, "tests", f"{TORCH}/tests")
+
+
+@nox.session
+def tf(session: nox.Session) -> None:
+    """The TensorFlow backend, with nothing of PyTorch there, and the core's tests with it there."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TENSORFLOW)
+    lacks(session, "torch", "lightning", "pytorch_lightning")
+    run_pytest(session, "tests", f"{TENSORFLOW}/tests")
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Both backends, each in processes of its own; `benchmarks/parity.py` prints the figures."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH, "-e", TENSORFLOW)
+    run_pytest(session, "tests/parity")
 
 
 @nox.session
