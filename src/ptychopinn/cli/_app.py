@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "train": "Train a network on a scan, without ground truth.",
     "infer": "Reconstruct a scan with a trained network.",
     "evaluate": "Score a reconstruction against a reference.",
+    "compare": "Compare reconstructors on the same scans.",
     "simulate": "Make a scan of a simulated object.",
     "convert": "Make a canonical scan file out of another.",
     "validate": "Say everything that is wrong with scan files.",

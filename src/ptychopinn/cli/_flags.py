@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from typing import Any
 
@@ -15,7 +15,15 @@ from pydantic.fields import FieldInfo
 from ptychopinn.cli._parser import Parser
 
 
-def add_flags(parser: Parser, section: str, cls: type[BaseModel], title: str, *, training: bool = True) -> None:
+def add_flags(
+    parser: Parser,
+    section: str,
+    cls: type[BaseModel],
+    title: str,
+    *,
+    training: bool = True,
+    without: Collection[str] = (),
+) -> None:
     """Add a flag for each field of a configuration model.
 
     What is not given stays out of the namespace; what is given goes to ``SECTION.FIELD`` as text (or bool, None, list),
@@ -34,18 +42,23 @@ def add_flags(parser: Parser, section: str, cls: type[BaseModel], title: str, *,
     training:
         False leaves out fields marked ``json_schema_extra={"training_only": True}``. Another mark, ``flag_alone``, is
         what the flag means when no value follows it.
+    without:
+        Fields that get no flag.
     """
     group = parser.add_argument_group(title)
     for name in offered_fields(cls, training=training):
+        if name in without:
+            continue
         field = cls.model_fields[name]
+        flag = flag_of(name, section)
         kind, optional = _kind(field)
         common: dict[str, Any] = {"dest": f"{section}.{name}", "default": argparse.SUPPRESS, "help": describe(field)}
         if kind is bool and not optional:
-            group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, **common)
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         else:
-            group.add_argument(flag_of(name), type=_reader(kind, optional), metavar=_metavar(kind), **common)
+            group.add_argument(flag, type=_reader(kind, optional), metavar=_metavar(kind), **common)
         if (alone := _marks(field).get("flag_alone")) is not None:
-            parser.bind_alone(flag_of(name), str(alone), [str(member.value) for member in kind])
+            parser.bind_alone(flag, str(alone), [str(member.value) for member in kind])
 
 
 def offered_fields(cls: type[BaseModel], *, training: bool = True) -> list[str]:
@@ -62,9 +75,9 @@ def _marks(field: FieldInfo) -> Mapping[str, object]:
     return extra if isinstance(extra, dict) else {}
 
 
-def flag_of(name: str) -> str:
-    """The flag of a field."""
-    return "--" + name.replace("_", "-")
+def flag_of(name: str, section: str = "") -> str:
+    """The flag of a field; those of solvers tell whose they are, since others have a batch size and a seed too."""
+    return "--" + ("solver-" if section == "solver" else "") + name.replace("_", "-")
 
 
 def describe(field: FieldInfo) -> str:

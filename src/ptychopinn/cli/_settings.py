@@ -13,7 +13,9 @@ from ptychopinn.cli._flags import flag_of, offered_fields
 from ptychopinn.cli._parser import Parser
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.build import build
+from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.files import check_sections, read_config_file
+from ptychopinn.config.solver import SolverOptions
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import ConfigError, PtychoPinnError
 from ptychopinn.plugins import discover
@@ -62,6 +64,8 @@ def known_sections(options: type[BaseModel]) -> dict[str, type[BaseModel]]:
         "infer": InferConfig,
         "execution": options,
         "simulation": SimulationConfig,
+        "solver": SolverOptions,
+        "comparison": ComparisonConfig,
     }
 
 
@@ -125,7 +129,7 @@ def gather(args: argparse.Namespace, sections: Mapping[str, type[BaseModel]], *,
         values = {name: value for name, value in (parsed.get(section) or {}).items() if name in fields} | flags
 
         def name_of(field: str, flags: Mapping[str, Any] = flags, section: str = section) -> str:
-            return flag_of(field) if field in flags or file is None else f"'{field}' in '{section}' of {file}"
+            return flag_of(field, section) if field in flags or file is None else f"'{field}' in '{section}' of {file}"
 
         model = build(cls, values, name_of)
         given[section] = {name: getattr(model, name) for name in values}

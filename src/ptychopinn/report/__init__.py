@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ptychopinn.report._comparison import comparison_picture
-from ptychopinn.report._html import ReportContent, report_html, write_report
+from ptychopinn.report._html import Grid, ReportContent, report_html, write_report
+from ptychopinn.report._legs import frc_picture, legs_picture
 from ptychopinn.report._pictures import (
     amplitude_picture,
     history_picture,
@@ -13,10 +14,13 @@ from ptychopinn.report._pictures import (
 )
 
 __all__ = [
+    "Grid",
     "ReportContent",
     "amplitude_picture",
     "comparison_picture",
+    "frc_picture",
     "history_picture",
+    "legs_picture",
     "phase_picture",
     "probe_picture",
     "report_html",

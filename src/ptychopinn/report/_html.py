@@ -14,6 +14,8 @@ from ptychopinn.typing import StrPath
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
+_LONGEST_FIGURE = 24  # characters; a longer cell is prose
+
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.45 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1c2329; background: #fff;
@@ -37,6 +39,16 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .25rem .8rem .25rem .2rem; border-bottom: 1px solid #e9edf0; vertical-align: top;
   overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 th { font-weight: 500; color: #56636e; width: 34%; }
+p.lead { margin: 0 0 1rem; max-width: 46rem; }
+.grid { overflow-x: auto; }
+.grid table { width: auto; min-width: 60%; }
+.grid th, .grid td { width: auto; white-space: nowrap; overflow-wrap: normal; }
+.grid thead th { border-bottom: 2px solid #d5dbe0; vertical-align: bottom; white-space: normal; }
+.grid td, .grid thead th + th { text-align: right; }
+.grid td.best { font-weight: 700; color: #0b6b3a; }
+.grid td.text { text-align: left; white-space: normal; min-width: 16rem; }
+details { margin: 1.5rem 0; }
+summary { cursor: pointer; font-size: 1.1rem; }
 @media print {
   body { margin: 0; padding: 0; max-width: none; font-size: 11px; }
   figure, tr, dl.summary div, ul.warnings { break-inside: avoid; }
@@ -46,6 +58,31 @@ th { font-weight: 500; color: #56636e; width: 34%; }
 
 # The page may show what it holds and nothing else.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a column for each figure.
+
+    Attributes
+    ----------
+    columns:
+        Heads; the first is that of the row's name.
+    rows:
+        Cells as text, as many as there are columns.
+    best:
+        (row, column) of cells to point out.
+    note:
+        A sentence below it.
+    folded:
+        Whether it is shown when asked for only.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    best: frozenset[tuple[int, int]] = frozenset()
+    note: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +101,12 @@ class ReportContent:
         Pairs of a caption and a PNG, as bytes or as the path of a file.
     warnings:
         What a reader must know, as sentences.
+    lead:
+        What the report is about, a sentence or two.
+    grids:
+        Heading to a table; before the pictures, those that are folded after everything else.
+    wide:
+        Whether every picture has the full width.
     """
 
     title: str
@@ -71,6 +114,9 @@ class ReportContent:
     tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     figures: Sequence[tuple[str, bytes | StrPath]] = ()
     warnings: Sequence[str] = ()
+    lead: str = ""
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    wide: bool = False
 
 
 def write_report(path: StrPath, content: ReportContent) -> Path:
@@ -102,6 +148,8 @@ def report_html(content: ReportContent) -> str:
         f"<title>{escape(content.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
         f"<h1>{escape(content.title)}</h1>",
     ]
+    if content.lead:
+        parts.append(f'<p class="lead">{escape(content.lead)}</p>')
     if content.warnings:
         items = "".join(f"<li>{escape(text)}</li>" for text in content.warnings)
         parts.append(f'<ul class="warnings" role="alert">{items}</ul>')
@@ -110,20 +158,43 @@ def report_html(content: ReportContent) -> str:
             f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in content.summary.items()
         )
         parts.append(f'<dl class="summary">{cards}</dl>')
+    parts += [_grid(heading, grid) for heading, grid in content.grids.items() if not grid.folded]
     if content.figures:
         parts.append('<h2>Pictures</h2>\n<div class="figures">')
-        parts += [_figure(caption, source) for caption, source in content.figures]
+        parts += [_figure(caption, source, wide=content.wide) for caption, source in content.figures]
         parts.append("</div>")
     for heading, rows in content.tables.items():
         lines = "".join(
             f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>\n' for key, value in rows.items()
         )
         parts.append(f"<h2>{escape(heading)}</h2>\n<table>\n{lines}</table>")
+    parts += [_grid(heading, grid) for heading, grid in content.grids.items() if grid.folded]
     parts.append("</body>\n</html>\n")
     return "\n".join(parts)
 
 
-def _figure(caption: str, source: bytes | StrPath) -> str:
+def _grid(heading: str, grid: Grid) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.columns)
+    lines = []
+    for i, (name, *cells) in enumerate(grid.rows):
+        marked = "".join(
+            f"<td{_class(cell, (i, j) in grid.best)}>{escape(cell)}</td>" for j, cell in enumerate(cells, 1)
+        )
+        lines.append(f'<tr><th scope="row">{escape(name)}</th>{marked}</tr>\n')
+    table = f'<div class="grid"><table><thead><tr>{head}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>'
+    note = f"<figcaption>{escape(grid.note)}</figcaption>" if grid.note else ""
+    if grid.folded:
+        return f"<details><summary>{escape(heading)}</summary>\n{table}{note}</details>"
+    return f"<h2>{escape(heading)}</h2>\n{table}{note}"
+
+
+def _class(cell: str, best: bool) -> str:
+    if best:
+        return ' class="best"'
+    return ' class="text"' if len(cell) > _LONGEST_FIGURE else ""
+
+
+def _figure(caption: str, source: bytes | StrPath, *, wide: bool) -> str:
     if isinstance(source, bytes):
         name, png = "a picture", source
     else:
@@ -136,9 +207,9 @@ def _figure(caption: str, source: bytes | StrPath) -> str:
         raise DataError(f"The content of {name} ({caption!r}) is no PNG.", "Give a PNG file or its bytes.")
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # from the header chunk
     data = base64.b64encode(png).decode("ascii")
-    wide = ' class="wide"' if width > 1.8 * height else ""
+    style = ' class="wide"' if wide or width > 1.8 * height else ""
     text = escape(caption)
     return (
-        f'<figure{wide}><img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{text}">'
+        f'<figure{style}><img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{text}">'
         f"<figcaption>{text}</figcaption></figure>"
     )

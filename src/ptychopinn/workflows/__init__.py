@@ -8,16 +8,20 @@ from ptychopinn.workflows._evaluate import evaluate_run
 from ptychopinn.workflows._infer import infer_run
 from ptychopinn.workflows._outputs import RunResult
 from ptychopinn.workflows._simulate import simulate_run
+from ptychopinn.workflows._solve import create_solver, solve, solve_run
 from ptychopinn.workflows._train import train_run
 
 __all__ = [
     "DEMO_SECONDS",
     "RunResult",
     "create_reconstructor",
+    "create_solver",
     "demo_run",
     "evaluate_run",
     "infer_run",
     "load_reconstructor",
     "simulate_run",
+    "solve",
+    "solve_run",
     "train_run",
 ]

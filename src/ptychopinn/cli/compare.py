@@ -1,0 +1,121 @@
+"""``ptychopinn compare --train TRAIN --test TEST --legs ... -o OUT``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from ptychopinn.cli._console import Console
+from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._parser import Parser, add_config, add_json, add_reading
+from ptychopinn.cli._progress import watched
+from ptychopinn.cli._settings import gather
+from ptychopinn.cli._summary import table
+from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
+from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.solver import SolverOptions
+from ptychopinn.errors import PtychoPinnError, UsageError
+
+_NAMED_BY_LEGS = ("model_type", "architecture")
+_CHIEF = (("phase", "ssim"), ("amp", "ssim"), ("object", "nrmse"), ("object", "residual"), ("run", "training_seconds"))
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "infer": InferConfig,
+    "execution": ExecutionOptions,
+    "solver": SolverOptions,
+    "comparison": ComparisonConfig,
+}
+
+
+def configure(parser: Parser, arguments: Sequence[str]) -> None:
+    """Add the command's flags."""
+    parser.usage = "%(prog)s --train TRAIN.npz --test TEST.npz --legs LEG... -o OUT [FLAGS] | --verify OUT"
+    parser.add_argument("--train", metavar="FILE", help="The scan that networks train on.")
+    parser.add_argument("--test", metavar="FILE", help="The scan that all reconstruct.")
+    parser.add_argument("--train-reference", metavar="FILE", help="Trusted object of the training scan.")
+    parser.add_argument("--test-reference", metavar="FILE", help="Trusted object of the test scan.")
+    parser.add_argument(
+        "--legs",
+        nargs="+",
+        metavar="LEG",
+        help="BACKEND-pinn, BACKEND-supervised, with -fast or -cnn after it, epie, rpie, or another solver.",
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", help="The directory to make.")
+    parser.add_argument("--verify", metavar="OUT", help="Check a finished comparison again, and do nothing else.")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--resume", action="store_true", help="Keep what is done, by content, and go on.")
+    there.add_argument("--overwrite", action="store_true", help="Replace the comparison that is there.")
+    add_reading(parser)
+    add_config(parser)
+    add_json(parser)
+    add_flags(parser, "comparison", ComparisonConfig, "comparison")
+    add_flags(parser, "model", ModelConfig, "networks", without=_NAMED_BY_LEGS)
+    add_flags(parser, "train", TrainConfig, "training")
+    add_flags(parser, "infer", InferConfig, "reconstruction by networks")
+    add_flags(parser, "solver", SolverOptions, "epie and rpie")
+    add_flags(parser, "execution", ExecutionOptions, "execution")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Compare, or check a comparison."""
+    from ptychopinn import comparison
+
+    if args.verify is not None:
+        report = comparison.verify_comparison(args.verify)
+        if args.json:
+            console.json(report)
+        else:
+            for check in report["checks"]:
+                console.result(f"{'ok    ' if check['passed'] else 'FAILED'}  {check['name']}")
+                for line in check["found"]:
+                    console.result(f"        {line}")
+        return 0 if report["passed"] else PtychoPinnError.exit_code
+    missing = [f"--{name}" for name in ("train", "test", "legs", "output") if getattr(args, name) is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)} must be given.", "See ptychopinn compare --help.")
+    settings = gather(args, SECTIONS)
+    given = settings.given
+    if named := [name for name in _NAMED_BY_LEGS if name in given["model"]]:
+        raise UsageError(f"{', '.join(named)} is part of a leg's name.", "Leave it out of the configuration.")
+    with watched(console) as monitor:
+        result = comparison.compare_run(
+            args.train,
+            args.test,
+            args.output,
+            legs=args.legs,
+            settings=comparison.LegSettings(
+                **{name: given[name] for name in ("model", "train", "infer", "execution", "solver")}
+            ),
+            config=ComparisonConfig(**given["comparison"]),
+            train_reference=args.train_reference,
+            test_reference=args.test_reference,
+            reading=comparison.Reading(settings.measurement, args.nphotons),
+            resume=args.resume,
+            overwrite=args.overwrite,
+            monitor=monitor,
+        )
+    for leg, reason in result.failed.items():
+        console.warn(f"{leg} failed: {reason}")
+    _show(result, console, as_json=args.json)
+    return PtychoPinnError.exit_code if result.failed else 0
+
+
+def _show(result: Any, console: Console, *, as_json: bool) -> None:
+    """Print the chief figures of the test scan, and where the files are."""
+    files = {kind: str(path) for kind, path in result.files.items()}
+    chief: dict[str, dict[str, float | None]] = {}
+    for row in result.rows:
+        if row.scan == "test" and (row.quantity, row.metric) in _CHIEF:
+            chief.setdefault(row.leg, {})[f"{row.quantity} {row.metric}"] = row.value
+    if as_json:
+        console.json({"folder": str(result.folder), "files": files, "test": chief, "failed": dict(result.failed)})
+        return
+    for leg, values in chief.items():
+        shown = ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in values.items())
+        console.result(f"{leg}: {shown}")
+    for line in table(files):
+        console.result(line)

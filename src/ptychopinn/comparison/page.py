@@ -1,0 +1,205 @@
+"""The pictures and the report of a comparison."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from ptychopinn.atomic import written_aside
+from ptychopinn.comparison.files import read_arrays
+from ptychopinn.comparison.table import MINUS, Row, Status
+from ptychopinn.metrics import FrcCurve
+from ptychopinn.report import Grid, ReportContent, frc_picture, legs_picture, write_report
+from ptychopinn.typing import AnyArray
+
+# quantity, metric, head, whether more is better
+_CHIEF: tuple[tuple[str, str, str, bool], ...] = (
+    ("phase", "ssim", "phase SSIM", True),
+    ("amp", "ssim", "amplitude SSIM", True),
+    ("phase", "corr", "phase correlation", True),
+    ("object", "nrmse", "error |G-R|/|G|", False),
+    ("object", "residual", "residual R", False),
+    ("phase", "frc50", "phase FRC50 (1/px)", True),
+    ("phase", "frc50_split", "phase FRC50, odd/even (1/px)", True),
+    ("run", "training_seconds", "training (s)", False),
+    ("run", "reconstruction_seconds", "reconstruction (s)", False),
+    ("run", "peak_anonymous_mib", "peak memory (MiB)", False),
+)
+_MEANING = (
+    "SSIM, correlation, error and FRC50 are against the reference, after scale, phase ramp and shift were removed "
+    "inside the box of scan positions. R is the forward residual: how far the measured amplitudes are from those that "
+    "object and probe predict; it needs no reference, and it judges how the counts are explained, noise included. "
+    "Bold green is the best of a column."
+)
+_QUANTITIES: tuple[tuple[Literal["amp", "phase"], str], ...] = (("amp", "amplitude"), ("phase", "phase"))
+
+
+def write_page(
+    path: Path,
+    pictures: Path,
+    manifest: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    rows: Sequence[Row],
+    legs: Path,
+) -> Path:
+    """Write the pictures and the report of a comparison.
+
+    Parameters
+    ----------
+    path:
+        The report.
+    pictures:
+        An existing folder.
+    manifest:
+        What was compared.
+    summary:
+        From `ptychopinn.comparison.table.summarise`.
+    rows:
+        The table.
+    legs:
+        Folder with those of the legs.
+    """
+    names = [plan["name"] for plan in manifest["legs"]]
+    scans = list(manifest["scans"])[::-1]  # the test scan first: it is what counts
+    figures: list[tuple[str, bytes | str | Path]] = []
+    for scan in scans:
+        for caption, name, png in _pictures(scan, names, legs, summary):
+            with written_aside(pictures / f"{scan}-{name}.png") as aside:
+                aside.write_bytes(png)
+            figures.append((caption, png))
+    facts = {name: source["facts"] for name, source in manifest["scans"].items()}
+    train, test = facts.get("train"), facts["test"]
+    lead = f"{len(names)} reconstructors on the same scans: {', '.join(names)}. "
+    if train is not None:
+        lead += f"Networks were trained on {train['file']} ({train['patterns']} patterns). "
+    lead += f"All reconstructed {test['file']} ({test['patterns']} patterns of {test['N']} x {test['N']})."
+    failed = {name: leg["message"] for name, leg in summary["legs"].items() if leg["status"] == Status.FAILED}
+    best = summary["best"].get("test", {})
+    content = ReportContent(
+        title=f"Comparison on {test['file']}",
+        lead=lead,
+        warnings=[f"{name} failed: {reason}" for name, reason in failed.items()],
+        summary=_cards(best, summary),
+        grids={
+            **{f"{scan.capitalize()} scan": _chief(scan, names, summary) for scan in scans},
+            "All figures": _all(rows, names, scans),
+        },
+        figures=figures,
+        wide=True,
+        tables={
+            **{
+                f"{name.capitalize()} scan, facts": {k: str(v) for k, v in values.items()}
+                for name, values in facts.items()
+            },
+            **{f"Settings of {plan['name']}": _settings(plan) for plan in manifest["legs"]},
+            "Comparison": {k: _cell(v) for k, v in {"baseline": manifest["baseline"], **manifest["config"]}.items()},
+            "Versions": {
+                "ptychopinn": manifest["version"],
+                "numpy": metadata.version("numpy"),
+                "python": platform.python_version(),
+            },
+        },
+    )
+    return write_report(path, content)
+
+
+def _cards(best: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, str]:
+    """The best leg by each of the chief figures, on the test scan."""
+    cards = {}
+    for quantity, metric, head, _ in _CHIEF:
+        leg = best.get(f"{quantity} {metric}")
+        if leg is not None and (quantity != "run" or metric == "reconstruction_seconds") and metric != "frc50_split":
+            value = summary["legs"][leg]["scans"]["test"][quantity][metric]
+            cards[f"best {head}"] = f"{leg}: {value:.3g}"
+    return cards
+
+
+def _chief(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Grid:
+    """The chief figures, a row a leg; columns that nobody has a value for are left out."""
+    values = [summary["legs"][name]["scans"].get(scan, {}) for name in names]
+    columns = [c for c in _CHIEF if any(v.get(c[0], {}).get(c[1]) is not None for v in values)]
+    if not columns:
+        return Grid(["leg", "figures"], [[name, "failed"] for name in names])
+    best = set()
+    for j, (quantity, metric, _, more) in enumerate(columns, 1):
+        if metric == "training_seconds":  # solvers need none
+            continue
+        known = {i: v[quantity][metric] for i, v in enumerate(values) if v.get(quantity, {}).get(metric) is not None}
+        top = (max if more else min)(known.values())
+        if len(known) > 1:
+            best |= {(i, j) for i, value in known.items() if value == top}
+    rows = []
+    for name, value in zip(names, values, strict=True):
+        failed = summary["legs"][name]["status"] == Status.FAILED
+        cells = [value.get(quantity, {}).get(metric) for quantity, metric, _, _ in columns]
+        rows.append([name, *("failed" if c is None and failed else _cell(c) for c in cells)])
+    return Grid(["leg", *(c[2] for c in columns)], rows, frozenset(best), _MEANING if scan == "test" else "")
+
+
+def _all(rows: Sequence[Row], names: Sequence[str], scans: Sequence[str]) -> Grid:
+    """Every row of the table, a column a leg."""
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in rows:
+        if not row.metric.endswith(MINUS):
+            text = str(row.status) if row.value is None else f"{row.value:.5g}"
+            cells.setdefault((row.scan, row.quantity, row.metric), {})[row.leg] = text
+    lines = [
+        [f"{scan}: {quantity} {metric}", *(found.get(name, "") for name in names)]
+        for (scan, quantity, metric), found in cells.items()
+        if scan in scans
+    ]
+    return Grid(["figure", *names], lines, folded=True)
+
+
+def _settings(plan: Mapping[str, Any]) -> dict[str, str]:
+    sections = [plan[key] for key in ("model", "train", "infer", "execution", "solver") if plan[key]]
+    flat = {key: value for section in sections for key, value in section.items() if value is not None}
+    return {"from": plan["origin"], **{key: _cell(value) for key, value in flat.items()}}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _pictures(scan: str, names: Sequence[str], legs: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, bytes]]:
+    """Caption, name and PNG of a scan's pictures."""
+    arrays = {name: found for name in names if "reconstruction" in (found := read_arrays(legs / name, scan))}
+    if not arrays:
+        return []
+    reference = next((found["reference"] for found in arrays.values() if "reference" in found), None)
+    shapes = {found["reconstruction"].shape for found in arrays.values()}
+    pictures = []
+    for quantity, word in _QUANTITIES:
+        scores = {name: summary["legs"][name]["scans"][scan].get(quantity, {}) for name in arrays}
+        notes = {
+            name: f"SSIM {known['ssim']:.3f}, correlation {known['corr']:.3f}"
+            for name, known in scores.items()
+            if known.get("ssim") is not None
+        }
+        if len(shapes) == 1:
+            objects = {name: found["reconstruction"] for name, found in arrays.items()}
+            png = legs_picture(quantity, reference, objects, notes=notes, title=f"{scan} scan: {word}")
+            below = " and, below, what each differs by" if reference is not None else ""
+            caption = f"The {word} of the {scan} scan inside the box of positions, on one colour scale{below}."
+            pictures.append((caption, word, png))
+    for key, against, word, what in (
+        ("frc", "the reference", "frc", "with the reference"),
+        ("frc_split", "the other half", "frc-odd-even", "of the odd with the even patterns, without a reference"),
+    ):
+        curves = _curves(arrays, key)
+        if any(curves.values()):
+            png = frc_picture(curves, title=f"{scan} scan", against=against)
+            pictures.append((f"Fourier ring correlation {what}, {scan} scan.", word, png))
+    return pictures
+
+
+def _curves(arrays: Mapping[str, Mapping[str, AnyArray]], key: str) -> dict[str, dict[str, FrcCurve]]:
+    return {
+        quantity: {name: FrcCurve(*a[f"{key}/{quantity}"]) for name, a in arrays.items() if f"{key}/{quantity}" in a}
+        for quantity, _ in _QUANTITIES
+    }

@@ -1,0 +1,191 @@
+"""The figures of one reconstruction of one scan, and the arrays they were taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.metrics import (
+    MIN_SIDE_PX,
+    Aligned,
+    FrcCurve,
+    ScanBox,
+    align,
+    box_of,
+    flatness,
+    forward_residual,
+    frc,
+    frc50,
+    ramp_of,
+    remove_linear_phase,
+    score,
+)
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+
+QUANTITIES = ("amp", "phase")
+AGAINST_REFERENCE = ("mae", "mse", "psnr", "ssim", "ms_ssim", "corr", "frc50")
+STATISTICS = ("mean", "max", "nonzero_share")
+Figure = tuple[str, str]  # quantity, metric
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What is known of one reconstruction.
+
+    Attributes
+    ----------
+    figures:
+        (quantity, metric) to value.
+    skipped:
+        (quantity, metric) to the reason why there is none.
+    arrays:
+        Name to array: ``reconstruction`` and, where there is one, ``reference``, complex64 inside the scan box,
+        aligned; ``frc/QUANTITY`` and ``frc_split/QUANTITY``, (2, k) frequency and correlation.
+    facts:
+        What alignment removed, and where the box lies.
+    """
+
+    figures: dict[Figure, float] = field(default_factory=dict)
+    skipped: dict[Figure, str] = field(default_factory=dict)
+    arrays: dict[str, AnyArray] = field(default_factory=dict)
+    facts: dict[str, list[float]] = field(default_factory=dict)
+
+
+def score_scan(
+    data: ScanDataset,
+    obj: ComplexArray,
+    origin: tuple[int, int],
+    probe: ComplexArray,
+    reference: ComplexArray | None,
+    halves: tuple[ComplexArray, ComplexArray] | str,
+) -> Scores:
+    """Score a reconstruction.
+
+    Parameters
+    ----------
+    data:
+        The scan.
+    obj:
+        (H, W) complex, the object.
+    origin:
+        (y, x): pixel (0, 0) of ``obj`` in the frame of the scan's positions.
+    probe:
+        (modes, N, N) complex, in counts.
+    reference:
+        (H', W') complex, the true object, in the frame of the positions; or None.
+    halves:
+        (H, W) objects of the odd and of the even patterns, in the frame of ``obj``; or why there are none.
+    """
+    found = Scores()
+    box = box_of(data.positions - np.asarray(origin), obj.shape)
+    _statistics(found, obj, box)
+    found.figures["object", "residual"] = forward_residual(obj, origin, probe, data)
+    _against_reference(found, data, obj, box, reference)
+    _split(found, box, halves)
+    return found
+
+
+def rescore(arrays: Mapping[str, AnyArray]) -> dict[Figure, float]:
+    """The figures against the reference, from aligned arrays alone."""
+    if "reference" not in arrays:
+        return {}
+    pair = Aligned(
+        arrays["reference"].astype(np.complex128),
+        arrays["reconstruction"].astype(np.complex128),
+        (0.0, 0.0),
+        (0.0, 0.0),
+        1 + 0j,
+        True,
+        0,
+    )
+    return _named(score(pair))
+
+
+def all_figures() -> list[Figure]:
+    """Every (quantity, metric) of `score_scan`, in the order of the table."""
+    compared = [(quantity, metric) for quantity in QUANTITIES for metric in AGAINST_REFERENCE]
+    own = [(quantity, metric) for quantity in QUANTITIES for metric in ("frc50_split", *STATISTICS)]
+    return [*compared, ("object", "nrmse"), ("object", "residual"), ("object", "flatness"), *own]
+
+
+def parts_of(obj: ComplexArray) -> dict[str, FloatArray]:
+    """Amplitude, and phase about that of the mean."""
+    return {"amp": np.abs(obj), "phase": np.angle(obj * np.exp(-1j * np.angle(obj.mean())))}
+
+
+def _named(scores: Mapping[str, float]) -> dict[Figure, float]:
+    named = {
+        (quantity, metric): scores[f"{quantity}_{metric}"] for quantity in QUANTITIES for metric in AGAINST_REFERENCE
+    }
+    return {**named, ("object", "nrmse"): scores["nrmse"]}
+
+
+def _statistics(found: Scores, obj: ComplexArray, box: ScanBox) -> None:
+    """Mean, largest magnitude and share that is not zero, inside the box."""
+    inside = obj[box.slices]
+    if inside.size == 0:
+        reason = "the scan is too small to have a box inside its positions"
+        found.skipped["object", "flatness"] = reason
+        found.skipped.update({(quantity, metric): reason for quantity in QUANTITIES for metric in STATISTICS})
+        return
+    found.figures["object", "flatness"] = flatness(obj, box)
+    for quantity, part in parts_of(inside).items():
+        found.figures[quantity, "mean"] = float(part.mean())
+        found.figures[quantity, "max"] = float(np.abs(part).max())
+        found.figures[quantity, "nonzero_share"] = float(np.count_nonzero(part) / part.size)
+
+
+def _against_reference(
+    found: Scores, data: ScanDataset, obj: ComplexArray, box: ScanBox, reference: ComplexArray | None
+) -> None:
+    reason = "no reference was given" if reference is None else ""
+    if reference is not None:
+        there = box_of(data.positions, reference.shape)
+        if min(there.shape) < MIN_SIDE_PX:
+            reason = f"the box of scan positions is under {MIN_SIDE_PX} pixels wide"
+    if reference is None or reason:
+        found.skipped.update({figure: reason for figure in all_figures() if figure[1] in AGAINST_REFERENCE})
+        found.skipped["object", "nrmse"] = reason
+        inside = obj[box.slices].astype(np.complex128)
+        if inside.size:
+            flat = remove_linear_phase(inside, ramp_of(inside))
+            found.arrays["reconstruction"] = (flat * np.exp(-1j * np.angle(flat.mean()))).astype(np.complex64)
+            found.facts["box"] = [box.y0, box.y1, box.x0, box.x1]
+        return
+    pair = align(reference, obj, there)
+    found.figures.update(_named(score(pair)))
+    found.arrays["reference"] = pair.reference.astype(np.complex64)
+    found.arrays["reconstruction"] = pair.reconstruction.astype(np.complex64)
+    found.facts.update(
+        {
+            "box": [there.y0, there.y1, there.x0, there.x1],
+            "shift_px": list(pair.shift_px),
+            "ramp_rad_per_px": list(pair.ramp_rad_per_px),
+            "factor": [pair.factor.real, pair.factor.imag],
+        }
+    )
+    found.arrays.update(_curves("frc", pair))
+
+
+def _split(found: Scores, box: ScanBox, halves: tuple[ComplexArray, ComplexArray] | str) -> None:
+    if not isinstance(halves, str) and min(box.shape) < MIN_SIDE_PX:
+        halves = f"the box of scan positions is under {MIN_SIDE_PX} pixels wide"
+    if isinstance(halves, str):
+        found.skipped.update({(quantity, "frc50_split"): halves for quantity in QUANTITIES})
+        return
+    curves = _curves("frc_split", align(halves[0], halves[1], box))
+    found.arrays.update(curves)
+    for quantity in QUANTITIES:
+        found.figures[quantity, "frc50_split"] = frc50(FrcCurve(*curves[f"frc_split/{quantity}"]))
+
+
+def _curves(name: str, pair: Aligned) -> dict[str, AnyArray]:
+    turn = np.exp(-1j * np.angle(pair.reference.mean()))
+    curves = {}
+    for quantity, of in (("amp", np.abs), ("phase", np.angle)):
+        curve = frc(of(pair.reference * turn), of(pair.reconstruction * turn))
+        curves[f"{name}/{quantity}"] = np.stack([curve.frequency, curve.correlation])
+    return curves

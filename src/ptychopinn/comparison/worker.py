@@ -1,0 +1,230 @@
+"""One leg in a process of its own: train, reconstruct both scans, score them.
+
+``python -m ptychopinn.comparison.worker FOLDER`` reads ``FOLDER/task.json``. Each line of its standard output is JSON:
+``{"scan": NAME}`` when work on a scan begins, ``{"stage": ..., "done": ..., "total": ...}``, and at the end ``{"ended":
+REASON}``, where an empty reason means that all is well. Everything else that anybody prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from ptychopinn.comparison.files import TASK, read_json, read_scores, write_scores
+from ptychopinn.comparison.legs import LegPlan
+from ptychopinn.comparison.scoring import Figure, score_scan
+from ptychopinn.config.build import build
+from ptychopinn.config.infer import InferConfig
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.npz import read_object, read_scan
+from ptychopinn.errors import PtychoPinnError
+from ptychopinn.monitor import Monitor, Progress
+from ptychopinn.plugins import discover
+from ptychopinn.product import read_product
+from ptychopinn.reconstruction import Reconstruction, reconstruct
+from ptychopinn.reconstructor import Capability
+from ptychopinn.solvers.epie import paste_object
+from ptychopinn.stitching import Frame
+from ptychopinn.typing import ComplexArray
+from ptychopinn.workflows import (
+    RunResult,
+    create_solver,
+    infer_run,
+    load_reconstructor,
+    solve,
+    solve_run,
+    train_run,
+)
+
+_REPORT_SECONDS = 0.5
+_PATCH_SHARE = 4  # of the memory budget a quarter is for patches that wait for their phases
+MODEL, RUN_CONFIG, PRODUCT = "wts.h5.zip", "config.yaml", "reconstruction.h5"
+
+
+def main(folder: str) -> int:
+    """Run the leg whose task lies in a folder; returns an exit code."""
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _Leg(Path(folder), out).run()
+        reason = ""
+    except PtychoPinnError as error:
+        traceback.print_exc()
+        reason = str(error)
+    except MemoryError as error:
+        traceback.print_exc()
+        reason = f"out of memory: {error}"
+    except Exception as error:  # told to the parent, which goes on with the other legs
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+    _say(out, ended=" ".join(reason.split()))
+    return 1 if reason else 0
+
+
+def _end_with_parent() -> None:
+    """The standard input closes when the parent ends, however it ends."""
+    with suppress(OSError, ValueError):
+        sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _say(out: TextIO, **event: Any) -> None:
+    print(json.dumps(event), file=out, flush=True)
+
+
+class _Leg:
+    """The work of one leg."""
+
+    def __init__(self, folder: Path, out: TextIO) -> None:
+        self._folder, self._out = folder, out
+        self._task: Mapping[str, Any] = read_json(folder / TASK)
+        self._plan = LegPlan(**self._task["plan"])
+        self._reading = {key: self._task[key] for key in ("measurement", "nphotons")}
+        self._monitor = Monitor(self._progress())
+        infer = dict(self._plan.infer or {})
+        if self._task["memory_mb"] and infer:
+            infer["memory_budget_mb"] = max(min(infer["memory_budget_mb"], self._task["memory_mb"] // _PATCH_SHARE), 1)
+        solver = dict(self._plan.solver or {})
+        if self._task["memory_mb"] and "cache_mb" in solver:
+            solver["cache_mb"] = max(min(solver["cache_mb"], self._task["memory_mb"] // _PATCH_SHARE), 1)
+        self._infer, self._solver = infer, solver
+
+    def _progress(self) -> Callable[[Progress], None]:
+        last = 0.0
+
+        def tell(event: Progress) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last > _REPORT_SECONDS or (event.total and event.done >= event.total):
+                last = now
+                _say(self._out, stage=event.stage, done=event.done, total=event.total)
+
+        return tell
+
+    def run(self) -> None:
+        """Do each scan that is not done yet."""
+        for scan in self._task["scans"]:
+            if read_scores(self._folder, scan) is not None:
+                continue
+            _say(self._out, scan=scan)
+            if self._plan.is_network:
+                run = self._train(scan) if scan == "train" else self._predict(scan)
+            else:
+                run = self._solve(self._task["scans"][scan]["path"], self._folder / scan)
+            self._score(scan, run)
+
+    def _train(self, scan: str) -> RunResult:
+        plan, folder = self._plan, self._folder / scan
+        assert plan.model is not None
+        assert plan.train is not None
+        begun = (folder / RUN_CONFIG).is_file() and Capability.RESUME in discover().get(plan.source).capabilities
+        return train_run(
+            self._task["scans"][scan]["path"],
+            folder,
+            backend=plan.source,
+            model=plan.model,
+            train=plan.train,
+            infer=self._infer,
+            options=plan.execution,
+            resume=begun,
+            overwrite=not begun,
+            monitor=self._monitor,
+            **self._reading,
+        )
+
+    def _predict(self, scan: str) -> RunResult:
+        return infer_run(
+            self._folder / "train",
+            self._task["scans"][scan]["path"],
+            self._folder / scan,
+            infer=self._infer,
+            options=self._plan.execution,
+            backend=self._plan.source,
+            overwrite=True,
+            monitor=self._monitor,
+            **self._reading,
+        )
+
+    def _solve(self, path: str, folder: Path) -> RunResult:
+        return solve_run(
+            path,
+            folder,
+            solver=self._plan.source,
+            options=self._solver,
+            overwrite=True,
+            monitor=self._monitor,
+            **self._reading,
+        )
+
+    def _score(self, scan: str, run: RunResult) -> None:
+        source = self._task["scans"][scan]
+        data = read_scan(source["path"], **self._reading)
+        product = read_product(run.folder / PRODUCT)
+        y, x = np.rint(data.positions[0] - product.local_positions[0]).astype(int).tolist()
+        frame = Frame((product.object.shape[0], product.object.shape[1]), (y, x))
+        reference = _reference(data, source["reference"])
+        reason = "not asked for" if scan not in self._task["split"] else ""
+        if len(data) < 4:
+            reason = "too few patterns to split"
+        halves: tuple[ComplexArray, ComplexArray] | str = reason or self._halves(data, frame)
+        _say(self._out, stage="score", done=0, total=1)
+        scores = score_scan(data, product.object, frame.origin, product.probe, reference, halves)
+        rate = float(run.figures["patterns a second"])
+        more: dict[Figure, float] = {
+            ("run", "patterns"): float(len(data)),
+            ("run", "training_seconds"): self._training_seconds(run),
+            ("run", "reconstruction_seconds"): len(data) / rate,
+            ("run", "patterns_per_second"): rate,
+        }
+        write_scores(self._folder, scan, scores, more)
+
+    def _training_seconds(self, run: RunResult) -> float:
+        """What the leg's training took, whichever scan was reconstructed after it; nothing for a solver."""
+        if not self._plan.is_network:
+            return 0.0
+        if "training seconds" in run.figures:
+            return float(run.figures["training seconds"])
+        trained = read_scores(self._folder, "train")
+        assert trained is not None  # the training scan comes first
+        return trained[0]["run", "training_seconds"]
+
+    def _halves(self, data: ScanDataset, frame: Frame) -> tuple[ComplexArray, ComplexArray]:
+        """Objects of the odd and of the even patterns alone."""
+        found = []
+        for first in (0, 1):
+            part = data.select(np.arange(first, len(data), 2))
+            half = self._again(part)
+            whole = np.ones(frame.shape, np.complex64)
+            paste_object(whole, frame, half.object, half.frame)
+            found.append(whole)
+        return found[0], found[1]
+
+    def _again(self, data: ScanDataset) -> Reconstruction:
+        plan = self._plan
+        if plan.is_network:
+            model = load_reconstructor(self._folder / "train" / MODEL, backend=plan.source, options=plan.execution)
+            return reconstruct(model, data, build(InferConfig, self._infer), monitor=self._monitor)
+        return solve(create_solver(plan.source, self._solver), data, monitor=self._monitor)
+
+
+def _reference(data: ScanDataset, path: str | None) -> ComplexArray | None:
+    """The trusted object: of the file named, else the scan's own unless that is a placeholder."""
+    if path is not None:
+        return read_product(path).object if path.endswith((".h5", ".hdf5")) else read_object(path)
+    guess = data.object_guess
+    return None if guess is None or bool((guess == guess.flat[0]).all()) else guess
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,149 @@
+"""Several reconstructions of one scan side by side, on shared colour scales, and their Fourier ring correlations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ptychopinn.metrics import FrcCurve
+from ptychopinn.report._canvas import (
+    AMPLITUDE_COLOURS,
+    DIFFERENCE_COLOURS,
+    PHASE_COLOURS,
+    beside,
+    colour_range,
+    new_figure,
+    plain,
+    png_of,
+    set_title,
+)
+from ptychopinn.typing import ComplexArray, FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = 4  # pictures in a row; more legs go on below
+_WIDE_IN = 13.0
+_MOST_PIXELS = 512  # a side, in a small picture
+Quantity = Literal["amp", "phase"]
+_NAMES = {"amp": "amplitude", "phase": "phase (rad)"}
+_COLOURS = {"amp": AMPLITUDE_COLOURS, "phase": PHASE_COLOURS}
+
+
+def legs_picture(
+    quantity: Quantity,
+    reference: ComplexArray | None,
+    legs: Mapping[str, ComplexArray],
+    *,
+    notes: Mapping[str, str] | None = None,
+    title: str = "",
+) -> bytes:
+    """PNG of one quantity of all legs on one colour scale and, with a reference, what each differs by on another.
+
+    Parameters
+    ----------
+    quantity:
+        "amp" or "phase".
+    reference:
+        (h, w) complex, or None.
+    legs:
+        Name to (h, w) complex, aligned with the reference.
+    notes:
+        Name to a line below the name, such as a score.
+    title:
+        Headline.
+    """
+    shown = {"reference": reference, **legs} if reference is not None else dict(legs)
+    parts = {name: _part(quantity, obj) for name, obj in shown.items() if obj is not None}
+    limits = colour_range(parts["reference"] if reference is not None else np.stack([p for p in parts.values()]))
+    differences = {n: parts[n] - parts["reference"] for n in legs} if reference is not None else {}
+    # the legs as one: the worst one sets the scale, and a percentile leaves its wildest pixels out
+    most = max((max(map(abs, colour_range(d))) for d in differences.values()), default=1.0)
+    names = list(parts)
+    blocks = [names[k : k + _COLUMNS] for k in range(0, len(names), _COLUMNS)]
+    height, width = next(iter(parts.values())).shape
+    columns = min(len(names), _COLUMNS)
+    lines = len(blocks) * (2 if differences else 1)
+    each_in = _WIDE_IN / _COLUMNS
+    tall = lines * (each_in * 0.86 * height / width + 0.55) + 0.5
+    figure = new_figure(each_in * columns + 0.6, float(np.clip(tall, 3, 60)), 110)
+    figure.suptitle(plain(title), parse_math=False, fontsize=12)
+    panels = figure.subplots(lines, columns, squeeze=False)
+    for axes in panels.ravel():
+        axes.set_axis_off()
+    for number, block in enumerate(blocks):
+        line = number * (2 if differences else 1)
+        for column, name in enumerate(block):
+            last = column == len(block) - 1
+            note = (notes or {}).get(name, "")
+            _draw(panels[line, column], parts[name], limits, _COLOURS[quantity], _NAMES[quantity] if last else None)
+            set_title(panels[line, column], f"{plain(name)}\n{note}" if note else plain(name), fontsize=10)
+            if name in differences:
+                axes = panels[line + 1, column]
+                label = f"difference of {_NAMES[quantity]}" if last else None
+                _draw(axes, differences[name], (-most, most), DIFFERENCE_COLOURS, label)
+                set_title(axes, f"{plain(name)} - reference", fontsize=9)
+    return png_of(figure)
+
+
+def frc_picture(
+    curves: Mapping[str, Mapping[str, FrcCurve]], *, title: str = "", against: str = "the reference"
+) -> bytes:
+    """PNG of the Fourier ring correlations of all legs, amplitude beside phase.
+
+    Parameters
+    ----------
+    curves:
+        Quantity ("amp", "phase") to leg to curve.
+    title:
+        Headline.
+    against:
+        What each leg was correlated with.
+    """
+    figure = new_figure(11.0, 4.2)
+    figure.suptitle(plain(title), parse_math=False, fontsize=12)
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (quantity, legs) in zip(panels, curves.items(), strict=True):
+        for number, (name, curve) in enumerate(legs.items()):
+            style = ("-", "--", "-.", ":")[number // 10 % 4]
+            axes.plot(curve.frequency, curve.correlation, style, color=f"C{number % 10}", label=plain(name), lw=1.4)
+        axes.axhline(0.5, color="0.5", linestyle="--", linewidth=1)
+        axes.set_xlim(0, 0.5)
+        lowest = min((float(c.correlation.min()) for c in legs.values()), default=0.0)
+        axes.set_ylim(min(-0.1, lowest), 1.05)
+        axes.set_xlabel("spatial frequency (cycles/px)")
+        axes.set_ylabel(f"correlation with {against}")
+        axes.grid(alpha=0.3)
+        set_title(axes, {"amp": "amplitude"}.get(quantity, quantity), fontsize=10)
+    if panels.size and panels[0].lines:
+        panels[-1].legend(fontsize=8)
+    return png_of(figure)
+
+
+def _part(quantity: Quantity, obj: ComplexArray) -> FloatArray:
+    """Amplitude, or phase about that of the mean, small enough for a small picture."""
+    if quantity == "amp":
+        return _smaller(np.abs(obj))
+    mean = obj.mean()
+    return _smaller(np.angle(obj * np.exp(-1j * np.angle(mean))))
+
+
+def _smaller(values: FloatArray) -> FloatArray:
+    """Means of k x k pixels where a picture has too many of them."""
+    k = math.ceil(max(values.shape) / _MOST_PIXELS)
+    if k == 1:
+        return values.astype(np.float64)
+    height, width = (n // k for n in values.shape)
+    blocks = values[: height * k, : width * k].reshape(height, k, width, k)
+    means: FloatArray = blocks.mean(axis=(1, 3), dtype=np.float64)
+    return means
+
+
+def _draw(axes: Axes, values: FloatArray, limits: tuple[float, float], colours: str, label: str | None) -> None:
+    image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    figure = axes.get_figure()
+    if label is not None and figure is not None:
+        figure.colorbar(image, cax=beside(axes, values.shape), label=label, extend="both", format="%.3g")

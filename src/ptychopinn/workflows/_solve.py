@@ -1,0 +1,151 @@
+"""Reconstruct a scan with a solver that is not trained."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from ptychopinn.config.build import build
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.npz import read_scan
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.errors import PluginError
+from ptychopinn.forward import add_windows
+from ptychopinn.interpolation import split_positions
+from ptychopinn.metrics import box_of, flatness, forward_residual
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.plugins import discover
+from ptychopinn.reconstruction import Reconstruction
+from ptychopinn.reconstructor import ObjectSolver, ProbeSolver
+from ptychopinn.solvers import frame_of
+from ptychopinn.stitching import Frame, patch_weights
+from ptychopinn.typing import ComplexArray, FloatArray, StrPath
+from ptychopinn.workflows import _folder
+from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+
+_BLOCK = 512
+
+
+def create_solver(name: str, options: Mapping[str, object] | None = None) -> ObjectSolver:
+    """A solver by its name.
+
+    Raises
+    ------
+    PluginError
+        If there is none of that name, or it cannot be imported.
+    ConfigError
+        If an option is unknown or out of bounds.
+    """
+    solvers = discover().solvers
+    if name not in solvers:
+        raise PluginError(f"There is no solver '{name}'.", f"Use one of {', '.join(solvers)}.")
+    spec = solvers[name]
+    return spec.load_class()(build(spec.options, options or {}))  # type: ignore[call-arg]
+
+
+def solve(solver: ObjectSolver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> Reconstruction:
+    """Reconstruct a scan with a solver.
+
+    Returns
+    -------
+    As `ptychopinn.reconstruction.reconstruct` does, with the coverage of whole windows.
+
+    Raises
+    ------
+    PluginError
+        If the solver returns an object of another shape than its frame.
+    """
+    start = time.perf_counter()
+    frame = frame_of(data)
+    if isinstance(solver, ProbeSolver):
+        found = solver.run(data, monitor=monitor)
+        obj, probe = found.object, found.probe
+    else:
+        obj = solver.reconstruct(data, monitor=monitor)
+        probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
+    seconds = time.perf_counter() - start
+    if obj.shape != frame.shape:
+        raise PluginError(
+            f"The solver returned an object of {obj.shape}; the frame of the scan has {frame.shape}.",
+            "Use another solver; this one does not keep to the protocol.",
+        )
+    box = box_of(data.positions - np.asarray(frame.origin), frame.shape)
+    coverage = _coverage(data, probe, frame)
+    return Reconstruction(
+        object=np.asarray(obj, np.complex64),
+        coverage=coverage,
+        frame=frame,
+        probe=np.asarray(probe, np.complex64),
+        positions=data.positions,
+        residual=forward_residual(obj, frame.origin, probe, data),
+        flatness=math.nan if box.is_empty else flatness(obj, box),
+        synchronised="none needed",
+        placed=len(data),
+        dropped=0,
+        seconds={"solve": seconds},
+        warnings=(),
+    )
+
+
+def _coverage(data: ScanDataset, probe: ComplexArray, frame: Frame) -> FloatArray:
+    """Sum of the windows' light in units of the brightest point of one probe."""
+    corners, _ = split_positions(data.positions, data.N)
+    coverage = np.zeros(frame.shape, np.float32)
+    light = patch_weights(probe, data.N)
+    for low in range(0, len(data), _BLOCK):
+        local = corners[low : low + _BLOCK] - np.asarray(frame.origin)
+        add_windows(coverage, np.broadcast_to(light, (len(local), *light.shape)), local)
+    return coverage
+
+
+def solve_run(
+    data_path: StrPath,
+    output: StrPath,
+    *,
+    solver: str,
+    options: Mapping[str, object] | None = None,
+    measurement: Measurement | None = None,
+    nphotons: float | None = None,
+    overwrite: bool = False,
+    monitor: Monitor = NULL_MONITOR,
+) -> RunResult:
+    """Reconstruct a scan file into a directory, as `infer_run` does with a network.
+
+    Parameters
+    ----------
+    data_path:
+        The scan, NPZ.
+    output:
+        The directory to make.
+    solver:
+        Name of the solver.
+    options:
+        Fields of its options.
+    measurement, nphotons:
+        As in `ptychopinn.data.npz.read_scan`.
+    overwrite:
+        Replace what an earlier run left there.
+    monitor:
+        Progress and cancellation.
+
+    Raises
+    ------
+    PtychoPinnError
+        Whatever is refused, before any long work.
+    """
+    made = create_solver(solver, options)
+    data = read_scan(data_path, measurement=measurement, nphotons=nphotons)
+    with _folder.run_folder(output, overwrite=overwrite) as folder:
+        reconstruction = solve(made, data, monitor=monitor)
+        files = write_outputs(
+            folder,
+            data,
+            reconstruction,
+            title=f"Reconstruction of {data.name}",
+            tables={"Solver": {"name": solver, **(options or {})}},
+            comments=f"ptychopinn, solver {solver}",
+        )
+    return RunResult(folder, files, reconstruction_figures(reconstruction, len(data)))

@@ -1,0 +1,111 @@
+"""``ptychopinn compare``: specs/14-comparison.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptychopinn.comparison import ComparisonResult, Reading, Row, Status
+from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.data.dataset import Measurement
+
+Cli = Callable[..., tuple[int, str, str]]
+COMPARE = ("compare", "--train", "a.npz", "--test", "b.npz", "--legs", "torch-pinn", "epie", "-o", "out")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Stands for the comparison, and notes what it was asked."""
+    noted: dict[str, Any] = {"failed": {}}
+
+    def compare(*args: Any, **kwargs: Any) -> ComparisonResult:
+        noted.update(kwargs, args=args)
+        rows = (Row("epie", "test", "phase", "ssim", 0.5, Status.OK), Row("epie", "test", "phase", "mae", 1, Status.OK))
+        return ComparisonResult(Path("out"), rows, {"table": Path("out/t.csv")}, noted["failed"])
+
+    monkeypatch.setattr("ptychopinn.comparison.compare_run", compare)
+    return noted
+
+
+def test_what_is_handed_on(cli: Cli, asked: dict[str, Any]) -> None:
+    """[COMP-002] Each setting to its section; those of solvers have a prefix."""
+    flags = (
+        "--batch-size",
+        "4",
+        "--solver-batch-size",
+        "5",
+        "--gridsize",
+        "2",
+        "--accelerator",
+        "cpu",
+        "--refine",
+        "1",
+    )
+    limits = ("--n-test-groups", "6", "--memory-mb", "512", "--baseline", "epie", "--no-split-frc")
+    code, out, _ = cli(*COMPARE, *flags, *limits, "--resume", "--measurement", "counts", "--nphotons", "1e5")
+    assert code == 0
+    assert asked["args"] == ("a.npz", "b.npz", "out")
+    assert asked["legs"] == ["torch-pinn", "epie"]
+    settings = asked["settings"]
+    assert settings.train == {"batch_size": 4}
+    assert settings.solver == {"batch_size": 5}
+    assert settings.model == {"gridsize": 2}
+    assert settings.infer == {"refine": 1}
+    assert settings.execution["accelerator"] == "cpu"
+    assert asked["config"] == ComparisonConfig(n_test_groups=6, memory_mb=512, baseline="epie", split_frc=False)
+    assert asked["reading"] == Reading(Measurement.COUNTS, 1e5)
+    assert asked["resume"]
+    assert "epie: phase ssim 0.5\n" in out
+
+
+def test_a_failed_leg_shows_in_the_exit_code(cli: Cli, asked: dict[str, Any]) -> None:
+    """[COMP-003]"""
+    asked["failed"]["torch-pinn"] = "out of memory"
+    code, out, err = cli(*COMPARE, "--json")
+    assert code == 1
+    assert "warning: torch-pinn failed: out of memory" in err
+    assert json.loads(out)["failed"] == {"torch-pinn": "out of memory"}
+    assert json.loads(out)["test"] == {"epie": {"phase ssim": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compare",), "--train, --test, --legs, --output must be given"),
+        ((*COMPARE, "--model-type", "pinn"), "--model-type is not a flag"),
+        ((*COMPARE, "--solver-passes", "0"), "--solver-passes is 0"),
+        ((*COMPARE, "--resume", "--overwrite"), "not allowed with"),
+    ],
+)
+def test_refusals(cli: Cli, asked: dict[str, Any], arguments: tuple[str, ...], message: str) -> None:
+    """[COMP-002]"""
+    code, _, err = cli(*arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_a_file_may_not_name_the_model_type(cli: Cli, asked: dict[str, Any], tmp_path: Path) -> None:
+    """[COMP-002] It is part of a leg's name."""
+    (tmp_path / "c.yaml").write_text("model: {model_type: pinn}\nsolver: {passes: 3}\ncomparison: {n_test_groups: 4}\n")
+    code, _, err = cli(*COMPARE, "--config", tmp_path / "c.yaml")
+    assert code == 2
+    assert "model_type is part of a leg's name" in err
+    (tmp_path / "c.yaml").write_text("solver: {passes: 3}\ncomparison: {n_test_groups: 4}\n")
+    assert cli(*COMPARE, "--config", tmp_path / "c.yaml")[0] == 0
+    assert asked["settings"].solver == {"passes": 3}
+    assert asked["config"].n_test_groups == 4
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_verify(cli: Cli, monkeypatch: pytest.MonkeyPatch, passed: bool) -> None:
+    """[COMP-040] The exit code tells."""
+    report = {"passed": passed, "checks": [{"name": "rows", "passed": passed, "found": [] if passed else ["missing"]}]}
+    monkeypatch.setattr("ptychopinn.comparison.verify_comparison", lambda folder: report)
+    code, out, _ = cli("compare", "--verify", "out")
+    assert code == (0 if passed else 1)
+    assert out.startswith("ok" if passed else "FAILED")
+    assert json.loads(cli("compare", "--verify", "out", "--json")[1]) == report

@@ -1,0 +1,54 @@
+"""A pair of tiny scans, plugins that are installed for the processes of legs too, and a finished comparison."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ptychopinn.comparison import ComparisonResult, LegSettings, compare_run
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.data.npz import write_scan
+from ptychopinn.simulate import simulate_scan
+
+SETTINGS = LegSettings(train={"nepochs": 2}, solver={"passes": 5})
+LEGS = ("numpy-pinn", "epie", "hog", "numpy-supervised", "flat")
+
+
+def install_plugins(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Put a distribution with the plugins of the tests on the search path."""
+    info = folder / "toys-1.0.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ptychopinn]\nnumpy = numpy_backend\ntoys = solver_plugin\n")
+    patch.setattr(sys, "path", [str(folder), *sys.path])
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugins(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """64 patterns of 32 x 32 each, with their true objects."""
+    folder = tmp_path_factory.mktemp("pair")
+    for seed, name in enumerate(("train.npz", "test.npz"), start=1):
+        write_scan(folder / name, simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=seed)))
+    return folder / "train.npz", folder / "test.npz"
+
+
+@pytest.fixture(scope="session")
+def finished(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> ComparisonResult:
+    """A comparison of which two legs fail; tests that change its directory copy it."""
+    with pytest.MonkeyPatch.context() as patch:
+        install_plugins(tmp_path_factory.mktemp("toys"), patch)
+        return compare_run(
+            *pair,
+            tmp_path_factory.mktemp("compared") / "out",
+            legs=LEGS,
+            settings=SETTINGS,
+            config=ComparisonConfig(memory_mb=700, baseline="epie"),
+        )

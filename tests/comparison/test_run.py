@@ -1,0 +1,232 @@
+"""Whole comparisons, each leg in processes of its own: specs/14-comparison.md."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from ptychopinn.comparison import ComparisonResult, LegSettings, Row, Status, compare_run, verify_comparison
+from ptychopinn.comparison.scans import Reading, central
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.errors import Cancelled, DataError, UsageError
+from ptychopinn.monitor import Monitor, Progress
+from ptychopinn.product import read_product
+from ptychopinn.simulate import simulate_scan
+
+SOLVERS = ComparisonConfig(split_frc=False)
+
+
+def values(rows: tuple[Row, ...], leg: str, scan: str = "test") -> dict[tuple[str, str], float | None]:
+    return {(row.quantity, row.metric): row.value for row in rows if row.leg == leg and row.scan == scan}
+
+
+@pytest.fixture
+def copied(finished: ComparisonResult, tmp_path: Path, plugins: None) -> Path:
+    return Path(shutil.copytree(finished.folder, tmp_path / "out"))
+
+
+def test_a_failed_leg_does_not_lose_the_others(finished: ComparisonResult) -> None:
+    """[COMP-003] [COMP-030] Out of memory, or refused by the backend: it keeps its rows and says why."""
+    assert set(finished.failed) == {"hog", "numpy-supervised"}
+    assert "out of memory" in finished.failed["hog"]
+    assert "supervised" in finished.failed["numpy-supervised"]
+    status = {(row.leg, row.scan, row.status) for row in finished.rows if row.metric == "nrmse"}
+    ok = {(leg, scan, Status.OK) for leg in ("numpy-pinn", "epie", "flat") for scan in ("train", "test")}
+    failed = {("hog", "test"), ("numpy-supervised", "train"), ("numpy-supervised", "test")}
+    # what a leg had finished before it failed stays
+    assert status == ok | {("hog", "train", Status.OK)} | {(*where, Status.FAILED) for where in failed}
+
+
+def test_the_figures(finished: ComparisonResult, pair: tuple[Path, Path]) -> None:
+    """[COMP-031] [COMP-032] Scores, statistics and what it took."""
+    epie, flat, network = (values(finished.rows, leg) for leg in ("epie", "flat", "numpy-pinn"))
+    assert epie["object", "nrmse"] < 0.5 * flat["object", "nrmse"]
+    assert epie["object", "residual"] < flat["object", "residual"]
+    assert (flat["amp", "mean"], flat["phase", "nonzero_share"], flat["object", "flatness"]) == (1, 0, 0)
+    assert epie["amp", "max"] > 1
+    assert epie["phase", "nonzero_share"] == 1
+    assert epie["amp", "frc50_split"] is not None
+    assert network["run", "training_seconds"] > 0
+    assert epie["run", "training_seconds"] == 0
+    assert epie["run", "patterns"] == 64
+    assert epie["run", "peak_anonymous_mib"] > 20
+    assert epie["object", "nrmse_to_baseline"] == 0
+    assert flat["object", "nrmse_minus_baseline"] == pytest.approx(flat["object", "nrmse"] - epie["object", "nrmse"])
+
+
+def test_what_is_left_behind(finished: ComparisonResult, pair: tuple[Path, Path]) -> None:
+    """[COMP-034] Table, summary, aligned arrays, pictures, products, one report."""
+    folder = finished.folder
+    names = {path.name for path in (folder / "pictures").iterdir()}
+    assert {"test-amplitude.png", "test-phase.png", "test-frc.png", "train-phase.png", "test-frc-odd-even.png"} <= names
+    with h5py.File(folder / "legs" / "epie" / "aligned-test.h5") as file:
+        reference, found = file["reference"][...], file["reconstruction"][...]
+        assert reference.shape == found.shape
+        assert found.dtype == np.complex64
+        y0, y1, x0, x1 = file.attrs["box"].astype(int)
+        assert file["frc/amp"].shape[0] == 2
+    truth = read_scan(pair[1]).object_guess
+    assert truth is not None
+    np.testing.assert_array_equal(reference, truth[y0:y1, x0:x1])
+    assert read_product(folder / "legs" / "epie" / "test" / "reconstruction.h5").object.shape == truth.shape
+    summary = json.loads((folder / "metrics_summary.json").read_text())
+    assert summary["baseline"] == "epie"
+    assert summary["best"]["test"]["object nrmse"] == "epie"
+
+
+def test_the_report_says_what_was_compared(finished: ComparisonResult) -> None:
+    """[COMP-035] On what, with which result, and what went wrong."""
+    text = (finished.folder / "report.html").read_text()
+    for words in ("test.npz", "64 patterns of 32 x 32", "hog failed: out of memory", "phase SSIM", "numpy-pinn"):
+        assert words in text
+    assert text.count("data:image/png") == len(list((finished.folder / "pictures").iterdir()))
+
+
+def test_verify_passes(copied: Path) -> None:
+    """[COMP-040] A finished comparison, failed legs and all."""
+    report = verify_comparison(copied)
+    assert report["passed"], report
+    assert json.loads((copied / "verification_report.json").read_text()) == report
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check"),
+    [
+        (lambda f: (f / "comparison_metrics.csv").write_text("leg,scan\n"), "columns"),
+        (lambda f: change(f / "comparison_metrics.csv", "epie,test,amp,mae,", "epie,test,amp,other,"), "once"),
+        (lambda f: change(f / "comparison_metrics.csv", "ok,\n", "failed,\n"), "reason"),
+        (lambda f: change(f / "comparison_metrics.csv", "epie,test,phase,ssim,0", "epie,test,phase,ssim,1"), "arrays"),
+        (lambda f: (f / "legs/epie/aligned-test.h5").write_bytes(b"no"), "arrays"),
+        (lambda f: change(f / "metrics_summary.json", '"nrmse": 0', '"nrmse": 1'), "summary"),
+        (lambda f: change(f / "comparison.json", '"digest": "', '"digest": "0'), "scans"),
+        (lambda f: change(f / "report.html", "</body>", '<img src="http://somewhere/a.png"></body>'), "outside"),
+    ],
+)
+def test_verify_finds(copied: Path, spoil, check: str) -> None:
+    """[COMP-040] Whatever does not fit together."""
+    spoil(copied)
+    report = verify_comparison(copied)
+    assert not report["passed"]
+    assert any(check in found["name"] for found in report["checks"] if not found["passed"])
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_resuming_keeps_what_is_done(copied: Path, pair: tuple[Path, Path]) -> None:
+    """[COMP-020] By content: the leg that is whole is not run again, one with other settings is."""
+    before = {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")}
+    settings = LegSettings(train={"nepochs": 2}, solver={"passes": 2})
+    compare_run(*pair, copied, legs=["epie", "flat"], settings=settings, config=SOLVERS, resume=True)
+    now = {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")}
+    assert now["epie"] > before["epie"]
+    assert now["flat"] > before["flat"]  # its odd and even patterns are not asked for any more
+    result = compare_run(*pair, copied, legs=["epie", "flat"], settings=settings, config=SOLVERS, resume=True)
+    assert {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")} == now
+    assert not result.failed
+
+
+def test_an_interrupted_leg_goes_on(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[COMP-012] [COMP-020] A scan that was done before stays done."""
+    monitor = Monitor(lambda event: monitor.cancel() if is_second(event) else None)
+
+    def is_second(event: Progress) -> bool:
+        return event.stage.startswith("epie: test")
+
+    with pytest.raises(Cancelled, match="--resume"):
+        compare_run(*pair, tmp_path / "out", legs=["epie"], config=SOLVERS, monitor=monitor)
+    train = tmp_path / "out" / "legs" / "epie" / "scores-train.json"
+    done = train.stat().st_mtime_ns
+    result = compare_run(*pair, tmp_path / "out", legs=["epie"], config=SOLVERS, resume=True)
+    assert not result.failed
+    assert train.stat().st_mtime_ns == done
+
+
+@pytest.mark.parametrize(
+    ("leg", "reason"),
+    [
+        ("misshapen", r"object of \(3, 4\)"),
+        ("dies", "killed by the system"),
+        ("sleeps", "out of time: 3 s"),
+    ],
+)
+def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, leg: str, reason: str) -> None:
+    """[COMP-003] A leg that fails alone still makes a table and a report."""
+    limits = ComparisonConfig(split_frc=False, leg_seconds=3 if leg == "sleeps" else None)
+    result = compare_run(*pair, tmp_path / "out", legs=[leg], config=limits)
+    assert {row.status for row in result.rows} == {Status.FAILED}
+    import re
+
+    assert re.search(reason, result.failed[leg])
+    assert verify_comparison(tmp_path / "out")["passed"]
+
+
+def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[COMP-004] n_test_groups groups of gridsize^2 patterns, in the middle of the scan."""
+    config = ComparisonConfig(n_test_groups=9, split_frc=False)
+    settings = LegSettings(model={"gridsize": 2})
+    result = compare_run(*pair, tmp_path / "out", legs=["flat"], settings=settings, config=config)
+    assert values(result.rows, "flat")["run", "patterns"] == 36
+    assert values(result.rows, "flat", "train")["run", "patterns"] == 64
+    data = read_scan(pair[1])
+    chosen = data.positions[central(data, 36)]
+    assert (np.ptp(chosen, axis=0) < 0.85 * np.ptp(data.positions, axis=0)).all()
+
+
+def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
+    """[COMP-005] [COMP-031] What needs one is skipped with the reason; the rest is there."""
+    from dataclasses import replace
+
+    data = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=3))
+    path, trusted = tmp_path / "s.npz", tmp_path / "trusted.npz"
+    assert data.object_guess is not None
+    np.savez(trusted, object=data.object_guess)
+    write_scan(path, replace(data, object_guess=np.ones_like(data.object_guess)))
+    legs = ["epie", "rpie"]
+    result = compare_run(path, path, tmp_path / "out", legs=legs, settings=LegSettings(solver={"passes": 3}))
+    ssim = [row for row in result.rows if row.metric == "ssim"]
+    assert {(row.status, row.message) for row in ssim} == {(Status.SKIPPED, "no reference was given")}
+    rpie = values(result.rows, "rpie")
+    assert rpie["phase", "frc50_split"] > 0
+    assert 0 < rpie["object", "nrmse_to_baseline"] < 1
+    assert verify_comparison(tmp_path / "out")["passed"]
+    told = compare_run(path, path, tmp_path / "told", legs=["epie"], config=SOLVERS, test_reference=trusted)
+    assert values(told.rows, "epie")["object", "nrmse"] is not None
+    assert values(told.rows, "epie", "train")["object", "nrmse"] is None
+
+
+def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finished: ComparisonResult) -> None:
+    """[COMP-002] Before any work."""
+    with pytest.raises(UsageError, match="baseline 'rpie' is none of the legs epie"):
+        compare_run(*pair, tmp_path / "a", legs=["epie"], config=ComparisonConfig(baseline="rpie"))
+    with pytest.raises(UsageError, match="is there and not empty"):
+        compare_run(*pair, finished.folder, legs=["epie"])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match="nothing to go on with"):
+        compare_run(*pair, tmp_path / "other", legs=["epie"], resume=True)
+    wide = tmp_path / "wide.npz"
+    write_scan(wide, simulate_scan(SimulationConfig(N=64, rows=2, cols=2)))
+    with pytest.raises(DataError, match="32 pixels wide, the test patterns 64"):
+        compare_run(pair[0], wide, tmp_path / "a", legs=["epie"])
+    assert not (tmp_path / "a").exists()
+
+
+def test_reading_is_handed_on(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[COMP-005] The dose that is asked for is that of the legs."""
+    result = compare_run(
+        *pair, tmp_path / "out", legs=["flat"], config=SOLVERS, reading=Reading(nphotons=1e4)
+    )  # fmt: skip
+    assert not result.failed
+    facts = json.loads((tmp_path / "out" / "comparison.json").read_text())["scans"]["test"]["facts"]
+    assert facts["photons a pattern"] == "1e+04"
