@@ -11,10 +11,8 @@ import math
 import numpy as np
 
 from ptychopinn.interpolation import shift_basis
+from ptychopinn.training.constants import PHASE_ITERATIONS, UNSEEN
 from ptychopinn_tf._tensorflow import tf
-
-_PHASE_ITERATIONS = 15
-_UNSEEN = 1e-2  # added to the coverage: where little was seen the canvas falls back to 1 + 0j
 
 
 def shift_matrices(weights: tf.Tensor, n: int) -> tf.Tensor:
@@ -128,7 +126,7 @@ def group_phases(root_weights: tf.Tensor, placed: tf.Tensor) -> tf.Tensor:
     imag = gram[:, size:, :size] - gram[:, :size, size:]
     overlaps = tf.concat([tf.concat([real, -imag], axis=2), tf.concat([imag, real], axis=2)], axis=1)
     v = _unit_pairs(tf.concat([real[:, :, :1], imag[:, :, :1]], axis=1), size)
-    for _ in range(_PHASE_ITERATIONS):
+    for _ in range(PHASE_ITERATIONS):
         v = _unit_pairs(tf.matmul(overlaps, v), size)
     phases = tf.complex(v[:, :size, 0], v[:, size:, 0])
     mean = tf.reduce_mean(phases, axis=1, keepdims=True) + 1e-12
@@ -198,7 +196,7 @@ class GroupForward:
         v = group_phases(tf.sqrt(w), placed)
         turned = as_complex(w) * placed * tf.math.conj(v)[:, :, None, None]
         mean = tf.reduce_sum(turned, axis=1)
-        return (mean - as_complex(total)) / as_complex(total + _UNSEEN)
+        return (mean - as_complex(total)) / as_complex(total + UNSEEN)
 
     def __call__(self, canvas: tf.Tensor, probes: tf.Tensor, offsets: tf.Tensor, *, sigma_px: float = 0.0) -> tf.Tensor:
         """Expected counts of each member.

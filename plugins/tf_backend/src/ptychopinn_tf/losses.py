@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from ptychopinn.training.constants import COUNT_FLOOR
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, unit
-
-COUNT_FLOOR = 0.1  # counts added to measurement and prediction: log stays finite in dark pixels
 
 
 def poisson_deviance(expected: tf.Tensor, counts: tf.Tensor, good: tf.Tensor, mean_counts: tf.Tensor) -> tf.Tensor:

@@ -17,22 +17,17 @@ import math
 import numpy as np
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
+from ptychopinn.training.constants import AMPLITUDE_LIMIT, GRID, MODULUS_FLOOR, PROBE_REGULARISATION, WIDTH
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, intensity, polar
 from ptychopinn_tf.variables import Module
-
-GRID = 16
-_WIDTH = 64
-_AMPLITUDE_LIMIT = 2.5
-_FLOOR = 1e-3  # of the mean intensity of a detector pixel: keeps the modulus ratio finite
-_PROBE_REGULARISATION = 0.1  # of the brightest probe pixel: rPIE's alpha
 
 
 def amplitude(activation: AmplitudeActivation, x: tf.Tensor) -> tf.Tensor:
     """Map any real tensor to amplitudes of the same shape; 0 gives 1."""
     if activation is AmplitudeActivation.BOUNDED:
         # limit * sigmoid(x + c) with sigmoid(c) = 1 / limit
-        return _AMPLITUDE_LIMIT * tf.sigmoid(x - math.log(_AMPLITUDE_LIMIT - 1.0))
+        return AMPLITUDE_LIMIT * tf.sigmoid(x - math.log(AMPLITUDE_LIMIT - 1.0))
     if activation is AmplitudeActivation.SOFTPLUS:
         return tf.math.softplus(x + math.log(math.expm1(1.0)))
     return tf.exp(x)
@@ -137,7 +132,7 @@ class FastNetwork(Module):
     def __init__(self, config: ModelConfig, rng: np.random.Generator, dtype: tf.DType) -> None:
         self.activation, self.dtype = config.amp_activation, dtype
         self.N, self.patch_size, self.patches_per_group = config.N, config.patch_size, config.patches_per_group
-        width = max(8, 8 * round(_WIDTH * config.width_scale / 8))
+        width = max(8, 8 * round(WIDTH * config.width_scale / 8))
         self.block = self.patch_size // GRID  # 1 at N = 32 with a padded object
         wide, seen, steps = self.N // GRID, 4 * self.block**2, range(config.steps)
         self.embed_pattern = Convolution(rng, 2 * wide * wide, width, 1)
@@ -173,7 +168,7 @@ class FastNetwork(Module):
         border = ((0, 0), (0, 0), (margin, margin), (margin, margin))
         inner = probe[centre]
         power = tf.reduce_sum(intensity(inner), axis=0)
-        regularised = power + _PROBE_REGULARISATION * tf.reduce_max(power)
+        regularised = power + PROBE_REGULARISATION * tf.reduce_max(power)
         # The unitary transform is 1 / N times the plain one: the factor stands where arrays are small.
         direction = tf.math.conj(inner) * as_complex(self.N / regularised)
         inner = inner / self.N
@@ -187,7 +182,7 @@ class FastNetwork(Module):
             waves = tf.pad(inner * (patch - 1)[:, None], border)
             field = far_alone + tf.signal.fft2d(waves)  # outside the patch the object is 1
             modelled = tf.reduce_sum(intensity(field), axis=1)
-            ratio = good * (amplitudes * tf.math.rsqrt(modelled + _FLOOR) - 1)
+            ratio = good * (amplitudes * tf.math.rsqrt(modelled + MODULUS_FLOOR) - 1)
             back = tf.signal.ifft2d(field * as_complex(ratio)[:, None])[centre]
             step = tf.reduce_sum(direction * back, axis=1)
             seen = [tf.math.real(step), tf.math.imag(step), tf.math.real(patch) - 1, tf.math.imag(patch)]

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from ptychopinn.interpolation import shift_basis
-
-_PHASE_ITERATIONS = 15
-_UNSEEN = 1e-2  # added to the coverage: where little was seen the canvas falls back to 1 + 0j
+from ptychopinn.training.constants import PHASE_ITERATIONS, UNSEEN
 
 
 def shift_matrices(weights: Tensor, n: int) -> Tensor:
@@ -103,7 +101,7 @@ def group_phases(root_weights: Tensor, placed: Tensor) -> Tensor:
         overlaps = u @ u.mH
         v = overlaps[:, :, 0] + 1e-12
         v = v / v.abs()
-        for _ in range(_PHASE_ITERATIONS):
+        for _ in range(PHASE_ITERATIONS):
             v = torch.einsum("gjk,gk->gj", overlaps, v) + 1e-12
             v = v / v.abs()
         mean = v.mean(dim=1, keepdim=True) + 1e-12
@@ -163,7 +161,7 @@ class GroupForward(torch.nn.Module):
             total = w.sum(dim=1)
         v = group_phases(w.sqrt(), placed)
         mean = (w * placed * v.conj()[:, :, None, None]).sum(dim=1)
-        return (mean - total) / (total + _UNSEEN)
+        return (mean - total) / (total + UNSEEN)
 
     def forward(self, canvas: Tensor, probes: Tensor, offsets: Tensor, *, sigma_px: float = 0.0) -> Tensor:
         """Expected counts of each member.

@@ -16,19 +16,14 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
-
-GRID = 16
-_WIDTH = 64
-_AMPLITUDE_LIMIT = 2.5
-_FLOOR = 1e-3  # of the mean intensity of a detector pixel: keeps the modulus ratio finite
-_PROBE_REGULARISATION = 0.1  # of the brightest probe pixel: rPIE's alpha
+from ptychopinn.training.constants import AMPLITUDE_LIMIT, GRID, MODULUS_FLOOR, PROBE_REGULARISATION, WIDTH
 
 
 def amplitude(activation: AmplitudeActivation, x: Tensor) -> Tensor:
     """Map any real tensor to amplitudes of the same shape; 0 gives 1."""
     if activation is AmplitudeActivation.BOUNDED:
         # limit * sigmoid(x + c) with sigmoid(c) = 1 / limit
-        return _AMPLITUDE_LIMIT * torch.sigmoid(x - torch.log(torch.tensor(_AMPLITUDE_LIMIT - 1.0)))
+        return AMPLITUDE_LIMIT * torch.sigmoid(x - torch.log(torch.tensor(AMPLITUDE_LIMIT - 1.0)))
     if activation is AmplitudeActivation.SOFTPLUS:
         return F.softplus(x + torch.log(torch.expm1(torch.tensor(1.0))))
     return torch.exp(x)
@@ -83,7 +78,7 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.activation = config.amp_activation
         self.N, self.patch_size, self.patches_per_group = config.N, config.patch_size, config.patches_per_group
-        width = max(8, 8 * round(_WIDTH * config.width_scale / 8))
+        width = max(8, 8 * round(WIDTH * config.width_scale / 8))
         self.block = self.patch_size // GRID  # 1 at N = 32 with a padded object
         wide = self.N // GRID
         self.embed_pattern = nn.Conv2d(2 * wide * wide, width, 1)
@@ -122,7 +117,7 @@ class FastNetwork(nn.Module):
         centre = (..., slice(margin, margin + n), slice(margin, margin + n))
         inner = probe[centre]
         power = (inner.abs() ** 2).sum(dim=0)
-        direction = inner.conj() / (power + _PROBE_REGULARISATION * power.max())
+        direction = inner.conj() / (power + PROBE_REGULARISATION * power.max())
         far_alone = torch.fft.fft2(probe, norm="ortho")
         h = self.embed_pattern(self._pattern_features(amplitudes))
         h = self.mix(h)
@@ -133,7 +128,7 @@ class FastNetwork(nn.Module):
             waves = F.pad(inner * (patch - 1)[:, None], (margin,) * 4)
             field = far_alone + torch.fft.fft2(waves, norm="ortho")  # outside the patch the object is 1
             modelled = (field.real**2 + field.imag**2).sum(dim=1)
-            ratio = good * (amplitudes * torch.rsqrt(modelled + _FLOOR) - 1)
+            ratio = good * (amplitudes * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)
             back = torch.fft.ifft2(field * ratio[:, None], norm="ortho")[centre]
             step = (direction * back).sum(dim=1)
             seen = torch.stack([step.real, step.imag, patch.real - 1, patch.imag], dim=1)
