@@ -266,3 +266,21 @@ def test_the_blur_acts_on_the_counts(group: Group) -> None:
     sharp, blurred = group.counts_of(canvas), group.counts_of(canvas, sigma_px=0.8)
     assert blurred.sum() < sharp.sum()  # high angles fade
     np.testing.assert_allclose(blurred[..., 0, 0], sharp[..., 0, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("modes", [1, 3])
+@pytest.mark.parametrize("size", [SIZE, N])
+def test_patches_alone_give_the_counts_of_the_reference(ops: Ops, modes: int, size: int) -> None:
+    """[TRAIN-007] Around them the object is 1; DC is at [0, 0]."""
+    rng = np.random.default_rng(1)
+    patches = (1 + 0.3 * (rng.standard_normal((2, size, size)) + 1j * rng.standard_normal((2, size, size)))).astype(
+        np.complex64
+    )
+    probe = simulate_probe("defocused", N, photons=1e4, modes=modes)
+    found = ops.run(ops.forward.GroupForward(N, size, 0).alone, patches, probe)
+    for patch, counts in zip(patches, found, strict=True):
+        window = np.ones((N, N), np.complex64)
+        margin = (N - size) // 2
+        window[margin : margin + size, margin : margin + size] = patch
+        expected = expected_counts(window, probe, np.full((1, 2), (N - 1) / 2))[0]
+        np.testing.assert_allclose(np.fft.fftshift(counts), expected, rtol=1e-3, atol=1e-2)

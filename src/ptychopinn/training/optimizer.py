@@ -1,4 +1,4 @@
-"""Constants of the optimizer and of the running average of the weights, the same in every backend.
+"""Constants of the loss, the optimizer and the running average of the weights, the same in every backend.
 
 AdamW (Loshchilov & Hutter, ICLR 2019) over the network, Adam over whatever physics is free::
 
@@ -13,6 +13,7 @@ EPSILON = 1e-8
 WEIGHT_DECAY = 1e-4  # of the network's weights; probe and scale are not drawn to 0
 PROBE_RATE = 0.2  # of the network's learning rate: the probe is nearly right, the network is not
 OFFSET_RATE = 0.02  # of the offset that a batch shows, a step: averages over fifty batches
+SIMULATED_DEVIANCE = 0.5  # weight of the counts beside the patches, in the loss of simulated patterns
 CLIP_EPSILON = 1e-6  # added to the norm that gradients are clipped by
 
 

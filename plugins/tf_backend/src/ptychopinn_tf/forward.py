@@ -223,3 +223,22 @@ class GroupForward:
         if sigma_px:
             field = blur_waves(field, sigma_px)
         return tf.reduce_sum(intensity(field), axis=2)
+
+    def alone(self, patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
+        """Expected counts of patches that lie on whole pixels, the object 1 + 0j around each.
+
+        Parameters
+        ----------
+        patches:
+            (b, n, n) complex64.
+        probe:
+            (modes, N, N) complex64, in counts.
+
+        Returns
+        -------
+        (b, N, N) float32, DC at [0, 0].
+        """
+        margin = (self.N - self.patch_size) // 2
+        windows = 1 + tf.pad(patches - 1, ((0, 0), (margin, margin), (margin, margin)))
+        field = tf.signal.fft2d(probe * windows[:, None]) / self.N
+        return tf.reduce_sum(intensity(field), axis=1)

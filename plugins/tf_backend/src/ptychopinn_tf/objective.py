@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ptychopinn.config.train import SimulateProbes
 from ptychopinn.training import ScanBatches, TrainingPlan
+from ptychopinn.training.optimizer import SIMULATED_DEVIANCE
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.batches import TensorBatch
 from ptychopinn_tf.forward import GroupForward, as_complex, shift_probe
@@ -56,8 +57,10 @@ class Objective:
             shown = lit if self.shows_probe else tf.stop_gradient(probe)
             patches = model(counts, self.mean_counts, shown, self.good)[:, 0]
             weights = patch_weights(lit, self.config.patch_size)
-            errors = patch_error(patches, batch["simulated_truth"], weights) * batch["simulated_present"]
-            parts["simulated"] = tf.reduce_sum(errors) / batch["simulated"]
+            expected = self.group.alone(patches, lit * as_complex(tf.sqrt(self.mean_counts)))
+            deviance = poisson_deviance(expected, batch["simulated_counts"], self.good, self.mean_counts)
+            errors = patch_error(patches, batch["simulated_truth"], weights) + SIMULATED_DEVIANCE * deviance
+            parts["simulated"] = tf.reduce_sum(errors * batch["simulated_present"]) / batch["simulated"]
         factor = dict(self.weights) | {"simulated": 1.0}
         total = tf.add_n([factor[name] * value for name, value in parts.items()])
         return Terms(total, parts, products)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from ptychopinn.interpolation import shift_basis
@@ -188,4 +189,24 @@ class GroupForward(torch.nn.Module):
         if sigma_px:
             field = blur_waves(field, sigma_px)
         counts: Tensor = (field.real**2 + field.imag**2).sum(dim=2)
+        return counts
+
+    def alone(self, patches: Tensor, probe: Tensor) -> Tensor:
+        """Expected counts of patches that lie on whole pixels, the object 1 + 0j around each.
+
+        Parameters
+        ----------
+        patches:
+            (b, n, n) complex64.
+        probe:
+            (modes, N, N) complex64, in counts.
+
+        Returns
+        -------
+        (b, N, N) float32, DC at [0, 0].
+        """
+        margin = (self.N - self.patch_size) // 2
+        windows = 1 + F.pad(patches - 1, (margin,) * 4)
+        field = torch.fft.fft2(probe * windows[:, None], norm="ortho")
+        counts: Tensor = (field.real**2 + field.imag**2).sum(dim=1)
         return counts

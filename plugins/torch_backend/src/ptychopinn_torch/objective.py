@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import LossWeights
+from ptychopinn.training.optimizer import SIMULATED_DEVIANCE
 from ptychopinn_torch.batches import TensorBatch
 from ptychopinn_torch.forward import GroupForward, shift_probe
 from ptychopinn_torch.losses import amplitude_error, patch_error, poisson_deviance, total_variation
@@ -75,7 +76,10 @@ class Objective(nn.Module):
             shown = lit if self.shows_probe else probe.detach()
             patches = model(batch.simulated_counts[:, None], self.mean_counts, shown, self.good)[:, 0]
             weights = patch_weights(lit, self.config.patch_size)
-            parts["simulated"] = patch_error(patches, batch.simulated_truth, weights).mean()
+            expected = self.group.alone(patches, lit * math.sqrt(self.mean_counts))
+            deviance = poisson_deviance(expected, batch.simulated_counts, self.good, self.mean_counts).mean()
+            error = patch_error(patches, batch.simulated_truth, weights).mean()
+            parts["simulated"] = error + SIMULATED_DEVIANCE * deviance
         factor = dict(self.weights) | {"simulated": 1.0}
         total = torch.stack([factor[name] * value for name, value in parts.items()]).sum()
         return Terms(total, parts, gradient)
