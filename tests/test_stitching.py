@@ -216,7 +216,7 @@ def test_weights_at_fractions_are_those_of_the_splines() -> None:
 
 
 def test_an_object_grows() -> None:
-    """What was added stays where it is, in any larger frame."""
+    """[STREAM-010] What was added stays where it is, in any larger frame."""
     rng = np.random.default_rng(0)
     positions = rng.uniform(20, 40, (8, 2))
     patches = rng.standard_normal((8, SIZE, SIZE)).astype(np.complex64)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ptychopinn.workflows import infer_run as infer_run
     from ptychopinn.workflows import load_reconstructor as load_reconstructor
     from ptychopinn.workflows import simulate_run as simulate_run
+    from ptychopinn.workflows import stream_run as stream_run
     from ptychopinn.workflows import train_run as train_run
 
 _HOME = {
@@ -56,6 +57,7 @@ _HOME = {
     "reconstruct": "reconstruction",
     "simulate_run": "workflows",
     "simulate_scan": "simulate",
+    "stream_run": "workflows",
     "train_run": "workflows",
     "write_scan": "data.npz",
 }

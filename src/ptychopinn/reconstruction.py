@@ -12,6 +12,7 @@ import numpy as np
 
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.rows import Rows
 from ptychopinn.errors import DataError
 from ptychopinn.interpolation import place_on_pixels, split_positions
 from ptychopinn.metrics.alignment import box_of
@@ -243,7 +244,7 @@ def patch_rows(patch_size: int, budget_mb: int, expected: int | None = None) -> 
 def synchronised(
     probe: ComplexArray,
     data: ScanDataset,
-    placed: AnyArray | ScratchRows,
+    placed: AnyArray | Rows | ScratchRows,
     frame: Frame,
     config: InferConfig,
     seconds: dict[str, float],
@@ -322,7 +323,7 @@ class _Clock:
 
 
 def _stitch(
-    placed: AnyArray | ScratchRows,
+    placed: AnyArray | Rows | ScratchRows,
     corners: IntArray,
     fractions: FloatArray,
     weights: FloatArray,

@@ -162,6 +162,30 @@ class Stitcher:
         """Where the object lies."""
         return self._frame
 
+    @classmethod
+    def after(cls, stitched: Stitched, weights: FloatArray) -> Stitcher:
+        """A stitcher that goes on from an object; takes its arrays over."""
+        stitcher = cls(weights, Frame((0, 0), stitched.frame.origin))
+        stitcher._frame, stitcher._coverage = stitched.frame, stitched.coverage
+        stitcher._sum = stitched.object
+        stitcher._sum *= stitched.coverage
+        stitcher._placed, stitcher._dropped = stitched.placed, stitched.dropped
+        return stitcher
+
+    def windows(self, corners: IntArray) -> tuple[ComplexArray, BoolArray]:
+        """The object so far in patches' windows: (b, n, n) complex64 and (b, n, n) bool, where it is covered."""
+        n = self._weights.size
+        obj, covered = np.zeros((len(corners), n, n), np.complex64), np.zeros((len(corners), n, n), bool)
+        height, width = self._frame.shape
+        for number, (y, x) in enumerate((corners - np.array(self._frame.origin)).tolist()):
+            y0, y1, x0, x1 = max(y, 0), min(y + n, height), max(x, 0), min(x + n, width)
+            if y0 < y1 and x0 < x1:
+                coverage = self._coverage[y0:y1, x0:x1]
+                inside = (number, slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
+                covered[inside] = coverage > COVERED
+                np.divide(self._sum[y0:y1, x0:x1], coverage, out=obj[inside], where=covered[inside])
+        return obj, covered
+
     def grow(self, frame: Frame) -> None:
         """Go on in a larger frame, which holds the present one."""
         if frame == self._frame:

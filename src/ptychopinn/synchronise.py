@@ -19,9 +19,10 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
+from ptychopinn.data.rows import Rows
 from ptychopinn.parallel import spread
 from ptychopinn.scratch import ScratchRows
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _NEIGHBOURS = 10  # overlaps taken a patch: more change the phases by less than the patches' own noise
@@ -29,6 +30,7 @@ _SHARPNESS = 4  # power of the probe's intensity in an overlap: a patch is sure 
 _ITERATIONS = 200
 _CONVERGED_RAD = 1e-4
 _CHUNK = 256  # pairs whose overlaps are multiplied at a time
+_LEAST_SHARED = 0.1  # of a patch's energy, for it to be tied to an object that is there
 _QUERIED = 1 << 16  # patches whose neighbours are looked up at a time
 _SAMPLES = 32  # pixels along a side that an overlap is measured on
 _TILE_BYTES = 1 << 24  # of patches that are looked at together
@@ -81,7 +83,7 @@ def overlap_pairs(corners: IntArray, size: int) -> IntArray:
     return np.stack([pairs // n, pairs % n], axis=1)
 
 
-def measure_overlaps(placed: AnyArray | ScratchRows, corners: IntArray, weights: FloatArray) -> Overlaps:
+def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, weights: FloatArray) -> Overlaps:
     """Inner products of all overlapping patches, tile by tile of neighbouring ones.
 
     Of patches wider than 32 pixels every second (fourth, ...) pixel is looked at: that is plenty for one phase.
@@ -216,6 +218,48 @@ def solve_phases(overlaps: Overlaps, *, tether: float = 0.0) -> ComplexArray:
     if count > 1:
         _log.info("%d parts of the scan do not overlap; their phases were set to the same mean.", count)
     return v
+
+
+def join_phases(
+    placed: ComplexArray, corners: IntArray, weights: FloatArray, known: ComplexArray, covered: BoolArray
+) -> ComplexArray:
+    """Phases of newcomers, from their overlaps with each other and with an object that is there.
+
+    The object is one more patch, which overlaps with many.
+
+    Parameters
+    ----------
+    placed, corners, weights:
+        As in `measure_overlaps`.
+    known, covered:
+        (n, size, size) complex64 and bool: the object in each patch's window, and where it is known.
+
+    Returns
+    -------
+    (n,) complex128 of modulus 1; divide patch j by v_j. Patches that no chain of overlaps connects with the object
+    keep their mean phase.
+    """
+    overlaps = measure_overlaps(placed, corners, weights)
+    n = len(placed)
+    sharp = weights**_SHARPNESS * covered
+    own = overlaps.matrix.diagonal().real
+    shared = ((placed.real**2 + placed.imag**2) * sharp).sum(axis=(1, 2))
+    stride = max(placed.shape[-1] // _SAMPLES, 1)  # of the energies of `measure_overlaps`
+    links = (placed * known.conj() * sharp).sum(axis=(1, 2)) / stride**2
+    links[shared < _LEAST_SHARED * own * stride**2] = 0
+    touched = np.flatnonzero(links)
+    if len(touched) == 0:
+        return solve_phases(overlaps)
+    ends = np.full(len(touched), n)
+    matrix = overlaps.matrix.tocoo()
+    values = [matrix.data, links[touched], links[touched].conj(), [own.max()]]
+    rows, columns = [matrix.row, touched, ends, [n]], [matrix.col, ends, touched, [n]]
+    whole = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))))
+    _, components = csgraph.connected_components(sparse.csr_matrix(np.abs(whole)), directed=False)
+    v = solve_phases(Overlaps(whole, components.astype(np.int64)))
+    joined = components[:n] == components[n]
+    v[:n][joined] /= v[n]
+    return v[:n]
 
 
 def _keep_mean_phase(v: ComplexArray, energy: FloatArray, components: IntArray) -> None:

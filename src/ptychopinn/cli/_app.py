@@ -22,6 +22,7 @@ from ptychopinn.errors import Cancelled, ConfigError, PtychoPinnError, ResourceE
 COMMANDS: Mapping[str, str] = {
     "train": "Train a network on a scan, without ground truth.",
     "infer": "Reconstruct a scan with a trained network.",
+    "stream": "Reconstruct a scan while it is measured.",
     "evaluate": "Score a reconstruction against a reference.",
     "compare": "Compare reconstructors on the same scans.",
     "simulate": "Make a scan of a simulated object.",

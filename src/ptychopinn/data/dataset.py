@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptychopinn.data.rows import Rows, take_rows
 from ptychopinn.errors import DataError
+from ptychopinn.scratch import ScratchRows
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from ptychopinn.data.scaling import Scaling
 
 
 class Measurement(StrEnum):
@@ -68,9 +73,11 @@ class ScanDataset:
     counts_per_unit:
         Counts = ``patterns * counts_per_unit`` (domain counts) or ``patterns**2 * counts_per_unit`` (amplitude):
         1 unless normalised amplitudes were given a dose.
+    scaling:
+        How the whole is scaled where this is a part of a scan; None: fitted to these patterns.
     """
 
-    patterns: AnyArray | Rows
+    patterns: AnyArray | Rows | ScratchRows
     measurement: Measurement
     positions: FloatArray
     probe: ComplexArray
@@ -81,6 +88,7 @@ class ScanDataset:
     metadata: ScanMetadata = field(default_factory=ScanMetadata)
     counts_per_unit: float = 1.0
     name: str = "scan"
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         p = self.patterns
@@ -98,7 +106,7 @@ class ScanDataset:
             object.__setattr__(self, "scan_index", np.zeros(n, np.int64))
         if self.bad_pixels is None:
             object.__setattr__(self, "bad_pixels", np.zeros((size, size), bool))
-        expected: list[tuple[str, AnyArray | Rows | None, tuple[int, ...]]] = [
+        expected: list[tuple[str, AnyArray | Rows | ScratchRows | None, tuple[int, ...]]] = [
             ("positions", self.positions, (n, 2)),
             ("scan_index", self.scan_index, (n,)),
             ("bad_pixels", self.bad_pixels, (size, size)),

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptychopinn.scratch import ScratchRows
 from ptychopinn.typing import AnyArray, IntArray
 
 
 class Rows:
-    """A selection along the first axis that stays where it is: in memory once, or in a mapped file.
+    """A selection along the first axis that stays where it is: in memory once, or in a file.
 
     Parameters
     ----------
@@ -21,8 +22,8 @@ class Rows:
         (k,) int64 of the rows, in order.
     """
 
-    def __init__(self, array: AnyArray | Rows, index: IntArray) -> None:
-        self._array: AnyArray = array._array if isinstance(array, Rows) else array
+    def __init__(self, array: AnyArray | Rows | ScratchRows, index: IntArray) -> None:
+        self._array: AnyArray | ScratchRows = array._array if isinstance(array, Rows) else array
         self._index: IntArray = array._index[index] if isinstance(array, Rows) else index
 
     @property
@@ -54,7 +55,7 @@ class Rows:
         return np.asarray(self[:], dtype)
 
 
-def take_rows(array: AnyArray | Rows, index: IntArray) -> AnyArray | Rows:
+def take_rows(array: AnyArray | Rows | ScratchRows, index: IntArray) -> AnyArray | Rows:
     """Rows of an array without a copy: a view where they follow each other, else `Rows`."""
     if isinstance(array, np.ndarray) and len(index) and (np.diff(index) == 1).all() and index[0] >= 0:
         view: AnyArray = array[index[0] : index[-1] + 1]

@@ -56,7 +56,7 @@ def _sample(data: ScanDataset) -> FloatArray:
 
 
 def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling:
-    """Fit the scaling rule to a scan.
+    """Fit the scaling rule to a scan; a part of a scan has that of the whole (``data.scaling``).
 
     Parameters
     ----------
@@ -72,8 +72,28 @@ def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling
     """
     if len(data) == 0:
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
-    probe = data.probe if probe is None else probe
-    mean = _sample(data)
+    if data.scaling is not None and probe is None:
+        return data.scaling
+    return scaling_of(_sample(data), data.probe if probe is None else probe, data.bad_pixels)
+
+
+def scaling_of(mean: FloatArray, probe: ComplexArray, bad_pixels: BoolArray) -> Scaling:
+    """The scaling rule for a mean pattern.
+
+    Parameters
+    ----------
+    mean:
+        (N, N) float64 mean counts, 0 at bad pixels.
+    probe:
+        (modes, N, N) complex.
+    bad_pixels:
+        (N, N) bool.
+
+    Raises
+    ------
+    DataError
+        If there is no photon, or no probe energy.
+    """
     mean_counts = float(mean.sum())
     if not np.isfinite(mean_counts) or mean_counts <= 0:
         raise DataError(
@@ -81,13 +101,13 @@ def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling
         )
     # What the detector sees of the probe: energy that falls on bad pixels was never counted.
     pattern = (np.abs(far_field(probe.astype(np.complex128))) ** 2).sum(axis=0)
-    seen = float(pattern[~data.bad_pixels].sum())
+    seen = float(pattern[~bad_pixels].sum())
     if not np.isfinite(seen) or seen <= 0:
         raise DataError("The probe carries no energy.", "Give a probeGuess that is not zero.")
-    offset = _centre(mean) - _centre(np.where(data.bad_pixels, 0, pattern))
+    offset = _centre(mean) - _centre(np.where(bad_pixels, 0, pattern))
     return Scaling(
         mean_counts=mean_counts,
-        input_scale=data.N / float(np.sqrt(mean_counts)),
+        input_scale=len(mean) / float(np.sqrt(mean_counts)),
         probe_scale=float(np.sqrt(mean_counts / seen)),
         detector_offset_px=offset if np.hypot(*offset) >= _LEAST_OFFSET_PX else np.zeros(2),
     )

@@ -9,6 +9,7 @@ from ptychopinn.workflows._infer import infer_run
 from ptychopinn.workflows._outputs import RunResult
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._solve import create_solver, solve, solve_run
+from ptychopinn.workflows._stream import stream_run
 from ptychopinn.workflows._train import train_run
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "simulate_run",
     "solve",
     "solve_run",
+    "stream_run",
     "train_run",
 ]

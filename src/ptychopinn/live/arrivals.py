@@ -1,0 +1,119 @@
+"""What arrives from a producer, whatever the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from ptychopinn.data.dataset import Measurement, ScanMetadata
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
+
+_MOST_VALUE = 1e15  # as in files: what is above is no measurement
+_MOST_AWAY_PX = 1e7
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a producer says once, before its patterns.
+
+    Attributes
+    ----------
+    probe:
+        (modes, N, N) complex64 in any scale, or None: the model's.
+    bad_pixels:
+        (N, N) bool, or None.
+    metadata:
+        Facts about the scan.
+    """
+
+    probe: ComplexArray | None = None
+    bad_pixels: BoolArray | None = None
+    metadata: ScanMetadata = field(default_factory=ScanMetadata)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some patterns.
+
+    Attributes
+    ----------
+    indices:
+        (b,) int64, the number of each pattern in its scan, 0 or more.
+    positions:
+        (b, 2) float64 (y, x), object pixels.
+    patterns:
+        (b, N, N) real, DC at ``[N//2, N//2]``.
+    measurement:
+        Domain of the patterns.
+    sent:
+        When they were sent, seconds of ``time.time()``; None: not known.
+    """
+
+    indices: IntArray
+    positions: FloatArray
+    patterns: AnyArray
+    measurement: Measurement
+    sent: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def select(self, rows: AnyArray | slice) -> Chunk:
+        """The same with some rows only."""
+        return replace(self, indices=self.indices[rows], positions=self.positions[rows], patterns=self.patterns[rows])
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Something that arrived and cannot be used.
+
+    Attributes
+    ----------
+    reason:
+        One sentence.
+    count:
+        Patterns that are lost with it, as far as that is known.
+    """
+
+    reason: str
+    count: int = 1
+
+
+Arrival: TypeAlias = Setup | Chunk | Refused | None
+"""None: nothing has come lately. The end of the iterator is what the producer says is the end."""
+
+
+def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refused | None]:
+    """The patterns of a chunk that can be used, and why the others cannot.
+
+    Parameters
+    ----------
+    chunk:
+        As it came.
+    size:
+        N of the model.
+    bad_pixels:
+        (N, N) bool: what stands there does not matter.
+    """
+    b, patterns = len(chunk), chunk.patterns
+    if patterns.shape != (b, size, size) or chunk.positions.shape != (b, 2):
+        return chunk.select(slice(0, 0)), Refused(
+            f"{b} patterns came with the shape {patterns.shape} and positions {chunk.positions.shape}; "
+            f"the model needs ({b}, {size}, {size}) and ({b}, 2).",
+            max(b, 1),
+        )
+    good = ~bad_pixels
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = (extreme(patterns, axis=(1, 2), where=good, initial=0) for extreme in (np.min, np.max))
+        usable = np.isfinite(low) & np.isfinite(high) & (low >= 0) & (high <= _MOST_VALUE)
+    told = [(~usable, "values that are negative, not finite or too large")]
+    placed = (np.abs(chunk.positions) < _MOST_AWAY_PX).all(axis=1)  # NaN is not
+    told += [(~placed, "positions that are not finite"), (chunk.indices < 0, "negative indices")]
+    wrong = np.logical_or.reduce([rows for rows, _ in told])
+    if not wrong.any():
+        return chunk, None
+    reasons = " and ".join(f"{int(rows.sum())} patterns have {what}" for rows, what in told if rows.any())
+    first = int(chunk.indices[np.flatnonzero(wrong)[0]])
+    return chunk.select(~wrong), Refused(f"{reasons} (the first is pattern {first}).", int(wrong.sum()))

@@ -1,0 +1,133 @@
+"""Patterns from an HDF5 file that grows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from pydantic import ValidationError
+
+from ptychopinn.data.dataset import Measurement, ScanMetadata
+from ptychopinn.live.arrivals import Arrival, Chunk, Refused, Setup
+from ptychopinn.typing import StrPath
+
+_log = logging.getLogger(__name__)
+_PATTERN_KEYS = ("diffraction", "diff3d")
+_NOT_YET = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # as h5py tells of a file that is being written
+
+
+def follow_hdf5(
+    path: StrPath, *, measurement: Measurement | None = None, most: int = 256, poll_s: float = 0.2
+) -> Iterator[Arrival]:
+    """What is added to a file, until it says that it is finished.
+
+    The file is opened anew each time it is looked at, for reading beside a writer (SWMR) where it allows that, so a
+    writer that closes it between its additions is followed, too, and one that starts later.
+
+    Parameters
+    ----------
+    path:
+        The file; need not be there yet. Its datasets: specs/17-streaming.md.
+    measurement:
+        Domain of the patterns; None: as the file says.
+    most:
+        Patterns read at a time.
+    poll_s:
+        Seconds between two looks when nothing is new.
+    """
+    path = Path(path)
+    seen, told, ready = 0, "", False
+    while True:
+        arrived: list[Arrival] = []
+        finished = False
+        try:
+            with _opened(path) as file:
+                if not ready:
+                    arrived.append(_setup(file))
+                    ready = True
+                chunk, there = _rows(file, seen, most, measurement)
+                if chunk is not None:
+                    arrived.append(chunk)
+                    seen += len(chunk)
+                finished = seen >= there and "finished" in file and bool(np.asarray(file["finished"][()]).any())
+        except _NOT_YET as error:
+            if str(error) != told and path.is_file() and not _is_locked(error):
+                told = str(error)
+                arrived.append(Refused(f"{path} cannot be read (yet): {error}", 0))
+        yield from arrived
+        if finished:
+            return
+        if not any(isinstance(arrival, Chunk) for arrival in arrived):
+            yield None
+            time.sleep(poll_s)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return h5py.File(path, "r", libver="latest", swmr=True)
+    except (OSError, ValueError):  # a format without SWMR: readable while no writer has it open
+        return h5py.File(path, "r")
+
+
+def _is_locked(error: Exception) -> bool:
+    return "lock" in str(error) or "already open" in str(error)
+
+
+def _setup(file: Any) -> Setup:
+    patterns = _dataset(file)
+    size = patterns.shape[1]
+    probe = bad = None
+    metadata = ScanMetadata()
+    if "probeGuess" in file:
+        probe = np.asarray(file["probeGuess"][()], np.complex64).reshape(-1, size, size)
+    if "bad_pixels" in file:
+        bad = np.asarray(file["bad_pixels"][()]).reshape(size, size) != 0
+    if "_metadata" in file:
+        text = file["_metadata"].asstr()[()]
+        try:
+            metadata = ScanMetadata(**json.loads(text))
+        except ValidationError as error:
+            raise ValueError(f"_metadata do not fit: {error.errors()[0]['msg']}") from error
+    return Setup(probe, bad, metadata)
+
+
+def _dataset(file: Any) -> Any:
+    key = next((key for key in _PATTERN_KEYS if key in file), None)
+    if key is None:
+        raise KeyError(f"there is neither {' nor '.join(_PATTERN_KEYS)}")
+    return file[key]
+
+
+def _rows(file: Any, seen: int, most: int, measurement: Measurement | None) -> tuple[Chunk | None, int]:
+    """The next rows that all datasets have, and how many there are."""
+    patterns, x, y = _dataset(file), file["xcoords"], file["ycoords"]
+    index = file.get("index")
+    there = min(len(d) for d in (patterns, x, y, index) if d is not None)
+    if there <= seen:
+        return None, there
+    if patterns.ndim != 3 or x.ndim != 1 or y.ndim != 1:
+        raise ValueError(f"patterns have the shape {patterns.shape}; (n, N, N) is needed, and (n,) of the coordinates")
+    part = slice(seen, min(there, seen + most))
+    chunk = Chunk(
+        indices=np.arange(part.start, part.stop) if index is None else np.asarray(index[part], np.int64),
+        positions=np.stack([y[part], x[part]], axis=1).astype(np.float64),
+        patterns=patterns[part],
+        measurement=measurement or _measurement(file, patterns),
+    )
+    return chunk, there
+
+
+def _measurement(file: Any, patterns: Any) -> Measurement:
+    if "_metadata" in file:
+        said = json.loads(file["_metadata"].asstr()[()]).get("measurement")
+        if said is not None:
+            return Measurement(said)
+    if patterns.dtype.kind in "iu":
+        return Measurement.COUNTS
+    raise ValueError("it does not say whether its patterns are counts or amplitudes; use --measurement")

@@ -1,0 +1,352 @@
+"""The scan so far: its patterns, their patches, and the object that they make."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from ptychopinn.config.infer import InferConfig, ProbeSource, Synchronise
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.rows import Rows
+from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
+from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.live.arrivals import Chunk, Refused, Setup, checked
+from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.reconstruction import Reconstruction, finished, synchronised
+from ptychopinn.reconstructor import Reconstructor
+from ptychopinn.refinement import RESIDUAL_PATTERNS
+from ptychopinn.scratch import ScratchRows
+from ptychopinn.stitching import Frame, Stitched, Stitcher, patch_weights
+from ptychopinn.synchronise import join_phases
+from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
+
+_log = logging.getLogger(__name__)
+_MOST_PIXELS = 1 << 27  # of the object: 1 GiB of complex64. A stray position must not take all memory
+_GROWTH = 0.25  # room that the object is given beyond what is needed, as a share of its width
+_AGAIN = 1.5  # everything is synchronised anew when there are this many times as many patterns
+_BUDGET_UNIT = 1 << 19  # bytes of a MiB of the budget for patterns, and as much for patches
+_TABLE_BYTES = 1 << 26  # of numbers of patterns: 8 million; pages that are not written to take no memory
+_FIRST = 32  # patterns, that this is done for first
+_SCALE_SHIFT = 0.01  # of the mean counts: patches that were predicted with a mean farther off are predicted again
+
+
+class LiveScan:
+    """A scan while it is measured; a context manager, or `close` it.
+
+    Memory is that of the object, of a batch, and of patterns and patches up to ``memory_budget_mb``; beyond it they
+    wait in scratch files.
+
+    Parameters
+    ----------
+    reconstructor:
+        A trained one.
+    config:
+        How; as for a whole scan.
+    name:
+        Of the scan.
+    """
+
+    def __init__(self, reconstructor: Reconstructor, config: InferConfig | None = None, name: str = "stream") -> None:
+        self._reconstructor, self._config, self._name = reconstructor, config or InferConfig(), name
+        self._size = reconstructor.model.N
+        self._setup = Setup()
+        self._bad: BoolArray = np.zeros((self._size, self._size), bool)
+        self._measurement: Measurement | None = None
+        self._patterns: ScratchRows | None = None
+        self._placed: ScratchRows | None = None
+        self._indices = ScratchRows((), np.int64, budget_bytes=_TABLE_BYTES)
+        self._positions = ScratchRows((2,), np.float64, budget_bytes=2 * _TABLE_BYTES)
+        self._scales = ScratchRows((), np.float64, budget_bytes=_TABLE_BYTES)  # mean counts in each prediction
+        self._corners: tuple[FloatArray, FloatArray] | None = None  # lowest and highest position
+        self._known: set[int] = set()
+        self._sum = np.zeros((self._size, self._size))
+        self._predicted = 0
+        self._synchronised = 0
+        self._how = "on"
+        self._probe: ComplexArray | None = None
+        self._stitcher: Stitcher | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give memory and scratch files back."""
+        for rows in (self._patterns, self._placed, self._indices, self._positions, self._scales):
+            if rows is not None:
+                rows.close()
+
+    def __len__(self) -> int:
+        """Patterns there are."""
+        return len(self._known)
+
+    @property
+    def missing(self) -> int:
+        """Numbers below the highest one that have not come."""
+        return max(self._known) + 1 - len(self._known) if self._known else 0
+
+    def set_up(self, setup: Setup) -> Refused | None:
+        """Take what the producer says of the scan; refused once there are patterns, or if it does not fit the model."""
+        shape = (self._size, self._size)
+        if self._known:
+            return Refused("A setup came after patterns; it is not used.", 0)
+        if setup.probe is not None and setup.probe.shape[1:] != shape:
+            return Refused(f"A probe of shape {setup.probe.shape} came; the model has N = {self._size}.", 0)
+        if setup.bad_pixels is not None and setup.bad_pixels.shape != shape:
+            return Refused(f"Bad pixels of shape {setup.bad_pixels.shape} came; the model has N = {self._size}.", 0)
+        self._setup = setup
+        self._bad = np.zeros(shape, bool) if setup.bad_pixels is None else setup.bad_pixels
+        return None
+
+    def add(self, chunk: Chunk) -> tuple[int, int, list[Refused]]:
+        """Take patterns into the object.
+
+        Returns
+        -------
+        How many were new, how many were there already (the first one of each number stays), and what was refused.
+
+        Raises
+        ------
+        ConfigError
+            If the probe of the scan is asked for, and none came.
+        """
+        if self._config.probe_source is ProbeSource.SCAN and self._setup.probe is None:
+            raise ConfigError(
+                "probe_source is scan, but no probe came with the stream.", "Send one first, or take the model's."
+            )
+        came = len(chunk)
+        chunk, refused = checked(chunk, self._size, self._bad)
+        problems = [refused] if refused is not None else []
+        if len(chunk) and (problem := self._other_kind(chunk)) is not None:
+            return 0, 0, [*problems, problem]
+        new = self._new(chunk.indices)
+        repeated = len(chunk) - int(new.sum())
+        chunk = chunk.select(new)
+        if (stray := self._stray(chunk.positions)).any():
+            where = chunk.positions[stray][0]
+            problems.append(
+                Refused(
+                    f"{int(stray.sum())} positions lie too far from the others (the first at y {where[0]:.6g}, x "
+                    f"{where[1]:.6g} px); are they in object pixels?",
+                    int(stray.sum()),
+                )
+            )
+            chunk = chunk.select(~stray)
+        if len(chunk):
+            self._store(chunk)
+            self._predict()
+        _log.debug("%d patterns came, %d are new.", came, len(chunk))
+        return len(chunk), repeated, problems
+
+    def stitched(self) -> tuple[Stitched, float] | None:
+        """The object so far and its forward residual; None before there is one."""
+        if self._stitcher is None or self._probe is None:
+            return None
+        stitched = self._stitcher.result()
+        data = self.data(np.arange(self._predicted))
+        return stitched, forward_residual(
+            stitched.object, stitched.frame.origin, self._probe, data, max_patterns=RESIDUAL_PATTERNS
+        )
+
+    @property
+    def probe(self) -> ComplexArray | None:
+        """(modes, N, N) complex64 in counts; None before there is an object."""
+        return self._probe
+
+    def data(self, order: IntArray | None = None) -> ScanDataset:
+        """The scan so far, or the patterns of some slots; in the order of the patterns' numbers unless said.
+
+        Raises
+        ------
+        DataError
+            If nothing has come.
+        """
+        if self._patterns is None or self._measurement is None:
+            raise DataError("No pattern has come.", "Check that the producer runs, and where it sends to.")
+        if order is None:
+            order = self._in_order()
+        return ScanDataset(
+            patterns=Rows(self._patterns, order),
+            measurement=self._measurement,
+            positions=self._positions[order],
+            probe=self._light(),
+            bad_pixels=self._bad,
+            metadata=self._setup.metadata.model_copy(update={"measurement": self._measurement}),
+            name=self._name,
+        )
+
+    @property
+    def indices(self) -> IntArray:
+        """(n,) int64, ascending: the numbers of the patterns that are there, in the order of `data`."""
+        return np.sort(self._indices[:])
+
+    def finish(self, monitor: Monitor = NULL_MONITOR) -> Reconstruction:
+        """Make of everything what a reconstruction of the whole scan makes of it.
+
+        Parameters
+        ----------
+        monitor:
+            Told of progress. Cancelled, refinement is cut short.
+
+        Raises
+        ------
+        DataError
+            If nothing has come, or no photon.
+        """
+        data, order = self.data(), self._in_order()
+        seconds: dict[str, float] = {}
+        scaling = fit_scaling(data)
+        self._predict_again(scaling, monitor)
+        assert self._placed is not None
+        probe, _ = self._infer(order[:1], scaling)
+        placed = Rows(self._placed, order)
+        frame = Frame.around(data.positions, self._placed.shape[-1])
+        self._stitcher = None  # its memory is needed
+        stitched, how = synchronised(probe, data, placed, frame, self._config, seconds, monitor)
+        return finished(stitched, how, probe, data, self._config, seconds, monitor)
+
+    def _in_order(self) -> IntArray:
+        """Slots, ascending by the patterns' numbers; of what is predicted, once something is."""
+        indices = self._indices[:]
+        return np.argsort(indices[: self._predicted] if self._predicted else indices).astype(np.int64)
+
+    def _light(self) -> ComplexArray:
+        """The scan's probe; where none came, anything with energy: the model has its own."""
+        if self._setup.probe is not None:
+            return self._setup.probe
+        return np.ones((1, self._size, self._size), np.complex64) if self._probe is None else self._probe
+
+    def _other_kind(self, chunk: Chunk) -> Refused | None:
+        if self._patterns is None:
+            return None
+        if chunk.measurement is not self._measurement:
+            return Refused(f"{chunk.measurement} came in a stream of {self._measurement}.", len(chunk))
+        if not np.can_cast(chunk.patterns.dtype, self._patterns.dtype):
+            return Refused(f"{chunk.patterns.dtype} patterns came in a stream of {self._patterns.dtype}.", len(chunk))
+        return None
+
+    def _new(self, indices: IntArray) -> BoolArray:
+        """(b,) bool: patterns that have not come before; of several in one chunk, the first."""
+        new = np.zeros(len(indices), bool)
+        _, first = np.unique(indices, return_index=True)
+        new[first] = True
+        new &= np.array([int(number) not in self._known for number in indices], bool)
+        return new
+
+    def _stray(self, positions: FloatArray) -> BoolArray:
+        """(b,) bool: positions with which the object would become larger than is allowed."""
+        stray = np.zeros(len(positions), bool)
+        for number, at in enumerate(positions):
+            low, high = (at, at) if self._corners is None else self._corners
+            low, high = np.minimum(low, at), np.maximum(high, at)
+            height, width = (high - low + self._size) * (1 + 2 * _GROWTH)
+            stray[number] = height * width > _MOST_PIXELS
+            if not stray[number]:
+                self._corners = low, high
+        return stray
+
+    def _store(self, chunk: Chunk) -> None:
+        if self._patterns is None:
+            self._measurement = chunk.measurement
+            budget = self._config.memory_budget_mb * _BUDGET_UNIT
+            self._patterns = ScratchRows((self._size, self._size), chunk.patterns.dtype, budget_bytes=budget)
+        self._patterns.append(chunk.patterns.astype(self._patterns.dtype, copy=False))
+        self._indices.append(chunk.indices)
+        self._positions.append(chunk.positions)
+        self._known.update(chunk.indices.tolist())
+        start = len(self._patterns) - len(chunk)
+        counts = self.data(np.arange(start, len(self._patterns))).counts(slice(None))
+        self._sum += counts.sum(axis=0, dtype=np.float64)
+
+    def _infer(self, slots: IntArray, scaling: Scaling) -> tuple[ComplexArray, ComplexArray]:
+        """Probe in counts, and (b, n, n) patches on whole pixels."""
+        data = replace(self.data(slots), scaling=scaling)
+        prediction = self._reconstructor.infer(data, self._config)
+        _, fractions = split_positions(data.positions, prediction.patch_size)
+        placed = np.empty((len(slots), prediction.patch_size, prediction.patch_size), np.complex64)
+        for batch in prediction.batches:
+            placed[batch.indices] = place_on_pixels(batch.patches, fractions[batch.indices])
+        return prediction.probe, placed
+
+    def _predict(self) -> None:
+        """Predict what waits, and add it to the object; without a photon yet there is no scale to do it by."""
+        assert self._patterns is not None
+        if not self._sum.sum() > 0:
+            return
+        slots = np.arange(self._predicted, len(self._patterns))
+        scaling = scaling_of(self._sum / len(self._patterns), self._light(), self._bad)
+        self._probe, placed = self._infer(slots, scaling)
+        if self._placed is None:
+            budget = self._config.memory_budget_mb * _BUDGET_UNIT
+            self._placed = ScratchRows(placed.shape[1:], np.complex64, budget_bytes=budget)
+        self._placed.append(placed)
+        self._scales.append(np.full(len(slots), scaling.mean_counts))
+        self._predicted = len(self._patterns)
+        due = self._predicted >= max(_AGAIN * self._synchronised, _FIRST)
+        if due and self._config.synchronise is not Synchronise.OFF:
+            self._synchronise()
+        else:
+            self._join(placed, self.data(slots).positions)
+
+    def _room(self, positions: FloatArray, size: int) -> Frame:
+        """A frame that holds these patches and what is there, with some room."""
+        needed = Frame.around(positions, size)
+        there = self._stitcher.frame if self._stitcher is not None else needed
+        low = np.minimum(needed.origin, there.origin)
+        high = np.maximum(np.add(needed.origin, needed.shape), np.add(there.origin, there.shape))
+        room = (_GROWTH * (high - low)).astype(np.int64)
+        grown_low = np.where(low < there.origin, low - room, low)
+        grown_high = np.where(high > np.add(there.origin, there.shape), high + room, high)
+        if self._stitcher is None:
+            grown_low, grown_high = low, high
+        height, width = (int(v) for v in grown_high - grown_low)
+        return Frame((height, width), (int(grown_low[0]), int(grown_low[1])))
+
+    def _join(self, placed: ComplexArray, positions: FloatArray) -> None:
+        """Add newcomers: their phases come from the object that is there."""
+        assert self._probe is not None
+        size = placed.shape[-1]
+        weights = patch_weights(self._probe, size)
+        corners, fractions = split_positions(positions, size)
+        frame = self._room(positions, size)
+        if self._stitcher is None:
+            self._stitcher = Stitcher(weights, frame)
+        else:
+            self._stitcher.grow(frame)
+        phases = None
+        if self._config.synchronise is not Synchronise.OFF and not self._how.startswith("off"):
+            phases = join_phases(placed, corners, weights, *self._stitcher.windows(corners))
+        self._stitcher.add_placed(placed, corners, fractions, phases)
+
+    def _synchronise(self) -> None:
+        """Solve all phases anew."""
+        assert self._placed is not None
+        assert self._probe is not None
+        slots = np.arange(self._predicted)
+        data = self.data(slots)
+        size = self._placed.shape[-1]
+        frame = self._room(data.positions, size)
+        self._stitcher = None  # its memory is needed
+        stitched, self._how = synchronised(self._probe, data, Rows(self._placed, slots), frame, self._config, {})
+        self._stitcher = Stitcher.after(stitched, patch_weights(self._probe, size))
+        self._synchronised = self._predicted
+
+    def _predict_again(self, scaling: Scaling, monitor: Monitor) -> None:
+        """Patches that were predicted before the mean counts were known well enough."""
+        off = np.abs(self._scales[:] / scaling.mean_counts - 1) > _SCALE_SHIFT
+        slots = np.flatnonzero(off)
+        step = self._config.inference_batch_size
+        for start in range(0, len(slots), step):
+            monitor.report("predict again", start, len(slots))
+            part = slots[start : start + step]
+            assert self._placed is not None
+            self._placed[part] = self._infer(part, scaling)[1]
+        monitor.report("predict again", len(slots), len(slots))

@@ -1,0 +1,88 @@
+"""Patterns from a socket (ZeroMQ)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ptychopinn.errors import ResourceError, UsageError
+from ptychopinn.live.arrivals import Arrival
+from ptychopinn.live.messages import End, unpack
+
+if TYPE_CHECKING:
+    import zmq
+
+_log = logging.getLogger(__name__)
+_MOST_WAITING = 256  # messages that wait in memory; beyond it the producer waits
+_MOST_BYTES = 1 << 30  # of one part of a message
+
+
+def listen(address: str, *, bind: bool = False, poll_s: float = 0.05) -> Iterator[Arrival]:
+    """What comes to a PULL socket, until the producer says that it was all.
+
+    The socket is open when this returns, and closed with the iterator.
+
+    Parameters
+    ----------
+    address:
+        ``tcp://host:port`` or ``ipc://path``, as ZeroMQ takes it.
+    bind:
+        Wait there for producers; else connect to one that waits (and again, whenever it goes away).
+    poll_s:
+        How long to wait for a message before None is given.
+
+    Raises
+    ------
+    UsageError
+        If pyzmq is not installed, or the address is none.
+    ResourceError
+        If the address is taken.
+    """
+    try:
+        import zmq
+    except ImportError as error:
+        raise UsageError(
+            "Sockets need pyzmq, which is not installed.", "Install it: python -m pip install 'ptychopinn[stream]'."
+        ) from error
+    context = zmq.Context()
+    socket = context.socket(zmq.PULL)
+    socket.linger = 0
+    socket.rcvhwm = _MOST_WAITING
+    socket.maxmsgsize = _MOST_BYTES
+    try:
+        (socket.bind if bind else socket.connect)(address)
+    except zmq.ZMQError as error:
+        socket.close()
+        context.term()
+        if error.errno in (zmq.EINVAL, zmq.EPROTONOSUPPORT, zmq.ENOCOMPATPROTO):
+            raise UsageError(
+                f"'{address}' is no address: {error}.", "Give one such as tcp://127.0.0.1:5555."
+            ) from error
+        raise ResourceError(
+            f"'{address}' cannot be used: {error}.", "Give another address, or end who uses it."
+        ) from error
+    _log.info("%s %s.", "Waiting at" if bind else "Connected to", address)
+    return _Received(context, socket, poll_s)
+
+
+class _Received(Iterator[Arrival]):
+    """Messages of an open socket."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], poll_s: float) -> None:
+        self._context, self._socket, self._poll_ms = context, socket, round(1000 * poll_s)
+
+    def __next__(self) -> Arrival:
+        if self._socket.closed:
+            raise StopIteration
+        if not self._socket.poll(self._poll_ms):
+            return None
+        said = unpack(self._socket.recv_multipart())
+        if isinstance(said, End):
+            self.close()
+            raise StopIteration
+        return said
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()

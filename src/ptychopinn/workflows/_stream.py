@@ -1,0 +1,175 @@
+"""Reconstruct a scan while it is measured."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ptychopinn.bundle import read_bundle
+from ptychopinn.config.build import build
+from ptychopinn.config.infer import InferConfig
+from ptychopinn.data.dataset import Measurement
+from ptychopinn.errors import ResourceError, UsageError
+from ptychopinn.live import Arrival, Ending, LiveScan, Update, follow_hdf5, listen, stream
+from ptychopinn.metrics.alignment import box_of
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.product import product_of, write_product
+from ptychopinn.reconstruction import Reconstruction
+from ptychopinn.report import write_pictures
+from ptychopinn.typing import StrPath
+from ptychopinn.workflows import _folder
+from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+
+_log = logging.getLogger(__name__)
+
+
+def stream_run(
+    model: StrPath,
+    source: str,
+    output: StrPath,
+    *,
+    infer: Mapping[str, object] | None = None,
+    options: Mapping[str, object] | None = None,
+    backend: str | None = None,
+    measurement: Measurement | None = None,
+    bind: bool = False,
+    interval_s: float = 10.0,
+    timeout_s: float = 60.0,
+    overwrite: bool = False,
+    monitor: Monitor = NULL_MONITOR,
+) -> RunResult:
+    """Follow a scan, and write its object into a directory now and then and at the end.
+
+    Parameters
+    ----------
+    model:
+        A run directory of `ptychopinn.workflows.train_run`, or a model archive.
+    source:
+        An HDF5 file that grows, or the address of a socket (``tcp://host:port``).
+    output:
+        The directory to make.
+    infer, options, backend, overwrite:
+        As in `ptychopinn.workflows.infer_run`.
+    measurement:
+        Domain of the patterns of a file that does not say it.
+    bind:
+        Wait at the socket's address, and do not connect to it.
+    interval_s:
+        Seconds between the end of one writing and the next.
+    timeout_s:
+        When nothing comes for so long, the stream ends with what is there.
+    monitor:
+        Told of progress. Cancelled, the stream ends with what is there.
+
+    Raises
+    ------
+    PtychoPinnError
+        Whatever is refused; `ptychopinn.errors.DataError` if no pattern came.
+    """
+    if not (timeout_s > 0 and interval_s >= 0):
+        raise UsageError(
+            f"An interval of {interval_s:g} s and a timeout of {timeout_s:g} s were given.",
+            "Give 0 or more, and more than 0.",
+        )
+    archive = _folder.model_path(model)
+    manifest = read_bundle(archive).manifest
+    config = build(InferConfig, infer or {})
+    name = backend or manifest.writer.backend
+    reconstructor = load_reconstructor(archive, backend=name, options=options)
+    arrivals = _arrivals(source, measurement, bind)
+    with _folder.run_folder(output, overwrite=overwrite, kept=(_folder.PRODUCT,)) as folder:
+        due = time.monotonic() + interval_s
+        title = Path(source).stem if "://" not in source else "stream"
+        for update in stream(
+            reconstructor, arrivals, config, timeout_s=timeout_s, update_s=1.0, name=title, monitor=monitor
+        ):
+            if update.result is not None:
+                return _written(folder, update, update.result, manifest.model.model_dump(mode="json"), name)
+            if time.monotonic() >= due:
+                _write_so_far(folder, update.scan)
+                due = time.monotonic() + interval_s
+    raise AssertionError("a stream ends with a result or an error")
+
+
+def _arrivals(source: str, measurement: Measurement | None, bind: bool) -> Iterator[Arrival]:
+    if "://" not in source:
+        if bind:
+            raise UsageError(f"'{source}' is a file; only a socket can wait at its address.", "Leave --bind out.")
+        if not Path(source).resolve().parent.is_dir():
+            raise UsageError(f"The folder of {source} does not exist.", "Check the name of the file to follow.")
+        return follow_hdf5(source, measurement=measurement)
+    return listen(source, bind=bind)
+
+
+def _write_so_far(folder: Path, scan: LiveScan) -> None:
+    """Product and pictures of the object so far; a disk that is full now may not be later."""
+    found = scan.stitched()
+    if found is None or scan.probe is None:
+        return
+    stitched, residual = found
+    data = scan.data()
+    _log.info("%d patterns: forward residual %.4f.", len(scan), residual)
+    try:
+        product = product_of(
+            data,
+            stitched.object,
+            scan.probe,
+            origin=stitched.frame.origin,
+            coverage=stitched.coverage,
+            photon_count=float((np.abs(scan.probe.astype(np.complex128)) ** 2).sum()),
+            comments=f"ptychopinn, {len(scan)} patterns so far",
+        )
+        write_product(folder / _folder.PRODUCT, product)
+        box = box_of(data.positions - np.asarray(stitched.frame.origin), stitched.object.shape)
+        write_pictures(
+            folder,
+            stitched.object,
+            scan.probe,
+            None if box.is_empty else box,
+            origin=stitched.frame.origin,
+            pixel_size_m=data.metadata.pixel_size_m,
+            title=f"{data.name}, {len(scan)} patterns",
+        )
+    except ResourceError as error:
+        _log.warning("The object so far was not written: %s", error)
+
+
+def _written(
+    folder: Path, update: Update, result: Reconstruction, model: Mapping[str, object], backend: str
+) -> RunResult:
+    warnings = result.warnings + _told(update)
+    counts: dict[str, float | int | str] = {
+        "stream": str(update.ending),
+        "patterns": update.patterns,
+        "repeated": update.repeated,
+        "refused": update.refused,
+        "missing": update.missing,
+    }
+    files = write_outputs(
+        folder,
+        update.scan.data(),
+        result,
+        title=f"Reconstruction of {update.scan.data().name}",
+        tables={"Stream": counts, "Model": {name: value for name, value in model.items() if value is not None}},
+        warnings=warnings,
+        comments=f"ptychopinn, backend {backend}, streamed",
+    )
+    return RunResult(folder, files, {**counts, **reconstruction_figures(result, update.patterns)}, warnings)
+
+
+def _told(update: Update) -> tuple[str, ...]:
+    said = []
+    if update.ending is Ending.TIMED_OUT:
+        said.append("The producer fell silent; the object is made of what had come.")
+    if update.ending is Ending.OUT_OF_PLACE:
+        said.append("Memory or disk ran out; the object is made of what had come until then.")
+    if update.refused:
+        said.append(f"{update.refused} patterns were refused; the log says why.")
+    if update.missing:
+        said.append(f"{update.missing} numbers of patterns below the highest one did not come.")
+    return tuple(said)

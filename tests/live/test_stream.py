@@ -1,0 +1,311 @@
+"""From arrivals to an object: specs/17-streaming.md."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy_backend import NumpyReconstructor
+
+from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.live import Arrival, Chunk, Ending, LiveScan, Refused, Setup, Update, stream
+from ptychopinn.monitor import Monitor
+from ptychopinn.reconstruction import Reconstruction, reconstruct
+from ptychopinn.simulate import simulate_scan
+
+N = 32
+QUICK = InferConfig(inference_batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def scan() -> ScanDataset:
+    made = simulate_scan(SimulationConfig(N=N, rows=10, cols=10, seed=1, object_shape=(96, 96)))
+    return replace(made, object_guess=None)
+
+
+@pytest.fixture(scope="module")
+def trained(scan: ScanDataset) -> NumpyReconstructor:
+    reconstructor = NumpyReconstructor(ModelConfig(N=N))
+    reconstructor.train(scan, TrainConfig(nepochs=6))
+    return reconstructor
+
+
+@pytest.fixture(scope="module")
+def whole(scan: ScanDataset, trained: NumpyReconstructor) -> Reconstruction:
+    return reconstruct(trained, scan, QUICK)
+
+
+def chunk_of(scan: ScanDataset, rows: Iterable[int], **changes: Any) -> Chunk:
+    chosen = np.array(list(rows), np.int64)
+    chunk = Chunk(chosen, scan.positions[chosen], np.asarray(scan.patterns[chosen]), Measurement.COUNTS)
+    return replace(chunk, **changes)
+
+
+def chunks(scan: ScanDataset, order: Iterable[int], size: int = 7) -> list[Arrival]:
+    chosen = list(order)
+    return [chunk_of(scan, chosen[low : low + size]) for low in range(0, len(chosen), size)]
+
+
+def last(updates: Iterator[Update]) -> Update:
+    *_, end = updates
+    assert end.result is not None
+    return end
+
+
+def difference(found: Reconstruction, expected: Reconstruction) -> float:
+    assert found.frame == expected.frame
+    return float(np.linalg.norm(found.object - expected.object) / np.linalg.norm(expected.object))
+
+
+@pytest.mark.parametrize("order", ["as scanned", "any", "backwards, one by one"])
+def test_the_object_is_that_of_the_whole_scan(
+    order: str, scan: ScanDataset, trained: NumpyReconstructor, whole: Reconstruction
+) -> None:
+    """[STREAM-001] to 1%, in any order."""
+    numbers = {
+        "as scanned": np.arange(100),
+        "any": np.random.default_rng(0).permutation(100),
+        "backwards, one by one": np.arange(100)[::-1],
+    }[order]
+    end = last(stream(trained, chunks(scan, numbers, 1 if "one" in order else 7), QUICK))
+    assert end.ending is Ending.FINISHED
+    assert (end.patterns, end.repeated, end.refused, end.missing) == (100, 0, 0, 0)
+    assert difference(end.result, whole) < 0.01
+    assert end.result.residual == pytest.approx(whole.residual, rel=0.01)
+    assert end.result.placed == 100
+
+
+def test_the_object_is_there_while_the_scan_goes_on(
+    scan: ScanDataset, trained: NumpyReconstructor, whole: Reconstruction
+) -> None:
+    """[STREAM-002] newcomers join the object that is there, at its phase; it explains the patterns nearly as well."""
+    with LiveScan(trained, QUICK) as live:
+        assert live.stitched() is None
+        residuals = []
+        for chunk in chunks(scan, range(100)):
+            live.add(chunk)
+            found = live.stitched()
+            assert found is not None
+            residuals.append(found[1])
+        stitched, residual = found
+    assert residual < 1.5 * whole.residual
+    assert max(residuals) < 2 * whole.residual
+    (y, x), (h, w) = np.subtract(whole.frame.origin, stitched.frame.origin), whole.frame.shape
+    part, covered = stitched.object[y : y + h, x : x + w], whole.coverage > 0.3
+    turn = np.vdot(part[covered], whole.object[covered])
+    off = part[covered] * turn / abs(turn) - whole.object[covered]
+    assert np.linalg.norm(off) < 0.1 * np.linalg.norm(whole.object[covered])
+
+
+@pytest.mark.parametrize("synchronise", ["on", "off"])
+def test_other_ways_to_synchronise(synchronise: str, scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-001]"""
+    config = InferConfig(inference_batch_size=16, synchronise=synchronise)
+    end = last(stream(trained, chunks(scan, range(100)), config))
+    assert end.result.synchronised == synchronise
+    assert difference(end.result, reconstruct(trained, scan, config)) < 0.01
+
+
+def test_refinement_acts_at_the_end(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-001]"""
+    config = InferConfig(inference_batch_size=16, refine=1)
+    end = last(stream(trained, chunks(scan, range(100)), config))
+    assert end.result.refined is not None
+    assert difference(end.result, reconstruct(trained, scan, config)) < 0.01
+
+
+def test_gaps_repeats_and_disorder(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-003] A number that comes again is left out, also within one chunk; gaps are counted."""
+    kept = np.r_[0:40, 60:100]
+    again = chunk_of(scan, [3, 3, 70, 70], patterns=np.zeros((4, N, N), np.uint16))
+    arrivals = [*chunks(scan, kept), again, chunk_of(scan, [5])]
+    end = last(stream(trained, arrivals, QUICK))
+    assert (end.patterns, end.repeated, end.missing) == (80, 5, 20)
+    assert difference(end.result, reconstruct(trained, scan.select(kept), QUICK)) < 0.01
+    twice = [chunk_of(scan, [*range(50), *range(50)]), chunk_of(scan, range(50, 100))]
+    assert last(stream(trained, twice, QUICK)).repeated == 50
+
+
+def test_what_cannot_be_used_is_refused(
+    scan: ScanDataset, trained: NumpyReconstructor, whole: Reconstruction, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[STREAM-004] with a warning; the rest of a chunk is used, and the result is what it would be without."""
+    good = chunks(scan, range(100))
+    nan = np.full((2, 2), np.nan)
+    bad: list[Arrival] = [
+        Refused("Noise on the line."),
+        chunk_of(scan, [0], indices=np.array([200]), patterns=np.zeros((1, 16, 16), np.uint16)),
+        chunk_of(scan, [0, 1], indices=np.array([300, 301]), positions=nan),
+        chunk_of(scan, [0], indices=np.array([-5])),
+        chunk_of(scan, [0], indices=np.array([302]), positions=np.array([[1e6, 1e6]])),
+        chunk_of(scan, [0], indices=np.array([303]), measurement=Measurement.AMPLITUDE),
+        chunk_of(scan, [0], indices=np.array([304]), patterns=np.full((1, N, N), -1.0)),
+        chunk_of(scan, [0], indices=np.array([305]), patterns=np.full((1, N, N), np.nan, np.float32)),
+        chunk_of(scan, [0], indices=np.array([306]), patterns=np.ones((1, N, N), np.float64)),
+        Setup(probe=np.ones((1, N, N), np.complex64)),
+        chunk_of(scan, [], patterns=np.zeros((0, N, N), np.uint32)),
+    ]
+    with caplog.at_level(logging.WARNING, logger="ptychopinn"):
+        end = last(stream(trained, [good[0], *bad, *good[1:]], QUICK))
+    assert end.refused == 10
+    assert end.patterns == 100
+    assert difference(end.result, whole) < 0.01
+    assert "Noise on the line." in caplog.text
+    assert "the model needs (1, 32, 32)" in caplog.text
+    mixed = chunk_of(scan, range(4), positions=np.vstack([scan.positions[:3], nan[:1]]))
+    assert last(stream(trained, [mixed], QUICK)).patterns == 3
+
+
+def test_a_flood_of_refusals_is_not_a_flood_of_warnings(
+    scan: ScanDataset, trained: NumpyReconstructor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[STREAM-004]"""
+    with caplog.at_level(logging.WARNING, logger="ptychopinn"):
+        end = last(stream(trained, [*[Refused("Noise.")] * 1000, *chunks(scan, range(20))], QUICK))
+    assert end.refused == 1000
+    assert caplog.text.count("Noise.") == 5 + 3
+
+
+def test_a_dead_producer_ends_it(
+    scan: ScanDataset, trained: NumpyReconstructor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[STREAM-005] with what is there, and a warning; refusals are no life."""
+
+    def dying() -> Iterator[Arrival]:
+        yield from chunks(scan, range(30))
+        while True:
+            yield from (None, Refused("Noise.", 0))
+
+    end = last(stream(trained, dying(), QUICK, timeout_s=0.2))
+    assert (end.ending, end.patterns) == (Ending.TIMED_OUT, 30)
+    assert "taken for dead" in caplog.text
+
+
+def test_cancelled_it_keeps_what_is_there(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-005]"""
+    monitor, closed = Monitor(), []
+
+    def source() -> Iterator[Arrival]:
+        try:
+            yield from chunks(scan, range(30))
+            monitor.cancel()
+            while True:
+                yield None
+        finally:
+            closed.append(True)
+
+    end = last(stream(trained, source(), QUICK, monitor=monitor))
+    assert (end.ending, end.patterns, closed) == (Ending.CANCELLED, 30, [True])
+
+
+def test_a_full_disk_ends_it_with_what_is_there(
+    scan: ScanDataset, trained: NumpyReconstructor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[STREAM-006]"""
+
+    def pwrite(fd: int, data: Any, at: int, write: Any = os.pwrite) -> int:
+        if at + len(data) > 120_000:
+            raise OSError(28, "No space left on device")
+        return int(write(fd, data, at))
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr("ptychopinn.live.scan._BUDGET_UNIT", 1)
+    end = last(stream(trained, chunks(scan, range(100)), QUICK))
+    assert end.ending is Ending.OUT_OF_PLACE
+    assert 20 < end.patterns < 100
+    assert "No space left" in caplog.text
+
+
+def test_beyond_the_budget_it_waits_in_scratch_files(
+    scan: ScanDataset, trained: NumpyReconstructor, whole: Reconstruction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[STREAM-006] with the same result."""
+    monkeypatch.setattr("ptychopinn.live.scan._BUDGET_UNIT", 1)
+    end = last(stream(trained, chunks(scan, range(100)), QUICK))
+    assert difference(end.result, whole) < 0.01
+
+
+def test_the_dose_may_change_on_the_way(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-001] Patches that were predicted before the mean counts were known are predicted again."""
+    dim = np.random.default_rng(0).binomial(np.asarray(scan.patterns), np.linspace(0.1, 1, 100)[:, None, None])
+    dimmed = replace(scan, patterns=dim.astype(np.uint32))
+    expected = reconstruct(trained, dimmed, QUICK)
+    assert difference(last(stream(trained, chunks(dimmed, range(100)), QUICK)).result, expected) < 0.01
+
+
+def test_patterns_without_light_wait_for_light(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-001]"""
+    dark = np.asarray(scan.patterns).copy()
+    dark[:30] = 0
+    darkened = replace(scan, patterns=dark)
+    end = last(stream(trained, chunks(darkened, range(100)), QUICK))
+    assert end.patterns == 100
+    assert difference(end.result, reconstruct(trained, darkened, QUICK)) < 0.01
+
+
+@pytest.mark.parametrize("patterns", [0, 10])
+def test_nothing_to_see_is_refused(patterns: int, scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-005] No pattern, or none with a photon."""
+    arrivals = [chunk_of(scan, range(patterns), patterns=np.zeros((patterns, N, N), np.uint16))] if patterns else []
+    with pytest.raises(DataError, match="photons" if patterns else "No pattern has come"):
+        last(stream(trained, arrivals, QUICK))
+
+
+def test_the_setup_brings_probe_and_bad_pixels(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-007]"""
+    bad = np.zeros((N, N), bool)
+    bad[3:5] = True
+    config = InferConfig(inference_batch_size=16, probe_source="scan")
+    marked = replace(scan, bad_pixels=bad)
+    broken = np.asarray(scan.patterns).astype(np.float64)
+    broken[:, bad] = np.nan
+    source = replace(scan, patterns=broken)
+    end = last(stream(trained, [Setup(scan.probe, bad), *chunks(source, range(100))], config))
+    assert end.refused == 0
+    assert difference(end.result, reconstruct(trained, marked, config)) < 0.01
+    with pytest.raises(ConfigError, match="no probe came"):
+        last(stream(trained, chunks(scan, range(5)), config))
+    with LiveScan(trained) as live:
+        refused = live.set_up(Setup(probe=np.ones((1, 64, 64), np.complex64)))
+        assert refused is not None
+        refused = live.set_up(Setup(bad_pixels=np.ones((64, 64), bool)))
+        assert refused is not None
+
+
+def test_updates_tell_rate_and_latency(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-008]"""
+    seen = []
+    updates = list(
+        stream(
+            trained,
+            [replace(c, sent=1.0) if isinstance(c, Chunk) else c for c in chunks(scan, range(40))],
+            QUICK,
+            update_s=0,
+            monitor=Monitor(seen.append),
+        )
+    )
+    counts = [update.patterns for update in updates]
+    assert counts == sorted(counts)
+    assert updates[-1].patterns == 40
+    assert all(update.result is None for update in updates[:-1])
+    assert any(update.rate > 0 for update in updates)
+    assert any(update.latency_s > 1e9 for update in updates)  # since 1970
+    assert [p.figures for p in seen if p.stage == "stream" and "latency s" in p.figures]
+
+
+def test_parts_that_do_not_meet_join_later(
+    scan: ScanDataset, trained: NumpyReconstructor, whole: Reconstruction
+) -> None:
+    """[STREAM-002] Two ends of the scan first, what lies between last."""
+    order = [*range(20), *range(80, 100), *range(20, 80)]
+    updates = list(stream(trained, chunks(scan, order), QUICK, update_s=0))
+    assert not math.isnan(updates[-1].result.residual)  # type: ignore[union-attr]
+    assert difference(updates[-1].result, whole) < 0.01  # type: ignore[arg-type]
