@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from ptychopinn.errors import ResourceError, UsageError
 from ptychopinn.typing import StrPath
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.part(\.[^.]*)?")
 
 
 @contextmanager
@@ -39,7 +41,7 @@ def written_aside(path: StrPath) -> Iterator[Path]:
         raise UsageError(f"The folder {target.parent} does not exist.", "Create it, or write somewhere else.")
     if target.is_dir():
         raise UsageError(f"{target} is a folder; a file is to be written there.", "Give another name.")
-    # The suffix stays: some writers choose the format by it.
+    # The suffix stays: some writers choose the format by it. `remove_leftovers` knows the name.
     aside = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.part{target.suffix}")
     try:
         yield aside
@@ -52,6 +54,13 @@ def written_aside(path: StrPath) -> Iterator[Path]:
         raise translated from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder; nobody may be writing there now."""
+    for path in folder.iterdir():
+        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def translate_write_error(error: OSError, target: StrPath) -> ResourceError | None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from hardening.kit.victims import Victims
+
+from ptychopinn.config import SimulationConfig
+from ptychopinn.data.npz import write_scan
+from ptychopinn.simulate import simulate_scan
 
 FIGURES = pytest.StashKey[list[str]]()
 
@@ -35,3 +41,35 @@ def long(request: pytest.FixtureRequest) -> bool:
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Takes a line for the summary."""
     return request.config.stash.setdefault(FIGURES, []).append
+
+
+@pytest.fixture(scope="session")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 patterns of 32 x 32, with their true object."""
+    path = tmp_path_factory.mktemp("scans") / "scan.npz"
+    write_scan(path, simulate_scan(SimulationConfig(N=32, rows=6, cols=6, seed=1)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victims]:
+    """Does jobs that may be killed."""
+    pytest.importorskip("ptychopinn_torch", reason="the torch backend is not installed")
+    victims = Victims(tmp_path_factory.mktemp("victims") / "stderr")
+    yield victims
+    victims.close()
+
+
+@pytest.fixture(scope="session")
+def trained(victims: Victims, scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nobody disturbed; do not change it."""
+    folder = tmp_path_factory.mktemp("trained")
+    ending = victims.run("train", folder, scan)
+    assert ending.status == 0, ending
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def seconds(victims: Victims, trained: Path, scan: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """How long such a training takes."""
+    return victims.run("train", tmp_path_factory.mktemp("timed"), scan).seconds

@@ -183,7 +183,14 @@ def test_a_cancelled_training_leaves_its_model(scan_file: Path, tmp_path: Path) 
     """[REC-009] saved and loadable, without a reconstruction."""
     monitor = Monitor(lambda progress: monitor.cancel() if progress.stage == "train" and progress.done == 4 else None)
     result = train(scan_file, tmp_path / "run", monitor=monitor, train={"nepochs": 9})
-    assert names(tmp_path / "run") == ["checkpoints", "config.yaml", "history.csv", "run.log", "scan.json", "wts.h5.zip"]
+    assert names(tmp_path / "run") == [
+        "checkpoints",
+        "config.yaml",
+        "history.csv",
+        "run.log",
+        "scan.json",
+        "wts.h5.zip",
+    ]
     assert result.figures["training"] == "cancelled"
     assert any("cancelled" in warning for warning in result.warnings)
     assert len(history_of(tmp_path / "run")) == 2

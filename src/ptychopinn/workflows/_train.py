@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import BaseModel
 
+from ptychopinn.atomic import written_aside
+from ptychopinn.bundle import read_manifest
 from ptychopinn.config.build import build
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.files import read_config_file, write_config_file
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig, ModelType
 from ptychopinn.config.train import SimulateObjects, TrainConfig
-from ptychopinn.data.dataset import Measurement
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.fingerprint import fingerprint
 from ptychopinn.data.npz import read_scan
-from ptychopinn.errors import ConfigError, TrainingError
+from ptychopinn.errors import ConfigError, DataError, TrainingError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import reconstruct
@@ -39,6 +44,7 @@ def train_run(
     infer: Mapping[str, object] | None = None,
     options: Mapping[str, object] | None = None,
     validation: StrPath | None = None,
+    start: StrPath | None = None,
     measurement: Measurement | None = None,
     nphotons: float | None = None,
     resume: bool = False,
@@ -59,6 +65,9 @@ def train_run(
         Fields of the configurations; what is missing takes its default, N comes from the scan.
     validation:
         Another scan to judge by.
+    start:
+        A run directory or model archive, of any backend, whose network the training goes on from; it brings its
+        configuration with it.
     measurement, nphotons:
         As in `ptychopinn.data.npz.read_scan`, for both scans.
     resume, overwrite:
@@ -74,17 +83,23 @@ def train_run(
     spec = discover().get(backend)
     data = read_scan(data_path, measurement=measurement, nphotons=nphotons)
     held = None if validation is None else read_scan(validation, measurement=measurement, nphotons=nphotons)
-    model_config = build(ModelConfig, {"N": data.N, **(model or {})})
+    archive = None if start is None else _folder.model_path(start)
+    model_config = _model_config(archive, {"N": data.N, **(model or {})})
     train_config = build(TrainConfig, train or {})
     infer_config = build(InferConfig, infer or {})
     backend_options = build(spec.options, options or {})
     _check_capabilities(spec, model_config, train_config, backend_options, resume=resume)
-    reconstructor = spec.load_class()(model_config, backend_options)
+    cls = spec.load_class()
+    reconstructor = cls(model_config, backend_options) if archive is None else cls.load(archive, backend_options)
     sections = {"model": model_config, "train": train_config, "infer": infer_config, "execution": backend_options}
     kept = (_folder.MODEL, _folder.CHECKPOINTS)
     with _folder.run_folder(output, overwrite=overwrite, resume=resume, kept=kept) as folder:
+        scans = _scans(data, held)
         if resume:
             _check_resume(read_config_file(folder / _folder.CONFIG), sections, spec.name)
+            _check_scans(folder / _folder.SCAN, scans)
+        with written_aside(folder / _folder.SCAN) as aside:
+            aside.write_text(json.dumps(scans, indent=2) + "\n", "utf-8")
         write_config_file(folder / _folder.CONFIG, sections, {"backend": spec.name})
         try:
             result = reconstructor.train(
@@ -119,6 +134,18 @@ def train_run(
         )
     figures |= reconstruction_figures(reconstruction, len(data))
     return RunResult(folder, files, figures, warnings)
+
+
+def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelConfig:
+    """The configuration of the network: what is given, or the archive's, which what is given may not contradict."""
+    if archive is None:
+        return build(ModelConfig, given)
+    found = read_manifest(archive).model
+    wanted = build(ModelConfig, found.model_dump() | dict(given))
+    if changed := [name for name in ModelConfig.model_fields if getattr(found, name) != getattr(wanted, name)]:
+        told = ", ".join(f"{name} = {getattr(found, name)} (not {getattr(wanted, name)})" for name in changed)
+        raise ConfigError(f"The model to go on from has {told}.", "Leave these settings out, or begin a new training.")
+    return found
 
 
 def _flat(sections: Mapping[str, BaseModel], backend: str) -> dict[str, object]:
@@ -161,3 +188,36 @@ def _check_resume(before: Mapping[str, object], sections: Mapping[str, BaseModel
             f"The run was begun with another {', '.join(changed)}.",
             "Resume with the settings of its config.yaml (--config RUN/config.yaml), or start anew with --overwrite.",
         )
+
+
+def _scans(data: ScanDataset, validation: ScanDataset | None) -> dict[str, dict[str, object]]:
+    """What a resumed training knows its scans by."""
+    scans = {"training": data} | ({} if validation is None else {"validation": validation})
+    return {
+        use: {"name": scan.name, "patterns": len(scan), "N": scan.N, "fingerprint": fingerprint(scan)}
+        for use, scan in scans.items()
+    }
+
+
+def _check_scans(path: Path, scans: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuse to go on with another scan than the run was begun with."""
+    if not path.is_file():  # of an older version
+        return
+    try:
+        before = json.loads(path.read_text("utf-8"))
+        known = {use: scan["fingerprint"] for use, scan in before.items()}
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error!r:.200}.", "Start anew with --overwrite.") from error
+    if known != {use: scan["fingerprint"] for use, scan in scans.items()}:
+        raise DataError(
+            f"The run was begun with other data: {_named(before)}; now it is {_named(scans)}.",
+            "Resume with the same files, --measurement and --nphotons, or start anew with --overwrite.",
+        )
+
+
+def _named(scans: Mapping[str, Mapping[str, object]]) -> str:
+    return " and ".join(
+        f"'{str(scan.get('name'))[:80]}' for {use[:20]} ({scan.get('patterns')} patterns, "
+        f"{str(scan.get('fingerprint'))[:8]})"
+        for use, scan in scans.items()
+    )

@@ -17,7 +17,8 @@ SUFFIX = ".h5"
 
 
 @lru_cache(maxsize=1)
-def _file() -> bytes:
+def whole() -> bytes:
+    """A product that is not mutated."""
     rng = np.random.default_rng(5)
     product = Product(
         name="whole",
@@ -36,14 +37,14 @@ def _file() -> bytes:
 
 def damage(rng: random.Random, path: Path) -> str:
     """Bytes of the file."""
-    how, content = mangle(rng, _file())
+    how, content = mangle(rng, whole())
     path.write_bytes(content)
     return how
 
 
 def restructure(rng: random.Random, path: Path) -> str:
     """Its structure."""
-    how, content = tensors.harm(rng, _file())
+    how, content = tensors.harm(rng, whole())
     path.write_bytes(content)
     return how
 

@@ -1,0 +1,27 @@
+"""What tells one scan from another."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from ptychopinn.data.dataset import ScanDataset
+
+_SAMPLE = 256  # patterns read: a scan of any size takes a moment
+
+
+def fingerprint(data: ScanDataset) -> str:
+    """SHA-256 of counts, positions, probe, mask and scan numbers, in hexadecimal.
+
+    Of a scan of more than 256 patterns, 256 evenly spread ones are looked at. The same scan in another file, dtype or
+    byte order may have another fingerprint where its counts differ by rounding.
+    """
+    digest = hashlib.sha256()
+    sample = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+    for start in range(0, len(sample), 32):
+        digest.update(data.counts(sample[start : start + 32]).astype("<f4").tobytes())
+    arrays = {"<f8": data.positions, "<c8": data.probe, "?": data.bad_pixels, "<i8": data.scan_index}
+    for dtype, array in arrays.items():
+        digest.update(f"{array.shape}".encode() + array.astype(dtype).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""One run at a time in a directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ptychopinn.atomic import translate_write_error
+from ptychopinn.errors import ResourceError, UsageError
+
+LOCK = ".lock"
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a directory, or refuse if somebody does.
+
+    The lock is the system's own on an open file: it ends with its process, however that ends; a file left behind by a
+    killed one locks nothing. Where the file system has no locks, a warning is logged.
+
+    Raises
+    ------
+    UsageError
+        If another run holds it: says which process.
+    ResourceError
+        If the directory cannot be written to.
+    """
+    path = folder / LOCK
+    descriptor = _hold(path)
+    try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, its holder goes unnamed
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: nobody can have taken it
+        os.close(descriptor)
+
+
+def _hold(path: Path) -> int:
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            told = translate_write_error(error, path.parent)
+            raise told or ResourceError(
+                f"The directory {path.parent} cannot be locked: {error}.", "Choose another one."
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise UsageError(
+                f"The directory {path.parent} is in use by {holder}.",
+                "Wait until it is done, or choose another directory.",
+            ) from error
+        except FileNotFoundError:
+            pass  # its holder ended just now and removed it
+        except OSError as error:
+            _log.warning("%s cannot be locked (%s): start no second run there.", path.parent, error.strerror)
+            return descriptor
+        os.close(descriptor)

@@ -1,0 +1,120 @@
+"""A process that forks others, which work until they are done or killed; so that frameworks are imported once.
+
+``python -m hardening.kit.victim`` reads lines of JSON (a job and its settings), answers each with the process id of the
+child that does it, and then with how that one ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import traceback
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from hardening.kit import archives, products
+
+from ptychopinn.bundle import Bundle, read_bundle, write_bundle
+from ptychopinn.config import TrainConfig
+from ptychopinn.config.files import write_config_file
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.errors import PtychoPinnError
+from ptychopinn.product import Product, read_product, write_product
+from ptychopinn.workflows import _outputs, infer_run, train_run
+
+MODEL = {"n_filters_scale": 0.25, "group_size": 4, "iterations": 1}
+TRAIN = {"nepochs": 6, "batch_size": 8, "checkpoint_every": 1, "seed": 5, "probe_refinement": 1}
+INFER = {"refine": 1}
+
+
+def save(folder: Path, scan: Path) -> None:
+    """Write one archive, product, scan and configuration over the other, for ever."""
+    bundle, product, data = _sources(scan)
+    for seed in cycle((0, 1)):
+        manifest = bundle.manifest.model_copy(update={"extra": {"seed": seed, "filling": "x" * 20_000 * seed}})
+        write_bundle(folder / "model.zip", manifest, bundle.weights)
+        write_product(folder / "product.h5", product)
+        write_scan(folder / "scan.npz", data)
+        write_config_file(folder / "config.yaml", {"train": TrainConfig(seed=seed)}, {})
+
+
+@cache
+def _sources(scan: Path) -> tuple[Bundle, Product, ScanDataset]:
+    with tempfile.TemporaryDirectory() as folder:
+        (archive := Path(folder) / "source.zip").write_bytes(archives.whole())
+        (product := Path(folder) / "source.h5").write_bytes(products.whole())
+        return read_bundle(archive), read_product(product), read_scan(scan)
+
+
+def train(folder: Path, scan: Path, **settings: Any) -> None:
+    """A short training; a changed learning rate fails it late or early."""
+    changed = settings.pop("train", {})
+    given = {"backend": "torch", "model": MODEL, "infer": INFER, "options": {"accelerator": "cpu"}} | settings
+    train_run(scan, folder / "run", train=TRAIN | changed, **given)
+
+
+def infer(folder: Path, scan: Path, **settings: Any) -> None:
+    """Reconstruct with the model that is there."""
+    infer_run(settings.pop("model"), scan, folder / "run", infer=INFER, options={"accelerator": "cpu"}, **settings)
+
+
+JOBS = {"save": save, "train": train, "infer": infer}
+
+
+def child(order: dict[str, Any]) -> int:
+    """Do one job; the exit code is that of the error."""
+    _sources(Path(order["scan"]))  # kept from now on: what follows may not write anything
+    if limit := order.get("file_bytes"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if limit := order.get("memory_bytes"):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit += pages * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if order.get("nobody"):
+        os.setgid(65534)
+        os.setuid(65534)
+    if not order.get("pictures"):
+        _outputs.write_pictures = lambda *args, **kwargs: {}
+    try:
+        JOBS[order["job"]](Path(order["folder"]), Path(order["scan"]), **order.get("settings", {}))
+    except PtychoPinnError as error:
+        print(json.dumps({"error": type(error).__name__, "text": str(error), "remedy": error.remedy}), flush=True)
+        return error.exit_code
+    except BaseException:
+        print(json.dumps({"error": "other", "text": traceback.format_exc()[-4000:], "remedy": ""}), flush=True)
+        return 99
+    return 0
+
+
+def main() -> None:
+    """Answer lines until there are no more."""
+    import torch
+
+    torch.set_num_threads(1)
+    from ptychopinn.plugins import discover
+
+    discover().get("torch").load_class()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 98
+            try:
+                os.setpgid(0, 0)
+                code = child(json.loads(line))
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        print(json.dumps({"pid": pid}), flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

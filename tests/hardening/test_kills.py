@@ -1,0 +1,148 @@
+"""Killed at random moments: files are the old or the new ones, trainings go on. Requirements: specs/16-hardening.md."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hardening.kit.victims import Victims, check_whole, outcome
+
+from ptychopinn.bundle import read_bundle
+from ptychopinn.product import read_product
+
+KILLS = {"save": (6, 80), "train": (3, 60), "replace": (2, 30), "infer": (2, 40)}  # short, long
+KILLED = -9
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Hidden files, of writers and runs."""
+    return sorted(p.name for p in folder.rglob(".*"))
+
+
+def test_killed_while_saving(
+    victims: Victims, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+) -> None:
+    """[HARD-010] [ARC-007]"""
+    rng = random.Random(10)
+    kills = KILLS["save"][long]
+    seen = 0
+    for _ in range(kills):
+        ending = victims.run("save", tmp_path, scan, kill_after=rng.uniform(0.01, 0.3))
+        assert ending.status == KILLED, ending
+        seen += check_whole(tmp_path)
+    assert {"model.zip", "product.h5", "scan.npz", "config.yaml"} <= {path.name for path in tmp_path.iterdir()}
+    figure(
+        f"killed while saving: {kills}, {seen} files looked at, all whole; {len(leftovers(tmp_path))} half ones aside"
+    )
+
+
+def test_killed_while_training(
+    victims: Victims,
+    scan: Path,
+    trained: Path,
+    seconds: float,
+    long: bool,
+    figure: Callable[[str], None],
+    tmp_path: Path,
+) -> None:
+    """[HARD-010] [HARD-011] [TRAIN-005]"""
+    rng = random.Random(11)
+    left, resumed, trainings = KILLS["train"][long], 0, 0
+    history, weights = outcome(trained)
+    while left > 0:
+        trainings += 1
+        folder = tmp_path / str(trainings)
+        for _ in range(rng.choice((1, 1, 2))):  # some are killed again while they resume
+            begun = (folder / "run" / "config.yaml").exists()
+            again = {"resume": True} if begun else {"overwrite": True}
+            ending = victims.run("train", folder, scan, kill_after=rng.uniform(0, 1) * seconds, settings=again)
+            left -= ending.status == KILLED
+            if (folder / "run").exists():
+                check_whole(folder)
+        begun = (folder / "run" / "config.yaml").exists()
+        resumed += begun
+        ending = victims.run("train", folder, scan, settings={"resume": True} if begun else {"overwrite": True})
+        assert ending.status == 0, ending
+        assert leftovers(folder) == []
+        found_history, found = outcome(folder / "run")
+        assert found_history == history
+        assert found.keys() == weights.keys()
+        assert all(np.array_equal(found[name], weights[name]) for name in weights), "other weights"
+        shutil.rmtree(folder)
+    kills = KILLS["train"][long] - left
+    figure(
+        f"killed while training: {kills}, {trainings} trainings, {resumed} resumed; all with the same end, bit by bit"
+    )
+
+
+def test_killed_while_replacing_a_run(
+    victims: Victims,
+    scan: Path,
+    trained: Path,
+    seconds: float,
+    long: bool,
+    figure: Callable[[str], None],
+    tmp_path: Path,
+) -> None:
+    """[HARD-010] [HARD-013]"""
+    rng = random.Random(12)
+    old, new = read_bundle(trained / "wts.h5.zip").weights, 0
+    for k in range(KILLS["replace"][long]):
+        folder = tmp_path / str(k)
+        shutil.copytree(trained, folder / "run")
+        # most refusals and file moves are at the beginning
+        after = rng.uniform(0, 1) ** 2 * seconds
+        changed = {"overwrite": True, "train": {"seed": 77}}
+        ending = victims.run("train", folder, scan, kill_after=after, settings=changed)
+        check_whole(folder)
+        places = [folder / "run" / part / "wts.h5.zip" for part in (".", ".replaced", ".moving")]
+        models = [read_bundle(path).weights for path in places if path.exists()]
+        is_old = any(all(np.array_equal(m[name], old[name]) for name in old) for m in models)
+        begun = list((folder / "run" / "checkpoints").glob("epoch*"))
+        assert is_old or begun or models, "the old run is gone and the new one is not there"
+        if ending.status == KILLED:  # whatever there is, a run in the same place brings order
+            refused = victims.run("train", folder, scan)
+            assert (refused.status, refused.told["error"]) == (2, "UsageError"), refused
+            assert leftovers(folder) == []
+            assert (folder / "run" / "config.yaml").exists()
+            check_whole(folder)
+        new += not is_old
+        shutil.rmtree(folder)
+    figure(f"killed while replacing a run: {KILLS['replace'][long]}, the old one whole or ({new}) the new one begun")
+
+
+def test_killed_while_inferring(
+    victims: Victims, scan: Path, trained: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+) -> None:
+    """[HARD-010]"""
+    rng = random.Random(13)
+    settings = {"model": str(trained), "overwrite": True}
+    plain = victims.run("infer", tmp_path, scan, settings=settings, pictures=True)
+    assert plain.status == 0, plain
+    kills, whole = 0, read_product(tmp_path / "run" / "reconstruction.h5").object
+    while kills < KILLS["infer"][long]:
+        after = rng.uniform(0, 1) * plain.seconds
+        ending = victims.run("infer", tmp_path, scan, kill_after=after, settings=settings, pictures=True)
+        kills += ending.status == KILLED
+        check_whole(tmp_path)
+        products = [p for p in tmp_path.rglob("reconstruction.h5") if ".part" not in p.name]
+        assert products
+        assert all(np.array_equal(read_product(p).object, whole) for p in products)
+    assert victims.run("infer", tmp_path, scan, settings=settings).status == 0
+    assert leftovers(tmp_path) == []
+    figure(f"killed while inferring: {kills}, the earlier reconstruction always whole")
+
+
+def test_a_half_file_is_noticed(victims: Victims, trained: Path, tmp_path: Path) -> None:
+    """What looks at the files would see one that is cut."""
+    for name in ("wts.h5.zip", "reconstruction.h5", "config.yaml", "scan.json", "report.html"):
+        folder = tmp_path / name
+        shutil.copytree(trained, folder)
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2] + b"\n" * (name == "config.yaml") + b"{")
+        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever its reader says
+            check_whole(folder)
