@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+EXAMPLE = HERE.parents[2] / "examples/numpy_backend/src/ptychopinn_numpy"
 sys.path.insert(0, str(HERE))  # for bridge_entries and bridge_scans, which the GUI driver uses as well
 
-from bridge_entries import Ptychodus, missing_packages, usable_entries  # noqa: E402 - found there
+from bridge_entries import Entry, Ptychodus, missing_packages, usable_entries  # noqa: E402 - found there
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -41,13 +42,36 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """For Ptychodus: a home of its own, no window, one thread."""
+def third_party(tmp_path: Path) -> Path | None:
+    """A folder for PYTHONPATH in which a stranger's backend is installed: the example of the documentation."""
+    if not EXAMPLE.is_dir():
+        return None
+    site = tmp_path / "site"
+    info = site / "ptychopinn_numpy-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ptychopinn-numpy\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[ptychopinn]\nnumpy = ptychopinn_numpy.plugin\n")
+    (site / "ptychopinn_numpy").symlink_to(EXAMPLE)
+    return site
+
+
+@pytest.fixture
+def strange_entry(third_party: Path | None) -> Entry:
+    """The entry of that backend, for what does not depend on the backend: it needs no framework and starts quickly."""
+    if third_party is None:
+        pytest.skip("the example backend is not beside the tests")
+    return Entry("numpy", "pinn")
+
+
+@pytest.fixture
+def environment(tmp_path: Path, third_party: Path | None) -> dict[str, str]:
+    """For Ptychodus: a home of its own, no window, one thread, a third-party backend."""
     home = tmp_path / "home"
     home.mkdir()
     return {
         **os.environ,
         "HOME": str(home),
+        "PYTHONPATH": "" if third_party is None else str(third_party),
         "QT_QPA_PLATFORM": "offscreen",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         "PYTHONWARNINGS": "ignore",

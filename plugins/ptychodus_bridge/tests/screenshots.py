@@ -1,7 +1,7 @@
-"""Makes the pictures of docs/ptychodus.md: python screenshots.py PICTURES [SHARED_DATA].
+"""Makes the pictures of docs/ptychodus.md: python screenshots.py PICTURES [SHARED_DATA [BACKEND]].
 
 Drives the released program offscreen. With SHARED_DATA, the folder of the measured Siemens star, that is the scan; else
-a simulated one. Look at the pictures afterwards.
+a simulated one. BACKEND is the first one that is installed, or the one that is named. Look at the pictures afterwards.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main() -> int:
 
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
-    backend = next(iter(discover().specs))
+    backend = sys.argv[3] if len(sys.argv) > 3 else next(iter(discover().specs))
     with tempfile.TemporaryDirectory() as home:
         for story in ("pictures", "killed"):
             folder = Path(home) / story

@@ -17,7 +17,7 @@ pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 from bridge_entries import Entry, Ptychodus
 from bridge_scans import as_uint16, make_product, simulated, write_files, write_scan_folder, write_settings
 
-TINY = {"nepochs": 2, "n_filters_scale": 0.25, "probe_refinement": 0, "batch_size": 2, "accelerator": "cpu"}
+TINY = {"nepochs": 2, "probe_refinement": 0, "batch_size": 2, "accelerator": "cpu"}
 
 
 def _train(ptychodus: Ptychodus, tmp_path: Path, entry: Entry, **values: object) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,7 @@ def test_train_then_reconstruct(ptychodus: Ptychodus, tmp_path: Path, any_entry:
         make_product(scan.positions, probe, layers, opr_weights=weights),
         bad=scan.bad_pixels,
     )
-    done = _train(ptychodus, tmp_path, any_entry)
+    done = _train(ptychodus, tmp_path, any_entry, n_filters_scale=0.25)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 OPR modes" in done.stdout
     assert "2 layers" in done.stdout
@@ -60,13 +60,13 @@ def test_train_then_reconstruct(ptychodus: Ptychodus, tmp_path: Path, any_entry:
         assert np.isfinite(after["loss_values"][()]).all()
 
 
-def test_positions_without_patterns(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
+def test_positions_without_patterns(ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry) -> None:
     """[PTY-045] Patterns and positions are paired by index, as Ptychodus does; the rest is left out."""
     scan = simulated()
     counts = as_uint16(scan)
     product = make_product(scan.positions[4:], scan.probe, np.ones_like(scan.object_guess), indexes=range(4, 36))
     write_files(tmp_path / "in", counts[:-3], product)
-    done = _train(ptychodus, tmp_path, entry)
+    done = _train(ptychodus, tmp_path, strange_entry)
     assert done.returncode == 0, done.stdout + done.stderr
     shutil.copy(tmp_path / "out/model.zip", tmp_path / "in")
     done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
@@ -75,10 +75,10 @@ def test_positions_without_patterns(ptychodus: Ptychodus, tmp_path: Path, entry:
         assert list(file["probe_position_indexes"]) == list(range(4, 33))
 
 
-def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
+def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry) -> None:
     """[PTY-022] [PTY-031] [PTY-051] A bad setting and a wrong or missing model file: words, and exit code 1."""
     write_scan_folder(tmp_path / "in")
-    done = _train(ptychodus, tmp_path, entry, learning_rate=7)
+    done = _train(ptychodus, tmp_path, strange_entry, learning_rate=7)
     assert done.returncode == 1
     assert "learning_rate is 7" in done.stdout
     done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
@@ -91,14 +91,14 @@ def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, en
     assert not list((tmp_path / "rec").glob("*.h5"))
 
 
-def test_non_square_patterns_are_refused(ptychodus: Ptychodus, tmp_path: Path, entry: Entry) -> None:
+def test_non_square_patterns_are_refused(ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry) -> None:
     """[PTY-043] In batch mode too, in words and with exit code 1."""
     scan = simulated()
     counts = as_uint16(scan)[:, :, 4:-4]
     write_files(
         tmp_path / "in", counts, make_product(scan.positions, scan.probe[..., 4:-4], np.ones_like(scan.object_guess))
     )
-    done = _train(ptychodus, tmp_path, entry)
+    done = _train(ptychodus, tmp_path, strange_entry)
     assert done.returncode == 1
     assert "32 x 24 pixels" in done.stdout
 

@@ -24,8 +24,8 @@ from bridge_scans import write_scan_folder
 from ptychopinn.bundle import read_manifest
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[2] / "examples/numpy_backend/src"
-TINY = {"n_filters_scale": 0.25, "probe_refinement": 0, "batch_size": 2}
+PLAIN = {"probe_refinement": 0, "batch_size": 2}  # what the example backend takes
+TINY = {"n_filters_scale": 0.25, **PLAIN}
 
 pytestmark = pytest.mark.usefixtures("qt")
 
@@ -95,31 +95,15 @@ def test_the_whole_story(tmp_path: Path, any_entry: Entry, environment: dict[str
     assert len(seen["curve"]) > 2
 
 
-@pytest.fixture
-def third_party(tmp_path: Path, environment: dict[str, str]) -> dict[str, str]:
-    """An environment in which a stranger's backend is installed: the example of the documentation."""
-    if not EXAMPLE.is_dir():
-        pytest.skip("the example backend is not beside the tests")
-    info = tmp_path / "site/ptychopinn_numpy-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ptychopinn-numpy\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[ptychopinn]\nnumpy = ptychopinn_numpy.plugin\n")
-    return {**environment, "PYTHONPATH": os.pathsep.join([str(info.parent), str(EXAMPLE)])}
-
-
-PLAIN = {"probe_refinement": 0, "batch_size": 2}  # what the example backend takes
-
-
-def test_a_third_partys_backend(tmp_path: Path, third_party: dict[str, str]) -> None:
+def test_a_third_partys_backend(tmp_path: Path, strange_entry: Entry, environment: dict[str, str]) -> None:
     """[PTY-010] A backend that nobody here has heard of has an entry, and the same story works with it."""
-    entry = Entry("numpy", "pinn")
-    seen = _play("whole", tmp_path / "scan", entry, third_party, PLAIN)
-    _check_whole(seen, entry, tmp_path / "scan")
+    seen = _play("whole", tmp_path / "scan", strange_entry, environment, PLAIN)
+    _check_whole(seen, strange_entry, tmp_path / "scan")
 
 
-def test_what_is_trained_on(tmp_path: Path, third_party: dict[str, str]) -> None:
+def test_what_is_trained_on(tmp_path: Path, strange_entry: Entry, environment: dict[str, str]) -> None:
     """[PTY-030] [PTY-033] Exported NPZ, Ptychodus's pair, and in an empty directory the scan that is open."""
-    seen = _play("sources", tmp_path / "scan", Entry("numpy", "pinn"), third_party, {**PLAIN, "nepochs": 2})
+    seen = _play("sources", tmp_path / "scan", strange_entry, environment, {**PLAIN, "nepochs": 2})
     for name, words in {"npz": "exported.npz", "pair": "diffraction.h5", "empty": "the scan that is open"}.items():
         assert seen[name]["model"] is True
         assert words in seen[name]["log"]
@@ -137,9 +121,9 @@ def test_killed_worker_becomes_a_dialog(tmp_path: Path, entry: Entry, environmen
     assert seen["train again"] is True
 
 
-def test_stop_answers_and_saves(tmp_path: Path, any_entry: Entry, environment: dict[str, str]) -> None:
+def test_stop_answers_and_saves(tmp_path: Path, entry: Entry, environment: dict[str, str]) -> None:
     """[PTY-036] [PTY-037] Stop is answered within a second, the model is there within ten, with its own entry."""
-    seen = _play("stop", tmp_path / "scan", any_entry, environment)
+    seen = _play("stop", tmp_path / "scan", entry, environment)
     assert seen["says"] == ["Stopping...", False]
     assert seen["answered after"] < 1.0
     assert seen["over after"] < 10.0
@@ -153,10 +137,10 @@ def test_stop_answers_and_saves(tmp_path: Path, any_entry: Entry, environment: d
 
 
 def test_closing_the_window_leaves_a_model_and_no_process(
-    tmp_path: Path, any_entry: Entry, environment: dict[str, str]
+    tmp_path: Path, entry: Entry, environment: dict[str, str]
 ) -> None:
     """[PTY-036] Ptychodus is let go within a second; the worker saves by itself and is gone within ten."""
-    seen = _play("close", tmp_path / "scan", any_entry, environment)
+    seen = _play("close", tmp_path / "scan", entry, environment)
     asked, let_go = (_logged_at(line, seen["output"]) for line in ("Stopping task manager", "Task manager stopped"))
     assert (let_go - asked).total_seconds() < 1.0
     model = tmp_path / "scan/model.zip"
