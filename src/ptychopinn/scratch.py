@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import tempfile
+from collections.abc import Iterable
 from itertools import pairwise
 from types import TracebackType
 from typing import IO, Any, Self
@@ -166,6 +167,39 @@ class ScratchRows:
             view, at = view[done:], at + done
 
 
+def unpacked(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
+    """Bytes in a scratch file of their own, mapped read-only; it is gone with the array.
+
+    Parameters
+    ----------
+    what:
+        Whose bytes they are, for errors.
+    size:
+        How many.
+    chunks:
+        The bytes.
+
+    Returns
+    -------
+    (size,) uint8.
+
+    Raises
+    ------
+    ResourceError
+        If the disk has no place.
+    """
+    with tempfile.TemporaryFile(prefix="ptychopinn-", buffering=0) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise _no_place(f"{what} needs a scratch file of {size:,} bytes, which cannot be made", error) from error
+        for chunk in chunks:  # written, not mapped: a disk that fails is an error and no signal
+            view = memoryview(chunk)
+            while view:
+                view = view[file.write(view) :]
+        return np.asarray(np.memmap(file, np.uint8, "r", shape=(size,)))
+
+
 def _runs(numbers: Any, start: int) -> list[tuple[int, int]]:
     """Bounds of the stretches, from an index on, in which numbers follow each other."""
     if start >= len(numbers):
@@ -178,6 +212,5 @@ def _runs(numbers: Any, start: int) -> list[tuple[int, int]]:
 def _no_place(what: str, error: OSError) -> ResourceError:
     return ResourceError(
         f"{what} in {tempfile.gettempdir()}: {error}.",
-        "Free space there, or set TMPDIR to another folder (for patches that wait for their phases, --synchronise off "
-        "needs none).",
+        "Free space there, or set TMPDIR to another folder.",
     )

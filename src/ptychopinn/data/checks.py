@@ -8,7 +8,8 @@ from scipy.spatial import cKDTree
 
 from ptychopinn.data.contract import Interpretation, ReadOptions, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.members import NpzFile, open_npz
+from ptychopinn.data.members import NpzFile
+from ptychopinn.data.npz import open_scan
 from ptychopinn.data.problems import Findings, Problem, Severity
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.survey import Survey
@@ -53,7 +54,7 @@ def check_scan(
     options = ReadOptions(measurement, nphotons, fftshift)  # type: ignore[arg-type]
     findings = Findings()
     try:
-        file = open_npz(path)
+        file = open_scan(path)
     except DataError as error:
         findings.refused("", error)
         return findings.problems

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ptychopinn.data.rows import Rows, take_rows
+from ptychopinn.data.rows import Rows, forget_pages, take_rows
 from ptychopinn.errors import DataError
 from ptychopinn.scratch import ScratchRows
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -163,6 +163,7 @@ class ScanDataset:
         """
         with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
             block = np.array(self.patterns[indices], np.float32)  # always a copy: it is written to below
+        forget_pages(self.patterns)
         block[..., self.bad_pixels] = 0
         if self.measurement is Measurement.AMPLITUDE:
             np.square(block, out=block)

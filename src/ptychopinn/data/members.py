@@ -13,23 +13,25 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 
 from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.files import why_unreadable
+from ptychopinn.scratch import unpacked
 from ptychopinn.typing import AnyArray, StrPath
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _CHUNK_BYTES = 1 << 20
-_MAP_BYTES = 1 << 20  # smaller members are read: a mapping costs a page fault and a file handle
+MAP_BYTES = 1 << 20  # smaller members are read: a mapping costs a page fault and a file handle
+_SCRATCH_BYTES = 1 << 28  # members that have to be unpacked and are larger wait in a scratch file
 _DEFLATE_LIMIT = 1032  # deflate cannot shrink more than this (zlib's technical notes)
-_BOMB_BYTES = 1 << 30
-_BOMB_RATIO = 250
+BOMB_BYTES = 1 << 30
+BOMB_RATIO = 250
 _COPY_AGAIN = "Copy or export the file again."
 _DAMAGE = (  # what zipfile, zlib and NumPy's header parser raise on bytes that are not what they should be
     zipfile.BadZipFile,
@@ -76,14 +78,14 @@ class Member:
         return f"shape {self.shape}, {self.dtype}"
 
     def load(self) -> AnyArray:
-        """The array: mapped and read-only, or unpacked into memory once (its checksum verified).
+        """The array: mapped and read-only, or unpacked once (its checksum verified), a large one into a scratch file.
 
         Raises
         ------
         DataError
             If the bytes are damaged.
         ResourceError
-            If it does not fit into memory.
+            If neither memory nor disk suffice.
         """
         order: Literal["C", "F"] = "F" if self.fortran else "C"
         if self.mapped:
@@ -98,17 +100,7 @@ class Member:
                 ) from error
             return np.asarray(array)
         size = self.entry.file_size - self.header_bytes
-        try:
-            buffer = np.empty(size, np.uint8)
-        except MemoryError as error:
-            raise ResourceError(
-                f"{self.path}: {self.key} ({self}) needs {size / 2**30:.1f} GiB of memory, more than there is.",
-                "Store it uncompressed (numpy.savez, ptychopinn convert): then it is mapped, not read.",
-            ) from error
-        end = 0
-        for chunk in self._chunks():
-            buffer[end : end + len(chunk)] = np.frombuffer(chunk, np.uint8)
-            end += len(chunk)
+        buffer = allocated(f"{self.path}: {self.key} ({self})", size, self._chunks())
         if self.dtype.itemsize == 0:
             return np.zeros(self.shape, self.dtype)
         return buffer.view(self.dtype).reshape(self.shape, order=order)
@@ -138,9 +130,73 @@ class Member:
             raise DataError(f"The bytes of this array ({self}) end {left} bytes early.", _COPY_AGAIN)
 
 
+def allocated(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
+    """Bytes, in memory, or where they are many in a scratch file that is mapped and gone with the array.
+
+    Parameters
+    ----------
+    what:
+        Whose bytes they are, for errors.
+    size:
+        How many.
+    chunks:
+        The bytes.
+
+    Returns
+    -------
+    (size,) uint8.
+
+    Raises
+    ------
+    ResourceError
+        If neither memory nor disk suffice.
+    """
+    if size >= _SCRATCH_BYTES:
+        return unpacked(what, size, chunks)
+    try:
+        buffer = np.empty(size, np.uint8)
+    except MemoryError as error:
+        raise ResourceError(
+            f"{what} needs {size / 2**30:.1f} GiB of memory, more than there is.",
+            "Store it uncompressed (numpy.savez, ptychopinn convert): then it is mapped, not read.",
+        ) from error
+    end = 0
+    for chunk in chunks:
+        buffer[end : end + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        end += len(chunk)
+    return buffer
+
+
+class ArrayMember(Protocol):
+    """One array of a file, not read yet; see `Member`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the file says."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the file says."""
+        ...
+
+    @property
+    def mapped(self) -> bool:
+        """True if `load` maps it instead of reading it."""
+        ...
+
+    def load(self) -> AnyArray:
+        """The array."""
+        ...
+
+    def verify(self) -> None:
+        """Look for damage that `load` does not see."""
+        ...
+
+
 @dataclass(frozen=True)
 class NpzFile:
-    """What is in an NPZ file.
+    """What is in a file of arrays.
 
     Attributes
     ----------
@@ -151,7 +207,7 @@ class NpzFile:
     """
 
     path: Path
-    members: dict[str, Member]
+    members: dict[str, ArrayMember]
     broken: dict[str, DataError]
 
     @property
@@ -203,7 +259,7 @@ def _not_a_zip(path: Path, start: bytes, error: Exception) -> tuple[str, str]:
 
 
 def _list(path: Path, stream: IO[bytes], archive: zipfile.ZipFile) -> NpzFile:
-    members: dict[str, Member] = {}
+    members: dict[str, ArrayMember] = {}
     broken: dict[str, DataError] = {}
     for entry in archive.infolist():
         key = entry.filename.removesuffix(".npy")
@@ -255,7 +311,7 @@ def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, entry: zipf
             _COPY_AGAIN,
         )
     offset = _data_offset(stream, entry) + header_bytes
-    mapped = entry.compress_type == zipfile.ZIP_STORED and needed >= _MAP_BYTES
+    mapped = entry.compress_type == zipfile.ZIP_STORED and needed >= MAP_BYTES
     return Member(path, key, tuple(shape), dtype, bool(fortran), mapped, entry, header_bytes, offset)
 
 
@@ -265,10 +321,10 @@ def _refuse_bomb(entry: zipfile.ZipInfo) -> None:
     if entry.compress_type == zipfile.ZIP_STORED:
         if size != packed:
             raise DataError(f"This member is stored, yet claims {packed} and {size} bytes.", _COPY_AGAIN)
-    elif size > _DEFLATE_LIMIT * packed + _DEFLATE_LIMIT or (size > _BOMB_BYTES and size > _BOMB_RATIO * packed):
+    elif size > _DEFLATE_LIMIT * packed + _DEFLATE_LIMIT or (size > BOMB_BYTES and size > BOMB_RATIO * packed):
         raise DataError(
             f"This member claims to unpack from {packed} to {size} bytes, "
-            f"more than {_BOMB_RATIO}:1 above {_BOMB_BYTES >> 30} GiB; it is not unpacked.",
+            f"more than {BOMB_RATIO}:1 above {BOMB_BYTES >> 30} GiB; it is not unpacked.",
             "If you trust it, store it uncompressed (numpy.savez).",
         )
 

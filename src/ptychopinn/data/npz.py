@@ -13,7 +13,8 @@ from ptychopinn.atomic import written_aside
 from ptychopinn.data.contract import ReadOptions, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.fields import SCHEMA_VERSION, Reader
-from ptychopinn.data.members import open_npz
+from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
+from ptychopinn.data.members import NpzFile, open_npz
 from ptychopinn.data.problems import Findings
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -21,6 +22,11 @@ from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 _LOG = logging.getLogger(__name__)
 _BLOCK_PIXELS = 1 << 18
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first day: the same scan gives the same bytes
+
+
+def open_scan(path: StrPath) -> NpzFile:
+    """List the arrays of a scan file: an NPZ, or an HDF5 file with the same names at its root."""
+    return open_hdf5(path) if is_hdf5(path) else open_npz(path)
 
 
 def read_scan(
@@ -32,12 +38,13 @@ def read_scan(
 ) -> ScanDataset:
     """Read a scan; every conversion is logged.
 
-    An array stored uncompressed is memory-mapped, a compressed one unpacked once; values are checked block by block.
+    An array stored uncompressed is memory-mapped, a compressed one unpacked once, a large one into a scratch file;
+    values are checked block by block.
 
     Parameters
     ----------
     path:
-        An NPZ file to the contract.
+        An NPZ file to the contract, or an HDF5 file with the same names.
     measurement:
         "counts" or "amplitude": the domain of the patterns; overrides the file, and settles what is ambiguous.
     nphotons:
@@ -61,7 +68,7 @@ def read_scan(
     """
     options = ReadOptions(measurement, nphotons, fftshift)  # type: ignore[arg-type]
     findings = Findings()
-    found = interpret(open_npz(path), options, findings)
+    found = interpret(open_scan(path), options, findings)
     findings.raise_first(path)
     assert found is not None
     findings.log(_LOG, path)
@@ -82,7 +89,7 @@ def read_object(path: StrPath) -> ComplexArray:
         that is no reference.
     """
     findings = Findings()
-    reader = Reader(open_npz(path), findings)
+    reader = Reader(open_scan(path), findings)
     key = "object" if reader.has("object") else "objectGuess"
     if not reader.has(key):
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 from ptychopinn.scratch import ScratchRows
 from ptychopinn.typing import AnyArray, IntArray
+
+_LARGE_BYTES = 1 << 28
 
 
 class Rows:
@@ -53,6 +56,20 @@ class Rows:
         if copy is False:
             raise ValueError("rows of an array cannot be had without a copy")
         return np.asarray(self[:], dtype)
+
+
+def forget_pages(array: AnyArray | Rows | ScratchRows) -> None:
+    """Take the pages of a large mapped file out of the memory of this process; the kernel may keep them.
+
+    Reading a file of many GiB would else count as that much memory, and be refused where memory is limited.
+    """
+    held: Any = array._array if isinstance(array, Rows) else array
+    if not isinstance(held, np.ndarray) or held.nbytes < _LARGE_BYTES:
+        return
+    while isinstance(held, np.ndarray):
+        held = held.base
+    if isinstance(held, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        held.madvise(mmap.MADV_DONTNEED)
 
 
 def take_rows(array: AnyArray | Rows | ScratchRows, index: IntArray) -> AnyArray | Rows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptychopinn.data.rows import forget_pages
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
 _BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache, and a Python call a block is nothing
@@ -77,6 +78,7 @@ def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
         raw = patterns[part]
+        forget_pages(patterns)  # of the blocks before; this one is read below
         with np.errstate(over="ignore", invalid="ignore"):
             block = raw.astype(np.float32)  # a copy: it is written to below
             if any_bad:
