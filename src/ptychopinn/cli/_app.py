@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "stream": "Reconstruct a scan while it is measured.",
     "evaluate": "Score a reconstruction against a reference.",
     "compare": "Compare reconstructors on the same scans.",
+    "study": "Compare reconstructors over a grid of simulated scans.",
     "simulate": "Make a scan of a simulated object.",
     "convert": "Make a canonical scan file out of another.",
     "validate": "Say everything that is wrong with scan files.",

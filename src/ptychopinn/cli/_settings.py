@@ -16,6 +16,7 @@ from ptychopinn.config.build import build
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.files import check_sections, read_config_file
 from ptychopinn.config.solver import SolverOptions
+from ptychopinn.config.study import StudyConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import ConfigError, PtychoPinnError
 from ptychopinn.plugins import discover
@@ -66,6 +67,7 @@ def known_sections(options: type[BaseModel]) -> dict[str, type[BaseModel]]:
         "simulation": SimulationConfig,
         "solver": SolverOptions,
         "comparison": ComparisonConfig,
+        "study": StudyConfig,
     }
 
 

@@ -12,15 +12,20 @@ from ptychopinn.report._pictures import (
     probe_picture,
     write_pictures,
 )
+from ptychopinn.report._study import Curve, Panel, curves_picture, montage_picture
 
 __all__ = [
+    "Curve",
     "Grid",
+    "Panel",
     "ReportContent",
     "amplitude_picture",
     "comparison_picture",
+    "curves_picture",
     "frc_picture",
     "history_picture",
     "legs_picture",
+    "montage_picture",
     "phase_picture",
     "probe_picture",
     "report_html",

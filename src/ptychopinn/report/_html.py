@@ -14,7 +14,7 @@ from ptychopinn.typing import StrPath
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
-_LONGEST_FIGURE = 24  # characters; a longer cell is prose
+_LONGEST_FIGURE = 40  # characters; a longer cell is prose
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -29,8 +29,8 @@ _COLUMNS = 4  # pictures in a row; more legs go on below
 _WIDE_IN = 13.0
 _MOST_PIXELS = 512  # a side, in a small picture
 Quantity = Literal["amp", "phase"]
-_NAMES = {"amp": "amplitude", "phase": "phase (rad)"}
-_COLOURS = {"amp": AMPLITUDE_COLOURS, "phase": PHASE_COLOURS}
+NAMES = {"amp": "amplitude", "phase": "phase (rad)"}
+COLOURS = {"amp": AMPLITUDE_COLOURS, "phase": PHASE_COLOURS}
 
 
 def legs_picture(
@@ -57,7 +57,7 @@ def legs_picture(
         Headline.
     """
     shown = {"reference": reference, **legs} if reference is not None else dict(legs)
-    parts = {name: _part(quantity, obj) for name, obj in shown.items() if obj is not None}
+    parts = {name: part_of(quantity, obj) for name, obj in shown.items() if obj is not None}
     limits = colour_range(parts["reference"] if reference is not None else np.stack([p for p in parts.values()]))
     differences = {n: parts[n] - parts["reference"] for n in legs} if reference is not None else {}
     # the legs as one: the worst one sets the scale, and a percentile leaves its wildest pixels out
@@ -79,11 +79,11 @@ def legs_picture(
         for column, name in enumerate(block):
             last = column == len(block) - 1
             note = (notes or {}).get(name, "")
-            _draw(panels[line, column], parts[name], limits, _COLOURS[quantity], _NAMES[quantity] if last else None)
+            _draw(panels[line, column], parts[name], limits, COLOURS[quantity], NAMES[quantity] if last else None)
             set_title(panels[line, column], f"{plain(name)}\n{note}" if note else plain(name), fontsize=10)
             if name in differences:
                 axes = panels[line + 1, column]
-                label = f"difference of {_NAMES[quantity]}" if last else None
+                label = f"difference of {NAMES[quantity]}" if last else None
                 _draw(axes, differences[name], (-most, most), DIFFERENCE_COLOURS, label)
                 set_title(axes, f"{plain(name)} - reference", fontsize=9)
     return png_of(figure)
@@ -123,8 +123,8 @@ def frc_picture(
     return png_of(figure)
 
 
-def _part(quantity: Quantity, obj: ComplexArray) -> FloatArray:
-    """Amplitude, or phase about that of the mean, small enough for a small picture."""
+def part_of(quantity: Quantity, obj: ComplexArray) -> FloatArray:
+    """Amplitude, or phase about that of the mean, of an (h, w) object: small enough for a small picture."""
     if quantity == "amp":
         return _smaller(np.abs(obj))
     mean = obj.mean()

@@ -1,0 +1,83 @@
+"""``ptychopinn study STUDY.yaml -o OUT``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel
+
+from ptychopinn.cli._console import Console
+from ptychopinn.cli._parser import Parser, add_json
+from ptychopinn.cli._progress import watched
+from ptychopinn.cli._settings import gather
+from ptychopinn.cli._summary import table
+from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.solver import SolverOptions
+from ptychopinn.config.study import StudyConfig
+from ptychopinn.errors import PtychoPinnError, UsageError
+
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "study": StudyConfig,
+    "simulation": SimulationConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "infer": InferConfig,
+    "execution": ExecutionOptions,
+    "solver": SolverOptions,
+    "comparison": ComparisonConfig,
+}
+_LIMITS = ("memory_mb", "leg_seconds")
+
+
+def configure(parser: Parser, arguments: Sequence[str]) -> None:
+    """Add the command's flags."""
+    parser.usage = "%(prog)s STUDY.yaml -o OUT"
+    parser.add_argument(
+        "config", metavar="STUDY", help="YAML or JSON: the section 'study', and those that the legs and scans share."
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="The directory to make.")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--resume", action="store_true", help="Keep what is done, by content, and go on.")
+    there.add_argument("--overwrite", action="store_true", help="Replace the study that is there.")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Run the study, print medians."""
+    from ptychopinn import study
+    from ptychopinn.comparison import LegSettings
+
+    given = gather(args, SECTIONS).given
+    named = [f"model.{name}" for name in ("model_type", "architecture", "gridsize", "N") if name in given["model"]]
+    named += [f"comparison.{name}" for name in given["comparison"] if name not in _LIMITS]
+    if named:
+        raise UsageError(
+            f"{', '.join(named)} cannot be set in a study.", "Legs, axes and simulation say it; leave it out."
+        )
+    config = StudyConfig.model_validate(given["study"])
+    with watched(console) as monitor:
+        result = study.study_run(
+            config,
+            args.output,
+            simulation=SimulationConfig.model_validate(given["simulation"]),
+            settings=LegSettings(**{key: given[key] for key in ("model", "train", "infer", "execution", "solver")}),
+            limits=ComparisonConfig.model_validate(given["comparison"]),
+            resume=args.resume,
+            overwrite=args.overwrite,
+            monitor=monitor,
+        )
+    for where, reason in result.failed.items():
+        console.warn(f"{where} failed: {reason}")
+    files = {kind: str(path) for kind, path in result.files.items()}
+    drawn = [m for m in result.medians if f"{m.quantity} {m.metric}" in config.metrics]
+    if args.json:
+        points = [
+            {"leg": m.leg, **vars(m.point), "figure": f"{m.quantity} {m.metric}", "median": m.median} for m in drawn
+        ]
+        console.json({"folder": str(result.folder), "files": files, "medians": points, "failed": dict(result.failed)})
+    else:
+        for line in table(files):
+            console.result(line)
+    return PtychoPinnError.exit_code if result.failed else 0

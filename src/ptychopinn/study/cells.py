@@ -1,0 +1,113 @@
+"""The cells of a study, and the pair of scans of each: two parts of one object that no pattern sees both of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from ptychopinn.comparison.files import digest_of
+from ptychopinn.comparison.scans import Reading, ScanSource, write_central
+from ptychopinn.config.simulation import ScanKind, SimulationConfig
+from ptychopinn.config.study import StudyConfig
+from ptychopinn.data.npz import write_scan
+from ptychopinn.errors import ConfigError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.simulate import simulate_probe, simulate_scan
+from ptychopinn.simulate.scan import step_px
+
+FORMAT = 1  # of the scans: another number makes every scan anew
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of each axis, without what repeats it."""
+
+    photons: float
+    overlap: float
+    train_patterns: int | None
+    gridsize: int | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A point with the seed of its scans and the number of its repeat."""
+
+    point: Point
+    seed: int
+    repeat: int
+
+    @property
+    def name(self) -> str:
+        """For logs and progress."""
+        facts = {**asdict(self.point), "seed": self.seed, "repeat": self.repeat}
+        return ", ".join(f"{key} {value:g}" for key, value in facts.items() if value is not None)
+
+
+def cells_of(config: StudyConfig) -> Iterator[Cell]:
+    """All cells, those of one simulation together."""
+    for photons, overlap, seed in product(config.photons, config.overlap, config.seeds):
+        for patterns, gridsize in product(config.train_patterns, config.gridsize):
+            for repeat in range(config.repeats):
+                yield Cell(Point(photons, overlap, patterns, gridsize), seed, repeat)
+
+
+def check_simulation(simulation: SimulationConfig) -> None:
+    """Refuse settings of the simulation that the study itself sets, or that have no rows to part.
+
+    Raises
+    ------
+    ConfigError
+        Naming them.
+    """
+    theirs = {"nphotons": "photons", "overlap": "overlap", "step_px": "overlap", "seed": "seeds"}
+    if given := [f"{name} (use {theirs[name]} of the study)" for name in theirs if name in simulation.model_fields_set]:
+        raise ConfigError(f"The study sets {', '.join(given)}.", "Leave it out of the simulation.")
+    if simulation.scan_kind is ScanKind.SPIRAL:
+        raise ConfigError("A spiral has no rows that could be parted.", "Use scan_kind raster or jittered.")
+    if simulation.object_shape is not None:
+        raise ConfigError("object_shape cannot hold scans of every overlap.", "Leave it out of the simulation.")
+
+
+def scans_of(
+    cell: Cell, simulation: SimulationConfig, folder: Path, monitor: Monitor = NULL_MONITOR
+) -> dict[str, ScanSource]:
+    """The training and the test scan of a cell; what is in the folder already is taken from there.
+
+    One object is scanned in ``2 rows + gap`` rows: the first ``rows`` are trained on, the last ``rows`` tested on, and
+    the gap is so wide that no window of one part meets one of the other.
+
+    Parameters
+    ----------
+    cell:
+        The cell.
+    simulation:
+        What all have in common; ``rows`` and ``cols`` are those of each part.
+    folder:
+        Where the scans of all cells lie, by content.
+    monitor:
+        Progress.
+    """
+    point = cell.point
+    fields = {**simulation.model_dump(), "nphotons": point.photons, "overlap": point.overlap, "seed": cell.seed}
+    part = SimulationConfig.model_validate(fields)
+    probe = simulate_probe(part.probe_kind, part.N, photons=part.nphotons, modes=part.probe_modes)
+    gap = math.ceil((part.N + 1 + 2 * part.effective_jitter_px) / step_px(part, probe)) - 1
+    rows, cols = part.rows, part.cols
+    whole = part.model_copy(update={"rows": 2 * rows + max(gap, 0)})
+    key = digest_of({"format": FORMAT, "part": part.model_dump(mode="json")})[:16]
+    paths = {name: folder / f"{key}-{name}.npz" for name in ("train", "test")}
+    if not all(path.is_file() for path in paths.values()):
+        data = simulate_scan(whole, monitor=monitor)
+        first = np.arange(rows * cols)
+        write_scan(paths["train"], data.select(first))
+        write_scan(paths["test"], data.select(first + len(data) - rows * cols))
+    if point.train_patterns is not None:
+        few = folder / f"{key}-train-{point.train_patterns}.npz"
+        if few.is_file() or write_central(paths["train"], point.train_patterns, few, Reading()):
+            paths["train"] = few
+    return {name: ScanSource.of(path, None, Reading()) for name, path in paths.items()}

@@ -1,0 +1,225 @@
+"""The plots and the report of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ptychopinn.atomic import written_aside
+from ptychopinn.comparison.files import read_arrays
+from ptychopinn.config.simulation import SimulationConfig
+from ptychopinn.config.study import StudyConfig
+from ptychopinn.report import Curve, Grid, Panel, ReportContent, curves_picture, montage_picture, write_report
+from ptychopinn.study.cells import Cell, Point
+from ptychopinn.study.table import Median
+from ptychopinn.typing import ComplexArray
+
+_AXES = {
+    "photons": "photons a pattern",
+    "overlap": "overlap",
+    "train_patterns": "training patterns",
+    "gridsize": "gridsize",
+}
+_LESS_IS_BETTER = ("mae", "mse", "nrmse", "residual", "seconds", "mib")
+_MOST_IN_MONTAGE = 6
+
+
+def write_page(
+    path: Path,
+    pictures: Path,
+    config: StudyConfig,
+    simulation: SimulationConfig,
+    medians: Sequence[Median],
+    homes: Mapping[tuple[Cell, str], Path],
+    failed: Mapping[str, str],
+) -> Path:
+    """Write the plots and the report of a study.
+
+    Parameters
+    ----------
+    path:
+        The report.
+    pictures:
+        An existing folder.
+    config, simulation:
+        The study.
+    medians:
+        Its table.
+    homes:
+        (cell, leg) to the folder of the leg.
+    failed:
+        "leg in cell" to the reason.
+    """
+    across, down, others = _layout(config)
+    figures: list[tuple[str, bytes]] = []
+
+    def keep(name: str, caption: str, png: bytes) -> None:
+        with written_aside(pictures / f"{name}.png") as aside:
+            aside.write_bytes(png)
+        figures.append((caption, png))
+
+    low, high = config.percentiles
+    band = (
+        f"lines are medians over {len(config.seeds)} x {config.repeats} runs, bands the {low:g} to {high:g} percentiles"
+    )
+    for fixed in others:
+        varied = {name: value for name, value in fixed.items() if len(getattr(config, name)) > 1}
+        suffix = "".join(f"-{name}-{_text(value)}" for name, value in varied.items())
+        title = ", ".join(f"{_AXES[name]} {_text(value)}" for name, value in varied.items())
+        panels = [
+            [_panel(metric, across, down, column, fixed, config, medians) for column in getattr(config, down)]
+            for metric in config.metrics
+        ]
+        png = curves_picture(panels, _AXES[across], log=across == "photons", title=title)
+        keep(f"curves{suffix}", f"Scores over {_AXES[across]}; {band}.", png)
+        for column in getattr(config, down):
+            rows = _montage(across, {**fixed, down: column}, config, homes)
+            if rows:
+                single = len(getattr(config, down)) == 1
+                where = [] if single else [f"{_AXES[down]} {_text(column)}"]
+                name = f"phase{suffix}" + ("" if single else f"-{down}-{_text(column)}")
+                png = montage_picture("phase", rows, title=", ".join(["phase", *where, *filter(None, [title])]))
+                caption = ", ".join([f"Phases of the test part, seed {config.seeds[0]}", *where])
+                keep(name, f"{caption}; each column on the scale of its reference.", png)
+    part = simulation.rows * simulation.cols
+    content = ReportContent(
+        title="Study",
+        lead=f"{', '.join(config.legs)} on simulated scans of {simulation.N} x {simulation.N} pixels. Training and "
+        f"test scan are parts of one object, {part} patterns each, that share no pixel.",
+        warnings=[f"{where} failed: {reason}" for where, reason in failed.items()],
+        summary=_wins(config, medians),
+        grids={f"Median {metric}": _grid(metric, across, config, medians) for metric in config.metrics},
+        figures=figures,
+        wide=True,
+        tables={
+            "Axes": {
+                **{name: ", ".join(map(_text, getattr(config, axis))) for axis, name in _AXES.items()},
+                "seeds": ", ".join(map(str, config.seeds)),
+                "repeats": str(config.repeats),
+            },
+            "Simulation": {key: _text(value) for key, value in simulation.model_dump(mode="json").items()},
+        },
+    )
+    return write_report(path, content)
+
+
+def _layout(config: StudyConfig) -> tuple[str, str, list[dict[str, Any]]]:
+    """The axis drawn across a panel, that of the panels side by side, and all values of the rest."""
+    ranked = sorted(_AXES, key=lambda name: len(getattr(config, name)) < 2)  # stable: those that vary come first
+    across, down, *rest = ranked
+    values = [getattr(config, name) for name in rest]
+    return across, down, [dict(zip(rest, chosen, strict=True)) for chosen in product(*values)]
+
+
+def _panel(
+    metric: str,
+    across: str,
+    down: str,
+    column: Any,
+    fixed: Mapping[str, Any],
+    config: StudyConfig,
+    medians: Sequence[Median],
+) -> Panel:
+    curves = {}
+    for leg in _legs(medians):
+        known = {
+            getattr(m.point, across): m
+            for m in medians
+            if m.leg == leg
+            and f"{m.quantity} {m.metric}" == metric
+            and m.median is not None
+            and asdict(m.point).items() >= {**fixed, down: column}.items()
+        }
+        found = [(x, known[x]) for x in getattr(config, across) if x in known]
+        xs = [float("nan") if x is None else float(x) for x, _ in found]
+        curves[leg] = Curve(xs, *([getattr(m, name) for _, m in found] for name in ("median", "low", "high")))
+    single = len(getattr(config, down)) == 1
+    return Panel(metric, "" if single else f"{_AXES[down]} {_text(column)}", curves)
+
+
+def _montage(
+    across: str, fixed: Mapping[str, Any], config: StudyConfig, homes: Mapping[tuple[Cell, str], Path]
+) -> dict[str, dict[str, ComplexArray]]:
+    """Column to row to picture: the reference and every leg, at each value across."""
+    columns: dict[str, dict[str, ComplexArray]] = {}
+    for value in getattr(config, across)[:_MOST_IN_MONTAGE]:
+        cell = Cell(Point(**{**fixed, across: value}), config.seeds[0], 0)
+        shown: dict[str, ComplexArray] = {}
+        for (other, leg), home in homes.items():
+            arrays = read_arrays(home, "test") if other == cell else {}
+            if "reference" in arrays:
+                shown.setdefault("reference", arrays["reference"])
+                shown[leg] = arrays["reconstruction"]
+        if shown:
+            columns[f"{_AXES[across]} {_text(value)}"] = shown
+    return columns
+
+
+def _grid(metric: str, across: str, config: StudyConfig, medians: Sequence[Median]) -> Grid:
+    """Medians: a row for each leg at each point but for the axis across, whose values are the columns."""
+    chosen = [m for m in medians if f"{m.quantity} {m.metric}" == metric]
+    values = getattr(config, across)
+    points = list(dict.fromkeys(_moved(m.point, across, values[0]) for m in chosen))
+    legs = _legs(medians)
+    table = {(m.leg, m.point): m for m in chosen}
+    varied = [name for name in _AXES if name != across and len(getattr(config, name)) > 1]
+    rows: list[list[str]] = []
+    best = set()
+    for point in points:
+        where = ", ".join(f"{_AXES[name]} {_text(getattr(point, name))}" for name in varied)
+        first = len(rows)
+        for leg in legs:
+            found = [table.get((leg, _moved(point, across, value))) for value in values]
+            rows.append([f"{leg}{', ' + where if where else ''}", *(_cell(m) for m in found)])
+        for column, value in enumerate(values, 1):
+            here = {leg: table[leg, at].median for leg in legs if (leg, at := _moved(point, across, value)) in table}
+            best |= {(first + legs.index(leg), column) for leg in _best(metric, here)}
+    return Grid(["leg", *(f"{_AXES[across]} {_text(value)}" for value in values)], rows, frozenset(best))
+
+
+def _moved(point: Point, axis: str, value: Any) -> Point:
+    """The point at another value of one axis."""
+    return Point(**{**asdict(point), axis: value})
+
+
+def _wins(config: StudyConfig, medians: Sequence[Median]) -> dict[str, str]:
+    """How many points each leg is best at, by each metric."""
+    cards = {}
+    for metric in config.metrics:
+        points: dict[Point, dict[str, float | None]] = {}
+        for m in medians:
+            if f"{m.quantity} {m.metric}" == metric:
+                points.setdefault(m.point, {})[m.leg] = m.median
+        won = [leg for at in points.values() for leg in _best(metric, at)]
+        counts = {leg: won.count(leg) for leg in _legs(medians)}
+        shown = ", ".join(f"{leg} {count}" for leg, count in counts.items() if count)
+        cards[f"best {metric} at how many of {len(points)} points"] = shown or "nobody"
+    return cards
+
+
+def _best(metric: str, values: Mapping[str, float | None]) -> list[str]:
+    known = {leg: value for leg, value in values.items() if value is not None}
+    if not known:
+        return []
+    top = (min if metric.endswith(_LESS_IS_BETTER) else max)(known.values())
+    return [leg for leg, value in known.items() if value == top]
+
+
+def _legs(medians: Sequence[Median]) -> list[str]:
+    return list(dict.fromkeys(m.leg for m in medians))
+
+
+def _cell(median: Median | None) -> str:
+    if median is None or median.median is None:
+        return "failed" if median is not None and median.failed else "-"
+    spread = f" ({median.low:.3g} to {median.high:.3g})" if median.count > 1 else ""
+    return f"{median.median:.3g}{spread}"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "default"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,175 @@
+"""Whole studies: specs/15-study.md."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ptychopinn.cli import main
+from ptychopinn.comparison import LegSettings
+from ptychopinn.comparison.table import Status
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.files import read_config_file
+from ptychopinn.config.model import ModelType
+from ptychopinn.config.study import StudyConfig
+from ptychopinn.errors import ConfigError
+from ptychopinn.plugins import discover, missing_requirements
+from ptychopinn.study import Cell, Point, study_run
+from ptychopinn.study.table import StudyRow, medians_of
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = SimulationConfig(N=32, rows=7, cols=7)
+
+
+def install_plugins(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    info = folder / "toys-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ptychopinn]\nnumpy = numpy_backend\ntoys = solver_plugin\n")
+    patch.setattr(sys, "path", [str(folder), *sys.path])
+
+
+def test_medians() -> None:
+    """[STUDY-004] Over seeds and repeats; a failed cell counts as failed."""
+    point = Point(1e3, 0.5, None, None)
+    rows = [
+        StudyRow("a", Cell(point, seed, 0), "phase", "ssim", value, Status.OK) for seed, value in enumerate((1.0, 2, 4))
+    ]
+    rows.append(StudyRow("a", Cell(point, 3, 0), "phase", "ssim", None, Status.FAILED, "boom"))
+    rows.append(StudyRow("b", Cell(point, 3, 0), "phase", "ssim", None, Status.FAILED, "boom"))
+    a, b = medians_of(rows, (0, 100))
+    assert (a.leg, a.median, a.low, a.high, a.count, a.failed) == ("a", 2, 1, 4, 3, 1)
+    assert (b.median, b.count, b.failed) == (None, 0, 1)
+
+
+def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[STUDY-001] [STUDY-003] [STUDY-004] [STUDY-005] Networks and solvers; what is done is kept."""
+    install_plugins(tmp_path, monkeypatch)
+    config = StudyConfig(legs=("numpy-pinn", "epie", "dies"), photons=(1e3, 1e5), gridsize=(1, 2))
+    settings = LegSettings(train={"nepochs": 1, "probe_refinement": 0}, solver={"passes": 5})
+    result = study_run(config, tmp_path / "out", simulation=TINY, settings=settings)
+    with (tmp_path / "out" / "study_metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "nrmse"]
+    assert len(rows) == 3 * 4
+    assert {row["status"] for row in rows if row["leg"] == "dies"} == {"failed"}
+    assert all(row["value"] for row in rows if row["leg"] != "dies")
+    assert len(result.failed) == 4
+    legs = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "out" / "legs").iterdir())
+    assert legs == ["dies"] * 2 + ["epie"] * 2 + ["numpy-pinn"] * 4  # a solver has no gridsize: one result for both
+    epie = {m.point.photons: m.median for m in result.medians if m.leg == "epie" and m.metric == "nrmse"}
+    assert epie[1e5] < epie[1e3]
+    assert {path.name for path in (tmp_path / "out" / "pictures").iterdir()} >= {"curves.png"}
+    assert "dies at photons" in (tmp_path / "out" / "report.html").read_text()
+
+    def stamps() -> dict[str, int]:
+        return {
+            p.name: (p / "leg.json").stat().st_mtime_ns
+            for p in (tmp_path / "out" / "legs").iterdir()
+            if not p.name.startswith("dies")
+        }
+
+    before = stamps()
+    wider = config.model_copy(update={"legs": ("numpy-pinn", "epie"), "gridsize": (1,)})
+    again = study_run(wider, tmp_path / "out", simulation=TINY, settings=settings, resume=True)
+    assert stamps() == before
+    assert not again.failed
+
+
+def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:
+    """[STUDY-001] With another seed of the reconstructor on the same scans."""
+    config = StudyConfig(legs=("epie",), photons=(1e3,), repeats=2)
+    result = study_run(config, tmp_path / "out", simulation=TINY, settings=LegSettings(solver={"passes": 2}))
+    (nrmse,) = [m for m in result.medians if m.metric == "nrmse"]
+    assert nrmse.count == 2
+    assert nrmse.low is not None
+    assert nrmse.high is not None
+    assert nrmse.low < nrmse.high
+    assert len(list((tmp_path / "out" / "scans").iterdir())) == 2
+
+
+def test_refusals(tmp_path: Path) -> None:
+    """[STUDY-001] Before any work."""
+    config = StudyConfig(legs=("epie",), metrics=("phase beauty",))
+    with pytest.raises(ConfigError, match="'phase beauty' is not known"):
+        study_run(config, tmp_path / "out", simulation=TINY)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study: {legs: [epie]}\nmodel: {gridsize: 2}\n", "model.gridsize cannot be set in a study"),
+        ("study: {legs: [epie]}\ncomparison: {baseline: epie}\n", "comparison.baseline cannot be set"),
+        ("simulation: {N: 32}\n", "'legs' in 'study'"),
+        ("study: {legs: [epie], photon: [1]}\n", "did you mean photons"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
+    """[STUDY-006]"""
+    (tmp_path / "s.yaml").write_text(text)
+    assert main(["study", str(tmp_path / "s.yaml"), "-o", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """[STUDY-006] Sections of the file go where they belong."""
+    noted = {}
+
+    def run(config: StudyConfig, output: str, **kwargs: object) -> object:
+        noted.update(kwargs, config=config, output=output)
+        from ptychopinn.study import StudyResult
+
+        return StudyResult(Path(output), (), {"table": Path("t.csv")}, {})
+
+    monkeypatch.setattr("ptychopinn.study.study_run", run)
+    text = (
+        "study: {legs: [epie], photons: [1e3, 1e6]}\nsimulation: {rows: 4}\ntrain: {nepochs: 2}\n"
+        "solver: {passes: 3}\ncomparison: {memory_mb: 900}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    assert main(["study", str(tmp_path / "s.yaml"), "-o", "out", "--resume"]) == 0
+    assert noted["config"] == StudyConfig(legs=("epie",), photons=(1e3, 1e6))
+    assert noted["simulation"] == SimulationConfig(rows=4)
+    assert noted["settings"] == LegSettings(
+        train={"nepochs": 2}, solver={"passes": 3}, execution=noted["settings"].execution
+    )
+    assert noted["limits"] == ComparisonConfig(memory_mb=900)
+    assert noted["resume"]
+    assert "t.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_valid(path: Path) -> None:
+    """[STUDY-006]"""
+    given = read_config_file(path)
+    StudyConfig.model_validate(given["study"])
+    SimulationConfig.model_validate(given["simulation"])
+
+
+@pytest.mark.slow
+def test_the_small_example(tmp_path: Path) -> None:
+    """[STUDY-005] It runs with the legs that are installed, and dense scans and many photons are better."""
+    given = read_config_file(ROOT / "examples" / "studies" / "small.yaml")
+    config = StudyConfig.model_validate(given["study"])
+    specs = discover().specs
+    usable = {f"{name}-{kind}" for name in specs if not missing_requirements(specs[name]) for kind in ModelType}
+    legs = [leg for leg in config.legs if leg in {*usable, "rpie"}]
+    result = study_run(
+        config.model_copy(update={"legs": legs}),
+        tmp_path / "out",
+        simulation=SimulationConfig.model_validate(given["simulation"]),
+        settings=LegSettings(**{key: given[key] for key in ("model", "train", "solver")}),
+    )
+    assert not result.failed
+    assert {m.leg for m in result.medians} == set(legs)
+    assert all(m.median is not None for m in result.medians if m.metric == "nrmse")
+    found = {m.point: m.median for m in result.medians if m.leg == "rpie" and m.metric == "nrmse"}
+    best, worst = Point(1e5, 0.7, None, None), Point(1e3, 0.45, None, None)
+    assert found[best] is not None
+    assert found[worst] is not None
+    assert found[best] < found[replace(best, photons=1e3)] < found[worst]
