@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import tomllib
+import zipfile
 from pathlib import Path
 
 import nox
@@ -12,11 +15,12 @@ TORCH = "plugins/torch_backend"
 TENSORFLOW = "plugins/tf_backend"
 BRIDGE = "plugins/ptychodus_bridge"
 CONSTRAINED = ("-c", "constraints.txt")
+CORE = ("tests", "--ignore=tests/hardening")
 TEST_TOOLS = ("pytest", "hypothesis", "pyzmq")
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "typecheck", "imports", "build", "tests", "torch"]
+nox.options.sessions = ["lint", "typecheck", "imports", "build", "tests", "minimums", "torch", "hardening"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
@@ -44,6 +48,22 @@ def install_wheels(session: nox.Session, parts: dict[str, str], *more: str) -> P
     session.install(*CONSTRAINED, *sorted(map(str, wheels.glob("*.whl"))), *more)
     session.run("python", "-m", "pip", "check")
     return wheels
+
+
+def refuse_strays(wheels: Path) -> None:
+    """Fail where a wheel holds anything but its one package, of Python files, and its metadata."""
+    for wheel in sorted(wheels.glob("*.whl")):
+        package = re.escape(wheel.name.partition("-")[0])
+        allowed = re.compile(rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed)|{package}-[^/]+\.dist-info/.+")
+        with zipfile.ZipFile(wheel) as archive:
+            if strays := [name for name in archive.namelist() if not allowed.fullmatch(name)]:
+                raise SystemExit(f"{wheel.name} holds files that do not belong there: {', '.join(strays)}")
+
+
+def lowest_dependencies() -> list[str]:
+    """The core's dependencies, each at its lower bound."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return [bound.replace(">=", "==") for bound in project["dependencies"]]
 
 
 @nox.session
@@ -75,6 +95,7 @@ def build(session: nox.Session) -> None:
     """Wheels of every distribution, installed into a bare environment; then the command line works on a tiny scan."""
     session.run_install("python", "-m", "pip", "uninstall", "--yes", "ptychopinn-tf")
     wheels = install_wheels(session, {".": "ptychopinn", TORCH: "ptychopinn-torch"})
+    refuse_strays(wheels)
     session.install("--no-deps", str(ROOT / TENSORFLOW))  # listed without TensorFlow, with the way to install it
     session.chdir(wheels)  # away from the sources
     session.run("ptychopinn", "plugins")
@@ -87,14 +108,14 @@ def tests(session: nox.Session) -> None:
     """The core, with no deep-learning framework installed."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
     lacks(session, "torch", "lightning", "pytorch_lightning", "tensorflow", "keras")
-    run_pytest(session, "tests")
+    run_pytest(session, *CORE)
 
 
 @nox.session
 def torch(session: nox.Session) -> None:
     """The torch backend, and the core's tests with it there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
-    run_pytest(session, "tests", f"{TORCH}/tests")
+    run_pytest(session, *CORE, f"{TORCH}/tests")
 
 
 @nox.session
@@ -102,7 +123,7 @@ def tf(session: nox.Session) -> None:
     """The TensorFlow backend, with nothing of PyTorch there, and the core's tests with it there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TENSORFLOW)
     lacks(session, "torch", "lightning", "pytorch_lightning")
-    run_pytest(session, "tests", f"{TENSORFLOW}/tests")
+    run_pytest(session, *CORE, f"{TENSORFLOW}/tests")
 
 
 @nox.session
@@ -119,6 +140,29 @@ def ptychodus(session: nox.Session) -> None:
     install_wheels(session, parts, *TEST_TOOLS, "mypy", "hatchling", "editables", "ptychodus[gui]==1.7.0")
     session.run("mypy", f"{BRIDGE}/src")
     run_pytest(session, f"{BRIDGE}/tests", env={"QT_QPA_PLATFORM": "offscreen"})
+
+
+@nox.session
+def hardening(session: nox.Session) -> None:
+    """Damaged files, kills, full disks, odd numbers; `nox -s hardening -- --long` for thousands and hundreds."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
+    run_pytest(session, "tests/hardening")
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The core's tests with the oldest dependencies that it takes."""
+    # What dependencies of that age did not know yet is kept from warning of them.
+    session.install(*lowest_dependencies(), *TEST_TOOLS, "pyparsing<3.2", "hatchling", "editables")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    run_pytest(session, *CORE)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities in the versions of constraints.txt; asks a service on the network."""
+    session.install("pip-audit")
+    session.run("pip-audit", "-r", "constraints.txt", "--no-deps", "--disable-pip", "--strict", *session.posargs)
 
 
 @nox.session
