@@ -121,7 +121,7 @@ def torch(session: nox.Session) -> None:
 @nox.session
 def tf(session: nox.Session) -> None:
     """The TensorFlow backend, with nothing of PyTorch there, and the core's tests with it there."""
-    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TENSORFLOW)
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[tensorboard]")
     lacks(session, "torch", "lightning", "pytorch_lightning")
     run_pytest(session, *CORE, f"{TENSORFLOW}/tests")
 
