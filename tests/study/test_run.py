@@ -160,7 +160,7 @@ def test_the_small_example(tmp_path: Path) -> None:
     usable = {f"{name}-{kind}" for name in specs if not missing_requirements(specs[name]) for kind in ModelType}
     legs = [leg for leg in config.legs if leg in {*usable, "rpie"}]
     result = study_run(
-        config.model_copy(update={"legs": legs}),
+        config.model_copy(update={"legs": tuple(legs)}),
         tmp_path / "out",
         simulation=SimulationConfig.model_validate(given["simulation"]),
         settings=LegSettings(**{key: given[key] for key in ("model", "train", "solver")}),

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "Score a reconstruction against a reference.",
     "compare": "Compare reconstructors on the same scans.",
     "study": "Compare reconstructors over a grid of simulated scans.",
+    "parity": "Say at which stage two backends or two models first differ.",
     "simulate": "Make a scan of a simulated object.",
     "convert": "Make a canonical scan file out of another.",
     "validate": "Say everything that is wrong with scan files.",

@@ -12,6 +12,7 @@ from ptychopinn.report._pictures import (
     probe_picture,
     write_pictures,
 )
+from ptychopinn.report._stages import stage_picture
 from ptychopinn.report._study import Curve, Panel, curves_picture, montage_picture
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "phase_picture",
     "probe_picture",
     "report_html",
+    "stage_picture",
     "write_pictures",
     "write_report",
 ]

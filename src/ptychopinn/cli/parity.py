@@ -1,0 +1,65 @@
+"""``ptychopinn parity MODEL [MODEL] --data SCAN -o OUT``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ptychopinn.cli._console import Console
+from ptychopinn.cli._parser import Parser, add_json, add_output, add_reading
+from ptychopinn.cli._progress import watched
+from ptychopinn.config.execution import Accelerator
+from ptychopinn.data.dataset import Measurement
+from ptychopinn.errors import PtychoPinnError
+
+
+def configure(parser: Parser, arguments: Sequence[str]) -> None:
+    """Add the command's flags."""
+    parser.usage = "%(prog)s MODEL [MODEL] --data SCAN.npz -o OUT"
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="A run directory or model archive, or two.")
+    parser.add_argument("--data", required=True, metavar="FILE", help="The scan; its middle patterns are the batch.")
+    parser.add_argument(
+        "--backends",
+        nargs=2,
+        metavar="BACKEND",
+        default=(),
+        help="What to compute with (default: what wrote the models).",
+    )
+    parser.add_argument("--patterns", type=int, default=8, metavar="INT", help="Patterns in the batch (default: 8).")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, metavar="FLOAT", help="Relative difference that passes for rounding."
+    )
+    parser.add_argument("--accelerator", choices=[str(a) for a in Accelerator], help="Device of both sides.")
+    add_output(parser, "The directory to make.")
+    add_reading(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Compare, say where they part."""
+    from ptychopinn import parity
+    from ptychopinn.comparison import Reading
+
+    measurement = None if args.measurement is None else Measurement(args.measurement)
+    with watched(console) as monitor:
+        result = parity.parity_run(
+            args.data,
+            args.models,
+            args.output,
+            backends=args.backends,
+            patterns=args.patterns,
+            tolerance=args.tolerance,
+            options={} if args.accelerator is None else {"accelerator": args.accelerator},
+            reading=Reading(measurement, args.nphotons),
+            overwrite=args.overwrite,
+            monitor=monitor,
+        )
+    if args.json:
+        found = {stage: dict(values) for stage, values in result.differences.items()}
+        console.json({"folder": str(result.folder), "first_difference": result.first, "differences": found})
+    else:
+        for stage, values in result.differences.items():
+            told = values.get("reason") or f"{values['relative']:.3e}"
+            console.result(f"{stage:<12}{told}")
+        console.result(f"first difference: {result.first or 'none'}")
+    return 0 if result.first is None else PtychoPinnError.exit_code

@@ -1,0 +1,8 @@
+"""Where two backends, or two models, part: every stage of one batch side by side."""
+
+from __future__ import annotations
+
+from ptychopinn.parity.run import TOLERANCE, ParityResult, parity_run
+from ptychopinn.parity.stages import STAGES
+
+__all__ = ["STAGES", "TOLERANCE", "ParityResult", "parity_run"]

@@ -1,0 +1,171 @@
+"""Two backends, or two models, on one batch: every stage side by side, and the first at which they differ."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptychopinn.atomic import written_aside
+from ptychopinn.bundle import read_bundle
+from ptychopinn.comparison.files import write_json
+from ptychopinn.comparison.process import run_limited
+from ptychopinn.comparison.scans import Reading, central
+from ptychopinn.errors import Cancelled, DataError, PtychoPinnError, UsageError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.parity.stages import (
+    OFFSETS,
+    STAGES,
+    difference_of,
+    first_difference,
+    offset_of,
+    pictures_of,
+    statistics_of,
+)
+from ptychopinn.plugins import ALIASES, discover
+from ptychopinn.report import stage_picture
+from ptychopinn.typing import AnyArray, StrPath
+from ptychopinn.workflows._folder import model_path, prepare_folder
+
+_OURS = frozenset({"stats.json", "offsets.json", "a", "b", *(f"{stage}.png" for stage in STAGES)})
+_WORKER = "ptychopinn.parity.worker"
+TOLERANCE = 1e-4  # relative: what archives promise across backends
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """What a check found.
+
+    Attributes
+    ----------
+    folder:
+        Where everything lies.
+    first:
+        The first stage that differs; None if all agree.
+    differences:
+        Stage to its relative and its largest difference.
+    """
+
+    folder: Path
+    first: str | None
+    differences: Mapping[str, Mapping[str, Any]]
+
+
+def parity_run(
+    data_path: StrPath,
+    models: Sequence[StrPath],
+    output: StrPath,
+    *,
+    backends: Sequence[str] = (),
+    patterns: int = 8,
+    tolerance: float = TOLERANCE,
+    options: Mapping[str, object] | None = None,
+    reading: Reading | None = None,
+    overwrite: bool = False,
+    monitor: Monitor = NULL_MONITOR,
+) -> ParityResult:
+    """Compare two backends with one model, or two models, on one batch of patterns.
+
+    Parameters
+    ----------
+    data_path:
+        The scan, NPZ; its middle patterns are the batch.
+    models:
+        One model archive or run directory, or two.
+    output:
+        The directory to make: ``stats.json``, ``offsets.json`` and a picture of each stage.
+    backends:
+        Two names; none with two models means those that wrote them.
+    patterns:
+        Patterns in the batch.
+    tolerance:
+        Relative difference of a stage that passes for rounding.
+    options:
+        Fields of the backends' own options; what one does not know is not given to it.
+    reading:
+        How to read the scan.
+    overwrite:
+        Replace what an earlier check left there.
+    monitor:
+        Cancellation.
+
+    Raises
+    ------
+    PtychoPinnError
+        If something is refused, or a side fails, with its reason.
+    """
+    reading = reading or Reading()
+    if not 1 <= len(models) <= 2 or len(backends) not in (0, 2) or (len(models) == 1 and not backends):
+        raise UsageError(
+            f"{len(models)} models and {len(backends)} backends were given.",
+            "Give one model and two backends, or two models.",
+        )
+    archives = [model_path(path) for path in models] * (3 - len(models))
+    written = [read_bundle(path).manifest.writer.backend for path in archives]
+    names = [ALIASES.get(name, name) for name in backends] or written
+    specs = [discover().get(name) for name in names]
+    data = reading.read(data_path)
+    if not 1 <= patterns <= len(data):
+        raise DataError(f"A batch of {patterns} patterns was asked for; the scan has {len(data)}.", "Ask for fewer.")
+    indices = central(data, patterns)
+    folder = prepare_folder(output, overwrite=overwrite, ours=_OURS)
+    sides = {}
+    for side, archive, spec in zip("ab", archives, specs, strict=True):
+        home = folder / side
+        home.mkdir()
+        task = {
+            "data": str(Path(data_path).resolve()),
+            "model": str(archive.resolve()),
+            "backend": spec.name,
+            "options": {key: value for key, value in (options or {}).items() if key in spec.options.model_fields},
+            "indices": indices.tolist(),
+            "measurement": reading.measurement,
+            "nphotons": reading.nphotons,
+        }
+        write_json(home / "task.json", task)
+        sides[side] = _stages(home, f"{side} ({spec.name}, {archive.name})", monitor)
+    return _report(folder, sides, {"a": names[0], "b": names[1]}, tolerance)
+
+
+def _stages(home: Path, name: str, monitor: Monitor) -> dict[str, AnyArray]:
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {_WORKER} import main; sys.exit(main(sys.argv[1]))"
+    ended = run_limited([sys.executable, "-c", code, str(home)], log=home / "log", monitor=monitor)
+    if ended.cancelled:
+        raise Cancelled("The check was cancelled.")
+    if ended.returncode != 0:
+        lines = (home / "log").read_text("utf-8", "replace").strip().splitlines()
+        raise PtychoPinnError(f"Side {name} failed: {lines[-1] if lines else 'nothing was printed'}")
+    with np.load(home / "stages.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def _report(
+    folder: Path, sides: Mapping[str, Mapping[str, AnyArray]], backends: Mapping[str, str], tolerance: float
+) -> ParityResult:
+    a, b = sides["a"], sides["b"]
+    differences = {stage: difference_of(a[stage], b[stage]) for stage in STAGES}
+    first = first_difference(differences, tolerance)
+    stats = {
+        "backends": dict(backends),
+        "tolerance": tolerance,
+        "first_difference": first,
+        "differences": differences,
+        "stages": {stage: {side: statistics_of(found[stage]) for side, found in sides.items()} for stage in STAGES},
+    }
+    write_json(folder / "stats.json", stats)
+    offsets = {
+        "patches_px": {side: found[OFFSETS].tolist() for side, found in sides.items()},
+        "stages": {stage: offset_of(a[stage], b[stage]) for stage in STAGES},
+    }
+    write_json(folder / "offsets.json", offsets)
+    for stage in STAGES:
+        rows = {f"{side}: {backends[side]}": pictures_of(stage, found[stage], 8) for side, found in sides.items()}
+        relative = differences[stage]["relative"]
+        told = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
+        with written_aside(folder / f"{stage}.png") as aside:
+            aside.write_bytes(stage_picture(rows, title=f"{stage.replace('_', ' ')}: {told}"))
+    return ParityResult(folder, first, differences)
