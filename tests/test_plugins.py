@@ -223,10 +223,10 @@ def test_an_unknown_backend_says_what_is_there(entry: Any) -> None:
         discover([entry(returning(SPEC))]).get("jaxx")
 
 
-@pytest.mark.parametrize("name", ["torch", "pytorch"])
-def test_a_known_backend_that_is_missing_gives_its_install_hint(name: str) -> None:
+@pytest.mark.parametrize(("name", "known"), [("torch", "torch"), ("pytorch", "torch"), ("tensorflow", "tf")])
+def test_a_known_backend_that_is_missing_gives_its_install_hint(name: str, known: str) -> None:
     """[PLUG-007]"""
-    with pytest.raises(PluginError, match=f"installed: none. Install it with: {KNOWN_BACKENDS['torch']}"):
+    with pytest.raises(PluginError, match=f"installed: none. Install it with: {KNOWN_BACKENDS[known]}"):
         discover([]).get(name)
 
 

@@ -25,6 +25,7 @@ GROUP = "ptychopinn"
 ALIASES: Mapping[str, str] = {"pytorch": "torch", "tensorflow": "tf"}
 KNOWN_BACKENDS: Mapping[str, str] = {
     "torch": "python -m pip install ptychopinn-torch",
+    "tf": "python -m pip install ptychopinn-tf",
 }
 
 CORE_SOLVERS: tuple[SolverSpec, ...] = (
