@@ -1,0 +1,259 @@
+"""What `speed.py` measures: each function runs in a process of its own and returns one figure with its facts."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tiled_scans import field_of, tiled_positions
+
+from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
+from ptychopinn.config.build import build
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table
+from ptychopinn.data.npz import read_scan
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.plugins import discover
+from ptychopinn.reconstruction import reconstruct
+from ptychopinn.reconstructor import PatchBatch, Prediction
+from ptychopinn.simulate.scan import true_patches
+from ptychopinn.solvers import epie
+
+Facts = dict[str, Any]
+_BATCH = 64
+
+
+def status(key: str) -> float:
+    """A memory figure of this process in MiB, as the kernel counts it; NaN where it does not tell."""
+    path = Path("/proc/self/status")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:")), float("nan"))
+
+
+@contextmanager
+def watched(every_s: float = 0.02) -> Iterator[Facts]:
+    """Peaks of resident and of anonymous memory over the block (sampled), MiB."""
+    peaks = {"peak_anonymous_mib": status("RssAnon"), "peak_resident_mib": status("VmRSS")}
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(every_s):
+            for key, name in (("peak_anonymous_mib", "RssAnon"), ("peak_resident_mib", "VmRSS")):
+                peaks[key] = max(peaks[key], status(name))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        done.set()
+        thread.join()
+
+
+def rate(work: Callable[[], int], seconds: float) -> tuple[float, int]:
+    """Units a second of the quickest of repeated calls, after one that does not count; and how many there were."""
+    work()
+    best, calls, end = 0.0, 0, time.perf_counter() + seconds
+    while calls < 2 or time.perf_counter() < end:
+        start = time.perf_counter()
+        best = max(best, work() / (time.perf_counter() - start))
+        calls += 1
+    return best, calls
+
+
+def matrix_product(seconds: float, **_: Any) -> Facts:
+    """The ceiling of arithmetic: float32, 2048 x 2048, NumPy."""
+    a = np.random.default_rng(0).random((2048, 2048), np.float32)
+    best, calls = rate(lambda: 2 * len(a @ a) ** 3, seconds)
+    return {"value": best / 1e9, "unit": "GFLOP/s", "calls": calls}
+
+
+def memory_copy(seconds: float, **_: Any) -> Facts:
+    """The ceiling of memory: 256 MiB copied, read and written bytes."""
+    a = np.ones(1 << 26, np.float32)
+    b = np.empty_like(a)
+
+    def copy() -> int:
+        np.copyto(b, a)
+        return 2 * a.nbytes
+
+    best, calls = rate(copy, seconds)
+    return {"value": best / 1e9, "unit": "GB/s", "calls": calls}
+
+
+def device_product(seconds: float, precision: str = "fp32", **_: Any) -> Facts:
+    """The ceiling of a CUDA device: 8192 x 8192, in float32 or bfloat16, torch."""
+    torch = importlib.import_module("torch")
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    def multiply() -> int:
+        for _ in range(8):
+            a @ a
+        torch.cuda.synchronize()
+        return 8 * 2 * 8192**3
+
+    best, calls = rate(multiply, seconds)
+    return {"value": best / 1e9, "unit": "GFLOP/s", "calls": calls, "device": torch.cuda.get_device_name()}
+
+
+def import_time(backend: str | None = None, **_: Any) -> Facts:
+    """Seconds to import the core, or a backend's class, over that of a bare interpreter; the quickest of three."""
+    target = "import ptychopinn.workflows"
+    if backend is not None:
+        target = f"import {discover().get(backend).import_string.partition(':')[0]}"
+
+    def once(code: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - start
+
+    bare, numpy, it = (min(once(code) for _ in range(3)) for code in ("pass", "import numpy", target))
+    return {"value": it - bare, "unit": "s", "of_numpy": (it - bare) / (numpy - bare)}
+
+
+def epie_pass(size: int, patterns: int, seconds: float, **_: Any) -> Facts:
+    """Passes of plain ePIE over a scan in memory, probe known."""
+    field = field_of(size, patterns)
+    probe = probe_in_counts(field, fit_scaling(field), follow_offset=False)
+
+    def run() -> int:
+        epie(field, probe, passes=2)
+        return 2 * len(field)
+
+    best, calls = rate(run, seconds)
+    return {"value": best, "unit": "patterns/s", "calls": calls}
+
+
+def grouping(size: int, patterns: int, seconds: float, **_: Any) -> Facts:
+    """Table of neighbours, and an epoch's groups of 8."""
+    field = field_of(size, min(patterns, 2025))
+    positions = tiled_positions(field, patterns)
+    data = ScanDataset(np.broadcast_to(np.uint16(1), (patterns, size, size)), field.measurement, positions, field.probe)
+
+    def run() -> int:
+        table = neighbour_table(data, 8)
+        draw_groups(table, 8, default_group_count(patterns, 8), np.random.default_rng(0))
+        return patterns
+
+    best, calls = rate(run, seconds)
+    return {"value": best, "unit": "patterns/s", "us_a_pattern": 1e6 / best, "calls": calls}
+
+
+class _Oracle:
+    """Predicts true patches of a tiled scan, each with a phase of its own and some noise; it takes no time."""
+
+    def __init__(self, field: ScanDataset) -> None:
+        self.model = ModelConfig(N=field.N)
+        rng = np.random.default_rng(0)
+        assert field.object_guess is not None
+        patches = true_patches(field.object_guess, field.positions, field.N // 2).astype(np.complex64)
+        patches *= np.exp(2j * np.pi * rng.random(len(patches))).astype(np.complex64)[:, None, None]
+        noise = rng.standard_normal((2, *patches.shape), np.float32)
+        self._patches, self._probe = patches * (1 + 0.05 * (noise[0] + 1j * noise[1])), field.probe
+
+    def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+        """Patches by number."""
+
+        def batches() -> Iterator[PatchBatch]:
+            for low in range(0, len(data), _BATCH):
+                indices = np.arange(low, min(low + _BATCH, len(data)))
+                yield PatchBatch(indices, self._patches[indices % len(self._patches)])
+
+        return Prediction(self._probe, self._patches.shape[-1], batches())
+
+
+def stitching(size: int, patterns: int, seconds: float, scan: str, **_: Any) -> Facts:
+    """All of a reconstruction but reading and the network: placement, phases, stitching, judging."""
+    oracle: Any = _Oracle(field_of(size, patterns))
+    data = read_scan(scan)
+    return _reconstructed(lambda: reconstruct(oracle, data), len(data), seconds)
+
+
+def _reconstructed(run: Callable[[], Any], patterns: int, seconds: float) -> Facts:
+    best: Facts = {"value": 0.0}
+    calls, end = 0, time.perf_counter() + seconds
+    while calls < (1 if patterns > 10_000 else 2) or time.perf_counter() < end:
+        start = time.perf_counter()
+        found = run()
+        taken = time.perf_counter() - start
+        calls += 1
+        if patterns / taken > best["value"]:
+            stages = {stage: 1e6 * s / patterns for stage, s in found.seconds.items()}
+            best = {"value": patterns / taken, "stages_us_a_pattern": stages, "residual": found.residual}
+    return best | {"unit": "patterns/s", "us_a_pattern": 1e6 / best["value"], "calls": calls}
+
+
+def _options(backend: str, device: str) -> Any:
+    return build(discover().get(backend).options, {"accelerator": device, "deterministic": False})
+
+
+def training(
+    backend: str, device: str, size: int, patterns: int, seconds: float, model: str, network: Facts, **_: Any
+) -> Facts:
+    """Training on the measured patterns; start-up left out. Leaves the model for the other measures."""
+    data = field_of(size, patterns)
+    reconstructor = discover().get(backend).load_class()(ModelConfig(N=size, **network), _options(backend, device))
+    config = TrainConfig(max_time=seconds, probe_refinement=0)
+    reconstructor.train(data, TrainConfig(max_time=min(seconds, 2.0), probe_refinement=0))  # to warm up
+    result = reconstructor.train(data, config)
+    reconstructor.save(model)
+    return {
+        "value": result.patterns_seen / result.seconds,
+        "unit": "patterns/s",
+        "epochs": len(result.history["epoch"]),
+    }
+
+
+def _loaded(backend: str, device: str, model: str) -> Any:
+    return discover().get(backend).load_class().load(model, _options(backend, device))
+
+
+def forward(backend: str, device: str, size: int, patterns: int, seconds: float, model: str, **_: Any) -> Facts:
+    """Prediction of patches from patterns in memory, without placement."""
+    data, reconstructor = field_of(size, patterns), _loaded(backend, device, model)
+
+    def run() -> int:
+        return sum(len(batch.indices) for batch in reconstructor.infer(data, InferConfig()).batches)
+
+    best, calls = rate(run, seconds)
+    return {"value": best, "unit": "patterns/s", "calls": calls}
+
+
+def inference(
+    backend: str, device: str, size: int, patterns: int, seconds: float, model: str, scan: str, **_: Any
+) -> Facts:
+    """File to object: read and check the scan, predict, synchronise, stitch, judge."""
+    reconstructor = _loaded(backend, device, model)
+
+    def run() -> Any:
+        start = time.perf_counter()
+        data = read_scan(scan)
+        reading = time.perf_counter() - start
+        found = reconstruct(reconstructor, data)
+        found.seconds["read"] = reading  # type: ignore[index]
+        return found
+
+    return _reconstructed(run, patterns, seconds)
+
+
+MEASURES: dict[str, Callable[..., Facts]] = {
+    "matrix product": matrix_product,
+    "memory copy": memory_copy,
+    "device product": device_product,
+    "import": import_time,
+    "ePIE pass": epie_pass,
+    "grouping": grouping,
+    "stitching": stitching,
+    "training": training,
+    "forward": forward,
+    "inference": inference,
+}
