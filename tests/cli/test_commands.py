@@ -238,6 +238,7 @@ def test_plugins_lists_what_is_there_and_what_is_broken(cli: Cli, toy: Registry,
     assert "can: cpu" in out
     assert "cannot: cuda" in out
     assert "bad  (bad 2.0)  broken: ImportError: no foo" in out
+    assert "epie  (ptychopinn)  solver: ePIE as published" in out
     _, out, _ = cli("plugins", "--json")
     listed = json.loads(out)
     assert [backend["name"] for backend in listed["backends"]] == ["tf", "torch"]

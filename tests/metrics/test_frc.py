@@ -45,6 +45,23 @@ def test_known_signal_to_noise():
     assert frc(a, a + b).correlation[30:].mean() == pytest.approx(np.sqrt(0.5), abs=0.01)
 
 
+@pytest.mark.parametrize("snr", [0.5, 1.0, 3.0])
+def test_two_noisy_copies(snr):
+    """[MET-009] Copies with noise of their own correlate as SNR / (1 + SNR): Frank & Al-Ali, Nature 256, 376 (1975)."""
+    signal, one, two = np.random.default_rng(7).normal(size=(3, 512, 512))
+    curve = frc(signal + one / np.sqrt(snr), signal + two / np.sqrt(snr))
+    assert curve.correlation[30:].mean() == pytest.approx(snr / (1 + snr), abs=0.01)
+
+
+def test_the_crossing_of_a_known_course():
+    """[MET-009] Noise that grows with frequency: FRC50 is where its power reaches that of the signal."""
+    rng = np.random.default_rng(8)
+    signal, one, two = rng.normal(size=(3, 512, 512))
+    radius = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512)[None, :])
+    grown = [np.fft.ifft2(np.fft.fft2(noise) * (radius / 0.3) ** 2).real for noise in (one, two)]
+    assert frc50(frc(signal + grown[0], signal + grown[1])) == pytest.approx(0.3, abs=0.015)
+
+
 def test_opposite_and_empty_pictures():
     """[MET-009] A negative correlates with -1; without signal there is no resolution."""
     picture = np.random.default_rng(4).normal(size=(32, 32))

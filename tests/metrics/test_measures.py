@@ -102,6 +102,15 @@ def test_ms_ssim_known_values(size):
     assert 0 < strong < faint < 1
 
 
+def test_figures_agree_with_another_library():
+    """[MET-007] [MET-010] Values of TensorFlow 2.21: ssim_multiscale and psnr of these pictures, range 1.2."""
+    y, x = np.mgrid[:200, :230]
+    a = 0.5 + 0.3 * np.sin(0.11 * x + 0.05 * y) + 0.2 * np.cos(0.31 * y - 0.07 * x) * np.sin(0.9 * x)
+    b = 0.9 * a + 0.05 + 0.1 * np.sin(0.5 * x) * np.cos(0.37 * y) + 0.05 * np.sin(1.3 * x + 0.8 * y)
+    assert ms_ssim(a, b, 1.2) == pytest.approx(0.942203, abs=2e-5)  # theirs is in single precision
+    assert score(pair(a + 2, b + 2), amp_range=1.2)["amp_psnr"] == pytest.approx(25.245957, abs=1e-4)
+
+
 def test_ms_ssim_follows_the_published_weights():
     """[MET-010] Five scales: the contrast terms and the last luminance to Wang's weights."""
     rng = np.random.default_rng(1)

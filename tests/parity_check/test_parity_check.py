@@ -1,4 +1,4 @@
-"""``ptychopinn parity``: specs/16-parity.md."""
+"""``ptychopinn parity``: specs/18-parity-check.md."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser, add_json
-from ptychopinn.plugins import KNOWN_BACKENDS, BrokenPlugin, capability_table, discover
+from ptychopinn.plugins import KNOWN_BACKENDS, BrokenPlugin, capability_table, discover, missing_requirements
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -17,12 +17,16 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """List backends, broken plugins, and what could be installed; imports no framework."""
+    """List backends, solvers, broken plugins, and what could be installed; imports no framework."""
     registry = discover()
     rows = capability_table(registry)
     if args.json:
         console.json(
-            {"backends": [asdict(row) for row in rows], "broken": [asdict(plugin) for plugin in registry.broken]}
+            {
+                "backends": [asdict(row) for row in rows],
+                "solvers": [{"name": name, "summary": solver.summary} for name, solver in registry.solvers.items()],
+                "broken": [asdict(plugin) for plugin in registry.broken],
+            }
         )
         return 0
     for row in rows:
@@ -32,6 +36,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.result(f"  can: {', '.join(name for name, able in row.capabilities.items() if able) or 'nothing'}")
         if cannot := [name for name, able in row.capabilities.items() if not able]:
             console.result(f"  cannot: {', '.join(cannot)}")
+    for name, solver in registry.solvers.items():
+        console.result(f"{name}  ({registry.distributions.get(name, 'ptychopinn')})  solver: {solver.summary}")
+        if missing := missing_requirements(solver):
+            console.result(f"  not usable: {', '.join(missing)} missing; install with: {solver.install_hint}")
     for plugin in registry.broken:
         console.result(_broken_line(plugin))
     for name, hint in KNOWN_BACKENDS.items():

@@ -118,8 +118,8 @@ def frc_picture(
         axes.set_ylabel(f"correlation with {against}")
         axes.grid(alpha=0.3)
         set_title(axes, {"amp": "amplitude"}.get(quantity, quantity), fontsize=10)
-    if panels.size and panels[0].lines:
-        panels[-1].legend(fontsize=8)
+        if legs:
+            axes.legend(fontsize=8)
     return png_of(figure)
 
 
