@@ -166,6 +166,22 @@ class Gui:
 
         QTimer.singleShot(50, answer)
 
+    def close_error(self, picture: str = "") -> list[str]:
+        """Wait for the dialog of a failed run and press OK; title, problem, remedy and details."""
+
+        def shown() -> list[QMessageBox]:
+            return [w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox) and w.isVisible()]
+
+        self.wait(shown, 30)
+        (dialog,) = shown()
+        self.rest(0.3)
+        texts = [dialog.windowTitle(), dialog.text(), dialog.informativeText(), dialog.detailedText()]
+        if picture:
+            self.picture(picture, dialog)
+        next(b for b in dialog.buttons() if b.text().replace("&", "") == "OK").click()
+        self.rest(0.3)
+        return texts
+
     def load_model(self, path: Path) -> str:
         """Load a model through the menu; the text of the dialog that refused it, or nothing."""
         texts: list[str] = []
@@ -289,7 +305,7 @@ def _infer(gui: Gui, key: str) -> None:
 
 
 def sources(gui: Gui) -> None:
-    """Train on an exported NPZ file, on Ptychodus's pair of files, and on the scan that is open."""
+    """Train on an exported NPZ file, on Ptychodus's pair of files, on the scan that is open, and on what is no use."""
     gui.prepare()
     for name in ("npz", "pair", "empty"):
         (gui.folder / name).mkdir()
@@ -305,6 +321,9 @@ def sources(gui: Gui) -> None:
             "model": (gui.folder / name / "model.zip").is_file(),
             "log": gui.log_text()[before:],
         }
+    gui.choose(_of_other_type(gui.algorithm))  # the open scan's object is constant
+    gui.begin_training(gui.folder / "pair")
+    gui.seen["refused"] = gui.close_error()
 
 
 def killed(gui: Gui) -> None:
@@ -313,13 +332,7 @@ def killed(gui: Gui) -> None:
     gui.begin_training()
     gui.wait(lambda: len(gui.curve()) > 3 and gui.busy)  # it grows while the training goes on
     os.kill(gui.run().worker_pid, signal.SIGKILL)
-    gui.wait(lambda: any(isinstance(w, QMessageBox) and w.isVisible() for w in QApplication.topLevelWidgets()), 10)
-    dialog = next(w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox) and w.isVisible())
-    gui.rest(0.3)
-    gui.seen["dialog"] = [dialog.windowTitle(), dialog.text(), dialog.informativeText(), dialog.detailedText()]
-    gui.picture("killed", dialog)
-    next(b for b in dialog.buttons() if b.text().replace("&", "") == "OK").click()
-    gui.rest(0.3)
+    gui.seen["dialog"] = gui.close_error("killed")
     gui.seen["stop text"] = gui.stop_button.text()
     gui.seen["train again"] = gui.train_button.isEnabled()
 

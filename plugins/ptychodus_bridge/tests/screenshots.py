@@ -30,7 +30,7 @@ TRAIN_S = 90
 
 def pictures(gui: Gui) -> None:
     """Dropdown, pane, a training half-way, and the object."""
-    gui.view.resize(1240, 780)
+    gui.view.resize(1320, 800)
     gui.show_page("Processing")
     gui.open_scan()
     gui.choose(gui.algorithm)
@@ -53,9 +53,12 @@ def pictures(gui: Gui) -> None:
     gui.show_page("Object")
     tree = gui.view.object_view.tree_view
     tree.setCurrentIndex(tree.model().index(tree.model().rowCount() - 1, 0))
-    combo = next(c for c in gui.view.object_image_view.findChildren(type(gui.algorithms)) if c.findText("Phase") >= 0)
-    combo.setCurrentText("Phase")
-    combo.textActivated.emit("Phase")
+    image = gui.view.object_image_view
+    combo = next(c for c in image.findChildren(type(gui.algorithms)) if c.findText("Phase (Unwrapped)") >= 0)
+    combo.setCurrentText("Phase (Unwrapped)")
+    combo.textActivated.emit("Phase (Unwrapped)")
+    gui.rest(0.5)
+    next(b for b in image.findChildren(type(gui.stop_button)) if b.text() == "Auto").click()
     gui.rest(1)
     gui.picture("object")
 

@@ -105,13 +105,13 @@ def test_non_square_patterns_are_refused(ptychodus: Ptychodus, tmp_path: Path, s
 
 @pytest.mark.slow
 def test_siemens_star(ptychodus: Ptychodus, tmp_path: Path, entry: Entry, shared_data: Path) -> None:
-    """[PTY-053] The measured star, with default settings and 90 s of training, against its reference."""
+    """[PTY-053] The measured star, with default settings and 60 s of training, against its reference."""
     with np.load(shared_data / "siemens-star.npz") as star:
         obj = star["objectGuess"]
         positions = np.stack([star["ycoords"], star["xcoords"]], axis=1)
         product = make_product(positions, star["probeGuess"], obj, pixel_m=(1e-8, 1e-8))
         write_files(tmp_path / "in", star["diff3d"], product)
-    write_settings(tmp_path / "in", entry.algorithm, entry.group, {"max_time": 90})
+    write_settings(tmp_path / "in", entry.algorithm, entry.group, {"max_time": 60})
     done = ptychodus("-b", "train", "-i", "in", "-o", "out", limit_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
     shutil.copy(tmp_path / "out/model.zip", tmp_path / "in")
@@ -125,5 +125,5 @@ def test_siemens_star(ptychodus: Ptychodus, tmp_path: Path, entry: Entry, shared
     scored = subprocess.run([sys.executable, score, *files], capture_output=True, text=True, check=True)
     found = json.loads(scored.stdout)
     print(entry.name, found)
-    assert found["phase_corr"] > 0.9
+    assert found["phase_corr"] >= 0.80
     assert max(abs(v) for v in found["shift_px"]) < 2.0  # the object lies where the positions say

@@ -102,12 +102,16 @@ def test_a_third_partys_backend(tmp_path: Path, strange_entry: Entry, environmen
 
 
 def test_what_is_trained_on(tmp_path: Path, strange_entry: Entry, environment: dict[str, str]) -> None:
-    """[PTY-030] [PTY-033] Exported NPZ, Ptychodus's pair, and in an empty directory the scan that is open."""
+    """[PTY-030] [PTY-033] [PTY-034] Exported NPZ, Ptychodus's pair, else the open scan; a refusal is a dialog."""
     seen = _play("sources", tmp_path / "scan", strange_entry, environment, {**PLAIN, "nepochs": 2})
     for name, words in {"npz": "exported.npz", "pair": "diffraction.h5", "empty": "the scan that is open"}.items():
         assert seen[name]["model"] is True
         assert words in seen[name]["log"]
         assert "Training finished" in seen[name]["log"]
+    title, problem, remedy, _ = seen["refused"]
+    assert title == "numpy-supervised: train failed"
+    assert "constant" in problem
+    assert remedy
 
 
 def test_killed_worker_becomes_a_dialog(tmp_path: Path, entry: Entry, environment: dict[str, str]) -> None:

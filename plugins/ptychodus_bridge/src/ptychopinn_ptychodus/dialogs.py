@@ -27,6 +27,7 @@ def show_error(parent: QWidget | None, title: str, error: BaseException) -> QMes
                 button.click()  # the last lines are shown at once
         box = dialog.findChild(QTextEdit)
         if box is not None:
-            box.setMinimumSize(640, 220)
+            box.setMinimumWidth(640)
+            box.setFixedHeight(220)  # Qt fixes it to 100
     dialog.open()
     return dialog
