@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ptychopinn.data.rows import Rows, forget_pages, take_rows
+from ptychopinn.data.rows import Rows, as_slice, forget_pages, take_rows
 from ptychopinn.errors import DataError
 from ptychopinn.scratch import ScratchRows
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -162,9 +162,11 @@ class ScanDataset:
         (b, N, N) float32, zero at bad pixels. This is the only place where a domain becomes counts.
         """
         with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
-            block = np.array(self.patterns[indices], np.float32)  # always a copy: it is written to below
+            # Always a copy: it is written to below. Rows that follow each other are a view, and copied once.
+            block = np.array(self.patterns[as_slice(indices)], np.float32)
         forget_pages(self.patterns)
-        block[..., self.bad_pixels] = 0
+        if self.bad_pixels.any():
+            block[..., self.bad_pixels] = 0
         if self.measurement is Measurement.AMPLITUDE:
             np.square(block, out=block)
         if self.counts_per_unit != 1.0:

@@ -49,7 +49,8 @@ class Rows:
 
     def __getitem__(self, key: int | slice | npt.NDArray[Any]) -> AnyArray:
         """Copy of rows: an integer, a slice or an array of integers; other axes are not indexed here."""
-        rows: AnyArray = self._array[self._index[key]]
+        index = self._index[key]
+        rows: AnyArray = self._array[as_slice(index) if np.ndim(index) else index]
         return rows
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
@@ -72,9 +73,17 @@ def forget_pages(array: AnyArray | Rows | ScratchRows) -> None:
         held.madvise(mmap.MADV_DONTNEED)
 
 
+def as_slice(index: IntArray | slice) -> IntArray | slice:
+    """The same rows as a slice, where they follow each other."""
+    if isinstance(index, slice) or len(index) == 0 or index[0] < 0 or (np.diff(index) != 1).any():
+        return index
+    return slice(int(index[0]), int(index[-1]) + 1)
+
+
 def take_rows(array: AnyArray | Rows | ScratchRows, index: IntArray) -> AnyArray | Rows:
     """Rows of an array without a copy: a view where they follow each other, else `Rows`."""
-    if isinstance(array, np.ndarray) and len(index) and (np.diff(index) == 1).all() and index[0] >= 0:
-        view: AnyArray = array[index[0] : index[-1] + 1]
+    rows = as_slice(index)
+    if isinstance(array, np.ndarray) and isinstance(rows, slice):
+        view: AnyArray = array[rows]
         return view
     return Rows(array, index)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.build import build
 from ptychopinn.config.infer import InferConfig
@@ -63,7 +65,7 @@ def infer_run(
     name = backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=options)
     # Patterns of another size are refused by the backend before the directory is made.
-    reconstructor.infer(data, config, monitor=NULL_MONITOR)
+    reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
     with _folder.run_folder(output, overwrite=overwrite) as folder:
         reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
         files = write_outputs(
