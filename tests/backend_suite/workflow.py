@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from backend_suite.fits import TINY_MODEL, TINY_TRAIN, Fits
+from ptychopinn.bundle import read_bundle
 from ptychopinn.config.files import read_config_file
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import write_scan
-from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.errors import ArchiveError, ConfigError, DataError
 from ptychopinn.product import read_product
 from ptychopinn.workflows import RunResult, infer_run, train_run
 
@@ -47,8 +48,18 @@ def test_train_resume_infer(run: Run, scan_file: Path, tmp_path: Path) -> None:
     """[CLI-020] [CLI-021]"""
     folder = tmp_path / "run"
     run(scan_file, folder, {"nepochs": 2})
-    names = {"checkpoints", "config.yaml", "csv", "history.csv", "reconstruction.h5", "report.html", "wts.h5.zip"}
-    assert {path.name for path in folder.iterdir()} == names | {"run.log"}
+    names = {
+        "checkpoints",
+        "config.yaml",
+        "csv",
+        "history.csv",
+        "reconstruction.h5",
+        "report.html",
+        "run.log",
+        "scan.json",
+    }
+    names |= {"wts.h5.zip"}
+    assert {path.name for path in folder.iterdir()} == names
     settings = read_config_file(folder / "config.yaml")
     assert settings["model"]["N"] == 32
     resumed = run(scan_file, folder, {"nepochs": 3}, resume=True)
@@ -60,7 +71,7 @@ def test_train_resume_infer(run: Run, scan_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="begun with another learning_rate"):
         run(scan_file, folder, {"nepochs": 3, "learning_rate": 0.5}, resume=True)
     run(scan_file, folder, overwrite=True, options={"accelerator": "cpu"})
-    assert {path.name for path in folder.iterdir()} == (names | {"run.log"}) - {"csv"}
+    assert {path.name for path in folder.iterdir()} == names - {"csv"}
 
 
 @pytest.mark.parametrize(
@@ -85,3 +96,24 @@ def test_refusals_leave_no_directory(
     with pytest.raises(error, match=message):
         run(tmp_path / "scan.npz", tmp_path / "run", **changes)
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+
+
+def test_going_on_from_another_run(run: Run, scan_file: Path, scan: ScanDataset, tmp_path: Path) -> None:
+    """[CLI-030] The network of a run, on another scan, under that scan's probe."""
+    first = run(scan_file, tmp_path / "first", {"nepochs": 2})
+    probe = (scan.probe * np.exp(0.5j * np.linspace(-1, 1, 32) ** 2)).astype(np.complex64)
+    write_scan(tmp_path / "other.npz", replace(scan, probe=probe))
+    settings: dict[str, Any] = {"learning_rate": 1e-9, "start_probe": "scan"}
+    second = run(tmp_path / "other.npz", tmp_path / "second", settings, model={}, start=first.folder)
+    before, after = (read_bundle(result.files["model"]) for result in (first, second))
+    assert after.manifest.model == before.manifest.model
+    for name, array in before.weights.items():
+        if name.startswith("network/"):
+            np.testing.assert_allclose(after.weights[name], array, atol=1e-6, err_msg=name)
+    found = after.weights["illumination/probe"]
+    assert abs(np.vdot(found, probe)) == pytest.approx(np.linalg.norm(found) * np.linalg.norm(probe), rel=1e-3)
+    with pytest.raises(ConfigError, match=r"The model to go on from has n_filters_scale = 0.1 \(not 0.2\)"):
+        run(scan_file, tmp_path / "third", model={"n_filters_scale": 0.2}, start=first.folder)
+    with pytest.raises(ArchiveError):
+        run(scan_file, tmp_path / "third", start=scan_file)
+    assert not (tmp_path / "third").exists()

@@ -20,6 +20,9 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.usage = "%(prog)s DATA.npz -o RUN [FLAGS]"
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ file.")
     parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by.")
+    parser.add_argument(
+        "--from", dest="start", metavar="MODEL", help="Go on from the network of this run directory or model archive."
+    )
     parser.add_argument("--backend", help="The deep-learning framework: see 'ptychopinn plugins'.")
     add_reading(parser)
     add_config(parser)
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             infer=settings.given["infer"],
             options=settings.given["execution"],
             validation=args.validation,
+            start=args.start,
             measurement=settings.measurement,
             nphotons=args.nphotons,
             resume=args.resume,
