@@ -21,7 +21,8 @@ from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from PyQt5.QtCore import QTimer
+from PyQt5.QtCore import QPoint, QPointF, Qt, QTimer
+from PyQt5.QtGui import QWheelEvent
 from PyQt5.QtWidgets import (
     QApplication,
     QCheckBox,
@@ -114,6 +115,16 @@ class Gui:
         else:
             widget.setText(value)
             widget.editingFinished.emit()
+
+    def turn_wheel(self, widget: QWidget) -> None:
+        """Turn the mouse's wheel by a step over a widget that has no focus."""
+        assert not widget.hasFocus()
+        middle = QPointF(widget.rect().center())
+        no_button, modifier = Qt.MouseButtons(Qt.MouseButton.NoButton), Qt.KeyboardModifier.NoModifier
+        step = QPoint(0, 120)
+        begun, forward = Qt.ScrollPhase.NoScrollPhase, False
+        event = QWheelEvent(middle, middle, QPoint(), step, no_button, modifier, begun, forward)
+        QApplication.sendEvent(widget, event)
 
     @property
     def train_button(self) -> QPushButton:
@@ -247,6 +258,8 @@ def whole(gui: Gui) -> None:
     }
     spin = gui.editor("batch_size")
     gui.seen["batch_size"] = [spin.minimum(), spin.maximum(), spin.value(), spin.toolTip()]
+    gui.turn_wheel(spin)
+    gui.seen["scrolled over"] = spin.value()
     gui.seen["n_groups"] = gui.editor("n_groups").text()
     settings = gui.folder / "saved.ini"
     gui.core.model.settings_registry.save_settings(settings)

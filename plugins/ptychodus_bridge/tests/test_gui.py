@@ -64,8 +64,9 @@ def _check_whole(seen: dict[str, Any], entry: Entry, folder: Path) -> None:
     assert (low, high, value) == (1, 4096, 2)
     assert "Groups in a batch" in tip
     assert seen["n_groups"] == "default"
+    assert seen["scrolled over"] == value  # without focus the wheel scrolls the pane and changes nothing
     kinds = seen["pane"]
-    assert (kinds["scheduler"], kinds["probe_trainable"]) == ("CalmComboBox", "QCheckBox")
+    assert (kinds["scheduler"], kinds["probe_trainable"]) == ("QComboBox", "QCheckBox")
     assert (kinds["learning_rate"], kinds["nepochs"]) == ("RealBox", "IntegerBox")
     assert not {"N", "model_type"} & set(kinds)
     saved = (folder / "saved.ini").read_text()

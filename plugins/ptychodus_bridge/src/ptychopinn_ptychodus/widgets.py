@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from ptychodus.api.observer import Observable, Observer
-from PyQt5.QtCore import Qt
-from PyQt5.QtGui import QValidator, QWheelEvent
+from PyQt5.QtCore import QEvent, QObject, Qt
+from PyQt5.QtGui import QValidator
 from PyQt5.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
@@ -29,15 +29,14 @@ _MAX_REAL = 1e12
 _SMALLEST = 1e-12  # for bounds that are not reached themselves
 
 
-class CalmComboBox(QComboBox):
-    """A combo box that ignores the wheel without focus: scrolling over the pane must not change a setting."""
+class _CalmWheel(QObject):
+    """Passes the wheel on to the pane where a widget has no focus: scrolling over it must not change a setting."""
 
-    def wheelEvent(self, event: QWheelEvent | None) -> None:  # noqa: N802 - Qt's name, as below
-        """Pass it on to the pane where this has no focus."""
-        if event is not None and self.hasFocus():
-            super().wheelEvent(event)
-        elif event is not None:
-            event.ignore()
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name, as below
+        if event is None or event.type() != QEvent.Type.Wheel or not isinstance(watched, QWidget) or watched.hasFocus():
+            return False
+        event.ignore()
+        return True
 
 
 class IntegerBox(QSpinBox):
@@ -51,13 +50,6 @@ class IntegerBox(QSpinBox):
         self.setRange(low - 1 if setting.optional else low, min(high, _MAX_INT))
         if setting.optional:
             self.setSpecialValueText(DEFAULT_WORD)
-
-    def wheelEvent(self, event: QWheelEvent | None) -> None:  # noqa: N802
-        """Pass it on to the pane where this has no focus."""
-        if event is not None and self.hasFocus():
-            super().wheelEvent(event)
-        elif event is not None:
-            event.ignore()
 
     def show_text(self, text: str) -> None:
         """Show a parameter's text; what is no integer is left to be refused when the work begins."""
@@ -118,13 +110,6 @@ class RealBox(QDoubleSpinBox):
         if self._optional and self._absent < self.value() < self._low:  # between "default" and the lowest value
             self.setValue(self._low if steps > 0 else self._absent)
 
-    def wheelEvent(self, event: QWheelEvent | None) -> None:  # noqa: N802
-        """Pass it on to the pane where this has no focus."""
-        if event is not None and self.hasFocus():
-            super().wheelEvent(event)
-        elif event is not None:
-            event.ignore()
-
     def show_text(self, text: str) -> None:
         """Show a parameter's text."""
         try:
@@ -162,6 +147,8 @@ class Editor(Observer):
         self.widget.setObjectName(setting.name)
         self.widget.setToolTip(f"{setting.description}\n{setting.name}")
         self.widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._calm = _CalmWheel()
+        self.widget.installEventFilter(self._calm)
         self._show()
         parameter.add_observer(self)
 
@@ -173,7 +160,7 @@ class Editor(Observer):
             return check
         choices = ("true", "false") if setting.kind is bool else setting.choices
         if choices:
-            combo = CalmComboBox()
+            combo = QComboBox()
             combo.addItems([DEFAULT_WORD, *choices] if setting.optional else list(choices))
             combo.textActivated.connect(self._choose)
             return combo
