@@ -1,0 +1,1 @@
+"""Pty-chi as a solver that ptychopinn compares networks with."""

@@ -1,0 +1,103 @@
+"""Pty-chi behind the protocol `ptychopinn.reconstructor.ProbeSolver`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ptychi.api as api
+import torch
+from ptychi.api.task import PtychographyTask
+
+from ptychopinn.config.execution import Accelerator
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.errors import ResourceError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.solvers import frame_of
+from ptychopinn.solvers.epie import paste_object
+from ptychopinn.stitching import Frame
+from ptychopinn.typing import ComplexArray
+from ptychopinn_ptychi.options import Engine, PtychiOptions
+
+_ENGINES = {Engine.LSQML: api.LSQMLOptions, Engine.EPIE: api.EPIEOptions, Engine.RPIE: api.RPIEOptions}
+
+_MARGIN_PX = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Object (H, W) and probe (modes, N, N), complex64, the probe in counts."""
+
+    object: ComplexArray
+    probe: ComplexArray
+
+
+class PtychiSolver:
+    """One of pty-chi's engines with the scan's own probe.
+
+    Parameters
+    ----------
+    options:
+        None takes the defaults.
+    """
+
+    def __init__(self, options: PtychiOptions | None = None) -> None:
+        self._options = PtychiOptions() if options is None else options
+
+    def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
+        """Return the object, (H, W) complex64, in the frame of `ptychopinn.solvers.frame_of` the scan."""
+        return self.run(data, monitor=monitor).object
+
+    def run(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> Found:
+        """Reconstruct, and return the probe too; a cancelled run returns what it has.
+
+        Raises
+        ------
+        ResourceError
+            If CUDA was asked for and is not there.
+        """
+        box = Frame.around(data.positions, data.N + 2 * _MARGIN_PX)  # it rounds corners in its own way
+        task = PtychographyTask(self._task_options(data, box))
+        for epoch in range(self._options.passes):
+            if monitor.cancelled:
+                break
+            task.run(1)
+            monitor.report("ptychi", epoch + 1, self._options.passes)
+        found = task.get_data_to_cpu("object", as_numpy=True)[0].astype(np.complex64)
+        probe = (task.get_data_to_cpu("probe", as_numpy=True)[0] * data.N).astype(np.complex64)
+        frame = frame_of(data)
+        obj = np.ones(frame.shape, np.complex64)
+        paste_object(obj, frame, found, box)
+        return Found(obj, probe)
+
+    def _task_options(self, data: ScanDataset, box: Frame) -> Any:
+        """All of pty-chi's options; lengths are in pixels, so that its pixel size is 1."""
+        chosen = self._options
+        probe = probe_in_counts(data, fit_scaling(data), follow_offset=chosen.follow_offset)
+        options = _ENGINES[chosen.engine]()
+        options.data_options.data = data.counts(slice(None))
+        options.data_options.valid_pixel_mask = ~data.bad_pixels
+        options.object_options.initial_guess = np.ones((1, *box.shape), np.complex64)
+        options.object_options.pixel_size_m = 1.0
+        options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
+        options.object_options.position_origin_coords = np.zeros(2)
+        # It would share out the scale between object and probe now and then: ours is that of the counts.
+        options.object_options.remove_object_probe_ambiguity.enabled = False
+        options.probe_options.initial_guess = probe[None] / data.N  # its Fourier transform is not unitary
+        options.probe_options.optimizable = chosen.update_probe
+        local = data.positions - np.asarray(box.origin)
+        options.probe_position_options.position_y_px = local[:, 0]
+        options.probe_position_options.position_x_px = local[:, 1]
+        options.reconstructor_options.num_epochs = chosen.passes
+        options.reconstructor_options.batch_size = min(chosen.batch_size, len(data))
+        options.reconstructor_options.random_seed = chosen.seed
+        options.reconstructor_options.default_device = self._device()
+        return options
+
+    def _device(self) -> Any:
+        there = torch.cuda.is_available()
+        if self._options.accelerator is Accelerator.CUDA and not there:
+            raise ResourceError("CUDA was asked for, but there is no such device.", "Use --accelerator cpu or auto.")
+        return api.Devices.GPU if there and self._options.accelerator is not Accelerator.CPU else api.Devices.CPU
