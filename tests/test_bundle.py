@@ -243,7 +243,9 @@ def test_a_save_is_read_back_before_it_gets_its_name(saved: Path, monkeypatch: p
     before = saved.read_bytes()
     archive = ptychopinn.bundle.archive
     right = archive.pack_weights
-    monkeypatch.setattr(archive, "pack_weights", lambda w, **kw: right({n: a + a.dtype.type(1) for n, a in w.items()}, **kw))
+    monkeypatch.setattr(
+        archive, "pack_weights", lambda w, **kw: right({n: a + a.dtype.type(1) for n, a in w.items()}, **kw)
+    )
     with pytest.raises(ArchiveError, match="does not read back"):
         write_bundle(saved, manifest(), WEIGHTS)
     assert saved.read_bytes() == before

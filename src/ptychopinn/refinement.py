@@ -269,8 +269,11 @@ def _parted(data: ScanDataset) -> tuple[IntArray, IntArray]:
     if noise_residual(data) < _NOISY or len(data) < _HELD_OUT * _FEWEST_HELD_OUT:
         return every, every
     judges = every % _HELD_OUT == _HELD_OUT // 2
+    held = every[judges]
+    if not any(data.counts(held[low : low + _MAX_BATCH]).any() for low in range(0, len(held), _MAX_BATCH)):
+        return every, every  # without a photon nobody can judge
     _log.info("Few photons: %d patterns judge the refinement without being used by it.", judges.sum())
-    return every[~judges], every[judges]
+    return every[~judges], held
 
 
 def noise_residual(data: ScanDataset) -> float:

@@ -34,7 +34,7 @@ def test_no_file_does_harm(kind: str, long: bool, figure: Callable[[str], None],
     assert tally.outcomes["refused"] > CASES[kind][long] / 4
     assert tally.outcomes["handled"] > 0
     assert not list(tmp_path.rglob("PWNED"))
-    assert {path.name for path in tmp_path.iterdir()} <= {"case", "stderr"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"case", "scratch", "stderr"}
 
 
 @pytest.mark.parametrize(

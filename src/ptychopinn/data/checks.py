@@ -8,16 +8,16 @@ from scipy.spatial import cKDTree
 
 from ptychopinn.data.contract import Interpretation, ReadOptions, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.frames import some
 from ptychopinn.data.members import NpzFile
 from ptychopinn.data.npz import open_scan
 from ptychopinn.data.problems import Findings, Problem, Severity
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.survey import Survey
 from ptychopinn.errors import DataError
-from ptychopinn.typing import FloatArray, IntArray, StrPath
+from ptychopinn.typing import FloatArray, StrPath
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
-_DIM = 0.01  # of the median pattern
 _HOT_RATIO = 20.0  # times the median of the neighbourhood
 _HOT_SHARE = 1e-3  # of all counts: less does no harm
 _FEW_PHOTONS = 100.0
@@ -77,11 +77,6 @@ def _check_bytes(file: NpzFile, findings: Findings) -> None:
                 findings.refused(key, error)
 
 
-def _some(indices: IntArray) -> str:
-    shown = ", ".join(map(str, indices[:5].tolist()))
-    return f"{shown}, ..." if len(indices) > 5 else shown
-
-
 def _energies(seen: Survey, measurement: Measurement | None) -> FloatArray:
     return seen.square_sums if measurement is Measurement.AMPLITUDE else seen.sums
 
@@ -90,25 +85,9 @@ def _check_patterns(found: Interpretation, findings: Findings) -> None:
     data, seen = found.data, found.seen
     key = "patterns"
     counts = _energies(seen, data.measurement) * data.counts_per_unit
-    empty = np.flatnonzero(counts == 0)
-    if len(empty):
-        findings.warning(key, f"{len(empty)} of {len(data)} patterns are empty: {_some(empty)}.", "Remove them.")
-    dim = np.flatnonzero((counts > 0) & (counts < _DIM * np.median(counts)))
-    if len(dim):
-        findings.warning(
-            key,
-            f"{len(dim)} of {len(data)} patterns hold under {_DIM:.0%} of the median counts: {_some(dim)}.",
-            "Remove them if the shutter was closed.",
-        )
     if 0 < counts.mean() < _FEW_PHOTONS:
         findings.warning(
             key, f"There are {counts.mean():.3g} photons in a pattern.", "Check the units; nphotons gives another dose."
-        )
-    if seen.saturated:
-        findings.warning(
-            key,
-            f"{seen.saturated} values are the largest that {data.patterns.dtype} holds: saturated.",
-            "Mark pixels that saturate often in bad_pixels.",
         )
     mean = seen.mean
     hot = (mean > _HOT_RATIO * median_filter(mean, size=5)) & (mean > _HOT_SHARE * mean.sum())
@@ -197,5 +176,5 @@ def _check_extras(data: ScanDataset, findings: Findings) -> None:
     single = scans[0][scans[1] == 1]
     if len(scans[0]) > 1 and len(single):
         findings.warning(
-            "scan_index", f"{len(single)} scans have one pattern: {_some(single)}.", "Groups never cross scans."
+            "scan_index", f"{len(single)} scans have one pattern: {some(single)}.", "Groups never cross scans."
         )

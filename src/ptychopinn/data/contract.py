@@ -10,10 +10,11 @@ from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.domain import resolve_dose, resolve_measurement
 from ptychopinn.data.fields import Reader
+from ptychopinn.data.frames import check_frames
 from ptychopinn.data.members import NpzFile
 from ptychopinn.data.problems import Findings
 from ptychopinn.data.survey import Survey, survey
-from ptychopinn.errors import ConfigError
+from ptychopinn.errors import ConfigError, ResourceError
 from ptychopinn.typing import AnyArray, FloatArray
 
 _PATTERN_KEYS = ("diffraction", "diff3d")
@@ -78,7 +79,21 @@ def interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Interp
     Returns
     -------
     The scan, or None if ``findings`` has an error.
+
+    Raises
+    ------
+    ResourceError
+        If it does not fit into memory.
     """
+    try:
+        return _interpret(file, options, findings)
+    except MemoryError as error:
+        raise ResourceError(
+            f"{file.path} does not fit into memory: {error}.", "Use a machine with more memory, or a part of the scan."
+        ) from error
+
+
+def _interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Interpretation | None:
     reader = Reader(file, findings)
     metadata = reader.metadata()
     x, y = reader.coordinates("xcoords"), reader.coordinates("ycoords")
@@ -151,6 +166,7 @@ def interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Interp
         counts_per_unit=per_unit,
         name=file.path.stem,
     )
+    check_frames(sums * per_unit, patterns.dtype, seen, findings)
     return Interpretation(data, seen)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,8 @@ class Reader:
         try:
             text = array.reshape(()).item()
             values = json.loads(text)
-            json.dumps(values, ensure_ascii=False).encode()  # half a character cannot be written again
+            # A file can hold half a character, and characters that do not exist; neither can be written again.
+            json.dumps(values, ensure_ascii=False).encode().decode()
         except (ValueError, RecursionError) as error:
             self.findings.error(key, f"It is not JSON: {error}.", remedy)
             return None
@@ -78,7 +80,9 @@ class Reader:
         try:
             metadata = ScanMetadata(**self._modern(values))
         except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
+            said = "; ".join(
+                f"{'.'.join(map(str, e['loc']))} {reprlib.repr(e['input'])}: {e['msg']}" for e in error.errors()[:5]
+            )
             self.findings.error(key, f"It does not fit the schema: {said}.", "Correct these entries or leave them out.")
             return None
         if metadata.schema_version > SCHEMA_VERSION:

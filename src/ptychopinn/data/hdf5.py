@@ -13,10 +13,12 @@ import numpy as np
 
 from ptychopinn.data.members import BOMB_BYTES, BOMB_RATIO, MAP_BYTES, NpzFile, allocated
 from ptychopinn.errors import DataError
+from ptychopinn.files import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _BLOCK_BYTES = 1 << 24
+_LONGEST_TEXT = 1 << 20
 _AGAIN = "Copy or write the file again."
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)  # as h5py tells it
 
@@ -88,6 +90,8 @@ class H5Member:
 
 def is_hdf5(path: StrPath) -> bool:
     """Whether a file begins as HDF5 does."""
+    if why_unreadable(path) is not None:
+        return False
     try:
         with Path(path).open("rb") as stream:
             return stream.read(len(MAGIC)) == MAGIC
@@ -140,8 +144,12 @@ def _member(path: Path, file: Any, key: str) -> H5Member | None:
         return None
     if dataset.is_virtual or dataset.external:
         raise DataError("Its data lie outside the file.", "Copy them into the file itself.")
-    shape = tuple(int(n) for n in dataset.shape or ())
+    if dataset.shape is None:
+        raise DataError("This dataset has no values.", "Write the values into the file.")
+    shape = tuple(int(n) for n in dataset.shape)
     if h5py.check_string_dtype(dataset.dtype) is not None:
+        if math.prod(shape) != 1 or dataset.dtype.itemsize > _LONGEST_TEXT:
+            raise DataError(f"This dataset holds texts of shape {shape}; one text is needed.", "Write one text.")
         return H5Member(path, key, shape, np.dtype("U"), False, 0)
     dtype = dataset.dtype
     if dtype.kind not in "biufc":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -32,6 +33,7 @@ _SCRATCH_BYTES = 1 << 28  # members that have to be unpacked and are larger wait
 _DEFLATE_LIMIT = 1032  # deflate cannot shrink more than this (zlib's technical notes)
 BOMB_BYTES = 1 << 30
 BOMB_RATIO = 250
+_MAX_AXES = 32  # of older NumPys
 _COPY_AGAIN = "Copy or export the file again."
 _DAMAGE = (  # what zipfile, zlib and NumPy's header parser raise on bytes that are not what they should be
     zipfile.BadZipFile,
@@ -270,7 +272,7 @@ def _list(path: Path, stream: IO[bytes], archive: zipfile.ZipFile) -> NpzFile:
         except DataError as error:
             broken[key] = error
         except _DAMAGE as error:
-            broken[key] = DataError(f"This member is damaged or not an array: {error}.", _COPY_AGAIN)
+            broken[key] = DataError(f"This member is damaged or not an array: {error!s:.300}.", _COPY_AGAIN)
     return NpzFile(path, members, broken)
 
 
@@ -302,12 +304,14 @@ def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, entry: zipf
         )
     if dtype.kind not in "biufcUS":
         raise DataError(f"This array has the dtype {dtype}, which is not a number or text.", "Save numeric arrays.")
-    if any(type(n) is not int or n < 0 for n in shape):
-        raise DataError(f"This array claims the shape {shape}.", _COPY_AGAIN)
+    whole = all(type(n) is int and n >= 0 for n in shape)
+    # An axis of length 0 makes any shape empty; NumPy refuses those that would be too large without it.
+    if not whole or len(shape) > _MAX_AXES or math.prod(n for n in shape if n) * max(dtype.itemsize, 1) > sys.maxsize:
+        raise DataError(f"This array claims the shape {shape!s:.200}.", _COPY_AGAIN)
     needed, held = math.prod(shape) * dtype.itemsize, entry.file_size - header_bytes
     if needed != held:
         raise DataError(
-            f"This array claims shape {shape} and dtype {dtype}, {needed} bytes, but its member holds {held}.",
+            f"This array claims shape {shape!s:.200} and dtype {dtype}, {needed} bytes, but its member holds {held}.",
             _COPY_AGAIN,
         )
     offset = _data_offset(stream, entry) + header_bytes

@@ -37,6 +37,8 @@ class Survey:
         (N, N) bool: at the largest value that the integer dtype can hold in every pattern: a gap or a dead pixel.
     saturated:
         Values at that largest value, stuck pixels left out.
+    saturated_in:
+        (k,) int64: patterns that have such values.
     """
 
     sums: FloatArray
@@ -51,6 +53,7 @@ class Survey:
     negative_pixels: BoolArray
     stuck: BoolArray
     saturated: int
+    saturated_in: IntArray
 
 
 def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
@@ -72,7 +75,7 @@ def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
     peak, whole, whole_squares = 0.0, True, True
     not_finite, negative = np.zeros(n, bool), np.zeros(n, bool)
     not_finite_pixels, negative_pixels = np.zeros((size, size), bool), np.zeros((size, size), bool)
-    stuck, saturated = np.full((size, size), integer), 0
+    stuck, at_largest = np.full((size, size), integer), np.zeros(n, np.int64)
 
     step = max(1, _BLOCK_PIXELS // (size * size))
     for start in range(0, n, step):
@@ -97,7 +100,7 @@ def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
                 block[wrong] = 0
             if top is not None and high >= np.float32(top):
                 at_top = (raw == top) & ~bad_pixels
-                saturated += int(at_top.sum())
+                at_largest[part] = at_top.sum(axis=(1, 2))
                 stuck &= at_top.all(axis=0)
             else:
                 stuck[:] = False
@@ -110,6 +113,7 @@ def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
             if whole_squares and not integer:
                 off = np.abs(np.rint(squares) - squares)
                 whole_squares = bool((off <= _SQUARE_TOLERANCE * squares).all())
+    saturated = at_largest - int(stuck.sum())
     return Survey(
         sums=sums,
         square_sums=square_sums,
@@ -122,5 +126,6 @@ def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
         not_finite_pixels=not_finite_pixels,
         negative_pixels=negative_pixels,
         stuck=stuck,
-        saturated=saturated - n * int(stuck.sum()),
+        saturated=int(saturated.sum()),
+        saturated_in=np.flatnonzero(saturated),
     )

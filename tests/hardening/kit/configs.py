@@ -30,7 +30,8 @@ _NASTY_YAML = (
 def _text(suffix: str) -> str:
     import json
 
-    made = {name: cls.model_construct() for name, cls in _SECTIONS.items() if name != "model"}
+    needy = {name for name, cls in _SECTIONS.items() if any(f.is_required() for f in cls.model_fields.values())}
+    made = {name: cls() for name, cls in _SECTIONS.items() if name not in needy}
     content = {"backend": "torch"} | {name: model.model_dump(mode="json") for name, model in made.items()}
     content["model"] = {"N": SUPPORTED_N[0]}
     return json.dumps(content) if suffix == ".json" else yaml.safe_dump(content)
@@ -93,5 +94,6 @@ def open_file(path: Path, target: Path) -> None:
     """As the command line reads it."""
     parsed = read_config_file(path)
     check_sections(path, parsed, _SECTIONS, WORDS)
-    for name, cls in _SECTIONS.items():
-        build(cls, parsed.get(name) or {})
+    for name, values in parsed.items():
+        if name in _SECTIONS:
+            build(_SECTIONS[name], values or {})

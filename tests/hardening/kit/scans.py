@@ -1,4 +1,4 @@
-"""Mutated scans: NPZ files."""
+"""Mutated scans: NPZ and HDF5 files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+from hardening.kit import tensors
 from hardening.kit.mutation import Mutation, mangle, mutate_json, pick, strange_path
 
 from ptychopinn.config import SimulationConfig
@@ -312,7 +314,31 @@ def hold_objects(rng: random.Random, path: Path) -> str:
     return key
 
 
+@lru_cache(maxsize=1)
+def _hdf5() -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for key, array in _arrays(3).items():
+            file[key] = array.item() if key == "_metadata" else array
+    return buffer.getvalue()
+
+
+def damage_hdf5(rng: random.Random, path: Path) -> str:
+    """Bytes of a scan in HDF5."""
+    how, content = mangle(rng, _hdf5())
+    path.write_bytes(content)
+    return how
+
+
+def restructure_hdf5(rng: random.Random, path: Path) -> str:
+    """Structure of a scan in HDF5."""
+    how, content = tensors.harm(rng, _hdf5())
+    path.write_bytes(content)
+    return how
+
+
 MUTATIONS: tuple[Mutation, ...] = (
+    *(damage_hdf5, damage_hdf5, restructure_hdf5, restructure_hdf5),
     *(damage, damage, damage_member, damage_member, change_values, change_values, change_dtype, change_shape),
     *(claim_shape, claim_shape, change_keys, change_member, bomb, change_metadata, hold_objects, strange_path),
 )

@@ -74,6 +74,7 @@ def harm(rng: random.Random, content: bytes) -> tuple[str, bytes]:
 
 
 def _put(rng: random.Random, file: Any, name: str, how: str, array: Any) -> None:
+    array = np.asarray(array)
     shape = array.shape
     if how == "external link":
         file[name] = h5py.ExternalLink(pick(rng, ("/etc/passwd", "../secret.h5", "/dev/zero")), "/object")

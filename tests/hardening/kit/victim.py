@@ -1,7 +1,7 @@
 """A process that forks others, which work until they are done or killed; so that frameworks are imported once.
 
-``python -m hardening.kit.victim`` reads lines of JSON (a job and its settings), answers each with the process id of the
-child that does it, and then with how that one ended.
+``python -m hardening.kit.victim`` reads lines of JSON (a job, its settings, when to kill it) and answers each with how
+the child that did it ended.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
+import time
 import traceback
 from functools import cache
 from itertools import cycle
@@ -102,18 +104,22 @@ def main() -> None:
     discover().get("torch").load_class()
     print("ready", flush=True)
     for line in sys.stdin:
+        order = json.loads(line)
         pid = os.fork()
         if pid == 0:
             code = 98
             try:
-                os.setpgid(0, 0)
-                code = child(json.loads(line))
+                code = child(order)
             finally:
                 sys.stdout.flush()
                 os._exit(code)
-        print(json.dumps({"pid": pid}), flush=True)
+        began = time.monotonic()
+        if (seconds := order.get("kill_after")) is not None:
+            time.sleep(seconds)
+            os.kill(pid, signal.SIGKILL)  # it is not waited for yet: the number is still its own
         _, status = os.waitpid(pid, 0)
-        print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), flush=True)
+        ending = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - began}
+        print(json.dumps(ending), flush=True)
 
 
 if __name__ == "__main__":

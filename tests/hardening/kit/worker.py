@@ -13,6 +13,7 @@ import random
 import resource
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -35,7 +36,8 @@ _MOVES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.trunca
 class Watch:
     """An audit hook that notes what opening a file must not do."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = str(scratch)
         self.target: str | None = None
         self.deeds: list[str] = []
         self._code = tuple(os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p)
@@ -56,7 +58,7 @@ class Watch:
     def _outside(self, event: str, path: Any) -> None:
         if isinstance(path, str | bytes | os.PathLike):
             name = os.path.realpath(os.fsdecode(path))
-            if not name.startswith(str(self.target)) and name != os.devnull:
+            if not name.startswith((str(self.target), self.scratch)) and name != os.devnull:
                 self.deeds.append(f"{event} {name}")
 
 
@@ -88,6 +90,7 @@ def run_case(kind: str, number: int, folder: Path, watch: Watch) -> dict[str, An
     if watch.deeds:
         result |= {"outcome": "acted", "error": "; ".join(watch.deeds)}
     strange = sorted(p.name for p in case.iterdir() if p != path and p != target)
+    strange += sorted(p.name for p in (folder / "scratch").iterdir())
     if strange or (target.exists() and any(".part" in p.name for p in target.iterdir())):
         result |= {"outcome": "left files", "error": f"{strange} {sorted(p.name for p in target.iterdir())}"}
     return result | {"seconds": round(time.monotonic() - began, 3)}
@@ -101,7 +104,10 @@ def main(folder: Path) -> None:
     """Answer lines until there are no more."""
     logging.disable(logging.CRITICAL)
     os.chdir(folder)
-    watch = Watch()
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    tempfile.tempdir = str(scratch)  # what is unpacked there has no name, and goes with its process
+    watch = Watch(scratch)
     sys.addaudithook(watch)
     limited = False
     for line in sys.stdin:
