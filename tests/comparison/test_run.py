@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,6 +16,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.comparison import ComparisonResult, LegSettings, Row, Status, compare_run, verify_comparison
+from ptychopinn.comparison.process import descendants
 from ptychopinn.comparison.scans import Reading, central
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.comparison import ComparisonConfig
@@ -152,6 +158,27 @@ def test_an_interrupted_leg_goes_on(plugins: None, pair: tuple[Path, Path], tmp_
     assert train.stat().st_mtime_ns == done
 
 
+def test_a_leg_ends_with_the_comparison(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[COMP-012] However that ends: nothing is left running."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from ptychopinn.comparison import compare_run; "
+        f"compare_run({str(pair[0])!r}, {str(pair[1])!r}, {str(tmp_path / 'out')!r}, legs=['sleeps'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 60
+        while len(tree := descendants(process.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    assert len(tree) == 2
+    status = Path(f"/proc/{tree[1]}/status")
+    while status.exists() and "zombie" not in status.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not status.exists() or "zombie" in status.read_text()
+
+
 @pytest.mark.parametrize(
     ("leg", "reason"),
     [
@@ -165,8 +192,6 @@ def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, le
     limits = ComparisonConfig(split_frc=False, leg_seconds=3 if leg == "sleeps" else None)
     result = compare_run(*pair, tmp_path / "out", legs=[leg], config=limits)
     assert {row.status for row in result.rows} == {Status.FAILED}
-    import re
-
     assert re.search(reason, result.failed[leg])
     assert verify_comparison(tmp_path / "out")["passed"]
 
@@ -185,8 +210,6 @@ def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path)
 
 def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
     """[COMP-005] [COMP-031] What needs one is skipped with the reason; the rest is there."""
-    from dataclasses import replace
-
     data = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=3))
     path, trusted = tmp_path / "s.npz", tmp_path / "trusted.npz"
     assert data.object_guess is not None
