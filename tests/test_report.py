@@ -247,3 +247,25 @@ def test_figures_must_be_png(tmp_path):
         with pytest.raises(DataError, match=message):
             write_report(tmp_path / "report.html", ReportContent("t", figures=[("c", figure)]))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_large_object_is_reduced_before_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[REP-001] to means over squares; axes still count in pixels of the object, and the ramp is a pixel's."""
+    from ptychopinn.report import _pictures
+
+    monkeypatch.setattr(_pictures, "_MOST_SHOWN_PX", 50)
+    shown = []
+    draw = _pictures.show
+    monkeypatch.setattr(
+        _pictures, "show", lambda axes, values, *a, **k: (shown.append((axes, values, a)), draw(axes, values, *a, **k))
+    )
+    y, x = np.mgrid[:120, :100]
+    obj = ((1 + (x > 50)) * np.exp(0.01j * y)).astype(np.complex64)
+    assert _pictures.amplitude_picture(obj).startswith(b"\x89PNG")
+    assert _pictures.phase_picture(obj).startswith(b"\x89PNG")
+    (axes, amplitude, _), (_, phase, _) = shown
+    assert amplitude.shape == phase.shape == (40, 33)
+    assert axes.get_xlim() == (-0.5, 98.5)
+    assert axes.get_ylim() == (119.5, -0.5)
+    np.testing.assert_allclose(amplitude[:, [0, -1]], [[1, 2]] * 40, rtol=1e-5)
+    assert np.abs(phase).max() < 0.02

@@ -87,6 +87,7 @@ def show(
     label: str,
     *,
     first_px: tuple[float, float] = (0, 0),
+    step_px: int = 1,
     pixel_size_m: float | None = None,
 ) -> None:
     """Draw a picture with its colour bar.
@@ -105,13 +106,15 @@ def show(
         Text at the colour bar, with the unit.
     first_px:
         (y, x) of the first pixel, in the frame the axes count in.
+    step_px:
+        Pixels of that frame along the side of one of ``values``.
     pixel_size_m:
         If known, axes are in micrometres instead of pixels.
     """
     import matplotlib as mpl
 
     scale, unit = (1.0, "px") if pixel_size_m is None else (pixel_size_m * 1e6, "µm")
-    (y, x), (height, width) = first_px, values.shape
+    (y, x), height, width = first_px, values.shape[0] * step_px, values.shape[1] * step_px
     edges = [(x - 0.5) * scale, (x + width - 0.5) * scale, (y + height - 0.5) * scale, (y - 0.5) * scale]
     image = axes.imshow(
         np.ma.masked_invalid(values),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,13 @@ from ptychopinn.report._canvas import (
     whole,
     write_file,
 )
-from ptychopinn.typing import ComplexArray, FloatArray, StrPath
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
 _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # a ramp is found from the middle of a large object
 _WRAPPING = 0.9 * 2 * np.pi  # phases that span more than this wrap: then the colours must wrap too
 _MAX_MODES = 8
+_MOST_SHOWN_PX = 2048  # along a side: more than a picture has dots
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
 
@@ -95,9 +96,11 @@ def amplitude_picture(
 ) -> bytes:
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
     box = whole(obj, box)
-    amplitude = np.abs(obj[box.slices]).astype(np.float64)
+    step = _step(box)
+    amplitude = _reduced(obj[box.slices], step, np.abs).astype(np.float64)
     return _object_picture(
         amplitude,
+        step,
         colour_range(amplitude),
         AMPLITUDE_COLOURS,
         "amplitude",
@@ -122,12 +125,14 @@ def phase_picture(
     The intensities do not tell a global phase or a linear ramp: both are taken off, and the title says how much.
     """
     box = whole(obj, box)
-    phase, ramp = flat_phase(obj[box.slices])
+    step = _step(box)
+    phase, ramp = flat_phase(_reduced(obj[box.slices], step, np.asarray))
+    ramp = ramp / step
     limits, colours, note = colour_range(phase), PHASE_COLOURS, _SCALE_NOTE
     if limits[1] - limits[0] > _WRAPPING:
         limits, colours, note = (-np.pi, np.pi), CYCLIC_COLOURS, "the phase wraps"
     note += f"; ramp ({ramp[0]:+.4f}, {ramp[1]:+.4f}) rad/px (y, x) removed"
-    return _object_picture(phase, limits, colours, "phase (rad)", note, box, origin, pixel_size_m, title)
+    return _object_picture(phase, step, limits, colours, "phase (rad)", note, box, origin, pixel_size_m, title)
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
@@ -234,8 +239,23 @@ def _named(title: str) -> str:
     return f"{plain(title)}: " if title else ""
 
 
+def _step(box: ScanBox) -> int:
+    """Pixels of an object along the side of one in its picture."""
+    return max(-(-max(box.shape) // _MOST_SHOWN_PX), 1)
+
+
+def _reduced(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray]) -> AnyArray:
+    """Means over squares of ``step`` pixels, row of squares by row: the object may be large; what is left over goes."""
+    if step == 1:
+        return of(obj)
+    height, width = (n // step for n in obj.shape)
+    rows = (of(obj[step * y : step * (y + 1), : step * width]) for y in range(height))
+    return np.stack([row.reshape(step, width, step).mean(axis=(0, 2)) for row in rows])
+
+
 def _object_picture(
     values: FloatArray,
+    step: int,
     limits: tuple[float, float],
     colours: str,
     label: str,
@@ -250,11 +270,11 @@ def _object_picture(
     figure = new_figure(_WIDTH_IN, tall, dpi_for(values.shape, _WIDTH_IN * 0.7))
     axes = figure.subplots()
     first = (box.y0 + origin[0], box.x0 + origin[1])
-    show(axes, values, limits, colours, label, first_px=first, pixel_size_m=pixel_size_m)
+    show(axes, values, limits, colours, label, first_px=first, step_px=step, pixel_size_m=pixel_size_m)
     quantity = label.split(" (")[0]
     set_title(axes, f"{_named(title)}{quantity}", fontsize=11, loc="left", pad=18)
     axes.annotate(
-        f"{height} x {width} px; {note}",
+        f"{box.shape[0]} x {box.shape[1]} px; {note}",
         (0, 1),
         (0, 5),
         xycoords="axes fraction",
