@@ -300,14 +300,15 @@ def synchronised(
         _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
         if best is None or residual < best[0]:
             best = (residual, stitched, how)
+        del stitched  # an object may be large: never more of them than are needed
         clock.add("judge")
     monitor.report("stitch", len(candidates), len(candidates))
     assert best is not None  # there is always one candidate
     if config.synchronise is not Synchronise.AUTO:
         return best[1], best[2]
-    found = _without_slow_error(*best, probe, data, residual_of, monitor)
+    how = _without_slow_error(*best, probe, data, residual_of, monitor)
     clock.add("slow phase")
-    return found
+    return best[1], how
 
 
 class _Clock:
@@ -347,8 +348,10 @@ def _without_slow_error(
     data: ScanDataset,
     residual_of: ForwardResidual,
     monitor: Monitor,
-) -> tuple[Stitched, str]:
+) -> str:
     """Take off the slow phase by which patches drifted from their neighbours, as far as that lowers the residual.
+
+    The object is changed in place, for it may be large; returns how its phases are set now.
 
     Overlaps tell neighbours' phases, and small errors of them add up over the scan; where the pattern lies on the
     detector tells the gradient of the phase itself.
@@ -358,23 +361,21 @@ def _without_slow_error(
         phase = slow_phase(data, stitched.object, stitched.frame.origin, probe, monitor=monitor)
         if phase is None:
             break
-        turned = _turned(stitched, phase)
-        after = residual_of(turned, stitched.frame.origin)
+        _turn(stitched, phase)
+        after = residual_of(stitched.object, stitched.frame.origin)
         if after >= residual:
+            _turn(stitched, -phase)
             break
-        stitched, settled, residual = replace(stitched, object=turned), after > _SETTLED * residual, after
+        settled, residual = after > _SETTLED * residual, after
         how = how if how.endswith(_SLOW) else how + _SLOW
         if settled:
             break
     monitor.report("slow phase", _SLOW_ROUNDS, _SLOW_ROUNDS)
     _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
-    return stitched, how
+    return how
 
 
-def _turned(stitched: Stitched, phase: FloatArray) -> ComplexArray:
-    """The object times ``exp(i phase)`` where it is covered; row by row, for it may be large."""
-    turned = stitched.object.copy()
-    covered = stitched.covered
-    for row, angle in enumerate(phase):
-        turned[row, covered[row]] *= np.exp(1j * angle[covered[row]])
-    return turned
+def _turn(stitched: Stitched, phase: FloatArray) -> None:
+    """Multiply the object by ``exp(i phase)`` where it is covered, in place, row by row."""
+    for row, seen, angle in zip(stitched.object, stitched.covered, phase, strict=True):
+        row[seen] *= np.exp(1j * angle[seen])

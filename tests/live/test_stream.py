@@ -251,6 +251,19 @@ def test_patterns_without_light_wait_for_light(scan: ScanDataset, trained: Numpy
     assert difference(end.result, reconstruct(trained, darkened, QUICK)) < 0.01
 
 
+def test_a_scan_that_is_nearly_dark_goes_on(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-001] One pattern with light, where nobody looks to judge by."""
+    dark = np.zeros((400, N, N), np.uint16)
+    dark[2] = np.minimum(np.asarray(scan.patterns[2]), 65535)
+    chunk = Chunk(np.arange(400), np.tile(scan.positions, (4, 1)), dark, Measurement.COUNTS)
+    with LiveScan(trained, QUICK) as live:
+        for low in range(0, 400, 50):
+            live.add(chunk.select(slice(low, low + 50)))
+        assert len(live) == 400
+        with pytest.raises(DataError, match="no photon"):
+            live.stitched()
+
+
 @pytest.mark.parametrize("patterns", [0, 10])
 def test_nothing_to_see_is_refused(patterns: int, scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STREAM-005] No pattern, or none with a photon."""
@@ -278,6 +291,9 @@ def test_the_setup_brings_probe_and_bad_pixels(scan: ScanDataset, trained: Numpy
         assert refused is not None
         refused = live.set_up(Setup(bad_pixels=np.ones((64, 64), bool)))
         assert refused is not None
+        refused = live.set_up(Setup(probe=np.zeros((1, N, N), np.complex64)))
+        assert refused is not None
+        assert "no energy" in refused.reason
 
 
 def test_updates_tell_rate_and_latency(scan: ScanDataset, trained: NumpyReconstructor) -> None:

@@ -66,13 +66,18 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="Print the result as JSON.")
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """How to read scans that do not say enough of themselves."""
+def add_measurement(parser: argparse.ArgumentParser) -> None:
+    """``--measurement``."""
     parser.add_argument(
         "--measurement",
         choices=[str(m) for m in Measurement],
         help="What the numbers of the patterns are, where the file does not say.",
     )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How to read scans that do not say enough of themselves."""
+    add_measurement(parser)
     parser.add_argument("--nphotons", type=float, metavar="FLOAT", help="Mean photons a pattern; overrides the file.")
 
 

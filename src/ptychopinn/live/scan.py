@@ -102,8 +102,13 @@ class LiveScan:
             return Refused(f"A probe of shape {setup.probe.shape} came; the model has N = {self._size}.", 0)
         if setup.bad_pixels is not None and setup.bad_pixels.shape != shape:
             return Refused(f"Bad pixels of shape {setup.bad_pixels.shape} came; the model has N = {self._size}.", 0)
-        self._setup = setup
-        self._bad = np.zeros(shape, bool) if setup.bad_pixels is None else setup.bad_pixels
+        bad = np.zeros(shape, bool) if setup.bad_pixels is None else setup.bad_pixels
+        if setup.probe is not None:
+            try:
+                scaling_of(np.where(bad, 0.0, 1.0), setup.probe, bad)
+            except DataError as error:
+                return Refused(f"A probe came that cannot be used: {error.problem}", 0)
+        self._setup, self._bad = setup, bad
         return None
 
     def add(self, chunk: Chunk) -> tuple[int, int, list[Refused]]:
@@ -147,7 +152,13 @@ class LiveScan:
         return len(chunk), repeated, problems
 
     def stitched(self) -> tuple[Stitched, float] | None:
-        """The object so far and its forward residual; None before there is one."""
+        """The object so far and its forward residual; None before there is one.
+
+        Raises
+        ------
+        DataError
+            If the patterns that would judge it have no photon.
+        """
         if self._stitcher is None or self._probe is None:
             return None
         stitched = self._stitcher.result()
@@ -334,10 +345,16 @@ class LiveScan:
         data = self.data(slots)
         size = self._placed.shape[-1]
         frame = self._room(data.positions, size)
-        self._stitcher = None  # its memory is needed
-        stitched, self._how = synchronised(self._probe, data, Rows(self._placed, slots), frame, self._config, {})
-        self._stitcher = Stitcher.after(stitched, patch_weights(self._probe, size))
         self._synchronised = self._predicted
+        self._stitcher = None  # its memory is needed
+        try:
+            stitched, self._how = synchronised(self._probe, data, Rows(self._placed, slots), frame, self._config, {})
+        except DataError as error:  # too dark to be judged: put together as if they had just come
+            _log.info("Not synchronised anew: %s", error)
+            for part in np.array_split(slots, -(-len(slots) // self._config.inference_batch_size)):
+                self._join(self._placed[part], data.positions[part])
+        else:
+            self._stitcher = Stitcher.after(stitched, patch_weights(self._probe, size))
 
     def _predict_again(self, scaling: Scaling, monitor: Monitor) -> None:
         """Patches that were predicted before the mean counts were known well enough."""

@@ -13,7 +13,7 @@ from ptychopinn.bundle import read_bundle
 from ptychopinn.config.build import build
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.errors import ResourceError, UsageError
+from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.live import Arrival, Ending, LiveScan, Update, follow_hdf5, listen, stream
 from ptychopinn.metrics.alignment import box_of
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -108,7 +108,11 @@ def _arrivals(source: str, measurement: Measurement | None, bind: bool) -> Itera
 
 def _write_so_far(folder: Path, scan: LiveScan) -> None:
     """Product and pictures of the object so far; a disk that is full now may not be later."""
-    found = scan.stitched()
+    try:
+        found = scan.stitched()
+    except DataError as error:
+        _log.info("The object so far was not written: %s", error)
+        return
     if found is None or scan.probe is None:
         return
     stitched, residual = found
