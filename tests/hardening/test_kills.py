@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hardening.kit.victims import Victims, check_whole, outcome
+from hardening.kit.victims import KILLED, Victims, check_whole, outcome
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.product import read_product
 
 KILLS = {"save": (6, 80), "train": (3, 60), "replace": (2, 30), "infer": (2, 40)}  # short, long
-KILLED = -9
 
 
 def leftovers(folder: Path) -> list[str]:

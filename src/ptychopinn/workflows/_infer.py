@@ -16,9 +16,11 @@ from ptychopinn.reconstruction import reconstruct
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
 
+@memory_told()
 def infer_run(
     model: StrPath,
     data_path: StrPath,

@@ -27,6 +27,7 @@ from ptychopinn.reconstruction import reconstruct
 from ptychopinn.reconstructor import Capability, ReconstructorSpec, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
+from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
 
 _MAY_CHANGE = frozenset({"nepochs", "max_time", "early_stopping_patience", "checkpoint_every", "checkpoint_top_k"})
@@ -34,6 +35,7 @@ _MAY_CHANGE = frozenset({"nepochs", "max_time", "early_stopping_patience", "chec
 _log = logging.getLogger(__name__)
 
 
+@memory_told()
 def train_run(
     data_path: StrPath,
     output: StrPath,

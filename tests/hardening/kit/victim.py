@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -28,7 +29,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.product import Product, read_product, write_product
-from ptychopinn.workflows import _outputs, infer_run, train_run
+from ptychopinn.workflows import _outputs, infer_run, load_reconstructor, train_run
 
 MODEL = {"n_filters_scale": 0.25, "group_size": 4, "iterations": 1}
 TRAIN = {"nepochs": 6, "batch_size": 8, "checkpoint_every": 1, "seed": 5, "probe_refinement": 1}
@@ -63,10 +64,22 @@ def train(folder: Path, scan: Path, **settings: Any) -> None:
 
 def infer(folder: Path, scan: Path, **settings: Any) -> None:
     """Reconstruct with the model that is there."""
-    infer_run(settings.pop("model"), scan, folder / "run", infer=INFER, options={"accelerator": "cpu"}, **settings)
+    changed, model = settings.pop("infer", {}), settings.pop("model")
+    infer_run(model, scan, folder / "run", infer=INFER | changed, options={"accelerator": "cpu"}, **settings)
 
 
-JOBS = {"save": save, "train": train, "infer": infer}
+def load(folder: Path, scan: Path, *, model: str, source: str) -> None:
+    """Load a model whose manifest has another configuration."""
+    with zipfile.ZipFile(Path(source) / "wts.h5.zip") as archive:
+        manifest, weights = archive.read("manifest.json"), archive.read("weights.h5")
+    changed = json.loads(manifest) | {"model": "@@"}
+    with zipfile.ZipFile(folder / "model.zip", "w") as archive:
+        archive.writestr("manifest.json", json.dumps(changed).replace('"@@"', model))
+        archive.writestr("weights.h5", weights)
+    load_reconstructor(folder / "model.zip", options={"accelerator": "cpu"})
+
+
+JOBS = {"load": load, "save": save, "train": train, "infer": infer}
 
 
 def child(order: dict[str, Any]) -> int:
@@ -94,6 +107,12 @@ def child(order: dict[str, Any]) -> int:
     return 0
 
 
+def group_size(group: int) -> int:
+    """Processes in a group."""
+    fields = [status.read_text().rpartition(")")[2].split() for status in Path("/proc").glob("[0-9]*/stat")]
+    return sum(int(field[2]) == group for field in fields)
+
+
 def main() -> None:
     """Answer lines until there are no more."""
     import torch
@@ -109,17 +128,19 @@ def main() -> None:
         if pid == 0:
             code = 98
             try:
+                os.setpgid(0, 0)
                 code = child(order)
             finally:
                 sys.stdout.flush()
                 os._exit(code)
-        began = time.monotonic()
+        began, size = time.monotonic(), 1
         if (seconds := order.get("kill_after")) is not None:
             time.sleep(seconds)
+            size = group_size(pid)
             os.kill(pid, signal.SIGKILL)  # it is not waited for yet: the number is still its own
         _, status = os.waitpid(pid, 0)
         ending = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - began}
-        print(json.dumps(ending), flush=True)
+        print(json.dumps({**ending, "pid": pid, "group_size": size}), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from ptychopinn.data.npz import read_scan
 from ptychopinn.product import read_product
 
 _SECONDS = 120.0
+KILLED = -9
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,17 @@ class Ending:
         The error it raised, as JSON, or nothing.
     seconds:
         How long it took.
+    pid:
+        Of the process, and of its group.
+    group_size:
+        Processes in it when it was killed.
     """
 
     status: int
     told: dict[str, str]
     seconds: float
+    pid: int
+    group_size: int
 
 
 class Victims:
@@ -72,7 +79,7 @@ class Victims:
         while "status" not in answers[-1]:
             answers.append(json.loads(self._line()))
         told = next((a for a in answers if "error" in a), {})
-        return Ending(answers[-1]["status"], told, answers[-1]["seconds"])
+        return Ending(told=told, **answers[-1])
 
     def close(self) -> None:
         """End it."""

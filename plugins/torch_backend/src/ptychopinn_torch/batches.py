@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,6 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ptychopinn.training import EpochSource
 from ptychopinn.typing import AnyArray
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def to_tensor(array: AnyArray, device: torch.device | str = "cpu") -> Tensor:
@@ -82,8 +87,23 @@ def loader(dataset: EpochDataset, *, num_workers: int, pin: bool) -> DataLoader[
     """A data loader that hands batches on as they are."""
     own = torch.Generator()  # the loader seeds its workers from it; else it would draw from the caller's numbers
     return DataLoader(
-        dataset, batch_size=None, num_workers=num_workers, pin_memory=pin, collate_fn=_identity, generator=own
+        dataset,
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=pin,
+        collate_fn=_identity,
+        generator=own,
+        worker_init_fn=_end_with_parent if num_workers else None,
     )
+
+
+def _end_with_parent(worker: int) -> None:
+    """Ask Linux to kill this worker when the training is killed; torch itself would look after some seconds.
+
+    Until then the worker would hold what it inherited, the lock of the run directory too.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _identity(batch: Any) -> Any:

@@ -21,7 +21,7 @@ from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
 # Of allocators and libraries that raise a plain RuntimeError.
-_MEMORY_SIGNS = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED")
+_MEMORY_SIGNS = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED", "could not create a primitive")
 
 
 def choose_device(accelerator: Accelerator) -> torch.device:

@@ -1,0 +1,173 @@
+"""Too little memory, processes that end, and the same numbers twice. Requirements: specs/16-hardening.md."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hardening.kit.mutation import mutate_json
+from hardening.kit.pool import environment
+from hardening.kit.victims import KILLED, Ending, Victims, outcome
+
+from ptychopinn.bundle import read_bundle
+from ptychopinn.config import SimulationConfig
+from ptychopinn.data.npz import write_scan
+from ptychopinn.product import read_product
+from ptychopinn.simulate import simulate_scan
+
+RESOURCE, MIB = 4, 1 << 20
+LOADS = (12, 200)  # short, long
+_GONE_SECONDS = 2.0
+
+
+@pytest.fixture(scope="session")
+def large_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,600 patterns of 32 x 32."""
+    path = tmp_path_factory.mktemp("large") / "scan.npz"
+    write_scan(path, simulate_scan(SimulationConfig(N=32, rows=40, cols=40, seed=1)))
+    return path
+
+
+def infer(victims: Victims, folder: Path, scan: Path, model: Path, memory_bytes: int | None) -> Ending:
+    settings = {"model": str(model), "infer": {"inference_batch_size": 1600, "refine": 0, "synchronise": "off"}}
+    return victims.run("infer", folder, scan, settings=settings, memory_bytes=memory_bytes)
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(
+    victims: Victims,
+    trained: Path,
+    large_scan: Path,
+    long: bool,
+    figure: Callable[[str], None],
+    tmp_path: Path,
+) -> None:
+    """[HARD-020] or refused: whatever the limit, nothing else comes of it."""
+    assert infer(victims, tmp_path / "plain", large_scan, trained, None).status == 0
+    whole = read_product(tmp_path / "plain" / "run" / "reconstruction.h5").object
+    halved, refused = [], []
+    for mebibytes in (1, *range(100, 400, 20), *range(105, 400, 8)):
+        folder = tmp_path / str(mebibytes)
+        ending = infer(victims, folder, large_scan, trained, mebibytes * MIB)
+        if ending.status:
+            assert (ending.status, ending.told["error"]) == (RESOURCE, "ResourceError"), ending
+            assert ending.told["remedy"]
+            refused.append(mebibytes)
+            assert not (folder / "run").exists()
+            continue
+        found = read_product(folder / "run" / "reconstruction.h5").object
+        np.testing.assert_allclose(found, whole, atol=2e-4)
+        if "does not fit into memory; going on with" in (folder / "run" / "run.log").read_text():
+            halved.append(mebibytes)
+            if not long:
+                break
+        elif halved:  # from here on all of it fits
+            break
+    assert refused, "1 MiB was enough"
+    assert halved, "no limit was small enough to halve a batch and large enough to go on"
+    figure(f"memory of a prediction: {refused} MiB refused, {halved} MiB halved the batch, the same object")
+
+
+def test_training_with_too_little_memory_is_told(victims: Victims, scan: Path, tmp_path: Path) -> None:
+    """[HARD-021]"""
+    for mebibytes in (1, 40):
+        ending = victims.run("train", tmp_path / str(mebibytes), scan, memory_bytes=mebibytes * MIB)
+        if ending.status:
+            assert (ending.status, ending.told["error"]) == (RESOURCE, "ResourceError"), ending
+            assert ending.told["remedy"]
+    assert victims.run("train", tmp_path / "1", scan, memory_bytes=MIB).status == RESOURCE
+
+
+def test_loading_a_model_that_claims_to_be_another(
+    victims: Victims, trained: Path, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+) -> None:
+    """[HARD-001] [HARD-002] However large its network would be."""
+    rng = random.Random(15)
+    bundle = read_bundle(trained / "wts.h5.zip")
+    text = bundle.manifest.model.model_dump_json()
+    outcomes: dict[str, int] = {}
+    for _ in range(LOADS[long]):
+        changed = mutate_json(rng, text)
+        ending = victims.run(
+            "load", tmp_path, scan, settings={"model": changed, "source": str(trained)}, memory_bytes=512 * MIB
+        )
+        name = ending.told.get("error", "loaded")
+        assert ending.status in (0, 1, 2, 3), (changed[:500], ending)
+        assert ending.seconds < 30
+        outcomes[name] = outcomes.get(name, 0) + 1
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+    figure(f"models that claim another configuration: {LOADS[long]}: {counts}")
+
+
+def children(group: int) -> list[int]:
+    """Processes of a group that live."""
+    alive = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            alive.append(int(status.parent.name))
+    return alive
+
+
+def test_workers_do_not_outlive_their_parent(
+    victims: Victims, scan: Path, figure: Callable[[str], None], tmp_path: Path
+) -> None:
+    """[HARD-031]"""
+    settings = {
+        "train": {"nepochs": 10_000, "checkpoint_every": 500},
+        "options": {"accelerator": "cpu", "num_workers": 2},
+    }
+    ending = victims.run("train", tmp_path, scan, kill_after=6.0, settings=settings)
+    assert ending.status == KILLED, ending
+    assert ending.group_size >= 2, "there were no workers"
+    began = time.monotonic()
+    while (left := children(ending.pid)) and time.monotonic() - began < _GONE_SECONDS:
+        time.sleep(0.05)
+    assert not left, "workers live on"
+    figure(f"workers of a killed training: {ending.group_size - 1}, gone after {time.monotonic() - began:.1f} s")
+
+
+@pytest.mark.parametrize("backend", ["torch", "tf"])
+def test_the_same_seed_gives_the_same_bits(
+    backend: str, scan: Path, figure: Callable[[str], None], tmp_path: Path
+) -> None:
+    """[HARD-050] in two processes."""
+    framework = {"torch": "torch", "tf": "tensorflow"}[backend]
+    if find_spec(framework) is None or find_spec(f"ptychopinn_{backend}") is None:
+        pytest.skip(f"{framework} or its backend is not installed")
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "backend": backend,
+                "model": {"n_filters_scale": 0.25, "group_size": 4, "iterations": 1},
+                "train": {"nepochs": 3, "seed": 5, "probe_refinement": 1},
+                "infer": {"refine": 1},
+                "execution": {"accelerator": "cpu"},
+            }
+        )
+    )
+    for name in ("one", "two"):
+        command = ["train", str(scan), "-o", str(tmp_path / name), "--config", str(tmp_path / "config.json"), "--quiet"]
+        code = "import sys; from ptychopinn.cli import main; sys.exit(main())"
+        subprocess.run([sys.executable, "-c", code, *command], check=True, env=environment(), timeout=300)
+    (one, weights), (two, others) = (outcome(tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    assert len(weights) > 3
+    assert all(np.array_equal(weights[name], others[name]) for name in weights)
+    objects = [read_product(tmp_path / name / "reconstruction.h5").object for name in ("one", "two")]
+    np.testing.assert_array_equal(*objects)
+    shutil.rmtree(tmp_path)
+    figure(
+        f"the same seed twice, {backend}: {len(weights)} tensors, the history and the object are the same, bit by bit"
+    )
