@@ -91,16 +91,21 @@ def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, st
     assert not list((tmp_path / "rec").glob("*.h5"))
 
 
-def test_non_square_patterns_are_refused(ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry) -> None:
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [(slice(None), "32 x 24 pixels"), (slice(4, -4), "N = 24 is not supported")],
+    ids=["not square", "24 wide"],
+)
+def test_sizes_that_no_network_has_are_refused(
+    rows: slice, words: str, ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry
+) -> None:
     """[PTY-043] In batch mode too, in words and with exit code 1."""
     scan = simulated()
-    counts = as_uint16(scan)[:, :, 4:-4]
-    write_files(
-        tmp_path / "in", counts, make_product(scan.positions, scan.probe[..., 4:-4], np.ones_like(scan.object_guess))
-    )
+    counts, probe = as_uint16(scan)[:, rows, 4:-4], scan.probe[..., rows, 4:-4]
+    write_files(tmp_path / "in", counts, make_product(scan.positions, probe, np.ones_like(scan.object_guess)))
     done = _train(ptychodus, tmp_path, strange_entry)
     assert done.returncode == 1
-    assert "32 x 24 pixels" in done.stdout
+    assert words in done.stdout
 
 
 @pytest.mark.slow
