@@ -207,6 +207,17 @@ def test_overlaps_are_inner_products_whatever_the_tiles(size: int, monkeypatch: 
     assert np.abs(np.angle(phases * np.conj(phases.mean()))).max() < 0.02
 
 
+def test_patches_whose_light_does_not_meet_do_not_overlap() -> None:
+    """[SYNC-002] A narrow probe in wide patches."""
+    corners = np.array([[0, 0], [0, 3], [0, 12], [10, 0]])
+    light = np.zeros((16, 16), np.float32)
+    light[5:11, 5:11] = 1
+    overlaps = measure_overlaps(np.ones((4, 16, 16), np.complex64), corners, light)
+    expected = [[36, 18, 0, 0], [18, 36, 0, 0], [0, 0, 36, 0], [0, 0, 0, 36]]
+    np.testing.assert_allclose(overlaps.matrix.toarray(), expected)
+    assert len(np.unique(overlaps.components)) == 3
+
+
 def test_weights_at_fractions_are_those_of_the_splines() -> None:
     """[STITCH-003] Few factors give what the matrices give."""
     fractions = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2))

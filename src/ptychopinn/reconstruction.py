@@ -283,9 +283,11 @@ def synchronised(
         return stitched, "off"
     monitor.report("synchronise", 0, 1)
     overlaps = measure_overlaps(placed, corners, weights)
-    candidates: list[tuple[str, ComplexArray | None]] = [("on", solve_phases(overlaps))]
+    free = solve_phases(overlaps)
+    candidates: list[tuple[str, ComplexArray | None]] = [("on", free)]
     if config.synchronise is Synchronise.AUTO:
-        candidates += [(f"tethered by {_TETHER:g}", solve_phases(overlaps, tether=_TETHER)), ("off", None)]
+        tethered = solve_phases(overlaps, tether=_TETHER, start=free)
+        candidates += [(f"tethered by {_TETHER:g}", tethered), ("off", None)]
     del overlaps
     monitor.report("synchronise", 1, 1)
     clock.add("synchronise")

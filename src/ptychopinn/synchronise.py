@@ -29,9 +29,11 @@ _NEIGHBOURS = 10  # overlaps taken a patch: more change the phases by less than 
 _SHARPNESS = 4  # power of the probe's intensity in an overlap: a patch is sure of itself only where the probe is bright
 _ITERATIONS = 200
 _CONVERGED_RAD = 1e-4
+_LOOKED_AT = 5  # iterations between two looks at whether they have
 _CHUNK = 256  # pairs whose overlaps are multiplied at a time
 _LEAST_SHARED = 0.1  # of a patch's energy, for it to be tied to an object that is there
 _QUERIED = 1 << 16  # patches whose neighbours are looked up at a time
+_FAINT = 1e-3  # of the weight's root, brightest 1: below it a pixel is not looked at
 _SAMPLES = 32  # pixels along a side that an overlap is measured on
 _TILE_BYTES = 1 << 24  # of patches that are looked at together
 
@@ -118,6 +120,8 @@ def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, w
         values[chosen] = grid.products(block, needed, pairs[chosen])
 
     spread(measure, range(tiles))
+    seen = values != 0
+    pairs, values = pairs[seen], values[seen]
     rows = np.concatenate([pairs[:, 0], pairs[:, 1], np.arange(n)]).astype(np.int32)
     columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(n)]).astype(np.int32)
     matrix = sparse.csr_matrix((np.concatenate([values, values.conj(), diagonal]), (rows, columns)), shape=(n, n))
@@ -142,15 +146,20 @@ class _Grid:
     """Patches on the pixels of the object whose row and column are multiples of a stride."""
 
     def __init__(self, corners: IntArray, weights: FloatArray, stride: int) -> None:
+        root = weights ** (_SHARPNESS / 2)
+        bright = np.flatnonzero((np.maximum(root, root.T) > _FAINT).any(axis=0))
+        low, high = (int(bright[0]), int(bright[-1]) + 1) if len(bright) else (0, len(root))
+        self._bright = slice(low, high)  # what lies outside weighs nothing
+        self._root = root[self._bright, self._bright]
         self._stride = stride
-        self._size = weights.shape[-1] // stride
-        self._skipped = -corners % stride  # pixels of each patch before the first one of the grid
-        self._corners = (corners + self._skipped) // stride
-        self._root = weights ** (_SHARPNESS / 2)
+        self._size = len(self._root) // stride
+        self._skipped = -(corners + low) % stride  # pixels of each patch before the first one of the grid
+        self._corners = (corners + low + self._skipped) // stride
 
     def sample(self, patches: ComplexArray, indices: IntArray) -> ComplexArray:
         """(m, size, size) patches to (m, s, s) samples times the root of their weight."""
         stride, size = self._stride, self._size
+        patches = patches[:, self._bright, self._bright]
         if stride == 1:
             return patches * self._root
         sampled = np.zeros((len(patches), size, size), np.complex64)
@@ -164,7 +173,7 @@ class _Grid:
     def products(self, block: ComplexArray, indices: IntArray, pairs: IntArray) -> ComplexArray:
         """(k,) complex128: inner products over the overlaps of (k, 2) pairs of what ``sample`` gave."""
         values = np.zeros(len(pairs), np.complex128)
-        size = self._size
+        size, mirrored = self._size, block.conj()
         offsets = self._corners[pairs[:, 1]] - self._corners[pairs[:, 0]]
         order = np.lexsort((offsets[:, 1], offsets[:, 0]))
         offsets = offsets[order]
@@ -173,16 +182,18 @@ class _Grid:
         bounds: list[int] = np.flatnonzero(np.r_[True, changes, True]).tolist() if len(pairs) else []
         for start, stop in pairwise(bounds):
             dy, dx = (int(v) for v in offsets[start])
+            if max(abs(dy), abs(dx)) >= size:  # patches overlap, what is bright of them does not
+                continue
             a = (slice(max(dy, 0), size + min(dy, 0)), slice(max(dx, 0), size + min(dx, 0)))
             b = (slice(max(-dy, 0), size + min(-dy, 0)), slice(max(-dx, 0), size + min(-dx, 0)))
             for low in range(start, stop, _CHUNK):
                 chunk = slice(low, min(low + _CHUNK, stop))
-                left, right = block[(first[chunk], *a)], block[(second[chunk], *b)]
-                values[order[chunk]] = np.einsum("kyx,kyx->k", left, right.conj())
+                left, right = block[(first[chunk], *a)], mirrored[(second[chunk], *b)]
+                values[order[chunk]] = np.einsum("kyx,kyx->k", left, right)
         return values
 
 
-def solve_phases(overlaps: Overlaps, *, tether: float = 0.0) -> ComplexArray:
+def solve_phases(overlaps: Overlaps, *, tether: float = 0.0, start: ComplexArray | None = None) -> ComplexArray:
     """Phases that make the patches agree.
 
     Parameters
@@ -192,6 +203,8 @@ def solve_phases(overlaps: Overlaps, *, tether: float = 0.0) -> ComplexArray:
     tether:
         Pull towards the patches' own phases, in units of a patch's energy; 0 trusts the overlaps alone. Over a weak
         object small errors of the overlaps add up to slow clouds; a tether holds them down.
+    start:
+        (n,) phases to start from, of another tether; None starts from the tree.
 
     Returns
     -------
@@ -201,16 +214,18 @@ def solve_phases(overlaps: Overlaps, *, tether: float = 0.0) -> ComplexArray:
     matrix, components = overlaps.matrix, overlaps.components
     n = matrix.shape[0]
     diagonal = matrix.diagonal().real
-    v = _tree_phases(overlaps)
+    v = _tree_phases(overlaps) if start is None else start.copy()
     _keep_mean_phase(v, diagonal, components)
     pull = tether * diagonal
-    for _ in range(_ITERATIONS):
+    for done in range(_ITERATIONS):
         new = matrix @ v + pull
         size = np.abs(new)
-        new = np.where(size > 0, new / np.where(size > 0, size, 1), 1)
-        change = np.abs(np.angle(new * v.conj())).max() if n else 0.0
+        zero = size == 0
+        size[zero], new[zero] = 1, 1
+        new /= size
+        settled = done % _LOOKED_AT == 0 and np.abs(new - v).max(initial=0.0) < _CONVERGED_RAD
         v = new
-        if change < _CONVERGED_RAD:
+        if settled:
             break
     if tether == 0:
         _keep_mean_phase(v, diagonal, components)
