@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from toy_distribution import install_plugins
 
 from ptychopinn.comparison import ComparisonResult, LegSettings, compare_run
 from ptychopinn.config import SimulationConfig
@@ -15,15 +15,6 @@ from ptychopinn.simulate import simulate_scan
 
 SETTINGS = LegSettings(train={"nepochs": 2}, solver={"passes": 5})
 LEGS = ("numpy-pinn", "epie", "hog", "numpy-supervised", "flat")
-
-
-def install_plugins(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Put a distribution with the plugins of the tests on the search path."""
-    info = folder / "toys-1.0.dist-info"
-    info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[ptychopinn]\nnumpy = numpy_backend\ntoys = solver_plugin\n")
-    patch.setattr(sys, "path", [str(folder), *sys.path])
 
 
 @pytest.fixture

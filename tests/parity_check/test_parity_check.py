@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_distribution import install_plugins
 
 from ptychopinn.cli import main
 from ptychopinn.config import SimulationConfig
@@ -22,13 +22,8 @@ from ptychopinn.workflows import train_run
 
 @pytest.fixture(scope="module", autouse=True)
 def plugins(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("toys")
-    info = folder / "toys-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[ptychopinn]\nnumpy = numpy_backend\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(folder), *sys.path])
+        install_plugins(tmp_path_factory.mktemp("toys"), patch)
         yield
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toy_distribution import install_plugins
 
 from ptychopinn.cli import main
 from ptychopinn.comparison import LegSettings
@@ -24,14 +24,6 @@ from ptychopinn.study.table import StudyRow, medians_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = SimulationConfig(N=32, rows=7, cols=7)
-
-
-def install_plugins(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    info = folder / "toys-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[ptychopinn]\nnumpy = numpy_backend\ntoys = solver_plugin\n")
-    patch.setattr(sys, "path", [str(folder), *sys.path])
 
 
 def test_medians() -> None:

@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.typing import StrPath
 
 _TICK_SECONDS = 0.02
 _TREE_SECONDS = 0.25  # how often new processes are looked for
@@ -43,6 +45,12 @@ class Ended:
     reason: str
     seconds: float
     cancelled: bool = False
+
+
+def python_command(module: str, *arguments: StrPath) -> list[str]:
+    """A command that runs ``main`` of a module in a Python of its own, with this one's search path."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; sys.exit(main(*sys.argv[1:]))"
+    return [sys.executable, "-c", code, *map(str, arguments)]
 
 
 def anonymous_mib(pids: Sequence[int]) -> float | None:

@@ -27,7 +27,7 @@ _OF_BASELINE: tuple[Figure, ...] = (
 )
 MINUS = "_minus_baseline"
 DISTANCE: Figure = ("object", "nrmse_to_baseline")
-_NOT_MEASURED = "this system does not tell how much memory a process holds"
+_NOT_MEASURED = "not measured: done in an earlier run that was cut short, or the system does not tell"
 
 
 class Status(StrEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from ptychopinn.atomic import written_aside
 from ptychopinn.bundle import read_bundle
 from ptychopinn.comparison.files import write_json
-from ptychopinn.comparison.process import run_limited
+from ptychopinn.comparison.process import python_command, run_limited
 from ptychopinn.comparison.scans import Reading, central
 from ptychopinn.errors import Cancelled, DataError, PtychoPinnError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -132,8 +131,7 @@ def parity_run(
 
 
 def _stages(home: Path, name: str, monitor: Monitor) -> dict[str, AnyArray]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from {_WORKER} import main; sys.exit(main(sys.argv[1]))"
-    ended = run_limited([sys.executable, "-c", code, str(home)], log=home / "log", monitor=monitor)
+    ended = run_limited(python_command(_WORKER, home), log=home / "log", monitor=monitor)
     if ended.cancelled:
         raise Cancelled("The check was cancelled.")
     if ended.returncode != 0:

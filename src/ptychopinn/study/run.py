@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.comparison.files import digest_of, write_json
+from ptychopinn.comparison.leg import Limits, default_memory_mb, run_leg
 from ptychopinn.comparison.legs import LegPlan, LegSettings, plan_legs
-from ptychopinn.comparison.run import Limits, default_memory_mb, prepare, run_leg
+from ptychopinn.comparison.run import prepare
 from ptychopinn.comparison.scans import Reading
 from ptychopinn.comparison.scoring import Figure, all_figures
 from ptychopinn.comparison.table import RUN_FIGURES, LegOutcome, Status
