@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
@@ -95,25 +94,23 @@ def shift_weights(fractions: FloatArray) -> FloatArray:
     return quintic(-np.asarray(fractions, np.float64)[..., None] - taps)
 
 
-def shift_matrices(fractions: FloatArray, n: int, dtype: npt.DTypeLike = np.float64) -> FloatArray:
+def shift_matrices(weights: FloatArray, n: int) -> FloatArray:
     """The matrices that move lines of n samples by fractions of a pixel.
 
     Parameters
     ----------
-    fractions:
-        (...,) in [-0.5, 0.5].
+    weights:
+        (..., 7) float32 or float64, from `shift_weights`.
     n:
         Samples of a line.
-    dtype:
-        float32 or float64.
 
     Returns
     -------
-    (..., n, n) of the dtype.
+    (..., n, n) of the dtype of ``weights``.
     """
-    weights = shift_weights(fractions).astype(dtype)
-    basis = shift_basis(n).reshape(2 * _REACH + 1, n * n).astype(dtype)
-    return product_alone(weights.reshape(-1, 2 * _REACH + 1), basis).reshape(*np.shape(fractions), n, n)
+    taps = weights.shape[-1]
+    basis = shift_basis(n).reshape(taps, n * n).astype(weights.dtype)
+    return product_alone(weights.reshape(-1, taps), basis).reshape(*weights.shape[:-1], n, n)
 
 
 def product_alone(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -151,12 +148,13 @@ def place_on_pixels(patches: ArrayT, fractions: FloatArray) -> ArrayT:
     (b, n, n) of the dtype of ``patches``.
     """
     n = patches.shape[-1]
-    real = np.float32 if patches.dtype in (np.complex64, np.float32) else np.float64
+    single = patches.dtype in (np.complex64, np.float32)
+    weights: FloatArray = shift_weights(fractions).astype(np.float32 if single else np.float64)
     placed = np.empty(patches.shape, patches.dtype)
     step = max(_CACHED // n**2, 1)
     for low in range(0, len(patches), step):
         block = patches[low : low + step]
-        matrices = shift_matrices(fractions[low : low + step], n, real)
+        matrices = shift_matrices(weights[low : low + step], n)
         along_y, along_x = matrices[:, 0], matrices[:, 1].transpose(0, 2, 1)
         # Parts apart: a complex product with real matrices would take twice the work.
         parts = [(block.real, placed.real), (block.imag, placed.imag)]

@@ -125,10 +125,9 @@ class ShiftedWeights:
         self._rows = (basis @ (left[:, :rank] * singular[:rank])).reshape(taps, -1).astype(np.float32)
         self._columns = (basis @ right[:rank].T).reshape(taps, -1).astype(np.float32)
 
-    def at(self, fractions: FloatArray) -> FloatArray:
-        """(b, 2) fractions (y, x) to (b, n, n) float32, 0 or more."""
-        taps = shift_weights(fractions).astype(np.float32)
-        shape = (len(fractions), self.size, self._rank)
+    def at(self, taps: FloatArray) -> FloatArray:
+        """(b, 2, 7) float32, `ptychopinn.interpolation.shift_weights` of fractions (y, x), to (b, n, n), 0 or more."""
+        shape = (len(taps), self.size, self._rank)
         rows = product_alone(taps[:, 0], self._rows).reshape(shape)
         columns = product_alone(taps[:, 1], self._columns).reshape(shape)
         weights = product_alone(rows, columns.transpose(0, 2, 1))
@@ -230,10 +229,11 @@ class Stitcher:
         """
         n = self._weights.size
         local = corners - np.array(self._frame.origin)
+        taps = shift_weights(fractions).astype(np.float32)
         step = max(_CACHED // n**2, 1)
         for low in range(0, len(placed), step):
             block = slice(low, low + step)
-            weights = self._weights.at(fractions[block])
+            weights = self._weights.at(taps[block])
             weighted = placed[block] * weights
             if phases is not None:
                 weighted *= phases[block].conj().astype(np.complex64)[:, None, None]
