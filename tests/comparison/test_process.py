@@ -61,8 +61,8 @@ def test_too_much_time_ends_it(tmp_path: Path) -> None:
 def test_a_child_that_is_left_behind_is_ended(tmp_path: Path) -> None:
     """[COMP-011] The command's processes do not outlive it."""
     code = (
-        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
-        " stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL); print(p.pid)"
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        "print(p.pid)"
     )
     lines: list[str] = []
     run(tmp_path, code, on_line=lines.append)

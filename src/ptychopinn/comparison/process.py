@@ -121,7 +121,7 @@ def run_limited(
         Asked at every tick.
     """
     start = time.monotonic()
-    reason, cancelled = "", False
+    reason, cancelled, rest = "", False, b""
     with log.open("ab") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
@@ -131,8 +131,8 @@ def run_limited(
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            rest, tree, looked = b"", [process.pid], start
-            while process.poll() is None and not reason and not cancelled:
+            tree, looked = [process.pid], start
+            while not (reason or cancelled or _has_ended(process.pid)):
                 if selector.select(_TICK_SECONDS):
                     read = os.read(process.stdout.fileno(), _READ_BYTES)
                     rest = _lines(rest, read, on_line)
@@ -149,15 +149,21 @@ def run_limited(
                 if seconds is not None and now - start > seconds:
                     reason = f"out of time: {seconds:g} s"
                 cancelled = monitor.cancelled
-        if not reason and not cancelled:
-            _lines(rest, process.stdout.read() + b"\n", on_line)
     finally:
+        # whatever it left running, too; it is not waited for before that, so that its number is still its own
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # whatever it left running, too
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdin.close()
-        process.stdout.close()
+        with process.stdout as stdout:
+            remains = stdout.read()
+    if not reason and not cancelled:
+        _lines(rest, remains + b"\n", on_line)
     return Ended(process.returncode, reason, time.monotonic() - start, cancelled)
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _lines(rest: bytes, read: bytes, on_line: Callable[[str], None]) -> bytes:
