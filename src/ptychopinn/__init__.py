@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptychopinn.bundle import read_bundle as read_bundle
+    from ptychopinn.comparison import compare_run as compare_run
     from ptychopinn.config import InferConfig as InferConfig
     from ptychopinn.config import ModelConfig as ModelConfig
     from ptychopinn.config import SimulationConfig as SimulationConfig
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ptychopinn.reconstruction import Reconstruction as Reconstruction
     from ptychopinn.reconstruction import reconstruct as reconstruct
     from ptychopinn.simulate import simulate_scan as simulate_scan
+    from ptychopinn.study import study_run as study_run
     from ptychopinn.workflows import create_reconstructor as create_reconstructor
     from ptychopinn.workflows import demo_run as demo_run
     from ptychopinn.workflows import evaluate_run as evaluate_run
@@ -45,6 +47,7 @@ _HOME = {
     "ScanDataset": "data.dataset",
     "SimulationConfig": "config",
     "TrainConfig": "config",
+    "compare_run": "comparison",
     "create_reconstructor": "workflows",
     "demo_run": "workflows",
     "discover": "plugins",
@@ -57,6 +60,7 @@ _HOME = {
     "reconstruct": "reconstruction",
     "simulate_run": "workflows",
     "simulate_scan": "simulate",
+    "study_run": "study",
     "stream_run": "workflows",
     "train_run": "workflows",
     "write_scan": "data.npz",
