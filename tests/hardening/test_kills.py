@@ -145,3 +145,14 @@ def test_a_half_file_is_noticed(victims: Victims, trained: Path, tmp_path: Path)
         (folder / name).write_bytes(content[: len(content) // 2] + b"\n" * (name == "config.yaml") + b"{")
         with pytest.raises(Exception):  # noqa: B017, PT011 - whatever its reader says
             check_whole(folder)
+
+
+def test_a_resumed_training_does_not_choose_its_probe_again(victims: Victims, scan: Path, tmp_path: Path) -> None:
+    """[HARD-015]"""
+    for nepochs, resume in ((2, False), (4, True)):
+        changed = {"resume": resume, "train": {"nepochs": nepochs, "probe_trainable": True}}
+        ending = victims.run("train", tmp_path, scan, settings=changed)
+        assert ending.status == 0, ending
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert log.count("Probe: forward residual") == 1
+    assert "Resuming after epoch 2" in log

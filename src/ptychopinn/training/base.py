@@ -25,7 +25,7 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, TrainResult
 from ptychopinn.streaming import stream_patches
 from ptychopinn.training.book import EpochBook, Weights
-from ptychopinn.training.light import Light, light_arrays, scan_probe, starting_light
+from ptychopinn.training.light import Light, begun_arrays, begun_light, light_arrays, scan_probe, starting_light
 from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
@@ -176,16 +176,19 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
         with contextlib.closing(logger):
             data, validation = training_scans(data, validation, config)
+            store, light = None, None
+            if folder is not None:
+                store = CheckpointStore(folder, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
+                light = begun_light(self._config, store.newest())
             model = self._model
             if model is None or config.start_probe is StartProbe.SCAN:
-                light = starting_light(data, fit_scaling(data), self._config, config, monitor)
+                if light is None:
+                    light = starting_light(data, fit_scaling(data), self._config, config, monitor)
                 model = self._build(light, config.seed) if model is None else self._relit(model, light)
             plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
             fit = self._start(model, plan)
-            store = None
-            if folder is not None:
-                store = CheckpointStore(folder, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
-            book = EpochBook(plan, fit, store, self._manifest(), monitor)
+            start = begun_arrays(self._to_arrays(model))
+            book = EpochBook(plan, fit, store, self._manifest(), monitor, start)
             book.resume()
             try:
                 if not book.nothing_to_do():

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from ptychopinn.bundle import ArchiveKind, Manifest
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.train import CheckpointMode, TrainConfig
-from ptychopinn.errors import ConfigError, TrainingError
+from ptychopinn.errors import ArchiveError, ConfigError, TrainingError
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import TrainStatus
 from ptychopinn.training.plan import CLOCK_FIGURES, TrainingPlan
@@ -67,6 +67,8 @@ class EpochBook:
         Of the model; checkpoints carry it.
     monitor:
         Told of every batch, and asked whether to stop.
+    start:
+        Tensors that every checkpoint carries: what a resumed training need not work out again.
 
     Raises
     ------
@@ -92,9 +94,10 @@ class EpochBook:
         store: CheckpointStore | None,
         manifest: Manifest,
         monitor: Monitor,
+        start: Mapping[str, AnyArray],
     ) -> None:
         self._plan, self._config, self._clock = plan, plan.config, plan.clock
-        self._weights, self._store, self._monitor = weights, store, monitor
+        self._weights, self._store, self._monitor, self._start = weights, store, monitor, start
         self._manifest = manifest.model_copy(update={"kind": ArchiveKind.CHECKPOINT})
         self._monitored = _monitored_figure(plan.config, plan.figures)
         self.history: dict[str, list[float]] = {name: [] for name in (*CLOCK_FIGURES, "loss")}
@@ -122,10 +125,16 @@ class EpochBook:
                 "The checkpoint belongs to a network of another configuration.",
                 "Resume with the configuration it began with, or start anew with --overwrite.",
             )
+        try:
+            state = ResumeState.model_validate(bundle.manifest.extra.get("state"))
+        except ValidationError as error:
+            raise ArchiveError(
+                f"The checkpoint does not say how far its training was: {error.errors()[0]['msg']}.",
+                "Remove it, or start anew with --overwrite.",
+            ) from error
         prefix = f"{_BEST}/"
         self._weights.restore(bundle.weights)
         self._best = {k.removeprefix(prefix): v for k, v in bundle.weights.items() if k.startswith(prefix)}
-        state = ResumeState.model_validate(bundle.manifest.extra["state"])
         self.history = {k: [math.nan if x is None else x for x in v] for k, v in state.history.items()}
         self._best_figure = math.inf if state.best_figure is None else state.best_figure
         self._best_epoch, self.patterns_seen = state.best_epoch, state.patterns_seen
@@ -246,7 +255,8 @@ class EpochBook:
             best_epoch=self._best_epoch,
             history={k: [x if math.isfinite(x) else None for x in v] for k, v in self.history.items()},
         )
-        tensors = {**self._weights.state(), **{f"{_BEST}/{name}": array for name, array in self._best.items()}}
+        best = {f"{_BEST}/{name}": array for name, array in self._best.items()}
+        tensors = {**self._weights.state(), **best, **self._start}
         extra: dict[str, JsonValue] = {"state": state.model_dump(mode="json")}
         store.save(clock.epoch, self._manifest.model_copy(update={"extra": extra}), tensors, figure)
         self._saved_at = clock.seconds

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptychopinn.bundle import Bundle
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import DetectorOffset, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
@@ -17,6 +18,8 @@ from ptychopinn.forward import detector_ramp
 from ptychopinn.monitor import Monitor
 from ptychopinn.solvers import choose_probe
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+
+_BEGUN = "begun/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,28 @@ def light_arrays(light: Light) -> dict[str, AnyArray]:
         "illumination/offset_px": np.asarray(light.offset_px, np.float32),
         "illumination/log_intensity": np.array([light.log_intensity], np.float32),
     }
+
+
+def begun_arrays(arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    """The light among a model's tensors, as its checkpoints carry it."""
+    return {f"{_BEGUN}{name}": array for name, array in arrays.items() if name.startswith("illumination/")}
+
+
+def begun_light(config: ModelConfig, checkpoint: Bundle | None) -> Light | None:
+    """The light that a training began with, out of its checkpoint, so that it is not chosen again.
+
+    Returns
+    -------
+    None where there is no checkpoint, or one of an older version.
+
+    Raises
+    ------
+    ArchiveError
+        If it is not that of the configuration.
+    """
+    weights = {} if checkpoint is None else checkpoint.weights
+    arrays = {name.removeprefix(_BEGUN): array for name, array in weights.items() if name.startswith(_BEGUN)}
+    return light_from_arrays(config, arrays) if arrays else None
 
 
 def light_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray]) -> Light:
