@@ -111,9 +111,16 @@ class CnnNetwork(Module):
         h = tf.transpose(tf.signal.fftshift(amplitudes, axes=(-2, -1)), (0, 2, 3, 1))
         h = tf.cast(h, self.dtype)
         for level in self.encoder:
-            h = tf.nn.max_pool2d(level(h), ksize=2, strides=2, padding="VALID")
+            h = _halved(level(h))
         phase = math.pi * tf.tanh(self.phase_decoder(h))
         return polar(amplitude(self.activation, self.amplitude_decoder(h)), phase)
+
+
+def _halved(h: tf.Tensor) -> tf.Tensor:
+    """The largest of every 2 x 2 pixels; XLA has no deterministic gradient of TensorFlow's own pooling."""
+    _, height, width, channels = h.shape
+    blocks = tf.reshape(h, (-1, height // 2, 2, width // 2, 2, channels))
+    return tf.maximum(*tf.unstack(tf.maximum(*tf.unstack(blocks, axis=2)), axis=3))
 
 
 def _doubled(h: tf.Tensor) -> tf.Tensor:
