@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -259,3 +260,35 @@ def test_progress_and_cancellation(scan: ScanDataset, trained: NumpyReconstructo
     monitor = Monitor(lambda progress: monitor.cancel() if progress.done >= 9 else None)
     with pytest.raises(Cancelled, match="after 9 of 36 patterns"):
         reconstruct(trained, scan, config, monitor=monitor)
+
+
+def test_memory_does_not_grow_with_the_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[RECON-004] Three times the patterns over the same object, patches in a scratch file."""
+    monkeypatch.setattr("ptychopinn.synchronise._TILE_BYTES", 1 << 17)  # a tile is a part of so small a scan, too
+
+    def peak_mib(side: int) -> float:
+        scan = simulate_scan(SimulationConfig(N=64, rows=side, cols=side, seed=1, step_px=96 / side))
+        assert scan.object_guess is not None
+        truth = scan.object_guess
+
+        class Lazy(Oracle):
+            def __init__(self) -> None:
+                self.probe = scan.probe
+
+            def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+                def batches() -> Iterator[PatchBatch]:
+                    for start in range(0, len(data), 64):
+                        indices = np.arange(start, min(start + 64, len(data)))
+                        yield PatchBatch(indices, true_patches(truth, data.positions[indices], 32))
+
+                return Prediction(self.probe, 32, batches())
+
+        lazy: Any = Lazy()
+        tracemalloc.start()
+        reconstruct(lazy, scan, InferConfig(memory_budget_mb=1, synchronise="on"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak / 2**20
+
+    few, many = peak_mib(17), peak_mib(32)
+    assert many < few + 3  # 735 more patches alone would be 5.7 MiB
