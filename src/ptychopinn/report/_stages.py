@@ -10,16 +10,21 @@ from ptychopinn.report._canvas import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
     DIFFERENCE_COLOURS,
+    PHASE_COLOURS,
+    colour_range,
     new_figure,
     plain,
     png_of,
 )
 from ptychopinn.typing import AnyArray
 
+_WRAPPING = 0.9 * 2 * np.pi  # phases that span more than this wrap: then the colours must wrap too
+_PARTS = (("amplitude", np.abs, AMPLITUDE_COLOURS), ("phase", np.angle, PHASE_COLOURS))
+
 
 def stage_picture(sides: Mapping[str, AnyArray], *, title: str = "") -> bytes:
-    """PNG of a grid: a row for each side, amplitude from 0 to the largest of both and phase on a circle, and one for
-    the difference, from the largest negative to the largest positive; a column for each picture.
+    """PNG of a grid: a row for each side, amplitudes on one scale and phases on one, and one for the difference, from
+    the largest negative to the largest positive; a column for each picture.
 
     Parameters
     ----------
@@ -30,15 +35,14 @@ def stage_picture(sides: Mapping[str, AnyArray], *, title: str = "") -> bytes:
     """
     (name_a, a), (name_b, b) = sides.items()
     a, b = (np.where(np.isfinite(v), v, 0) for v in (a, b))
-    top = max(float(np.abs(v).max(initial=0)) for v in (a, b)) or 1.0
-    amplitude = (AMPLITUDE_COLOURS, 0.0, 1.0)
-    rows: list[tuple[str, AnyArray, tuple[str, float, float]]] = [
-        (f"{name_a}\namplitude", np.abs(a) / top, amplitude),
-        (f"{name_b}\namplitude", np.abs(b) / top, amplitude),
-    ]
-    if np.iscomplexobj(a):
-        circle = (CYCLIC_COLOURS, -np.pi, np.pi)
-        rows += [(f"{name_a}\nphase", np.angle(a), circle), (f"{name_b}\nphase", np.angle(b), circle)]
+    rows: list[tuple[str, AnyArray, tuple[str, float, float]]] = []
+    for word, part, colours in _PARTS if np.iscomplexobj(a) else _PARTS[:1]:
+        both = [part(v) for v in (a, b)]
+        low, high = colour_range(np.concatenate([v.ravel() for v in both]))
+        if word == "phase" and high - low > _WRAPPING:
+            low, high, colours = -np.pi, np.pi, CYCLIC_COLOURS
+        scale = f"{word}\n{low:.3g} to {high:.3g}"
+        rows += [(f"{name}\n{scale}", v, (colours, low, high)) for name, v in zip((name_a, name_b), both, strict=True)]
     if a.shape == b.shape:
         gap = np.abs(b) - np.abs(a)
         most = float(np.abs(gap).max(initial=0)) or 1.0
