@@ -1,6 +1,6 @@
 """The PyTorch and the TensorFlow backend side by side: how far they agree, and what each costs.
 
-    python benchmarks/parity.py [--architecture cnn] [--N 64] [--rows 20] [--rounds 2] [--threads 1]
+    python benchmarks/parity.py [--architecture cnn] [--N 64 128] [--rows 20] [--rounds 2] [--threads 1]
 
 Both backends must be installed. Each computes in processes of its own, so that neither touches the other's memory. The
 tables are printed as Markdown; docs/parity.md has them. `tests/parity` holds the agreement against its limits.
@@ -275,26 +275,42 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--architecture", default="fast", help="fast or cnn.")
-    parser.add_argument("--N", type=int, default=64, help="Width of the patterns.")
+    parser.add_argument(
+        "--N", type=int, nargs="+", default=[64], help="Widths of the patterns; costs are of the first."
+    )
     parser.add_argument("--rows", type=int, default=20, help="Rows and columns of the scan whose time is taken.")
-    parser.add_argument("--rounds", type=int, default=2, help="Times that the costs are taken, in turns.")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="Times that the costs are taken, in turns; 0 leaves them."
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="Of each backend (default: all).")
     parser.add_argument("--accelerator", default="cpu", help="cpu, cuda or auto, for the costs.")
     arguments = parser.parse_args()
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(arguments.threads))
-    model = {"architecture": arguments.architecture, "N": arguments.N}
+    architecture, first = arguments.architecture, arguments.N[0]
+    cases = {
+        f"{architecture}, {kind}, N = {N}": (
+            {"N": N, "rows": 6, "cols": 6, "seed": 1},
+            {"architecture": architecture, "N": N, "model_type": kind},
+        )
+        for N in arguments.N
+        for kind in ("pinn", "supervised")
+    }
     device = {"accelerator": arguments.accelerator}
     columns = {"torch": ("torch", device), "tf": ("tf", device), "tf, xla": ("tf", {**device, "xla": True})}
+    scan = {"N": first, "rows": arguments.rows, "cols": arguments.rows, "seed": 1}
     with tempfile.TemporaryDirectory(prefix="parity-") as name:
         folder = Path(name)
-        small = {"N": arguments.N, "rows": 6, "cols": 6, "seed": 1}
-        agreed = agreement(folder, {kind: (small, {**model, "model_type": kind}) for kind in ("pinn", "supervised")})
-        large = {**small, "rows": arguments.rows, "cols": arguments.rows}
-        spent = best([costs(folder, columns, large, model=model) for _ in range(arguments.rounds)])
-    print(f"Relative differences, {arguments.architecture}, N = {arguments.N}:\n\n{table({**agreed, 'limit': LIMITS})}")
-    spent["tf over torch"] = {row: value / spent["torch"][row] for row, value in spent["tf"].items()}
-    where = f"{arguments.accelerator}, {arguments.threads} threads on {os.cpu_count()} cores"
-    print(f"\nCosts, {arguments.rows**2} patterns, {where}:\n\n{table(spent)}")
+        found = {**agreement(folder, cases), "limit": LIMITS}
+        print(
+            f"Relative differences:\n\n{table({row: {c: found[c][row] for c in found} for row in LIMITS})}", flush=True
+        )
+        model = {"architecture": architecture, "N": first}
+        rounds = [costs(folder, columns, scan, model=model) for _ in range(arguments.rounds)]
+    if rounds:
+        spent = best(rounds)
+        spent["tf over torch"] = {row: value / spent["torch"][row] for row, value in spent["tf"].items()}
+        where = f"{arguments.accelerator}, {arguments.threads} threads on {os.cpu_count()} cores"
+        print(f"\nCosts, {architecture}, {arguments.rows**2} patterns of N = {first}, {where}:\n\n{table(spent)}")
 
 
 if __name__ == "__main__":
