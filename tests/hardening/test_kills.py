@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hardening.kit.victims import KILLED, Victims, check_whole, outcome
+from hardening.kit.victims import GONE_SECONDS, KILLED, Victims, check_whole, outcome, wait_for_the_end
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.product import read_product
 
-KILLS = {"save": (6, 80), "train": (3, 60), "replace": (2, 30), "infer": (2, 40)}  # short, long
+# Short and long.
+KILLS = {"save": (6, 80), "train": (3, 60), "replace": (2, 30), "infer": (2, 40), "stream": (2, 20), "compare": (0, 10)}
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -134,6 +135,55 @@ def test_killed_while_inferring(
     assert victims.run("infer", tmp_path, scan, settings=settings).status == 0
     assert leftovers(tmp_path) == []
     figure(f"killed while inferring: {kills}, the earlier reconstruction always whole")
+
+
+def test_killed_while_streaming(
+    victims: Victims, scan: Path, trained: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+) -> None:
+    """[HARD-010]"""
+    rng = random.Random(16)
+    settings = {"model": str(trained)}
+    plain = victims.run("stream", tmp_path, scan, settings=settings, pictures=True)
+    assert plain.status == 0, plain
+    kills = files = 0
+    while kills < KILLS["stream"][long]:
+        after = rng.uniform(0, 1) * plain.seconds
+        ending = victims.run("stream", tmp_path, scan, kill_after=after, settings=settings, pictures=True)
+        kills += ending.status == KILLED
+        files += check_whole(tmp_path)
+    assert victims.run("stream", tmp_path, scan, settings=settings).status == 0
+    assert leftovers(tmp_path) == []
+    figure(f"killed while streaming: {kills}, {files} files looked at, all whole")
+
+
+def test_killed_while_comparing(
+    victims: Victims, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+) -> None:
+    """[HARD-010] [HARD-031]"""
+    if not long:
+        pytest.skip("in the long form")
+    rng = random.Random(17)
+    plain = victims.run("compare", tmp_path / "plain", scan, settings={"resume": False})
+    assert plain.status == 0, plain
+    kills, processes = 0, 0
+    while kills < KILLS["compare"][long]:
+        begun = (tmp_path / "killed" / "run").exists()
+        after = rng.uniform(0, 0.6) * plain.seconds
+        ending = victims.run("compare", tmp_path / "killed", scan, kill_after=after, settings={"resume": begun})
+        if ending.status != KILLED:
+            assert ending.status == 0, ending
+            shutil.rmtree(tmp_path / "killed")
+            continue
+        kills += 1
+        processes += ending.group_size - 1
+        assert wait_for_the_end(ending.pid) < GONE_SECONDS
+        if (tmp_path / "killed" / "run").exists():
+            check_whole(tmp_path / "killed")
+    ending = victims.run("compare", tmp_path / "killed", scan, settings={"resume": True})
+    assert ending.status == 0, ending
+    tables = [(tmp_path / name / "run" / "comparison_metrics.csv").read_text() for name in ("plain", "killed")]
+    assert len({text.count("\n") for text in tables}) == 1
+    figure(f"killed while comparing: {kills}, with {processes} processes of legs, which ended too; resumed to the end")
 
 
 def test_a_half_file_is_noticed(victims: Victims, trained: Path, tmp_path: Path) -> None:

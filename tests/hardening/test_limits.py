@@ -7,7 +7,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from hardening.kit.mutation import mutate_json
 from hardening.kit.pool import environment
-from hardening.kit.victims import KILLED, Ending, Victims, outcome
+from hardening.kit.victims import GONE_SECONDS, KILLED, Ending, Victims, outcome, wait_for_the_end
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config import SimulationConfig
@@ -26,7 +25,6 @@ from ptychopinn.simulate import simulate_scan
 
 RESOURCE, MIB = 4, 1 << 20
 LOADS = (12, 200)  # short, long
-_GONE_SECONDS = 2.0
 
 
 @pytest.fixture(scope="session")
@@ -107,19 +105,6 @@ def test_loading_a_model_that_claims_to_be_another(
     figure(f"models that claim another configuration: {LOADS[long]}: {counts}")
 
 
-def children(group: int) -> list[int]:
-    """Processes of a group that live."""
-    alive = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            alive.append(int(status.parent.name))
-    return alive
-
-
 def test_workers_do_not_outlive_their_parent(
     victims: Victims, scan: Path, figure: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -131,11 +116,9 @@ def test_workers_do_not_outlive_their_parent(
     ending = victims.run("train", tmp_path, scan, kill_after=6.0, settings=settings)
     assert ending.status == KILLED, ending
     assert ending.group_size >= 2, "there were no workers"
-    began = time.monotonic()
-    while (left := children(ending.pid)) and time.monotonic() - began < _GONE_SECONDS:
-        time.sleep(0.05)
-    assert not left, "workers live on"
-    figure(f"workers of a killed training: {ending.group_size - 1}, gone after {time.monotonic() - began:.1f} s")
+    gone = wait_for_the_end(ending.pid)
+    assert gone < GONE_SECONDS, "workers live on"
+    figure(f"workers of a killed training: {ending.group_size - 1}, gone after {gone:.1f} s")
 
 
 @pytest.mark.parametrize("backend", ["torch", "tf"])

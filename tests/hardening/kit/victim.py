@@ -20,16 +20,20 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 from hardening.kit import archives, products
 
 from ptychopinn.bundle import Bundle, read_bundle, write_bundle
+from ptychopinn.comparison import LegSettings, compare_run
 from ptychopinn.config import TrainConfig
+from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.files import write_config_file
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.product import Product, read_product, write_product
-from ptychopinn.workflows import _outputs, infer_run, load_reconstructor, train_run
+from ptychopinn.workflows import _outputs, infer_run, load_reconstructor, stream_run, train_run
 
 MODEL = {"n_filters_scale": 0.25, "group_size": 4, "iterations": 1}
 TRAIN = {"nepochs": 6, "batch_size": 8, "checkpoint_every": 1, "seed": 5, "probe_refinement": 1}
@@ -79,7 +83,24 @@ def load(folder: Path, scan: Path, *, model: str, source: str) -> None:
     load_reconstructor(folder / "model.zip", options={"accelerator": "cpu"})
 
 
-JOBS = {"load": load, "save": save, "train": train, "infer": infer}
+def stream(folder: Path, scan: Path, *, model: str) -> None:
+    """Follow a scan in HDF5 that is measured already, and write pictures all the time."""
+    data = read_scan(scan)
+    with tempfile.TemporaryDirectory() as measured:
+        with h5py.File(path := Path(measured) / "scan.h5", "w", libver="latest") as file:
+            file["diffraction"] = np.sqrt(data.counts(slice(None)))
+            file["ycoords"], file["xcoords"] = data.positions.T
+            file["probeGuess"], file["finished"] = data.probe, 1
+        stream_run(model, str(path), folder / "run", infer=INFER, measurement="amplitude", interval_s=0, overwrite=True)
+
+
+def compare(folder: Path, scan: Path, *, resume: bool) -> None:
+    """Compare two solvers on the scan, each in a process of its own."""
+    settings, config = LegSettings(solver={"passes": 3}), ComparisonConfig(memory_mb=2000)
+    compare_run(scan, scan, folder / "run", legs=("epie", "rpie"), settings=settings, config=config, resume=resume)
+
+
+JOBS = {"compare": compare, "stream": stream, "load": load, "save": save, "train": train, "infer": infer}
 
 
 def child(order: dict[str, Any]) -> int:

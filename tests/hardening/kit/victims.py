@@ -6,10 +6,12 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from hardening.kit.pool import environment
 from PIL import Image
@@ -21,6 +23,7 @@ from ptychopinn.product import read_product
 
 _SECONDS = 120.0
 KILLED = -9
+GONE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ def check_whole(folder: Path) -> int:
         count += 1
         if path.suffix == ".zip":
             read_bundle(path)
+        elif path.name.startswith("aligned-"):
+            with h5py.File(path) as file:
+                file.visititems(lambda name, item: item[()] if isinstance(item, h5py.Dataset) else None)
         elif path.suffix == ".h5":
             read_product(path)
         elif path.suffix == ".npz":
@@ -117,7 +123,7 @@ def check_whole(folder: Path) -> int:
             assert path.read_text().rstrip().endswith("</html>"), path
         else:
             count -= 1
-            assert path.name in {"run.log", ".lock"}, path
+            assert path.name in {"run.log", "leg.log", ".lock"}, path
     return count
 
 
@@ -126,3 +132,24 @@ def outcome(run: Path) -> tuple[list[dict[str, str]], dict[str, np.ndarray[Any, 
     with (run / "history.csv").open(newline="") as file:
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
     return rows, dict(read_bundle(run / "wts.h5.zip").weights)
+
+
+def children(group: int) -> list[int]:
+    """Processes of a group that live."""
+    alive = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            alive.append(int(status.parent.name))
+    return alive
+
+
+def wait_for_the_end(group: int) -> float:
+    """Seconds until no process of a group lives, `GONE_SECONDS` at most."""
+    began = time.monotonic()
+    while children(group) and time.monotonic() - began < GONE_SECONDS:
+        time.sleep(0.02)
+    return time.monotonic() - began
