@@ -52,7 +52,7 @@ class Gui:
         self.controller = self.core._processing_controller
         self.seen: dict[str, Any] = {}
 
-    def wait(self, until: Callable[[], Any], limit_s: float = 60.0) -> float:
+    def wait(self, until: Callable[[], Any], limit_s: float = 180.0) -> float:
         """Let the window live until something is so; returns the seconds that it took."""
         start = time.monotonic()
         while not until():
@@ -183,7 +183,7 @@ class Gui:
         def shown() -> list[QMessageBox]:
             return [w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox) and w.isVisible()]
 
-        self.wait(shown, 30)
+        self.wait(shown)
         (dialog,) = shown()
         self.rest(0.3)
         texts = [dialog.windowTitle(), dialog.text(), dialog.informativeText(), dialog.detailedText()]
@@ -241,7 +241,7 @@ class Gui:
 
     def finish(self) -> None:
         """Wait for the end of a run that works, and for the window to have noticed."""
-        self.wait(lambda: not self.busy, 120)
+        self.wait(lambda: not self.busy, 300)
         if self.run().error is not None:
             raise RuntimeError(f"{self.run().error}\n{self.log_text()}")
         self.rest(1.6)

@@ -42,7 +42,7 @@ def _play(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert (folder / "seen.json").is_file(), done.stdout + done.stderr
     seen: dict[str, Any] = json.loads((folder / "seen.json").read_text())
