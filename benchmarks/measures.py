@@ -59,22 +59,23 @@ def watched(every_s: float = 0.02) -> Iterator[Facts]:
         thread.join()
 
 
-def rate(work: Callable[[], int], seconds: float) -> tuple[float, int]:
-    """Units a second of the quickest of repeated calls, after one that does not count; and how many there were."""
+def rate(work: Callable[[], int], seconds: float, scale: float = 1.0, unit: str = "patterns/s") -> Facts:
+    """Units a second (over ``scale``) and CPU time a unit of the quickest of repeated calls, after one not counted."""
     work()
-    best, calls, end = 0.0, 0, time.perf_counter() + seconds
+    best, cpu, calls, end = 0.0, float("inf"), 0, time.perf_counter() + seconds
     while calls < 2 or time.perf_counter() < end:
-        start = time.perf_counter()
-        best = max(best, work() / (time.perf_counter() - start))
+        start, spent = time.perf_counter(), time.process_time()
+        done = work()
+        best = max(best, done / (time.perf_counter() - start))
+        cpu = min(cpu, (time.process_time() - spent) / done)
         calls += 1
-    return best, calls
+    return {"value": best / scale, "unit": unit, "cpu_us": 1e6 * cpu, "calls": calls}
 
 
 def matrix_product(seconds: float, **_: Any) -> Facts:
     """The ceiling of arithmetic: float32, 2048 x 2048, NumPy."""
     a = np.random.default_rng(0).random((2048, 2048), np.float32)
-    best, calls = rate(lambda: 2 * len(a @ a) ** 3, seconds)
-    return {"value": best / 1e9, "unit": "GFLOP/s", "calls": calls}
+    return rate(lambda: 2 * len(a @ a) ** 3, seconds, 1e9, "GFLOP/s")
 
 
 def memory_copy(seconds: float, **_: Any) -> Facts:
@@ -86,8 +87,7 @@ def memory_copy(seconds: float, **_: Any) -> Facts:
         np.copyto(b, a)
         return 2 * a.nbytes
 
-    best, calls = rate(copy, seconds)
-    return {"value": best / 1e9, "unit": "GB/s", "calls": calls}
+    return rate(copy, seconds, 1e9, "GB/s")
 
 
 def device_product(seconds: float, precision: str = "fp32", **_: Any) -> Facts:
@@ -101,8 +101,7 @@ def device_product(seconds: float, precision: str = "fp32", **_: Any) -> Facts:
         torch.cuda.synchronize()
         return 8 * 2 * 8192**3
 
-    best, calls = rate(multiply, seconds)
-    return {"value": best / 1e9, "unit": "GFLOP/s", "calls": calls, "device": torch.cuda.get_device_name()}
+    return rate(multiply, seconds, 1e9, "GFLOP/s") | {"device": torch.cuda.get_device_name()}
 
 
 def import_time(backend: str | None = None, **_: Any) -> Facts:
@@ -129,8 +128,7 @@ def epie_pass(size: int, patterns: int, seconds: float, **_: Any) -> Facts:
         epie(field, probe, passes=2)
         return 2 * len(field)
 
-    best, calls = rate(run, seconds)
-    return {"value": best, "unit": "patterns/s", "calls": calls}
+    return rate(run, seconds)
 
 
 def grouping(size: int, patterns: int, seconds: float, **_: Any) -> Facts:
@@ -144,8 +142,7 @@ def grouping(size: int, patterns: int, seconds: float, **_: Any) -> Facts:
         draw_groups(table, 8, default_group_count(patterns, 8), np.random.default_rng(0))
         return patterns
 
-    best, calls = rate(run, seconds)
-    return {"value": best, "unit": "patterns/s", "us_a_pattern": 1e6 / best, "calls": calls}
+    return rate(run, seconds)
 
 
 class _Oracle:
@@ -180,16 +177,17 @@ def stitching(size: int, patterns: int, seconds: float, scan: str, **_: Any) -> 
 
 def _reconstructed(run: Callable[[], Any], patterns: int, seconds: float) -> Facts:
     best: Facts = {"value": 0.0}
-    calls, end = 0, time.perf_counter() + seconds
+    cpu, calls, end = float("inf"), 0, time.perf_counter() + seconds
     while calls < (1 if patterns > 10_000 else 2) or time.perf_counter() < end:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         found = run()
         taken = time.perf_counter() - start
+        cpu = min(cpu, time.process_time() - spent)
         calls += 1
         if patterns / taken > best["value"]:
             stages = {stage: 1e6 * s / patterns for stage, s in found.seconds.items()}
             best = {"value": patterns / taken, "stages_us_a_pattern": stages, "residual": found.residual}
-    return best | {"unit": "patterns/s", "us_a_pattern": 1e6 / best["value"], "calls": calls}
+    return best | {"unit": "patterns/s", "cpu_us": 1e6 * cpu / patterns, "calls": calls}
 
 
 def _options(backend: str, device: str) -> Any:
@@ -204,11 +202,14 @@ def training(
     reconstructor = discover().get(backend).load_class()(ModelConfig(N=size, **network), _options(backend, device))
     config = TrainConfig(max_time=seconds, probe_refinement=0)
     reconstructor.train(data, TrainConfig(max_time=min(seconds, 2.0), probe_refinement=0))  # to warm up
+    spent = time.process_time()
     result = reconstructor.train(data, config)
+    spent = time.process_time() - spent
     reconstructor.save(model)
     return {
         "value": result.patterns_seen / result.seconds,
         "unit": "patterns/s",
+        "cpu_us": 1e6 * spent / result.patterns_seen,
         "epochs": len(result.history["epoch"]),
     }
 
@@ -224,8 +225,7 @@ def forward(backend: str, device: str, size: int, patterns: int, seconds: float,
     def run() -> int:
         return sum(len(batch.indices) for batch in reconstructor.infer(data, InferConfig()).batches)
 
-    best, calls = rate(run, seconds)
-    return {"value": best, "unit": "patterns/s", "calls": calls}
+    return rate(run, seconds)
 
 
 def inference(

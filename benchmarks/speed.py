@@ -4,16 +4,16 @@
         [--json FILE] [--markdown FILE]
 
 Each measurement runs in a process of its own. Beside them, in the same run, are the ceilings (a matrix product and
-a memory copy) and passes of plain ePIE: rates are given as shares of the ePIE pass at the same N, too, for absolute
-figures move with the machine. Scans are one simulated field laid side by side, written to --scratch (a folder that is
-removed again unless it is given); a scan that would take more than half of the free disk is left out, and this is said.
+a memory copy) and passes of plain ePIE: rates and CPU times are given as shares of the ePIE pass at the same N, too,
+for absolute figures move with the machine. Scans are one simulated field laid side by side, written to --scratch
+(a folder that is removed again unless it is given); a scan that would take more than half of the free disk is left
+out, and this is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import shutil
@@ -219,23 +219,22 @@ def label(facts: Facts) -> str:
 
 
 def table(results: list[Facts]) -> str:
-    """All results as a Markdown table, rates beside the ePIE pass of the same N."""
-    passes = {r["size"]: r["value"] for r in results if r["what"] == "ePIE pass" and "value" in r}
-    lines = [
-        "| measured | figure | of an ePIE pass | us a pattern | peak MiB (anonymous / resident) |",
-        "|---|---|---|---|---|",
-    ]
+    """All results as a Markdown table, rates and CPU time beside the ePIE pass of the same N."""
+    passes = {r["size"]: r for r in results if r["what"] == "ePIE pass" and "value" in r}
+    heads = ("measured", "figure", "of an ePIE pass", "CPU us", "of an ePIE pass", "peak MiB (anonymous / resident)")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for facts in results:
         if "value" not in facts:
-            lines.append(f"| {label(facts)} | {facts.get('left_out') or facts.get('error')} | | | |")
+            lines.append(f"| {label(facts)} | {facts.get('left_out') or facts.get('error')} | | | | |")
             continue
         is_rate = facts["unit"] == "patterns/s"
-        share = facts["value"] / passes[facts["size"]] if is_rate and facts.get("size") in passes else math.nan
+        base = passes.get(facts.get("size", 0)) if is_rate else None
         cells = [
             label(facts),
             f"{facts['value']:,.{0 if facts['value'] >= 100 else 2}f} {facts['unit']}",
-            "" if math.isnan(share) else f"{share:.2f}",
-            f"{1e6 / facts['value']:.0f}" if is_rate else "",
+            "" if base is None else f"{facts['value'] / base['value']:.2f}",
+            f"{facts['cpu_us']:.0f}" if is_rate else "",
+            "" if base is None else f"{facts['cpu_us'] / base['cpu_us']:.2f}",
             f"{facts['peak_anonymous_mib']:.0f} / {facts['peak_resident_mib']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

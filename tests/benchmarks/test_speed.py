@@ -34,18 +34,26 @@ def test_the_table_gives_rates_as_shares_of_an_epie_pass() -> None:
     lines = speed.table(
         [
             {"what": "memory copy", "value": 17.25, "unit": "GB/s", **peaks},
-            {"what": "ePIE pass", "value": 8000.0, **rate},
-            {"what": "inference", "value": 2000.0, "patterns": 20000, "backend": "torch", "device": "cpu", **rate},
+            {"what": "ePIE pass", "value": 8000.0, "cpu_us": 200.0, **rate},
+            {
+                "what": "inference",
+                "value": 2000.0,
+                "cpu_us": 900.0,
+                "patterns": 20000,
+                "backend": "torch",
+                "device": "cpu",
+                **rate,
+            },
             {"what": "scan", "size": 256, "patterns": 200000, "left_out": "its file takes 24 GiB, 30 are free"},
             {"what": "forward", "size": 64, "backend": "tf", "error": "no such thing"},
         ]
     ).splitlines()
     assert lines[2:] == [
-        "| memory copy | 17.25 GB/s |  |  | 10 / 20 |",
-        "| ePIE pass, N = 64 | 8,000 patterns/s | 1.00 | 125 | 10 / 20 |",
-        "| inference, torch, cpu, N = 64, 20000 patterns | 2,000 patterns/s | 0.25 | 500 | 10 / 20 |",
-        "| scan, N = 256, 200000 patterns | its file takes 24 GiB, 30 are free | | | |",
-        "| forward, tf, N = 64 | no such thing | | | |",
+        "| memory copy | 17.25 GB/s |  |  |  | 10 / 20 |",
+        "| ePIE pass, N = 64 | 8,000 patterns/s | 1.00 | 200 | 1.00 | 10 / 20 |",
+        "| inference, torch, cpu, N = 64, 20000 patterns | 2,000 patterns/s | 0.25 | 900 | 4.50 | 10 / 20 |",
+        "| scan, N = 256, 200000 patterns | its file takes 24 GiB, 30 are free | | | | |",
+        "| forward, tf, N = 64 | no such thing | | | | |",
     ]
 
 
