@@ -21,6 +21,7 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import StrPath
 
 _TICK_SECONDS = 0.02
+_SAMPLING_SHARE = 30  # a look at the memory takes no more than this part of the time: of many processes it is not cheap
 _TREE_SECONDS = 0.25  # how often new processes are looked for
 _READ_BYTES = 1 << 16
 
@@ -116,7 +117,7 @@ def run_limited(
     on_line:
         Called with every line of its standard output.
     on_memory:
-        Called, some fifty times a second, with the MiB of anonymous memory held.
+        Called, up to fifty times a second, with the MiB of anonymous memory held.
     monitor:
         Asked at every tick.
     """
@@ -131,7 +132,7 @@ def run_limited(
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            tree, looked = [process.pid], start
+            tree, looked, due = [process.pid], start, start
             while not (reason or cancelled or _has_ended(process.pid)):
                 if selector.select(_TICK_SECONDS):
                     read = os.read(process.stdout.fileno(), _READ_BYTES)
@@ -141,14 +142,17 @@ def run_limited(
                 now = time.monotonic()
                 if now - looked > _TREE_SECONDS:
                     tree, looked = descendants(process.pid), now
+                cancelled = monitor.cancelled
+                if seconds is not None and now - start > seconds:
+                    reason = f"out of time: {seconds:g} s"
+                if now < due:
+                    continue
                 held = anonymous_mib(tree)
+                due = now + _SAMPLING_SHARE * (time.monotonic() - now)
                 if held is not None:
                     on_memory(held)
                     if memory_mb is not None and held > memory_mb:
                         reason = f"out of memory: {held:.0f} MiB of anonymous memory, the budget is {memory_mb:.0f}"
-                if seconds is not None and now - start > seconds:
-                    reason = f"out of time: {seconds:g} s"
-                cancelled = monitor.cancelled
     finally:
         # whatever it left running, too; it is not waited for before that, so that its number is still its own
         with suppress(ProcessLookupError):
