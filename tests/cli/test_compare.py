@@ -77,6 +77,7 @@ def test_a_failed_leg_shows_in_the_exit_code(cli: Cli, asked: dict[str, Any]) ->
     [
         (("compare",), "--train, --test, --legs, --output must be given"),
         ((*COMPARE, "--model-type", "pinn"), "--model-type is not a flag"),
+        ((*COMPARE, "--N", "64"), "--N is not a flag"),
         ((*COMPARE, "--solver-passes", "0"), "--solver-passes is 0"),
         ((*COMPARE, "--resume", "--overwrite"), "not allowed with"),
     ],
@@ -93,7 +94,7 @@ def test_a_file_may_not_name_the_model_type(cli: Cli, asked: dict[str, Any], tmp
     (tmp_path / "c.yaml").write_text("model: {model_type: pinn}\nsolver: {passes: 3}\ncomparison: {n_test_groups: 4}\n")
     code, _, err = cli(*COMPARE, "--config", tmp_path / "c.yaml")
     assert code == 2
-    assert "model_type is part of a leg's name" in err
+    assert "model_type is given by the scans or by a leg's name" in err
     (tmp_path / "c.yaml").write_text("solver: {passes: 3}\ncomparison: {n_test_groups: 4}\n")
     assert cli(*COMPARE, "--config", tmp_path / "c.yaml")[0] == 0
     assert asked["settings"].solver == {"passes": 3}

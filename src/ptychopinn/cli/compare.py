@@ -19,7 +19,7 @@ from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.errors import PtychoPinnError, UsageError
 
-_NAMED_BY_LEGS = ("model_type", "architecture")
+_GIVEN = ("N", "model_type", "architecture")
 _CHIEF = (("phase", "ssim"), ("amp", "ssim"), ("object", "nrmse"), ("object", "residual"), ("run", "training_seconds"))
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "model": ModelConfig,
@@ -53,7 +53,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_config(parser)
     add_json(parser)
     add_flags(parser, "comparison", ComparisonConfig, "comparison")
-    add_flags(parser, "model", ModelConfig, "networks", without=_NAMED_BY_LEGS)
+    add_flags(parser, "model", ModelConfig, "networks", without=_GIVEN)
     add_flags(parser, "train", TrainConfig, "training")
     add_flags(parser, "infer", InferConfig, "reconstruction by networks")
     add_flags(parser, "solver", SolverOptions, "epie and rpie")
@@ -79,8 +79,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"{', '.join(missing)} must be given.", "See ptychopinn compare --help.")
     settings = gather(args, SECTIONS)
     given = settings.given
-    if named := [name for name in _NAMED_BY_LEGS if name in given["model"]]:
-        raise UsageError(f"{', '.join(named)} is part of a leg's name.", "Leave it out of the configuration.")
+    if named := [name for name in _GIVEN if name in given["model"]]:
+        raise UsageError(
+            f"{', '.join(named)} is given by the scans or by a leg's name.", "Leave it out of the configuration."
+        )
     with watched(console) as monitor:
         result = comparison.compare_run(
             args.train,
