@@ -72,5 +72,7 @@ def test_what_is_not_finite_is_far_off(value: float, expected: float) -> None:
 
 def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
     arguments = {**backend_arguments(Small.spec, {}), "archive": str(tmp_path / "none"), "scan": {}, "patches": ""}
-    with pytest.raises(AssertionError, match=r"(?s)'predict' failed in a fresh process.*The model archive .* is not there"):
+    with pytest.raises(
+        AssertionError, match=r"(?s)'predict' failed in a fresh process.*The model archive .* is not there"
+    ):
         in_a_fresh_process("predict", arguments, tmp_path)
