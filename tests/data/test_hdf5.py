@@ -68,6 +68,7 @@ def test_what_is_wrong_with_an_hdf5_file_is_told(tmp_path: Path, scan_arrays: Sc
         file.create_dataset("objectGuess", (40000, 40000), "c8", chunks=(100, 100))
         del file["scan_index"]
         layout = h5py.VirtualLayout((9,), "i8")
+        layout[...] = h5py.VirtualSource("elsewhere.h5", "scan_index", (9,))
         file.create_virtual_dataset("scan_index", layout)
     told = "\n".join(str(problem) for problem in check_scan(path))
     for said in ("xcoords: The key is missing", "link to elsewhere", "12800000000 bytes", "outside the file"):

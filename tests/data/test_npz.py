@@ -175,7 +175,10 @@ def test_pixels_stuck_at_the_largest_value_become_bad(save, counts, caplog):
     assert "32 pixels have the largest uint32 value" in text
     assert data.bad_pixels[10].all()
     assert data.bad_pixels.sum() == 32
-    assert any("1 values in 1 of 9 patterns are the largest" in p.message for p in check_scan(save(diffraction=None, diff3d=patterns)))
+    assert any(
+        "1 values in 1 of 9 patterns are the largest" in p.message
+        for p in check_scan(save(diffraction=None, diff3d=patterns))
+    )
     assert data.metadata.nphotons == pytest.approx(data.counts(slice(None)).sum(dtype=np.float64) / 9)
 
 
