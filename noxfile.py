@@ -16,11 +16,16 @@ TENSORFLOW = "plugins/tf_backend"
 BRIDGE = "plugins/ptychodus_bridge"
 CONSTRAINED = ("-c", "constraints.txt")
 CORE = ("tests", "--ignore=tests/hardening")
+# Tests of the core to which it matters what is installed.
+INSTALLED = ("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py")
 TEST_TOOLS = ("pytest", "hypothesis", "pyzmq")
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "typecheck", "imports", "build", "tests", "minimums", "torch", "hardening"]
+nox.options.sessions = [
+    *("lint", "typecheck", "imports", "build"),
+    *("tests", "minimums", "torch", "tf", "parity", "hardening"),
+]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
@@ -113,9 +118,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def torch(session: nox.Session) -> None:
-    """The torch backend, and the core's tests with it there."""
+    """The torch backend."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
-    run_pytest(session, *CORE, f"{TORCH}/tests")
+    run_pytest(session, *INSTALLED, f"{TORCH}/tests")
 
 
 @nox.session
@@ -123,8 +128,7 @@ def tf(session: nox.Session) -> None:
     """The TensorFlow backend, with nothing of PyTorch there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[tensorboard]")
     lacks(session, "torch", "lightning", "pytorch_lightning")
-    core = ("tests/training", "tests/test_plugins.py", "tests/test_imports.py")  # where it matters what is installed
-    run_pytest(session, *core, f"{TENSORFLOW}/tests")
+    run_pytest(session, *INSTALLED, f"{TENSORFLOW}/tests")
 
 
 @nox.session

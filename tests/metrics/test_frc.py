@@ -90,3 +90,13 @@ def test_edges_of_a_cut_out_do_not_correlate():
     slope = np.linspace(-60, 60, 128)[:, None] + np.linspace(-60, 60, 128)[None, :]
     a, b = rng.normal(size=(2, 128, 128)) + slope
     assert abs(frc(a, b).correlation[8:].mean()) < 0.05
+
+
+def test_rounding_is_no_signal() -> None:
+    """[MET-009] A picture that is constant but for its rounding correlates with nothing, not even with itself."""
+    rng = np.random.default_rng(0)
+    flat = (1 + 1e-7 * rng.standard_normal((32, 32))).astype(np.float32)
+    assert (frc(flat, flat).correlation == 0).all()
+    assert frc50(frc(flat, flat)) == 0
+    weak = 1 + 1e-3 * rng.standard_normal((32, 32))
+    assert frc50(frc(weak, weak)) == 0.5

@@ -13,6 +13,7 @@ from ptychopinn.errors import DataError
 from ptychopinn.typing import ComplexArray, FloatArray
 
 NYQUIST = 0.5  # cycles per pixel
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class FrcCurve:
     frequency:
         (k,) float64, cycles per pixel, rising, from one period in the shorter side to 0.5.
     correlation:
-        (k,) float64 in [-1, 1]; 0 where a picture has no signal.
+        (k,) float64 in [-1, 1]; 0 where a picture has no signal (`is_constant`).
     """
 
     frequency: FloatArray
@@ -53,7 +54,7 @@ def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
         )
     height, width = a.shape
     window = _hann(height)[:, None] * _hann(width)[None, :]
-    fa, fb = (np.fft.fft2((v - v.mean()) * window) for v in (a, b))
+    fa, fb = (np.fft.fft2((v - v.mean()) * window * (not is_constant(v))) for v in (a, b))
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     shorter = min(height, width)
     ring = np.rint(radius * shorter).astype(np.int64).ravel()
@@ -67,6 +68,11 @@ def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
     power = np.sqrt(ring_sum(np.abs(fa) ** 2) * ring_sum(np.abs(fb) ** 2))
     correlation = np.divide(cross, power, out=np.zeros(count - 1), where=power > 0)
     return FrcCurve(np.arange(1, count) / shorter, np.clip(correlation, -1, 1))
+
+
+def is_constant(picture: FloatArray | ComplexArray) -> bool:
+    """Whether a picture is constant to the rounding of single precision: what is left of it then is no signal."""
+    return bool(picture.std() <= _ROUNDING * np.abs(picture).max())
 
 
 def frc50(curve: FrcCurve, threshold: float = 0.5) -> float:

@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ptychopinn.errors import DataError
 from ptychopinn.metrics.alignment import MIN_SIDE_PX, Aligned
-from ptychopinn.metrics.frc import frc, frc50
+from ptychopinn.metrics.frc import frc, frc50, is_constant
 from ptychopinn.typing import FloatArray
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, finest scale first
@@ -140,9 +140,8 @@ def _compare(a: FloatArray, b: FloatArray, data_range: float) -> dict[str, float
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:
     """Pearson's correlation; 0 where one picture is constant to the rounding of single precision."""
-    for picture in (a, b):
-        if picture.std() <= 1e-6 * np.abs(picture).max():
-            return 0.0
+    if is_constant(a) or is_constant(b):
+        return 0.0
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
