@@ -14,8 +14,14 @@ from hardening.kit.victims import GONE_SECONDS, KILLED, Victims, check_whole, ou
 from ptychopinn.bundle import read_bundle
 from ptychopinn.product import read_product
 
-# Short and long.
-KILLS = {"save": (6, 80), "train": (3, 60), "replace": (2, 30), "infer": (2, 40), "stream": (2, 20), "compare": (0, 10)}
+KILLS = {  # short, long
+    "save": (6, 120),
+    "train": (3, 30),
+    "replace": (2, 30),
+    "infer": (2, 40),
+    "stream": (2, 20),
+    "compare": (0, 10),
+}
 
 
 def leftovers(folder: Path) -> list[str]:

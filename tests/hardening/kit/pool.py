@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SECONDS_A_CASE = 30.0
+SECONDS_A_CASE = 60.0
 _FIRST_SECONDS = 60.0  # imports
 TESTS = Path(__file__).resolve().parents[2]
 SOURCES = TESTS.parent / "src"
