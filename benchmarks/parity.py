@@ -38,7 +38,8 @@ LIMITS = {
     "loss within ten steps": 1e-3,
 }
 _FRAMEWORKS = {"torch", "lightning", "tensorflow", "keras"}
-_LEARN = {"nepochs": 4, "probe_refinement": 0, "learning_rate": 0.01}
+LEARN: Mapping[str, Any] = {"nepochs": 4, "probe_refinement": 0, "learning_rate": 0.01}
+INITIAL: Mapping[str, Any] = {"nepochs": 1, "probe_refinement": 0, "learning_rate": 1e-12, "weight_averaging": 0.0}
 # Ten epochs of one step each, with every term of the loss, all of the physics free and nothing clipped: the optimizer's
 # first moment in the first checkpoint is then the gradient.
 _STEPS = {
@@ -133,7 +134,9 @@ def _result(tasks: Path, number: int) -> Path:
 
 
 def agreement(
-    folder: Path, cases: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
+    folder: Path,
+    cases: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+    learn: Mapping[str, Any] = LEARN,
 ) -> dict[str, dict[str, float]]:
     """How far the backends agree; every figure is relative.
 
@@ -143,6 +146,8 @@ def agreement(
         For files.
     cases:
         Name to fields of SimulationConfig and of ModelConfig.
+    learn:
+        Fields of TrainConfig: how the weights come about that are compared.
 
     Returns
     -------
@@ -159,7 +164,7 @@ def agreement(
 
     def writing(backend: str) -> list[dict[str, Any]]:
         return [
-            {"scan": scan, "model": model, "train": _LEARN, "save": archive(name, backend), "predict": 1}
+            {"scan": scan, "model": model, "train": dict(learn), "save": archive(name, backend), "predict": 1}
             for name, (scan, model) in cases.items()
         ]
 
@@ -282,6 +287,9 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=2, help="Times that the costs are taken, in turns; 0 leaves them."
     )
+    parser.add_argument(
+        "--initial", action="store_true", help="Compare initial weights, not those of a short training."
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="Of each backend (default: all).")
     parser.add_argument("--accelerator", default="cpu", help="cpu, cuda or auto, for the costs.")
     arguments = parser.parse_args()
@@ -300,7 +308,7 @@ def main() -> None:
     scan = {"N": first, "rows": arguments.rows, "cols": arguments.rows, "seed": 1}
     with tempfile.TemporaryDirectory(prefix="parity-") as name:
         folder = Path(name)
-        found = {**agreement(folder, cases), "limit": LIMITS}
+        found = {**agreement(folder, cases, INITIAL if arguments.initial else LEARN), "limit": LIMITS}
         print(
             f"Relative differences:\n\n{table({row: {c: found[c][row] for c in found} for row in LIMITS})}", flush=True
         )

@@ -9,7 +9,7 @@ AdamW (Loshchilov & Hutter, ICLR 2019) over the network, Adam over whatever phys
 from __future__ import annotations
 
 BETAS = (0.9, 0.99)
-EPSILON = 1e-8
+EPSILON = 1e-7  # a gradient that is hardly more than rounding makes no step of full size
 WEIGHT_DECAY = 1e-4  # of the network's weights; probe and scale are not drawn to 0
 PROBE_RATE = 0.2  # of the network's learning rate: the probe is nearly right, the network is not
 OFFSET_RATE = 0.02  # of the offset that a batch shows, a step: averages over fifty batches
