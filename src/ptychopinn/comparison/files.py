@@ -1,10 +1,11 @@
-"""What a leg leaves behind, and by what it is known again: JSON, and arrays in HDF5."""
+"""What a leg leaves behind, and by what it is known again: JSON, CSV, and arrays in HDF5."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,12 @@ def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}.", "Make it again, with --overwrite.") from error
     return arrays
+
+
+def write_csv(path: Path, columns: Iterable[str], lines: Iterable[Sequence[Any]]) -> Path:
+    """Write a table; numbers have nine digits, and None is empty."""
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in line] for line in lines)
+    return path

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.comparison.files import write_csv
 from ptychopinn.comparison.scoring import AGAINST_REFERENCE, QUANTITIES, Figure, all_figures
 from ptychopinn.errors import DataError
 
@@ -147,14 +147,7 @@ def _finite(value: float) -> tuple[float | None, str]:
 
 def write_table(path: Path, rows: Iterable[Row]) -> Path:
     """Write rows as CSV; a value that is not known is empty."""
-    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(field.name for field in fields(Row))
-        for row in rows:
-            cells = list(astuple(row))
-            cells[4] = "" if row.value is None else f"{row.value:.9g}"
-            writer.writerow(cells)
-    return path
+    return write_csv(path, (field.name for field in fields(Row)), map(astuple, rows))
 
 
 def read_table(path: Path) -> list[Row]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.comparison.files import write_csv
 from ptychopinn.comparison.table import Status
 from ptychopinn.study.cells import Cell, Point
 
@@ -86,7 +84,7 @@ def write_rows(path: Path, rows: Sequence[StudyRow]) -> Path:
         (r.leg, *astuple(r.cell.point), r.cell.seed, r.cell.repeat, r.quantity, r.metric, r.value, r.status, r.message)
         for r in rows
     )
-    return _write(path, columns, lines)
+    return write_csv(path, columns, lines)
 
 
 def write_medians(path: Path, medians: Sequence[Median]) -> Path:
@@ -95,12 +93,4 @@ def write_medians(path: Path, medians: Sequence[Median]) -> Path:
     lines = (
         (m.leg, *astuple(m.point), m.quantity, m.metric, m.median, m.low, m.high, m.count, m.failed) for m in medians
     )
-    return _write(path, columns, lines)
-
-
-def _write(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
-    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in line] for line in lines)
-    return path
+    return write_csv(path, columns, lines)

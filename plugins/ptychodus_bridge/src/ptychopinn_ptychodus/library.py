@@ -55,7 +55,7 @@ class PluginLibrary(ReconstructorLibrary):
                         settings_registry, f"PtychoPINNPlugin-{name}-{model_type}", settings_of(spec)
                     )
                 except Exception as error:  # of a stranger's options model; the other entries stay
-                    _log.error("The entry %s-%s is left out: %s: %s", name, model_type, type(error).__name__, error)
+                    _log.exception("The entry %s-%s is left out: %s: %s", name, model_type, type(error).__name__, error)
                     continue
                 self._reconstructors.append(BridgeReconstructor(name, model_type.value, settings, self._host))
         if not self._reconstructors:
