@@ -22,7 +22,7 @@ from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residua
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
-from ptychopinn.simulate import simulate_scan
+from ptychopinn.simulate import simulate_probe, simulate_scan
 from ptychopinn.simulate.scan import true_patches
 from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
@@ -96,6 +96,16 @@ def test_a_trained_reconstructor_gives_the_object(scan: ScanDataset, trained: Nu
     assert found.flatness == flatness(found.object, box_of(scan.positions, found.object.shape))
     assert found.flatness > FLATNESS_LIMIT
     assert set(found.seconds) == {"predict", "synchronise", "stitch", "slow phase", "judge"}
+
+
+def test_a_wide_probe_off_its_centre() -> None:
+    """[SYNC-001] Its bright part is 59 pixels wide, of which every second is looked at."""
+    probe = np.roll(simulate_probe("gaussian", 128, photons=1e6), 1, axis=2)
+    scan = simulate_scan(SimulationConfig(N=128, rows=3, cols=3, step_px=12, seed=1), probe=probe)
+    assert scan.object_guess is not None
+    turn = np.exp(1j * np.random.default_rng(5).uniform(-3, 3, len(scan)))
+    patches = true_patches(scan.object_guess, scan.positions, 64) * turn[:, None, None]
+    assert error_inside(by_oracle(scan, patches, synchronise="on"), scan) < 0.03
 
 
 def test_without_an_object_the_frame_is_the_box_of_patches(scan: ScanDataset, trained: NumpyReconstructor) -> None:

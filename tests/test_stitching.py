@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ptychopinn.errors import DataError
 from ptychopinn.forward import cut_windows
 from ptychopinn.interpolation import place_on_pixels, shift_weights, split_positions
 from ptychopinn.simulate import scan_positions, simulate_object, simulate_probe
 from ptychopinn.stitching import COVERED, Frame, ShiftedWeights, Stitcher, patch_weights
-from ptychopinn.synchronise import measure_overlaps, solve_phases
+from ptychopinn.synchronise import measure_overlaps, overlap_pairs, solve_phases
 from ptychopinn.typing import ComplexArray, FloatArray
 
 N = 32
@@ -90,6 +94,50 @@ def test_random_phases_are_solved(seed: int) -> None:
     truth = inside(obj, positions)
     found = found * np.exp(-1j * np.angle(np.vdot(truth, found)))
     assert np.linalg.norm(found - truth) < 0.03 * np.linalg.norm(truth)
+
+
+def fly_scan() -> FloatArray:
+    """Rows 4 px apart, patterns every quarter pixel along them: the ten nearest of a pattern lie in its own row."""
+    return np.stack(np.meshgrid(np.arange(14.0, 34, 4), np.arange(14.0, 30, 0.25), indexing="ij"), -1).reshape(-1, 2)
+
+
+def repeated_frames() -> FloatArray:
+    """Twelve frames at every position."""
+    return np.repeat(jittered(np.random.default_rng(0), (36, 36)), 12, axis=0)
+
+
+def one_line() -> FloatArray:
+    """Two crowds on a diagonal: the ten nearest of a pattern lie in its own."""
+    return 14 + np.r_[np.arange(12) / 8, np.arange(12) / 8 + 5][:, None] * np.ones(2)
+
+
+@pytest.mark.parametrize("places", [fly_scan, repeated_frames, one_line])
+def test_patches_are_linked_in_every_direction(places: Callable[[], FloatArray]) -> None:
+    """[SYNC-008] Rows of a fly scan, repeated frames, a line: whatever overlaps is one part, its phases are solved."""
+    rng = np.random.default_rng(4)
+    positions = rng.permutation(places())
+    patches = true_patches(smooth_object(shape=(50, 50)), positions)
+    turn = np.exp(2j * np.pi * rng.random(len(patches)))
+    corners, fractions = split_positions(positions, SIZE)
+    placed = place_on_pixels((patches * turn[:, None, None]).astype(np.complex64), fractions)
+    overlaps = measure_overlaps(placed, corners, weights())
+    assert len(np.unique(overlaps.components)) == 1
+    left = np.angle(solve_phases(overlaps) * turn.conj() * np.exp(1j))
+    assert np.abs(np.angle(np.exp(1j * (left - left[0])))).max() < 0.05
+
+
+def test_pairs_of_many_patches_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[SYNC-008] Triangulated piece by piece, what is near stays connected; a patch has about as many links."""
+    corners = np.random.default_rng(5).permutation(split_positions(fly_scan(), SIZE)[0] * 2)
+    whole = overlap_pairs(corners, 16)
+    monkeypatch.setattr("ptychopinn.synchronise._TRIANGULATED", 16)
+    pieces = overlap_pairs(corners, 16)
+    for pairs in (whole, pieces):
+        assert (pairs[:, 0] < pairs[:, 1]).all()
+        assert len(np.unique(pairs, axis=0)) == len(pairs) < 14 * len(corners)
+        assert np.abs(corners[pairs[:, 0]] - corners[pairs[:, 1]]).max() < 12
+        links = csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(corners), len(corners)))
+        assert connected_components(links, directed=False)[0] == 1
 
 
 def test_unconnected_parts_keep_their_mean_phase() -> None:
@@ -176,6 +224,19 @@ def test_frame_around_holds_every_patch_and_refuses_metres() -> None:
     assert (local + SIZE <= np.array(frame.shape)).all()
     with pytest.raises(DataError, match="object pixels"):
         Frame.around(np.array([[0.0, 0.0], [1e9, 1e9]]), SIZE)
+
+
+@pytest.mark.parametrize(("size", "wide"), [(64, 59), (64, 49), (128, 114), (128, 122), (256, 250)])
+def test_light_of_any_width(size: int, wide: int) -> None:
+    """[SYNC-001] Pixels are skipped in wide patches, whether or not the width of the light is a multiple of that."""
+    rng = np.random.default_rng(1)
+    light = np.zeros((size, size), np.float32)
+    light[1 : 1 + wide, 3 : 3 + wide] = 1
+    corners = rng.integers(0, size // 4, (9, 2))
+    turn = np.exp(2j * np.pi * rng.random(9))
+    patches = cut_windows(smooth_object(shape=(2 * size, 2 * size)), corners, size) * turn[:, None, None]
+    phases = solve_phases(measure_overlaps(patches.astype(np.complex64), corners, light)) * turn.conj()
+    assert np.abs(np.angle(phases * phases[0].conj())).max() < 1e-3
 
 
 @pytest.mark.parametrize("size", [16, 64])

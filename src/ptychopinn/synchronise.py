@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
-from scipy.spatial import cKDTree
+from scipy.spatial import Delaunay, cKDTree
 
 from ptychopinn.data.rows import Rows
 from ptychopinn.parallel import spread
@@ -26,6 +26,7 @@ from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, Int
 
 _log = logging.getLogger(__name__)
 _NEIGHBOURS = 10  # overlaps taken a patch: more change the phases by less than the patches' own noise
+_LINKED = 0.75  # of a patch's width: farther ones share too little to tell a phase
 _SHARPNESS = 4  # power of the probe's intensity in an overlap: a patch is sure of itself only where the probe is bright
 _ITERATIONS = 200
 _CONVERGED_RAD = 1e-4
@@ -33,8 +34,9 @@ _LOOKED_AT = 5  # iterations between two looks at whether they have
 _CHUNK = 256  # pairs whose overlaps are multiplied at a time
 _LEAST_SHARED = 0.1  # of a patch's energy, for it to be tied to an object that is there
 _QUERIED = 1 << 16  # patches whose neighbours are looked up at a time
+_TRIANGULATED = 1 << 14  # places at a time
 _FAINT = 1e-3  # of the weight's root, brightest 1: below it a pixel is not looked at
-_SAMPLES = 32  # pixels along a side that an overlap is measured on
+_SAMPLES, _LEAST_SAMPLES = 32, 16  # pixels that an overlap is measured on, along a side, and across the light
 _TILE_BYTES = 1 << 24  # of patches that are looked at together
 
 
@@ -55,7 +57,11 @@ class Overlaps:
 
 
 def overlap_pairs(corners: IntArray, size: int) -> IntArray:
-    """Pairs of patches that overlap by a quarter or more of their width, the nearest ones of each patch.
+    """Pairs of patches that overlap by a quarter or more of their width: the nearest ones, in every direction.
+
+    Between places these are the nearest ones of each and the edges of a Delaunay triangulation, for the nearest alone
+    may all lie in one row. Where a place has several patches, each is paired with one at every place that its own is
+    linked to, and with the next at its own. Time is linear in the patches, memory that of the pairs.
 
     Parameters
     ----------
@@ -69,26 +75,74 @@ def overlap_pairs(corners: IntArray, size: int) -> IntArray:
     (k, 2) int64, first below second, each pair once, sorted.
     """
     n = len(corners)
-    if n < 2:
-        return np.zeros((0, 2), np.int64)
-    count = min(_NEIGHBOURS, n - 1)
-    tree = cKDTree(corners)
-    found = []
-    for low in range(0, n, _QUERIED):
-        first = np.arange(low, min(low + _QUERIED, n))
-        _, near = tree.query(corners[first], k=count + 1, p=np.inf, distance_upper_bound=0.75 * size)
-        a, b = np.repeat(first, count + 1), near.ravel()
-        keep = (b < n) & (b != a)
-        a, b = a[keep], b[keep]
-        found.append(np.minimum(a, b) * n + np.maximum(a, b))
-    pairs = np.unique(np.concatenate(found))
-    return np.stack([pairs // n, pairs % n], axis=1)
+    places, place, patches = np.unique(corners, axis=0, return_inverse=True, return_counts=True)
+    links = _linked_places(places, _LINKED * size)
+    by_place = np.argsort(place.reshape(-1), kind="stable")
+    starts = np.cumsum(patches) - patches
+    paired = patches[links].max(axis=1)
+    link = np.repeat(links, paired, axis=0)
+    turn = np.arange(len(link)) - np.repeat(np.cumsum(paired) - paired, paired)
+    across = by_place[starts[link] + turn[:, None] % patches[link]]
+    along = np.stack([by_place[:-1], by_place[1:]], axis=1)
+    along = along[place.reshape(-1)[along[:, 0]] == place.reshape(-1)[along[:, 1]]]
+    return _each_once(np.concatenate([across, along]), n)
+
+
+def _each_once(pairs: IntArray, n: int) -> IntArray:
+    """(k, 2) pairs of different numbers below n, the smaller first, each once, sorted."""
+    keys = np.unique(pairs.min(axis=1) * n + pairs.max(axis=1)) if len(pairs) else np.zeros(0, np.int64)
+    return np.stack([keys // n, keys % n], axis=1) if n else np.zeros((0, 2), np.int64)
+
+
+def _linked_places(places: IntArray, reach: float) -> IntArray:
+    """(k, 2) pairs of (m, 2) different places that are nearer than ``reach`` along either axis."""
+    m = len(places)
+    count = min(_NEIGHBOURS, m - 1)
+    found = [_triangle_edges(places, reach)]
+    if count > 0:
+        tree = cKDTree(places)
+        for low in range(0, m, _QUERIED):
+            first = np.arange(low, min(low + _QUERIED, m))
+            _, near = tree.query(places[first], k=count + 1, p=np.inf, distance_upper_bound=reach)
+            a, b = np.repeat(first, count + 1), near.ravel()
+            keep = (b < m) & (b != a)
+            found.append(_each_once(np.stack([a[keep], b[keep]], axis=1), m))
+    return _each_once(np.concatenate(found), m)
+
+
+def _triangle_edges(places: IntArray, reach: float) -> IntArray:
+    """(k, 2) edges below ``reach`` of Delaunay triangulations of strips of places that overlap one another.
+
+    A triangulation holds a shortest spanning tree: what steps below ``reach`` connect is connected.
+    """
+    m = len(places)
+    long = int(np.ptp(places, axis=0).argmax()) if m else 0
+    order = np.lexsort((places[:, 1 - long], places[:, long]))
+    position = places[order, long]
+    found = [np.zeros((0, 2), np.int64)]
+    for low in range(0, m, _TRIANGULATED):
+        high = min(low + _TRIANGULATED, m)
+        stop = min(int(np.searchsorted(position, position[high - 1] + reach)), high + _TRIANGULATED)
+        strip = order[low:stop]
+        edges = strip[_delaunay(places[strip])]
+        found.append(edges[np.abs(places[edges[:, 0]] - places[edges[:, 1]]).max(axis=1) < reach])
+    return np.concatenate(found)
+
+
+def _delaunay(places: IntArray) -> IntArray:
+    """(k, 2) edges of a triangulation of different places in ascending order, or of the line that they lie on."""
+    away = places - places[0]
+    if not (away[:, 0] * away[-1, 1] - away[:, 1] * away[-1, 0]).any():
+        return np.stack([np.arange(len(places) - 1), np.arange(1, len(places))], axis=1)
+    corners = Delaunay(away).simplices.astype(np.int64)
+    return np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
 
 
 def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, weights: FloatArray) -> Overlaps:
     """Inner products of all overlapping patches, tile by tile of neighbouring ones.
 
-    Of patches wider than 32 pixels every second (fourth, ...) pixel is looked at: that is plenty for one phase.
+    Of patches wider than 32 pixels every second (fourth, ...) pixel is looked at, unless their light is narrow: that is
+    plenty for one phase.
 
     Parameters
     ----------
@@ -100,8 +154,7 @@ def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, w
         (size, size) float32, `ptychopinn.stitching.patch_weights`.
     """
     n, size = len(corners), placed.shape[-1]
-    stride = max(size // _SAMPLES, 1)
-    grid = _Grid(corners, weights, stride)
+    grid = _Grid(corners, weights)
     pairs = overlap_pairs(corners, size)
     values, diagonal = np.zeros(len(pairs), np.complex128), np.zeros(n)
     tile_of, tiles = _tiles(corners, size, _TILE_BYTES // (8 * size**2))
@@ -145,20 +198,20 @@ def _tiles(corners: IntArray, size: int, patches: int) -> tuple[IntArray, int]:
 class _Grid:
     """Patches on the pixels of the object whose row and column are multiples of a stride."""
 
-    def __init__(self, corners: IntArray, weights: FloatArray, stride: int) -> None:
+    def __init__(self, corners: IntArray, weights: FloatArray) -> None:
         root = weights ** (_SHARPNESS / 2)
         bright = np.flatnonzero((np.maximum(root, root.T) > _FAINT).any(axis=0))
         low, high = (int(bright[0]), int(bright[-1]) + 1) if len(bright) else (0, len(root))
         self._bright = slice(low, high)  # what lies outside weighs nothing
         self._root = root[self._bright, self._bright]
-        self._stride = stride
-        self._size = len(self._root) // stride
-        self._skipped = -(corners + low) % stride  # pixels of each patch before the first one of the grid
-        self._corners = (corners + low + self._skipped) // stride
+        self.stride = max(min(len(root) // _SAMPLES, len(self._root) // _LEAST_SAMPLES), 1)
+        self._size = len(self._root) // self.stride
+        self._skipped = -(corners + low) % self.stride  # pixels of each patch before the first one of the grid
+        self._corners = (corners + low + self._skipped) // self.stride
 
     def sample(self, patches: ComplexArray, indices: IntArray) -> ComplexArray:
         """(m, size, size) patches to (m, s, s) samples times the root of their weight."""
-        stride, size = self._stride, self._size
+        stride, size = self.stride, self._size
         patches = patches[:, self._bright, self._bright]
         if stride == 1:
             return patches * self._root
@@ -167,7 +220,8 @@ class _Grid:
         for y in range(stride):
             for x in range(stride):
                 of = np.flatnonzero((skipped[:, 0] == y) & (skipped[:, 1] == x))
-                sampled[of] = patches[of, y::stride, x::stride][:, :size, :size] * self._root[y::stride, x::stride]
+                root = self._root[y::stride, x::stride][:size, :size]
+                sampled[of] = patches[of, y::stride, x::stride][:, :size, :size] * root
         return sampled
 
     def products(self, block: ComplexArray, indices: IntArray, pairs: IntArray) -> ComplexArray:
@@ -259,7 +313,7 @@ def join_phases(
     sharp = weights**_SHARPNESS * covered
     own = overlaps.matrix.diagonal().real
     shared = ((placed.real**2 + placed.imag**2) * sharp).sum(axis=(1, 2))
-    stride = max(placed.shape[-1] // _SAMPLES, 1)  # of the energies of `measure_overlaps`
+    stride = _Grid(corners, weights).stride  # of the energies of `measure_overlaps`
     links = (placed * known.conj() * sharp).sum(axis=(1, 2)) / stride**2
     links[shared < _LEAST_SHARED * own * stride**2] = 0
     touched = np.flatnonzero(links)
