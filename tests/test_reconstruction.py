@@ -22,8 +22,7 @@ from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residua
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
-from ptychopinn.simulate import simulate_probe, simulate_scan
-from ptychopinn.simulate.scan import true_patches
+from ptychopinn.simulate import simulate_probe, simulate_scan, true_patches
 from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
 

@@ -13,8 +13,7 @@ from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.truth import TruthPatches
 from ptychopinn.errors import DataError
 from ptychopinn.forward import intensity
-from ptychopinn.simulate import simulate_scan
-from ptychopinn.simulate.scan import true_patches
+from ptychopinn.simulate import simulate_scan, true_patches
 from ptychopinn.typing import ComplexArray
 
 N, SIZE = 32, 16
@@ -67,6 +66,17 @@ def test_the_scale_is_that_of_the_physics(scan: ScanDataset, factor: float) -> N
     patches = truth_of(scaled, N)(np.arange(16))
     expected = intensity(probe_of(scan)[None] * patches[:, None]).sum(axis=(1, 2)).mean()
     assert expected == pytest.approx(fit_scaling(scan).mean_counts, rel=0.01)
+
+
+def test_what_a_beam_stop_hides_does_not_dim_the_truth(scan: ScanDataset) -> None:
+    """[DATA-092] The probe has its energy on good pixels; so have the truth's patterns."""
+    y, x = np.indices((N, N)) - N // 2
+    stopped = replace(scan, bad_pixels=np.hypot(y, x) < 2.5, scaling=None)
+    assert intensity(scan.probe[None])[0][stopped.bad_pixels].sum() > 0.5 * intensity(scan.probe[None]).sum()
+    patches = truth_of(stopped, N)(np.arange(16))
+    expected = intensity(probe_of(stopped)[None] * patches[:, None])
+    seen = expected[:, ~stopped.bad_pixels].sum(axis=1).mean()
+    assert seen == pytest.approx(fit_scaling(stopped).mean_counts, rel=0.01)
 
 
 def test_no_known_object_is_refused(scan: ScanDataset) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
-from ptychopinn.forward import cut_windows
+from ptychopinn.forward import cut_windows, intensity
 from ptychopinn.interpolation import place_on_pixels, split_positions
-from ptychopinn.typing import ComplexArray, IntArray
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
-_APRON = 4  # pixels cut more on each side, so that the spline's mirrored ends stay outside
+_APRON_PX = 12  # cut more on each side: how far the mirrored edge of a spline is felt
 _SAMPLE = 256
 _CONSTANT = 1e-3  # relative deviation below which an object is a placeholder
 
@@ -25,7 +25,7 @@ class TruthPatches:
     probe:
         (modes, N, N) complex64 in counts: the truth is scaled so that with it the mean counts come out right.
     mean_counts:
-        Mean photons a pattern.
+        Mean photons a pattern on good pixels.
     patch_size:
         Width n of the patches.
 
@@ -51,8 +51,9 @@ class TruthPatches:
                 f"The objectGuess of '{data.name}' is constant ({mean:.3g}): a placeholder, not a known object.",
                 "Use --model-type pinn, or put the object into the file.",
             )
-        energy = (np.abs(windows[:, None] * probe[None]) ** 2).sum(axis=(1, 2, 3)).mean()
-        self._factor = np.float32(np.sqrt(mean_counts / energy))
+        good = ~data.bad_pixels  # mean counts are those of good pixels
+        seen = [intensity((probe * window)[None])[0][good].sum(dtype=np.float64) for window in windows]
+        self._factor = np.float32(np.sqrt(mean_counts / np.mean(seen)))
 
     def __call__(self, indices: IntArray) -> ComplexArray:
         """Patches of some patterns: (b,) indices to (b, n, n) complex64, in the probe's frame."""
@@ -64,7 +65,26 @@ class TruthPatches:
             margin = (data.N - size) // 2
             return np.asarray(data.patches_guess[indices][:, margin : margin + size, margin : margin + size])
         assert data.object_guess is not None  # checked when made
-        corners, fractions = split_positions(data.positions[indices], size)
-        windows = cut_windows(data.object_guess, corners - _APRON, size + 2 * _APRON)
-        inner = slice(_APRON, _APRON + size)
-        return place_on_pixels(windows, -fractions)[:, inner, inner]
+        return true_patches(data.object_guess, data.positions[indices], size)
+
+
+def true_patches(obj: ComplexArray, positions: FloatArray, size: int) -> ComplexArray:
+    """Patches of an object in the probe's frame, ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]``.
+
+    Parameters
+    ----------
+    obj:
+        (H, W) complex.
+    positions:
+        (b, 2) float64 (y, x), object pixels.
+    size:
+        n.
+
+    Returns
+    -------
+    (b, n, n) of the dtype of ``obj``, interpolated by quintic splines where positions are fractional.
+    """
+    corners, fractions = split_positions(positions, size)
+    wide = cut_windows(obj, corners - _APRON_PX, size + 2 * _APRON_PX)
+    inner = slice(_APRON_PX, _APRON_PX + size)
+    return place_on_pixels(wide, -fractions)[:, inner, inner]

@@ -8,18 +8,18 @@ import numpy as np
 
 from ptychopinn.config.simulation import ScanKind, SimulationConfig
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.data.truth import true_patches
 from ptychopinn.errors import ConfigError
-from ptychopinn.forward import cut_windows, detector_ramp, expected_counts
-from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.forward import detector_ramp, expected_counts
+from ptychopinn.interpolation import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.simulate.objects import simulate_object
 from ptychopinn.simulate.probes import probe_width_px, simulate_probe
 from ptychopinn.simulate.scans import scan_positions
-from ptychopinn.typing import ComplexArray, FloatArray
+from ptychopinn.typing import ComplexArray
 
 _BLOCK = 256  # patterns simulated at a time
 _MARGIN_PX = 8  # object beyond the outermost window
-_SPLINE_MARGIN_PX = 12  # how far the mirrored edge of a spline is felt
 
 
 def simulate_scan(
@@ -144,25 +144,3 @@ def needed_shape(config: SimulationConfig, probe: ComplexArray) -> tuple[int, in
     around = config.N + 2 * (config.effective_jitter_px + _MARGIN_PX)
     height, width = (math.ceil(s + around) for s in span)
     return height, width
-
-
-def true_patches(obj: ComplexArray, positions: FloatArray, size: int) -> ComplexArray:
-    """Patches of an object in the probe's frame, ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]``.
-
-    Parameters
-    ----------
-    obj:
-        (H, W) complex.
-    positions:
-        (b, 2) float64 (y, x), object pixels.
-    size:
-        n.
-
-    Returns
-    -------
-    (b, n, n) of the dtype of ``obj``, interpolated by quintic splines where positions are fractional.
-    """
-    corners, fractions = split_positions(positions, size)
-    wide = cut_windows(obj, corners - _SPLINE_MARGIN_PX, size + 2 * _SPLINE_MARGIN_PX)
-    inner = slice(_SPLINE_MARGIN_PX, _SPLINE_MARGIN_PX + size)
-    return place_on_pixels(wide, -fractions)[:, inner, inner]
