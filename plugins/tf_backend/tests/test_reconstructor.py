@@ -75,9 +75,8 @@ def test_memory_that_runs_out(
         raise error
 
     monkeypatch.setattr(objective, "poisson_deviance", exhausted)
-    with pytest.raises(ResourceError, match="Memory ran out on /CPU:0 with 2 groups a batch") as caught:
+    with pytest.raises(ResourceError, match="even one group"):
         new(options={"xla": xla}).train(scan, settings_of())
-    assert "--batch-size" in caught.value.remedy
 
 
 def test_the_allocators_own_words_are_known(new: New) -> None:

@@ -92,10 +92,13 @@ def test_memory_that_runs_out(
     monkeypatch.setattr(model.network, "forward", limited)
     np.testing.assert_allclose(trained.patches(scan), expected, atol=1e-5)
     assert sizes[:3] == [25, 12, 6]
-    monkeypatch.setattr("ptychopinn_torch.network.FastNetwork.forward", lambda self, *args: limited(*args))
-    with pytest.raises(ResourceError, match="Memory ran out on cpu with 2 groups a batch") as caught:
+
+    def exhausted(*args: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("ptychopinn_torch.network.FastNetwork.forward", exhausted)
+    with pytest.raises(ResourceError, match="even one group"):
         new().train(scan, settings_of())
-    assert "--batch-size" in caught.value.remedy
 
 
 def test_the_allocators_own_words_are_known() -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from backend_suite.fits import Fit, New, Trained, differs, patches_of, settings_of
+from backend_suite.fits import Fit, Fits, New, Trained, differs, patches_of, settings_of
 from backend_suite.training import *  # noqa: F403
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.npz import write_scan
 from ptychopinn.errors import TrainingError
 from ptychopinn_torch import training
-from ptychopinn_torch.training import deterministic_algorithms
 
 
 def test_nobody_elses_random_numbers_are_used_or_moved(fit: Fit, base: Trained) -> None:
@@ -43,15 +46,28 @@ def test_deterministic_algorithms_are_on_while_it_trains(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_what_was_set_before_is_put_back() -> None:
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with deterministic_algorithms(False):
-            assert not torch.are_deterministic_algorithms_enabled()
-        assert torch.are_deterministic_algorithms_enabled()
-        assert torch.is_deterministic_algorithms_warn_only_enabled()
-    finally:
-        torch.use_deterministic_algorithms(False)
+def test_one_process_of_a_job_with_several_tasks(fit: Fit, base: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's scheduler does not say how this training computes."""
+    for name, value in {"SLURM_JOB_NAME": "scan", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert not differs(fit(), base)
+
+
+def test_sigterm_ends_it_as_it_ends_everything(fits: Fits, scan: ScanDataset, tmp_path: Path) -> None:
+    """Not with 0, which would say that it is done."""
+    write_scan(tmp_path / "scan.npz", scan)
+    code = """
+import os, signal, sys
+from ptychopinn.data.npz import read_scan
+from ptychopinn.monitor import Monitor
+class Hasty(Monitor):
+    def report(self, *args, **more):
+        if args[0] == "train" and args[1] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+FITS.fit_to(read_scan(sys.argv[1]), train={"nepochs": 1000}, monitor=Hasty())
+"""
+    ended = subprocess.run(fits.command(code, tmp_path / "scan.npz"), check=False, timeout=120)
+    assert ended.returncode in (143, -signal.SIGTERM)
 
 
 def test_weights_that_are_not_finite_are_never_the_model(

@@ -39,7 +39,7 @@ class ExecutionOptions(Config):
     accelerator: Accelerator = Field(Accelerator.AUTO, description="Device: auto takes CUDA when there.")
     precision: Precision = Field(Precision.FLOAT32, description="Arithmetic of the network.")
     deterministic: bool = Field(
-        True, description="Same seed, same result; refuses algorithms that differ from run to run."
+        True, description="Same seed, same result, with algorithms that repeat where the device has such."
     )
     num_workers: int = Field(0, ge=0, le=64, description="Processes that prepare batches; 0 prepares in the main one.")
     logger: LoggerKind = Field(

@@ -9,6 +9,7 @@ from ptychopinn.training.book import EpochBook
 from ptychopinn.training.epochs import EpochSource
 from ptychopinn.training.light import Light, light_arrays, light_from_arrays
 from ptychopinn.training.loggers import RunLogger
+from ptychopinn.training.parts import Parts
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
 from ptychopinn.training.published import BORDER_CHANNELS, level_filters
 from ptychopinn.training.tensors import checkpoint_tensors, network_tensors
@@ -20,6 +21,7 @@ __all__ = [
     "Fit",
     "Light",
     "NetworkReconstructor",
+    "Parts",
     "RunLogger",
     "ScanBatches",
     "TrainingPlan",

@@ -196,8 +196,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             except Exception as error:
                 if isinstance(error, MemoryError) or self._out_of_memory(error):
                     raise ResourceError(
-                        f"Memory ran out on {self.device} with {config.batch_size} groups a batch.",
-                        "Lower --batch-size (and raise --accumulate-grad-batches as much), or use --precision bf16.",
+                        f"Memory ran out on {self.device}, not in a batch.",
+                        "Free memory, lower --n-filters-scale, or use another device.",
                     ) from error
                 raise
             finally:

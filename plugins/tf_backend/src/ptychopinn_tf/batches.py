@@ -15,7 +15,7 @@ from ptychopinn_tf._tensorflow import tf
 
 # Name to tensor: the arrays of the core's `GroupBatch` and of `EpochSource`, where there are such patterns; ``present``
 # (g,) and ``simulated_present`` (b,) float32, 0 for what only fills a batch up; and the numbers ``members``, ``groups``
-# and ``simulated``, float32, of what is in the whole batch, over all devices.
+# and ``simulated``, float32, of what is in the whole batch, over all parts.
 TensorBatch: TypeAlias = dict[str, Any]
 
 _GROUPED = ("counts", "offsets", "fractions", "shift", "member", "truth")
@@ -34,8 +34,8 @@ def patterns_in(arrays: Mapping[str, AnyArray]) -> int:
     return measured + len(arrays.get("simulated_counts", ()))
 
 
-def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, devices: int) -> list[TensorBatch]:
-    """One batch as tensors, split over devices.
+def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, parts: int) -> list[TensorBatch]:
+    """One batch as tensors, split over devices, or into parts for one after another.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, devices: int) ->
         A batch of `EpochSource`.
     groups:
         Groups in a full batch; a smaller one is filled up, so that nothing is compiled anew for it.
-    devices:
-        Parts to split into; all are of one size.
+    parts:
+        To split into; all are of one size.
 
     Returns
     -------
-    A batch for each device.
+    A batch for each part.
     """
     arrays = dict(arrays)
     totals: dict[str, int] = {}
@@ -60,7 +60,7 @@ def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, devices: int) ->
         totals["simulated"] = len(arrays["simulated_counts"])
         arrays["simulated_present"] = np.ones(totals["simulated"], np.float32)
     whole = {name: arrays.pop(name) for name in ("simulated_probe",) if name in arrays}
-    shards = [{name: _shard(array, part, devices) for name, array in arrays.items()} for part in range(devices)]
+    shards = [{name: _shard(array, part, parts) for name, array in arrays.items()} for part in range(parts)]
     shared = {name: tf.constant(value, tf.float32) for name, value in totals.items()}
     shared |= {name: tf.constant(array) for name, array in whole.items()}
     return [{name: tf.constant(array) for name, array in shard.items()} | shared for shard in shards]

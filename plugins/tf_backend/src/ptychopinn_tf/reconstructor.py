@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
+from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
@@ -19,7 +19,14 @@ from ptychopinn_tf.options import TfOptions
 from ptychopinn_tf.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.tf")
-_MEMORY_SIGNS = ("RESOURCE_EXHAUSTED", "out of memory", "OOM when allocating", "failed to allocate", "bad_alloc")
+_MEMORY_SIGNS = (
+    "RESOURCE_EXHAUSTED",
+    "out of memory",
+    "OOM when allocating",
+    "failed to allocate",
+    "bad_alloc",
+    "Dst tensor is not initialized",  # of a copy to a GPU that is full
+)
 
 
 class TfReconstructor(NetworkReconstructor[Model]):
@@ -66,7 +73,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
         return probe
 
     def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        return TrainingLoop(model, plan, self._options, self._devices)
+        return TrainingLoop(model, plan, self._options, self._devices, Parts(self._out_of_memory))
 
     def _predictor(
         self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ptychopinn.training import EpochBook, RunLogger, TrainingPlan
+from ptychopinn.training import EpochBook, Parts, RunLogger, ScanBatches, TrainingPlan
 from ptychopinn.training.optimizer import OFFSET_RATE, kept_share
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf._tensorflow import tf
@@ -40,10 +40,12 @@ class TrainingLoop:
         How to compute.
     devices:
         Where; the model's variables are theirs.
+    parts:
+        Into how many parts batches are cut.
     """
 
-    def __init__(self, model: Model, plan: TrainingPlan, options: TfOptions, devices: Devices) -> None:
-        self._model, self._plan, self._options, self._devices = model, plan, options, devices
+    def __init__(self, model: Model, plan: TrainingPlan, options: TfOptions, devices: Devices, parts: Parts) -> None:
+        self._model, self._plan, self._options, self._devices, self._parts = model, plan, options, devices, parts
         light = model.illumination
         free = {f"network/{name}": variable for name, variable in model.network.variables().items()}
         if plan.config.probe_trainable:
@@ -101,12 +103,12 @@ class TrainingLoop:
 
     def _run_epoch(self, book: EpochBook) -> None:
         clock, source, config = self._plan.clock, self._plan.training.batches, self._plan.config
-        full, accumulate = self._plan.training.groups.largest_batch, config.accumulate_grad_batches
+        accumulate = config.accumulate_grad_batches
         collected: dict[str, tf.Tensor] = {}
         with contextlib.closing(prepared(source, clock.epoch, self._options.num_workers)) as batches:
             for number, arrays in enumerate(batches, start=1):
                 rate = clock.learning_rate()
-                slope: Slope = self._gradient(tensor_batches(arrays, full, len(self._devices)))
+                slope: Slope = self._summed(self._gradient, arrays, self._plan.training)
                 loss = float(slope.terms.total)
                 book.count(loss, {k: float(v) for k, v in slope.terms.parts.items()}, patterns_in(arrays))
                 if self._plan.follow_offset:
@@ -127,11 +129,24 @@ class TrainingLoop:
 
     def _validation_losses(self) -> list[float]:
         """Loss of each validation batch under the averaged weights."""
-        validation = self._plan.validation
-        if validation is None or self._validate is None:
+        validation, validate = self._plan.validation, self._validate
+        if validation is None or validate is None:
             return []
-        full, parts = validation.groups.largest_batch, len(self._devices)
-        return [float(self._validate(tensor_batches(arrays, full, parts))) for arrays in validation.batches(0)]
+        return [float(self._summed(validate, arrays, validation)) for arrays in validation.batches(0)]
+
+    def _summed(
+        self, compute: Callable[[list[TensorBatch]], Any], arrays: dict[str, AnyArray], scan: ScanBatches
+    ) -> Any:
+        """What a function of batches makes of one, added up over as many parts as fit into memory one by one."""
+        full, devices = scan.groups.largest_batch, len(self._devices)
+
+        def summed(parts: int) -> Any:
+            shards = tensor_batches(arrays, full, devices * parts)
+            found = [compute(shards[k : k + devices]) for k in range(0, len(shards), devices)]
+            return tf.nest.map_structure(lambda *values: sum(values), *found)
+
+        size = full if "counts" in arrays else len(arrays["simulated_counts"])
+        return self._parts.compute(summed, -(-size // devices))
 
     def _gradient_of(self, objective: Objective) -> Callable[[TensorBatch], Slope]:
         def gradient(batch: TensorBatch) -> Slope:

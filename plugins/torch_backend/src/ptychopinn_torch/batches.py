@@ -54,6 +54,21 @@ class TensorBatch:
         return TensorBatch(**{k: None if v is None else v.pin_memory() for k, v in moved.items()})
 
     @property
+    def size(self) -> int:
+        """Into how many parts it can be cut: groups, or single patterns where there are no groups."""
+        cut = self.simulated_counts if self.counts is None else self.counts
+        return 0 if cut is None else len(cut)
+
+    def cut(self, parts: int) -> list[TensorBatch]:
+        """Parts of nearly the same size; all have the whole probe of the simulated patterns."""
+        if parts == 1:
+            return [self]
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        shares = {k: v.tensor_split(parts) for k, v in held.items() if v is not None and k != "simulated_probe"}
+        whole = {"simulated_probe": self.simulated_probe}
+        return [TensorBatch(**whole, **{k: share[part] for k, share in shares.items()}) for part in range(parts)]
+
+    @property
     def patterns(self) -> int:
         """Patterns in it, simulated ones counted."""
         measured = 0 if self.member is None else int(self.member.sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,25 @@ from ptychopinn_torch.model import Model, patch_weights
 
 @dataclass(frozen=True)
 class Terms:
-    """Unweighted loss terms of a batch, their weighted sum, and the mean phase gradient (2,) in rad a pixel."""
+    """Unweighted loss terms of a batch, their weighted sum, and `neighbour_products`.
+
+    Those of a part of a batch are its share: their sums over the parts are those of the batch.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
-    gradient: Tensor | None = None
+    products: Tensor | None = None
+
+
+def detached(terms: Terms) -> Terms:
+    """The same without what the gradient needs."""
+    return Terms(terms.total.detach(), {name: value.detach() for name, value in terms.parts.items()}, terms.products)
+
+
+def added(one: Terms, other: Terms) -> Terms:
+    """The sums of two parts of a batch."""
+    products = None if one.products is None or other.products is None else one.products + other.products
+    return Terms(one.total + other.total, {k: v + other.parts[k] for k, v in one.parts.items()}, products)
 
 
 class Objective(nn.Module):
@@ -63,13 +78,14 @@ class Objective(nn.Module):
         self.register_buffer("good", good)
         self.group = GroupForward(config.N, config.patch_size, reach)
 
-    def forward(self, model: Model, batch: TensorBatch) -> Terms:
-        """Terms of a batch; their sum carries the gradient."""
+    def forward(self, model: Model, batch: TensorBatch, whole: TensorBatch | None = None) -> Terms:
+        """Terms of a batch, or of a part of the whole one; their sum carries the gradient."""
+        whole = batch if whole is None else whole
         parts: dict[str, Tensor] = {}
-        gradient = None
+        products = None
         probe = model.illumination()
         if batch.counts is not None:
-            measured, gradient = self._measured(model, batch, probe)
+            measured, products = self._measured(model, batch, whole, probe)
             parts.update(measured)
         if batch.simulated_counts is not None and batch.simulated_truth is not None:
             lit = probe.detach() if batch.simulated_probe is None else batch.simulated_probe
@@ -77,26 +93,29 @@ class Objective(nn.Module):
             patches = model(batch.simulated_counts[:, None], self.mean_counts, shown, self.good)[:, 0]
             weights = patch_weights(lit, self.config.patch_size)
             expected = self.group.alone(patches, lit * math.sqrt(self.mean_counts))
-            deviance = poisson_deviance(expected, batch.simulated_counts, self.good, self.mean_counts).mean()
-            error = patch_error(patches, batch.simulated_truth, weights).mean()
-            parts["simulated"] = error + SIMULATED_DEVIANCE * deviance
+            deviance = poisson_deviance(expected, batch.simulated_counts, self.good, self.mean_counts)
+            errors = patch_error(patches, batch.simulated_truth, weights) + SIMULATED_DEVIANCE * deviance
+            parts["simulated"] = errors.sum() / len(cast(Tensor, whole.simulated_counts))
         factor = dict(self.weights) | {"simulated": 1.0}
         total = torch.stack([factor[name] * value for name, value in parts.items()]).sum()
-        return Terms(total, parts, gradient)
+        return Terms(total, parts, products)
 
-    def _measured(self, model: Model, batch: TensorBatch, probe: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _measured(
+        self, model: Model, batch: TensorBatch, whole: TensorBatch, probe: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
         counts, member = batch.counts, batch.member
         offsets, shift, fractions = batch.offsets, batch.shift, batch.fractions
         if counts is None or member is None or offsets is None or shift is None or fractions is None:
             raise TypeError("a measured batch has counts, member, offsets, shift and fractions")
         patches = model(counts, self.mean_counts, probe.detach(), self.good)
         light = patch_weights(probe, self.config.patch_size)
-        gradient = mean_gradient(patches.flatten(0, 1), light)
+        products = neighbour_products(patches.flatten(0, 1), light)
+        all_members = cast(Tensor, whole.member)
         drawn = patches.shape[1]  # those of all members, or the anchor's alone
 
         def over_members(values: Tensor) -> Tensor:
-            there = member[:, : values.shape[1]]
-            return (values * there).sum() / there.sum()
+            size = values.shape[1]
+            return (values * member[:, :size]).sum() / all_members[:, :size].sum()
 
         parts: dict[str, Tensor] = {}
         w = self.weights
@@ -115,14 +134,14 @@ class Objective(nn.Module):
                 if w.mae:
                     parts["mae"] = over_members(amplitude_error(expected, counts, self.good, self.mean_counts))
             if w.total_variation:
-                parts["total_variation"] = total_variation(canvas).mean()
+                parts["total_variation"] = total_variation(canvas).sum() / len(all_members)
         if w.realspace_mae and batch.truth is not None:
             parts["realspace_mae"] = over_members(patch_error(patches, batch.truth[:, :drawn], light))
-        return parts, gradient
+        return parts, products
 
 
-def mean_gradient(patches: Tensor, weights: Tensor) -> Tensor:
-    """Mean phase gradient of patches.
+def neighbour_products(patches: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of every pixel times its neighbour's conjugate.
 
     Parameters
     ----------
@@ -133,9 +152,10 @@ def mean_gradient(patches: Tensor, weights: Tensor) -> Tensor:
 
     Returns
     -------
-    (2,) float32 (y, x), rad a pixel, no gradient. A detector's offset shows as such a ramp under a fixed probe.
+    (2,) complex64, along y and along x, no gradient. Their angles are the mean phase gradient in rad a pixel: a
+    detector's offset shows as such a ramp under a fixed probe.
     """
     with torch.no_grad():
         dy = (patches[:, 1:] * patches[:, :-1].conj() * weights[1:]).sum()
         dx = (patches[:, :, 1:] * patches[:, :, :-1].conj() * weights[:, 1:]).sum()
-        return torch.angle(torch.stack([dy, dx]))
+        return torch.stack([dy, dx])

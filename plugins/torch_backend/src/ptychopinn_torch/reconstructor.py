@@ -11,9 +11,10 @@ import torch
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import ResourceError
-from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
+from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import to_tensor
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.options import TorchOptions
@@ -21,7 +22,13 @@ from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
 # Of allocators and libraries that raise a plain RuntimeError.
-_MEMORY_SIGNS = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED", "could not create a primitive")
+_MEMORY_SIGNS = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "ALLOC_FAILED",
+    "could not create a primitive",
+    "unable to find an engine",  # of a convolution whose workspace does not fit
+)
 
 
 def choose_device(accelerator: Accelerator) -> torch.device:
@@ -86,7 +93,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return probe
 
     def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        return TrainingLoop(model, plan, self._options, self._device)
+        return TrainingLoop(model, plan, self._options, self._device, Parts(self._out_of_memory))
 
     def _predictor(
         self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
@@ -98,7 +105,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
             probe, measured = light(), to_tensor(good, self._device)
 
         def predict(counts: FloatArray) -> ComplexArray:
-            with torch.inference_mode():
+            with torch.inference_mode(), arithmetic(deterministic=self._options.deterministic):
                 patches = model(to_tensor(counts, self._device), mean_counts, probe, measured)[:, 0]
             found: ComplexArray = patches.cpu().numpy()
             return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,17 +12,19 @@ from typing import Any, TypeAlias, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from ptychopinn.config.train import ClipAlgorithm, SimulateProbes
-from ptychopinn.training import EpochBook, RunLogger, ScanBatches, TrainingPlan
+from ptychopinn.training import EpochBook, Parts, RunLogger, ScanBatches, TrainingPlan
 from ptychopinn.training.optimizer import BETAS, EPSILON, OFFSET_RATE, PROBE_RATE, WEIGHT_DECAY, kept_share
 from ptychopinn.typing import AnyArray
+from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import EpochDataset, TensorBatch, loader, to_tensor
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.model import Model
-from ptychopinn_torch.objective import Objective, Terms
+from ptychopinn_torch.objective import Objective, Terms, added, detached
 from ptychopinn_torch.options import TorchOptions
 
 
@@ -34,21 +37,25 @@ class TrainingModule(pl.LightningModule):
         Trained in place.
     plan:
         The training.
+    parts:
+        Into how many parts batches are cut.
     """
 
     book: EpochBook  # of the run under way
 
-    def __init__(self, model: Model, plan: TrainingPlan) -> None:
+    def __init__(self, model: Model, plan: TrainingPlan, parts: Parts) -> None:
         super().__init__()
-        self.model, self.plan = model, plan
+        self.model, self.plan, self.parts = model, plan, parts
         self.objective = _objective(plan, plan.training)
         self.validation_objective = None if plan.validation is None else _objective(plan, plan.validation)
-        self.averaged = AveragedModel(model, multi_avg_fn=_running_average(plan.config.weight_averaging))
+        average = _running_average(plan.config.weight_averaging)
+        self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)  # the detector's offset is one
         light = model.illumination
         light.values.requires_grad_(plan.config.probe_trainable)
         light.log_intensity.requires_grad_(plan.config.intensity_scale_trainable)
         self.adamw = self._adamw()
         self.validation_losses: list[float] = []
+        self.gradients: list[Tensor | None] = []  # of the batch under way
 
     def _adamw(self) -> torch.optim.Optimizer:
         """AdamW over network and whatever physics is free."""
@@ -74,14 +81,36 @@ class TrainingModule(pl.LightningModule):
             group["lr"] = self.plan.clock.learning_rate() * group["rate"]
 
     def training_step(self, batch: TensorBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
-        terms: Terms = self.objective(self.model, batch)
-        parts = {name: float(value.detach()) for name, value in terms.parts.items()}
-        self.book.count(float(terms.total.detach()), parts, batch.patterns)
-        if self.plan.follow_offset and terms.gradient is not None:
-            pixels = terms.gradient * self.plan.model.N / (2 * torch.pi)
+        """Loss of one batch, whose gradient `backward` hands on: a part is done with before the next one begins."""
+        self.gradients = []  # those of the last batch are not held beside this one's
+        terms, self.gradients = self.parts.compute(lambda parts: self._slope(batch, parts), batch.size)
+        self.book.count(float(terms.total), {name: float(v) for name, v in terms.parts.items()}, batch.patterns)
+        if self.plan.follow_offset and terms.products is not None:
+            pixels = torch.angle(terms.products) * self.plan.model.N / (2 * torch.pi)
             self.model.illumination.offset_px += OFFSET_RATE * pixels
         return terms.total
+
+    def _slope(self, batch: TensorBatch, parts: int) -> tuple[Terms, list[Tensor | None]]:
+        """Terms of a batch and the gradient of their sum, None for weights that it does not depend on."""
+        weights = [weight for group in self.adamw.param_groups for weight in group["params"]]
+        found: tuple[Terms, list[Tensor | None]] | None = None
+        for part in batch.cut(parts):
+            terms = self.objective(self.model, part, batch)
+            gradients: list[Tensor | None] = list(torch.autograd.grad(terms.total, weights, allow_unused=True))
+            if found is None:
+                found = detached(terms), gradients
+            else:
+                found = added(found[0], detached(terms)), list(map(_sum, found[1], gradients))
+        assert found is not None  # a batch has at least one part
+        return found
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Add the gradient of the batch, in place of that of its loss, to those collected for the coming step."""
+        weights = [weight for group in self.adamw.param_groups for weight in group["params"]]
+        for weight, gradient in zip(weights, self.gradients, strict=True):
+            if gradient is not None:
+                share = gradient / self.plan.config.accumulate_grad_batches
+                weight.grad = share if weight.grad is None else weight.grad + share
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then move the running average."""
@@ -92,8 +121,18 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: TensorBatch, batch_idx: int) -> None:
         """Loss of one validation batch under the averaged weights."""
         assert self.validation_objective is not None  # there is a loader only with it
-        terms = self.validation_objective(self.averaged.module, batch)
-        self.validation_losses.append(float(terms.total))
+        objective, averaged = self.validation_objective, self.averaged.module
+
+        def loss(parts: int) -> float:
+            return sum(float(objective(averaged, part, batch).total) for part in batch.cut(parts))
+
+        self.validation_losses.append(self.parts.compute(loss, batch.size))
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return one + other
 
 
 def _objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
@@ -131,11 +170,15 @@ class TrainingLoop:
         The training.
     options, device:
         How to compute, and where.
+    parts:
+        Into how many parts batches are cut.
     """
 
-    def __init__(self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device, parts: Parts
+    ) -> None:
         self._plan, self._options, self._device = plan, options, device
-        self._module = TrainingModule(model, plan).to(device)
+        self._module = TrainingModule(model, plan, parts).to(device)
         free = {id(p) for group in self._module.adamw.param_groups for p in group["params"]}
         self._names = [name.replace(".", "/") for name, p in model.named_parameters() if id(p) in free]
 
@@ -161,7 +204,7 @@ class TrainingLoop:
         """A model of its own with these weights, ready to predict."""
         model = cast(Model, copy.deepcopy(self._module.averaged.module))
         load_module(model, averaged)
-        return model.eval()
+        return model.to(self._device).eval()  # Lightning leaves what it trained on the CPU
 
     def run(self, book: EpochBook, logger: RunLogger) -> None:
         """Train until the book says stop or the epochs are done."""
@@ -194,15 +237,14 @@ class Bookkeeping(pl.Callback):
 
 
 @contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Switch torch's deterministic algorithms on or off for a while, and put back what was."""
-    before = torch.are_deterministic_algorithms_enabled()
-    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
+def signals_as_they_are() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process as they do elsewhere; Lightning would end it with its own exit codes."""
     try:
         yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=lenient)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 def run_lightning(
@@ -225,12 +267,13 @@ def run_lightning(
     norm = config.gradient_clip_algorithm is ClipAlgorithm.NORM
     training = EpochDataset(plan.training.batches)
     training.epoch = plan.clock.epoch
-    with warnings.catch_warnings(), deterministic_algorithms(options.deterministic):
+    with warnings.catch_warnings(), arithmetic(deterministic=options.deterministic):
         # Advice about worker counts and logging intervals is for the author of a loop, not for its user.
         warnings.filterwarnings("ignore", module="lightning.*")
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,
+            plugins=[LightningEnvironment()],  # one process, whatever job it is a part of
             max_epochs=-1 if limit is None else limit - plan.clock.epoch,
             min_epochs=0,
             accumulate_grad_batches=config.accumulate_grad_batches,
@@ -245,11 +288,12 @@ def run_lightning(
         )
         pin = device.type == "cuda"
         held = None if plan.validation is None else EpochDataset(plan.validation.batches)
-        trainer.fit(
-            module,
-            loader(training, num_workers=options.num_workers, pin=pin),
-            None if held is None else loader(held, num_workers=0, pin=pin),
-        )
+        with signals_as_they_are():
+            trainer.fit(
+                module,
+                loader(training, num_workers=options.num_workers, pin=pin),
+                None if held is None else loader(held, num_workers=0, pin=pin),
+            )
 
 
 def quiet_lightning() -> None:
