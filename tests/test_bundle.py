@@ -191,6 +191,33 @@ def test_values_that_are_not_finite_are_refused(saved: Path, value: float) -> No
         read_bundle(saved)
 
 
+def test_figures_of_a_checkpoint_may_be_nan(path: Path) -> None:
+    """[ARC-005] No other values of it, and none of a model."""
+    figures = {"history/loss": np.array([np.nan, 0.5])}
+    write_bundle(path, manifest(kind=ArchiveKind.CHECKPOINT), figures)
+    np.testing.assert_array_equal(read_bundle(path).weights["history/loss"], figures["history/loss"])
+    for kind, name in ((ArchiveKind.MODEL, "history/loss"), (ArchiveKind.CHECKPOINT, "model/history")):
+        with pytest.raises(ArchiveError, match=f"'{name}' .* not finite"):
+            write_bundle(path, manifest(kind=kind), {name: np.array([np.nan, 0.5], np.float32)})
+
+
+@pytest.mark.parametrize("member", ["manifest.json", "weights.h5"])
+def test_damage_inside_a_deflated_member_is_told(saved: Path, member: str) -> None:
+    """[ARC-010] Packed again by another program, then damaged."""
+    with zipfile.ZipFile(saved) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+        start = archive.getinfo(member).header_offset + 30 + len(member)
+        stop = start + archive.getinfo(member).compress_size
+    whole = saved.read_bytes()
+    for place in range(start, stop, max((stop - start) // 20, 1)):
+        saved.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(ArchiveError, match="(?i)copy or save"):
+            read_bundle(saved)
+
+
 def test_extra_that_is_not_finite_is_refused(path: Path) -> None:
     """[ARC-005]"""
     bad = manifest().model_copy(update={"extra": {"scale": float("nan")}})

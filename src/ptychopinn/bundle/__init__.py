@@ -15,9 +15,11 @@ from ptychopinn.bundle.manifest import (
     TrainingSummary,
     Writer,
 )
+from ptychopinn.bundle.tensors import HISTORY
 
 __all__ = [
     "FORMAT_VERSION",
+    "HISTORY",
     "ArchiveKind",
     "Bundle",
     "Manifest",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_WEIGHTS_BYTES = 4 * 2**30
 MAX_RATIO = 100  # of unpacked to packed size; tensors of floats do not shrink like that, bombs do
 
+_DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
 
 
@@ -54,7 +57,8 @@ def write_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArr
     manifest:
         ``sha256`` is filled in here.
     weights:
-        Names like ``encoder/0/weight`` to finite arrays: float32 or complex64, in a checkpoint any number or bool.
+        Names like ``encoder/0/weight`` to finite arrays: float32 or complex64, in a checkpoint any number or bool; under
+        ``history/`` a checkpoint may have NaN.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def verify_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyAr
 
 
 def _identical(one: AnyArray, other: AnyArray) -> bool:
-    return one.dtype == other.dtype and np.array_equal(one, other)
+    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=True)
 
 
 def read_bundle(path: StrPath) -> Bundle:
@@ -145,7 +149,7 @@ def _opened(path: StrPath) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())
             yield archive
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
+    except (*_DAMAGE, EOFError, ValueError, NotImplementedError, OSError) as error:
         raise ArchiveError(
             f"{path} is not a whole model archive: {error}.", "It may have been cut short: copy or save it again."
         ) from error

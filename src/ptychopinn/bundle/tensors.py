@@ -23,6 +23,7 @@ CHECKPOINT_DTYPES = (
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 MAX_TENSORS = 100_000
+HISTORY = "history/"  # of a checkpoint: figures, NaN in the epochs that have none
 
 _REMEDY = "Do not trust the file; a model archive holds plain tensors only."
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){0,15}")
@@ -35,7 +36,7 @@ def _check_tensor(name: str, array: AnyArray, *, source: str, checkpoint: bool) 
             f"{source}: the tensor {name!r} has the dtype {array.dtype}; allowed are {', '.join(allowed)}.",
             "Convert it before it is saved.",
         )
-    if not np.isfinite(array).all():
+    if not (checkpoint and name.startswith(HISTORY)) and not np.isfinite(array).all():
         raise ArchiveError(
             f"{source}: the tensor {name!r} of shape {array.shape} holds values that are not finite.",
             "The training went wrong: lower the learning rate and train again.",
@@ -83,7 +84,8 @@ def unpack_weights(content: bytes, *, source: str, checkpoint: bool = False, lim
     Raises
     ------
     ArchiveError
-        If there is anything but finite, contiguous, plainly stored arrays of the allowed dtypes.
+        If there is anything but finite, contiguous, plainly stored arrays of the allowed dtypes; figures of a
+        checkpoint's history may be NaN.
     """
     try:
         with h5py.File(io.BytesIO(content), "r") as file:

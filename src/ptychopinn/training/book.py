@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from ptychopinn.bundle import ArchiveKind, Manifest
+from ptychopinn.bundle import HISTORY, ArchiveKind, Manifest
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.train import CheckpointMode, TrainConfig
 from ptychopinn.errors import ArchiveError, ConfigError, TrainingError
@@ -21,7 +21,7 @@ from ptychopinn.typing import AnyArray
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 20.0
-_BEST = "best"
+_BEST = "best/"
 
 
 class Weights(Protocol):
@@ -49,7 +49,6 @@ class ResumeState(BaseModel):
     patterns_seen: int
     best_figure: float | None
     best_epoch: int
-    history: dict[str, list[float | None]]
 
 
 class EpochBook:
@@ -132,10 +131,15 @@ class EpochBook:
                 f"The checkpoint does not say how far its training was: {error.errors()[0]['msg']}.",
                 "Remove it, or start anew with --overwrite.",
             ) from error
-        prefix = f"{_BEST}/"
+        history = _under(HISTORY, bundle.weights)
+        if not self.history.keys() <= history.keys() or {v.shape for v in history.values()} != {(state.epoch,)}:
+            raise ArchiveError(
+                f"The checkpoint does not hold the history of its {state.epoch} epochs.",
+                "Remove it, or start anew with --overwrite.",
+            )
         self._weights.restore(bundle.weights)
-        self._best = {k.removeprefix(prefix): v for k, v in bundle.weights.items() if k.startswith(prefix)}
-        self.history = {k: [math.nan if x is None else x for x in v] for k, v in state.history.items()}
+        self._best = _under(_BEST, bundle.weights)
+        self.history = {name: values.tolist() for name, values in history.items()}
         self._best_figure = math.inf if state.best_figure is None else state.best_figure
         self._best_epoch, self.patterns_seen = state.best_epoch, state.patterns_seen
         self._clock.resume(epoch=state.epoch, step=state.step, seconds=state.seconds)
@@ -253,13 +257,17 @@ class EpochBook:
             patterns_seen=self.patterns_seen,
             best_figure=self._best_figure if math.isfinite(self._best_figure) else None,
             best_epoch=self._best_epoch,
-            history={k: [x if math.isfinite(x) else None for x in v] for k, v in self.history.items()},
         )
-        best = {f"{_BEST}/{name}": array for name, array in self._best.items()}
-        tensors = {**self._weights.state(), **best, **self._start}
+        best = {_BEST + name: array for name, array in self._best.items()}
+        history = {HISTORY + name: np.array(values) for name, values in self.history.items()}  # grows without bound
+        tensors = {**self._weights.state(), **best, **history, **self._start}
         extra: dict[str, JsonValue] = {"state": state.model_dump(mode="json")}
         store.save(clock.epoch, self._manifest.model_copy(update={"extra": extra}), tensors, figure)
         self._saved_at = clock.seconds
+
+
+def _under(prefix: str, tensors: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
 def _monitored_figure(config: TrainConfig, figures: Sequence[str]) -> str:
