@@ -27,8 +27,8 @@ def test_neighbour_products_of_a_ramp_have_its_slope(ops: Ops) -> None:
     modulus = 1 + 0.2 * np.random.default_rng(0).random((2, 3, 16, 16))
     ramp = (modulus * np.exp(1j * (0.2 * y - 0.1 * x))).astype(np.complex64)
     ramp[1] = np.exp(-1j * y)
-    weights, present = np.ones((16, 16), np.float32), np.array([1, 0], np.float32)
-    real, imag = ops.run(neighbour_products, ramp, weights, present).T
+    weights = np.ones((2, 3, 16, 16), np.float32) * np.array([1, 0], np.float32)[:, None, None, None]
+    real, imag = ops.run(neighbour_products, ramp, weights).T
     np.testing.assert_allclose(np.arctan2(imag, real), [0.2, -0.1], atol=1e-5)
     assert real[0] == pytest.approx(np.abs(ramp[0, :, 1:] * ramp[0, :, :-1]).sum() * np.cos(0.2), rel=1e-4)
 

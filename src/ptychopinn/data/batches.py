@@ -42,7 +42,7 @@ class GroupBatch:
     Attributes
     ----------
     counts:
-        (g, C, N, N) float32, DC at [0, 0].
+        (g, C, N, N) float32, DC at [0, 0]; zeros where there is no such member.
     offsets:
         (g, C, 2) int64 (y, x): corner of each member minus its anchor's, within the reach.
     fractions:
@@ -188,7 +188,7 @@ class GroupBatches:
             flat = self._truth(members.ravel())
             truth = flat.reshape(*shape, *flat.shape[1:])
         return GroupBatch(
-            counts=read_patterns(self._data, members.ravel()).reshape(*shape, self._data.N, self._data.N),
+            counts=read_groups(self._data, groups),
             offsets=np.where(near[..., None], offsets, 0),
             fractions=self._fractions[members].astype(np.float32),
             shift=self._shift[members],

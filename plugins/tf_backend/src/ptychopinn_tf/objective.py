@@ -69,9 +69,8 @@ class Objective:
         counts, member, offsets = batch["counts"], batch["member"], batch["offsets"]
         patches = model(counts, self.mean_counts, tf.stop_gradient(probe), self.good)
         light = patch_weights(probe, self.config.patch_size)
-        products = neighbour_products(patches, light, batch["present"])
-
         drawn = patches.shape[1]  # those of all members, or the anchor's alone
+        products = neighbour_products(patches, light * member[:, :drawn, None, None])
 
         def over_members(values: tf.Tensor) -> tf.Tensor:
             size = values.shape[1]
@@ -103,26 +102,23 @@ class Objective:
         return parts, products
 
 
-def neighbour_products(patches: tf.Tensor, weights: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
+def neighbour_products(patches: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Weighted sums of every pixel times its neighbour's conjugate.
 
     Parameters
     ----------
     patches:
-        (g, C, n, n) complex64.
+        (..., n, n) complex64.
     weights:
-        (n, n) float32.
-    present:
-        (g,) float32: 1 for groups that count.
+        broadcastable to them, float32.
 
     Returns
     -------
     (2, 2) float32, real and imaginary part along y and along x, no gradient. Their angles are the mean phase gradient
     in rad a pixel: a detector's offset shows as such a ramp under a fixed probe.
     """
-    patches = tf.stop_gradient(patches)
-    w = as_complex(weights * present[:, None, None, None])
-    dy = patches[:, :, 1:] * tf.math.conj(patches[:, :, :-1]) * w[..., 1:, :]
+    patches, w = tf.stop_gradient(patches), as_complex(tf.stop_gradient(weights))
+    dy = patches[..., 1:, :] * tf.math.conj(patches[..., :-1, :]) * w[..., 1:, :]
     dx = patches[..., 1:] * tf.math.conj(patches[..., :-1]) * w[..., 1:]
     sums = tf.stack([tf.reduce_sum(dy), tf.reduce_sum(dx)])
     return tf.stack([tf.math.real(sums), tf.math.imag(sums)], axis=1)

@@ -109,9 +109,9 @@ class Objective(nn.Module):
             raise TypeError("a measured batch has counts, member, offsets, shift and fractions")
         patches = model(counts, self.mean_counts, probe.detach(), self.good)
         light = patch_weights(probe, self.config.patch_size)
-        products = neighbour_products(patches.flatten(0, 1), light)
         all_members = cast(Tensor, whole.member)
         drawn = patches.shape[1]  # those of all members, or the anchor's alone
+        products = neighbour_products(patches, light * member[:, :drawn, None, None])
 
         def over_members(values: Tensor) -> Tensor:
             size = values.shape[1]
@@ -146,9 +146,9 @@ def neighbour_products(patches: Tensor, weights: Tensor) -> Tensor:
     Parameters
     ----------
     patches:
-        (b, n, n) complex64.
+        (..., n, n) complex64.
     weights:
-        (n, n) float32.
+        broadcastable to them, float32.
 
     Returns
     -------
@@ -156,6 +156,6 @@ def neighbour_products(patches: Tensor, weights: Tensor) -> Tensor:
     detector's offset shows as such a ramp under a fixed probe.
     """
     with torch.no_grad():
-        dy = (patches[:, 1:] * patches[:, :-1].conj() * weights[1:]).sum()
-        dx = (patches[:, :, 1:] * patches[:, :, :-1].conj() * weights[:, 1:]).sum()
+        dy = (patches[..., 1:, :] * patches[..., :-1, :].conj() * weights[..., 1:, :]).sum()
+        dx = (patches[..., 1:] * patches[..., :-1].conj() * weights[..., 1:]).sum()
         return torch.stack([dy, dx])
