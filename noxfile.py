@@ -176,9 +176,16 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Tests that need a CUDA device; they skip with a reason where there is none."""
+    """Tests of the torch backend that need a CUDA device; they skip with a reason where there is none."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
     run_pytest(session, "-m", "gpu", "tests", f"{TORCH}/tests")
+
+
+@nox.session
+def gpu_tf(session: nox.Session) -> None:
+    """Those of the TensorFlow backend, with the libraries of CUDA."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[cuda]")
+    run_pytest(session, "-m", "gpu", f"{TENSORFLOW}/tests")
 
 
 @nox.session

@@ -91,6 +91,21 @@ def test_every_term_runs_on_the_device(scan: ScanDataset, train: dict[str, objec
     assert np.isfinite(found.patches(scan)).all()
 
 
+@pytest.mark.parametrize(
+    "model", [{"architecture": "cnn", "group_size": None, "iterations": None, "gridsize": 2}, {"model_type": "supervised"}]
+)
+def test_every_model_runs_on_the_device(off_centre: ScanDataset, model: dict[str, object]) -> None:
+    """Off the centre of the detector: where the network is told how the probe moves, it follows."""
+    cuda, cpu = (
+        fit_to(off_centre, model=model, train={"nepochs": 3}, options={"accelerator": device})
+        for device in ("cuda", "cpu")
+    )
+    assert cuda.result.history["loss"] == pytest.approx(cpu.result.history["loss"], rel=0.02)
+    offset = "illumination/offset_px"
+    np.testing.assert_allclose(cuda.arrays()[offset], cpu.arrays()[offset], atol=0.02)
+    assert np.isfinite(cuda.patches(off_centre)).all()
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_workers_pin_their_batches(on_cuda: Trained, scan: ScanDataset) -> None:
     shared = fit_to(scan, train={"nepochs": 3}, options={"accelerator": "cuda", "num_workers": 2})
