@@ -158,7 +158,8 @@ def test_a_checkpoint_holds_tensors_and_json_alone(fit: Fit, tmp_path: Path) -> 
     fit(train={"checkpoint_every": 1}, checkpoint_dir=tmp_path)
     bundle = read_bundle(tmp_path / "epoch-0000001.ckpt.zip")
     assert bundle.manifest.kind is ArchiveKind.CHECKPOINT
-    assert {name.partition("/")[0] for name in bundle.weights} == {"model", "averaged", "best", "begun", "optimizer"}
+    groups = {name.partition("/")[0] for name in bundle.weights}
+    assert groups == {"model", "averaged", "best", "begun", "history", "optimizer"}
     state = bundle.manifest.extra["state"]
     assert isinstance(state, dict)
     assert (state["epoch"], state["step"]) == (1, 4)

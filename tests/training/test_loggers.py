@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import errno
+import resource
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -10,6 +14,8 @@ from typing import Any
 import pytest
 
 from ptychopinn.config.execution import LoggerKind
+from ptychopinn.errors import ResourceError
+from ptychopinn.training import loggers
 from ptychopinn.training.loggers import open_logger
 
 ROWS = [(4, {"epoch": 1.0, "loss": 0.5}), (8, {"epoch": 2.0, "loss": 0.25})]
@@ -20,6 +26,70 @@ def log(kind: LoggerKind, folder: Path, rows: list[tuple[int, dict[str, float]]]
     for step, row in rows:
         logger.log(row, step)
     logger.close()
+
+
+def test_a_table_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HARD-010]"""
+    log(LoggerKind.CSV, tmp_path, ROWS[:1])
+    before = (tmp_path / "csv" / "metrics.csv").read_text()
+    assert before.splitlines() == ["step,epoch,loss", "4,1,0.5"]
+
+    def full(writer: Any, rows: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(csv.DictWriter, "writerows", full)
+        with pytest.raises(ResourceError, match=r"metrics\.csv"):
+            log(LoggerKind.CSV, tmp_path, ROWS[1:])
+    assert [path.read_text() for path in (tmp_path / "csv").iterdir()] == [before]
+    log(LoggerKind.CSV, tmp_path, ROWS[1:])
+    assert (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[1:] == ["4,1,0.5", "8,2,0.25"]
+
+
+def test_a_table_grows_by_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[TRAIN-013] It is written anew at the start and where there is a new figure; else a line is added."""
+    written: list[Path] = []
+    original = loggers.written_aside
+    monkeypatch.setattr(loggers, "written_aside", lambda path: written.append(path) or original(path))
+    logger = open_logger(LoggerKind.CSV, tmp_path, "ptychopinn-none")
+    table = tmp_path / "csv" / "metrics.csv"
+    for epoch in range(1, 200):
+        extra = {"validation_loss": 0.5} if epoch in {100, 150} else {}
+        logger.log({"epoch": float(epoch), "loss": 1 / epoch, **extra}, 2 * epoch)
+        assert len(table.read_bytes().splitlines()) == epoch + 1  # a reader sees it at once
+    assert len(written) == 2
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["step"], r["epoch"]) for r in rows] == [(str(2 * epoch), str(epoch)) for epoch in range(1, 200)]
+    assert [r["epoch"] for r in rows if r["validation_loss"]] == ["100", "150"]
+
+
+@pytest.mark.parametrize("half", ["1", "12,3", "12,3,0.", "12,3,0.125\r", '"12,3'])
+def test_a_half_written_line_is_dropped(tmp_path: Path, half: str) -> None:
+    """[TRAIN-013] A killed run left it; the resumed one goes on behind the epoch of its checkpoint."""
+    log(LoggerKind.CSV, tmp_path, ROWS)
+    table = tmp_path / "csv" / "metrics.csv"
+    with table.open("a", newline="") as file:
+        file.write(half)
+    log(LoggerKind.CSV, tmp_path, [(8, {"epoch": 2.0, "loss": 0.2}), (12, {"epoch": 3.0, "loss": 0.125})])
+    assert table.read_text().splitlines() == ["step,epoch,loss", "4,1,0.5", "8,2,0.2", "12,3,0.125"]
+
+
+def test_a_line_that_does_not_fit_leaves_the_table(tmp_path: Path) -> None:
+    """[HARD-010] [HARD-012]"""
+    logger = open_logger(LoggerKind.CSV, tmp_path, "ptychopinn-none")
+    logger.log(ROWS[0][1], ROWS[0][0])
+    before = (tmp_path / "csv" / "metrics.csv").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 3, limits[1]))
+    try:
+        with pytest.raises(ResourceError, match=r"metrics\.csv"):
+            logger.log(ROWS[1][1], ROWS[1][0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "csv" / "metrics.csv").read_bytes() == before
 
 
 def test_events_of_tensorboard(tmp_path: Path) -> None:

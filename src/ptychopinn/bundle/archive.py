@@ -57,8 +57,8 @@ def write_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArr
     manifest:
         ``sha256`` is filled in here.
     weights:
-        Names like ``encoder/0/weight`` to finite arrays: float32 or complex64, in a checkpoint any number or bool; under
-        ``history/`` a checkpoint may have NaN.
+        Names like ``encoder/0/weight`` to finite arrays: float32 or complex64, in a checkpoint any number or bool; the
+        ``history/`` of a checkpoint may be NaN.
 
     Raises
     ------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from ptychopinn.atomic import translate_write_error, written_aside
 from ptychopinn.config.execution import LoggerKind
 from ptychopinn.errors import PluginError, UsageError
 
@@ -72,20 +74,42 @@ class _CsvLogger:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "csv" / "metrics.csv"
-        self._rows: list[dict[str, str]] = []
-        if self._path.is_file():
-            with self._path.open(newline="", encoding="utf-8") as file:
-                self._rows = list(csv.DictReader(file))
+        self._names: list[str] = []  # columns of the table, once this run has written it
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def log(self, row: Mapping[str, float], step: int) -> None:
-        before = [old for old in self._rows if float(old["epoch"]) < row["epoch"]]
-        self._rows = [*before, {name: f"{value:.9g}" for name, value in {"step": step, **row}.items()}]
-        names = dict.fromkeys(name for old in self._rows for name in old)
-        with self._path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names)
+        entry = {name: f"{value:.9g}" for name, value in {"step": step, **row}.items()}
+        if entry.keys() <= set(self._names):
+            self._append(entry)
+        else:
+            self._rewrite(entry, row["epoch"])
+
+    def _rewrite(self, entry: dict[str, str], epoch: float) -> None:
+        """The rows of epochs before, and one more."""
+        rows = [*(old for old in self._rows() if float(old["epoch"]) < epoch), entry]
+        self._names = list(dict.fromkeys(name for old in rows for name in old))
+        with written_aside(self._path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._names)
             writer.writeheader()
-            writer.writerows(self._rows)
+            writer.writerows(rows)
+
+    def _rows(self) -> list[dict[str, str]]:
+        """The whole lines of the table; a killed run may have left half a line at its end."""
+        if not self._path.is_file():
+            return []
+        lines = self._path.read_bytes().decode("utf-8").splitlines(keepends=True)
+        return list(csv.DictReader(line for line in lines if line.endswith("\n")))
+
+    def _append(self, entry: dict[str, str]) -> None:
+        size = self._path.stat().st_size
+        try:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._names).writerow(entry)
+        except OSError as error:
+            os.truncate(self._path, size)
+            if (translated := translate_write_error(error, self._path)) is None:
+                raise
+            raise translated from error
 
     def close(self) -> None:
         pass
