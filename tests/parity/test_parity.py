@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import parity
 import pytest
 
+from ptychopinn.bundle import read_bundle
 from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.testing import CrossBackendConformance
 
@@ -59,6 +61,32 @@ def test_they_agree(figures: Figures, case: str) -> None:
     found = figures[case]
     assert found.keys() == parity.LIMITS.keys()
     assert {name: figure for name, figure in found.items() if not figure <= parity.LIMITS[name]} == {}
+
+
+def test_a_training_with_everything_in_it_agrees(tmp_path: Path) -> None:
+    """[CONF-062] Smaller last batches, accumulation that does not divide them, clipping, simulated patterns, an offset
+    that is followed, validation, and the averaged weights that an archive holds."""
+    scan = {"N": 32, "rows": 6, "cols": 6, "seed": 1, "detector_offset_px": (1.5, -1.0)}
+    begun = {"scan": scan, "model": {"N": 32, **FAST}, "train": parity.INITIAL, "save": str(tmp_path / "begun")}
+    parity.in_own_process(tmp_path, "torch", begun)
+    train = {
+        **{"nepochs": 4, "n_groups": 7, "batch_size": 2, "accumulate_grad_batches": 3, "gradient_clip": 0.05},
+        **{"simulate_objects": "mixed", "validation_fraction": 0.3, "probe_trainable": True, "mae_weight": 0.1},
+    }
+    found = {}
+    for backend in parity.PAIR:
+        ended = tmp_path / f"{backend}.zip"
+        task = {"scan": scan, "load": str(tmp_path / "begun"), "train": train, "save": str(ended)}
+        (figures,) = parity.in_own_process(tmp_path, backend, task)
+        found[backend] = figures, read_bundle(ended).weights
+    (one, weights), (two, others) = (found[backend] for backend in parity.PAIR)
+    names = {name for name in one if name.startswith("history/")} - {"history/seconds"}
+    assert {"history/validation_loss", "history/simulated", "history/nll"} <= names
+    for name in names:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, err_msg=name)
+    assert weights.keys() == others.keys()
+    for name, array in weights.items():
+        np.testing.assert_allclose(others[name], array, atol=1e-3, rtol=1e-3, err_msg=name)
 
 
 def test_neither_process_loads_the_others_framework(tmp_path: Any) -> None:
