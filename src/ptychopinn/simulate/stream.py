@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.fft
@@ -20,12 +21,34 @@ _OBJECTS, _BATCHES = 0, 1  # the two families of random streams
 _TRANSFORMS = 8  # of a square: transposed or not, flipped in y or not, flipped in x or not
 
 
+class _Pool:
+    """The objects that a stream and its copies cut patches from, made once for all; any thread may take some."""
+
+    def __init__(self) -> None:
+        self.objects: dict[int, ComplexArray] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[_Pool], tuple[()]]:
+        return _Pool, ()  # another process makes its own
+
+    def take(self, wanted: range, make: Callable[[int], ComplexArray]) -> list[ComplexArray]:
+        """The objects of these numbers; what is farther than one from them is dropped."""
+        near = range(wanted.start - 1, wanted.stop + 1)  # threads are not all at the same batch
+        with self._lock:
+            self.objects = {number: obj for number, obj in self.objects.items() if number in near}
+            for number in wanted:
+                if number not in self.objects:
+                    self.objects[number] = make(number)
+            return [self.objects[number] for number in wanted]
+
+
 class ObjectStream:
     """Counts and true patches, simulated without end.
 
     Patches are cut at whole pixels from a pool of random objects, turned and flipped at random, lit by the probe, and
     counted. An object has mean ``|O|^2 = 1``; its kind and its contrast, from hardly seen to strong, are random.
-    Batch k depends only on the seed, k and its size: a training that resumes at k sees what it would have seen.
+    Batch k depends only on the seed, k and its size: a training that resumes at k sees what it would have seen. A copy
+    (`copy.copy`) has its own place and probe and shares the objects; copies may be used in threads of their own.
 
     Parameters
     ----------
@@ -111,7 +134,7 @@ class ObjectStream:
         self._dose_range = dose_range
         self._amplitude_contrast = amplitude_contrast
         self._phase_span_rad = phase_span_rad
-        self._pool: dict[int, ComplexArray] = {}
+        self._pool = _Pool()
         self._step = 0
         self.set_probe(probe)
 
@@ -203,9 +226,7 @@ class ObjectStream:
     def _objects(self) -> list[ComplexArray]:
         """The pool of this step: the newest objects; a quarter of the pool at first, so that the start is quick."""
         newest = self._step // self._batches_an_object + max(1, self._pool_size // 4)
-        wanted = range(max(0, newest - self._pool_size), newest)
-        self._pool = {i: self._pool[i] if i in self._pool else self._make(i) for i in wanted}
-        return list(self._pool.values())
+        return self._pool.take(range(max(0, newest - self._pool_size), newest), self._make)
 
     def _make(self, number: int) -> ComplexArray:
         """Object ``number`` of the stream, (S, S) complex64, mean ``|O|^2`` 1."""

@@ -59,7 +59,7 @@ class EpochSource:
         ``simulated_probe`` (modes, N, N) complex64 in root mean counts.
         """
         measured = iter(self._groups(epoch, first, stride)) if self._groups is not None else None
-        stream = copy.copy(self._stream)  # workers do not move each other's place in it
+        stream = copy.copy(self._stream)  # workers do not move each other's place in it, and share its objects
         for step in range(first, self._batches_per_epoch, stride):
             arrays: dict[str, AnyArray] = {}
             if measured is not None:
