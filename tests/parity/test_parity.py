@@ -70,8 +70,8 @@ def test_a_training_with_everything_in_it_agrees(tmp_path: Path) -> None:
     begun = {"scan": scan, "model": {"N": 32, **FAST}, "train": parity.INITIAL, "save": str(tmp_path / "begun")}
     parity.in_own_process(tmp_path, "torch", begun)
     train = {
-        **{"nepochs": 4, "n_groups": 7, "batch_size": 2, "accumulate_grad_batches": 3, "gradient_clip": 0.05},
-        **{"simulate_objects": "mixed", "validation_fraction": 0.3, "probe_trainable": True, "mae_weight": 0.1},
+        **{"nepochs": 8, "n_groups": 7, "batch_size": 2, "accumulate_grad_batches": 3, "gradient_clip": 0.05},
+        **{"simulate_objects": "mixed", "validation_fraction": 0.3, "learning_rate": 0.01, "mae_weight": 0.1},
     }
     found = {}
     for backend in parity.PAIR:
@@ -83,10 +83,10 @@ def test_a_training_with_everything_in_it_agrees(tmp_path: Path) -> None:
     names = {name for name in one if name.startswith("history/")} - {"history/seconds"}
     assert {"history/validation_loss", "history/simulated", "history/nll"} <= names
     for name in names:
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, err_msg=name)
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, err_msg=name)
     assert weights.keys() == others.keys()
     for name, array in weights.items():
-        np.testing.assert_allclose(others[name], array, atol=1e-3, rtol=1e-3, err_msg=name)
+        np.testing.assert_allclose(others[name], array, atol=2e-4, err_msg=name)
 
 
 def test_neither_process_loads_the_others_framework(tmp_path: Any) -> None:
