@@ -24,6 +24,7 @@ from ptychopinn.training.epochs import EpochSource
 from ptychopinn.typing import ComplexArray, FloatArray
 
 _FAMILY_DOSES = (0.01, 1.0)  # of the scan's dose: a model for any probe meets any dose
+_LARGEST_SHARE = 0.5  # that validation_fraction may be
 CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
 
 
@@ -120,7 +121,7 @@ def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) 
 
 
 def training_scans(
-    data: ScanDataset, validation: ScanDataset | None, config: TrainConfig
+    data: ScanDataset, validation: ScanDataset | None, config: TrainConfig, model: ModelConfig | None = None
 ) -> tuple[ScanDataset, ScanDataset | None]:
     """The patterns trained on and those validated on.
 
@@ -132,11 +133,46 @@ def training_scans(
         Another scan to validate on; without one, ``validation_fraction`` holds back a region of ``data``.
     config:
         How much is held back, and how much of the rest is used.
+    model:
+        Says how large a group is; None leaves unchecked whether there is one to validate on.
+
+    Raises
+    ------
+    ConfigError
+        If a scan cannot be split, or there is no whole group to validate on.
     """
+    whole = data
     if validation is None and config.validation_fraction > 0:
         inner, outer = split_by_space(data, config.validation_fraction)
         data, validation = data.select(inner), data.select(outer)
+        if model is not None:
+            _refuse_small_share(validation, whole, config.validation_fraction, model.patterns_per_group)
+    elif validation is not None and model is not None and _largest(validation) < (size := model.patterns_per_group):
+        raise ConfigError(
+            f"The validation scan '{validation.name}' has {_largest(validation)} patterns; validation needs {size}, "
+            "those of a group.",
+            f"Give a larger one, or set group_size to {_largest(validation)} or less.",
+        )
     return training_subset(data, config), validation
+
+
+def _largest(data: ScanDataset) -> int:
+    """Patterns in the largest of the scans of a dataset."""
+    return int(np.unique(data.scan_index, return_counts=True)[1].max(initial=0))
+
+
+def _refuse_small_share(held: ScanDataset, whole: ScanDataset, fraction: float, group_size: int) -> None:
+    """Refuse a share of a scan in which there is no whole group."""
+    there, of = _largest(held), _largest(whole)
+    if there >= group_size:
+        return
+    enough = math.ceil(100 * group_size / of) / 100
+    more = f"Set validation_fraction to {enough:g} or more, or" if enough <= _LARGEST_SHARE else "Set"
+    raise ConfigError(
+        f"validation_fraction {fraction:g} holds back {there} of {of} patterns; validation needs {group_size}, "
+        "those of a group.",
+        f"{more} group_size to {there} or less, or give a scan for validation.",
+    )
 
 
 def make_plan(
@@ -173,7 +209,9 @@ def make_plan(
         truth = None
         if measured and (supervised or weights.realspace_mae):
             truth = TruthPatches(scan, probe, scaling.mean_counts, model.patch_size)
-        groups = GroupBatches(scan, model, config, truth)
+        # n_groups says how long an epoch of training is; validation looks at its scan once.
+        drawn = config if train else config.model_copy(update={"n_groups": None})
+        groups = GroupBatches(scan, model, drawn, truth)
         stream = None
         if train and config.simulate_objects is not SimulateObjects.OFF:
             stream = ObjectStream(
