@@ -72,6 +72,25 @@ def test_a_blur_of_waves_that_nobody_predicts_is_refused() -> None:
     idle(blurred, ONLY, validates=True)
 
 
+@pytest.mark.parametrize(
+    ("model", "train", "reason"),
+    [
+        ({}, ONLY, "simulate_objects only"),
+        (SUPERVISED, ONLY, "simulate_objects only"),
+        (SUPERVISED, {}, "nll_weight and mae_weight are 0"),
+        (SUPERVISED, {"nll_weight": 1}, "known patches"),
+    ],
+)
+def test_an_offset_that_nothing_moves_is_refused(model: dict[str, Any], train: dict[str, Any], reason: str) -> None:
+    """[CFG-010] when it was asked for; the default, and an estimate, are accepted."""
+    for validates in (False, True):
+        with pytest.raises(ValueError, match=f"^detector_offset train cannot act: .*{reason}"):
+            idle(model, {**train, "detector_offset": "train"}, validates=validates)
+        for accepted in (None, "estimate", "none"):
+            idle(model, {**train, "detector_offset": accepted}, validates=validates)
+    idle({}, {"detector_offset": "train", "simulate_objects": "mixed"})
+
+
 def test_all_are_named_at_once() -> None:
     """[CFG-010]"""
     with pytest.raises(ValueError, match=r"^probe_trainable, mae_weight cannot act"):

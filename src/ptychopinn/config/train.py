@@ -260,6 +260,7 @@ class TrainConfig(Config):
             "probe_trainable": self.probe_trainable,
             "intensity_scale_trainable": self.intensity_scale_trainable,
         }
+        unfollowed = {"detector_offset train": self.detector_offset is DetectorOffset.TRAIN}
         unseen = {"gaussian_smoothing_sigma": model.gaussian_smoothing_sigma > 0}
         unweighed = {
             "nll_weight": bool(self.nll_weight),
@@ -270,15 +271,16 @@ class TrainConfig(Config):
         }
         idle = {
             **(unlearnt if only or not physics else {}),
+            **(unfollowed if only or model.model_type is ModelType.SUPERVISED else {}),
             **(unseen if (only and not validates) or not physics else {}),
             **(unweighed if only and not validates else {}),
         }
         if names := [name for name, is_set in idle.items() if is_set]:
-            reason = (
-                "simulate_objects only trains on no measured pattern"
-                if only
-                else "nll_weight and mae_weight are 0: no pattern is predicted"
-            )
+            reason = "the known patches of model_type supervised say what the mean phase gradient is"
+            if only:
+                reason = "simulate_objects only trains on no measured pattern"
+            elif not physics:
+                reason = "nll_weight and mae_weight are 0: no pattern is predicted"
             raise ValueError(f"{', '.join(names)} cannot act: {reason}")
 
 
