@@ -20,12 +20,15 @@ from ptychopinn.comparison.process import descendants
 from ptychopinn.comparison.scans import Reading, central
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import Cancelled, DataError, UsageError
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
+from ptychopinn.workflows._lock import locked
 
+SCANS = ("test", "train")
 SOLVERS = ComparisonConfig(split_frc=False)
 
 
@@ -208,6 +211,94 @@ def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path)
     assert (np.ptp(chosen, axis=0) < 0.85 * np.ptp(data.positions, axis=0)).all()
 
 
+def test_few_test_groups_of_counts(plugins: None, tmp_path: Path) -> None:
+    """[COMP-004] The selection is read as what it is, whatever was said of the file."""
+    data = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=3))
+    path = tmp_path / "counts.npz"
+    counts = np.asarray(data.counts(slice(None)), np.float64)
+    scan = {"diff3d": counts, "probeGuess": data.probe, "objectGuess": data.object_guess}
+    np.savez(path, **scan, xcoords=data.positions[:, 1], ycoords=data.positions[:, 0])
+    config = ComparisonConfig(n_test_groups=36, split_frc=False)
+    reading = Reading(Measurement.COUNTS)
+    result = compare_run(path, path, tmp_path / "out", legs=["flat"], config=config, reading=reading)
+    assert not result.failed
+    few, whole = (read_product(result.folder / "legs" / "flat" / name / "reconstruction.h5") for name in SCANS)
+    assert few.photon_count == pytest.approx(whole.photon_count, rel=0.3)
+    assert whole.photon_count == pytest.approx(counts.sum(axis=(1, 2)).mean(), rel=0.2)
+
+
+def test_another_reference_trains_nothing_anew(
+    plugins: None, pair: tuple[Path, Path], copied: Path, tmp_path: Path
+) -> None:
+    """[COMP-020] Scores and aligned arrays are made again, runs stay."""
+    legs = copied / "legs"
+    runs = ("epie/test/reconstruction.h5", "numpy-pinn/train/wts.h5.zip", "numpy-pinn/test/reconstruction.h5")
+    before = {name: (legs / name).stat().st_mtime_ns for name in runs}
+    training = {leg: (legs / leg / "scores-train.json").stat().st_mtime_ns for leg in ("epie", "numpy-pinn")}
+    truth = read_scan(pair[1]).object_guess
+    assert truth is not None
+    np.savez(tmp_path / "trusted.npz", object=truth + 0.5 * np.random.default_rng(0).standard_normal(truth.shape))
+    result = compare_run(
+        *pair,
+        copied,
+        legs=["epie", "numpy-pinn"],
+        settings=LegSettings(train={"nepochs": 2}, solver={"passes": 5}),
+        test_reference=tmp_path / "trusted.npz",
+        resume=True,
+    )
+    assert not result.failed
+    assert {name: (legs / name).stat().st_mtime_ns for name in runs} == before
+    assert {leg: (legs / leg / "scores-train.json").stat().st_mtime_ns for leg in training} == training
+    epie = values(result.rows, "epie")
+    assert epie["object", "nrmse"] > 0.3
+    assert epie["run", "reconstruction_seconds"] > 0
+    assert verify_comparison(copied)["passed"]
+
+
+def bad_reference(folder: Path, kind: str, shape: tuple[int, ...]) -> Path:
+    path = folder / f"{kind}.npz"
+    y, x = np.indices(shape)
+    obj = np.exp(0.1j * y) + 0.1 * x
+    if kind == "small":
+        obj = obj[:40, :40]
+    if kind != "missing":
+        np.savez(path, **({"something": obj} if kind == "without" else {"object": obj}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("missing", "is not there"), ("without", "has no object"), ("small", "40 x 40 pixels")]
+)
+def test_a_bad_reference_is_refused_before_any_work(
+    plugins: None, pair: tuple[Path, Path], tmp_path: Path, kind: str, said: str
+) -> None:
+    """[COMP-002]"""
+    shape = read_scan(pair[1]).object_guess.shape
+    for which in ("train_reference", "test_reference"):
+        with pytest.raises(DataError, match=said):
+            compare_run(*pair, tmp_path / "out", legs=["epie"], **{which: bad_reference(tmp_path, kind, shape)})
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_comparison_at_a_time(plugins: None, pair: tuple[Path, Path], copied: Path) -> None:
+    """[HARD-030]"""
+    with locked(copied), pytest.raises(UsageError, match="in use by process"):
+        compare_run(*pair, copied, legs=["epie"], overwrite=True)
+
+
+def test_a_comparison_that_comes_to_nothing_leaves_the_earlier_one(
+    pair: tuple[Path, Path], copied: Path, plugins: None
+) -> None:
+    """[HARD-013] Cancelled before a leg has anything."""
+    monitor = Monitor()
+    monitor.cancel()
+    before = sorted(str(path.relative_to(copied)) for path in copied.rglob("*"))
+    with pytest.raises(Cancelled):
+        compare_run(*pair, copied, legs=["epie"], config=SOLVERS, overwrite=True, monitor=monitor)
+    assert sorted(str(path.relative_to(copied)) for path in copied.rglob("*")) == before
+    assert verify_comparison(copied)["passed"]
+
+
 def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
     """[COMP-005] [COMP-031] What needs one is skipped with the reason; the rest is there."""
     data = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=3))
@@ -236,7 +327,7 @@ def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finish
         compare_run(*pair, finished.folder, legs=["epie"])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
-    with pytest.raises(UsageError, match="nothing to go on with"):
+    with pytest.raises(UsageError, match="no comparison to resume"):
         compare_run(*pair, tmp_path / "other", legs=["epie"], resume=True)
     wide = tmp_path / "wide.npz"
     write_scan(wide, simulate_scan(SimulationConfig(N=64, rows=2, cols=2)))

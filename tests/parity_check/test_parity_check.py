@@ -93,6 +93,18 @@ def test_a_side_that_fails_is_told(models: list[Path], tmp_path: Path) -> None:
     write_scan(tmp_path / "wide.npz", simulate_scan(SimulationConfig(N=64, rows=3, cols=3)))
     with pytest.raises(PtychoPinnError, match=r"Side a \(numpy.*64"):
         parity_run(tmp_path / "wide.npz", models, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_check_that_fails_leaves_the_earlier_one(models: list[Path], tmp_path: Path) -> None:
+    """[HARD-013]"""
+    write_scan(tmp_path / "wide.npz", simulate_scan(SimulationConfig(N=64, rows=3, cols=3)))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "stats.json").write_text("old")
+    with pytest.raises(PtychoPinnError, match="Side a") as told:
+        parity_run(tmp_path / "wide.npz", models, tmp_path / "out", overwrite=True)
+    assert "Traceback" in told.value.__notes__[0]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["stats.json"]
 
 
 def test_figures_of_a_stage() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ptychopinn.errors import PtychoPinnError, ResourceError, UsageError
-from ptychopinn.workflows._folder import logged_to, model_path, prepare_folder, run_folder
+from ptychopinn.workflows._folder import RUN as KIND
+from ptychopinn.workflows._folder import Kind, logged_to, model_path, output_folder, run_folder
 
 RUN = ("config.yaml", "wts.h5.zip", "run.log", "reconstruction.h5", "phase.png")
 
@@ -23,20 +24,28 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def make(folder: Path, kind: Kind = KIND, **how: bool) -> None:
+    with output_folder(folder, kind, **how) as found:
+        assert found == folder
+        assert found.is_dir()
+
+
 def test_a_directory_is_made_with_its_parents(tmp_path: Path) -> None:
-    assert prepare_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
-    assert (tmp_path / "a" / "b").is_dir()
+    with output_folder(tmp_path / "a" / "b", KIND) as folder:
+        fill(folder, "config.yaml")
+    assert names(tmp_path / "a" / "b") == ["config.yaml"]
 
 
 def test_an_empty_directory_is_used(tmp_path: Path) -> None:
-    assert prepare_folder(tmp_path) == tmp_path
+    make(tmp_path)
+    assert tmp_path.is_dir()
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     """[CLI-015]"""
     fill(tmp_path, *RUN)
     with pytest.raises(UsageError, match=r"is there and not empty.*--overwrite.*--resume"):
-        prepare_folder(tmp_path)
+        make(tmp_path)
     assert names(tmp_path) == sorted(RUN)
 
 
@@ -45,7 +54,7 @@ def test_overwrite_removes_a_run_whole(tmp_path: Path) -> None:
     fill(tmp_path, *RUN, "mlflow.db")
     for name in ("checkpoints", "csv", "tensorboard"):
         fill(tmp_path / name, "inside")
-    prepare_folder(tmp_path, overwrite=True)
+    make(tmp_path, overwrite=True)
     assert names(tmp_path) == []
 
 
@@ -54,7 +63,7 @@ def test_overwrite_leaves_other_peoples_files(tmp_path: Path, foreign: str) -> N
     """A plain file called csv is none of a run's folders either."""
     fill(tmp_path, *RUN, foreign)
     with pytest.raises(UsageError, match=f"files that no run wrote: {foreign}"):
-        prepare_folder(tmp_path, overwrite=True)
+        make(tmp_path, overwrite=True)
     assert names(tmp_path) == sorted((*RUN, foreign))
 
 
@@ -62,7 +71,7 @@ def test_overwrite_does_not_follow_links(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", "precious")
     fill(tmp_path / "run", *RUN)
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    prepare_folder(tmp_path / "run", overwrite=True)
+    make(tmp_path / "run", overwrite=True)
     assert names(tmp_path / "run") == []
     assert names(tmp_path / "elsewhere") == ["precious"]
 
@@ -70,10 +79,10 @@ def test_overwrite_does_not_follow_links(tmp_path: Path) -> None:
 def test_resume_needs_a_run_and_leaves_everything(tmp_path: Path) -> None:
     """[CLI-015]"""
     with pytest.raises(UsageError, match="holds no run to resume"):
-        prepare_folder(tmp_path / "nothing", resume=True)
+        make(tmp_path / "nothing", resume=True)
     assert not (tmp_path / "nothing").exists()
     fill(tmp_path, *RUN, "notes.txt")
-    prepare_folder(tmp_path, resume=True)
+    make(tmp_path, resume=True)
     assert names(tmp_path) == sorted((*RUN, "notes.txt"))
 
 
@@ -81,14 +90,14 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
     (tmp_path / "file").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(UsageError, match="is a file"):
-            prepare_folder(tmp_path / "file", overwrite=overwrite)
+            make(tmp_path / "file", overwrite=overwrite)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ResourceError, match="cannot be made"):
-        prepare_folder(tmp_path / "file" / "below")
+        make(tmp_path / "file" / "below")
 
 
 def test_the_log_of_a_run_goes_into_its_directory(tmp_path: Path) -> None:
@@ -124,6 +133,45 @@ def test_a_run_that_fails_late_leaves_what_is_worth_keeping(tmp_path: Path) -> N
     with pytest.raises(PtychoPinnError), run_folder(tmp_path / "run", resume=True) as folder:
         raise PtychoPinnError("no")
     assert "wts.h5.zip" in names(tmp_path / "run")
+
+
+OTHER = Kind("thing", frozenset({"thing.json", "parts"}), worth=("parts/*/done",), mark="thing.json", begins=True)
+
+
+def test_another_kind_of_directory(tmp_path: Path) -> None:
+    """[HARD-013] [CLI-015] Its own names go, nobody else's; going on in nothing begins it where the kind says so."""
+    make(tmp_path / "new", OTHER, resume=True)
+    fill(tmp_path / "run", *RUN)
+    for how in ({"overwrite": True}, {"resume": True}, {}):
+        with pytest.raises(UsageError, match="that no thing wrote|no thing to resume|not empty"):
+            make(tmp_path / "run", OTHER, **how)
+    assert names(tmp_path / "run") == sorted(RUN)
+    fill(tmp_path / "one", "thing.json")
+    with pytest.raises(PtychoPinnError), output_folder(tmp_path / "one", OTHER, overwrite=True) as folder:
+        (folder / "parts" / "a").mkdir(parents=True)
+        raise PtychoPinnError("no")
+    assert names(tmp_path / "one") == ["thing.json"]
+    with (
+        pytest.raises(PtychoPinnError),
+        output_folder(tmp_path / "one", OTHER, overwrite=True, kept=OTHER.worth) as folder,
+    ):
+        fill(folder / "parts")
+        fill(folder / "parts" / "a", "done")
+        raise PtychoPinnError("no")
+    assert names(tmp_path / "one") == ["parts"]
+
+
+def test_a_killed_run_is_not_settled_as_another_kind(tmp_path: Path) -> None:
+    """[HARD-013] What it was to replace waits for a run."""
+    fill(tmp_path, "config.yaml")
+    fill(tmp_path / ".replaced", *RUN)
+    for how in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(UsageError):
+            make(tmp_path, OTHER, **how)
+    assert names(tmp_path) == [".replaced", "config.yaml"]
+    with run_folder(tmp_path, resume=True):
+        pass
+    assert set(RUN) <= set(names(tmp_path))
 
 
 def test_the_model_of_a_run_or_of_a_file(tmp_path: Path) -> None:

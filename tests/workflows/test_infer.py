@@ -38,6 +38,14 @@ def test_a_run_reconstructs_a_scan(trained: RunResult, scan_file: Path, tmp_path
     np.testing.assert_allclose(found, before, atol=1e-5)
 
 
+def test_the_model_that_is_used_is_not_replaced(trained: RunResult, scan_file: Path) -> None:
+    """[CLI-021] [HARD-013]"""
+    before = names(trained.folder)
+    with pytest.raises(UsageError, match=r"directory of the model.*another --output"):
+        infer_run(trained.folder, scan_file, trained.folder.parent / "run" / ".." / "run", overwrite=True)
+    assert names(trained.folder) == before
+
+
 @pytest.mark.usefixtures("without_pictures")
 def test_an_archive_alone_will_do(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
     """[CLI-021]"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy_backend import NumpyReconstructor
 
 from ptychopinn.config import ModelConfig, SimulationConfig
 from ptychopinn.data.npz import read_scan
-from ptychopinn.errors import ConfigError, PluginError, UsageError
+from ptychopinn.errors import ConfigError, DataError, PluginError, UsageError
 from ptychopinn.metrics import align, box_of, score
 from ptychopinn.product import read_product
 from ptychopinn.workflows import (
@@ -63,6 +64,40 @@ def test_scores_and_a_picture_go_into_a_directory(pair: tuple[Path, Path], tmp_p
     assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="is there and not empty"):
         evaluate_run(*pair, output=tmp_path / "out")
+
+
+def test_an_evaluation_removes_nothing_of_a_run(pair: tuple[Path, Path], trained: RunResult) -> None:
+    """[CLI-015] [CLI-022] [HARD-013] It replaces an evaluation, and no run."""
+    before = sorted(path.name for path in trained.folder.iterdir())
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="that no evaluation wrote|not empty"):
+            evaluate_run(*pair, output=trained.folder, overwrite=overwrite)
+    assert sorted(path.name for path in trained.folder.iterdir()) == before
+
+
+def test_an_evaluation_replaces_an_evaluation(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[CLI-015] [CLI-022]"""
+    evaluate_run(*pair, output=tmp_path / "out")
+    (tmp_path / "out" / "scores.json").write_text("old")
+    evaluate_run(*pair, output=tmp_path / "out", overwrite=True)
+    assert "nrmse" in (tmp_path / "out" / "scores.json").read_text()
+
+
+def test_the_scan_says_where_the_product_lies(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[CLI-022] In the reference's frame, whatever its size."""
+    from ptychopinn.data.npz import write_scan
+
+    data = read_scan(pair[1])
+    assert data.object_guess is not None
+    wide = np.pad(data.object_guess, ((0, 60), (60, 0)), mode="wrap")
+    np.savez(tmp_path / "wide.npz", object=wide)
+    moved = replace(data, positions=data.positions + np.array([0, 60]), object_guess=None)
+    write_scan(tmp_path / "moved.npz", moved)
+    scores = evaluate_run(pair[0], tmp_path / "wide.npz", scan_path=tmp_path / "moved.npz")
+    assert scores == pytest.approx(evaluate_run(*pair), rel=1e-3)
+    write_scan(tmp_path / "few.npz", moved.select(np.arange(9)))
+    with pytest.raises(DataError, match="has 9 positions, the product 64"):
+        evaluate_run(pair[0], tmp_path / "wide.npz", scan_path=tmp_path / "few.npz")
 
 
 def test_a_simulated_file_is_replaced_only_when_asked(tmp_path: Path) -> None:

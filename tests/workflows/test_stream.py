@@ -140,6 +140,14 @@ def test_a_socket_fills_a_directory(scan: ScanDataset, run_folder: Path, tmp_pat
     assert (result.figures["stream"], result.figures["patterns"]) == ("finished", 64)
 
 
+def test_the_model_that_is_used_is_not_replaced(scan: ScanDataset, run_folder: Path, tmp_path: Path) -> None:
+    """[CLI-031] [HARD-013]"""
+    source = write(tmp_path / "scan.h5", scan, 4)
+    with pytest.raises(UsageError, match="directory of the model"):
+        workflows.stream_run(run_folder / "wts.h5.zip", str(source), run_folder, overwrite=True)
+    assert [path.name for path in run_folder.iterdir()] == ["wts.h5.zip"]
+
+
 @pytest.mark.parametrize(
     ("source", "arguments", "said"),
     [

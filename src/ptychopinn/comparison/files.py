@@ -80,6 +80,12 @@ def read_scores(folder: Path, scan: str) -> tuple[dict[Figure, float], dict[Figu
     )
 
 
+def remove_scores(folder: Path, scan: str) -> None:
+    """Remove what `write_scores` wrote."""
+    for name in (f"scores-{scan}.json", f"aligned-{scan}.h5"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
     """The arrays of ``aligned-SCAN.h5`` by name; none where there is no such file.
 

@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.comparison.files import LOG, RESULT, TASK, digest_of, read_json, read_scores, write_json
+from ptychopinn.comparison.files import (
+    LOG,
+    RESULT,
+    TASK,
+    digest_of,
+    read_json,
+    read_scores,
+    remove_scores,
+    write_json,
+)
 from ptychopinn.comparison.legs import LegPlan
 from ptychopinn.comparison.process import available_mib, python_command, run_limited
-from ptychopinn.comparison.scans import Reading, ScanSource
+from ptychopinn.comparison.scans import ScanSource
 from ptychopinn.comparison.table import LegOutcome
 from ptychopinn.errors import Cancelled
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -36,7 +45,6 @@ def run_leg(
     scans: Mapping[str, ScanSource],
     split: Sequence[str],
     *,
-    reading: Reading,
     limits: Limits,
     monitor: Monitor = NULL_MONITOR,
 ) -> LegOutcome:
@@ -45,15 +53,14 @@ def run_leg(
     Parameters
     ----------
     folder:
-        The leg's own; made if it is not there. Results of another content are removed.
+        The leg's own; made if it is not there. Results of another content are removed; where only the reference of a
+        scan is another, its scores are.
     plan:
         The leg.
     scans:
         Scan to its file, in order; networks train on the one called "train".
     split:
         Scans of which the odd and the even patterns are reconstructed alone, too.
-    reading:
-        How to read the scans.
     limits:
         What it may take.
     monitor:
@@ -68,31 +75,37 @@ def run_leg(
         {
             "format": FORMAT,
             "plan": plan.as_dict(),
-            "scans": {name: source.digest for name, source in scans.items()},
-            "split": list(split),
-            "reading": [reading.measurement, reading.nphotons],
+            "scans": {name: [s.digest, s.reading.measurement, s.reading.nphotons] for name, s in scans.items()},
         }
     )
+    scored = {name: [source.reference_digest, name in split] for name, source in scans.items()}
     before = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
-    if before.get("key") == key and before["status"] == "ok":
-        return outcome_of(folder, plan.name, list(scans))
-    if before.get("key") != key and folder.exists():
-        shutil.rmtree(folder)
+    if before.get("key") != key:
+        if folder.exists():
+            shutil.rmtree(folder)
         before = {}
+    stale = [name for name in scans if before.get("scored", {}).get(name) != scored[name]]
+    if not stale and before.get("status") == "ok":
+        return outcome_of(folder, plan.name, list(scans))
     folder.mkdir(parents=True, exist_ok=True)
+    for name in stale:
+        remove_scores(folder, name)
     task = {
         "plan": plan.as_dict(),
         "scans": {
-            name: {"path": str(source.path), "reference": None if source.reference is None else str(source.reference)}
+            name: {
+                "path": str(source.path),
+                "reference": None if source.reference is None else str(source.reference),
+                "measurement": source.reading.measurement,
+                "nphotons": source.reading.nphotons,
+            }
             for name, source in scans.items()
         },
         "split": list(split),
-        "measurement": reading.measurement,
-        "nphotons": reading.nphotons,
         "memory_mb": None if limits.memory_mb is None else int(limits.memory_mb),
     }
     write_json(folder / TASK, task)
-    result: dict[str, Any] = {"key": key, "status": "failed", "message": "interrupted"}
+    result: dict[str, Any] = {"key": key, "scored": scored, "status": "failed", "message": "interrupted"}
     result["peak_mib"] = before.get("peak_mib", {})
     write_json(folder / RESULT, result)
     watch = _Watch(plan.name, next(iter(scans)), result["peak_mib"], monitor)

@@ -22,12 +22,19 @@ from ptychopinn.metrics import MIN_SIDE_PX, ScanBox, align
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import ALIASES, discover
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
-from ptychopinn.workflows._folder import prepare_folder
+from ptychopinn.workflows._folder import CHECKPOINTS, Kind, output_folder
 
 MANIFEST, METRICS, SUMMARY, REPORT = "comparison.json", "comparison_metrics.csv", "metrics_summary.json", "report.html"
 VERIFICATION = "verification_report.json"
 _LEGS, _PICTURES, _SELECTION = "legs", "pictures", "test-selection.npz"
-_OURS = frozenset({MANIFEST, METRICS, SUMMARY, REPORT, VERIFICATION, _LEGS, _PICTURES, _SELECTION})
+WORTH = (f"{_LEGS}/*/scores-*.json", f"{_LEGS}/*/run-*.json", f"{_LEGS}/*/train/{CHECKPOINTS}")
+_COMPARISON = Kind(
+    "comparison",
+    frozenset({MANIFEST, METRICS, SUMMARY, REPORT, VERIFICATION, _LEGS, _PICTURES, _SELECTION}),
+    worth=WORTH,
+    mark=MANIFEST,
+    begins=True,
+)
 
 
 @dataclass(frozen=True)
@@ -113,40 +120,38 @@ def compare_run(
         )
     plans = plan_legs(legs, settings, discover(), train.facts["N"], version)
     baseline = _baseline(config.baseline, plans)
-    folder = prepare(Path(output), _OURS, MANIFEST, overwrite=overwrite, resume=resume)
-    if config.n_test_groups is not None:
-        count = config.n_test_groups * (int(settings.model.get("gridsize") or 1) ** 2)
-        if write_central(test_path, count, folder / _SELECTION, reading):
-            name = f"{count} central patterns of {test.path.name}"
-            test = ScanSource.of(folder / _SELECTION, test_reference, reading, name)
-    scans = {"train": train, "test": test}
-    limits = Limits(config.memory_mb or default_memory_mb(), config.leg_seconds)
-    manifest = {
-        "format": FORMAT,
-        "version": version,
-        "baseline": baseline,
-        "config": {**config.model_dump(mode="json"), "memory_mb": limits.memory_mb},
-        "scans": {
-            name: {
-                "path": str(source.path),
-                "reference": None if source.reference is None else str(source.reference),
-                "digest": source.digest,
-                "facts": source.facts,
-            }
-            for name, source in scans.items()
-        },
-        "legs": [plan.as_dict() for plan in plans],
-    }
-    write_json(folder / MANIFEST, manifest)
-    outcomes = []
-    for number, plan in enumerate(plans):
-        monitor.report("legs", number, len(plans))
-        split = ("test",) if config.split_frc else ()
-        outcomes.append(
-            run_leg(folder / _LEGS / plan.name, plan, scans, split, reading=reading, limits=limits, monitor=monitor)
-        )
-    monitor.report("legs", len(plans), len(plans))
-    return finish(folder, manifest, outcomes, monitor)
+    with output_folder(output, _COMPARISON, overwrite=overwrite, resume=resume, kept=WORTH) as folder:
+        if config.n_test_groups is not None:
+            count = config.n_test_groups * (int(settings.model.get("gridsize") or 1) ** 2)
+            if write_central(test_path, count, folder / _SELECTION, reading):
+                name = f"{count} central patterns of {test.path.name}"
+                test = ScanSource.of(folder / _SELECTION, test_reference, Reading(), name)  # it says itself what it is
+        scans = {"train": train, "test": test}
+        limits = Limits(config.memory_mb or default_memory_mb(), config.leg_seconds)
+        manifest = {
+            "format": FORMAT,
+            "version": version,
+            "baseline": baseline,
+            "config": {**config.model_dump(mode="json"), "memory_mb": limits.memory_mb},
+            "scans": {
+                name: {
+                    "path": str(source.path),
+                    "reference": None if source.reference is None else str(source.reference),
+                    "digest": source.digest + source.reference_digest,
+                    "facts": source.facts,
+                }
+                for name, source in scans.items()
+            },
+            "legs": [plan.as_dict() for plan in plans],
+        }
+        write_json(folder / MANIFEST, manifest)
+        outcomes = []
+        for number, plan in enumerate(plans):
+            monitor.report("legs", number, len(plans))
+            split = ("test",) if config.split_frc else ()
+            outcomes.append(run_leg(folder / _LEGS / plan.name, plan, scans, split, limits=limits, monitor=monitor))
+        monitor.report("legs", len(plans), len(plans))
+        return finish(folder, manifest, outcomes, monitor)
 
 
 def finish(
@@ -177,27 +182,6 @@ def _baseline(asked: str | None, plans: Sequence[LegPlan]) -> str:
             "Name one of the legs.",
         )
     return name
-
-
-def prepare(folder: Path, ours: frozenset[str], mark: str, *, overwrite: bool, resume: bool) -> Path:
-    """Make a directory, or make room in one that is there, or go on in it.
-
-    Parameters
-    ----------
-    folder:
-        The directory.
-    ours:
-        Names that may be removed.
-    mark:
-        The file that must be there to go on; a directory that is empty or not there is begun.
-    overwrite, resume:
-        What to do with one that is there.
-    """
-    if resume and folder.is_dir() and any(folder.iterdir()):
-        if not (folder / mark).is_file():
-            raise UsageError(f"{folder} holds nothing to go on with.", "Check the directory, or leave --resume out.")
-        return folder
-    return prepare_folder(folder, overwrite=overwrite, ours=ours)
 
 
 def _distances(

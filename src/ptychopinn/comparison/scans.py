@@ -11,7 +11,10 @@ import numpy as np
 from ptychopinn.comparison.files import digest_of_file
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.npz import read_scan, write_scan
-from ptychopinn.typing import IntArray, StrPath
+from ptychopinn.errors import DataError
+from ptychopinn.metrics import box_of
+from ptychopinn.typing import ComplexArray, IntArray, StrPath
+from ptychopinn.workflows._reference import reference_of
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,35 @@ class ScanSource:
     ----------
     path, reference:
         The files; without a reference the scan's own object is taken unless it is a placeholder.
-    digest:
-        Of the bytes of both.
+    reading:
+        How to read the scan.
+    digest, reference_digest:
+        Of their bytes; empty without a reference.
     facts:
         What the scan is, for the report.
     """
 
     path: Path
     reference: Path | None
+    reading: Reading
     digest: str
+    reference_digest: str
     facts: dict[str, Any]
 
     @classmethod
     def of(cls, path: StrPath, reference: StrPath | None, reading: Reading, name: str = "") -> ScanSource:
-        """Look at a scan; errors as in `ptychopinn.data.npz.read_scan`."""
+        """Look at a scan and its reference.
+
+        Raises
+        ------
+        DataError
+            If the scan cannot be read, as in `ptychopinn.data.npz.read_scan`, or the reference cannot be one of it.
+        """
         data = reading.read(path)
         given = None if reference is None else Path(reference).resolve()
-        digest = digest_of_file(Path(path)) + ("" if given is None else digest_of_file(given))
-        guess = data.object_guess
-        own = guess is not None and not bool((guess == guess.flat[0]).all())
+        trusted = reference_of(data, given)
+        if given is not None and trusted is not None:
+            _check_reference(trusted, given, data)
         scale = data.metadata.nphotons
         facts = {
             "file": name or Path(path).name,
@@ -61,9 +74,29 @@ class ScanSource:
             "probe modes": data.probe.shape[0],
             "photons a pattern": "unknown" if scale is None else f"{scale:.3g}",
             "span of the positions, px": " x ".join(f"{v:.0f}" for v in np.ptp(data.positions, axis=0)),
-            "reference": given.name if given is not None else "objectGuess of the scan" if own else "none",
+            "reference": given.name if given is not None else "none" if trusted is None else "objectGuess of the scan",
         }
-        return cls(Path(path).resolve(), given, digest, facts)
+        path = Path(path).resolve()
+        return cls(path, given, reading, digest_of_file(path), "" if given is None else digest_of_file(given), facts)
+
+
+def _check_reference(reference: ComplexArray, path: Path, data: ScanDataset) -> None:
+    """Refuse what no reconstruction of a scan could be scored against."""
+    box = box_of(data.positions, reference.shape)
+    low, high = data.positions.min(axis=0), data.positions.max(axis=0)
+    if (low < -0.5).any() or box != box_of(data.positions, (np.iinfo(np.int64).max,) * 2):
+        height, width = reference.shape
+        raise DataError(
+            f"The reference {path} is {height} x {width} pixels; the positions of {data.name} span "
+            f"{low[0]:.0f} to {high[0]:.0f} and {low[1]:.0f} to {high[1]:.0f}.",
+            "Give an object in the frame of the scan's positions.",
+        )
+    inside = reference[box.slices]
+    if inside.size and (not np.isfinite(inside).all() or bool((inside == inside.flat[0]).all())):
+        raise DataError(
+            f"The reference {path} is constant or not finite inside the box of scan positions.",
+            "Give the file of a reconstruction that is trusted.",
+        )
 
 
 def central(data: ScanDataset, count: int) -> IntArray:

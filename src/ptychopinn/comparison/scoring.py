@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from ptychopinn.metrics import (
     score,
 )
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.workflows._reference import laid_into
 
 QUANTITIES = ("amp", "phase")
 AGAINST_REFERENCE = ("mae", "mse", "psnr", "ssim", "ms_ssim", "corr", "frc50")
@@ -61,6 +62,7 @@ def score_scan(
     probe: ComplexArray,
     reference: ComplexArray | None,
     halves: tuple[ComplexArray, ComplexArray] | str,
+    positions: FloatArray | None = None,
 ) -> Scores:
     """Score a reconstruction.
 
@@ -78,12 +80,16 @@ def score_scan(
         (H', W') complex, the true object, in the frame of the positions; or None.
     halves:
         (H, W) objects of the odd and of the even patterns, in the frame of ``obj``; or why there are none.
+    positions:
+        (n, 2) float64 (y, x), where the reconstruction put the patterns; None: where the scan says. The residual is
+        taken there; the box is always that of the scan, so that all reconstructions are compared on the same pixels.
     """
     found = Scores()
     box = box_of(data.positions - np.asarray(origin), obj.shape)
     _statistics(found, obj, box)
-    found.figures["object", "residual"] = forward_residual(obj, origin, probe, data)
-    _against_reference(found, data, obj, box, reference)
+    placed = data if positions is None else replace(data, positions=positions)
+    found.figures["object", "residual"] = forward_residual(obj, origin, probe, placed)
+    _against_reference(found, data, obj, origin, box, reference)
     _split(found, box, halves)
     return found
 
@@ -139,7 +145,12 @@ def _statistics(found: Scores, obj: ComplexArray, box: ScanBox) -> None:
 
 
 def _against_reference(
-    found: Scores, data: ScanDataset, obj: ComplexArray, box: ScanBox, reference: ComplexArray | None
+    found: Scores,
+    data: ScanDataset,
+    obj: ComplexArray,
+    origin: tuple[int, int],
+    box: ScanBox,
+    reference: ComplexArray | None,
 ) -> None:
     reason = "no reference was given" if reference is None else ""
     if reference is not None:
@@ -155,7 +166,7 @@ def _against_reference(
             found.arrays["reconstruction"] = (flat * np.exp(-1j * np.angle(flat.mean()))).astype(np.complex64)
             found.facts["box"] = [box.y0, box.y1, box.x0, box.x1]
         return
-    pair = align(reference, obj, there)
+    pair = align(reference, laid_into(reference.shape, obj, origin), there)
     found.figures.update(_named(score(pair)))
     found.arrays["reference"] = pair.reference.astype(np.complex64)
     found.arrays["reconstruction"] = pair.reconstruction.astype(np.complex64)

@@ -20,13 +20,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from ptychopinn.comparison.files import TASK, read_json, read_scores, write_scores
+from ptychopinn.comparison.files import TASK, read_json, read_scores, write_json, write_scores
 from ptychopinn.comparison.legs import LegPlan
 from ptychopinn.comparison.scoring import Figure, score_scan
 from ptychopinn.config.build import build
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_object, read_scan
+from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.plugins import discover
@@ -45,6 +45,7 @@ from ptychopinn.workflows import (
     solve_run,
     train_run,
 )
+from ptychopinn.workflows._reference import origin_of, reference_of
 
 _REPORT_SECONDS = 0.5
 _PATCH_SHARE = 4  # of the memory budget a quarter is for patches that wait for their phases
@@ -90,7 +91,6 @@ class _Leg:
         self._folder, self._out = folder, out
         self._task: Mapping[str, Any] = read_json(folder / TASK)
         self._plan = LegPlan(**self._task["plan"])
-        self._reading = {key: self._task[key] for key in ("measurement", "nphotons")}
         self._monitor = Monitor(self._progress())
         infer = dict(self._plan.infer or {})
         if self._task["memory_mb"] and infer:
@@ -113,16 +113,28 @@ class _Leg:
         return tell
 
     def run(self) -> None:
-        """Do each scan that is not done yet."""
+        """Do each scan that is not done yet; what was reconstructed before is only scored."""
         for scan in self._task["scans"]:
             if read_scores(self._folder, scan) is not None:
                 continue
             _say(self._out, scan=scan)
-            if self._plan.is_network:
-                run = self._train(scan) if scan == "train" else self._predict(scan)
-            else:
-                run = self._solve(self._task["scans"][scan]["path"], self._folder / scan)
-            self._score(scan, run)
+            done = self._folder / f"run-{scan}.json"
+            if not done.is_file():
+                if not self._plan.is_network:
+                    run = self._solve(scan)
+                else:
+                    run = self._train(scan) if scan == "train" else self._predict(scan)
+                write_json(
+                    done,
+                    {
+                        "training_seconds": self._training_seconds(run),
+                        "patterns_per_second": float(run.figures["patterns a second"]),
+                    },
+                )
+            self._score(scan, read_json(done))
+
+    def _reading(self, scan: str) -> dict[str, Any]:
+        return {key: self._task["scans"][scan][key] for key in ("measurement", "nphotons")}
 
     def _train(self, scan: str) -> RunResult:
         plan, folder = self._plan, self._folder / scan
@@ -140,7 +152,7 @@ class _Leg:
             resume=begun,
             overwrite=not begun,
             monitor=self._monitor,
-            **self._reading,
+            **self._reading(scan),
         )
 
     def _predict(self, scan: str) -> RunResult:
@@ -153,39 +165,45 @@ class _Leg:
             backend=self._plan.source,
             overwrite=True,
             monitor=self._monitor,
-            **self._reading,
+            **self._reading(scan),
         )
 
-    def _solve(self, path: str, folder: Path) -> RunResult:
+    def _solve(self, scan: str) -> RunResult:
         return solve_run(
-            path,
-            folder,
+            self._task["scans"][scan]["path"],
+            self._folder / scan,
             solver=self._plan.source,
             options=self._solver,
             overwrite=True,
             monitor=self._monitor,
-            **self._reading,
+            **self._reading(scan),
         )
 
-    def _score(self, scan: str, run: RunResult) -> None:
+    def _score(self, scan: str, took: Mapping[str, float]) -> None:
         source = self._task["scans"][scan]
-        data = read_scan(source["path"], **self._reading)
-        product = read_product(run.folder / PRODUCT)
-        y, x = np.rint(data.positions[0] - product.local_positions[0]).astype(int).tolist()
-        frame = Frame((product.object.shape[0], product.object.shape[1]), (y, x))
-        reference = _reference(data, source["reference"])
+        data = read_scan(source["path"], **self._reading(scan))
+        product = read_product(self._folder / scan / PRODUCT)
+        origin = origin_of(product, data.positions)
         reason = "not asked for" if scan not in self._task["split"] else ""
         if len(data) < 4:
             reason = "too few patterns to split"
+        frame = Frame((product.object.shape[0], product.object.shape[1]), origin)
         halves: tuple[ComplexArray, ComplexArray] | str = reason or self._halves(data, frame)
         _say(self._out, stage="score", done=0, total=1)
-        scores = score_scan(data, product.object, frame.origin, product.probe, reference, halves)
-        rate = float(run.figures["patterns a second"])
+        scores = score_scan(
+            data,
+            product.object,
+            origin,
+            product.probe,
+            reference_of(data, source["reference"]),
+            halves,
+            product.local_positions + np.asarray(origin),
+        )
         more: dict[Figure, float] = {
             ("run", "patterns"): float(len(data)),
-            ("run", "training_seconds"): self._training_seconds(run),
-            ("run", "reconstruction_seconds"): len(data) / rate,
-            ("run", "patterns_per_second"): rate,
+            ("run", "training_seconds"): took["training_seconds"],
+            ("run", "reconstruction_seconds"): len(data) / took["patterns_per_second"],
+            ("run", "patterns_per_second"): took["patterns_per_second"],
         }
         write_scores(self._folder, scan, scores, more)
 
@@ -195,9 +213,7 @@ class _Leg:
             return 0.0
         if "training seconds" in run.figures:
             return float(run.figures["training seconds"])
-        trained = read_scores(self._folder, "train")
-        assert trained is not None  # the training scan comes first
-        return trained[0]["run", "training_seconds"]
+        return float(read_json(self._folder / "run-train.json")["training_seconds"])  # the training scan comes first
 
     def _halves(self, data: ScanDataset, frame: Frame) -> tuple[ComplexArray, ComplexArray]:
         """Objects of the odd and of the even patterns alone."""
@@ -216,14 +232,6 @@ class _Leg:
             model = load_reconstructor(self._folder / "train" / MODEL, backend=plan.source, options=plan.execution)
             return reconstruct(model, data, build(InferConfig, self._infer), monitor=self._monitor)
         return solve(create_solver(plan.source, self._solver), data, monitor=self._monitor)
-
-
-def _reference(data: ScanDataset, path: str | None) -> ComplexArray | None:
-    """The trusted object: of the file named, else the scan's own unless that is a placeholder."""
-    if path is not None:
-        return read_product(path).object if path.endswith((".h5", ".hdf5")) else read_object(path)
-    guess = data.object_guess
-    return None if guess is None or bool((guess == guess.flat[0]).all()) else guess
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ from ptychopinn.parity.stages import (
 from ptychopinn.plugins import ALIASES, discover
 from ptychopinn.report import stage_picture
 from ptychopinn.typing import AnyArray, StrPath
-from ptychopinn.workflows._folder import model_path, prepare_folder
+from ptychopinn.workflows._folder import Kind, model_path, output_folder
 
-_OURS = frozenset({"stats.json", "offsets.json", "a", "b", *(f"{stage}.png" for stage in STAGES)})
+_CHECK = Kind("check", frozenset({"stats.json", "offsets.json", "a", "b", *(f"{stage}.png" for stage in STAGES)}))
 _WORKER = "ptychopinn.parity.worker"
 TOLERANCE = 1e-4  # relative: what archives promise across backends
 
@@ -111,23 +111,23 @@ def parity_run(
     if not 1 <= patterns <= len(data):
         raise DataError(f"A batch of {patterns} patterns was asked for; the scan has {len(data)}.", "Ask for fewer.")
     indices = central(data, patterns)
-    folder = prepare_folder(output, overwrite=overwrite, ours=_OURS)
-    sides = {}
-    for side, archive, spec in zip("ab", archives, specs, strict=True):
-        home = folder / side
-        home.mkdir()
-        task = {
-            "data": str(Path(data_path).resolve()),
-            "model": str(archive.resolve()),
-            "backend": spec.name,
-            "options": {key: value for key, value in (options or {}).items() if key in spec.options.model_fields},
-            "indices": indices.tolist(),
-            "measurement": reading.measurement,
-            "nphotons": reading.nphotons,
-        }
-        write_json(home / "task.json", task)
-        sides[side] = _stages(home, f"{side} ({spec.name}, {archive.name})", monitor)
-    return _report(folder, sides, {"a": names[0], "b": names[1]}, tolerance)
+    with output_folder(output, _CHECK, overwrite=overwrite) as folder:
+        sides = {}
+        for side, archive, spec in zip("ab", archives, specs, strict=True):
+            home = folder / side
+            home.mkdir()
+            task = {
+                "data": str(Path(data_path).resolve()),
+                "model": str(archive.resolve()),
+                "backend": spec.name,
+                "options": {key: value for key, value in (options or {}).items() if key in spec.options.model_fields},
+                "indices": indices.tolist(),
+                "measurement": reading.measurement,
+                "nphotons": reading.nphotons,
+            }
+            write_json(home / "task.json", task)
+            sides[side] = _stages(home, f"{side} ({spec.name}, {archive.name})", monitor)
+        return _report(folder, sides, {"a": names[0], "b": names[1]}, tolerance)
 
 
 def _stages(home: Path, name: str, monitor: Monitor) -> dict[str, AnyArray]:
@@ -135,8 +135,10 @@ def _stages(home: Path, name: str, monitor: Monitor) -> dict[str, AnyArray]:
     if ended.cancelled:
         raise Cancelled("The check was cancelled.")
     if ended.returncode != 0:
-        lines = (home / "log").read_text("utf-8", "replace").strip().splitlines()
-        raise PtychoPinnError(f"Side {name} failed: {lines[-1] if lines else 'nothing was printed'}")
+        told = (home / "log").read_text("utf-8", "replace").strip()
+        error = PtychoPinnError(f"Side {name} failed: {told.splitlines()[-1] if told else 'nothing was printed'}")
+        error.add_note(told)  # for --debug: the log goes with the directory
+        raise error
     with np.load(home / "stages.npz", allow_pickle=False) as file:
         return dict(file)
 

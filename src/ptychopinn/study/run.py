@@ -11,8 +11,7 @@ from typing import Any
 from ptychopinn.comparison.files import digest_of, write_json
 from ptychopinn.comparison.leg import Limits, default_memory_mb, run_leg
 from ptychopinn.comparison.legs import LegPlan, LegSettings, plan_legs
-from ptychopinn.comparison.run import prepare
-from ptychopinn.comparison.scans import Reading
+from ptychopinn.comparison.run import WORTH
 from ptychopinn.comparison.scoring import Figure, all_figures
 from ptychopinn.comparison.table import RUN_FIGURES, LegOutcome, Status
 from ptychopinn.config.comparison import ComparisonConfig
@@ -25,10 +24,17 @@ from ptychopinn.study import page
 from ptychopinn.study.cells import Cell, cells_of, check_simulation, scans_of
 from ptychopinn.study.table import Median, StudyRow, medians_of, write_medians, write_rows
 from ptychopinn.typing import StrPath
+from ptychopinn.workflows._folder import Kind, output_folder
 
 MANIFEST, METRICS, MEDIANS, REPORT = "study.json", "study_metrics.csv", "study_medians.csv", "report.html"
 _LEGS, _SCANS, _PICTURES = "legs", "scans", "pictures"
-_OURS = frozenset({MANIFEST, METRICS, MEDIANS, REPORT, _LEGS, _SCANS, _PICTURES})
+_STUDY = Kind(
+    "study",
+    frozenset({MANIFEST, METRICS, MEDIANS, REPORT, _LEGS, _SCANS, _PICTURES}),
+    worth=WORTH,
+    mark=MANIFEST,
+    begins=True,
+)
 
 
 @dataclass(frozen=True)
@@ -109,43 +115,44 @@ def study_run(
     cells = list(cells_of(config))
     for cell in cells:
         _plans(config, cell, settings, registry, simulation.N, version)
-    folder = prepare(Path(output), _OURS, MANIFEST, overwrite=overwrite, resume=resume)
-    for name in (_LEGS, _SCANS, _PICTURES):
-        (folder / name).mkdir(exist_ok=True)
-    write_json(
-        folder / MANIFEST,
-        {
-            "version": version,
-            "study": config.model_dump(mode="json"),
-            "simulation": simulation.model_dump(mode="json"),
-            "settings": {
-                leg.name: leg.as_dict() for leg in _plans(config, cells[0], settings, registry, simulation.N, version)
+    with output_folder(output, _STUDY, overwrite=overwrite, resume=resume, kept=WORTH) as folder:
+        for name in (_LEGS, _SCANS, _PICTURES):
+            (folder / name).mkdir(exist_ok=True)
+        write_json(
+            folder / MANIFEST,
+            {
+                "version": version,
+                "study": config.model_dump(mode="json"),
+                "simulation": simulation.model_dump(mode="json"),
+                "settings": {
+                    leg.name: leg.as_dict()
+                    for leg in _plans(config, cells[0], settings, registry, simulation.N, version)
+                },
             },
-        },
-    )
-    limit = Limits(limits.memory_mb or default_memory_mb(), limits.leg_seconds)
-    rows: list[StudyRow] = []
-    pictures: dict[tuple[Cell, str], Path] = {}
-    failed = {}
-    for done, cell in enumerate(cells):
-        monitor.report("cells", done, len(cells))
-        scans = scans_of(cell, simulation, folder / _SCANS, monitor)
-        for plan in _plans(config, cell, settings, registry, simulation.N, version):
-            used = scans if plan.is_network else {"test": scans["test"]}
-            content = {"plan": plan.as_dict(), "scans": {name: source.digest for name, source in used.items()}}
-            home = folder / _LEGS / f"{plan.name}-{digest_of(content)[:16]}"
-            outcome = run_leg(home, plan, used, (), reading=Reading(), limits=limit, monitor=monitor)
-            rows += _rows(outcome, cell, figures)
-            pictures[cell, plan.name] = home
-            if outcome.failure:
-                failed[f"{plan.name} at {cell.name}"] = outcome.failure
-    monitor.report("cells", len(cells), len(cells))
-    medians = medians_of(rows, config.percentiles)
-    files = {"table": write_rows(folder / METRICS, rows), "medians": write_medians(folder / MEDIANS, medians)}
-    files["report"] = page.write_page(
-        folder / REPORT, folder / _PICTURES, config, simulation, medians, pictures, failed
-    )
-    return StudyResult(folder, tuple(medians), files, failed)
+        )
+        limit = Limits(limits.memory_mb or default_memory_mb(), limits.leg_seconds)
+        rows: list[StudyRow] = []
+        pictures: dict[tuple[Cell, str], Path] = {}
+        failed = {}
+        for done, cell in enumerate(cells):
+            monitor.report("cells", done, len(cells))
+            scans = scans_of(cell, simulation, folder / _SCANS, monitor)
+            for plan in _plans(config, cell, settings, registry, simulation.N, version):
+                used = scans if plan.is_network else {"test": scans["test"]}
+                content = {"plan": plan.as_dict(), "scans": {name: source.digest for name, source in used.items()}}
+                home = folder / _LEGS / f"{plan.name}-{digest_of(content)[:16]}"
+                outcome = run_leg(home, plan, used, (), limits=limit, monitor=monitor)
+                rows += _rows(outcome, cell, figures)
+                pictures[cell, plan.name] = home
+                if outcome.failure:
+                    failed[f"{plan.name} at {cell.name}"] = outcome.failure
+        monitor.report("cells", len(cells), len(cells))
+        medians = medians_of(rows, config.percentiles)
+        files = {"table": write_rows(folder / METRICS, rows), "medians": write_medians(folder / MEDIANS, medians)}
+        files["report"] = page.write_page(
+            folder / REPORT, folder / _PICTURES, config, simulation, medians, pictures, failed
+        )
+        return StudyResult(folder, tuple(medians), files, failed)
 
 
 def _check_metrics(config: StudyConfig, figures: list[Figure]) -> None:

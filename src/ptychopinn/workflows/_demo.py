@@ -13,7 +13,11 @@ from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._train import train_run
 
 _SIDE = 32  # positions a side: enough to learn from in a minute
-_PARTS = frozenset({"train.npz", "test.npz", "training", "reconstruction", "evaluation"})
+_DEMONSTRATION = _folder.Kind(
+    "demonstration",
+    frozenset({"train.npz", "test.npz", "training", "reconstruction", "evaluation"}),
+    worth=(f"training/{_folder.MODEL}",),
+)
 DEMO_SECONDS = 75.0
 
 
@@ -40,16 +44,17 @@ def demo_run(
     monitor:
         Progress and cancellation.
     """
-    folder = _folder.prepare_folder(output, overwrite=overwrite, ours=_PARTS)
-    for seed, name in enumerate(("train.npz", "test.npz"), start=1):
-        simulate_run(SimulationConfig(rows=_SIDE, cols=_SIDE, seed=seed), folder / name, monitor=monitor)
-    trained = train_run(
-        folder / "train.npz", folder / "training", backend=backend, train={"max_time": max_time}, monitor=monitor
-    )
-    result = infer_run(trained.folder, folder / "test.npz", folder / "reconstruction", monitor=monitor)
-    scores = evaluate_run(
-        result.files["product"], folder / "test.npz", scan_path=folder / "test.npz", output=folder / "evaluation"
-    )
+    kind = _DEMONSTRATION
+    with _folder.output_folder(output, kind, overwrite=overwrite, kept=kind.worth) as folder:
+        for seed, name in enumerate(("train.npz", "test.npz"), start=1):
+            simulate_run(SimulationConfig(rows=_SIDE, cols=_SIDE, seed=seed), folder / name, monitor=monitor)
+        trained = train_run(
+            folder / "train.npz", folder / "training", backend=backend, train={"max_time": max_time}, monitor=monitor
+        )
+        result = infer_run(trained.folder, folder / "test.npz", folder / "reconstruction", monitor=monitor)
+        scores = evaluate_run(
+            result.files["product"], folder / "test.npz", scan_path=folder / "test.npz", output=folder / "evaluation"
+        )
     files = {**result.files, "model": trained.files["model"], "comparison": folder / "evaluation" / "comparison.png"}
     chosen = ("amp_ssim", "phase_ssim", "amp_corr", "phase_corr", "nrmse")
     figures = {**trained.figures, **result.figures, **{name: scores[name] for name in chosen}}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 
 from ptychopinn.atomic import written_aside
-from ptychopinn.data.npz import read_object, read_scan
+from ptychopinn.data.npz import read_scan
 from ptychopinn.metrics import align, box_of, score
 from ptychopinn.product import read_product
 from ptychopinn.report import comparison_picture
-from ptychopinn.typing import ComplexArray, StrPath
+from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
+from ptychopinn.workflows._reference import laid_into, origin_of, read_reference
+
+SCORES, PICTURE = "scores.json", "comparison.png"
+_EVALUATION = _folder.Kind("evaluation", frozenset({SCORES, PICTURE}))
 
 
 def evaluate_run(
@@ -33,36 +36,36 @@ def evaluate_run(
     reference_path:
         NPZ with ``object`` or ``objectGuess``, or a product; in the frame of the scan's positions.
     scan_path:
-        NPZ whose positions bound the box; None takes the product's own.
+        The scan of the product: it says where the product's array lies in the reference's, and its positions bound
+        the box. Without it, arrays of different sizes are taken to have one centre.
     output:
         Directory for ``scores.json`` and ``comparison.png``, or None.
     overwrite:
-        Replace what an earlier run left there.
+        Replace what an earlier evaluation left there.
 
     Returns
     -------
     Name to score, as `ptychopinn.metrics.score` defines them.
+
+    Raises
+    ------
+    PtychoPinnError
+        If a file cannot be used, or the output directory is refused.
     """
     product = read_product(product_path)
-    reference = _reference(reference_path)
+    reference = read_reference(reference_path)
     if scan_path is not None:
         positions = read_scan(scan_path).positions
+        obj = laid_into(reference.shape, product.object, origin_of(product, positions))
     else:
-        # A product's array is centred on the reference's when their sizes differ, as the alignment centres it.
-        gap = (np.array(reference.shape) - np.array(product.object.shape)) // 2
-        positions = product.local_positions + gap
-    aligned = align(reference, product.object, box_of(positions, reference.shape))
+        obj = product.object  # the alignment centres it on the reference
+        positions = product.local_positions + (np.array(reference.shape) - np.array(obj.shape)) // 2
+    aligned = align(reference, obj, box_of(positions, reference.shape))
     scores = {name: float(value) for name, value in score(aligned).items()}
     if output is not None:
-        folder = _folder.prepare_folder(output, overwrite=overwrite)
-        with written_aside(folder / "scores.json") as aside:
-            aside.write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
-        with written_aside(folder / "comparison.png") as aside:
-            aside.write_bytes(comparison_picture(aligned, scores))
+        with _folder.output_folder(output, _EVALUATION, overwrite=overwrite) as folder:
+            with written_aside(folder / SCORES) as aside:
+                aside.write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
+            with written_aside(folder / PICTURE) as aside:
+                aside.write_bytes(comparison_picture(aligned, scores))
     return scores
-
-
-def _reference(path: StrPath) -> ComplexArray:
-    if Path(path).suffix.lower() in (".h5", ".hdf5"):
-        return read_product(path).object
-    return read_object(path)

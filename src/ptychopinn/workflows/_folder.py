@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ptychopinn.atomic import remove_leftovers, translate_write_error
@@ -24,130 +25,107 @@ PRODUCT = "reconstruction.h5"
 REPORT = "report.html"
 LOG = "run.log"
 CHECKPOINTS = "checkpoints"
+CSV = "csv"
 PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png")
-_OURS = frozenset(
-    {MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, "scores.json", "comparison.png", *PICTURES}
-)
 _log = logging.getLogger(__name__)
 _PASSING = frozenset({LOCK, _replaced.REPLACED, _replaced.MOVING})  # of a run under way, or of one that was killed
 
 
-def prepare_folder(
-    output: StrPath, *, overwrite: bool = False, resume: bool = False, ours: frozenset[str] = _OURS
-) -> Path:
-    """Make an output directory, or make room in one that is there.
+@dataclass(frozen=True)
+class Kind:
+    """A kind of output directory.
+
+    Attributes
+    ----------
+    noun:
+        What made it.
+    names:
+        What may be removed to make room.
+    folders:
+        The same, but only where it is a folder.
+    worth:
+        Names, or patterns of them, of what is worth keeping when it was killed.
+    mark:
+        The file without which there is nothing to go on with; none where that cannot be asked for.
+    begins:
+        Whether going on in a directory that is empty, or not there, begins one.
+    """
+
+    noun: str
+    names: frozenset[str]
+    folders: frozenset[str] = frozenset()
+    worth: tuple[str, ...] = ()
+    mark: str = ""
+    begins: bool = False
+
+    def owns(self, path: Path) -> bool:
+        """Whether it may be removed."""
+        return path.name in self.names or (path.name in self.folders and path.is_dir())
+
+
+RUN = Kind(
+    "run",
+    frozenset({MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}),
+    frozenset({CSV, "tensorboard"}),
+    (MODEL, CHECKPOINTS, PRODUCT),
+    CONFIG,
+)
+
+
+@contextmanager
+def output_folder(
+    output: StrPath, kind: Kind, *, overwrite: bool = False, resume: bool = False, kept: Iterable[str] = ()
+) -> Iterator[Path]:
+    """An output directory: locked against a second run, and with nothing lost if this one fails.
+
+    What fails before it has something worth keeping leaves nothing behind; what it was to replace is there again. That
+    is so, too, after a kill, as soon as the next run begins there.
 
     Parameters
     ----------
     output:
         The directory.
+    kind:
+        What it is to hold.
     overwrite:
-        Remove what an earlier run wrote there, and nothing else.
+        Replace what is there of that kind, and nothing else.
     resume:
-        Leave everything; the directory must hold a run.
-    ours:
-        Names that may be removed.
+        Leave everything, and go on.
+    kept:
+        Names, or patterns of them, of what is worth keeping when this one fails.
 
     Raises
     ------
     UsageError
-        If it is there and neither was asked for, holds files of somebody else, or holds nothing to resume.
+        If it is there and neither was asked for, holds files of somebody else or nothing to go on with, or if another
+        run holds it.
     ResourceError
-        If it cannot be made.
-    """
-    folder = Path(output)
-    there = _to_replace(folder, overwrite=overwrite, resume=resume, ours=ours)
-    try:
-        _remove(folder / name for name in there)
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unusable(folder, error) from error
-    return folder
-
-
-def _unusable(folder: Path, error: OSError) -> ResourceError:
-    return ResourceError(f"The directory {folder} cannot be made: {error}.", "Choose another one.")
-
-
-def _to_replace(folder: Path, *, overwrite: bool, resume: bool, ours: frozenset[str] = _OURS) -> list[str]:
-    """Names of what an earlier run left in a directory and a new one replaces; raises as `prepare_folder` does."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
-    found = [path for path in folder.iterdir() if path.name not in _PASSING] if folder.is_dir() else []
-    there = sorted(path.name for path in found)
-    if resume:
-        if CONFIG not in there:
-            raise UsageError(f"{folder} holds no run to resume.", "Check the directory, or leave --resume out.")
-        checkpoints = folder / CHECKPOINTS
-        found += checkpoints.iterdir() if checkpoints.is_dir() else ()
-        if links := sorted(path.name for path in found if path.is_symlink()):
-            raise UsageError(
-                f"In the directory {folder} {', '.join(links[:5])} leads elsewhere; a resumed run would write there.",
-                "Put the files themselves into the directory.",
-            )
-        return []
-    if there and not overwrite:
-        raise UsageError(
-            f"The directory {folder} is there and not empty.",
-            "Choose another one, or use --overwrite to replace it or, for a training, --resume to go on with it.",
-        )
-    if foreign := [name for name in there if name not in ours and not _is_log_folder(folder / name)]:
-        raise UsageError(
-            f"The directory {folder} holds files that no run wrote: {', '.join(foreign[:5])}.",
-            "Choose another directory; --overwrite removes only what a run wrote.",
-        )
-    return there
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-@contextmanager
-def run_folder(
-    output: StrPath, *, overwrite: bool = False, resume: bool = False, kept: Iterable[str] = ()
-) -> Iterator[Path]:
-    """`prepare_folder` for a run: locked against a second one, with its log, and with nothing lost if it fails.
-
-    A run that fails before it has something worth keeping leaves nothing behind; what it was to replace is there again.
-    That is so, too, after a kill, as soon as the next run begins there.
-
-    Parameters
-    ----------
-    output, overwrite, resume:
-        As in `prepare_folder`.
-    kept:
-        Names of what is worth keeping.
-
-    Raises
-    ------
-    UsageError, ResourceError
-        As `prepare_folder`, and if another run holds the directory.
+        If it cannot be made or written to.
     """
     folder, kept = Path(output), tuple(kept)
     if made := not folder.is_dir():
-        _to_replace(folder, overwrite=overwrite, resume=resume)  # before anything is made
+        _check(folder, kind, overwrite=overwrite, resume=resume)  # before anything is made
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unusable(folder, error) from error
+            raise ResourceError(f"The directory {folder} cannot be made: {error}.", "Choose another one.") from error
     try:
         with locked(folder):
-            _settle(folder)
-            if there := _to_replace(folder, overwrite=overwrite, resume=resume):
-                _replaced.set_aside(folder, there)
+            for written in (folder, *(folder / name for name in kind.names | kind.folders)):
+                if written.is_dir() and not written.is_symlink():
+                    remove_leftovers(written)
+            _check(folder, kind, overwrite=overwrite, resume=resume, settled=False)
+            _settle(folder, kind)
+            _check(folder, kind, overwrite=overwrite, resume=resume)
+            if not resume and (there := _found(folder)):
+                _replaced.set_aside(folder, [path.name for path in there])
             try:
-                with logged_to(folder):
-                    yield folder
+                yield folder
             except BaseException:
                 if resume or _holds_any(folder, kept):
                     _replaced.drop(folder)
                 else:
-                    _clear(folder)
+                    _clear(folder, kind)
                     _replaced.put_back(folder)
                 raise
             _replaced.drop(folder)
@@ -160,30 +138,73 @@ def run_folder(
             folder.rmdir()
 
 
-def _settle(folder: Path) -> None:
+@contextmanager
+def run_folder(
+    output: StrPath, *, overwrite: bool = False, resume: bool = False, kept: Iterable[str] = ()
+) -> Iterator[Path]:
+    """`output_folder` of a run, with its log."""
+    with output_folder(output, RUN, overwrite=overwrite, resume=resume, kept=kept) as folder, logged_to(folder):
+        yield folder
+
+
+def _found(folder: Path) -> list[Path]:
+    """What lies in a directory, by name."""
+    return sorted(path for path in folder.iterdir() if path.name not in _PASSING) if folder.is_dir() else []
+
+
+def _check(folder: Path, kind: Kind, *, overwrite: bool, resume: bool, settled: bool = True) -> None:
+    """Refuse a directory; one that is not settled yet only for what settling it does not change."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
+    found = _found(folder)
+    if resume:
+        homes = (folder,) if settled else (folder, *(folder / name for name in _PASSING))
+        known = any((home / kind.mark).exists() for home in homes)
+        if not known and (found or not kind.begins):
+            raise UsageError(f"{folder} holds no {kind.noun} to resume.", "Check the directory, or leave --resume out.")
+        checkpoints = folder / CHECKPOINTS
+        found += checkpoints.iterdir() if checkpoints.is_dir() else ()
+        if links := sorted(path.name for path in found if path.is_symlink()):
+            raise UsageError(
+                f"In the directory {folder} {', '.join(links[:5])} leads elsewhere; a resumed run would write there.",
+                "Put the files themselves into the directory.",
+            )
+        return
+    foreign = [path.name for path in found if not kind.owns(path)]
+    if not overwrite and (foreign or (found and settled)):
+        raise UsageError(
+            f"The directory {folder} is there and not empty.",
+            "Choose another one, or use --overwrite to replace it or, for a training, --resume to go on with it.",
+        )
+    if foreign:
+        raise UsageError(
+            f"The directory {folder} holds files that no {kind.noun} wrote: {', '.join(foreign[:5])}.",
+            f"Choose another directory; --overwrite removes only what a {kind.noun} wrote.",
+        )
+
+
+def _settle(folder: Path, kind: Kind) -> None:
     """Bring a directory into order that a killed run left: its results stay, or those that it was to replace."""
-    remove_leftovers(folder)
-    if (folder / CHECKPOINTS).is_dir():
-        remove_leftovers(folder / CHECKPOINTS)
     if (folder / _replaced.REPLACED).is_dir():
-        if _holds_any(folder, (MODEL, CHECKPOINTS, PRODUCT)):
+        if _holds_any(folder, kind.worth):
             _replaced.drop(folder)
             return
-        _clear(folder)
+        _clear(folder, kind)
     _replaced.put_back(folder)
 
 
 def _holds_any(folder: Path, names: Iterable[str]) -> bool:
-    paths = (folder / name for name in names)
+    paths = (path for name in names for path in folder.glob(name))
     return any(any(path.iterdir()) if path.is_dir() else path.exists() for path in paths)
 
 
-def _clear(folder: Path) -> None:
-    _remove(path for path in folder.iterdir() if path.name in _OURS or _is_log_folder(path))
-
-
-def _is_log_folder(path: Path) -> bool:
-    return (path.is_dir() and path.name in {"csv", "tensorboard"}) or path.name in {"mlflow.db", "mlruns"}
+def _clear(folder: Path, kind: Kind) -> None:
+    for path in folder.iterdir():
+        if kind.owns(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 class _RunLog(logging.FileHandler):
@@ -241,3 +262,15 @@ def model_path(path: StrPath) -> Path:
     if (why := why_unreadable(found)) is not None:
         raise UsageError(f"The model {found} {why}.", "Give a run directory of 'train', or a model archive.")
     return found
+
+
+def check_apart(archive: Path, output: StrPath) -> None:
+    """Refuse to write a run over the one whose model it reads.
+
+    Raises
+    ------
+    UsageError
+        If the archive lies in the output directory.
+    """
+    if archive.resolve().parent == Path(output).resolve():
+        raise UsageError(f"{output} is the directory of the model that is to be used.", "Give another --output.")

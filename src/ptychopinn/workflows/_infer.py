@@ -43,7 +43,7 @@ def infer_run(
     data_path:
         The scan, NPZ.
     output:
-        The directory to make.
+        The directory to make; not that of the model.
     infer, options:
         Fields of the configurations.
     backend:
@@ -61,6 +61,7 @@ def infer_run(
         Whatever is refused, before any long work.
     """
     archive = _folder.model_path(model)
+    _folder.check_apart(archive, output)
     manifest = read_bundle(archive).manifest
     config = build(InferConfig, infer or {})
     data = read_scan(data_path, measurement=measurement, nphotons=nphotons)

@@ -52,7 +52,7 @@ def stream_run(
     source:
         An HDF5 file that grows, or the address of a socket (``tcp://host:port``).
     output:
-        The directory to make.
+        The directory to make; not that of the model.
     infer, options, backend, overwrite:
         As in `ptychopinn.workflows.infer_run`.
     measurement:
@@ -77,6 +77,7 @@ def stream_run(
             "Give 0 or more, and more than 0.",
         )
     archive = _folder.model_path(model)
+    _folder.check_apart(archive, output)
     manifest = read_bundle(archive).manifest
     config = build(InferConfig, infer or {})
     name = backend or manifest.writer.backend
