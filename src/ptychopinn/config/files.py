@@ -33,7 +33,8 @@ _MOST_UNKNOWN = 20
 def read_config_file(path: StrPath) -> dict[str, Any]:
     """Parse a YAML or JSON file; which keys it may have is `check_sections`' matter.
 
-    YAML is read by its 1.2 rules: ``on``, ``off``, ``yes`` and ``no`` are words, and ``1e-3`` is a number.
+    YAML is read by its 1.2 rules: ``on``, ``off``, ``yes``, ``no`` and ``1:30`` are words, ``1e-3`` and ``010`` (ten) are
+    numbers. Numbers are decimal.
 
     Raises
     ------
@@ -172,6 +173,9 @@ def _yaml_loader() -> Any:
                 )
             return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 
+    integer = "tag:yaml.org,2002:int"
+    Loader.add_implicit_resolver(integer, re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
+    Loader.add_constructor(integer, lambda loader, node: int(loader.construct_scalar(node)))
     Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$", re.I), list("tTfF"))
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -181,4 +185,4 @@ def _yaml_loader() -> Any:
     return Loader
 
 
-_REPLACED = frozenset({"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"})
+_REPLACED = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp"))
