@@ -33,8 +33,8 @@ _MOST_UNKNOWN = 20
 def read_config_file(path: StrPath) -> dict[str, Any]:
     """Parse a YAML or JSON file; which keys it may have is `check_sections`' matter.
 
-    YAML is read by its 1.2 rules: ``on``, ``off``, ``yes``, ``no`` and ``1:30`` are words, ``1e-3`` and ``010`` (ten) are
-    numbers. Numbers are decimal.
+    YAML is read by its 1.2 rules: ``on``, ``off``, ``yes``, ``no`` and ``1:30`` are words, ``1e-3`` and ``010`` are
+    numbers, the latter ten.
 
     Raises
     ------
