@@ -107,6 +107,19 @@ def test_a_wide_probe_off_its_centre() -> None:
     assert error_inside(by_oracle(scan, patches, synchronise="on"), scan) < 0.03
 
 
+def test_scans_of_a_file_are_one_object(scan: ScanDataset, caplog: pytest.LogCaptureFixture) -> None:
+    """[RECON-005] [DATA-065] Two scans of one sample, every second pattern of each: they overlap, and that is told."""
+    patches = turned_patches(scan, 3.0)
+    with caplog.at_level(logging.INFO, logger="ptychopinn"):
+        one = by_oracle(scan, patches)
+        assert "scan_index" not in caplog.text
+        two = by_oracle(replace(scan, scan_index=np.arange(36) % 2), patches)
+    assert [r.getMessage() for r in caplog.records if "scan_index" in r.getMessage()] == [
+        f"The 2 scans of '{scan.name}' (scan_index) are reconstructed as one object: their positions have one frame."
+    ]
+    np.testing.assert_array_equal(one.object, two.object)
+
+
 def test_without_an_object_the_frame_is_the_box_of_patches(scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STITCH-005] and [STITCH-004]: what no pattern covers is 1 + 0j."""
     bare = reconstruct(trained, replace(scan, object_guess=None))

@@ -95,7 +95,8 @@ def reconstruct(
     reconstructor:
         A trained one.
     data:
-        The scan. With an ``object_guess`` the object has its frame, else that of the box of patches.
+        The scan, or several of one object. With an ``object_guess`` the object has its frame, else that of the box of
+        patches.
     config:
         How; defaults when None.
     monitor:
@@ -118,6 +119,7 @@ def reconstruct(
     """
     if len(data) == 0:
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
+    data.tell_of_scans()
     config = config or InferConfig()
     start = time.perf_counter()
     prediction = reconstructor.infer(data, config, monitor=monitor)

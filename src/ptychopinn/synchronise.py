@@ -149,7 +149,7 @@ def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, w
     placed:
         (n, size, size) complex64 on whole pixels. Memory is that of some tiles, and of the table of pairs.
     corners:
-        (n, 2) int (y, x).
+        (n, 2) int (y, x); several scans of one object have one frame, and overlap too.
     weights:
         (size, size) float32, `ptychopinn.stitching.patch_weights`.
     """

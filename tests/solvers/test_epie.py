@@ -245,6 +245,15 @@ def test_plain_epie(data):
     np.testing.assert_array_equal(EPIE(SolverOptions(passes=3)).reconstruct(data), plain.object)
 
 
+def test_scans_of_a_file_are_one_object(data, caplog):
+    """[DATA-065] which is told."""
+    several = replace(data, scan_index=np.arange(len(data)) % 3)
+    with caplog.at_level("INFO", logger="ptychopinn"):
+        one, found = (EPIE(SolverOptions(passes=1)).reconstruct(scan) for scan in (data, several))
+    assert [r.getMessage() for r in caplog.records if "(scan_index) are reconstructed as one" in r.getMessage()] != []
+    np.testing.assert_array_equal(one, found)
+
+
 def test_an_offset_can_be_followed():
     """[PHYS-030] patterns off the centre of the detector cost little when the probe is told."""
     data = scan(detector_offset_px=(2.0, -1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, Int
 
 if TYPE_CHECKING:
     from ptychopinn.data.scaling import Scaling
+
+_log = logging.getLogger(__name__)
 
 
 class Measurement(StrEnum):
@@ -67,7 +70,8 @@ class ScanDataset:
     patches_guess:
         (n, N, N) complex64 ground-truth patches (key ``Y``), or None.
     scan_index:
-        (n,) int64; groups never cross scans.
+        (n,) int64: several scans of one object, whose positions have one frame. Groups never cross scans; a
+        reconstruction is of all of them together.
     bad_pixels:
         (N, N) bool; True pixels carry no measurement and no loss.
     counts_per_unit:
@@ -148,6 +152,15 @@ class ScanDataset:
     def N(self) -> int:  # noqa: N802 - the field's own name
         """Width of a pattern in detector pixels."""
         return int(self.patterns.shape[1])
+
+    def tell_of_scans(self) -> None:
+        """Log that several scans are reconstructed as one object, if there are several."""
+        if (count := len(np.unique(self.scan_index))) > 1:
+            _log.info(
+                "The %d scans of '%s' (scan_index) are reconstructed as one object: their positions have one frame.",
+                count,
+                self.name,
+            )
 
     def counts(self, indices: IntArray | slice) -> FloatArray:
         """Photon counts of some patterns.

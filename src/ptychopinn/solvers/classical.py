@@ -30,6 +30,7 @@ class RPIE:
 
     def run(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> EPIEResult:
         """Reconstruct with the scan's own probe, and return the probe and the residuals too."""
+        data.tell_of_scans()
         options = self._options
         probe = probe_in_counts(data, fit_scaling(data), follow_offset=options.follow_offset)
         return epie(

@@ -53,7 +53,7 @@ def choose_probe(
     Parameters
     ----------
     data:
-        The scan; patterns of its middle are used.
+        The scan, or several of one object; patterns of the middle of all are used.
     guess:
         (modes, N, N) complex64, the scan's own probe scaled to counts.
     offset:
