@@ -11,6 +11,7 @@ from ptychopinn.data.grouping import (
     default_neighbour_count,
     draw_groups,
     group_reach,
+    members_by_scan,
     neighbour_table,
     neighbours,
     subsample,
@@ -35,6 +36,14 @@ def dataset(positions, scan_index=None):
     return ScanDataset(
         np.ones((n, 4, 4)), Measurement.COUNTS, positions, np.ones((1, 4, 4), complex), scan_index=scan_index
     )
+
+
+@given(st.lists(st.integers(-3, 3), max_size=30))
+def test_members_of_each_scan(index):
+    """[DATA-100]"""
+    index = np.array(index, np.int64)
+    found = members_by_scan(index)
+    assert [part.tolist() for part in found] == [np.flatnonzero(index == v).tolist() for v in np.unique(index)]
 
 
 @settings(max_examples=60, deadline=None)

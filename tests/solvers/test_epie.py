@@ -15,7 +15,7 @@ from ptychopinn.forward import expected_counts
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import ProbeSolver
 from ptychopinn.simulate import simulate_object, simulate_scan
-from ptychopinn.solvers import EPIE, RPIE, epie, frame_of, refine_probe
+from ptychopinn.solvers import EPIE, RPIE, epie, frame_of, refine_probe, updates
 from ptychopinn.solvers.updates import Solution
 from ptychopinn.stitching import Frame
 
@@ -259,6 +259,17 @@ def test_an_offset_can_be_followed():
     data = scan(detector_offset_px=(2.0, -1.0))
     followed, ignored = (RPIE(SolverOptions(passes=5, follow_offset=f)).run(data) for f in (True, False))
     assert followed.residuals[-1] < 0.6 * ignored.residuals[-1]
+
+
+def test_probes_are_shifted_at_once_only_where_they_are_used_again(data, monkeypatch):
+    """[PHYS-030] With the probe free they change with every batch."""
+    shifted = []
+    original = updates.shift_probe
+    monkeypatch.setattr(updates, "shift_probe", lambda probe, f: shifted.append(len(f)) or original(probe, f))
+    for free, expected in ((False, len(data)), (True, 2 * len(data))):
+        shifted.clear()
+        epie(data, data.probe, passes=2, update_probe=free)
+        assert sum(shifted) == expected
 
 
 def test_memory_is_that_of_the_object(data):

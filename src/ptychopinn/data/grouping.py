@@ -33,6 +33,14 @@ def default_group_count(n: int, group_size: int) -> int:
     return max(-(-n // group_size), 1)
 
 
+def members_by_scan(scan_index: IntArray) -> list[IntArray]:
+    """Patterns of each scan, ascending: (n,) numbers of scans to a list of (k,) indices, in the order of numbers."""
+    if len(scan_index) == 0:
+        return []
+    order = np.argsort(scan_index, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(scan_index[order])) + 1)
+
+
 def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntArray:
     """Nearest neighbours of each pattern in its own scan.
 
@@ -52,8 +60,7 @@ def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntAr
     table = np.full((len(positions), count), _NOBODY, np.int64)
     if count == 0:
         return table
-    for scan in np.unique(scan_index):
-        members = np.flatnonzero(scan_index == scan)
+    for members in members_by_scan(scan_index):
         near = min(count, len(members) - 1)
         if near == 0:
             continue

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.grouping import members_by_scan
 from ptychopinn.errors import ConfigError
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
@@ -45,8 +46,7 @@ def split_by_space(data: ScanDataset, fraction: float) -> tuple[IntArray, IntArr
         )
     radius = probe_radius_px(data.probe)
     training, validation = [], []
-    for scan in np.unique(data.scan_index):
-        members = np.flatnonzero(data.scan_index == scan)
+    for members in members_by_scan(data.scan_index):
         if len(members) == 1:
             training.append(members)
             continue

@@ -88,11 +88,8 @@ class Solution:
         self._probe_velocity = np.zeros_like(self._probe)
         self._sum = np.zeros_like(obj)  # zero between updates
         self._light = np.zeros(obj.shape, np.float32)  # zero between updates
-        self._shifted: ComplexArray | None = None  # probes of all patterns, until the probe changes
-        if len(corners) * self._probe.nbytes <= cache_bytes:
-            self._shifted = np.empty((len(corners), *self._probe.shape), np.complex64)
-            for low in range(0, len(corners), _BLOCK):
-                self._shifted[low : low + _BLOCK] = shift_probe(self._probe, fractions[low : low + _BLOCK])
+        self._shifted: ComplexArray | None = None  # probes of all patterns, once they are asked for
+        self._keeps = len(corners) * self._probe.nbytes <= cache_bytes  # them, until probe or positions change
 
     def update(
         self,
@@ -130,11 +127,9 @@ class Solution:
         """
         size = self._probe.shape[-1]
         corners = self._corners[chosen]
-        if self._shifted is None or probe_step > 0 or position_step > 0:
-            self._shifted = None
-            probes = shift_probe(self._probe, self._fractions[chosen])
-        else:
-            probes = self._shifted[chosen]
+        if probe_step > 0 or position_step > 0:
+            self._shifted, self._keeps = None, False
+        probes = self._probes(chosen)
         view = np.lib.stride_tricks.sliding_window_view(self._object, (size, size))
         windows = view[corners[:, 0], corners[:, 1]]  # a copy
         field = scipy.fft.fft2(probes * windows[:, None], norm="ortho", overwrite_x=True)
@@ -157,6 +152,17 @@ class Solution:
             moved = self._fractions[chosen] + moves - self._given_fractions[chosen]
             self._fractions[chosen] = self._given_fractions[chosen] + np.clip(moved, -_FARTHEST_PX, _FARTHEST_PX)
         return error
+
+    def _probes(self, chosen: IntArray) -> ComplexArray:
+        """(b, modes, N, N) complex64: the probe at the fractions of some patterns."""
+        if not self._keeps:
+            return shift_probe(self._probe, self._fractions[chosen])
+        if self._shifted is None:
+            self._shifted = np.empty((len(self._corners), *self._probe.shape), np.complex64)
+            for low in range(0, len(self._corners), _BLOCK):
+                block = slice(low, low + _BLOCK)
+                self._shifted[block] = shift_probe(self._probe, self._fractions[block])
+        return self._shifted[chosen]
 
     def _step_object(
         self, gradient: ComplexArray, probes: ComplexArray, corners: IntArray, step: float, alpha: float
