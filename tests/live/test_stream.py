@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ import pytest
 from numpy_backend import NumpyReconstructor
 
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
-from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.data.npz import read_scan
+from ptychopinn.errors import ConfigError, DataError, ResourceError
 from ptychopinn.live import Arrival, Chunk, Ending, LiveScan, Refused, Setup, Update, stream
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstruction import Reconstruction, reconstruct
@@ -189,6 +192,45 @@ def test_a_dead_producer_ends_it(
     assert "taken for dead" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["another N", "not finite", "the same again", "empty", "setups"])
+def test_a_producer_of_rubbish_is_dead(kind: str, scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-005] Only new patterns, and a first setup, are life."""
+    rubbish: dict[str, Arrival] = {
+        "another N": chunk_of(scan, [40], patterns=np.zeros((1, 16, 16), np.uint16)),
+        "not finite": chunk_of(scan, [40], positions=np.full((1, 2), np.nan)),
+        "the same again": chunk_of(scan, [3]),
+        "empty": chunk_of(scan, []),
+        "setups": Setup(),
+    }
+    good, start = chunks(scan, range(0 if kind == "setups" else 30)), time.monotonic()
+
+    def source() -> Iterator[Arrival]:
+        yield from good
+        while time.monotonic() - start < 20:
+            yield rubbish[kind]
+            time.sleep(0.01)
+
+    updates = stream(trained, source(), QUICK, timeout_s=0.2)
+    if kind == "setups":
+        with pytest.raises(DataError, match="No pattern has come"):
+            last(updates)
+    else:
+        end = last(updates)
+        assert (end.ending, end.patterns) == (Ending.TIMED_OUT, 30)
+    assert time.monotonic() - start < 15
+
+
+def test_what_comes_after_a_long_wait_is_taken(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-005] A source may block; what it then has is life."""
+
+    def source() -> Iterator[Arrival]:
+        for arrival in chunks(scan, range(21)):
+            time.sleep(0.15)
+            yield arrival
+
+    assert last(stream(trained, source(), QUICK, timeout_s=0.1)).patterns == 21
+
+
 def test_cancelled_it_keeps_what_is_there(scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STREAM-005]"""
     monitor, closed = Monitor(), []
@@ -222,6 +264,20 @@ def test_a_full_disk_ends_it_with_what_is_there(
     assert end.ending is Ending.OUT_OF_PLACE
     assert 20 < end.patterns < 100
     assert "No space left" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ResourceError("No room.", "Make some."), MemoryError("no room")])
+def test_a_first_batch_that_does_not_fit_is_told(
+    error: Exception, scan: ScanDataset, trained: NumpyReconstructor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[STREAM-006] There is nothing to make a result of."""
+
+    def infer(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trained, "infer", infer)
+    with pytest.raises(ResourceError, match="No room|before there was an object"):
+        last(stream(trained, chunks(scan, range(30)), QUICK))
 
 
 def test_beyond_the_budget_it_waits_in_scratch_files(
@@ -294,6 +350,45 @@ def test_the_setup_brings_probe_and_bad_pixels(scan: ScanDataset, trained: Numpy
         refused = live.set_up(Setup(probe=np.zeros((1, N, N), np.complex64)))
         assert refused is not None
         assert "no energy" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("level", "nphotons", "photons"),
+    [(1e-3, 2e4, 2e4), (1e-3, None, 1e6), (1.0, 2e4, None), (1.3, None, None)],
+    ids=["normalised", "nobody says", "roots of counts", "squares hold photons"],
+)
+def test_amplitudes_get_the_dose_that_a_file_gives_them(
+    level: float,
+    nphotons: float | None,
+    photons: float | None,
+    scan: ScanDataset,
+    trained: NumpyReconstructor,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """[STREAM-001] [STREAM-007] Of the metadata, or assumed with a warning; roots of counts carry their own."""
+    metadata = ScanMetadata(measurement=Measurement.AMPLITUDE, nphotons=nphotons)
+    amplitudes = (level * np.sqrt(np.asarray(scan.patterns))).astype(np.float32)
+    arrays = {"diffraction": amplitudes, "probeGuess": scan.probe, "_metadata": np.array(metadata.model_dump_json())}
+    np.savez(tmp_path / "s.npz", **arrays, ycoords=scan.positions[:, 0], xcoords=scan.positions[:, 1])
+    read = read_scan(tmp_path / "s.npz")
+    expected = reconstruct(trained, read, QUICK)
+    source = replace(scan, patterns=amplitudes)
+    arrivals = [replace(c, measurement=Measurement.AMPLITUDE) for c in chunks(source, range(100))]  # type: ignore
+    caplog.clear()
+    updates = stream(trained, [Setup(scan.probe, metadata=metadata), *arrivals], QUICK)
+    end = next(update for update in updates if update.result is not None)
+    assert end.result is not None
+    assert difference(end.result, expected) < 0.01
+    energies = [float((np.abs(found.probe) ** 2).sum()) for found in (end.result, expected)]
+    assert energies[0] == pytest.approx(energies[1], rel=1e-3)
+    data = end.scan.data()
+    assert data.counts_per_unit == pytest.approx(read.counts_per_unit, rel=1e-4)
+    assert data.metadata.nphotons == pytest.approx(read.metadata.nphotons, rel=1e-4)
+    assert data.metadata.nphotons_assumed == read.metadata.nphotons_assumed
+    if photons is not None:
+        assert data.metadata.nphotons == pytest.approx(photons, rel=1e-3)
+    assert ("are assumed" in caplog.text) == (photons == 1e6)
 
 
 def test_updates_tell_rate_and_latency(scan: ScanDataset, trained: NumpyReconstructor) -> None:

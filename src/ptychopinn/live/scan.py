@@ -11,8 +11,11 @@ import numpy as np
 
 from ptychopinn.config.infer import InferConfig, ProbeSource, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.domain import resolve_dose
+from ptychopinn.data.problems import Findings
 from ptychopinn.data.rows import Rows
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
+from ptychopinn.data.survey import Survey, survey
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.interpolation import place_on_pixels, split_positions
 from ptychopinn.live.arrivals import Chunk, Refused, Setup, checked
@@ -62,10 +65,12 @@ class LiveScan:
         self._placed: ScratchRows | None = None
         self._indices = ScratchRows((), np.int64, budget_bytes=_TABLE_BYTES)
         self._positions = ScratchRows((2,), np.float64, budget_bytes=2 * _TABLE_BYTES)
-        self._scales = ScratchRows((), np.float64, budget_bytes=_TABLE_BYTES)  # mean counts in each prediction
+        self._scales = ScratchRows((), np.float64, budget_bytes=_TABLE_BYTES)  # mean units in each prediction
         self._corners: tuple[FloatArray, FloatArray] | None = None  # lowest and highest position
         self._known: set[int] = set()
-        self._sum = np.zeros((self._size, self._size))
+        self._sum = np.zeros((self._size, self._size))  # of counts, a unit each
+        self._seen: Survey | None = None
+        self._per_unit, self._assumed = 1.0, False  # the dose
         self._predicted = 0
         self._synchronised = 0
         self._how = "on"
@@ -87,6 +92,11 @@ class LiveScan:
     def __len__(self) -> int:
         """Patterns there are."""
         return len(self._known)
+
+    @property
+    def has_object(self) -> bool:
+        """Whether anything has been predicted."""
+        return self._predicted > 0
 
     @property
     def missing(self) -> int:
@@ -184,13 +194,16 @@ class LiveScan:
             raise DataError("No pattern has come.", "Check that the producer runs, and where it sends to.")
         if order is None:
             order = self._in_order()
+        mean = float(self._sum.sum()) * self._per_unit / len(self._patterns)
+        dose = {"nphotons": mean, "nphotons_assumed": self._assumed} if mean > 0 else {}
         return ScanDataset(
             patterns=Rows(self._patterns, order),
             measurement=self._measurement,
             positions=self._positions[order],
             probe=self._light(),
             bad_pixels=self._bad,
-            metadata=self._setup.metadata.model_copy(update={"measurement": self._measurement}),
+            metadata=self._setup.metadata.model_copy(update={"measurement": self._measurement, **dose}),
+            counts_per_unit=self._per_unit,
             name=self._name,
         )
 
@@ -212,6 +225,7 @@ class LiveScan:
         DataError
             If nothing has come, or no photon.
         """
+        self._find_dose().log(_log, self._name)
         data, order = self.data(), self._in_order()
         seconds: dict[str, float] = {}
         scaling = fit_scaling(data)
@@ -274,8 +288,27 @@ class LiveScan:
         self._positions.append(chunk.positions)
         self._known.update(chunk.indices.tolist())
         start = len(self._patterns) - len(chunk)
-        counts = self.data(np.arange(start, len(self._patterns))).counts(slice(None))
-        self._sum += counts.sum(axis=0, dtype=np.float64)
+        data = self.data(np.arange(start, len(self._patterns)))
+        self._sum += replace(data, counts_per_unit=1.0).counts(slice(None)).sum(axis=0, dtype=np.float64)
+        seen = survey(chunk.patterns, self._bad)
+        if self._seen is not None:
+            seen = replace(
+                seen,
+                peak=max(seen.peak, self._seen.peak),
+                whole_squares=seen.whole_squares and self._seen.whole_squares,
+            )
+        self._seen = seen
+        self._find_dose()
+
+    def _find_dose(self) -> Findings:
+        """Set the dose by the rule of files; what it says of it is worth telling when everything is there."""
+        findings = Findings()
+        if self._seen is not None and self._measurement is not None and self._patterns is not None:
+            units = np.array([self._sum.sum() / len(self._patterns)])  # a pattern, squared where that makes counts
+            seen = replace(self._seen, sums=units, square_sums=units)
+            dose = resolve_dose("patterns", seen, self._bad, self._setup.metadata, self._measurement, None, findings)
+            self._per_unit, self._assumed = (1.0, False) if dose is None else dose
+        return findings
 
     def _infer(self, slots: IntArray, scaling: Scaling) -> tuple[ComplexArray, ComplexArray]:
         """Probe in counts, and (b, n, n) patches on whole pixels."""
@@ -293,13 +326,13 @@ class LiveScan:
         if not self._sum.sum() > 0:
             return
         slots = np.arange(self._predicted, len(self._patterns))
-        scaling = scaling_of(self._sum / len(self._patterns), self._light(), self._bad)
+        scaling = scaling_of(self._per_unit * self._sum / len(self._patterns), self._light(), self._bad)
         self._probe, placed = self._infer(slots, scaling)
         if self._placed is None:
             budget = self._config.memory_budget_mb * _BUDGET_UNIT
             self._placed = ScratchRows(placed.shape[1:], np.complex64, budget_bytes=budget)
         self._placed.append(placed)
-        self._scales.append(np.full(len(slots), scaling.mean_counts))
+        self._scales.append(np.full(len(slots), scaling.mean_counts / self._per_unit))
         self._predicted = len(self._patterns)
         due = self._predicted >= max(_AGAIN * self._synchronised, _FIRST)
         if due and self._config.synchronise is not Synchronise.OFF:
@@ -358,7 +391,7 @@ class LiveScan:
 
     def _predict_again(self, scaling: Scaling, monitor: Monitor) -> None:
         """Patches that were predicted before the mean counts were known well enough."""
-        off = np.abs(self._scales[:] / scaling.mean_counts - 1) > _SCALE_SHIFT
+        off = np.abs(self._scales[:] * self._per_unit / scaling.mean_counts - 1) > _SCALE_SHIFT
         slots = np.flatnonzero(off)
         step = self._config.inference_batch_size
         for start in range(0, len(slots), step):

@@ -27,7 +27,7 @@ class Ending(StrEnum):
     """Why a stream ended."""
 
     FINISHED = "finished"  # the producer said so
-    TIMED_OUT = "timed_out"  # nothing came for too long
+    TIMED_OUT = "timed_out"  # nothing usable came for too long
     CANCELLED = "cancelled"  # the monitor was cancelled
     OUT_OF_PLACE = "out_of_place"  # memory or the disk of the scratch files did not suffice
 
@@ -85,7 +85,8 @@ def stream(
     config:
         How to reconstruct; ``refine`` acts at the end.
     timeout_s:
-        When nothing comes for so long, the producer is taken for dead, and the stream ends with what is there.
+        When nothing usable comes for so long, the producer is taken for dead, and the stream ends with what is there.
+        Usable are new patterns and a first setup.
     update_s:
         Seconds between two updates.
     name:
@@ -102,6 +103,8 @@ def stream(
     ------
     DataError
         At the end, if no pattern came.
+    ResourceError
+        If memory or disk run out before there is an object.
     """
     config = config or InferConfig()
     with LiveScan(reconstructor, config, name) as scan:
@@ -109,24 +112,31 @@ def stream(
         ending = Ending.FINISHED
         source = iter(arrivals)
         try:
-            heard = shown = time.monotonic()
+            shown = time.monotonic()
             for arrival in source:
                 now = time.monotonic()
                 if monitor.cancelled:
                     ending = Ending.CANCELLED
                     break
-                if arrival is not None and not isinstance(arrival, Refused):
-                    heard = now
-                elif now - heard > timeout_s:
-                    ending = Ending.TIMED_OUT
-                    _log.warning("Nothing came for %.0f s: the producer is taken for dead.", now - heard)
-                    break
                 loop.take(arrival)
+                if now - loop.heard > timeout_s:
+                    loop.flush()  # what waits may be usable
+                if now - loop.heard > timeout_s:
+                    ending = Ending.TIMED_OUT
+                    _log.warning("Nothing usable came for %.0f s: the producer is taken for dead.", now - loop.heard)
+                    break
                 if now - shown >= update_s and len(scan):
                     shown = now
                     yield loop.update()
             loop.flush()
         except (ResourceError, MemoryError) as error:
+            if not scan.has_object:
+                if isinstance(error, ResourceError):
+                    raise
+                raise ResourceError(
+                    f"Memory ran out before there was an object{f' ({error!s:.200})' if str(error) else ''}.",
+                    "Free memory, or lower --inference-batch-size or --memory-budget-mb.",
+                ) from error
             ending = Ending.OUT_OF_PLACE
             _log.warning("The stream ends here: %s", error)
             loop.waiting.clear()
@@ -146,6 +156,7 @@ class _Loop:
         self._scan, self._batch_size, self._monitor = scan, batch_size, monitor
         self._patterns = self._repeated = self._refused = self._told = 0
         self._since, self._new, self._delay = time.monotonic(), 0, 0.0
+        self.heard, self._set_up = self._since, False  # when something usable came
 
     def take(self, arrival: Arrival) -> None:
         """One arrival; patterns wait for others as long as that costs little."""
@@ -153,6 +164,8 @@ class _Loop:
             self.flush()
             if (refused := self._scan.set_up(arrival)) is not None:
                 self._refuse(refused)
+            elif not self._set_up:
+                self.heard, self._set_up = time.monotonic(), True
         elif isinstance(arrival, Refused):
             self._refuse(arrival)
         elif isinstance(arrival, Chunk):
@@ -174,6 +187,8 @@ class _Loop:
             self._delay += sum(len(chunk) * max(now - sent, 0.0) for chunk, sent in alike)
             self._new += sum(len(chunk) for chunk, _ in alike)
             self._patterns += new
+            if new:
+                self.heard = time.monotonic()
             self._repeated += repeated
             for one in refused:
                 self._refuse(one)

@@ -23,11 +23,13 @@ from ptychopinn.report import write_pictures
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
 _log = logging.getLogger(__name__)
 
 
+@memory_told()
 def stream_run(
     model: StrPath,
     source: str,
@@ -62,7 +64,7 @@ def stream_run(
     interval_s:
         Seconds between the end of one writing and the next.
     timeout_s:
-        When nothing comes for so long, the stream ends with what is there.
+        When nothing usable comes for so long, the stream ends with what is there.
     monitor:
         Told of progress. Cancelled, the stream ends with what is there.
 
