@@ -50,10 +50,13 @@ class Overlaps:
         (n, n) sparse Hermitian complex128 with its diagonal.
     components:
         (n,) int: patches that no chain of overlaps connects have different numbers.
+    means:
+        (n,) complex128, in any one unit: each patch's mean where its light is bright; 0 where nothing is known of it.
     """
 
     matrix: sparse.csr_matrix
     components: IntArray
+    means: ComplexArray
 
 
 def overlap_pairs(corners: IntArray, size: int) -> IntArray:
@@ -156,7 +159,7 @@ def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, w
     n, size = len(corners), placed.shape[-1]
     grid = _Grid(corners, weights)
     pairs = overlap_pairs(corners, size)
-    values, diagonal = np.zeros(len(pairs), np.complex128), np.zeros(n)
+    values, diagonal, means = np.zeros(len(pairs), np.complex128), np.zeros(n), np.zeros(n, np.complex128)
     tile_of, tiles = _tiles(corners, size, _TILE_BYTES // (8 * size**2))
     by_tile = np.argsort(tile_of[pairs[:, 0]], kind="stable")
     bounds = np.searchsorted(tile_of[pairs[by_tile, 0]], np.arange(tiles + 1))
@@ -167,9 +170,11 @@ def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, w
         chosen = by_tile[bounds[tile] : bounds[tile + 1]]
         own = members[member_bounds[tile] : member_bounds[tile + 1]]
         needed = np.union1d(own, pairs[chosen])
-        block = grid.sample(np.asarray(placed[needed]), needed)
-        kept = block[np.searchsorted(needed, own)]
+        patches = np.asarray(placed[needed])
+        block, mine = grid.sample(patches, needed), np.searchsorted(needed, own)
+        kept = block[mine]
         diagonal[own] = (kept.real**2 + kept.imag**2).sum(axis=(1, 2))
+        means[own] = grid.means(patches[mine])
         values[chosen] = grid.products(block, needed, pairs[chosen])
 
     spread(measure, range(tiles))
@@ -180,7 +185,7 @@ def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, w
     matrix = sparse.csr_matrix((np.concatenate([values, values.conj(), diagonal]), (rows, columns)), shape=(n, n))
     links = sparse.csr_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     _, components = csgraph.connected_components(links, directed=False)
-    return Overlaps(matrix, components.astype(np.int64))
+    return Overlaps(matrix, components.astype(np.int64), means)
 
 
 def _tiles(corners: IntArray, size: int, patches: int) -> tuple[IntArray, int]:
@@ -224,6 +229,14 @@ class _Grid:
                 sampled[of] = patches[of, y::stride, x::stride][:, :size, :size] * root
         return sampled
 
+    def means(self, patches: ComplexArray) -> ComplexArray:
+        """(m, size, size) patches to (m,) complex128: sums of them times their weight, on as many pixels."""
+        thin = slice(None, None, self.stride)
+        sums: ComplexArray = np.einsum(
+            "kyx,yx->k", patches[:, self._bright, self._bright][:, thin, thin], self._root[thin, thin] ** 2
+        )
+        return sums
+
     def products(self, block: ComplexArray, indices: IntArray, pairs: IntArray) -> ComplexArray:
         """(k,) complex128: inner products over the overlaps of (k, 2) pairs of what ``sample`` gave."""
         values = np.zeros(len(pairs), np.complex128)
@@ -255,22 +268,22 @@ def solve_phases(overlaps: Overlaps, *, tether: float = 0.0, start: ComplexArray
     overlaps:
         From `measure_overlaps`.
     tether:
-        Pull towards the patches' own phases, in units of a patch's energy; 0 trusts the overlaps alone. Over a weak
-        object small errors of the overlaps add up to slow clouds; a tether holds them down.
+        Pull of each patch towards a real and positive mean of its own, in units of a patch's energy; 0 trusts the
+        overlaps alone. Over a weak object small errors of the overlaps add up to slow clouds; a tether holds them down.
     start:
         (n,) phases to start from, of another tether; None starts from the tree.
 
     Returns
     -------
-    (n,) complex128 of modulus 1; divide patch j by v_j. In each component the mean phase is that of the patches
-    as they came, so that components agree among themselves.
+    (n,) complex128 of modulus 1; divide patch j by v_j. The mean of each component is then real and positive: how
+    they lie to each other no pattern tells, and a network cannot know either.
     """
-    matrix, components = overlaps.matrix, overlaps.components
+    matrix, components, means = overlaps.matrix, overlaps.components, overlaps.means
     n = matrix.shape[0]
     diagonal = matrix.diagonal().real
     v = _tree_phases(overlaps) if start is None else start.copy()
-    _keep_mean_phase(v, diagonal, components)
-    pull = tether * diagonal
+    _level(v, means, components)
+    pull = tether * diagonal * _lone_phases(overlaps)
     for done in range(_ITERATIONS):
         new = matrix @ v + pull
         size = np.abs(new)
@@ -282,11 +295,19 @@ def solve_phases(overlaps: Overlaps, *, tether: float = 0.0, start: ComplexArray
         if settled:
             break
     if tether == 0:
-        _keep_mean_phase(v, diagonal, components)
+        _level(v, means, components)
     count = int(components.max()) + 1 if n else 0
     if count > 1:
         _log.info("%d parts of the scan do not overlap; their phases were set to the same mean.", count)
     return v
+
+
+def _lone_phases(overlaps: Overlaps) -> ComplexArray:
+    """(n,) complex128 of modulus 1: each patch's own mean phase, 1 where it has none."""
+    means, size = overlaps.means.copy(), np.abs(overlaps.means)
+    means[size == 0], size[size == 0] = 1, 1
+    means /= size
+    return means
 
 
 def join_phases(
@@ -306,7 +327,7 @@ def join_phases(
     Returns
     -------
     (n,) complex128 of modulus 1; divide patch j by v_j. Patches that no chain of overlaps connects with the object
-    keep their mean phase.
+    have a real and positive mean.
     """
     overlaps = measure_overlaps(placed, corners, weights)
     n = len(placed)
@@ -325,18 +346,18 @@ def join_phases(
     rows, columns = [matrix.row, touched, ends, [n]], [matrix.col, ends, touched, [n]]
     whole = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))))
     _, components = csgraph.connected_components(sparse.csr_matrix(np.abs(whole)), directed=False)
-    v = solve_phases(Overlaps(whole, components.astype(np.int64)))
+    v = solve_phases(Overlaps(whole, components.astype(np.int64), np.append(overlaps.means, 0)))
     joined = components[:n] == components[n]
     v[:n][joined] /= v[n]
     return v[:n]
 
 
-def _keep_mean_phase(v: ComplexArray, energy: FloatArray, components: IntArray) -> None:
-    """Turn each component, in place, so that dividing by v leaves its mean phase as it was."""
-    count = int(components.max()) + 1 if len(v) else 0
-    mean = np.bincount(components, energy * v.real, count) + 1j * np.bincount(components, energy * v.imag, count)
+def _level(v: ComplexArray, means: ComplexArray, components: IntArray) -> None:
+    """Turn each component, in place, so that dividing by v leaves it a real and positive mean."""
+    left, count = means * v.conj(), int(components.max()) + 1 if len(v) else 0
+    mean = np.bincount(components, left.real, count) + 1j * np.bincount(components, left.imag, count)
     turn = np.where(np.abs(mean) > 0, mean, 1)
-    v /= (turn / np.abs(turn))[components]
+    v *= (turn / np.abs(turn))[components]
 
 
 def _tree_phases(overlaps: Overlaps) -> ComplexArray:
