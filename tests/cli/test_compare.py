@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from ptychopinn.comparison import ComparisonResult, Reading, Row, Status
+from ptychopinn.config import Config
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.data.dataset import Measurement
+from ptychopinn.plugins import Registry, discover
+from ptychopinn.reconstructor import SolverSpec
 
 Cli = Callable[..., tuple[int, str, str]]
 COMPARE = ("compare", "--train", "a.npz", "--test", "b.npz", "--legs", "torch-pinn", "epie", "-o", "out")
@@ -60,6 +65,32 @@ def test_what_is_handed_on(cli: Cli, asked: dict[str, Any]) -> None:
     assert asked["reading"] == Reading(Measurement.COUNTS, 1e5)
     assert asked["resume"]
     assert "epie: phase ssim 0.5\n" in out
+
+
+class Steam(Config):
+    """Options of a solver that is installed."""
+
+    passes: int = Field(9, ge=1)
+    accelerator: str = "auto"
+    pressure: float = Field(1.0, gt=0, description="Of the boiler.")
+
+
+def test_options_of_solvers_that_are_installed(
+    cli: Cli, asked: dict[str, Any], backends: Callable[[Registry], None], tmp_path: Path
+) -> None:
+    """[COMP-002] Each is a flag and a key of the file; what says where to compute is one for all."""
+    known = discover([])
+    solvers = {**known.solvers, "steam": SolverSpec("steam", "", "steam:Steam", Steam)}
+    backends(replace(known, solvers=solvers))
+    assert cli(*COMPARE, "--solver-pressure", "2", "--solver-passes", "3")[0] == 0
+    assert asked["settings"].solver == {"pressure": 2.0, "passes": 3}
+    (tmp_path / "c.yaml").write_text("solver: {pressure: 4}\n")
+    assert cli(*COMPARE, "--config", tmp_path / "c.yaml")[0] == 0
+    assert asked["settings"].solver == {"pressure": 4.0}
+    code, _, err = cli(*COMPARE, "--solver-pressure", "0")
+    assert code == 2
+    assert "--solver-pressure is 0" in err
+    assert "--solver-accelerator is not a flag" in cli(*COMPARE, "--solver-accelerator", "cpu")[2]
 
 
 def test_a_failed_leg_shows_in_the_exit_code(cli: Cli, asked: dict[str, Any]) -> None:

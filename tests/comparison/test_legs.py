@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from ptychopinn.comparison import LegSettings, known_legs, plan_legs
-from ptychopinn.config import ExecutionOptions
+from ptychopinn.config import Config, ExecutionOptions
+from ptychopinn.config.execution import Accelerator
 from ptychopinn.errors import ConfigError, UsageError
-from ptychopinn.plugins import Registry, discover
-from ptychopinn.reconstructor import ReconstructorSpec
+from ptychopinn.plugins import CORE_SOLVERS, Registry, discover
+from ptychopinn.reconstructor import ReconstructorSpec, SolverSpec
 
 TOY = ReconstructorSpec("torch", "", "toy:Toy", ExecutionOptions)
 REGISTRY = Registry(
@@ -48,6 +49,34 @@ def test_solvers_by_name() -> None:
     assert leg.solver is not None
     assert leg.solver["passes"] == 7
     assert not leg.is_network
+
+
+class SlowOptions(Config):
+    """Of a solver on a device."""
+
+    accelerator: Accelerator = Accelerator.AUTO
+    engine: str = "diesel"
+
+
+SLOW = SolverSpec("slow", "", "s:S", SlowOptions)
+SOLVERS = Registry(REGISTRY.specs, REGISTRY.distributions, solvers={spec.name: spec for spec in (SLOW, *CORE_SOLVERS)})
+
+
+def test_a_solver_computes_where_it_is_told_to() -> None:
+    """[COMP-002] Execution settings that it knows reach it; its own say more."""
+    settings = LegSettings(execution={"accelerator": "cpu", "precision": "bf16"}, solver={"engine": "steam"})
+    slow, epie = plan_legs(["slow", "epie"], settings, SOLVERS, 64, "1.0")
+    assert slow.solver == {"accelerator": "cpu", "engine": "steam"}
+    assert epie.solver is not None
+    assert "accelerator" not in epie.solver
+    told = LegSettings(execution={"accelerator": "cpu"}, solver={"accelerator": "cuda"})
+    assert plan_legs(["slow"], told, SOLVERS, 64, "1.0")[0].solver == {"accelerator": "cuda", "engine": "diesel"}
+
+
+def test_a_setting_that_no_solver_knows_is_refused() -> None:
+    """[COMP-002]"""
+    with pytest.raises(ConfigError, match="engin is not known.*did you mean engine"):
+        plan_legs(["epie"], LegSettings(solver={"engin": "steam"}), SOLVERS, 64, "1.0")
 
 
 @pytest.mark.parametrize("name", ["torch", "pinn", "torch-other", "jax-pinn", "torch-pinn-big", "epie-pinn", "../epie"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from ptychopinn.cli._flags import flag_of, offered_fields
 from ptychopinn.cli._parser import Parser
@@ -57,6 +57,16 @@ class Settings:
         return None if word is None else Measurement(word)
 
 
+def solver_options() -> type[BaseModel]:
+    """Options of the core's solvers, and what those that are installed add; where they compute is for `execution`."""
+    added: dict[str, Any] = {}
+    for spec in discover().solvers.values():
+        for name, field in spec.options.model_fields.items():
+            if name not in SolverOptions.model_fields and name not in ExecutionOptions.model_fields:
+                added.setdefault(name, (field.annotation, field))
+    return create_model("Solvers", __base__=SolverOptions, **added)
+
+
 def known_sections(options: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Every section that a configuration file may have; a command reads its own."""
     return {
@@ -65,7 +75,7 @@ def known_sections(options: type[BaseModel]) -> dict[str, type[BaseModel]]:
         "infer": InferConfig,
         "execution": options,
         "simulation": SimulationConfig,
-        "solver": SolverOptions,
+        "solver": solver_options(),
         "comparison": ComparisonConfig,
         "study": StudyConfig,
     }

@@ -12,11 +12,10 @@ from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_config, add_json, add_reading
 from ptychopinn.cli._progress import watched
-from ptychopinn.cli._settings import gather
+from ptychopinn.cli._settings import gather, solver_options
 from ptychopinn.cli._summary import table
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
 from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.config.solver import SolverOptions
 from ptychopinn.errors import PtychoPinnError, UsageError
 
 _GIVEN = ("N", "model_type", "architecture")
@@ -26,7 +25,6 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "train": TrainConfig,
     "infer": InferConfig,
     "execution": ExecutionOptions,
-    "solver": SolverOptions,
     "comparison": ComparisonConfig,
 }
 
@@ -56,7 +54,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_flags(parser, "model", ModelConfig, "networks", without=_GIVEN)
     add_flags(parser, "train", TrainConfig, "training")
     add_flags(parser, "infer", InferConfig, "reconstruction by networks")
-    add_flags(parser, "solver", SolverOptions, "epie and rpie")
+    add_flags(parser, "solver", solver_options(), "solvers")
     add_flags(parser, "execution", ExecutionOptions, "execution")
 
 
@@ -77,7 +75,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     missing = [f"--{name}" for name in ("train", "test", "legs", "output") if getattr(args, name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} must be given.", "See ptychopinn compare --help.")
-    settings = gather(args, SECTIONS)
+    settings = gather(args, {**SECTIONS, "solver": solver_options()})
     given = settings.given
     if named := [name for name in _GIVEN if name in given["model"]]:
         raise UsageError(

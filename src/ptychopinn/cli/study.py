@@ -10,11 +10,10 @@ from pydantic import BaseModel
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser, add_json
 from ptychopinn.cli._progress import watched
-from ptychopinn.cli._settings import gather
+from ptychopinn.cli._settings import gather, solver_options
 from ptychopinn.cli._summary import table
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.config.solver import SolverOptions
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import PtychoPinnError, UsageError
 
@@ -25,7 +24,6 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "train": TrainConfig,
     "infer": InferConfig,
     "execution": ExecutionOptions,
-    "solver": SolverOptions,
     "comparison": ComparisonConfig,
 }
 _LIMITS = ("memory_mb", "leg_seconds")
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import study
     from ptychopinn.comparison import LegSettings
 
-    given = gather(args, SECTIONS).given
+    given = gather(args, {**SECTIONS, "solver": solver_options()}).given
     named = [f"model.{name}" for name in ("model_type", "architecture", "gridsize", "N") if name in given["model"]]
     named += [f"comparison.{name}" for name in given["comparison"] if name not in _LIMITS]
     if named:

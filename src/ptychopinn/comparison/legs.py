@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ptychopinn.config.build import build
+from ptychopinn.config.build import build, nearest
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import Architecture, ModelConfig, ModelType
 from ptychopinn.config.train import TrainConfig
@@ -20,7 +20,10 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LegSettings:
-    """Fields that were set for the legs of a comparison; what is missing takes its default."""
+    """Fields that were set for the legs of a comparison; what is missing takes its default.
+
+    Of ``execution`` and ``solver`` each leg takes what it knows; for a solver ``solver`` goes before ``execution``.
+    """
 
     model: Fields = field(default_factory=dict)
     train: Fields = field(default_factory=dict)
@@ -89,10 +92,16 @@ def plan_legs(
     UsageError
         If there is no leg, one twice, or one of an unknown name.
     ConfigError
-        If a setting does not apply, naming the leg.
+        If a setting does not apply, naming the leg, or is one of solvers that no solver knows.
     """
     if not names:
         raise UsageError("No leg was named.", f"Name some of {', '.join(known_legs(registry))}.")
+    known = {field for spec in registry.solvers.values() for field in spec.options.model_fields}
+    if strange := [field for field in settings.solver if field not in known]:
+        raise ConfigError(
+            f"Setting of solvers {strange[0]} is not known{nearest(strange[0], sorted(known))}.",
+            "Change it and try again.",
+        )
     plans = [_plan(name, settings, registry, pattern_size, core_version) for name in names]
     seen = [plan.name for plan in plans]
     if twice := sorted({name for name in seen if seen.count(name) > 1}):
@@ -110,7 +119,8 @@ def _plan(name: str, settings: LegSettings, registry: Registry, size: int, core_
     core = f"ptychopinn {core_version}"
     if name in registry.solvers:
         options = registry.solvers[name].options
-        fields = {k: v for k, v in settings.solver.items() if k in options.model_fields}
+        given = {**settings.execution, **settings.solver}
+        fields = {k: v for k, v in given.items() if k in options.model_fields}
         built = _built(options, fields, name)
         return LegPlan(name, name, registry.distributions.get(name, core), solver=built)
     backend, kind, architecture = _parts(name, registry)
