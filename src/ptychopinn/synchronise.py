@@ -93,8 +93,8 @@ def overlap_pairs(corners: IntArray, size: int) -> IntArray:
 
 def _each_once(pairs: IntArray, n: int) -> IntArray:
     """(k, 2) pairs of different numbers below n, the smaller first, each once, sorted."""
-    keys = np.unique(pairs.min(axis=1) * n + pairs.max(axis=1)) if len(pairs) else np.zeros(0, np.int64)
-    return np.stack([keys // n, keys % n], axis=1) if n else np.zeros((0, 2), np.int64)
+    keys = np.sort(np.minimum(pairs[:, 0], pairs[:, 1]) * n + np.maximum(pairs[:, 0], pairs[:, 1]))
+    return np.stack(np.divmod(keys[np.diff(keys, prepend=-1) != 0], max(n, 1)), axis=1)
 
 
 def _linked_places(places: IntArray, reach: float) -> IntArray:
