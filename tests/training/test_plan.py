@@ -51,3 +51,13 @@ def test_a_validation_without_a_whole_group_is_refused(scan: ScanDataset) -> Non
     one_each = scan.select(np.arange(20))
     with pytest.raises(ConfigError, match=r"validation scan .* has 5 patterns.*needs 8.*group_size to 5"):
         training_scans(one_each, scan.select(np.arange(5)), TrainConfig(), MODEL)
+
+
+def test_what_cannot_be_trained_on_is_refused_before_any_work(scan: ScanDataset) -> None:
+    """[TRAIN-001] [TRAIN-004]"""
+    with pytest.raises(ConfigError, match="A group has 8 patterns, but the largest scan has 5"):
+        training_scans(scan.select(np.arange(5)), None, TrainConfig(), MODEL)
+    with pytest.raises(ConfigError, match="neighbor_count is 3"):
+        training_scans(scan, None, TrainConfig(neighbor_count=3), MODEL)
+    with pytest.raises(ConfigError, match=r"validation_fraction is 0\.3, and a scan"):
+        training_scans(scan, scan, TrainConfig(validation_fraction=0.3), MODEL)

@@ -69,11 +69,12 @@ def test_an_epoch_is_its_number_and_nothing_else(scan: ScanDataset) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_workers_give_the_same_batches_in_the_same_order(scan: ScanDataset) -> None:
-    given = dataset(scan, "both")
-    for epoch in (0, 1):
-        given.epoch = epoch
-        alone = list(loader(given, num_workers=0, pin=False))
-        shared = list(loader(given, num_workers=2, pin=False))
+    """From epoch to epoch, over which the workers live on."""
+    one, other = dataset(scan, "both"), dataset(scan, "both")
+    workers = loader(other, num_workers=2, pin=False)
+    for epoch in (0, 1, 4):
+        one.epoch = other.epoch = epoch
+        alone, shared = list(loader(one, num_workers=0, pin=False)), list(workers)
         assert len(alone) == len(shared) == 3
         assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
 

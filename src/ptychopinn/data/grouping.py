@@ -75,6 +75,29 @@ def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntAr
     return table
 
 
+def check_groups(data: ScanDataset, group_size: int, neighbor_count: int | None = None) -> int:
+    """Refuse what no groups can be drawn for; parameters and errors are those of `neighbour_table`.
+
+    Returns
+    -------
+    Patterns in the largest scan of the dataset.
+    """
+    if group_size < 1:
+        raise ConfigError(f"group_size is {group_size}; a group has at least its anchor.", "Give 1 or more.")
+    if neighbor_count is not None and neighbor_count < group_size - 1:
+        raise ConfigError(
+            f"neighbor_count is {neighbor_count}; a group of {group_size} needs {group_size - 1} beside its anchor.",
+            f"Raise neighbor_count to {group_size - 1} or more, or lower group_size.",
+        )
+    largest = int(np.unique(data.scan_index, return_counts=True)[1].max()) if len(data) else 0
+    if largest < group_size:
+        raise ConfigError(
+            f"A group has {group_size} patterns, but the largest scan has {largest}.",
+            f"Set group_size to {largest} or less, or give more patterns." if largest else "Give a scan with patterns.",
+        )
+    return largest
+
+
 def neighbour_table(data: ScanDataset, group_size: int, neighbor_count: int | None = None) -> IntArray:
     """`neighbours` of a scan, as a training asks for them.
 
@@ -96,19 +119,7 @@ def neighbour_table(data: ScanDataset, group_size: int, neighbor_count: int | No
     ConfigError
         If ``neighbor_count`` does not reach ``group_size - 1``, or no scan has ``group_size`` patterns.
     """
-    if group_size < 1:
-        raise ConfigError(f"group_size is {group_size}; a group has at least its anchor.", "Give 1 or more.")
-    if neighbor_count is not None and neighbor_count < group_size - 1:
-        raise ConfigError(
-            f"neighbor_count is {neighbor_count}; a group of {group_size} needs {group_size - 1} beside its anchor.",
-            f"Raise neighbor_count to {group_size - 1} or more, or lower group_size.",
-        )
-    largest = int(np.unique(data.scan_index, return_counts=True)[1].max()) if len(data) else 0
-    if largest < group_size:
-        raise ConfigError(
-            f"A group has {group_size} patterns, but the largest scan has {largest}.",
-            f"Set group_size to {largest} or less, or give more patterns." if largest else "Give a scan with patterns.",
-        )
+    largest = check_groups(data, group_size, neighbor_count)
     count = default_neighbour_count(group_size, largest) if neighbor_count is None else neighbor_count
     return neighbours(data.positions, data.scan_index, count)
 

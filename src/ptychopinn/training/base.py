@@ -175,7 +175,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
         with contextlib.closing(logger):
-            data, validation = training_scans(data, validation, config)
+            data, validation = training_scans(data, validation, config, self._config)
             store, light = None, None
             if folder is not None:
                 store = CheckpointStore(folder, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)

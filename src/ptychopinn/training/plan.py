@@ -13,6 +13,7 @@ from ptychopinn.config.model import ModelConfig, ModelType
 from ptychopinn.config.train import DetectorOffset, LossWeights, SimulateObjects, SimulateProbes, TrainConfig
 from ptychopinn.data.batches import GroupBatches, training_subset
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.grouping import check_groups
 from ptychopinn.data.scaling import Scaling, fit_scaling
 from ptychopinn.data.splits import split_by_space
 from ptychopinn.data.truth import TruthPatches
@@ -121,7 +122,7 @@ def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) 
 
 
 def training_scans(
-    data: ScanDataset, validation: ScanDataset | None, config: TrainConfig, model: ModelConfig | None = None
+    data: ScanDataset, validation: ScanDataset | None, config: TrainConfig, model: ModelConfig
 ) -> tuple[ScanDataset, ScanDataset | None]:
     """The patterns trained on and those validated on.
 
@@ -134,26 +135,33 @@ def training_scans(
     config:
         How much is held back, and how much of the rest is used.
     model:
-        Says how large a group is; None leaves unchecked whether there is one to validate on.
+        Says how large a group is.
 
     Raises
     ------
     ConfigError
-        If a scan cannot be split, or there is no whole group to validate on.
+        If a scan cannot be split, there is no whole group to train or to validate on, or both a share and a scan are
+        given for validation.
     """
-    whole = data
+    whole, size = data, model.patterns_per_group
+    if validation is not None and config.validation_fraction > 0:
+        raise ConfigError(
+            f"validation_fraction is {config.validation_fraction:g}, and a scan is given for validation.",
+            "Leave one of them out.",
+        )
     if validation is None and config.validation_fraction > 0:
         inner, outer = split_by_space(data, config.validation_fraction)
         data, validation = data.select(inner), data.select(outer)
-        if model is not None:
-            _refuse_small_share(validation, whole, config.validation_fraction, model.patterns_per_group)
-    elif validation is not None and model is not None and _largest(validation) < (size := model.patterns_per_group):
+        _refuse_small_share(validation, whole, config.validation_fraction, size)
+    elif validation is not None and _largest(validation) < size:
         raise ConfigError(
             f"The validation scan '{validation.name}' has {_largest(validation)} patterns; validation needs {size}, "
             "those of a group.",
             f"Give a larger one, or set group_size to {_largest(validation)} or less.",
         )
-    return training_subset(data, config), validation
+    data = training_subset(data, config)
+    check_groups(data, size, config.neighbor_count)
+    return data, validation
 
 
 def _largest(data: ScanDataset) -> int:

@@ -86,7 +86,16 @@ class EpochDataset(IterableDataset[TensorBatch]):
 
     def __init__(self, source: EpochSource) -> None:
         self._source = source
-        self.epoch = 0
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration goes over, here and in workers."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self._epoch[0] = value
 
     def __len__(self) -> int:
         return len(self._source)
@@ -105,6 +114,7 @@ def loader(dataset: EpochDataset, *, num_workers: int, pin: bool) -> DataLoader[
         dataset,
         batch_size=None,
         num_workers=num_workers,
+        persistent_workers=num_workers > 0,  # they keep what they have made: objects that patches are cut from
         pin_memory=pin,
         collate_fn=_identity,
         generator=own,
