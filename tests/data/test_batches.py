@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import ModelConfig, SimulationConfig, TrainConfig
-from ptychopinn.data.batches import GroupBatch, GroupBatches, pattern_batches, read_patterns, training_subset
+from ptychopinn.data.batches import GroupBatch, GroupBatches, read_patterns, training_subset
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.interpolation import shift_weights, split_positions
@@ -42,15 +42,6 @@ def test_patterns_have_their_dc_in_the_corner(scan: ScanDataset) -> None:
     assert (found.shape, found.dtype) == ((2, N, N), np.float32)
     np.testing.assert_array_equal(found[0, 0, 0], scan.counts(np.array([3]))[0, N // 2, N // 2])
     np.testing.assert_array_equal(np.fft.fftshift(found, axes=(1, 2)), scan.counts(np.array([3, 1])))
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 4, 5])
-def test_pattern_batches_hold_every_pattern_once(scan: ScanDataset, count: int) -> None:
-    """[RECON-001] 0, 1, batch - 1, batch, batch + 1 patterns."""
-    part = scan.select(np.arange(count))
-    found = list(pattern_batches(part, 4))
-    assert [len(batch.counts) for batch in found] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
-    assert [i for batch in found for i in batch.indices.tolist()] == list(range(count))
 
 
 def test_training_subset(scan: ScanDataset) -> None:
@@ -139,7 +130,7 @@ def test_neighbor_count_is_how_far_members_are_drawn_from(scan: ScanDataset) -> 
 
 
 def test_members_that_do_not_overlap_their_anchor_do_not_count(scan: ScanDataset) -> None:
-    """Two clusters far apart in one scan: the canvas stays small."""
+    """[DATA-103] Two clusters far apart in one scan: the canvas stays small."""
     far = scan.positions + np.where(np.arange(25) < 12, 0, 500)[:, None]
     batches = batches_of(replace(scan, positions=far, object_guess=None), size=8, neighbor_count=24)
     assert 0 < batches.reach < SIZE

@@ -10,14 +10,12 @@ from ptychopinn.data.grouping import (
     default_group_count,
     default_neighbour_count,
     draw_groups,
-    group_reach,
     members_by_scan,
     neighbour_table,
     neighbours,
     subsample,
 )
 from ptychopinn.errors import ConfigError
-from ptychopinn.interpolation import split_positions
 
 
 def scan(n, scans=1, seed=0, repeated=False):
@@ -145,27 +143,6 @@ def test_defaults():
     assert neighbour_table(dataset(positions), 8).shape == (30, 11)
     assert neighbour_table(dataset(positions), 8, 7).shape == (30, 7)
     assert neighbour_table(dataset(positions[:8]), 8).min() >= 0
-
-
-@settings(max_examples=40, deadline=None)
-@given(scans, st.sampled_from([2, 32, 64]), st.integers(1, 6))
-def test_reach_is_the_farthest_member(made, size, group_size):
-    """[DATA-103]"""
-    positions, index = made
-    groups = draw_groups(neighbours(positions, index, group_size), group_size, 20, np.random.default_rng(0))
-    corners, _ = split_positions(positions, size)
-    farthest = max((int(np.abs(corners[m] - corners[g[0]]).max()) for g in groups for m in g if m >= 0), default=0)
-    assert group_reach(positions, groups) == group_reach(positions, groups, size) == farthest
-
-
-def test_nobody_is_not_far_away():
-    """[DATA-103] -1 is no index of the last pattern."""
-    positions = np.array([[0.0, 0.0], [2.0, 1.0], [900.0, 900.0]])
-    assert group_reach(positions, np.array([[0, 1, -1], [1, 0, -1], [2, -1, -1]])) == 2
-
-
-def test_reach_of_nothing_is_zero():
-    assert group_reach(np.zeros((3, 2)), np.zeros((0, 4), np.int64)) == 0
 
 
 @settings(max_examples=40, deadline=None)

@@ -20,22 +20,6 @@ from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
-class PatternBatch:
-    """Patterns alone.
-
-    Attributes
-    ----------
-    indices:
-        (b,) int64 into the scan.
-    counts:
-        (b, N, N) float32, DC at [0, 0], zero at bad pixels.
-    """
-
-    indices: IntArray
-    counts: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
 class GroupBatch:
     """Groups of neighbouring patterns; column 0 is the anchor.
 
@@ -103,13 +87,6 @@ def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:
     if config.n_subsample is None:
         return data
     return data.select(subsample(len(data), config.n_subsample, config.subsample_seed, config.sequential_sampling))
-
-
-def pattern_batches(data: ScanDataset, batch_size: int) -> Iterator[PatternBatch]:
-    """All patterns of a scan in order; the last batch may be smaller, an empty scan gives none."""
-    for start in range(0, len(data), batch_size):
-        indices = np.arange(start, min(start + batch_size, len(data)))
-        yield PatternBatch(indices, read_patterns(data, indices))
 
 
 class GroupBatches:

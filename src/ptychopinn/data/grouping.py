@@ -7,7 +7,6 @@ from scipy.spatial import cKDTree
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError
-from ptychopinn.interpolation import split_positions
 from ptychopinn.typing import FloatArray, IntArray
 
 _NOBODY = -1
@@ -177,32 +176,6 @@ def draw_groups(
         chosen = np.argsort(lots, axis=1, kind="stable")[:, : group_size - 1]
         groups[start : start + _CHUNK, 1:] = np.take_along_axis(near, chosen, axis=1)
     return groups
-
-
-def group_reach(positions: FloatArray, groups: IntArray, size: int = 2) -> int:
-    """Farthest that a member's window lies from its anchor's, along either axis.
-
-    Parameters
-    ----------
-    positions:
-        (n, 2) float64 (y, x), pixels.
-    groups:
-        (g, group_size) int64, the anchor first; -1 is nobody.
-    size:
-        Width of the windows; every even width gives the same.
-
-    Returns
-    -------
-    Whole pixels, 0 without members: a canvas of ``size + 2 * reach`` holds every window of every group.
-    """
-    corners, _ = split_positions(positions, size)
-    reach = 0
-    for start in range(0, len(groups), _CHUNK):
-        part = groups[start : start + _CHUNK]
-        offsets = np.abs(corners[part] - corners[part[:, :1]])
-        offsets[part == _NOBODY] = 0
-        reach = max(reach, int(offsets.max(initial=0)))
-    return reach
 
 
 def subsample(n: int, n_subsample: int | None, seed: int, sequential: bool = False) -> IntArray:
