@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from ptychopinn.config.infer import ProbeSource
 from ptychopinn.config.train import SimulateObjects
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.scaling import fit_scaling
-from ptychopinn.errors import ArchiveError, Cancelled, UsageError
+from ptychopinn.errors import ArchiveError, Cancelled, ConfigError, UsageError
 from ptychopinn.hookspecs import hookimpl
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import (
@@ -302,10 +302,11 @@ class ForgetsTheTime(Mistaught):
 
 @broken("test_the_same_training_gives_the_same_model")
 class IsNotSeeded(Mistaught):
+    trainings: ClassVar[Iterator[int]] = itertools.count(1)
+
     def after(self, result: TrainResult) -> TrainResult:
         assert self._model is not None
-        noise = 2e-6 + 2e-6 * random.SystemRandom().random()
-        self._model = replace(self._model, step=self._model.step * (1 + noise))
+        self._model = replace(self._model, step=self._model.step * (1 + 1e-6 * next(self.trainings)))
         return result
 
 
@@ -420,6 +421,59 @@ class IgnoresAModelSetting(NumpyReconstructor):
     def __init__(self, model: ModelConfig, options: Any = None) -> None:
         super().__init__(model.model_copy(update={"n_filters_scale": None}), options)
         self._config = model
+
+
+class ActsOnTheOther(Mistaught):
+    """What is changed with a setting acts; the setting itself does not."""
+
+    acts = False
+
+    def after(self, result: TrainResult) -> TrainResult:
+        assert self._model is not None
+        if self.acts:
+            self._model = replace(self._model, step=1.01 * self._model.step)
+        return result
+
+
+@broken("test_a_training_setting_acts_or_is_refused")
+class IgnoresNllWeight(Mistaught):
+    def before(self, data: ScanDataset, config: TrainConfig, rest: dict[str, Any]) -> tuple[ScanDataset, TrainConfig]:
+        return data, config.model_copy(update={"nll_weight": 1.0})
+
+
+@broken("test_a_training_setting_acts_or_is_refused")
+class IgnoresGradientClipAlgorithm(ActsOnTheOther):
+    def before(self, data: ScanDataset, config: TrainConfig, rest: dict[str, Any]) -> tuple[ScanDataset, TrainConfig]:
+        self.acts = config.gradient_clip is not None
+        default = TrainConfig()
+        names = ("gradient_clip", "gradient_clip_algorithm")
+        return data, config.model_copy(update={name: getattr(default, name) for name in names})
+
+
+@broken("test_a_training_setting_acts_or_is_refused")
+class IgnoresSimulateProbes(ActsOnTheOther):
+    def before(self, data: ScanDataset, config: TrainConfig, rest: dict[str, Any]) -> tuple[ScanDataset, TrainConfig]:
+        self.acts = config.simulate_objects is not SimulateObjects.OFF
+        default = TrainConfig()
+        names = ("simulate_objects", "simulate_probes")
+        return data, config.model_copy(update={name: getattr(default, name) for name in names})
+
+
+@broken("test_a_model_setting_acts_or_is_refused")
+class IgnoresProbeBig(ActsOnTheOther):
+    def __init__(self, model: ModelConfig, options: Any = None) -> None:
+        default = ModelConfig()
+        names = ("architecture", "probe_big")
+        super().__init__(model.model_copy(update={name: getattr(default, name) for name in names}), options)
+        self.acts = model.architecture is not default.architecture
+
+
+@broken("test_a_training_setting_acts_or_is_refused")
+class RefusesTheSeed(Mistaught):
+    def before(self, data: ScanDataset, config: TrainConfig, rest: dict[str, Any]) -> tuple[ScanDataset, TrainConfig]:
+        if config.seed:
+            raise ConfigError("There is no chance here.", "Leave the seed out.")
+        return data, config
 
 
 @broken("test_it_trains_each_model_type")

@@ -50,6 +50,15 @@ class Quick(Least, RegistrationConformance, TrainingConformance, PredictionConfo
 class Settings(Least, SettingsConformance):
     """The settings alone."""
 
+    refuses: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("n_filters_scale", "amp_activation", "architecture", "pad_object", "probe_big", "object_big"),
+            *("gaussian_smoothing_sigma", "realspace_weight", "probe_trainable", "intensity_scale_trainable"),
+            *("simulate_objects", "simulate_probes", "learning_rate", "scheduler", "accumulate_grad_batches"),
+            *("gradient_clip", "gradient_clip_algorithm"),
+        }
+    )
+
 
 def suite(one: Broken) -> type[Least]:
     attributes: dict[str, Any] = {"spec": one.spec}

@@ -75,6 +75,23 @@ def test_it_fails_the_test_that_is_meant_for_it(outcomes: Outcomes, suite: str) 
     assert set(failed) == MEANT[suite], "\n".join(failed[name] for name in set(failed) - MEANT[suite])
 
 
+@pytest.mark.parametrize(
+    ("suite", "told"),
+    [
+        ("TestIgnoresASetting", "weight_averaging was accepted and changed nothing"),
+        ("TestIgnoresNllWeight", "nll_weight was accepted and changed nothing"),
+        ("TestIgnoresGradientClipAlgorithm", "gradient_clip_algorithm was accepted and changed nothing"),
+        ("TestIgnoresSimulateProbes", "simulate_probes was accepted and changed nothing"),
+        ("TestIgnoresProbeBig", "probe_big was accepted and changed nothing"),
+        ("TestRefusesTheSeed", "seed was refused, and is none of the settings that may be"),
+    ],
+)
+def test_the_setting_that_is_ignored_is_named(outcomes: Outcomes, suite: str, told: str) -> None:
+    """[CONF-030] Alone, whatever must be changed with it acts."""
+    (message,) = outcomes[suite]["failed"].values()
+    assert told in message
+
+
 def test_every_test_of_the_kit_has_failed_once() -> None:
     """[CONF-004] A test that nobody fails would prove nothing."""
     suites = (ReconstructorConformance, ForwardConformance, CrossBackendConformance)

@@ -10,6 +10,14 @@ from ptychopinn_numpy.plugin import ptychopinn_reconstructors
 from ptychopinn.testing import ReconstructorConformance
 
 (SPEC,) = ptychopinn_reconstructors()
+REFUSED = frozenset(
+    {
+        *("n_filters_scale", "amp_activation", "architecture", "pad_object", "probe_big", "object_big"),
+        *("gaussian_smoothing_sigma", "realspace_weight", "probe_trainable", "intensity_scale_trainable"),
+        *("simulate_objects", "simulate_probes", "learning_rate", "scheduler", "accumulate_grad_batches"),
+        *("gradient_clip", "gradient_clip_algorithm"),
+    }
+)
 
 
 class TestNumpy(ReconstructorConformance):
@@ -17,3 +25,4 @@ class TestNumpy(ReconstructorConformance):
 
     spec = SPEC
     train: ClassVar[Mapping[str, Any]] = {"batch_size": 2}
+    refuses = REFUSED

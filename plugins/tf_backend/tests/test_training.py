@@ -17,9 +17,6 @@ from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.objective import Objective
 from ptychopinn_tf.training import TrainingLoop
 
-# The conformance kit does the same, and in TensorFlow every training is compiled for a second.
-test_each_setting_acts = test_each_model_setting_acts = None
-
 EVERY_TERM = {"mae_weight": 0.5, "realspace_weight": 0.5, "realspace_mae_weight": 0.5, "simulate_objects": "mixed"}
 
 

@@ -88,6 +88,8 @@ class BackendSuite:
         Fields of the backend's options.
     tolerances:
         What counts as the same.
+    refuses:
+        Fields of `ModelConfig` and `TrainConfig` that the backend may refuse; every other one must act.
     sizes, gridsizes:
         Every N and gridsize that the backend has.
     elsewhere:
@@ -100,6 +102,7 @@ class BackendSuite:
     learn: ClassVar[Mapping[str, Any]] = {"nepochs": 8}
     options: ClassVar[Mapping[str, Any]] = {}
     tolerances: ClassVar[Tolerances] = Tolerances()
+    refuses: ClassVar[frozenset[str]] = frozenset()
     sizes: ClassVar[tuple[int, ...]] = SUPPORTED_N
     gridsizes: ClassVar[tuple[int, ...]] = (1, 2, 3)
     elsewhere: ClassVar[Elsewhere] = staticmethod(in_a_fresh_process)
