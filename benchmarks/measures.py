@@ -190,16 +190,26 @@ def _reconstructed(run: Callable[[], Any], patterns: int, seconds: float) -> Fac
     return best | {"unit": "patterns/s", "cpu_us": 1e6 * cpu / patterns, "calls": calls}
 
 
-def _options(backend: str, device: str) -> Any:
-    return build(discover().get(backend).options, {"accelerator": device, "deterministic": False})
+def _options(backend: str, device: str, precision: str) -> Any:
+    options = {"accelerator": device, "precision": precision, "deterministic": False}
+    return build(discover().get(backend).options, options)
 
 
 def training(
-    backend: str, device: str, size: int, patterns: int, seconds: float, model: str, network: Facts, **_: Any
+    backend: str,
+    device: str,
+    precision: str,
+    size: int,
+    patterns: int,
+    seconds: float,
+    model: str,
+    network: Facts,
+    **_: Any,
 ) -> Facts:
     """Training on the measured patterns; start-up left out. Leaves the model for the other measures."""
     data = field_of(size, patterns)
-    reconstructor = discover().get(backend).load_class()(ModelConfig(N=size, **network), _options(backend, device))
+    options = _options(backend, device, precision)
+    reconstructor = discover().get(backend).load_class()(ModelConfig(N=size, **network), options)
     config = TrainConfig(max_time=seconds, probe_refinement=0)
     reconstructor.train(data, TrainConfig(max_time=min(seconds, 2.0), probe_refinement=0))  # to warm up
     spent = time.process_time()
@@ -214,13 +224,15 @@ def training(
     }
 
 
-def _loaded(backend: str, device: str, model: str) -> Any:
-    return discover().get(backend).load_class().load(model, _options(backend, device))
+def _loaded(backend: str, device: str, precision: str, model: str) -> Any:
+    return discover().get(backend).load_class().load(model, _options(backend, device, precision))
 
 
-def forward(backend: str, device: str, size: int, patterns: int, seconds: float, model: str, **_: Any) -> Facts:
+def forward(
+    backend: str, device: str, precision: str, size: int, patterns: int, seconds: float, model: str, **_: Any
+) -> Facts:
     """Prediction of patches from patterns in memory, without placement."""
-    data, reconstructor = field_of(size, patterns), _loaded(backend, device, model)
+    data, reconstructor = field_of(size, patterns), _loaded(backend, device, precision, model)
 
     def run() -> int:
         return sum(len(batch.indices) for batch in reconstructor.infer(data, InferConfig()).batches)
@@ -229,10 +241,17 @@ def forward(backend: str, device: str, size: int, patterns: int, seconds: float,
 
 
 def inference(
-    backend: str, device: str, size: int, patterns: int, seconds: float, model: str, scan: str, **_: Any
+    backend: str,
+    device: str,
+    precision: str,
+    patterns: int,
+    seconds: float,
+    model: str,
+    scan: str,
+    **_: Any,
 ) -> Facts:
     """File to object: read and check the scan, predict, synchronise, stitch, judge."""
-    reconstructor = _loaded(backend, device, model)
+    reconstructor = _loaded(backend, device, precision, model)
 
     def run() -> Any:
         start = time.perf_counter()

@@ -13,6 +13,7 @@ out, and this is said.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parts", type=words, default=["all"], help=f"Of: {', '.join(PARTS)} (default: all).")
     parser.add_argument("--backends", type=words, help="Default: those that are installed.")
     parser.add_argument("--devices", type=words, help="cpu, cuda (default: cpu, and cuda where there is one).")
+    parser.add_argument("--precisions", type=words, default=["32"], help="Of the networks: 32, bf16 (default: 32).")
+    parser.add_argument("--width", type=float, help="n_filters_scale of the networks (default: the network's).")
     parser.add_argument("--seconds", type=float, default=5.0, help="For each measurement, at least (default: 5).")
     parser.add_argument("--tiny", action="store_true", help="An untrained network of the smallest width, for memory.")
     parser.add_argument("--format", choices=("npz", "hdf5"), default="npz", help="Of the scan files.")
@@ -130,26 +133,27 @@ class Run:
         shortest = min(*self._args.patterns, 2025)
         if self.wanted("ePIE pass"):
             self.run("ePIE pass", size=size, patterns=shortest)
-        models = {(b, d): self._folder / f"{b}-{d}-{size}.h5.zip" for b in backends for d in devices}
+        kinds = itertools.product(backends, devices, self._args.precisions)
+        networks = [
+            {"backend": b, "device": d, "precision": p, "model": str(self._folder / f"{b}-{d}-{p}-{size}.h5.zip")}
+            for b, d, p in kinds
+        ]
         for what in ("training", "forward"):
-            for (backend, device), model in models.items():
-                needed = what == "training" and self.wanted("forward") | self.wanted("inference")
-                if self.wanted(what) or needed:
-                    self.run(what, size=size, patterns=shortest, backend=backend, device=device, model=str(model))
+            needed = what == "training" and self.wanted("forward") | self.wanted("inference")
+            for network in networks if self.wanted(what) or needed else ():
+                self.run(what, size=size, patterns=shortest, **network)
         for patterns in self._args.patterns:
             if self.wanted("grouping"):
                 self.run("grouping", size=size, patterns=patterns)
-            if not (self.wanted("stitching") or (self.wanted("inference") and models)):
+            if not (self.wanted("stitching") or (self.wanted("inference") and networks)):
                 continue
             scan = self.scan(size, patterns)
             if scan is None:
                 continue
             if self.wanted("stitching"):
                 self.run("stitching", size=size, patterns=patterns, scan=str(scan))
-            for (backend, device), model in models.items():
-                if self.wanted("inference"):
-                    options = {"backend": backend, "device": device, "model": str(model), "scan": str(scan)}
-                    self.run("inference", size=size, patterns=patterns, **options)
+            for network in networks if self.wanted("inference") else ():
+                self.run("inference", size=size, patterns=patterns, scan=str(scan), **network)
             if self._args.scratch is None:
                 scan.unlink()
 
@@ -182,7 +186,8 @@ class Run:
 
     def run(self, what: str, **request: Any) -> None:
         """One measurement in a process of its own."""
-        network = {"n_filters_scale": 0.25, "iterations": 1} if self._args.tiny else {}
+        network = {} if self._args.width is None else {"n_filters_scale": self._args.width}
+        network |= {"n_filters_scale": 0.25, "iterations": 1} if self._args.tiny else {}
         asked = {"what": what, "seconds": self._args.seconds, "network": network, **request}
         start = time.perf_counter()
         done = subprocess.run(
@@ -212,7 +217,8 @@ def has_cuda() -> bool:
 
 def label(facts: Facts) -> str:
     """What was measured, in words."""
-    parts = [facts["what"], facts.get("backend"), facts.get("device"), facts.get("precision")]
+    parts = [facts["what"], facts.get("backend"), facts.get("device")]
+    parts += [facts["precision"] if facts.get("precision", "32") != "32" else None]
     parts += [f"N = {facts['size']}" if "size" in facts else None]
     parts += [f"{facts['patterns']} patterns" if facts["what"] in {*_EVERY_SCAN, "scan"} else None]
     return ", ".join(str(part) for part in parts if part)
