@@ -6,6 +6,7 @@ import types
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import Distribution, EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -252,6 +253,17 @@ def test_a_class_that_cannot_be_imported_gives_reason_and_hint(import_string: st
     """[PLUG-009]"""
     with pytest.raises(PluginError, match="'toy' cannot be used: .*Install it with: python -m pip install toy"):
         replace(SPEC, import_string=import_string).load_class()
+
+
+@pytest.mark.parametrize("error", ["ValueError", "TypeError", "RuntimeError", "SyntaxError"])
+def test_a_framework_that_is_broken_gives_reason_and_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    """[PLUG-009] It is there, and fails while it is imported."""
+    (tmp_path / f"breaks_by_{error}.py").write_text(f"raise {error}('made for another NumPy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match="'toy' cannot be used: made for another NumPy.*pip install toy"):
+        replace(SPEC, import_string=f"breaks_by_{error}:Toy").load_class()
 
 
 def registry_of(*names: str) -> Registry:

@@ -270,7 +270,7 @@ def _load(import_string: str, what: str, install_hint: str) -> Any:
     module_name, _, attribute = import_string.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, OSError) as error:
+    except Exception as error:  # a framework that is there but broken raises whatever it likes
         raise PluginError(
             f"The {what} cannot be used: {error}.",
             f"Install it with: {install_hint}" if install_hint else "Install what it needs.",

@@ -53,6 +53,12 @@ def test_defaults_give_the_models_defaults() -> None:
     assert build(StrangersOptions, values["execution"]) == StrangersOptions()
 
 
+def test_what_has_no_place_in_the_window_is_not_offered() -> None:
+    """[PTY-020] Set by the entry or the data, of run directories, or of trainings that go on from a model."""
+    offered = {setting.name for setting in settings_of(strangers_spec())}
+    assert not offered & {"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k", "start_probe"}
+
+
 def test_settings_file_keeps_every_value(tmp_path: Path) -> None:
     """[PTY-021] What is set is written to settings.ini and read from it, "not given" included."""
     spec = strangers_spec()

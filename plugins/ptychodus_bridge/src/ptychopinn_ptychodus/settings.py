@@ -21,8 +21,9 @@ from pydantic_core import PydanticUndefined
 from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
 from ptychopinn.reconstructor import ReconstructorSpec
 
-# Set by the entry or by the data, or at home in a run directory, which Ptychodus has none of.
-_LEFT_OUT = frozenset({"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k"})
+# Set by the entry or by the data; at home in a run directory, which Ptychodus has none of; or for a training that goes
+# on from a model, as none does here.
+_LEFT_OUT = frozenset({"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k", "start_probe"})
 
 
 @dataclass(frozen=True)

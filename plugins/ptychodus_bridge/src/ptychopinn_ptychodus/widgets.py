@@ -52,10 +52,10 @@ class IntegerBox(QSpinBox):
             self.setSpecialValueText(DEFAULT_WORD)
 
     def show_text(self, text: str) -> None:
-        """Show a parameter's text; what is no integer is left to be refused when the work begins."""
+        """Show a parameter's text; what is no integer, or none of Qt's, is left to be judged when the work begins."""
         try:
             self.setValue(self.minimum() if not text and self._optional else int(text))
-        except ValueError:
+        except (ValueError, OverflowError):
             _show_as_is(self.lineEdit(), text)
 
     def text_value(self) -> str:

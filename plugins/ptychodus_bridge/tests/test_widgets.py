@@ -1,0 +1,48 @@
+"""Editors of single settings (specs/12-ptychodus.md)."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import pytest
+
+pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
+if find_spec("PyQt5") is None:
+    pytest.skip("PyQt5 is not installed", allow_module_level=True)
+
+from ptychodus.api.settings import SettingsRegistry
+
+from ptychopinn.config import ExecutionOptions
+from ptychopinn.config.build import build
+from ptychopinn.config.train import TrainConfig
+from ptychopinn.reconstructor import ReconstructorSpec
+from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+
+pytestmark = pytest.mark.usefixtures("qt")
+
+
+@pytest.mark.parametrize("text", ["3000000000", "-3000000000", "many", "1" * 5000])
+@pytest.mark.parametrize("name", ["seed", "nepochs"])
+def test_a_number_that_no_box_can_show_opens_the_window(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """[PTY-004] [PTY-022] It is left as it is, to be read or refused when the work begins."""
+    monkeypatch.setenv("QT_QPA_PLATFORM", os.environ.get("QT_QPA_PLATFORM", "offscreen"))
+    from PyQt5.QtWidgets import QApplication
+
+    from ptychopinn_ptychodus.widgets import Editor
+
+    application = QApplication.instance() or QApplication([])
+    settings = EntrySettings(SettingsRegistry(), "g", settings_of(ReconstructorSpec("x", "", "a:B", ExecutionOptions)))
+    setting, parameter = next(pair for pair in settings if pair[0].name == name)
+    parameter.set_value(text)
+    editor = Editor(setting, parameter)
+    assert editor.widget.text() == text  # type: ignore[attr-defined]
+    assert parameter.get_value() == text
+    assert application is not None
+
+
+def test_a_large_seed_is_that_of_the_training() -> None:
+    """[PTY-022]"""
+    settings = EntrySettings(SettingsRegistry(), "g", settings_of(ReconstructorSpec("x", "", "a:B", ExecutionOptions)))
+    settings.parameter("train", "seed").set_value("3000000000")
+    assert build(TrainConfig, settings.values()["train"]).seed == 3_000_000_000
