@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 from pydantic import BaseModel
 
 from ptychopinn.config.infer import InferConfig
@@ -58,6 +59,13 @@ class Prediction:
     probe: ComplexArray
     patch_size: int
     batches: Iterator[PatchBatch]
+
+    def gathered(self, count: int) -> ComplexArray:
+        """(count, n, n) complex64: the patches of all batches by the index of their pattern; 0 where none came."""
+        found = np.zeros((count, self.patch_size, self.patch_size), np.complex64)
+        for batch in self.batches:
+            found[batch.indices] = batch.patches
+        return found
 
 
 class TrainStatus(StrEnum):

@@ -14,7 +14,7 @@ from broken_backends import BROKEN
 from ptychopinn.reconstructor import Capability, PatchBatch, Prediction
 from ptychopinn.testing import BackendSuite
 from ptychopinn.testing.elsewhere import backend_arguments, in_a_fresh_process
-from ptychopinn.testing.patches import difference, patches_of
+from ptychopinn.testing.patches import difference
 
 
 class Small(BackendSuite):
@@ -58,7 +58,7 @@ def test_the_capability_that_is_missing_is_named() -> None:
 def test_patches_come_in_the_order_of_their_patterns() -> None:
     patches = np.arange(4, dtype=np.complex64).reshape(4, 1, 1) * np.ones((4, 2, 2), np.complex64)
     batches = [PatchBatch(np.array(i), patches[i]) for i in ([3, 0], [2])]
-    found = patches_of(Prediction(np.ones((1, 4, 4), np.complex64), 2, iter(batches)), 4)
+    found = Prediction(np.ones((1, 4, 4), np.complex64), 2, iter(batches)).gathered(4)
     np.testing.assert_array_equal(found[:, 0, 0], [0, 0, 2, 3])
 
 

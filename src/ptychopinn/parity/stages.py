@@ -44,9 +44,7 @@ def stages_of(reconstructor: Reconstructor, data: ScanDataset, config: InferConf
     """
     prediction = reconstructor.infer(data, config)
     n = prediction.patch_size
-    patches = np.empty((len(data), n, n), np.complex64)
-    for batch in prediction.batches:
-        patches[batch.indices] = batch.patches
+    patches = prediction.gathered(len(data))
     frame = Frame.around(data.positions, n)
     stitcher = Stitcher(patch_weights(prediction.probe, n), frame)
     stitcher.add(patches, data.positions)

@@ -18,7 +18,6 @@ from ptychopinn.plugins import GROUP
 from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, TrainResult
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.testing.elsewhere import Elsewhere, in_a_fresh_process
-from ptychopinn.testing.patches import patches_of
 from ptychopinn.typing import ComplexArray
 
 OFFSET_PX = (3.0, -2.0)  # large enough to be the detector's, and not a gradient of the object
@@ -69,7 +68,7 @@ class Trained:
 
     def patches(self, scan: ScanDataset, **config: Any) -> ComplexArray:
         """(n, p, p) complex64: the patch of every pattern of a scan; 0 where none came."""
-        return patches_of(self.reconstructor.infer(scan, InferConfig(**config)), len(scan))
+        return self.reconstructor.infer(scan, InferConfig(**config)).gathered(len(scan))
 
 
 class BackendSuite:

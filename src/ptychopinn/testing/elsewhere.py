@@ -20,7 +20,6 @@ from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainC
 from ptychopinn.plugins import GROUP, capability_table, discover
 from ptychopinn.reconstructor import Reconstructor, ReconstructorSpec
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.testing.patches import patches_of
 
 _SECONDS = 600
 
@@ -101,7 +100,7 @@ def _train(arguments: Mapping[str, Any]) -> int:
 
 def _leave_patches(reconstructor: Reconstructor, arguments: Mapping[str, Any]) -> int:
     scan = simulate_scan(SimulationConfig(**arguments["scan"]))
-    np.save(arguments["patches"], patches_of(reconstructor.infer(scan, InferConfig()), len(scan)))
+    np.save(arguments["patches"], reconstructor.infer(scan, InferConfig()).gathered(len(scan)))
     return len(scan)
 
 

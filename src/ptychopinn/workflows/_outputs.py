@@ -18,6 +18,8 @@ from ptychopinn.metrics.alignment import box_of
 from ptychopinn.product import product_of, write_product
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import ReportContent, write_pictures, write_report
+from ptychopinn.stitching import Stitched
+from ptychopinn.typing import ComplexArray, FloatArray
 from ptychopinn.workflows import _folder
 
 
@@ -76,6 +78,67 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
     }
 
 
+def write_object(
+    folder: Path,
+    data: ScanDataset,
+    found: Reconstruction | Stitched,
+    probe: ComplexArray,
+    *,
+    title: str,
+    comments: str,
+    positions: FloatArray | None = None,
+    history: Mapping[str, list[float]] | None = None,
+) -> dict[str, Path]:
+    """Write the product and the pictures of an object.
+
+    Parameters
+    ----------
+    folder:
+        A run directory.
+    data:
+        The scan; its positions bound what the pictures show.
+    found:
+        The object, its coverage, and where it lies.
+    probe:
+        (modes, N, N) complex64 in counts.
+    title:
+        Of the pictures.
+    comments:
+        Of the product.
+    positions:
+        (n, 2) float64 (y, x), the product's; None: those of the scan.
+    history:
+        Of a training.
+
+    Returns
+    -------
+    Kind to path, "product" first.
+    """
+    product = product_of(
+        data if positions is None else replace(data, positions=positions),
+        found.object,
+        probe,
+        origin=found.frame.origin,
+        coverage=found.coverage,
+        losses=tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else (),
+        photon_count=float((np.abs(probe.astype(np.complex128)) ** 2).sum()),
+        comments=comments,
+    )
+    write_product(folder / _folder.PRODUCT, product)
+    box = box_of(data.positions - np.asarray(found.frame.origin), found.object.shape)
+    pictures = write_pictures(
+        folder,
+        found.object,
+        probe,
+        None if box.is_empty else box,
+        origin=found.frame.origin,
+        history=history,
+        pixel_size_m=data.metadata.pixel_size_m,
+        title=title,
+    )
+    return {"product": folder / _folder.PRODUCT, **pictures}
+
+
 def write_outputs(
     folder: Path,
     data: ScanDataset,
@@ -93,29 +156,17 @@ def write_outputs(
     -------
     Kind to path.
     """
-    losses = tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else ()
-    product = product_of(
-        replace(data, positions=reconstruction.positions),
-        reconstruction.object,
-        reconstruction.probe,
-        origin=reconstruction.frame.origin,
-        coverage=reconstruction.coverage,
-        losses=losses,
-        photon_count=float((np.abs(reconstruction.probe.astype(np.complex128)) ** 2).sum()),
-        comments=comments,
-    )
-    write_product(folder / _folder.PRODUCT, product)
-    box = box_of(data.positions - np.asarray(reconstruction.frame.origin), reconstruction.object.shape)
-    pictures = write_pictures(
+    written = write_object(
         folder,
-        reconstruction.object,
+        data,
+        reconstruction,
         reconstruction.probe,
-        None if box.is_empty else box,
-        origin=reconstruction.frame.origin,
-        history=history,
-        pixel_size_m=data.metadata.pixel_size_m,
         title=data.name,
+        comments=comments,
+        positions=reconstruction.positions,
+        history=history,
     )
+    pictures = {kind: path for kind, path in written.items() if kind != "product"}
     facts = {
         "patterns": len(data),
         "N": data.N,
@@ -138,7 +189,7 @@ def write_outputs(
             warnings=list(warnings),
         ),
     )
-    return {"product": folder / _folder.PRODUCT, **pictures, "report": report}
+    return {**written, "report": report}
 
 
 def caption(kind: str) -> str:

@@ -7,24 +7,19 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.build import build
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.live import Arrival, Ending, LiveScan, Update, follow_hdf5, listen, stream
-from ptychopinn.metrics.alignment import box_of
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.product import product_of, write_product
 from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.report import write_pictures
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._memory import memory_told
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_object, write_outputs
 
 _log = logging.getLogger(__name__)
 
@@ -122,25 +117,13 @@ def _write_so_far(folder: Path, scan: LiveScan) -> None:
     data = scan.data()
     _log.info("%d patterns: forward residual %.4f.", len(scan), residual)
     try:
-        product = product_of(
-            data,
-            stitched.object,
-            scan.probe,
-            origin=stitched.frame.origin,
-            coverage=stitched.coverage,
-            photon_count=float((np.abs(scan.probe.astype(np.complex128)) ** 2).sum()),
-            comments=f"ptychopinn, {len(scan)} patterns so far",
-        )
-        write_product(folder / _folder.PRODUCT, product)
-        box = box_of(data.positions - np.asarray(stitched.frame.origin), stitched.object.shape)
-        write_pictures(
+        write_object(
             folder,
-            stitched.object,
+            data,
+            stitched,
             scan.probe,
-            None if box.is_empty else box,
-            origin=stitched.frame.origin,
-            pixel_size_m=data.metadata.pixel_size_m,
             title=f"{data.name}, {len(scan)} patterns",
+            comments=f"ptychopinn, {len(scan)} patterns so far",
         )
     except ResourceError as error:
         _log.warning("The object so far was not written: %s", error)
