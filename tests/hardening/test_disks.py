@@ -102,12 +102,13 @@ def test_a_place_that_may_not_be_written_to(job: str, victims: Victims, scan: Pa
     """[HARD-012]"""
     with tempfile.TemporaryDirectory() as name:  # pytest's own are closed to other users
         place = Path(name)
-        shutil.copytree(trained, place / "run")
+        for folder in ("run", "model"):
+            shutil.copytree(trained, place / folder)
         shutil.copy(scan, place / "scan.npz")
         for path in (place, *place.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
         before = {p.name: p.read_bytes() for p in place.rglob("*") if p.is_file()}
-        settings = {"train": {"overwrite": True}, "infer": {"model": str(place / "run"), "overwrite": True}}
+        settings = {"train": {"overwrite": True}, "infer": {"model": str(place / "model"), "overwrite": True}}
         root = os.geteuid() == 0  # who may write anywhere
         ending = victims.run(job, place, place / "scan.npz", settings=settings.get(job, {}), nobody=root)
         told_well(ending, str(place))
