@@ -17,10 +17,12 @@ from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.files import read_config_file
 from ptychopinn.config.model import ModelType
 from ptychopinn.config.study import StudyConfig
-from ptychopinn.errors import ConfigError
+from ptychopinn.errors import Cancelled, ConfigError, UsageError
+from ptychopinn.monitor import Monitor
 from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.study import Cell, Point, study_run
 from ptychopinn.study.table import StudyRow, medians_of
+from ptychopinn.workflows._lock import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = SimulationConfig(N=32, rows=7, cols=7)
@@ -70,6 +72,19 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = study_run(wider, tmp_path / "out", simulation=TINY, settings=settings, resume=True)
     assert stamps() == before
     assert not again.failed
+
+
+def test_one_study_at_a_time(tmp_path: Path) -> None:
+    """[HARD-030] [HARD-013] And what another one finds there stays until it has something."""
+    config = StudyConfig(legs=("epie",), photons=(1e3,))
+    (tmp_path / "study.json").write_text("old")
+    with locked(tmp_path), pytest.raises(UsageError, match="in use by process"):
+        study_run(config, tmp_path, simulation=TINY, overwrite=True)
+    monitor = Monitor()
+    monitor.cancel()
+    with pytest.raises(Cancelled):
+        study_run(config, tmp_path, simulation=TINY, overwrite=True, monitor=monitor)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
 def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ptychopinn.workflows import (
     load_reconstructor,
     simulate_run,
 )
+from ptychopinn.workflows._lock import locked
 from ptychopinn.workflows._outputs import show, write_history
 
 SIMULATION = SimulationConfig(N=32, rows=8, cols=8, seed=4)
@@ -143,6 +144,18 @@ def test_the_demonstration_runs_every_part(tmp_path: Path, monkeypatch: pytest.M
     assert 0 < result.figures["nrmse"] < 0.5
     with pytest.raises(UsageError, match="is there and not empty"):
         demo_run(tmp_path / "demo", backend="numpy")
+
+
+def test_a_demonstration_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HARD-013] [HARD-030] One at a time."""
+    monkeypatch.setattr("ptychopinn.workflows._demo._SIDE", 3)
+    monkeypatch.setattr("ptychopinn.workflows._demo.SimulationConfig", _small)
+    (tmp_path / "training").mkdir()
+    with locked(tmp_path), pytest.raises(UsageError, match="in use by process"):
+        demo_run(tmp_path, backend="numpy", overwrite=True)
+    with pytest.raises(PluginError, match="no backend 'jax'"):
+        demo_run(tmp_path, backend="jax", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["training"]
 
 
 def _small(**settings: int) -> SimulationConfig:
