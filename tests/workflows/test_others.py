@@ -97,8 +97,11 @@ def test_the_scan_says_where_the_product_lies(pair: tuple[Path, Path], tmp_path:
     scores = evaluate_run(pair[0], tmp_path / "wide.npz", scan_path=tmp_path / "moved.npz")
     assert scores == pytest.approx(evaluate_run(*pair), rel=1e-3)
     write_scan(tmp_path / "few.npz", moved.select(np.arange(9)))
-    with pytest.raises(DataError, match="has 9 positions, the product 64"):
+    with pytest.raises(DataError, match="has 64 positions that are not all among the 9 of the scan"):
         evaluate_run(pair[0], tmp_path / "wide.npz", scan_path=tmp_path / "few.npz")
+    write_scan(tmp_path / "other.npz", replace(moved, positions=moved.positions[::-1].copy()))
+    with pytest.raises(DataError, match="pixels from those of the scan"):
+        evaluate_run(pair[0], tmp_path / "wide.npz", scan_path=tmp_path / "other.npz")
 
 
 def test_a_simulated_file_is_replaced_only_when_asked(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from ptychopinn.solvers.epie import paste_object
 from ptychopinn.stitching import Frame
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 
+_MOST_MOVED_PX = 4.0  # that half of the positions were refined by
+
 
 def read_reference(path: StrPath) -> ComplexArray:
     """The object of a product (HDF5), else of an NPZ file.
@@ -50,22 +52,27 @@ def origin_of(product: Product, positions: FloatArray) -> tuple[int, int]:
     Parameters
     ----------
     product:
-        Of the scan; its positions may have been refined.
+        Of the scan, or of some of its patterns; its positions may have been refined.
     positions:
-        (n, 2) float64 (y, x), object pixels, in the product's order.
+        (n, 2) float64 (y, x), object pixels, of the scan.
 
     Raises
     ------
     DataError
-        If the product has another number of positions.
+        If the product's positions are not those of the scan.
     """
-    local = product.local_positions
-    if local.shape != positions.shape:
+    remedy = "Give the scan that the product was made of."
+    indexes, local = product.indexes, product.local_positions
+    assert indexes is not None  # set when it is made
+    if len(local) == 0 or indexes.min() < 0 or indexes.max() >= len(positions):
         raise DataError(
-            f"The scan has {len(positions)} positions, the product {len(local)}.",
-            "Give the scan that the product was made of.",
+            f"The product has {len(local)} positions that are not all among the {len(positions)} of the scan.", remedy
         )
-    y, x = np.rint(np.median(positions - local, axis=0)).astype(int).tolist()
+    gaps = positions[indexes] - local
+    middle = np.median(gaps, axis=0)
+    if (spread := float(np.median(np.abs(gaps - middle)))) > _MOST_MOVED_PX:
+        raise DataError(f"The product's positions are {spread:.3g} pixels from those of the scan.", remedy)
+    y, x = np.rint(middle).astype(int).tolist()
     return y, x
 
 
