@@ -92,7 +92,11 @@ def test_every_term_runs_on_the_device(scan: ScanDataset, train: dict[str, objec
 
 
 @pytest.mark.parametrize(
-    "model", [{"architecture": "cnn", "group_size": None, "iterations": None, "gridsize": 2}, {"model_type": "supervised"}]
+    "model",
+    [
+        {"architecture": "cnn", "group_size": None, "iterations": None, "gridsize": 2},
+        {"model_type": "supervised"},
+    ],
 )
 def test_every_model_runs_on_the_device(off_centre: ScanDataset, model: dict[str, object]) -> None:
     """Off the centre of the detector: where the network is told how the probe moves, it follows."""

@@ -89,6 +89,15 @@ def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:
     return data.select(subsample(len(data), config.n_subsample, config.subsample_seed, config.sequential_sampling))
 
 
+def refuse_too_few(data: ScanDataset) -> None:
+    """Raise DataError where there are no two patterns."""
+    if len(data) < 2:
+        raise DataError(
+            f"'{data.name}' has {len(data)} pattern; training needs at least two that overlap.",
+            "Give a scan with more positions.",
+        )
+
+
 class GroupBatches:
     """Draws groups anew for each epoch; epoch k depends on the seed and k alone.
 
@@ -116,11 +125,7 @@ class GroupBatches:
         config: TrainConfig,
         truth: Callable[[IntArray], ComplexArray] | None = None,
     ) -> None:
-        if len(data) < 2:
-            raise DataError(
-                f"'{data.name}' has {len(data)} pattern; training needs at least two that overlap.",
-                "Give a scan with more positions.",
-            )
+        refuse_too_few(data)
         self._data, self._config, self._truth = data, config, truth
         self.group_size = model.patterns_per_group
         self._table = neighbour_table(data, self.group_size, config.neighbor_count)

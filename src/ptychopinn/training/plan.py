@@ -11,7 +11,7 @@ import numpy as np
 
 from ptychopinn.config.model import ModelConfig, ModelType
 from ptychopinn.config.train import DetectorOffset, LossWeights, SimulateObjects, SimulateProbes, TrainConfig
-from ptychopinn.data.batches import GroupBatches, training_subset
+from ptychopinn.data.batches import GroupBatches, refuse_too_few, training_subset
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.grouping import check_groups
 from ptychopinn.data.scaling import Scaling, fit_scaling
@@ -139,6 +139,8 @@ def training_scans(
 
     Raises
     ------
+    DataError
+        If there are no two patterns to train on.
     ConfigError
         If a scan cannot be split, there is no whole group to train or to validate on, or both a share and a scan are
         given for validation.
@@ -160,6 +162,7 @@ def training_scans(
             f"Give a larger one, or set group_size to {_largest(validation)} or less.",
         )
     data = training_subset(data, config)
+    refuse_too_few(data)
     check_groups(data, size, config.neighbor_count)
     return data, validation
 
