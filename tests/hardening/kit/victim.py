@@ -128,10 +128,19 @@ def child(order: dict[str, Any]) -> int:
     return 0
 
 
-def group_size(group: int) -> int:
-    """Processes in a group."""
-    fields = [status.read_text().rpartition(")")[2].split() for status in Path("/proc").glob("[0-9]*/stat")]
-    return sum(int(field[2]) == group for field in fields)
+def descendants(pid: int) -> list[int]:
+    """The processes that a process began, and theirs, whatever group or session they are in."""
+    parents: dict[int, int] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            continue
+    found, newest = [], [pid]
+    while newest:
+        newest = [child for child, parent in parents.items() if parent in newest]
+        found += newest
+    return found
 
 
 def main() -> None:
@@ -154,14 +163,14 @@ def main() -> None:
             finally:
                 sys.stdout.flush()
                 os._exit(code)
-        began, size = time.monotonic(), 1
+        began, others = time.monotonic(), []
         if (seconds := order.get("kill_after")) is not None:
             time.sleep(seconds)
-            size = group_size(pid)
+            others = descendants(pid)
             os.kill(pid, signal.SIGKILL)  # it is not waited for yet: the number is still its own
         _, status = os.waitpid(pid, 0)
         ending = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - began}
-        print(json.dumps({**ending, "pid": pid, "group_size": size}), flush=True)
+        print(json.dumps({**ending, "others": others}), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +39,14 @@ class Ending:
         The error it raised, as JSON, or nothing.
     seconds:
         How long it took.
-    pid:
-        Of the process, and of its group.
-    group_size:
-        Processes in it when it was killed.
+    others:
+        The processes that it had begun when it was killed.
     """
 
     status: int
     told: dict[str, str]
     seconds: float
-    pid: int
-    group_size: int
+    others: list[int]
 
 
 class Victims:
@@ -134,22 +132,17 @@ def outcome(run: Path) -> tuple[list[dict[str, str]], dict[str, np.ndarray[Any, 
     return rows, dict(read_bundle(run / "wts.h5.zip").weights)
 
 
-def children(group: int) -> list[int]:
-    """Processes of a group that live."""
-    alive = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            alive.append(int(status.parent.name))
-    return alive
+def lives(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
-def wait_for_the_end(group: int) -> float:
-    """Seconds until no process of a group lives, `GONE_SECONDS` at most."""
+def wait_for_the_end(pids: Iterable[int]) -> float:
+    """Seconds until none of some processes lives, `GONE_SECONDS` at most."""
     began = time.monotonic()
-    while children(group) and time.monotonic() - began < GONE_SECONDS:
+    while any(map(lives, pids)) and time.monotonic() - began < GONE_SECONDS:
         time.sleep(0.02)
     return time.monotonic() - began
