@@ -93,7 +93,7 @@ def refuse_too_few(data: ScanDataset) -> None:
     """Raise DataError where there are no two patterns."""
     if len(data) < 2:
         raise DataError(
-            f"'{data.name}' has {len(data)} pattern; training needs at least two that overlap.",
+            f"'{data.name}' has {len(data)} pattern{'s' * (len(data) != 1)}; training needs at least two that overlap.",
             "Give a scan with more positions.",
         )
 
