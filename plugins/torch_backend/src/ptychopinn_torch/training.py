@@ -8,6 +8,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any, TypeAlias, cast
 
 import lightning.pytorch as pl
@@ -26,6 +27,9 @@ from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arra
 from ptychopinn_torch.model import Model
 from ptychopinn_torch.objective import Objective, Terms, added, detached
 from ptychopinn_torch.options import TorchOptions
+
+# Terms of a batch and the gradient of their sum, None for weights that it does not depend on.
+_Slope: TypeAlias = tuple[Terms, list[Tensor | None]]
 
 
 class TrainingModule(pl.LightningModule):
@@ -54,6 +58,7 @@ class TrainingModule(pl.LightningModule):
         light.values.requires_grad_(plan.config.probe_trainable)
         light.log_intensity.requires_grad_(plan.config.intensity_scale_trainable)
         self.adamw = self._adamw()
+        self.free: list[Tensor] = [weight for group in self.adamw.param_groups for weight in group["params"]]
         self.validation_losses: list[float] = []
         self.gradients: list[Tensor | None] = []  # of the batch under way
 
@@ -90,24 +95,16 @@ class TrainingModule(pl.LightningModule):
             self.model.illumination.offset_px += OFFSET_RATE * pixels
         return terms.total
 
-    def _slope(self, batch: TensorBatch, parts: int) -> tuple[Terms, list[Tensor | None]]:
-        """Terms of a batch and the gradient of their sum, None for weights that it does not depend on."""
-        weights = [weight for group in self.adamw.param_groups for weight in group["params"]]
-        found: tuple[Terms, list[Tensor | None]] | None = None
-        for part in batch.cut(parts):
-            terms = self.objective(self.model, part, batch)
-            gradients: list[Tensor | None] = list(torch.autograd.grad(terms.total, weights, allow_unused=True))
-            if found is None:
-                found = detached(terms), gradients
-            else:
-                found = added(found[0], detached(terms)), list(map(_sum, found[1], gradients))
-        assert found is not None  # a batch has at least one part
-        return found
+    def _slope(self, batch: TensorBatch, parts: int) -> _Slope:
+        return reduce(_added, (self._slope_of(part, batch) for part in batch.cut(parts)))
+
+    def _slope_of(self, part: TensorBatch, whole: TensorBatch) -> _Slope:
+        terms = self.objective(self.model, part, whole)
+        return detached(terms), list(torch.autograd.grad(terms.total, self.free, allow_unused=True))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Add the gradient of the batch, in place of that of its loss, to those collected for the coming step."""
-        weights = [weight for group in self.adamw.param_groups for weight in group["params"]]
-        for weight, gradient in zip(weights, self.gradients, strict=True):
+        for weight, gradient in zip(self.free, self.gradients, strict=True):
             if gradient is not None:
                 share = gradient / self.plan.config.accumulate_grad_batches
                 weight.grad = share if weight.grad is None else weight.grad + share
@@ -129,10 +126,11 @@ class TrainingModule(pl.LightningModule):
         self.validation_losses.append(self.parts.compute(loss, batch.size))
 
 
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return one + other
+def _added(one: _Slope, other: _Slope) -> _Slope:
+    def total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return a if b is None else b if a is None else a + b
+
+    return added(one[0], other[0]), list(map(total, one[1], other[1]))
 
 
 def _objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
@@ -179,7 +177,7 @@ class TrainingLoop:
     ) -> None:
         self._plan, self._options, self._device = plan, options, device
         self._module = TrainingModule(model, plan, parts).to(device)
-        free = {id(p) for group in self._module.adamw.param_groups for p in group["params"]}
+        free = {id(weight) for weight in self._module.free}
         self._names = [name.replace(".", "/") for name, p in model.named_parameters() if id(p) in free]
 
     def averaged(self) -> dict[str, AnyArray]:
