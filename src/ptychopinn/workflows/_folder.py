@@ -171,15 +171,16 @@ def _check(folder: Path, kind: Kind, *, overwrite: bool, resume: bool, settled: 
             )
         return
     foreign = [path.name for path in found if not kind.owns(path)]
-    if not overwrite and (foreign or (found and settled)):
+    if foreign:
+        raise UsageError(
+            f"The directory {folder} is there and not empty: it holds files that no {kind.noun} wrote: "
+            f"{', '.join(foreign[:5])}.",
+            f"Choose another directory; --overwrite removes only what a {kind.noun} wrote.",
+        )
+    if found and settled and not overwrite:
         raise UsageError(
             f"The directory {folder} is there and not empty.",
             "Choose another one, or use --overwrite to replace it or, for a training, --resume to go on with it.",
-        )
-    if foreign:
-        raise UsageError(
-            f"The directory {folder} holds files that no {kind.noun} wrote: {', '.join(foreign[:5])}.",
-            f"Choose another directory; --overwrite removes only what a {kind.noun} wrote.",
         )
 
 
