@@ -248,20 +248,26 @@ def inference(
     seconds: float,
     model: str,
     scan: str,
+    infer: InferConfig | None = None,
     **_: Any,
 ) -> Facts:
-    """File to object: read and check the scan, predict, synchronise, stitch, judge."""
+    """File to object: read and check the scan, predict, synchronise, stitch, judge, as ``infer`` says."""
     reconstructor = _loaded(backend, device, precision, model)
 
     def run() -> Any:
         start = time.perf_counter()
         data = read_scan(scan)
         reading = time.perf_counter() - start
-        found = reconstruct(reconstructor, data)
+        found = reconstruct(reconstructor, data, infer)
         found.seconds["read"] = reading  # type: ignore[index]
         return found
 
     return _reconstructed(run, patterns, seconds)
+
+
+def inference_and_pass(**request: Any) -> Facts:
+    """File to object, the network for a part of the patterns and a pass of refinement for all."""
+    return inference(**request, infer=InferConfig(predict_overlap=0.4, refine=1))
 
 
 MEASURES: dict[str, Callable[..., Facts]] = {
@@ -275,4 +281,5 @@ MEASURES: dict[str, Callable[..., Facts]] = {
     "training": training,
     "forward": forward,
     "inference": inference,
+    "inference + pass": inference_and_pass,
 }

@@ -30,10 +30,11 @@ Facts = dict[str, Any]
 CEILINGS, CORE, NETWORK = (
     ("matrix product", "memory copy"),
     ("grouping", "stitching"),
-    ("training", "forward", "inference"),
+    ("training", "forward", "inference", "inference + pass"),
 )
 PARTS = ("ceilings", "ePIE pass", "import", *CORE, *NETWORK)
-_EVERY_SCAN = {"grouping", "stitching", "inference"}  # measured at each length; the rest on one field
+_RECONSTRUCTIONS = ("inference", "inference + pass")  # file to object
+_EVERY_SCAN = {"grouping", "stitching", *_RECONSTRUCTIONS}  # measured at each length; the rest on one field
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--devices", type=words, help="cpu, cuda (default: cpu, and cuda where there is one).")
     parser.add_argument("--precisions", type=words, default=["32"], help="Of the networks: 32, bf16 (default: 32).")
     parser.add_argument("--width", type=float, help="n_filters_scale of the networks (default: the network's).")
+    parser.add_argument("--iterations", type=int, help="Of the networks (default: the network's).")
     parser.add_argument("--seconds", type=float, default=5.0, help="For each measurement, at least (default: 5).")
     parser.add_argument("--tiny", action="store_true", help="An untrained network of the smallest width, for memory.")
     parser.add_argument("--format", choices=("npz", "hdf5"), default="npz", help="Of the scan files.")
@@ -138,22 +140,23 @@ class Run:
             {"backend": b, "device": d, "precision": p, "model": str(self._folder / f"{b}-{d}-{p}-{size}.h5.zip")}
             for b, d, p in kinds
         ]
+        reconstructed = [what for what in _RECONSTRUCTIONS if self.wanted(what)]
         for what in ("training", "forward"):
-            needed = what == "training" and self.wanted("forward") | self.wanted("inference")
+            needed = what == "training" and (self.wanted("forward") or reconstructed)
             for network in networks if self.wanted(what) or needed else ():
                 self.run(what, size=size, patterns=shortest, **network)
         for patterns in self._args.patterns:
             if self.wanted("grouping"):
                 self.run("grouping", size=size, patterns=patterns)
-            if not (self.wanted("stitching") or (self.wanted("inference") and networks)):
+            if not (self.wanted("stitching") or (reconstructed and networks)):
                 continue
             scan = self.scan(size, patterns)
             if scan is None:
                 continue
             if self.wanted("stitching"):
                 self.run("stitching", size=size, patterns=patterns, scan=str(scan))
-            for network in networks if self.wanted("inference") else ():
-                self.run("inference", size=size, patterns=patterns, scan=str(scan), **network)
+            for what, network in itertools.product(reconstructed, networks):
+                self.run(what, size=size, patterns=patterns, scan=str(scan), **network)
             if self._args.scratch is None:
                 scan.unlink()
 
@@ -186,8 +189,9 @@ class Run:
 
     def run(self, what: str, **request: Any) -> None:
         """One measurement in a process of its own."""
-        network = {} if self._args.width is None else {"n_filters_scale": self._args.width}
-        network |= {"n_filters_scale": 0.25, "iterations": 1} if self._args.tiny else {}
+        given = {"n_filters_scale": self._args.width, "iterations": self._args.iterations}
+        network = {name: value for name, value in given.items() if value is not None}
+        network |= {"n_filters_scale": 0.125, "iterations": 1} if self._args.tiny else {}
         asked = {"what": what, "seconds": self._args.seconds, "network": network, **request}
         start = time.perf_counter()
         done = subprocess.run(

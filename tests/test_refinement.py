@@ -11,16 +11,17 @@ import pytest
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from ptychopinn.config import InferConfig, SimulationConfig
+from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.thinning import one_a_cell
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
 from ptychopinn.refinement import RESIDUAL_PATTERNS, Refinement, noise_residual, refine
-from ptychopinn.simulate import simulate_scan
+from ptychopinn.simulate import probe_width_px, simulate_scan
 from ptychopinn.simulate.scan import true_patches
 from ptychopinn.solvers import epie
 from ptychopinn.solvers.phases import slow_phase
@@ -284,8 +285,8 @@ def test_refusals(scan: ScanDataset, changes: dict[str, Any], kind: type[Excepti
 class Oracle:
     """Predicts the patches of a given object."""
 
-    def __init__(self, obj: ComplexArray) -> None:
-        self.obj = obj
+    def __init__(self, obj: ComplexArray, model: ModelConfig | None = None) -> None:
+        self.obj, self.model = obj, model or ModelConfig(N=N)
 
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
         patches = true_patches(self.obj, data.positions, SIZE)
@@ -352,9 +353,69 @@ def test_a_cancelled_refinement_is_told(scan: ScanDataset) -> None:
 def test_no_progress_is_told(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-002]"""
     monkeypatch.setattr("ptychopinn.refinement._Solver.run", lambda self, *a: True)
-    monkeypatch.setattr("ptychopinn.refinement._Solver.solve_slow_phase", lambda self, m: None)
+    monkeypatch.setattr("ptychopinn.refinement._Solver.solve_slow_phase", lambda self, m, ramp: None)
     found = reconstructed(scan, refine=2)
     assert "No pass of the refinement lowered" in found.warnings[-1]
+
+
+def test_a_free_probe_takes_the_ramp(scan: ScanDataset) -> None:
+    """[REFINE-015] else the object would turn against what is not covered."""
+    y, x = np.indices(truth(scan).shape)
+    ramp = np.exp(0.01j * (y - 2 * x)).astype(np.complex64)
+    held, free = (refined(scan, truth(scan) * ramp, 3, update_probe=how) for how in (False, True))
+    assert held.facts.passes_kept == free.facts.passes_kept == 3
+
+    def slope(found: Refinement) -> float:
+        turned = found.object[inside(scan)] * truth(scan)[inside(scan)].conj()
+        return float(np.angle((turned[:, 1:] * turned[:, :-1].conj()).sum()))
+
+    assert abs(slope(held)) < 0.004
+    assert slope(free) == pytest.approx(-0.02, abs=0.006)
+
+
+# Fewer patterns through the network
+
+
+def test_the_network_sees_a_part_and_the_passes_all(
+    scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[REFINE-014]"""
+    asked = []
+    original = Oracle.infer
+
+    def infer(self: Oracle, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+        asked.append(data.positions)
+        return original(self, data, config, monitor=monitor)
+
+    monkeypatch.setattr(Oracle, "infer", infer)
+    bare = replace(scan, object_guess=None)
+    every = by(bare, scan, refine=1)
+    with caplog.at_level("INFO", logger="ptychopinn"):
+        part = by(bare, scan, refine=1, predict_overlap=0.4)
+    assert len(asked[1]) < 0.5 * len(asked[0]) == 0.5 * len(scan)
+    assert f"The network sees {len(asked[1])} of {len(scan)} patterns" in caplog.text
+    apart = np.linalg.norm(asked[1][:, None] - asked[1], axis=-1) + 1e9 * np.eye(len(asked[1]))
+    assert apart.min() > 0.25 * probe_width_px(scan.probe)
+    assert np.median(apart.min(axis=1)) == pytest.approx(0.6 * probe_width_px(scan.probe), rel=0.25)
+    assert part.frame == every.frame
+    np.testing.assert_allclose(part.coverage, every.coverage, rtol=1e-5, atol=1e-6)
+    assert part.placed == len(asked[1])
+    assert part.refined is not None
+    assert part.residual < 0.6 * part.refined.residual_before
+    # The passes use every pattern: they end better than passes over those that the network saw.
+    seen = bare.select(one_a_cell(bare.positions, 0.6 * probe_width_px(bare.probe)))
+    np.testing.assert_array_equal(seen.positions, asked[1])
+    few = by(seen, scan, refine=1)
+    assert part.residual < 0.8 * forward_residual(few.object, few.frame.origin, few.probe, bare)
+
+
+def test_refusals_of_a_part(scan: ScanDataset) -> None:
+    """[REFINE-014]"""
+    with pytest.raises(ValidationError, match="predict_overlap has no effect without refine"):
+        InferConfig(predict_overlap=0.4)
+    oracle: Any = Oracle(predicted(scan), ModelConfig(N=N, architecture="cnn", object_big=True))
+    with pytest.raises(ConfigError, match="several neighbouring patterns"):
+        reconstruct(oracle, scan, InferConfig(refine=1, predict_overlap=0.4))
 
 
 # Positions, likelihood, noise

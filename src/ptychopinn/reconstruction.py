@@ -13,7 +13,8 @@ import numpy as np
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.rows import Rows
-from ptychopinn.errors import DataError
+from ptychopinn.data.thinning import one_a_cell
+from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.interpolation import place_on_pixels, split_positions
 from ptychopinn.metrics.alignment import box_of
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness, forward_residual
@@ -21,8 +22,9 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
 from ptychopinn.scratch import ScratchRows
+from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.phases import slow_phase
-from ptychopinn.stitching import Frame, Stitched, Stitcher, patch_weights
+from ptychopinn.stitching import Frame, Stitched, Stitcher, coverage_of, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
@@ -57,7 +59,7 @@ class Reconstruction:
     synchronised:
         How the phases of the patches were set.
     placed, dropped:
-        Patterns placed, and patterns whose patch fell outside the frame.
+        Predicted patches placed, and those that fell outside the frame.
     seconds:
         Stage name to wall time.
     warnings:
@@ -122,7 +124,8 @@ def reconstruct(
     data.tell_of_scans()
     config = config or InferConfig()
     start = time.perf_counter()
-    prediction = reconstructor.infer(data, config, monitor=monitor)
+    seen = data if config.predict_overlap is None else _thinned(data, config.predict_overlap, reconstructor)
+    prediction = reconstructor.infer(seen, config, monitor=monitor)
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
@@ -132,17 +135,33 @@ def reconstruct(
     if config.synchronise is Synchronise.OFF:
         stitcher = Stitcher(patch_weights(prediction.probe, prediction.patch_size), frame)
         for batch in prediction.batches:
-            stitcher.add(batch.patches, data.positions[batch.indices])
+            stitcher.add(batch.patches, seen.positions[batch.indices])
         seconds["predict and stitch"] = time.perf_counter() - start
         stitched, how = stitcher.finish(), "off"
     else:
-        with patch_rows(prediction.patch_size, config.memory_budget_mb, len(data)) as placed:
+        with patch_rows(prediction.patch_size, config.memory_budget_mb, len(seen)) as placed:
             for batch in prediction.batches:
-                _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
+                _, fractions = split_positions(seen.positions[batch.indices], prediction.patch_size)
                 placed[batch.indices] = place_on_pixels(batch.patches, fractions)
             seconds["predict"] = time.perf_counter() - start
-            stitched, how = synchronised(prediction.probe, data, placed, frame, config, seconds, monitor)
+            stitched, how = synchronised(prediction.probe, seen, placed, frame, config, seconds, monitor)
+    if seen is not data:
+        # The passes change what any pattern sees; where no patch lies they begin from the empty object.
+        weights = patch_weights(prediction.probe, prediction.patch_size)
+        stitched = replace(stitched, coverage=coverage_of(data.positions, weights, frame))
     return finished(stitched, how, prediction.probe, data, config, seconds, monitor)
+
+
+def _thinned(data: ScanDataset, overlap: float, reconstructor: Reconstructor) -> ScanDataset:
+    """Patterns that overlap their neighbours by about so much of the probe's width, all over the scan."""
+    if reconstructor.model.patterns_per_patch > 1:
+        raise ConfigError(
+            "This network predicts a patch from several neighbouring patterns: predict_overlap would change which.",
+            "Leave it out, or use a network of one pattern a patch (architecture fast).",
+        )
+    chosen = one_a_cell(data.positions, (1 - overlap) * probe_width_px(data.probe))
+    _log.info("The network sees %d of %d patterns, the passes all.", len(chosen), len(data))
+    return data.select(chosen)
 
 
 def finished(
@@ -211,7 +230,8 @@ def _judged(
             "Training may have collapsed; lower --learning-rate or train longer."
         )
     if stitched.dropped:
-        warnings.append(f"{stitched.dropped} of {len(data)} patterns lie outside the frame of objectGuess.")
+        count = stitched.placed + stitched.dropped
+        warnings.append(f"{stitched.dropped} of {count} patterns lie outside the frame of objectGuess.")
     if refined is not None and refined.passes_done < refined.passes_asked:
         warnings.append(
             f"Refinement was cancelled after {refined.passes_done} of {refined.passes_asked} passes; "

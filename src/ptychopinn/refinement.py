@@ -21,6 +21,7 @@ from ptychopinn.forward import expected_counts
 from ptychopinn.interpolation import split_positions
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.parallel import Crew
 from ptychopinn.solvers.epie import paste_object, shuffled_batches
 from ptychopinn.solvers.phases import slow_phase
 from ptychopinn.solvers.updates import Amplitudes, Solution
@@ -184,27 +185,28 @@ def refine(
 
     before = best = judged(start, probe, data.positions)
     kept = done = 0
-    if passes > 0:
-        flat = np.where(covered, np.complex64(1), start)
-        others = [judged(obj, probe, data.positions) for obj in (_scaled(data, probe, start, frame, covered), flat)]
-        best = min(before, *others, key=_residual)
-        if best is others[1]:
-            _log.warning("Refinement starts from a flat object: it explains the patterns better than the prediction.")
-        solver = _Solver(data.select(used), probe, best.object, frame, covered, memory_budget_mb, seed)
-        monitor.report("refine", 0, passes, {"residual": best.residual})
-    way = _Way(course or Course.of(passes), update_probe, update_positions, likelihood)
-    for _ in range(passes):
-        solver.solve_slow_phase(monitor)
-        if not solver.run(done, passes, way, monitor):
-            break
-        done += 1
-        obj, lit_by, moves = solver.result()
-        positions = data.positions.copy()
-        positions[used] += moves
-        now = judged(obj, lit_by, positions)
-        monitor.report("refine", done, passes, {"residual": now.residual})
-        if now.residual < best.residual:
-            best, kept = now, done
+    with Crew() as crew:
+        if passes > 0:
+            flat = np.where(covered, np.complex64(1), start)
+            others = [judged(obj, probe, data.positions) for obj in (_scaled(data, probe, start, frame, covered), flat)]
+            best = min(before, *others, key=_residual)
+            if best is others[1]:
+                _log.warning("Refinement starts from a flat object: it explains the patterns better than the prediction.")
+            solver = _Solver(data.select(used), probe, best.object, frame, covered, memory_budget_mb, seed, crew)
+            monitor.report("refine", 0, passes, {"residual": best.residual})
+        way = _Way(course or Course.of(passes), update_probe, update_positions, likelihood)
+        for _ in range(passes):
+            solver.solve_slow_phase(monitor, ramp=not update_probe)
+            if not solver.run(done, passes, way, monitor):
+                break
+            done += 1
+            obj, lit_by, moves = solver.result()
+            positions = data.positions.copy()
+            positions[used] += moves
+            now = judged(obj, lit_by, positions)
+            monitor.report("refine", done, passes, {"residual": now.residual})
+            if now.residual < best.residual:
+                best, kept = now, done
     _log.info(
         "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
         before.residual,
@@ -311,6 +313,15 @@ def _scaled(
     return np.where(covered, np.complex64(factor) * start, start)
 
 
+def _level(phase: FloatArray, at: IntArray) -> None:
+    """Take the plane off a phase, in place, that fits it best at some pixels."""
+    plane = np.column_stack([at, np.ones(len(at))])
+    slope_y, slope_x, mean = np.linalg.lstsq(plane, phase[at[:, 0], at[:, 1]], rcond=None)[0]
+    height, width = phase.shape
+    phase -= (slope_y * np.arange(height)).astype(phase.dtype)[:, None]
+    phase -= (slope_x * np.arange(width) + mean).astype(phase.dtype)
+
+
 class _Solver:
     """Passes over a scan, on the box of all windows, seen in the frame of the start."""
 
@@ -323,6 +334,7 @@ class _Solver:
         covered: BoolArray,
         memory_budget_mb: int,
         seed: int,
+        crew: Crew,
     ) -> None:
         self._data, self._start, self._frame, self._covered = data, start, frame, covered
         self._box = Frame.around(data.positions, data.N)  # no window leaves it
@@ -330,14 +342,18 @@ class _Solver:
         inside = np.ones(self._box.shape, np.complex64)
         paste_object(inside, self._box, start, frame)
         cache_bytes = memory_budget_mb * 2**19  # half for each
-        self._solution = Solution(inside, probe, corners - np.array(self._box.origin), fractions, cache_bytes)
+        self._solution = Solution(inside, probe, corners - np.array(self._box.origin), fractions, crew, cache_bytes)
         self._amplitudes = Amplitudes(data, cache_bytes)
         self._good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
         self._rng = np.random.default_rng(seed)
         self._settled = False  # whether the slow phases are
 
-    def solve_slow_phase(self, monitor: Monitor) -> None:
-        """Give the object the slow phase that it lacks, if that lowers the residual; nothing once it lacks none."""
+    def solve_slow_phase(self, monitor: Monitor, *, ramp: bool) -> None:
+        """Give the object the slow phase that it lacks, if that lowers the residual; nothing once it lacks none.
+
+        Without ``ramp`` no linear part: a free probe takes it on, in which no pattern tells it from the object's, and what
+        is not covered would stand against it.
+        """
         if self._settled:
             return
         solution, box = self._solution, self._box
@@ -345,6 +361,8 @@ class _Solver:
         if phase is None:
             return
         at = np.round(self._data.positions - box.origin).astype(np.int64)
+        if not ramp:
+            _level(phase, at)
         factors = np.exp(1j * phase).astype(np.complex64)
         # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
         before, after = (
@@ -368,7 +386,7 @@ class _Solver:
             share = 1 - (1 - course.last_step) * late
             self._solution.update(
                 chosen,
-                self._amplitudes[chosen],
+                self._amplitudes,
                 self._good,
                 object_step=share,
                 alpha=course.alpha ** (1 - late),

@@ -134,6 +134,31 @@ class ShiftedWeights:
         return np.maximum(weights, 0, out=weights)
 
 
+def coverage_of(positions: FloatArray, weights: FloatArray, frame: Frame) -> FloatArray:
+    """How far patches at some positions cover an object.
+
+    Parameters
+    ----------
+    positions:
+        (n, 2) float64 (y, x), object pixels.
+    weights:
+        (n, n) float32, from `patch_weights`.
+    frame:
+        Where the object lies.
+
+    Returns
+    -------
+    (H, W) float32, as `Stitched.coverage`.
+    """
+    shifted, coverage = ShiftedWeights(weights), np.zeros(frame.shape, np.float32)
+    step = max(_CACHED // weights.size, 1)
+    for low in range(0, len(positions), step):
+        corners, fractions = split_positions(positions[low : low + step], len(weights))
+        lit = shifted.at(shift_weights(fractions).astype(np.float32))
+        add_windows(coverage, lit, corners - np.array(frame.origin))
+    return coverage
+
+
 class Stitcher:
     """Adds patches to an object, batch by batch; memory is that of the object.
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ptychopinn import parallel
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.forward import expected_counts
 from ptychopinn.monitor import Monitor
+from ptychopinn.parallel import Crew
 from ptychopinn.reconstructor import ProbeSolver
 from ptychopinn.simulate import simulate_object, simulate_scan
 from ptychopinn.solvers import EPIE, RPIE, epie, frame_of, refine_probe, updates
@@ -272,10 +274,24 @@ def test_probes_are_shifted_at_once_only_where_they_are_used_again(data, monkeyp
         assert sum(shifted) == expected
 
 
+def test_threads_change_nothing(data, monkeypatch):
+    """[PHYS-030] however many cores there are, and whether patterns of a batch are looked at together or apart."""
+    found = []
+    for cores, values in ((1, 1 << 17), (1, 1 << 12), (4, 1 << 12)):
+        monkeypatch.setattr(parallel, "_threads", lambda cores=cores: cores)
+        monkeypatch.setattr(updates, "_PART_VALUES", values)
+        found.append(epie(data, data.probe, passes=2, update_probe=True))
+    together, apart, threads = found
+    np.testing.assert_array_equal(threads.object, apart.object)
+    np.testing.assert_array_equal(threads.probe, apart.probe)
+    assert threads.residuals == apart.residuals
+    np.testing.assert_allclose(apart.object, together.object, atol=1e-3)
+
+
 def test_memory_is_that_of_the_object(data):
     """The scratch arrays of the object are clean between batches: nothing is added twice."""
     corners = np.array([[0, 0], [3, 5]])
-    solution = Solution(np.ones((40, 40), np.complex64), data.probe, corners, np.zeros((2, 2)))
+    solution = Solution(np.ones((40, 40), np.complex64), data.probe, corners, np.zeros((2, 2)), Crew())
     solution.update(
         np.array([0, 1]), np.ones((2, 32, 32), np.float32), None,
         object_step=1.0, alpha=0.1, probe_step=0.0, probe_momentum=0.0,

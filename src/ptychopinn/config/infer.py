@@ -43,11 +43,19 @@ class InferConfig(Config):
     memory_budget_mb: int = Field(
         1024, ge=1, description="MiB for patches that wait for their phases; beyond it they wait in a scratch file."
     )
+    predict_overlap: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description=(
+            "Predict from just so many patterns that they overlap by about this share of the probe's width, and leave "
+            "the others to the passes of refine (default: predict from every pattern)."
+        ),
+    )
     refine: int = Field(
         0, ge=0, le=10_000, description="Passes of the solver from the prediction; 0 leaves the prediction as it is."
     )
     refine_probe: bool = Field(False, description="Refine the probe too, in the passes of refine.")
-
     refine_positions: bool = Field(False, description="Refine the scan positions too, in the passes of refine.")
     refine_likelihood: Likelihood = Field(
         Likelihood.AMPLITUDE, description="Likelihood that refine follows: of amplitudes, or of Poisson counts."
@@ -56,6 +64,7 @@ class InferConfig(Config):
     @model_validator(mode="after")
     def _refinement(self) -> Self:
         given = {
+            "predict_overlap": self.predict_overlap is not None,
             "refine_probe": self.refine_probe,
             "refine_positions": self.refine_positions,
             "refine_likelihood": self.refine_likelihood is not Likelihood.AMPLITUDE,

@@ -35,8 +35,8 @@ class AmplitudeActivation(StrEnum):
 
 
 _GROUP_SIZE = {Architecture.FAST: 8, Architecture.CNN: 4}
-_WIDTH_SCALE = {Architecture.FAST: 1.0, Architecture.CNN: 2.0}
-_ITERATIONS = 3
+_WIDTH_SCALE = {Architecture.FAST: 0.25, Architecture.CNN: 2.0}
+_ITERATIONS = 6
 
 
 class ModelConfig(Config):

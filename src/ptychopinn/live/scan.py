@@ -53,10 +53,19 @@ class LiveScan:
         How; as for a whole scan.
     name:
         Of the scan.
+
+    Raises
+    ------
+    ConfigError
+        With ``predict_overlap``: every pattern is in the object as soon as it came.
     """
 
     def __init__(self, reconstructor: Reconstructor, config: InferConfig | None = None, name: str = "stream") -> None:
         self._reconstructor, self._config, self._name = reconstructor, config or InferConfig(), name
+        if self._config.predict_overlap is not None:
+            raise ConfigError(
+                "predict_overlap is of whole scans; of a stream every pattern is predicted as it comes.", "Leave it out."
+            )
         self._size = reconstructor.model.N
         self._setup = Setup()
         self._bad: BoolArray = np.zeros((self._size, self._size), bool)

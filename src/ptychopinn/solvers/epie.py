@@ -22,6 +22,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.interpolation import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.parallel import Crew
 from ptychopinn.solvers.updates import CACHE_BYTES, Amplitudes, Solution
 from ptychopinn.stitching import Frame
 from ptychopinn.typing import ComplexArray, IntArray
@@ -138,33 +139,33 @@ def epie(
     obj = np.ones(box.shape, np.complex64)
     if start is not None:
         paste_object(obj, box, start.astype(np.complex64), frame)
-    solution = Solution(obj, probe, corners - np.array(box.origin), fractions, cache_bytes // 2)
     amplitudes = Amplitudes(data, cache_bytes // 2)
     good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
     rng = np.random.default_rng(seed)
     residuals: list[float] = []
-    for done in range(passes):
-        error = total = 0.0
-        for number, chosen in enumerate(shuffled_batches(rng.permutation(count), batch_size)):
-            if monitor.cancelled:
-                return _result(solution, frame, start, box, residuals)
-            late = ((done + number / batches) / passes) ** 3 if settle else 0.0
-            step = 1 - (1 - _SETTLED_STEP) * late
-            measured = amplitudes[chosen]
-            error += solution.update(
-                chosen,
-                measured,
-                good,
-                object_step=step,
-                alpha=max(alpha, 1e-3) ** (1 - late),
-                probe_step=beta * step if update_probe else 0.0,
-                probe_momentum=probe_momentum,
-            )
-            total += float(np.vdot(measured, measured))
-            if momentum > 0 and (number + 1) % every == 0:
-                solution.coast(momentum * (1 - late))
-        residuals.append(float(np.sqrt(error / total)) if total > 0 else 0.0)
-        monitor.report("epie", done + 1, passes, {"residual": residuals[-1]})
+    with Crew() as crew:
+        solution = Solution(obj, probe, corners - np.array(box.origin), fractions, crew, cache_bytes // 2)
+        for done in range(passes):
+            error = total = 0.0
+            for number, chosen in enumerate(shuffled_batches(rng.permutation(count), batch_size)):
+                if monitor.cancelled:
+                    return _result(solution, frame, start, box, residuals)
+                late = ((done + number / batches) / passes) ** 3 if settle else 0.0
+                step = 1 - (1 - _SETTLED_STEP) * late
+                missed, measured = solution.update(
+                    chosen,
+                    amplitudes,
+                    good,
+                    object_step=step,
+                    alpha=max(alpha, 1e-3) ** (1 - late),
+                    probe_step=beta * step if update_probe else 0.0,
+                    probe_momentum=probe_momentum,
+                )
+                error, total = error + missed, total + measured
+                if momentum > 0 and (number + 1) % every == 0:
+                    solution.coast(momentum * (1 - late))
+            residuals.append(float(np.sqrt(error / total)) if total > 0 else 0.0)
+            monitor.report("epie", done + 1, passes, {"residual": residuals[-1]})
     return _result(solution, frame, start, box, residuals)
 
 

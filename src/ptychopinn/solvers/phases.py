@@ -22,6 +22,7 @@ import scipy.sparse as sparse
 from scipy.sparse.linalg import spsolve
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.thinning import one_a_cell
 from ptychopinn.forward import cut_windows
 from ptychopinn.interpolation import shift_probe, split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -70,7 +71,7 @@ def slow_phase(
     across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
     between = float((extent / across).max())
     spacing = max(between, _width(probe), float(extent.max()) / _MOST_CELLS)
-    chosen = _one_a_cell(local - low, spacing if _CELL * spacing > between else _CELL * between)
+    chosen = one_a_cell(local, spacing if _CELL * spacing > between else _CELL * between)
     gradients = _gradients(data, obj, local, probe, chosen, monitor)
     if gradients is None:
         return None
@@ -107,12 +108,6 @@ def _width(probe: ComplexArray) -> float:
     r = np.arange(probe.shape[-1]) - (probe.shape[-1] - 1) / 2
     radius2 = (power * (r[:, None] ** 2 + r[None, :] ** 2)).sum() / power.sum()
     return float(np.sqrt(2 * radius2))
-
-
-def _one_a_cell(positions: FloatArray, spacing: float) -> IntArray:
-    """(k,) ascending indices, at most one in each square of a grid."""
-    cells = np.floor(positions / spacing).astype(np.int64)
-    return np.sort(np.unique(cells, axis=0, return_index=True)[1])
 
 
 def _gradients(

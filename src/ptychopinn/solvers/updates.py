@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.fft
 
@@ -9,6 +12,7 @@ from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.forward import add_windows
 from ptychopinn.interpolation import shift_probe, shift_ramps
+from ptychopinn.parallel import Crew
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _PROBE_ALPHA = 0.1  # as alpha, for the probe
@@ -17,6 +21,7 @@ _POSITION_DAMPING = 0.05  # of a position's equations, in terms of their mean ov
 _MOST_PX = 0.3  # that a position moves in one step,
 _FARTHEST_PX = 3.0  # and in all
 _BLOCK = 256  # patterns prepared at a time
+_PART_VALUES = 1 << 17  # complex values of exit waves that a thread takes at a time: fewer do not pay
 CACHE_BYTES = 1 << 30
 """Of amplitudes, and again of shifted probes; beyond it they are made anew in every pass."""
 
@@ -54,6 +59,33 @@ class Amplitudes:
         return self._load(indices) if self._kept is None else self._kept[indices]
 
 
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """What b patterns of a batch say.
+
+    Attributes
+    ----------
+    corners:
+        (b, 2), where their windows begin.
+    error, total:
+        Squared error of their amplitudes, and their square.
+    gradient, light:
+        (b, N, N) complex64 and float32: what each adds to the object's change, and the probe's power.
+    moves:
+        (b, 2) (y, x) pixels, where positions move.
+    probe:
+        Of `Solution._probe_gradient`, where the probe changes.
+    """
+
+    corners: IntArray
+    error: float
+    total: float
+    gradient: ComplexArray
+    light: FloatArray
+    moves: FloatArray | None
+    probe: tuple[ComplexArray, FloatArray] | None
+
+
 class Solution:
     """Object and probe while they change.
 
@@ -65,6 +97,8 @@ class Solution:
         (modes, N, N) complex.
     corners, fractions:
         (n, 2) each: where every pattern's window begins in ``obj``, and what remains of a pixel.
+    crew:
+        Threads for a batch's patterns.
     cache_bytes:
         What the shifted probes of all patterns may take.
     """
@@ -75,9 +109,10 @@ class Solution:
         probe: ComplexArray,
         corners: IntArray,
         fractions: FloatArray,
+        crew: Crew,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self._object = obj
+        self._object, self._crew = obj, crew
         self._probe = probe.astype(np.complex64)
         self._norm = float(np.linalg.norm(self._probe))
         self._corners = corners
@@ -94,7 +129,7 @@ class Solution:
     def update(
         self,
         chosen: IntArray,
-        measured: FloatArray,
+        amplitudes: Amplitudes,
         good: FloatArray | None,
         *,
         object_step: float,
@@ -103,15 +138,15 @@ class Solution:
         probe_momentum: float,
         position_step: float = 0.0,
         likelihood: Likelihood = Likelihood.AMPLITUDE,
-    ) -> float:
+    ) -> tuple[float, float]:
         """One batch.
 
         Parameters
         ----------
         chosen:
             (b,) indices of its patterns.
-        measured:
-            (b, N, N) float32, their `Amplitudes`.
+        amplitudes:
+            Of all patterns.
         good:
             (N, N) float32, 1 where the detector measures and 0 elsewhere, DC in the corner; None if it does everywhere.
         object_step, alpha, probe_step, probe_momentum:
@@ -123,13 +158,44 @@ class Solution:
 
         Returns
         -------
-        Squared error of the amplitudes before the update.
+        Squared error of the amplitudes before the update, and their square.
         """
-        size = self._probe.shape[-1]
-        corners = self._corners[chosen]
         if probe_step > 0 or position_step > 0:
             self._shifted, self._keeps = None, False
-        probes = self._probes(chosen)
+        if self._keeps and self._shifted is None:
+            self._shifted = self._shift_all()
+        step = max(_PART_VALUES // self._probe.size, 1)  # of the shape alone: the cores there are change no result
+
+        def look(low: int) -> _Looked:
+            return self._look(
+                chosen[low : low + step], amplitudes, good, likelihood, moves_probe=probe_step > 0, way=position_step
+            )
+
+        parts = self._crew.spread(look, range(0, len(chosen), step))
+        self._step_object(parts, object_step, alpha)
+        if probe_step > 0:
+            self._step_probe(parts, probe_step, probe_momentum)
+        if position_step > 0:
+            moves = np.concatenate([part.moves for part in parts if part.moves is not None])
+            moved = self._fractions[chosen] + moves - self._given_fractions[chosen]
+            self._fractions[chosen] = self._given_fractions[chosen] + np.clip(moved, -_FARTHEST_PX, _FARTHEST_PX)
+        return sum(part.error for part in parts), sum(part.total for part in parts)
+
+    def _look(
+        self,
+        chosen: IntArray,
+        amplitudes: Amplitudes,
+        good: FloatArray | None,
+        likelihood: Likelihood,
+        *,
+        moves_probe: bool,
+        way: float,
+    ) -> _Looked:
+        """What some patterns of a batch say; nothing is changed."""
+        size = self._probe.shape[-1]
+        corners = self._corners[chosen]
+        measured, probes = amplitudes[chosen], self._probes(chosen)
+        total = float(np.vdot(measured, measured))
         view = np.lib.stride_tricks.sliding_window_view(self._object, (size, size))
         windows = view[corners[:, 0], corners[:, 1]]  # a copy
         field = scipy.fft.fft2(probes * windows[:, None], norm="ortho", overwrite_x=True)
@@ -144,53 +210,63 @@ class Solution:
         else:
             field *= (difference / modelled)[:, None]
         change = scipy.fft.ifft2(field, norm="ortho", overwrite_x=True)
-        moves = self._position_moves(change, probes, windows, position_step) if position_step > 0 else None
-        self._step_object((probes.conj() * change).sum(axis=1), probes, corners, object_step, alpha)
-        if probe_step > 0:
-            self._step_probe(change, windows, self._fractions[chosen], probe_step, probe_momentum)
-        if moves is not None:
-            moved = self._fractions[chosen] + moves - self._given_fractions[chosen]
-            self._fractions[chosen] = self._given_fractions[chosen] + np.clip(moved, -_FARTHEST_PX, _FARTHEST_PX)
-        return error
+        return _Looked(
+            corners=corners,
+            error=error,
+            total=total,
+            gradient=(probes.conj() * change).sum(axis=1),
+            light=(probes.real**2 + probes.imag**2).sum(axis=1),
+            moves=self._position_moves(change, probes, windows, way) if way > 0 else None,
+            probe=self._probe_gradient(change, windows, self._fractions[chosen]) if moves_probe else None,
+        )
 
     def _probes(self, chosen: IntArray) -> ComplexArray:
         """(b, modes, N, N) complex64: the probe at the fractions of some patterns."""
-        if not self._keeps:
-            return shift_probe(self._probe, self._fractions[chosen])
-        if self._shifted is None:
-            self._shifted = np.empty((len(self._corners), *self._probe.shape), np.complex64)
-            for low in range(0, len(self._corners), _BLOCK):
-                block = slice(low, low + _BLOCK)
-                self._shifted[block] = shift_probe(self._probe, self._fractions[block])
-        return self._shifted[chosen]
+        return shift_probe(self._probe, self._fractions[chosen]) if self._shifted is None else self._shifted[chosen]
 
-    def _step_object(
-        self, gradient: ComplexArray, probes: ComplexArray, corners: IntArray, step: float, alpha: float
-    ) -> None:
-        size = probes.shape[-1]
-        light = (probes.real**2 + probes.imag**2).sum(axis=1)
-        add_windows(self._sum, gradient, corners)
-        add_windows(self._light, light, corners)
+    def _shift_all(self) -> ComplexArray:
+        shifted = np.empty((len(self._corners), *self._probe.shape), np.complex64)
+
+        def shift(low: int) -> None:
+            block = slice(low, low + _BLOCK)
+            shifted[block] = shift_probe(self._probe, self._fractions[block])
+
+        self._crew.spread(shift, range(0, len(shifted), _BLOCK))
+        return shifted
+
+    def _step_object(self, parts: Sequence[_Looked], step: float, alpha: float) -> None:
+        for part in parts:
+            add_windows(self._sum, part.gradient, part.corners)
+            add_windows(self._light, part.light, part.corners)
+        size = self._probe.shape[-1]
         # Window by window, each pixel once: the cost is that of the batch, however large the object is.
-        places = [(slice(y, y + size), slice(x, x + size)) for y, x in corners.tolist()]
+        places = [(slice(y, y + size), slice(x, x + size)) for part in parts for y, x in part.corners.tolist()]
         # Of the summed light: where patterns of a batch overlap, their changes add up.
         brightest = np.float32(alpha) * max(float(self._light[place].max()) for place in places)
         for place in places:
+            share = np.float32(1 - alpha) * self._light[place]
+            share += brightest
+            np.divide(np.float32(step), share, out=share)  # a real quotient: a complex one takes three times as long
             total = self._sum[place]
-            self._object[place] += np.float32(step) * total / (np.float32(1 - alpha) * self._light[place] + brightest)
+            self._object[place] += total * share
             total[:] = 0
         for place in places:
             self._light[place] = 0
 
-    def _step_probe(
-        self, change: ComplexArray, windows: ComplexArray, fractions: FloatArray, step: float, momentum: float
-    ) -> None:
+    @staticmethod
+    def _probe_gradient(
+        change: ComplexArray, windows: ComplexArray, fractions: FloatArray
+    ) -> tuple[ComplexArray, FloatArray]:
+        """The gradient's spectrum, (modes, N, N), and (N, N) of the object's power, summed over some patterns."""
         gradient = scipy.fft.fft2(windows.conj()[:, None] * change, overwrite_x=True)
         # Back to the unshifted probe: the adjoint of shift_probe, summed over the patterns on the way.
         back = shift_ramps(fractions, windows.shape[-1]).conj().astype(np.complex64)
         gradient *= (back[:, 0, :, None] * back[:, 1, None, :])[:, None]
-        summed = gradient.sum(axis=0)
-        light = (windows.real**2 + windows.imag**2).sum(axis=0)
+        return gradient.sum(axis=0), (windows.real**2 + windows.imag**2).sum(axis=0)
+
+    def _step_probe(self, parts: Sequence[_Looked], step: float, momentum: float) -> None:
+        found = [part.probe for part in parts if part.probe is not None]
+        summed, light = sum(gradient for gradient, _ in found), sum(light for _, light in found)
         scale = np.float32(1 - _PROBE_ALPHA) * light + np.float32(_PROBE_ALPHA) * light.max()
         moved = np.float32(step) * scipy.fft.ifft2(summed) / scale
         self._probe_velocity = np.float32(momentum) * self._probe_velocity + moved

@@ -114,8 +114,9 @@ class FastNetwork(nn.Module):
     def _solve(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
         n, margin = self.patch_size, (self.N - self.patch_size) // 2
-        centre = (..., slice(margin, margin + n), slice(margin, margin + n))
-        inner = probe[centre]
+        # The patch lies in the corner: the pattern is the same, and rows that are empty need no transform.
+        probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
+        inner = probe[..., :n, :n]
         power = (inner.abs() ** 2).sum(dim=0)
         direction = inner.conj() / (power + PROBE_REGULARISATION * power.max())
         far_alone = torch.fft.fft2(probe, norm="ortho")
@@ -125,11 +126,12 @@ class FastNetwork(nn.Module):
         phase = torch.zeros_like(x)
         patch = torch.complex(torch.ones_like(x), phase)
         for embed, body, head in zip(self.embed, self.body, self.head, strict=True):
-            waves = F.pad(inner * (patch - 1)[:, None], (margin,) * 4)
-            field = far_alone + torch.fft.fft2(waves, norm="ortho")  # outside the patch the object is 1
+            rows = torch.fft.fft(inner * (patch - 1)[:, None], n=self.N, dim=-1, norm="ortho")
+            field = far_alone + torch.fft.fft(rows, n=self.N, dim=-2, norm="ortho")  # outside the patch the object is 1
             modelled = (field.real**2 + field.imag**2).sum(dim=1)
             ratio = good * (amplitudes * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)
-            back = torch.fft.ifft2(field * ratio[:, None], norm="ortho")[centre]
+            columns = torch.fft.ifft(field * ratio[:, None], dim=-2, norm="ortho")[..., :n, :]
+            back = torch.fft.ifft(columns, dim=-1, norm="ortho")[..., :n]
             step = (direction * back).sum(dim=1)
             seen = torch.stack([step.real, step.imag, patch.real - 1, patch.imag], dim=1)
             h = body(h + embed(F.pixel_unshuffle(seen, self.block)))

@@ -16,6 +16,7 @@ from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import to_tensor
+from ptychopinn_torch.crew import FEWEST, crew_of
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.training import TrainingLoop
@@ -104,11 +105,18 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         with torch.inference_mode():
             probe, measured = light(), to_tensor(good, self._device)
 
-        def predict(counts: FloatArray) -> ComplexArray:
-            with torch.inference_mode(), arithmetic(deterministic=self._options.deterministic):
+        crew = crew_of(self._device)
+
+        def part(counts: FloatArray) -> ComplexArray:
+            with torch.inference_mode():
                 patches = model(to_tensor(counts, self._device), mean_counts, probe, measured)[:, 0]
             found: ComplexArray = patches.cpu().numpy()
             return found
+
+        def predict(counts: FloatArray) -> ComplexArray:
+            parts = np.array_split(counts, min(crew.count, max(len(counts) // FEWEST, 1)))
+            with arithmetic(deterministic=self._options.deterministic):
+                return np.concatenate(crew.spread(part, parts))
 
         return probe.cpu().numpy(), predict
 
