@@ -1,7 +1,7 @@
 """What refinement is worth: prediction, prediction and K passes, and ePIE from a flat object, in one table.
 
     python benchmarks/refinement.py RUN SCAN.npz [--passes 1,2,5] [--flat 1,2,5,20,100] [--every 1,2,3]
-        [--refine-probe] [--reference REF.npz] [--columns 45] [--json FILE]
+        [--refine-probe] [--predict-overlap 0.4] [--reference REF.npz] [--columns 45] [--json FILE]
 
 RUN is a run directory or a model archive. Scores are against objectGuess or the reference, inside the box of positions;
 registration, one complex factor and one ramp are removed. With --every k only each k-th position of each k-th row of
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, help="Positions in a row (default: the scan is square).")
     parser.add_argument("--reference", help="NPZ with the object to compare with (default: the scan's objectGuess).")
     parser.add_argument("--refine-probe", action="store_true", help="Free the probe too, in every second line.")
+    parser.add_argument("--predict-overlap", type=float, help="Also with the network for a part of the patterns only.")
     parser.add_argument("--json", help="Write the figures to this file.")
     args = parser.parse_args()
     scan = read_scan(args.scan)
@@ -120,6 +121,12 @@ def measured(
             kept = better.facts.passes_kept
             what = f"network + {passes}{name}" + (f" ({kept} kept)" if kept != passes else "")
             line(what, better.object, found.frame, better.probe, time.perf_counter() - start)
+    for passes in args.passes if args.predict_overlap is not None else ():
+        config = InferConfig(refine=passes, predict_overlap=args.predict_overlap, refine_probe=args.refine_probe)
+        start = time.perf_counter()
+        thin = reconstruct(reconstructor, scan, config)
+        name = f"network for {thin.placed} + {passes}"
+        line(name, thin.object, thin.frame, thin.probe, time.perf_counter() - start)
     own = probe_in_counts(scan, fit_scaling(scan), follow_offset=False)
     starts = [("flat, model's probe", found.probe, False)]
     if args.refine_probe:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.forward import expected_counts
 from ptychopinn.interpolation import split_positions
-from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import Crew
 from ptychopinn.solvers.epie import paste_object, shuffled_batches
@@ -178,17 +179,23 @@ def refine(
 
     used, judges = _parted(data)
 
-    def judged(obj: ComplexArray, lit_by: ComplexArray, positions: FloatArray) -> _Found:
+    def judge(lit_by: ComplexArray, positions: FloatArray) -> Callable[[ComplexArray], _Found]:
         scan = replace(data, positions=positions).select(judges)
-        residual = forward_residual(obj, frame.origin, lit_by, scan, max_patterns=RESIDUAL_PATTERNS)
-        return _Found(residual if np.isfinite(residual) else np.inf, obj, lit_by, positions)
+        residual_of = ForwardResidual(lit_by, scan, max_patterns=RESIDUAL_PATTERNS)
 
-    before = best = judged(start, probe, data.positions)
+        def judged(obj: ComplexArray) -> _Found:
+            residual = residual_of(obj, frame.origin)
+            return _Found(residual if np.isfinite(residual) else np.inf, obj, lit_by, positions)
+
+        return judged
+
+    judged = judge(probe, data.positions)
+    before = best = judged(start)
     kept = done = 0
     with Crew() as crew:
         if passes > 0:
             flat = np.where(covered, np.complex64(1), start)
-            others = [judged(obj, probe, data.positions) for obj in (_scaled(data, probe, start, frame, covered), flat)]
+            others = [judged(obj) for obj in (_scaled(data, probe, start, frame, covered), flat)]
             best = min(before, *others, key=_residual)
             if best is others[1]:
                 _log.warning("Refinement starts from a flat object: it explains the patterns better than the prediction.")
@@ -203,7 +210,7 @@ def refine(
             obj, lit_by, moves = solver.result()
             positions = data.positions.copy()
             positions[used] += moves
-            now = judged(obj, lit_by, positions)
+            now = judge(lit_by, positions)(obj)
             monitor.report("refine", done, passes, {"residual": now.residual})
             if now.residual < best.residual:
                 best, kept = now, done
@@ -365,10 +372,8 @@ class _Solver:
             _level(phase, at)
         factors = np.exp(1j * phase).astype(np.complex64)
         # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
-        before, after = (
-            forward_residual(obj, box.origin, solution.probe, self._data, max_patterns=RESIDUAL_PATTERNS)
-            for obj in (solution.object, solution.object * factors)
-        )
+        residual_of = ForwardResidual(solution.probe, self._data, max_patterns=RESIDUAL_PATTERNS)
+        before, after = (residual_of(obj, box.origin) for obj in (solution.object, solution.object * factors))
         if after < before:
             solution.turn(factors)
         self._settled = phase[at[:, 0], at[:, 1]].std() < _SETTLED_RAD or after > (1 - _SETTLED_GAIN) * before
