@@ -25,7 +25,7 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import Crew
 from ptychopinn.solvers.epie import paste_object, shuffled_batches
 from ptychopinn.solvers.phases import slow_phase
-from ptychopinn.solvers.updates import Amplitudes, Solution
+from ptychopinn.solvers.updates import MOMENTA_A_PASS, Amplitudes, Solution, usual_batch_size
 from ptychopinn.stitching import Frame
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -35,8 +35,7 @@ RESIDUAL_PATTERNS = 256
 _NOISY = 0.25  # residual by Poisson noise alone from which a pass may fit the noise instead of the object,
 _HELD_OUT, _FEWEST_HELD_OUT = 8, 4  # and then every so many patterns judge without being used, if they are so many
 _GAUGE_PATTERNS = 64  # that a scale is fitted to
-_MAX_BATCH, _MIN_BATCH, _BATCHES_A_PASS = 32, 8, 32
-_MOMENTA_A_PASS = 8
+_READ = 32  # patterns looked at a time
 _SETTLED_RAD = 0.02  # a slow phase of a smaller deviation over the positions is the last one that is solved,
 _SETTLED_GAIN = 1e-3  # and one that lowers the residual by a smaller share
 
@@ -199,7 +198,8 @@ def refine(
             best = min(before, *others, key=_residual)
             if best is others[1]:
                 _log.warning("Refinement starts from a flat object: it explains the patterns better than the prediction.")
-            solver = _Solver(data.select(used), probe, best.object, frame, covered, memory_budget_mb, seed, crew)
+            keep_mb = memory_budget_mb if passes > 1 else 0  # what is used once need not be kept
+            solver = _Solver(data.select(used), probe, best.object, frame, covered, keep_mb, seed, crew)
             monitor.report("refine", 0, passes, {"residual": best.residual})
         way = _Way(course or Course.of(passes), update_probe, update_positions, likelihood)
         for _ in range(passes):
@@ -279,7 +279,7 @@ def _parted(data: ScanDataset) -> tuple[IntArray, IntArray]:
         return every, every
     judges = every % _HELD_OUT == _HELD_OUT // 2
     held = every[judges]
-    if not any(data.counts(held[low : low + _MAX_BATCH]).any() for low in range(0, len(held), _MAX_BATCH)):
+    if not any(data.counts(held[low : low + _READ]).any() for low in range(0, len(held), _READ)):
         return every, every  # without a photon nobody can judge
     _log.info("Few photons: %d patterns judge the refinement without being used by it.", judges.sum())
     return every[~judges], held
@@ -293,8 +293,8 @@ def noise_residual(data: ScanDataset) -> float:
     """
     chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), RESIDUAL_PATTERNS)).astype(np.int64))
     mean = np.zeros((data.N, data.N))
-    for low in range(0, len(chosen), _MAX_BATCH):
-        mean += data.counts(chosen[low : low + _MAX_BATCH]).sum(axis=0, dtype=np.float64)
+    for low in range(0, len(chosen), _READ):
+        mean += data.counts(chosen[low : low + _READ]).sum(axis=0, dtype=np.float64)
     mean = mean[~data.bad_pixels] / len(chosen)
     return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
 
@@ -307,8 +307,8 @@ def _scaled(
     local = data.positions - np.asarray(frame.origin)
     product = power = 0.0
     good = ~data.bad_pixels
-    for low in range(0, len(chosen), _MIN_BATCH):
-        batch = chosen[low : low + _MIN_BATCH]
+    for low in range(0, len(chosen), _READ):
+        batch = chosen[low : low + _READ]
         measured = np.sqrt(data.counts(batch)[:, good])
         modelled = np.sqrt(expected_counts(start, probe, local[batch])[:, good])
         product += float(np.vdot(measured, modelled))
@@ -381,9 +381,9 @@ class _Solver:
     def run(self, done: int, passes: int, way: _Way, monitor: Monitor) -> bool:
         """One pass; False if cancelled in it."""
         course, count = way.course, len(self._data)
-        batch_size = min(max(count // _BATCHES_A_PASS, _MIN_BATCH), _MAX_BATCH)
+        batch_size = usual_batch_size(count, self._data.N)
         batches = -(-count // batch_size)
-        every = max(1, batches // _MOMENTA_A_PASS)
+        every = max(1, batches // MOMENTA_A_PASS)
         for number, chosen in enumerate(shuffled_batches(self._rng.permutation(count), batch_size)):
             if monitor.cancelled:
                 return False

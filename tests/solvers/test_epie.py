@@ -274,6 +274,15 @@ def test_probes_are_shifted_at_once_only_where_they_are_used_again(data, monkeyp
         assert sum(shifted) == expected
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [(10, 64, 8), (516, 128, 16), (2025, 64, 32), (4096, 64, 64), (100_000, 64, 128), (100_000, 128, 32)],
+)
+def test_the_usual_batch(count, size, expected):
+    """[PHYS-030] Its patterns seldom meet, and its exit waves take 4 MiB."""
+    assert updates.usual_batch_size(count, size) == expected
+
+
 def test_threads_change_nothing(data, monkeypatch):
     """[PHYS-030] however many cores there are, and whether patterns of a batch are looked at together or apart."""
     found = []

@@ -23,14 +23,12 @@ from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.interpolation import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import Crew
-from ptychopinn.solvers.updates import CACHE_BYTES, Amplitudes, Solution
+from ptychopinn.solvers.updates import CACHE_BYTES, MOMENTA_A_PASS, Amplitudes, Solution, usual_batch_size
 from ptychopinn.stitching import Frame
 from ptychopinn.typing import ComplexArray, IntArray
 
 _SETTLED_STEP = 0.3  # the last steps, as a share of the first: they average the noise of the counts
-_MOMENTA_A_PASS = 8
 _MOST_MOMENTUM = 0.6
-_MAX_BATCH, _MIN_BATCH, _BATCHES_A_PASS = 32, 8, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +98,7 @@ def epie(
     update_probe:
         Change the probe too. A shared shift of probe and object, and a shared ramp, cannot be told from the counts.
     batch_size:
-        Patterns that act at once; None is 1/32 of the scan, at least 8 and at most 32.
+        Patterns that act at once; None is `ptychopinn.solvers.updates.usual_batch_size`.
     alpha:
         ``a`` above at the start: 1 steps as the brightest point of the probe allows, 0 as every pixel's own light does.
     beta:
@@ -131,9 +129,9 @@ def epie(
     if not (0 <= momentum < 1 and 0 <= probe_momentum < 1):
         raise ConfigError(f"Momenta of {momentum} and {probe_momentum} were given.", "Give 0 or more, less than 1.")
     size, count = data.N, len(data)
-    batch_size = min(max(count // _BATCHES_A_PASS, _MIN_BATCH), _MAX_BATCH) if batch_size is None else batch_size
+    batch_size = usual_batch_size(count, size) if batch_size is None else batch_size
     batches = -(-count // batch_size)
-    every = max(1, batches // _MOMENTA_A_PASS)
+    every = max(1, batches // MOMENTA_A_PASS)
     box = Frame.around(data.positions, size)
     corners, fractions = split_positions(data.positions, size)
     obj = np.ones(box.shape, np.complex64)

@@ -20,10 +20,31 @@ COUNT_FLOOR = 0.1  # counts added to measurement and model by the Poisson likeli
 _POSITION_DAMPING = 0.05  # of a position's equations, in terms of their mean over the batch
 _MOST_PX = 0.3  # that a position moves in one step,
 _FARTHEST_PX = 3.0  # and in all
+MOMENTA_A_PASS = 8
+_BATCH_VALUES = 1 << 19  # complex values of exit waves in a batch of a long scan: 4 MiB an array
 _BLOCK = 256  # patterns prepared at a time
 _PART_VALUES = 1 << 17  # complex values of exit waves that a thread takes at a time: fewer do not pay
 CACHE_BYTES = 1 << 30
 """Of amplitudes, and again of shifted probes; beyond it they are made anew in every pass."""
+
+
+def usual_batch_size(count: int, size: int) -> int:
+    """Patterns that act at once when nobody says.
+
+    Parameters
+    ----------
+    count:
+        Patterns of the scan.
+    size:
+        N.
+
+    Returns
+    -------
+    1/32 of the scan, at least 8 and at most 32. In longer scans, whose patterns seldom meet in a batch, 1/64 of it as far
+    as that is more and 4 MiB of exit waves hold it: larger batches spread better over the cores.
+    """
+    shared = min(count // 64, _BATCH_VALUES // size**2)
+    return max(min(max(count // 32, 8), 32), shared)
 
 
 def _poisson_ratio(difference: FloatArray, measured: FloatArray, modelled: FloatArray) -> FloatArray:

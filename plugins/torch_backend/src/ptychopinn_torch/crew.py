@@ -6,27 +6,47 @@ PyTorch spreads one operation over the cores; those of our networks are so small
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from ptychopinn.parallel import Crew
+from ptychopinn.typing import ComplexArray, FloatArray
 
 _MOST = 4  # parts at a time
-FEWEST = 8  # patterns that are worth a part of their own
+_FEWEST = 8  # patterns that are worth a part of their own
+_CACHED = 1 << 18  # pixels of a part's patterns: what is computed of more does not fit a core's cache
 
 
-def crew_of(device: torch.device) -> Crew:
-    """Threads that compute with an equal share of the cores each; on a GPU, and with one core, there is but the caller."""
-    cores = torch.get_num_threads() if device.type == "cpu" else 1
-    count = min(cores, _MOST)
+class SideBySide:
+    """Threads that compute parts of a batch; on a GPU the batch is computed whole.
 
-    def begin() -> None:
-        torch.get_num_threads()  # a thread takes over the number of all threads when it first asks, and never again
-        torch.set_num_threads(cores // count)
+    Parameters
+    ----------
+    device:
+        That computes.
+    """
 
-    crew = Crew(count, begin)
-    if count > 1:
-        all_there = threading.Barrier(count)
-        crew.spread(lambda _: all_there.wait(), range(count))
-        torch.set_num_threads(cores)  # the last to set it sets it for all threads to come, those of others too
-    return crew
+    def __init__(self, device: torch.device) -> None:
+        self._in_parts = device.type == "cpu"
+        cores = torch.get_num_threads() if self._in_parts else 1
+        count = min(cores, _MOST)
+
+        def begin() -> None:
+            torch.get_num_threads()  # a thread takes over the number of all threads when it first asks, and never again
+            torch.set_num_threads(cores // count)
+
+        self._crew = Crew(count, begin)
+        if count > 1:
+            all_there = threading.Barrier(count)
+            self._crew.spread(lambda _: all_there.wait(), range(count))
+            torch.set_num_threads(cores)  # the last to set it sets it for all threads to come, those of others too
+
+    def __call__(self, compute: Callable[[FloatArray], ComplexArray], counts: FloatArray) -> ComplexArray:
+        """What a function makes of (b, C, N, N) patterns, one after another or side by side."""
+        if not self._in_parts:
+            return compute(counts)
+        fewest = min(self._crew.count, max(len(counts) // _FEWEST, 1))
+        parts = np.array_split(counts, max(fewest, min(-(-counts.size // _CACHED), len(counts))))
+        return np.concatenate(self._crew.spread(compute, parts))

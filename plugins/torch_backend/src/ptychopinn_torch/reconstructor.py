@@ -16,7 +16,7 @@ from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import to_tensor
-from ptychopinn_torch.crew import FEWEST, crew_of
+from ptychopinn_torch.crew import SideBySide
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.training import TrainingLoop
@@ -104,8 +104,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
             light = Illumination(scan_light, np.zeros(2)).to(self._device)
         with torch.inference_mode():
             probe, measured = light(), to_tensor(good, self._device)
-
-        crew = crew_of(self._device)
+        side_by_side = SideBySide(self._device)
 
         def part(counts: FloatArray) -> ComplexArray:
             with torch.inference_mode():
@@ -114,9 +113,8 @@ class TorchReconstructor(NetworkReconstructor[Model]):
             return found
 
         def predict(counts: FloatArray) -> ComplexArray:
-            parts = np.array_split(counts, min(crew.count, max(len(counts) // FEWEST, 1)))
             with arithmetic(deterministic=self._options.deterministic):
-                return np.concatenate(crew.spread(part, parts))
+                return side_by_side(part, counts)
 
         return probe.cpu().numpy(), predict
 
