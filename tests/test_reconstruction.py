@@ -264,7 +264,7 @@ def test_patterns_outside_the_frame_are_counted(scan: ScanDataset, trained: Nump
     moved[:3] += 1000
     found = reconstruct(trained, replace(scan, positions=moved))
     assert (found.placed, found.dropped) == (33, 3)
-    assert any("3 of 36 patterns lie outside the frame" in warning for warning in found.warnings)
+    assert any("3 of 36 patches lie outside the frame" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("synchronise", ["off", "auto"])

@@ -13,14 +13,15 @@ from scipy.ndimage import gaussian_filter
 
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig
 from ptychopinn.config.infer import Likelihood
-from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.thinning import one_a_cell
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
-from ptychopinn.refinement import RESIDUAL_PATTERNS, Refinement, noise_residual, refine
+from ptychopinn.refinement import RESIDUAL_PATTERNS, Refinement, _level, noise_residual, refine
 from ptychopinn.simulate import probe_width_px, simulate_scan
 from ptychopinn.simulate.scan import true_patches
 from ptychopinn.solvers import epie
@@ -407,6 +408,44 @@ def test_the_network_sees_a_part_and_the_passes_all(
     np.testing.assert_array_equal(seen.positions, asked[1])
     few = by(seen, scan, refine=1)
     assert part.residual < 0.8 * forward_residual(few.object, few.frame.origin, few.probe, bare)
+
+
+def test_the_dose_is_that_of_all_patterns(scan: ScanDataset) -> None:
+    """[REFINE-014]"""
+    given = []
+
+    class Asked(Oracle):
+        def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+            given.append(fit_scaling(data).mean_counts)
+            return super().infer(data, config, monitor=monitor)
+
+    bright = np.where(np.arange(len(scan)) % 2 == 0, 1, 4)[:, None, None]
+    uneven = replace(scan, patterns=scan.counts(slice(None)) * bright, measurement=Measurement.COUNTS)
+    oracle: Any = Asked(predicted(scan))
+    reconstruct(oracle, uneven, InferConfig(refine=1, predict_overlap=0.4))
+    assert given == [pytest.approx(fit_scaling(uneven).mean_counts)]
+
+
+def test_coverage_is_that_of_what_was_seen(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[REFINE-014]"""
+    bare = replace(scan, object_guess=None)
+    seen = bare.select(one_a_cell(bare.positions, 0.6 * probe_width_px(bare.probe)))
+    monkeypatch.setattr("ptychopinn.refinement._Solver.run", lambda self, *a: True)
+    monkeypatch.setattr("ptychopinn.refinement._Solver.solve_slow_phase", lambda self, m, ramp: None)
+    found, few = by(bare, scan, refine=1, predict_overlap=0.4), by(seen, scan)
+    assert found.refined is not None
+    assert found.refined.passes_kept == 0
+    assert found.coverage.sum() == pytest.approx(few.coverage.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1), (5, 8)])
+def test_a_plane_is_taken_off(shape: tuple[int, int]) -> None:
+    """[REFINE-015] whatever the positions span."""
+    y, x = (k.ravel() + 20 for k in np.indices(shape))
+    phase = (0.01 * np.arange(64)[None, :] * np.ones((64, 1)) + 0.3).astype(np.float32)
+    _level(phase, np.stack([y, x], axis=1))
+    np.testing.assert_allclose(phase[y, x], 0, atol=1e-5)
+    assert np.abs(phase).max() < 0.5
 
 
 def test_refusals_of_a_part(scan: ScanDataset) -> None:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ptychopinn.config.infer import InferConfig, Synchronise
+from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.rows import Rows
+from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.thinning import one_a_cell
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.interpolation import place_on_pixels, split_positions
@@ -112,6 +114,8 @@ def reconstruct(
 
     Raises
     ------
+    ConfigError
+        As `check_infer`.
     DataError
         If the scan is empty.
     Cancelled
@@ -124,7 +128,10 @@ def reconstruct(
     data.tell_of_scans()
     config = config or InferConfig()
     start = time.perf_counter()
-    seen = data if config.predict_overlap is None else _thinned(data, config.predict_overlap, reconstructor)
+    seen = data
+    if config.predict_overlap is not None:
+        check_infer(reconstructor.model, config)
+        seen = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
     prediction = reconstructor.infer(seen, config, monitor=monitor)
     frame = (
         Frame(data.object_guess.shape)
@@ -145,23 +152,41 @@ def reconstruct(
                 placed[batch.indices] = place_on_pixels(batch.patches, fractions)
             seconds["predict"] = time.perf_counter() - start
             stitched, how = synchronised(prediction.probe, seen, placed, frame, config, seconds, monitor)
+    predicted = stitched.coverage
     if seen is not data:
         # The passes change what any pattern sees; where no patch lies they begin from the empty object.
+        begun = time.perf_counter()
         weights = patch_weights(prediction.probe, prediction.patch_size)
         stitched = replace(stitched, coverage=coverage_of(data.positions, weights, frame))
-    return finished(stitched, how, prediction.probe, data, config, seconds, monitor)
+        seconds["cover"] = time.perf_counter() - begun
+    found = finished(stitched, how, prediction.probe, data, config, seconds, monitor)
+    if found.refined is not None and found.refined.passes_kept == 0:
+        found = replace(found, coverage=predicted)  # what no patch covers was not seen after all
+    return found
 
 
-def _thinned(data: ScanDataset, overlap: float, reconstructor: Reconstructor) -> ScanDataset:
-    """Patterns that overlap their neighbours by about so much of the probe's width, all over the scan."""
-    if reconstructor.model.patterns_per_patch > 1:
+def check_infer(model: ModelConfig, config: InferConfig) -> None:
+    """Refuse settings that do not go with a network.
+
+    Raises
+    ------
+    ConfigError
+        With ``predict_overlap`` and a network that sees several patterns at a time.
+    """
+    if config.predict_overlap is not None and model.patterns_per_patch > 1:
         raise ConfigError(
             "This network predicts a patch from several neighbouring patterns: predict_overlap would change which.",
             "Leave it out, or use a network of one pattern a patch (architecture fast).",
         )
-    chosen = one_a_cell(data.positions, (1 - overlap) * probe_width_px(data.probe))
+
+
+def _thinned(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
+    """Patterns that overlap their neighbours by about so much of the probe's width, all over the scan."""
+    scaling = fit_scaling(data)  # of all: the passes and the judging need the probe in their counts
+    spacing = min((1 - overlap) * probe_width_px(data.probe), patch_size / 2)
+    chosen = one_a_cell(data.positions, spacing)
     _log.info("The network sees %d of %d patterns, the passes all.", len(chosen), len(data))
-    return data.select(chosen)
+    return replace(data.select(chosen), scaling=scaling)
 
 
 def finished(
@@ -231,7 +256,7 @@ def _judged(
         )
     if stitched.dropped:
         count = stitched.placed + stitched.dropped
-        warnings.append(f"{stitched.dropped} of {count} patterns lie outside the frame of objectGuess.")
+        warnings.append(f"{stitched.dropped} of {count} patches lie outside the frame of objectGuess.")
     if refined is not None and refined.passes_done < refined.passes_asked:
         warnings.append(
             f"Refinement was cancelled after {refined.passes_done} of {refined.passes_asked} passes; "

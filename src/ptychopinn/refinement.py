@@ -196,8 +196,9 @@ def refine(
             flat = np.where(covered, np.complex64(1), start)
             others = [judged(obj) for obj in (_scaled(data, probe, start, frame, covered), flat)]
             best = min(before, *others, key=_residual)
+            del judged  # and the shifted probes it holds
             if best is others[1]:
-                _log.warning("Refinement starts from a flat object: it explains the patterns better than the prediction.")
+                _log.warning("Refinement starts from a flat object, which explains the patterns better.")
             keep_mb = memory_budget_mb if passes > 1 else 0  # what is used once need not be kept
             solver = _Solver(data.select(used), probe, best.object, frame, covered, keep_mb, seed, crew)
             monitor.report("refine", 0, passes, {"residual": best.residual})
@@ -322,11 +323,12 @@ def _scaled(
 
 def _level(phase: FloatArray, at: IntArray) -> None:
     """Take the plane off a phase, in place, that fits it best at some pixels."""
-    plane = np.column_stack([at, np.ones(len(at))])
-    slope_y, slope_x, mean = np.linalg.lstsq(plane, phase[at[:, 0], at[:, 1]], rcond=None)[0]
+    centre = at.mean(axis=0)  # from which slopes are told apart from the mean, also on a line of positions
+    values = phase[at[:, 0], at[:, 1]]
+    slope_y, slope_x = np.linalg.lstsq(at - centre, values - values.mean(), rcond=None)[0]
     height, width = phase.shape
-    phase -= (slope_y * np.arange(height)).astype(phase.dtype)[:, None]
-    phase -= (slope_x * np.arange(width) + mean).astype(phase.dtype)
+    phase -= (slope_y * (np.arange(height) - centre[0])).astype(phase.dtype)[:, None]
+    phase -= (slope_x * (np.arange(width) - centre[1]) + values.mean()).astype(phase.dtype)
 
 
 class _Solver:
@@ -358,8 +360,8 @@ class _Solver:
     def solve_slow_phase(self, monitor: Monitor, *, ramp: bool) -> None:
         """Give the object the slow phase that it lacks, if that lowers the residual; nothing once it lacks none.
 
-        Without ``ramp`` no linear part: a free probe takes it on, in which no pattern tells it from the object's, and what
-        is not covered would stand against it.
+        Without ``ramp`` no linear part: a free probe takes it on, where no pattern tells it from the object's; what is
+        not covered would stand against it.
         """
         if self._settled:
             return

@@ -25,7 +25,7 @@ def result(tmp_path: Path) -> RunResult:
     return RunResult(
         tmp_path / "run",
         {"model": tmp_path / "run" / "wts.h5.zip", "phase": tmp_path / "run" / "phase.png"},
-        {"training": "finished", "loss": 0.123456, "patterns placed": 9},
+        {"training": "finished", "loss": 0.123456, "patches placed": 9},
         ("The object is flat.",),
     )
 
@@ -84,7 +84,7 @@ def test_train_as_json(cli: Cli, calls: Any, result: RunResult) -> None:
     assert json.loads(out) == {
         "folder": str(result.folder),
         "files": {"model": str(result.files["model"]), "phase": str(result.files["phase"])},
-        "figures": {"training": "finished", "loss": 0.123456, "patterns placed": 9},
+        "figures": {"training": "finished", "loss": 0.123456, "patches placed": 9},
         "warnings": ["The object is flat."],
     }
 
@@ -115,7 +115,7 @@ def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_
         "nphotons": None,
         "overwrite": False,
     }
-    assert "patterns placed" in out
+    assert "patches placed" in out
     cli("infer", "run", "scan.npz", "-o", "out", "--backend", "pytorch", "--overwrite")
     assert (calls.last["backend"], calls.last["overwrite"]) == ("torch", True)
     config = tmp_path / "c.yaml"

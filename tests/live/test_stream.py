@@ -320,6 +320,12 @@ def test_a_scan_that_is_nearly_dark_goes_on(scan: ScanDataset, trained: NumpyRec
             live.stitched()
 
 
+def test_every_pattern_is_predicted(trained: NumpyReconstructor) -> None:
+    """[REFINE-014]"""
+    with pytest.raises(ConfigError, match="predict_overlap is of whole scans"):
+        next(stream(trained, iter(()), InferConfig(refine=1, predict_overlap=0.4)))
+
+
 @pytest.mark.parametrize("patterns", [0, 10])
 def test_nothing_to_see_is_refused(patterns: int, scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STREAM-005] No pattern, or none with a photon."""

@@ -16,6 +16,7 @@ from ptychopinn.forward import expected_counts
 from ptychopinn.monitor import Monitor
 from ptychopinn.parallel import Crew
 from ptychopinn.reconstructor import ProbeSolver
+from ptychopinn.refinement import refine
 from ptychopinn.simulate import simulate_object, simulate_scan
 from ptychopinn.solvers import EPIE, RPIE, epie, frame_of, refine_probe, updates
 from ptychopinn.solvers.updates import Solution
@@ -285,16 +286,18 @@ def test_the_usual_batch(count, size, expected):
 
 def test_threads_change_nothing(data, monkeypatch):
     """[PHYS-030] however many cores there are, and whether patterns of a batch are looked at together or apart."""
-    found = []
+    found, frame = [], frame_of(data)
+    flat = np.ones(frame.shape, np.complex64)
     for cores, values in ((1, 1 << 17), (1, 1 << 12), (4, 1 << 12)):
         monkeypatch.setattr(parallel, "_threads", lambda cores=cores: cores)
         monkeypatch.setattr(updates, "_PART_VALUES", values)
-        found.append(epie(data, data.probe, passes=2, update_probe=True))
+        found.append(refine(data, data.probe, flat, frame, passes=2, update_probe=True, update_positions=True))
     together, apart, threads = found
-    np.testing.assert_array_equal(threads.object, apart.object)
-    np.testing.assert_array_equal(threads.probe, apart.probe)
-    assert threads.residuals == apart.residuals
+    for name in ("object", "probe", "positions"):
+        np.testing.assert_array_equal(getattr(threads, name), getattr(apart, name))
+    assert threads.facts == apart.facts
     np.testing.assert_allclose(apart.object, together.object, atol=1e-3)
+    np.testing.assert_allclose(apart.positions, together.positions, atol=1e-3)
 
 
 def test_memory_is_that_of_the_object(data):

@@ -33,7 +33,7 @@ def test_a_run_reconstructs_a_scan(trained: RunResult, scan_file: Path, tmp_path
     result = infer_run(trained.folder, scan_file, tmp_path / "out")
     assert names(tmp_path / "out") == CONTENT
     assert set(result.files) == {"product", "amplitude", "phase", "probe", "report"}
-    assert result.figures["patterns placed"] == 36
+    assert result.figures["patches placed"] == 36
     found, before = (read_product(r.files["product"]).object for r in (result, trained))
     np.testing.assert_allclose(found, before, atol=1e-5)
 

@@ -74,7 +74,7 @@ def test_a_run_directory_holds_everything(trained: RunResult) -> None:
 
 def test_the_figures_of_a_run(trained: RunResult) -> None:
     figures = trained.figures
-    assert (figures["training"], figures["patterns placed"], figures["patterns dropped"]) == ("finished", 36, 0)
+    assert (figures["training"], figures["patches placed"], figures["patches dropped"]) == ("finished", 36, 0)
     last = history_of(trained.folder)[-1]
     assert figures["loss"] == pytest.approx(float(last["loss"]))
     assert figures["forward residual R"] < 0.1

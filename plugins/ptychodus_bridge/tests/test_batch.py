@@ -70,7 +70,7 @@ def test_positions_without_patterns(ptychodus: Ptychodus, tmp_path: Path, strang
     assert done.returncode == 0, done.stdout + done.stderr
     shutil.copy(tmp_path / "out/model.zip", tmp_path / "in")
     done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
-    assert "29 patterns placed" in done.stdout, done.stdout
+    assert "29 patches placed" in done.stdout, done.stdout
     with h5py.File(next((tmp_path / "rec").glob("product.*.h5"))) as file:
         assert list(file["probe_position_indexes"]) == list(range(4, 33))
 

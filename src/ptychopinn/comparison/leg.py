@@ -26,7 +26,7 @@ from ptychopinn.comparison.table import LegOutcome
 from ptychopinn.errors import Cancelled
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 
-FORMAT = 1  # of a leg's results: another number makes every leg anew
+FORMAT = 2  # of a leg's results: another number makes every leg anew
 _FREE_SHARE = 0.75
 _WORKER = "ptychopinn.comparison.worker"
 

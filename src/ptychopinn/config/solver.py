@@ -16,7 +16,9 @@ class SolverOptions(Config):
         True, description="Put the offset of the patterns on the detector into the probe before it starts."
     )
     batch_size: int | None = Field(
-        None, ge=1, description="Patterns that act at once (default: 1/32 of the scan, 8 to 32; in long scans 1/64, up to 128)."
+        None,
+        ge=1,
+        description="Patterns that act at once (default: 1/32 of the scan, 8 to 32; more in long scans of small patterns).",
     )
     cache_mb: int = Field(
         1024, ge=1, description="MiB for amplitudes and shifted probes; beyond it they are made anew in every pass."

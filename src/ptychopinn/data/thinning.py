@@ -15,7 +15,7 @@ def one_a_cell(positions: FloatArray, spacing: float) -> IntArray:
     positions:
         (n, 2) float64 (y, x), pixels.
     spacing:
-        Side of the squares, pixels; the grid begins at the least y and x.
+        Side of the squares, pixels, more than 0; the grid begins at the least y and x.
 
     Returns
     -------

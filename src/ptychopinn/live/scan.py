@@ -39,6 +39,20 @@ _FIRST = 32  # patterns, that this is done for first
 _SCALE_SHIFT = 0.01  # of the mean counts: patches that were predicted with a mean farther off are predicted again
 
 
+def check_live(config: InferConfig) -> None:
+    """Refuse what does not go with a stream.
+
+    Raises
+    ------
+    ConfigError
+        With ``predict_overlap``.
+    """
+    if config.predict_overlap is not None:
+        raise ConfigError(
+            "predict_overlap is of whole scans; every pattern of a stream is predicted as it comes.", "Leave it out."
+        )
+
+
 class LiveScan:
     """A scan while it is measured; a context manager, or `close` it.
 
@@ -57,15 +71,12 @@ class LiveScan:
     Raises
     ------
     ConfigError
-        With ``predict_overlap``: every pattern is in the object as soon as it came.
+        As `check_live`.
     """
 
     def __init__(self, reconstructor: Reconstructor, config: InferConfig | None = None, name: str = "stream") -> None:
         self._reconstructor, self._config, self._name = reconstructor, config or InferConfig(), name
-        if self._config.predict_overlap is not None:
-            raise ConfigError(
-                "predict_overlap is of whole scans; of a stream every pattern is predicted as it comes.", "Leave it out."
-            )
+        check_live(self._config)
         self._size = reconstructor.model.N
         self._setup = Setup()
         self._bad: BoolArray = np.zeros((self._size, self._size), bool)

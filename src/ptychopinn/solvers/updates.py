@@ -40,8 +40,8 @@ def usual_batch_size(count: int, size: int) -> int:
 
     Returns
     -------
-    1/32 of the scan, at least 8 and at most 32. In longer scans, whose patterns seldom meet in a batch, 1/64 of it as far
-    as that is more and 4 MiB of exit waves hold it: larger batches spread better over the cores.
+    1/32 of the scan, at least 8 and at most 32. In longer scans, whose patterns seldom meet in a batch, 1/64 where that
+    is more and exit waves take no more than 4 MiB a mode: larger batches spread better over the cores.
     """
     shared = min(count // 64, _BATCH_VALUES // size**2)
     return max(min(max(count // 32, 8), 32), shared)
@@ -93,7 +93,7 @@ class _Looked:
     gradient, light:
         (b, N, N) complex64 and float32: what each adds to the object's change, and the probe's power.
     moves:
-        (b, 2) (y, x) pixels, where positions move.
+        (b, 2, 2) and (b, 2) of `Solution._position_equations`, where positions move.
     probe:
         Of `Solution._probe_gradient`, where the probe changes.
     """
@@ -103,7 +103,7 @@ class _Looked:
     total: float
     gradient: ComplexArray
     light: FloatArray
-    moves: FloatArray | None
+    moves: tuple[FloatArray, FloatArray] | None
     probe: tuple[ComplexArray, FloatArray] | None
 
 
@@ -189,7 +189,12 @@ class Solution:
 
         def look(low: int) -> _Looked:
             return self._look(
-                chosen[low : low + step], amplitudes, good, likelihood, moves_probe=probe_step > 0, way=position_step
+                chosen[low : low + step],
+                amplitudes,
+                good,
+                likelihood,
+                moves_probe=probe_step > 0,
+                moves_positions=position_step > 0,
             )
 
         parts = self._crew.spread(look, range(0, len(chosen), step))
@@ -197,7 +202,7 @@ class Solution:
         if probe_step > 0:
             self._step_probe(parts, probe_step, probe_momentum)
         if position_step > 0:
-            moves = np.concatenate([part.moves for part in parts if part.moves is not None])
+            moves = self._position_moves(parts, position_step)
             moved = self._fractions[chosen] + moves - self._given_fractions[chosen]
             self._fractions[chosen] = self._given_fractions[chosen] + np.clip(moved, -_FARTHEST_PX, _FARTHEST_PX)
         return sum(part.error for part in parts), sum(part.total for part in parts)
@@ -210,7 +215,7 @@ class Solution:
         likelihood: Likelihood,
         *,
         moves_probe: bool,
-        way: float,
+        moves_positions: bool,
     ) -> _Looked:
         """What some patterns of a batch say; nothing is changed."""
         size = self._probe.shape[-1]
@@ -237,7 +242,7 @@ class Solution:
             total=total,
             gradient=(probes.conj() * change).sum(axis=1),
             light=(probes.real**2 + probes.imag**2).sum(axis=1),
-            moves=self._position_moves(change, probes, windows, way) if way > 0 else None,
+            moves=self._position_equations(change, probes, windows) if moves_positions else None,
             probe=self._probe_gradient(change, windows, self._fractions[chosen]) if moves_probe else None,
         )
 
@@ -287,15 +292,17 @@ class Solution:
 
     def _step_probe(self, parts: Sequence[_Looked], step: float, momentum: float) -> None:
         found = [part.probe for part in parts if part.probe is not None]
-        summed, light = sum(gradient for gradient, _ in found), sum(light for _, light in found)
+        summed, light = (np.sum([one[k] for one in found], axis=0) for k in (0, 1))
         scale = np.float32(1 - _PROBE_ALPHA) * light + np.float32(_PROBE_ALPHA) * light.max()
         moved = np.float32(step) * scipy.fft.ifft2(summed) / scale
         self._probe_velocity = np.float32(momentum) * self._probe_velocity + moved
         self._probe = self._probe + moved + np.float32(momentum) * self._probe_velocity
 
     @staticmethod
-    def _position_moves(change: ComplexArray, probes: ComplexArray, windows: ComplexArray, step: float) -> FloatArray:
-        """(b, 2) (y, x) pixels: a share of the move that makes the exit waves change most nearly as they should."""
+    def _position_equations(
+        change: ComplexArray, probes: ComplexArray, windows: ComplexArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """(b, 2, 2) and (b, 2): the equations of the moves that make exit waves change most nearly as they should."""
         k = 2j * np.pi * scipy.fft.fftfreq(probes.shape[-1])
         k[len(k) // 2] = 0  # the Nyquist row has no direction
         spectrum = scipy.fft.fft2(probes)
@@ -307,6 +314,12 @@ class Solution:
         )  # of the exit wave with the position: (2, b, modes, N, N)
         normal = np.einsum("ibmyx,jbmyx->bij", slopes.conj(), slopes, optimize=True).real.astype(np.float64)
         right = np.einsum("ibmyx,bmyx->bi", slopes.conj(), change, optimize=True).real.astype(np.float64)
+        return normal, right
+
+    @staticmethod
+    def _position_moves(parts: Sequence[_Looked], step: float) -> FloatArray:
+        """(b, 2) (y, x) pixels: a share of the moves; where a pattern says little, the mean of the batch damps them."""
+        normal, right = (np.concatenate([part.moves[k] for part in parts if part.moves is not None]) for k in (0, 1))
         level = float(np.trace(normal, axis1=1, axis2=2).mean()) / 2
         normal += (_POSITION_DAMPING * level + np.finfo(np.float32).tiny) * np.eye(2)
         moves: FloatArray = step * np.linalg.solve(normal, right[..., None])[..., 0]

@@ -59,8 +59,8 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
     seconds = sum(reconstruction.seconds.values())
     refined = reconstruction.refined
     return {
-        "patterns placed": reconstruction.placed,
-        "patterns dropped": reconstruction.dropped,
+        "patches placed": reconstruction.placed,
+        "patches dropped": reconstruction.dropped,
         "forward residual R": reconstruction.residual,
         "flatness": reconstruction.flatness,
         "synchronisation": reconstruction.synchronised,

@@ -13,6 +13,7 @@ from ptychopinn.config.infer import InferConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.live import Arrival, Ending, LiveScan, Update, follow_hdf5, listen, stream
+from ptychopinn.live.scan import check_live
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.typing import StrPath
@@ -77,6 +78,7 @@ def stream_run(
     _folder.check_apart(archive, output)
     manifest = read_bundle(archive).manifest
     config = build(InferConfig, infer or {})
+    check_live(config)
     name = backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=options)
     arrivals = _arrivals(source, measurement, bind)

@@ -23,7 +23,7 @@ from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import ConfigError, DataError, TrainingError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
-from ptychopinn.reconstruction import reconstruct
+from ptychopinn.reconstruction import check_infer, reconstruct
 from ptychopinn.reconstructor import Capability, ReconstructorSpec, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
@@ -89,6 +89,7 @@ def train_run(
     model_config = _model_config(archive, {"N": data.N, **(model or {})})
     train_config = build(TrainConfig, train or {})
     infer_config = build(InferConfig, infer or {})
+    check_infer(model_config, infer_config)
     backend_options = build(spec.options, options or {})
     _check_capabilities(spec, model_config, train_config, backend_options, resume=resume)
     cls = spec.load_class()

@@ -244,7 +244,7 @@ def _infer(job: Job, channel: Channel, monitor: Monitor) -> None:
     with job.output.open("wb") as file:
         np.savez(file, object=result.object, origin=np.array(result.frame.origin, np.int64))
     _LOG.info(
-        "%d patterns placed, forward residual R = %.4f, synchronisation %s.",
+        "%d patches placed, forward residual R = %.4f, synchronisation %s.",
         result.placed,
         result.residual,
         result.synchronised,

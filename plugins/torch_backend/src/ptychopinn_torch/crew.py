@@ -5,6 +5,7 @@ PyTorch spreads one operation over the cores; those of our networks are so small
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
@@ -14,8 +15,10 @@ import torch
 from ptychopinn.parallel import Crew
 from ptychopinn.typing import ComplexArray, FloatArray
 
+_log = logging.getLogger("ptychopinn.torch")
 _MOST = 4  # parts at a time
 _FEWEST = 8  # patterns that are worth a part of their own
+_START_S = 30.0  # in which the threads must have started: where memory is short, some do not
 _CACHED = 1 << 18  # pixels of a part's patterns: what is computed of more does not fit a core's cache
 
 
@@ -31,7 +34,7 @@ class SideBySide:
     def __init__(self, device: torch.device) -> None:
         self._in_parts = device.type == "cpu"
         cores = torch.get_num_threads() if self._in_parts else 1
-        count = min(cores, _MOST)
+        count = next(k for k in range(min(cores, _MOST), 0, -1) if cores % k == 0)  # no core is left over
 
         def begin() -> None:
             torch.get_num_threads()  # a thread takes over the number of all threads when it first asks, and never again
@@ -39,9 +42,15 @@ class SideBySide:
 
         self._crew = Crew(count, begin)
         if count > 1:
-            all_there = threading.Barrier(count)
-            self._crew.spread(lambda _: all_there.wait(), range(count))
-            torch.set_num_threads(cores)  # the last to set it sets it for all threads to come, those of others too
+            all_there = threading.Barrier(count, timeout=_START_S)
+            try:
+                self._crew.spread(lambda _: all_there.wait(), range(count))
+            except (RuntimeError, threading.BrokenBarrierError) as error:
+                _log.warning("No threads for parts of a batch (%s); it is computed whole.", error)
+                all_there.abort()
+                self._in_parts = False
+            finally:
+                torch.set_num_threads(cores)  # the last to set it sets it for all threads to come, also those of others
 
     def __call__(self, compute: Callable[[FloatArray], ComplexArray], counts: FloatArray) -> ComplexArray:
         """What a function makes of (b, C, N, N) patterns, one after another or side by side."""

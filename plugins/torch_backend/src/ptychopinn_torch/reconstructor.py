@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -71,6 +72,10 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         self._device = choose_device(self._options.accelerator)
         _log.info("Computing on %s.", self._device)
 
+    @cached_property
+    def _side_by_side(self) -> SideBySide:
+        return SideBySide(self._device)
+
     @property
     def device(self) -> torch.device:
         """The device in use."""
@@ -104,7 +109,6 @@ class TorchReconstructor(NetworkReconstructor[Model]):
             light = Illumination(scan_light, np.zeros(2)).to(self._device)
         with torch.inference_mode():
             probe, measured = light(), to_tensor(good, self._device)
-        side_by_side = SideBySide(self._device)
 
         def part(counts: FloatArray) -> ComplexArray:
             with torch.inference_mode():
@@ -114,7 +118,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
         def predict(counts: FloatArray) -> ComplexArray:
             with arithmetic(deterministic=self._options.deterministic):
-                return side_by_side(part, counts)
+                return self._side_by_side(part, counts)
 
         return probe.cpu().numpy(), predict
 

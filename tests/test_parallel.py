@@ -1,0 +1,47 @@
+"""Pieces of work in threads: they serve specs/03-physics.md."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ptychopinn.parallel import Crew, spread
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_results_come_in_order_call_after_call(count: int) -> None:
+    with Crew(count) as crew:
+        for _ in range(3):
+            assert crew.spread(lambda k: k * k, range(7)) == [k * k for k in range(7)]
+        assert crew.spread(lambda k: k, []) == []
+
+
+def test_threads_begin_once_and_end_with_the_crew() -> None:
+    begun: list[int] = []
+    met = threading.Barrier(2, timeout=10)
+    with Crew(2, begin=lambda: begun.append(threading.get_ident())) as crew:
+        for _ in range(3):
+            crew.spread(lambda _: met.wait(), range(2))  # passes only if both threads are at work
+        assert len(set(begun)) == len(begun) == 2
+    assert not set(begun) & {thread.ident for thread in threading.enumerate()}
+
+
+def test_one_item_is_worked_on_by_the_caller() -> None:
+    with Crew(4) as crew:
+        assert crew.spread(lambda _: threading.get_ident(), [0]) == [threading.get_ident()]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_raised_reaches_the_caller(count: int) -> None:
+    def work(number: int) -> int:
+        if number == 2:
+            raise ValueError("two")
+        return number
+
+    with Crew(count) as crew:
+        with pytest.raises(ValueError, match="two"):
+            crew.spread(work, range(4))
+        assert crew.spread(work, range(2)) == [0, 1]  # and it goes on
+    with pytest.raises(ValueError, match="two"):
+        spread(work, range(4))
