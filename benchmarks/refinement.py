@@ -5,8 +5,8 @@
 
 RUN is a run directory or a model archive. Scores are against objectGuess or the reference, inside the box of positions;
 registration, one complex factor and one ramp are removed. With --every k only each k-th position of each k-th row of
-the scan is used; it must be a grid in reading order. Seconds are of the solver alone (or of the prediction), on
-this machine, in this run.
+the scan is used; it must be a grid in reading order. Seconds are of the solver alone (or of the prediction; of both
+with --predict-overlap), on this machine, in this run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--every", type=numbers, default=[1])
     parser.add_argument("--columns", type=int, help="Positions in a row (default: the scan is square).")
     parser.add_argument("--reference", help="NPZ with the object to compare with (default: the scan's objectGuess).")
-    parser.add_argument("--refine-probe", action="store_true", help="Free the probe too, in every second line.")
+    parser.add_argument("--refine-probe", action="store_true", help="Free the probe too, in lines of their own.")
     parser.add_argument("--predict-overlap", type=float, help="Also with the network for a part of the patterns only.")
     parser.add_argument("--json", help="Write the figures to this file.")
     args = parser.parse_args()
@@ -125,7 +125,7 @@ def measured(
         config = InferConfig(refine=passes, predict_overlap=args.predict_overlap, refine_probe=args.refine_probe)
         start = time.perf_counter()
         thin = reconstruct(reconstructor, scan, config)
-        name = f"network for {thin.placed} + {passes}"
+        name = f"network for {thin.placed} + {passes}" + (", probe free" if args.refine_probe else "")
         line(name, thin.object, thin.frame, thin.probe, time.perf_counter() - start)
     own = probe_in_counts(scan, fit_scaling(scan), follow_offset=False)
     starts = [("flat, model's probe", found.probe, False)]

@@ -18,7 +18,7 @@ class SolverOptions(Config):
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="Patterns that act at once (default: 1/32 of the scan, 8 to 32; more in long scans of small patterns).",
+        description="Patterns that act at once (default: 1/32 of the scan, 8 to 32; more in long scans of small ones).",
     )
     cache_mb: int = Field(
         1024, ge=1, description="MiB for amplitudes and shifted probes; beyond it they are made anew in every pass."
