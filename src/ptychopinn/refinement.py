@@ -196,9 +196,9 @@ def refine(
             flat = np.where(covered, np.complex64(1), start)
             others = [judged(obj) for obj in (_scaled(data, probe, start, frame, covered), flat)]
             best = min(before, *others, key=_residual)
-            del judged  # and the shifted probes it holds
             if best is others[1]:
                 _log.warning("Refinement starts from a flat object, which explains the patterns better.")
+            del judged, others, flat  # objects may be large, and the shifted probes that judged them
             keep_mb = memory_budget_mb if passes > 1 else 0  # what is used once need not be kept
             solver = _Solver(data.select(used), probe, best.object, frame, covered, keep_mb, seed, crew)
             monitor.report("refine", 0, passes, {"residual": best.residual})
@@ -414,4 +414,5 @@ class _Solver:
     def _in_frame(self, obj: ComplexArray) -> ComplexArray:
         found = self._start.copy()
         paste_object(found, self._frame, obj, self._box)
-        return np.where(self._covered, found, self._start)
+        np.copyto(found, self._start, where=~self._covered)
+        return found
