@@ -70,7 +70,7 @@ def test_train_hands_everything_on(cli: Cli, calls: Any, result: RunResult) -> N
     assert [line.split() for line in out.splitlines()] == [
         ["training", "finished"],
         ["loss", "0.1235"],
-        ["patterns", "placed", "9"],
+        ["patches", "placed", "9"],
         ["model", str(result.files["model"])],
         ["phase", str(result.files["phase"])],
     ]

@@ -56,6 +56,17 @@ def test_an_archive_alone_will_do(trained: RunResult, scan_file: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("without_pictures")
+def test_a_network_for_a_part_is_told(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    """[REFINE-014]"""
+    result = infer_run(trained.folder, scan_file, tmp_path / "out", infer={"refine": 1, "predict_overlap": 0.3})
+    predicted = result.figures["patterns predicted"]
+    assert isinstance(predicted, int)
+    assert predicted < 36
+    assert result.figures["patches placed"] == predicted
+    assert "patterns predicted" not in trained.figures
+
+
+@pytest.mark.usefixtures("without_pictures")
 def test_options_and_settings_act(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
     """[RECON-002] A batch that does not fit is halved, told in the log, with the same result."""
     small = infer_run(trained.folder, scan_file, tmp_path / "out", options={"patterns_that_fit": 3})

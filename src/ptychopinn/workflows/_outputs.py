@@ -58,7 +58,9 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
     """The figures of a reconstruction, for tables and terminals."""
     seconds = sum(reconstruction.seconds.values())
     refined = reconstruction.refined
+    predicted = reconstruction.placed + reconstruction.dropped
     return {
+        **({} if predicted == patterns else {"patterns predicted": predicted}),
         "patches placed": reconstruction.placed,
         "patches dropped": reconstruction.dropped,
         "forward residual R": reconstruction.residual,
