@@ -52,8 +52,9 @@ class Oracle:
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
         def batches() -> Iterator[PatchBatch]:
             order = np.random.default_rng(0).permutation(len(data))  # any order is allowed
-            for start in range(0, len(data), config.inference_batch_size):
-                indices = order[start : start + config.inference_batch_size]
+            step = config.batch_size(data.N**2)
+            for start in range(0, len(data), step):
+                indices = order[start : start + step]
                 yield PatchBatch(indices, self.patches[indices])
 
         probe = data.probe if self.probe is None else self.probe

@@ -32,10 +32,19 @@ class Likelihood(StrEnum):
     POISSON = "poisson"  # of counts; dark pixels weigh less
 
 
+_BATCH = 256
+_BATCH_PIXELS = 1 << 21  # of patterns: what is computed of more takes memory and saves no time
+
+
 class InferConfig(Config):
     """Inference and stitching."""
 
-    inference_batch_size: int = Field(64, ge=1, le=65536, description="Patterns predicted at a time.")
+    inference_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description=f"Patterns predicted at a time (default: {_BATCH}, fewer where they are larger than 64 x 64).",
+    )
     probe_source: ProbeSource = Field(ProbeSource.MODEL, description="Take the probe from the model or from the scan.")
     synchronise: Synchronise = Field(
         Synchronise.AUTO, description="Solve one phase a patch from the overlaps: on, off, or as the residual decides."
@@ -72,3 +81,9 @@ class InferConfig(Config):
         if self.refine == 0 and (idle := [name for name, is_set in given.items() if is_set]):
             raise ValueError(f"{' and '.join(idle)} has no effect without refine; set both")
         return self
+
+    def batch_size(self, pixels: int) -> int:
+        """Patches to predict at a time, each from patterns of so many pixels in all."""
+        if self.inference_batch_size is not None:
+            return self.inference_batch_size
+        return max(min(_BATCH, _BATCH_PIXELS // pixels), 1)

@@ -77,6 +77,7 @@ class LiveScan:
     def __init__(self, reconstructor: Reconstructor, config: InferConfig | None = None, name: str = "stream") -> None:
         self._reconstructor, self._config, self._name = reconstructor, config or InferConfig(), name
         check_live(self._config)
+        self._batch_size = self._config.batch_size(reconstructor.model.N**2)
         self._size = reconstructor.model.N
         self._setup = Setup()
         self._bad: BoolArray = np.zeros((self._size, self._size), bool)
@@ -404,7 +405,7 @@ class LiveScan:
             stitched, self._how = synchronised(self._probe, data, Rows(self._placed, slots), frame, self._config, {})
         except DataError as error:  # too dark to be judged: put together as if they had just come
             _log.info("Not synchronised anew: %s", error)
-            for part in np.array_split(slots, -(-len(slots) // self._config.inference_batch_size)):
+            for part in np.array_split(slots, -(-len(slots) // self._batch_size)):
                 self._join(self._placed[part], data.positions[part])
         else:
             self._stitcher = Stitcher.after(stitched, patch_weights(self._probe, size))
@@ -413,7 +414,7 @@ class LiveScan:
         """Patches that were predicted before the mean counts were known well enough."""
         off = np.abs(self._scales[:] * self._per_unit / scaling.mean_counts - 1) > _SCALE_SHIFT
         slots = np.flatnonzero(off)
-        step = self._config.inference_batch_size
+        step = self._batch_size
         for start in range(0, len(slots), step):
             monitor.report("predict again", start, len(slots))
             part = slots[start : start + step]

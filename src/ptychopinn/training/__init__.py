@@ -9,6 +9,7 @@ from ptychopinn.training.book import EpochBook
 from ptychopinn.training.epochs import EpochSource
 from ptychopinn.training.light import Light, light_arrays, light_from_arrays
 from ptychopinn.training.loggers import RunLogger
+from ptychopinn.training.looks import Look, features_width, looks
 from ptychopinn.training.parts import Parts
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
 from ptychopinn.training.published import BORDER_CHANNELS, level_filters
@@ -20,14 +21,17 @@ __all__ = [
     "EpochSource",
     "Fit",
     "Light",
+    "Look",
     "NetworkReconstructor",
     "Parts",
     "RunLogger",
     "ScanBatches",
     "TrainingPlan",
     "checkpoint_tensors",
+    "features_width",
     "level_filters",
     "light_arrays",
     "light_from_arrays",
+    "looks",
     "network_tensors",
 ]

@@ -240,7 +240,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         probe, predict = self._predictor(model, light, scaling.mean_counts, good_pixels(data))
         batches = stream_patches(
             data,
-            config.inference_batch_size,
+            config.batch_size(self._config.patterns_per_patch * data.N**2),
             predict,
             patterns_per_patch=self._config.patterns_per_patch,
             out_of_memory=self._out_of_memory,

@@ -6,21 +6,27 @@ patch (the direction in which ePIE would step), and corrects the patch by convol
 Arithmetic is spent on a 16 x 16 grid whatever N is. Sources: learned primal-dual (Adler & Oktem, IEEE TMI 37, 2018)
 for the unrolling; the regularised projection of rPIE (Maiden et al., Optica 4, 736, 2017) for the direction.
 
-Features are (b, GRID, GRID, channels) here, and kernels (y, x, in, out); `ptychopinn_tf.model` turns kernels into the
-archive's layout. The order of the channels is that of the archive.
+Between transforms the pixels of a patch are sorted by tiles, (b, GRID^2, pixels of a tile): what the convolutions see
+of a tile lies together, and nothing is sorted anew for them. Kernels are (y, x, in, out) here; `ptychopinn_tf.model`
+turns them into the archive's layout.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
+from ptychopinn.training import Look, features_width, looks
 from ptychopinn.training.constants import AMPLITUDE_LIMIT, GRID, MODULUS_FLOOR, PROBE_REGULARISATION, WIDTH
+from ptychopinn.typing import FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, intensity, polar
 from ptychopinn_tf.variables import Module
+
+_TILES = GRID * GRID
 
 
 def amplitude(activation: AmplitudeActivation, x: tf.Tensor) -> tf.Tensor:
@@ -38,20 +44,69 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.gelu(x, approximate=False)
 
 
-def pixel_unshuffle(x: tf.Tensor, block: int) -> tf.Tensor:
-    """(b, channels, H, W) to (b, H / block, W / block, channels * block^2): a block's pixels become channels."""
-    _, channels, height, width = x.shape
-    x = tf.reshape(x, (-1, channels, height // block, block, width // block, block))
-    x = tf.transpose(x, (0, 2, 4, 1, 3, 5))
-    return tf.reshape(x, (-1, height // block, width // block, channels * block**2))
+def to_tiles(image: tf.Tensor) -> tf.Tensor:
+    """(k, n, n) to (k, GRID^2, (n / GRID)^2): row by row of tiles, and of a tile's pixels."""
+    tile = image.shape[-1] // GRID
+    tiles = tf.reshape(image, (-1, GRID, tile, GRID, tile))
+    return tf.reshape(tf.transpose(tiles, (0, 1, 3, 2, 4)), (-1, _TILES, tile**2))
 
 
-def pixel_shuffle(x: tf.Tensor, block: int) -> tf.Tensor:
-    """The inverse of `pixel_unshuffle`."""
-    _, height, width, channels = x.shape
-    x = tf.reshape(x, (-1, height, width, channels // block**2, block, block))
-    x = tf.transpose(x, (0, 3, 1, 4, 2, 5))
-    return tf.reshape(x, (-1, channels // block**2, height * block, width * block))
+def from_tiles(tiles: tf.Tensor) -> tf.Tensor:
+    """The inverse of `to_tiles`."""
+    tile = math.isqrt(tiles.shape[-1])
+    n = GRID * tile
+    image = tf.transpose(tf.reshape(tiles, (-1, GRID, GRID, tile, tile)), (0, 1, 3, 2, 4))
+    return tf.reshape(image, (-1, n, n))
+
+
+def finer(tiles: tf.Tensor, tile: int) -> tf.Tensor:
+    """(b, GRID^2, pixels): the same picture on tiles of ``tile`` x ``tile`` pixels; every pixel is repeated."""
+    old = math.isqrt(tiles.shape[-1])
+    pixels = tf.reshape(tiles, (-1, _TILES, old, 1, old, 1))
+    pixels = tf.tile(pixels, (1, 1, 1, tile // old, 1, tile // old))
+    return tf.reshape(pixels, (-1, _TILES, tile**2))
+
+
+def centre(image: tf.Tensor, width: int) -> tf.Tensor:
+    """The (..., width, width) about DC of (..., N, N) with DC at [0, 0]."""
+    half, rest = width // 2, image.shape[-1] - width // 2
+    if width == image.shape[-1]:
+        return image
+    rows = tf.concat([image[..., :half, :], image[..., rest:, :]], axis=-2)
+    return tf.concat([rows[..., :half], rows[..., rest:]], axis=-1)
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> FloatArray:
+    """Weights drawn evenly within ``1 / sqrt(fan in)``, as PyTorch does."""
+    bound = 1 / math.sqrt(fan_in)
+    return rng.uniform(-bound, bound, shape)
+
+
+class Linear(Module):
+    """A product with a matrix.
+
+    Parameters
+    ----------
+    rng:
+        Draws the weights.
+    inputs, outputs:
+        Channels.
+    std:
+        Deviation of the weights, biases then 0; None draws both as `uniform`.
+    """
+
+    def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, *, std: float | None = None) -> None:
+        shape = (outputs, inputs)
+        weight = uniform(rng, shape, inputs) if std is None else std * rng.standard_normal(shape)
+        self.weight = tf.Variable(weight, dtype=tf.float32, name="weight")
+        bias = uniform(rng, (outputs,), inputs) if std is None else np.zeros(outputs)
+        self.bias = tf.Variable(bias, dtype=tf.float32, name="bias")
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """(..., inputs) to (..., outputs), in the arithmetic of ``x``."""
+        y = tf.matmul(tf.reshape(x, (-1, x.shape[-1])), tf.cast(self.weight, x.dtype), transpose_b=True)
+        y = tf.nn.bias_add(y, tf.cast(self.bias, x.dtype))
+        return tf.reshape(y, (-1, *x.shape[1:-1], y.shape[-1]))
 
 
 class Convolution(Module):
@@ -66,16 +121,16 @@ class Convolution(Module):
     size:
         Width of the kernel, odd.
     std:
-        Deviation of the weights, biases then 0; None draws both evenly within ``1 / sqrt(fan in)``.
+        Deviation of the weights, biases then 0; None draws both as `uniform`.
     """
 
     def __init__(
         self, rng: np.random.Generator, inputs: int, outputs: int, size: int, *, std: float | None = None
     ) -> None:
-        shape, bound = (size, size, inputs, outputs), 1 / math.sqrt(inputs * size**2)
-        weight = rng.uniform(-bound, bound, shape) if std is None else std * rng.standard_normal(shape)
+        shape, fan_in = (size, size, inputs, outputs), inputs * size**2
+        weight = uniform(rng, shape, fan_in) if std is None else std * rng.standard_normal(shape)
         self.weight = tf.Variable(weight, dtype=tf.float32, name="weight")
-        bias = rng.uniform(-bound, bound, outputs) if std is None else np.zeros(outputs)
+        bias = uniform(rng, (outputs,), fan_in) if std is None else np.zeros(outputs)
         self.bias = tf.Variable(bias, dtype=tf.float32, name="bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -92,8 +147,9 @@ class ResidualBlock(Module):
         self.conv2 = Convolution(rng, width, width, 3, std=0.0)
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
-        """(b, GRID, GRID, width) to the same."""
-        return h + self.conv2(gelu(self.conv1(gelu(h))))
+        """(b, GRID^2, width) to the same."""
+        picture = tf.reshape(h, (-1, GRID, GRID, h.shape[-1]))
+        return h + tf.reshape(self.conv2(gelu(self.conv1(gelu(picture)))), (-1, _TILES, h.shape[-1]))
 
 
 class MixingBlock(Module):
@@ -101,18 +157,67 @@ class MixingBlock(Module):
 
     def __init__(self, rng: np.random.Generator, width: int, heads: int = 8) -> None:
         self.heads = heads
-        self.enter = Convolution(rng, width, width, 1)
-        mix = rng.standard_normal((heads, GRID * GRID, GRID * GRID)) * 0.02
+        self.enter = Linear(rng, width, width)
+        mix = rng.standard_normal((heads, _TILES, _TILES)) * 0.02
         self.mix = tf.Variable(mix, dtype=tf.float32, name="mix")
-        self.leave = Convolution(rng, width, width, 1, std=0.0)
+        self.leave = Linear(rng, width, width, std=0.0)
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
-        """(b, GRID, GRID, width) to the same."""
+        """(b, GRID^2, width) to the same."""
         width = h.shape[-1]
-        x = tf.reshape(gelu(self.enter(h)), (-1, GRID * GRID, self.heads, width // self.heads))
+        x = tf.reshape(gelu(self.enter(h)), (-1, _TILES, self.heads, width // self.heads))
         x = tf.einsum("bshc,hst->bthc", x, tf.cast(self.mix, x.dtype))
-        x = tf.reshape(x, (-1, GRID, GRID, width))
-        return h + self.leave(gelu(x))
+        return h + self.leave(gelu(tf.reshape(x, (-1, _TILES, width))))
+
+
+@dataclass(frozen=True, eq=False)
+class _Lit:
+    """What a `Look` needs of the light.
+
+    Attributes
+    ----------
+    probe, direction:
+        (modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and the
+        difference there on its way back.
+    alone:
+        (modes, n, n) complex64, the field of an object that is 1 everywhere.
+    good:
+        (n, n) float32, 1 where the detector measured.
+    """
+
+    probe: tf.Tensor
+    direction: tf.Tensor
+    alone: tf.Tensor
+    good: tf.Tensor
+
+    @classmethod
+    def of(cls, look: Look, probe: tf.Tensor, good: tf.Tensor) -> _Lit:
+        """For (modes, N, N) and (N, N), as the network gets them."""
+        n, margin = look.n, (look.N - look.n) // 2
+        if probe.shape[-1] > look.N:
+            # About the middle of the picture, that is the origin of both grids.
+            turned = tf.signal.fft2d(tf.signal.ifftshift(probe / probe.shape[-1], axes=(-2, -1)))
+            probe = tf.signal.fftshift(tf.signal.ifft2d(centre(turned, look.N) * look.N), axes=(-2, -1))
+        # The patch lies in the corner: the pattern is the same, and every n-th frequency is a transform of n pixels.
+        probe = tf.roll(probe, (-margin, -margin), axis=(-2, -1))
+        inner = probe[..., :n, :n]
+        power = tf.reduce_sum(intensity(inner), axis=0)
+        regularised = power + PROBE_REGULARISATION * tf.reduce_max(power)
+        # What is seen of the detector stands for all of it.
+        direction = tf.math.conj(inner) * as_complex(look.stride**2 / look.N / regularised)
+        pixel = np.arange(n)
+        y, x = (-2 * math.pi * first / look.N * pixel for first in look.offset)
+        ramp = np.exp(1j * (y[:, None] + x)).astype(np.complex64)
+
+        def seen(far: tf.Tensor) -> tf.Tensor:
+            return far[..., look.offset[0] :: look.stride, look.offset[1] :: look.stride]
+
+        return cls(
+            probe=to_tiles(inner * (ramp / look.N)),
+            direction=to_tiles(direction * ramp.conj()),
+            alone=seen(tf.signal.fft2d(probe / look.N)),
+            good=seen(centre(good, look.N)),
+        )
 
 
 class FastNetwork(Module):
@@ -131,15 +236,16 @@ class FastNetwork(Module):
 
     def __init__(self, config: ModelConfig, rng: np.random.Generator, dtype: tf.DType) -> None:
         self.activation, self.dtype = config.amp_activation, dtype
-        self.N, self.patch_size, self.patches_per_group = config.N, config.patch_size, config.patches_per_group
+        self.N, self.patches_per_group = config.N, config.patches_per_group
+        self.looks = looks(config)
+        self.seen_width = features_width(config)
         width = max(8, 8 * round(WIDTH * config.width_scale / 8))
-        self.block = self.patch_size // GRID  # 1 at N = 32 with a padded object
-        wide, seen, steps = self.N // GRID, 4 * self.block**2, range(config.steps)
-        self.embed_pattern = Convolution(rng, 2 * wide * wide, width, 1)
+        pixels = [look.tile**2 for look in self.looks]
+        self.embed_pattern = Linear(rng, (self.seen_width // GRID) ** 2, width)
         self.mix = MixingBlock(rng, width)
-        self.embed = [Convolution(rng, seen, width, 3) for _ in steps]
-        self.body = [ResidualBlock(rng, width) for _ in steps]
-        self.head = [Convolution(rng, width, 2 * self.block**2, 3, std=1e-3) for _ in steps]
+        self.embed = [Linear(rng, 4 * count, width) for count in pixels]
+        self.body = [ResidualBlock(rng, width) for _ in pixels]
+        self.head = [Linear(rng, width, 2 * count, std=1e-3) for count in pixels]
 
     def __call__(self, amplitudes: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
         """Predict the patches of groups, each from its own pattern.
@@ -158,44 +264,36 @@ class FastNetwork(Module):
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), probe, good)
+        lit = {look: _Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
+        patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), lit)
         return tf.reshape(patches, (-1, amplitudes.shape[1], *patches.shape[1:]))
 
-    def _solve(self, amplitudes: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+    def _solve(self, amplitudes: tf.Tensor, lit: dict[Look, _Lit]) -> tf.Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
-        n, margin = self.patch_size, (self.N - self.patch_size) // 2
-        centre = (..., slice(margin, margin + n), slice(margin, margin + n))
-        border = ((0, 0), (0, 0), (margin, margin), (margin, margin))
-        inner = probe[centre]
-        power = tf.reduce_sum(intensity(inner), axis=0)
-        regularised = power + PROBE_REGULARISATION * tf.reduce_max(power)
-        # The unitary transform is 1 / N times the plain one: the factor stands where arrays are small.
-        direction = tf.math.conj(inner) * as_complex(self.N / regularised)
-        inner = inner / self.N
-        far_alone = tf.signal.fft2d(probe / self.N)
-        h = self.embed_pattern(self._pattern_features(amplitudes))
-        h = self.mix(h)
-        x = tf.zeros_like(amplitudes[:, :n, :n])
-        phase = x
-        patch = tf.complex(tf.ones_like(x), x)
-        for embed, body, head in zip(self.embed, self.body, self.head, strict=True):
-            waves = tf.pad(inner * (patch - 1)[:, None], border)
-            field = far_alone + tf.signal.fft2d(waves)  # outside the patch the object is 1
+        modes = tf.shape(next(iter(lit.values())).probe)[0]
+        features = to_tiles(tf.math.log1p(centre(amplitudes, self.seen_width)))
+        h = self.mix(self.embed_pattern(tf.cast(features, self.dtype)))
+        centres = {look.N: centre(amplitudes, look.N) for look in self.looks}
+        x = tf.zeros_like(amplitudes[:, :1, :1]) * tf.zeros((1, _TILES, 1))
+        phase, more = x, tf.complex(x, x)  # more is the patch less 1
+        for look, embed, body, head in zip(self.looks, self.embed, self.body, self.head, strict=True):
+            light, pixels = lit[look], look.tile**2
+            if x.shape[-1] < pixels:
+                x, phase, more = (finer(values, look.tile) for values in (x, phase, more))
+            measured = centres[look.N][:, look.offset[0] :: look.stride, look.offset[1] :: look.stride]
+            # Outside the patch the object is 1.
+            waves = from_tiles(tf.reshape(light.probe * more[:, None], (-1, _TILES, pixels)))
+            field = light.alone + tf.reshape(tf.signal.fft2d(waves), (-1, modes, look.n, look.n))
             modelled = tf.reduce_sum(intensity(field), axis=1)
-            ratio = good * (amplitudes * tf.math.rsqrt(modelled + MODULUS_FLOOR) - 1)
-            back = tf.signal.ifft2d(field * as_complex(ratio)[:, None])[centre]
-            step = tf.reduce_sum(direction * back, axis=1)
-            seen = [tf.math.real(step), tf.math.imag(step), tf.math.real(patch) - 1, tf.math.imag(patch)]
-            seen = pixel_unshuffle(tf.stack(seen, axis=1), self.block)
+            ratio = light.good * (measured * tf.math.rsqrt(modelled + MODULUS_FLOOR) - 1)
+            # The inverse transform divides by the number of pixels, which the adjoint does not.
+            missed = tf.reshape(field * as_complex(look.n**2 * ratio)[:, None], (-1, look.n, look.n))
+            back = tf.reshape(to_tiles(tf.signal.ifft2d(missed)), (-1, modes, _TILES, pixels))
+            step = tf.reduce_sum(light.direction * back, axis=1)
+            parts = [tf.stack([tf.math.real(z), tf.math.imag(z)], axis=-1) for z in (step, more)]
+            seen = tf.reshape(tf.concat(parts, axis=-2), (-1, _TILES, 4 * pixels))
             h = body(h + embed(tf.cast(seen, self.dtype)))
-            change = pixel_shuffle(tf.cast(head(h), tf.float32), self.block)
-            x, phase = x + change[:, 0], phase + change[:, 1]
-            patch = polar(amplitude(self.activation, x), phase)
-        return patch
-
-    def _pattern_features(self, amplitudes: tf.Tensor) -> tf.Tensor:
-        """(b, GRID, GRID, 2 (N/GRID)^2): the amplitudes, compressed, and the autocorrelation of the exit wave."""
-        auto = tf.math.real(tf.signal.ifft2d(as_complex(amplitudes**2))) * 4
-        features = tf.stack([tf.math.log1p(amplitudes), auto], axis=1)
-        features = tf.signal.fftshift(features, axes=(-2, -1))
-        return tf.cast(pixel_unshuffle(features, self.N // GRID), self.dtype)
+            change = tf.cast(head(h), tf.float32)
+            x, phase = x + change[..., :pixels], phase + change[..., pixels:]
+            more = polar(amplitude(self.activation, x), phase) - 1
+        return from_tiles(more) + 1

@@ -19,7 +19,8 @@ _log = logging.getLogger("ptychopinn.torch")
 _MOST = 4  # parts at a time
 _FEWEST = 8  # patterns that are worth a part of their own
 _START_S = 30.0  # in which the threads must have started: where memory is short, some do not
-_CACHED = 1 << 18  # pixels of a part's patterns: what is computed of more does not fit a core's cache
+_MOST_PATTERNS = 64  # in a part, and
+_CACHED = 1 << 20  # pixels of its patterns: what is computed of more does not fit a core's cache
 
 
 class SideBySide:
@@ -56,6 +57,7 @@ class SideBySide:
         """What a function makes of (b, C, N, N) patterns, one after another or side by side."""
         if not self._in_parts:
             return compute(counts)
-        fewest = min(self._crew.count, max(len(counts) // _FEWEST, 1))
-        parts = np.array_split(counts, max(fewest, min(-(-counts.size // _CACHED), len(counts))))
+        side_by_side = min(self._crew.count, max(len(counts) // _FEWEST, 1))
+        largest = max(min(_MOST_PATTERNS, _CACHED * len(counts) // counts.size), 1)  # patterns
+        parts = np.array_split(counts, max(side_by_side, -(-len(counts) // largest)))
         return np.concatenate(self._crew.spread(compute, parts))

@@ -1,14 +1,19 @@
 """The fast architecture: an unrolled solver whose every step is learned.
 
 One pattern alone goes in. The network holds an object patch, starting from 1 + 0j; a few times it sends the patch
-through the physics under the known probe, compares with the measured amplitudes, projects the difference back to the
+through the physics under the known probe, compares with measured amplitudes, projects the difference back to the
 patch (the direction in which ePIE would step), and corrects the patch by convolutions that see this difference.
+`ptychopinn.training.looks` says which pixels of the detector are compared each time, and how coarse the patch is.
 Arithmetic is spent on a 16 x 16 grid whatever N is. Sources: learned primal-dual (Adler & Oktem, IEEE TMI 37, 2018)
 for the unrolling; the regularised projection of rPIE (Maiden et al., Optica 4, 736, 2017) for the direction.
+
+Between transforms the pixels of a patch are sorted by tiles, (b, GRID^2, pixels of a tile): what the convolutions see
+of a tile lies together, and nothing is sorted anew for them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -16,7 +21,10 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
+from ptychopinn.training import Look, features_width, looks
 from ptychopinn.training.constants import AMPLITUDE_LIMIT, GRID, MODULUS_FLOOR, PROBE_REGULARISATION, WIDTH
+
+_TILES = GRID * GRID
 
 
 def amplitude(activation: AmplitudeActivation, x: Tensor) -> Tensor:
@@ -27,6 +35,37 @@ def amplitude(activation: AmplitudeActivation, x: Tensor) -> Tensor:
     if activation is AmplitudeActivation.SOFTPLUS:
         return F.softplus(x + torch.log(torch.expm1(torch.tensor(1.0))))
     return torch.exp(x)
+
+
+def to_tiles(image: Tensor) -> Tensor:
+    """(..., n, n) to (..., GRID^2, (n / GRID)^2): row by row of tiles, and of a tile's pixels."""
+    *leading, n, _ = image.shape
+    tile = n // GRID
+    return image.reshape(*leading, GRID, tile, GRID, tile).transpose(-3, -2).reshape(*leading, _TILES, tile**2)
+
+
+def from_tiles(tiles: Tensor) -> Tensor:
+    """The inverse of `to_tiles`."""
+    *leading, _, pixels = tiles.shape
+    tile = round(pixels**0.5)
+    n = GRID * tile
+    return tiles.reshape(*leading, GRID, GRID, tile, tile).transpose(-3, -2).reshape(*leading, n, n)
+
+
+def finer(tiles: Tensor, tile: int) -> Tensor:
+    """The same picture on tiles of ``tile`` x ``tile`` pixels, as many times more as fit; every pixel is repeated."""
+    old = round(tiles.shape[-1] ** 0.5)
+    pixels = tiles.reshape(-1, _TILES, old, 1, old, 1)
+    return pixels.expand(-1, -1, -1, tile // old, -1, tile // old).reshape(-1, _TILES, tile**2)
+
+
+def centre(image: Tensor, width: int) -> Tensor:
+    """The (..., width, width) about DC of (..., N, N) with DC at [0, 0]."""
+    half, rest = width // 2, image.shape[-1] - width // 2
+    if width == image.shape[-1]:
+        return image
+    rows = torch.cat([image[..., :half, :], image[..., rest:, :]], dim=-2)
+    return torch.cat([rows[..., :half], rows[..., rest:]], dim=-1)
 
 
 class ResidualBlock(nn.Module):
@@ -40,8 +79,10 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(cast(Tensor, self.conv2.bias))
 
     def forward(self, h: Tensor) -> Tensor:
-        """(b, width, GRID, GRID) to the same."""
-        return h + cast(Tensor, self.conv2(F.gelu(self.conv1(F.gelu(h)))))
+        """(b, GRID^2, width) to the same."""
+        picture = h.reshape(-1, GRID, GRID, h.shape[-1]).permute(0, 3, 1, 2)
+        change = cast(Tensor, self.conv2(F.gelu(self.conv1(F.gelu(picture)))))
+        return h + change.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class MixingBlock(nn.Module):
@@ -50,18 +91,66 @@ class MixingBlock(nn.Module):
     def __init__(self, width: int, heads: int = 8) -> None:
         super().__init__()
         self.heads = heads
-        self.enter = nn.Conv2d(width, width, 1)
-        self.mix = nn.Parameter(torch.randn(heads, GRID * GRID, GRID * GRID) * 0.02)
-        self.leave = nn.Conv2d(width, width, 1)
+        self.enter = nn.Linear(width, width)
+        self.mix = nn.Parameter(torch.randn(heads, _TILES, _TILES) * 0.02)
+        self.leave = nn.Linear(width, width)
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(cast(Tensor, self.leave.bias))
+        nn.init.zeros_(self.leave.bias)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(b, width, GRID, GRID) to the same."""
-        b, width = h.shape[:2]
-        x = F.gelu(self.enter(h)).reshape(b, self.heads, width // self.heads, GRID * GRID)
-        x = torch.einsum("bhcs,hst->bhct", x, self.mix).reshape(b, width, GRID, GRID)
+        """(b, GRID^2, width) to the same."""
+        x = F.gelu(self.enter(h)).reshape(*h.shape[:2], self.heads, -1)
+        x = torch.einsum("bshc,hst->bthc", x, self.mix).flatten(-2)
         return h + cast(Tensor, self.leave(F.gelu(x)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Lit:
+    """What a `Look` needs of the light.
+
+    Attributes
+    ----------
+    probe, direction:
+        (modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and the
+        difference there on its way back.
+    alone:
+        (modes, n, n) complex64, the field of an object that is 1 everywhere.
+    good:
+        (n, n) float32, 1 where the detector measured.
+    """
+
+    probe: Tensor
+    direction: Tensor
+    alone: Tensor
+    good: Tensor
+
+    @classmethod
+    def of(cls, look: Look, probe: Tensor, good: Tensor) -> _Lit:
+        """For (modes, N, N) and (N, N), as the network gets them."""
+        n, margin = look.n, (look.N - look.n) // 2
+        if probe.shape[-1] > look.N:
+            spectrum = torch.fft.fft2(torch.fft.ifftshift(probe, dim=(-2, -1)), norm="ortho")
+            probe = torch.fft.fftshift(torch.fft.ifft2(centre(spectrum, look.N), norm="ortho"), dim=(-2, -1))
+        # The patch lies in the corner: the pattern is the same, and every n-th frequency is a transform of n pixels.
+        probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
+        inner = probe[..., :n, :n]
+        power = (inner.abs() ** 2).sum(dim=0)
+        direction = inner.conj() / (power + PROBE_REGULARISATION * power.max())
+        pixel = torch.arange(n, device=probe.device)
+        y, x = ((-2 * torch.pi * first / look.N) * pixel for first in look.offset)
+        angle = y[:, None] + x
+        ramp = torch.polar(torch.ones_like(angle), angle)
+
+        def seen(far: Tensor) -> Tensor:
+            return far[..., look.offset[0] :: look.stride, look.offset[1] :: look.stride].contiguous()
+
+        return cls(
+            probe=to_tiles(inner * ramp / look.N),
+            # What is seen of the detector stands for all of it.
+            direction=to_tiles(direction * ramp.conj() * (look.stride**2 / look.N)),
+            alone=seen(torch.fft.fft2(probe, norm="ortho")),
+            good=seen(centre(good, look.N)),
+        )
 
 
 class FastNetwork(nn.Module):
@@ -76,20 +165,19 @@ class FastNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.activation = config.amp_activation
-        self.N, self.patch_size, self.patches_per_group = config.N, config.patch_size, config.patches_per_group
+        self.activation, self.patches_per_group = config.amp_activation, config.patches_per_group
+        self.looks = looks(config)
+        self.seen_width = features_width(config)
         width = max(8, 8 * round(WIDTH * config.width_scale / 8))
-        self.block = self.patch_size // GRID  # 1 at N = 32 with a padded object
-        wide = self.N // GRID
-        self.embed_pattern = nn.Conv2d(2 * wide * wide, width, 1)
+        pixels = [look.tile**2 for look in self.looks]
+        self.embed_pattern = nn.Linear((self.seen_width // GRID) ** 2, width)
         self.mix = MixingBlock(width)
-        seen, steps = 4 * self.block**2, range(config.steps)
-        self.embed = nn.ModuleList(nn.Conv2d(seen, width, 3, padding=1) for _ in steps)
-        self.body = nn.ModuleList(ResidualBlock(width) for _ in steps)
-        self.head = nn.ModuleList(nn.Conv2d(width, 2 * self.block**2, 3, padding=1) for _ in steps)
+        self.embed = nn.ModuleList(nn.Linear(4 * count, width) for count in pixels)
+        self.body = nn.ModuleList(ResidualBlock(width) for _ in pixels)
+        self.head = nn.ModuleList(nn.Linear(width, 2 * count) for count in pixels)
         for head in self.head:
-            nn.init.normal_(cast(nn.Conv2d, head).weight, std=1e-3)
-            nn.init.zeros_(cast(Tensor, cast(nn.Conv2d, head).bias))
+            nn.init.normal_(cast(nn.Linear, head).weight, std=1e-3)
+            nn.init.zeros_(cast(nn.Linear, head).bias)
 
     def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
         """Predict the patches of groups, each from its own pattern.
@@ -108,43 +196,32 @@ class FastNetwork(nn.Module):
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        patches = self._solve(amplitudes.flatten(0, 1), probe, good)
+        lit = {look: _Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
+        patches = self._solve(amplitudes.flatten(0, 1), lit)
         return patches.reshape(*amplitudes.shape[:2], *patches.shape[1:])
 
-    def _solve(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
+    def _solve(self, amplitudes: Tensor, lit: dict[Look, _Lit]) -> Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
-        n, margin = self.patch_size, (self.N - self.patch_size) // 2
-        # The patch lies in the corner: the pattern is the same, and rows that are empty need no transform.
-        probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
-        inner = probe[..., :n, :n]
-        power = (inner.abs() ** 2).sum(dim=0)
-        direction = inner.conj() / (power + PROBE_REGULARISATION * power.max())
-        far_alone = torch.fft.fft2(probe, norm="ortho")
-        h = self.embed_pattern(self._pattern_features(amplitudes))
-        h = self.mix(h)
-        x = torch.zeros(len(amplitudes), n, n, device=amplitudes.device)
-        phase = torch.zeros_like(x)
-        patch = torch.complex(torch.ones_like(x), phase)
-        for embed, body, head in zip(self.embed, self.body, self.head, strict=True):
-            rows = torch.fft.fft(inner * (patch - 1)[:, None], n=self.N, dim=-1, norm="ortho")
-            field = far_alone + torch.fft.fft(rows, n=self.N, dim=-2, norm="ortho")  # outside the patch the object is 1
+        b = len(amplitudes)
+        h = self.mix(self.embed_pattern(to_tiles(torch.log1p(centre(amplitudes, self.seen_width)))))
+        centres = {look.N: centre(amplitudes, look.N) for look in self.looks}
+        x = phase = amplitudes.new_zeros(b, _TILES, 1)
+        more = torch.complex(x, phase)  # the patch less 1
+        for look, embed, body, head in zip(self.looks, self.embed, self.body, self.head, strict=True):
+            light, pixels = lit[look], look.tile**2
+            if x.shape[-1] < pixels:
+                x, phase, more = (finer(values, look.tile) for values in (x, phase, more))
+            measured = centres[look.N][:, look.offset[0] :: look.stride, look.offset[1] :: look.stride]
+            # Outside the patch the object is 1.
+            field = light.alone + torch.fft.fft2(from_tiles(light.probe * more[:, None]))
             modelled = (field.real**2 + field.imag**2).sum(dim=1)
-            ratio = good * (amplitudes * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)
-            columns = torch.fft.ifft(field * ratio[:, None], dim=-2, norm="ortho")[..., :n, :]
-            back = torch.fft.ifft(columns, dim=-1, norm="ortho")[..., :n]
-            step = (direction * back).sum(dim=1)
-            seen = torch.stack([step.real, step.imag, patch.real - 1, patch.imag], dim=1)
-            h = body(h + embed(F.pixel_unshuffle(seen, self.block)))
-            change = F.pixel_shuffle(head(h), self.block).float()
-            x, phase = x + change[:, 0], phase + change[:, 1]
-            patch = torch.polar(amplitude(self.activation, x), phase)
-        return patch
-
-    def _pattern_features(self, amplitudes: Tensor) -> Tensor:
-        """(b, 2 (N/GRID)^2, GRID, GRID): the amplitudes, compressed, and the autocorrelation of the exit wave."""
-        intensity = amplitudes**2
-        auto = torch.fft.ifft2(intensity).real * 4
-        compressed = torch.log1p(amplitudes)
-        features = torch.stack([compressed, auto], dim=1)
-        features = torch.fft.fftshift(features, dim=(-2, -1))
-        return F.pixel_unshuffle(features, self.N // GRID)
+            ratio = light.good * (measured * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)
+            back = to_tiles(torch.fft.ifft2(field * ratio[:, None], norm="forward"))
+            step = (light.direction * back).sum(dim=1)
+            seen = torch.cat([torch.view_as_real(step), torch.view_as_real(more)], dim=-2)
+            h = body(h + embed(seen.flatten(2)))
+            change = head(h).float()
+            x, phase = x + change[..., :pixels], phase + change[..., pixels:]
+            size = amplitude(self.activation, x)
+            more = torch.complex(size * torch.cos(phase) - 1, size * torch.sin(phase))
+        return from_tiles(more) + 1
