@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ptychopinn.config import ModelConfig
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import SUPPORTED_N, AmplitudeActivation
 from ptychopinn.simulate import simulate_probe
+from ptychopinn.training import Look, looks
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 Predict = Callable[..., ComplexArray]
@@ -135,3 +137,32 @@ def test_width_and_iterations_are_as_configured(ops: Ops) -> None:
     assert size(n_filters_scale=0.1) < size(n_filters_scale=0.5) < size(n_filters_scale=1)
     assert size(iterations=1, n_filters_scale=0.1) < size(iterations=2, n_filters_scale=0.1)
     assert "network/body/4/conv1/weight" in arrays(n_filters_scale=0.1, iterations=5)
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_far_field_of_each_iteration_is_that_of_the_physics(ops: Ops, modes: int, padded: bool) -> None:
+    """[NET-004] Every second pixel of it where the patch is half as wide as the pattern."""
+    config = ModelConfig(N=64, n_filters_scale=0.1, iterations=8, pad_object=padded)
+    light, n = probe(64, modes), config.patch_size
+    patch = smooth(n)
+    window = np.ones((64, 64), np.complex64)
+    margin = (64 - n) // 2
+    window[margin : margin + n, margin : margin + n] = patch
+    field = np.fft.fft2(light * window, norm="ortho")
+    for look in looks(config)[4:]:
+        rows, columns = (slice(first, None, look.stride) for first in look.offset)
+        found = ops.run(partial(far_field, ops, look, patch), light, np.ones((64, 64), np.float32))
+        np.testing.assert_allclose(np.abs(found), np.abs(field[:, rows, columns]), atol=2e-5)
+
+
+def smooth(n: int) -> ComplexArray:
+    """A patch that is no constant, and 1 at its border."""
+    y, x = np.mgrid[:n, :n] / (n - 1) * np.pi
+    return (1 + 0.5j * np.sin(y) * np.sin(x) * np.exp(2j * y + 1j * x)).astype(np.complex64)
+
+
+def far_field(ops: Ops, look: Look, patch: ComplexArray, light: Any, good: Any) -> Any:
+    """(modes, n, n), as an iteration computes it of a patch."""
+    lit = ops.network.Lit.of(look, light, good)
+    return lit.far_field(ops.network.to_tiles(ops.tensor(patch[None] - 1)))[0]

@@ -171,7 +171,7 @@ class MixingBlock(Module):
 
 
 @dataclass(frozen=True, eq=False)
-class _Lit:
+class Lit:
     """What a `Look` needs of the light.
 
     Attributes
@@ -191,7 +191,7 @@ class _Lit:
     good: tf.Tensor
 
     @classmethod
-    def of(cls, look: Look, probe: tf.Tensor, good: tf.Tensor) -> _Lit:
+    def of(cls, look: Look, probe: tf.Tensor, good: tf.Tensor) -> Lit:
         """For (modes, N, N) and (N, N), as the network gets them."""
         n, margin = look.n, (look.N - look.n) // 2
         if probe.shape[-1] > look.N:
@@ -218,6 +218,11 @@ class _Lit:
             alone=seen(tf.signal.fft2d(probe / look.N)),
             good=seen(centre(good, look.N)),
         )
+
+    def far_field(self, more: tf.Tensor) -> tf.Tensor:
+        """(b, GRID^2, pixels), patches less 1, to (b, modes, n, n) of the detector; outside a patch the object is 1."""
+        waves = from_tiles(tf.reshape(self.probe * more[:, None], (-1, *more.shape[1:])))
+        return self.alone + tf.reshape(tf.signal.fft2d(waves), (-1, tf.shape(self.probe)[0], *waves.shape[1:]))
 
 
 class FastNetwork(Module):
@@ -264,11 +269,11 @@ class FastNetwork(Module):
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        lit = {look: _Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
+        lit = {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
         patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), lit)
         return tf.reshape(patches, (-1, amplitudes.shape[1], *patches.shape[1:]))
 
-    def _solve(self, amplitudes: tf.Tensor, lit: dict[Look, _Lit]) -> tf.Tensor:
+    def _solve(self, amplitudes: tf.Tensor, lit: dict[Look, Lit]) -> tf.Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
         modes = tf.shape(next(iter(lit.values())).probe)[0]
         features = to_tiles(tf.math.log1p(centre(amplitudes, self.seen_width)))
@@ -281,9 +286,7 @@ class FastNetwork(Module):
             if x.shape[-1] < pixels:
                 x, phase, more = (finer(values, look.tile) for values in (x, phase, more))
             measured = centres[look.N][:, look.offset[0] :: look.stride, look.offset[1] :: look.stride]
-            # Outside the patch the object is 1.
-            waves = from_tiles(tf.reshape(light.probe * more[:, None], (-1, _TILES, pixels)))
-            field = light.alone + tf.reshape(tf.signal.fft2d(waves), (-1, modes, look.n, look.n))
+            field = light.far_field(more)
             modelled = tf.reduce_sum(intensity(field), axis=1)
             ratio = light.good * (measured * tf.math.rsqrt(modelled + MODULUS_FLOOR) - 1)
             # The inverse transform divides by the number of pixels, which the adjoint does not.

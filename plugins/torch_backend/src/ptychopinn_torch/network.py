@@ -105,7 +105,7 @@ class MixingBlock(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class _Lit:
+class Lit:
     """What a `Look` needs of the light.
 
     Attributes
@@ -125,7 +125,7 @@ class _Lit:
     good: Tensor
 
     @classmethod
-    def of(cls, look: Look, probe: Tensor, good: Tensor) -> _Lit:
+    def of(cls, look: Look, probe: Tensor, good: Tensor) -> Lit:
         """For (modes, N, N) and (N, N), as the network gets them."""
         n, margin = look.n, (look.N - look.n) // 2
         if probe.shape[-1] > look.N:
@@ -151,6 +151,10 @@ class _Lit:
             alone=seen(torch.fft.fft2(probe, norm="ortho")),
             good=seen(centre(good, look.N)),
         )
+
+    def far_field(self, more: Tensor) -> Tensor:
+        """(b, GRID^2, pixels), patches less 1, to (b, modes, n, n) of the detector; outside a patch the object is 1."""
+        return self.alone + torch.fft.fft2(from_tiles(self.probe * more[:, None]))
 
 
 class FastNetwork(nn.Module):
@@ -196,11 +200,11 @@ class FastNetwork(nn.Module):
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        lit = {look: _Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
+        lit = {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
         patches = self._solve(amplitudes.flatten(0, 1), lit)
         return patches.reshape(*amplitudes.shape[:2], *patches.shape[1:])
 
-    def _solve(self, amplitudes: Tensor, lit: dict[Look, _Lit]) -> Tensor:
+    def _solve(self, amplitudes: Tensor, lit: dict[Look, Lit]) -> Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
         b = len(amplitudes)
         h = self.mix(self.embed_pattern(to_tiles(torch.log1p(centre(amplitudes, self.seen_width)))))
@@ -212,8 +216,7 @@ class FastNetwork(nn.Module):
             if x.shape[-1] < pixels:
                 x, phase, more = (finer(values, look.tile) for values in (x, phase, more))
             measured = centres[look.N][:, look.offset[0] :: look.stride, look.offset[1] :: look.stride]
-            # Outside the patch the object is 1.
-            field = light.alone + torch.fft.fft2(from_tiles(light.probe * more[:, None]))
+            field = light.far_field(more)
             modelled = (field.real**2 + field.imag**2).sum(dim=1)
             ratio = light.good * (measured * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)
             back = to_tiles(torch.fft.ifft2(field * ratio[:, None], norm="forward"))

@@ -1,0 +1,48 @@
+"""What the fast network compares in each iteration. Requirements: specs/10-training.md."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptychopinn.config import ModelConfig
+from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.training import features_width, looks
+from ptychopinn.training.constants import GRID
+
+
+@pytest.mark.parametrize("size", SUPPORTED_N)
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_every_iteration_has_one_and_the_last_is_as_fine_as_the_patch(size: int, padded: bool, steps: int) -> None:
+    """[NET-001] A pixel of a tile is one at least, and transforms are as large as the patch."""
+    config = ModelConfig(N=size, iterations=steps, pad_object=padded)
+    found = looks(config)
+    assert len(found) == steps
+    assert (found[-1].N, found[-1].n) == (size, config.patch_size)
+    assert all(look.n == look.tile * GRID and look.n * look.stride == look.N for look in found)
+    assert [look.n for look in found] == sorted(look.n for look in found)
+    assert features_width(config) % GRID == 0
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_first_half_is_coarse(padded: bool) -> None:
+    assert [look.N for look in looks(ModelConfig(N=64, iterations=5, pad_object=padded))] == [32, 32, 64, 64, 64]
+
+
+def test_a_patch_as_small_as_the_grid_is_never_coarser() -> None:
+    assert {look.n for look in looks(ModelConfig(N=32))} == {GRID}
+
+
+def test_iterations_that_follow_each_other_see_the_whole_detector() -> None:
+    """[NET-004] Each pixel once in four."""
+    found = looks(ModelConfig(N=64, iterations=8))
+    for four in (found[:4], found[4:]):
+        seen = np.zeros((four[0].N, four[0].N), int)
+        for look in four:
+            seen[look.offset[0] :: look.stride, look.offset[1] :: look.stride] += 1
+        assert (seen == 1).all()
+
+
+def test_without_oversampling_every_pixel_is_seen_each_time() -> None:
+    assert {(look.stride, look.offset) for look in looks(ModelConfig(pad_object=False))} == {(1, (0, 0))}
