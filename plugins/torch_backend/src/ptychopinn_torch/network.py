@@ -154,7 +154,8 @@ class Lit:
 
     def far_field(self, more: Tensor) -> Tensor:
         """(b, GRID^2, pixels), patches less 1, to (b, modes, n, n) of the detector; outside a patch the object is 1."""
-        return self.alone + torch.fft.fft2(from_tiles(self.probe * more[:, None]))
+        field: Tensor = self.alone + torch.fft.fft2(from_tiles(self.probe * more[:, None]))
+        return field
 
 
 class FastNetwork(nn.Module):
