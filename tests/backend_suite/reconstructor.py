@@ -131,7 +131,7 @@ def test_the_probe_explains_the_counts(off_centre: ScanDataset, fit: Fit) -> Non
 
 
 def test_whose_probe_is_used(fit: Fit, scan: ScanDataset) -> None:
-    found = fit(train={"probe_trainable": True})
+    found = fit(train={"probe_trainable": True, "nepochs": 8})
     other = replace(scan, probe=scan.probe * np.exp(0.5j * np.linspace(-1, 1, 32) ** 2).astype(np.complex64))
     by_model, by_scan = (
         found.reconstructor.infer(other, InferConfig(probe_source=source)) for source in ("model", "scan")
@@ -156,7 +156,7 @@ def test_another_n_is_refused(new: New, trained: Trained) -> None:
 
 def test_an_object_comes_out(fit: Fit, scan: ScanDataset) -> None:
     """[RECON-001] through the core's stitching."""
-    found = fit(train={"nepochs": 8, "n_groups": None, "batch_size": 1})
+    found = fit(train={"nepochs": 24, "n_groups": None, "batch_size": 1})
     result = reconstruct(found.reconstructor, scan)
     assert (result.placed, result.dropped) == (25, 0)
     flat = forward_residual(np.ones_like(result.object), (0, 0), result.probe, scan)

@@ -89,7 +89,7 @@ def test_going_on_from_no_model_is_refused(new: New, scan: ScanDataset) -> None:
 
 def test_the_average_is_of_the_offset_too(fit: Fit, off_centre: ScanDataset) -> None:
     """[TRAIN-003] What an archive holds is averaged as one."""
-    runs = [fit(data=off_centre, train={"nepochs": 4, "weight_averaging": decay}) for decay in (0.0, 0.5)]
+    runs = [fit(data=off_centre, train={"nepochs": 12, "weight_averaging": decay}) for decay in (0.0, 0.5)]
     newest, averaged = (run.arrays()[OFFSET] for run in runs)
     assert runs[0].result.history["loss"] == runs[1].result.history["loss"]
     assert np.abs(averaged - newest).max() > 1e-4

@@ -20,7 +20,14 @@ import numpy as np
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
 from ptychopinn.training import Look, features_width, looks
-from ptychopinn.training.constants import AMPLITUDE_LIMIT, GRID, MODULUS_FLOOR, PROBE_REGULARISATION, WIDTH
+from ptychopinn.training.constants import (
+    AMPLITUDE_LIMIT,
+    GRID,
+    HEAD_STD,
+    MODULUS_FLOOR,
+    PROBE_REGULARISATION,
+    WIDTH,
+)
 from ptychopinn.typing import FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, intensity, polar
@@ -250,7 +257,7 @@ class FastNetwork(Module):
         self.mix = MixingBlock(rng, width)
         self.embed = [Linear(rng, 4 * count, width) for count in pixels]
         self.body = [ResidualBlock(rng, width) for _ in pixels]
-        self.head = [Linear(rng, width, 2 * count, std=1e-3) for count in pixels]
+        self.head = [Linear(rng, width, 2 * count, std=HEAD_STD) for count in pixels]
 
     def __call__(self, amplitudes: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
         """Predict the patches of groups, each from its own pattern.

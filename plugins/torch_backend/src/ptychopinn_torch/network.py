@@ -22,7 +22,14 @@ from torch import Tensor, nn
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
 from ptychopinn.training import Look, features_width, looks
-from ptychopinn.training.constants import AMPLITUDE_LIMIT, GRID, MODULUS_FLOOR, PROBE_REGULARISATION, WIDTH
+from ptychopinn.training.constants import (
+    AMPLITUDE_LIMIT,
+    GRID,
+    HEAD_STD,
+    MODULUS_FLOOR,
+    PROBE_REGULARISATION,
+    WIDTH,
+)
 
 _TILES = GRID * GRID
 
@@ -181,7 +188,7 @@ class FastNetwork(nn.Module):
         self.body = nn.ModuleList(ResidualBlock(width) for _ in pixels)
         self.head = nn.ModuleList(nn.Linear(width, 2 * count) for count in pixels)
         for head in self.head:
-            nn.init.normal_(cast(nn.Linear, head).weight, std=1e-3)
+            nn.init.normal_(cast(nn.Linear, head).weight, std=HEAD_STD)
             nn.init.zeros_(cast(nn.Linear, head).bias)
 
     def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
