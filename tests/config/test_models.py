@@ -110,3 +110,9 @@ def test_a_loss_without_data_is_refused() -> None:
         TrainConfig(nll_weight=0).loss_weights(ModelConfig())
     with pytest.raises(ValueError, match="supervised needs realspace_mae_weight above 0"):
         TrainConfig(nll_weight=1, realspace_mae_weight=0).loss_weights(ModelConfig(model_type="supervised"))
+
+
+@pytest.mark.parametrize(("size", "together"), [(32, 256), (64, 256), (128, 128), (256, 32), (4096, 1)])
+def test_large_patterns_are_predicted_fewer_at_a_time(size: int, together: int) -> None:
+    assert InferConfig().batch_size(size**2) == together
+    assert InferConfig(inference_batch_size=7).batch_size(size**2) == 7

@@ -28,7 +28,6 @@ from ptychopinn.training.constants import (
     PROBE_REGULARISATION,
     WIDTH,
 )
-from ptychopinn.typing import FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, intensity, polar
 from ptychopinn_tf.variables import Module
@@ -83,10 +82,18 @@ def centre(image: tf.Tensor, width: int) -> tf.Tensor:
     return tf.concat([rows[..., :half], rows[..., rest:]], axis=-1)
 
 
-def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> FloatArray:
-    """Weights drawn evenly within ``1 / sqrt(fan in)``, as PyTorch does."""
+def drawn(
+    rng: np.random.Generator, shape: tuple[int, ...], outputs: int, fan_in: int, std: float | None
+) -> tuple[tf.Variable, tf.Variable]:
+    """Weights of a shape, and biases.
+
+    With ``std`` None both evenly within ``1 / sqrt(fan in)``, as PyTorch draws them; else normal weights of this
+    deviation and biases of 0.
+    """
     bound = 1 / math.sqrt(fan_in)
-    return rng.uniform(-bound, bound, shape)
+    weight = rng.uniform(-bound, bound, shape) if std is None else std * rng.standard_normal(shape)
+    bias = rng.uniform(-bound, bound, outputs) if std is None else np.zeros(outputs)
+    return tf.Variable(weight, dtype=tf.float32, name="weight"), tf.Variable(bias, dtype=tf.float32, name="bias")
 
 
 class Linear(Module):
@@ -99,15 +106,11 @@ class Linear(Module):
     inputs, outputs:
         Channels.
     std:
-        Deviation of the weights, biases then 0; None draws both as `uniform`.
+        As in `drawn`.
     """
 
     def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, *, std: float | None = None) -> None:
-        shape = (outputs, inputs)
-        weight = uniform(rng, shape, inputs) if std is None else std * rng.standard_normal(shape)
-        self.weight = tf.Variable(weight, dtype=tf.float32, name="weight")
-        bias = uniform(rng, (outputs,), inputs) if std is None else np.zeros(outputs)
-        self.bias = tf.Variable(bias, dtype=tf.float32, name="bias")
+        self.weight, self.bias = drawn(rng, (outputs, inputs), outputs, inputs, std)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """(..., inputs) to (..., outputs), in the arithmetic of ``x``."""
@@ -128,17 +131,13 @@ class Convolution(Module):
     size:
         Width of the kernel, odd.
     std:
-        Deviation of the weights, biases then 0; None draws both as `uniform`.
+        As in `drawn`.
     """
 
     def __init__(
         self, rng: np.random.Generator, inputs: int, outputs: int, size: int, *, std: float | None = None
     ) -> None:
-        shape, fan_in = (size, size, inputs, outputs), inputs * size**2
-        weight = uniform(rng, shape, fan_in) if std is None else std * rng.standard_normal(shape)
-        self.weight = tf.Variable(weight, dtype=tf.float32, name="weight")
-        bias = uniform(rng, (outputs,), fan_in) if std is None else np.zeros(outputs)
-        self.bias = tf.Variable(bias, dtype=tf.float32, name="bias")
+        self.weight, self.bias = drawn(rng, (size, size, inputs, outputs), outputs, inputs * size**2, std)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """(b, y, x, inputs) to (b, y, x, outputs), in the arithmetic of ``x``."""
@@ -205,7 +204,7 @@ class Lit:
             # About the middle of the picture, that is the origin of both grids.
             turned = tf.signal.fft2d(tf.signal.ifftshift(probe / probe.shape[-1], axes=(-2, -1)))
             probe = tf.signal.fftshift(tf.signal.ifft2d(centre(turned, look.N) * look.N), axes=(-2, -1))
-        # The patch lies in the corner: the pattern is the same, and every n-th frequency is a transform of n pixels.
+        # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
         probe = tf.roll(probe, (-margin, -margin), axis=(-2, -1))
         inner = probe[..., :n, :n]
         power = tf.reduce_sum(intensity(inner), axis=0)

@@ -58,6 +58,6 @@ class SideBySide:
         if not self._in_parts:
             return compute(counts)
         side_by_side = min(self._crew.count, max(len(counts) // _FEWEST, 1))
-        largest = max(min(_MOST_PATTERNS, _CACHED * len(counts) // counts.size), 1)  # patterns
+        largest = max(min(_MOST_PATTERNS, _CACHED * len(counts) // max(counts.size, 1)), 1)  # patterns
         parts = np.array_split(counts, max(side_by_side, -(-len(counts) // largest)))
         return np.concatenate(self._crew.spread(compute, parts))

@@ -138,7 +138,7 @@ class Lit:
         if probe.shape[-1] > look.N:
             spectrum = torch.fft.fft2(torch.fft.ifftshift(probe, dim=(-2, -1)), norm="ortho")
             probe = torch.fft.fftshift(torch.fft.ifft2(centre(spectrum, look.N), norm="ortho"), dim=(-2, -1))
-        # The patch lies in the corner: the pattern is the same, and every n-th frequency is a transform of n pixels.
+        # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
         probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
         inner = probe[..., :n, :n]
         power = (inner.abs() ** 2).sum(dim=0)
