@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
+from ptychopinn import interpolation
 from ptychopinn.forward import cut_windows
 from ptychopinn.interpolation import (
+    ShiftedProbe,
     place_on_pixels,
+    product_alone,
     quintic,
     shift_basis,
     shift_probe,
@@ -83,6 +87,45 @@ def test_a_band_limited_probe_is_moved_exactly(f):
     """[PHYS-011]"""
     moved = shift_probe(gaussian(40, 19.3, 20.1), f)[0]
     np.testing.assert_allclose(moved, gaussian(40, 19.3 + f[0, 0], 20.1 + f[0, 1]), atol=1e-7)
+
+
+@few
+@given(hnp.arrays(np.float64, st.tuples(st.integers(0, 5), st.just(2)), elements=st.floats(-0.5, 0.5)))
+@pytest.mark.parametrize("n", [33, 64])
+@pytest.mark.parametrize("width", [0.8, 6.0])
+def test_a_probe_that_is_moved_often_is_where_the_ramps_put_it(n, width, f):
+    """[PHYS-011] narrow, so with a wide spectrum, or not; to what complex64 resolves."""
+    y, x = np.mgrid[:n, :n] - n / 2
+    curved = np.exp(-(y**2 + x**2) / (2 * width**2) + 0.01j * (y**2 + 2 * x))
+    probe = (curved * np.array([1, 0.3j * x[0, 5]])[:, None, None]).astype(np.complex64)
+    moved = ShiftedProbe(probe)(f)
+    assert moved.shape == (len(f), 2, n, n)
+    assert moved.dtype == np.complex64
+    np.testing.assert_allclose(moved, shift_probe(probe.astype(np.complex128), f), atol=2e-6 * np.linalg.norm(probe))
+
+
+@pytest.mark.parametrize(("n", "shift", "few"), [(64, 0.4, True), (64, 0.6, False), (1, 0.4, True)])
+def test_what_is_cheap_is_used_where_it_holds(n, shift, few, monkeypatch):
+    """[PHYS-011] Beyond half a pixel, and for a spectrum that needs too many arrays, the ramps are."""
+    asked = []
+    monkeypatch.setattr(interpolation, "shift_probe", lambda probe, f: asked.append(f) or shift_probe(probe, f))
+    smooth = np.exp(-((np.mgrid[:n, :n] - n / 2) ** 2).sum(axis=0) / 50)[None].astype(np.complex64)
+    f = np.array([[shift, -0.1]])
+    np.testing.assert_allclose(ShiftedProbe(smooth)(f), shift_probe(smooth, f), atol=1e-5)
+    assert (asked == []) is few
+    noise = np.random.default_rng(0).standard_normal((1, 64, 64)).astype(np.complex64)
+    asked.clear()
+    monkeypatch.setattr(interpolation, "_MOST_TERMS", 20)
+    np.testing.assert_array_equal(ShiftedProbe(noise)(f), shift_probe(noise, f))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("m", "k", "length"), [(2, 3, 4), (300, 40, 50), (3, 40, 20_000), (500, 400, 700), (0, 2, 2)])
+def test_products_in_pieces_are_products(m, k, length):
+    """[PHYS-012]"""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, m, k)), rng.standard_normal((k, length))
+    np.testing.assert_allclose(product_alone(a, b), a @ b, atol=1e-10)
 
 
 def test_a_real_probe_stays_real_and_single_precision_single():

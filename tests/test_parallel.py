@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ptychopinn.parallel import Crew, spread
+from ptychopinn.parallel import Aside, Crew, spread
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -45,3 +45,44 @@ def test_what_is_raised_reaches_the_caller(count: int) -> None:
         assert crew.spread(work, range(2)) == [0, 1]  # and it goes on
     with pytest.raises(ValueError, match="two"):
         spread(work, range(4))
+
+
+def test_work_aside_goes_on_while_the_caller_does() -> None:
+    met = threading.Barrier(2, timeout=10)
+    with Aside() as aside:
+        result = aside.begin(lambda: (met.wait(), threading.get_ident())[1])
+        met.wait()  # passes only if the work has begun
+        assert result() != threading.get_ident()
+
+
+def test_work_aside_is_done_in_order_and_raises_where_its_result_is_asked_for() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        done.append(number)
+        return 1 // number
+
+    with Aside() as aside:
+        results = [aside.begin(lambda number=number: work(number)) for number in (1, 0, 2)]  # type: ignore[misc]
+        assert results[2]() == 0
+        with pytest.raises(ZeroDivisionError):
+            results[1]()
+    assert done == [1, 0, 2]
+
+
+def test_without_a_thread_work_aside_is_done_by_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where memory is short."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    done: list[int] = []
+    with Aside() as aside:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        result, failed = aside.begin(lambda: done.append(threading.get_ident())), aside.begin(lambda: 1 // 0)
+        monkeypatch.undo()
+        aside.begin(lambda: done.append(threading.get_ident()))()
+        assert done == [threading.get_ident()] * 2
+        result()
+        with pytest.raises(ZeroDivisionError):
+            failed()

@@ -26,6 +26,7 @@ from ptychopinn.simulate import probe_width_px, simulate_scan
 from ptychopinn.simulate.scan import true_patches
 from ptychopinn.solvers import epie
 from ptychopinn.solvers.phases import slow_phase
+from ptychopinn.solvers.updates import Amplitudes
 from ptychopinn.stitching import Frame
 from ptychopinn.typing import AnyArray, ComplexArray
 
@@ -144,6 +145,22 @@ def test_it_ends_nearer_than_a_flat_start(scan: ScanDataset, passes: int) -> Non
     assert error(found.object, scan) < 0.9 * error(plain.object, scan)  # the slow phases are solved
 
 
+def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[REFINE-016] but it is before later passes, and from a flat start, which nobody has looked at."""
+    solved: list[ComplexArray] = []
+
+    def counted(data: ScanDataset, obj: ComplexArray, *args: Any, **settings: Any) -> Any:
+        solved.append(obj)
+        return slow_phase(data, obj, *args, **settings)
+
+    monkeypatch.setattr("ptychopinn.refinement.slow_phase", counted)
+    noise = np.random.default_rng(0).normal(size=truth(scan).shape).astype(np.complex64)
+    for start, passes, times in ((predicted(scan), 1, 0), (predicted(scan), 2, 1), (noise, 1, 1)):
+        solved.clear()
+        refined(scan, start, passes, slow_phase_solved=True)
+        assert len(solved) == times
+
+
 def test_bad_pixels_and_modes() -> None:
     """[REFINE-003]"""
     scan = simulate_scan(SimulationConfig(N=N, rows=7, cols=7, probe_modes=2, bad_pixel_fraction=0.05, seed=2))
@@ -251,19 +268,17 @@ def test_progress_and_cancellation(scan: ScanDataset) -> None:
 
 
 def test_little_memory(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """[REFINE-008] the caches get what the budget leaves them."""
+    """[REFINE-008] amplitudes get what the budget allows."""
     roomy = refined(scan)
     given: list[int] = []
-    for name in ("Amplitudes", "Solution"):
-        cls = getattr(__import__("ptychopinn.solvers.updates", fromlist=[name]), name)
 
-        def tight(*args: Any, cls: Any = cls) -> Any:
-            given.append(args[-1])
-            return cls(*args[:-1], 0)
+    def tight(data: ScanDataset, cache_bytes: int) -> Amplitudes:
+        given.append(cache_bytes)
+        return Amplitudes(data, 0)
 
-        monkeypatch.setattr(f"ptychopinn.refinement.{name}", tight)
+    monkeypatch.setattr("ptychopinn.refinement.Amplitudes", tight)
     tight_one = refined(scan, memory_budget_mb=3)
-    assert given == [3 * 2**19] * 2
+    assert given == [3 * 2**20]
     np.testing.assert_allclose(tight_one.object, roomy.object, atol=1e-3)
 
 

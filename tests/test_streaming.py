@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import numpy as np
 import pytest
 
+from ptychopinn import streaming
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.streaming import stream_patches
-from ptychopinn.typing import ComplexArray, FloatArray
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,55 @@ def test_nothing_is_done_before_the_first_batch_is_asked_for(scan: ScanDataset) 
     assert network.batches == []
     next(stream)
     assert network.batches == [5]
+
+
+def test_the_next_patterns_are_read_while_a_batch_is_predicted(
+    scan: ScanDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = threading.Event()
+    real = streaming.read_groups
+
+    def reading(data: ScanDataset, groups: IntArray) -> FloatArray:
+        if groups.ravel().tolist() == [8, 9, 10, 11]:
+            read.set()
+        return real(data, groups)
+
+    monkeypatch.setattr(streaming, "read_groups", reading)
+
+    def predict(counts: FloatArray) -> ComplexArray:
+        if predicted == 4:
+            assert read.wait(timeout=10)  # of the third batch, in the second's prediction
+        return counts[:, 0].astype(np.complex64)
+
+    predicted = 0
+    for batch in stream_patches(
+        scan, 4, predict, patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
+    ):
+        predicted += len(batch.indices)
+    assert predicted == 12
+
+
+def test_a_stream_that_is_left_leaves_no_thread(scan: ScanDataset) -> None:
+    before = set(threading.enumerate())
+    stream = stream_patches(
+        scan, 5, Network(), patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
+    )
+    next(stream)
+    assert set(threading.enumerate()) != before
+    stream.close()
+    assert set(threading.enumerate()) == before
+
+
+def test_a_failed_read_is_an_error_of_its_batch(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = streaming.read_groups
+
+    def reading(data: ScanDataset, groups: IntArray) -> FloatArray:
+        if groups[0, 0] == 10:
+            raise OSError("the disk is gone")
+        return real(data, groups)
+
+    monkeypatch.setattr(streaming, "read_groups", reading)
+    network = Network()
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(scan, 5, network)
+    assert network.batches == [5, 5]

@@ -8,11 +8,13 @@ and is moved once, when it is placed. Spline: Unser, "Splines: a perfect fit", I
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 import scipy.fft
+from scipy.special import jv
 
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
@@ -21,6 +23,10 @@ ArrayT = TypeVar("ArrayT", ComplexArray, FloatArray)
 _REACH = 3  # a quintic spline is zero beyond 3 px
 _CACHED = 1 << 15  # pixels of patches moved at a time: they and their matrices fit a core's cache
 _ALONE = 1 << 18  # multiplications that OpenBLAS does in one thread (GEMM_MULTITHREAD_THRESHOLD)
+_NARROWEST = 64  # columns of the pieces of a product
+_ORDERS = 13  # of Chebyshev polynomials: the next one is below 1e-10 at the highest frequency
+_TOLERANCE = 1e-6  # of a shifted probe, in terms of its root energy: what complex64 resolves
+_MOST_TERMS = 64
 
 
 def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatArray]:
@@ -124,12 +130,14 @@ def product_alone(a: FloatArray, b: FloatArray) -> FloatArray:
         (..., m, k) and (..., k, l) real, of one dtype; leading axes broadcast.
     """
     m, k, length = a.shape[-2], a.shape[-1], b.shape[-1]
-    rows = min(max(_ALONE // max(k * length, 1), 1), m)
-    if rows == m:
+    if m * k * length <= _ALONE:
         return np.asarray(a @ b)
     product = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, length), a.dtype)
-    for low in range(0, m, rows):
-        np.matmul(a[..., low : low + rows, :], b, out=product[..., low : low + rows, :])
+    columns = min(max(_ALONE // max(m * k, 1), _NARROWEST), length)
+    rows = min(max(_ALONE // max(k * columns, 1), 1), m)
+    for low, left in itertools.product(range(0, m, rows), range(0, length, columns)):
+        place = (..., slice(low, low + rows), slice(left, left + columns))
+        np.matmul(a[..., low : low + rows, :], b[..., left : left + columns], out=product[place])
     return product
 
 
@@ -203,3 +211,57 @@ def shift_probe(probe: ComplexArray, fractions: FloatArray) -> ComplexArray:
     spectrum = scipy.fft.fft2(probe)[None] * ramp[:, None, 0, :, None] * ramp[:, None, 1, None, :]
     shifted: ComplexArray = scipy.fft.ifft2(spectrum, overwrite_x=True)
     return shifted
+
+
+@lru_cache(maxsize=16)
+def _chebyshev_ramps(n: int) -> ComplexArray:
+    """(n, orders) complex128, read-only: ``shift_ramps(f, n) = sum_a ramps[:, a] T_a(2 f)`` for ``|f| <= 1/2``.
+
+    The Jacobi-Anger expansion, ``exp(-i z t) = sum_a (2 - delta_a0) (-i)^a J_a(z) T_a(t)``.
+    """
+    order = np.arange(_ORDERS)
+    ramps: ComplexArray = jv(order, np.pi * np.fft.fftfreq(n)[:, None]) * (-1j) ** order
+    ramps[:, 1:] *= 2
+    if n % 2 == 0:
+        ramps[n // 2].imag = 0
+    ramps.flags.writeable = False
+    return ramps
+
+
+class ShiftedProbe:
+    """`shift_probe` of one probe, ten times as fast where it is moved often.
+
+    Shifts by fractions of a pixel differ little: all of them are sums of a few arrays, products of Chebyshev
+    polynomials in the fractions. As many are kept as the probe's spectrum asks for, some ten to forty.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64. One that would need more arrays than are worth it is moved by `shift_probe` itself.
+    """
+
+    def __init__(self, probe: ComplexArray) -> None:
+        self._probe = probe
+        spectrum, ramps = scipy.fft.fft2(probe), _chebyshev_ramps(probe.shape[-1])
+        power = (np.abs(spectrum) ** 2).sum(axis=0, dtype=np.float64)
+        gain = np.abs(ramps) ** 2
+        size = np.sqrt(gain.T @ power @ gain).ravel()  # of each product, the root of its energy
+        order = np.argsort(-size)
+        dropped = np.cumsum(size[order][::-1])[::-1]  # no sum of them is larger
+        kept = order[: max(int((dropped > _TOLERANCE * np.sqrt(power.sum())).sum()), 1)]
+        self._orders = np.stack(np.unravel_index(kept, (_ORDERS, _ORDERS)))
+        self._terms: FloatArray | None = None
+        if len(kept) <= _MOST_TERMS:
+            terms = np.empty((len(kept), *probe.shape), np.complex64)
+            for term, y, x in zip(terms, *self._orders, strict=True):
+                term[:] = scipy.fft.ifft2(spectrum * (ramps[:, y, None] * ramps[:, x]).astype(np.complex64))
+            self._terms = terms.view(np.float32).reshape(len(kept), -1)
+
+    def __call__(self, fractions: FloatArray) -> ComplexArray:
+        """(b, 2) (y, x) pixels to (b, modes, N, N) complex64; within 1/2 it is fast."""
+        if self._terms is None or np.abs(fractions).max(initial=0.0) > 0.5:
+            return shift_probe(self._probe, fractions)
+        angles = np.arccos(2 * np.asarray(fractions, np.float64))
+        weights = np.cos(angles[:, 0, None] * self._orders[0]) * np.cos(angles[:, 1, None] * self._orders[1])
+        moved = product_alone(weights.astype(np.float32), self._terms)
+        return moved.view(np.complex64).reshape(len(fractions), *self._probe.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -44,6 +44,37 @@ class Crew:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count, initializer=self._begin)
         return list(self._pool.map(work, items))
+
+
+class Aside:
+    """A thread beside the caller's that does one piece of work after another; a context manager that waits for them.
+
+    Where no thread can be started, for memory is short, the caller does the work itself.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def begin(self, work: Callable[[], ResultT]) -> Callable[[], ResultT]:
+        """Begin some work; what is returned waits for its result, and raises what it raised."""
+        if self._pool is not None:
+            try:
+                return self._pool.submit(work).result
+            except RuntimeError:  # the thread cannot be started; what was submitted waits for it in vain
+                self._pool = None
+        done: Future[ResultT] = Future()
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)  # for who asks for the result
+        return done.result
 
 
 def spread(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from ptychopinn.interpolation import place_on_pixels, split_positions
 from ptychopinn.metrics.alignment import box_of
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstructor import Reconstructor
+from ptychopinn.parallel import Aside
+from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
 from ptychopinn.scratch import ScratchRows
 from ptychopinn.simulate.probes import probe_width_px
@@ -147,9 +149,7 @@ def reconstruct(
         stitched, how = stitcher.finish(), "off"
     else:
         with patch_rows(prediction.patch_size, config.memory_budget_mb, len(seen)) as placed:
-            for batch in prediction.batches:
-                _, fractions = split_positions(seen.positions[batch.indices], prediction.patch_size)
-                placed[batch.indices] = place_on_pixels(batch.patches, fractions)
+            _place(prediction, seen, placed)
             seconds["predict"] = time.perf_counter() - start
             stitched, how = synchronised(prediction.probe, seen, placed, frame, config, seconds, monitor)
     predicted = stitched.coverage
@@ -163,6 +163,23 @@ def reconstruct(
     if found.refined is not None and found.refined.passes_kept == 0:
         found = replace(found, coverage=predicted)  # what no patch covers was not seen after all
     return found
+
+
+def _place(prediction: Prediction, data: ScanDataset, placed: ScratchRows) -> None:
+    """Put all patches on whole pixels, each batch while the next is predicted."""
+
+    def place(batch: PatchBatch) -> None:
+        _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
+        placed[batch.indices] = place_on_pixels(batch.patches, fractions)
+
+    with Aside() as aside:
+        before: Callable[[], None] | None = None
+        for batch in prediction.batches:
+            if before is not None:
+                before()
+            before = aside.begin(partial(place, batch))
+        if before is not None:
+            before()
 
 
 def check_infer(model: ModelConfig, config: InferConfig) -> None:
@@ -221,6 +238,7 @@ def finished(
             stitched.frame,
             passes=config.refine,
             covered=stitched.covered,
+            slow_phase_solved=config.synchronise is Synchronise.AUTO,
             update_probe=config.refine_probe,
             update_positions=config.refine_positions,
             likelihood=config.refine_likelihood,

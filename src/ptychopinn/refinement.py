@@ -126,6 +126,7 @@ def refine(
     *,
     passes: int,
     covered: BoolArray | None = None,
+    slow_phase_solved: bool = False,
     update_probe: bool = False,
     update_positions: bool = False,
     likelihood: Likelihood = Likelihood.AMPLITUDE,
@@ -150,6 +151,8 @@ def refine(
         Times every pattern is used.
     covered:
         (H, W) bool, pixels that may change; None for all.
+    slow_phase_solved:
+        Whether somebody has solved the slow phase of ``start``; then the first pass begins without that.
     update_probe:
         Refine the probe too. It keeps its energy.
     update_positions:
@@ -157,7 +160,7 @@ def refine(
     likelihood:
         What the passes make large.
     memory_budget_mb:
-        MiB for amplitudes and shifted probes that are kept between passes; beyond it they are made anew.
+        MiB for amplitudes that are kept between passes; beyond it they are made anew.
     course:
         How the steps change; None is `Course.of` the passes.
     seed:
@@ -196,6 +199,7 @@ def refine(
             flat = np.where(covered, np.complex64(1), start)
             others = [judged(obj) for obj in (_scaled(data, probe, start, frame, covered), flat)]
             best = min(before, *others, key=_residual)
+            slow_phase_solved &= best is not others[1]
             if best is others[1]:
                 _log.warning("Refinement starts from a flat object, which explains the patterns better.")
             del judged, others, flat  # objects may be large, and the shifted probes that judged them
@@ -204,7 +208,8 @@ def refine(
             monitor.report("refine", 0, passes, {"residual": best.residual})
         way = _Way(course or Course.of(passes), update_probe, update_positions, likelihood)
         for _ in range(passes):
-            solver.solve_slow_phase(monitor, ramp=not update_probe)
+            if done > 0 or not slow_phase_solved:
+                solver.solve_slow_phase(monitor, ramp=not update_probe)
             if not solver.run(done, passes, way, monitor):
                 break
             done += 1
@@ -350,9 +355,8 @@ class _Solver:
         corners, fractions = split_positions(data.positions, data.N)
         inside = np.ones(self._box.shape, np.complex64)
         paste_object(inside, self._box, start, frame)
-        cache_bytes = memory_budget_mb * 2**19  # half for each
-        self._solution = Solution(inside, probe, corners - np.array(self._box.origin), fractions, crew, cache_bytes)
-        self._amplitudes = Amplitudes(data, cache_bytes)
+        self._solution = Solution(inside, probe, corners - np.array(self._box.origin), fractions, crew)
+        self._amplitudes = Amplitudes(data, memory_budget_mb * 2**20)
         self._good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
         self._rng = np.random.default_rng(seed)
         self._settled = False  # whether the slow phases are

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from functools import partial
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from ptychopinn.data.batches import inference_groups, read_groups
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.monitor import Monitor
+from ptychopinn.parallel import Aside
 from ptychopinn.reconstructor import PatchBatch
-from ptychopinn.typing import ComplexArray, FloatArray
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ def stream_patches(
     patterns_per_patch: int,
     out_of_memory: Callable[[BaseException], bool],
     monitor: Monitor,
-) -> Iterator[PatchBatch]:
+) -> Generator[PatchBatch, None, None]:
     """Predict all patterns of a scan; every one comes exactly once, in order.
 
     Parameters
@@ -53,22 +55,31 @@ def stream_patches(
     groups = inference_groups(data, patterns_per_patch)
     start, size = 0, batch_size
     monitor.report("predict", 0, len(data))
-    while start < len(data):
-        if monitor.cancelled:
-            raise Cancelled(f"Inference was cancelled after {start} of {len(data)} patterns.")
-        indices = np.arange(start, min(start + size, len(data)))
-        try:
-            patches = predict(read_groups(data, groups[indices]))
-        except Exception as error:
-            if not (isinstance(error, MemoryError) or out_of_memory(error)):
-                raise
-            if len(indices) == 1:
-                raise ResourceError(
-                    "Memory does not suffice to predict even one pattern.", "Free memory or use another device."
-                ) from error
-            size = len(indices) // 2
-            _log.warning("A batch of %d patterns does not fit into memory; going on with %d.", len(indices), size)
-            continue
-        yield PatchBatch(indices, patches)
-        start += len(indices)
-        monitor.report("predict", start, len(data))
+    with Aside() as aside:
+
+        def begin_reading() -> tuple[IntArray, Callable[[], FloatArray]]:
+            indices = np.arange(start, min(start + size, len(data)))
+            return indices, aside.begin(partial(read_groups, data, groups[indices]))
+
+        indices, counts = begin_reading()
+        while len(indices):
+            if monitor.cancelled:
+                raise Cancelled(f"Inference was cancelled after {start} of {len(data)} patterns.")
+            try:
+                start += len(indices)
+                ahead = begin_reading()  # the next ones, while these are predicted
+                patches = predict(counts())
+            except Exception as error:
+                if not (isinstance(error, MemoryError) or out_of_memory(error)):
+                    raise
+                if len(indices) == 1:
+                    raise ResourceError(
+                        "Memory does not suffice to predict even one pattern.", "Free memory or use another device."
+                    ) from error
+                start, size = int(indices[0]), len(indices) // 2
+                _log.warning("A batch of %d patterns does not fit into memory; going on with %d.", len(indices), size)
+                indices, counts = begin_reading()
+                continue
+            yield PatchBatch(indices, patches)
+            monitor.report("predict", start, len(data))
+            indices, counts = ahead

@@ -109,7 +109,7 @@ def test_arrays_are_named_and_laid_out_without_a_framework(ops: Ops, model: Make
     np.testing.assert_allclose(arrays["illumination/probe"], PROBE, atol=1e-6)  # the offset is not in it
     assert arrays["network/embed_pattern/weight"].shape == (8, 4)
     assert arrays["network/embed/0/weight"].shape == (8, 4)
-    assert arrays["network/body/0/conv1/weight"].shape == (8, 8, 3, 3)
+    assert arrays["network/body/0/conv/weight"].shape == (8, 8, 3, 3)
     assert arrays["network/mix/mix"].shape == (8, 256, 256)
     others = {name: array.dtype for name, array in arrays.items() if name != "illumination/probe"}
     assert set(others.values()) == {np.dtype(np.float32)}

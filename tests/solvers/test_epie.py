@@ -264,15 +264,15 @@ def test_an_offset_can_be_followed():
     assert followed.residuals[-1] < 0.6 * ignored.residuals[-1]
 
 
-def test_probes_are_shifted_at_once_only_where_they_are_used_again(data, monkeypatch):
-    """[PHYS-030] With the probe free they change with every batch."""
-    shifted = []
-    original = updates.shift_probe
-    monkeypatch.setattr(updates, "shift_probe", lambda probe, f: shifted.append(len(f)) or original(probe, f))
-    for free, expected in ((False, len(data)), (True, 2 * len(data))):
-        shifted.clear()
+def test_a_probe_is_prepared_for_shifts_once_where_it_stays(data, monkeypatch):
+    """[PHYS-030] A free one changes with every batch."""
+    prepared = []
+    original = updates.ShiftedProbe
+    monkeypatch.setattr(updates, "ShiftedProbe", lambda probe: prepared.append(probe) or original(probe))
+    for free, expected in ((False, 1), (True, 0)):
+        prepared.clear()
         epie(data, data.probe, passes=2, update_probe=free)
-        assert sum(shifted) == expected
+        assert len(prepared) == expected
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,6 @@ class SolverOptions(Config):
         description="Patterns that act at once (default: 1/32 of the scan, 8 to 32; more in long scans of small ones).",
     )
     cache_mb: int = Field(
-        1024, ge=1, description="MiB for amplitudes and shifted probes; beyond it they are made anew in every pass."
+        1024, ge=1, description="MiB for amplitudes; where they do not fit they are made anew in every pass."
     )
     seed: int = Field(0, ge=0, description="Order of the patterns.")

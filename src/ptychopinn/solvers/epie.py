@@ -77,7 +77,7 @@ def epie(
     probe_momentum: float = 0.7,
     settle: bool = True,
     seed: int = 0,
-    cache_bytes: int = 2 * CACHE_BYTES,
+    cache_bytes: int = CACHE_BYTES,
     monitor: Monitor = NULL_MONITOR,
 ) -> EPIEResult:
     """Reconstruct an object, and if asked the probe, from a scan.
@@ -112,7 +112,7 @@ def epie(
     seed:
         Order of the patterns.
     cache_bytes:
-        For amplitudes and shifted probes, half for each; what does not fit is made anew in every pass.
+        For amplitudes; where they do not fit they are made anew in every pass.
     monitor:
         Told each pass as "epie" with its residual; asked at every batch. Cancelled, the object so far is returned.
 
@@ -137,12 +137,12 @@ def epie(
     obj = np.ones(box.shape, np.complex64)
     if start is not None:
         paste_object(obj, box, start.astype(np.complex64), frame)
-    amplitudes = Amplitudes(data, cache_bytes // 2)
+    amplitudes = Amplitudes(data, cache_bytes)
     good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
     rng = np.random.default_rng(seed)
     residuals: list[float] = []
     with Crew() as crew:
-        solution = Solution(obj, probe, corners - np.array(box.origin), fractions, crew, cache_bytes // 2)
+        solution = Solution(obj, probe, corners - np.array(box.origin), fractions, crew)
         for done in range(passes):
             error = total = 0.0
             for number, chosen in enumerate(shuffled_batches(rng.permutation(count), batch_size)):

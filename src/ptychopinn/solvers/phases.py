@@ -4,7 +4,7 @@ A slow phase over the object is a gradient within one window, and a gradient mov
 iteration hands such phases on from window to window and needs many passes for it. Here the gradient of every pattern is
 one Gauss-Newton step on its amplitudes, and one smooth phase is fitted to all of them:
 
-    J_jk = Re(conj(F_j) FFT(i x_k psi_j)) / A_j      F_j = FFT(psi_j), x from the centre of mass of |psi_j|^2
+    J_jk = Re(conj(F_j) FFT(i x_k psi_j)) / A_j      F_j = FFT(psi_j)
     H_j  = J_j J_j^T,   b_j = J_j (A_measured - A_j)
     minimise  sum_j (grad phi(r_j) - H_j^-1 b_j)^T H_j (grad phi(r_j) - H_j^-1 b_j)
 
@@ -24,7 +24,7 @@ from scipy.sparse.linalg import spsolve
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.thinning import one_a_cell
 from ptychopinn.forward import cut_windows
-from ptychopinn.interpolation import shift_probe, split_positions
+from ptychopinn.interpolation import ShiftedProbe, split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import spread
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
@@ -115,8 +115,11 @@ def _gradients(
 ) -> tuple[FloatArray, FloatArray] | None:
     """(k, 2, 2) and (k, 2) float64: ``H`` and ``b`` of the module's text; None if cancelled."""
     corners, fractions = split_positions(local, data.N)
-    axis = np.arange(data.N, dtype=np.float32) - np.float32((data.N - 1) / 2)
-    good = np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
+    shifted = ShiftedProbe(probe.astype(np.complex64))
+    stride = 2 if data.N % 4 == 0 else 1  # DC is seen then
+    half = data.N // stride
+    axis = np.arange(half, dtype=np.float32)  # what all pixels have in common changes nothing
+    good = np.fft.ifftshift(~data.bad_pixels)[::stride, ::stride].astype(np.float32)
     hessian, slope = np.zeros((len(chosen), 2, 2)), np.zeros((len(chosen), 2))
     step = max(_BATCH_VALUES // probe.size, 1)
 
@@ -125,21 +128,25 @@ def _gradients(
             return
         part = slice(start, start + step)
         batch = chosen[part]
-        waves = shift_probe(probe, fractions[batch])
+        waves = shifted(fractions[batch])
         waves *= cut_windows(obj, corners[batch], data.N)[:, None]
-        power = (waves.real**2 + waves.imag**2).sum(axis=1)
-        total = power.sum(axis=(1, 2)) + np.finfo(np.float32).tiny
-        centres = [power.sum(axis=2) @ axis / total, power.sum(axis=1) @ axis / total]
-        field = scipy.fft.fft2(waves, norm="ortho")
+        # x times the wave, folded: x of the first half times the folded wave, and what the rest is further on.
+        by_y, by_x = (_folded(waves, axes, stride) for axes in ((-1,), (-2,)))
+        rest = [by_y[..., half:, :], by_x[..., half:]]
+        folded = _folded(by_y, (-2,), stride)
+        field = scipy.fft.fft2(folded) / np.float32(data.N)
         modelled = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
-        missing = np.fft.ifftshift(np.sqrt(data.counts(batch)), axes=(1, 2))
+        measured = np.fft.ifftshift(data.counts(batch)[:, ::stride, ::stride], axes=(1, 2))
+        missing = np.sqrt(measured)
         missing -= modelled
         modelled += np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
-        weight = good / modelled
-        jacobian = np.empty((len(batch), 2, data.N**2), np.float32)
-        for k, (y, x) in enumerate(((slice(None), None), (None, slice(None)))):
-            lever = (axis - centres[k][:, None])[:, y, x]  # (b, N, 1) or (b, 1, N)
-            moved = scipy.fft.fft2(waves * lever[:, None], norm="ortho", overwrite_x=True)
+        weight = good / (modelled * np.float32(data.N))
+        jacobian = np.empty((len(batch), 2, half**2), np.float32)
+        for k, along in enumerate((axis[:, None], axis[None, :])):
+            lever = folded * along
+            if stride > 1:
+                lever += np.float32(half) * rest[k]
+            moved = scipy.fft.fft2(lever, overwrite_x=True)
             change = (field.imag * moved.real - field.real * moved.imag).sum(axis=1)  # of i times it
             np.multiply(change, weight, out=jacobian[:, k].reshape(change.shape))
         hessian[part] = np.einsum("bap,bcp->bac", jacobian, jacobian)
@@ -147,6 +154,15 @@ def _gradients(
 
     spread(measure, range(0, len(chosen), step))
     return None if monitor.cancelled else (hessian, slope)
+
+
+def _folded(waves: ComplexArray, axes: tuple[int, ...], stride: int) -> ComplexArray:
+    """Both halves along some axes added: its transform is every second frequency of what was folded, exactly."""
+    if stride > 1:
+        for axis in axes:
+            first, second = np.split(waves, 2, axis=axis)
+            waves = first + second
+    return waves
 
 
 def _splines(t: FloatArray, nodes: int) -> tuple[Sparse, Sparse]:

@@ -11,7 +11,7 @@ import scipy.fft
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.forward import add_windows
-from ptychopinn.interpolation import shift_probe, shift_ramps
+from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
 from ptychopinn.parallel import Crew
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
@@ -24,8 +24,8 @@ MOMENTA_A_PASS = 8
 _BATCH_VALUES = 1 << 19  # complex values of exit waves in a batch of a long scan: 4 MiB an array
 _BLOCK = 256  # patterns prepared at a time
 _PART_VALUES = 1 << 17  # complex values of exit waves that a thread takes at a time: fewer do not pay
-CACHE_BYTES = 1 << 30
-"""Of amplitudes, and again of shifted probes; beyond it they are made anew in every pass."""
+CACHE_BYTES = 1 << 31
+"""Of amplitudes; beyond it they are made anew in every pass."""
 
 
 def usual_batch_size(count: int, size: int) -> int:
@@ -120,8 +120,6 @@ class Solution:
         (n, 2) each: where every pattern's window begins in ``obj``, and what remains of a pixel.
     crew:
         Threads for a batch's patterns.
-    cache_bytes:
-        What the shifted probes of all patterns may take.
     """
 
     def __init__(
@@ -131,7 +129,6 @@ class Solution:
         corners: IntArray,
         fractions: FloatArray,
         crew: Crew,
-        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._object, self._crew = obj, crew
         self._probe = probe.astype(np.complex64)
@@ -144,8 +141,7 @@ class Solution:
         self._probe_velocity = np.zeros_like(self._probe)
         self._sum = np.zeros_like(obj)  # zero between updates
         self._light = np.zeros(obj.shape, np.float32)  # zero between updates
-        self._shifted: ComplexArray | None = None  # probes of all patterns, once they are asked for
-        self._keeps = len(corners) * self._probe.nbytes <= cache_bytes  # them, until probe or positions change
+        self._shifts: ShiftedProbe | None = None  # while the probe does not change
 
     def update(
         self,
@@ -181,10 +177,10 @@ class Solution:
         -------
         Squared error of the amplitudes before the update, and their square.
         """
-        if probe_step > 0 or position_step > 0:
-            self._shifted, self._keeps = None, False
-        if self._keeps and self._shifted is None:
-            self._shifted = self._shift_all()
+        if probe_step > 0:
+            self._shifts = None
+        elif self._shifts is None:
+            self._shifts = ShiftedProbe(self._probe)
         step = max(_PART_VALUES // self._probe.size, 1)  # of the shape alone: the cores there are change no result
 
         def look(low: int) -> _Looked:
@@ -248,17 +244,8 @@ class Solution:
 
     def _probes(self, chosen: IntArray) -> ComplexArray:
         """(b, modes, N, N) complex64: the probe at the fractions of some patterns."""
-        return shift_probe(self._probe, self._fractions[chosen]) if self._shifted is None else self._shifted[chosen]
-
-    def _shift_all(self) -> ComplexArray:
-        shifted = np.empty((len(self._corners), *self._probe.shape), np.complex64)
-
-        def shift(low: int) -> None:
-            block = slice(low, low + _BLOCK)
-            shifted[block] = shift_probe(self._probe, self._fractions[block])
-
-        self._crew.spread(shift, range(0, len(shifted), _BLOCK))
-        return shifted
+        fractions = self._fractions[chosen]
+        return shift_probe(self._probe, fractions) if self._shifts is None else self._shifts(fractions)
 
     def _step_object(self, parts: Sequence[_Looked], step: float, alpha: float) -> None:
         for part in parts:

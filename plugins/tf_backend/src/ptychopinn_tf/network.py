@@ -146,16 +146,15 @@ class Convolution(Module):
 
 
 class ResidualBlock(Module):
-    """Two 3 x 3 convolutions beside the identity."""
+    """A 3 x 3 convolution beside the identity."""
 
     def __init__(self, rng: np.random.Generator, width: int) -> None:
-        self.conv1 = Convolution(rng, width, width, 3)
-        self.conv2 = Convolution(rng, width, width, 3, std=0.0)
+        self.conv = Convolution(rng, width, width, 3, std=0.0)
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
         """(b, GRID^2, width) to the same."""
         picture = tf.reshape(h, (-1, GRID, GRID, h.shape[-1]))
-        return h + tf.reshape(self.conv2(gelu(self.conv1(gelu(picture)))), (-1, _TILES, h.shape[-1]))
+        return h + tf.reshape(self.conv(gelu(picture)), (-1, _TILES, h.shape[-1]))
 
 
 class MixingBlock(Module):

@@ -76,19 +76,18 @@ def centre(image: Tensor, width: int) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside the identity."""
+    """A 3 x 3 convolution beside the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(cast(Tensor, self.conv2.bias))
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(cast(Tensor, self.conv.bias))
 
     def forward(self, h: Tensor) -> Tensor:
         """(b, GRID^2, width) to the same."""
         picture = h.reshape(-1, GRID, GRID, h.shape[-1]).permute(0, 3, 1, 2)
-        change = cast(Tensor, self.conv2(F.gelu(self.conv1(F.gelu(picture)))))
+        change = cast(Tensor, self.conv(F.gelu(picture)))
         return h + change.permute(0, 2, 3, 1).flatten(1, 2)
 
 
