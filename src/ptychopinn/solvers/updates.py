@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.fft
@@ -23,6 +24,7 @@ _FARTHEST_PX = 3.0  # and in all
 MOMENTA_A_PASS = 8
 _BATCH_VALUES = 1 << 19  # complex values of exit waves in a batch of a long scan: 4 MiB an array
 _BLOCK = 256  # patterns prepared at a time
+_SMALL = 96  # pixels along a window below which threads would wait for Python instead of adding windows
 _PART_VALUES = 1 << 17  # complex values of exit waves that a thread takes at a time: fewer do not pay
 CACHE_BYTES = 1 << 31
 """Of amplitudes; beyond it they are made anew in every pass."""
@@ -61,6 +63,18 @@ def _poisson_ratio(difference: FloatArray, measured: FloatArray, modelled: Float
     return bounded
 
 
+def _over_modes(values: AnyArray) -> AnyArray:
+    """(b, modes, N, N) to (b, N, N), added; the values themselves where there is one mode."""
+    return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
+
+
+def _power(waves: ComplexArray) -> FloatArray:
+    """(b, modes, N, N) to (b, N, N): the squares of the moduli, added over the modes."""
+    power = waves.real**2
+    power += waves.imag**2
+    return _over_modes(power)
+
+
 class Amplitudes:
     """Square roots of counts with DC in the corner; kept in memory while they fit ``cache_bytes``."""
 
@@ -74,7 +88,8 @@ class Amplitudes:
                 self._kept[block] = self._load(block)
 
     def _load(self, indices: IntArray) -> FloatArray:
-        return np.fft.ifftshift(np.sqrt(self._data.counts(indices)), axes=(1, 2))
+        counts = self._data.counts(indices)
+        return np.fft.ifftshift(np.sqrt(counts, out=counts), axes=(1, 2))
 
     def __getitem__(self, indices: IntArray) -> FloatArray:
         return self._load(indices) if self._kept is None else self._kept[indices]
@@ -221,7 +236,7 @@ class Solution:
         view = np.lib.stride_tricks.sliding_window_view(self._object, (size, size))
         windows = view[corners[:, 0], corners[:, 1]]  # a copy
         field = scipy.fft.fft2(probes * windows[:, None], norm="ortho", overwrite_x=True)
-        modelled = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
+        modelled = np.sqrt(_power(field))
         difference = measured - modelled
         if good is not None:
             difference *= good  # bad pixels keep the modelled modulus
@@ -232,13 +247,17 @@ class Solution:
         else:
             field *= (difference / modelled)[:, None]
         change = scipy.fft.ifft2(field, norm="ortho", overwrite_x=True)
+        moves = self._position_equations(change, probes, windows) if moves_positions else None
+        light = _power(probes)
+        gradient = np.conjugate(probes, out=probes)
+        gradient *= change
         return _Looked(
             corners=corners,
             error=error,
             total=total,
-            gradient=(probes.conj() * change).sum(axis=1),
-            light=(probes.real**2 + probes.imag**2).sum(axis=1),
-            moves=self._position_equations(change, probes, windows) if moves_positions else None,
+            gradient=_over_modes(gradient),
+            light=light,
+            moves=moves,
             probe=self._probe_gradient(change, windows, self._fractions[chosen]) if moves_probe else None,
         )
 
@@ -248,23 +267,57 @@ class Solution:
         return shift_probe(self._probe, fractions) if self._shifts is None else self._shifts(fractions)
 
     def _step_object(self, parts: Sequence[_Looked], step: float, alpha: float) -> None:
-        for part in parts:
-            add_windows(self._sum, part.gradient, part.corners)
-            add_windows(self._light, part.light, part.corners)
         size = self._probe.shape[-1]
-        # Window by window, each pixel once: the cost is that of the batch, however large the object is.
-        places = [(slice(y, y + size), slice(x, x + size)) for part in parts for y, x in part.corners.tolist()]
+        corners = np.concatenate([part.corners for part in parts])
+        bands = self._bands(corners)
+
+        def places(low: int, high: int) -> list[tuple[slice, slice]]:
+            """Window by window, or the box of all where that is less: the cost is bounded by that of the batch."""
+            begin, end = np.maximum(corners[:, 0], low), np.minimum(corners[:, 0] + size, high)
+            met = begin < end
+            begin, end, left = begin[met], end[met], corners[met, 1]
+            if not met.any():
+                return []
+            top, bottom, across = int(begin.min()), int(end.max()), slice(int(left.min()), int(left.max()) + size)
+            width = across.stop - across.start
+            if (bottom - top) * width <= size * (end - begin).sum():
+                step = max(size**2 // width, 1)  # rows that a core's cache holds
+                return [(slice(y, min(y + step, bottom)), across) for y in range(top, bottom, step)]
+            found = zip(begin.tolist(), end.tolist(), left.tolist(), strict=True)
+            return [(slice(y, stop), slice(x, x + size)) for y, stop, x in found]
+
+        def add(band: tuple[int, int]) -> float:
+            low, high = band
+            for part in parts:
+                add_windows(self._sum[low:high], part.gradient, part.corners - np.array([low, 0]))
+                add_windows(self._light[low:high], part.light, part.corners - np.array([low, 0]))
+            return max((float(self._light[place].max()) for place in places(low, high)), default=0.0)
+
         # Of the summed light: where patterns of a batch overlap, their changes add up.
-        brightest = np.float32(alpha) * max(float(self._light[place].max()) for place in places)
-        for place in places:
-            share = np.float32(1 - alpha) * self._light[place]
-            share += brightest
-            np.divide(np.float32(step), share, out=share)  # a real quotient: a complex one takes three times as long
-            total = self._sum[place]
-            self._object[place] += total * share
-            total[:] = 0
-        for place in places:
-            self._light[place] = 0
+        brightest = np.float32(alpha * max(self._crew.spread(add, bands)))
+
+        def take(band: tuple[int, int]) -> None:
+            seen = places(*band)
+            for place in seen:
+                share = np.float32(1 - alpha) * self._light[place]
+                share += brightest
+                np.divide(np.float32(step), share, out=share)  # a complex quotient takes three times as long
+                total = self._sum[place]
+                total *= share
+                self._object[place] += total
+                total[:] = 0
+            for place in seen:
+                self._light[place] = 0
+
+        self._crew.spread(take, bands)
+
+    def _bands(self, corners: IntArray) -> list[tuple[int, int]]:
+        """Rows of the object, first and last but one, that threads change side by side: about as much of each batch."""
+        count, height, size = self._crew.count, len(self._object), self._probe.shape[-1]
+        if size < _SMALL:
+            return [(0, height)]
+        middles = np.quantile(corners[:, 0] + size // 2, np.arange(1, count) / count).astype(int).tolist()
+        return list(pairwise(sorted({0, *middles, height})))
 
     @staticmethod
     def _probe_gradient(
