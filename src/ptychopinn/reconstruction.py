@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 _TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
 _BLOCK = 512
 _SLOW_ROUNDS = 4  # of a slow phase; each is one linear solve
-_SETTLED = 0.99  # of the residual: a round that gains less is the last
+_SETTLED = 0.95  # of the residual: a round that gains less is the last, for the next gains its square
 _SLOW = ", slow phase solved"
 
 

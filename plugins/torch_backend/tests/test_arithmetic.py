@@ -8,12 +8,13 @@ import torch
 from ptychopinn_torch.arithmetic import arithmetic
 
 
-def settings() -> tuple[bool, bool, bool, bool]:
+def settings() -> tuple[bool, ...]:
     return (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.allow_tf32,
         torch.backends.cudnn.benchmark,
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
     )
 
 
@@ -24,6 +25,7 @@ def test_for_a_while(wanted: bool) -> None:
     with pytest.raises(KeyError), arithmetic(deterministic=wanted):
         assert settings()[0] is wanted
         assert settings()[2] is False
+        assert settings()[4] is False
         raise KeyError
     assert settings() == before
 

@@ -30,7 +30,7 @@ from ptychopinn.parallel import spread
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
-_BATCH_VALUES = 1 << 17  # complex values of exit waves handled at a time: they fit a core's cache
+_BATCH_VALUES = 1 << 18  # complex values of exit waves handled at a time: with fewer, threads wait for each other
 _MOST_CELLS = 96  # along a side: slow means slow, and the cost is bounded
 _STIFFNESS = 1e-3  # of the second differences, in units of the mean weight of a node
 _ANCHOR = 1e-6  # the same of the phase itself: its mean is no matter of the patterns

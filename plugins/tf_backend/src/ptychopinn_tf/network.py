@@ -148,13 +148,28 @@ class Convolution(Module):
 class ResidualBlock(Module):
     """A 3 x 3 convolution beside the identity."""
 
-    def __init__(self, rng: np.random.Generator, width: int) -> None:
-        self.conv = Convolution(rng, width, width, 3, std=0.0)
+    def __init__(self, rng: np.random.Generator, width: int, dtype: tf.DType) -> None:
+        self.conv, self.dtype = Convolution(rng, width, width, 3, std=0.0), dtype
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
-        """(b, GRID^2, width) to the same."""
-        picture = tf.reshape(h, (-1, GRID, GRID, h.shape[-1]))
-        return h + tf.reshape(self.conv(gelu(picture)), (-1, _TILES, h.shape[-1]))
+        """(b, GRID^2, width) float32 to the same."""
+        picture = tf.cast(tf.reshape(h, (-1, GRID, GRID, h.shape[-1])), self.dtype)
+        return h + tf.reshape(tf.cast(self.conv(gelu(picture)), h.dtype), (-1, _TILES, h.shape[-1]))
+
+
+class Embedding(Module):
+    """Adds a linear function of two inputs to what every place of the grid holds, without a bias."""
+
+    def __init__(self, rng: np.random.Generator, inputs: int, width: int) -> None:
+        self.weight, _ = drawn(rng, (width, inputs), width, inputs, None)
+
+    def __call__(self, h: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        """(b, GRID^2, width), (b, GRID^2, p) and (b, GRID^2, q) float32, p + q the inputs, to (b, GRID^2, width)."""
+        weights = tf.split(self.weight, [first.shape[-1], second.shape[-1]], axis=1)
+        for part, weight in zip((first, second), weights, strict=True):
+            change = tf.matmul(tf.reshape(part, (-1, part.shape[-1])), weight, transpose_b=True)
+            h += tf.reshape(change, (-1, _TILES, h.shape[-1]))
+        return h
 
 
 class MixingBlock(Module):
@@ -253,8 +268,8 @@ class FastNetwork(Module):
         pixels = [look.tile**2 for look in self.looks]
         self.embed_pattern = Linear(rng, (self.seen_width // GRID) ** 2, width)
         self.mix = MixingBlock(rng, width)
-        self.embed = [Linear(rng, 4 * count, width) for count in pixels]
-        self.body = [ResidualBlock(rng, width) for _ in pixels]
+        self.embed = [Embedding(rng, 4 * count, width) for count in pixels]
+        self.body = [ResidualBlock(rng, width, dtype) for _ in pixels]
         self.head = [Linear(rng, width, 2 * count, std=HEAD_STD) for count in pixels]
 
     def __call__(self, amplitudes: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
@@ -281,9 +296,9 @@ class FastNetwork(Module):
     def _solve(self, amplitudes: tf.Tensor, lit: dict[Look, Lit]) -> tf.Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
         modes = tf.shape(next(iter(lit.values())).probe)[0]
-        features = to_tiles(tf.math.log1p(centre(amplitudes, self.seen_width)))
-        h = self.mix(self.embed_pattern(tf.cast(features, self.dtype)))
-        centres = {look.N: centre(amplitudes, look.N) for look in self.looks}
+        centres = {width: centre(amplitudes, width) for width in {self.seen_width, *(look.N for look in self.looks)}}
+        features = to_tiles(tf.math.log1p(centres[self.seen_width]))
+        h = tf.cast(self.mix(self.embed_pattern(tf.cast(features, self.dtype))), tf.float32)
         x = tf.zeros_like(amplitudes[:, :1, :1]) * tf.zeros((1, _TILES, 1))
         phase, more = x, tf.complex(x, x)  # more is the patch less 1
         for look, embed, body, head in zip(self.looks, self.embed, self.body, self.head, strict=True):
@@ -298,10 +313,9 @@ class FastNetwork(Module):
             missed = tf.reshape(field * as_complex(look.n**2 * ratio)[:, None], (-1, look.n, look.n))
             back = tf.reshape(to_tiles(tf.signal.ifft2d(missed)), (-1, modes, _TILES, pixels))
             step = tf.reduce_sum(light.direction * back, axis=1)
-            parts = [tf.stack([tf.math.real(z), tf.math.imag(z)], axis=-1) for z in (step, more)]
-            seen = tf.reshape(tf.concat(parts, axis=-2), (-1, _TILES, 4 * pixels))
-            h = body(h + embed(tf.cast(seen, self.dtype)))
-            change = tf.cast(head(h), tf.float32)
+            parts = (tf.stack([tf.math.real(z), tf.math.imag(z)], axis=-1) for z in (step, more))
+            h = body(embed(h, *(tf.reshape(part, (-1, _TILES, 2 * pixels)) for part in parts)))
+            change = tf.cast(head(tf.cast(h, self.dtype)), tf.float32)
             x, phase = x + change[..., :pixels], phase + change[..., pixels:]
             more = polar(amplitude(self.activation, x), phase) - 1
         return from_tiles(more) + 1

@@ -91,14 +91,17 @@ class CnnNetwork(nn.Module):
                 nn.init.xavier_normal_(module.weight)
                 nn.init.zeros_(cast(Tensor, module.bias))
 
-    def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
+    def lit(self, probe: Tensor, good: Tensor) -> None:
+        """Nothing: see `forward`."""
+
+    def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor, lit: None = None) -> Tensor:
         """Predict the patches of groups.
 
         Parameters
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        probe, good:
+        probe, good, lit:
             Not looked at: this network knows probe and detector from its training alone.
 
         Returns

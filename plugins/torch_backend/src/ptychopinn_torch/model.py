@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import Architecture, ModelConfig
-from ptychopinn.training import light_from_arrays, network_tensors
+from ptychopinn.training import Look, light_from_arrays, network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.cnn import CnnNetwork
-from ptychopinn_torch.network import FastNetwork
+from ptychopinn_torch.network import FastNetwork, Lit
 
 
 class Illumination(nn.Module):
@@ -68,11 +68,22 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision) -> None:
         super().__init__()
         network = FastNetwork(config) if config.architecture is Architecture.FAST else CnnNetwork(config)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: FastNetwork | CnnNetwork = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.illumination = illumination
         self.precision = precision
 
-    def forward(self, counts: Tensor, mean_counts: float, probe: Tensor, good: Tensor) -> Tensor:
+    def lit(self, probe: Tensor, good: Tensor) -> dict[Look, Lit] | None:
+        """What `forward` makes of probe and good pixels, for whoever predicts often with the same."""
+        return self.network.lit(probe * probe.shape[-1], good)
+
+    def forward(
+        self,
+        counts: Tensor,
+        mean_counts: float,
+        probe: Tensor,
+        good: Tensor,
+        lit: dict[Look, Lit] | None = None,
+    ) -> Tensor:
         """Predict the patches of groups from their counts.
 
         Parameters
@@ -85,6 +96,8 @@ class Model(nn.Module):
             (modes, N, N) complex64, from `Illumination`.
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+        lit:
+            From `lit`, of this probe and these pixels; None makes it.
 
         Returns
         -------
@@ -93,7 +106,7 @@ class Model(nn.Module):
         N = counts.shape[-1]  # noqa: N806
         low = self.precision is Precision.BFLOAT16
         with torch.autocast(counts.device.type, torch.bfloat16) if low else nullcontext():
-            return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), probe * N, good))
+            return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), probe * N, good, lit))
 
 
 def patch_weights(probe: Tensor, patch_size: int) -> Tensor:

@@ -75,6 +75,11 @@ def centre(image: Tensor, width: int) -> Tensor:
     return torch.cat([rows[..., :half], rows[..., rest:]], dim=-1)
 
 
+def over_modes(values: Tensor) -> Tensor:
+    """(b, modes, ...) to (b, ...): their sum, without a copy where there is one."""
+    return values.squeeze(1) if values.shape[1] == 1 else values.sum(dim=1)
+
+
 class ResidualBlock(nn.Module):
     """A 3 x 3 convolution beside the identity."""
 
@@ -89,6 +94,24 @@ class ResidualBlock(nn.Module):
         picture = h.reshape(-1, GRID, GRID, h.shape[-1]).permute(0, 3, 1, 2)
         change = cast(Tensor, self.conv(F.gelu(picture)))
         return h + change.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class Embedding(nn.Module):
+    """Adds a linear function of two inputs to what every place of the grid holds, without joining or biasing them."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Linear(inputs, width, bias=False).weight
+
+    def forward(self, h: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """(b, GRID^2, width), (b, GRID^2, p) and (b, GRID^2, q), p + q the inputs, to (b, GRID^2, width)."""
+        weights = torch.split(self.weight, [first.shape[-1], second.shape[-1]], dim=1)
+        with torch.autocast(
+            h.device.type, enabled=False
+        ):  # products with so few inputs gain nothing from less precision
+            for part, weight in zip((first, second), weights, strict=True):
+                h = torch.addmm(h.flatten(0, 1), part.flatten(0, 1), weight.T).reshape(h.shape)
+        return h
 
 
 class MixingBlock(nn.Module):
@@ -183,14 +206,18 @@ class FastNetwork(nn.Module):
         pixels = [look.tile**2 for look in self.looks]
         self.embed_pattern = nn.Linear((self.seen_width // GRID) ** 2, width)
         self.mix = MixingBlock(width)
-        self.embed = nn.ModuleList(nn.Linear(4 * count, width) for count in pixels)
+        self.embed = nn.ModuleList(Embedding(4 * count, width) for count in pixels)
         self.body = nn.ModuleList(ResidualBlock(width) for _ in pixels)
         self.head = nn.ModuleList(nn.Linear(width, 2 * count) for count in pixels)
         for head in self.head:
             nn.init.normal_(cast(nn.Linear, head).weight, std=HEAD_STD)
             nn.init.zeros_(cast(nn.Linear, head).bias)
 
-    def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor) -> Tensor:
+    def lit(self, probe: Tensor, good: Tensor) -> dict[Look, Lit]:
+        """What `forward` makes of probe and good pixels; what is predicted with the same light needs it once."""
+        return {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
+
+    def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor, lit: dict[Look, Lit] | None = None) -> Tensor:
         """Predict the patches of groups, each from its own pattern.
 
         Parameters
@@ -201,21 +228,22 @@ class FastNetwork(nn.Module):
             (modes, N, N) complex64 in the same scale.
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
+        lit:
+            From `lit`, of this probe and these pixels; None makes it.
 
         Returns
         -------
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        lit = {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
-        patches = self._solve(amplitudes.flatten(0, 1), lit)
+        patches = self._solve(amplitudes.flatten(0, 1), self.lit(probe, good) if lit is None else lit)
         return patches.reshape(*amplitudes.shape[:2], *patches.shape[1:])
 
     def _solve(self, amplitudes: Tensor, lit: dict[Look, Lit]) -> Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
         b = len(amplitudes)
-        h = self.mix(self.embed_pattern(to_tiles(torch.log1p(centre(amplitudes, self.seen_width)))))
-        centres = {look.N: centre(amplitudes, look.N) for look in self.looks}
+        centres = {width: centre(amplitudes, width) for width in {self.seen_width, *(look.N for look in self.looks)}}
+        h = self.mix(self.embed_pattern(to_tiles(torch.log1p(centres[self.seen_width])))).float()
         x = phase = amplitudes.new_zeros(b, _TILES, 1)
         more = torch.complex(x, phase)  # the patch less 1
         for look, embed, body, head in zip(self.looks, self.embed, self.body, self.head, strict=True):
@@ -224,12 +252,11 @@ class FastNetwork(nn.Module):
                 x, phase, more = (finer(values, look.tile) for values in (x, phase, more))
             measured = centres[look.N][:, look.offset[0] :: look.stride, look.offset[1] :: look.stride]
             field = light.far_field(more)
-            modelled = (field.real**2 + field.imag**2).sum(dim=1)
+            modelled = over_modes(field.real**2 + field.imag**2)
             ratio = light.good * (measured * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)
             back = to_tiles(torch.fft.ifft2(field * ratio[:, None], norm="forward"))
-            step = (light.direction * back).sum(dim=1)
-            seen = torch.cat([torch.view_as_real(step), torch.view_as_real(more)], dim=-2)
-            h = body(h + embed(seen.flatten(2)))
+            step = over_modes(light.direction * back)
+            h = body(embed(h, torch.view_as_real(step).flatten(2), torch.view_as_real(more).flatten(2)))
             change = head(h).float()
             x, phase = x + change[..., :pixels], phase + change[..., pixels:]
             size = amplitude(self.activation, x)

@@ -109,10 +109,11 @@ class TorchReconstructor(NetworkReconstructor[Model]):
             light = Illumination(scan_light, np.zeros(2)).to(self._device)
         with torch.inference_mode():
             probe, measured = light(), to_tensor(good, self._device)
+            lit = model.lit(probe, measured)
 
         def part(counts: FloatArray) -> ComplexArray:
             with torch.inference_mode():
-                patches = model(to_tensor(counts, self._device), mean_counts, probe, measured)[:, 0]
+                patches = model(to_tensor(counts, self._device), mean_counts, probe, measured, lit)[:, 0]
             found: ComplexArray = patches.cpu().numpy()
             return found
 
