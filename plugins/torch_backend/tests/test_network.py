@@ -54,7 +54,7 @@ def test_light_that_is_made_once_is_the_same_light(architecture: str, modes: int
     generator = torch.Generator().manual_seed(0)
     light = Illumination(simulate_probe("disc", 64, photons=1.0, modes=modes), np.zeros(2))
     model = Model(config, light, Precision.FLOAT32)
-    counts = torch.rand(3, 1, 64, 64, generator=generator)
+    counts = torch.rand(3, config.patterns_per_group, 64, 64, generator=generator)
     good = (torch.rand(64, 64, generator=generator) > 0.1).float()
     with torch.no_grad():
         for parameter in model.network.parameters():
