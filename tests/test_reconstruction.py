@@ -215,6 +215,21 @@ def test_auto_takes_off_the_slow_phase_of_a_drift(scan: ScanDataset) -> None:
     assert error_inside(auto, scan) < 0.5 * error_inside(on, scan)
 
 
+@pytest.mark.parametrize("most", [0.0, np.pi])
+def test_candidates_are_stitched_one_by_one_where_objects_are_large(
+    scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, most: float
+) -> None:
+    """[RECON-004] with the same object, coverage and count."""
+    patches = turned_patches(scan, most)
+    together = by_oracle(scan, patches, synchronise="auto")
+    monkeypatch.setattr("ptychopinn.reconstruction._SMALL_OBJECT", 0)
+    apart = by_oracle(scan, patches, synchronise="auto")
+    assert (together.synchronised, together.placed) == (apart.synchronised, apart.placed)
+    assert together.residual == apart.residual
+    np.testing.assert_array_equal(together.object, apart.object)
+    np.testing.assert_array_equal(together.coverage, apart.coverage)
+
+
 def test_patches_wait_in_a_scratch_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """[SYNC-006] the same result, and no array of all patches in memory."""
     scan = simulate_scan(SimulationConfig(N=64, rows=12, cols=12, seed=1, step_px=3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,13 +28,13 @@ from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
 from ptychopinn.scratch import ScratchRows
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.phases import slow_phase
-from ptychopinn.stitching import Frame, Stitched, Stitcher, coverage_of, patch_weights
+from ptychopinn.stitching import Frame, Stitched, Stitcher, coverage_of, patch_weights, turns
 from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
-_BLOCK = 512
+_SMALL_OBJECT = 1 << 26  # bytes: several of them at a time matter to nobody
 _SLOW_ROUNDS = 4  # of a slow phase; each is one linear solve
 _SETTLED = 0.95  # of the residual: a round that gains less is the last, for the next gains its square
 _SLOW = ", slow phase solved"
@@ -343,7 +343,7 @@ def synchronised(
     weights = patch_weights(probe, size)
     corners, fractions = split_positions(data.positions, size)
     if config.synchronise is Synchronise.OFF:
-        stitched = _stitch(placed, corners, fractions, weights, frame, None, None)
+        (stitched,) = _stitch(placed, corners, fractions, weights, frame, [None], None)
         clock.add("stitch")
         return stitched, "off"
     monitor.report("synchronise", 0, 1)
@@ -358,16 +358,20 @@ def synchronised(
     clock.add("synchronise")
     residual_of = ForwardResidual(probe, data, max_patterns=RESIDUAL_PATTERNS)
     best: tuple[float, Stitched, str] | None = None
-    for done, (how, phases) in enumerate(candidates):
+    # An object may be large: then never more of them than are needed.
+    together = len(candidates) if 8 * math.prod(frame.shape) <= _SMALL_OBJECT else 1
+    for done in range(0, len(candidates), together):
         monitor.report("stitch", done, len(candidates))
+        some = candidates[done : done + together]
         coverage = None if best is None else best[1].coverage
-        stitched = _stitch(placed, corners, fractions, weights, frame, phases, coverage)
+        objects = _stitch(placed, corners, fractions, weights, frame, [phases for _, phases in some], coverage)
         clock.add("stitch")
-        residual = math.nan if len(candidates) == 1 else residual_of(stitched.object, frame.origin)
-        _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
-        if best is None or residual < best[0]:
-            best = (residual, stitched, how)
-        del stitched  # an object may be large: never more of them than are needed
+        for (how, _), stitched in zip(some, objects, strict=True):
+            residual = math.nan if len(candidates) == 1 else residual_of(stitched.object, frame.origin)
+            _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
+            if best is None or residual < best[0]:
+                best = (residual, stitched, how)
+        del stitched, objects
         clock.add("judge")
     monitor.report("stitch", len(candidates), len(candidates))
     assert best is not None  # there is always one candidate
@@ -396,15 +400,21 @@ def _stitch(
     fractions: FloatArray,
     weights: FloatArray,
     frame: Frame,
-    phases: ComplexArray | None,
+    candidates: Sequence[ComplexArray | None],
     coverage: FloatArray | None,
-) -> Stitched:
-    stitcher = Stitcher(weights, frame, coverage)
-    for start in range(0, len(corners), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        turn = None if phases is None else phases[block]
-        stitcher.add_placed(np.asarray(placed[block]), corners[block], fractions[block], turn)
-    return stitcher.finish()
+) -> list[Stitched]:
+    """An object for each candidate, the patches divided by its phases; all have one array of coverage."""
+    first = Stitcher(weights, frame, coverage)
+    stitchers = [first, *(Stitcher(weights, frame, first.coverage) for _ in candidates[1:])]
+    for low in range(0, len(corners), first.at_a_time):
+        block = slice(low, low + first.at_a_time)
+        lit = first.weights_at(fractions[block])
+        patches: ComplexArray = np.asarray(placed[block])
+        weighted = patches * lit
+        for stitcher, phases in zip(stitchers, candidates, strict=True):
+            turned = weighted if phases is None else weighted * turns(phases[block])
+            stitcher.add_weighted(turned, lit, corners[block])
+    return [stitcher.finish() for stitcher in stitchers]
 
 
 def _without_slow_error(

@@ -134,6 +134,12 @@ class ShiftedWeights:
         return np.maximum(weights, 0, out=weights)
 
 
+def turns(phases: ComplexArray) -> ComplexArray:
+    """(b,) phases that patches are divided by, to the (b, 1, 1) complex64 that they are multiplied by."""
+    turned: ComplexArray = phases.conj().astype(np.complex64)[:, None, None]
+    return turned
+
+
 def coverage_of(positions: FloatArray, weights: FloatArray, frame: Frame) -> FloatArray:
     """How far patches at some positions cover an object.
 
@@ -185,6 +191,11 @@ class Stitcher:
     def frame(self) -> Frame:
         """Where the object lies."""
         return self._frame
+
+    @property
+    def coverage(self) -> FloatArray:
+        """(H, W) float32 so far, not to be changed; what is added changes it."""
+        return self._coverage
 
     @classmethod
     def after(cls, stitched: Stitched, weights: FloatArray) -> Stitcher:
@@ -252,19 +263,30 @@ class Stitcher:
         phases:
             As in `add`.
         """
-        n = self._weights.size
-        local = corners - np.array(self._frame.origin)
-        taps = shift_weights(fractions).astype(np.float32)
-        step = max(_CACHED // n**2, 1)
-        for low in range(0, len(placed), step):
-            block = slice(low, low + step)
-            weights = self._weights.at(taps[block])
+        for low in range(0, len(placed), self.at_a_time):
+            block = slice(low, low + self.at_a_time)
+            weights = self.weights_at(fractions[block])
             weighted = placed[block] * weights
             if phases is not None:
-                weighted *= phases[block].conj().astype(np.complex64)[:, None, None]
-            add_windows(self._sum, weighted, local[block])
-            if not self._known:
-                add_windows(self._coverage, weights, local[block])
+                weighted *= turns(phases[block])
+            self.add_weighted(weighted, weights, corners[block])
+
+    @property
+    def at_a_time(self) -> int:
+        """Patches that fit a core's cache."""
+        return max(_CACHED // int(self._weights.size) ** 2, 1)
+
+    def weights_at(self, fractions: FloatArray) -> FloatArray:
+        """(b, 2) from `split_positions` to (b, n, n) float32: the weights of patches that were put on whole pixels."""
+        return self._weights.at(shift_weights(fractions).astype(np.float32))
+
+    def add_weighted(self, weighted: ComplexArray, weights: FloatArray, corners: IntArray) -> None:
+        """Add patches that were multiplied by their weights: (b, n, n) complex64 and float32, and (b, 2)."""
+        n = self._weights.size
+        local = corners - np.array(self._frame.origin)
+        add_windows(self._sum, weighted, local)
+        if not self._known:
+            add_windows(self._coverage, weights, local)
         inside = ((local > -n) & (local < np.array(self._frame.shape))).all(axis=1)
         self._placed += int(inside.sum())
         self._dropped += int((~inside).sum())
