@@ -25,9 +25,18 @@ def test_every_iteration_has_one_and_the_last_is_as_fine_as_the_patch(size: int,
     assert features_width(config) % GRID == 0
 
 
-@pytest.mark.parametrize("padded", [True, False])
-def test_the_first_half_is_coarse(padded: bool) -> None:
-    assert [look.N for look in looks(ModelConfig(N=64, iterations=5, pad_object=padded))] == [32, 32, 64, 64, 64]
+@pytest.mark.parametrize(
+    ("size", "padded", "expected"),
+    [
+        (64, True, [32, 32, 32, 32, 32, 64, 64]),
+        (128, True, [32, 32, 32, 64, 64, 128, 128]),
+        (256, True, [32, 64, 64, 128, 128, 256, 256]),
+        (64, False, [16, 16, 16, 32, 32, 64, 64]),
+    ],
+)
+def test_each_resolution_has_two_and_the_coarsest_the_rest(size: int, padded: bool, expected: list[int]) -> None:
+    """[NET-005] A patch is never smaller than the grid."""
+    assert [look.N for look in looks(ModelConfig(N=size, iterations=7, pad_object=padded))] == expected
 
 
 def test_a_patch_as_small_as_the_grid_is_never_coarser() -> None:
@@ -36,8 +45,8 @@ def test_a_patch_as_small_as_the_grid_is_never_coarser() -> None:
 
 def test_iterations_that_follow_each_other_see_the_whole_detector() -> None:
     """[NET-004] Each pixel once in four."""
-    found = looks(ModelConfig(N=64, iterations=8))
-    for four in (found[:4], found[4:]):
+    found = looks(ModelConfig(N=64, iterations=10))
+    for four in (found[:4], found[4:8]):
         seen = np.zeros((four[0].N, four[0].N), int)
         for look in four:
             seen[look.offset[0] :: look.stride, look.offset[1] :: look.stride] += 1

@@ -36,7 +36,7 @@ class AmplitudeActivation(StrEnum):
 
 _GROUP_SIZE = {Architecture.FAST: 8, Architecture.CNN: 4}
 _WIDTH_SCALE = {Architecture.FAST: 0.25, Architecture.CNN: 2.0}
-_ITERATIONS = 6
+_ITERATIONS = 8
 
 
 class ModelConfig(Config):
@@ -68,7 +68,7 @@ class ModelConfig(Config):
     iterations: int | None = Field(
         None,
         ge=1,
-        le=8,
+        le=16,
         description="Times the fast network compares its object with the pattern and corrects it "
         f"(default {_ITERATIONS}).",
     )

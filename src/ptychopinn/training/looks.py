@@ -2,8 +2,8 @@
 
 A patch narrower than the pattern leaves the pattern oversampled: every second pixel of the detector, say, is the
 discrete Fourier transform of the patch alone, exactly, and transforms of a quarter of the size do. Each iteration takes
-other pixels, so that together they see them all. The first iterations solve what is coarse: pixels of the object twice
-as wide, from the centre of the pattern.
+other pixels, so that together they see them all. The first iterations solve what is coarse: pixels of the object
+several times as wide, from the centre of the pattern.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.training.constants import GRID
 
+_EACH = 2  # iterations of every resolution but the coarsest, which has the others: they cost least
 _FEATURES = 64  # pixels: what lies further out is left to the iterations
 
 
@@ -46,12 +47,11 @@ class Look:
 
 
 def looks(config: ModelConfig) -> tuple[Look, ...]:
-    """What every iteration compares, in order."""
+    """What every iteration compares, in order: the coarsest first, and the last ones as fine as the patch."""
     seen: Counter[int] = Counter()
     found = []
-    for step in range(config.steps):
-        coarse = step < config.steps // 2 and config.patch_size >= 2 * GRID
-        factor = 2 if coarse else 1
+    for left in reversed(range(config.steps)):
+        factor = min(2 ** (left // _EACH), config.patch_size // GRID)
         N, n = config.N // factor, config.patch_size // factor  # noqa: N806
         offsets = _offsets(N // n)
         found.append(Look(N, n, offsets[seen[factor] % len(offsets)]))
