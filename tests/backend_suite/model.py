@@ -110,7 +110,7 @@ def test_arrays_are_named_and_laid_out_without_a_framework(ops: Ops, model: Make
     assert arrays["network/embed_pattern/weight"].shape == (8, 4)
     assert arrays["network/embed/0/weight"].shape == (8, 4)
     assert arrays["network/body/0/conv/weight"].shape == (8, 8, 3, 3)
-    assert arrays["network/mix/mix"].shape == (8, 256, 256)
+    assert arrays["network/mix/down"].shape == arrays["network/mix/along"].shape == (8, 16, 16)
     others = {name: array.dtype for name, array in arrays.items() if name != "illumination/probe"}
     assert set(others.values()) == {np.dtype(np.float32)}
     assert all(array.flags.c_contiguous for array in arrays.values())
@@ -124,7 +124,7 @@ def test_arrays_are_named_and_laid_out_without_a_framework(ops: Ops, model: Make
         ("illumination/probe", np.ones((32, 32), np.complex64), "N = 32 was expected"),
         ("illumination/probe", np.ones((1, 64, 64), np.complex64), r"\(1, 64, 64\).*N = 32 was expected"),
         ("illumination/offset_px", np.zeros(3, np.float32), r"\(3,\)"),
-        ("network/mix/mix", None, "'mix/mix' is missing"),
+        ("network/mix/down", None, "'mix/down' is missing"),
         ("network/head/0/bias", np.zeros(5, np.float32), r"'head/0/bias' has the shape \(5,\), not \(2,\)"),
         ("network/extra", np.zeros(5, np.float32), "'extra' is of no use"),
     ],

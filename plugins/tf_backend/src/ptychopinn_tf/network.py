@@ -173,20 +173,25 @@ class Embedding(Module):
 
 
 class MixingBlock(Module):
-    """Lets every place of the grid speak to every other, one small matrix shared by all channels of a head."""
+    """Lets every place of the grid speak to every other: each channel has a matrix down the columns, another along rows.
 
-    def __init__(self, rng: np.random.Generator, width: int, heads: int = 8) -> None:
-        self.heads = heads
+    A Fourier transform is of this kind, and it is what a pattern and its object have to do with each other.
+    """
+
+    def __init__(self, rng: np.random.Generator, width: int) -> None:
         self.enter = Linear(rng, width, width)
-        mix = rng.standard_normal((heads, _TILES, _TILES)) * 0.02
-        self.mix = tf.Variable(mix, dtype=tf.float32, name="mix")
+        self.down, self.along = (
+            tf.Variable(rng.standard_normal((width, GRID, GRID)) * GRID**-0.5, dtype=tf.float32, name=name)
+            for name in ("down", "along")
+        )
         self.leave = Linear(rng, width, width, std=0.0)
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
         """(b, GRID^2, width) to the same."""
         width = h.shape[-1]
-        x = tf.reshape(gelu(self.enter(h)), (-1, _TILES, self.heads, width // self.heads))
-        x = tf.einsum("bshc,hst->bthc", x, tf.cast(self.mix, x.dtype))
+        x = tf.reshape(gelu(self.enter(h)), (-1, GRID, GRID, width))
+        x = tf.einsum("byxc,cyt->btxc", x, tf.cast(self.down, x.dtype))
+        x = tf.einsum("btxc,cxs->btsc", x, tf.cast(self.along, x.dtype))
         return h + self.leave(gelu(tf.reshape(x, (-1, _TILES, width))))
 
 

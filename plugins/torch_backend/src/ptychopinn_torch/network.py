@@ -115,22 +115,26 @@ class Embedding(nn.Module):
 
 
 class MixingBlock(nn.Module):
-    """Lets every place of the grid speak to every other, one small matrix shared by all channels of a head."""
+    """Lets every place of the grid speak to every other: each channel has a matrix down the columns, another along rows.
 
-    def __init__(self, width: int, heads: int = 8) -> None:
+    A Fourier transform is of this kind, and it is what a pattern and its object have to do with each other.
+    """
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = heads
         self.enter = nn.Linear(width, width)
-        self.mix = nn.Parameter(torch.randn(heads, _TILES, _TILES) * 0.02)
+        self.down = nn.Parameter(torch.randn(width, GRID, GRID) * GRID**-0.5)
+        self.along = nn.Parameter(torch.randn(width, GRID, GRID) * GRID**-0.5)
         self.leave = nn.Linear(width, width)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         """(b, GRID^2, width) to the same."""
-        x = F.gelu(self.enter(h)).reshape(*h.shape[:2], self.heads, -1)
-        x = torch.einsum("bshc,hst->bthc", x, self.mix).flatten(-2)
-        return h + cast(Tensor, self.leave(F.gelu(x)))
+        x = F.gelu(self.enter(h)).reshape(-1, GRID, GRID, h.shape[-1])
+        x = torch.einsum("byxc,cyt->btxc", x, self.down)
+        x = torch.einsum("btxc,cxs->btsc", x, self.along)
+        return h + cast(Tensor, self.leave(F.gelu(x.flatten(1, 2))))
 
 
 @dataclass(frozen=True, eq=False)
