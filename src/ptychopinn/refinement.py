@@ -36,8 +36,8 @@ _NOISY = 0.25  # residual by Poisson noise alone from which a pass may fit the n
 _HELD_OUT, _FEWEST_HELD_OUT = 8, 4  # and then every so many patterns judge without being used, if they are so many
 _GAUGE_PATTERNS = 64  # that a scale is fitted to
 _READ = 32  # patterns looked at a time
-_SETTLED_RAD = 0.02  # a slow phase of a smaller deviation over the positions is the last one that is solved,
-_SETTLED_GAIN = 1e-3  # and one that lowers the residual by a smaller share
+_SETTLED_RAD = 0.005  # a slow phase of a smaller deviation over the positions is the last one that is solved,
+_SETTLED_GAIN = 1e-4  # and one that lowers the residual by a smaller share
 
 
 @dataclass(frozen=True)
