@@ -27,7 +27,7 @@ from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
 from ptychopinn.scratch import ScratchRows
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.phases import slow_phase
+from ptychopinn.solvers.phases import slow_phase, turn
 from ptychopinn.stitching import Frame, Stitched, Stitcher, coverage_of, patch_weights, turns
 from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
@@ -433,15 +433,16 @@ def _without_slow_error(
     Overlaps tell neighbours' phases, and small errors of them add up over the scan; where the pattern lies on the
     detector tells the gradient of the phase itself.
     """
+    covered = stitched.covered
     for done in range(_SLOW_ROUNDS):
         monitor.report("slow phase", done, _SLOW_ROUNDS)
         phase = slow_phase(data, stitched.object, stitched.frame.origin, probe, monitor=monitor)
         if phase is None:
             break
-        _turn(stitched, phase)
+        turn(stitched.object, phase, covered)
         after = residual_of(stitched.object, stitched.frame.origin)
         if after >= residual:
-            _turn(stitched, -phase)
+            turn(stitched.object, -phase, covered)
             break
         settled, residual = after > _SETTLED * residual, after
         how = how if how.endswith(_SLOW) else how + _SLOW
@@ -450,9 +451,3 @@ def _without_slow_error(
     monitor.report("slow phase", _SLOW_ROUNDS, _SLOW_ROUNDS)
     _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
     return how
-
-
-def _turn(stitched: Stitched, phase: FloatArray) -> None:
-    """Multiply the object by ``exp(i phase)`` where it is covered, in place, row by row."""
-    for row, seen, angle in zip(stitched.object, stitched.covered, phase, strict=True):
-        row[seen] *= np.exp(1j * angle[seen])

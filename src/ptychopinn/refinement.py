@@ -24,7 +24,7 @@ from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import Crew
 from ptychopinn.solvers.epie import paste_object, shuffled_batches
-from ptychopinn.solvers.phases import slow_phase
+from ptychopinn.solvers.phases import slow_phase, turn
 from ptychopinn.solvers.updates import MOMENTA_A_PASS, Amplitudes, Solution, usual_batch_size
 from ptychopinn.stitching import Frame
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
@@ -319,11 +319,13 @@ def _scaled(
         modelled = np.sqrt(expected_counts(start, probe, local[batch])[:, good])
         product += float(np.vdot(measured, modelled))
         power += float(np.vdot(modelled, modelled))
-    mean = complex(start[covered].sum(dtype=np.complex128))
+    mean = complex(np.where(covered, start, 0).sum(dtype=np.complex128))
     if not (product > 0 and power > 0 and abs(mean) > 0):
         return start
     factor = product / power * mean.conjugate() / abs(mean)
-    return np.where(covered, np.complex64(factor) * start, start)
+    scaled = start.copy()
+    np.multiply(scaled, np.complex64(factor), out=scaled, where=covered)
+    return scaled
 
 
 def _level(phase: FloatArray, at: IntArray) -> None:
@@ -376,12 +378,13 @@ class _Solver:
         at = np.round(self._data.positions - box.origin).astype(np.int64)
         if not ramp:
             _level(phase, at)
-        factors = np.exp(1j * phase).astype(np.complex64)
+        turned = solution.object.copy()
+        turn(turned, phase)
         # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
         residual_of = ForwardResidual(solution.probe, self._data, max_patterns=RESIDUAL_PATTERNS)
-        before, after = (residual_of(obj, box.origin) for obj in (solution.object, solution.object * factors))
+        before, after = (residual_of(obj, box.origin) for obj in (solution.object, turned))
         if after < before:
-            solution.turn(factors)
+            solution.turn(phase)
         self._settled = phase[at[:, 0], at[:, 1]].std() < _SETTLED_RAD or after > (1 - _SETTLED_GAIN) * before
 
     def run(self, done: int, passes: int, way: _Way, monitor: Monitor) -> bool:

@@ -27,7 +27,7 @@ from ptychopinn.forward import cut_windows
 from ptychopinn.interpolation import ShiftedProbe, split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import spread
-from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
 _BATCH_VALUES = 1 << 18  # complex values of exit waves handled at a time: with fewer, threads wait for each other
@@ -100,6 +100,29 @@ def slow_phase(
     for low in range(0, len(phase), _ROWS):  # the object may be large
         phase[low : low + _ROWS] = rows[low : low + _ROWS] @ coefficients @ columns.T - mean
     return phase
+
+
+def turn(obj: ComplexArray, phase: FloatArray, where: BoolArray | None = None) -> None:
+    """Multiply an object by ``exp(i phase)``, in place.
+
+    Parameters
+    ----------
+    obj:
+        (H, W) complex64, changed.
+    phase:
+        (H, W) float32, rad.
+    where:
+        (H, W) bool, pixels to turn; None for all.
+    """
+    for low in range(0, len(obj), _ROWS):  # the object may be large
+        block = slice(low, low + _ROWS)
+        factor = np.empty(
+            phase[block].shape, np.complex64
+        )  # by parts: the exponential of a complex takes ten times as long
+        factor.real, factor.imag = np.cos(phase[block]), np.sin(phase[block])
+        if where is not None:
+            factor[~where[block]] = 1
+        obj[block] *= factor
 
 
 def _width(probe: ComplexArray) -> float:

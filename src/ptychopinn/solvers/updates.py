@@ -14,6 +14,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.forward import add_windows
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
 from ptychopinn.parallel import Crew
+from ptychopinn.solvers.phases import turn
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _PROBE_ALPHA = 0.1  # as alpha, for the probe
@@ -24,6 +25,7 @@ _FARTHEST_PX = 3.0  # and in all
 MOMENTA_A_PASS = 8
 _BATCH_VALUES = 1 << 19  # complex values of exit waves in a batch of a long scan: 4 MiB an array
 _BLOCK = 256  # patterns prepared at a time
+_ROWS = 64  # of the object, changed at a time
 _SMALL = 96  # pixels along a window below which threads would wait for Python instead of adding windows
 _PART_VALUES = 1 << 17  # complex values of exit waves that a thread takes at a time: fewer do not pay
 CACHE_BYTES = 1 << 31
@@ -152,9 +154,9 @@ class Solution:
         self._fractions = np.array(fractions, np.float64)
         self._given_fractions = self._fractions.copy()
         self._last = obj.copy()  # where the momentum was taken last
-        self._velocity = np.zeros_like(obj)
+        self._velocity = np.zeros(obj.shape, np.complex64)
         self._probe_velocity = np.zeros_like(self._probe)
-        self._sum = np.zeros_like(obj)  # zero between updates
+        self._sum = np.zeros(obj.shape, np.complex64)  # zero between updates
         self._light = np.zeros(obj.shape, np.float32)  # zero between updates
         self._shifts: ShiftedProbe | None = None  # while the probe does not change
 
@@ -377,11 +379,18 @@ class Solution:
 
     def coast(self, momentum: float) -> None:
         """Take a share of the object's way since the last time once more."""
-        self._velocity *= np.float32(momentum)
-        self._velocity += self._object
-        self._velocity -= self._last
-        self._object += np.float32(momentum) * self._velocity
-        np.copyto(self._last, self._object)
+        share = np.float32(momentum)
+
+        def move(low: int) -> None:
+            block = slice(low, low + _ROWS)
+            velocity, obj, last = (array[block] for array in (self._velocity, self._object, self._last))
+            velocity *= share
+            velocity += obj
+            velocity -= last
+            obj += share * velocity
+            np.copyto(last, obj)
+
+        self._crew.spread(move, range(0, len(self._object), _ROWS))
 
     @property
     def object(self) -> ComplexArray:
@@ -393,10 +402,10 @@ class Solution:
         """(modes, N, N), as it stands."""
         return self._probe
 
-    def turn(self, factors: ComplexArray) -> None:
-        """Multiply the object, and the way it is on, by (H, W) factors of modulus 1."""
+    def turn(self, phase: FloatArray) -> None:
+        """Multiply the object, and the way it is on, by ``exp(i phase)``, (H, W) float32."""
         for array in (self._object, self._last, self._velocity):
-            array *= factors
+            turn(array, phase)
 
     def result(self) -> tuple[ComplexArray, ComplexArray]:
         """Object and probe; they share out their scale so that the probe has the energy it started with."""

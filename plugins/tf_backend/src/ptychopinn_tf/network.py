@@ -173,7 +173,7 @@ class Embedding(Module):
 
 
 class MixingBlock(Module):
-    """Lets every place of the grid speak to every other: a matrix for each channel down the columns, one along the rows.
+    """Lets every place of the grid speak to every other: a matrix a channel down the columns, and one along the rows.
 
     A Fourier transform is of this kind, and it is what a pattern and its object have to do with each other.
     """
