@@ -9,7 +9,8 @@ one Gauss-Newton step on its amplitudes, and one smooth phase is fitted to all o
     minimise  sum_j (grad phi(r_j) - H_j^-1 b_j)^T H_j (grad phi(r_j) - H_j^-1 b_j)
 
 and a small weight on the second differences of phi, which is a sum of cubic B-splines. It is the coarse grid of a
-two-grid method, whose fine grid is any solver's pass.
+two-grid method, whose fine grid is any solver's pass. Two numbers a pattern need not all of it: every second pixel along
+y and x is looked at, the transform of an exit wave that is folded to half its width.
 """
 
 from __future__ import annotations
@@ -116,9 +117,8 @@ def turn(obj: ComplexArray, phase: FloatArray, where: BoolArray | None = None) -
     """
     for low in range(0, len(obj), _ROWS):  # the object may be large
         block = slice(low, low + _ROWS)
-        factor = np.empty(
-            phase[block].shape, np.complex64
-        )  # by parts: the exponential of a complex takes ten times as long
+        # By parts: the exponential of a complex number takes ten times as long.
+        factor = np.empty(phase[block].shape, np.complex64)
         factor.real, factor.imag = np.cos(phase[block]), np.sin(phase[block])
         if where is not None:
             factor[~where[block]] = 1
