@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -197,6 +198,21 @@ def test_few_patterns(scan: ScanDataset, count: int) -> None:
     found = refined(part, passes=3)
     assert np.isfinite(found.object).all()
     assert found.facts.residual_after < found.facts.residual_before
+
+
+def test_all_of_a_dim_pattern_is_looked_at(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[REFINE-010] A quarter of its pixels is enough where photons are many, and says less where they are few."""
+    lacking = slow(truth(scan).shape)
+    left: dict[tuple[float, float], float] = {}
+    for photons, bright in itertools.product((1e3, 1e6), (0.0, 5e4, math.inf)):
+        monkeypatch.setattr("ptychopinn.solvers.phases._BRIGHT", bright)
+        lit = dim(scan, photons)
+        found = slow_phase(lit, truth(scan) * np.exp(-1j * lacking).astype(np.complex64), (0, 0), lit.probe)
+        assert found is not None
+        off = (found - lacking)[inside(scan)]
+        left[photons, bright] = float((off - off.mean()).std() / lacking[inside(scan)].std())
+    assert left[1e3, 5e4] == left[1e3, math.inf] < left[1e3, 0]
+    assert left[1e6, 5e4] == left[1e6, 0] < 1.1 * left[1e6, math.inf]
 
 
 def test_a_dark_object_has_no_slow_phase(scan: ScanDataset) -> None:

@@ -9,8 +9,8 @@ one Gauss-Newton step on its amplitudes, and one smooth phase is fitted to all o
     minimise  sum_j (grad phi(r_j) - H_j^-1 b_j)^T H_j (grad phi(r_j) - H_j^-1 b_j)
 
 and a small weight on the second differences of phi, which is a sum of cubic B-splines. It is the coarse grid of a
-two-grid method, whose fine grid is any solver's pass. Two numbers a pattern need not all of it: every second pixel along
-y and x is looked at, the transform of an exit wave that is folded to half its width.
+two-grid method, whose fine grid is any solver's pass. Where photons are many, two numbers a pattern need not all of it:
+every second pixel along y and x is looked at, the transform of an exit wave that is folded to half its width.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
 _BATCH_VALUES = 1 << 18  # complex values of exit waves handled at a time: with fewer, threads wait for each other
+_BRIGHT = 5e4  # photons a pattern, below which a quarter of the pixels tells slow phases less well than all
 _MOST_CELLS = 96  # along a side: slow means slow, and the cost is bounded
 _STIFFNESS = 1e-3  # of the second differences, in units of the mean weight of a node
 _ANCHOR = 1e-6  # the same of the phase itself: its mean is no matter of the patterns
@@ -139,7 +140,8 @@ def _gradients(
     """(k, 2, 2) and (k, 2) float64: ``H`` and ``b`` of the module's text; None if cancelled."""
     corners, fractions = split_positions(local, data.N)
     shifted = ShiftedProbe(probe.astype(np.complex64))
-    stride = 2 if data.N % 4 == 0 else 1  # DC is seen then
+    bright = float((np.abs(probe) ** 2).sum()) >= _BRIGHT
+    stride = 2 if bright and data.N % 4 == 0 else 1  # with 4, DC is among what is seen
     half = data.N // stride
     axis = np.arange(half, dtype=np.float32)  # what all pixels have in common changes nothing
     good = np.fft.ifftshift(~data.bad_pixels)[::stride, ::stride].astype(np.float32)
