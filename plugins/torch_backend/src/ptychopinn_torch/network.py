@@ -106,9 +106,8 @@ class Embedding(nn.Module):
     def forward(self, h: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """(b, GRID^2, width), (b, GRID^2, p) and (b, GRID^2, q), p + q the inputs, to (b, GRID^2, width)."""
         weights = torch.split(self.weight, [first.shape[-1], second.shape[-1]], dim=1)
-        with torch.autocast(
-            h.device.type, enabled=False
-        ):  # products with so few inputs gain nothing from less precision
+        # Products with so few inputs gain nothing from less precision.
+        with torch.autocast(h.device.type, enabled=False):
             for part, weight in zip((first, second), weights, strict=True):
                 h = torch.addmm(h.flatten(0, 1), part.flatten(0, 1), weight.T).reshape(h.shape)
         return h
