@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ptychopinn.errors import DataError
 from ptychopinn.forward import cut_windows
-from ptychopinn.interpolation import place_on_pixels, shift_weights, split_positions
+from ptychopinn.interpolation import place_on_pixels, split_positions
 from ptychopinn.simulate import scan_positions, simulate_object, simulate_probe
 from ptychopinn.stitching import COVERED, Frame, ShiftedWeights, Stitcher, patch_weights
 from ptychopinn.synchronise import measure_overlaps, overlap_pairs, solve_phases
@@ -302,7 +302,7 @@ def test_weights_at_fractions_are_those_of_the_splines() -> None:
     fractions = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2))
     light = weights()
     placed = place_on_pixels(np.broadcast_to(light, (20, SIZE, SIZE)), fractions)
-    found = ShiftedWeights(light).at(shift_weights(fractions).astype(np.float32))
+    found = ShiftedWeights(light).at(fractions)
     np.testing.assert_allclose(found, np.maximum(placed, 0), atol=2e-6)
 
 

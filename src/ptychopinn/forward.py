@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from ptychopinn.interpolation import shift_probe, split_positions
+from ptychopinn.interpolation import ArrayT, shift_probe, split_positions
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 
@@ -118,9 +118,19 @@ def far_field(waves: ComplexArray) -> ComplexArray:
 
 def intensity(waves: ComplexArray) -> FloatArray:
     """Expected counts on the detector: (b, modes, N, N) exit waves to (b, N, N)."""
-    field = far_field(waves)
-    counts: FloatArray = (field.real**2 + field.imag**2).sum(axis=-3)
-    return counts
+    return power(far_field(waves))
+
+
+def over_modes(values: ArrayT) -> ArrayT:
+    """(b, modes, N, N) to (b, N, N), added; the values themselves where there is one mode."""
+    return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
+
+
+def power(waves: ComplexArray) -> FloatArray:
+    """(b, modes, N, N) to (b, N, N): the squares of the moduli, added over the modes."""
+    squares: FloatArray = waves.real**2
+    squares += waves.imag**2
+    return over_modes(squares)
 
 
 def expected_counts(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> FloatArray:

@@ -28,7 +28,7 @@ from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
 from ptychopinn.scratch import ScratchRows
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.phases import slow_phase, turn
-from ptychopinn.stitching import Frame, Stitched, Stitcher, coverage_of, patch_weights, turns
+from ptychopinn.stitching import Frame, Stitched, Stitcher, coverage_of, divisors, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
@@ -406,13 +406,13 @@ def _stitch(
     """An object for each candidate, the patches divided by its phases; all have one array of coverage."""
     first = Stitcher(weights, frame, coverage)
     stitchers = [first, *(Stitcher(weights, frame, first.coverage) for _ in candidates[1:])]
-    for low in range(0, len(corners), first.at_a_time):
-        block = slice(low, low + first.at_a_time)
-        lit = first.weights_at(fractions[block])
+    for low in range(0, len(corners), first.weights.at_a_time):
+        block = slice(low, low + first.weights.at_a_time)
+        lit = first.weights.at(fractions[block])
         patches: ComplexArray = np.asarray(placed[block])
         weighted = patches * lit
         for stitcher, phases in zip(stitchers, candidates, strict=True):
-            turned = weighted if phases is None else weighted * turns(phases[block])
+            turned = weighted if phases is None else weighted * divisors(phases[block])
             stitcher.add_weighted(turned, lit, corners[block])
     return [stitcher.finish() for stitcher in stitchers]
 

@@ -116,7 +116,7 @@ class ShiftedWeights:
     """
 
     def __init__(self, weights: FloatArray) -> None:
-        self.size = weights.shape[-1]
+        self.size = int(weights.shape[-1])
         left, singular, right = np.linalg.svd(weights.astype(np.float64))
         rank = max(int((singular > _FACTORS * singular[0]).sum()), 1)
         basis = shift_basis(self.size)
@@ -125,8 +125,14 @@ class ShiftedWeights:
         self._rows = (basis @ (left[:, :rank] * singular[:rank])).reshape(taps, -1).astype(np.float32)
         self._columns = (basis @ right[:rank].T).reshape(taps, -1).astype(np.float32)
 
-    def at(self, taps: FloatArray) -> FloatArray:
-        """(b, 2, 7) float32, `ptychopinn.interpolation.shift_weights` of fractions (y, x), to (b, n, n), 0 or more."""
+    @property
+    def at_a_time(self) -> int:
+        """Patches whose weights fit a core's cache."""
+        return max(_CACHED // self.size**2, 1)
+
+    def at(self, fractions: FloatArray) -> FloatArray:
+        """(b, 2) (y, x), from `split_positions`, to (b, n, n) float32, 0 or more."""
+        taps = shift_weights(fractions).astype(np.float32)
         shape = (len(taps), self.size, self._rank)
         rows = product_alone(taps[:, 0], self._rows).reshape(shape)
         columns = product_alone(taps[:, 1], self._columns).reshape(shape)
@@ -134,10 +140,10 @@ class ShiftedWeights:
         return np.maximum(weights, 0, out=weights)
 
 
-def turns(phases: ComplexArray) -> ComplexArray:
+def divisors(phases: ComplexArray) -> ComplexArray:
     """(b,) phases that patches are divided by, to the (b, 1, 1) complex64 that they are multiplied by."""
-    turned: ComplexArray = phases.conj().astype(np.complex64)[:, None, None]
-    return turned
+    factors: ComplexArray = phases.conj().astype(np.complex64)[:, None, None]
+    return factors
 
 
 def coverage_of(positions: FloatArray, weights: FloatArray, frame: Frame) -> FloatArray:
@@ -157,11 +163,9 @@ def coverage_of(positions: FloatArray, weights: FloatArray, frame: Frame) -> Flo
     (H, W) float32, as `Stitched.coverage`.
     """
     shifted, coverage = ShiftedWeights(weights), np.zeros(frame.shape, np.float32)
-    step = max(_CACHED // weights.size, 1)
-    for low in range(0, len(positions), step):
-        corners, fractions = split_positions(positions[low : low + step], len(weights))
-        lit = shifted.at(shift_weights(fractions).astype(np.float32))
-        add_windows(coverage, lit, corners - np.array(frame.origin))
+    for low in range(0, len(positions), shifted.at_a_time):
+        corners, fractions = split_positions(positions[low : low + shifted.at_a_time], shifted.size)
+        add_windows(coverage, shifted.at(fractions), corners - np.array(frame.origin))
     return coverage
 
 
@@ -179,7 +183,7 @@ class Stitcher:
     """
 
     def __init__(self, weights: FloatArray, frame: Frame, coverage: FloatArray | None = None) -> None:
-        self._weights = ShiftedWeights(weights)
+        self.weights = ShiftedWeights(weights)  # of any patch, where it was put on whole pixels
         self._frame = frame
         self._sum = np.zeros(frame.shape, np.complex64)
         self._known = coverage is not None
@@ -209,7 +213,7 @@ class Stitcher:
 
     def windows(self, corners: IntArray) -> tuple[ComplexArray, BoolArray]:
         """The object so far in patches' windows: (b, n, n) complex64 and (b, n, n) bool, where it is covered."""
-        n = self._weights.size
+        n = self.weights.size
         obj, covered = np.zeros((len(corners), n, n), np.complex64), np.zeros((len(corners), n, n), bool)
         height, width = self._frame.shape
         for number, (y, x) in enumerate((corners - np.array(self._frame.origin)).tolist()):
@@ -246,7 +250,7 @@ class Stitcher:
         phases:
             (b,) complex of modulus 1 to divide the patches by, or None.
         """
-        corners, fractions = split_positions(positions, self._weights.size)
+        corners, fractions = split_positions(positions, self.weights.size)
         self.add_placed(place_on_pixels(patches, fractions), corners, fractions, phases)
 
     def add_placed(
@@ -263,26 +267,17 @@ class Stitcher:
         phases:
             As in `add`.
         """
-        for low in range(0, len(placed), self.at_a_time):
-            block = slice(low, low + self.at_a_time)
-            weights = self.weights_at(fractions[block])
+        for low in range(0, len(placed), self.weights.at_a_time):
+            block = slice(low, low + self.weights.at_a_time)
+            weights = self.weights.at(fractions[block])
             weighted = placed[block] * weights
             if phases is not None:
-                weighted *= turns(phases[block])
+                weighted *= divisors(phases[block])
             self.add_weighted(weighted, weights, corners[block])
-
-    @property
-    def at_a_time(self) -> int:
-        """Patches that fit a core's cache."""
-        return max(_CACHED // int(self._weights.size) ** 2, 1)
-
-    def weights_at(self, fractions: FloatArray) -> FloatArray:
-        """(b, 2) from `split_positions` to (b, n, n) float32: the weights of patches that were put on whole pixels."""
-        return self._weights.at(shift_weights(fractions).astype(np.float32))
 
     def add_weighted(self, weighted: ComplexArray, weights: FloatArray, corners: IntArray) -> None:
         """Add patches that were multiplied by their weights: (b, n, n) complex64 and float32, and (b, 2)."""
-        n = self._weights.size
+        n = self.weights.size
         local = corners - np.array(self._frame.origin)
         add_windows(self._sum, weighted, local)
         if not self._known:

@@ -9,7 +9,7 @@ import scipy.fft
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
-from ptychopinn.forward import cut_windows
+from ptychopinn.forward import cut_windows, power
 from ptychopinn.interpolation import shift_probe, split_positions
 from ptychopinn.metrics.alignment import ScanBox
 from ptychopinn.parallel import spread
@@ -129,7 +129,7 @@ class ForwardResidual:
             probes, measured = self._light(batch) if self._kept is None else self._kept[number]
             waves = probes * cut_windows(obj, corners[batch], self._data.N)[:, None]
             field = scipy.fft.fft2(waves, norm="ortho", overwrite_x=True)
-            model = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
+            model = np.sqrt(power(field))
             model -= measured
             model *= self._good
             missed = np.einsum("byx,byx->", model, model, dtype=np.float64)

@@ -24,7 +24,7 @@ from scipy.sparse.linalg import spsolve
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.thinning import one_a_cell
-from ptychopinn.forward import cut_windows
+from ptychopinn.forward import cut_windows, power
 from ptychopinn.interpolation import ShiftedProbe, split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import spread
@@ -160,7 +160,7 @@ def _gradients(
         rest = [by_y[..., half:, :], by_x[..., half:]]
         folded = _folded(by_y, (-2,), stride)
         field = scipy.fft.fft2(folded) / np.float32(data.N)
-        modelled = np.sqrt((field.real**2 + field.imag**2).sum(axis=1))
+        modelled = np.sqrt(power(field))
         measured = np.fft.ifftshift(data.counts(batch)[:, ::stride, ::stride], axes=(1, 2))
         missing = np.sqrt(measured)
         missing -= modelled

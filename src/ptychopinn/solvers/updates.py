@@ -11,7 +11,7 @@ import scipy.fft
 
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.forward import add_windows
+from ptychopinn.forward import add_windows, over_modes, power
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
 from ptychopinn.parallel import Crew
 from ptychopinn.solvers.phases import turn
@@ -63,18 +63,6 @@ def _poisson_ratio(difference: FloatArray, measured: FloatArray, modelled: Float
     longest = np.sqrt((difference**2).sum(axis=(1, 2), keepdims=True))
     bounded: FloatArray = ratio * np.minimum(1, longest / np.maximum(length, np.finfo(np.float32).tiny))
     return bounded
-
-
-def _over_modes(values: AnyArray) -> AnyArray:
-    """(b, modes, N, N) to (b, N, N), added; the values themselves where there is one mode."""
-    return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
-
-
-def _power(waves: ComplexArray) -> FloatArray:
-    """(b, modes, N, N) to (b, N, N): the squares of the moduli, added over the modes."""
-    power = waves.real**2
-    power += waves.imag**2
-    return _over_modes(power)
 
 
 class Amplitudes:
@@ -238,7 +226,7 @@ class Solution:
         view = np.lib.stride_tricks.sliding_window_view(self._object, (size, size))
         windows = view[corners[:, 0], corners[:, 1]]  # a copy
         field = scipy.fft.fft2(probes * windows[:, None], norm="ortho", overwrite_x=True)
-        modelled = np.sqrt(_power(field))
+        modelled = np.sqrt(power(field))
         difference = measured - modelled
         if good is not None:
             difference *= good  # bad pixels keep the modelled modulus
@@ -250,14 +238,14 @@ class Solution:
             field *= (difference / modelled)[:, None]
         change = scipy.fft.ifft2(field, norm="ortho", overwrite_x=True)
         moves = self._position_equations(change, probes, windows) if moves_positions else None
-        light = _power(probes)
+        light = power(probes)
         gradient = np.conjugate(probes, out=probes)
         gradient *= change
         return _Looked(
             corners=corners,
             error=error,
             total=total,
-            gradient=_over_modes(gradient),
+            gradient=over_modes(gradient),
             light=light,
             moves=moves,
             probe=self._probe_gradient(change, windows, self._fractions[chosen]) if moves_probe else None,
