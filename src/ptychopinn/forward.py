@@ -17,6 +17,9 @@ import scipy.fft
 from ptychopinn.interpolation import ArrayT, shift_probe, split_positions
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
+COUNT_FLOOR = 0.1
+"""Counts added to measurement and model by Poisson likelihoods: the logarithm stays finite in dark pixels."""
+
 
 def cut_windows(obj: ComplexArray, corners: IntArray, size: int) -> ComplexArray:
     """Windows of the object at whole pixels; 1 where a window leaves the array.

@@ -281,7 +281,10 @@ def _judged(
             "the best so far is kept."
         )
     elif refined is not None and refined.passes_kept == 0:
-        warnings.append("No pass of the refinement lowered the forward residual: the probe may be wrong.")
+        warnings.append(
+            "No pass of the refinement lowered the forward residual: the probe may be wrong, or the prediction has all "
+            "that few photons tell."
+        )
     for warning in warnings:
         _log.warning("%s", warning)
     return Reconstruction(

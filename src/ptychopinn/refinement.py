@@ -4,6 +4,10 @@ A network sees at once what an iteration needs many passes for; the passes bring
 with every count. Before a pass the object's slow phases are solved (`ptychopinn.solvers.phases`); the pass itself
 updates as `ptychopinn.solvers.epie` does, on a course for a start that is good. The forward residual decides what is
 kept: the result never explains the patterns worse than the prediction, nor than a flat object.
+
+Where photons are few, passes follow the likelihood of Poisson counts, and its residual decides: square roots of few
+counts have a mean below the root of their mean, so fitted amplitudes are wrong. Small steps then average the noise, and
+patterns that no pass uses judge, for a pass may fit the noise instead of the object.
 """
 
 from __future__ import annotations
@@ -32,8 +36,9 @@ from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 _log = logging.getLogger(__name__)
 RESIDUAL_PATTERNS = 256
 """Evenly spread patterns by which a result is judged."""
-_NOISY = 0.25  # residual by Poisson noise alone from which a pass may fit the noise instead of the object,
+_NOISY = 0.15  # residual by Poisson noise alone from which photons are few,
 _HELD_OUT, _FEWEST_HELD_OUT = 8, 4  # and then every so many patterns judge without being used, if they are so many
+_SURE = 1.5  # standard deviations of chance by which a pass must then have lowered the residual
 _GAUGE_PATTERNS = 64  # that a scale is fitted to
 _READ = 32  # patterns looked at a time
 _SETTLED_RAD = 0.005  # a slow phase of a smaller deviation over the positions is the last one that is solved,
@@ -50,8 +55,8 @@ class Course:
         Regularisation of the object's step at the start (`ptychopinn.solvers.epie.epie`); it rises to 1.
     momentum:
         Of the object, 8 times a pass; it falls to 0.
-    last_step:
-        Of the object; the first is 1.
+    first_step, last_step:
+        Of the object.
     probe_step, probe_momentum:
         Of the probe, where it is free; its step falls as the object's does.
     position_step:
@@ -60,15 +65,20 @@ class Course:
 
     alpha: float = 0.1
     momentum: float = 0.5
+    first_step: float = 1.0
     last_step: float = 0.3
     probe_step: float = 0.1
     probe_momentum: float = 0.7
     position_step: float = 4.0  # the projection sees half of what a position is off, the object follows the rest
 
     @classmethod
-    def of(cls, passes: int) -> Course:
-        """The course that a number of passes from a good start does best with."""
-        return cls(momentum=min(0.4 + 0.1 * passes, 0.6), probe_step=max(0.3 / max(passes, 1), 0.1))
+    def of(cls, passes: int, *, noisy: bool = False) -> Course:
+        """The course that a number of passes from a good start does best with; many small steps average noise."""
+        probe_step = max(0.3 / max(passes, 1), 0.1)
+        if noisy:
+            step = max(max(passes, 1) ** -0.5, 0.5)
+            return cls(alpha=1.0, momentum=0.0, first_step=step, last_step=step, probe_step=probe_step)
+        return cls(momentum=min(0.4 + 0.1 * passes, 0.6), probe_step=probe_step)
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,11 @@ class Refined:
 
     Attributes
     ----------
+    likelihood, judged_by:
+        What the passes followed, and whose residual decided.
     residual_before, residual_after:
-        Forward residuals of the prediction and of what was kept, over the same evenly spread patterns.
+        Forward residuals (`ptychopinn.metrics.quality.ForwardResidual`) of the prediction and of what was kept, over
+        the same evenly spread patterns.
     passes_asked, passes_done, passes_kept:
         Passes asked for; made, fewer when cancelled; and in what was kept, 0 when none lowered the residual.
     probe:
@@ -87,6 +100,8 @@ class Refined:
         Root mean square way of the positions in what was kept, pixels; None where they were not set free.
     """
 
+    likelihood: Likelihood
+    judged_by: Likelihood
     residual_before: float
     residual_after: float
     passes_asked: int
@@ -129,7 +144,7 @@ def refine(
     slow_phase_solved: bool = False,
     update_probe: bool = False,
     update_positions: bool = False,
-    likelihood: Likelihood = Likelihood.AMPLITUDE,
+    likelihood: Likelihood | None = None,
     memory_budget_mb: int = 1024,
     course: Course | None = None,
     seed: int = 0,
@@ -158,11 +173,12 @@ def refine(
     update_positions:
         Refine the positions too, by 3 px at most. They keep their mean.
     likelihood:
-        What the passes make large.
+        What the passes make large. None is that of Poisson counts where photons are few, which is where Poisson noise
+        alone leaves a forward residual of 0.15 or more (`noise_residual`), else that of amplitudes.
     memory_budget_mb:
         MiB for amplitudes that are kept between passes; beyond it they are made anew.
     course:
-        How the steps change; None is `Course.of` the passes.
+        How the steps change; None is `Course.of` the passes and the noise.
     seed:
         Order of the patterns.
     monitor:
@@ -179,15 +195,24 @@ def refine(
     probe, start = probe.astype(np.complex64), start.astype(np.complex64)
     covered = np.ones(frame.shape, bool) if covered is None else covered
 
-    used, judges = _parted(data)
+    noisy = noise_residual(data) >= _NOISY
+    used, judges = _parted(data) if noisy else (np.arange(len(data)),) * 2
+    unbiased = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
+    way = _Way(
+        course or Course.of(passes, noisy=noisy),
+        update_probe,
+        update_positions,
+        likelihood or unbiased,
+        judged_by=unbiased,
+        sure=_SURE if noisy else 0.0,
+    )
 
     def judge(lit_by: ComplexArray, positions: FloatArray) -> Callable[[ComplexArray], _Found]:
         scan = replace(data, positions=positions).select(judges)
-        residual_of = ForwardResidual(lit_by, scan, max_patterns=RESIDUAL_PATTERNS)
+        residual_of = ForwardResidual(lit_by, scan, max_patterns=RESIDUAL_PATTERNS, likelihood=way.judged_by)
 
         def judged(obj: ComplexArray) -> _Found:
-            residual = residual_of(obj, frame.origin)
-            return _Found(residual if np.isfinite(residual) else np.inf, obj, lit_by, positions)
+            return _Found(residual_of.shares(obj, frame.origin), obj, lit_by, positions)
 
         return judged
 
@@ -204,12 +229,13 @@ def refine(
                 _log.warning("Refinement starts from a flat object, which explains the patterns better.")
             del judged, others, flat  # objects may be large, and the shifted probes that judged them
             keep_mb = memory_budget_mb if passes > 1 else 0  # what is used once need not be kept
-            solver = _Solver(data.select(used), probe, best.object, frame, covered, keep_mb, seed, crew)
+            parts = data.select(used), data.select(judges)
+            solver = _Solver(*parts, probe, best.object, frame, covered, keep_mb, seed, crew)
             monitor.report("refine", 0, passes, {"residual": best.residual})
-        way = _Way(course or Course.of(passes), update_probe, update_positions, likelihood)
+        begun = best
         for _ in range(passes):
             if done > 0 or not slow_phase_solved:
-                solver.solve_slow_phase(monitor, ramp=not update_probe)
+                solver.solve_slow_phase(way, monitor)
             if not solver.run(done, passes, way, monitor):
                 break
             done += 1
@@ -218,7 +244,7 @@ def refine(
             positions[used] += moves
             now = judge(lit_by, positions)(obj)
             monitor.report("refine", done, passes, {"residual": now.residual})
-            if now.residual < best.residual:
+            if now.residual < best.residual and _surely_below(now.shares, begun.shares, way.sure):
                 best, kept = now, done
     _log.info(
         "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
@@ -229,7 +255,9 @@ def refine(
     )
     moved = best.positions - data.positions
     moved_px = float(np.sqrt((moved**2).sum(axis=1).mean())) if update_positions else None
-    facts = Refined(before.residual, best.residual, passes, done, kept, update_probe, moved_px)
+    facts = Refined(
+        way.likelihood, way.judged_by, before.residual, best.residual, passes, done, kept, update_probe, moved_px
+    )
     return Refinement(best.object, best.probe, best.positions, facts)
 
 
@@ -237,10 +265,16 @@ def refine(
 class _Found:
     """A state and how well it explains the patterns."""
 
-    residual: float
+    shares: FloatArray  # of the judging patterns, of the square of the residual
     object: ComplexArray
     probe: ComplexArray
     positions: FloatArray
+
+    @property
+    def residual(self) -> float:
+        """Infinite where it is not finite."""
+        square = float(self.shares.sum())
+        return math.sqrt(square) if math.isfinite(square) else math.inf
 
 
 @dataclass(frozen=True)
@@ -251,6 +285,14 @@ class _Way:
     probe: bool
     positions: bool
     likelihood: Likelihood
+    judged_by: Likelihood
+    sure: float  # standard deviations by which the residual of what is kept must be lower
+
+
+def _surely_below(shares: FloatArray, others: FloatArray, sure: float) -> bool:
+    """Whether a residual is below another by more than so many deviations of what other patterns would tell."""
+    gain = others - shares
+    return float(gain.sum()) > sure * math.sqrt(len(gain)) * float(gain.std())
 
 
 def _residual(found: _Found) -> float:
@@ -279,9 +321,9 @@ def _check(
 
 
 def _parted(data: ScanDataset) -> tuple[IntArray, IntArray]:
-    """Patterns that the passes use, and those that judge: all and all, unless the scan is noisy."""
+    """Patterns of a noisy scan that the passes use, and those that judge: all and all where they are too few."""
     every = np.arange(len(data))
-    if noise_residual(data) < _NOISY or len(data) < _HELD_OUT * _FEWEST_HELD_OUT:
+    if len(data) < _HELD_OUT * _FEWEST_HELD_OUT:
         return every, every
     judges = every % _HELD_OUT == _HELD_OUT // 2
     held = every[judges]
@@ -344,6 +386,7 @@ class _Solver:
     def __init__(
         self,
         data: ScanDataset,
+        judging: ScanDataset,
         probe: ComplexArray,
         start: ComplexArray,
         frame: Frame,
@@ -352,7 +395,8 @@ class _Solver:
         seed: int,
         crew: Crew,
     ) -> None:
-        self._data, self._start, self._frame, self._covered = data, start, frame, covered
+        self._data, self._judging = data, judging
+        self._start, self._frame, self._covered = start, frame, covered
         self._box = Frame.around(data.positions, data.N)  # no window leaves it
         corners, fractions = split_positions(data.positions, data.N)
         inside = np.ones(self._box.shape, np.complex64)
@@ -363,10 +407,10 @@ class _Solver:
         self._rng = np.random.default_rng(seed)
         self._settled = False  # whether the slow phases are
 
-    def solve_slow_phase(self, monitor: Monitor, *, ramp: bool) -> None:
+    def solve_slow_phase(self, way: _Way, monitor: Monitor) -> None:
         """Give the object the slow phase that it lacks, if that lowers the residual; nothing once it lacks none.
 
-        Without ``ramp`` no linear part: a free probe takes it on, where no pattern tells it from the object's; what is
+        No linear part where the probe is free: it takes that on, where no pattern tells it from the object's; what is
         not covered would stand against it.
         """
         if self._settled:
@@ -376,16 +420,19 @@ class _Solver:
         if phase is None:
             return
         at = np.round(self._data.positions - box.origin).astype(np.int64)
-        if not ramp:
+        if way.probe:
             _level(phase, at)
         turned = solution.object.copy()
         turn(turned, phase)
         # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
-        residual_of = ForwardResidual(solution.probe, self._data, max_patterns=RESIDUAL_PATTERNS)
-        before, after = (residual_of(obj, box.origin) for obj in (solution.object, turned))
-        if after < before:
+        residual_of = ForwardResidual(
+            solution.probe, self._judging, max_patterns=RESIDUAL_PATTERNS, likelihood=way.judged_by
+        )
+        before, after = (residual_of.shares(obj, box.origin) for obj in (solution.object, turned))
+        if _surely_below(after, before, way.sure):
             solution.turn(phase)
-        self._settled = phase[at[:, 0], at[:, 1]].std() < _SETTLED_RAD or after > (1 - _SETTLED_GAIN) * before
+        small = phase[at[:, 0], at[:, 1]].std() < _SETTLED_RAD
+        self._settled = small or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
 
     def run(self, done: int, passes: int, way: _Way, monitor: Monitor) -> bool:
         """One pass; False if cancelled in it."""
@@ -397,7 +444,7 @@ class _Solver:
             if monitor.cancelled:
                 return False
             late = ((done + number / batches) / passes) ** 3
-            share = 1 - (1 - course.last_step) * late
+            share = course.first_step + (course.last_step - course.first_step) * late
             self._solution.update(
                 chosen,
                 self._amplitudes,

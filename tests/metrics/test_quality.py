@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
 from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, box_of, flatness, forward_residual
+from ptychopinn.metrics.quality import ForwardResidual
 
 
 @pytest.fixture
@@ -58,6 +60,27 @@ def test_bad_pixels_do_not_count(scene):
     spoiled[:, bad] = 1e6
     masked = ScanDataset(spoiled, data.measurement, data.positions, data.probe, bad_pixels=bad)
     assert forward_residual(obj, origin, probe, masked) < 1e-3
+
+
+def test_few_counts_have_a_residual_of_their_own(scene):
+    """[MET-013] Least for the true object, that of amplitudes for one that is too dark; equal where counts are many."""
+    obj, origin, probe, data = scene
+    rng = np.random.default_rng(3)
+
+    def residuals(photons: float, factor: float) -> tuple[float, float]:
+        share = photons / np.sum(data.patterns, axis=(1, 2)).mean()
+        counts = rng.poisson(np.tile(data.patterns, (40, 1, 1)) * share).astype(np.float32)
+        lit = ScanDataset(counts, Measurement.COUNTS, np.tile(data.positions, (40, 1)), probe * np.sqrt(share))
+        amplitude, poisson = (
+            ForwardResidual(lit.probe, lit, likelihood=likelihood)(obj * factor, origin) for likelihood in Likelihood
+        )
+        return amplitude, poisson
+
+    dim = {factor: residuals(10, factor) for factor in (0.85, 1.0, 1.15)}
+    assert dim[1.0][1] < min(dim[0.85][1], dim[1.15][1])
+    assert dim[0.85][0] < dim[1.0][0] < dim[1.15][0]
+    amplitude, poisson = residuals(1e7, 1.05)
+    assert poisson == pytest.approx(amplitude, rel=0.05)
 
 
 def test_only_the_patterns_asked_for(scene):

@@ -66,8 +66,12 @@ class InferConfig(Config):
     )
     refine_probe: bool = Field(False, description="Refine the probe too, in the passes of refine.")
     refine_positions: bool = Field(False, description="Refine the scan positions too, in the passes of refine.")
-    refine_likelihood: Likelihood = Field(
-        Likelihood.AMPLITUDE, description="Likelihood that refine follows: of amplitudes, or of Poisson counts."
+    refine_likelihood: Likelihood | None = Field(
+        None,
+        description=(
+            "Likelihood that refine follows: of amplitudes, or of Poisson counts (default: of Poisson counts where "
+            "photons are few, else of amplitudes)."
+        ),
     )
 
     @model_validator(mode="after")
@@ -76,7 +80,7 @@ class InferConfig(Config):
             "predict_overlap": self.predict_overlap is not None,
             "refine_probe": self.refine_probe,
             "refine_positions": self.refine_positions,
-            "refine_likelihood": self.refine_likelihood is not Likelihood.AMPLITUDE,
+            "refine_likelihood": self.refine_likelihood is not None,
         }
         if self.refine == 0 and (idle := [name for name, is_set in given.items() if is_set]):
             raise ValueError(f"{' and '.join(idle)} has no effect without refine; set both")

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import scipy.fft
 
+from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
-from ptychopinn.forward import cut_windows, power
+from ptychopinn.forward import COUNT_FLOOR, cut_windows, power
 from ptychopinn.interpolation import shift_probe, split_positions
 from ptychopinn.metrics.alignment import ScanBox
 from ptychopinn.parallel import spread
@@ -94,15 +95,29 @@ def forward_residual(
 class ForwardResidual:
     """`forward_residual` of one probe and one scan, for several objects: what they share is made once, if it is small.
 
+    By the likelihood of Poisson counts it is ``sqrt(D / 4 sum n)`` with half of their deviance,
+    ``D / 2 = sum I - n + (n + c) log((n + c) / (I + c))``: the same as R where counts are many. Where they are few, the
+    mean of their square roots lies below the root of their mean, and R is least for a model that is too dark; this is
+    least for the true one.
+
     Parameters
     ----------
     probe, data, indices, max_patterns:
         As in `forward_residual`.
+    likelihood:
+        Whose residual it is.
     """
 
     def __init__(
-        self, probe: ComplexArray, data: ScanDataset, *, indices: IntArray | None = None, max_patterns: int = 512
+        self,
+        probe: ComplexArray,
+        data: ScanDataset,
+        *,
+        indices: IntArray | None = None,
+        max_patterns: int = 512,
+        likelihood: Likelihood = Likelihood.AMPLITUDE,
     ) -> None:
+        self._missed = _poisson_missed if likelihood is Likelihood.POISSON else _amplitudes_missed
         chosen = np.arange(len(data)) if indices is None else np.asarray(indices, np.int64)
         if len(chosen) > max_patterns:
             chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, max_patterns).astype(np.int64))]
@@ -122,23 +137,42 @@ class ForwardResidual:
 
     def __call__(self, obj: ComplexArray, origin: tuple[int, int]) -> float:
         """R of an object; raises as `forward_residual` does."""
+        return math.sqrt(self.shares(obj, origin).sum())
+
+    def shares(self, obj: ComplexArray, origin: tuple[int, int]) -> FloatArray:
+        """(k,) float64: what each pattern contributes to the square of R; raises as `forward_residual` does."""
         corners = self._corners - np.asarray(origin)
 
-        def compare(number: int) -> tuple[float, float]:
+        def compare(number: int) -> tuple[FloatArray, float]:
             batch = self._batches[number]
             probes, measured = self._light(batch) if self._kept is None else self._kept[number]
             waves = probes * cut_windows(obj, corners[batch], self._data.N)[:, None]
             field = scipy.fft.fft2(waves, norm="ortho", overwrite_x=True)
-            model = np.sqrt(power(field))
-            model -= measured
-            model *= self._good
-            missed = np.einsum("byx,byx->", model, model, dtype=np.float64)
-            return float(missed), float(np.einsum("byx,byx->", measured, measured, dtype=np.float64))
+            missed = self._missed(power(field), measured, self._good)
+            return missed, float(np.einsum("byx,byx->", measured, measured, dtype=np.float64))
 
-        missed, total = np.sum([(0.0, 0.0), *spread(compare, range(len(self._batches)))], axis=0).tolist()
+        compared = spread(compare, range(len(self._batches)))
+        total = sum(measured for _, measured in compared)
         if total <= 0:
             raise DataError(
                 f"{len(self._chosen)} patterns with no photon were given to compare with.",
                 "Give patterns with counts outside the bad pixels.",
             )
-        return math.sqrt(missed / total)
+        return np.concatenate([missed for missed, _ in compared]) / total
+
+
+def _amplitudes_missed(intensity: FloatArray, measured: FloatArray, good: FloatArray) -> FloatArray:
+    """(b,) float64, squared errors of the amplitudes; (b, N, N) float32 each, the first is used up."""
+    difference = np.sqrt(intensity, out=intensity)
+    difference -= measured
+    difference *= good
+    missed: FloatArray = np.einsum("byx,byx->b", difference, difference, dtype=np.float64)
+    return missed
+
+
+def _poisson_missed(intensity: FloatArray, measured: FloatArray, good: FloatArray) -> FloatArray:
+    """Quarters of the Poisson deviances of counts with a floor; as `_amplitudes_missed`."""
+    counts, floor = measured**2, np.float32(COUNT_FLOOR)
+    deviance = intensity - counts + (counts + floor) * np.log((counts + floor) / (intensity + floor))
+    missed: FloatArray = (deviance * good).sum(axis=(1, 2), dtype=np.float64) / 2
+    return missed

@@ -11,14 +11,13 @@ import scipy.fft
 
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.forward import add_windows, over_modes, power
+from ptychopinn.forward import COUNT_FLOOR, add_windows, over_modes, power
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
 from ptychopinn.parallel import Crew
 from ptychopinn.solvers.phases import turn
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _PROBE_ALPHA = 0.1  # as alpha, for the probe
-COUNT_FLOOR = 0.1  # counts added to measurement and model by the Poisson likelihood, as in a network's loss
 _POSITION_DAMPING = 0.05  # of a position's equations, in terms of their mean over the batch
 _MOST_PX = 0.3  # that a position moves in one step,
 _FARTHEST_PX = 3.0  # and in all

@@ -14,4 +14,3 @@ PROBE_REGULARISATION = 0.1  # of the brightest probe pixel: rPIE's alpha
 
 PHASE_ITERATIONS = 15  # in which the patches of a group agree on their phases
 UNSEEN = 1e-2  # added to the coverage: where little was seen the canvas falls back to 1 + 0j
-COUNT_FLOOR = 0.1  # counts added to measurement and prediction: log stays finite in dark pixels

@@ -70,7 +70,10 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
             {}
             if refined is None
             else {
+                "likelihood of refinement": str(refined.likelihood),
+                "refinement judged by": str(refined.judged_by),
                 "residual before refinement": refined.residual_before,
+                "residual after refinement": refined.residual_after,
                 "passes of refinement kept": refined.passes_kept,
                 "probe refined": str(refined.probe and refined.passes_kept > 0).lower(),
                 **({} if refined.moved_px is None else {"positions moved, px": refined.moved_px}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptychopinn.training.constants import COUNT_FLOOR
+from ptychopinn.forward import COUNT_FLOOR
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, unit
 

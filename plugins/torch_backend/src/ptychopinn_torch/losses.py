@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ptychopinn.training.constants import COUNT_FLOOR
+from ptychopinn.forward import COUNT_FLOOR
 
 
 def poisson_deviance(expected: Tensor, counts: Tensor, good: Tensor, mean_counts: Tensor | float) -> Tensor:
