@@ -46,8 +46,12 @@ def model(ops: Ops) -> Make:
 @pytest.fixture
 def predict(ops: Ops) -> Callable[..., ComplexArray]:
     def run(made: Any, counts: AnyArray, mean_counts: float) -> AnyArray:
-        light = ops.array(made.illumination())
-        return ops.run(made, counts[:, None], np.float32(mean_counts), light, np.ones((32, 32), np.float32))[:, 0]
+        light, good = ops.array(made.illumination()), np.ones((32, 32), np.float32)
+
+        def first(given: Any, mean: Any, *by: Any) -> Any:
+            return made(given, mean, made.lit(*by))[:, 0]
+
+        return ops.run(first, counts[:, None], np.float32(mean_counts), light, good)
 
     return run
 

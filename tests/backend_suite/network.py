@@ -58,7 +58,7 @@ def predict(ops: Ops) -> Predict:
         size = amplitudes.shape[-1]
         light = probe(size) if light is None else light
         good = np.ones((size, size), np.float32) if good is None else good
-        return ops.run(made, amplitudes[:, None], light, good)[:, 0]
+        return ops.run(lambda given, *by: made(given, made.lit(*by)), amplitudes[:, None], light, good)[:, 0]
 
     return run
 
@@ -111,7 +111,7 @@ def test_patterns_of_zeros_are_no_trouble(ops: Ops, network: Callable[..., Any],
     made, dark, good = network(), np.zeros((2, 32, 32), np.float32), np.ones((32, 32), np.float32)
     assert np.isfinite(predict(made, dark)).all()
     given = ops.tensor(dark[:, None]), ops.tensor(good)
-    (gradient,) = ops.gradients(lambda light: abs(made(given[0], light, given[1])), probe(32))
+    (gradient,) = ops.gradients(lambda light: abs(made(given[0], made.lit(light, given[1]))), probe(32))
     assert np.isfinite(gradient).all()
 
 

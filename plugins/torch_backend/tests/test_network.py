@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from backend_suite.network import *  # noqa: F403
 
-from ptychopinn.config import ModelConfig
-from ptychopinn.config.execution import Precision
-from ptychopinn.simulate import simulate_probe
-from ptychopinn_torch.model import Illumination, Model
 from ptychopinn_torch.network import Embedding, MixingBlock, ResidualBlock
 
 
@@ -44,21 +39,3 @@ def test_mixing_reaches_the_whole_grid() -> None:
     h[0, 0] = 1
     moved = (block(h) - block(torch.zeros_like(h))).abs().amax(dim=(0, 2))
     assert (moved > 1e-6).all()
-
-
-@pytest.mark.parametrize("architecture", ["fast", "cnn"])
-@pytest.mark.parametrize("modes", [1, 2])
-def test_light_that_is_made_once_is_the_same_light(architecture: str, modes: int) -> None:
-    """[NET-001]"""
-    config = ModelConfig(N=64, architecture=architecture)
-    generator = torch.Generator().manual_seed(0)
-    light = Illumination(simulate_probe("disc", 64, photons=1.0, modes=modes), np.zeros(2))
-    model = Model(config, light, Precision.FLOAT32)
-    counts = torch.rand(3, config.patterns_per_group, 64, 64, generator=generator)
-    good = (torch.rand(64, 64, generator=generator) > 0.1).float()
-    with torch.no_grad():
-        for parameter in model.network.parameters():
-            parameter.normal_(std=0.1, generator=generator)
-        made, given = (model(counts, 30.0, light(), good, lit) for lit in (None, model.lit(light(), good)))
-    assert torch.equal(made, given)
-    assert (made - 1).abs().max() > 0.1

@@ -94,15 +94,18 @@ class CnnNetwork(Module):
         self.amplitude_decoder = Decoder(config, filters, rng)
         self.phase_decoder = Decoder(config, filters, rng)
 
-    def __call__(self, amplitudes: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+    def lit(self, probe: tf.Tensor, good: tf.Tensor) -> None:
+        """Nothing: this network knows probe and detector from its training alone."""
+
+    def __call__(self, amplitudes: tf.Tensor, lit: None) -> tf.Tensor:
         """Predict the patches of groups.
 
         Parameters
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        probe, good:
-            Not looked at: this network knows probe and detector from its training alone.
+        lit:
+            Not looked at.
 
         Returns
         -------

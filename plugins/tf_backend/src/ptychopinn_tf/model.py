@@ -9,12 +9,12 @@ import numpy as np
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import Architecture, ModelConfig
-from ptychopinn.training import light_from_arrays, network_tensors
+from ptychopinn.training import Look, light_from_arrays, network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.cnn import CnnNetwork
 from ptychopinn_tf.forward import as_complex, intensity, polar
-from ptychopinn_tf.network import FastNetwork
+from ptychopinn_tf.network import FastNetwork, Lit
 from ptychopinn_tf.variables import Module
 
 
@@ -84,7 +84,19 @@ class Model(Module):
             other.variables()[name].assign(variable)
         return other
 
-    def __call__(self, counts: tf.Tensor, mean_counts: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+    def lit(self, probe: tf.Tensor, good: tf.Tensor) -> dict[Look, Lit] | None:
+        """What a prediction needs of the light.
+
+        Parameters
+        ----------
+        probe:
+            (modes, N, N) complex64, from `Illumination`.
+        good:
+            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+        """
+        return self.network.lit(probe * probe.shape[-1], good)
+
+    def __call__(self, counts: tf.Tensor, mean_counts: tf.Tensor, lit: dict[Look, Lit] | None) -> tf.Tensor:
         """Predict the patches of groups from their counts.
 
         Parameters
@@ -93,17 +105,16 @@ class Model(Module):
             (g, C, N, N) float32, DC at [0, 0], zero at bad pixels.
         mean_counts:
             Mean photons a pattern of the scan.
-        probe:
-            (modes, N, N) complex64, from `Illumination`.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+        lit:
+            From `lit`.
 
         Returns
         -------
         (g, P, n, n) complex64, P that of `ModelConfig.patches_per_group`, but at most C.
         """
         N = counts.shape[-1]  # noqa: N806
-        return self.network(tf.sqrt(counts) * (N / tf.sqrt(mean_counts)), probe * N, good)
+        # Each network gets what its own `lit` has made.
+        return self.network(tf.sqrt(counts) * (N / tf.sqrt(mean_counts)), lit)  # type: ignore[arg-type]
 
 
 def patch_weights(probe: tf.Tensor, patch_size: int) -> tf.Tensor:

@@ -277,24 +277,33 @@ class FastNetwork(Module):
         self.body = [ResidualBlock(rng, width, dtype) for _ in pixels]
         self.head = [Linear(rng, width, 2 * count, std=HEAD_STD) for count in pixels]
 
-    def __call__(self, amplitudes: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+    def lit(self, probe: tf.Tensor, good: tf.Tensor) -> dict[Look, Lit]:
+        """What a prediction needs of the light.
+
+        Parameters
+        ----------
+        probe:
+            (modes, N, N) complex64 in the scale of the amplitudes.
+        good:
+            (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
+        """
+        return {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
+
+    def __call__(self, amplitudes: tf.Tensor, lit: dict[Look, Lit]) -> tf.Tensor:
         """Predict the patches of groups, each from its own pattern.
 
         Parameters
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        probe:
-            (modes, N, N) complex64 in the same scale.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
+        lit:
+            From `lit`.
 
         Returns
         -------
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        lit = {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
         patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), lit)
         return tf.reshape(patches, (-1, amplitudes.shape[1], *patches.shape[1:]))
 

@@ -55,7 +55,7 @@ class Objective:
             counts = batch["simulated_counts"][:, None]
             lit = batch.get("simulated_probe", tf.stop_gradient(probe))
             shown = lit if self.shows_probe else tf.stop_gradient(probe)
-            patches = model(counts, self.mean_counts, shown, self.good)[:, 0]
+            patches = model(counts, self.mean_counts, model.lit(shown, self.good))[:, 0]
             weights = patch_weights(lit, self.config.patch_size)
             expected = self.group.alone(patches, lit * as_complex(tf.sqrt(self.mean_counts)))
             deviance = poisson_deviance(expected, batch["simulated_counts"], self.good, self.mean_counts)
@@ -67,7 +67,7 @@ class Objective:
 
     def _measured(self, model: Model, batch: TensorBatch, probe: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         counts, member, offsets = batch["counts"], batch["member"], batch["offsets"]
-        patches = model(counts, self.mean_counts, tf.stop_gradient(probe), self.good)
+        patches = model(counts, self.mean_counts, model.lit(tf.stop_gradient(probe), self.good))
         light = patch_weights(probe, self.config.patch_size)
         drawn = patches.shape[1]  # those of all members, or the anchor's alone
         products = neighbour_products(patches, light * member[:, :drawn, None, None])

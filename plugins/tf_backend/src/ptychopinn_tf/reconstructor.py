@@ -111,7 +111,11 @@ class TfReconstructor(NetworkReconstructor[Model]):
             C, N = self._config.patterns_per_patch, self._config.N  # noqa: N806
             shapes = ((None, C, N, N), tf.float32), ((), tf.float32), ((None, N, N), tf.complex64), ((N, N), tf.float32)
             signature = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
-            first = self._devices.function(lambda *given: model(*given)[:, 0], input_signature=signature)
+
+            def patches(counts: tf.Tensor, mean_counts: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+                return model(counts, mean_counts, model.lit(probe, good))[:, 0]
+
+            first = self._devices.function(patches, input_signature=signature)
             self._function = model, first
         return self._function[1]
 

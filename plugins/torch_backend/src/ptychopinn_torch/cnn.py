@@ -92,17 +92,17 @@ class CnnNetwork(nn.Module):
                 nn.init.zeros_(cast(Tensor, module.bias))
 
     def lit(self, probe: Tensor, good: Tensor) -> None:
-        """Nothing: see `forward`."""
+        """Nothing: this network knows probe and detector from its training alone."""
 
-    def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor, lit: None = None) -> Tensor:
+    def forward(self, amplitudes: Tensor, lit: None) -> Tensor:
         """Predict the patches of groups.
 
         Parameters
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        probe, good, lit:
-            Not looked at: this network knows probe and detector from its training alone.
+        lit:
+            Not looked at.
 
         Returns
         -------

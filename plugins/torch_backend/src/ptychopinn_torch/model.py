@@ -73,17 +73,18 @@ class Model(nn.Module):
         self.precision = precision
 
     def lit(self, probe: Tensor, good: Tensor) -> dict[Look, Lit] | None:
-        """What `forward` makes of probe and good pixels, for whoever predicts often with the same."""
+        """What `forward` needs of the light, made once for all that is predicted with it.
+
+        Parameters
+        ----------
+        probe:
+            (modes, N, N) complex64, from `Illumination`.
+        good:
+            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+        """
         return self.network.lit(probe * probe.shape[-1], good)
 
-    def forward(
-        self,
-        counts: Tensor,
-        mean_counts: float,
-        probe: Tensor,
-        good: Tensor,
-        lit: dict[Look, Lit] | None = None,
-    ) -> Tensor:
+    def forward(self, counts: Tensor, mean_counts: float, lit: dict[Look, Lit] | None) -> Tensor:
         """Predict the patches of groups from their counts.
 
         Parameters
@@ -92,12 +93,8 @@ class Model(nn.Module):
             (g, C, N, N) float32, DC at [0, 0], zero at bad pixels.
         mean_counts:
             Mean photons a pattern of the scan.
-        probe:
-            (modes, N, N) complex64, from `Illumination`.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
         lit:
-            From `lit`, of this probe and these pixels; None makes it.
+            From `lit`.
 
         Returns
         -------
@@ -106,7 +103,7 @@ class Model(nn.Module):
         N = counts.shape[-1]  # noqa: N806
         low = self.precision is Precision.BFLOAT16
         with torch.autocast(counts.device.type, torch.bfloat16) if low else nullcontext():
-            return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), probe * N, good, lit))
+            return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), lit))
 
 
 def patch_weights(probe: Tensor, patch_size: int) -> Tensor:

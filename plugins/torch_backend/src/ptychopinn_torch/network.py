@@ -217,29 +217,33 @@ class FastNetwork(nn.Module):
             nn.init.zeros_(cast(nn.Linear, head).bias)
 
     def lit(self, probe: Tensor, good: Tensor) -> dict[Look, Lit]:
-        """What `forward` makes of probe and good pixels; what is predicted with the same light needs it once."""
+        """What `forward` needs of the light, made once for all that is predicted with it.
+
+        Parameters
+        ----------
+        probe:
+            (modes, N, N) complex64 in the scale of the amplitudes.
+        good:
+            (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
+        """
         return {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
 
-    def forward(self, amplitudes: Tensor, probe: Tensor, good: Tensor, lit: dict[Look, Lit] | None = None) -> Tensor:
+    def forward(self, amplitudes: Tensor, lit: dict[Look, Lit]) -> Tensor:
         """Predict the patches of groups, each from its own pattern.
 
         Parameters
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        probe:
-            (modes, N, N) complex64 in the same scale.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
         lit:
-            From `lit`, of this probe and these pixels; None makes it.
+            From `lit`.
 
         Returns
         -------
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        patches = self._solve(amplitudes.flatten(0, 1), self.lit(probe, good) if lit is None else lit)
+        patches = self._solve(amplitudes.flatten(0, 1), lit)
         return patches.reshape(*amplitudes.shape[:2], *patches.shape[1:])
 
     def _solve(self, amplitudes: Tensor, lit: dict[Look, Lit]) -> Tensor:

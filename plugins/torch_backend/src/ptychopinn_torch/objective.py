@@ -90,7 +90,7 @@ class Objective(nn.Module):
         if batch.simulated_counts is not None and batch.simulated_truth is not None:
             lit = probe.detach() if batch.simulated_probe is None else batch.simulated_probe
             shown = lit if self.shows_probe else probe.detach()
-            patches = model(batch.simulated_counts[:, None], self.mean_counts, shown, self.good)[:, 0]
+            patches = model(batch.simulated_counts[:, None], self.mean_counts, model.lit(shown, self.good))[:, 0]
             weights = patch_weights(lit, self.config.patch_size)
             expected = self.group.alone(patches, lit * math.sqrt(self.mean_counts))
             deviance = poisson_deviance(expected, batch.simulated_counts, self.good, self.mean_counts)
@@ -107,7 +107,7 @@ class Objective(nn.Module):
         offsets, shift, fractions = batch.offsets, batch.shift, batch.fractions
         if counts is None or member is None or offsets is None or shift is None or fractions is None:
             raise TypeError("a measured batch has counts, member, offsets, shift and fractions")
-        patches = model(counts, self.mean_counts, probe.detach(), self.good)
+        patches = model(counts, self.mean_counts, model.lit(probe.detach(), self.good))
         light = patch_weights(probe, self.config.patch_size)
         all_members = cast(Tensor, whole.member)
         drawn = patches.shape[1]  # those of all members, or the anchor's alone

@@ -108,12 +108,12 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         if scan_light is not None:
             light = Illumination(scan_light, np.zeros(2)).to(self._device)
         with torch.inference_mode():
-            probe, measured = light(), to_tensor(good, self._device)
-            lit = model.lit(probe, measured)
+            probe = light()
+            lit = model.lit(probe, to_tensor(good, self._device))
 
         def part(counts: FloatArray) -> ComplexArray:
             with torch.inference_mode():
-                patches = model(to_tensor(counts, self._device), mean_counts, probe, measured, lit)[:, 0]
+                patches = model(to_tensor(counts, self._device), mean_counts, lit)[:, 0]
             found: ComplexArray = patches.cpu().numpy()
             return found
 
