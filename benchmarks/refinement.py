@@ -1,12 +1,13 @@
-"""What refinement is worth: prediction, prediction and K passes, and ePIE from a flat object, in one table.
+"""What refinement is worth: prediction, prediction and K passes, and ePIE and rPIE from a flat object, in one table.
 
     python benchmarks/refinement.py RUN SCAN.npz [--passes 1,2,5] [--flat 1,2,5,20,100] [--every 1,2,3]
         [--refine-probe] [--predict-overlap 0.4] [--reference REF.npz] [--columns 45] [--json FILE]
 
-RUN is a run directory or a model archive. Scores are against objectGuess or the reference, inside the box of positions;
-registration, one complex factor and one ramp are removed. With --every k only each k-th position of each k-th row of
-the scan is used; it must be a grid in reading order. Seconds are of the solver alone (or of the prediction; of both
-with --predict-overlap), on this machine, in this run.
+RUN is a run directory or a model archive. rPIE is the solver of the passes on its own course (small regularisation and
+momentum that settle), ePIE the same as published. Scores are against objectGuess or the reference, inside the box of
+positions; registration, one complex factor and one ramp are removed. With --every k only each k-th position of each
+k-th row of the scan is used; it must be a grid in reading order. Seconds are of the solver alone (or of the prediction;
+of both with --predict-overlap), on this machine, in this run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ptychopinn.metrics import align, box_of, score
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.refinement import RESIDUAL_PATTERNS, refine
-from ptychopinn.solvers import epie
+from ptychopinn.solvers import EPIE, RPIE, epie
 from ptychopinn.stitching import COVERED, Frame
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows._backends import load_reconstructor
@@ -128,13 +129,13 @@ def measured(
         name = f"network for {thin.placed} + {passes}" + (", probe free" if args.refine_probe else "")
         line(name, thin.object, thin.frame, thin.probe, time.perf_counter() - start)
     own = probe_in_counts(scan, fit_scaling(scan), follow_offset=False)
-    starts = [("flat, model's probe", found.probe, False)]
+    starts = [("flat, rPIE", found.probe, False, RPIE), ("flat, ePIE", found.probe, False, EPIE)]
     if args.refine_probe:
-        starts += [("flat, scan's probe, free", own, True)]
-    for name, probe, free in starts:
+        starts += [("flat, scan's probe, free", own, True, RPIE)]
+    for name, probe, free, solver in starts:
         for passes in args.flat:
             start = time.perf_counter()
-            flat = epie(scan, probe, passes=passes, frame=found.frame, update_probe=free)
+            flat = epie(scan, probe, passes=passes, frame=found.frame, update_probe=free, **solver.course)
             obj = np.where(covered, flat.object, np.complex64(1))
             line(f"{name}: {passes}", obj, found.frame, flat.probe, time.perf_counter() - start)
     return rows

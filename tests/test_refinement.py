@@ -160,6 +160,9 @@ def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monke
         solved.clear()
         refined(scan, start, passes, slow_phase_solved=True)
         assert len(solved) == times
+    solved.clear()
+    refined(scan, truth(scan), 4)  # it lacks none: looked at before the first pass and after it
+    assert len(solved) == 2
 
 
 def test_bad_pixels_and_modes() -> None:
@@ -387,7 +390,7 @@ def test_no_progress_is_told(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ptychopinn.refinement._Solver.run", lambda self, *a: True)
     monkeypatch.setattr("ptychopinn.refinement._Solver.solve_slow_phase", lambda self, *a: None)
     found = reconstructed(scan, refine=2)
-    assert "No pass of the refinement lowered" in found.warnings[-1]
+    assert "No pass of the refinement was kept" in found.warnings[-1]
 
 
 def test_a_free_probe_takes_the_ramp(scan: ScanDataset) -> None:

@@ -282,8 +282,8 @@ def _judged(
         )
     elif refined is not None and refined.passes_kept == 0:
         warnings.append(
-            "No pass of the refinement lowered the forward residual: the probe may be wrong, or the prediction has all "
-            "that few photons tell."
+            "No pass of the refinement was kept, for none lowered the forward residual by more than chance: the probe "
+            "may be wrong, or the prediction has all that few photons tell."
         )
     for warning in warnings:
         _log.warning("%s", warning)

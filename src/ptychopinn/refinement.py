@@ -93,7 +93,7 @@ class Refined:
         Forward residuals (`ptychopinn.metrics.quality.ForwardResidual`) of the prediction and of what was kept, over
         the same evenly spread patterns.
     passes_asked, passes_done, passes_kept:
-        Passes asked for; made, fewer when cancelled; and in what was kept, 0 when none lowered the residual.
+        Passes asked for; made, fewer when cancelled; and in what was kept, 0 when none was better.
     probe:
         Whether the probe was set free.
     moved_px:
@@ -233,9 +233,11 @@ def refine(
             solver = _Solver(*parts, probe, best.object, frame, covered, keep_mb, seed, crew)
             monitor.report("refine", 0, passes, {"residual": best.residual})
         begun = best
+        settled = False
         for _ in range(passes):
-            if done > 0 or not slow_phase_solved:
-                solver.solve_slow_phase(way, monitor)
+            if not settled and (done > 0 or not slow_phase_solved):
+                lacked_none = solver.solve_slow_phase(way, monitor)
+                settled = lacked_none and done > 0  # what the first pass brings makes it worth another look
             if not solver.run(done, passes, way, monitor):
                 break
             done += 1
@@ -405,20 +407,17 @@ class _Solver:
         self._amplitudes = Amplitudes(data, memory_budget_mb * 2**20)
         self._good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
         self._rng = np.random.default_rng(seed)
-        self._settled = False  # whether the slow phases are
 
-    def solve_slow_phase(self, way: _Way, monitor: Monitor) -> None:
-        """Give the object the slow phase that it lacks, if that lowers the residual; nothing once it lacks none.
+    def solve_slow_phase(self, way: _Way, monitor: Monitor) -> bool:
+        """Give the object the slow phase that it lacks, if that lowers the residual; returns whether it lacked none.
 
         No linear part where the probe is free: it takes that on, where no pattern tells it from the object's; what is
         not covered would stand against it.
         """
-        if self._settled:
-            return
         solution, box = self._solution, self._box
         phase = slow_phase(self._data, solution.object, box.origin, solution.probe, monitor=monitor)
         if phase is None:
-            return
+            return False
         at = np.round(self._data.positions - box.origin).astype(np.int64)
         if way.probe:
             _level(phase, at)
@@ -432,7 +431,7 @@ class _Solver:
         if _surely_below(after, before, way.sure):
             solution.turn(phase)
         small = phase[at[:, 0], at[:, 1]].std() < _SETTLED_RAD
-        self._settled = small or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
+        return small or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
 
     def run(self, done: int, passes: int, way: _Way, monitor: Monitor) -> bool:
         """One pass; False if cancelled in it."""
