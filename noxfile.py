@@ -18,7 +18,8 @@ CONSTRAINED = ("-c", "constraints.txt")
 CORE = ("tests", "--ignore=tests/hardening")
 # Tests of the core to which it matters what is installed.
 INSTALLED = ("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py")
-TEST_TOOLS = ("pytest", "hypothesis", "pyzmq")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq")
+SIDE_BY_SIDE = ("-n", "2")  # for tests that neither measure nor kill
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"
@@ -113,14 +114,14 @@ def tests(session: nox.Session) -> None:
     """The core, with no deep-learning framework installed."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
     lacks(session, "torch", "lightning", "pytorch_lightning", "tensorflow", "keras")
-    run_pytest(session, *CORE)
+    run_pytest(session, *SIDE_BY_SIDE, *CORE)
 
 
 @nox.session
 def torch(session: nox.Session) -> None:
     """The torch backend."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
-    run_pytest(session, *INSTALLED, f"{TORCH}/tests")
+    run_pytest(session, *SIDE_BY_SIDE, *INSTALLED, f"{TORCH}/tests")
 
 
 @nox.session
@@ -128,7 +129,7 @@ def tf(session: nox.Session) -> None:
     """The TensorFlow backend, with nothing of PyTorch there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[tensorboard]")
     lacks(session, "torch", "lightning", "pytorch_lightning")
-    run_pytest(session, *INSTALLED, f"{TENSORFLOW}/tests")
+    run_pytest(session, *SIDE_BY_SIDE, *INSTALLED, f"{TENSORFLOW}/tests")
 
 
 @nox.session
@@ -164,7 +165,7 @@ def minimums(session: nox.Session) -> None:
     # What dependencies of that age did not know yet is kept from warning of them.
     session.install(*lowest_dependencies(), *TEST_TOOLS, "pyparsing<3.2", "hatchling", "editables")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    run_pytest(session, *CORE)
+    run_pytest(session, *SIDE_BY_SIDE, *CORE)
 
 
 @nox.session

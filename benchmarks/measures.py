@@ -120,7 +120,7 @@ def import_time(backend: str | None = None, **_: Any) -> Facts:
 
 
 def epie_pass(size: int, patterns: int, seconds: float, **_: Any) -> Facts:
-    """Passes of plain ePIE over a scan in memory, probe known."""
+    """Passes of ePIE, with the momentum of `ptychopinn.solvers.epie`, over a scan in memory, probe known."""
     field = field_of(size, patterns)
     probe = probe_in_counts(field, fit_scaling(field), follow_offset=False)
 

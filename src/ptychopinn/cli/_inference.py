@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ptychopinn.cli._flags import add_flags
@@ -12,13 +12,13 @@ from ptychopinn.cli._settings import choose_backend, gather
 from ptychopinn.config import ExecutionOptions, InferConfig
 
 
-def add_inference(parser: Parser, arguments: Sequence[str]) -> None:
-    """Add them; those of execution are the backend's own."""
+def add_inference(parser: Parser, arguments: Sequence[str], without: Collection[str] = ()) -> None:
+    """Add them but those of some fields; those of execution are the backend's own."""
     parser.add_argument("--backend", help="The framework to compute with (default: the one that wrote the model).")
     add_config(parser)
     add_json(parser)
     add_output(parser, "The directory to make.")
-    add_flags(parser, "infer", InferConfig, "reconstruction", training=False)
+    add_flags(parser, "infer", InferConfig, "reconstruction", training=False, without=without)
     spec = choose_backend(arguments)
     options = spec.options if spec is not None else ExecutionOptions
     add_flags(parser, "execution", options, "execution", training=False)

@@ -11,7 +11,7 @@ from ptychopinn.cli._parser import Parser, add_fftshift, add_output, add_reading
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
-    parser.add_argument("source", metavar="SOURCE", help="A scan, an NPZ file of any form that is read.")
+    parser.add_argument("source", metavar="SOURCE", help="A scan, an NPZ or HDF5 file of any form that is read.")
     add_output(parser, "The canonical NPZ file to write.")
     add_reading(parser)
     add_fftshift(parser)

@@ -30,7 +30,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         help="Seconds of silence after which the producer is taken for dead (default: 60).",
     )
     add_measurement(parser)
-    add_inference(parser, arguments)
+    add_inference(parser, arguments, without=("predict_overlap",))  # of whole scans
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -18,7 +18,7 @@ from ptychopinn.errors import Cancelled
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags; those of execution are the backend's own."""
     parser.usage = "%(prog)s DATA.npz -o RUN [FLAGS]"
-    parser.add_argument("data", metavar="DATA", help="The scan, an NPZ file.")
+    parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
     parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by.")
     parser.add_argument(
         "--from", dest="start", metavar="MODEL", help="Go on from the network of this run directory or model archive."

@@ -13,7 +13,7 @@ from ptychopinn.errors import DataError
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="Scans, NPZ files.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="Scans, NPZ or HDF5 files.")
     add_reading(parser)
     add_fftshift(parser)
     add_json(parser)

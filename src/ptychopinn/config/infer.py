@@ -50,7 +50,12 @@ class InferConfig(Config):
         Synchronise.AUTO, description="Solve one phase a patch from the overlaps: on, off, or as the residual decides."
     )
     memory_budget_mb: int = Field(
-        1024, ge=1, description="MiB for patches that wait for their phases; beyond it they wait in a scratch file."
+        1024,
+        ge=1,
+        description=(
+            "MiB for patches that wait for their phases, which beyond it wait in a scratch file, and for what refine "
+            "keeps between passes."
+        ),
     )
     predict_overlap: float | None = Field(
         None,

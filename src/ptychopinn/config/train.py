@@ -84,7 +84,7 @@ class TrainConfig(Config):
         None,
         ge=1,
         description="A group is drawn from this many nearest neighbours of its anchor, itself not counted "
-        "(default: group size - 1, or a few more where there are).",
+        "(default: half as many again as group size - 1, where there are).",
     )
     n_subsample: int | None = Field(None, ge=1, description="Train on this many patterns, drawn at random.")
     subsample_seed: int = Field(0, ge=0, description="Seed of that draw.")
