@@ -27,6 +27,7 @@ _BLOCK = 256  # patterns prepared at a time
 _ROWS = 64  # of the object, changed at a time
 _SMALL = 96  # pixels along a window below which threads would wait for Python instead of adding windows
 _PART_VALUES = 1 << 17  # complex values of exit waves that a thread takes at a time: fewer do not pay
+_BLOCK_PIXELS = 1 << 18  # of the object, stepped at a time: shorter operations wait for Python
 CACHE_BYTES = 1 << 31
 """Of amplitudes; beyond it they are made anew in every pass."""
 
@@ -270,7 +271,7 @@ class Solution:
             top, bottom, across = int(begin.min()), int(end.max()), slice(int(left.min()), int(left.max()) + size)
             width = across.stop - across.start
             if (bottom - top) * width <= size * (end - begin).sum():
-                step = max(size**2 // width, 1)  # rows that a core's cache holds
+                step = max(_BLOCK_PIXELS // width, 1)
                 return [(slice(y, min(y + step, bottom)), across) for y in range(top, bottom, step)]
             found = zip(begin.tolist(), end.tolist(), left.tolist(), strict=True)
             return [(slice(y, stop), slice(x, x + size)) for y, stop, x in found]
