@@ -172,7 +172,9 @@ def _amplitudes_missed(intensity: FloatArray, measured: FloatArray, good: FloatA
 
 def _poisson_missed(intensity: FloatArray, measured: FloatArray, good: FloatArray) -> FloatArray:
     """Quarters of the Poisson deviances of counts with a floor; as `_amplitudes_missed`."""
-    counts, floor = measured**2, np.float32(COUNT_FLOOR)
-    deviance = intensity - counts + (counts + floor) * np.log((counts + floor) / (intensity + floor))
+    counts = measured**2
+    floored = counts + np.float32(COUNT_FLOOR)
+    off = (intensity - counts) / floored
+    deviance = floored * np.maximum(off - np.log1p(off), 0)  # never negative but for rounding
     missed: FloatArray = (deviance * good).sum(axis=(1, 2), dtype=np.float64) / 2
     return missed
