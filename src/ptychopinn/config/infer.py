@@ -33,6 +33,7 @@ class Likelihood(StrEnum):
 
 
 _BATCH = 256
+_STREAM_BATCH = 64  # more would come late
 _BATCH_PIXELS = 1 << 21  # of patterns: what is computed of more takes memory and saves no time
 
 
@@ -43,7 +44,10 @@ class InferConfig(Config):
         None,
         ge=1,
         le=65536,
-        description=f"Patterns predicted at a time (default: {_BATCH}, fewer where they are larger than 64 x 64).",
+        description=(
+            f"Patterns predicted at a time (default: {_BATCH}, fewer where they are larger than 64 x 64; "
+            f"{_STREAM_BATCH} in a stream)."
+        ),
     )
     probe_source: ProbeSource = Field(ProbeSource.MODEL, description="Take the probe from the model or from the scan.")
     synchronise: Synchronise = Field(
@@ -90,6 +94,11 @@ class InferConfig(Config):
         if self.refine == 0 and (idle := [name for name, is_set in given.items() if is_set]):
             raise ValueError(f"{' and '.join(idle)} has no effect without refine; set both")
         return self
+
+    @property
+    def stream_batch_size(self) -> int:
+        """Patterns of a stream that wait for each other at most before they are predicted."""
+        return _STREAM_BATCH if self.inference_batch_size is None else self.inference_batch_size
 
     def batch_size(self, pixels: int) -> int:
         """Patches to predict at a time, each from patterns of so many pixels in all."""

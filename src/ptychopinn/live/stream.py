@@ -19,7 +19,6 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
 
 _log = logging.getLogger(__name__)
-_BATCH = 64  # patterns that are predicted together when nobody says: more would come late
 _MOST_WAIT_S = 0.1  # that a pattern waits for others to be predicted with
 _TOLD = 5  # refusals that are each told; later ones at each power of ten
 
@@ -109,7 +108,7 @@ def stream(
     """
     config = config or InferConfig()
     with LiveScan(reconstructor, config, name) as scan:
-        loop = _Loop(scan, config.inference_batch_size or _BATCH, monitor)
+        loop = _Loop(scan, config.stream_batch_size, monitor)
         ending = Ending.FINISHED
         source = iter(arrivals)
         try:
