@@ -19,7 +19,7 @@ CORE = ("tests", "--ignore=tests/hardening")
 # Tests of the core to which it matters what is installed.
 INSTALLED = ("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py")
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq")
-SIDE_BY_SIDE = ("-n", "2")  # for tests that neither measure nor kill
+SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"

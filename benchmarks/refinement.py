@@ -117,7 +117,14 @@ def measured(
         for passes in args.passes:
             start = time.perf_counter()
             better = refine(
-                scan, found.probe, found.object, found.frame, passes=passes, covered=covered, update_probe=free
+                scan,
+                found.probe,
+                found.object,
+                found.frame,
+                passes=passes,
+                covered=covered,
+                slow_phase_solved=True,  # by the prediction
+                update_probe=free,
             )
             kept = better.facts.passes_kept
             what = f"network + {passes}{name}" + (f" ({kept} kept)" if kept != passes else "")

@@ -55,11 +55,16 @@ def slow(shape: tuple[int, int], depth_rad: float = 0.5) -> AnyArray:
     return depth_rad * np.sin(6 * x + 1) * np.cos(5 * y)
 
 
+def smoothed(scan: ScanDataset, sigma_px: float) -> ComplexArray:
+    """The truth as a network sees it that has learned to expect little of few photons."""
+    obj = truth(scan)
+    blurred: ComplexArray = gaussian_filter(obj.real, sigma_px) + 1j * gaussian_filter(obj.imag, sigma_px)
+    return blurred.astype(np.complex64)
+
+
 def predicted(scan: ScanDataset) -> ComplexArray:
     """The truth as a network might see it: a little blurred, with slow phases wrong."""
-    obj = truth(scan)
-    blurred = gaussian_filter(obj.real, 1.0) + 1j * gaussian_filter(obj.imag, 1.0)
-    return (blurred * np.exp(1j * slow(obj.shape))).astype(np.complex64)
+    return (smoothed(scan, 1.0) * np.exp(1j * slow(truth(scan).shape))).astype(np.complex64)
 
 
 def frame_of(scan: ScanDataset) -> Frame:
@@ -547,13 +552,6 @@ def test_the_likelihoods_agree_where_there_are_many_counts(scan: ScanDataset) ->
         apart.append(float(np.linalg.norm(one - other) / np.linalg.norm(one)))
         assert error(other, scan) < 0.8 * error(predicted(scan), scan)
     assert apart[0] < 0.5 * apart[1]
-
-
-def smoothed(scan: ScanDataset, sigma_px: float) -> ComplexArray:
-    """The truth as a network sees it that has learned to expect little of few photons."""
-    obj = truth(scan)
-    blurred = gaussian_filter(obj.real, sigma_px) + 1j * gaussian_filter(obj.imag, sigma_px)
-    return blurred.astype(np.complex64)
 
 
 @pytest.mark.parametrize(("photons", "sigma_px"), [(1e3, 2.0), (1e3, 3.0), (3e3, 3.0)])

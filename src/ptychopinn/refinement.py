@@ -196,7 +196,7 @@ def refine(
     covered = np.ones(frame.shape, bool) if covered is None else covered
 
     noisy = noise_residual(data) >= _NOISY
-    used, judges = _parted(data) if noisy else (np.arange(len(data)),) * 2
+    used, judges = _parted(data, noisy=noisy)
     unbiased = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
     way = _Way(
         course or Course.of(passes, noisy=noisy),
@@ -322,10 +322,10 @@ def _check(
             raise DataError(f"The {name} has the shape {array.shape}, its frame {frame.shape}.", "Give both alike.")
 
 
-def _parted(data: ScanDataset) -> tuple[IntArray, IntArray]:
-    """Patterns of a noisy scan that the passes use, and those that judge: all and all where they are too few."""
+def _parted(data: ScanDataset, *, noisy: bool) -> tuple[IntArray, IntArray]:
+    """Patterns that the passes use, and those that judge: all and all, unless the scan is noisy and has enough."""
     every = np.arange(len(data))
-    if len(data) < _HELD_OUT * _FEWEST_HELD_OUT:
+    if not noisy or len(data) < _HELD_OUT * _FEWEST_HELD_OUT:
         return every, every
     judges = every % _HELD_OUT == _HELD_OUT // 2
     held = every[judges]
