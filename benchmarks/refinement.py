@@ -32,7 +32,8 @@ from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.refinement import RESIDUAL_PATTERNS, refine
 from ptychopinn.solvers import EPIE, RPIE, epie
-from ptychopinn.stitching import COVERED, Frame
+from ptychopinn.geometry import Frame
+from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._folder import model_path

@@ -3,7 +3,7 @@
     psi_jm[y, x] = P_m(y - f_y, x - f_x) * O[c_y + y, c_x + x]
     I_j          = sum_m | fftshift(fft2(psi_jm, norm="ortho")) |^2
 
-with ``c + f = r_j - (N - 1) / 2`` (`ptychopinn.interpolation.split_positions`). The unitary transform keeps energy
+with ``c + f = r_j - (N - 1) / 2`` (`ptychopinn.geometry.Windows`). The unitary transform keeps energy
 (Parseval), so ``sum I_j = sum |psi_j|^2``: a probe scaled to counts gives counts. What lies outside the object array is
 1 + 0j. Sources: Rodenburg & Faulkner, Appl. Phys. Lett. 85, 4795 (2004); for modes Thibault & Menzel, Nature 494, 68
 (2013).
@@ -14,56 +14,13 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from ptychopinn.interpolation import ArrayT, shift_probe, split_positions
-from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.geometry import Frame, Windows
+from ptychopinn.interpolation import shift_probe
+from ptychopinn.typing import ComplexArray, FloatArray
 
 COUNT_FLOOR = 0.1
 """Counts added to measurement and model by Poisson likelihoods: the logarithm stays finite in dark pixels."""
-
-
-def cut_windows(obj: ComplexArray, corners: IntArray, size: int) -> ComplexArray:
-    """Windows of the object at whole pixels; 1 where a window leaves the array.
-
-    Parameters
-    ----------
-    obj:
-        (H, W) complex.
-    corners:
-        (b, 2) int (y, x) of each window's first pixel; may be outside the array.
-    size:
-        Width of the windows.
-
-    Returns
-    -------
-    (b, size, size) of the dtype of ``obj``.
-    """
-    height, width = obj.shape
-    windows = np.ones((len(corners), size, size), obj.dtype)
-    for window, (y, x) in zip(windows, corners.tolist(), strict=True):
-        y0, y1, x0, x1 = max(y, 0), min(y + size, height), max(x, 0), min(x + size, width)
-        if y0 < y1 and x0 < x1:
-            window[y0 - y : y1 - y, x0 - x : x1 - x] = obj[y0:y1, x0:x1]
-    return windows
-
-
-def add_windows(canvas: ComplexArray | FloatArray, windows: ComplexArray | FloatArray, corners: IntArray) -> None:
-    """Add windows to a canvas in place, cropped where they leave it: the adjoint of `cut_windows`.
-
-    Parameters
-    ----------
-    canvas:
-        (H, W), changed.
-    windows:
-        (b, size, size).
-    corners:
-        (b, 2) int (y, x).
-    """
-    height, width = canvas.shape
-    size = windows.shape[-1]
-    for window, (y, x) in zip(windows, corners.tolist(), strict=True):
-        y0, y1, x0, x1 = max(y, 0), min(y + size, height), max(x, 0), min(x + size, width)
-        if y0 < y1 and x0 < x1:
-            canvas[y0:y1, x0:x1] += window[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
 def exit_waves(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> ComplexArray:
@@ -82,9 +39,9 @@ def exit_waves(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) ->
     -------
     (b, modes, N, N) complex.
     """
-    size = probe.shape[-1]
-    corners, fractions = split_positions(positions, size)
-    return shift_probe(probe, fractions) * cut_windows(obj, corners, size)[:, None]
+    windows = Windows.at(positions, probe.shape[-1], Frame(obj.shape))
+    waves: ComplexArray = shift_probe(probe, windows.fractions) * windows.cut(obj)[:, None]
+    return waves
 
 
 def exit_waves_adjoint(
@@ -105,11 +62,9 @@ def exit_waves_adjoint(
     -------
     (H, W) complex.
     """
-    size = probe.shape[-1]
-    corners, fractions = split_positions(positions, size)
-    windows = (shift_probe(probe, fractions).conj() * waves).sum(axis=1)
-    canvas = np.zeros(shape, waves.dtype)
-    add_windows(canvas, windows, corners)
+    windows = Windows.at(positions, probe.shape[-1], Frame(shape))
+    values = (shift_probe(probe, windows.fractions).conj() * waves).sum(axis=1)
+    canvas: ComplexArray = windows.add(np.zeros(shape, waves.dtype), values)
     return canvas
 
 
@@ -121,19 +76,20 @@ def far_field(waves: ComplexArray) -> ComplexArray:
 
 def intensity(waves: ComplexArray) -> FloatArray:
     """Expected counts on the detector: (b, modes, N, N) exit waves to (b, N, N)."""
-    return power(far_field(waves))
+    counts: FloatArray = power(far_field(waves))
+    return counts
 
 
-def over_modes(values: ArrayT) -> ArrayT:
+def sum_modes(values: Array, library: ArrayLibrary = NUMPY) -> Array:
     """(b, modes, N, N) to (b, N, N), added; the values themselves where there is one mode."""
-    return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
+    return values[:, 0, ...] if values.shape[1] == 1 else library.xp.sum(values, axis=1)
 
 
-def power(waves: ComplexArray) -> FloatArray:
-    """(b, modes, N, N) to (b, N, N): the squares of the moduli, added over the modes."""
-    squares: FloatArray = waves.real**2
-    squares += waves.imag**2
-    return over_modes(squares)
+def power(waves: Array, library: ArrayLibrary = NUMPY) -> Array:
+    """(b, modes, N, N) complex to (b, N, N) real: the squares of the moduli, added over the modes."""
+    squares = library.xp.real(waves) ** 2
+    squares += library.xp.imag(waves) ** 2
+    return sum_modes(squares, library)
 
 
 def expected_counts(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> FloatArray:

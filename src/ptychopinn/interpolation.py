@@ -8,53 +8,30 @@ and is moved once, when it is placed. Spline: Unser, "Splines: a perfect fit", I
 
 from __future__ import annotations
 
-import itertools
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import scipy.fft
 from scipy.special import jv
 
-from ptychopinn.typing import ComplexArray, FloatArray, IntArray
-
-ArrayT = TypeVar("ArrayT", ComplexArray, FloatArray)
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.typing import ComplexArray, FloatArray
 
 _REACH = 3  # a quintic spline is zero beyond 3 px
 _CACHED = 1 << 15  # pixels of patches moved at a time: they and their matrices fit a core's cache
-_ALONE = 1 << 18  # multiplications that OpenBLAS does in one thread (GEMM_MULTITHREAD_THRESHOLD)
-_NARROWEST = 64  # columns of the pieces of a product
 _ORDERS = 13  # of Chebyshev polynomials: the next one is below 1e-10 at the highest frequency
 _TOLERANCE = 1e-6  # of a shifted probe, in terms of its root energy: what complex64 resolves
-_MOST_TERMS = 64
+_MAX_TERMS = 64
 
 
-def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatArray]:
-    """Whole-pixel corner and remaining fraction of windows centred on positions.
-
-    Parameters
-    ----------
-    positions:
-        (b, 2) float64 (y, x) in object pixels, integers are pixel centres.
-    size:
-        Width of the window.
-
-    Returns
-    -------
-    corners: (b, 2) int64, and fractions: (b, 2) float64 in [-0.5, 0.5): ``corner + fraction = r - (size - 1) / 2``.
-    """
-    start = np.asarray(positions, np.float64) - (size - 1) / 2
-    corners = np.floor(start + 0.5)
-    return corners.astype(np.int64), start - corners
-
-
-def quintic(x: FloatArray) -> FloatArray:
+def quintic(x: Array, library: ArrayLibrary = NUMPY) -> Array:
     """The centred quintic B-spline, any shape, dimensionless; zero for ``|x| >= 3``."""
-    a = np.abs(x)
+    xp = library.xp
+    a = xp.abs(x)
     near = 66 - 60 * a**2 + 30 * a**4 - 10 * a**5
     middle = 51 + 75 * a - 210 * a**2 + 150 * a**3 - 45 * a**4 + 5 * a**5
     far = (3 - a) ** 5
-    return np.where(a < 1, near, np.where(a < 2, middle, np.where(a < 3, far, 0.0))) / 120
+    return xp.where(a < 1, near, xp.where(a < 2, middle, xp.where(a < 3, far, xp.zeros_like(a)))) / 120
 
 
 @lru_cache(maxsize=16)
@@ -84,101 +61,65 @@ def shift_basis(n: int) -> FloatArray:
     return basis
 
 
-def shift_weights(fractions: FloatArray) -> FloatArray:
-    """Weights on `shift_basis` for each fraction.
+def shift_weights(fractions: Array, library: ArrayLibrary = NUMPY) -> Array:
+    """Weights on `shift_basis` for each fraction: (...,) float64 in [-0.5, 0.5] to (..., 7) float64."""
+    taps = library.arange(2 * _REACH + 1, "float64") - _REACH
+    return quintic(-fractions[..., None] - taps, library)
+
+
+class PatchShift:
+    """Moves patches from the probe's frame (samples at ``corner + fraction + i``) to whole pixels (``corner + i``).
 
     Parameters
     ----------
-    fractions:
-        (...,) in [-0.5, 0.5].
-
-    Returns
-    -------
-    (..., 7) float64.
+    size:
+        n, the width of the patches.
+    library:
+        Whose arrays they are.
+    dtype:
+        Of their real and imaginary parts.
     """
-    taps = np.arange(-_REACH, _REACH + 1)
-    return quintic(-np.asarray(fractions, np.float64)[..., None] - taps)
+
+    def __init__(self, size: int, library: ArrayLibrary = NUMPY, dtype: str = "float32") -> None:
+        self._size, self._library, self._dtype = size, library, dtype
+        basis = shift_basis(size)
+        self._basis = library.from_host(basis.reshape(len(basis), -1).astype(dtype))
+
+    @property
+    def at_a_time(self) -> int:
+        """Patches to move at a time."""
+        return self._library.batch_length(self._size**2, _CACHED)
+
+    def __call__(self, patches: Array, fractions: Array) -> Array:
+        """(b, n, n) complex at (b, 2) float64 fractions (y, x) to (b, n, n) complex; at best `at_a_time`."""
+        library, xp, n = self._library, self._library.xp, self._size
+        weights = library.cast(shift_weights(fractions, library), self._dtype)
+        matrices = library.matmul(xp.reshape(weights, (-1, weights.shape[-1])), self._basis)
+        matrices = xp.reshape(matrices, (-1, 2, n, n))
+        # Real and imaginary part: a complex product with real matrices would take twice the work.
+        values = xp.stack([xp.real(patches), xp.imag(patches)])
+        values = library.matmul(matrices[:, 0, ...], values)
+        values = library.matmul(values, xp.matrix_transpose(matrices[:, 1, ...]))
+        return library.complex(values[0, ...], values[1, ...])
 
 
-def shift_matrices(weights: FloatArray, n: int) -> FloatArray:
-    """The matrices that move lines of n samples by fractions of a pixel.
-
-    Parameters
-    ----------
-    weights:
-        (..., 7) float32 or float64, from `shift_weights`.
-    n:
-        Samples of a line.
-
-    Returns
-    -------
-    (..., n, n) of the dtype of ``weights``.
-    """
-    taps = weights.shape[-1]
-    basis = shift_basis(n).reshape(taps, n * n).astype(weights.dtype)
-    return product_alone(weights.reshape(-1, taps), basis).reshape(*weights.shape[:-1], n, n)
-
-
-def product_alone(a: FloatArray, b: FloatArray) -> FloatArray:
-    """``a @ b`` in pieces so small that BLAS wakes no threads of its own.
-
-    They would spin beside those of a backend that predicts, and halve its speed.
-
-    Parameters
-    ----------
-    a, b:
-        (..., m, k) and (..., k, l) real, of one dtype; leading axes broadcast.
-    """
-    m, k, length = a.shape[-2], a.shape[-1], b.shape[-1]
-    if m * k * length <= _ALONE:
-        return np.asarray(a @ b)
-    product = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, length), a.dtype)
-    columns = min(max(_ALONE // max(m * k, 1), _NARROWEST), length)
-    rows = min(max(_ALONE // max(k * columns, 1), 1), m)
-    for low, left in itertools.product(range(0, m, rows), range(0, length, columns)):
-        place = (..., slice(low, low + rows), slice(left, left + columns))
-        np.matmul(a[..., low : low + rows, :], b[..., left : left + columns], out=product[place])
-    return product
-
-
-def place_on_pixels(patches: ArrayT, fractions: FloatArray) -> ArrayT:
-    """Move patches from the probe's frame (samples at ``corner + fraction + i``) to whole pixels (``corner + i``).
-
-    Parameters
-    ----------
-    patches:
-        (b, n, n) complex or real.
-    fractions:
-        (b, 2) (y, x), in pixels.
-
-    Returns
-    -------
-    (b, n, n) of the dtype of ``patches``.
-    """
-    n = patches.shape[-1]
-    single = patches.dtype in (np.complex64, np.float32)
-    weights: FloatArray = shift_weights(fractions).astype(np.float32 if single else np.float64)
-    placed = np.empty(patches.shape, patches.dtype)
-    step = max(_CACHED // n**2, 1)
-    for low in range(0, len(patches), step):
-        block = patches[low : low + step]
-        matrices = shift_matrices(weights[low : low + step], n)
-        along_y, along_x = matrices[:, 0], matrices[:, 1].transpose(0, 2, 1)
-        # Parts apart: a complex product with real matrices would take twice the work.
-        parts = [(block.real, placed.real), (block.imag, placed.imag)]
-        for source, target in parts if patches.dtype.kind == "c" else parts[:1]:
-            part = np.ascontiguousarray(source)
-            target[low : low + step] = product_alone(product_alone(along_y, part), along_x)
+def place_on_pixels(patches: ComplexArray, fractions: FloatArray) -> ComplexArray:
+    """`PatchShift` of any number of NumPy patches, complex64 or complex128."""
+    shift = PatchShift(patches.shape[-1], dtype=patches.real.dtype.name)
+    placed = np.empty_like(patches)
+    for low in range(0, len(patches), shift.at_a_time):
+        block = slice(low, low + shift.at_a_time)
+        placed[block] = shift(patches[block], fractions[block])
     return placed
 
 
-def shift_ramps(fractions: FloatArray, n: int) -> ComplexArray:
+def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Array:
     """What a spectrum of n frequencies (DC first) is multiplied by to move its signal by fractions of a pixel.
 
     Parameters
     ----------
     fractions:
-        (..., 2) (y, x), in pixels; positive moves towards higher index.
+        (..., 2) float64 (y, x), in pixels; positive moves towards higher index.
     n:
         Samples along a side.
 
@@ -186,14 +127,15 @@ def shift_ramps(fractions: FloatArray, n: int) -> ComplexArray:
     -------
     (..., 2, n) complex128: the factor along y, and along x. Its conjugate moves back.
     """
-    f = np.asarray(fractions, np.float64)
-    ramp: ComplexArray = np.exp(-2j * np.pi * f[..., None] * np.fft.fftfreq(n))
-    if n % 2 == 0:  # the Nyquist row belongs to both signs of frequency: keep a real signal real
-        ramp[..., n // 2] = np.cos(np.pi * f)
-    return ramp
+    xp = library.xp
+    frequency = np.fft.fftfreq(n)
+    angle = fractions[..., None] * library.from_host(-2 * np.pi * frequency)
+    # The Nyquist row belongs to both signs of frequency: without its sine a real signal stays real.
+    has_sine = library.from_host((frequency != -0.5).astype(np.float64))
+    return library.complex(xp.cos(angle), xp.sin(angle) * has_sine)
 
 
-def shift_probe(probe: ComplexArray, fractions: FloatArray) -> ComplexArray:
+def shift_probe(probe: Array, fractions: Array, library: ArrayLibrary = NUMPY) -> Array:
     """The probe moved by fractions of a pixel, by the Fourier shift theorem.
 
     Parameters
@@ -201,16 +143,16 @@ def shift_probe(probe: ComplexArray, fractions: FloatArray) -> ComplexArray:
     probe:
         (modes, N, N) complex.
     fractions:
-        (b, 2) (y, x), in pixels; positive moves towards higher index.
+        (b, 2) float64 (y, x), in pixels; positive moves towards higher index.
 
     Returns
     -------
     (b, modes, N, N) of the dtype of ``probe``: values ``probe(y - f_y, x - f_x)``.
     """
-    ramp = shift_ramps(fractions, probe.shape[-1]).astype(probe.dtype)  # (b, 2, N)
-    spectrum = scipy.fft.fft2(probe)[None] * ramp[:, None, 0, :, None] * ramp[:, None, 1, None, :]
-    shifted: ComplexArray = scipy.fft.ifft2(spectrum, overwrite_x=True)
-    return shifted
+    ramp = library.xp.astype(shift_ramps(fractions, probe.shape[-1], library), probe.dtype)
+    along_y, along_x = ramp[:, 0, ...][:, None, :, None], ramp[:, 1, ...][:, None, None, :]
+    spectrum = library.fft2(library.xp.asarray(probe, copy=True))[None, ...]  # the probe itself is not changed
+    return library.ifft2(spectrum * along_y * along_x)
 
 
 @lru_cache(maxsize=16)
@@ -237,31 +179,42 @@ class ShiftedProbe:
     Parameters
     ----------
     probe:
-        (modes, N, N) complex64. One that would need more arrays than are worth it is moved by `shift_probe` itself.
+        (modes, N, N) complex64 of the library. One that would need more arrays than are worth it is moved by
+        `shift_probe` itself.
+    library:
+        Whose arrays are moved.
+    reach_px:
+        Largest fraction that will be asked for; beyond half a pixel the sums do not converge.
     """
 
-    def __init__(self, probe: ComplexArray) -> None:
-        self._probe = probe
-        spectrum, ramps = scipy.fft.fft2(probe), _chebyshev_ramps(probe.shape[-1])
+    def __init__(self, probe: Array, library: ArrayLibrary = NUMPY, reach_px: float = 0.5) -> None:
+        self._probe, self._library = probe, library
+        self._terms: Array | None = None
+        known = library.to_host(probe)  # which arrays are worth it is decided here, once
+        spectrum, ramps = scipy.fft.fft2(known), _chebyshev_ramps(known.shape[-1])
         power = (np.abs(spectrum) ** 2).sum(axis=0, dtype=np.float64)
         gain = np.abs(ramps) ** 2
         size = np.sqrt(gain.T @ power @ gain).ravel()  # of each product, the root of its energy
         order = np.argsort(-size)
         dropped = np.cumsum(size[order][::-1])[::-1]  # no sum of them is larger
-        kept = order[: max(int((dropped > _TOLERANCE * np.sqrt(power.sum())).sum()), 1)]
-        self._orders = np.stack(np.unravel_index(kept, (_ORDERS, _ORDERS)))
-        self._terms: FloatArray | None = None
-        if len(kept) <= _MOST_TERMS:
-            terms = np.empty((len(kept), *probe.shape), np.complex64)
-            for term, y, x in zip(terms, *self._orders, strict=True):
-                term[:] = scipy.fft.ifft2(spectrum * (ramps[:, y, None] * ramps[:, x]).astype(np.complex64))
-            self._terms = terms.view(np.float32).reshape(len(kept), -1)
+        used = order[: max(int((dropped > _TOLERANCE * np.sqrt(power.sum())).sum()), 1)]
+        if len(used) > _MAX_TERMS or reach_px > 0.5:
+            return
+        orders = np.stack(np.unravel_index(used, (_ORDERS, _ORDERS)))
+        terms = np.empty((len(used), *known.shape), np.complex64)
+        for term, y, x in zip(terms, *orders, strict=True):
+            term[:] = scipy.fft.ifft2(spectrum * (ramps[:, y, None] * ramps[:, x]).astype(np.complex64))
+        self._orders = library.from_host(orders.astype(np.float64))
+        self._terms = library.from_host(terms.view(np.float32).reshape(len(used), -1))
 
-    def __call__(self, fractions: FloatArray) -> ComplexArray:
-        """(b, 2) (y, x) pixels to (b, modes, N, N) complex64; within 1/2 it is fast."""
-        if self._terms is None or np.abs(fractions).max(initial=0.0) > 0.5:
-            return shift_probe(self._probe, fractions)
-        angles = np.arccos(2 * np.asarray(fractions, np.float64))
-        weights = np.cos(angles[:, 0, None] * self._orders[0]) * np.cos(angles[:, 1, None] * self._orders[1])
-        moved = product_alone(weights.astype(np.float32), self._terms)
-        return moved.view(np.complex64).reshape(len(fractions), *self._probe.shape)
+    def __call__(self, fractions: Array) -> Array:
+        """(b, 2) float64 (y, x) pixels to (b, modes, N, N) complex64."""
+        library, xp = self._library, self._library.xp
+        if self._terms is None:
+            return shift_probe(self._probe, fractions, library)
+        angles = xp.acos(xp.clip(2 * fractions, -1.0, 1.0))
+        weights = xp.cos(angles[:, 0][:, None] * self._orders[0, ...]) * xp.cos(
+            angles[:, 1][:, None] * self._orders[1, ...]
+        )
+        moved = library.matmul(library.cast(weights, "float32"), self._terms)
+        return library.as_complex(xp.reshape(moved, (-1, *self._probe.shape, 2)))

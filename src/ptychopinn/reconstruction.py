@@ -7,29 +7,32 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 
 import numpy as np
 
+from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.rows import Rows
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.thinning import one_a_cell
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.geometry import Frame, Windows, split_positions
+from ptychopinn.interpolation import PatchShift
 from ptychopinn.metrics.alignment import box_of
-from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness, forward_residual
+from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import Aside
+from ptychopinn.patch_store import PatchStore, PlacedPatches
 from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
-from ptychopinn.refinement import RESIDUAL_PATTERNS, Refined, refine
-from ptychopinn.scratch import ScratchRows
+from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, refine
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.phases import slow_phase, turn
-from ptychopinn.stitching import Frame, Stitched, Stitcher, coverage_of, divisors, patch_weights
-from ptychopinn.synchronise import measure_overlaps, solve_phases
+from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
+from ptychopinn.stitching import StitchedObject, Stitcher, coverage_of, patch_weights, phase_factors
+from ptychopinn.synchronise import measure_overlaps, overlap_pairs, solve_phases
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
@@ -37,7 +40,34 @@ _TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
 _SMALL_OBJECT = 1 << 26  # bytes: several of them at a time matter to nobody
 _SLOW_ROUNDS = 4  # of a slow phase; each is one linear solve
 _SETTLED = 0.95  # of the residual: a round that gains less is the last, for the next gains its square
-_SLOW = ", slow phase solved"
+
+
+class PhaseRule(StrEnum):
+    """How the phases of the patches were set."""
+
+    NONE_NEEDED = "none needed"  # there were no patches
+    OFF = "off"
+    ON = "on"  # solved from the overlaps
+    TETHERED = f"tethered by {_TETHER:g}"  # the same, pulled towards a real and positive mean of each
+
+
+@dataclass(frozen=True)
+class Synchronisation:
+    """How the phases of an object's patches were set.
+
+    Attributes
+    ----------
+    rule:
+        For every patch.
+    slow_phase_solved:
+        Whether the slow phase of the object was solved after it.
+    """
+
+    rule: PhaseRule
+    slow_phase_solved: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.rule}, slow phase solved" if self.slow_phase_solved else str(self.rule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +109,12 @@ class Reconstruction:
     positions: FloatArray
     residual: float
     flatness: float
-    synchronised: str
+    synchronised: Synchronisation
     placed: int
     dropped: int
     seconds: Mapping[str, float]
     warnings: tuple[str, ...]
-    refined: Refined | None = None
+    refined: RefinementSummary | None = None
 
 
 def reconstruct(
@@ -135,43 +165,69 @@ def reconstruct(
         check_infer(reconstructor.model, config)
         seen = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
     prediction = reconstructor.infer(seen, config, monitor=monitor)
+    library = prediction.library
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
         else Frame.around(data.positions, prediction.patch_size)
     )
+    weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
     seconds: dict[str, float] = {}
     if config.synchronise is Synchronise.OFF:
-        stitcher = Stitcher(patch_weights(prediction.probe, prediction.patch_size), frame)
+        stitcher = Stitcher(weights, frame, library)
         for batch in prediction.batches:
             stitcher.add(batch.patches, seen.positions[batch.indices])
         seconds["predict and stitch"] = time.perf_counter() - start
-        stitched, how = stitcher.finish(), "off"
+        stitched, how = stitcher.take_result(), Synchronisation(PhaseRule.OFF)
+        patterns = patterns_of(prediction, data, seen, config)
     else:
-        with patch_rows(prediction.patch_size, config.memory_budget_mb, len(seen)) as placed:
+        budget = config.memory_budget_mb * 2**20
+        with Aside() as background, PatchStore(len(seen), prediction.patch_size, library, budget) as placed:
+            corners, _ = split_positions(seen.positions, prediction.patch_size)
+            # While a device predicts, the host has time for what depends on positions alone.
+            pairs = None if library.on_host else background.begin(partial(overlap_pairs, corners, placed.shape[-1]))
             _place(prediction, seen, placed)
             seconds["predict"] = time.perf_counter() - start
-            stitched, how = synchronised(prediction.probe, seen, placed, frame, config, seconds, monitor)
+            patterns = patterns_of(prediction, data, seen, config)
+            judging = patterns if seen is data else Patterns(seen, library)
+            found_pairs = None if pairs is None else pairs()
+            stitched, how = synchronise(prediction.probe, judging, placed, frame, config, seconds, monitor, found_pairs)
     predicted = stitched.coverage
     if seen is not data:
         # The passes change what any pattern sees; where no patch lies they begin from the empty object.
         begun = time.perf_counter()
-        weights = patch_weights(prediction.probe, prediction.patch_size)
-        stitched = replace(stitched, coverage=coverage_of(data.positions, weights, frame))
+        stitched = replace(stitched, coverage=coverage_of(data.positions, weights, frame, library))
         seconds["cover"] = time.perf_counter() - begun
-    found = finished(stitched, how, prediction.probe, data, config, seconds, monitor)
+    found = refine_and_assess(stitched, how, prediction.probe, patterns, config, seconds, monitor)
     if found.refined is not None and found.refined.passes_kept == 0:
-        found = replace(found, coverage=predicted)  # what no patch covers was not seen after all
+        coverage = np.asarray(library.to_host(predicted))
+        found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
     return found
 
 
-def _place(prediction: Prediction, data: ScanDataset, placed: ScratchRows) -> None:
-    """Put all patches on whole pixels, each batch while the next is predicted."""
+def patterns_of(prediction: Prediction, data: ScanDataset, seen: ScanDataset, config: InferConfig) -> Patterns:
+    """The patterns of a scan for what follows a prediction: where it left them, or read as the settings want them."""
+    if prediction.patterns is not None and seen is data:
+        return prediction.patterns
+    repeated = config.refine > 1  # what is used once need not be kept
+    return Patterns(data, prediction.library, config.memory_budget_mb * 2**20 if repeated else 0)
+
+
+def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> None:
+    """Put all patches on whole pixels, on the host each batch while the next is predicted."""
+    shift = PatchShift(prediction.patch_size, prediction.library)
 
     def place(batch: PatchBatch) -> None:
         _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
-        placed[batch.indices] = place_on_pixels(batch.patches, fractions)
+        moved = prediction.library.from_host(fractions)
+        for low in range(0, len(batch.indices), shift.at_a_time):
+            block = slice(low, low + shift.at_a_time)
+            placed.put(batch.indices[block], shift(batch.patches[block, ...], moved[block, ...]))
 
+    if not prediction.library.on_host:
+        for batch in prediction.batches:
+            place(batch)
+        return
     with Aside() as aside:
         before: Callable[[], None] | None = None
         for batch in prediction.batches:
@@ -206,66 +262,69 @@ def _thinned(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
     return replace(data.select(chosen), scaling=scaling)
 
 
-def finished(
-    stitched: Stitched,
-    how: str,
-    probe: ComplexArray,
-    data: ScanDataset,
+def refine_and_assess(
+    stitched: StitchedObject,
+    how: Synchronisation,
+    probe: Array,
+    patterns: Patterns,
     config: InferConfig,
     seconds: dict[str, float],
     monitor: Monitor = NULL_MONITOR,
 ) -> Reconstruction:
-    """A stitched object, refined if that is asked for, and judged.
+    """A stitched object, refined if that is asked for, and assessed.
 
     Parameters
     ----------
     stitched, how:
-        From `synchronised`.
+        From `synchronise`.
     probe:
-        (modes, N, N) complex64, in counts.
-    data, config, monitor:
+        (modes, N, N) complex64 of the patterns' library, in counts.
+    patterns:
+        Of the whole scan.
+    config, monitor:
         As in `reconstruct`.
     seconds:
         Of the stages before; those of this one are added.
     """
-    refined = None
+    summary, positions = None, patterns.data.positions
     if config.refine > 0:
         start = time.perf_counter()
+        options = RefineOptions(config.refine, config.refine_probe, config.refine_positions, config.refine_likelihood)
         found = refine(
-            data,
+            patterns,
             probe,
             stitched.object,
             stitched.frame,
-            passes=config.refine,
+            options,
             covered=stitched.covered,
             slow_phase_solved=config.synchronise is Synchronise.AUTO,
-            update_probe=config.refine_probe,
-            update_positions=config.refine_positions,
-            likelihood=config.refine_likelihood,
-            memory_budget_mb=config.memory_budget_mb,
             monitor=monitor,
         )
         seconds["refine"] = time.perf_counter() - start
-        stitched, probe, refined = replace(stitched, object=found.object), found.probe, found.facts
-        data = replace(data, positions=found.positions)
+        stitched, probe, summary = replace(stitched, object=found.object), found.probe, found.summary
+        positions = found.positions
     start = time.perf_counter()
-    judged = _judged(stitched, probe, refined, data, how, seconds)
+    residual = ForwardResidual(probe, patterns, positions=positions, max_patterns=RESIDUAL_PATTERNS)(
+        stitched.object, stitched.frame.origin
+    )
+    library = patterns.library
+    home = replace(stitched, object=library.to_host(stitched.object), coverage=library.to_host(stitched.coverage))
+    assessed = _assess(home, library.to_host(probe), positions, residual, summary, how)
     seconds["judge"] = time.perf_counter() - start
-    return replace(judged, seconds=dict(seconds))
+    return replace(assessed, seconds=dict(seconds))
 
 
-def _judged(
-    stitched: Stitched,
+def _assess(
+    stitched: StitchedObject,
     probe: ComplexArray,
-    refined: Refined | None,
-    data: ScanDataset,
-    how: str,
-    seconds: Mapping[str, float],
+    positions: FloatArray,
+    residual: float,
+    refined: RefinementSummary | None,
+    how: Synchronisation,
 ) -> Reconstruction:
-    """A stitched object with its figures and warnings."""
+    """A stitched object on the host with its figures and warnings."""
     warnings = []
-    residual = forward_residual(stitched.object, stitched.frame.origin, probe, data, max_patterns=RESIDUAL_PATTERNS)
-    box = box_of(data.positions - np.asarray(stitched.frame.origin), stitched.object.shape)
+    box = box_of(stitched.frame.local(positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     if flat < FLATNESS_LIMIT:
         warnings.append(
@@ -292,40 +351,36 @@ def _judged(
         coverage=stitched.coverage,
         frame=stitched.frame,
         probe=probe,
-        positions=data.positions,
+        positions=positions,
         residual=residual,
         flatness=flat,
         synchronised=how,
         placed=stitched.placed,
         dropped=stitched.dropped,
-        seconds=dict(seconds),
+        seconds={},
         warnings=tuple(warnings),
         refined=refined,
     )
 
 
-def patch_rows(patch_size: int, budget_mb: int, expected: int | None = None) -> ScratchRows:
-    """A place for patches, (n, n) complex64 each, until their phases are known; beyond the budget a scratch file."""
-    return ScratchRows((patch_size, patch_size), np.complex64, budget_bytes=budget_mb * 2**20, expected=expected)
-
-
-def synchronised(
-    probe: ComplexArray,
-    data: ScanDataset,
-    placed: AnyArray | Rows | ScratchRows,
+def synchronise(
+    probe: Array,
+    patterns: Patterns,
+    placed: PlacedPatches,
     frame: Frame,
     config: InferConfig,
     seconds: dict[str, float],
     monitor: Monitor = NULL_MONITOR,
-) -> tuple[Stitched, str]:
+    pairs: IntArray | None = None,
+) -> tuple[StitchedObject, Synchronisation]:
     """Stitch with the phases that explain the patterns best, of those the configuration allows.
 
     Parameters
     ----------
     probe:
-        (modes, N, N) complex64, in counts.
-    data:
-        The scan.
+        (modes, N, N) complex64 of the patterns' library, in counts.
+    patterns:
+        Of the scan.
     placed:
         (n, size, size) complex64, every pattern's patch on whole pixels.
     frame:
@@ -336,53 +391,61 @@ def synchronised(
         Gets the time of each stage.
     monitor:
         Told of progress.
+    pairs:
+        From `ptychopinn.synchronise.overlap_pairs`, where somebody has looked them up already.
 
     Returns
     -------
-    The object, and how its phases were set.
+    The object, in arrays of the library, and how its phases were set.
     """
     clock = _Clock(seconds)
+    library, positions = patterns.library, patterns.data.positions
     size = placed.shape[-1]
-    weights = patch_weights(probe, size)
-    corners, fractions = split_positions(data.positions, size)
+    weights = patch_weights(library.to_host(probe), size)
+    windows = Windows.at(positions, size, frame, library)
     if config.synchronise is Synchronise.OFF:
-        (stitched,) = _stitch(placed, corners, fractions, weights, frame, [None], None)
+        (stitched,) = _stitch(placed, windows, weights, [None], None)
         clock.add("stitch")
-        return stitched, "off"
+        return stitched, Synchronisation(PhaseRule.OFF)
     monitor.report("synchronise", 0, 1)
-    overlaps = measure_overlaps(placed, corners, weights)
-    free = solve_phases(overlaps)
-    candidates: list[tuple[str, ComplexArray | None]] = [("on", free)]
+    corners, _ = split_positions(positions, size)
+    overlaps = measure_overlaps(placed, corners, weights, library, pairs)
+    free = solve_phases(overlaps, library=library)
+    candidates: list[tuple[PhaseRule, ComplexArray | None]] = [(PhaseRule.ON, free)]
     if config.synchronise is Synchronise.AUTO:
-        tethered = solve_phases(overlaps, tether=_TETHER, start=free)
-        candidates += [(f"tethered by {_TETHER:g}", tethered), ("off", None)]
+        tethered = solve_phases(overlaps, tether=_TETHER, start=free, library=library)
+        candidates += [(PhaseRule.TETHERED, tethered), (PhaseRule.OFF, None)]
     del overlaps
     monitor.report("synchronise", 1, 1)
     clock.add("synchronise")
-    residual_of = ForwardResidual(probe, data, max_patterns=RESIDUAL_PATTERNS)
-    best: tuple[float, Stitched, str] | None = None
+    residual_of = ForwardResidual(probe, patterns, max_patterns=RESIDUAL_PATTERNS)
+    best: tuple[float, StitchedObject, PhaseRule] | None = None
     # An object may be large: then never more of them than are needed.
     together = len(candidates) if 8 * math.prod(frame.shape) <= _SMALL_OBJECT else 1
     for done in range(0, len(candidates), together):
         monitor.report("stitch", done, len(candidates))
         some = candidates[done : done + together]
         coverage = None if best is None else best[1].coverage
-        objects = _stitch(placed, corners, fractions, weights, frame, [phases for _, phases in some], coverage)
+        objects = _stitch(placed, windows, weights, [phases for _, phases in some], coverage)
         clock.add("stitch")
-        for (how, _), stitched in zip(some, objects, strict=True):
+        for (rule, _), stitched in zip(some, objects, strict=True):
             residual = math.nan if len(candidates) == 1 else residual_of(stitched.object, frame.origin)
-            _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
+            _log.info("Synchronisation %s: forward residual %.4f.", rule, residual)
             if best is None or residual < best[0]:
-                best = (residual, stitched, how)
+                best = (residual, stitched, rule)
         del stitched, objects
         clock.add("judge")
     monitor.report("stitch", len(candidates), len(candidates))
     assert best is not None  # there is always one candidate
+    residual, stitched, rule = best
     if config.synchronise is not Synchronise.AUTO:
-        return best[1], best[2]
-    how = _without_slow_error(*best, probe, data, residual_of, monitor)
+        return stitched, Synchronisation(rule)
+    del best
+    stitched, solved, residual = _solve_slow_phase(residual, stitched, probe, patterns, residual_of, monitor)
+    how = Synchronisation(rule, solved)
+    _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
     clock.add("slow phase")
-    return best[1], how
+    return stitched, how
 
 
 class _Clock:
@@ -398,59 +461,62 @@ class _Clock:
 
 
 def _stitch(
-    placed: AnyArray | Rows | ScratchRows,
-    corners: IntArray,
-    fractions: FloatArray,
+    placed: PlacedPatches,
+    windows: Windows,
     weights: FloatArray,
-    frame: Frame,
     candidates: Sequence[ComplexArray | None],
-    coverage: FloatArray | None,
-) -> list[Stitched]:
+    coverage: Array | None,
+) -> list[StitchedObject]:
     """An object for each candidate, the patches divided by its phases; all have one array of coverage."""
-    first = Stitcher(weights, frame, coverage)
-    stitchers = [first, *(Stitcher(weights, frame, first.coverage) for _ in candidates[1:])]
-    for low in range(0, len(corners), first.weights.at_a_time):
-        block = slice(low, low + first.weights.at_a_time)
-        lit = first.weights.at(fractions[block])
-        patches: ComplexArray = np.asarray(placed[block])
-        weighted = patches * lit
-        for stitcher, phases in zip(stitchers, candidates, strict=True):
-            turned = weighted if phases is None else weighted * divisors(phases[block])
-            stitcher.add_weighted(turned, lit, corners[block])
-    return [stitcher.finish() for stitcher in stitchers]
+    library: ArrayLibrary = windows.library
+    stitchers = [Stitcher(weights, windows.frame, library) for _ in candidates]
+    shifted_weights = stitchers[0].weights
+    for low in range(0, len(windows), shifted_weights.at_a_time):
+        block = slice(low, low + shifted_weights.at_a_time)
+        some = windows[block]
+        shifted = shifted_weights.at(some.fractions)
+        weighted = placed[block] * shifted
+        for number, (stitcher, phases) in enumerate(zip(stitchers, candidates, strict=True)):
+            turned = weighted if phases is None else weighted * phase_factors(phases[block], library)
+            stitcher.add_weighted(turned, shifted if coverage is None and number == 0 else None, some)
+    objects: list[StitchedObject] = []
+    for stitcher in stitchers:
+        objects.append(stitcher.take_result(coverage))
+        coverage = objects[-1].coverage
+    return objects
 
 
-def _without_slow_error(
+def _solve_slow_phase(
     residual: float,
-    stitched: Stitched,
-    how: str,
-    probe: ComplexArray,
-    data: ScanDataset,
+    stitched: StitchedObject,
+    probe: Array,
+    patterns: Patterns,
     residual_of: ForwardResidual,
     monitor: Monitor,
-) -> str:
+) -> tuple[StitchedObject, bool, float]:
     """Take off the slow phase by which patches drifted from their neighbours, as far as that lowers the residual.
 
-    The object is changed in place, for it may be large; returns how its phases are set now.
+    The object may be changed in place, for it may be large. Overlaps tell neighbours' phases, and small errors of them
+    add up over the scan; where the pattern lies on the detector tells the gradient of the phase itself.
 
-    Overlaps tell neighbours' phases, and small errors of them add up over the scan; where the pattern lies on the
-    detector tells the gradient of the phase itself.
+    Returns
+    -------
+    The object, whether any slow phase was taken off, and the residual.
     """
-    covered = stitched.covered
+    library, covered, obj, origin = patterns.library, stitched.covered, stitched.object, stitched.frame.origin
+    solved = False
     for done in range(_SLOW_ROUNDS):
         monitor.report("slow phase", done, _SLOW_ROUNDS)
-        phase = slow_phase(data, stitched.object, stitched.frame.origin, probe, monitor=monitor)
+        phase = slow_phase(patterns, patterns.data.positions, obj, origin, probe, monitor=monitor)
         if phase is None:
             break
-        turn(stitched.object, phase, covered)
-        after = residual_of(stitched.object, stitched.frame.origin)
+        obj = multiply_by_phase(obj, phase, library, where=covered)
+        after = residual_of(obj, origin)
         if after >= residual:
-            turn(stitched.object, -phase, covered)
+            obj = multiply_by_phase(obj, phase, library, where=covered, sign=-1.0)
             break
-        settled, residual = after > _SETTLED * residual, after
-        how = how if how.endswith(_SLOW) else how + _SLOW
+        settled, residual, solved = after > _SETTLED * residual, after, True
         if settled:
             break
     monitor.report("slow phase", _SLOW_ROUNDS, _SLOW_ROUNDS)
-    _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
-    return how
+    return replace(stitched, object=obj), solved, residual

@@ -15,10 +15,12 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from pydantic import BaseModel
 
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import TrainConfig
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
@@ -33,12 +35,12 @@ class PatchBatch:
     indices:
         (b,) int64: the patterns, as indices into the scan.
     patches:
-        (b, n, n) complex64, n <= N: object patch ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]`` of each, up to
-        one phase a patch.
+        (b, n, n) complex64 of the prediction's library, n <= N: of each, up to one phase a patch, the object patch
+        ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]``.
     """
 
     indices: IntArray
-    patches: ComplexArray
+    patches: Array
 
 
 @dataclass(frozen=True)
@@ -48,23 +50,34 @@ class Prediction:
     Attributes
     ----------
     probe:
-        (modes, N, N) complex64, scaled to counts of this scan and with the detector's offset in it: with it,
-        ``ptychopinn.forward`` predicts the measured counts from the object.
+        (modes, N, N) complex64 of the library, scaled to counts of this scan and with the detector's offset in it: with
+        it, ``ptychopinn.forward`` predicts the measured counts from the object.
     patch_size:
         n, the width of every patch.
     batches:
         Yields `PatchBatch`; every pattern comes exactly once.
+    library:
+        Whose arrays probe and patches are: what follows is computed with it, where they are.
+    patterns:
+        Of the scan, where the prediction left them; None if it kept none.
     """
 
-    probe: ComplexArray
+    probe: Array
     patch_size: int
     batches: Iterator[PatchBatch]
+    library: ArrayLibrary = NUMPY
+    patterns: Patterns | None = None
 
-    def gathered(self, count: int) -> ComplexArray:
-        """(count, n, n) complex64: the patches of all batches by the index of their pattern; 0 where none came."""
+    def collect(self, count: int) -> ComplexArray:
+        """Patches of all batches by the index of their pattern, on the host; 0 where none came.
+
+        Returns
+        -------
+        (count, n, n) complex64.
+        """
         found = np.zeros((count, self.patch_size, self.patch_size), np.complex64)
         for batch in self.batches:
-            found[batch.indices] = batch.patches
+            found[batch.indices] = self.library.to_host(batch.patches)
         return found
 
 
@@ -147,38 +160,29 @@ class Reconstructor(Protocol):
         ...
 
 
-@runtime_checkable
-class ObjectSolver(Protocol):
-    """A solver that makes an object and no patches, and is not trained (ePIE, pty-chi).
-
-    Construct with ``Solver(options)``, an instance of the spec's options model.
-    """
-
-    def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
-        """Return the object, (H, W) complex64, in the frame of `ptychopinn.solvers.frame_of` the scan."""
-        ...
-
-
-@runtime_checkable
-class ProbeSolver(ObjectSolver, Protocol):
-    """An `ObjectSolver` that may change the probe."""
-
-    def run(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ObjectAndProbe:
-        """Return what `reconstruct` returns, and the probe that goes with it."""
-        ...
-
-
-class ObjectAndProbe(Protocol):
-    """What a `ProbeSolver` found: object (H, W) and probe (modes, N, N), complex64, the probe in counts."""
+class SolverResult(Protocol):
+    """What a `Solver` found."""
 
     @property
     def object(self) -> ComplexArray:
-        """(H, W) complex64."""
+        """(H, W) complex64, in the frame of `ptychopinn.solvers.frame_of` the scan."""
         ...
 
     @property
     def probe(self) -> ComplexArray:
         """(modes, N, N) complex64, in counts: with it the object predicts the patterns."""
+        ...
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """A solver that makes an object and no patches, and is not trained (ePIE, pty-chi).
+
+    Construct with ``Solver(options)``, an instance of the spec's options model.
+    """
+
+    def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> SolverResult:
+        """Reconstruct a scan."""
         ...
 
 
@@ -237,7 +241,7 @@ class ReconstructorSpec:
 
 @dataclass(frozen=True)
 class SolverSpec:
-    """What a distribution registers of an `ObjectSolver`: readable without importing what it computes with.
+    """What a distribution registers of an `Solver`: readable without importing what it computes with.
 
     Attributes
     ----------
@@ -246,7 +250,7 @@ class SolverSpec:
     summary:
         One line for lists and menus.
     import_string:
-        ``"package.module:Class"`` of the `ObjectSolver`; imported only when used.
+        ``"package.module:Class"`` of the `Solver`; imported only when used.
     options:
         pydantic model of its options; it must not import what the solver computes with.
     requires:
@@ -262,7 +266,7 @@ class SolverSpec:
     requires: tuple[str, ...] = ()
     install_hint: str = ""
 
-    def load_class(self) -> type[ObjectSolver]:
+    def load_class(self) -> type[Solver]:
         """Import the solver's class.
 
         Raises
@@ -270,7 +274,7 @@ class SolverSpec:
         PluginError
             If it cannot be imported; carries the reason and the install hint.
         """
-        loaded: type[ObjectSolver] = _load(self.import_string, f"solver '{self.name}'", self.install_hint)
+        loaded: type[Solver] = _load(self.import_string, f"solver '{self.name}'", self.install_hint)
         return loaded
 
 

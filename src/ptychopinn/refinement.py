@@ -1,8 +1,8 @@
 """Refinement: from a predicted object, a few passes of the solver through the same forward model.
 
 A network sees at once what an iteration needs many passes for; the passes bring what a network cannot, the agreement
-with every count. Before a pass the object's slow phases are solved (`ptychopinn.solvers.phases`); the pass itself
-updates as `ptychopinn.solvers.epie` does, on a course for a start that is good. The forward residual decides what is
+with every count. Before a pass the object's slow phases are solved (`ptychopinn.solvers.slow_phase`); the pass itself
+is that of `ptychopinn.solvers.engine`, by a schedule for a start that is good. The forward residual decides what is
 kept: the result never explains the patterns worse than the prediction, nor than a flat object.
 
 Where photons are few, passes follow the likelihood of Poisson counts, and its residual decides: square roots of few
@@ -14,75 +14,75 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.config.infer import Likelihood
-from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.forward import expected_counts
-from ptychopinn.interpolation import split_positions
+from ptychopinn.data.patterns import Patterns
+from ptychopinn.errors import DataError
+from ptychopinn.forward import power
+from ptychopinn.geometry import Frame, Windows
+from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.parallel import Crew
-from ptychopinn.solvers.epie import paste_object, shuffled_batches
-from ptychopinn.solvers.phases import slow_phase, turn
-from ptychopinn.solvers.updates import MOMENTA_A_PASS, Amplitudes, Solution, usual_batch_size
-from ptychopinn.stitching import Frame
-from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule, check_passes
+from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
+from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 RESIDUAL_PATTERNS = 256
 """Evenly spread patterns by which a result is judged."""
-_NOISY = 0.15  # residual by Poisson noise alone from which photons are few,
-_HELD_OUT, _FEWEST_HELD_OUT = 8, 4  # and then every so many patterns judge without being used, if they are so many
-_SURE = 1.5  # standard deviations of chance by which a pass must then have lowered the residual
+_NOISY_RESIDUAL = 0.15  # by Poisson noise alone, from which photons are few,
+_HELD_OUT, _MIN_HELD_OUT = 8, 4  # and then every so many patterns judge without being used, if they are so many
+_SURE_DEVIATIONS = 1.5  # of chance by which a pass must then have lowered the residual
 _GAUGE_PATTERNS = 64  # that a scale is fitted to
 _READ = 32  # patterns looked at a time
 _SETTLED_RAD = 0.005  # a slow phase of a smaller deviation over the positions is the last one that is solved,
 _SETTLED_GAIN = 1e-4  # and one that lowers the residual by a smaller share
 
 
+def refinement_schedule(passes: int, *, noisy: bool = False) -> StepSchedule:
+    """Steps that a number of passes from a good start does best with; many small steps average noise."""
+    probe_step = max(0.3 / max(passes, 1), 0.1)
+    if noisy:
+        step = max(max(passes, 1) ** -0.5, 0.5)
+        return StepSchedule(alpha=1.0, momentum=0.0, object_step=step, last_object_step=step, probe_step=probe_step)
+    return StepSchedule(momentum=min(0.4 + 0.1 * passes, 0.6), probe_step=probe_step)
+
+
 @dataclass(frozen=True)
-class Course:
-    """How the steps change over the passes; ``late`` below is the cube of the share of the passes that is done.
+class RefineOptions:
+    """What a refinement changes, and how.
 
     Attributes
     ----------
-    alpha:
-        Regularisation of the object's step at the start (`ptychopinn.solvers.epie.epie`); it rises to 1.
-    momentum:
-        Of the object, 8 times a pass; it falls to 0.
-    first_step, last_step:
-        Of the object.
-    probe_step, probe_momentum:
-        Of the probe, where it is free; its step falls as the object's does.
-    position_step:
-        Of the positions, where they are free: share of a Gauss-Newton step.
+    passes:
+        Times every pattern is used.
+    update_probe:
+        Refine the probe too. It keeps its energy.
+    update_positions:
+        Refine the positions too, by 3 px at most. They keep their mean.
+    likelihood:
+        What the passes make large. None is that of Poisson counts where photons are few, which is where Poisson noise
+        alone leaves a forward residual of 0.15 or more (`noise_residual`), else that of amplitudes.
+    schedule:
+        How the steps change; None is `refinement_schedule` of the passes and the noise.
+    seed:
+        Order of the patterns.
     """
 
-    alpha: float = 0.1
-    momentum: float = 0.5
-    first_step: float = 1.0
-    last_step: float = 0.3
-    probe_step: float = 0.1
-    probe_momentum: float = 0.7
-    position_step: float = 4.0  # the projection sees half of what a position is off, the object follows the rest
-
-    @classmethod
-    def of(cls, passes: int, *, noisy: bool = False) -> Course:
-        """The course that a number of passes from a good start does best with; many small steps average noise."""
-        probe_step = max(0.3 / max(passes, 1), 0.1)
-        if noisy:
-            step = max(max(passes, 1) ** -0.5, 0.5)
-            return cls(alpha=1.0, momentum=0.0, first_step=step, last_step=step, probe_step=probe_step)
-        return cls(momentum=min(0.4 + 0.1 * passes, 0.6), probe_step=probe_step)
+    passes: int
+    update_probe: bool = False
+    update_positions: bool = False
+    likelihood: Likelihood | None = None
+    schedule: StepSchedule | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
-class Refined:
+class RefinementSummary:
     """What came of a refinement.
 
     Attributes
@@ -118,69 +118,50 @@ class Refinement:
     Attributes
     ----------
     object:
-        (H, W) complex64 in the frame of the start; what was not covered is as it was.
+        (H, W) complex64 of the patterns' library, in the frame of the start; what was not covered is as it was.
     probe:
-        (modes, N, N) complex64, in counts; the given one unless it was set free.
+        (modes, N, N) complex64 of the library, in counts; the given one unless it was set free.
     positions:
         (n, 2) float64 (y, x), pixels; those of the scan unless they were set free.
-    facts:
+    summary:
         How it went.
     """
 
-    object: ComplexArray
-    probe: ComplexArray
+    object: Array
+    probe: Array
     positions: FloatArray
-    facts: Refined
+    summary: RefinementSummary
 
 
 def refine(
-    data: ScanDataset,
-    probe: ComplexArray,
-    start: ComplexArray,
+    patterns: Patterns,
+    probe: Array,
+    start: Array,
     frame: Frame,
+    options: RefineOptions,
     *,
-    passes: int,
-    covered: BoolArray | None = None,
+    covered: Array | None = None,
     slow_phase_solved: bool = False,
-    update_probe: bool = False,
-    update_positions: bool = False,
-    likelihood: Likelihood | None = None,
-    memory_budget_mb: int = 1024,
-    course: Course | None = None,
-    seed: int = 0,
     monitor: Monitor = NULL_MONITOR,
 ) -> Refinement:
     """Refine a predicted object.
 
     Parameters
     ----------
-    data:
-        The scan. Bad pixels say nothing.
+    patterns:
+        Of the scan; their library computes. Bad pixels say nothing.
     probe:
-        (modes, N, N) complex in counts, the one the object was predicted with.
+        (modes, N, N) complex64 of the library, in counts, the one the object was predicted with.
     start:
-        (H, W) complex, the prediction.
+        (H, W) complex64 of the library, the prediction.
     frame:
         Where it lies. Windows may reach beyond it: there the object is taken as 1 in the result, as everywhere.
-    passes:
-        Times every pattern is used.
+    options:
+        What changes, and how.
     covered:
-        (H, W) bool, pixels that may change; None for all.
+        (H, W) bool of the library, pixels that may change; None for all.
     slow_phase_solved:
         Whether somebody has solved the slow phase of ``start``; then the first pass begins without that.
-    update_probe:
-        Refine the probe too. It keeps its energy.
-    update_positions:
-        Refine the positions too, by 3 px at most. They keep their mean.
-    likelihood:
-        What the passes make large. None is that of Poisson counts where photons are few, which is where Poisson noise
-        alone leaves a forward residual of 0.15 or more (`noise_residual`), else that of amplitudes.
-    memory_budget_mb:
-        MiB for amplitudes that are kept between passes; beyond it they are made anew.
-    course:
-        How the steps change; None is `Course.of` the passes and the noise.
-    seed:
-        Order of the patterns.
     monitor:
         Told each pass as "refine" with its residual, asked at every batch. Cancelled, the best so far is returned.
 
@@ -191,85 +172,24 @@ def refine(
     ConfigError
         If ``passes`` is negative.
     """
-    _check(data, probe, start, covered, frame, passes)
-    probe, start = probe.astype(np.complex64), start.astype(np.complex64)
-    covered = np.ones(frame.shape, bool) if covered is None else covered
-
-    noisy = noise_residual(data) >= _NOISY
-    used, judges = _parted(data, noisy=noisy)
-    unbiased = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
-    way = _Way(
-        course or Course.of(passes, noisy=noisy),
-        update_probe,
-        update_positions,
-        likelihood or unbiased,
-        judged_by=unbiased,
-        sure=_SURE if noisy else 0.0,
-    )
-
-    def judge(lit_by: ComplexArray, positions: FloatArray) -> Callable[[ComplexArray], _Found]:
-        scan = replace(data, positions=positions).select(judges)
-        residual_of = ForwardResidual(lit_by, scan, max_patterns=RESIDUAL_PATTERNS, likelihood=way.judged_by)
-
-        def judged(obj: ComplexArray) -> _Found:
-            return _Found(residual_of.shares(obj, frame.origin), obj, lit_by, positions)
-
-        return judged
-
-    judged = judge(probe, data.positions)
-    before = best = judged(start)
-    kept = done = 0
-    with Crew() as crew:
-        if passes > 0:
-            flat = np.where(covered, np.complex64(1), start)
-            others = [judged(obj) for obj in (_scaled(data, probe, start, frame, covered), flat)]
-            best = min(before, *others, key=_residual)
-            slow_phase_solved &= best is not others[1]
-            if best is others[1]:
-                _log.warning("Refinement starts from a flat object, which explains the patterns better.")
-            del judged, others, flat  # objects may be large, and the shifted probes that judged them
-            keep_mb = memory_budget_mb if passes > 1 else 0  # what is used once need not be kept
-            parts = data.select(used), data.select(judges)
-            solver = _Solver(*parts, probe, best.object, frame, covered, keep_mb, seed, crew)
-            monitor.report("refine", 0, passes, {"residual": best.residual})
-        begun = best
-        settled = False
-        for _ in range(passes):
-            if not settled and (done > 0 or not slow_phase_solved):
-                lacked_none = solver.solve_slow_phase(way, monitor)
-                settled = lacked_none and done > 0  # what the first pass brings makes it worth another look
-            if not solver.run(done, passes, way, monitor):
-                break
-            done += 1
-            obj, lit_by, moves = solver.result()
-            positions = data.positions.copy()
-            positions[used] += moves
-            now = judge(lit_by, positions)(obj)
-            monitor.report("refine", done, passes, {"residual": now.residual})
-            if now.residual < best.residual and _surely_below(now.shares, begun.shares, way.sure):
-                best, kept = now, done
-    _log.info(
-        "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
-        before.residual,
-        best.residual,
-        kept,
-        passes,
-    )
-    moved = best.positions - data.positions
-    moved_px = float(np.sqrt((moved**2).sum(axis=1).mean())) if update_positions else None
-    facts = Refined(
-        way.likelihood, way.judged_by, before.residual, best.residual, passes, done, kept, update_probe, moved_px
-    )
-    return Refinement(best.object, best.probe, best.positions, facts)
+    check_passes(patterns.data, probe, options.passes)
+    for name, array in (("object to refine", start), ("map of covered pixels", covered)):
+        if array is not None and tuple(array.shape) != frame.shape:
+            shape = tuple(array.shape)
+            raise DataError(f"The {name} has the shape {shape}, its frame {frame.shape}.", "Give both alike.")
+    library = patterns.library
+    with library.session() as computing:
+        work = _Refinement(patterns, library.cast(start, "complex64"), frame, covered, options)
+        return work.run(library.cast(probe, "complex64"), computing, slow_phase_solved, monitor)
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Candidate:
     """A state and how well it explains the patterns."""
 
     shares: FloatArray  # of the judging patterns, of the square of the residual
-    object: ComplexArray
-    probe: ComplexArray
+    object: Array
+    probe: Array
     positions: FloatArray
 
     @property
@@ -279,193 +199,262 @@ class _Found:
         return math.sqrt(square) if math.isfinite(square) else math.inf
 
 
-@dataclass(frozen=True)
-class _Way:
-    """What the passes may change, and how."""
-
-    course: Course
-    probe: bool
-    positions: bool
-    likelihood: Likelihood
-    judged_by: Likelihood
-    sure: float  # standard deviations by which the residual of what is kept must be lower
-
-
-def _surely_below(shares: FloatArray, others: FloatArray, sure: float) -> bool:
-    """Whether a residual is below another by more than so many deviations of what other patterns would tell."""
-    gain = others - shares
-    return float(gain.sum()) > sure * math.sqrt(len(gain)) * float(gain.std())
-
-
-def _residual(found: _Found) -> float:
-    return found.residual
-
-
-def _check(
-    data: ScanDataset,
-    probe: ComplexArray,
-    start: ComplexArray,
-    covered: BoolArray | None,
-    frame: Frame,
-    passes: int,
-) -> None:
-    if passes < 0:
-        raise ConfigError(f"{passes} passes were asked for.", "Give 0 or more.")
-    if len(data) == 0:
-        raise DataError("The scan has no patterns.", "Give a scan with at least one.")
-    if probe.ndim != 3 or probe.shape[1:] != (data.N, data.N):
-        raise DataError(
-            f"The probe has the shape {probe.shape}; (modes, {data.N}, {data.N}) is needed.", "Crop or pad the probe."
-        )
-    for name, array in (("object to refine", start), ("map of covered pixels", covered)):
-        if array is not None and array.shape != frame.shape:
-            raise DataError(f"The {name} has the shape {array.shape}, its frame {frame.shape}.", "Give both alike.")
-
-
-def _parted(data: ScanDataset, *, noisy: bool) -> tuple[IntArray, IntArray]:
-    """Patterns that the passes use, and those that judge: all and all, unless the scan is noisy and has enough."""
-    every = np.arange(len(data))
-    if not noisy or len(data) < _HELD_OUT * _FEWEST_HELD_OUT:
-        return every, every
-    judges = every % _HELD_OUT == _HELD_OUT // 2
-    held = every[judges]
-    if not any(data.counts(held[low : low + _READ]).any() for low in range(0, len(held), _READ)):
-        return every, every  # without a photon nobody can judge
-    _log.info("Few photons: %d patterns judge the refinement without being used by it.", judges.sum())
-    return every[~judges], held
-
-
-def noise_residual(data: ScanDataset) -> float:
-    """Forward residual that Poisson noise alone leaves, estimated from the mean pattern.
-
-    The square root of a Poisson count of mean I deviates from sqrt(I) by 1/4 in the mean square where I is large, and
-    by I where it is small; (1 - exp(-4 I)) / 4 lies between.
-    """
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), RESIDUAL_PATTERNS)).astype(np.int64))
-    mean = np.zeros((data.N, data.N))
-    for low in range(0, len(chosen), _READ):
-        mean += data.counts(chosen[low : low + _READ]).sum(axis=0, dtype=np.float64)
-    mean = mean[~data.bad_pixels] / len(chosen)
-    return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
-
-
-def _scaled(
-    data: ScanDataset, probe: ComplexArray, start: ComplexArray, frame: Frame, covered: BoolArray
-) -> ComplexArray:
-    """The start times the factor that fits its amplitudes to the patterns and its mean phase to what is not covered."""
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _GAUGE_PATTERNS)).astype(np.int64))
-    local = data.positions - np.asarray(frame.origin)
-    product = power = 0.0
-    good = ~data.bad_pixels
-    for low in range(0, len(chosen), _READ):
-        batch = chosen[low : low + _READ]
-        measured = np.sqrt(data.counts(batch)[:, good])
-        modelled = np.sqrt(expected_counts(start, probe, local[batch])[:, good])
-        product += float(np.vdot(measured, modelled))
-        power += float(np.vdot(modelled, modelled))
-    mean = complex(np.where(covered, start, 0).sum(dtype=np.complex128))
-    if not (product > 0 and power > 0 and abs(mean) > 0):
-        return start
-    factor = product / power * mean.conjugate() / abs(mean)
-    scaled = start.copy()
-    np.multiply(scaled, np.complex64(factor), out=scaled, where=covered)
-    return scaled
-
-
-def _level(phase: FloatArray, at: IntArray) -> None:
-    """Take the plane off a phase, in place, that fits it best at some pixels."""
-    centre = at.mean(axis=0)  # from which slopes are told apart from the mean, also on a line of positions
-    values = phase[at[:, 0], at[:, 1]]
-    slope_y, slope_x = np.linalg.lstsq(at - centre, values - values.mean(), rcond=None)[0]
-    height, width = phase.shape
-    phase -= (slope_y * (np.arange(height) - centre[0])).astype(phase.dtype)[:, None]
-    phase -= (slope_x * (np.arange(width) - centre[1]) + values.mean()).astype(phase.dtype)
-
-
-class _Solver:
-    """Passes over a scan, on the box of all windows, seen in the frame of the start."""
+class _Refinement:
+    """One refinement; see `refine`."""
 
     def __init__(
-        self,
-        data: ScanDataset,
-        judging: ScanDataset,
-        probe: ComplexArray,
-        start: ComplexArray,
-        frame: Frame,
-        covered: BoolArray,
-        memory_budget_mb: int,
-        seed: int,
-        crew: Crew,
+        self, patterns: Patterns, start: Array, frame: Frame, covered: Array | None, options: RefineOptions
     ) -> None:
-        self._data, self._judging = data, judging
+        self._patterns, self._library = patterns, patterns.library
         self._start, self._frame, self._covered = start, frame, covered
-        self._box = Frame.around(data.positions, data.N)  # no window leaves it
-        corners, fractions = split_positions(data.positions, data.N)
-        inside = np.ones(self._box.shape, np.complex64)
-        paste_object(inside, self._box, start, frame)
-        self._solution = Solution(inside, probe, corners - np.array(self._box.origin), fractions, crew)
-        self._amplitudes = Amplitudes(data, memory_budget_mb * 2**20)
-        self._good = None if not data.bad_pixels.any() else np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
-        self._rng = np.random.default_rng(seed)
+        self._options = options
+        noisy = noise_residual(patterns) >= _NOISY_RESIDUAL
+        self._used, self._judges = _split_used_and_held_out(patterns, noisy=noisy)
+        self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
+        self._sure = _SURE_DEVIATIONS if noisy else 0.0
+        self._passes = PassOptions(
+            options.schedule or refinement_schedule(options.passes, noisy=noisy),
+            options.update_probe,
+            options.update_positions,
+            options.likelihood or self._judged_by,
+        )
+        # No window leaves it.
+        self._box = Frame.around(patterns.data.positions[self._used], patterns.data.N)
 
-    def solve_slow_phase(self, way: _Way, monitor: Monitor) -> bool:
+    def run(self, probe: Array, library: ArrayLibrary, slow_phase_solved: bool, monitor: Monitor) -> Refinement:
+        """Make the passes, and keep the best."""
+        passes, positions = self._options.passes, self._patterns.data.positions
+        before = best = self._judge(self._start, probe, positions)
+        kept = done = 0
+        if passes > 0:
+            best, is_flat = self._best_start(before, probe)
+            slow_phase_solved &= not is_flat
+            engine = PassEngine(
+                self._patterns,
+                self._used,
+                probe,
+                self._in_box(best.object),
+                self._box,
+                self._passes,
+                seed=self._options.seed,
+                library=library,
+            )
+            monitor.report("refine", 0, passes, {"residual": best.residual})
+        first = best
+        settled = False
+        for _ in range(passes):
+            if not settled and (done > 0 or not slow_phase_solved):
+                lacked_none = self._solve_slow_phase(engine, monitor)
+                settled = lacked_none and done > 0  # what the first pass brings makes it worth another look
+            if engine.run(done, passes, monitor) is None:
+                break
+            done += 1
+            now = self._judge(*self._result(engine))
+            monitor.report("refine", done, passes, {"residual": now.residual})
+            if now.residual < best.residual and _significantly_lower(now.shares, first.shares, self._sure):
+                best, kept = now, done
+        _log.info(
+            "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
+            before.residual,
+            best.residual,
+            kept,
+            passes,
+        )
+        moved = best.positions - positions
+        moved_px = float(np.sqrt((moved**2).sum(axis=1).mean())) if self._options.update_positions else None
+        summary = RefinementSummary(
+            likelihood=self._passes.likelihood,
+            judged_by=self._judged_by,
+            residual_before=before.residual,
+            residual_after=best.residual,
+            passes_asked=passes,
+            passes_done=done,
+            passes_kept=kept,
+            probe=self._options.update_probe,
+            moved_px=moved_px,
+        )
+        return Refinement(best.object, best.probe, best.positions, summary)
+
+    def _residual_of(self, probe: Array, positions: FloatArray) -> ForwardResidual:
+        return ForwardResidual(
+            probe,
+            self._patterns,
+            positions=positions,
+            indices=self._judges,
+            max_patterns=RESIDUAL_PATTERNS,
+            likelihood=self._judged_by,
+        )
+
+    def _judge(self, obj: Array, probe: Array, positions: FloatArray) -> _Candidate:
+        shares = self._residual_of(probe, positions).shares(obj, self._frame.origin)
+        return _Candidate(shares, obj, probe, positions)
+
+    def _best_start(self, before: _Candidate, probe: Array) -> tuple[_Candidate, bool]:
+        """The prediction, the same in the scale of the counts, or a flat object; and whether it is the last."""
+        xp, positions = self._library.xp, self._patterns.data.positions
+        residual_of = self._residual_of(probe, positions)
+
+        def judge(obj: Array) -> _Candidate:
+            return _Candidate(residual_of.shares(obj, self._frame.origin), obj, probe, positions)
+
+        scaled = judge(self._fit_scale_and_phase(probe))
+        best = scaled if scaled.residual < before.residual else before
+        one = xp.ones_like(self._start)
+        flat = judge(one if self._covered is None else xp.where(self._covered, one, self._start))
+        if flat.residual < best.residual:
+            _log.warning("Refinement starts from a flat object, which explains the patterns better.")
+            return flat, True
+        return best, False
+
+    def _fit_scale_and_phase(self, probe: Array) -> Array:
+        """The start times what fits its amplitudes to the patterns and its mean phase to what is not covered."""
+        library, xp, patterns = self._library, self._library.xp, self._patterns
+        chosen = _spread(len(patterns), _GAUGE_PATTERNS)
+        windows = Windows.at(patterns.data.positions[chosen], patterns.data.N, self._frame, library)
+        product = energy = 0.0
+        for low in range(0, len(chosen), _READ):
+            part = slice(low, low + _READ)
+            waves = shift_probe(probe, windows.fractions[part, ...], library)
+            waves *= windows[part].cut(self._start)[:, None, ...]
+            modelled = xp.sqrt(power(library.fft2(waves, norm="ortho"), library))
+            if patterns.good is not None:
+                modelled *= patterns.good
+            measured = patterns.amplitudes(chosen[part])
+            product += xp.sum(measured * modelled, dtype=xp.float64)
+            energy += library.squared_sum(modelled)
+        inside = self._start if self._covered is None else xp.where(self._covered, self._start, 0 * self._start)
+        mean, product, energy = complex(xp.sum(inside, dtype=xp.complex128)), float(product), float(energy)
+        if not (product > 0 and energy > 0 and abs(mean) > 0):
+            return self._start
+        scaled = self._start * (product / energy * mean.conjugate() / abs(mean))
+        return scaled if self._covered is None else xp.where(self._covered, scaled, self._start)
+
+    def _in_box(self, obj: Array) -> Array:
+        """The object on the box of all windows; 1 where it does not reach."""
+        library = self._library
+        inside = library.xp.ones(self._box.shape, dtype=library.xp.complex64, device=library.device)
+        here, there = self._box.overlap(self._frame)
+        return library.put(inside, here, obj[there])
+
+    def _result(self, engine: PassEngine) -> tuple[Array, Array, FloatArray]:
+        """Object in the frame of the start, probe, and positions."""
+        library = self._library
+        obj, probe = engine.result()
+        here, there = self._frame.overlap(self._box)
+        found = library.put(library.xp.asarray(self._start, copy=True), here, obj[there])
+        if self._covered is not None:
+            found = library.xp.where(self._covered, found, self._start)
+        positions = self._patterns.data.positions.copy()
+        if self._options.update_positions:
+            positions[self._used] += engine.moves_px
+        return found, probe, positions
+
+    def _solve_slow_phase(self, engine: PassEngine, monitor: Monitor) -> bool:
         """Give the object the slow phase that it lacks, if that lowers the residual; returns whether it lacked none.
 
         No linear part where the probe is free: it takes that on, where no pattern tells it from the object's; what is
         not covered would stand against it.
         """
-        solution, box = self._solution, self._box
-        phase = slow_phase(self._data, solution.object, box.origin, solution.probe, monitor=monitor)
+        library, box = self._library, self._box
+        positions = self._patterns.data.positions
+        phase = slow_phase(
+            self._patterns,
+            positions[self._used],
+            engine.object,
+            box.origin,
+            engine.probe,
+            indices=self._used,
+            monitor=monitor,
+        )
         if phase is None:
             return False
-        at = np.round(self._data.positions - box.origin).astype(np.int64)
-        if way.probe:
-            _level(phase, at)
-        turned = solution.object.copy()
-        turn(turned, phase)
+        at = np.round(positions[self._used] - box.origin).astype(np.int64)
+        flat = library.from_host(at[:, 0] * box.shape[1] + at[:, 1])
+        values = library.to_host(library.xp.take(library.xp.reshape(phase, (-1,)), flat, axis=0))
+        if self._options.update_probe:
+            plane = _fit_plane(values, at)
+            phase, values = _without_plane(phase, plane, library), values - plane.at(at)
+        changed = multiply_by_phase(library.xp.asarray(engine.object, copy=True), phase, library)
         # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
-        residual_of = ForwardResidual(
-            solution.probe, self._judging, max_patterns=RESIDUAL_PATTERNS, likelihood=way.judged_by
-        )
-        before, after = (residual_of.shares(obj, box.origin) for obj in (solution.object, turned))
-        if _surely_below(after, before, way.sure):
-            solution.turn(phase)
-        small = phase[at[:, 0], at[:, 1]].std() < _SETTLED_RAD
-        return small or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
+        residual_of = self._residual_of(engine.probe, positions)
+        before, after = (residual_of.shares(obj, box.origin) for obj in (engine.object, changed))
+        if _significantly_lower(after, before, self._sure):
+            engine.multiply_by_phase(phase)
+        small = values.std() < _SETTLED_RAD
+        return bool(small) or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
 
-    def run(self, done: int, passes: int, way: _Way, monitor: Monitor) -> bool:
-        """One pass; False if cancelled in it."""
-        course, count = way.course, len(self._data)
-        batch_size = usual_batch_size(count, self._data.N)
-        batches = -(-count // batch_size)
-        every = max(1, batches // MOMENTA_A_PASS)
-        for number, chosen in enumerate(shuffled_batches(self._rng.permutation(count), batch_size)):
-            if monitor.cancelled:
-                return False
-            late = ((done + number / batches) / passes) ** 3
-            share = course.first_step + (course.last_step - course.first_step) * late
-            self._solution.update(
-                chosen,
-                self._amplitudes,
-                self._good,
-                object_step=share,
-                alpha=course.alpha ** (1 - late),
-                probe_step=course.probe_step * share if way.probe else 0.0,
-                probe_momentum=course.probe_momentum,
-                position_step=course.position_step * share if way.positions else 0.0,
-                likelihood=way.likelihood,
-            )
-            if course.momentum > 0 and (number + 1) % every == 0:
-                self._solution.coast(course.momentum * (1 - late))
-        return True
 
-    def result(self) -> tuple[ComplexArray, ComplexArray, FloatArray]:
-        """Object, in the frame, probe, and how far positions moved."""
-        obj, probe = self._solution.result()
-        return self._in_frame(obj), probe, self._solution.moved_px
+def _significantly_lower(shares: FloatArray, others: FloatArray, deviations: float) -> bool:
+    """Whether a residual is below another by more than so many deviations of what other patterns would say."""
+    gain = others - shares
+    return float(gain.sum()) > deviations * math.sqrt(len(gain)) * float(gain.std())
 
-    def _in_frame(self, obj: ComplexArray) -> ComplexArray:
-        found = self._start.copy()
-        paste_object(found, self._frame, obj, self._box)
-        np.copyto(found, self._start, where=~self._covered)
-        return found
+
+def _spread(count: int, most: int) -> IntArray:
+    """Evenly spread numbers below ``count``, ``most`` at the most."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
+    """Patterns that the passes use, and those that judge: all and all, unless the scan is noisy and has enough."""
+    every = np.arange(len(patterns))
+    if not noisy or len(patterns) < _HELD_OUT * _MIN_HELD_OUT:
+        return every, every
+    judges = every % _HELD_OUT == _HELD_OUT // 2
+    held = every[judges]
+    if not any(patterns.data.counts(held[low : low + _READ]).any() for low in range(0, len(held), _READ)):
+        return every, every  # without a photon nobody can judge
+    _log.info("Few photons: %d patterns judge the refinement without being used by it.", judges.sum())
+    return every[~judges], held
+
+
+def noise_residual(patterns: Patterns) -> float:
+    """Forward residual that Poisson noise alone leaves, estimated from the mean pattern.
+
+    The square root of a Poisson count of mean I deviates from sqrt(I) by 1/4 in the mean square where I is large, and
+    by I where it is small; (1 - exp(-4 I)) / 4 lies between.
+    """
+    xp = patterns.library.xp
+    chosen = _spread(len(patterns), RESIDUAL_PATTERNS)
+    total = sum(
+        xp.sum(patterns.counts(chosen[low : low + _READ]), axis=0, dtype=xp.float64)
+        for low in range(0, len(chosen), _READ)
+    )
+    mean = patterns.library.to_host(total) / len(chosen)  # 0 at bad pixels, which add nothing
+    return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """``mean + slope_y (y - centre_y) + slope_x (x - centre_x)``."""
+
+    mean: float
+    slopes: tuple[float, float]
+    centre: tuple[float, float]
+
+    def along(self, pixels: IntArray, axis: int) -> FloatArray:
+        values: FloatArray = self.slopes[axis] * (pixels - self.centre[axis])
+        return values
+
+    def at(self, pixels: IntArray) -> FloatArray:
+        """(n, 2) (y, x) to (n,)."""
+        values: FloatArray = self.along(pixels[:, 0], 0) + self.along(pixels[:, 1], 1) + self.mean
+        return values
+
+
+def _fit_plane(values: FloatArray, at: IntArray) -> _Plane:
+    """The plane that fits (n,) values at (n, 2) pixels best."""
+    centre = at.mean(axis=0)  # from which slopes are told apart from the mean, also on a line of positions
+    mean = float(values.mean())
+    slopes = np.linalg.lstsq(at - centre, values - mean, rcond=None)[0]
+    return _Plane(mean, (float(slopes[0]), float(slopes[1])), (float(centre[0]), float(centre[1])))
+
+
+def _without_plane(phase: Array, plane: _Plane, library: ArrayLibrary) -> Array:
+    """A phase, (H, W) float32, less a plane."""
+    height, width = phase.shape
+    down, across = (
+        library.from_host(values.astype(np.float32))
+        for values in (plane.along(np.arange(height), 0) + plane.mean, plane.along(np.arange(width), 1))
+    )
+    return phase - down[:, None] - across[None, :]

@@ -12,17 +12,15 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.spatial import Delaunay, cKDTree
 
-from ptychopinn.data.rows import Rows
-from ptychopinn.parallel import spread
-from ptychopinn.scratch import ScratchRows
-from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.patch_store import PlacedPatches
+from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _NEIGHBOURS = 10  # overlaps taken a patch: more change the phases by less than the patches' own noise
@@ -30,14 +28,13 @@ _LINKED = 0.75  # of a patch's width: farther ones share too little to tell a ph
 _SHARPNESS = 4  # power of the probe's intensity in an overlap: a patch is sure of itself only where the probe is bright
 _ITERATIONS = 200
 _CONVERGED_RAD = 1e-4
-_LOOKED_AT = 5  # iterations between two looks at whether they have
-_CHUNK = 256  # pairs whose overlaps are multiplied at a time
-_LEAST_SHARED = 0.1  # of a patch's energy, for it to be tied to an object that is there
+_CHECK_EVERY = 5  # iterations between two looks at whether they have converged
+_MIN_SHARED = 0.1  # of a patch's energy, for it to be tied to an object that is there
 _QUERIED = 1 << 16  # patches whose neighbours are looked up at a time
 _TRIANGULATED = 1 << 14  # places at a time
 _FAINT = 1e-3  # of the weight's root, brightest 1: below it a pixel is not looked at
-_SAMPLES, _LEAST_SAMPLES = 32, 16  # pixels that an overlap is measured on, along a side, and across the light
-_TILE_BYTES = 1 << 24  # of patches that are looked at together
+_SAMPLES, _MIN_SAMPLES = 32, 16  # pixels that an overlap is measured on, along a side, and across the light
+_TILE_VALUES = 1 << 21  # of patches that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +138,13 @@ def _delaunay(places: IntArray) -> IntArray:
     return np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
 
 
-def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, weights: FloatArray) -> Overlaps:
+def measure_overlaps(
+    placed: PlacedPatches,
+    corners: IntArray,
+    weights: FloatArray,
+    library: ArrayLibrary = NUMPY,
+    pairs: IntArray | None = None,
+) -> Overlaps:
     """Inner products of all overlapping patches, tile by tile of neighbouring ones.
 
     Of patches wider than 32 pixels every second (fourth, ...) pixel is looked at, unless their light is narrow: that is
@@ -152,38 +155,43 @@ def measure_overlaps(placed: AnyArray | Rows | ScratchRows, corners: IntArray, w
     placed:
         (n, size, size) complex64 on whole pixels. Memory is that of some tiles, and of the table of pairs.
     corners:
-        (n, 2) int (y, x); several scans of one object have one frame, and overlap too.
+        (n, 2) int64 (y, x) on the host; several scans of one object have one frame, and overlap too.
     weights:
-        (size, size) float32, `ptychopinn.stitching.patch_weights`.
+        (size, size) float32 on the host, `ptychopinn.stitching.patch_weights`.
+    library:
+        Whose arrays the patches are.
+    pairs:
+        From `overlap_pairs`, where somebody has looked them up already.
     """
     n, size = len(corners), placed.shape[-1]
-    grid = _Grid(corners, weights)
-    pairs = overlap_pairs(corners, size)
-    values, diagonal, means = np.zeros(len(pairs), np.complex128), np.zeros(n), np.zeros(n, np.complex128)
-    tile_of, tiles = _tiles(corners, size, _TILE_BYTES // (8 * size**2))
-    by_tile = np.argsort(tile_of[pairs[:, 0]], kind="stable")
-    bounds = np.searchsorted(tile_of[pairs[by_tile, 0]], np.arange(tiles + 1))
+    sampler = _OverlapSampler(corners, weights, library)
+    linked_pairs = overlap_pairs(corners, size) if pairs is None else pairs
+    values, diagonal, means = np.zeros(len(linked_pairs), np.complex128), np.zeros(n), np.zeros(n, np.complex128)
+    tile_of, tiles = _tiles(corners, size, library.batch_length(size**2, _TILE_VALUES))
+    by_tile = np.argsort(tile_of[linked_pairs[:, 0]], kind="stable")
+    bounds = np.searchsorted(tile_of[linked_pairs[by_tile, 0]], np.arange(tiles + 1))
     members = np.argsort(tile_of, kind="stable")
     member_bounds = np.searchsorted(tile_of[members], np.arange(tiles + 1))
 
     def measure(tile: int) -> None:
         chosen = by_tile[bounds[tile] : bounds[tile + 1]]
+        linked = linked_pairs[chosen]
         own = members[member_bounds[tile] : member_bounds[tile + 1]]
-        needed = np.union1d(own, pairs[chosen])
-        patches = np.asarray(placed[needed])
-        block, mine = grid.sample(patches, needed), np.searchsorted(needed, own)
-        kept = block[mine]
-        diagonal[own] = (kept.real**2 + kept.imag**2).sum(axis=(1, 2))
-        means[own] = grid.means(patches[mine])
-        values[chosen] = grid.products(block, needed, pairs[chosen])
+        needed = np.union1d(own, linked)
+        patches = placed[needed]
+        block = sampler.sample(patches, needed)
+        mine = np.searchsorted(needed, own)
+        diagonal[own] = library.to_host(sampler.energies(block))[mine]
+        means[own] = library.to_host(sampler.means(patches))[mine]
+        values[chosen] = sampler.products(block, needed, linked)
 
-    spread(measure, range(tiles))
+    library.spread(measure, range(tiles))
     seen = values != 0
-    pairs, values = pairs[seen], values[seen]
-    rows = np.concatenate([pairs[:, 0], pairs[:, 1], np.arange(n)]).astype(np.int32)
-    columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(n)]).astype(np.int32)
+    ends, values = linked_pairs[seen], values[seen]
+    rows = np.concatenate([ends[:, 0], ends[:, 1], np.arange(n)]).astype(np.int32)
+    columns = np.concatenate([ends[:, 1], ends[:, 0], np.arange(n)]).astype(np.int32)
     matrix = sparse.csr_matrix((np.concatenate([values, values.conj(), diagonal]), (rows, columns)), shape=(n, n))
-    links = sparse.csr_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    links = sparse.csr_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(n, n))
     _, components = csgraph.connected_components(links, directed=False)
     return Overlaps(matrix, components.astype(np.int64), means)
 
@@ -200,67 +208,64 @@ def _tiles(corners: IntArray, size: int, patches: int) -> tuple[IntArray, int]:
     return tile_of.reshape(-1), len(used)
 
 
-class _Grid:
+class _OverlapSampler:
     """Patches on the pixels of the object whose row and column are multiples of a stride."""
 
-    def __init__(self, corners: IntArray, weights: FloatArray) -> None:
+    def __init__(self, corners: IntArray, weights: FloatArray, library: ArrayLibrary) -> None:
         root = weights ** (_SHARPNESS / 2)
         bright = np.flatnonzero((np.maximum(root, root.T) > _FAINT).any(axis=0))
         low, high = (int(bright[0]), int(bright[-1]) + 1) if len(bright) else (0, len(root))
+        self._library = library
         self._bright = slice(low, high)  # what lies outside weighs nothing
-        self._root = root[self._bright, self._bright]
-        self.stride = max(min(len(root) // _SAMPLES, len(self._root) // _LEAST_SAMPLES), 1)
-        self._size = len(self._root) // self.stride
-        self._skipped = -(corners + low) % self.stride  # pixels of each patch before the first one of the grid
-        self._corners = (corners + low + self._skipped) // self.stride
+        root = root[self._bright, self._bright]
+        self.stride = stride = max(min(len(weights) // _SAMPLES, len(root) // _MIN_SAMPLES), 1)
+        self._size = len(root) // stride
+        self._root = library.from_host(root)
+        self._thin_weights = library.from_host(root[::stride, ::stride] ** 2)
+        self._skipped = -(corners + low) % stride  # pixels of each patch before the first one of the grid
+        self._corners = (corners + low + self._skipped) // stride
 
-    def sample(self, patches: ComplexArray, indices: IntArray) -> ComplexArray:
+    def sample(self, patches: Array, indices: IntArray) -> Array:
         """(m, size, size) patches to (m, s, s) samples times the root of their weight."""
-        stride, size = self.stride, self._size
+        library, stride, size = self._library, self.stride, self._size
         patches = patches[:, self._bright, self._bright]
         if stride == 1:
             return patches * self._root
-        sampled = np.zeros((len(patches), size, size), np.complex64)
+        sampled = library.zeros((len(indices), size, size), "complex64")
         skipped = self._skipped[indices]
         for y in range(stride):
             for x in range(stride):
                 of = np.flatnonzero((skipped[:, 0] == y) & (skipped[:, 1] == x))
                 root = self._root[y::stride, x::stride][:size, :size]
-                sampled[of] = patches[of, y::stride, x::stride][:, :size, :size] * root
+                thin = library.take(patches[:, y::stride, x::stride][:, :size, :size], of) * root
+                sampled = library.put(sampled, library.from_host(of), thin)
         return sampled
 
-    def means(self, patches: ComplexArray) -> ComplexArray:
-        """(m, size, size) patches to (m,) complex128: sums of them times their weight, on as many pixels."""
-        thin = slice(None, None, self.stride)
-        sums: ComplexArray = np.einsum(
-            "kyx,yx->k", patches[:, self._bright, self._bright][:, thin, thin], self._root[thin, thin] ** 2
-        )
-        return sums
+    def energies(self, block: Array) -> Array:
+        """(m,) float32: sums of the squares of what ``sample`` gave."""
+        xp = self._library.xp
+        return xp.sum(xp.real(block) ** 2 + xp.imag(block) ** 2, axis=(1, 2))
 
-    def products(self, block: ComplexArray, indices: IntArray, pairs: IntArray) -> ComplexArray:
-        """(k,) complex128: inner products over the overlaps of (k, 2) pairs of what ``sample`` gave."""
-        values = np.zeros(len(pairs), np.complex128)
-        size, mirrored = self._size, block.conj()
+    def means(self, patches: Array) -> Array:
+        """(m, size, size) patches to (m,) complex64: sums of them times their weight, on as many pixels."""
+        thin = slice(None, None, self.stride)
+        return self._library.xp.sum(
+            patches[:, self._bright, self._bright][:, thin, thin] * self._thin_weights, axis=(1, 2)
+        )
+
+    def products(self, block: Array, indices: IntArray, pairs: IntArray) -> ComplexArray:
+        """(k,) complex128 on the host: inner products over the overlaps of (k, 2) pairs of what ``sample`` gave."""
+        library = self._library
+        first, second = (np.searchsorted(indices, pairs[:, k]) for k in (0, 1))
         offsets = self._corners[pairs[:, 1]] - self._corners[pairs[:, 0]]
-        order = np.lexsort((offsets[:, 1], offsets[:, 0]))
-        offsets = offsets[order]
-        first, second = (np.searchsorted(indices, pairs[order, k]) for k in (0, 1))
-        changes = (np.diff(offsets, axis=0) != 0).any(axis=1)
-        bounds: list[int] = np.flatnonzero(np.r_[True, changes, True]).tolist() if len(pairs) else []
-        for start, stop in pairwise(bounds):
-            dy, dx = (int(v) for v in offsets[start])
-            if max(abs(dy), abs(dx)) >= size:  # patches overlap, what is bright of them does not
-                continue
-            a = (slice(max(dy, 0), size + min(dy, 0)), slice(max(dx, 0), size + min(dx, 0)))
-            b = (slice(max(-dy, 0), size + min(-dy, 0)), slice(max(-dx, 0), size + min(-dx, 0)))
-            for low in range(start, stop, _CHUNK):
-                chunk = slice(low, min(low + _CHUNK, stop))
-                left, right = block[(first[chunk], *a)], mirrored[(second[chunk], *b)]
-                values[order[chunk]] = np.einsum("kyx,kyx->k", left, right)
+        given = (library.from_host(array) for array in (first, second, offsets))
+        values: ComplexArray = library.to_host(library.shifted_products(block, *given)).astype(np.complex128)
         return values
 
 
-def solve_phases(overlaps: Overlaps, *, tether: float = 0.0, start: ComplexArray | None = None) -> ComplexArray:
+def solve_phases(
+    overlaps: Overlaps, *, tether: float = 0.0, start: ComplexArray | None = None, library: ArrayLibrary = NUMPY
+) -> ComplexArray:
     """Phases that make the patches agree.
 
     Parameters
@@ -272,37 +277,41 @@ def solve_phases(overlaps: Overlaps, *, tether: float = 0.0, start: ComplexArray
         overlaps alone. Over a weak object small errors of the overlaps add up to slow clouds; a tether holds them down.
     start:
         (n,) phases to start from, of another tether; None starts from the tree.
+    library:
+        Where the iterations are computed.
 
     Returns
     -------
-    (n,) complex128 of modulus 1; divide patch j by v_j. The mean of each component is then real and positive: how
-    they lie to each other no pattern tells, and a network cannot know either.
+    (n,) complex128 of modulus 1 on the host; divide patch j by v_j. The mean of each component is then real and
+    positive: how they lie to each other no pattern tells, and a network cannot know either.
     """
     matrix, components, means = overlaps.matrix, overlaps.components, overlaps.means
     n = matrix.shape[0]
     diagonal = matrix.diagonal().real
     v = _tree_phases(overlaps) if start is None else start.copy()
-    _level(v, means, components)
-    pull = tether * diagonal * _lone_phases(overlaps)
+    _remove_mean_phase(v, means, components)
+    xp, multiply = library.xp, library.sparse_product(matrix)
+    pull = library.from_host(tether * diagonal * _individual_phases(overlaps))
+    now = library.from_host(v)
     for done in range(_ITERATIONS):
-        new = matrix @ v + pull
-        size = np.abs(new)
-        zero = size == 0
-        size[zero], new[zero] = 1, 1
-        new /= size
-        settled = done % _LOOKED_AT == 0 and np.abs(new - v).max(initial=0.0) < _CONVERGED_RAD
-        v = new
+        new = multiply(now) + pull
+        size = xp.abs(new)
+        new = xp.where(size > 0, new, xp.ones_like(new)) / xp.where(size > 0, size, xp.ones_like(size))
+        # A device is asked now and then only: each answer is waited for.
+        settled = n > 0 and done % _CHECK_EVERY == 0 and float(xp.max(xp.abs(new - now))) < _CONVERGED_RAD
+        now = new
         if settled:
             break
+    v = library.to_host(now)
     if tether == 0:
-        _level(v, means, components)
+        _remove_mean_phase(v, means, components)
     count = int(components.max()) + 1 if n else 0
     if count > 1:
         _log.info("%d parts of the scan do not overlap; their phases were set to the same mean.", count)
     return v
 
 
-def _lone_phases(overlaps: Overlaps) -> ComplexArray:
+def _individual_phases(overlaps: Overlaps) -> ComplexArray:
     """(n,) complex128 of modulus 1: each patch's own mean phase, 1 where it has none."""
     means, size = overlaps.means.copy(), np.abs(overlaps.means)
     means[size == 0], size[size == 0] = 1, 1
@@ -334,9 +343,9 @@ def join_phases(
     sharp = weights**_SHARPNESS * covered
     own = overlaps.matrix.diagonal().real
     shared = ((placed.real**2 + placed.imag**2) * sharp).sum(axis=(1, 2))
-    stride = _Grid(corners, weights).stride  # of the energies of `measure_overlaps`
+    stride = _OverlapSampler(corners, weights, NUMPY).stride  # of the energies of `measure_overlaps`
     links = (placed * known.conj() * sharp).sum(axis=(1, 2)) / stride**2
-    links[shared < _LEAST_SHARED * own * stride**2] = 0
+    links[shared < _MIN_SHARED * own * stride**2] = 0
     touched = np.flatnonzero(links)
     if len(touched) == 0:
         return solve_phases(overlaps)
@@ -352,7 +361,7 @@ def join_phases(
     return v[:n]
 
 
-def _level(v: ComplexArray, means: ComplexArray, components: IntArray) -> None:
+def _remove_mean_phase(v: ComplexArray, means: ComplexArray, components: IntArray) -> None:
     """Turn each component, in place, so that dividing by v leaves it a real and positive mean."""
     left, count = means * v.conj(), int(components.max()) + 1 if len(v) else 0
     mean = np.bincount(components, left.real, count) + 1j * np.bincount(components, left.imag, count)
@@ -382,6 +391,10 @@ def _tree_phases(overlaps: Overlaps) -> ComplexArray:
     child, parent = child[inner], parent[inner]
     steps = np.asarray(matrix[child, parent]).ravel()
     steps = np.where(steps == 0, 1, steps / np.maximum(np.abs(steps), np.finfo(float).tiny))
-    for c, p, step in zip(child.tolist(), parent.tolist(), steps.tolist(), strict=True):
-        v[c] = step * v[p]
+    # Every patch's phase to its root: each turn doubles how far it has come along the tree.
+    above = np.arange(n)
+    above[child], v[child] = parent, steps
+    while (above[above] != above).any():
+        v *= v[above]
+        above = above[above]
     return v

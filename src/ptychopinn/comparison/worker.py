@@ -28,13 +28,12 @@ from ptychopinn.config.infer import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import PtychoPinnError
+from ptychopinn.geometry import Frame
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.plugins import discover
 from ptychopinn.product import read_product
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import Capability
-from ptychopinn.solvers.epie import paste_object
-from ptychopinn.stitching import Frame
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows import (
     RunResult,
@@ -222,7 +221,7 @@ class _Leg:
             part = data.select(np.arange(first, len(data), 2))
             half = self._again(part)
             whole = np.ones(frame.shape, np.complex64)
-            paste_object(whole, frame, half.object, half.frame)
+            frame.paste(whole, half.object, half.frame)
             found.append(whole)
         return found[0], found[1]
 

@@ -15,7 +15,8 @@ from ptychopinn.config.train import TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table, neighbours, subsample
 from ptychopinn.errors import DataError
-from ptychopinn.interpolation import shift_weights, split_positions
+from ptychopinn.geometry import split_positions
+from ptychopinn.interpolation import shift_weights
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 

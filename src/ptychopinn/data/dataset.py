@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ptychopinn.arrays import Array
 from ptychopinn.data.rows import Rows, as_slice, forget_pages, take_rows
 from ptychopinn.errors import DataError
 from ptychopinn.scratch import ScratchRows
@@ -172,7 +173,7 @@ class ScanDataset:
 
         Returns
         -------
-        (b, N, N) float32, zero at bad pixels. This is the only place where a domain becomes counts.
+        (b, N, N) float32, zero at bad pixels.
         """
         with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
             # Always a copy: it is written to below. Rows that follow each other are a view, and copied once.
@@ -180,10 +181,23 @@ class ScanDataset:
         forget_pages(self.patterns)
         if self.bad_pixels.any():
             block[..., self.bad_pixels] = 0
+        counts: FloatArray = self.to_counts(block)
+        return counts
+
+    def to_counts(self, values: Array) -> Array:
+        """Photon counts of numbers of patterns, float32 arrays of any library; changes them.
+
+        This is the only place where a domain becomes counts.
+        """
         if self.measurement is Measurement.AMPLITUDE:
-            np.square(block, out=block)
+            values *= values
         if self.counts_per_unit != 1.0:
-            block *= np.float32(self.counts_per_unit)
+            values *= self.counts_per_unit
+        return values
+
+    def raw(self, indices: IntArray | slice) -> AnyArray:
+        """Numbers of some patterns as they stand, (b, N, N); a copy, or read-only."""
+        block = np.ascontiguousarray(self.patterns[as_slice(indices)])
         return block
 
     def select(self, indices: IntArray) -> ScanDataset:

@@ -6,8 +6,9 @@ import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
-from ptychopinn.forward import cut_windows, intensity
-from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.forward import intensity
+from ptychopinn.geometry import Frame, Windows
+from ptychopinn.interpolation import place_on_pixels
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 _APRON_PX = 12  # cut more on each side: how far the mirrored edge of a spline is felt
@@ -84,7 +85,7 @@ def true_patches(obj: ComplexArray, positions: FloatArray, size: int) -> Complex
     -------
     (b, n, n) of the dtype of ``obj``, interpolated by quintic splines where positions are fractional.
     """
-    corners, fractions = split_positions(positions, size)
-    wide = cut_windows(obj, corners - _APRON_PX, size + 2 * _APRON_PX)
+    windows = Windows.at(positions, size + 2 * _APRON_PX, Frame(obj.shape))
+    wide, fractions = windows.cut(obj), windows.fractions
     inner = slice(_APRON_PX, _APRON_PX + size)
     return place_on_pixels(wide, -fractions)[:, inner, inner]

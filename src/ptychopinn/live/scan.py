@@ -9,23 +9,27 @@ from typing import Self
 
 import numpy as np
 
+from ptychopinn.arrays import ArrayLibrary
 from ptychopinn.config.infer import InferConfig, ProbeSource, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.domain import resolve_dose
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.problems import Findings
 from ptychopinn.data.rows import Rows
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
 from ptychopinn.data.survey import Survey, survey
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.geometry import Frame, Windows, split_positions
+from ptychopinn.interpolation import place_on_pixels
 from ptychopinn.live.arrivals import Chunk, Refused, Setup, checked
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstruction import Reconstruction, finished, synchronised
+from ptychopinn.patch_store import HostPatches
+from ptychopinn.reconstruction import PhaseRule, Reconstruction, Synchronisation, refine_and_assess, synchronise
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.scratch import ScratchRows
-from ptychopinn.stitching import Frame, Stitched, Stitcher, patch_weights
+from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights
 from ptychopinn.synchronise import join_phases
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -94,7 +98,7 @@ class LiveScan:
         self._per_unit, self._assumed = 1.0, False  # the dose
         self._predicted = 0
         self._synchronised = 0
-        self._how = "on"
+        self._how = Synchronisation(PhaseRule.ON)
         self._probe: ComplexArray | None = None
         self._stitcher: Stitcher | None = None
 
@@ -182,7 +186,7 @@ class LiveScan:
         _log.debug("%d patterns came, %d are new.", came, len(chunk))
         return len(chunk), repeated, problems
 
-    def stitched(self) -> tuple[Stitched, float] | None:
+    def stitched(self) -> tuple[StitchedObject, float] | None:
         """The object so far and its forward residual; None before there is one.
 
         Raises
@@ -252,12 +256,15 @@ class LiveScan:
         scaling = fit_scaling(data)
         self._predict_again(scaling, monitor)
         assert self._placed is not None
-        probe, _ = self._infer(order[:1], scaling)
-        placed = Rows(self._placed, order)
+        probe, library, _ = self._infer(order[:1], scaling)
+        placed = HostPatches(Rows(self._placed, order), library)
         frame = Frame.around(data.positions, self._placed.shape[-1])
         self._stitcher = None  # its memory is needed
-        stitched, how = synchronised(probe, data, placed, frame, self._config, seconds, monitor)
-        return finished(stitched, how, probe, data, self._config, seconds, monitor)
+        repeated = self._config.refine > 1
+        patterns = Patterns(data, library, self._config.memory_budget_mb * 2**20 if repeated else 0)
+        probe = library.from_host(probe)
+        stitched, how = synchronise(probe, patterns, placed, frame, self._config, seconds, monitor)
+        return refine_and_assess(stitched, how, probe, patterns, self._config, seconds, monitor)
 
     def _in_order(self) -> IntArray:
         """Slots, ascending by the patterns' numbers; of what is predicted, once something is."""
@@ -331,15 +338,16 @@ class LiveScan:
             self._per_unit, self._assumed = (1.0, False) if dose is None else dose
         return findings
 
-    def _infer(self, slots: IntArray, scaling: Scaling) -> tuple[ComplexArray, ComplexArray]:
-        """Probe in counts, and (b, n, n) patches on whole pixels."""
+    def _infer(self, slots: IntArray, scaling: Scaling) -> tuple[ComplexArray, ArrayLibrary, ComplexArray]:
+        """Probe in counts, the library that predicts, and (b, n, n) patches on whole pixels, on the host."""
         data = replace(self.data(slots), scaling=scaling)
         prediction = self._reconstructor.infer(data, self._config)
+        library = prediction.library
         _, fractions = split_positions(data.positions, prediction.patch_size)
         placed = np.empty((len(slots), prediction.patch_size, prediction.patch_size), np.complex64)
         for batch in prediction.batches:
-            placed[batch.indices] = place_on_pixels(batch.patches, fractions[batch.indices])
-        return prediction.probe, placed
+            placed[batch.indices] = place_on_pixels(library.to_host(batch.patches), fractions[batch.indices])
+        return library.to_host(prediction.probe), library, placed
 
     def _predict(self) -> None:
         """Predict what waits, and add it to the object; without a photon yet there is no scale to do it by."""
@@ -348,7 +356,7 @@ class LiveScan:
             return
         slots = np.arange(self._predicted, len(self._patterns))
         scaling = scaling_of(self._per_unit * self._sum / len(self._patterns), self._light(), self._bad)
-        self._probe, placed = self._infer(slots, scaling)
+        self._probe, _, placed = self._infer(slots, scaling)
         if self._placed is None:
             budget = self._config.memory_budget_mb * _BUDGET_UNIT
             self._placed = ScratchRows(placed.shape[1:], np.complex64, budget_bytes=budget)
@@ -380,16 +388,17 @@ class LiveScan:
         assert self._probe is not None
         size = placed.shape[-1]
         weights = patch_weights(self._probe, size)
-        corners, fractions = split_positions(positions, size)
         frame = self._room(positions, size)
         if self._stitcher is None:
             self._stitcher = Stitcher(weights, frame)
         else:
             self._stitcher.grow(frame)
+        windows = Windows.at(positions, size, frame)
         phases = None
-        if self._config.synchronise is not Synchronise.OFF and not self._how.startswith("off"):
-            phases = join_phases(placed, corners, weights, *self._stitcher.windows(corners))
-        self._stitcher.add_placed(placed, corners, fractions, phases)
+        if self._config.synchronise is not Synchronise.OFF and self._how.rule is not PhaseRule.OFF:
+            corners, _ = split_positions(positions, size)
+            phases = join_phases(placed, corners, weights, *self._stitcher.cut(windows))
+        self._stitcher.add_placed(placed, windows, phases)
 
     def _synchronise(self) -> None:
         """Solve all phases anew."""
@@ -402,13 +411,14 @@ class LiveScan:
         self._synchronised = self._predicted
         self._stitcher = None  # its memory is needed
         try:
-            stitched, self._how = synchronised(self._probe, data, Rows(self._placed, slots), frame, self._config, {})
+            placed = Rows(self._placed, slots)
+            stitched, self._how = synchronise(self._probe, Patterns(data), placed, frame, self._config, {})
         except DataError as error:  # too dark to be judged: put together as if they had just come
             _log.info("Not synchronised anew: %s", error)
             for part in np.array_split(slots, -(-len(slots) // self._batch_size)):
                 self._join(self._placed[part], data.positions[part])
         else:
-            self._stitcher = Stitcher.after(stitched, patch_weights(self._probe, size))
+            self._stitcher = Stitcher.from_stitched(stitched, patch_weights(self._probe, size))
 
     def _predict_again(self, scaling: Scaling, monitor: Monitor) -> None:
         """Patches that were predicted before the mean counts were known well enough."""
@@ -419,5 +429,5 @@ class LiveScan:
             monitor.report("predict again", start, len(slots))
             part = slots[start : start + step]
             assert self._placed is not None
-            self._placed[part] = self._infer(part, scaling)[1]
+            _, _, self._placed[part] = self._infer(part, scaling)
         monitor.report("predict again", len(slots), len(slots))

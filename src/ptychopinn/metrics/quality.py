@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy.fft
 
+from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
-from ptychopinn.forward import COUNT_FLOOR, cut_windows, power
-from ptychopinn.interpolation import shift_probe, split_positions
+from ptychopinn.forward import COUNT_FLOOR, power
+from ptychopinn.geometry import Frame, Windows
+from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.alignment import ScanBox
-from ptychopinn.parallel import spread
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 FLATNESS_LIMIT = 0.02  # an object that deviates less has collapsed to a flat picture
@@ -89,7 +90,7 @@ def forward_residual(
     DataError
         If there is no pattern or no photon to compare with.
     """
-    return ForwardResidual(probe, data, indices=indices, max_patterns=max_patterns)(obj, origin)
+    return ForwardResidual(probe, Patterns(data), indices=indices, max_patterns=max_patterns)(obj, origin)
 
 
 class ForwardResidual:
@@ -102,7 +103,13 @@ class ForwardResidual:
 
     Parameters
     ----------
-    probe, data, indices, max_patterns:
+    probe:
+        (modes, N, N) complex64 of the patterns' library.
+    patterns:
+        Of the scan.
+    positions:
+        (n, 2) float64 (y, x), pixels; None for those of the scan.
+    indices, max_patterns:
         As in `forward_residual`.
     likelihood:
         Whose residual it is.
@@ -110,71 +117,98 @@ class ForwardResidual:
 
     def __init__(
         self,
-        probe: ComplexArray,
-        data: ScanDataset,
+        probe: Array,
+        patterns: Patterns,
         *,
+        positions: FloatArray | None = None,
         indices: IntArray | None = None,
         max_patterns: int = 512,
         likelihood: Likelihood = Likelihood.AMPLITUDE,
     ) -> None:
+        self._library = library = patterns.library
         self._missed = _poisson_missed if likelihood is Likelihood.POISSON else _amplitudes_missed
-        chosen = np.arange(len(data)) if indices is None else np.asarray(indices, np.int64)
+        chosen = np.arange(len(patterns)) if indices is None else np.asarray(indices, np.int64)
         if len(chosen) > max_patterns:
             chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, max_patterns).astype(np.int64))]
-        self._data, self._chosen = data, chosen
-        self._probe = probe
-        self._good = np.fft.ifftshift(~data.bad_pixels).astype(np.float32)
-        self._corners, self._fractions = split_positions(data.positions[chosen], data.N)
-        step = max(1, _BATCH_VALUES // probe.size)
+        self._patterns, self._chosen = patterns, chosen
+        self._probe = library.cast(probe, "complex64")
+        size = patterns.data.N
+        every = patterns.data.positions if positions is None else positions
+        self._windows = Windows.at(every[chosen], size, Frame((0, 0)), library)
+        values = math.prod(probe.shape)
+        step = library.batch_length(values, _BATCH_VALUES)
         self._batches = [slice(low, low + step) for low in range(0, len(chosen), step)]
-        size = len(chosen) * (probe.size * 8 + data.N**2 * 4)
-        self._kept = spread(self._light, self._batches) if size <= _KEPT_BYTES else None
+        small = len(chosen) * (values * 8 + size**2 * 4) <= _KEPT_BYTES
+        self._kept = library.spread(self._prepare, self._batches) if small else None
 
-    def _light(self, batch: slice) -> tuple[ComplexArray, FloatArray]:
-        """(b, modes, N, N) shifted probes, and (b, N, N) measured amplitudes with DC in the corner, 0 at bad pixels."""
-        measured = np.sqrt(self._data.counts(self._chosen[batch]))
-        return shift_probe(self._probe, self._fractions[batch]), np.fft.ifftshift(measured, axes=(1, 2))
+    def _prepare(self, batch: slice) -> tuple[Array, Array]:
+        """(b, modes, N, N) shifted probes, and (b, N, N) measured amplitudes, DC in the corner, 0 at bad pixels."""
+        measured = self._patterns.amplitudes(self._chosen[batch])
+        return shift_probe(self._probe, self._windows.fractions[batch, ...], self._library), measured
 
-    def __call__(self, obj: ComplexArray, origin: tuple[int, int]) -> float:
+    def __call__(self, obj: Array, origin: tuple[int, int]) -> float:
         """R of an object; raises as `forward_residual` does."""
         return math.sqrt(self.shares(obj, origin).sum())
 
-    def shares(self, obj: ComplexArray, origin: tuple[int, int]) -> FloatArray:
-        """(k,) float64: what each pattern contributes to the square of R; raises as `forward_residual` does."""
-        corners = self._corners - np.asarray(origin)
+    def shares(self, obj: Array, origin: tuple[int, int]) -> FloatArray:
+        """What each pattern contributes to the square of R; raises as `forward_residual` does.
 
-        def compare(number: int) -> tuple[FloatArray, float]:
+        Parameters
+        ----------
+        obj:
+            (H, W) complex64 of the patterns' library.
+        origin:
+            (y, x): its pixel (0, 0) in the frame of the positions.
+
+        Returns
+        -------
+        (k,) float64, on the host.
+        """
+        library, xp = self._library, self._library.xp
+        windows = self._windows.within(Frame(obj.shape, origin))
+
+        def compare(number: int) -> tuple[Array, Array]:
             batch = self._batches[number]
-            probes, measured = self._light(batch) if self._kept is None else self._kept[number]
-            waves = probes * cut_windows(obj, corners[batch], self._data.N)[:, None]
-            field = scipy.fft.fft2(waves, norm="ortho", overwrite_x=True)
-            missed = self._missed(power(field), measured, self._good)
-            return missed, float(np.einsum("byx,byx->", measured, measured, dtype=np.float64))
+            probes, measured = self._prepare(batch) if self._kept is None else self._kept[number]
+            field = library.fft2(probes * windows[batch].cut(obj)[:, None, ...], norm="ortho")
+            missed = self._missed(power(field, library), measured, self._patterns.good, library)
+            return missed, xp.sum(measured * measured, axis=(1, 2), dtype=xp.float64)
 
-        compared = spread(compare, range(len(self._batches)))
-        total = sum(measured for _, measured in compared)
+        compared = library.spread(compare, range(len(self._batches)))
+        if not compared:
+            raise _no_photon(0)
+        missed, measured = (library.to_host(xp.concat([found[k] for found in compared])) for k in (0, 1))
+        total = float(measured.sum())
         if total <= 0:
-            raise DataError(
-                f"{len(self._chosen)} patterns with no photon were given to compare with.",
-                "Give patterns with counts outside the bad pixels.",
-            )
-        return np.concatenate([missed for missed, _ in compared]) / total
+            raise _no_photon(len(self._chosen))
+        shares: FloatArray = missed / total
+        return shares
 
 
-def _amplitudes_missed(intensity: FloatArray, measured: FloatArray, good: FloatArray) -> FloatArray:
-    """(b,) float64, squared errors of the amplitudes; (b, N, N) float32 each, the first is used up."""
-    difference = np.sqrt(intensity, out=intensity)
+def _no_photon(count: int) -> DataError:
+    return DataError(
+        f"{count} patterns with no photon were given to compare with.",
+        "Give patterns with counts outside the bad pixels.",
+    )
+
+
+def _amplitudes_missed(intensity: Array, measured: Array, good: Array | None, library: ArrayLibrary) -> Array:
+    """(b,) float64, squared errors of the amplitudes of (b, N, N) float32 intensities."""
+    xp = library.xp
+    difference = xp.sqrt(intensity)
     difference -= measured
-    difference *= good
-    missed: FloatArray = np.einsum("byx,byx->b", difference, difference, dtype=np.float64)
-    return missed
+    if good is not None:
+        difference *= good
+    return xp.sum(difference * difference, axis=(1, 2), dtype=xp.float64)
 
 
-def _poisson_missed(intensity: FloatArray, measured: FloatArray, good: FloatArray) -> FloatArray:
+def _poisson_missed(intensity: Array, measured: Array, good: Array | None, library: ArrayLibrary) -> Array:
     """Quarters of the Poisson deviances of counts with a floor; as `_amplitudes_missed`."""
-    counts = measured**2
-    floored = counts + np.float32(COUNT_FLOOR)
+    xp = library.xp
+    counts = measured * measured
+    floored = counts + COUNT_FLOOR
     off = (intensity - counts) / floored
-    deviance = floored * np.maximum(off - np.log1p(off), 0)  # never negative but for rounding
-    missed: FloatArray = (deviance * good).sum(axis=(1, 2), dtype=np.float64) / 2
-    return missed
+    deviance = floored * xp.clip(off - xp.log1p(off), 0, None)  # never negative but for rounding
+    if good is not None:
+        deviance *= good
+    return xp.sum(deviance, axis=(1, 2), dtype=xp.float64) / 2

@@ -15,9 +15,10 @@ from ptychopinn.config.infer import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.forward import exit_waves, intensity
+from ptychopinn.geometry import Frame
 from ptychopinn.metrics import ScanBox, align
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.stitching import Frame, Stitcher, patch_weights
+from ptychopinn.stitching import Stitcher, patch_weights
 from ptychopinn.typing import AnyArray, ComplexArray
 
 STAGES = ("input", "probe", "prediction", "canvas", "exit_wave", "intensity")
@@ -44,17 +45,18 @@ def stages_of(reconstructor: Reconstructor, data: ScanDataset, config: InferConf
     """
     prediction = reconstructor.infer(data, config)
     n = prediction.patch_size
-    patches = prediction.gathered(len(data))
+    patches = prediction.collect(len(data))
     frame = Frame.around(data.positions, n)
-    stitcher = Stitcher(patch_weights(prediction.probe, n), frame)
+    probe = prediction.library.to_host(prediction.probe)
+    stitcher = Stitcher(patch_weights(probe, n), frame)
     stitcher.add(patches, data.positions)
-    canvas = stitcher.result().object
-    local = data.positions - np.asarray(frame.origin)
-    waves = exit_waves(canvas, prediction.probe, local)
+    canvas = stitcher.take_result().object
+    local = frame.local(data.positions)
+    waves = exit_waves(canvas, probe, local)
     scale = fit_scaling(data).input_scale
     return {
         "input": np.sqrt(data.counts(slice(None))) * np.float32(scale),
-        "probe": prediction.probe,
+        "probe": probe,
         "prediction": patches,
         "canvas": canvas,
         "exit_wave": waves[:, 0].astype(np.complex64),

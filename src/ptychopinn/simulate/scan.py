@@ -11,7 +11,7 @@ from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.truth import true_patches
 from ptychopinn.errors import ConfigError
 from ptychopinn.forward import detector_ramp, expected_counts
-from ptychopinn.interpolation import split_positions
+from ptychopinn.geometry import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.simulate.objects import simulate_object
 from ptychopinn.simulate.probes import probe_width_px, simulate_probe

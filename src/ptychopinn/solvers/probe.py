@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.solvers.epie import epie
+from ptychopinn.solvers.engine import PassOptions
+from ptychopinn.solvers.epie import epie, rpie_schedule
 from ptychopinn.solvers.gauge import register_probe
 from ptychopinn.typing import ComplexArray
 
@@ -46,6 +49,7 @@ def choose_probe(
     passes: int,
     *,
     seed: int = 0,
+    library: ArrayLibrary = NUMPY,
     monitor: Monitor = NULL_MONITOR,
 ) -> ProbeChoice:
     """Refine a probe by some passes of ePIE, and keep the refinement where it explains the patterns clearly better.
@@ -63,6 +67,8 @@ def choose_probe(
         Passes, twice: with the probe held, and with it free.
     seed:
         Order of the patterns.
+    library:
+        That computes.
     monitor:
         Progress and cancellation; cancelled, the guess is returned with its ramp.
     """
@@ -70,8 +76,9 @@ def choose_probe(
     nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_PATTERNS]
     part = data.select(np.sort(nearest))
     probe = (guess * offset).astype(np.complex64)
-    held = epie(part, probe, passes=passes, seed=seed, monitor=monitor)
-    free = epie(part, guess, passes=passes, update_probe=True, seed=seed, monitor=monitor)
+    solve = partial(epie, part, passes=passes, seed=seed, library=library, monitor=monitor)
+    held = solve(probe)
+    free = solve(guess, options=PassOptions(rpie_schedule(passes), update_probe=True))
     if monitor.cancelled:
         return ProbeChoice(probe, False, float("nan"), float("nan"))
     before, after = held.residuals[-1], free.residuals[-1]

@@ -68,7 +68,7 @@ class Trained:
 
     def patches(self, scan: ScanDataset, **config: Any) -> ComplexArray:
         """(n, p, p) complex64: the patch of every pattern of a scan; 0 where none came."""
-        return self.reconstructor.infer(scan, InferConfig(**config)).gathered(len(scan))
+        return self.reconstructor.infer(scan, InferConfig(**config)).collect(len(scan))
 
 
 class BackendSuite:

@@ -100,7 +100,7 @@ def _train(arguments: Mapping[str, Any]) -> int:
 
 def _leave_patches(reconstructor: Reconstructor, arguments: Mapping[str, Any]) -> int:
     scan = simulate_scan(SimulationConfig(**arguments["scan"]))
-    np.save(arguments["patches"], reconstructor.infer(scan, InferConfig()).gathered(len(scan)))
+    np.save(arguments["patches"], reconstructor.infer(scan, InferConfig()).collect(len(scan)))
     return len(scan)
 
 

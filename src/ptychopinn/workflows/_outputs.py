@@ -18,7 +18,7 @@ from ptychopinn.metrics.alignment import box_of
 from ptychopinn.product import product_of, write_product
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import ReportContent, write_pictures, write_report
-from ptychopinn.stitching import Stitched
+from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray, FloatArray
 from ptychopinn.workflows import _folder
 
@@ -65,7 +65,7 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
         "patches dropped": reconstruction.dropped,
         "forward residual R": reconstruction.residual,
         "flatness": reconstruction.flatness,
-        "synchronisation": reconstruction.synchronised,
+        "synchronisation": str(reconstruction.synchronised),
         **(
             {}
             if refined is None
@@ -86,7 +86,7 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
 def write_object(
     folder: Path,
     data: ScanDataset,
-    found: Reconstruction | Stitched,
+    found: Reconstruction | StitchedObject,
     probe: ComplexArray,
     *,
     title: str,

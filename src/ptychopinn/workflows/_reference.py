@@ -9,9 +9,8 @@ import numpy as np
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_object
 from ptychopinn.errors import DataError
+from ptychopinn.geometry import Frame
 from ptychopinn.product import Product, read_product
-from ptychopinn.solvers.epie import paste_object
-from ptychopinn.stitching import Frame
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 
 _MOST_MOVED_PX = 4.0  # that half of the positions were refined by
@@ -90,5 +89,5 @@ def laid_into(shape: tuple[int, ...], obj: ComplexArray, origin: tuple[int, int]
     """
     height, width = shape
     whole = np.zeros((height, width), obj.dtype)
-    paste_object(whole, Frame((height, width)), obj, Frame((obj.shape[0], obj.shape[1]), origin))
+    Frame((height, width)).paste(whole, obj, Frame((obj.shape[0], obj.shape[1]), origin))
     return whole

@@ -11,17 +11,15 @@ import numpy as np
 from ptychopinn.config.build import build
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.npz import read_scan
-from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import PluginError
-from ptychopinn.forward import add_windows
-from ptychopinn.interpolation import split_positions
+from ptychopinn.geometry import Frame, Windows
 from ptychopinn.metrics import box_of, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
-from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.reconstructor import ObjectSolver, ProbeSolver
+from ptychopinn.reconstruction import PhaseRule, Reconstruction, Synchronisation
+from ptychopinn.reconstructor import Solver
 from ptychopinn.solvers import frame_of
-from ptychopinn.stitching import Frame, patch_weights
+from ptychopinn.stitching import patch_weights
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
@@ -29,7 +27,7 @@ from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, wri
 _BLOCK = 512
 
 
-def create_solver(name: str, options: Mapping[str, object] | None = None) -> ObjectSolver:
+def create_solver(name: str, options: Mapping[str, object] | None = None) -> Solver:
     """A solver by its name.
 
     Raises
@@ -46,7 +44,7 @@ def create_solver(name: str, options: Mapping[str, object] | None = None) -> Obj
     return spec.load_class()(build(spec.options, options or {}))  # type: ignore[call-arg]
 
 
-def solve(solver: ObjectSolver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> Reconstruction:
+def solve(solver: Solver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> Reconstruction:
     """Reconstruct a scan with a solver.
 
     Returns
@@ -60,19 +58,15 @@ def solve(solver: ObjectSolver, data: ScanDataset, *, monitor: Monitor = NULL_MO
     """
     start = time.perf_counter()
     frame = frame_of(data)
-    if isinstance(solver, ProbeSolver):
-        found = solver.run(data, monitor=monitor)
-        obj, probe = found.object, found.probe
-    else:
-        obj = solver.reconstruct(data, monitor=monitor)
-        probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
+    found = solver.reconstruct(data, monitor=monitor)
+    obj, probe = found.object, found.probe
     seconds = time.perf_counter() - start
     if obj.shape != frame.shape:
         raise PluginError(
             f"The solver returned an object of {obj.shape}; the frame of the scan has {frame.shape}.",
             "Use another solver; this one does not keep to the protocol.",
         )
-    box = box_of(data.positions - np.asarray(frame.origin), frame.shape)
+    box = box_of(frame.local(data.positions), frame.shape)
     coverage = _coverage(data, probe, frame)
     return Reconstruction(
         object=np.asarray(obj, np.complex64),
@@ -82,7 +76,7 @@ def solve(solver: ObjectSolver, data: ScanDataset, *, monitor: Monitor = NULL_MO
         positions=data.positions,
         residual=forward_residual(obj, frame.origin, probe, data),
         flatness=math.nan if box.is_empty else flatness(obj, box),
-        synchronised="none needed",
+        synchronised=Synchronisation(PhaseRule.NONE_NEEDED),
         placed=len(data),
         dropped=0,
         seconds={"solve": seconds},
@@ -92,12 +86,12 @@ def solve(solver: ObjectSolver, data: ScanDataset, *, monitor: Monitor = NULL_MO
 
 def _coverage(data: ScanDataset, probe: ComplexArray, frame: Frame) -> FloatArray:
     """Sum of the windows' light in units of the brightest point of one probe."""
-    corners, _ = split_positions(data.positions, data.N)
+    windows = Windows.at(data.positions, data.N, frame)
     coverage = np.zeros(frame.shape, np.float32)
     light = patch_weights(probe, data.N)
     for low in range(0, len(data), _BLOCK):
-        local = corners[low : low + _BLOCK] - np.asarray(frame.origin)
-        add_windows(coverage, np.broadcast_to(light, (len(local), *light.shape)), local)
+        some = windows[low : low + _BLOCK]
+        coverage = some.add(coverage, np.broadcast_to(light, (len(some), *light.shape)))
     return coverage
 
 

@@ -1,4 +1,4 @@
-"""Pty-chi behind the protocol `ptychopinn.reconstructor.ProbeSolver`."""
+"""Pty-chi behind the protocol `ptychopinn.reconstructor.Solver`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from ptychopinn.config.execution import Accelerator
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import ResourceError
+from ptychopinn.geometry import Frame, flat_object
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.solvers import frame_of
-from ptychopinn.solvers.epie import paste_object
-from ptychopinn.stitching import Frame
 from ptychopinn.typing import ComplexArray
 from ptychopinn_ptychi.options import Engine, PtychiOptions
 
@@ -27,7 +26,7 @@ _MARGIN_PX = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class PtychiResult:
     """Object (H, W) and probe (modes, N, N), complex64, the probe in counts."""
 
     object: ComplexArray
@@ -46,12 +45,8 @@ class PtychiSolver:
     def __init__(self, options: PtychiOptions | None = None) -> None:
         self._options = PtychiOptions() if options is None else options
 
-    def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
-        """Return the object, (H, W) complex64, in the frame of `ptychopinn.solvers.frame_of` the scan."""
-        return self.run(data, monitor=monitor).object
-
-    def run(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> Found:
-        """Reconstruct, and return the probe too; a cancelled run returns what it has.
+    def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> PtychiResult:
+        """Reconstruct a scan; a cancelled run returns what it has.
 
         Raises
         ------
@@ -68,9 +63,9 @@ class PtychiSolver:
         found = task.get_data_to_cpu("object", as_numpy=True)[0].astype(np.complex64)
         probe = (task.get_data_to_cpu("probe", as_numpy=True)[0] * data.N).astype(np.complex64)
         frame = frame_of(data)
-        obj = np.ones(frame.shape, np.complex64)
-        paste_object(obj, frame, found, box)
-        return Found(obj, probe)
+        obj = flat_object(frame)
+        frame.paste(obj, found, box)
+        return PtychiResult(obj, probe)
 
     def _task_options(self, data: ScanDataset, box: Frame) -> Any:
         """All of pty-chi's options; lengths are in pixels, so that its pixel size is 1."""

@@ -247,7 +247,7 @@ def _infer(job: Job, channel: Channel, monitor: Monitor) -> None:
         "%d patches placed, forward residual R = %.4f, synchronisation %s.",
         result.placed,
         result.residual,
-        result.synchronised,
+        str(result.synchronised),
     )
     channel.send("result", path=str(job.output), residual=result.residual, placed=result.placed)
 

@@ -15,66 +15,75 @@ every second pixel along y and x is looked at, the transform of an exit wave tha
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.fft
 import scipy.sparse as sparse
 from scipy.sparse.linalg import spsolve
 
-from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.thinning import one_a_cell
-from ptychopinn.forward import cut_windows, power
-from ptychopinn.interpolation import ShiftedProbe, split_positions
+from ptychopinn.forward import power
+from ptychopinn.geometry import Frame, Windows
+from ptychopinn.interpolation import ShiftedProbe
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.parallel import spread
-from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
 _BATCH_VALUES = 1 << 18  # complex values of exit waves handled at a time: with fewer, threads wait for each other
 _BRIGHT = 5e4  # photons a pattern, below which a quarter of the pixels tells slow phases less well than all
-_MOST_CELLS = 96  # along a side: slow means slow, and the cost is bounded
+_MAX_CELLS = 96  # along a side: slow means slow, and the cost is bounded
 _STIFFNESS = 1e-3  # of the second differences, in units of the mean weight of a node
 _ANCHOR = 1e-6  # the same of the phase itself: its mean is no matter of the patterns
-_ROWS = 64
+_TINY = float(np.finfo(np.float32).tiny)
 _CELL = 0.7  # in mean distances of positions: patterns are taken one from each cell
 
 
 def slow_phase(
-    data: ScanDataset,
-    obj: ComplexArray,
+    patterns: Patterns,
+    positions: FloatArray,
+    obj: Array,
     origin: tuple[int, int],
-    probe: ComplexArray,
+    probe: Array,
     *,
+    indices: IntArray | None = None,
     monitor: Monitor = NULL_MONITOR,
-) -> FloatArray | None:
+) -> Array | None:
     """The smooth phase that an object lacks.
 
     Parameters
     ----------
-    data:
-        The scan; where it is dense, one pattern is used for each node of the splines. Bad pixels say nothing.
+    patterns:
+        Of the scan; where it is dense, one pattern is used for each node of the splines. Bad pixels say nothing.
+    positions:
+        (k, 2) float64 (y, x), pixels.
     obj:
-        (H, W) complex64.
+        (H, W) complex64 of the patterns' library.
     origin:
         (y, x): pixel (0, 0) of ``obj`` in the frame of the positions.
     probe:
-        (modes, N, N) complex64, in counts.
+        (modes, N, N) complex64 of the library, in counts.
+    indices:
+        (k,) int64: the patterns at these positions; None for all.
     monitor:
         Asked at every batch.
 
     Returns
     -------
-    (H, W) float32 in rad, of mean 0 over the positions: multiply the object by ``exp(i phase)``. None if cancelled, or
-    if the patterns say nothing about it.
+    (H, W) float32 of the library in rad, of mean 0 over the positions: multiply the object by ``exp(i phase)``. None if
+    cancelled, or if the patterns say nothing about it.
     """
-    local = data.positions - np.asarray(origin)
+    library = patterns.library
+    local = positions - np.asarray(origin)
     low, extent = local.min(axis=0), np.maximum(np.ptp(local, axis=0), 1.0)
     across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
     between = float((extent / across).max())
-    spacing = max(between, _width(probe), float(extent.max()) / _MOST_CELLS)
+    spacing = max(between, _width(library.to_host(probe)), float(extent.max()) / _MAX_CELLS)
     chosen = one_a_cell(local, spacing if _CELL * spacing > between else _CELL * between)
-    gradients = _gradients(data, obj, local, probe, chosen, monitor)
+    numbers = chosen if indices is None else indices[chosen]
+    gradients = _gradients(patterns, numbers, local[chosen], obj, probe, monitor)
     if gradients is None:
         return None
     hessian, slope = gradients
@@ -94,40 +103,47 @@ def slow_phase(
     scale = float(matrix.diagonal().mean())
     matrix = matrix + scale * (_STIFFNESS * (bending.T @ bending) + _ANCHOR * sparse.eye(matrix.shape[0]))
     coefficients = spsolve(matrix.tocsc(), along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]).reshape(nodes)
-    mean = float((_products(values_y, values_x) @ coefficients.ravel()).mean())
+    # The splines sum to 1: what all coefficients have in common is a constant.
+    coefficients = coefficients - float((_products(values_y, values_x) @ coefficients.ravel()).mean())
     rows, columns = (
         _splines((np.arange(size) - first[k]) / spacing, int(nodes[k]))[0] for k, size in enumerate(obj.shape)
     )
-    phase = np.empty(obj.shape, np.float32)
-    for low in range(0, len(phase), _ROWS):  # the object may be large
-        phase[low : low + _ROWS] = rows[low : low + _ROWS] @ coefficients @ columns.T - mean
-    return phase
+    return library.matmul(
+        library.from_host((rows @ coefficients).astype(np.float32)),
+        library.from_host(columns.T.toarray().astype(np.float32)),
+    )
 
 
-def turn(obj: ComplexArray, phase: FloatArray, where: BoolArray | None = None) -> None:
-    """Multiply an object by ``exp(i phase)``, in place.
+def multiply_by_phase(
+    obj: Array, phase: Array, library: ArrayLibrary = NUMPY, *, where: Array | None = None, sign: float = 1.0
+) -> Array:
+    """Multiply an object by ``exp(i sign phase)``; may change it.
 
     Parameters
     ----------
     obj:
-        (H, W) complex64, changed.
+        (H, W) complex64.
     phase:
         (H, W) float32, rad.
     where:
-        (H, W) bool, pixels to turn; None for all.
+        (H, W) bool, pixels to change; None for all.
     """
-    for low in range(0, len(obj), _ROWS):  # the object may be large
-        block = slice(low, low + _ROWS)
+    xp = library.xp
+
+    def turn(values: Array, angle: Array, *mask: Array) -> Array:
         # By parts: the exponential of a complex number takes ten times as long.
-        factor = np.empty(phase[block].shape, np.complex64)
-        factor.real, factor.imag = np.cos(phase[block]), np.sin(phase[block])
-        if where is not None:
-            factor[~where[block]] = 1
-        obj[block] *= factor
+        factor = library.complex(xp.cos(angle), xp.sin(angle) if sign > 0 else -xp.sin(angle))
+        for inside in mask:
+            factor = xp.where(inside, factor, xp.ones_like(factor))
+        values *= factor
+        return values
+
+    masks = () if where is None else (where,)
+    return library.by_rows(turn, obj, phase, *masks)
 
 
 def _width(probe: ComplexArray) -> float:
-    """Root mean square diameter of the light along one axis: what lies closer together sees the same."""
+    """Root mean square diameter of the probe along one axis: what lies closer together sees the same."""
     power = (np.abs(probe) ** 2).sum(axis=0)
     r = np.arange(probe.shape[-1]) - (probe.shape[-1] - 1) / 2
     radius2 = (power * (r[:, None] ** 2 + r[None, :] ** 2)).sum() / power.sum()
@@ -135,58 +151,64 @@ def _width(probe: ComplexArray) -> float:
 
 
 def _gradients(
-    data: ScanDataset, obj: ComplexArray, local: FloatArray, probe: ComplexArray, chosen: IntArray, monitor: Monitor
+    patterns: Patterns, chosen: IntArray, local: FloatArray, obj: Array, probe: Array, monitor: Monitor
 ) -> tuple[FloatArray, FloatArray] | None:
-    """(k, 2, 2) and (k, 2) float64: ``H`` and ``b`` of the module's text; None if cancelled."""
-    corners, fractions = split_positions(local, data.N)
-    shifted = ShiftedProbe(probe.astype(np.complex64))
-    bright = float((np.abs(probe) ** 2).sum()) >= _BRIGHT
-    stride = 2 if bright and data.N % 4 == 0 else 1  # with 4, DC is among what is seen
-    half = data.N // stride
-    axis = np.arange(half, dtype=np.float32)  # what all pixels have in common changes nothing
-    good = np.fft.ifftshift(~data.bad_pixels)[::stride, ::stride].astype(np.float32)
-    hessian, slope = np.zeros((len(chosen), 2, 2)), np.zeros((len(chosen), 2))
-    step = max(_BATCH_VALUES // probe.size, 1)
+    """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module's text; None if cancelled."""
+    library, xp, size = patterns.library, patterns.library.xp, patterns.data.N
+    windows = Windows.at(local, size, Frame(obj.shape), library)
+    shifted = ShiftedProbe(library.cast(probe, "complex64"), library)
+    bright = float(xp.sum(xp.abs(probe) ** 2)) >= _BRIGHT
+    stride = 2 if bright and size % 4 == 0 else 1  # with 4, DC is among what is seen
+    half = size // stride
+    axis = library.arange(half, "float32")  # what all pixels have in common changes nothing
+    good = None if patterns.good is None else patterns.good[::stride, ::stride]
+    step = library.batch_length(math.prod(probe.shape), _BATCH_VALUES)
 
-    def measure(start: int) -> None:
+    def measure(start: int) -> tuple[Array, Array] | None:
         if monitor.cancelled:
-            return
+            return None
         part = slice(start, start + step)
-        batch = chosen[part]
-        waves = shifted(fractions[batch])
-        waves *= cut_windows(obj, corners[batch], data.N)[:, None]
+        some = windows[part]
+        waves = shifted(some.fractions)
+        waves *= some.cut(obj)[:, None, ...]
         # x times the wave, folded: x of the first half times the folded wave, and what the rest is further on.
-        by_y, by_x = (_folded(waves, axes, stride) for axes in ((-1,), (-2,)))
+        by_y, by_x = (_fold(waves, axes, stride) for axes in ((-1,), (-2,)))
         rest = [by_y[..., half:, :], by_x[..., half:]]
-        folded = _folded(by_y, (-2,), stride)
-        field = scipy.fft.fft2(folded) / np.float32(data.N)
-        modelled = np.sqrt(power(field))
-        measured = np.fft.ifftshift(data.counts(batch)[:, ::stride, ::stride], axes=(1, 2))
-        missing = np.sqrt(measured)
-        missing -= modelled
-        modelled += np.float32(1e-6) * modelled.max() + np.finfo(np.float32).tiny
-        weight = good / (modelled * np.float32(data.N))
-        jacobian = np.empty((len(batch), 2, half**2), np.float32)
+        folded = _fold(by_y, (-2,), stride)
+        levers = []
         for k, along in enumerate((axis[:, None], axis[None, :])):
             lever = folded * along
             if stride > 1:
-                lever += np.float32(half) * rest[k]
-            moved = scipy.fft.fft2(lever, overwrite_x=True)
-            change = (field.imag * moved.real - field.real * moved.imag).sum(axis=1)  # of i times it
-            np.multiply(change, weight, out=jacobian[:, k].reshape(change.shape))
-        hessian[part] = np.einsum("bap,bcp->bac", jacobian, jacobian)
-        slope[part] = np.einsum("bap,bp->ba", jacobian, missing.reshape(len(batch), -1))
+                lever += half * rest[k]
+            levers.append(library.fft2(lever))
+        field = library.fft2(folded) / size
+        modelled = xp.sqrt(power(field, library))
+        missing = patterns.amplitudes(chosen[part])[:, ::stride, ::stride] - modelled
+        modelled += 1e-6 * xp.max(modelled) + _TINY
+        weight = 1 / (modelled * size)
+        if good is not None:
+            weight *= good
+        real, imag = xp.real(field), xp.imag(field)
+        # Of i times the lever.
+        changes = [weight * xp.sum(imag * xp.real(moved) - real * xp.imag(moved), axis=1) for moved in levers]
+        jacobian = xp.reshape(xp.stack(changes, axis=1), (-1, 2, half**2))
+        missing = xp.reshape(missing, (-1, half**2, 1))
+        return library.matmul(jacobian, xp.matrix_transpose(jacobian)), library.matmul(jacobian, missing)[..., 0]
 
-    spread(measure, range(0, len(chosen), step))
-    return None if monitor.cancelled else (hessian, slope)
+    measured = library.spread(measure, range(0, len(chosen), step))
+    if monitor.cancelled or any(part is None for part in measured):
+        return None
+    hessian, slope = (library.to_host(xp.concat([part[k] for part in measured if part is not None])) for k in (0, 1))
+    return hessian.astype(np.float64), slope.astype(np.float64)
 
 
-def _folded(waves: ComplexArray, axes: tuple[int, ...], stride: int) -> ComplexArray:
+def _fold(waves: Array, axes: tuple[int, ...], stride: int) -> Array:
     """Both halves along some axes added: its transform is every second frequency of what was folded, exactly."""
     if stride > 1:
         for axis in axes:
-            first, second = np.split(waves, 2, axis=axis)
-            waves = first + second
+            half = waves.shape[axis] // 2
+            rest = (slice(None),) * (-1 - axis)
+            waves = waves[(..., slice(None, half), *rest)] + waves[(..., slice(half, None), *rest)]
     return waves
 
 

@@ -1,0 +1,195 @@
+"""Torch tensors on a device as an array library of the core: stitching, phases and passes run where the network does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import array_api_compat.torch
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptychopinn.arrays import ArrayLibrary
+from ptychopinn.arrays.library import Sparse
+from ptychopinn.typing import AnyArray
+from ptychopinn_torch.arithmetic import arithmetic
+
+_PINNED_BYTES = 1 << 20  # of an array worth page-locked memory, from which a copy need not be waited for
+_ROW_ENTRIES = 32  # of a sparse matrix that are multiplied together
+_MIB = 1 << 20
+
+
+class TorchLibrary(ArrayLibrary):
+    """Torch on one device.
+
+    Parameters
+    ----------
+    device:
+        That computes.
+    deterministic:
+        Whether sums of windows repeat to the bit.
+    budget_mb:
+        MiB of the device that may be kept for patterns and patches; None is half of what is free.
+    """
+
+    def __init__(self, device: torch.device, *, deterministic: bool, budget_mb: int | None = None) -> None:
+        super().__init__(array_api_compat.torch, device, f"torch on {device}")
+        self._deterministic, self._budget_mb = deterministic, budget_mb
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes of the device that may still be kept for patterns and patches."""
+        if self._budget_mb is not None:
+            used = torch.cuda.memory_allocated(self.device) if self._is_cuda else 0
+            return max(self._budget_mb * _MIB - used, 0)
+        if not self._is_cuda:
+            return 0
+        free, _ = torch.cuda.mem_get_info(self.device)
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return (free + cached) // 2
+
+    @budget_bytes.setter
+    def budget_bytes(self, value: int) -> None:
+        """Not kept: it is asked for when it is needed."""
+
+    @property
+    def _is_cuda(self) -> bool:
+        return bool(self.device.type == "cuda")
+
+    @contextmanager
+    def session(self) -> Iterator[ArrayLibrary]:
+        """Compute float32 as float32, and with algorithms that repeat if that was asked for."""
+        with torch.no_grad(), arithmetic(deterministic=self._deterministic):
+            yield self
+
+    def from_host(self, array: AnyArray) -> Tensor:
+        """A NumPy array as a tensor; a large one goes through page-locked memory, and is not waited for."""
+        array = np.ascontiguousarray(array)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        if self._is_cuda:
+            tensor = tensor.pin_memory() if array.nbytes >= _PINNED_BYTES else tensor
+            return tensor.to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def from_blocks(self, shape: tuple[int, ...], blocks: Iterable[AnyArray]) -> Tensor:
+        """One tensor of a shape, of blocks of rows that come from the host one after another."""
+        whole: Tensor | None = None
+        row = 0
+        for block in blocks:
+            tensor = self.from_host(block)
+            if whole is None:
+                whole = torch.empty(shape, dtype=tensor.dtype, device=self.device)
+            whole[row : row + len(tensor)] = tensor
+            row += len(tensor)
+        assert whole is not None  # nobody asks for nothing
+        return whole
+
+    def to_host(self, array: Tensor) -> AnyArray:
+        """A tensor as a NumPy array; it waits for the device."""
+        host: AnyArray = array.detach().resolve_conj().cpu().numpy()
+        return host
+
+    def cast(self, array: Tensor, dtype: str) -> Tensor:
+        """A tensor in another dtype, by its name."""
+        return array.to(getattr(torch, dtype))
+
+    def fft2(self, array: Tensor, norm: str = "backward") -> Tensor:
+        """Fourier transform over the last two axes."""
+        transformed: Tensor = torch.fft.fft2(array, norm=norm)
+        return transformed
+
+    def ifft2(self, array: Tensor, norm: str = "backward") -> Tensor:
+        """The inverse of `fft2`."""
+        transformed: Tensor = torch.fft.ifft2(array, norm=norm)
+        return transformed
+
+    def complex(self, real: Tensor, imag: Tensor) -> Tensor:
+        """A complex tensor of two real ones."""
+        return torch.complex(real, imag)
+
+    def as_complex(self, pairs: Tensor) -> Tensor:
+        """(..., 2) real and imaginary parts to (...,) complex, in the same memory."""
+        return torch.view_as_complex(pairs)
+
+    def squared_sum(self, array: Tensor) -> Tensor:
+        """Sum of the squares of a real tensor, float64."""
+        flat = array.reshape(-1)
+        return torch.dot(flat, flat).double()
+
+    def take(self, array: Tensor, index: AnyArray) -> Tensor:
+        """Rows by an index on the host."""
+        return array.index_select(0, self.from_host(index))
+
+    def add_windows(self, canvas: Tensor, windows: Tensor, corners: Tensor) -> Tensor:
+        """Add windows to a canvas in place, cropped where they leave it."""
+        height, width = canvas.shape
+        size = windows.shape[-1]
+        rows, columns = self._pixels(corners, size)
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+        flat = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+        values = torch.where(inside, windows, torch.zeros_like(windows))
+        canvas.view(-1).index_add_(0, flat.reshape(-1), values.reshape(-1))
+        return canvas
+
+    def add_quotient(
+        self,
+        canvas: Tensor,
+        numerators: Sequence[Tensor],
+        denominators: Sequence[Tensor],
+        corners: Sequence[Tensor],
+        *,
+        step: float,
+        regularisation: float,
+    ) -> Tensor:
+        """Add a quotient of sums of windows: over the whole canvas, or where the windows are if that is less."""
+        size, width = numerators[0].shape[-1], canvas.shape[1]
+        rows, columns = self._pixels(torch.cat(list(corners)), size)
+        flat = (rows[:, :, None] * width + columns[:, None, :]).reshape(-1)
+        numerator = torch.cat([part.reshape(-1) for part in numerators])
+        denominator = torch.cat([part.reshape(-1) for part in denominators])
+        total = canvas.new_zeros(canvas.numel()).index_add_(0, flat, numerator)
+        weight = denominator.new_zeros(canvas.numel()).index_add_(0, flat, denominator)
+        if len(flat) >= canvas.numel():
+            share = step / ((1 - regularisation) * weight + regularisation * weight.max())
+            return canvas.add_((total * share).view(canvas.shape))
+        weight = weight[flat]
+        share = step / ((1 - regularisation) * weight + regularisation * weight.max())
+        # Where windows meet, the same pixel is written several times, each time with the same value.
+        changed = canvas.view(-1)
+        changed[flat] = changed[flat] + total[flat] * share
+        return canvas
+
+    def _pixels(self, corners: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """(b, size) rows and (b, size) columns of windows."""
+        pixel = torch.arange(size, device=self.device)
+        return corners[:, 0, None] + pixel, corners[:, 1, None] + pixel
+
+    def sparse_product(self, matrix: Sparse) -> Callable[[Tensor], Tensor]:
+        """A function that multiplies a sparse matrix with (n,) vectors.
+
+        Rows are cut into pieces of as many entries each, so that the sums are of one length and repeat to the bit.
+        """
+        counts = np.diff(matrix.indptr)
+        pieces = np.maximum(-(-counts // _ROW_ENTRIES), 1)
+        owner = np.repeat(np.arange(len(counts)), pieces)
+        piece = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        entry = (matrix.indptr[:-1][owner] + piece * _ROW_ENTRIES)[:, None] + np.arange(_ROW_ENTRIES)
+        there = entry < matrix.indptr[1:][owner][:, None]
+        entry = np.where(there, entry, 0)
+        values = self.from_host(np.where(there, matrix.data[entry], 0) if matrix.nnz else np.zeros(there.shape))
+        columns = self.from_host((matrix.indices[entry] if matrix.nnz else entry).astype(np.int64))
+        owners = self.from_host(owner) if len(owner) > len(counts) else None
+
+        def multiply(vector: Tensor) -> Tensor:
+            sums = (values * vector[columns]).sum(dim=1)
+            return sums if owners is None else torch.zeros_like(vector).index_add_(0, owners, sums)
+
+        return multiply
+
+    def poisson(self, mean: Tensor, seed: Sequence[int]) -> Tensor:
+        """Poisson counts of a mean; the same for the same seed on one device."""
+        state = int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0])
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed(state & ((1 << 63) - 1))
+        return torch.poisson(mean, generator)

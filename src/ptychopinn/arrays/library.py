@@ -1,0 +1,272 @@
+"""What an algorithm asks of an array library, in terms of the array API standard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from ptychopinn.typing import AnyArray
+
+Array: TypeAlias = Any  # of whatever library; the standard gives it no type
+Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class ArrayLibrary:
+    """One array library on one device.
+
+    The methods here need nothing but the standard; a subclass makes them fast, or possible where arrays cannot be
+    changed (JAX). A method that says it may change its argument returns the result all the same: use what it returns.
+
+    Parameters
+    ----------
+    xp:
+        The library's namespace, as `array_api_compat` gives it.
+    device:
+        Where arrays are made; None is the library's default.
+    name:
+        For logs and messages.
+    budget_bytes:
+        Of the device's memory, for what is kept there: patterns, patches.
+    """
+
+    on_host = False
+    """Whether arrays are NumPy's own, so that nothing is gained by keeping copies of them."""
+
+    min_batch_values = 1 << 24
+    """Numbers that are worth an operation of their own: a device wants large ones."""
+
+    def __init__(self, xp: Any, device: Any = None, name: str = "", budget_bytes: int = 0) -> None:
+        self.xp, self.device, self.budget_bytes = xp, device, budget_bytes
+        self.name = name or xp.__name__.rpartition(".")[2]
+
+    def __str__(self) -> str:
+        return self.name
+
+    # Where arrays are
+
+    def from_host(self, array: AnyArray) -> Array:
+        """A NumPy array on the device; it may share memory."""
+        return self.xp.asarray(array, device=self.device)
+
+    def to_host(self, array: Array) -> AnyArray:
+        """An array as a NumPy array; it waits for the device and may share memory."""
+        return np.asarray(array)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Zeros of a dtype of the standard, by its name."""
+        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=self.device)
+
+    def arange(self, count: int, dtype: str = "int64") -> Array:
+        """0 to count - 1."""
+        return self.xp.arange(count, dtype=getattr(self.xp, dtype), device=self.device)
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        """An array in a dtype of the standard, by its name; without a copy where it has that."""
+        return self.xp.astype(array, getattr(self.xp, dtype), copy=False)
+
+    def from_blocks(self, shape: tuple[int, ...], blocks: Iterable[AnyArray]) -> Array:
+        """One array of a shape, of blocks of rows that come from the host one after another."""
+        return self.xp.concat([self.from_host(block) for block in blocks])
+
+    # How work is cut and spread
+
+    @contextmanager
+    def session(self) -> Iterator[ArrayLibrary]:
+        """The same library with whatever many short operations share, such as threads; a context manager."""
+        yield self
+
+    def batch_length(self, item_values: int, cached: int) -> int:
+        """Items to handle at a time, 1 or more.
+
+        Parameters
+        ----------
+        item_values:
+            Numbers of an item.
+        cached:
+            Numbers that fit the cache of a processor's core, or its threads' patience.
+        """
+        return max(max(cached, self.min_batch_values) // item_values, 1)
+
+    def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+        """``[work(item) for item in items]``, side by side where that is quicker."""
+        return [work(item) for item in items]
+
+    def by_rows(self, change: Callable[..., Array | tuple[Array, ...]], *arrays: Array) -> Array | tuple[Array, ...]:
+        """What an elementwise function makes of large arrays.
+
+        Parameters
+        ----------
+        change:
+            Takes the arrays, or the same rows of all of them, and returns as many new values, of the first ones; it may
+            change them in place.
+        arrays:
+            (H, ...) each; may be changed.
+        """
+        return change(*arrays)
+
+    # Operations
+
+    def fft2(self, array: Array, norm: str = "backward") -> Array:
+        """Fourier transform over the last two axes; may change ``array``."""
+        return self.xp.fft.fftn(array, axes=(-2, -1), norm=norm)
+
+    def ifft2(self, array: Array, norm: str = "backward") -> Array:
+        """The inverse of `fft2`; may change ``array``."""
+        return self.xp.fft.ifftn(array, axes=(-2, -1), norm=norm)
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """``a @ b`` of arrays of one dtype; leading axes broadcast."""
+        return self.xp.matmul(a, b)
+
+    def complex(self, real: Array, imag: Array) -> Array:
+        """A complex array of two real ones of one dtype."""
+        return real + 1j * imag
+
+    def as_complex(self, pairs: Array) -> Array:
+        """(..., 2) real and imaginary parts to (...,) complex; may share memory."""
+        return self.complex(pairs[..., 0], pairs[..., 1])
+
+    def conj_times(self, a: Array, b: Array) -> Array:
+        """``conj(a) * b``; may change ``a``."""
+        return self.xp.conj(a) * b
+
+    def squared_sum(self, array: Array) -> Array:
+        """Sum of the squares of a real array, float64."""
+        flat = self.xp.reshape(array, (-1,))
+        return self.cast(flat @ flat, "float64")
+
+    def take(self, array: Array, index: AnyArray) -> Array:
+        """Rows of an array by an index on the host, (b,) int64."""
+        return self.xp.take(array, self.from_host(index), axis=0)
+
+    def put(self, array: Array, place: Any, values: Array) -> Array:
+        """An array with other values at some places: slices, or rows by an index (b,) int64; may change ``array``."""
+        array[place] = values
+        return array
+
+    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float = 1.0) -> Array:
+        """Windows of an object at whole pixels.
+
+        Parameters
+        ----------
+        obj:
+            (H, W).
+        corners:
+            (b, 2) int64 (y, x) of each window's first pixel; may be outside the array.
+        size:
+            Width of the windows.
+        outside:
+            What stands where a window leaves the array.
+
+        Returns
+        -------
+        (b, size, size) of the dtype of ``obj``.
+        """
+        xp = self.xp
+        height, width = obj.shape
+        pixel = self.arange(size)[None, :]
+        rows, columns = corners[:, 0][:, None] + pixel, corners[:, 1][:, None] + pixel
+        inside_y, inside_x = ((at >= 0) & (at < most) for at, most in ((rows, height), (columns, width)))
+        rows, columns = xp.clip(rows, 0, height - 1), xp.clip(columns, 0, width - 1)
+        flat = xp.reshape(rows[:, :, None] * width + columns[:, None, :], (-1,))
+        windows = xp.reshape(xp.take(xp.reshape(obj, (-1,)), flat, axis=0), (-1, size, size))
+        inside = inside_y[:, :, None] & inside_x[:, None, :]
+        return xp.where(inside, windows, xp.full_like(windows, outside))
+
+    def add_windows(self, canvas: Array, windows: Array, corners: Array) -> Array:
+        """Add windows to a canvas, cropped where they leave it: the adjoint of `cut_windows`; may change ``canvas``.
+
+        Parameters
+        ----------
+        canvas:
+            (H, W).
+        windows:
+            (b, size, size).
+        corners:
+            (b, 2) int64 (y, x).
+        """
+        height, width = canvas.shape
+        size = windows.shape[-1]
+        for number, (y, x) in enumerate(self.to_host(corners).tolist()):
+            y0, y1, x0, x1 = max(y, 0), min(y + size, height), max(x, 0), min(x + size, width)
+            if y0 < y1 and x0 < x1:
+                canvas[y0:y1, x0:x1] += windows[number, y0 - y : y1 - y, x0 - x : x1 - x]
+        return canvas
+
+    def add_quotient(
+        self,
+        canvas: Array,
+        numerators: Sequence[Array],
+        denominators: Sequence[Array],
+        corners: Sequence[Array],
+        *,
+        step: float,
+        regularisation: float,
+    ) -> Array:
+        """Add a quotient of sums of windows, the step of the ptychographic iterative engine.
+
+        ``canvas + step * n / ((1 - a) d + a max d)`` with n and d the sums of the windows and a the regularisation
+        (Maiden, Johnson & Li, Optica 4, 736, 2017).
+
+        Parameters
+        ----------
+        canvas:
+            (H, W) complex64, may be changed; no window leaves it.
+        numerators, denominators:
+            (b, size, size) complex64 and float32 each, of several groups of windows.
+        corners:
+            (b, 2) int64 (y, x) each.
+        """
+        xp = self.xp
+        total, weight = self.zeros(canvas.shape, "complex64"), self.zeros(canvas.shape, "float32")
+        for numerator, denominator, corner in zip(numerators, denominators, corners, strict=True):
+            total = self.add_windows(total, numerator, corner)
+            weight = self.add_windows(weight, denominator, corner)
+        share = step / ((1 - regularisation) * weight + regularisation * xp.max(weight))
+        return canvas + total * share
+
+    def shifted_products(self, images: Array, first: Array, second: Array, offsets: Array) -> Array:
+        """Inner products of pairs of images over the pixels where they overlap.
+
+        Parameters
+        ----------
+        images:
+            (m, s, s) complex.
+        first, second:
+            (k,) int64 numbers of the two images of each pair.
+        offsets:
+            (k, 2) int64 (y, x): where the second image's first pixel lies in the first image.
+
+        Returns
+        -------
+        (k,) complex: ``sum_p first[p] conj(second[p - offset])``; 0 where they do not overlap.
+        """
+        xp, size = self.xp, images.shape[-1]
+        found = []
+        step = self.batch_length(size**2, 1 << 18)
+        flat = xp.reshape(images, (-1,))
+        pixel = self.arange(size)[None, :]
+        for low in range(0, first.shape[0], step):
+            pairs = slice(low, low + step)
+            rows, columns = (pixel - offsets[pairs, k][:, None] for k in (0, 1))
+            inside_y, inside_x = ((at >= 0) & (at < size) for at in (rows, columns))
+            rows, columns = xp.clip(rows, 0, size - 1), xp.clip(columns, 0, size - 1)
+            at = (second[pairs][:, None] * size + rows)[:, :, None] * size + columns[:, None, :]
+            other = xp.reshape(xp.take(flat, xp.reshape(at, (-1,)), axis=0), at.shape)
+            other = xp.where(inside_y[:, :, None] & inside_x[:, None, :], other, xp.zeros_like(other))
+            found.append(xp.sum(xp.take(images, first[pairs], axis=0) * xp.conj(other), axis=(1, 2)))
+        return xp.concat(found) if found else self.zeros((0,), "complex64")
+
+    def sparse_product(self, matrix: Sparse) -> Callable[[Array], Array]:
+        """A function that multiplies a sparse matrix, of scipy and on the host, with (n,) vectors."""
+        return lambda vector: self.from_host(matrix @ self.to_host(vector))
+
+    def poisson(self, mean: Array, seed: Sequence[int]) -> Array:
+        """Poisson counts of a mean, any shape, float32; the same for the same seed, a sequence of integers."""
+        drawn = np.random.default_rng(list(seed)).poisson(self.to_host(mean))
+        return self.from_host(drawn.astype(np.float32))

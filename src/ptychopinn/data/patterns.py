@@ -1,0 +1,127 @@
+"""Diffraction patterns where they are used: on the device of an array library, with DC at [0, 0]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import numpy as np
+
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.parallel import Aside
+from ptychopinn.typing import AnyArray, FloatArray, IntArray
+
+_READ = 256  # patterns prepared at a time
+_UPLOAD_BYTES = 1 << 28
+
+Fetch = Callable[[slice], Array]
+
+
+class Patterns:
+    """The patterns of a scan.
+
+    On the host their amplitudes are kept in memory while they fit the budget. On a device the patterns are kept in
+    their own dtype while they fit; else they are read for every batch, the next one while one is computed with.
+
+    Parameters
+    ----------
+    data:
+        The scan.
+    library:
+        Where patterns are used.
+    host_budget_bytes:
+        For amplitudes on the host; a device's budget is its library's own.
+
+    Attributes
+    ----------
+    good:
+        (N, N) float32 of the library: 1 where the detector measures, 0 at bad pixels, DC at [0, 0]; None if all are
+        good.
+    """
+
+    def __init__(self, data: ScanDataset, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 0) -> None:
+        self.data, self.library = data, library
+        good = np.fft.ifftshift(~data.bad_pixels)
+        self.good: Array | None = None if good.all() else library.from_host(good.astype(np.float32))
+        self._kept: Array | None = None  # amplitudes on the host, raw patterns on a device
+        shape, pixels = (len(data), data.N, data.N), len(data) * data.N**2
+        if library.on_host:
+            if 4 * pixels <= host_budget_bytes:
+                self._kept = np.empty(shape, np.float32)
+                for low in range(0, len(data), _READ):
+                    block = np.arange(low, min(low + _READ, len(data)))
+                    self._kept[block] = self._read_amplitudes(block)
+        elif 0 < pixels * data.patterns.dtype.itemsize <= library.budget_bytes:
+            step = max(_UPLOAD_BYTES // (data.N**2 * data.patterns.dtype.itemsize), 1)
+            blocks = (self._read_raw(slice(low, low + step)) for low in range(0, len(data), step))
+            self._kept = library.from_blocks(shape, blocks)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def counts(self, indices: IntArray) -> Array:
+        """Counts of some patterns: (b,) indices on the host to (b, N, N) float32, 0 at bad pixels."""
+        if self.library.on_host:
+            return np.fft.ifftshift(self.data.counts(indices), axes=(-2, -1))
+        return self._decode(self._raw(indices))
+
+    def amplitudes(self, indices: IntArray) -> Array:
+        """Square roots of `counts`."""
+        if not self.library.on_host:
+            return self.library.xp.sqrt(self.counts(indices))
+        return self._read_amplitudes(indices) if self._kept is None else self._kept[indices]
+
+    def batches(self, chosen: Iterable[IntArray]) -> Iterator[tuple[IntArray, Fetch]]:
+        """Amplitudes of one batch after another.
+
+        Yields
+        ------
+        The indices of a batch, and a function from a slice of them to (b, N, N) float32 amplitudes: on the host,
+        threads read their own part.
+        """
+        if self.library.on_host:
+            for indices in chosen:
+                yield indices, partial(self._part, indices)
+        elif self._kept is not None:
+            for indices in chosen:
+                yield indices, self.amplitudes(indices).__getitem__
+        else:
+            with Aside() as reader:
+                waiting: tuple[IntArray, Callable[[], AnyArray]] | None = None
+                for following in [*chosen, None]:
+                    ahead = None
+                    if following is not None:
+                        ahead = following, reader.begin(partial(self._read_raw, following))
+                    if waiting is not None:
+                        counts = self._decode(self.library.from_host(waiting[1]()))
+                        yield waiting[0], self.library.xp.sqrt(counts).__getitem__
+                    waiting = ahead
+
+    def _part(self, indices: IntArray, part: slice) -> Array:
+        return self.amplitudes(indices[part])
+
+    def _read_amplitudes(self, indices: IntArray) -> FloatArray:
+        counts = self.data.counts(indices)
+        amplitudes: FloatArray = np.fft.ifftshift(np.sqrt(counts, out=counts), axes=(1, 2))
+        return amplitudes
+
+    def _read_raw(self, indices: IntArray | slice) -> AnyArray:
+        """Patterns as they stand, whole numbers as signed ones of the same bytes: not every library has the others."""
+        raw = self.data.raw(indices)
+        return raw.view(raw.dtype.str.replace("u", "i")) if raw.dtype.kind == "u" and raw.dtype.itemsize > 1 else raw
+
+    def _raw(self, indices: IntArray) -> Array:
+        if self._kept is None:
+            return self.library.from_host(self._read_raw(indices))
+        return self.library.xp.take(self._kept, self.library.from_host(indices), axis=0)
+
+    def _decode(self, raw: Array) -> Array:
+        library, xp, dtype = self.library, self.library.xp, self.data.patterns.dtype
+        values = library.cast(raw, "float32")
+        if dtype.kind == "u" and dtype.itemsize > 1:
+            values = xp.where(values < 0, values + 2.0 ** (8 * dtype.itemsize), values)
+        values = xp.fft.ifftshift(values, axes=(-2, -1))
+        if self.good is not None:
+            values = xp.where(self.good > 0, values, xp.zeros_like(values))  # bad pixels may hold anything
+        return self.data.to_counts(values)

@@ -1,0 +1,159 @@
+"""Where the windows of scan positions lie on an object array.
+
+The window of a position r is N pixels wide and centred on it: ``r - (N - 1) / 2`` is a whole pixel, the corner, and a
+fraction. Patches are cut and placed at whole pixels; the probe, or the predicted patch, is moved by the fraction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.errors import DataError
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+
+_MAX_OBJECT_PIXELS = 2**31  # 16 GiB of complex64: positions in wrong units reach it, real scans do not
+
+
+def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatArray]:
+    """Whole-pixel corner and remaining fraction of windows centred on positions.
+
+    Parameters
+    ----------
+    positions:
+        (b, 2) float64 (y, x) in object pixels, integers are pixel centres.
+    size:
+        Width of the window.
+
+    Returns
+    -------
+    corners: (b, 2) int64, and fractions: (b, 2) float64 in [-0.5, 0.5): ``corner + fraction = r - (size - 1) / 2``.
+    """
+    start = np.asarray(positions, np.float64) - (size - 1) / 2
+    corners = np.floor(start + 0.5)
+    return corners.astype(np.int64), start - corners
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an object array lies: ``array[y, x]`` is the object at position ``(y + origin[0], x + origin[1])`` px."""
+
+    shape: tuple[int, int]
+    origin: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def around(cls, positions: FloatArray, size: int) -> Frame:
+        """The smallest frame that holds every window of a width.
+
+        Parameters
+        ----------
+        positions:
+            (n, 2) float64 (y, x), object pixels.
+        size:
+            Width of the windows.
+
+        Raises
+        ------
+        DataError
+            If the frame would be absurdly large: positions in another unit than pixels.
+        """
+        corners, _ = split_positions(positions, size)
+        low, high = corners.min(axis=0), corners.max(axis=0) + size
+        height, width = (int(v) for v in high - low)
+        if height * width > _MAX_OBJECT_PIXELS:
+            raise DataError(
+                f"The positions span {height} x {width} pixels.",
+                "Positions must be in object pixels; check their unit.",
+            )
+        return cls((height, width), (int(low[0]), int(low[1])))
+
+    def local(self, positions: FloatArray) -> FloatArray:
+        """(n, 2) positions in the pixels of the array."""
+        inside: FloatArray = positions - np.asarray(self.origin)
+        return inside
+
+    def overlap(self, other: Frame) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Pixels of this array, and those of another, where the two frames meet; empty if they do not."""
+        here, there = [], []
+        for k in (0, 1):
+            low = max(self.origin[k], other.origin[k])
+            high = max(min(self.origin[k] + self.shape[k], other.origin[k] + other.shape[k]), low)
+            here.append(slice(low - self.origin[k], high - self.origin[k]))
+            there.append(slice(low - other.origin[k], high - other.origin[k]))
+        return (here[0], here[1]), (there[0], there[1])
+
+    def paste(self, target: AnyArray, source: AnyArray, source_frame: Frame) -> None:
+        """Copy an array of another frame into one of this frame, where they meet."""
+        here, there = self.overlap(source_frame)
+        target[here] = source[there]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows of one width on an object array.
+
+    Attributes
+    ----------
+    corners:
+        (n, 2) int64 (y, x): first pixel of each in the array; may be outside it.
+    fractions:
+        (n, 2) float64 (y, x) in [-0.5, 0.5): what remains of a pixel.
+    size:
+        Width, pixels.
+    frame:
+        Where the array lies.
+    library:
+        Whose arrays these are.
+    """
+
+    corners: Array
+    fractions: Array
+    size: int
+    frame: Frame
+    library: ArrayLibrary = NUMPY
+
+    @classmethod
+    def at(cls, positions: FloatArray, size: int, frame: Frame | None = None, library: ArrayLibrary = NUMPY) -> Windows:
+        """Windows centred on (n, 2) float64 positions, in a frame, or in the smallest that holds them all.
+
+        Raises
+        ------
+        DataError
+            As `Frame.around`.
+        """
+        frame = Frame.around(positions, size) if frame is None else frame
+        corners, fractions = split_positions(positions, size)
+        local = corners - np.asarray(frame.origin)
+        return cls(library.from_host(local), library.from_host(fractions), size, frame, library)
+
+    def __len__(self) -> int:
+        return int(self.corners.shape[0])
+
+    def __getitem__(self, part: slice) -> Windows:
+        """Some that follow each other."""
+        return replace(self, corners=self.corners[part, ...], fractions=self.fractions[part, ...])
+
+    def take(self, index: Array) -> Windows:
+        """Some of them, by an index of the library, (b,) int64."""
+        corners, fractions = (self.library.xp.take(array, index, axis=0) for array in (self.corners, self.fractions))
+        return replace(self, corners=corners, fractions=fractions)
+
+    def within(self, frame: Frame) -> Windows:
+        """The same windows on an array of another frame."""
+        moved = np.subtract(self.frame.origin, frame.origin)
+        return replace(self, corners=self.corners + self.library.from_host(moved.astype(np.int64)), frame=frame)
+
+    def cut(self, obj: Array, outside: float = 1.0) -> Array:
+        """(n, size, size): the object in each window, and what stands outside where a window leaves the array."""
+        return self.library.cut_windows(obj, self.corners, self.size, outside)
+
+    def add(self, canvas: Array, values: Array) -> Array:
+        """The canvas with (n, size, size) values added, cropped where they leave it; may change ``canvas``."""
+        return self.library.add_windows(canvas, values, self.corners)
+
+
+def flat_object(frame: Frame) -> ComplexArray:
+    """(H, W) complex64 of 1 + 0j: an object of which nothing is known."""
+    return np.ones(frame.shape, np.complex64)

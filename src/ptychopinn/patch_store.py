@@ -1,0 +1,96 @@
+"""Predicted patches on whole pixels, until their phases are known."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.data.rows import Rows
+from ptychopinn.scratch import ScratchRows
+from ptychopinn.typing import AnyArray, IntArray
+
+
+class PlacedPatches(Protocol):
+    """(n, size, size) complex64 patches on whole pixels, read by their numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, size, size)."""
+        ...
+
+    def __getitem__(self, key: slice | IntArray) -> Array:
+        """Some of them, in arrays of the library that works on them."""
+        ...
+
+
+class PatchStore:
+    """Patches in the memory of a device, else in that of the host up to a budget, else in a scratch file.
+
+    A context manager, or `close` it.
+
+    Parameters
+    ----------
+    count, size:
+        How many patches there will be, and their width.
+    library:
+        Whose arrays they are.
+    host_budget_bytes:
+        What they may take in the memory of the host; the budget of a device is its library's.
+
+    Raises
+    ------
+    ResourceError
+        If they go to the disk, and it has no place.
+    """
+
+    def __init__(self, count: int, size: int, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 1 << 30) -> None:
+        self.shape = (count, size, size)
+        self.library = library
+        self._here: Array = None
+        self._rows: ScratchRows | None = None
+        if not library.on_host and 8 * count * size**2 <= library.budget_bytes:
+            self._here = library.zeros(self.shape, "complex64")
+        else:
+            self._rows = ScratchRows((size, size), np.complex64, budget_bytes=host_budget_bytes, expected=count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        self._here = None
+        if self._rows is not None:
+            self._rows.close()
+
+    def put(self, indices: IntArray, patches: Array) -> None:
+        """Keep patches, (b, size, size) complex64 of the library, under their numbers."""
+        if self._rows is not None:
+            self._rows[indices] = self.library.to_host(patches)
+        else:
+            self._here = self.library.put(self._here, self.library.from_host(indices), patches)
+
+    def __getitem__(self, key: slice | IntArray) -> Array:
+        if self._rows is not None:
+            return self.library.from_host(self._rows[key])
+        return self._here[key, ...] if isinstance(key, slice) else self.library.take(self._here, key)
+
+
+class HostPatches:
+    """Patches that stay in rows on the host, read as arrays of a library."""
+
+    def __init__(self, rows: AnyArray | Rows | ScratchRows, library: ArrayLibrary) -> None:
+        self._rows, self._library = rows, library
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, size, size)."""
+        return tuple(self._rows.shape)
+
+    def __getitem__(self, key: slice | IntArray) -> Array:
+        return self._library.from_host(self._rows[key])
