@@ -173,36 +173,39 @@ def reconstruct(
     )
     weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
     seconds: dict[str, float] = {}
-    if config.synchronise is Synchronise.OFF:
-        stitcher = Stitcher(weights, frame, library)
-        for batch in prediction.batches:
-            stitcher.add(batch.patches, seen.positions[batch.indices])
-        seconds["predict and stitch"] = time.perf_counter() - start
-        stitched, how = stitcher.take_result(), Synchronisation(PhaseRule.OFF)
-        patterns = patterns_of(prediction, data, seen, config)
-    else:
-        budget = config.memory_budget_mb * 2**20
-        with Aside() as background, PatchStore(len(seen), prediction.patch_size, library, budget) as placed:
-            corners, _ = split_positions(seen.positions, prediction.patch_size)
-            # While a device predicts, the host has time for what depends on positions alone.
-            pairs = None if library.on_host else background.begin(partial(overlap_pairs, corners, placed.shape[-1]))
-            _place(prediction, seen, placed)
-            seconds["predict"] = time.perf_counter() - start
+    with library.session():
+        if config.synchronise is Synchronise.OFF:
+            stitcher = Stitcher(weights, frame, library)
+            for batch in prediction.batches:
+                stitcher.add(batch.patches, seen.positions[batch.indices])
+            seconds["predict and stitch"] = time.perf_counter() - start
+            stitched, how = stitcher.take_result(), Synchronisation(PhaseRule.OFF)
             patterns = patterns_of(prediction, data, seen, config)
-            judging = patterns if seen is data else Patterns(seen, library)
-            found_pairs = None if pairs is None else pairs()
-            stitched, how = synchronise(prediction.probe, judging, placed, frame, config, seconds, monitor, found_pairs)
-    predicted = stitched.coverage
-    if seen is not data:
-        # The passes change what any pattern sees; where no patch lies they begin from the empty object.
-        begun = time.perf_counter()
-        stitched = replace(stitched, coverage=coverage_of(data.positions, weights, frame, library))
-        seconds["cover"] = time.perf_counter() - begun
-    found = refine_and_assess(stitched, how, prediction.probe, patterns, config, seconds, monitor)
-    if found.refined is not None and found.refined.passes_kept == 0:
-        coverage = np.asarray(library.to_host(predicted))
-        found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
-    return found
+        else:
+            budget = config.memory_budget_mb * 2**20
+            with Aside() as background, PatchStore(len(seen), prediction.patch_size, library, budget) as placed:
+                corners, _ = split_positions(seen.positions, prediction.patch_size)
+                # While a device predicts, the host has time for what depends on positions alone.
+                pairs = None if library.on_host else background.begin(partial(overlap_pairs, corners, placed.shape[-1]))
+                _place(prediction, seen, placed)
+                seconds["predict"] = time.perf_counter() - start
+                patterns = patterns_of(prediction, data, seen, config)
+                judging = patterns if seen is data else Patterns(seen, library)
+                found_pairs = None if pairs is None else pairs()
+                stitched, how = synchronise(
+                    prediction.probe, judging, placed, frame, config, seconds, monitor, found_pairs
+                )
+        predicted = stitched.coverage
+        if seen is not data:
+            # The passes change what any pattern sees; where no patch lies they begin from the empty object.
+            begun = time.perf_counter()
+            stitched = replace(stitched, coverage=coverage_of(data.positions, weights, frame, library))
+            seconds["cover"] = time.perf_counter() - begun
+        found = refine_and_assess(stitched, how, prediction.probe, patterns, config, seconds, monitor)
+        if found.refined is not None and found.refined.passes_kept == 0:
+            coverage = np.asarray(library.to_host(predicted))
+            found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
+        return found
 
 
 def patterns_of(prediction: Prediction, data: ScanDataset, seen: ScanDataset, config: InferConfig) -> Patterns:

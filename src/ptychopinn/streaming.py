@@ -8,21 +8,22 @@ from functools import partial
 
 import numpy as np
 
-from ptychopinn.data.batches import inference_groups, read_groups
-from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.arrays import Array
+from ptychopinn.data.batches import inference_groups
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.monitor import Monitor
 from ptychopinn.parallel import Aside
 from ptychopinn.reconstructor import PatchBatch
-from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import IntArray
 
 _log = logging.getLogger(__name__)
 
 
 def stream_patches(
-    data: ScanDataset,
+    patterns: Patterns,
     batch_size: int,
-    predict: Callable[[FloatArray], ComplexArray],
+    predict: Callable[[Array], Array],
     *,
     patterns_per_patch: int,
     out_of_memory: Callable[[BaseException], bool],
@@ -32,12 +33,13 @@ def stream_patches(
 
     Parameters
     ----------
-    data:
-        The scan.
+    patterns:
+        Of the scan.
     batch_size:
         Patterns at a time; halved, with a line in the log, when a batch does not fit into memory.
     predict:
-        (b, C, N, N) float32 counts with DC at [0, 0] to (b, n, n) complex64 patches, those of the first patterns.
+        (b, C, N, N) float32 counts with DC at [0, 0] to (b, n, n) complex64 patches, those of the first patterns; both
+        of the patterns' library.
     patterns_per_patch:
         C; a pattern comes with its C - 1 nearest neighbours, and with zeros where its scan has fewer.
     out_of_memory:
@@ -52,14 +54,15 @@ def stream_patches(
     ResourceError
         When not even one pattern fits.
     """
+    data = patterns.data
     groups = inference_groups(data, patterns_per_patch)
     start, size = 0, batch_size
     monitor.report("predict", 0, len(data))
     with Aside() as aside:
 
-        def begin_reading() -> tuple[IntArray, Callable[[], FloatArray]]:
+        def begin_reading() -> tuple[IntArray, Callable[[], Array]]:
             indices = np.arange(start, min(start + size, len(data)))
-            return indices, aside.begin(partial(read_groups, data, groups[indices]))
+            return indices, aside.begin(partial(patterns.groups, groups[indices]))
 
         indices, counts = begin_reading()
         while len(indices):

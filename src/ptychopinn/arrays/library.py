@@ -30,8 +30,6 @@ class ArrayLibrary:
         Where arrays are made; None is the library's default.
     name:
         For logs and messages.
-    budget_bytes:
-        Of the device's memory, for what is kept there: patterns, patches.
     """
 
     on_host = False
@@ -40,14 +38,19 @@ class ArrayLibrary:
     min_batch_values = 1 << 24
     """Numbers that are worth an operation of their own: a device wants large ones."""
 
-    def __init__(self, xp: Any, device: Any = None, name: str = "", budget_bytes: int = 0) -> None:
-        self.xp, self.device, self.budget_bytes = xp, device, budget_bytes
+    def __init__(self, xp: Any, device: Any = None, name: str = "") -> None:
+        self.xp, self.device = xp, device
         self.name = name or xp.__name__.rpartition(".")[2]
 
     def __str__(self) -> str:
         return self.name
 
     # Where arrays are
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes of the device's memory that may still be used for what is kept there: patterns, patches."""
+        return 0
 
     def from_host(self, array: AnyArray) -> Array:
         """A NumPy array on the device; it may share memory."""
@@ -77,7 +80,7 @@ class ArrayLibrary:
 
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:
-        """The same library with whatever many short operations share, such as threads; a context manager."""
+        """The same library with what its operations share, such as threads or a mode; a context manager."""
         yield self
 
     def batch_length(self, item_values: int, cached: int) -> int:

@@ -41,6 +41,14 @@ class ExecutionOptions(Config):
     deterministic: bool = Field(
         True, description="Same seed, same result, with algorithms that repeat where the device has such."
     )
+    device_memory_budget_mb: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "MiB of a GPU for patterns and patches that are kept there; what does not fit comes from the host for each "
+            "batch (default: half of what is free)."
+        ),
+    )
     num_workers: int = Field(0, ge=0, le=64, description="Processes that prepare batches; 0 prepares in the main one.")
     logger: LoggerKind = Field(
         LoggerKind.NONE,

@@ -32,9 +32,10 @@ class Likelihood(StrEnum):
     POISSON = "poisson"  # of counts; dark pixels weigh less
 
 
-_BATCH = 256
+_BATCH, _DEVICE_BATCH = 256, 4096
 _STREAM_BATCH = 64  # more would come late
-_BATCH_PIXELS = 1 << 21  # of patterns: what is computed of more takes memory and saves no time
+# Of patterns: what is computed of more takes memory and saves no time. A device wants large batches.
+_BATCH_PIXELS, _DEVICE_BATCH_PIXELS = 1 << 21, 1 << 25
 
 
 class InferConfig(Config):
@@ -45,8 +46,8 @@ class InferConfig(Config):
         ge=1,
         le=65536,
         description=(
-            f"Patterns predicted at a time (default: {_BATCH}, fewer where they are larger than 64 x 64; "
-            f"{_STREAM_BATCH} in a stream)."
+            f"Patterns predicted at a time (default: {_BATCH}, on a GPU {_DEVICE_BATCH}, fewer where they are larger "
+            f"than 64 x 64; {_STREAM_BATCH} in a stream)."
         ),
     )
     probe_source: ProbeSource = Field(ProbeSource.MODEL, description="Take the probe from the model or from the scan.")
@@ -100,8 +101,9 @@ class InferConfig(Config):
         """Patterns of a stream that wait for each other at most before they are predicted."""
         return _STREAM_BATCH if self.inference_batch_size is None else self.inference_batch_size
 
-    def batch_size(self, pixels: int) -> int:
-        """Patches to predict at a time, each from patterns of so many pixels in all."""
+    def batch_size(self, pixels: int, *, on_host: bool = True) -> int:
+        """Patches to predict at a time, each from patterns of so many pixels in all, on the host or on a device."""
         if self.inference_batch_size is not None:
             return self.inference_batch_size
-        return max(min(_BATCH, _BATCH_PIXELS // pixels), 1)
+        most, most_pixels = (_BATCH, _BATCH_PIXELS) if on_host else (_DEVICE_BATCH, _DEVICE_BATCH_PIXELS)
+        return max(min(most, most_pixels // pixels), 1)

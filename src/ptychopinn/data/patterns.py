@@ -66,6 +66,16 @@ class Patterns:
             return np.fft.ifftshift(self.data.counts(indices), axes=(-2, -1))
         return self._decode(self._raw(indices))
 
+    def groups(self, members: IntArray) -> Array:
+        """Counts of groups, each pattern read once: (g, C) numbers, -1 for nobody, to (g, C, N, N), zeros for nobody."""
+        if members.shape[1] == 1:
+            return self.counts(members[:, 0])[:, None, ...]
+        numbers, places = np.unique(members.ravel(), return_inverse=True)
+        counts = self.counts(np.maximum(numbers, 0))
+        there = self.library.from_host((numbers >= 0).astype(np.float32))
+        counts = self.library.take(counts * there[:, None, None], places.reshape(-1))
+        return self.library.xp.reshape(counts, (*members.shape, *counts.shape[1:]))
+
     def amplitudes(self, indices: IntArray) -> Array:
         """Square roots of `counts`."""
         if not self.library.on_host:

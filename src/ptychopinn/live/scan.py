@@ -263,8 +263,9 @@ class LiveScan:
         repeated = self._config.refine > 1
         patterns = Patterns(data, library, self._config.memory_budget_mb * 2**20 if repeated else 0)
         probe = library.from_host(probe)
-        stitched, how = synchronise(probe, patterns, placed, frame, self._config, seconds, monitor)
-        return refine_and_assess(stitched, how, probe, patterns, self._config, seconds, monitor)
+        with library.session():
+            stitched, how = synchronise(probe, patterns, placed, frame, self._config, seconds, monitor)
+            return refine_and_assess(stitched, how, probe, patterns, self._config, seconds, monitor)
 
     def _in_order(self) -> IntArray:
         """Slots, ascending by the patterns' numbers; of what is predicted, once something is."""

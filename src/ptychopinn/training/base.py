@@ -10,8 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-import numpy as np
-
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.execution import ExecutionOptions
@@ -19,6 +18,7 @@ from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import StartProbe, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, ResourceError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -32,7 +32,7 @@ from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
 ModelT = TypeVar("ModelT")
 ModelT_co = TypeVar("ModelT_co", covariant=True)
-Predict = Callable[[FloatArray], ComplexArray]
+Predict = Callable[[Array], Array]
 
 
 class Fit(Weights, Protocol[ModelT_co]):
@@ -81,6 +81,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     def device(self) -> object:
         """The device in use; its text is shown to the user."""
 
+    @property
+    def library(self) -> ArrayLibrary:
+        """Whose arrays predictions are: what follows a prediction is computed with it, where they are."""
+        return NUMPY
+
     @abstractmethod
     def _build(self, light: Light, seed: int) -> ModelT:
         """A model with fresh weights."""
@@ -104,7 +109,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     @abstractmethod
     def _predictor(
         self, model: ModelT, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
-    ) -> tuple[ComplexArray, Predict]:
+    ) -> tuple[Array, Predict]:
         """Make ready to predict.
 
         Parameters
@@ -122,7 +127,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         Returns
         -------
         The probe in root mean counts, the offset in it; and (b, C, N, N) float32 counts, C that of
-        `ModelConfig.patterns_per_patch`, to (b, n, n) complex64 patches, those of the first patterns.
+        `ModelConfig.patterns_per_patch`, to (b, n, n) complex64 patches, those of the first patterns. All of them are
+        arrays of `library`.
         """
 
     @abstractmethod
@@ -183,7 +189,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             model = self._model
             if model is None or config.start_probe is StartProbe.SCAN:
                 if light is None:
-                    light = starting_light(data, fit_scaling(data), self._config, config, monitor)
+                    light = starting_light(data, fit_scaling(data), self._config, config, monitor, self.library)
                 model = self._build(light, config.seed) if model is None else self._relit(model, light)
             plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
             fit = self._start(model, plan)
@@ -229,8 +235,9 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         """
         model = self._trained()
         self._check(data)
+        library = self.library
         if len(data) == 0:
-            return Prediction(data.probe, self._config.patch_size, iter(()))
+            return Prediction(library.from_host(data.probe), self._config.patch_size, iter(()), library)
         scaling = fit_scaling(data)
         light = (
             scan_probe(data, scaling, self._config, follow_offset=True)
@@ -238,15 +245,18 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             else None
         )
         probe, predict = self._predictor(model, light, scaling.mean_counts, good_pixels(data))
+        patterns = Patterns(data, library)
         batches = stream_patches(
-            data,
-            config.batch_size(self._config.patterns_per_patch * data.N**2),
+            patterns,
+            config.batch_size(self._config.patterns_per_patch * data.N**2, on_host=library.on_host),
             predict,
             patterns_per_patch=self._config.patterns_per_patch,
             out_of_memory=self._out_of_memory,
             monitor=monitor,
         )
-        return Prediction(probe * np.float32(math.sqrt(scaling.mean_counts)), self._config.patch_size, batches)
+        probe = probe * math.sqrt(scaling.mean_counts)
+        kept = None if library.on_host else patterns  # a device keeps them for what follows
+        return Prediction(probe, self._config.patch_size, batches, library, kept)
 
     def save(self, path: StrPath) -> None:
         """Write this instance as a model archive, which is read back before it gets its name.

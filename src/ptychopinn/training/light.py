@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.bundle import Bundle
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import DetectorOffset, TrainConfig
@@ -48,12 +49,17 @@ def scan_probe(data: ScanDataset, scaling: Scaling, model: ModelConfig, *, follo
 
 
 def starting_light(
-    data: ScanDataset, scaling: Scaling, model: ModelConfig, config: TrainConfig, monitor: Monitor
+    data: ScanDataset,
+    scaling: Scaling,
+    model: ModelConfig,
+    config: TrainConfig,
+    monitor: Monitor,
+    library: ArrayLibrary = NUMPY,
 ) -> Light:
     """The light that a training begins with: the scan's probe, and the offset that its patterns show.
 
-    With ``probe_refinement`` the probe is refined by ePIE where that explains the patterns clearly better
-    (`ptychopinn.solvers.choose_probe`); the offset is then in it.
+    With ``probe_refinement`` the probe is refined by ePIE, with arrays of the library, where that explains the patterns
+    clearly better (`ptychopinn.solvers.choose_probe`); the offset is then in it.
     """
     follow = config.offset_for(model) is not DetectorOffset.NONE
     offset = scaling.detector_offset_px if follow else np.zeros(2)
@@ -61,7 +67,9 @@ def starting_light(
     if config.probe_refinement:
         root = np.float32(math.sqrt(scaling.mean_counts))
         ramp = detector_ramp(offset, data.N)
-        choice = choose_probe(data, probe * root, ramp, config.probe_refinement, seed=config.seed, monitor=monitor)
+        choice = choose_probe(
+            data, probe * root, ramp, config.probe_refinement, seed=config.seed, library=library, monitor=monitor
+        )
         if choice.refined:
             probe, offset = choice.probe / root, np.zeros(2)
             if model.probe_mask:

@@ -1,4 +1,4 @@
-"""Torch tensors on a device as an array library of the core: stitching, phases and passes run where the network does."""
+"""Torch tensors on a device as an array library of the core: what follows a prediction runs where the network does."""
 
 from __future__ import annotations
 
@@ -48,10 +48,6 @@ class TorchLibrary(ArrayLibrary):
         free, _ = torch.cuda.mem_get_info(self.device)
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return (free + cached) // 2
-
-    @budget_bytes.setter
-    def budget_bytes(self, value: int) -> None:
-        """Not kept: it is asked for when it is needed."""
 
     @property
     def _is_cuda(self) -> bool:

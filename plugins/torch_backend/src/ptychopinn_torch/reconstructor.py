@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import ResourceError
@@ -16,6 +19,7 @@ from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, Trainin
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arithmetic import arithmetic
+from ptychopinn_torch.arrays import TorchLibrary
 from ptychopinn_torch.batches import to_tensor
 from ptychopinn_torch.crew import SideBySide
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
@@ -73,6 +77,17 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         _log.info("Computing on %s.", self._device)
 
     @cached_property
+    def library(self) -> ArrayLibrary:
+        """Torch on a GPU; on the CPU NumPy, whose operations in pieces are quicker there."""
+        if self._device.type == "cpu":
+            return NUMPY
+        return TorchLibrary(
+            self._device,
+            deterministic=self._options.deterministic,
+            budget_mb=self._options.device_memory_budget_mb,
+        )
+
+    @cached_property
     def _side_by_side(self) -> SideBySide:
         return SideBySide(self._device)
 
@@ -103,7 +118,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     def _predictor(
         self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
-    ) -> tuple[ComplexArray, Predict]:
+    ) -> tuple[Array, Predict]:
         light = model.illumination
         if scan_light is not None:
             light = Illumination(scan_light, np.zeros(2)).to(self._device)
@@ -111,17 +126,21 @@ class TorchReconstructor(NetworkReconstructor[Model]):
             probe = light()
             lit = model.lit(probe, to_tensor(good, self._device))
 
-        def part(counts: FloatArray) -> ComplexArray:
-            with torch.inference_mode():
-                patches = model(to_tensor(counts, self._device), mean_counts, lit)[:, 0]
-            found: ComplexArray = patches.cpu().numpy()
-            return found
+        def on_device(counts: Tensor) -> Tensor:
+            with torch.inference_mode(), arithmetic(deterministic=self._options.deterministic):
+                return cast(Tensor, model(counts, mean_counts, lit)[:, 0])
 
-        def predict(counts: FloatArray) -> ComplexArray:
+        def part(counts: FloatArray) -> ComplexArray:
+            patches: ComplexArray = on_device(to_tensor(counts)).numpy()
+            return patches
+
+        def on_host(counts: FloatArray) -> ComplexArray:
             with arithmetic(deterministic=self._options.deterministic):
                 return self._side_by_side(part, counts)
 
-        return probe.cpu().numpy(), predict
+        if self.library.on_host:
+            return probe.cpu().numpy(), on_host
+        return probe, on_device
 
     def _out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
