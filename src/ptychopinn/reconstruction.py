@@ -159,7 +159,6 @@ def reconstruct(
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
     data.tell_of_scans()
     config = config or InferConfig()
-    start = time.perf_counter()
     seen = data
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
@@ -171,36 +170,19 @@ def reconstruct(
         if data.object_guess is not None
         else Frame.around(data.positions, prediction.patch_size)
     )
-    weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
     seconds: dict[str, float] = {}
     with library.session():
-        if config.synchronise is Synchronise.OFF:
-            stitcher = Stitcher(weights, frame, library)
-            for batch in prediction.batches:
-                stitcher.add(batch.patches, seen.positions[batch.indices])
-            seconds["predict and stitch"] = time.perf_counter() - start
-            stitched, how = stitcher.take_result(), Synchronisation(PhaseRule.OFF)
-            patterns = patterns_of(prediction, data, seen, config)
-        else:
-            budget = config.memory_budget_mb * 2**20
-            with Aside() as background, PatchStore(len(seen), prediction.patch_size, library, budget) as placed:
-                corners, _ = split_positions(seen.positions, prediction.patch_size)
-                # While a device predicts, the host has time for what depends on positions alone.
-                pairs = None if library.on_host else background.begin(partial(overlap_pairs, corners, placed.shape[-1]))
-                _place(prediction, seen, placed)
-                seconds["predict"] = time.perf_counter() - start
-                patterns = patterns_of(prediction, data, seen, config)
-                judging = patterns if seen is data else Patterns(seen, library)
-                found_pairs = None if pairs is None else pairs()
-                stitched, how = synchronise(
-                    prediction.probe, judging, placed, frame, config, seconds, monitor, found_pairs
-                )
+        stitched, how = _predict_and_stitch(prediction, seen, frame, config, seconds, monitor)
         predicted = stitched.coverage
         if seen is not data:
             # The passes change what any pattern sees; where no patch lies they begin from the empty object.
             begun = time.perf_counter()
+            weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
             stitched = replace(stitched, coverage=coverage_of(data.positions, weights, frame, library))
             seconds["cover"] = time.perf_counter() - begun
+        patterns = prediction.patterns
+        if patterns is None or seen is not data:
+            patterns = patterns_to_refine(data, library, config)
         found = refine_and_assess(stitched, how, prediction.probe, patterns, config, seconds, monitor)
         if found.refined is not None and found.refined.passes_kept == 0:
             coverage = np.asarray(library.to_host(predicted))
@@ -208,12 +190,38 @@ def reconstruct(
         return found
 
 
-def patterns_of(prediction: Prediction, data: ScanDataset, seen: ScanDataset, config: InferConfig) -> Patterns:
-    """The patterns of a scan for what follows a prediction: where it left them, or read as the settings want them."""
-    if prediction.patterns is not None and seen is data:
-        return prediction.patterns
-    repeated = config.refine > 1  # what is used once need not be kept
-    return Patterns(data, prediction.library, config.memory_budget_mb * 2**20 if repeated else 0)
+def _predict_and_stitch(
+    prediction: Prediction,
+    data: ScanDataset,
+    frame: Frame,
+    config: InferConfig,
+    seconds: dict[str, float],
+    monitor: Monitor,
+) -> tuple[StitchedObject, Synchronisation]:
+    """The object of a prediction, and how the phases of its patches were set; adds the time of each stage."""
+    start = time.perf_counter()
+    library, size = prediction.library, prediction.patch_size
+    if config.synchronise is Synchronise.OFF:
+        stitcher = Stitcher(patch_weights(library.to_host(prediction.probe), size), frame, library)
+        for batch in prediction.batches:
+            stitcher.add(batch.patches, data.positions[batch.indices])
+        seconds["predict and stitch"] = time.perf_counter() - start
+        return stitcher.take_result(), Synchronisation(PhaseRule.OFF)
+    budget = config.memory_budget_mb * 2**20
+    with Aside() as background, PatchStore(len(data), size, library, budget) as placed:
+        corners, _ = split_positions(data.positions, size)
+        # While a device predicts, the host has time for what depends on positions alone.
+        pairs = None if library.on_host else background.begin(partial(overlap_pairs, corners, size))
+        _place(prediction, data, placed)
+        seconds["predict"] = time.perf_counter() - start
+        patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns
+        known = None if pairs is None else pairs()
+        return synchronise(prediction.probe, patterns, placed, frame, config, seconds, monitor, known)
+
+
+def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:
+    """The patterns of a scan for the passes of refinement; what is used once need not be kept on the host."""
+    return Patterns(data, library, config.memory_budget_mb * 2**20 if config.refine > 1 else 0)
 
 
 def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> None:

@@ -67,7 +67,7 @@ class Patterns:
         return self._decode(self._raw(indices))
 
     def groups(self, members: IntArray) -> Array:
-        """Counts of groups, each pattern read once: (g, C) numbers, -1 for nobody, to (g, C, N, N), zeros for nobody."""
+        """Counts of groups, each read once: (g, C) numbers, -1 for nobody, to (g, C, N, N), zeros for nobody."""
         if members.shape[1] == 1:
             return self.counts(members[:, 0])[:, None, ...]
         numbers, places = np.unique(members.ravel(), return_inverse=True)

@@ -25,7 +25,14 @@ from ptychopinn.live.arrivals import Chunk, Refused, Setup, checked
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.patch_store import HostPatches
-from ptychopinn.reconstruction import PhaseRule, Reconstruction, Synchronisation, refine_and_assess, synchronise
+from ptychopinn.reconstruction import (
+    PhaseRule,
+    Reconstruction,
+    Synchronisation,
+    patterns_to_refine,
+    refine_and_assess,
+    synchronise,
+)
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.scratch import ScratchRows
@@ -260,8 +267,7 @@ class LiveScan:
         placed = HostPatches(Rows(self._placed, order), library)
         frame = Frame.around(data.positions, self._placed.shape[-1])
         self._stitcher = None  # its memory is needed
-        repeated = self._config.refine > 1
-        patterns = Patterns(data, library, self._config.memory_budget_mb * 2**20 if repeated else 0)
+        patterns = patterns_to_refine(data, library, self._config)
         probe = library.from_host(probe)
         with library.session():
             stitched, how = synchronise(probe, patterns, placed, frame, self._config, seconds, monitor)
