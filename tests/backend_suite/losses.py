@@ -176,7 +176,7 @@ def test_every_patch_may_have_weights_of_its_own(ops: Ops) -> None:
 
 
 def test_weights_are_those_of_the_stitcher(ops: Ops) -> None:
-    """For one probe, and for a probe a pattern; without gradient."""
+    """[PROBE-004] For one probe, and for a probe a pattern; without gradient."""
     probes = np.stack([simulate_probe(kind, 32, photons=1.0, modes=2) for kind in ("defocused", "disc")])
 
     def found(probe: Any) -> Any:

@@ -100,10 +100,29 @@ def test_the_terms_of_parts_add_up(ops: Ops, off_centre: ScanDataset, model: dic
     added = parts[0].map(lambda one, other: one + other, parts[1])
     assert set(added.parts) == {"nll", "mae", "total_variation", "realspace_mae", "simulated"}
     for name, value in whole.parts.items():
-        assert float(added.parts[name]) == pytest.approx(float(value), rel=1e-5), name
+        assert float(added.parts[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-8), name
     assert float(added.total) == pytest.approx(float(whole.total), rel=1e-5)
     for found, expected in zip(added.products, whole.products, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(("model", "of_patches"), [({}, "members"), ({"object_big": False}, "groups")])
+def test_terms_are_means_over_members_or_groups(
+    ops: Ops, scan: ScanDataset, model: dict[str, Any], of_patches: str
+) -> None:
+    """[LOSS-006] What the batch has is the mean of what each group alone has."""
+    plan = plan_of(scan, model, **{**EVERY_TERM, "simulate_objects": "off"})
+    arrays = first_batch(plan)
+    arrays["member"][1, 2:] = 0
+    assert arrays["member"].sum(axis=1).tolist() == [4, 2]
+    alone = [{name: array[k : k + 1] for name, array in arrays.items()} for k in range(2)]
+    whole, *groups = (terms_of(ops, plan, scan, given | loss_shares(given)) for given in (arrays, *alone))
+    means = {"members": [4, 2], "groups": [1, 1]}
+    over = {"nll": "members", "mae": "members", "total_variation": "groups", "realspace_mae": of_patches}
+    assert set(whole.parts) == set(over)
+    for name, kind in over.items():
+        expected = np.average([float(terms.parts[name]) for terms in groups], weights=means[kind])
+        assert float(whole.parts[name]) == pytest.approx(expected, rel=1e-5, abs=1e-8), name
 
 
 def test_products_are_made_where_the_offset_follows_them(ops: Ops, scan: ScanDataset, off_centre: ScanDataset) -> None:
