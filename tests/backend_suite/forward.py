@@ -63,13 +63,10 @@ class Group:
         corner, _ = split_positions(self.positions[:1], SIZE)
         return cut_windows(self.obj, corner - self.reach, self.canvas_size) - 1
 
-    def probes(self, probe: Any) -> Any:
-        """Of tensors: moved by each member's fraction."""
-        return self.ops.forward.shift_probe(probe, self.ops.tensor(self.fractions.astype(np.float32)))[None]
-
     def counts(self, canvas: Any, probe: Any, **settings: Any) -> Any:
         """Of tensors."""
-        return self.forward(canvas, self.probes(probe), self.ops.tensor(self.offsets), **settings)
+        places = (self.ops.tensor(a) for a in (self.offsets, self.fractions.astype(np.float32)[None]))
+        return self.forward(canvas, probe, *places, **settings)
 
     def counts_of(self, canvas: AnyArray, **settings: Any) -> AnyArray:
         """Of arrays."""

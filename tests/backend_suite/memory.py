@@ -1,7 +1,6 @@
 """Batches that do not fit into memory. Requirements: specs/16-hardening.md.
 
-A backend's tests have a fixture ``cramped``: it takes a number, and from then on the loss of more groups, or of more
-simulated patterns without groups, than that runs out of memory.
+A backend's tests have a fixture ``out_of_memory``: the exception of its framework.
 """
 
 from __future__ import annotations
@@ -17,6 +16,25 @@ from backend_suite.fits import Fit, New, settings_of
 from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ResourceError
+from ptychopinn.training.objective import Objective, Terms
+
+
+@pytest.fixture
+def cramped(monkeypatch: pytest.MonkeyPatch, out_of_memory: Exception) -> Callable[[int], None]:
+    """From now on the loss of more groups, or of more simulated patterns without groups, runs out of memory."""
+
+    def limit(most: int) -> None:
+        original = Objective.__call__
+
+        def checked(self: Objective, model: Any, batch: Any) -> Terms:
+            if batch["counts" if "counts" in batch else "simulated_counts"].shape[0] > most:
+                raise out_of_memory
+            return original(self, model, batch)
+
+        monkeypatch.setattr(Objective, "__call__", checked)
+
+    return limit
+
 
 # Batches of 7 and of 3 groups, whose members are not all there; the last step has one batch.
 BATCHES = {"n_groups": 17, "batch_size": 7, "nepochs": 2, "accumulate_grad_batches": 2, "validation_fraction": 0.3}

@@ -15,7 +15,6 @@ from ptychopinn.config.execution import Precision
 from ptychopinn.errors import ArchiveError
 from ptychopinn.forward import detector_ramp
 from ptychopinn.simulate import simulate_probe
-from ptychopinn.stitching import patch_weights as reference_patch_weights
 from ptychopinn.typing import AnyArray, ComplexArray
 
 CONFIG = ModelConfig(N=32, n_filters_scale=0.1, iterations=2)
@@ -69,14 +68,6 @@ def test_the_free_probe_is_of_size_one(ops: Ops) -> None:
     for factor in (1.0, 1e-3):
         values = ops.array(ops.build(CONFIG, np.complex64(factor) * PROBE, OFFSET).illumination.values)
         assert np.hypot(values[..., 0], values[..., 1]).max() == pytest.approx(1.0, rel=1e-5)
-
-
-def test_weights_are_those_of_the_stitcher(ops: Ops) -> None:
-    """Without gradient."""
-    found = ops.run(ops.model.patch_weights, PROBE, 16)
-    np.testing.assert_allclose(found, reference_patch_weights(PROBE, 16), atol=1e-6)
-    (gradient,) = ops.gradients(lambda probe: ops.model.patch_weights(probe, 16), PROBE)
-    np.testing.assert_array_equal(gradient, 0)
 
 
 def test_the_dose_does_not_move_a_prediction(model: Make, predict: Make) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from ptychopinn.config import ModelConfig
 from ptychopinn.config.execution import Precision
+from ptychopinn.training import TrainingPlan
+from ptychopinn.training.objective import Objective
 from ptychopinn.typing import AnyArray
 
 
@@ -17,14 +19,14 @@ class Ops(ABC):
 
     Attributes
     ----------
-    forward, losses, model, network:
+    forward, model, network, operations:
         The backend's modules of these names.
     """
 
     forward: ModuleType
-    losses: ModuleType
     model: ModuleType
     network: ModuleType
+    operations: ModuleType
 
     @abstractmethod
     def tensor(self, array: AnyArray) -> Any:
@@ -41,6 +43,10 @@ class Ops(ABC):
     @abstractmethod
     def build(self, config: ModelConfig, probe: AnyArray, offset_px: AnyArray, **settings: Any) -> Any:
         """A `Model` with an `Illumination`; ``log_intensity``, ``precision`` and ``seed`` as there."""
+
+    @abstractmethod
+    def objective(self, plan: TrainingPlan) -> Objective:
+        """The loss of a plan's training scan."""
 
     def run(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> AnyArray:
         """A function of tensors on arrays; what is no array is passed as it is."""

@@ -46,13 +46,13 @@ def test_batches_are_of_one_size(scan: ScanDataset, kind: str, patterns: list[in
     assert shapes[0] == shapes[1] == shapes[2]
     last = tensors[-1]
     if kind != "simulated":
-        assert last["present"].numpy().tolist() == [1, 0]
+        assert last["group_share"].numpy().tolist() == [1, 0]
+        assert last["member_share"].numpy().tolist() == [[0.25] * 4, [0] * 4]
         assert (last["member"].numpy()[1] == 0).all()
-        assert (float(last["groups"]), float(last["members"])) == (1, 4)
     if kind != "measured":
         counts = last["simulated_counts"].numpy()
         assert counts[:, 0, 0].min() > counts[:, 16, 16].max()  # DC in the corner, where the light is
-        assert float(last["simulated"]) == 3
+        np.testing.assert_allclose(last["simulated_share"].numpy(), 1 / 3)
 
 
 @pytest.mark.parametrize("devices", [2, 3, 4])
@@ -61,8 +61,8 @@ def test_devices_share_a_batch(scan: ScanDataset, devices: int) -> None:
     shards = tensor_batches(arrays, 2, devices)
     assert len(shards) == devices
     assert len({tuple(shard["counts"].shape) for shard in shards}) == 1
-    assert sum(shard["present"].numpy().sum() for shard in shards) == 2
-    assert sum(shard["simulated_present"].numpy().sum() for shard in shards) == 3
+    for name in ("member_share", "group_share", "simulated_share"):
+        assert sum(shard[name].numpy().sum() for shard in shards) == pytest.approx(1), name
     joined = np.concatenate([shard["counts"].numpy() for shard in shards])[:2]
     np.testing.assert_array_equal(joined, arrays["counts"])
 

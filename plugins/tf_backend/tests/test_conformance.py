@@ -12,7 +12,7 @@ from ptychopinn.interpolation import split_positions
 from ptychopinn.testing import ForwardConformance, ReconstructorConformance
 from ptychopinn.typing import ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.forward import GroupForward, shift_probe
+from ptychopinn_tf.forward import GroupForward
 from ptychopinn_tf.plugin import ptychopinn_reconstructors
 
 (SPEC,) = ptychopinn_reconstructors()
@@ -38,6 +38,7 @@ class TestTfForward(ForwardConformance):
         reach = int(np.abs(corners - corners[0]).max())
         group = GroupForward(size, size, reach)
         canvas = cut_windows(obj, corners[:1] - reach, group.canvas_size) - 1
-        probes = shift_probe(tf.constant(probe), tf.constant(fractions, tf.float32))
-        counts = group(tf.constant(canvas), probes[None], tf.constant(corners - corners[:1])[None])
+        offsets, moved = corners - corners[:1], fractions.astype(np.float32)
+        given = (tf.constant(array) for array in (canvas, probe, offsets[None], moved[None]))
+        counts = group(*given)
         return np.fft.fftshift(counts[0].numpy(), axes=(1, 2))

@@ -47,7 +47,7 @@ def test_listing_it_imports_no_framework() -> None:
 
 def test_nothing_of_it_imports_another_framework() -> None:
     """Where PyTorch is not installed, the whole session proves it; where it is, this does."""
-    modules = "batches checkpoint devices forward losses model network objective optimizer options plugin reconstructor"
+    modules = "batches checkpoint devices forward model network operations optimizer options plugin reconstructor"
     code = "; ".join(f"import ptychopinn_tf.{name}" for name in [*modules.split(), "training", "variables"])
     assert not modules_after(code) & {"torch", "lightning", "pytorch_lightning", "jax", "ptychopinn_torch"}
 

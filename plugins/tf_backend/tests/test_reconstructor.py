@@ -12,7 +12,6 @@ from backend_suite.reconstructor import *  # noqa: F403
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ResourceError, TrainingError
-from ptychopinn_tf import objective
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.network import FastNetwork
 
@@ -74,7 +73,7 @@ def test_memory_that_runs_out(
     def exhausted(*args: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(objective, "poisson_deviance", exhausted)
+    monkeypatch.setattr("ptychopinn.training.objective.poisson_deviance", exhausted)
     with pytest.raises(ResourceError, match="even one group"):
         new(options={"xla": xla}).train(scan, settings_of())
 

@@ -13,8 +13,8 @@ from backend_suite.training import *  # noqa: F403
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import TrainingError
 from ptychopinn.training import EpochBook, RunLogger
+from ptychopinn.training.objective import Objective
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.objective import Objective
 from ptychopinn_tf.training import TrainingLoop
 
 EVERY_TERM = {"mae_weight": 0.5, "realspace_weight": 0.5, "realspace_mae_weight": 0.5, "simulate_objects": "mixed"}

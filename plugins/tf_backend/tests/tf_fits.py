@@ -12,11 +12,14 @@ from backend_suite.ops import Ops
 
 from ptychopinn.config import ModelConfig
 from ptychopinn.config.execution import Precision
+from ptychopinn.training import TrainingPlan
+from ptychopinn.training.objective import Objective
 from ptychopinn.typing import AnyArray
-from ptychopinn_tf import forward, losses, model, network
+from ptychopinn_tf import forward, model, network, operations
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.options import TfOptions
 from ptychopinn_tf.reconstructor import TfReconstructor
+from ptychopinn_tf.training import make_objective
 
 FITS = Fits(TfReconstructor, TfOptions, module=__name__, folder=Path(__file__).parent)
 new, fit_to = FITS.new, FITS.fit_to
@@ -25,7 +28,7 @@ new, fit_to = FITS.new, FITS.fit_to
 class TfOps(Ops):
     """TensorFlow's tensors."""
 
-    forward, losses, model, network = forward, losses, model, network
+    forward, model, network, operations = forward, model, network, operations
 
     def tensor(self, array: AnyArray) -> Any:
         """A constant."""
@@ -48,3 +51,7 @@ class TfOps(Ops):
         """On the CPU."""
         light = model.Illumination(probe, offset_px, settings.pop("log_intensity", 0.0))
         return model.Model(config, light, settings.pop("precision", Precision.FLOAT32), **settings)
+
+    def objective(self, plan: TrainingPlan) -> Objective:
+        """On the CPU."""
+        return make_objective(plan, plan.training)

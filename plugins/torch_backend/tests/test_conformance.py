@@ -12,7 +12,7 @@ from ptychopinn.forward import cut_windows
 from ptychopinn.interpolation import split_positions
 from ptychopinn.testing import ForwardConformance, ReconstructorConformance
 from ptychopinn.typing import ComplexArray, FloatArray
-from ptychopinn_torch.forward import GroupForward, shift_probe
+from ptychopinn_torch.forward import GroupForward
 from ptychopinn_torch.plugin import ptychopinn_reconstructors
 
 (SPEC,) = ptychopinn_reconstructors()
@@ -38,6 +38,7 @@ class TestTorchForward(ForwardConformance):
         reach = int(np.abs(corners - corners[0]).max())
         group = GroupForward(size, size, reach)
         canvas = cut_windows(obj, corners[:1] - reach, group.canvas_size) - 1
-        probes = shift_probe(torch.from_numpy(probe), torch.from_numpy(fractions.astype(np.float32)))
-        counts = group(torch.from_numpy(canvas), probes[None], torch.from_numpy(corners - corners[:1])[None])
+        offsets, moved = corners - corners[:1], fractions.astype(np.float32)
+        given = (torch.from_numpy(array) for array in (canvas, probe, offsets[None], moved[None]))
+        counts = group(*given)
         return np.fft.fftshift(counts[0].numpy(), axes=(1, 2))

@@ -13,10 +13,13 @@ from backend_suite.ops import Ops
 
 from ptychopinn.config import ModelConfig
 from ptychopinn.config.execution import Precision
+from ptychopinn.training import TrainingPlan
+from ptychopinn.training.objective import Objective
 from ptychopinn.typing import AnyArray
-from ptychopinn_torch import forward, losses, model, network
+from ptychopinn_torch import forward, model, network, operations
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.reconstructor import TorchReconstructor
+from ptychopinn_torch.training import make_objective
 
 torch.set_num_threads(1)  # the tests share the machine; tiny networks gain nothing from threads
 
@@ -27,7 +30,7 @@ new, fit_to = FITS.new, FITS.fit_to
 class TorchOps(Ops):
     """PyTorch's tensors."""
 
-    forward, losses, model, network = forward, losses, model, network
+    forward, model, network, operations = forward, model, network, operations
 
     def tensor(self, array: AnyArray) -> Any:
         """A tensor with memory of its own."""
@@ -52,3 +55,7 @@ class TorchOps(Ops):
         torch.manual_seed(settings.get("seed", 0))
         light = model.Illumination(probe, offset_px, settings.get("log_intensity", 0.0))
         return model.Model(config, light, settings.get("precision", Precision.FLOAT32)).eval()
+
+    def objective(self, plan: TrainingPlan) -> Objective:
+        """On the CPU."""
+        return make_objective(plan, plan.training, torch.device("cpu"))

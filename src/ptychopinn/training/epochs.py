@@ -11,6 +11,7 @@ import numpy as np
 
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.simulate.stream import ObjectStream
+from ptychopinn.training.shares import loss_shares
 from ptychopinn.typing import AnyArray, ComplexArray
 
 
@@ -56,7 +57,8 @@ class EpochSource:
         ------
         The arrays of `ptychopinn.data.batches.GroupBatch` that there are, by name; and ``simulated_counts``
         (b, N, N) float32 with DC at [0, 0] and ``simulated_truth`` (b, n, n) complex64; where probes are drawn,
-        ``simulated_probe`` (modes, N, N) complex64 in root mean counts.
+        ``simulated_probe`` (modes, N, N) complex64 in root mean counts; and the shares of
+        `ptychopinn.training.shares.loss_shares`.
         """
         measured = iter(self._groups(epoch, first, stride)) if self._groups is not None else None
         stream = copy.copy(self._stream)  # workers do not move each other's place in it, and share its objects
@@ -74,4 +76,4 @@ class EpochSource:
                 counts, truth = stream.at(number).batch(self._simulated_patterns)
                 arrays["simulated_counts"] = np.fft.ifftshift(counts, axes=(-2, -1))
                 arrays["simulated_truth"] = truth
-            yield arrays
+            yield arrays | loss_shares(arrays)

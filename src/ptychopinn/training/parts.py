@@ -15,8 +15,8 @@ T = TypeVar("T")
 class Parts:
     """Into how many parts a training cuts its batches; twice as many whenever one does not fit into memory.
 
-    Every term of the loss is a sum over groups, divided by a number that belongs to the whole batch; so the sum over
-    parts is the same to rounding, however many there are.
+    Every term of the loss is a sum over patterns or groups, each times its share of the whole batch
+    (`ptychopinn.training.shares`); so the sum over parts is the same to rounding, however many there are.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The network and its loss: functions of arrays.
+"""The network, and the terms of its loss, whose formulas are the core's: functions of arrays.
 
 The network is a few projections (rPIE: Maiden et al., Optica 4, 736, 2017) that start from a flat patch; the length of
 their step is the one number to learn.
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from ptychopinn.stitching import patch_weights
+from ptychopinn.training.losses import amplitude_error, patch_error, patch_weights, poisson_deviance
 from ptychopinn.typing import ComplexArray, FloatArray
+from ptychopinn_numpy import operations
 
 _FLOOR = 1e-3  # of the root mean square amplitude of a detector pixel: keeps ratios finite
-_COUNT_FLOOR = 0.1  # counts added to measurement and prediction
 
 
 def project(
@@ -60,33 +60,33 @@ def _propagate(patch: ComplexArray, probe: ComplexArray) -> tuple[ComplexArray, 
 
 
 def loss_terms(
-    batch: Mapping[str, Any], patches: ComplexArray, expected: FloatArray, good: FloatArray, probe: ComplexArray
+    batch: Mapping[str, Any],
+    patches: ComplexArray,
+    expected: FloatArray,
+    good: FloatArray,
+    probe: ComplexArray,
+    mean_counts: float,
 ) -> dict[str, float]:
     """The terms of the loss that a batch has, without their weights.
 
     Parameters
     ----------
     batch:
-        From `ptychopinn.training.EpochSource`: ``counts`` (g, C, N, N) and, where known, ``truth`` (g, C, n, n).
+        From `ptychopinn.training.EpochSource`: ``counts`` (g, C, N, N), ``member_share`` (g, C) and, where known,
+        ``truth`` (g, C, n, n).
     patches, expected:
         (b, n, n) and, in counts, (b, N, N) of its g * C patterns.
     good, probe:
         As in `project`.
+    mean_counts:
+        Mean photons a pattern.
     """
-    counts, e = batch["counts"].reshape(expected.shape) + _COUNT_FLOOR, expected + _COUNT_FLOOR
-    mean_counts = float((counts * good).sum(axis=(1, 2)).mean())
-    deviance = ((e - counts - counts * np.log(e / counts)) * good).sum(axis=(1, 2)) / mean_counts
-    error = (np.abs(np.sqrt(e) - np.sqrt(counts)) * good).sum(axis=(1, 2)) / np.sqrt(mean_counts * good.size)
-    terms = {"nll": float(deviance.mean()), "mae": float(error.mean())}
+    share, counts = batch["member_share"].ravel(), batch["counts"].reshape(expected.shape)
+    given = operations, expected, counts, good, mean_counts
+    terms = {"nll": poisson_deviance(*given) @ share, "mae": amplitude_error(*given) @ share}
     if "truth" in batch:
-        truth, weights = batch["truth"].reshape(patches.shape), patch_weights(probe, patches.shape[-1])
-        phase = np.exp(1j * np.angle((patches * truth.conj() * weights).sum(axis=(1, 2), keepdims=True)))
-        terms["realspace_mae"] = float((np.abs(patches - truth * phase) * weights).mean() / weights.mean())
-    return terms
-
-
-def phase_gradient(patches: ComplexArray, weights: FloatArray) -> FloatArray:
-    """(2,) float64 (y, x): the mean phase gradient of (b, n, n) patches, rad a pixel."""
-    dy = (patches[:, 1:] * patches[:, :-1].conj() * weights[1:]).sum()
-    dx = (patches[:, :, 1:] * patches[:, :, :-1].conj() * weights[:, 1:]).sum()
-    return np.angle(np.array([dy, dx]))
+        weights = patch_weights(operations, probe, patches.shape[-1])
+        terms["realspace_mae"] = (
+            patch_error(operations, patches, batch["truth"].reshape(patches.shape), weights) @ share
+        )
+    return {name: float(value) for name, value in terms.items()}

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.forward import detector_ramp
-from ptychopinn.stitching import patch_weights
 from ptychopinn.training import EpochBook, Light, RunLogger, ScanBatches, TrainingPlan, light_arrays, light_from_arrays
-from ptychopinn.training.optimizer import OFFSET_RATE, kept_share
+from ptychopinn.training.losses import neighbour_products, patch_weights
+from ptychopinn.training.objective import offset_step
+from ptychopinn.training.optimizer import kept_share
 from ptychopinn.training.tensors import network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray
-from ptychopinn_numpy.network import loss_terms, phase_gradient, project
+from ptychopinn_numpy import operations
+from ptychopinn_numpy.network import loss_terms, project
 
 FIRST_STEP = 0.2
 _FACTORS = (1.0, 1.4, 0.7)  # tried at every step
@@ -107,16 +109,17 @@ class StepSearch:
         )
         weights = self._plan.weights
         factors = {"nll": weights.nll, "mae": weights.mae, "realspace_mae": weights.realspace_mae}
-        terms = loss_terms(batch, patches, expected * np.float32(mean), scan.good, model.unit_probe)
+        terms = loss_terms(batch, patches, expected * np.float32(mean), scan.good, model.unit_probe, mean)
         parts = {name: value for name, value in terms.items() if factors[name]}
         return sum(factors[name] * value for name, value in parts.items()), parts, patches
 
     def _take_step(self, step: float, patches: ComplexArray) -> None:
         light = self._model.light
         if self._plan.follow_offset:  # an offset of the detector shows as a ramp of the patches
-            gradient = phase_gradient(patches, patch_weights(self._model.unit_probe, patches.shape[-1]))
-            pixels = gradient * self._plan.model.N / (2 * np.pi)
-            light = replace(light, offset_px=light.offset_px + OFFSET_RATE * pixels)
+            weights = patch_weights(operations, self._model.unit_probe, patches.shape[-1])
+            products = neighbour_products(operations, patches, weights)
+            moved = light.offset_px + offset_step(operations, products, self._plan.model.N)
+            light = replace(light, offset_px=moved)
         self._model = Model(step, light)
         kept = kept_share(self._plan.config.weight_averaging, self._steps)
         self._average = Model(kept * self._average.step + (1 - kept) * step, light)

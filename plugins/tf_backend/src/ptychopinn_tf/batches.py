@@ -13,12 +13,9 @@ from ptychopinn.training import EpochSource
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf._tensorflow import tf
 
-# Name to tensor: the arrays of the core's `GroupBatch` and of `EpochSource`, where there are such patterns; ``present``
-# (g,) and ``simulated_present`` (b,) float32, 0 for what only fills a batch up; and the numbers ``members``, ``groups``
-# and ``simulated``, float32, of what is in the whole batch, over all parts.
-TensorBatch: TypeAlias = dict[str, Any]
+TensorBatch: TypeAlias = dict[str, Any]  # name to tensor: the arrays of `EpochSource` that there are
 
-_GROUPED = ("counts", "offsets", "fractions", "shift", "member", "truth")
+_GROUPED = ("counts", "offsets", "fractions", "shift", "member", "truth", "member_share", "group_share")
 _AHEAD = 2  # batches that a thread may be ahead
 
 
@@ -48,21 +45,11 @@ def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, parts: int) -> l
 
     Returns
     -------
-    A batch for each part.
+    A batch for each part. What fills it up has no share in the loss.
     """
-    arrays = dict(arrays)
-    totals: dict[str, int] = {}
-    if "counts" in arrays:
-        totals = {"members": int(arrays["member"].sum()), "groups": len(arrays["counts"])}
-        arrays["present"] = np.ones(totals["groups"], np.float32)
-        arrays |= {name: fill_up(arrays[name], groups) for name in (*_GROUPED, "present") if name in arrays}
-    if "simulated_counts" in arrays:
-        totals["simulated"] = len(arrays["simulated_counts"])
-        arrays["simulated_present"] = np.ones(totals["simulated"], np.float32)
-    whole = {name: arrays.pop(name) for name in ("simulated_probe",) if name in arrays}
+    arrays = {name: fill_up(array, groups) if name in _GROUPED else array for name, array in arrays.items()}
+    shared = {name: tf.constant(arrays.pop(name)) for name in ("simulated_probe",) if name in arrays}
     shards = [{name: _shard(array, part, parts) for name, array in arrays.items()} for part in range(parts)]
-    shared = {name: tf.constant(value, tf.float32) for name, value in totals.items()}
-    shared |= {name: tf.constant(array) for name, array in whole.items()}
     return [{name: tf.constant(array) for name, array in shard.items()} | shared for shard in shards]
 
 

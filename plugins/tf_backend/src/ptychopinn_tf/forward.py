@@ -90,18 +90,18 @@ def shift_probe(probe: tf.Tensor, fractions: tf.Tensor) -> tf.Tensor:
     probe:
         (modes, N, N) complex64.
     fractions:
-        (b, 2) float32 (y, x), in pixels.
+        (..., 2) float32 (y, x), in pixels.
 
     Returns
     -------
-    (b, modes, N, N) complex64.
+    (..., modes, N, N) complex64.
     """
     n = probe.shape[-1]
-    angle = -2 * math.pi * fractions[:, :, None] * frequencies(n)
+    angle = -2 * math.pi * fractions[..., None] * frequencies(n)
     off_nyquist = tf.constant(np.arange(n) != n // 2, tf.float32)
     ramp = tf.complex(tf.cos(angle), tf.sin(angle) * off_nyquist)
     spectrum = tf.signal.fft2d(probe)
-    return tf.signal.ifft2d(spectrum * (ramp[:, 0, :, None] * ramp[:, 1, None, :])[:, None])
+    return tf.signal.ifft2d(spectrum * (ramp[..., 0, :, None] * ramp[..., 1, None, :])[..., None, :, :])
 
 
 def group_phases(root_weights: tf.Tensor, placed: tf.Tensor) -> tf.Tensor:
@@ -198,17 +198,19 @@ class GroupForward:
         mean = tf.reduce_sum(turned, axis=1)
         return (mean - as_complex(total)) / as_complex(total + UNSEEN)
 
-    def __call__(self, canvas: tf.Tensor, probes: tf.Tensor, offsets: tf.Tensor, *, sigma_px: float = 0.0) -> tf.Tensor:
+    def __call__(
+        self, canvas: tf.Tensor, probe: tf.Tensor, offsets: tf.Tensor, fractions: tf.Tensor, *, sigma_px: float = 0.0
+    ) -> tf.Tensor:
         """Expected counts of each member.
 
         Parameters
         ----------
         canvas:
             (g, M, M) complex64, from `canvas`.
-        probes:
-            (g, C, modes, N, N) complex64, moved by each member's fraction.
-        offsets:
-            (g, C, 2) int64.
+        probe:
+            (modes, N, N) complex64, in counts.
+        offsets, fractions:
+            (g, C, 2) int64 and float32 (y, x): where each member lies, and by how much the probe is moved there.
         sigma_px:
             Standard deviation of a blur of the exit wave, pixels; 0 is none.
 
@@ -219,7 +221,7 @@ class GroupForward:
         margin = (self.N - self.patch_size) // 2
         cut = one_hot_rows(offsets + self.reach - margin, self.N, self.canvas_size)  # (g, C, 2, N, M)
         windows = apply_both(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
-        field = tf.signal.fft2d(probes / self.N * (1 + windows)[:, :, None])
+        field = tf.signal.fft2d(shift_probe(probe / self.N, fractions) * (1 + windows)[:, :, None])
         if sigma_px:
             field = blur_waves(field, sigma_px)
         return tf.reduce_sum(intensity(field), axis=2)
@@ -232,7 +234,7 @@ class GroupForward:
         patches:
             (b, n, n) complex64.
         probe:
-            (modes, N, N) complex64, in counts.
+            (modes, N, N) complex64, in counts; or (b, modes, N, N), one for each patch.
 
         Returns
         -------

@@ -13,7 +13,7 @@ from ptychopinn.training import Look, light_from_arrays, network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.cnn import CnnNetwork
-from ptychopinn_tf.forward import as_complex, intensity, polar
+from ptychopinn_tf.forward import as_complex, polar
 from ptychopinn_tf.network import FastNetwork, Lit
 from ptychopinn_tf.variables import Module
 
@@ -115,14 +115,6 @@ class Model(Module):
         N = counts.shape[-1]  # noqa: N806
         # Each network gets what its own `lit` has made.
         return self.network(tf.sqrt(counts) * (N / tf.sqrt(mean_counts)), lit)  # type: ignore[arg-type]
-
-
-def patch_weights(probe: tf.Tensor, patch_size: int) -> tf.Tensor:
-    """As `ptychopinn.stitching.patch_weights`, without gradient."""
-    margin = (probe.shape[-1] - patch_size) // 2
-    window = (..., slice(margin, margin + patch_size), slice(margin, margin + patch_size))
-    power = tf.reduce_sum(intensity(tf.stop_gradient(probe)), axis=0)[window]
-    return power / tf.reduce_max(power)
 
 
 def model_arrays(model: Model) -> dict[str, AnyArray]:

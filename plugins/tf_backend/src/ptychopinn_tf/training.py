@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ptychopinn.training import EpochBook, Parts, RunLogger, ScanBatches, TrainingPlan
-from ptychopinn.training.optimizer import OFFSET_RATE, kept_share
+from ptychopinn.training.objective import Objective, Terms, offset_step
+from ptychopinn.training.optimizer import kept_share
 from ptychopinn.typing import AnyArray
+from ptychopinn_tf import operations
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.batches import TensorBatch, patterns_in, prepared, tensor_batches
 from ptychopinn_tf.checkpoint import load_variables, variable_arrays
 from ptychopinn_tf.devices import Devices, arithmetic
+from ptychopinn_tf.forward import GroupForward
 from ptychopinn_tf.model import Model
-from ptychopinn_tf.objective import Objective, Terms
 from ptychopinn_tf.optimizer import AdamW, clipped, move_average
 from ptychopinn_tf.options import TfOptions
+
+
+def make_objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
+    """The loss of a plan's training or validation scan."""
+    group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach)
+    return Objective(plan, scan, operations, group, tf.constant(scan.good))
 
 
 class Slope(NamedTuple):
@@ -57,10 +64,10 @@ class TrainingLoop:
             self._average = model.copy()
             self._optimizer = AdamW(free)
             self._averaged_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self._gradient = devices.summed(self._gradient_of(Objective(plan, plan.training)))
+        self._gradient = devices.summed(self._gradient_of(make_objective(plan, plan.training)))
         self._validate = None
         if plan.validation is not None:
-            objective = Objective(plan, plan.validation)
+            objective = make_objective(plan, plan.validation)
             self._validate = devices.summed(lambda batch: objective(self._average, batch).total)
         self._step, self._follow = devices.function(self._take_step), devices.function(self._follow_offset)
 
@@ -111,7 +118,7 @@ class TrainingLoop:
                 slope: Slope = self._summed(self._gradient, arrays, self._plan.training)
                 loss = float(slope.terms.total)
                 book.count(loss, {k: float(v) for k, v in slope.terms.parts.items()}, patterns_in(arrays))
-                if self._plan.follow_offset:
+                if slope.terms.products:
                     self._follow(slope.terms.products)
                 for name, gradient in slope.gradients.items() if accumulate > 1 else ():
                     share = gradient / accumulate
@@ -164,8 +171,6 @@ class TrainingLoop:
         move_average(self._average.variables(), weights, kept)
         self._averaged_steps.assign_add(1)
 
-    def _follow_offset(self, products: tf.Tensor) -> None:
+    def _follow_offset(self, products: tuple[tf.Tensor, ...]) -> None:
         """Move the detector's offset towards the one that the mean phase gradient of a batch shows."""
-        gradient = tf.math.atan2(products[:, 1], products[:, 0])  # rad a pixel
-        pixels = gradient * self._plan.model.N / (2 * math.pi)
-        self._model.illumination.offset_px.assign_add(OFFSET_RATE * pixels)
+        self._model.illumination.offset_px.assign_add(offset_step(operations, products, self._plan.model.N))

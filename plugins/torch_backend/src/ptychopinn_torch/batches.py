@@ -27,11 +27,7 @@ def to_tensor(array: AnyArray, device: torch.device | str = "cpu") -> Tensor:
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """One training batch: measured groups, simulated patterns, or both; shapes as in the core's `GroupBatch`.
-
-    ``simulated_counts`` is (b, N, N) float32 with DC at [0, 0], ``simulated_truth`` (b, n, n) complex64,
-    ``simulated_probe`` (modes, N, N) complex64 in root mean counts.
-    """
+    """One training batch: the arrays of `ptychopinn.training.EpochSource`, those that there are."""
 
     counts: Tensor | None = None
     offsets: Tensor | None = None
@@ -39,19 +35,25 @@ class TensorBatch:
     shift: Tensor | None = None
     member: Tensor | None = None
     truth: Tensor | None = None
+    member_share: Tensor | None = None
+    group_share: Tensor | None = None
     simulated_counts: Tensor | None = None
     simulated_truth: Tensor | None = None
+    simulated_share: Tensor | None = None
     simulated_probe: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it holds, by name."""
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
 
     def to(self, device: torch.device | str) -> TensorBatch:
         """The same batch on a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TensorBatch(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in moved.items()})
+        return TensorBatch(**{k: v.to(device, non_blocking=True) for k, v in self.tensors().items()})
 
     def pin_memory(self) -> TensorBatch:
         """The same batch in page-locked memory; called by the data loader."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TensorBatch(**{k: None if v is None else v.pin_memory() for k, v in moved.items()})
+        return TensorBatch(**{k: v.pin_memory() for k, v in self.tensors().items()})
 
     @property
     def size(self) -> int:
@@ -63,8 +65,7 @@ class TensorBatch:
         """Parts of nearly the same size; all have the whole probe of the simulated patterns."""
         if parts == 1:
             return [self]
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        shares = {k: v.tensor_split(parts) for k, v in held.items() if v is not None and k != "simulated_probe"}
+        shares = {k: v.tensor_split(parts) for k, v in self.tensors().items() if k != "simulated_probe"}
         whole = {"simulated_probe": self.simulated_probe}
         return [TensorBatch(**whole, **{k: share[part] for k, share in shares.items()}) for part in range(parts)]
 

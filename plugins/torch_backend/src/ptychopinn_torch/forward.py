@@ -66,20 +66,20 @@ def shift_probe(probe: Tensor, fractions: Tensor) -> Tensor:
     probe:
         (modes, N, N) complex64.
     fractions:
-        (b, 2) float32 (y, x), in pixels.
+        (..., 2) float32 (y, x), in pixels.
 
     Returns
     -------
-    (b, modes, N, N) complex64.
+    (..., modes, N, N) complex64.
     """
     n = probe.shape[-1]
     k = torch.fft.fftfreq(n, device=probe.device)
-    angle = -2 * torch.pi * fractions[:, :, None] * k
+    angle = -2 * torch.pi * fractions[..., None] * k
     real, imag = torch.cos(angle), torch.sin(angle)
     nyquist = torch.arange(n, device=probe.device) == n // 2
     imag = torch.where(nyquist, 0.0, imag)
-    ramp = torch.complex(real, imag)
-    shifted: Tensor = torch.fft.ifft2(torch.fft.fft2(probe) * ramp[:, None, 0, :, None] * ramp[:, None, 1, None, :])
+    ramp = torch.complex(real, imag)[..., None, :, :]
+    shifted: Tensor = torch.fft.ifft2(torch.fft.fft2(probe) * ramp[..., 0, :, None] * ramp[..., 1, None, :])
     return shifted
 
 
@@ -164,17 +164,19 @@ class GroupForward(torch.nn.Module):
         mean = (w * placed * v.conj()[:, :, None, None]).sum(dim=1)
         return (mean - total) / (total + UNSEEN)
 
-    def forward(self, canvas: Tensor, probes: Tensor, offsets: Tensor, *, sigma_px: float = 0.0) -> Tensor:
+    def forward(
+        self, canvas: Tensor, probe: Tensor, offsets: Tensor, fractions: Tensor, *, sigma_px: float = 0.0
+    ) -> Tensor:
         """Expected counts of each member.
 
         Parameters
         ----------
         canvas:
             (g, M, M) complex64, from `canvas`.
-        probes:
-            (g, C, modes, N, N) complex64, moved by each member's fraction.
-        offsets:
-            (g, C, 2) int64.
+        probe:
+            (modes, N, N) complex64, in counts.
+        offsets, fractions:
+            (g, C, 2) int64 and float32 (y, x): where each member lies, and by how much the probe is moved there.
         sigma_px:
             Standard deviation of a blur of the exit wave, pixels; 0 is none.
 
@@ -185,7 +187,7 @@ class GroupForward(torch.nn.Module):
         margin = (self.N - self.patch_size) // 2
         cut = one_hot_rows(offsets + self.reach - margin, self.N, self.canvas_size)  # (g, C, 2, N, M)
         windows = apply_both(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
-        field = torch.fft.fft2(probes * (1 + windows)[:, :, None], norm="ortho")
+        field = torch.fft.fft2(shift_probe(probe, fractions) * (1 + windows)[:, :, None], norm="ortho")
         if sigma_px:
             field = blur_waves(field, sigma_px)
         counts: Tensor = (field.real**2 + field.imag**2).sum(dim=2)
@@ -199,7 +201,7 @@ class GroupForward(torch.nn.Module):
         patches:
             (b, n, n) complex64.
         probe:
-            (modes, N, N) complex64, in counts.
+            (modes, N, N) complex64, in counts; or (b, modes, N, N), one for each patch.
 
         Returns
         -------

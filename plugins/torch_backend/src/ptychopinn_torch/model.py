@@ -106,14 +106,6 @@ class Model(nn.Module):
             return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), lit))
 
 
-def patch_weights(probe: Tensor, patch_size: int) -> Tensor:
-    """As `ptychopinn.stitching.patch_weights`, on the probe's device and without gradient."""
-    margin = (probe.shape[-1] - patch_size) // 2
-    with torch.no_grad():
-        power = (probe.abs() ** 2).sum(dim=0)[margin : margin + patch_size, margin : margin + patch_size]
-        return power / power.max()
-
-
 def model_arrays(model: Model) -> dict[str, AnyArray]:
     """A model's tensors under framework-neutral names.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import operator
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,15 +18,17 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from ptychopinn.config.train import ClipAlgorithm, SimulateProbes
+from ptychopinn.config.train import ClipAlgorithm
 from ptychopinn.training import EpochBook, Parts, RunLogger, ScanBatches, TrainingPlan
-from ptychopinn.training.optimizer import BETAS, EPSILON, OFFSET_RATE, PROBE_RATE, WEIGHT_DECAY, kept_share
+from ptychopinn.training.objective import Objective, Terms, offset_step
+from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, kept_share
 from ptychopinn.typing import AnyArray
+from ptychopinn_torch import operations
 from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import EpochDataset, TensorBatch, loader, to_tensor
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
+from ptychopinn_torch.forward import GroupForward
 from ptychopinn_torch.model import Model
-from ptychopinn_torch.objective import Objective, Terms, added, detached
 from ptychopinn_torch.options import TorchOptions
 
 # Terms of a batch and the gradient of their sum, None for weights that it does not depend on.
@@ -43,15 +46,19 @@ class TrainingModule(pl.LightningModule):
         The training.
     parts:
         Into how many parts batches are cut.
+    device:
+        Where it computes.
     """
 
     book: EpochBook  # of the run under way
 
-    def __init__(self, model: Model, plan: TrainingPlan, parts: Parts) -> None:
+    def __init__(self, model: Model, plan: TrainingPlan, parts: Parts, device: torch.device) -> None:
         super().__init__()
         self.model, self.plan, self.parts = model, plan, parts
-        self.objective = _objective(plan, plan.training)
-        self.validation_objective = None if plan.validation is None else _objective(plan, plan.validation)
+        self.objective = make_objective(plan, plan.training, device)
+        self.validation_objective = None
+        if plan.validation is not None:
+            self.validation_objective = make_objective(plan, plan.validation, device)
         average = _running_average(plan.config.weight_averaging)
         self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)  # the detector's offset is one
         light = model.illumination
@@ -90,17 +97,17 @@ class TrainingModule(pl.LightningModule):
         self.gradients = []  # those of the last batch are not held beside this one's
         terms, self.gradients = self.parts.compute(lambda parts: self._slope(batch, parts), batch.size)
         self.book.count(float(terms.total), {name: float(v) for name, v in terms.parts.items()}, batch.patterns)
-        if self.plan.follow_offset and terms.products is not None:
-            pixels = torch.angle(terms.products) * self.plan.model.N / (2 * torch.pi)
-            self.model.illumination.offset_px += OFFSET_RATE * pixels
-        return terms.total
+        if terms.products:
+            self.model.illumination.offset_px += offset_step(operations, terms.products, self.plan.model.N)
+        loss: Tensor = terms.total
+        return loss
 
     def _slope(self, batch: TensorBatch, parts: int) -> _Slope:
-        return reduce(_added, (self._slope_of(part, batch) for part in batch.cut(parts)))
+        return reduce(_added, map(self._slope_of, batch.cut(parts)))
 
-    def _slope_of(self, part: TensorBatch, whole: TensorBatch) -> _Slope:
-        terms = self.objective(self.model, part, whole)
-        return detached(terms), list(torch.autograd.grad(terms.total, self.free, allow_unused=True))
+    def _slope_of(self, part: TensorBatch) -> _Slope:
+        terms = self.objective(self.model, part.tensors())
+        return terms.map(Tensor.detach), list(torch.autograd.grad(terms.total, self.free, allow_unused=True))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Add the gradient of the batch, in place of that of its loss, to those collected for the coming step."""
@@ -118,10 +125,10 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: TensorBatch, batch_idx: int) -> None:
         """Loss of one validation batch under the averaged weights."""
         assert self.validation_objective is not None  # there is a loader only with it
-        objective, averaged = self.validation_objective, self.averaged.module
+        objective, averaged = self.validation_objective, cast(Model, self.averaged.module)
 
         def loss(parts: int) -> float:
-            return sum(float(objective(averaged, part, batch).total) for part in batch.cut(parts))
+            return sum(float(objective(averaged, part.tensors()).total) for part in batch.cut(parts))
 
         self.validation_losses.append(self.parts.compute(loss, batch.size))
 
@@ -130,18 +137,13 @@ def _added(one: _Slope, other: _Slope) -> _Slope:
     def total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
         return a if b is None else b if a is None else a + b
 
-    return added(one[0], other[0]), list(map(total, one[1], other[1]))
+    return one[0].map(operator.add, other[0]), list(map(total, one[1], other[1]))
 
 
-def _objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
-    return Objective(
-        plan.model,
-        plan.weights,
-        scan.scaling.mean_counts,
-        to_tensor(scan.good),
-        scan.groups.reach,
-        shows_probe=plan.config.simulate_probes is SimulateProbes.FAMILY,
-    )
+def make_objective(plan: TrainingPlan, scan: ScanBatches, device: torch.device) -> Objective:
+    """The loss of a plan's training or validation scan, on a device."""
+    group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach)
+    return Objective(plan, scan, operations, group, to_tensor(scan.good, device))
 
 
 _Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
@@ -176,7 +178,7 @@ class TrainingLoop:
         self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device, parts: Parts
     ) -> None:
         self._plan, self._options, self._device = plan, options, device
-        self._module = TrainingModule(model, plan, parts).to(device)
+        self._module = TrainingModule(model, plan, parts, device).to(device)
         free = {id(weight) for weight in self._module.free}
         self._names = [name.replace(".", "/") for name, p in model.named_parameters() if id(p) in free]
 

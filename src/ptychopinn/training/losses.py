@@ -1,0 +1,103 @@
+"""Terms of the loss, each a mean that does not move with the dose; written once, for the tensors of every framework."""
+
+from __future__ import annotations
+
+from ptychopinn.forward import COUNT_FLOOR
+from ptychopinn.training.operations import Operations, Tensor
+
+_PIXELS = (-2, -1)
+_TINY = 1e-12  # gives 0 a phase
+
+
+def poisson_deviance(
+    ops: Operations, expected: Tensor, counts: Tensor, good: Tensor, mean_counts: Tensor | float
+) -> Tensor:
+    """Half the Poisson deviance of patterns over the mean counts of a pattern.
+
+    Parameters
+    ----------
+    ops:
+        The framework's.
+    expected, counts:
+        (..., N, N) float32, counts.
+    good:
+        broadcastable to them: 1 where the detector measured, else 0.
+    mean_counts:
+        Mean photons a pattern.
+
+    Returns
+    -------
+    (...,) float32, dimensionless, 0 for a perfect prediction.
+    """
+    e, n = expected + COUNT_FLOOR, counts + COUNT_FLOOR
+    return ops.sum((e - n - n * ops.log(e / n)) * good, _PIXELS) / mean_counts
+
+
+def amplitude_error(
+    ops: Operations, expected: Tensor, counts: Tensor, good: Tensor, mean_counts: Tensor | float
+) -> Tensor:
+    """Mean absolute error of diffraction amplitudes over their root mean square; shapes as in `poisson_deviance`."""
+    pixels = expected.shape[-1] * expected.shape[-2]
+    error = abs(ops.sqrt(expected + COUNT_FLOOR) - ops.sqrt(counts + COUNT_FLOOR)) * good
+    return ops.sum(error, _PIXELS) / (mean_counts * pixels) ** 0.5
+
+
+def total_variation(ops: Operations, canvas: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, (..., M, M) complex to (...,)."""
+    dy, dx = canvas[..., 1:, :] - canvas[..., :-1, :], canvas[..., :, 1:] - canvas[..., :, :-1]
+    return ops.mean(abs(dy), _PIXELS) + ops.mean(abs(dx), _PIXELS)
+
+
+def patch_error(ops: Operations, patches: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean absolute error against known patches, free of each patch's phase.
+
+    The truth is turned by the phase of the weighted product with the prediction; no gradient goes through that phase.
+
+    Parameters
+    ----------
+    ops:
+        The framework's.
+    patches, truth:
+        (..., n, n) complex64.
+    weights:
+        (n, n) float32, probe intensity; or (..., n, n), where each patch has a probe of its own.
+
+    Returns
+    -------
+    (...,) float32.
+    """
+    weighted = ops.stop_gradient(patches) * ops.conj(truth) * ops.as_complex(weights)
+    product = ops.sum(weighted, _PIXELS, keepdims=True) + _TINY
+    turned = truth * (product / ops.as_complex(abs(product)))
+    return ops.sum(abs(patches - turned) * weights, _PIXELS) / ops.sum(weights, _PIXELS)
+
+
+def patch_weights(ops: Operations, probe: Tensor, patch_size: int) -> Tensor:
+    """As `ptychopinn.stitching.patch_weights`, for (..., modes, N, N) probes, and without gradient."""
+    margin = (probe.shape[-1] - patch_size) // 2
+    inner = slice(margin, margin + patch_size)
+    power = ops.sum(abs(ops.stop_gradient(probe)[..., inner, inner]) ** 2, (-3,))
+    return power / ops.max(power, _PIXELS, keepdims=True)
+
+
+def neighbour_products(ops: Operations, patches: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted sums of every pixel times its neighbour's conjugate.
+
+    Parameters
+    ----------
+    ops:
+        The framework's.
+    patches:
+        (..., n, n) complex64.
+    weights:
+        broadcastable to them, float32.
+
+    Returns
+    -------
+    Along y and along x, each (2,) float32, real and imaginary part, no gradient. Their angles are the mean phase
+    gradient in rad a pixel: a detector's offset shows as such a ramp under a fixed probe.
+    """
+    patches, w = ops.stop_gradient(patches), ops.as_complex(ops.stop_gradient(weights))
+    dy = patches[..., 1:, :] * ops.conj(patches[..., :-1, :]) * w[..., 1:, :]
+    dx = patches[..., 1:] * ops.conj(patches[..., :-1]) * w[..., 1:]
+    return ops.as_real(ops.sum(dy)), ops.as_real(ops.sum(dx))

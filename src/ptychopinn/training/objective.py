@@ -1,0 +1,204 @@
+"""The loss of a batch: which terms there are and how they are weighted.
+
+It is written once, for the tensors of every framework: a backend brings its operations, its network and the physics of
+groups (`GroupPhysics`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from ptychopinn.config.train import SimulateProbes
+from ptychopinn.training.losses import (
+    amplitude_error,
+    neighbour_products,
+    patch_error,
+    patch_weights,
+    poisson_deviance,
+    total_variation,
+)
+from ptychopinn.training.operations import Operations, Tensor
+from ptychopinn.training.optimizer import OFFSET_RATE, SIMULATED_DEVIANCE
+from ptychopinn.training.plan import ScanBatches, TrainingPlan
+
+
+class Terms(NamedTuple):
+    """Loss terms of a batch.
+
+    Those of a part of a batch are its share: their sums over the parts are those of the batch.
+
+    Attributes
+    ----------
+    total:
+        The weighted sum of the terms; it carries the gradient.
+    parts:
+        The terms by name, unweighted.
+    products:
+        `neighbour_products`, where the detector's offset follows them, else empty.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    products: tuple[Tensor, ...]
+
+    def map(self, function: Callable[..., Tensor], *others: Terms) -> Terms:
+        """What a function makes of each number, and of the same numbers of others."""
+        return Terms(
+            function(self.total, *(other.total for other in others)),
+            {name: function(value, *(other.parts[name] for other in others)) for name, value in self.parts.items()},
+            tuple(map(function, self.products, *(other.products for other in others))),
+        )
+
+
+def offset_step(ops: Operations, products: tuple[Tensor, ...], N: int) -> Tensor:  # noqa: N803
+    """How far a batch moves the detector's offset.
+
+    Parameters
+    ----------
+    ops:
+        The framework's.
+    products:
+        `neighbour_products` of the whole batch.
+    N:
+        Width of a pattern.
+
+    Returns
+    -------
+    (2,) float32 (y, x), detector pixels.
+    """
+    return ops.angle(ops.stack(list(products))) * (OFFSET_RATE * N / (2 * math.pi))
+
+
+class GroupPhysics(Protocol):
+    """A backend's physics of groups: `canvas`, then the call, as in `ptychopinn_torch.forward.GroupForward`."""
+
+    def canvas(self, patches: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, member: Tensor) -> Tensor:
+        """Patches (g, P, n, n) to the weighted mean of each group, minus 1, (g, M, M) complex64.
+
+        ``weights`` is (n, n); ``offsets`` (g, P, 2), ``shift`` (g, P, 2, 7) and ``member`` (g, P) are those of
+        `ptychopinn.data.batches.GroupBatch`. Where nothing covers the canvas it is 0, without gradient.
+        """
+        ...
+
+    def __call__(
+        self, canvas: Tensor, probe: Tensor, offsets: Tensor, fractions: Tensor, *, sigma_px: float = 0.0
+    ) -> Tensor:
+        """Expected counts (g, C, N, N) of each member, lit by the (modes, N, N) probe at its place."""
+        ...
+
+    def alone(self, patches: Tensor, probe: Tensor) -> Tensor:
+        """Expected counts (b, N, N) of (b, n, n) patches; one probe, or (b, modes, N, N)."""
+        ...
+
+
+class TrainedModel(Protocol):
+    """A backend's model."""
+
+    @property
+    def illumination(self) -> Callable[[], Tensor]:
+        """Gives the probe in root mean counts, (modes, N, N) complex64, the detector's offset in it."""
+        ...
+
+    def lit(self, probe: Tensor, good: Tensor) -> Any:
+        """What the network is told of the light, for the call."""
+        ...
+
+    def __call__(self, counts: Tensor, mean_counts: float, lit: Any) -> Tensor:
+        """Counts (g, C, N, N) to patches (g, P, n, n); P is C, or 1 where the anchor's alone is drawn."""
+        ...
+
+
+class Objective:
+    """Loss of batches of one scan.
+
+    Parameters
+    ----------
+    plan:
+        The training.
+    scan:
+        Its training or its validation scan.
+    ops:
+        The framework's operations.
+    group:
+        Its physics, for the plan's widths and the scan's reach.
+    good:
+        `ScanBatches.good` as a tensor, where the loss is computed.
+    """
+
+    def __init__(
+        self, plan: TrainingPlan, scan: ScanBatches, ops: Operations, group: GroupPhysics, good: Tensor
+    ) -> None:
+        self._config, self._weights = plan.model, plan.weights
+        self._mean_counts = scan.scaling.mean_counts
+        self._ops, self._group, self._good = ops, group, good
+        # Whether the network is told of the probe that simulated patterns were made with, else of the model's own.
+        self._tells_probe = plan.config.simulate_probes is SimulateProbes.FAMILY
+        self._follows = plan.follow_offset and scan is plan.training
+
+    def __call__(self, model: TrainedModel, batch: Mapping[str, Tensor]) -> Terms:
+        """Terms of a batch, or of a part of one.
+
+        Parameters
+        ----------
+        model:
+            The model.
+        batch:
+            The arrays of `ptychopinn.training.EpochSource` that there are, as tensors. ``simulated_probe`` may also be
+            (b, modes, N, N), a probe for each simulated pattern.
+        """
+        probe = model.illumination()
+        parts: dict[str, Tensor] = {}
+        products: tuple[Tensor, ...] = ()
+        if "counts" in batch:
+            parts, products = self._measured(model, batch, probe)
+        if "simulated_counts" in batch:
+            parts["simulated"] = self._simulated(model, batch, self._ops.stop_gradient(probe))
+        factor = dict(self._weights) | {"simulated": 1.0}
+        total = functools.reduce(operator.add, (factor[name] * value for name, value in parts.items()))
+        return Terms(total, parts, products)
+
+    def _measured(
+        self, model: TrainedModel, batch: Mapping[str, Tensor], probe: Tensor
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        ops, w, mean_counts = self._ops, self._weights, self._mean_counts
+        counts, member, offsets = batch["counts"], batch["member"], batch["offsets"]
+        patches = model(counts, mean_counts, model.lit(ops.stop_gradient(probe), self._good))
+        light = patch_weights(ops, probe, self._config.patch_size)
+        drawn = patches.shape[1]
+        member = member[:, :drawn]
+        products: tuple[Tensor, ...] = ()
+        if self._follows:
+            products = neighbour_products(ops, patches, light * member[..., None, None])
+
+        parts: dict[str, Tensor] = {}
+        if w.nll or w.mae or w.total_variation:
+            canvas = self._group.canvas(patches, light, offsets[:, :drawn], batch["shift"][:, :drawn], member)
+            if w.nll or w.mae:
+                lit, share = probe * math.sqrt(mean_counts), batch["member_share"]
+                sigma = self._config.gaussian_smoothing_sigma
+                expected = self._group(canvas, lit, offsets, batch["fractions"], sigma_px=sigma)
+                if w.nll:
+                    parts["nll"] = ops.sum(poisson_deviance(ops, expected, counts, self._good, mean_counts) * share)
+                if w.mae:
+                    parts["mae"] = ops.sum(amplitude_error(ops, expected, counts, self._good, mean_counts) * share)
+            if w.total_variation:
+                parts["total_variation"] = ops.sum(total_variation(ops, canvas) * batch["group_share"])
+        if w.realspace_mae and "truth" in batch:
+            share = batch["member_share"] if drawn > 1 else batch["group_share"][:, None]
+            parts["realspace_mae"] = ops.sum(patch_error(ops, patches, batch["truth"][:, :drawn], light) * share)
+        return parts, products
+
+    def _simulated(self, model: TrainedModel, batch: Mapping[str, Tensor], own_probe: Tensor) -> Tensor:
+        ops, counts, mean_counts = self._ops, batch["simulated_counts"], self._mean_counts
+        probe = batch.get("simulated_probe", own_probe)
+        lit = model.lit(probe if self._tells_probe else own_probe, self._good)
+        patches = model(counts[:, None], mean_counts, lit)[:, 0]
+        weights = patch_weights(ops, probe, self._config.patch_size)
+        expected = self._group.alone(patches, probe * math.sqrt(mean_counts))
+        deviance = poisson_deviance(ops, expected, counts, self._good, mean_counts)
+        errors = patch_error(ops, patches, batch["simulated_truth"], weights) + SIMULATED_DEVIANCE * deviance
+        return ops.sum(errors * batch["simulated_share"])
