@@ -183,7 +183,9 @@ def reconstruct(
         patterns = prediction.patterns
         if patterns is None or seen is not data:
             patterns = patterns_to_refine(data, library, config)
-        found = refine_and_assess(stitched, how, prediction.probe, patterns, config, seconds, monitor)
+        found = library.fit(
+            lambda: refine_and_assess(stitched, how, prediction.probe, patterns, config, seconds, monitor)
+        )
         if found.refined is not None and found.refined.passes_kept == 0:
             coverage = np.asarray(library.to_host(predicted))
             found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
@@ -216,7 +218,9 @@ def _predict_and_stitch(
         seconds["predict"] = time.perf_counter() - start
         patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns
         known = None if pairs is None else pairs()
-        return synchronise(prediction.probe, patterns, placed, frame, config, seconds, monitor, known)
+        return library.fit(
+            lambda: synchronise(prediction.probe, patterns, placed, frame, config, seconds, monitor, known)
+        )
 
 
 def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:

@@ -27,10 +27,10 @@ class NumpyLibrary(ArrayLibrary):
     """NumPy."""
 
     on_host = True
-    min_batch_values = 0  # what fits the cache is quicker than what is large
 
     def __init__(self) -> None:
         super().__init__(array_api_compat.numpy, name="NumPy")
+        self.min_batch_values = 0  # what fits the cache is quicker than what is large
 
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:

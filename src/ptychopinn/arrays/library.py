@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from scipy.sparse.linalg import splu
 
+from ptychopinn.errors import ResourceError
 from ptychopinn.typing import AnyArray
 
+_log = logging.getLogger(__name__)
+_MIN_BATCH_VALUES = 1 << 16
 Array: TypeAlias = Any  # of whatever library; the standard gives it no type
 Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
 ItemT = TypeVar("ItemT")
@@ -35,11 +40,9 @@ class ArrayLibrary:
     on_host = False
     """Whether arrays are NumPy's own, so that nothing is gained by keeping copies of them."""
 
-    min_batch_values = 1 << 24
-    """Numbers that are worth an operation of their own: a device wants large ones."""
-
     def __init__(self, xp: Any, device: Any = None, name: str = "") -> None:
         self.xp, self.device = xp, device
+        self.min_batch_values = 1 << 24  # numbers that are worth an operation of their own: a device wants large ones
         self.name = name or xp.__name__.rpartition(".")[2]
 
     def __str__(self) -> str:
@@ -268,6 +271,47 @@ class ArrayLibrary:
     def sparse_product(self, matrix: Sparse) -> Callable[[Array], Array]:
         """A function that multiplies a sparse matrix, of scipy and on the host, with (n,) vectors."""
         return lambda vector: self.from_host(matrix @ self.to_host(vector))
+
+    def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
+        """Solution of a sparse symmetric positive definite system, all of it on the host: (n, n) and (n,) float64."""
+        factors = splu(
+            matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+        solution: AnyArray = factors.solve(right)
+        return solution
+
+    def out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that the device's memory ran out."""
+        return False
+
+    def fit(self, compute: Callable[[], ResultT]) -> ResultT:
+        """What a function computes; where the device's memory runs out, again with smaller operations.
+
+        Parameters
+        ----------
+        compute:
+            Whatever it changes must be the same when it is called again.
+
+        Raises
+        ------
+        ResourceError
+            If the smallest operations do not fit.
+        """
+        while True:
+            try:
+                return compute()
+            except Exception as error:
+                if not self.out_of_memory(error):
+                    raise
+                if self.min_batch_values <= _MIN_BATCH_VALUES:
+                    raise ResourceError(
+                        f"The memory of {self.name} does not suffice for the object and a few patterns.",
+                        "Free memory there, or set --accelerator cpu.",
+                    ) from error
+            self.min_batch_values //= 2
+            _log.warning(
+                "Memory of %s ran out; going on with operations on %d numbers.", self.name, self.min_batch_values
+            )
 
     def poisson(self, mean: Array, seed: Sequence[int]) -> Array:
         """Poisson counts of a mean, any shape, float32; the same for the same seed, a sequence of integers."""

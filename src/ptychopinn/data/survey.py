@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.data.rows import forget_pages
+from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
 _BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache, and a Python call a block is nothing
@@ -67,65 +68,93 @@ def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
         (N, N) bool; what stands there does not matter, not even a NaN.
     """
     n, size = patterns.shape[0], patterns.shape[1]
-    integer = patterns.dtype.kind in "ui"
-    top = np.iinfo(patterns.dtype).max if integer else None
-    any_bad = bool(bad_pixels.any())
-    sums, square_sums = np.zeros(n), np.zeros(n)
-    total = np.zeros((size, size))
-    peak, whole, whole_squares = 0.0, True, True
-    not_finite, negative = np.zeros(n, bool), np.zeros(n, bool)
-    not_finite_pixels, negative_pixels = np.zeros((size, size), bool), np.zeros((size, size), bool)
-    stuck, at_largest = np.full((size, size), integer), np.zeros(n, np.int64)
-
     step = max(1, _BLOCK_PIXELS // (size * size))
-    for start in range(0, n, step):
-        part = slice(start, min(start + step, n))
-        raw = patterns[part]
-        forget_pages(patterns)  # of the blocks before; this one is read below
-        with np.errstate(over="ignore", invalid="ignore"):
-            block = raw.astype(np.float32)  # a copy: it is written to below
-            if any_bad:
-                block[:, bad_pixels] = 0
-            low, high = float(block.min()), float(block.max())
-            if not (np.isfinite(low) and np.isfinite(high)):
-                wrong = ~np.isfinite(block)
-                not_finite[part] = wrong.any(axis=(1, 2))
-                not_finite_pixels |= wrong.any(axis=0)
-                block[wrong] = 0
-                low, high = float(block.min()), float(block.max())
-            if low < 0:
-                wrong = block < 0
-                negative[part] = wrong.any(axis=(1, 2))
-                negative_pixels |= wrong.any(axis=0)
-                block[wrong] = 0
-            if top is not None and high >= np.float32(top):
-                at_top = (raw == top) & ~bad_pixels
-                at_largest[part] = at_top.sum(axis=(1, 2))
-                stuck &= at_top.all(axis=0)
-            else:
-                stuck[:] = False
-            peak = max(peak, high)
-            sums[part] = block.sum(axis=(1, 2))
-            total += block.sum(axis=0)
-            squares = np.square(block)
-            square_sums[part] = squares.sum(axis=(1, 2))
-            whole = whole and (integer or bool((np.rint(block) == block).all()))
-            if whole_squares and not integer:
-                off = np.abs(np.rint(squares) - squares)
-                whole_squares = bool((off <= _SQUARE_TOLERANCE * squares).all())
-    saturated = at_largest - int(stuck.sum())
+    starts = range(0, n, step)
+    bad = bad_pixels if bad_pixels.any() else None
+    blocks = spread(lambda start: _survey_block(patterns, slice(start, start + step), bad), starts)
+    stuck = np.logical_and.reduce([block.stuck for block in blocks])
+    saturated = np.concatenate([block.at_largest for block in blocks]) - int(stuck.sum())
     return Survey(
-        sums=sums,
-        square_sums=square_sums,
-        mean=total / n,
-        peak=peak,
-        whole=whole,
-        whole_squares=whole_squares,
-        not_finite=np.flatnonzero(not_finite),
-        negative=np.flatnonzero(negative),
-        not_finite_pixels=not_finite_pixels,
-        negative_pixels=negative_pixels,
+        sums=np.concatenate([block.sums for block in blocks]),
+        square_sums=np.concatenate([block.square_sums for block in blocks]),
+        mean=np.sum([block.total for block in blocks], axis=0) / n,
+        peak=max(block.peak for block in blocks),
+        whole=all(block.whole for block in blocks),
+        whole_squares=all(block.whole_squares for block in blocks),
+        not_finite=np.flatnonzero(np.concatenate([block.not_finite for block in blocks])),
+        negative=np.flatnonzero(np.concatenate([block.negative for block in blocks])),
+        not_finite_pixels=np.logical_or.reduce([block.not_finite_pixels for block in blocks]),
+        negative_pixels=np.logical_or.reduce([block.negative_pixels for block in blocks]),
         stuck=stuck,
         saturated=int(saturated.sum()),
         saturated_in=np.flatnonzero(saturated),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """What some patterns hold; a row a pattern, (N, N) a detector pixel."""
+
+    sums: FloatArray
+    square_sums: FloatArray
+    total: FloatArray
+    peak: float
+    whole: bool
+    whole_squares: bool
+    not_finite: BoolArray
+    negative: BoolArray
+    not_finite_pixels: BoolArray
+    negative_pixels: BoolArray
+    stuck: BoolArray
+    at_largest: IntArray
+
+
+def _survey_block(patterns: AnyArray, part: slice, bad_pixels: BoolArray | None) -> _Block:
+    raw = patterns[part]
+    count, shape = len(raw), raw.shape[1:]
+    integer = raw.dtype.kind in "ui"
+    nowhere: tuple[AnyArray, AnyArray] = np.zeros(count, bool), np.zeros(shape, bool)
+    not_finite, not_finite_pixels = nowhere
+    negative, negative_pixels = nowhere
+    at_largest: AnyArray = np.zeros(count, np.int64)
+    stuck: AnyArray = nowhere[1]
+    whole, whole_squares = integer, True
+    with np.errstate(over="ignore", invalid="ignore"):
+        block = raw.astype(np.float32)  # a copy: it is written to below
+        forget_pages(patterns)
+        if bad_pixels is not None:
+            block[:, bad_pixels] = 0
+        low, high = float(block.min()), float(block.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            wrong = ~np.isfinite(block)
+            not_finite, not_finite_pixels = wrong.any(axis=(1, 2)), wrong.any(axis=0)
+            block[wrong] = 0
+            low, high = float(block.min()), float(block.max())
+        if low < 0:
+            wrong = block < 0
+            negative, negative_pixels = wrong.any(axis=(1, 2)), wrong.any(axis=0)
+            block[wrong] = 0
+        if integer and high >= np.float32(np.iinfo(raw.dtype).max):
+            at_top = raw == np.iinfo(raw.dtype).max
+            if bad_pixels is not None:
+                at_top &= ~bad_pixels
+            at_largest, stuck = at_top.sum(axis=(1, 2)), at_top.all(axis=0)
+        squares = np.square(block)
+        if not integer:
+            whole = bool((np.rint(block) == block).all())
+            off = np.abs(np.rint(squares) - squares)
+            whole_squares = bool((off <= _SQUARE_TOLERANCE * squares).all())
+    return _Block(
+        sums=block.sum(axis=(1, 2)).astype(np.float64),
+        square_sums=squares.sum(axis=(1, 2)).astype(np.float64),
+        total=block.sum(axis=0).astype(np.float64),
+        peak=max(high, 0.0),
+        whole=whole,
+        whole_squares=whole_squares,
+        not_finite=not_finite,
+        negative=negative,
+        not_finite_pixels=not_finite_pixels,
+        negative_pixels=negative_pixels,
+        stuck=stuck,
+        at_largest=at_largest,
     )

@@ -20,7 +20,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sparse
-from scipy.sparse.linalg import spsolve
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.data.patterns import Patterns
@@ -102,7 +101,8 @@ def slow_phase(
     bending = sparse.vstack([sparse.kron(stiff[0], eyes[1]), sparse.kron(eyes[0], stiff[1])])
     scale = float(matrix.diagonal().mean())
     matrix = matrix + scale * (_STIFFNESS * (bending.T @ bending) + _ANCHOR * sparse.eye(matrix.shape[0]))
-    coefficients = spsolve(matrix.tocsc(), along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]).reshape(nodes)
+    right = along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]
+    coefficients = library.solve_sparse(matrix, right).reshape(nodes)
     # The splines sum to 1: what all coefficients have in common is a constant.
     coefficients = coefficients - float((_products(values_y, values_x) @ coefficients.ravel()).mean())
     rows, columns = (

@@ -18,6 +18,21 @@ from ptychopinn_torch.arithmetic import arithmetic
 _PINNED_BYTES = 1 << 20  # of an array worth page-locked memory, from which a copy need not be waited for
 _ROW_ENTRIES = 32  # of a sparse matrix that are multiplied together
 _MIB = 1 << 20
+# Of allocators and libraries that raise a plain RuntimeError.
+_MEMORY_SIGNS = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "ALLOC_FAILED",
+    "could not create a primitive",
+    "unable to find an engine",  # of a convolution whose workspace does not fit
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of PyTorch says that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
 
 
 class TorchLibrary(ArrayLibrary):
@@ -182,6 +197,27 @@ class TorchLibrary(ArrayLibrary):
             return sums if owners is None else torch.zeros_like(vector).index_add_(0, owners, sums)
 
         return multiply
+
+    def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
+        """Solution of a sparse symmetric positive definite system; on a GPU a dense one is quicker, where it fits."""
+        n = matrix.shape[0]
+        if not self._is_cuda or 2 * 8 * n**2 > self.budget_bytes:
+            return super().solve_sparse(matrix, right)
+        entries = matrix.tocoo()
+        dense = torch.zeros(n * n, dtype=torch.float64, device=self.device)
+        dense[self.from_host(entries.row.astype(np.int64) * n + entries.col)] = self.from_host(entries.data)
+        factor, failed = torch.linalg.cholesky_ex(dense.view(n, n))
+        if int(failed):  # rounding made it indefinite
+            return super().solve_sparse(matrix, right)
+        return self.to_host(torch.cholesky_solve(self.from_host(right)[:, None], factor)[:, 0])
+
+    def out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that memory ran out; then gives back what the allocator holds."""
+        if not is_out_of_memory(error):
+            return False
+        if self._is_cuda:
+            torch.cuda.empty_cache()
+        return True
 
     def poisson(self, mean: Tensor, seed: Sequence[int]) -> Tensor:
         """Poisson counts of a mean; the same for the same seed on one device."""

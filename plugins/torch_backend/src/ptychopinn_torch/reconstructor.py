@@ -19,7 +19,7 @@ from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, Trainin
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arithmetic import arithmetic
-from ptychopinn_torch.arrays import TorchLibrary
+from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
 from ptychopinn_torch.batches import to_tensor
 from ptychopinn_torch.crew import SideBySide
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
@@ -27,14 +27,6 @@ from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
-# Of allocators and libraries that raise a plain RuntimeError.
-_MEMORY_SIGNS = (
-    "DefaultCPUAllocator",
-    "CUDA error: out of memory",
-    "ALLOC_FAILED",
-    "could not create a primitive",
-    "unable to find an engine",  # of a convolution whose workspace does not fit
-)
 
 
 def choose_device(accelerator: Accelerator) -> torch.device:
@@ -143,6 +135,4 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return probe, on_device
 
     def _out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            return True
-        return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+        return is_out_of_memory(error)
