@@ -127,12 +127,12 @@ def _survey_block(patterns: AnyArray, part: slice, bad_pixels: BoolArray | None)
         low, high = float(block.min()), float(block.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             wrong = ~np.isfinite(block)
-            not_finite, not_finite_pixels = wrong.any(axis=(1, 2)), wrong.any(axis=0)
+            not_finite, not_finite_pixels = (np.asarray(wrong.any(axis=axis)) for axis in ((1, 2), 0))
             block[wrong] = 0
             low, high = float(block.min()), float(block.max())
         if low < 0:
             wrong = block < 0
-            negative, negative_pixels = wrong.any(axis=(1, 2)), wrong.any(axis=0)
+            negative, negative_pixels = (np.asarray(wrong.any(axis=axis)) for axis in ((1, 2), 0))
             block[wrong] = 0
         if integer and high >= np.float32(np.iinfo(raw.dtype).max):
             at_top = raw == np.iinfo(raw.dtype).max
