@@ -68,6 +68,12 @@ class Prediction:
     library: ArrayLibrary = NUMPY
     patterns: Patterns | None = None
 
+    def on_host(self) -> Prediction:
+        """The same in NumPy arrays, each batch as it comes: what follows is computed on the host."""
+        library = self.library
+        batches = (PatchBatch(batch.indices, library.to_host(batch.patches)) for batch in self.batches)
+        return Prediction(library.to_host(self.probe), self.patch_size, batches)
+
     def collect(self, count: int) -> ComplexArray:
         """Patches of all batches by the index of their pattern, on the host; 0 where none came.
 

@@ -30,7 +30,6 @@ class NumpyLibrary(ArrayLibrary):
 
     def __init__(self) -> None:
         super().__init__(array_api_compat.numpy, name="NumPy")
-        self.min_batch_values = 0  # what fits the cache is quicker than what is large
 
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:
@@ -45,6 +44,10 @@ class NumpyLibrary(ArrayLibrary):
     def to_host(self, array: Array) -> AnyArray:
         """The array itself."""
         return np.asarray(array)
+
+    def batch_length(self, item_values: int, cached: int) -> int:
+        """Items to handle at a time: what fits the cache is quicker than what is large."""
+        return max(cached // item_values, 1)
 
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
         """``[work(item) for item in items]`` in threads: NumPy's loops let other threads run."""

@@ -42,7 +42,7 @@ class ArrayLibrary:
 
     def __init__(self, xp: Any, device: Any = None, name: str = "") -> None:
         self.xp, self.device = xp, device
-        self.min_batch_values = 1 << 24  # numbers that are worth an operation of their own: a device wants large ones
+        self.batch_values = 1 << 24  # numbers of an operation: a device wants large ones
         self.name = name or xp.__name__.rpartition(".")[2]
 
     def __str__(self) -> str:
@@ -94,9 +94,9 @@ class ArrayLibrary:
         item_values:
             Numbers of an item.
         cached:
-            Numbers that fit the cache of a processor's core, or its threads' patience.
+            Numbers that fit the cache of a processor's core; a device wants as many as it has memory for.
         """
-        return max(max(cached, self.min_batch_values) // item_values, 1)
+        return max(self.batch_values // item_values, 1)
 
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
         """``[work(item) for item in items]``, side by side where that is quicker."""
@@ -303,15 +303,13 @@ class ArrayLibrary:
             except Exception as error:
                 if not self.out_of_memory(error):
                     raise
-                if self.min_batch_values <= _MIN_BATCH_VALUES:
+                if self.batch_values <= _MIN_BATCH_VALUES:
                     raise ResourceError(
                         f"The memory of {self.name} does not suffice for the object and a few patterns.",
                         "Free memory there, or set --accelerator cpu.",
                     ) from error
-            self.min_batch_values //= 2
-            _log.warning(
-                "Memory of %s ran out; going on with operations on %d numbers.", self.name, self.min_batch_values
-            )
+            self.batch_values //= 2
+            _log.warning("Memory of %s ran out; going on with operations on %d numbers.", self.name, self.batch_values)
 
     def poisson(self, mean: Array, seed: Sequence[int]) -> Array:
         """Poisson counts of a mean, any shape, float32; the same for the same seed, a sequence of integers."""
