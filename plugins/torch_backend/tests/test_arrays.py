@@ -1,4 +1,4 @@
-"""The device's path with tensors on the CPU: what it computes, and that no step of it waits. Spec: specs/19-arrays.md."""
+"""The device's path with tensors on the CPU: what it computes, and where it waits. Spec: specs/19-arrays.md."""
 
 from __future__ import annotations
 

@@ -112,10 +112,10 @@ class NumpyLibrary(ArrayLibrary):
         a *= b
         return a
 
-    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float = 1.0) -> Array:
+    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float | None = 1.0) -> Array:
         """Windows of an object at whole pixels."""
         height, width = obj.shape
-        if len(corners) and corners.min() >= 0 and (corners.max(axis=0) <= (height - size, width - size)).all():
+        if outside is None:
             view = np.lib.stride_tricks.sliding_window_view(obj, (size, size))
             return view[corners[:, 0], corners[:, 1]]  # a copy
         windows = np.full((len(corners), size, size), outside, obj.dtype)

@@ -75,9 +75,17 @@ class ArrayLibrary:
         """An array in a dtype of the standard, by its name; without a copy where it has that."""
         return self.xp.astype(array, getattr(self.xp, dtype), copy=False)
 
-    def from_blocks(self, shape: tuple[int, ...], blocks: Iterable[AnyArray]) -> Array:
-        """One array of a shape, of blocks of rows that come from the host one after another."""
-        return self.xp.concat([self.from_host(block) for block in blocks])
+    def from_blocks(
+        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
+    ) -> Array:
+        """One array of a shape, of blocks of rows that come from the host one after another.
+
+        Parameters
+        ----------
+        prepare:
+            What is done to each block on the device.
+        """
+        return self.xp.concat([prepare(self.from_host(block)) for block in blocks])
 
     # How work is cut and spread
 
@@ -155,7 +163,7 @@ class ArrayLibrary:
         array[place] = values
         return array
 
-    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float = 1.0) -> Array:
+    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float | None = 1.0) -> Array:
         """Windows of an object at whole pixels.
 
         Parameters
@@ -167,7 +175,7 @@ class ArrayLibrary:
         size:
             Width of the windows.
         outside:
-            What stands where a window leaves the array.
+            What stands where a window leaves the array; None: none does.
 
         Returns
         -------
@@ -177,6 +185,9 @@ class ArrayLibrary:
         height, width = obj.shape
         pixel = self.arange(size)[None, :]
         rows, columns = corners[:, 0][:, None] + pixel, corners[:, 1][:, None] + pixel
+        if outside is None:
+            flat = xp.reshape(rows[:, :, None] * width + columns[:, None, :], (-1,))
+            return xp.reshape(xp.take(xp.reshape(obj, (-1,)), flat, axis=0), (-1, size, size))
         inside_y, inside_x = ((at >= 0) & (at < most) for at, most in ((rows, height), (columns, width)))
         rows, columns = xp.clip(rows, 0, height - 1), xp.clip(columns, 0, width - 1)
         flat = xp.reshape(rows[:, :, None] * width + columns[:, None, :], (-1,))

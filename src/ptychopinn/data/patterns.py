@@ -14,6 +14,7 @@ from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _READ = 256  # patterns prepared at a time
 _UPLOAD_BYTES = 1 << 28
+_HALF_RANGE = 1 << 15  # of 16 bits
 
 Fetch = Callable[[slice], Array]
 
@@ -55,7 +56,7 @@ class Patterns:
         elif 0 < pixels * data.patterns.dtype.itemsize <= library.budget_bytes:
             step = max(_UPLOAD_BYTES // (data.N**2 * data.patterns.dtype.itemsize), 1)
             blocks = (self._read_raw(slice(low, low + step)) for low in range(0, len(data), step))
-            self._kept = library.from_blocks(shape, blocks)
+            self._kept = library.from_blocks(shape, blocks, self._to_corner)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -104,7 +105,7 @@ class Patterns:
                     if following is not None:
                         ahead = following, reader.begin(partial(self._read_raw, following))
                     if waiting is not None:
-                        counts = self._decode(self.library.from_host(waiting[1]()))
+                        counts = self._decode(self._to_corner(self.library.from_host(waiting[1]())))
                         yield waiting[0], self.library.xp.sqrt(counts).__getitem__
                     waiting = ahead
 
@@ -117,21 +118,26 @@ class Patterns:
         return amplitudes
 
     def _read_raw(self, indices: IntArray | slice) -> AnyArray:
-        """Patterns as they stand, whole numbers as signed ones of the same bytes: not every library has the others."""
+        """Patterns in a dtype that every library has and that is no wider than their own, or than float32."""
         raw = self.data.raw(indices)
-        return raw.view(raw.dtype.str.replace("u", "i")) if raw.dtype.kind == "u" and raw.dtype.itemsize > 1 else raw
+        if raw.dtype == np.uint16:
+            return raw.view(np.int16) ^ np.int16(-_HALF_RANGE)  # less half of the range, which `_decode` adds
+        return raw if raw.dtype.itemsize < 4 or raw.dtype == np.float32 else raw.astype(np.float32)
+
+    def _to_corner(self, raw: Array) -> Array:
+        return self.library.xp.fft.ifftshift(raw, axes=(-2, -1))
 
     def _raw(self, indices: IntArray) -> Array:
         if self._kept is None:
-            return self.library.from_host(self._read_raw(indices))
-        return self.library.xp.take(self._kept, self.library.from_host(indices), axis=0)
+            return self._to_corner(self.library.from_host(self._read_raw(indices)))
+        return self.library.take(self._kept, indices)
 
     def _decode(self, raw: Array) -> Array:
-        library, xp, dtype = self.library, self.library.xp, self.data.patterns.dtype
+        """Counts of what `_raw` gave."""
+        library, xp = self.library, self.library.xp
         values = library.cast(raw, "float32")
-        if dtype.kind == "u" and dtype.itemsize > 1:
-            values = xp.where(values < 0, values + 2.0 ** (8 * dtype.itemsize), values)
-        values = xp.fft.ifftshift(values, axes=(-2, -1))
+        if self.data.patterns.dtype == np.uint16:
+            values += _HALF_RANGE
         if self.good is not None:
             values = xp.where(self.good > 0, values, xp.zeros_like(values))  # bad pixels may hold anything
         return self.data.to_counts(values)

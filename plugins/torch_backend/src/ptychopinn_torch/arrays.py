@@ -51,6 +51,7 @@ class TorchLibrary(ArrayLibrary):
     def __init__(self, device: torch.device, *, deterministic: bool, budget_mb: int | None = None) -> None:
         super().__init__(array_api_compat.torch, device, f"torch on {device}")
         self._deterministic, self._budget_mb = deterministic, budget_mb
+        self._grids: dict[tuple[int, int], Tensor] = {}  # pixels of a window, by its width and the array's
 
     @property
     def budget_bytes(self) -> int:
@@ -83,12 +84,14 @@ class TorchLibrary(ArrayLibrary):
             return tensor.to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
-    def from_blocks(self, shape: tuple[int, ...], blocks: Iterable[AnyArray]) -> Tensor:
+    def from_blocks(
+        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """One tensor of a shape, of blocks of rows that come from the host one after another."""
         whole: Tensor | None = None
         row = 0
         for block in blocks:
-            tensor = self.from_host(block)
+            tensor = prepare(self.from_host(block))
             if whole is None:
                 whole = torch.empty(shape, dtype=tensor.dtype, device=self.device)
             whole[row : row + len(tensor)] = tensor
@@ -132,6 +135,13 @@ class TorchLibrary(ArrayLibrary):
         """Rows by an index on the host."""
         return array.index_select(0, self.from_host(index))
 
+    def cut_windows(self, obj: Tensor, corners: Tensor, size: int, outside: float | None = 1.0) -> Tensor:
+        """Windows of an object at whole pixels."""
+        if outside is not None:
+            cut: Tensor = super().cut_windows(obj, corners, size, outside)
+            return cut
+        return obj.reshape(-1).index_select(0, self._flat(corners, size, obj.shape[1])).view(-1, size, size)
+
     def add_windows(self, canvas: Tensor, windows: Tensor, corners: Tensor) -> Tensor:
         """Add windows to a canvas in place, cropped where they leave it."""
         height, width = canvas.shape
@@ -155,10 +165,11 @@ class TorchLibrary(ArrayLibrary):
     ) -> Tensor:
         """Add a quotient of sums of windows: over the whole canvas, or where the windows are if that is less."""
         size, width = numerators[0].shape[-1], canvas.shape[1]
-        rows, columns = self._pixels(torch.cat(list(corners)), size)
-        flat = (rows[:, :, None] * width + columns[:, None, :]).reshape(-1)
-        numerator = torch.cat([part.reshape(-1) for part in numerators])
-        denominator = torch.cat([part.reshape(-1) for part in denominators])
+        whole = len(corners) == 1
+        flat = self._flat(corners[0] if whole else torch.cat(list(corners)), size, width)
+        numerator, denominator = (
+            (parts[0] if whole else torch.cat(list(parts))).reshape(-1) for parts in (numerators, denominators)
+        )
         total = canvas.new_zeros(canvas.numel()).index_add_(0, flat, numerator)
         weight = denominator.new_zeros(canvas.numel()).index_add_(0, flat, denominator)
         if len(flat) >= canvas.numel():
@@ -170,6 +181,14 @@ class TorchLibrary(ArrayLibrary):
         changed = canvas.view(-1)
         changed[flat] = changed[flat] + total[flat] * share
         return canvas
+
+    def _flat(self, corners: Tensor, size: int, width: int) -> Tensor:
+        """(b size^2,) numbers of the pixels of windows that stay inside an array of this width."""
+        if (size, width) not in self._grids:
+            pixel = torch.arange(size, device=self.device)
+            self._grids[size, width] = (pixel[:, None] * width + pixel).view(-1)
+        first = corners[:, 0] * width + corners[:, 1]
+        return (first[:, None] + self._grids[size, width]).view(-1)
 
     def _pixels(self, corners: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """(b, size) rows and (b, size) columns of windows."""
