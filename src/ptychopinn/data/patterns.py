@@ -13,7 +13,7 @@ from ptychopinn.parallel import Aside
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _READ = 256  # patterns prepared at a time
-_UPLOAD_BYTES = 1 << 28
+_UPLOAD_BYTES = 1 << 25  # through page-locked memory, of which little is better used again than much made
 _HALF_RANGE = 1 << 15  # of 16 bits
 
 Fetch = Callable[[slice], Array]
