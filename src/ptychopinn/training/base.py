@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle
+from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle, writer_named
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig, ProbeSource
@@ -275,7 +275,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 "Give the model archive of the run; --resume goes on with the training.",
             )
         instance = cls(bundle.manifest.model, options)
-        instance._model = instance._from_arrays(bundle.weights)
+        with writer_named(bundle.manifest):
+            instance._model = instance._from_arrays(bundle.weights)
         instance._summary = bundle.manifest.training
         return instance
 
