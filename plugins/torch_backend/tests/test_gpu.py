@@ -16,8 +16,9 @@ from ptychopinn.config import InferConfig, SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.reconstructor import TrainStatus
 from ptychopinn.simulate import simulate_scan
+from ptychopinn_torch.devices import choose_device
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.reconstructor import TorchReconstructor, choose_device
+from ptychopinn_torch.reconstructor import TorchReconstructor
 
 pytestmark = [
     pytest.mark.gpu,

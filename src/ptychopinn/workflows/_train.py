@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ptychopinn.atomic import written_aside
 from ptychopinn.bundle import read_manifest
 from ptychopinn.config.build import build
-from ptychopinn.config.execution import Accelerator
+from ptychopinn.config.execution import Accelerator, asks_for_cuda
 from ptychopinn.config.files import read_config_file, write_config_file
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig, ModelType
@@ -170,8 +170,8 @@ def _check_capabilities(
         Capability.SUPERVISED: model.model_type is ModelType.SUPERVISED,
         Capability.SIMULATED_OBJECTS: train.simulate_objects is not SimulateObjects.OFF,
         Capability.RESUME: resume,
-        Capability.CPU: accelerator is Accelerator.CPU,
-        Capability.CUDA: accelerator is Accelerator.CUDA,
+        Capability.CPU: accelerator == Accelerator.CPU,
+        Capability.CUDA: asks_for_cuda(accelerator),
     }
     if missing := [name for name, wanted in needed.items() if wanted and name not in spec.capabilities]:
         raise ConfigError(

@@ -9,15 +9,14 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.errors import ResourceError
 from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import to_tensor
 from ptychopinn_torch.crew import SideBySide
+from ptychopinn_torch.devices import choose_device, describe
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.training import TrainingLoop
@@ -31,24 +30,6 @@ _MEMORY_SIGNS = (
     "could not create a primitive",
     "unable to find an engine",  # of a convolution whose workspace does not fit
 )
-
-
-def choose_device(accelerator: Accelerator) -> torch.device:
-    """The device for an option.
-
-    Raises
-    ------
-    ResourceError
-        If CUDA was asked for and is not there.
-    """
-    if accelerator is Accelerator.CPU or (accelerator is Accelerator.AUTO and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ResourceError(
-            "CUDA was asked for, but this PyTorch sees no CUDA device.",
-            "Use --accelerator cpu, or install a CUDA build of torch.",
-        )
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 class TorchReconstructor(NetworkReconstructor[Model]):
@@ -70,7 +51,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     def __init__(self, model: ModelConfig, options: TorchOptions | None = None) -> None:
         super().__init__(model, options)
         self._device = choose_device(self._options.accelerator)
-        _log.info("Computing on %s.", self._device)
+        _log.info("Computing on %s.", describe(self._device))
 
     @cached_property
     def _side_by_side(self) -> SideBySide:
