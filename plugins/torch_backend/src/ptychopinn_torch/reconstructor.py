@@ -32,6 +32,13 @@ _MEMORY_SIGNS = (
 )
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+
+
 class TorchReconstructor(NetworkReconstructor[Model]):
     """A network in PyTorch; see `ptychopinn.reconstructor.Reconstructor` for the contract.
 
@@ -80,7 +87,8 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return probe
 
     def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        return TrainingLoop(model, plan, self._options, self._device, Parts(self._out_of_memory))
+        # A function, not a method of this instance: Lightning's trainer is in cycles with what it trains.
+        return TrainingLoop(model, plan, self._options, self._device, Parts(ran_out_of_memory))
 
     def _predictor(
         self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
@@ -105,6 +113,4 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return probe.cpu().numpy(), predict
 
     def _out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            return True
-        return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+        return ran_out_of_memory(error)
