@@ -239,6 +239,7 @@ class Scan:
 
     path: Path
     model: Path
+    field: ScanDataset  # that is repeated
     size: int
     patterns: int
     operations: float | None  # of the network, a pattern
@@ -250,7 +251,7 @@ class Scan:
         path = folder / f"{size}.npz"
         field = field_of(size, bench.patterns)
         write_npz(path, field, bench.patterns)
-        return cls(path, folder / f"{size}.model", size, bench.patterns, network_operations(bench, field))
+        return cls(path, folder / f"{size}.model", field, size, bench.patterns, network_operations(bench, field))
 
     @property
     def moved(self) -> float:
@@ -278,7 +279,8 @@ class Scan:
         """Patches from patterns in memory, without placement."""
 
         def work() -> Facts:
-            data, reconstructor = field_of(self.size, min(self.patterns, 2025)), bench.load(self.model)
+            data = self.field.select(np.arange(self.patterns) % len(self.field))
+            reconstructor = bench.load(self.model)
             config = InferConfig(inference_batch_size=batch)
             found = rate(
                 lambda: sum(len(one.indices) for one in reconstructor.infer(data, config).batches), bench.some(1.5)
