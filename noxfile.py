@@ -17,7 +17,10 @@ BRIDGE = "plugins/ptychodus_bridge"
 CONSTRAINED = ("-c", "constraints.txt")
 CORE = ("tests", "--ignore=tests/hardening")
 # Tests of the core to which it matters what is installed.
-INSTALLED = ("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py")
+INSTALLED = (
+    *("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py"),
+    "tests/benchmarks/test_gpu.py",
+)
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq")
 SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))

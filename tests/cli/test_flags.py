@@ -201,6 +201,11 @@ def test_old_names_of_the_device(cli: Cli, calls: Any, flag: str) -> None:
     for arguments in ((flag, "gpu"), (f"{flag}=gpu",), (flag, "cuda")):
         assert cli(*TRAIN, *arguments)[0] == 0
         assert calls.last["options"] == {"accelerator": Accelerator.CUDA}
+    assert cli(*TRAIN, flag, "cuda:1")[0] == 0
+    assert calls.last["options"] == {"accelerator": "cuda:1"}
+    code, _, err = cli(*TRAIN, flag, "mps")
+    assert code == 2
+    assert "--accelerator is mps: it has no double precision" in err
 
 
 @pytest.mark.parametrize("old", sorted(REFUSED))

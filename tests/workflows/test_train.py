@@ -240,6 +240,7 @@ def test_refusals_leave_no_directory(
         ({"model": {"model_type": "supervised"}}, "supervised"),
         ({"train": {"simulate_objects": "mixed"}}, "simulated_objects"),
         ({"options": {"accelerator": "cuda"}}, "cuda"),
+        ({"options": {"accelerator": "cuda:1"}}, "cuda"),
         ({"options": {"accelerator": "cuda"}, "model": {"model_type": "supervised"}}, "supervised, cuda"),
     ],
 )

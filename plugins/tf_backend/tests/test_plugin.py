@@ -80,6 +80,8 @@ def test_xla_is_for_one_device() -> None:
     """[REC-011]"""
     with pytest.raises(ValidationError, match="devices is 2 and xla is on"):
         TfOptions(devices=2, xla=True)
+    with pytest.raises(ValidationError, match="devices is 2 and accelerator cuda:1"):
+        TfOptions(devices=2, accelerator="cuda:1")
 
 
 @pytest.mark.parametrize("option", [{"devices": 2}, {"gpu_memory_limit_mb": 1000}])

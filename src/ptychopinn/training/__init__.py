@@ -6,6 +6,7 @@ need not: anything that follows `ptychopinn.reconstructor.Reconstructor` is a ba
 
 from ptychopinn.training.base import Fit, NetworkReconstructor
 from ptychopinn.training.book import EpochBook
+from ptychopinn.training.cards import no_cuda, no_such_card
 from ptychopinn.training.epochs import EpochSource
 from ptychopinn.training.light import Light, light_arrays, light_from_arrays
 from ptychopinn.training.loggers import RunLogger
@@ -34,4 +35,6 @@ __all__ = [
     "light_from_arrays",
     "looks",
     "network_tensors",
+    "no_cuda",
+    "no_such_card",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
-from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle
+from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle, writer_named
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig, ProbeSource
@@ -285,7 +285,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 "Give the model archive of the run; --resume goes on with the training.",
             )
         instance = cls(bundle.manifest.model, options)
-        instance._model = instance._from_arrays(bundle.weights)
+        with writer_named(bundle.manifest):
+            instance._model = instance._from_arrays(bundle.weights)
         instance._summary = bundle.manifest.training
         return instance
 

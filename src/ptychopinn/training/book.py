@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from ptychopinn.bundle import HISTORY, ArchiveKind, Manifest
+from ptychopinn.bundle import HISTORY, ArchiveKind, Bundle, Manifest, writer_named
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.train import CheckpointMode, TrainConfig
 from ptychopinn.errors import ArchiveError, ConfigError, TrainingError
@@ -124,6 +124,19 @@ class EpochBook:
                 "The checkpoint belongs to a network of another configuration.",
                 "Resume with the configuration it began with, or start anew with --overwrite.",
             )
+        with writer_named(bundle.manifest):
+            state, history = self._restored(bundle)
+        self._best = _under(_BEST, bundle.weights)
+        self.history = {name: values.tolist() for name, values in history.items()}
+        self._best_figure = math.inf if state.best_figure is None else state.best_figure
+        self._best_epoch, self.patterns_seen = state.best_epoch, state.patterns_seen
+        self._clock.resume(epoch=state.epoch, step=state.step, seconds=state.seconds)
+        self._done = state.epoch * len(self._plan.training.batches)
+        self._saved_at = self._clock.seconds
+        _log.info("Resuming after epoch %d, %.0f s of training.", state.epoch, state.seconds)
+
+    def _restored(self, bundle: Bundle) -> tuple[ResumeState, dict[str, AnyArray]]:
+        """Put the weights of a checkpoint back; returns how far its training was, and its history."""
         try:
             state = ResumeState.model_validate(bundle.manifest.extra.get("state"))
         except ValidationError as error:
@@ -138,14 +151,7 @@ class EpochBook:
                 "Remove it, or start anew with --overwrite.",
             )
         self._weights.restore(bundle.weights)
-        self._best = _under(_BEST, bundle.weights)
-        self.history = {name: values.tolist() for name, values in history.items()}
-        self._best_figure = math.inf if state.best_figure is None else state.best_figure
-        self._best_epoch, self.patterns_seen = state.best_epoch, state.patterns_seen
-        self._clock.resume(epoch=state.epoch, step=state.step, seconds=state.seconds)
-        self._done = state.epoch * len(self._plan.training.batches)
-        self._saved_at = self._clock.seconds
-        _log.info("Resuming after epoch %d, %.0f s of training.", state.epoch, state.seconds)
+        return state, history
 
     def nothing_to_do(self) -> bool:
         """Whether the training is over before its first batch, which sets the status."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.config import Config, ModelConfig
-from ptychopinn.config.execution import Accelerator
+from ptychopinn.config.execution import asks_for_cuda
 from ptychopinn.errors import ConfigError, ResourceError
 from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
@@ -36,7 +36,7 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
         super().__init__(model, options)
         _refuse(model, set(ModelConfig.model_fields) - _MODEL)
         _refuse(self._options, {"precision", "num_workers"})
-        if self._options.accelerator is Accelerator.CUDA:
+        if asks_for_cuda(self._options.accelerator):
             raise ResourceError("CUDA was asked for; NumPy computes on the cpu.", "Use --accelerator cpu.")
 
     @property
