@@ -55,7 +55,7 @@ def test_an_archive_of_before_predicts_the_same(fits: Fits, run: str) -> None:
     data = read_scan(GOLDEN / "scan.npz")
     model = fits.cls.load(GOLDEN / run / "wts.h5.zip", fits.options(accelerator="cpu"))
     expected = np.load(GOLDEN / "predictions.npz")
-    patches = model.infer(data, InferConfig()).gathered(len(data))
+    patches = model.infer(data, InferConfig()).collect(len(data))
     amplitude = np.abs(expected[f"{run}/patches"]).mean()
     np.testing.assert_allclose(patches, expected[f"{run}/patches"], rtol=0, atol=1e-4 * amplitude)
     found = reconstruct(model, data, InferConfig(synchronise="on")).object

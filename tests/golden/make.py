@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
                 target.write_bytes(path.read_bytes())
         reconstructor = load_reconstructor(folder / name / "wts.h5.zip", options=options)
         data = read_scan(scan_file)
-        predictions[f"{name}/patches"] = reconstructor.infer(data, InferConfig()).gathered(len(data))
+        predictions[f"{name}/patches"] = reconstructor.infer(data, InferConfig()).collect(len(data))
         predictions[f"{name}/object"] = reconstruct(reconstructor, data, InferConfig(synchronise="on")).object
     np.savez_compressed(folder / "predictions.npz", **predictions)
     if importlib.util.find_spec("ptychodus") is None:
