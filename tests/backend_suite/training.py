@@ -19,7 +19,7 @@ from ptychopinn.errors import ConfigError, DataError, TrainingError
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.reconstructor import TrainStatus
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.training import EpochBook
+from ptychopinn.training import EpochBook, LossReading
 
 PROBE, OFFSET, SCALE = "illumination/probe", "illumination/offset_px", "illumination/log_intensity"
 
@@ -364,7 +364,6 @@ def test_low_precision_trains_nearly_the_same(fit: Fit, base: Trained, scan: Sca
     np.testing.assert_allclose(low.patches(scan), base.patches(scan), atol=0.15)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # workers that are forked
 def test_workers_change_nothing(fit: Fit, trained: Trained) -> None:
     shared = fit(train={"nepochs": 3}, options={"num_workers": 2})
     assert not differs(shared, trained)
@@ -379,12 +378,13 @@ def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_weights(
     new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """[TRAIN-006]"""
-    original, calls = EpochBook.count, itertools.count()
+    original, calls = EpochBook.record, itertools.count()
 
-    def broken(self: EpochBook, loss: float, *rest: Any) -> None:
-        original(self, loss if next(calls) < step else math.nan, *rest)
+    def broken(self: EpochBook, reading: LossReading) -> None:
+        number = next(calls)
+        original(self, reading if number < step else replace(reading, not_finite=(number, math.nan)))
 
-    monkeypatch.setattr(EpochBook, "count", broken)
+    monkeypatch.setattr(EpochBook, "record", broken)
     made = new()
     with pytest.raises(TrainingError, match=rf"The loss is nan at step {step} of epoch {step // 4};.*--learning-rate"):
         made.train(scan, settings_of({"nepochs": 3}))

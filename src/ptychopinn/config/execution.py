@@ -41,7 +41,9 @@ class ExecutionOptions(Config):
     deterministic: bool = Field(
         True, description="Same seed, same result, with algorithms that repeat where the device has such."
     )
-    num_workers: int = Field(0, ge=0, le=64, description="Processes that prepare batches; 0 prepares in the main one.")
+    num_workers: int = Field(
+        0, ge=0, le=64, description="Threads that prepare batches ahead; 0 prepares each when it is wanted."
+    )
     logger: LoggerKind = Field(
         LoggerKind.NONE,
         description="Where else to log the training history.",

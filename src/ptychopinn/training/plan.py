@@ -86,6 +86,10 @@ class TrainingPlan:
         limit = self.config.epoch_limit
         return 0 if limit is None else limit * len(self.training.batches)
 
+    def makes_step(self, number: int) -> bool:
+        """Whether the optimizer steps after batch ``number`` of an epoch, with the gradients collected until then."""
+        return (number + 1) % self.config.accumulate_grad_batches == 0 or number + 1 == len(self.training.batches)
+
 
 def good_pixels(data: ScanDataset) -> FloatArray:
     """(N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0."""
@@ -232,14 +236,13 @@ def make_plan(
                 config.seed,
                 model.patch_size,
                 dose_range=_FAMILY_DOSES if config.simulate_probes is SimulateProbes.FAMILY else (1.0, 1.0),
+                draw_probe=_probe_draw(config, probe),
             )
         source = EpochSource(
             groups if measured else None,
             stream,
             groups.batches_per_epoch,
             config.batch_size * groups.group_size if stream is not None else 0,
-            _probes(config, probe) if stream is not None else None,
-            config.seed,
         )
         return ScanBatches(scaling, good_pixels(scan), groups, source)
 
@@ -261,7 +264,7 @@ def make_plan(
     )
 
 
-def _probes(config: TrainConfig, probe: ComplexArray) -> Callable[[np.random.Generator], ComplexArray] | None:
+def _probe_draw(config: TrainConfig, probe: ComplexArray) -> Callable[[np.random.Generator], ComplexArray] | None:
     """What draws the probes of simulated patterns; None where there is only one."""
     if config.simulate_probes is SimulateProbes.SCAN:
         return None

@@ -143,10 +143,10 @@ class Lit:
     Attributes
     ----------
     probe, direction:
-        (modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and the
-        difference there on its way back.
+        (..., modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and
+        the difference there on its way back.
     alone:
-        (modes, n, n) complex64, the field of an object that is 1 everywhere.
+        (..., modes, n, n) complex64, the field of an object that is 1 everywhere.
     good:
         (n, n) float32, 1 where the detector measured.
     """
@@ -158,7 +158,7 @@ class Lit:
 
     @classmethod
     def of(cls, look: Look, probe: Tensor, good: Tensor) -> Lit:
-        """For (modes, N, N) and (N, N), as the network gets them."""
+        """For (modes, N, N), or (b, modes, N, N), one for each pattern, and (N, N), as the network gets them."""
         n, margin = look.n, (look.N - look.n) // 2
         if probe.shape[-1] > look.N:
             spectrum = torch.fft.fft2(torch.fft.ifftshift(probe, dim=(-2, -1)), norm="ortho")
@@ -166,8 +166,8 @@ class Lit:
         # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
         probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
         inner = probe[..., :n, :n]
-        power = (inner.abs() ** 2).sum(dim=0)
-        direction = inner.conj() / (power + PROBE_REGULARISATION * power.max())
+        power = (inner.abs() ** 2).sum(dim=-3, keepdim=True)
+        direction = inner.conj() / (power + PROBE_REGULARISATION * power.amax(dim=(-2, -1), keepdim=True))
         pixel = torch.arange(n, device=probe.device)
         y, x = ((-2 * torch.pi * first / look.N) * pixel for first in look.offset)
         angle = y[:, None] + x
@@ -222,7 +222,7 @@ class FastNetwork(nn.Module):
         Parameters
         ----------
         probe:
-            (modes, N, N) complex64 in the scale of the amplitudes.
+            (modes, N, N) complex64 in the scale of the amplitudes; or (b, modes, N, N), one for each pattern.
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
         """

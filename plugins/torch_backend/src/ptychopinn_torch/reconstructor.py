@@ -20,7 +20,6 @@ from ptychopinn_torch.batches import to_tensor
 from ptychopinn_torch.crew import SideBySide
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
 # Of allocators and libraries that raise a plain RuntimeError.
@@ -99,6 +98,8 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return probe
 
     def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
+        from ptychopinn_torch.training import TrainingLoop  # inference need not wait for Lightning's import
+
         return TrainingLoop(model, plan, self._options, self._device, Parts(self._out_of_memory))
 
     def _predictor(
