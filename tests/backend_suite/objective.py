@@ -31,7 +31,7 @@ def unit_probe(scan: ScanDataset) -> ComplexArray:
 
 def plan_of(scan: ScanDataset, model: dict[str, Any] | None = None, **train: Any) -> TrainingPlan:
     """Batches of two groups and of one; as many simulated patterns as those would have."""
-    config = TrainConfig(**{"n_groups": 3, "batch_size": 2, **train})
+    config = TrainConfig(**{"n_groups": 3, "batch_size": 2, **train}).resolved(on_gpu=False)
     tiny = ModelConfig(**{"N": 32, "n_filters_scale": 0.1, "iterations": 1, "group_size": 4, **(model or {})})
     return make_plan(tiny, config, scan, None, unit_probe(scan))
 

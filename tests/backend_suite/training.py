@@ -439,3 +439,17 @@ def test_nothing_is_written_without_a_folder(fit: Fit, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     fit()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_device_says_what_nobody_else_does(
+    new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[CFG-011] Logged, and in the summary of the archive; no batch is larger than an epoch."""
+    made = new()
+    monkeypatch.setattr(type(made), "on_gpu", True)
+    with caplog.at_level("INFO", logger="ptychopinn"):
+        made.train(scan, settings_of({"batch_size": None, "learning_rate": None}))
+    assert "Training in batches of 8 groups at a learning rate of 0.003" in caplog.text
+    assert made._summary is not None
+    assert made._summary.config is not None
+    assert (made._summary.config["batch_size"], made._summary.config["learning_rate"]) == (64, 3e-3)

@@ -25,7 +25,7 @@ def scan() -> ScanDataset:
 
 
 def batches_of(scan: ScanDataset, size: int = 4, truth: Any = None, **train: Any) -> GroupBatches:
-    return GroupBatches(scan, ModelConfig(N=N, group_size=size), TrainConfig(**train), truth)
+    return GroupBatches(scan, ModelConfig(N=N, group_size=size), TrainConfig(**train).resolved(on_gpu=False), truth)
 
 
 def same(a: GroupBatch, b: GroupBatch) -> bool:

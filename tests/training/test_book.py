@@ -39,7 +39,7 @@ class OneWeight:
 
 def book_in(folder: Path, **config: Any) -> EpochBook:
     scan = simulate_scan(SimulationConfig(N=N, rows=4, cols=4))
-    model, settings = ModelConfig(N=N), TrainConfig(nepochs=10**6, checkpoint_every=1, **config)
+    model, settings = ModelConfig(N=N), TrainConfig(nepochs=10**6, checkpoint_every=1, **config).resolved(on_gpu=False)
     plan = make_plan(model, settings, scan, None, scan.probe)
     manifest = Manifest(writer=Writer(ptychopinn="0", backend="numpy"), model=model)
     return EpochBook(

@@ -15,7 +15,8 @@ from ptychopinn_torch.batches import StreamedBatches, TensorBatch, to_tensor
 
 
 def source(scan: ScanDataset, kind: str) -> EpochSource:
-    groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), TrainConfig(n_groups=5, batch_size=2))
+    config = TrainConfig(n_groups=5, batch_size=2).resolved(on_gpu=False)
+    groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), config)
     stream = ObjectStream(scan.probe, 1e4, scan.bad_pixels, 1, 16, object_size_px=64, pool_size=2)
     return EpochSource(
         None if kind == "simulated" else groups, None if kind == "measured" else stream, groups.batches_per_epoch, 3

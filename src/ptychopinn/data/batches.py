@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import TrainConfig
+from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table, neighbours, subsample
 from ptychopinn.errors import DataError
@@ -141,7 +141,7 @@ class GroupBatches:
         self,
         data: ScanDataset,
         model: ModelConfig,
-        config: TrainConfig,
+        config: ResolvedTrainConfig,
         truth: Callable[[IntArray], ComplexArray] | None = None,
     ) -> None:
         refuse_too_few(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import StartProbe, TrainConfig
+from ptychopinn.config.train import ResolvedTrainConfig, StartProbe, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, ResourceError, UsageError
@@ -30,6 +31,7 @@ from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
+_log = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT")
 ModelT_co = TypeVar("ModelT_co", covariant=True)
 Predict = Callable[[FloatArray], ComplexArray]
@@ -80,6 +82,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     @abstractmethod
     def device(self) -> object:
         """The device in use; its text is shown to the user."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes: what it does best is what trainings do unless they are told otherwise."""
+        return False
 
     @abstractmethod
     def _build(self, light: Light, seed: int) -> ModelT:
@@ -162,6 +169,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ResourceError
             If memory runs out.
         """
+        config = self.resolve(config)
         for scan in (data, validation):
             if scan is not None:
                 self._check(scan)
@@ -186,6 +194,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                     light = starting_light(data, fit_scaling(data), self._config, config, monitor)
                 model = self._build(light, config.seed) if model is None else self._relit(model, light)
             plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
+            _log.info(
+                "Training in batches of %d groups at a learning rate of %g.",
+                plan.training.groups.largest_batch,
+                config.learning_rate,
+            )
             fit = self._start(model, plan)
             start = begun_arrays(self._to_arrays(model))
             book = EpochBook(plan, fit, store, self._manifest(), monitor, start)
@@ -216,6 +229,10 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             seconds=self._summary.seconds,
             patterns_seen=book.patterns_seen,
         )
+
+    def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
+        """A training with what depends on the device filled in (`ptychopinn.reconstructor.ResolvesTraining`)."""
+        return config.resolved(on_gpu=self.on_gpu)
 
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
         """Predict every pattern's patch; an empty scan gives no batch.

@@ -10,7 +10,14 @@ from functools import partial
 import numpy as np
 
 from ptychopinn.config.model import ModelConfig, ModelType
-from ptychopinn.config.train import DetectorOffset, LossWeights, SimulateObjects, SimulateProbes, TrainConfig
+from ptychopinn.config.train import (
+    DetectorOffset,
+    LossWeights,
+    ResolvedTrainConfig,
+    SimulateObjects,
+    SimulateProbes,
+    TrainConfig,
+)
 from ptychopinn.data.batches import GroupBatches, refuse_too_few, training_subset
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.grouping import check_groups
@@ -72,7 +79,7 @@ class TrainingPlan:
     """
 
     model: ModelConfig
-    config: TrainConfig
+    config: ResolvedTrainConfig
     weights: LossWeights
     training: ScanBatches
     validation: ScanBatches | None
@@ -192,7 +199,7 @@ def _refuse_small_share(held: ScanDataset, whole: ScanDataset, fraction: float, 
 
 def make_plan(
     model: ModelConfig,
-    config: TrainConfig,
+    config: ResolvedTrainConfig,
     data: ScanDataset,
     validation: ScanDataset | None,
     unit_probe: ComplexArray,

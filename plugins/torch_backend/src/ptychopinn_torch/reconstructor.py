@@ -80,6 +80,11 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         """The device in use."""
         return self._device
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self._device.type == "cuda"
+
     def _build(self, light: Light, seed: int) -> Model:
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             torch.default_generator.manual_seed(seed)
