@@ -11,7 +11,8 @@ from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.simulate import ObjectStream
 from ptychopinn.training import EpochSource
-from ptychopinn_torch.batches import StreamedBatches, TensorBatch, to_tensor
+from ptychopinn_torch.batches import TensorBatch, to_tensor
+from ptychopinn_torch.sources import StreamedBatches
 
 
 def source(scan: ScanDataset, kind: str) -> EpochSource:

@@ -1,17 +1,15 @@
-"""NumPy batches of the core as tensors, and their way to the device that computes."""
+"""NumPy batches of the core as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ptychopinn.training import EpochSource, patterns_in, prefetch
+from ptychopinn.training import patterns_in
 from ptychopinn.typing import AnyArray
 
 
@@ -21,7 +19,7 @@ def to_tensor(array: AnyArray, device: torch.device | str = "cpu") -> Tensor:
 
 
 def upload(array: AnyArray, device: torch.device) -> Tensor:
-    """A small array on a device; nobody waits for the copy."""
+    """An array as a tensor on a device; nobody waits for the copy."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
@@ -61,67 +59,3 @@ class TensorBatch:
             return [self.tensors]
         shares = {name: tensor.tensor_split(parts) for name, tensor in self.tensors.items()}
         return [{name: share[part] for name, share in shares.items()} for part in range(parts)]
-
-
-class BatchSource(Protocol):
-    """Batches on the device that computes."""
-
-    def batches(self, epoch: int) -> Generator[TensorBatch, None, None]:
-        """The batches of an epoch in order."""
-        ...
-
-
-class StreamedBatches:
-    """Batches as the core reads them, one after another.
-
-    On a GPU the next batches are read by threads into page-locked memory, and uploaded while one is computed.
-
-    Parameters
-    ----------
-    source:
-        The batches as arrays.
-    device:
-        Where they are wanted.
-    workers:
-        Threads that read; 0 reads in the caller's, or on a GPU in one thread beside it.
-    """
-
-    def __init__(self, source: EpochSource, device: torch.device, workers: int) -> None:
-        self._source, self._device, self._workers = source, device, workers
-
-    def batches(self, epoch: int) -> Generator[TensorBatch, None, None]:
-        """The batches of an epoch in order."""
-        source, on_gpu = self._source, self._device.type == "cuda"
-
-        def read(number: int) -> TensorBatch:
-            batch = TensorBatch.from_arrays(source.batch(epoch, number))
-            return batch.map(Tensor.pin_memory) if on_gpu else batch
-
-        with closing(prefetch(read, len(source), max(self._workers, 1) if on_gpu else self._workers)) as ready:
-            yield from _uploaded(ready, self._device) if on_gpu else ready
-
-
-def _uploaded(batches: Iterator[TensorBatch], device: torch.device) -> Generator[TensorBatch, None, None]:
-    """Page-locked batches on a GPU; each is on its way while the one before is computed."""
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def begin(batch: TensorBatch) -> tuple[TensorBatch, torch.cuda.Event]:
-        with torch.cuda.stream(side):
-            moved = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
-            return moved, side.record_event()
-
-    def finish(moved: TensorBatch, arrived: torch.cuda.Event) -> TensorBatch:
-        main = torch.cuda.current_stream(device)
-        main.wait_event(arrived)
-        for tensor in moved.tensors.values():
-            tensor.record_stream(main)  # else the memory could be used again while it is computed on
-        return moved
-
-    before: tuple[TensorBatch, torch.cuda.Event] | None = None
-    for batch in batches:
-        under_way = begin(batch)
-        if before is not None:
-            yield finish(*before)
-        before = under_way
-    if before is not None:
-        yield finish(*before)

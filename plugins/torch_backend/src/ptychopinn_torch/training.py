@@ -36,11 +36,12 @@ from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DEC
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
 from ptychopinn_torch.arithmetic import arithmetic
-from ptychopinn_torch.batches import BatchSource, StreamedBatches, TensorBatch, to_tensor
+from ptychopinn_torch.batches import TensorBatch, to_tensor
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
 from ptychopinn_torch.model import Model
 from ptychopinn_torch.options import TorchOptions
+from ptychopinn_torch.sources import DeviceBudget, choose_source
 
 _READING_INTERVAL_S = 0.25  # between two readings of the losses on a GPU; on the CPU they are read at every step
 _AVERAGED, _AVERAGED_STEPS = "averaged/module", "averaged/n_averaged"  # names in checkpoints
@@ -167,11 +168,13 @@ class TrainingLoop:
         self._loss, self._optimizer = self._fabric.setup(
             BatchLoss(model, make_objective(plan, plan.training, device)), self._adamw
         )
-        self._source: BatchSource = StreamedBatches(plan.training.batches, device, options.num_workers)
+        budget = DeviceBudget(options, device)
+        workers = options.num_workers
+        self._source = choose_source(plan.training.batches, device, budget, workers)
         self._validation = plan.validation
         if plan.validation is not None:
             self._validation_loss = BatchLoss(self._average, make_objective(plan, plan.validation, device))
-            self._validation_source: BatchSource = StreamedBatches(plan.validation.batches, device, 0)
+            self._validation_source = choose_source(plan.validation.batches, device, budget, workers)
         self._meter = LossMeter(device)
         self._read_at = -math.inf
         self._collected: list[Tensor | None] = []  # gradients for the coming step
