@@ -31,7 +31,7 @@ from ptychopinn.training import (
     TrainingPlan,
     checkpoint_tensors,
 )
-from ptychopinn.training.objective import Objective, Terms, offset_step
+from ptychopinn.training.objective import Objective, Terms, TrainedModel, offset_step
 from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, kept_share
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
@@ -39,7 +39,7 @@ from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import TensorBatch, to_tensor
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
-from ptychopinn_torch.model import Model
+from ptychopinn_torch.model import FixedLight, Model
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.sources import DeviceBudget, choose_source
 
@@ -52,7 +52,7 @@ _LossAndGradients: TypeAlias = tuple[Terms, list[Tensor | None]]
 
 def make_objective(plan: TrainingPlan, scan: ScanBatches, device: torch.device) -> Objective:
     """The loss of a plan's training or validation scan, on a device."""
-    group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach)
+    group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach).to(device)
     return Objective(plan, scan, operations, group, to_tensor(scan.good, device))
 
 
@@ -84,15 +84,24 @@ def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
 
 
 class BatchLoss(nn.Module):
-    """The objective and the model that it is of, as the one module that Fabric sets up."""
+    """The objective and the model that it is of, as the one module that Fabric sets up.
 
-    def __init__(self, model: Model, objective: Objective) -> None:
+    Parameters
+    ----------
+    model, objective:
+        These.
+    fixed_light:
+        Whether the model's light stays as it is.
+    """
+
+    def __init__(self, model: Model, objective: Objective, *, fixed_light: bool) -> None:
         super().__init__()
         self.model, self._objective = model, objective
+        self._trained: TrainedModel = FixedLight(model) if fixed_light else model
 
     def forward(self, batch: Mapping[str, Tensor]) -> Terms:
         """Terms of a batch or of a part of one."""
-        return self._objective(self.model, batch)
+        return self._objective(self._trained, batch)
 
 
 class LossMeter:
@@ -165,15 +174,16 @@ class TrainingLoop:
         free = {id(weight) for weight in self._free}
         self._names = [name.replace(".", "/") for name, p in model.named_parameters() if id(p) in free]
         self._fabric = make_fabric(device)
-        self._loss, self._optimizer = self._fabric.setup(
-            BatchLoss(model, make_objective(plan, plan.training, device)), self._adamw
-        )
+        moves = plan.follow_offset or plan.config.probe_trainable or plan.config.intensity_scale_trainable
+        loss = BatchLoss(model, make_objective(plan, plan.training, device), fixed_light=not moves)
+        self._loss, self._optimizer = self._fabric.setup(loss, self._adamw)
         budget = DeviceBudget(options, device)
         workers = options.num_workers
         self._source = choose_source(plan.training.batches, device, budget, workers)
         self._validation = plan.validation
         if plan.validation is not None:
-            self._validation_loss = BatchLoss(self._average, make_objective(plan, plan.validation, device))
+            objective = make_objective(plan, plan.validation, device)
+            self._validation_loss = BatchLoss(self._average, objective, fixed_light=False)
             self._validation_source = choose_source(plan.validation.batches, device, budget, workers)
         self._meter = LossMeter(device)
         self._read_at = -math.inf
