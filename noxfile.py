@@ -116,7 +116,7 @@ def build(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The core, with no deep-learning framework installed."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
-    lacks(session, "torch", "lightning", "pytorch_lightning", "tensorflow", "keras")
+    lacks(session, "torch", "lightning_fabric", "tensorflow", "keras")
     run_pytest(session, *SIDE_BY_SIDE, *CORE)
 
 
@@ -131,7 +131,7 @@ def torch(session: nox.Session) -> None:
 def tf(session: nox.Session) -> None:
     """The TensorFlow backend, with nothing of PyTorch there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[tensorboard]")
-    lacks(session, "torch", "lightning", "pytorch_lightning")
+    lacks(session, "torch", "lightning_fabric")
     run_pytest(session, *SIDE_BY_SIDE, *INSTALLED, f"{TENSORFLOW}/tests")
 
 

@@ -294,7 +294,7 @@ def test_listing_the_installed_plugins_imports_no_framework() -> None:
     """[PLUG-002]"""
     code = (
         "import sys; from ptychopinn.plugins import capability_table, discover; capability_table(discover()); "
-        "print(sorted({'torch', 'tensorflow', 'keras', 'lightning', 'jax'} & set(sys.modules)))"
+        "print(sorted({'torch', 'tensorflow', 'keras', 'lightning_fabric', 'jax'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import TrainConfig
+from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError
@@ -120,6 +120,15 @@ class TrainResult:
     seconds: float
     patterns_seen: int
     warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class ResolvesTraining(Protocol):
+    """A reconstructor whose device says what a training does where nobody else says it; the rest train as on a CPU."""
+
+    def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
+        """A training with what depends on the device filled in: `TrainConfig.resolved`."""
+        ...
 
 
 @runtime_checkable

@@ -66,7 +66,8 @@ def test_the_help_shows_description_default_bounds_and_choices(cli: Cli, toy: Re
     code, out, _ = cli("train", "--help")
     text = " ".join(out.split())
     assert code == 0
-    assert "--batch-size INT Groups in a batch (default: 4; at least 1; at most 4096)" in text
+    assert "--batch-size INT Groups in a batch, or as many as there are (default: 4 on a CPU, 64 on a GPU)" in text
+    assert "--seed INT Seed of weights, groups and simulated objects (default: 0; at least 0)" in text
     assert "--scheduler {constant,cosine,exponential}" in text
     assert "--no-probe-trainable Let training refine the probe (default: no)" in text
     assert "--springs INT Springs of the toy (default: 3; at least 1)" in text

@@ -35,7 +35,7 @@ def test_nothing_else_needs_pytest() -> None:
     assert "pytest" not in modules_after(code)
     found = modules_after("import ptychopinn.testing")
     assert "pytest" in found
-    assert not found & {"torch", "tensorflow", "keras", "lightning", "jax", "matplotlib"}
+    assert not found & {"torch", "tensorflow", "keras", "lightning_fabric", "jax", "matplotlib"}
 
 
 def test_settings_go_over_the_tiny_ones() -> None:

@@ -111,7 +111,6 @@ def test_every_model_runs_on_the_device(off_centre: ScanDataset, model: dict[str
     assert np.isfinite(cuda.patches(off_centre)).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_workers_pin_their_batches(on_cuda: Trained, scan: ScanDataset) -> None:
     shared = fit_to(scan, train={"nepochs": 3}, options={"accelerator": "cuda", "num_workers": 2})
     assert shared.result.history["loss"] == pytest.approx(on_cuda.result.history["loss"], rel=1e-4)

@@ -81,13 +81,15 @@ class ExecutionOptions(Config):
     )
     device_memory_budget_mb: int | None = Field(
         None,
-        ge=1,
+        ge=0,
         description=(
-            "MiB of a GPU for patterns and patches that are kept there; what does not fit comes from the host for each "
-            "batch (default: half of what is free)."
+            "MiB of a GPU for what is kept there: patterns, patches, simulated objects; what does not fit comes from the "
+            "host for each batch (default: half of what is free)."
         ),
     )
-    num_workers: int = Field(0, ge=0, le=64, description="Processes that prepare batches; 0 prepares in the main one.")
+    num_workers: int = Field(
+        0, ge=0, le=64, description="Threads that prepare batches ahead; 0 prepares each when it is wanted."
+    )
     logger: LoggerKind = Field(
         LoggerKind.NONE,
         description="Where else to log the training history.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -51,8 +52,38 @@ class ResumeState(BaseModel):
     best_epoch: int
 
 
+@dataclass(frozen=True)
+class LossReading:
+    """Losses of the batches since the last reading.
+
+    Attributes
+    ----------
+    sums:
+        Sums over these batches: of ``loss``, the weighted sum of the terms, and of each term by its name.
+    batches:
+        How many.
+    newest:
+        Loss of the last of them.
+    not_finite:
+        Step of the first batch whose loss or gradient was not finite, which was not used, and the loss; None for none.
+    """
+
+    sums: Mapping[str, float]
+    batches: int
+    newest: float
+    not_finite: tuple[int, float] | None = None
+
+
+def read_step(loss: float, terms: Mapping[str, float], step: int) -> LossReading:
+    """The reading of one batch, before its gradient is used."""
+    return LossReading({"loss": loss, **terms}, 1, loss, None if math.isfinite(loss) else (step, loss))
+
+
 class EpochBook:
     """Keeps the record of a training; a backend tells it of every batch and every epoch.
+
+    The losses may come later than the batches, some together (`record`), so that a device is not waited for at every
+    step; the clock and the monitor are looked at after each batch all the same.
 
     Parameters
     ----------
@@ -104,6 +135,7 @@ class EpochBook:
         self.patterns_seen = 0
         self._sums: dict[str, float] = {}
         self._batches, self._done = 0, 0
+        self._newest = math.nan
         self._best_figure, self._best_epoch = math.inf, 0
         self._best = weights.averaged()
         self._saved_at = self._clock.seconds
@@ -166,40 +198,45 @@ class EpochBook:
         """Whether somebody ended the training, who does not want to wait for its validation."""
         return self.status is TrainStatus.CANCELLED
 
-    def count(self, loss: float, parts: Mapping[str, float], patterns: int) -> None:
-        """Enter the figures of a batch, before its gradient is used.
-
-        Parameters
-        ----------
-        loss, parts:
-            The weighted sum and the unweighted terms.
-        patterns:
-            Patterns in the batch.
+    def record(self, reading: LossReading) -> None:
+        """Enter the losses of some batches.
 
         Raises
         ------
         TrainingError
-            If the loss is not finite.
+            If one of them, or its gradient, is not finite.
         """
-        if not math.isfinite(loss):
+        if reading.not_finite is not None:
+            step, loss = reading.not_finite
+            what = "The gradient of the loss is not finite" if math.isfinite(loss) else f"The loss is {loss}"
             raise TrainingError(
-                f"The loss is {loss} at step {self._clock.step} of epoch {self._clock.epoch}; the model keeps its "
-                "last good weights.",
+                f"{what} at step {step} of epoch {self._clock.epoch}; the model keeps its last good weights.",
                 "Lower --learning-rate, check the data with 'ptychopinn validate', or set --precision 32.",
             )
-        for name, value in {"loss": loss, **parts}.items():
+        for name, value in reading.sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._batches += 1
-        self.patterns_seen += patterns
+        self._batches += reading.batches
+        self._newest = reading.newest
 
-    def after_batch(self, loss: float) -> None:
-        """Report, then look at the monitor and the clock."""
+    def after_batch(self, number: int, patterns: int) -> None:
+        """Count a batch and the step that it may have made; report, then look at the monitor and the clock.
+
+        Parameters
+        ----------
+        number:
+            Of the batch in its epoch, from 0.
+        patterns:
+            Patterns in it.
+        """
         clock = self._clock
         self._done += 1
+        self.patterns_seen += patterns
+        if self._plan.makes_step(number):
+            clock.step += 1
         done, total = self._done, self._plan.total_batches
         if clock.time_limit is not None:  # seconds, since they end it
             done, total = int(clock.seconds), math.ceil(clock.time_limit)
-        self._monitor.report("train", done, total, {"epoch": float(clock.epoch + 1), "loss": loss})
+        self._monitor.report("train", done, total, {"epoch": float(clock.epoch + 1), "loss": self._newest})
         if self._monitor.cancelled:
             self.status, self.stop = TrainStatus.CANCELLED, True
         elif clock.out_of_time:

@@ -25,7 +25,7 @@ from ptychopinn.errors import ArchiveError, ConfigError, DataError, TrainingErro
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import check_infer, reconstruct
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, TrainStatus
+from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._memory import memory_told
@@ -95,6 +95,7 @@ def train_run(
     _check_capabilities(spec, model_config, train_config, backend_options, resume=resume)
     cls = spec.load_class()
     reconstructor = cls(model_config, backend_options) if archive is None else cls.load(archive, backend_options)
+    train_config = _resolved(reconstructor, train_config)
     sections = {"model": model_config, "train": train_config, "infer": infer_config, "execution": backend_options}
     kept = (_folder.MODEL, _folder.CHECKPOINTS)
     with _folder.run_folder(output, overwrite=overwrite, resume=resume, kept=kept) as folder:
@@ -138,6 +139,13 @@ def train_run(
         )
     figures |= reconstruction_figures(reconstruction, len(data))
     return RunResult(folder, files, figures, warnings)
+
+
+def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:
+    """The training as it will be: what its device does best stands where nothing was given."""
+    if isinstance(reconstructor, ResolvesTraining):
+        return reconstructor.resolve(config)
+    return config.resolved(on_gpu=False)
 
 
 def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelConfig:

@@ -128,6 +128,11 @@ class Devices:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether they are GPUs."""
+        return "GPU" in self.names[0]
+
     def scope(self) -> AbstractContextManager[Any]:
         """Where variables of a model are made and functions are called."""
         scope: AbstractContextManager[Any] = self.first() if self._strategy is None else self._strategy.scope()

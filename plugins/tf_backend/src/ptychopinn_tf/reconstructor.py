@@ -56,6 +56,11 @@ class TfReconstructor(NetworkReconstructor[Model]):
         """The devices in use."""
         return self._devices
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self._devices.on_gpu
+
     def _build(self, light: Light, seed: int) -> Model:
         with self._devices.scope():
             illumination = Illumination(light.probe, light.offset_px, light.log_intensity)

@@ -23,7 +23,6 @@ from ptychopinn_torch.crew import SideBySide
 from ptychopinn_torch.devices import choose_device, describe
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
 
@@ -69,6 +68,11 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         """The device in use."""
         return self._device
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self._device.type == "cuda"
+
     def _build(self, light: Light, seed: int) -> Model:
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             torch.default_generator.manual_seed(seed)
@@ -87,7 +91,9 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return probe
 
     def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        # A function, not a method of this instance: Lightning's trainer is in cycles with what it trains.
+        from ptychopinn_torch.training import TrainingLoop  # inference need not wait for the import of Lightning
+
+        # A function, not a method of this instance, which would be in a cycle with what it trains.
         return TrainingLoop(model, plan, self._options, self._device, Parts(is_out_of_memory))
 
     def _predictor(
