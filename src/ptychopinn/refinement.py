@@ -249,7 +249,7 @@ class _Refinement:
             if engine.run(done, passes, monitor) is None:
                 break
             done += 1
-            now = self._judge(*self._result(engine))
+            now = self._judge(*self._result(engine, first.object))
             monitor.report("refine", done, passes, {"residual": now.residual})
             if now.residual < best.residual and _significantly_lower(now.shares, first.shares, self._sure):
                 best, kept = now, done
@@ -336,14 +336,14 @@ class _Refinement:
         here, there = self._box.overlap(self._frame)
         return library.put(inside, here, obj[there])
 
-    def _result(self, engine: PassEngine) -> tuple[Array, Array, FloatArray]:
-        """Object in the frame of the start, probe, and positions."""
+    def _result(self, engine: PassEngine, start: Array) -> tuple[Array, Array, FloatArray]:
+        """Object in the frame of what the passes started from, probe, and positions."""
         library = self._library
         obj, probe = engine.result()
         here, there = self._frame.overlap(self._box)
-        found = library.put(library.xp.asarray(self._start, copy=True), here, obj[there])
+        found = library.put(library.xp.asarray(start, copy=True), here, obj[there])
         if self._covered is not None:
-            found = library.xp.where(self._covered, found, self._start)
+            found = library.xp.where(self._covered, found, start)
         positions = self._patterns.data.positions.copy()
         if self._options.update_positions:
             positions[self._used] += engine.moves_px
