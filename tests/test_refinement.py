@@ -95,9 +95,7 @@ def refined(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 
     return refine(patterns, probe, start, frame, RefineOptions(passes, **given), **at_call)
 
 
-def lacking_phase(
-    scan: ScanDataset, obj: ComplexArray, origin: tuple[int, int]
-) -> AnyArray | None:
+def lacking_phase(scan: ScanDataset, obj: ComplexArray, origin: tuple[int, int]) -> AnyArray | None:
     """`slow_phase` of a whole scan."""
     return slow_phase(Patterns(scan), scan.positions, obj, origin, scan.probe)
 
