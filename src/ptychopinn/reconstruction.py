@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.arrays import Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
@@ -246,8 +246,7 @@ def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> Non
     def place(batch: PatchBatch) -> None:
         _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
         moved = prediction.library.from_host(fractions)
-        for low in range(0, len(batch.indices), shift.at_a_time):
-            block = slice(low, low + shift.at_a_time)
+        for block in slices_of(len(batch.indices), shift.at_a_time):
             placed.put(batch.indices[block], shift(batch.patches[block, ...], moved[block, ...]))
 
     if not prediction.library.on_host:
@@ -497,8 +496,7 @@ def _stitch(
     library: ArrayLibrary = windows.library
     stitchers = [Stitcher(weights, windows.frame, library) for _ in candidates]
     shifted_weights = stitchers[0].weights
-    for low in range(0, len(windows), shifted_weights.at_a_time):
-        block = slice(low, low + shifted_weights.at_a_time)
+    for block in slices_of(len(windows), shifted_weights.at_a_time):
         some = windows[block]
         shifted = shifted_weights.at(some.fractions)
         weighted = placed[block] * shifted

@@ -13,7 +13,8 @@ from ptychopinn.data import batches as module
 from ptychopinn.data.batches import GroupBatch, GroupBatches, read_patterns, training_subset
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.interpolation import shift_weights, split_positions
+from ptychopinn.geometry import split_positions
+from ptychopinn.interpolation import shift_weights
 from ptychopinn.simulate import simulate_scan
 
 N, SIZE = 32, 16

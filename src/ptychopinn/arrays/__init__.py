@@ -9,6 +9,6 @@ object comes back.
 from __future__ import annotations
 
 from ptychopinn.arrays.host import NUMPY, NumpyLibrary
-from ptychopinn.arrays.library import Array, ArrayLibrary
+from ptychopinn.arrays.library import Array, ArrayLibrary, slices_of
 
-__all__ = ["NUMPY", "Array", "ArrayLibrary", "NumpyLibrary"]
+__all__ = ["NUMPY", "Array", "ArrayLibrary", "NumpyLibrary", "slices_of"]

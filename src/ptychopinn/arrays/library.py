@@ -21,6 +21,11 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+def slices_of(count: int, length: int) -> list[slice]:
+    """Slices of so many items each that cover a number of items, the last one shorter: none reaches beyond them."""
+    return [slice(low, min(low + length, count)) for low in range(0, count, length)]
+
+
 class ArrayLibrary:
     """One array library on one device.
 
@@ -60,7 +65,7 @@ class ArrayLibrary:
         return self.xp.asarray(array, device=self.device)
 
     def to_host(self, array: Array) -> AnyArray:
-        """An array as a NumPy array; it waits for the device and may share memory."""
+        """An array as a NumPy array, not to be changed: it may share memory. Waits for the device."""
         return np.asarray(array)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -268,8 +273,7 @@ class ArrayLibrary:
         step = self.batch_length(size**2, 1 << 18)
         flat = xp.reshape(images, (-1,))
         pixel = self.arange(size)[None, :]
-        for low in range(0, first.shape[0], step):
-            pairs = slice(low, low + step)
+        for pairs in slices_of(first.shape[0], step):
             rows, columns = (pixel - offsets[pairs, k][:, None] for k in (0, 1))
             inside_y, inside_x = ((at >= 0) & (at < size) for at in (rows, columns))
             rows, columns = xp.clip(rows, 0, size - 1), xp.clip(columns, 0, size - 1)

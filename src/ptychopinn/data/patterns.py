@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.parallel import Aside
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
@@ -50,12 +50,11 @@ class Patterns:
         if library.on_host:
             if 4 * pixels <= host_budget_bytes:
                 self._kept = np.empty(shape, np.float32)
-                for low in range(0, len(data), _READ):
-                    block = np.arange(low, min(low + _READ, len(data)))
-                    self._kept[block] = self._read_amplitudes(block)
+                for block in slices_of(len(data), _READ):
+                    self._kept[block] = self._read_amplitudes(np.arange(block.start, block.stop))
         elif 0 < pixels * data.patterns.dtype.itemsize <= library.budget_bytes:
             step = max(_UPLOAD_BYTES // (data.N**2 * data.patterns.dtype.itemsize), 1)
-            blocks = (self._read_raw(slice(low, low + step)) for low in range(0, len(data), step))
+            blocks = (self._read_raw(block) for block in slices_of(len(data), step))
             self._kept = library.from_blocks(shape, blocks, self._to_corner)
 
     def __len__(self) -> int:
@@ -96,7 +95,7 @@ class Patterns:
                 yield indices, partial(self._part, indices)
         elif self._kept is not None:
             for indices in chosen:
-                yield indices, self.amplitudes(indices).__getitem__
+                yield indices, partial(_rows, self.amplitudes(indices))
         else:
             with Aside() as reader:
                 waiting: tuple[IntArray, Callable[[], AnyArray]] | None = None
@@ -106,7 +105,7 @@ class Patterns:
                         ahead = following, reader.begin(partial(self._read_raw, following))
                     if waiting is not None:
                         counts = self._decode(self._to_corner(self.library.from_host(waiting[1]())))
-                        yield waiting[0], self.library.xp.sqrt(counts).__getitem__
+                        yield waiting[0], partial(_rows, self.library.xp.sqrt(counts))
                     waiting = ahead
 
     def _part(self, indices: IntArray, part: slice) -> Array:
@@ -125,7 +124,8 @@ class Patterns:
         return raw if raw.dtype.itemsize < 4 or raw.dtype == np.float32 else raw.astype(np.float32)
 
     def _to_corner(self, raw: Array) -> Array:
-        return self.library.xp.fft.ifftshift(raw, axes=(-2, -1))
+        half = self.data.N // 2
+        return self.library.xp.roll(raw, (-half, -half), axis=(-2, -1))  # as ifftshift, of whole numbers too
 
     def _raw(self, indices: IntArray) -> Array:
         if self._kept is None:
@@ -141,3 +141,7 @@ class Patterns:
         if self.good is not None:
             values = xp.where(self.good > 0, values, xp.zeros_like(values))  # bad pixels may hold anything
         return self.data.to_counts(values)
+
+
+def _rows(array: Array, part: slice) -> Array:
+    return array[part, ...]

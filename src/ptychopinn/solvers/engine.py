@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.arrays import Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Fetch, Patterns
@@ -279,11 +279,10 @@ class PassEngine:
         # Of the shape alone: the cores there are change no result.
         step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
 
-        def compute(low: int) -> _Gradients:
-            part = slice(low, low + step)
+        def compute(part: slice) -> _Gradients:
             return self._gradients(windows[part], fetch(part))
 
-        parts = library.spread(compute, range(0, len(chosen), step))
+        parts = library.spread(compute, slices_of(len(chosen), step))
         self.object = library.add_quotient(
             self.object,
             [part.gradient for part in parts],
