@@ -416,8 +416,7 @@ def noise_residual(patterns: Patterns) -> float:
     xp = patterns.library.xp
     chosen = _spread(len(patterns), RESIDUAL_PATTERNS)
     total = sum(
-        xp.sum(patterns.counts(chosen[part]), axis=0, dtype=xp.float64)
-        for part in slices_of(len(chosen), _READ)
+        xp.sum(patterns.counts(chosen[part]), axis=0, dtype=xp.float64) for part in slices_of(len(chosen), _READ)
     )
     mean = patterns.library.to_host(total) / len(chosen)  # 0 at bad pixels, which add nothing
     return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
