@@ -21,14 +21,14 @@ INSTALLED = (
     *("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py"),
     "tests/benchmarks/test_gpu.py",
 )
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict")
 SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = [
     *("lint", "typecheck", "imports", "build"),
-    *("tests", "minimums", "torch", "tf", "parity", "hardening"),
+    *("tests", "arrays", "minimums", "torch", "tf", "parity", "hardening"),
 ]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
@@ -118,6 +118,13 @@ def tests(session: nox.Session) -> None:
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
     lacks(session, "torch", "lightning_fabric", "tensorflow", "keras")
     run_pytest(session, *SIDE_BY_SIDE, *CORE)
+
+
+@nox.session
+def arrays(session: nox.Session) -> None:
+    """The algorithms of the core with other arrays: of array-api-strict, and of JAX, which cannot be changed."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "jax", "-e", ".")
+    run_pytest(session, *SIDE_BY_SIDE, "tests/arrays")
 
 
 @nox.session

@@ -104,7 +104,7 @@ class ShiftedWeights:
         shape = (-1, self.size, self._rank)
         rows = xp.reshape(library.matmul(taps[:, 0, ...], self._rows), shape)
         columns = xp.reshape(library.matmul(taps[:, 1, ...], self._columns), shape)
-        return xp.clip(library.matmul(rows, xp.matrix_transpose(columns)), 0, None)
+        return xp.clip(library.matmul(rows, xp.matrix_transpose(columns)), 0.0, None)
 
 
 def coverage_of(positions: FloatArray, weights: FloatArray, frame: Frame, library: ArrayLibrary = NUMPY) -> Array:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ptychopinn import parallel
 from ptychopinn.data.members import open_npz
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import DataError, ResourceError
@@ -66,8 +67,9 @@ def test_large_stored_arrays_are_mapped_read_only(tmp_path):
         assert not is_mapped(members["small"].load())
 
 
-def test_a_large_scan_needs_the_memory_of_a_block(tmp_path, scan_arrays):
-    """[DATA-020] [DATA-081] Reading, checking values, and writing 13 MB."""
+def test_a_large_scan_needs_the_memory_of_a_block(tmp_path, scan_arrays, monkeypatch):
+    """[DATA-020] [DATA-081] Reading, checking values, and writing 13 MB, on two cores."""
+    monkeypatch.setattr(parallel, "_threads", lambda: 2)
     arrays = scan_arrays()
     n = 800
     path = tmp_path / "large.npz"

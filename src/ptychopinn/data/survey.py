@@ -1,8 +1,10 @@
-"""One pass over the patterns, block by block: everything that their values can tell, in the memory of a block."""
+"""One pass over the patterns: everything that their values can tell, in the memory of a block for each core."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -10,7 +12,8 @@ from ptychopinn.data.rows import forget_pages
 from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
-_BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache, and a Python call a block is nothing
+_BLOCK_PIXELS = 1 << 17  # 512 KiB of float32: fits a core's cache, and a Python call a block is nothing
+_RUNS = 16  # of blocks that are summed one after another: more than there are threads, and few enough to keep
 _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
 
 
@@ -69,23 +72,30 @@ def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
     """
     n, size = patterns.shape[0], patterns.shape[1]
     step = max(1, _BLOCK_PIXELS // (size * size))
-    starts = range(0, n, step)
+    starts = np.arange(0, n, step)
     bad = bad_pixels if bad_pixels.any() else None
-    blocks = spread(lambda start: _survey_block(patterns, slice(start, start + step), bad), starts)
-    stuck = np.logical_and.reduce([block.stuck for block in blocks])
-    saturated = np.concatenate([block.at_largest for block in blocks]) - int(stuck.sum())
+
+    def run(of: IntArray) -> _Block:
+        found = _survey_block(patterns, slice(of[0], of[0] + step), bad)
+        for start in of[1:]:
+            found = _joined([found, _survey_block(patterns, slice(start, start + step), bad)])
+        return found
+
+    # However many cores there are, the same sums.
+    whole = _joined(spread(run, np.array_split(starts, min(_RUNS, len(starts)))))
+    saturated = whole.at_largest - int(whole.stuck.sum())
     return Survey(
-        sums=np.concatenate([block.sums for block in blocks]),
-        square_sums=np.concatenate([block.square_sums for block in blocks]),
-        mean=np.sum([block.total for block in blocks], axis=0) / n,
-        peak=max(block.peak for block in blocks),
-        whole=all(block.whole for block in blocks),
-        whole_squares=all(block.whole_squares for block in blocks),
-        not_finite=np.flatnonzero(np.concatenate([block.not_finite for block in blocks])),
-        negative=np.flatnonzero(np.concatenate([block.negative for block in blocks])),
-        not_finite_pixels=np.logical_or.reduce([block.not_finite_pixels for block in blocks]),
-        negative_pixels=np.logical_or.reduce([block.negative_pixels for block in blocks]),
-        stuck=stuck,
+        sums=whole.sums,
+        square_sums=whole.square_sums,
+        mean=whole.total / n,
+        peak=whole.peak,
+        whole=whole.whole,
+        whole_squares=whole.whole_squares,
+        not_finite=np.flatnonzero(whole.not_finite),
+        negative=np.flatnonzero(whole.negative),
+        not_finite_pixels=whole.not_finite_pixels,
+        negative_pixels=whole.negative_pixels,
+        stuck=whole.stuck,
         saturated=int(saturated.sum()),
         saturated_in=np.flatnonzero(saturated),
     )
@@ -107,6 +117,24 @@ class _Block:
     negative_pixels: BoolArray
     stuck: BoolArray
     at_largest: IntArray
+
+
+def _joined(blocks: Sequence[_Block]) -> _Block:
+    """What blocks that follow each other hold together."""
+    return _Block(
+        sums=np.concatenate([block.sums for block in blocks]),
+        square_sums=np.concatenate([block.square_sums for block in blocks]),
+        total=reduce(np.add, [block.total for block in blocks]),
+        peak=max(block.peak for block in blocks),
+        whole=all(block.whole for block in blocks),
+        whole_squares=all(block.whole_squares for block in blocks),
+        not_finite=np.concatenate([block.not_finite for block in blocks]),
+        negative=np.concatenate([block.negative for block in blocks]),
+        not_finite_pixels=reduce(np.logical_or, [block.not_finite_pixels for block in blocks]),
+        negative_pixels=reduce(np.logical_or, [block.negative_pixels for block in blocks]),
+        stuck=reduce(np.logical_and, [block.stuck for block in blocks]),
+        at_largest=np.concatenate([block.at_largest for block in blocks]),
+    )
 
 
 def _survey_block(patterns: AnyArray, part: slice, bad_pixels: BoolArray | None) -> _Block:

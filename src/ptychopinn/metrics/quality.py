@@ -208,7 +208,7 @@ def _poisson_missed(intensity: Array, measured: Array, good: Array | None, libra
     counts = measured * measured
     floored = counts + COUNT_FLOOR
     off = (intensity - counts) / floored
-    deviance = floored * xp.clip(off - xp.log1p(off), 0, None)  # never negative but for rounding
+    deviance = floored * xp.clip(off - xp.log1p(off), 0.0, None)  # never negative but for rounding
     if good is not None:
         deviance *= good
     return xp.sum(deviance, axis=(1, 2), dtype=xp.float64) / 2
