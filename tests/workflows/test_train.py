@@ -146,8 +146,9 @@ def test_other_peoples_files_are_not_replaced(scan_file: Path, run: Path) -> Non
 
 @pytest.mark.usefixtures("without_pictures")
 def test_a_run_is_resumed_from_its_last_checkpoint(scan_file: Path, run: Path) -> None:
-    """[CLI-020] How long it lasts may change."""
-    result = train(scan_file, run, train={"nepochs": 6, "seed": 7, "checkpoint_top_k": 9}, resume=True)
+    """[CLI-020] [CFG-011] How long it lasts may change; what the device said may be said as well."""
+    changed = {"nepochs": 6, "seed": 7, "checkpoint_top_k": 9, "batch_size": 4}
+    result = train(scan_file, run, train=changed, resume=True)
     assert [float(row["epoch"]) for row in history_of(run)] == [1, 2, 3, 4, 5, 6]
     assert result.figures["training"] == "finished"
     assert read_config_file(run / "config.yaml")["train"]["nepochs"] == 6
@@ -159,6 +160,7 @@ def test_a_run_is_resumed_from_its_last_checkpoint(scan_file: Path, run: Path) -
     [
         ({"train": {"seed": 8}}, "seed"),
         ({"train": {"learning_rate": 2e-3, "seed": 7}}, "learning_rate"),
+        ({"train": {"batch_size": 64, "seed": 7}}, "batch_size"),
         ({"model": {"gridsize": 2}, "train": {"seed": 7}}, "gridsize"),
     ],
 )

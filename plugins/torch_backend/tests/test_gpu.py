@@ -24,6 +24,7 @@ from ptychopinn.simulate import simulate_scan
 from ptychopinn_torch.devices import choose_device
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.reconstructor import TorchReconstructor
+from ptychopinn_torch.training import TrainingLoop
 
 pytestmark = [
     pytest.mark.gpu,
@@ -111,9 +112,36 @@ def test_every_model_runs_on_the_device(off_centre: ScanDataset, model: dict[str
     assert np.isfinite(cuda.patches(off_centre)).all()
 
 
-def test_workers_pin_their_batches(on_cuda: Trained, scan: ScanDataset) -> None:
-    shared = fit_to(scan, train={"nepochs": 3}, options={"accelerator": "cuda", "num_workers": 2})
-    assert shared.result.history["loss"] == pytest.approx(on_cuda.result.history["loss"], rel=1e-4)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_scan_that_does_not_fit_is_streamed(on_cuda: Trained, scan: ScanDataset, workers: int) -> None:
+    """[TRAIN-015]"""
+    options = {"accelerator": "cuda", "num_workers": workers, "device_memory_budget_mb": 0}
+    streamed = fit_to(scan, train={"nepochs": 3}, options=options)
+    assert streamed.result.history["loss"] == pytest.approx(on_cuda.result.history["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_probes_drawn_for_every_pattern(scan: ScanDataset, budget: int | None) -> None:
+    """[TRAIN-011] Made on the device, or streamed."""
+    train = {"simulate_objects": "mixed", "simulate_probes": "family", "nepochs": 3}
+    cuda = fit_to(scan, train=train, options={"accelerator": "cuda", "device_memory_budget_mb": budget})
+    cpu = fit_to(scan, train=train)
+    assert cuda.result.history["loss"] == pytest.approx(cpu.result.history["loss"], rel=0.05)
+
+
+def test_no_step_waits_for_the_device(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[TRAIN-014] By the word of the device itself."""
+    original = TrainingLoop.train_on
+
+    def watched(self: TrainingLoop, *args: Any, **more: Any) -> None:
+        torch.cuda.set_sync_debug_mode("error" if self._plan.clock.step else "default")  # libraries begin with waiting
+        try:
+            original(self, *args, **more)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(TrainingLoop, "train_on", watched)
+    fit_to(scan, train={"nepochs": 2, "probe_trainable": True, "mae_weight": 1.0}, options={"accelerator": "cuda"})
 
 
 def test_low_precision(on_cuda: Trained, scan: ScanDataset) -> None:
