@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from ptychopinn.arrays.host import NUMPY, NumpyLibrary
 from ptychopinn.arrays.library import Array, ArrayLibrary
+from ptychopinn.arrays.scatter import ScatterLibrary
 
-__all__ = ["NUMPY", "Array", "ArrayLibrary", "NumpyLibrary"]
+__all__ = ["NUMPY", "Array", "ArrayLibrary", "NumpyLibrary", "ScatterLibrary"]

@@ -108,6 +108,11 @@ class Devices:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def are_gpus(self) -> bool:
+        """Whether they are GPUs."""
+        return "GPU" in self.names[0]
+
     def scope(self) -> AbstractContextManager[Any]:
         """Where variables of a model are made and functions are called."""
         scope: AbstractContextManager[Any] = self.first() if self._strategy is None else self._strategy.scope()
