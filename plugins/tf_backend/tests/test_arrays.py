@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from backend_suite.arrays import *  # noqa: F403
-from backend_suite.arrays import ENOUGH_MB, MakeLibrary, use
+from backend_suite.arrays import MakeLibrary, use
 from backend_suite.fits import New, Trained
 from numpy_as_cupy import FREE_BYTES, CpuCupyLibrary, install
 
