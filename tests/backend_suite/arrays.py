@@ -18,6 +18,7 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.reconstruction import reconstruct
+from ptychopinn.testing import PredictionConformance
 
 MakeLibrary = Callable[[int], ArrayLibrary]
 ENOUGH_MB = 64
@@ -87,6 +88,15 @@ def test_patches_do_not_pass_through_the_host(
     assert [part.shape[0] for part in patches] == [10, 10, 5]
     np.testing.assert_allclose(np.concatenate([to_host(part) for part in patches]), expected, atol=1e-5)
     assert prediction.patterns is not None
+
+
+class OnADevice(PredictionConformance):
+    """The kit, where predictions are a device's; a subclass supplies what the kit asks for."""
+
+    @pytest.fixture(autouse=True)
+    def on_a_device(self, device_library: MakeLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+        library = device_library(ENOUGH_MB)
+        monkeypatch.setattr(self.spec.load_class(), "library", property(lambda _: library))
 
 
 def complex_normal(rng: np.random.Generator, *shape: int) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from backend_suite.arrays import *  # noqa: F403
-from backend_suite.arrays import MakeLibrary, use
+from backend_suite.arrays import MakeLibrary, OnADevice, use
 from backend_suite.fits import New, Trained
 from numpy_as_cupy import FREE_BYTES, CpuCupyLibrary, install
 
@@ -19,6 +20,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.arrays import CupyLibrary
 from ptychopinn_tf.devices import Devices
+from ptychopinn_tf.plugin import ptychopinn_reconstructors
 
 
 @pytest.fixture
@@ -148,6 +150,17 @@ def test_batches_are_halved_on_a_device(
     monkeypatch.setattr(trained.reconstructor, "_compiled", lambda model: limited)
     np.testing.assert_allclose(trained.patches(scan, inference_batch_size=10), expected, atol=1e-5)
     assert sizes == [10, 5, 5, 5, 5, 5]
+
+
+class TestTfOnADevice(OnADevice):
+    """The conformance kit."""
+
+    spec = ptychopinn_reconstructors()[0]
+    model: ClassVar[Mapping[str, Any]] = {"n_filters_scale": 0.1, "iterations": 1, "group_size": 4}
+    train: ClassVar[Mapping[str, Any]] = {"n_groups": 8, "batch_size": 2, "learning_rate": 0.02}
+    learn: ClassVar[Mapping[str, Any]] = {"nepochs": 8, "n_groups": 7, "batch_size": 1}
+    options: ClassVar[Mapping[str, Any]] = {"accelerator": "cpu"}
+    gridsizes = (2,)
 
 
 # Which library it is
