@@ -34,8 +34,8 @@ class _Pool:
 class CpuCupyLibrary(CupyLibrary):
     """`CupyLibrary` where `install` has been called: NumPy tells addresses by another name."""
 
-    def address(self, array: Any) -> int:
-        return int(array.ctypes.data)
+    def address(self, array: Any) -> int | None:
+        return int(array.ctypes.data) if array.flags.c_contiguous else None
 
 
 def install(patch: pytest.MonkeyPatch) -> ModuleType:

@@ -68,23 +68,27 @@ class DlpackLibrary(ScatterLibrary):
 
     def to_tensor(self, array: Array) -> tf.Tensor:
         """An array as a tensor, in the same memory unless that begins where TensorFlow cannot use it, or has gaps."""
-        if not array.flags.c_contiguous or self.address(array) % _ALIGNMENT:
+        address = self.address(array)
+        if address is None or address % _ALIGNMENT:
             array = self._aligned(array)
         self.wait()
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
     def _aligned(self, array: Array) -> Array:
         """A copy that begins where TensorFlow can use it."""
-        item = array.dtype.itemsize
-        memory = self.zeros((array.size + _ALIGNMENT // item,), str(array.dtype))
-        first = -self.address(memory) % _ALIGNMENT // item
-        copy = memory[first : first + array.size].reshape(array.shape)
-        copy[...] = array
-        return copy
+        size = math.prod(array.shape)
+        memory = self.zeros((size + _ALIGNMENT,), str(array.dtype).rpartition(".")[2])
+        start, second = self.address(memory), self.address(memory[1:])
+        assert start is not None  # neither has gaps
+        assert second is not None
+        first = -start % _ALIGNMENT // (second - start)
+        copy = memory[first : first + size]
+        copy[...] = self.xp.reshape(array, (-1,))
+        return self.xp.reshape(copy, array.shape)
 
     @abstractmethod
-    def address(self, array: Array) -> int:
-        """Where an array's memory begins."""
+    def address(self, array: Array) -> int | None:
+        """Where an array's memory begins; None if it has gaps."""
 
     @abstractmethod
     def wait(self) -> None:
@@ -129,9 +133,9 @@ class CupyLibrary(DlpackLibrary):
         free, _ = self._cupy.cuda.Device().mem_info
         return int(free + pool.free_bytes()) // 2
 
-    def address(self, array: Array) -> int:
-        """Where an array's memory begins."""
-        return int(array.data.ptr)
+    def address(self, array: Array) -> int | None:
+        """Where an array's memory begins; None if it has gaps."""
+        return int(array.data.ptr) if array.flags.c_contiguous else None
 
     def wait(self) -> None:
         """Wait until all that was asked of CuPy in this thread's queue is computed; threads share one."""

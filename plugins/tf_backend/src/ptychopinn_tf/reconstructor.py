@@ -95,7 +95,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
 
         def predict(counts: Array) -> Array:
             nonlocal largest
-            count = len(counts)
+            count = counts.shape[0]
             size = max(largest, count) if self._options.xla else count
             try:
                 with arithmetic(deterministic=self._options.deterministic), self._devices.first():
