@@ -17,7 +17,10 @@ BRIDGE = "plugins/ptychodus_bridge"
 CONSTRAINED = ("-c", "constraints.txt")
 CORE = ("tests", "--ignore=tests/hardening")
 # Tests of the core to which it matters what is installed.
-INSTALLED = ("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py")
+INSTALLED = (
+    *("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py"),
+    "tests/benchmarks/test_gpu.py",
+)
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq")
 SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
@@ -113,7 +116,7 @@ def build(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The core, with no deep-learning framework installed."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
-    lacks(session, "torch", "lightning", "pytorch_lightning", "tensorflow", "keras")
+    lacks(session, "torch", "lightning_fabric", "tensorflow", "keras")
     run_pytest(session, *SIDE_BY_SIDE, *CORE)
 
 
@@ -128,7 +131,7 @@ def torch(session: nox.Session) -> None:
 def tf(session: nox.Session) -> None:
     """The TensorFlow backend, with nothing of PyTorch there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[tensorboard]")
-    lacks(session, "torch", "lightning", "pytorch_lightning")
+    lacks(session, "torch", "lightning_fabric")
     run_pytest(session, *SIDE_BY_SIDE, *INSTALLED, f"{TENSORFLOW}/tests")
 
 

@@ -25,7 +25,7 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
-from ptychopinn.simulate.scan import true_patches
+from ptychopinn.simulate import true_patches
 from ptychopinn.solvers import epie
 
 Facts = dict[str, Any]

@@ -37,7 +37,7 @@ LIMITS = {
     "gradient of a weight": 1e-3,
     "loss within ten steps": 1e-3,
 }
-_FRAMEWORKS = {"torch", "lightning", "tensorflow", "keras"}
+_FRAMEWORKS = {"torch", "lightning_fabric", "tensorflow", "keras"}
 LEARN: Mapping[str, Any] = {"nepochs": 4, "probe_refinement": 0, "learning_rate": 0.01}
 INITIAL: Mapping[str, Any] = {"nepochs": 1, "probe_refinement": 0, "learning_rate": 1e-12, "weight_averaging": 0.0}
 # Ten epochs of one step each, with every term of the loss, all of the physics free and nothing clipped: the optimizer's

@@ -26,18 +26,21 @@ from ptychopinn.bundle import read_bundle
 from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_object, read_scan
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.geometry import Frame
 from ptychopinn.metrics import align, box_of, score
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.reconstruction import reconstruct
-from ptychopinn.refinement import RESIDUAL_PATTERNS, refine
+from ptychopinn.refinement import RESIDUAL_PATTERNS, RefineOptions, refine
 from ptychopinn.solvers import EPIE, RPIE, epie
-from ptychopinn.geometry import Frame
+from ptychopinn.solvers.engine import PassOptions
 from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._folder import model_path
 
+_BUDGET_BYTES = InferConfig().memory_budget_mb * 2**20
 COLUMNS = ("amp_ssim", "phase_ssim", "nrmse", "phase_corr")
 
 
@@ -118,16 +121,15 @@ def measured(
         for passes in args.passes:
             start = time.perf_counter()
             better = refine(
-                scan,
+                Patterns(scan, host_budget_bytes=_BUDGET_BYTES if passes > 1 else 0),
                 found.probe,
                 found.object,
                 found.frame,
-                passes=passes,
+                RefineOptions(passes, update_probe=free),
                 covered=covered,
                 slow_phase_solved=True,  # by the prediction
-                update_probe=free,
             )
-            kept = better.facts.passes_kept
+            kept = better.summary.passes_kept
             what = f"network + {passes}{name}" + (f" ({kept} kept)" if kept != passes else "")
             line(what, better.object, found.frame, better.probe, time.perf_counter() - start)
     for passes in args.passes if args.predict_overlap is not None else ():
@@ -143,7 +145,8 @@ def measured(
     for name, probe, free, solver in starts:
         for passes in args.flat:
             start = time.perf_counter()
-            flat = epie(scan, probe, passes=passes, frame=found.frame, update_probe=free, **solver.course)
+            options = PassOptions(solver().schedule(passes), update_probe=free)
+            flat = epie(scan, probe, passes=passes, frame=found.frame, options=options)
             obj = np.where(covered, flat.object, np.complex64(1))
             line(f"{name}: {passes}", obj, found.frame, flat.probe, time.perf_counter() - start)
     return rows

@@ -7,7 +7,7 @@ import pytest
 
 import ptychopinn
 
-HEAVY = ("torch", "tensorflow", "keras", "lightning", "jax")
+HEAVY = ("torch", "tensorflow", "keras", "lightning_fabric", "jax")
 
 
 def modules_after(code: str) -> set[str]:

@@ -12,23 +12,31 @@ import pytest
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
+from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.thinning import one_a_cell
 from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.geometry import Frame
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
-from ptychopinn.refinement import RESIDUAL_PATTERNS, Refinement, _level, noise_residual, refine
-from ptychopinn.simulate import probe_width_px, simulate_scan
-from ptychopinn.simulate.scan import true_patches
+from ptychopinn.refinement import (
+    RESIDUAL_PATTERNS,
+    Refinement,
+    RefineOptions,
+    _fit_plane,
+    _without_plane,
+    noise_residual,
+    refine,
+)
+from ptychopinn.simulate import probe_width_px, simulate_scan, true_patches
 from ptychopinn.solvers import epie
-from ptychopinn.solvers.phases import slow_phase
-from ptychopinn.solvers.updates import Amplitudes
-from ptychopinn.stitching import Frame
+from ptychopinn.solvers.slow_phase import slow_phase
 from ptychopinn.typing import AnyArray, ComplexArray
 
 N, SIZE = 32, 16
@@ -81,7 +89,15 @@ def error(found: ComplexArray, scan: ScanDataset) -> float:
 def refined(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 2, **changes: Any) -> Refinement:
     start = predicted(scan) if start is None else start
     given: dict[str, Any] = {"probe": scan.probe, "frame": frame_of(scan)} | changes
-    return refine(scan, given.pop("probe"), start, given.pop("frame"), passes=passes, **given)
+    at_call = {name: given.pop(name) for name in ("covered", "slow_phase_solved", "monitor") if name in given}
+    probe, frame = given.pop("probe"), given.pop("frame")
+    patterns = Patterns(scan, host_budget_bytes=given.pop("host_budget_bytes", 0))
+    return refine(patterns, probe, start, frame, RefineOptions(passes, **given), **at_call)
+
+
+def lacking_phase(scan: ScanDataset, obj: ComplexArray, origin: tuple[int, int]) -> AnyArray | None:
+    """`slow_phase` of a whole scan."""
+    return slow_phase(Patterns(scan), scan.positions, obj, origin, scan.probe)
 
 
 def wrong_probe(scan: ScanDataset, strength: float) -> ComplexArray:
@@ -109,33 +125,33 @@ def test_it_never_gets_worse(scan: ScanDataset, kind: str, strength: float, free
     }[kind].astype(np.complex64)
     probe = wrong_probe(scan, strength)
     found = refined(scan, start, probe=probe, passes=2, update_probe=free)
-    facts = found.facts
+    summary = found.summary
     after = forward_residual(found.object, (0, 0), found.probe, scan, max_patterns=RESIDUAL_PATTERNS)
-    assert facts.residual_after == pytest.approx(after)
+    assert summary.residual_after == pytest.approx(after)
     if kind == "not finite":
-        assert math.isinf(facts.residual_before)
+        assert math.isinf(summary.residual_before)
     else:
-        assert facts.residual_before == forward_residual(start, (0, 0), probe, scan, max_patterns=RESIDUAL_PATTERNS)
-    assert facts.residual_after <= facts.residual_before
+        assert summary.residual_before == forward_residual(start, (0, 0), probe, scan, max_patterns=RESIDUAL_PATTERNS)
+    assert summary.residual_after <= summary.residual_before
     flat = forward_residual(np.ones(shape, np.complex64), (0, 0), probe, scan, max_patterns=RESIDUAL_PATTERNS)
-    assert facts.residual_after <= flat
-    assert (facts.passes_asked, facts.passes_done, facts.probe) == (2, 2, free)
-    assert 0 <= facts.passes_kept <= 2
+    assert summary.residual_after <= flat
+    assert (summary.passes_asked, summary.passes_done, summary.probe) == (2, 2, free)
+    assert 0 <= summary.passes_kept <= 2
     assert np.isfinite(found.object).all()
 
 
 def test_passes_that_lower_nothing_are_not_kept(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-001]"""
-    monkeypatch.setattr("ptychopinn.refinement.Solution.update", lambda self, *a, **k: spoil(self))
-    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda data, obj, *a, **k: slow(obj.shape, 2.0))
+    monkeypatch.setattr("ptychopinn.refinement.PassEngine.run", lambda self, *a: spoil(self))
+    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda patterns, at, obj, *a, **k: slow(obj.shape, 2.0))
 
-    def spoil(solution: Any) -> float:
-        solution.object[...] *= 1.1
+    def spoil(engine: Any) -> float:
+        engine.object *= 1.1
         return 0.0
 
     start = truth(scan)
     found = refined(scan, start)
-    assert (found.facts.passes_done, found.facts.passes_kept) == (2, 0)
+    assert (found.summary.passes_done, found.summary.passes_kept) == (2, 0)
     assert error(found.object, scan) < 1e-3
 
 
@@ -146,7 +162,7 @@ def test_it_ends_nearer_than_a_flat_start(scan: ScanDataset, passes: int) -> Non
     found = refined(scan, start, passes)
     flat = epie(scan, scan.probe, passes=passes, frame=frame_of(scan))
     plain = epie(scan, scan.probe, passes=passes, frame=frame_of(scan), start=start)
-    assert found.facts.passes_kept == passes
+    assert found.summary.passes_kept == passes
     assert error(found.object, scan) < 0.75 * min(error(start, scan), error(flat.object, scan))
     assert error(found.object, scan) < 0.9 * error(plain.object, scan)  # the slow phases are solved
 
@@ -155,9 +171,9 @@ def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monke
     """[REFINE-016] but it is before later passes, and from a flat start, which nobody has looked at."""
     solved: list[ComplexArray] = []
 
-    def counted(data: ScanDataset, obj: ComplexArray, *args: Any, **settings: Any) -> Any:
+    def counted(patterns: Patterns, at: AnyArray, obj: ComplexArray, *args: Any, **settings: Any) -> Any:
         solved.append(obj)
-        return slow_phase(data, obj, *args, **settings)
+        return slow_phase(patterns, at, obj, *args, **settings)
 
     monkeypatch.setattr("ptychopinn.refinement.slow_phase", counted)
     noise = np.random.default_rng(0).normal(size=truth(scan).shape).astype(np.complex64)
@@ -184,18 +200,18 @@ def test_slow_phases_are_found(changes: dict[str, Any]) -> None:
     scan = simulate_scan(SimulationConfig(**({"N": N, "rows": 9, "cols": 9, "nphotons": 1e6, "seed": 3} | changes)))
     obj, lacking = truth(scan), slow(truth(scan).shape)
     bent = (obj * np.exp(-1j * lacking)).astype(np.complex64)
-    found = slow_phase(scan, bent, (0, 0), scan.probe)
+    found = lacking_phase(scan, bent, (0, 0))
     assert found is not None
     assert found.dtype == np.float32
     left = (found - lacking)[inside(scan)]
     assert left.std() < 0.1 * lacking[inside(scan)].std()
     wide = np.pad(bent, ((3, 0), (0, 5)), constant_values=1)
-    elsewhere = slow_phase(scan, wide, (-3, 0), scan.probe)
+    elsewhere = lacking_phase(scan, wide, (-3, 0))
     assert elsewhere is not None
     np.testing.assert_allclose(elsewhere[3:, :-5][inside(scan)], found[inside(scan)], atol=1e-3)
     spoiled = scan.patterns.copy()  # type: ignore[union-attr]
     spoiled[:, scan.bad_pixels] = 5000
-    again = slow_phase(replace(scan, patterns=spoiled), bent, (0, 0), scan.probe)
+    again = lacking_phase(replace(scan, patterns=spoiled), bent, (0, 0))
     np.testing.assert_array_equal(again, found)
 
 
@@ -205,7 +221,7 @@ def test_few_patterns(scan: ScanDataset, count: int) -> None:
     part = scan.select(np.arange(count))
     found = refined(part, passes=3)
     assert np.isfinite(found.object).all()
-    assert found.facts.residual_after < found.facts.residual_before
+    assert found.summary.residual_after < found.summary.residual_before
 
 
 def test_all_of_a_dim_pattern_is_looked_at(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +229,9 @@ def test_all_of_a_dim_pattern_is_looked_at(scan: ScanDataset, monkeypatch: pytes
     lacking = slow(truth(scan).shape)
     left: dict[tuple[float, float], float] = {}
     for photons, bright in itertools.product((1e3, 1e6), (0.0, 5e4, math.inf)):
-        monkeypatch.setattr("ptychopinn.solvers.phases._BRIGHT", bright)
+        monkeypatch.setattr("ptychopinn.solvers.slow_phase._BRIGHT", bright)
         lit = dim(scan, photons)
-        found = slow_phase(lit, truth(scan) * np.exp(-1j * lacking).astype(np.complex64), (0, 0), lit.probe)
+        found = lacking_phase(lit, truth(scan) * np.exp(-1j * lacking).astype(np.complex64), (0, 0))
         assert found is not None
         off = (found - lacking)[inside(scan)]
         left[photons, bright] = float((off - off.mean()).std() / lacking[inside(scan)].std())
@@ -225,7 +241,7 @@ def test_all_of_a_dim_pattern_is_looked_at(scan: ScanDataset, monkeypatch: pytes
 
 def test_a_dark_object_has_no_slow_phase(scan: ScanDataset) -> None:
     dark = np.zeros(truth(scan).shape, np.complex64)
-    assert slow_phase(scan, dark, (0, 0), scan.probe) is None
+    assert lacking_phase(scan, dark, (0, 0)) is None
 
 
 @pytest.mark.parametrize(("top", "left", "height", "width"), [(-9, -4, 90, 110), (12, 9, 40, 44), (30, 30, 5, 6)])
@@ -237,7 +253,7 @@ def test_the_frame_stays(scan: ScanDataset, top: int, left: int, height: int, wi
     found = refined(scan, start, frame=frame)
     assert found.object.shape == frame.shape
     assert found.object.dtype == np.complex64
-    assert found.facts.residual_after <= found.facts.residual_before
+    assert found.summary.residual_after <= found.summary.residual_before
 
 
 def test_what_is_not_covered_stays(scan: ScanDataset) -> None:
@@ -247,7 +263,7 @@ def test_what_is_not_covered_stays(scan: ScanDataset) -> None:
     start = predicted(scan)
     found = refined(scan, start, covered=covered)
     np.testing.assert_array_equal(found.object[~covered], start[~covered])
-    assert found.facts.passes_kept > 0
+    assert found.summary.passes_kept > 0
     assert (found.object[covered] != start[covered]).mean() > 0.99
 
 
@@ -274,7 +290,7 @@ def test_the_probe_changes_only_when_asked(scan: ScanDataset) -> None:
         1 - abs(np.vdot(p, scan.probe)) / np.linalg.norm(p) / np.linalg.norm(scan.probe) for p in (probe, free.probe)
     )
     assert after < 0.5 * before
-    assert free.facts.residual_after < 0.7 * held.facts.residual_after
+    assert free.summary.residual_after < 0.7 * held.summary.residual_after
 
 
 def test_progress_and_cancellation(scan: ScanDataset) -> None:
@@ -284,26 +300,28 @@ def test_progress_and_cancellation(scan: ScanDataset) -> None:
     assert [(p.stage, p.done, p.total) for p in seen] == [("refine", k, 3) for k in range(4)]
     monitor = Monitor(lambda progress: monitor.cancel() if progress.done == 1 else None)
     found = refined(scan, passes=9, monitor=monitor)
-    assert (found.facts.passes_asked, found.facts.passes_done, found.facts.passes_kept) == (9, 1, 1)
+    assert (found.summary.passes_asked, found.summary.passes_done, found.summary.passes_kept) == (9, 1, 1)
     assert error(found.object, scan) < error(predicted(scan), scan)
     untouched = refined(scan, truth(scan), passes=9, monitor=monitor)
-    assert (untouched.facts.passes_done, untouched.facts.passes_kept) == (0, 0)
+    assert (untouched.summary.passes_done, untouched.summary.passes_kept) == (0, 0)
     assert error(untouched.object, scan) < 1e-3
 
 
 def test_little_memory(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """[REFINE-008] amplitudes get what the budget allows."""
-    roomy = refined(scan)
+    """[REFINE-008] amplitudes get what the budget allows, where they are used more than once."""
+    roomy, tight = (refined(scan, host_budget_bytes=budget) for budget in (1 << 30, 0))
+    np.testing.assert_allclose(tight.object, roomy.object, atol=1e-3)
     given: list[int] = []
 
-    def tight(data: ScanDataset, cache_bytes: int) -> Amplitudes:
-        given.append(cache_bytes)
-        return Amplitudes(data, 0)
+    def counted(data: ScanDataset, library: ArrayLibrary, host_budget_bytes: int = 0) -> Patterns:
+        given.append(host_budget_bytes)
+        return Patterns(data, library, host_budget_bytes)
 
-    monkeypatch.setattr("ptychopinn.refinement.Amplitudes", tight)
-    tight_one = refined(scan, memory_budget_mb=3)
-    assert given == [3 * 2**20]
-    np.testing.assert_allclose(tight_one.object, roomy.object, atol=1e-3)
+    monkeypatch.setattr("ptychopinn.reconstruction.Patterns", counted)
+    for passes, budget in ((1, 0), (2, 3 * 2**20)):
+        given.clear()
+        reconstructed(scan, refine=passes, memory_budget_mb=3)
+        assert given == [0, budget]  # for judging what synchronisation found, and for the passes
 
 
 @pytest.mark.parametrize(
@@ -319,7 +337,7 @@ def test_refusals(scan: ScanDataset, changes: dict[str, Any], kind: type[Excepti
     with pytest.raises(kind, match=words):
         refined(scan, **changes)
     with pytest.raises(DataError, match="no patterns"):
-        refine(scan.select(np.zeros(0, int)), scan.probe, predicted(scan), frame_of(scan), passes=1)
+        refined(scan.select(np.zeros(0, int)), predicted(scan))
 
 
 class Oracle:
@@ -392,8 +410,8 @@ def test_a_cancelled_refinement_is_told(scan: ScanDataset) -> None:
 
 def test_no_progress_is_told(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-002]"""
-    monkeypatch.setattr("ptychopinn.refinement._Solver.run", lambda self, *a: True)
-    monkeypatch.setattr("ptychopinn.refinement._Solver.solve_slow_phase", lambda self, *a: None)
+    monkeypatch.setattr("ptychopinn.refinement.PassEngine.run", lambda self, *a: 0.0)
+    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda *a, **k: None)
     found = reconstructed(scan, refine=2)
     assert "No pass of the refinement was kept" in found.warnings[-1]
 
@@ -403,7 +421,7 @@ def test_a_free_probe_takes_the_ramp(scan: ScanDataset) -> None:
     y, x = np.indices(truth(scan).shape)
     ramp = np.exp(0.01j * (y - 2 * x)).astype(np.complex64)
     held, free = (refined(scan, truth(scan) * ramp, 3, update_probe=how) for how in (False, True))
-    assert held.facts.passes_kept == free.facts.passes_kept == 3
+    assert held.summary.passes_kept == free.summary.passes_kept == 3
 
     def slope(found: Refinement) -> float:
         turned = found.object[inside(scan)] * truth(scan)[inside(scan)].conj()
@@ -469,8 +487,8 @@ def test_coverage_is_that_of_what_was_seen(scan: ScanDataset, monkeypatch: pytes
     """[REFINE-014]"""
     bare = replace(scan, object_guess=None)
     seen = bare.select(one_a_cell(bare.positions, 0.6 * probe_width_px(bare.probe)))
-    monkeypatch.setattr("ptychopinn.refinement._Solver.run", lambda self, *a: True)
-    monkeypatch.setattr("ptychopinn.refinement._Solver.solve_slow_phase", lambda self, *a: None)
+    monkeypatch.setattr("ptychopinn.refinement.PassEngine.run", lambda self, *a: 0.0)
+    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda *a, **k: None)
     found, few = by(bare, scan, refine=1, predict_overlap=0.4), by(seen, scan)
     assert found.refined is not None
     assert found.refined.passes_kept == 0
@@ -482,9 +500,12 @@ def test_a_plane_is_taken_off(shape: tuple[int, int]) -> None:
     """[REFINE-015] whatever the positions span."""
     y, x = (k.ravel() + 20 for k in np.indices(shape))
     phase = (0.01 * np.arange(64)[None, :] * np.ones((64, 1)) + 0.3).astype(np.float32)
-    _level(phase, np.stack([y, x], axis=1))
-    np.testing.assert_allclose(phase[y, x], 0, atol=1e-5)
-    assert np.abs(phase).max() < 0.5
+    at = np.stack([y, x], axis=1)
+    plane = _fit_plane(phase[y, x], at)
+    np.testing.assert_allclose(plane.at(at), phase[y, x], atol=1e-5)
+    level = _without_plane(phase, plane, NUMPY)
+    np.testing.assert_allclose(level[y, x], 0, atol=1e-5)
+    assert np.abs(level).max() < 0.5
 
 
 def test_refusals_of_a_part(scan: ScanDataset) -> None:
@@ -514,11 +535,11 @@ def test_positions_are_found(scan: ScanDataset) -> None:
     wrong = moved(scan, 0.7)
     held, free = (refined(wrong, predicted(scan), passes=20, update_positions=how) for how in (False, True))
     np.testing.assert_array_equal(held.positions, wrong.positions)
-    assert held.facts.moved_px is None
+    assert held.summary.moved_px is None
     assert astray(free.positions, scan) < 0.6 * astray(wrong.positions, scan)
-    assert free.facts.moved_px == pytest.approx(astray(free.positions, wrong))
+    assert free.summary.moved_px == pytest.approx(astray(free.positions, wrong))
     assert error(free.object, scan) < 0.8 * error(held.object, scan)
-    assert free.facts.residual_after < 0.8 * held.facts.residual_after
+    assert free.summary.residual_after < 0.8 * held.summary.residual_after
     np.testing.assert_allclose(free.positions.mean(axis=0), wrong.positions.mean(axis=0), atol=1e-9)
     assert np.abs(free.positions - wrong.positions).max() < 4
 
@@ -560,9 +581,9 @@ def test_few_photons_are_counted(scan: ScanDataset, photons: float, sigma_px: fl
     lit, start = dim(scan, photons), smoothed(scan, sigma_px)
     found = refined(lit, start, passes=3)
     by_amplitudes = refined(lit, start, passes=3, likelihood=Likelihood.AMPLITUDE)
-    assert found.facts.likelihood is Likelihood.POISSON
-    assert refined(scan, passes=1).facts.likelihood is Likelihood.AMPLITUDE
-    assert found.facts.passes_kept > 0
+    assert found.summary.likelihood is Likelihood.POISSON
+    assert refined(scan, passes=1).summary.likelihood is Likelihood.AMPLITUDE
+    assert found.summary.passes_kept > 0
     assert error(found.object, scan) < 0.9 * min(error(start, scan), error(by_amplitudes.object, scan))
     flat = epie(lit, lit.probe, passes=3, frame=frame_of(scan))
     assert error(found.object, scan) < 0.9 * error(flat.object, scan)
@@ -572,7 +593,7 @@ def test_noise_is_not_taken_for_the_object(scan: ScanDataset) -> None:
     """[REFINE-013] A start that is better than what few photons can teach stays."""
     start = predicted(scan) * np.exp(-1j * slow(truth(scan).shape)).astype(np.complex64)
     dark, bright = dim(scan, 40), dim(scan, 1e6)
-    assert noise_residual(bright) < 0.15 < noise_residual(dark)
+    assert noise_residual(Patterns(bright)) < 0.15 < noise_residual(Patterns(dark))
     for passes, likelihood in itertools.product((3, 10), (None, *Likelihood)):
         found = refined(dark, start, passes=passes, likelihood=likelihood)
         assert error(found.object, scan) < 1.02 * error(start, scan)
@@ -584,4 +605,4 @@ def test_the_noise_is_that_of_the_true_model(scan: ScanDataset, photons: float) 
     """[REFINE-013] to a third: what fades in the mean pattern is not known."""
     lit = dim(scan, photons)
     true = forward_residual(truth(scan), (0, 0), lit.probe, lit)
-    assert noise_residual(lit) == pytest.approx(true, rel=0.34)
+    assert noise_residual(Patterns(lit)) == pytest.approx(true, rel=0.34)

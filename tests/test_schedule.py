@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from ptychopinn.config import TrainConfig
+from ptychopinn.config import ResolvedTrainConfig, TrainConfig
 from ptychopinn.config.train import Scheduler
 from ptychopinn.schedule import TrainingClock
 
@@ -20,13 +21,17 @@ class Time:
         monkeypatch.setattr("ptychopinn.schedule.time", SimpleNamespace(monotonic=lambda: self.now))
 
 
+def settings(**train: Any) -> ResolvedTrainConfig:
+    return TrainConfig(**train).resolved(on_gpu=False)
+
+
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return Time(monkeypatch)
 
 
 def test_epochs_end_a_training(time: Time) -> None:
-    clock = TrainingClock(TrainConfig(nepochs=2), steps_per_epoch=5)
+    clock = TrainingClock(settings(nepochs=2), steps_per_epoch=5)
     assert not clock.out_of_epochs
     clock.epoch, clock.step = 1, 5
     time.now += 1e6
@@ -37,8 +42,8 @@ def test_epochs_end_a_training(time: Time) -> None:
 
 def test_seconds_end_a_training(time: Time) -> None:
     """Without nepochs only the time counts; with both the first limit does."""
-    alone = TrainingClock(TrainConfig(max_time=10), steps_per_epoch=5)
-    both = TrainingClock(TrainConfig(max_time=10, nepochs=2), steps_per_epoch=5)
+    alone = TrainingClock(settings(max_time=10), steps_per_epoch=5)
+    both = TrainingClock(settings(max_time=10, nepochs=2), steps_per_epoch=5)
     for clock in (alone, both):
         clock.epoch, clock.step = 1, 6
     time.now += 4
@@ -53,7 +58,7 @@ def test_seconds_end_a_training(time: Time) -> None:
 
 
 def test_a_resumed_clock_counts_on(time: Time) -> None:
-    clock = TrainingClock(TrainConfig(nepochs=10, max_time=100), steps_per_epoch=5)
+    clock = TrainingClock(settings(nepochs=10, max_time=100), steps_per_epoch=5)
     time.now += 7
     clock.resume(epoch=3, step=15, seconds=40)
     time.now += 2
@@ -61,7 +66,7 @@ def test_a_resumed_clock_counts_on(time: Time) -> None:
 
 
 def rates(scheduler: Scheduler) -> list[float]:
-    clock = TrainingClock(TrainConfig(nepochs=100, learning_rate=0.1, scheduler=scheduler), steps_per_epoch=10)
+    clock = TrainingClock(settings(nepochs=100, learning_rate=0.1, scheduler=scheduler), steps_per_epoch=10)
     found = []
     for clock.step in range(1001):
         found.append(clock.learning_rate())

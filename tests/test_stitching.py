@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from ptychopinn.arrays import NUMPY
 from ptychopinn.errors import DataError
-from ptychopinn.forward import cut_windows
-from ptychopinn.interpolation import place_on_pixels, split_positions
+from ptychopinn.geometry import Frame, split_positions
+from ptychopinn.interpolation import place_on_pixels
 from ptychopinn.simulate import scan_positions, simulate_object, simulate_probe
-from ptychopinn.stitching import COVERED, Frame, ShiftedWeights, Stitcher, patch_weights
+from ptychopinn.stitching import COVERED, ShiftedWeights, Stitcher, patch_weights
 from ptychopinn.synchronise import measure_overlaps, overlap_pairs, solve_phases
 from ptychopinn.typing import ComplexArray, FloatArray
 
@@ -34,7 +35,7 @@ def smooth_object(kind: str = "textured", shape: tuple[int, int] = (96, 80), see
 def true_patches(obj: ComplexArray, positions: FloatArray, size: int = SIZE) -> ComplexArray:
     """Patches in the probe's frame, cut with an apron so that spline ends stay outside."""
     corners, fractions = split_positions(positions, size)
-    windows = cut_windows(obj, corners - 4, size + 8)
+    windows = NUMPY.cut_windows(obj, corners - 4, size + 8)
     return place_on_pixels(windows, -fractions)[:, 4:-4, 4:-4]
 
 
@@ -252,7 +253,7 @@ def test_light_of_any_width(size: int, wide: int) -> None:
     light[1 : 1 + wide, 3 : 3 + wide] = 1
     corners = rng.integers(0, size // 4, (9, 2))
     turn = np.exp(2j * np.pi * rng.random(9))
-    patches = cut_windows(smooth_object(shape=(2 * size, 2 * size)), corners, size) * turn[:, None, None]
+    patches = NUMPY.cut_windows(smooth_object(shape=(2 * size, 2 * size)), corners, size) * turn[:, None, None]
     phases = solve_phases(measure_overlaps(patches.astype(np.complex64), corners, light)) * turn.conj()
     assert np.abs(np.angle(phases * phases[0].conj())).max() < 1e-3
 
@@ -268,9 +269,9 @@ def test_overlaps_are_inner_products_whatever_the_tiles(size: int, monkeypatch: 
     obj = smooth_object(shape=(int(14 * step) + size, int(12 * step) + size))
     corners, _ = split_positions(positions, size)
     turn = np.exp(2j * np.pi * rng.random(len(corners)))
-    patches = (cut_windows(obj, corners + size, size) * turn[:, None, None]).astype(np.complex64)
+    patches = (NUMPY.cut_windows(obj, corners + size, size) * turn[:, None, None]).astype(np.complex64)
     one = measure_overlaps(patches, corners, light)
-    monkeypatch.setattr("ptychopinn.synchronise._TILE_BYTES", 3 * 8 * size**2)
+    monkeypatch.setattr("ptychopinn.synchronise._TILE_VALUES", 3 * size**2)
     many = measure_overlaps(patches, corners, light)
     assert (one.matrix != one.matrix.conj().T).nnz == 0
     np.testing.assert_allclose(many.matrix.toarray(), one.matrix.toarray(), rtol=1e-5, atol=1e-6)
@@ -301,7 +302,7 @@ def test_weights_at_fractions_are_those_of_the_splines() -> None:
     """[STITCH-003] Few factors give what the matrices give."""
     fractions = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2))
     light = weights()
-    placed = place_on_pixels(np.broadcast_to(light, (20, SIZE, SIZE)), fractions)
+    placed = place_on_pixels(np.tile(light, (20, 1, 1)).astype(np.complex64), fractions).real
     found = ShiftedWeights(light).at(fractions)
     np.testing.assert_allclose(found, np.maximum(placed, 0), atol=2e-6)
 
@@ -317,4 +318,4 @@ def test_an_object_grows() -> None:
     parts.grow(Frame((70, 60), (-5, -3)))
     parts.add(patches[4:], positions[4:])
     np.testing.assert_allclose(parts.result().object, whole.object, atol=1e-5)
-    np.testing.assert_allclose(parts.finish().coverage, whole.coverage, atol=1e-6)
+    np.testing.assert_allclose(parts.take_result().coverage, whole.coverage, atol=1e-6)

@@ -106,6 +106,8 @@ class Windows:
         Where the array lies.
     library:
         Whose arrays these are.
+    inside:
+        Whether it is known that none leaves the array.
     """
 
     corners: Array
@@ -113,6 +115,7 @@ class Windows:
     size: int
     frame: Frame
     library: ArrayLibrary = NUMPY
+    inside: bool = False
 
     @classmethod
     def at(cls, positions: FloatArray, size: int, frame: Frame | None = None, library: ArrayLibrary = NUMPY) -> Windows:
@@ -126,7 +129,8 @@ class Windows:
         frame = Frame.around(positions, size) if frame is None else frame
         corners, fractions = split_positions(positions, size)
         local = corners - np.asarray(frame.origin)
-        return cls(library.from_host(local), library.from_host(fractions), size, frame, library)
+        inside = bool((local >= 0).all() and (local <= np.subtract(frame.shape, size)).all())
+        return cls(library.from_host(local), library.from_host(fractions), size, frame, library, inside)
 
     def __len__(self) -> int:
         return int(self.corners.shape[0])
@@ -143,11 +147,12 @@ class Windows:
     def within(self, frame: Frame) -> Windows:
         """The same windows on an array of another frame."""
         moved = np.subtract(self.frame.origin, frame.origin)
-        return replace(self, corners=self.corners + self.library.from_host(moved.astype(np.int64)), frame=frame)
+        corners = self.corners + self.library.from_host(moved.astype(np.int64))
+        return replace(self, corners=corners, frame=frame, inside=False)
 
     def cut(self, obj: Array, outside: float = 1.0) -> Array:
         """(n, size, size): the object in each window, and what stands outside where a window leaves the array."""
-        return self.library.cut_windows(obj, self.corners, self.size, outside)
+        return self.library.cut_windows(obj, self.corners, self.size, None if self.inside else outside)
 
     def add(self, canvas: Array, values: Array) -> Array:
         """The canvas with (n, size, size) values added, cropped where they leave it; may change ``canvas``."""

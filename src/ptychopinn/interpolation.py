@@ -14,7 +14,7 @@ import numpy as np
 import scipy.fft
 from scipy.special import jv
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.typing import ComplexArray, FloatArray
 
 _REACH = 3  # a quintic spline is zero beyond 3 px
@@ -107,8 +107,7 @@ def place_on_pixels(patches: ComplexArray, fractions: FloatArray) -> ComplexArra
     """`PatchShift` of any number of NumPy patches, complex64 or complex128."""
     shift = PatchShift(patches.shape[-1], dtype=patches.real.dtype.name)
     placed = np.empty_like(patches)
-    for low in range(0, len(patches), shift.at_a_time):
-        block = slice(low, low + shift.at_a_time)
+    for block in slices_of(len(patches), shift.at_a_time):
         placed[block] = shift(patches[block], fractions[block])
     return placed
 

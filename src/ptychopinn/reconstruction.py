@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.arrays import Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
@@ -38,6 +38,7 @@ from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 _log = logging.getLogger(__name__)
 _TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
 _SMALL_OBJECT = 1 << 26  # bytes: several of them at a time matter to nobody
+_OBJECT_BYTES = 56  # a pixel of the object in the passes: it, two of its past, sums, light, coverage
 _SLOW_ROUNDS = 4  # of a slow phase; each is one linear solve
 _SETTLED = 0.95  # of the residual: a round that gains less is the last, for the next gains its square
 
@@ -164,12 +165,22 @@ def reconstruct(
         check_infer(reconstructor.model, config)
         seen = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
     prediction = reconstructor.infer(seen, config, monitor=monitor)
-    library = prediction.library
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
         else Frame.around(data.positions, prediction.patch_size)
     )
+    library = prediction.library
+    if not library.on_host and _OBJECT_BYTES * math.prod(frame.shape) > library.budget_bytes:
+        height, width = frame.shape
+        _log.warning(
+            "An object of %d x %d pixels does not fit beside its passes on %s; the host works on it.",
+            height,
+            width,
+            library,
+        )
+        prediction = prediction.on_host()
+        library = prediction.library
     seconds: dict[str, float] = {}
     with library.session():
         stitched, how = _predict_and_stitch(prediction, seen, frame, config, seconds, monitor)
@@ -235,8 +246,7 @@ def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> Non
     def place(batch: PatchBatch) -> None:
         _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
         moved = prediction.library.from_host(fractions)
-        for low in range(0, len(batch.indices), shift.at_a_time):
-            block = slice(low, low + shift.at_a_time)
+        for block in slices_of(len(batch.indices), shift.at_a_time):
             placed.put(batch.indices[block], shift(batch.patches[block, ...], moved[block, ...]))
 
     if not prediction.library.on_host:
@@ -486,8 +496,7 @@ def _stitch(
     library: ArrayLibrary = windows.library
     stitchers = [Stitcher(weights, windows.frame, library) for _ in candidates]
     shifted_weights = stitchers[0].weights
-    for low in range(0, len(windows), shifted_weights.at_a_time):
-        block = slice(low, low + shifted_weights.at_a_time)
+    for block in slices_of(len(windows), shifted_weights.at_a_time):
         some = windows[block]
         shifted = shifted_weights.at(some.fractions)
         weighted = placed[block] * shifted

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import TrainConfig
+from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError
@@ -68,6 +68,12 @@ class Prediction:
     library: ArrayLibrary = NUMPY
     patterns: Patterns | None = None
 
+    def on_host(self) -> Prediction:
+        """The same in NumPy arrays, each batch as it comes: what follows is computed on the host."""
+        library = self.library
+        batches = (PatchBatch(batch.indices, library.to_host(batch.patches)) for batch in self.batches)
+        return Prediction(library.to_host(self.probe), self.patch_size, batches)
+
     def collect(self, count: int) -> ComplexArray:
         """Patches of all batches by the index of their pattern, on the host; 0 where none came.
 
@@ -114,6 +120,15 @@ class TrainResult:
     seconds: float
     patterns_seen: int
     warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class ResolvesTraining(Protocol):
+    """A reconstructor whose device says what a training does where nobody else says it; the rest train as on a CPU."""
+
+    def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
+        """A training with what depends on the device filled in: `TrainConfig.resolved`."""
+        ...
 
 
 @runtime_checkable

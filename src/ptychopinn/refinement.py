@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.arrays import Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
@@ -249,7 +249,7 @@ class _Refinement:
             if engine.run(done, passes, monitor) is None:
                 break
             done += 1
-            now = self._judge(*self._result(engine))
+            now = self._judge(*self._result(engine, first.object))
             monitor.report("refine", done, passes, {"residual": now.residual})
             if now.residual < best.residual and _significantly_lower(now.shares, first.shares, self._sure):
                 best, kept = now, done
@@ -312,8 +312,7 @@ class _Refinement:
         chosen = _spread(len(patterns), _GAUGE_PATTERNS)
         windows = Windows.at(patterns.data.positions[chosen], patterns.data.N, self._frame, library)
         product = energy = 0.0
-        for low in range(0, len(chosen), _READ):
-            part = slice(low, low + _READ)
+        for part in slices_of(len(chosen), _READ):
             waves = shift_probe(probe, windows.fractions[part, ...], library)
             waves *= windows[part].cut(self._start)[:, None, ...]
             modelled = xp.sqrt(power(library.fft2(waves, norm="ortho"), library))
@@ -336,14 +335,14 @@ class _Refinement:
         here, there = self._box.overlap(self._frame)
         return library.put(inside, here, obj[there])
 
-    def _result(self, engine: PassEngine) -> tuple[Array, Array, FloatArray]:
-        """Object in the frame of the start, probe, and positions."""
+    def _result(self, engine: PassEngine, start: Array) -> tuple[Array, Array, FloatArray]:
+        """Object in the frame of what the passes started from, probe, and positions."""
         library = self._library
         obj, probe = engine.result()
         here, there = self._frame.overlap(self._box)
-        found = library.put(library.xp.asarray(self._start, copy=True), here, obj[there])
+        found = library.put(library.xp.asarray(start, copy=True), here, obj[there])
         if self._covered is not None:
-            found = library.xp.where(self._covered, found, self._start)
+            found = library.xp.where(self._covered, found, start)
         positions = self._patterns.data.positions.copy()
         if self._options.update_positions:
             positions[self._used] += engine.moves_px
@@ -402,7 +401,7 @@ def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArr
         return every, every
     judges = every % _HELD_OUT == _HELD_OUT // 2
     held = every[judges]
-    if not any(patterns.data.counts(held[low : low + _READ]).any() for low in range(0, len(held), _READ)):
+    if not any(patterns.data.counts(held[part]).any() for part in slices_of(len(held), _READ)):
         return every, every  # without a photon nobody can judge
     _log.info("Few photons: %d patterns judge the refinement without being used by it.", judges.sum())
     return every[~judges], held
@@ -417,8 +416,7 @@ def noise_residual(patterns: Patterns) -> float:
     xp = patterns.library.xp
     chosen = _spread(len(patterns), RESIDUAL_PATTERNS)
     total = sum(
-        xp.sum(patterns.counts(chosen[low : low + _READ]), axis=0, dtype=xp.float64)
-        for low in range(0, len(chosen), _READ)
+        xp.sum(patterns.counts(chosen[part]), axis=0, dtype=xp.float64) for part in slices_of(len(chosen), _READ)
     )
     mean = patterns.library.to_host(total) / len(chosen)  # 0 at bad pixels, which add nothing
     return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))

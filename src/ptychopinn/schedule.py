@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from ptychopinn.config.train import Scheduler, TrainConfig
+from ptychopinn.config.train import ResolvedTrainConfig, Scheduler
 
 _WARM_UP_STEPS = 50
 _FINAL = 0.01  # of the peak learning rate
@@ -22,7 +22,7 @@ class TrainingClock:
         Optimizer steps in an epoch.
     """
 
-    def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
+    def __init__(self, config: ResolvedTrainConfig, steps_per_epoch: int) -> None:
         self._config = config
         self._steps_per_epoch = steps_per_epoch
         self.resume(epoch=0, step=0, seconds=0.0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.geometry import Frame, Windows
 from ptychopinn.interpolation import PatchShift, shift_basis, shift_weights
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -125,9 +125,9 @@ def coverage_of(positions: FloatArray, weights: FloatArray, frame: Frame, librar
     """
     shifted, coverage = ShiftedWeights(weights, library), library.zeros(frame.shape, "float32")
     windows = Windows.at(positions, shifted.size, frame, library)
-    for low in range(0, len(windows), shifted.at_a_time):
-        block = windows[low : low + shifted.at_a_time]
-        coverage = block.add(coverage, shifted.at(block.fractions))
+    for block in slices_of(len(windows), shifted.at_a_time):
+        some = windows[block]
+        coverage = some.add(coverage, shifted.at(some.fractions))
     return coverage
 
 
@@ -201,8 +201,7 @@ class Stitcher:
             (b,) complex of modulus 1 on the host to divide the patches by, or None.
         """
         windows = Windows.at(positions, self.weights.size, self._frame, self._library)
-        for low in range(0, len(windows), self._shift.at_a_time):
-            block = slice(low, low + self._shift.at_a_time)
+        for block in slices_of(len(windows), self._shift.at_a_time):
             placed = self._shift(patches[block, ...], windows[block].fractions)
             self.add_placed(placed, windows[block], None if phases is None else phases[block])
 
@@ -218,8 +217,7 @@ class Stitcher:
         phases:
             As in `add`.
         """
-        for low in range(0, len(windows), self.weights.at_a_time):
-            block = slice(low, low + self.weights.at_a_time)
+        for block in slices_of(len(windows), self.weights.at_a_time):
             weights = self.weights.at(windows[block].fractions)
             weighted = placed[block, ...] * weights
             if phases is not None:

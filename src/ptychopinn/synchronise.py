@@ -302,7 +302,7 @@ def solve_phases(
         now = new
         if settled:
             break
-    v = library.to_host(now)
+    v = np.array(library.to_host(now))
     if tether == 0:
         _remove_mean_phase(v, means, components)
     count = int(components.max()) + 1 if n else 0

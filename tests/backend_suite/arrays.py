@@ -54,7 +54,7 @@ def test_a_device_reconstructs_the_same(
     kind: str,
     memory_mb: int,
 ) -> None:
-    """[REC-012] To 1e-3 of the amplitude, whether patterns and patches stay on the device or come from the host."""
+    """[REC-013] To 1e-3 of the amplitude, whether patterns and patches stay on the device or come from the host."""
     config = InferConfig(**SETTINGS[kind])
     expected = reconstruct(trained.reconstructor, scan, config)
     use(device_library(memory_mb), trained, monkeypatch)
@@ -72,7 +72,7 @@ def test_a_device_reconstructs_the_same(
 def test_patches_do_not_pass_through_the_host(
     library: ArrayLibrary, trained: Trained, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[REC-012] Counts go to the network, and patches come back, as arrays of the library."""
+    """[REC-013] Counts go to the network, and patches come back, as arrays of the library."""
     expected = trained.patches(scan)
     use(library, trained, monkeypatch)
     to_host = library.to_host
@@ -152,9 +152,10 @@ def test_a_sparse_system(library: ArrayLibrary) -> None:
 
 def test_blocks_become_one_array(library: ArrayLibrary) -> None:
     rows = np.arange(60, dtype=np.int16).reshape(10, 3, 2)
-    found = library.to_host(library.from_blocks(rows.shape, iter([rows[:4], rows[4:9], rows[9:]])))
-    assert found.dtype == np.int16
-    np.testing.assert_array_equal(found, rows)
+    blocks = iter([rows[:4], rows[4:9], rows[9:]])
+    found = library.to_host(library.from_blocks(rows.shape, blocks, lambda block: library.cast(block, "float32") + 1))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, rows + 1.0)
 
 
 def test_poisson_counts_repeat(library: ArrayLibrary) -> None:

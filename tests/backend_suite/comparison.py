@@ -31,7 +31,7 @@ SETTINGS = LegSettings(
 
 @pytest.mark.slow
 def test_legs_whose_memory_runs_out(exhausted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """[COMP-003] A batch that does not fit is halved; where none fits the leg failed for memory; the others stand."""
+    """[COMP-003] [HARD-020] A batch that does not fit is halved; a leg where none fits fails; the others stand."""
     plugin = tmp_path / "exhausted-1.0.dist-info"
     plugin.mkdir()
     (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: exhausted\nVersion: 1.0\n")

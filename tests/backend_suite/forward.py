@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from backend_suite.ops import Ops
-from ptychopinn.forward import cut_windows, expected_counts
-from ptychopinn.interpolation import place_on_pixels, shift_basis, shift_weights, split_positions
+from ptychopinn.arrays import NUMPY
+from ptychopinn.forward import expected_counts
+from ptychopinn.geometry import split_positions
+from ptychopinn.interpolation import place_on_pixels, shift_basis, shift_weights
 from ptychopinn.interpolation import shift_probe as reference_shift_probe
-from ptychopinn.simulate import simulate_object, simulate_probe
-from ptychopinn.simulate.scan import true_patches
+from ptychopinn.simulate import simulate_object, simulate_probe, true_patches
 from ptychopinn.stitching import patch_weights
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
@@ -61,7 +62,7 @@ class Group:
     def true_canvas(self) -> ComplexArray:
         """The object where the canvas lies, minus 1."""
         corner, _ = split_positions(self.positions[:1], SIZE)
-        return cut_windows(self.obj, corner - self.reach, self.canvas_size) - 1
+        return NUMPY.cut_windows(self.obj, corner - self.reach, self.canvas_size) - 1
 
     def counts(self, canvas: Any, probe: Any, **settings: Any) -> Any:
         """Of tensors."""
@@ -74,7 +75,8 @@ class Group:
 
     def lit(self) -> AnyArray:
         """(1, M, M) bool: where some pattern of the group sees well."""
-        placed = place_on_pixels(np.repeat(self.weights[None], COUNT, axis=0), self.fractions)
+        weights = np.repeat(self.weights[None], COUNT, axis=0)
+        placed = place_on_pixels(weights.astype(np.complex64), self.fractions).real
         canvas = np.zeros((self.canvas_size, self.canvas_size))
         for image, (y, x) in zip(placed, (self.offsets[0] + self.reach).tolist(), strict=True):
             canvas[y : y + SIZE, x : x + SIZE] += image

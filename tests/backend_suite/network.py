@@ -170,3 +170,18 @@ def far_field(ops: Ops, look: Look, patch: ComplexArray, light: Any, good: Any) 
     """(modes, n, n), as an iteration computes it of a patch."""
     lit = ops.network.Lit.of(look, light, good)
     return lit.far_field(ops.network.to_tiles(ops.tensor(patch[None] - 1)))[0]
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+def test_every_pattern_may_have_a_probe_of_its_own(network: Callable[..., Any], predict: Predict, modes: int) -> None:
+    """[NET-006] Each patch is that of its own probe alone."""
+    made, given = network(N=64, iterations=6), patterns(64, 3)
+    probes = np.stack(
+        [np.roll(probe(64, modes), 4 * shift, axis=-1) * np.float32(1 + shift / 10) for shift in range(3)]
+    )
+    together = predict(made, given, light=probes)
+    for number in range(3):
+        alone = predict(made, given[number : number + 1], light=probes[number])
+        np.testing.assert_allclose(together[number], alone[0], atol=1e-4)
+    other = predict(made, given[:1], light=probes[1])[0]
+    assert np.abs(together[0] - other).max() > 1e-2

@@ -31,7 +31,7 @@ def unit_probe(scan: ScanDataset) -> ComplexArray:
 
 def plan_of(scan: ScanDataset, model: dict[str, Any] | None = None, **train: Any) -> TrainingPlan:
     """Batches of two groups and of one; as many simulated patterns as those would have."""
-    config = TrainConfig(**{"n_groups": 3, "batch_size": 2, **train})
+    config = TrainConfig(**{"n_groups": 3, "batch_size": 2, **train}).resolved(on_gpu=False)
     tiny = ModelConfig(**{"N": 32, "n_filters_scale": 0.1, "iterations": 1, "group_size": 4, **(model or {})})
     return make_plan(tiny, config, scan, None, unit_probe(scan))
 
@@ -144,13 +144,13 @@ def test_every_simulated_pattern_may_have_a_probe_of_its_own(ops: Ops, scan: Sca
     plan = plan_of(scan, simulate_objects="only", simulate_probes="around", batch_size=1, n_groups=1)
     arrays = first_batch(plan)
     count = len(arrays["simulated_counts"])
-    turned = [np.roll(arrays["simulated_probe"], k, axis=-1) for k in range(count)]
+    turned = np.stack([np.roll(probe, k, axis=-1) for k, probe in enumerate(arrays["simulated_probe"])])
     losses = []
-    for k, probe in enumerate(turned):
-        one = {name: array[k : k + 1] for name, array in arrays.items() if name != "simulated_probe"}
-        one |= {"simulated_probe": probe, **loss_shares(one)}
+    for k in range(count):
+        one = {name: array[k : k + 1] for name, array in {**arrays, "simulated_probe": turned}.items()}
+        one |= loss_shares(one)
         losses.append(float(terms_of(ops, plan, scan, one).total))
-    own = float(terms_of(ops, plan, scan, {**arrays, "simulated_probe": np.stack(turned)}).total)
+    own = float(terms_of(ops, plan, scan, {**arrays, "simulated_probe": turned}).total)
     assert own == pytest.approx(np.mean(losses), rel=1e-5)
     assert own != pytest.approx(float(terms_of(ops, plan, scan, arrays).total), rel=1e-3)
 

@@ -19,7 +19,7 @@ from ptychopinn.errors import ConfigError, DataError, TrainingError
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.reconstructor import TrainStatus
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.training import EpochBook
+from ptychopinn.training import EpochBook, LossReading
 
 PROBE, OFFSET, SCALE = "illumination/probe", "illumination/offset_px", "illumination/log_intensity"
 
@@ -364,7 +364,6 @@ def test_low_precision_trains_nearly_the_same(fit: Fit, base: Trained, scan: Sca
     np.testing.assert_allclose(low.patches(scan), base.patches(scan), atol=0.15)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # workers that are forked
 def test_workers_change_nothing(fit: Fit, trained: Trained) -> None:
     shared = fit(train={"nepochs": 3}, options={"num_workers": 2})
     assert not differs(shared, trained)
@@ -379,12 +378,13 @@ def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_weights(
     new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """[TRAIN-006]"""
-    original, calls = EpochBook.count, itertools.count()
+    original, calls = EpochBook.record, itertools.count()
 
-    def broken(self: EpochBook, loss: float, *rest: Any) -> None:
-        original(self, loss if next(calls) < step else math.nan, *rest)
+    def broken(self: EpochBook, reading: LossReading) -> None:
+        number = next(calls)
+        original(self, reading if number < step else replace(reading, not_finite=(number, math.nan)))
 
-    monkeypatch.setattr(EpochBook, "count", broken)
+    monkeypatch.setattr(EpochBook, "record", broken)
     made = new()
     with pytest.raises(TrainingError, match=rf"The loss is nan at step {step} of epoch {step // 4};.*--learning-rate"):
         made.train(scan, settings_of({"nepochs": 3}))
@@ -439,3 +439,17 @@ def test_nothing_is_written_without_a_folder(fit: Fit, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     fit()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_device_says_what_nobody_else_does(
+    new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[CFG-011] Logged, and in the summary of the archive; no batch is larger than an epoch."""
+    made = new()
+    monkeypatch.setattr(type(made), "on_gpu", True)
+    with caplog.at_level("INFO", logger="ptychopinn"):
+        made.train(scan, settings_of({"batch_size": None, "learning_rate": None}))
+    assert "Training in batches of 8 groups at a learning rate of 0.003" in caplog.text
+    assert made._summary is not None
+    assert made._summary.config is not None
+    assert (made._summary.config["batch_size"], made._summary.config["learning_rate"]) == (64, 3e-3)

@@ -66,7 +66,8 @@ def test_the_help_shows_description_default_bounds_and_choices(cli: Cli, toy: Re
     code, out, _ = cli("train", "--help")
     text = " ".join(out.split())
     assert code == 0
-    assert "--batch-size INT Groups in a batch (default: 4; at least 1; at most 4096)" in text
+    assert "--batch-size INT Groups in a batch, or as many as there are (default: 4 on a CPU, 64 on a GPU)" in text
+    assert "--seed INT Seed of weights, groups and simulated objects (default: 0; at least 0)" in text
     assert "--scheduler {constant,cosine,exponential}" in text
     assert "--no-probe-trainable Let training refine the probe (default: no)" in text
     assert "--springs INT Springs of the toy (default: 3; at least 1)" in text
@@ -201,6 +202,11 @@ def test_old_names_of_the_device(cli: Cli, calls: Any, flag: str) -> None:
     for arguments in ((flag, "gpu"), (f"{flag}=gpu",), (flag, "cuda")):
         assert cli(*TRAIN, *arguments)[0] == 0
         assert calls.last["options"] == {"accelerator": Accelerator.CUDA}
+    assert cli(*TRAIN, flag, "cuda:1")[0] == 0
+    assert calls.last["options"] == {"accelerator": "cuda:1"}
+    code, _, err = cli(*TRAIN, flag, "mps")
+    assert code == 2
+    assert "--accelerator is mps: it has no double precision" in err
 
 
 @pytest.mark.parametrize("old", sorted(REFUSED))

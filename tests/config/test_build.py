@@ -6,6 +6,7 @@ import pytest
 
 from ptychopinn.config import ExecutionOptions, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.build import build, nearest
+from ptychopinn.config.execution import asks_for_cuda, cuda_number
 from ptychopinn.config.model import ModelType
 from ptychopinn.errors import ConfigError
 
@@ -29,7 +30,18 @@ def test_text_is_converted() -> None:
         (TrainConfig, "learning_rate", "fast", "--learning-rate is fast: input should be a valid number"),
         (TrainConfig, "learning_rate", "nan", "--learning-rate is nan: input should be"),
         (TrainConfig, "scheduler", "linear", "'constant', 'cosine' or 'exponential'"),
-        (ExecutionOptions, "accelerator", "tpu", "--accelerator is tpu: input should be 'auto', 'cpu' or 'cuda'"),
+        (
+            ExecutionOptions,
+            "accelerator",
+            "tpu",
+            "--accelerator is tpu: input should be 'auto', 'cpu', 'cuda' or",
+        ),
+        (ExecutionOptions, "accelerator", "cuda:", "--accelerator is cuda:: input should be"),
+        (ExecutionOptions, "accelerator", "cuda:-1", "--accelerator is cuda:-1: input should be"),
+        (ExecutionOptions, "accelerator", 1, "--accelerator is 1: input should be"),
+        (ExecutionOptions, "accelerator", "mps", "--accelerator is mps: it has no double precision"),
+        (ExecutionOptions, "accelerator", "mps:0", "which the physics needs; use cpu"),
+        (ExecutionOptions, "accelerator", "rocm", "for ROCm call their devices cuda; use cuda"),
         (ModelConfig, "N", "63", "N = 63 is not supported"),
         (TrainConfig, "batchsize", "3", "--batchsize is not known; did you mean batch_size"),
         (TrainConfig, "qqq", "3", "--qqq is not known; valid are nepochs, max_time"),
@@ -42,6 +54,18 @@ def test_an_error_names_field_value_and_bound(cls: type, field: str, value: str,
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "cuda"),
+    [("auto", None, False), ("cpu", None, False), ("cuda", None, True), ("cuda:0", 0, True), ("cuda:12", 12, True)],
+)
+def test_a_device_is_a_word_or_a_card(value: str, number: int | None, cuda: bool) -> None:
+    """[TRAIN-009] And comes back as it was written."""
+    options = build(ExecutionOptions, {"accelerator": value})
+    assert (cuda_number(options.accelerator), asks_for_cuda(options.accelerator)) == (number, cuda)
+    assert options.model_dump(mode="json")["accelerator"] == value
+    assert build(ExecutionOptions, options.model_dump(mode="json")) == options
 
 
 def test_several_errors_are_told_at_once() -> None:

@@ -116,3 +116,17 @@ def test_a_loss_without_data_is_refused() -> None:
 def test_large_patterns_are_predicted_fewer_at_a_time(size: int, together: int) -> None:
     assert InferConfig().batch_size(size**2) == together
     assert InferConfig(inference_batch_size=7).batch_size(size**2) == 7
+
+
+def test_what_depends_on_the_device_is_filled_in() -> None:
+    """[CFG-011] Only where it was not given; the rest stays."""
+    cpu, gpu = (TrainConfig(nepochs=3).resolved(on_gpu=on_gpu) for on_gpu in (False, True))
+    assert (cpu.batch_size, cpu.learning_rate, cpu.nepochs) == (4, 1e-3, 3)
+    assert (gpu.batch_size, gpu.learning_rate, gpu.nepochs) == (64, 3e-3, 3)
+    given = TrainConfig(batch_size=7, learning_rate=0.1, detector_offset="none", max_time=2.0)
+    found = given.resolved(on_gpu=True)
+    assert found.model_dump() == given.model_dump()
+    assert found.resolved(on_gpu=False) == found
+    for name in ("batch_size", "learning_rate"):
+        description = str(TrainConfig.model_fields[name].description)
+        assert all(f"{getattr(config, name):g}" in description for config in (cpu, gpu))

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.data import batches as module
 from ptychopinn.data.batches import GroupBatch, GroupBatches, read_patterns, training_subset
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.interpolation import shift_weights, split_positions
+from ptychopinn.geometry import split_positions
+from ptychopinn.interpolation import shift_weights
 from ptychopinn.simulate import simulate_scan
 
 N, SIZE = 32, 16
@@ -24,7 +26,7 @@ def scan() -> ScanDataset:
 
 
 def batches_of(scan: ScanDataset, size: int = 4, truth: Any = None, **train: Any) -> GroupBatches:
-    return GroupBatches(scan, ModelConfig(N=N, group_size=size), TrainConfig(**train), truth)
+    return GroupBatches(scan, ModelConfig(N=N, group_size=size), TrainConfig(**train).resolved(on_gpu=False), truth)
 
 
 def same(a: GroupBatch, b: GroupBatch) -> bool:
@@ -32,9 +34,13 @@ def same(a: GroupBatch, b: GroupBatch) -> bool:
     return all((x is None and y is None) or np.array_equal(x, y) for x, y in pairs)
 
 
+def epoch_of(batches: GroupBatches, epoch: int) -> list[GroupBatch]:
+    return [batches.batch(epoch, number) for number in range(batches.batches_per_epoch)]
+
+
 def anchors(batches: GroupBatches, epoch: int = 0) -> list[bytes]:
     """The anchors' patterns, which are all different, in the order drawn."""
-    return [pattern.tobytes() for batch in batches(epoch) for pattern in batch.counts[:, 0]]
+    return [pattern.tobytes() for batch in epoch_of(batches, epoch) for pattern in batch.counts[:, 0]]
 
 
 def test_patterns_have_their_dc_in_the_corner(scan: ScanDataset) -> None:
@@ -58,7 +64,7 @@ def test_training_subset(scan: ScanDataset) -> None:
 def test_shapes_and_dtypes(scan: ScanDataset) -> None:
     batches = batches_of(scan, batch_size=3)
     sizes = []
-    for batch in batches(0):
+    for batch in epoch_of(batches, 0):
         g = len(batch.counts)
         sizes.append(g)
         assert (batch.counts.shape, batch.counts.dtype) == ((g, 4, N, N), np.float32)
@@ -90,21 +96,27 @@ def test_a_group_says_where_its_members_are(scan: ScanDataset) -> None:
 def test_an_epoch_depends_on_the_seed_and_its_number_alone(scan: ScanDataset) -> None:
     batches = batches_of(scan, seed=1, batch_size=3)
     again, other = batches_of(scan, seed=1, batch_size=3), batches_of(scan, seed=2, batch_size=3)
-    third = list(batches(3))
-    list(again(0))  # drawing one epoch does not change another
-    assert all(same(a, b) for a, b in zip(third, again(3), strict=True))
-    assert not all(same(a, b) for a, b in zip(third, batches(4), strict=True))
-    assert not all(same(a, b) for a, b in zip(third, other(3), strict=True))
+    third = epoch_of(batches, 3)
+    epoch_of(again, 0)  # drawing one epoch does not change another
+    assert all(same(a, b) for a, b in zip(third, epoch_of(again, 3), strict=True))
+    assert not all(same(a, b) for a, b in zip(third, epoch_of(batches, 4), strict=True))
+    assert not all(same(a, b) for a, b in zip(third, epoch_of(other, 3), strict=True))
 
 
-def test_workers_share_an_epoch(scan: ScanDataset) -> None:
+def test_any_batch_of_an_epoch_is_read_alone(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The groups of an epoch are drawn once."""
+    draws: list[int] = []
+    original = module.draw_groups
+
+    def count(*args: Any, **more: Any) -> Any:
+        draws.append(1)
+        return original(*args, **more)
+
+    monkeypatch.setattr(module, "draw_groups", count)
     batches = batches_of(scan, batch_size=2, n_groups=9)
-    alone = list(batches(1))
-    assert len(alone) == 5
-    parts = [list(batches(1, first=worker, stride=3)) for worker in range(3)]
-    assert [len(part) for part in parts] == [2, 2, 1]
-    for k, batch in enumerate(alone):
-        assert same(batch, parts[k % 3][k // 3])
+    alone = epoch_of(batches, 1)
+    assert (len(alone), len(draws)) == (5, 1)
+    assert all(same(batches_of(scan, batch_size=2, n_groups=9).batch(1, k), alone[k]) for k in (4, 0, 3))
 
 
 def test_sequential_sampling_takes_anchors_in_scan_order(scan: ScanDataset) -> None:
@@ -121,7 +133,9 @@ def test_n_groups_is_the_length_of_an_epoch(scan: ScanDataset) -> None:
 
 def test_neighbor_count_is_how_far_members_are_drawn_from(scan: ScanDataset) -> None:
     def distance(count: int | None) -> float:
-        offsets = [batch.offsets for epoch in range(4) for batch in batches_of(scan, neighbor_count=count)(epoch)]
+        offsets = [
+            batch.offsets for epoch in range(4) for batch in epoch_of(batches_of(scan, neighbor_count=count), epoch)
+        ]
         return max(float(np.abs(o).max()) for o in offsets)
 
     assert distance(3) < distance(24)
@@ -134,7 +148,7 @@ def test_members_that_do_not_overlap_their_anchor_do_not_count(scan: ScanDataset
     far = scan.positions + np.where(np.arange(25) < 12, 0, 500)[:, None]
     batches = batches_of(replace(scan, positions=far, object_guess=None), size=8, neighbor_count=24)
     assert 0 < batches.reach < SIZE
-    shared = [batch for epoch in range(3) for batch in batches(epoch)]
+    shared = [batch for epoch in range(3) for batch in epoch_of(batches, epoch)]
     assert any((batch.member == 0).any() for batch in shared)
     for batch in shared:
         assert (batch.member[:, 0] == 1).all()
@@ -145,13 +159,13 @@ def test_members_that_do_not_overlap_their_anchor_do_not_count(scan: ScanDataset
 def test_all_in_one_place_has_no_reach(scan: ScanDataset) -> None:
     batches = batches_of(replace(scan, positions=np.full((25, 2), 31.5), object_guess=None))
     assert batches.reach == 0
-    assert all((batch.member == 1).all() for batch in batches(0))
+    assert all((batch.member == 1).all() for batch in epoch_of(batches, 0))
 
 
 def test_groups_stay_within_their_scan(scan: ScanDataset) -> None:
     marked = replace(scan, scan_index=np.arange(25) % 2)
     numbers = {pattern.tobytes(): i for i, pattern in enumerate(read_patterns(scan, np.arange(25)))}
-    for batch in batches_of(marked, n_groups=50)(0):
+    for batch in epoch_of(batches_of(marked, n_groups=50), 0):
         for group in batch.counts:
             assert len({numbers[pattern.tobytes()] % 2 for pattern in group}) == 1
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hardening.kit.mutation import mutate_json
 from hardening.kit.pool import environment
-from hardening.kit.victims import GONE_SECONDS, KILLED, Ending, Victims, outcome, wait_for_the_end
+from hardening.kit.victims import Ending, Victims, outcome
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config import SimulationConfig
@@ -106,22 +106,6 @@ def test_loading_a_model_that_claims_to_be_another(
         outcomes[name] = outcomes.get(name, 0) + 1
     counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
     figure(f"models that claim another configuration: {LOADS[long]}: {counts}")
-
-
-def test_workers_do_not_outlive_their_parent(
-    victims: Victims, scan: Path, figure: Callable[[str], None], tmp_path: Path
-) -> None:
-    """[HARD-031]"""
-    settings = {
-        "train": {"nepochs": 10_000, "checkpoint_every": 500},
-        "options": {"accelerator": "cpu", "num_workers": 2},
-    }
-    ending = victims.run("train", tmp_path, scan, kill_after=6.0, settings=settings)
-    assert ending.status == KILLED, ending
-    assert ending.others, "there were no workers"
-    gone = wait_for_the_end(ending.others)
-    assert gone < GONE_SECONDS, "workers live on"
-    figure(f"workers of a killed training: {len(ending.others)}, gone after {gone:.1f} s")
 
 
 @pytest.mark.parametrize("backend", ["torch", "tf"])

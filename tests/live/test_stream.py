@@ -21,7 +21,7 @@ from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import ConfigError, DataError, ResourceError
 from ptychopinn.live import Arrival, Chunk, Ending, LiveScan, Refused, Setup, Update, stream
 from ptychopinn.monitor import Monitor
-from ptychopinn.reconstruction import Reconstruction, reconstruct
+from ptychopinn.reconstruction import PhaseRule, Reconstruction, Synchronisation, reconstruct
 from ptychopinn.simulate import simulate_scan
 
 N = 32
@@ -113,7 +113,7 @@ def test_other_ways_to_synchronise(synchronise: str, scan: ScanDataset, trained:
     """[STREAM-001]"""
     config = InferConfig(inference_batch_size=16, synchronise=synchronise)
     end = last(stream(trained, chunks(scan, range(100)), config))
-    assert end.result.synchronised == synchronise
+    assert end.result.synchronised == Synchronisation(PhaseRule(synchronise))
     assert difference(end.result, reconstruct(trained, scan, config)) < 0.01
 
 

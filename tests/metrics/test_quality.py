@@ -7,6 +7,7 @@ import pytest
 
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
 from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, box_of, flatness, forward_residual
@@ -72,7 +73,8 @@ def test_few_counts_have_a_residual_of_their_own(scene):
         counts = rng.poisson(np.tile(data.patterns, (40, 1, 1)) * share).astype(np.float32)
         lit = ScanDataset(counts, Measurement.COUNTS, np.tile(data.positions, (40, 1)), probe * np.sqrt(share))
         amplitude, poisson = (
-            ForwardResidual(lit.probe, lit, likelihood=likelihood)(obj * factor, origin) for likelihood in Likelihood
+            ForwardResidual(lit.probe, Patterns(lit), likelihood=likelihood)(obj * factor, origin)
+            for likelihood in Likelihood
         )
         return amplitude, poisson
 

@@ -94,8 +94,8 @@ def test_neither_process_loads_the_others_framework(tmp_path: Any) -> None:
     scan = {"N": 32, "rows": 4, "cols": 4}
     train = {"nepochs": 2, "probe_refinement": 0, "learning_rate": 0.02}
     for backend, own, others in (
-        ("torch", {"torch", "lightning"}, {"tensorflow", "keras"}),
-        ("tf", {"tensorflow"}, {"torch", "lightning"}),
+        ("torch", {"torch", "lightning_fabric"}, {"tensorflow", "keras"}),
+        ("tf", {"tensorflow"}, {"torch", "lightning_fabric"}),
     ):
         models = [{"N": 32, "amp_activation": activation, **FAST} for activation in ("bounded", "exp")]
         tasks = [{"scan": scan, "model": model, "train": train, "predict": 1} for model in models]

@@ -12,7 +12,7 @@ from toy_distribution import install_plugins
 from ptychopinn.cli import main
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.npz import write_scan
-from ptychopinn.errors import DataError, PtychoPinnError, UsageError
+from ptychopinn.errors import ConfigError, DataError, PtychoPinnError, UsageError
 from ptychopinn.parity import STAGES, parity_run
 from ptychopinn.parity.stages import difference_of, first_difference, offset_of, statistics_of
 from ptychopinn.report import stage_picture
@@ -60,6 +60,33 @@ def test_the_same_twice_agrees(scan: Path, models: list[Path], tmp_path: Path) -
         assert (tmp_path / "out" / f"{stage}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_two_devices_of_one_backend(scan: Path, models: list[Path], tmp_path: Path) -> None:
+    """[PAR-004] With one model, and with the backend that wrote it; each side computes on its own."""
+    result = parity_run(scan, models[:1], tmp_path / "out", devices=["cpu", "auto"], options={"accelerator": "cuda"})
+    assert result.first is None
+    assert json.loads((tmp_path / "out" / "stats.json").read_text())["sides"] == {"a": "numpy, cpu", "b": "numpy, auto"}
+    asked = [json.loads((tmp_path / "out" / side / "task.json").read_text())["options"] for side in "ab"]
+    assert asked == [{"accelerator": "cpu"}, {"accelerator": "auto"}]
+    apart = parity_run(scan, models, tmp_path / "two", devices=["cpu", "cpu"])
+    assert apart.first == "prediction"
+
+
+def test_the_command_on_two_devices(
+    scan: Path, models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """[PAR-004]"""
+    arguments = ["parity", str(models[0]), "--data", str(scan), "-o", str(tmp_path / "out"), "--quiet"]
+    assert main([*arguments, "--devices", "cpu,cpu"]) == 0
+    assert "first difference: none" in capsys.readouterr().out
+    for wrong, told in (
+        (["--devices", "cpu"], "1 devices were given"),
+        (["--devices", "cpu,mps"], "accelerator is mps: it has no double precision"),
+        (["--devices", "cpu,cpu", "--accelerator", "cpu"], "--accelerator and --devices were given"),
+    ):
+        assert main([*arguments, "--overwrite", *wrong]) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_two_models_first_differ_where_they_do(scan: Path, models: list[Path], tmp_path: Path) -> None:
     """[PAR-001] [PAR-002] Their input is the same, their prediction is not."""
     result = parity_run(scan, models, tmp_path / "out", patterns=5)
@@ -82,8 +109,13 @@ def test_the_command(scan: Path, models: list[Path], tmp_path: Path, capsys: pyt
 def test_refusals(scan: Path, models: list[Path], tmp_path: Path) -> None:
     """[PAR-001]"""
     for given, backends in ((models[:1], []), (models, ["numpy"]), ([], ["numpy", "numpy"])):
-        with pytest.raises(UsageError, match="one model and two backends, or two models"):
+        with pytest.raises(UsageError, match="one model and two backends or two devices, or two models"):
             parity_run(scan, given, tmp_path / "out", backends=backends)
+    with pytest.raises(UsageError, match="1 models, 0 backends and 1 devices"):
+        parity_run(scan, models[:1], tmp_path / "out", devices=["cpu"])
+    with pytest.raises(ConfigError, match="accelerator is tpu"):
+        parity_run(scan, models[:1], tmp_path / "out", devices=["cpu", "tpu"])
+    assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="the scan has 36"):
         parity_run(scan, models, tmp_path / "out", patterns=37)
 

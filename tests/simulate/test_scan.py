@@ -7,11 +7,12 @@ import pytest
 from pydantic import ValidationError
 from scipy.spatial import cKDTree
 
+from ptychopinn.arrays import NUMPY
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import ConfigError
-from ptychopinn.forward import cut_windows, expected_counts
-from ptychopinn.interpolation import split_positions
+from ptychopinn.forward import expected_counts
+from ptychopinn.geometry import split_positions
 from ptychopinn.monitor import Monitor
 from ptychopinn.simulate import probe_width_px, scan, scan_positions, simulate_object, simulate_probe, simulate_scan
 from ptychopinn.simulate.scan import needed_shape, step_px
@@ -81,7 +82,7 @@ def test_what_a_scan_holds():
     # A patch in the probe's frame is the window but for a fraction of a pixel.
     corners, fractions = split_positions(data.positions, 32)
     nearest = np.abs(fractions).max(axis=1).argmin()
-    window = cut_windows(data.object_guess, corners[nearest : nearest + 1], 32)[0]
+    window = NUMPY.cut_windows(data.object_guess, corners[nearest : nearest + 1], 32)[0]
     error = np.linalg.norm(data.patches_guess[nearest] - window) / np.linalg.norm(window)
     assert error < 0.2
     assert np.linalg.norm(data.patches_guess[nearest] - window.T) > 2 * error * np.linalg.norm(window)

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from ptychopinn.errors import ConfigError
-from ptychopinn.forward import detector_ramp, intensity
+from ptychopinn.forward import intensity
 from ptychopinn.simulate import ObjectStream, simulate_probe
 from ptychopinn.simulate.noise import EXACT_BELOW, quick_poisson
-from ptychopinn.simulate.stream import _ramps
+from ptychopinn.simulate.stream import RandomPool
 
 N = 32
 COUNTS = 1e5
@@ -26,19 +26,20 @@ def stream(probe=None, mean_counts=COUNTS, bad_pixels=None, seed=0, patch_size=N
 
 def test_shapes_and_types():
     """[SIM-040]"""
-    counts, patches = stream().batch(5)
+    counts, patches, probes = stream().batch(0, 5)
+    assert probes is None
     assert (counts.shape, counts.dtype) == ((5, N, N), np.float32)
     assert (patches.shape, patches.dtype) == ((5, N // 2, N // 2), np.complex64)
     np.testing.assert_array_equal(counts, np.rint(counts))
     assert counts.min() >= 0
-    assert stream().batch(0)[0].shape == (0, N, N)
+    assert stream().batch(0, 0).counts.shape == (0, N, N)
 
 
 @pytest.mark.parametrize("modes", [1, 2])
 def test_counts_are_those_of_the_patches(modes):
     """[SIM-040] the reference forward model, given patches as wide as the window, predicts the counts."""
     made = stream(simulate_probe("disc", N, photons=1.0, modes=modes), 1e9, patch_size=N)
-    counts, patches = made.batch(4)
+    counts, patches, _ = made.batch(0, 4)
     mean = intensity(patches[:, None] * made.probe)
     assert mean.dtype == np.float32
     assert np.abs(counts - mean).sum() < 2e-3 * mean.sum()
@@ -47,7 +48,7 @@ def test_counts_are_those_of_the_patches(modes):
 @pytest.mark.parametrize("n", [15, 16, 20])
 def test_patches_are_the_centre(n):
     """[SIM-040]"""
-    wide, narrow = stream(patch_size=N).batch(3)[1], stream(patch_size=n).batch(3)[1]
+    wide, narrow = stream(patch_size=N).batch(0, 3).patches, stream(patch_size=n).batch(0, 3).patches
     start = (N - n) // 2
     np.testing.assert_array_equal(narrow, wide[:, start : start + n, start : start + n])
 
@@ -60,45 +61,70 @@ def test_energy():
     pattern = intensity(made.probe[None])[0]
     assert pattern[~bad].sum() == pytest.approx(COUNTS, rel=1e-4)
     assert pattern.sum() > 1.05 * COUNTS
-    batches = [made.batch(32) for _ in range(20)]
-    assert not any(counts[:, bad].any() for counts, _ in batches)
-    assert np.mean([np.abs(patches) ** 2 for _, patches in batches]) == pytest.approx(1, abs=0.1)
-    for obj in made._pool.objects.values():
+    batches = [made.batch(step, 32) for step in range(20)]
+    assert not any(batch.counts[:, bad].any() for batch in batches)
+    assert np.mean([np.abs(batch.patches) ** 2 for batch in batches]) == pytest.approx(1, abs=0.1)
+    for obj in made.objects.arrays.values():
         assert np.mean(np.abs(obj) ** 2) == pytest.approx(1, rel=1e-4)
 
 
 def test_a_batch_depends_on_its_number_alone():
-    """[SIM-042] however the stream got there."""
+    """[SIM-042] in whatever order they are made."""
     walked, jumped = stream(), stream()
-    batches = [walked.batch(3) for _ in range(8)]
+    batches = [walked.batch(k, 3) for k in range(8)]
     for k in (7, 2, 5):
-        counts, patches = jumped.at(k).batch(3)
-        assert jumped.step == k + 1
-        np.testing.assert_array_equal(counts, batches[k][0])
-        np.testing.assert_array_equal(patches, batches[k][1])
-    assert not np.array_equal(batches[0][0], batches[1][0])
-    assert not np.array_equal(batches[0][0], stream(seed=1).batch(3)[0])
+        counts, patches, _ = jumped.batch(k, 3)
+        np.testing.assert_array_equal(counts, batches[k].counts)
+        np.testing.assert_array_equal(patches, batches[k].patches)
+    assert not np.array_equal(batches[0].counts, batches[1].counts)
+    assert not np.array_equal(batches[0].counts, stream(seed=1).batch(0, 3).counts)
 
 
 def test_the_pool_is_renewed():
-    """[SIM-043] one object at a time; the one that went last is kept for slower threads."""
+    """[SIM-043] one object at a time; those that went last are kept for slower threads."""
     made = stream()
     pools = []
-    for _ in range(14):
-        made.batch(1)
-        pools.append(set(made._pool.objects))
+    for step in range(24):
+        made.batch(step, 1)
+        pools.append(set(made.objects.arrays))
     assert pools[0] == pools[1] == {0}
-    assert pools[-1] == {2, 3, 4, 5, 6}
+    assert set(made.objects.numbers(23)) == {8, 9, 10, 11}
+    assert pools[-1] == set(range(4, 12))  # eight batches and four objects back
     assert all(len(new - old) <= 1 for old, new in pairwise(pools))
-    assert max(map(len, pools)) == 4 + 1
-    assert len(made._objects()) == 4
+    assert len(made.objects.take(23)) == 4
+
+
+def test_a_pool_begins_with_a_quarter():
+    """[SIM-043] [SIM-049]"""
+    pool = RandomPool(lambda number: np.full(1, number, np.complex64), 8, 3)
+    assert [len(pool.numbers(step)) for step in (0, 2, 3, 18, 99)] == [2, 2, 3, 8, 8]
+    assert [int(array[0].real) for array in pool.take(18)] == list(pool.numbers(18)) == list(range(8))
+
+
+def test_probes_are_drawn_for_every_pattern():
+    """[SIM-049] Each makes the counts of its own pattern, at the same energy."""
+
+    def draw(rng):
+        return simulate_probe("disc", N, photons=1.0) * np.exp(1j * rng.uniform(0, 3) * np.linspace(-1, 1, N) ** 2)
+
+    made = stream(mean_counts=1e9, patch_size=N, draw_probe=draw)
+    counts, patches, probes = made.batch(0, 6)
+    assert probes.shape == (6, 1, N, N)
+    np.testing.assert_allclose((np.abs(probes) ** 2).sum(axis=(1, 2, 3)), 1e9, rtol=1e-4)
+    assert len({probe.tobytes() for probe in probes}) > 2
+    mean = intensity(patches[:, None] * probes)
+    assert np.abs(counts - mean).sum() < 2e-3 * mean.sum()
+    again = stream(mean_counts=1e9, patch_size=N, draw_probe=draw).batch(3, 6)
+    np.testing.assert_array_equal(again.probes, made.batch(3, 6).probes)
+    assert made.probes.size == 256
+    assert stream(np.ones((40, 256, 256)), object_size_px=256, draw_probe=draw).probes.size == 16  # 21 MB each
 
 
 def test_windows_are_cut_turned_and_flipped():
     """[SIM-043] all eight ways of laying a square occur, nothing is interpolated."""
     made = stream(patch_size=N, pool_size=1, batches_an_object=1000, object_size_px=N)
-    _, patches = made.batch(64)
-    (obj,) = made._pool.objects.values()
+    patches = made.batch(0, 64).patches
+    (obj,) = made.objects.arrays.values()
     ways = [w[::u, ::v] for w in (obj, obj.T) for u in (1, -1) for v in (1, -1)]
     found = {next(i for i, way in enumerate(ways) if np.array_equal(patch, way)) for patch in patches}
     assert found == set(range(8))
@@ -106,46 +132,24 @@ def test_windows_are_cut_turned_and_flipped():
 
 def test_dose_changes_the_noise_alone():
     """[SIM-044]"""
-    pure = stream(mean_counts=1e9).batch(16)[0] * 1e-4
-    noisy, dark = stream().batch(16)[0], stream(dose_range=(0.01, 0.01)).batch(16)[0]
+    pure = stream(mean_counts=1e9).batch(0, 16).counts * 1e-4
+    noisy, dark = stream().batch(0, 16).counts, stream(dose_range=(0.01, 0.01)).batch(0, 16).counts
     assert dark.sum() == pytest.approx(noisy.sum(), rel=0.02)
     noise = [np.sum((c - pure) ** 2) for c in (noisy, dark)]
     assert noise[1] / noise[0] == pytest.approx(100, rel=0.5)
-    counts = stream(dose_range=(0.1, 10.0)).batch(64)[0]
+    counts = stream(dose_range=(0.1, 10.0)).batch(0, 64).counts
     steps = np.array([c[c > 0].min() for c in counts])  # one photon of each
     assert steps.min() < 0.2
     assert steps.max() > 5
 
 
-def test_offsets_move_patterns_on_the_detector():
-    """[SIM-044]"""
-    made = stream(patch_size=N, mean_counts=1e8, amplitude_contrast=(0, 0), phase_span_rad=(0, 0), offset_jitter_px=2.0)
-    counts, patches = made.batch(32)
-    np.testing.assert_allclose(patches, 1, atol=1e-5)
-    i = np.arange(N) - N // 2
-    y, x = (counts.sum(axis=axis) @ i / counts.sum(axis=(1, 2)) for axis in (2, 1))
-    assert 1.2 < np.std([y, x]) < 2.8
-    assert abs(np.corrcoef(y, x)[0, 1]) < 0.5
-    np.testing.assert_allclose(
-        _ramps(np.array([[0.7, -1.3]]), N)[0], detector_ramp(np.array([0.7, -1.3]), N), atol=1e-5
-    )
-
-
 def test_contrast_and_kinds_are_the_callers():
     """[SIM-043]"""
     made = stream(kinds=["star"], amplitude_contrast=(0.5, 0.5), phase_span_rad=(1.0, 1.0), pool_size=1)
-    made.batch(1)
-    (obj,) = made._pool.objects.values()
+    made.batch(0, 1)
+    (obj,) = made.objects.arrays.values()
     assert np.abs(obj).min() / np.abs(obj).max() == pytest.approx(0.5, rel=1e-3)
     assert np.ptp(np.angle(obj)) == pytest.approx(1, rel=1e-3)
-
-
-def test_another_probe():
-    made = stream(patch_size=N, mean_counts=1e8)
-    made.set_probe(simulate_probe("gaussian", N, photons=7.0))
-    counts, patches = made.batch(2)
-    mean = intensity(patches[:, None] * simulate_probe("gaussian", N, photons=1e8))
-    assert np.abs(counts - mean).sum() < 5e-3 * mean.sum()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,7 @@ def test_refusals(options, words):
     with pytest.raises(ConfigError, match=words):
         stream(**options)
     with pytest.raises(ConfigError, match="count from 0"):
-        stream().at(-1)
+        stream().batch(-1, 1)
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e-3, 0.3, 1.9, 2.1, 9.0, 15.9, 16.1, 40.0, 3e3])

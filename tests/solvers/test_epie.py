@@ -10,17 +10,18 @@ import pytest
 from ptychopinn import parallel
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.config.solver import SolverOptions
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.forward import expected_counts
+from ptychopinn.geometry import Frame
 from ptychopinn.monitor import Monitor
-from ptychopinn.parallel import Crew
-from ptychopinn.reconstructor import ProbeSolver
-from ptychopinn.refinement import refine
+from ptychopinn.reconstructor import Solver
+from ptychopinn.refinement import RefineOptions, refine
 from ptychopinn.simulate import simulate_object, simulate_scan
-from ptychopinn.solvers import EPIE, RPIE, epie, frame_of, refine_probe, updates
-from ptychopinn.solvers.updates import Solution
-from ptychopinn.stitching import Frame
+from ptychopinn.solvers import EPIE, RPIE, engine, epie, frame_of, refine_probe
+from ptychopinn.solvers.engine import PassOptions, StepSchedule
+from ptychopinn.solvers.epie import rpie_schedule
 
 
 def scan(obj=None, **changes):
@@ -31,6 +32,11 @@ def scan(obj=None, **changes):
 @pytest.fixture(scope="module")
 def data():
     return scan()
+
+
+def free_probe(passes):
+    """What `refine_probe` changes, and how."""
+    return PassOptions(rpie_schedule(passes), update_probe=True)
 
 
 def error(found, data, truth=None):
@@ -91,7 +97,7 @@ def test_an_asymmetric_object_comes_back_upright():
 
 def test_plain_epie_works_too(data):
     """[PHYS-030] slower, as the momentum and the denominator are for."""
-    plain = epie(data, data.probe, passes=5, settle=False, alpha=1.0, momentum=0.0)
+    plain = epie(data, data.probe, passes=5, options=PassOptions(StepSchedule(alpha=1.0, momentum=0.0, settles=False)))
     ours = epie(data, data.probe, passes=5)
     assert error(ours.object, data) < error(plain.object, data) < 0.4
 
@@ -99,7 +105,10 @@ def test_plain_epie_works_too(data):
 def test_settling_averages_the_noise():
     """[PHYS-030] few photons, many passes."""
     data = scan(nphotons=3e3)
-    settled, restless = (epie(data, data.probe, passes=15, settle=s) for s in (True, False))
+    settled, restless = (
+        epie(data, data.probe, passes=15, options=PassOptions(replace(rpie_schedule(15), settles=s)))
+        for s in (True, False)
+    )
     assert error(settled.object, data) < 0.8 * error(restless.object, data)
 
 
@@ -108,7 +117,8 @@ def test_the_first_step_is_the_formula():
     data = scan(rows=1, cols=1, jitter_px=0.0)
     patterns, probe = np.sqrt(data.counts(slice(None))), data.probe.astype(complex)
     probe = np.roll(probe, (1, 0), axis=(1, 2))  # not symmetric
-    result = epie(data, probe, passes=1, settle=False, alpha=0.3, momentum=0.0, frame=Frame.around(data.positions, 32))
+    options = PassOptions(StepSchedule(alpha=0.3, momentum=0.0, settles=False))
+    result = epie(data, probe, passes=1, options=options, frame=Frame.around(data.positions, 32))
     moved = probe[0]
     corner = np.array(result.frame.origin)
     fraction = data.positions[0] - 15.5 - corner
@@ -174,7 +184,7 @@ def test_a_probe_that_is_off_comes_nearer(modes):
 
 def test_object_and_probe_share_their_scale(data):
     """[PHYS-033] together they predict the counts."""
-    result = epie(data, wrong_probe(data.probe), passes=10, update_probe=True)
+    result = epie(data, wrong_probe(data.probe), passes=10, options=free_probe(10))
     predicted = expected_counts(result.object, result.probe, data.positions)
     amplitude = np.sqrt(data.counts(slice(None)))
     residual = np.linalg.norm(amplitude - np.sqrt(predicted)) / np.linalg.norm(amplitude)
@@ -185,8 +195,8 @@ def test_object_and_probe_share_their_scale(data):
 def test_tiny_scans_do_not_run_away(rows, cols):
     """[PHYS-033] where every pattern is in every batch, too."""
     data = scan(rows=rows, cols=cols)
-    for free in (False, True):
-        residuals = epie(data, wrong_probe(data.probe), passes=20, update_probe=free).residuals
+    for options in (None, free_probe(20)):
+        residuals = epie(data, wrong_probe(data.probe), passes=20, options=options).residuals
         assert residuals[-1] < 0.5 * residuals[0]
 
 
@@ -232,27 +242,32 @@ def test_dose_leaves_the_object(data):
 
 
 def test_the_solver(data):
-    """[PHYS-030] the same as the function with the scan's own probe; an `ObjectSolver`."""
+    """[PHYS-030] the same as the function with the scan's own probe; a `Solver`."""
     solver = RPIE(SolverOptions(passes=3, follow_offset=False))
-    assert isinstance(solver, ProbeSolver)
+    assert isinstance(solver, Solver)
     off = replace(data, probe=5 * data.probe)  # any scale will do
     probe = probe_in_counts(off, fit_scaling(off), follow_offset=False)
-    np.testing.assert_array_equal(solver.reconstruct(off), epie(off, probe, passes=3).object)
-    assert solver.run(off).residuals == epie(off, probe, passes=3).residuals
+    found, expected = solver.reconstruct(off), epie(off, probe, passes=3)
+    np.testing.assert_array_equal(found.object, expected.object)
+    np.testing.assert_array_equal(found.probe, expected.probe)
+    assert found.residuals == expected.residuals
 
 
 def test_plain_epie(data):
     """[PHYS-030] no regularisation, no momentum, equal steps."""
     probe = probe_in_counts(data, fit_scaling(data), follow_offset=False)
-    plain = epie(data, probe, passes=3, alpha=1, momentum=0, probe_momentum=0, settle=False)
-    np.testing.assert_array_equal(EPIE(SolverOptions(passes=3)).reconstruct(data), plain.object)
+    schedule = StepSchedule(alpha=1, momentum=0, probe_step=0.5, probe_momentum=0, settles=False)
+    for free in (False, True):
+        plain = epie(data, probe, passes=3, options=PassOptions(schedule, update_probe=free))
+        found = EPIE(SolverOptions(passes=3, update_probe=free)).reconstruct(data)
+        np.testing.assert_array_equal(found.object, plain.object)
 
 
 def test_scans_of_a_file_are_one_object(data, caplog):
     """[DATA-065] which is told."""
     several = replace(data, scan_index=np.arange(len(data)) % 3)
     with caplog.at_level("INFO", logger="ptychopinn"):
-        one, found = (EPIE(SolverOptions(passes=1)).reconstruct(scan) for scan in (data, several))
+        one, found = (EPIE(SolverOptions(passes=1)).reconstruct(scan).object for scan in (data, several))
     assert [r.getMessage() for r in caplog.records if "(scan_index) are reconstructed as one" in r.getMessage()] != []
     np.testing.assert_array_equal(one, found)
 
@@ -260,18 +275,18 @@ def test_scans_of_a_file_are_one_object(data, caplog):
 def test_an_offset_can_be_followed():
     """[PHYS-030] patterns off the centre of the detector cost little when the probe is told."""
     data = scan(detector_offset_px=(2.0, -1.0))
-    followed, ignored = (RPIE(SolverOptions(passes=5, follow_offset=f)).run(data) for f in (True, False))
+    followed, ignored = (RPIE(SolverOptions(passes=5, follow_offset=f)).reconstruct(data) for f in (True, False))
     assert followed.residuals[-1] < 0.6 * ignored.residuals[-1]
 
 
 def test_a_probe_is_prepared_for_shifts_once_where_it_stays(data, monkeypatch):
     """[PHYS-030] A free one changes with every batch."""
     prepared = []
-    original = updates.ShiftedProbe
-    monkeypatch.setattr(updates, "ShiftedProbe", lambda probe: prepared.append(probe) or original(probe))
-    for free, expected in ((False, 1), (True, 0)):
+    original = engine.ShiftedProbe
+    monkeypatch.setattr(engine, "ShiftedProbe", lambda probe, *a: prepared.append(probe) or original(probe, *a))
+    for options, expected in ((None, 1), (free_probe(2), 0)):
         prepared.clear()
-        epie(data, data.probe, passes=2, update_probe=free)
+        epie(data, data.probe, passes=2, options=options)
         assert len(prepared) == expected
 
 
@@ -281,7 +296,7 @@ def test_a_probe_is_prepared_for_shifts_once_where_it_stays(data, monkeypatch):
 )
 def test_the_usual_batch(count, size, expected):
     """[PHYS-030] Its patterns seldom meet, and its exit waves take 4 MiB."""
-    assert updates.usual_batch_size(count, size) == expected
+    assert engine.default_batch_size(count, size) == expected
 
 
 def test_threads_change_nothing(data, monkeypatch):
@@ -290,26 +305,15 @@ def test_threads_change_nothing(data, monkeypatch):
     flat = np.ones(frame.shape, np.complex64)
     for cores, values in ((1, 1 << 17), (1, 1 << 12), (4, 1 << 12)):
         monkeypatch.setattr(parallel, "_threads", lambda cores=cores: cores)
-        monkeypatch.setattr(updates, "_PART_VALUES", values)
-        found.append(refine(data, data.probe, flat, frame, passes=2, update_probe=True, update_positions=True))
+        monkeypatch.setattr(engine, "_THREAD_VALUES", values)
+        options = RefineOptions(passes=2, update_probe=True, update_positions=True)
+        found.append(refine(Patterns(data), data.probe, flat, frame, options))
     together, apart, threads = found
     for name in ("object", "probe", "positions"):
         np.testing.assert_array_equal(getattr(threads, name), getattr(apart, name))
-    assert threads.facts == apart.facts
+    assert threads.summary == apart.summary
     np.testing.assert_allclose(apart.object, together.object, atol=1e-3)
     np.testing.assert_allclose(apart.positions, together.positions, atol=1e-3)
-
-
-def test_memory_is_that_of_the_object(data):
-    """The scratch arrays of the object are clean between batches: nothing is added twice."""
-    corners = np.array([[0, 0], [3, 5]])
-    solution = Solution(np.ones((40, 40), np.complex64), data.probe, corners, np.zeros((2, 2)), Crew())
-    solution.update(
-        np.array([0, 1]), np.ones((2, 32, 32), np.float32), None,
-        object_step=1.0, alpha=0.1, probe_step=0.0, probe_momentum=0.0,
-    )  # fmt: skip
-    assert not solution._sum.any()
-    assert not solution._light.any()
 
 
 @pytest.mark.parametrize(
@@ -318,11 +322,7 @@ def test_memory_is_that_of_the_object(data):
         ({"probe": np.ones((1, 8, 8))}, DataError, r"\(1, 8, 8\)"),
         ({"probe": np.zeros((1, 32, 32))}, DataError, "no energy"),
         ({"start": np.ones((3, 3), np.complex64)}, DataError, r"\(3, 3\)"),
-        ({"passes": -1}, ConfigError, "passes -1"),
-        ({"batch_size": 0}, ConfigError, "batch_size 0"),
-        ({"alpha": 1.5}, ConfigError, "alpha 1.5"),
-        ({"beta": -1.0}, ConfigError, "beta -1"),
-        ({"momentum": 1.0}, ConfigError, "1.0"),
+        ({"passes": -1}, ConfigError, "-1 passes"),
     ],
 )
 def test_refusals(data, change, kind, words):
@@ -330,6 +330,27 @@ def test_refusals(data, change, kind, words):
     given = {"probe": data.probe} | change
     with pytest.raises(kind, match=words):
         epie(data, given.pop("probe"), **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"alpha": 1.5}, "alpha 1.5"),
+        ({"probe_step": -1.0}, "probe_step -1"),
+        ({"momentum": 1.0}, "momenta of 1.0"),
+        ({"probe_momentum": 1.0}, "momenta of 0.5 and 1.0"),
+    ],
+)
+def test_steps_out_of_bounds_are_refused(change, words):
+    """[PHYS-038] where they are given."""
+    with pytest.raises(ConfigError, match=words):
+        StepSchedule(**change)
+
+
+def test_an_empty_batch_is_refused():
+    """[PHYS-038]"""
+    with pytest.raises(ConfigError, match="batch_size 0"):
+        PassOptions(StepSchedule(), batch_size=0)
 
 
 def test_an_empty_scan_is_refused(data):

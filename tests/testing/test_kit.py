@@ -35,7 +35,7 @@ def test_nothing_else_needs_pytest() -> None:
     assert "pytest" not in modules_after(code)
     found = modules_after("import ptychopinn.testing")
     assert "pytest" in found
-    assert not found & {"torch", "tensorflow", "keras", "lightning", "jax", "matplotlib"}
+    assert not found & {"torch", "tensorflow", "keras", "lightning_fabric", "jax", "matplotlib"}
 
 
 def test_settings_go_over_the_tiny_ones() -> None:
@@ -58,7 +58,7 @@ def test_the_capability_that_is_missing_is_named() -> None:
 def test_patches_come_in_the_order_of_their_patterns() -> None:
     patches = np.arange(4, dtype=np.complex64).reshape(4, 1, 1) * np.ones((4, 2, 2), np.complex64)
     batches = [PatchBatch(np.array(i), patches[i]) for i in ([3, 0], [2])]
-    found = Prediction(np.ones((1, 4, 4), np.complex64), 2, iter(batches)).gathered(4)
+    found = Prediction(np.ones((1, 4, 4), np.complex64), 2, iter(batches)).collect(4)
     np.testing.assert_array_equal(found[:, 0, 0], [0, 0, 2, 3])
 
 

@@ -14,10 +14,10 @@ from ptychopinn.bundle import Manifest, Writer, write_bundle
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config import ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.train import CheckpointMode
-from ptychopinn.errors import ArchiveError
+from ptychopinn.errors import ArchiveError, TrainingError
 from ptychopinn.monitor import NULL_MONITOR
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.training.book import EpochBook
+from ptychopinn.training.book import EpochBook, LossReading, read_step
 from ptychopinn.training.plan import make_plan
 from ptychopinn.typing import AnyArray
 
@@ -39,7 +39,7 @@ class OneWeight:
 
 def book_in(folder: Path, **config: Any) -> EpochBook:
     scan = simulate_scan(SimulationConfig(N=N, rows=4, cols=4))
-    model, settings = ModelConfig(N=N), TrainConfig(nepochs=10**6, checkpoint_every=1, **config)
+    model, settings = ModelConfig(N=N), TrainConfig(nepochs=10**6, checkpoint_every=1, **config).resolved(on_gpu=False)
     plan = make_plan(model, settings, scan, None, scan.probe)
     manifest = Manifest(writer=Writer(ptychopinn="0", backend="numpy"), model=model)
     return EpochBook(
@@ -54,7 +54,7 @@ def test_a_history_of_any_length_is_kept(tmp_path: Path) -> None:
     book.history = {name: list(np.arange(1.0, epochs)) for name in ("epoch", "seconds", "learning_rate", "loss")}
     book.history["validation_loss"] = [math.nan, *np.linspace(3, 1 / 3, epochs - 2)]
     book._plan.clock.epoch = epochs - 1
-    book.count(0.1, {"nll": 0.1}, 8)
+    book.record(LossReading({"loss": 0.1, "nll": 0.1}, 1, 0.1))
     book.close_epoch([0.25])
     resumed = book_in(tmp_path)
     resumed.resume()
@@ -70,7 +70,7 @@ def test_a_checkpoint_without_its_history_is_refused(tmp_path: Path, history: di
     """[TRAIN-005]"""
     book = book_in(tmp_path)
     for loss in (0.2, 0.1):
-        book.count(loss, {}, 8)
+        book.record(LossReading({"loss": loss}, 1, loss))
         book.close_epoch()
     (path,) = tmp_path.iterdir()
     bundle = CheckpointStore(tmp_path, top_k=1, mode=CheckpointMode.MIN).newest()
@@ -80,3 +80,41 @@ def test_a_checkpoint_without_its_history_is_refused(tmp_path: Path, history: di
     write_bundle(path, bundle.manifest, {**bare, **whole, **history})
     with pytest.raises(ArchiveError, match=r"history.*2 epochs.*--overwrite"):
         book_in(tmp_path).resume()
+
+
+def test_losses_may_come_some_together(tmp_path: Path) -> None:
+    """[TRAIN-014] The history is the same, and what is reported is the newest that is known."""
+    rows = []
+    for together in (False, True):
+        book = book_in(tmp_path / str(together))
+        losses = (0.5, 0.25, 0.75)
+        for number, loss in enumerate(losses):
+            if not together:
+                book.record(read_step(loss, {"nll": 2 * loss}, number))
+            book.after_batch(number, 8)
+        if together:
+            book.record(LossReading({"loss": sum(losses), "nll": 2 * sum(losses)}, len(losses), losses[-1]))
+        rows.append(book.close_epoch())
+        assert book.patterns_seen == 24
+    assert {name: rows[0][name] for name in ("loss", "nll", "learning_rate")} == {
+        name: rows[1][name] for name in ("loss", "nll", "learning_rate")
+    }
+
+
+def test_the_clocks_steps_are_those_of_the_optimizer(tmp_path: Path) -> None:
+    """[TRAIN-014] Every second batch, and the last of an epoch."""
+    book = book_in(tmp_path, accumulate_grad_batches=2, n_groups=5, batch_size=1)
+    steps = []
+    for number in range(5):
+        book.after_batch(number, 8)
+        steps.append(book._plan.clock.step)
+    assert steps == [0, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("loss", "words"), [(math.nan, "The loss is nan"), (0.5, "The gradient of the loss is not")])
+def test_what_is_not_finite_ends_it(tmp_path: Path, loss: float, words: str) -> None:
+    """[TRAIN-006]"""
+    with pytest.raises(TrainingError, match=f"{words}.* at step 7 of epoch 0"):
+        book_in(tmp_path).record(LossReading({"loss": loss}, 3, loss, not_finite=(7, loss)))
+    with pytest.raises(TrainingError, match="The loss is inf at step 2"):
+        book_in(tmp_path).record(read_step(math.inf, {}, 2))

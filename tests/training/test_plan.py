@@ -23,7 +23,7 @@ def scan() -> ScanDataset:
 
 
 def plan_of(scan: ScanDataset, **train: Any) -> TrainingPlan:
-    config = TrainConfig(**train)
+    config = TrainConfig(**train).resolved(on_gpu=False)
     data, validation = training_scans(scan, None, config, MODEL)
     return make_plan(MODEL, config, data, validation, scan.probe)
 

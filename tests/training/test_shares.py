@@ -29,7 +29,8 @@ def test_only_what_is_there_has_shares() -> None:
 def test_every_batch_of_an_epoch_has_its_own() -> None:
     """[LOSS-006] The smaller last one too."""
     scan = simulate_scan(SimulationConfig(N=32, rows=4, cols=4))
-    groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), TrainConfig(n_groups=5, batch_size=2))
+    config = TrainConfig(n_groups=5, batch_size=2).resolved(on_gpu=False)
+    groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), config)
     stream = ObjectStream(scan.probe, 1e4, None, 1, 16, object_size_px=64, pool_size=2)
     batches = list(EpochSource(groups, stream, groups.batches_per_epoch, 3)(0))
     assert [len(batch["group_share"]) for batch in batches] == [2, 2, 1]

@@ -93,7 +93,7 @@ def test_the_settings_are_written_as_they_were_in_force(trained: RunResult) -> N
     assert settings["model"]["N"] == 32  # of the scan
     assert (settings["train"]["nepochs"], settings["train"]["seed"]) == (4, 7)
     assert settings["infer"]["inference_batch_size"] == 5
-    assert settings["train"]["learning_rate"] == 1e-3  # a default
+    assert (settings["train"]["learning_rate"], settings["train"]["batch_size"]) == (1e-3, 4)  # those of a CPU
     assert settings["execution"]["accelerator"] == "auto"
 
 
@@ -240,6 +240,7 @@ def test_refusals_leave_no_directory(
         ({"model": {"model_type": "supervised"}}, "supervised"),
         ({"train": {"simulate_objects": "mixed"}}, "simulated_objects"),
         ({"options": {"accelerator": "cuda"}}, "cuda"),
+        ({"options": {"accelerator": "cuda:1"}}, "cuda"),
         ({"options": {"accelerator": "cuda"}, "model": {"model_type": "supervised"}}, "supervised, cuda"),
     ],
 )

@@ -37,7 +37,7 @@ from PyQt5.QtWidgets import (
     QWidget,
 )
 
-FRAMEWORKS = ("torch", "tensorflow", "keras", "lightning", "jax")
+FRAMEWORKS = ("torch", "tensorflow", "keras", "lightning_fabric", "jax")
 
 
 class Gui:

@@ -24,7 +24,7 @@ import logging, sys
 from ptychodus.model.core import ModelCore
 model = ModelCore(None, log_level=logging.INFO)
 print("ENTRIES", *model.processing_core.algorithm_parameter.available_reconstructors())
-print("LOADED", *[n for n in ("PyQt5", "torch", "tensorflow", "keras", "lightning") if n in sys.modules])
+print("LOADED", *[n for n in ("PyQt5", "torch", "tensorflow", "keras", "lightning_fabric") if n in sys.modules])
 """
 
 

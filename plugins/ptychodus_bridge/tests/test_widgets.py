@@ -41,6 +41,33 @@ def test_a_number_that_no_box_can_show_opens_the_window(monkeypatch: pytest.Monk
     assert application is not None
 
 
+def test_a_device_is_chosen_or_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[PTY-023] The list is that of the words; a card's number is typed, kept and shown again."""
+    monkeypatch.setenv("QT_QPA_PLATFORM", os.environ.get("QT_QPA_PLATFORM", "offscreen"))
+    from PyQt5.QtWidgets import QApplication, QComboBox
+
+    from ptychopinn_ptychodus.widgets import Editor
+
+    application = QApplication.instance() or QApplication([])
+    settings = EntrySettings(SettingsRegistry(), "g", settings_of(ReconstructorSpec("x", "", "a:B", ExecutionOptions)))
+    pairs = {setting.name: (setting, parameter) for setting, parameter in settings}
+    editor = Editor(*pairs["accelerator"])
+    combo = editor.widget
+    assert isinstance(combo, QComboBox)
+    assert [combo.itemText(k) for k in range(combo.count())] == ["auto", "cpu", "cuda"]
+    line = combo.lineEdit()
+    line.setText("cuda:1")
+    line.editingFinished.emit()
+    assert settings.parameter("execution", "accelerator").get_value() == "cuda:1"
+    assert build(ExecutionOptions, settings.values()["execution"]).accelerator == "cuda:1"
+    settings.parameter("execution", "accelerator").set_value("cuda:3")
+    assert (combo.currentText(), combo.count()) == ("cuda:3", 3)
+    closed = Editor(*pairs["precision"]).widget
+    assert isinstance(closed, QComboBox)
+    assert not closed.isEditable()
+    assert application is not None
+
+
 def test_a_large_seed_is_that_of_the_training() -> None:
     """[PTY-022]"""
     settings = EntrySettings(SettingsRegistry(), "g", settings_of(ReconstructorSpec("x", "", "a:B", ExecutionOptions)))

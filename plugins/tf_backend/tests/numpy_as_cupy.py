@@ -50,7 +50,7 @@ def install(patch: pytest.MonkeyPatch) -> ModuleType:
     cupy, cupyx = ModuleType("cupy"), ModuleType("cupyx")
     names = {name: getattr(np, name) for name in ("empty", "zeros", "linalg", "random")}
     cuda = SimpleNamespace(
-        Device=lambda: SimpleNamespace(mem_info=(FREE_BYTES, 2 * FREE_BYTES)), get_current_stream=lambda: stream
+        Device=lambda: SimpleNamespace(id=0, mem_info=(FREE_BYTES, 2 * FREE_BYTES)), get_current_stream=lambda: stream
     )
     vars(cupy).update(names, asnumpy=np.asarray, cuda=cuda, get_default_memory_pool=lambda: pool)
     vars(cupyx)["scatter_add"] = np.add.at

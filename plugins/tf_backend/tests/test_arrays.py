@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
+import array_api_strict
 import numpy as np
 import pytest
 from backend_suite.arrays import *  # noqa: F403
@@ -15,10 +16,12 @@ from backend_suite.arrays import MakeLibrary, OnADevice, use
 from backend_suite.fits import New, Trained
 from numpy_as_cupy import FREE_BYTES, CpuCupyLibrary, install
 
-from ptychopinn.arrays import NUMPY
+from ptychopinn.arrays import NUMPY, ArrayLibrary
+from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.reconstruction import reconstruct
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.arrays import CupyLibrary
+from ptychopinn_tf.arrays import CupyLibrary, DlpackLibrary
 from ptychopinn_tf.devices import Devices
 from ptychopinn_tf.plugin import ptychopinn_reconstructors
 
@@ -52,7 +55,7 @@ def aligned(dtype: str, *shape: int) -> Any:
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_nothing_is_copied(library: CpuCupyLibrary, dtype: str) -> None:
-    """[REC-012] There and back, in the same memory."""
+    """[REC-013] There and back, in the same memory."""
     array = aligned(dtype, 3, 5, 7)
     tensor = library.to_tensor(array)
     assert memory_of(tensor) == array.ctypes.data
@@ -163,13 +166,52 @@ class TestTfOnADevice(OnADevice):
     gridsizes = (2,)
 
 
+# Arrays of the standard, and of nothing else
+
+
+class StrictLibrary(DlpackLibrary):
+    """Arrays that refuse whatever the standard does not have, but for values at given places."""
+
+    def __init__(self) -> None:
+        super().__init__(array_api_strict)
+
+    add_windows, add_quotient = ArrayLibrary.add_windows, ArrayLibrary.add_quotient
+
+    def add_at(self, target: Any, index: Any, values: Any) -> Any:
+        raise NotImplementedError
+
+    def put(self, array: Any, place: Any, values: Any) -> Any:
+        changed = np.array(array)
+        changed[np.asarray(place) if hasattr(place, "dtype") else place] = np.asarray(values)
+        return self.from_host(changed)
+
+    def address(self, array: Any) -> int | None:
+        host = np.asarray(array)
+        return int(host.ctypes.data) if host.flags.c_contiguous else None
+
+    def wait(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("settings", [{}, {"refine": 1}])
+def test_arrays_of_the_standard_will_do(
+    trained: Trained, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """[REC-013] Nothing of what CuPy has beyond it is used outside of its library."""
+    config = InferConfig(**settings)
+    expected = reconstruct(trained.reconstructor, scan, config)
+    use(StrictLibrary(), trained, monkeypatch)
+    found = reconstruct(trained.reconstructor, scan, config)
+    np.testing.assert_allclose(found.object, expected.object, atol=1e-3 * np.abs(expected.object).mean())
+
+
 # Which library it is
 
 
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU passes for one."""
-    monkeypatch.setattr(Devices, "are_gpus", True)
+    monkeypatch.setattr(Devices, "on_gpu", True)
 
 
 def test_the_cpu_has_numpy(new: New) -> None:
@@ -204,8 +246,14 @@ def with_an_old_driver(monkeypatch: pytest.MonkeyPatch) -> str:
     return "the driver is too old"
 
 
+def with_another_gpu(monkeypatch: pytest.MonkeyPatch) -> str:
+    cupy = install(monkeypatch)
+    cupy.cuda.Device = lambda: SimpleNamespace(id=1)
+    return "it computes on GPU 1; CUDA_VISIBLE_DEVICES=0 makes that the first"
+
+
 @pytest.mark.usefixtures("on_a_gpu")
-@pytest.mark.parametrize("spoil", [without_cupy, with_an_old_driver])
+@pytest.mark.parametrize("spoil", [without_cupy, with_an_old_driver, with_another_gpu])
 def test_where_cupy_cannot_be_used_the_host_computes(
     new: New,
     scan: ScanDataset,
@@ -213,7 +261,7 @@ def test_where_cupy_cannot_be_used_the_host_computes(
     caplog: pytest.LogCaptureFixture,
     spoil: Any,
 ) -> None:
-    """[REC-012] The log says so once, with the reason and the way to change it."""
+    """[REC-013] The log says so once, with the reason and the way to change it."""
     reason = spoil(monkeypatch)
     made = new()
     with caplog.at_level(logging.WARNING, logger="ptychopinn"):
@@ -222,4 +270,4 @@ def test_where_cupy_cannot_be_used_the_host_computes(
     (said,) = [record.getMessage() for record in caplog.records]
     assert "The host computes what follows a prediction" in said
     assert reason in said
-    assert "pip install 'ptychopinn-tf[cuda]'" in said
+    assert ("pip install 'ptychopinn-tf[cuda]'" in said) == (spoil is without_cupy)

@@ -1,10 +1,6 @@
-"""Batches as tensors, all of one size, from one thread or several."""
+"""Batches as tensors, all of one size."""
 
 from __future__ import annotations
-
-import threading
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,21 +9,17 @@ from ptychopinn.config import ModelConfig, TrainConfig
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.simulate import ObjectStream
-from ptychopinn.training import EpochSource
-from ptychopinn.typing import AnyArray
-from ptychopinn_tf.batches import fill_up, patterns_in, prepared, tensor_batches
+from ptychopinn.training import EpochSource, patterns_in
+from ptychopinn_tf.batches import fill_up, tensor_batches
 
 
 def source(scan: ScanDataset, kind: str) -> EpochSource:
-    groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), TrainConfig(n_groups=5, batch_size=2))
+    config = TrainConfig(n_groups=5, batch_size=2).resolved(on_gpu=False)
+    groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), config)
     stream = ObjectStream(scan.probe, 1e4, scan.bad_pixels, 1, 16, object_size_px=64, pool_size=2)
     return EpochSource(
         None if kind == "simulated" else groups, None if kind == "measured" else stream, groups.batches_per_epoch, 3
     )
-
-
-def same(a: dict[str, AnyArray], b: dict[str, AnyArray]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def test_arrays_are_filled_up_with_zeros() -> None:
@@ -65,50 +57,3 @@ def test_devices_share_a_batch(scan: ScanDataset, devices: int) -> None:
         assert sum(shard[name].numpy().sum() for shard in shards) == pytest.approx(1), name
     joined = np.concatenate([shard["counts"].numpy() for shard in shards])[:2]
     np.testing.assert_array_equal(joined, arrays["counts"])
-
-
-def test_threads_prepare_the_same_batches_in_the_same_order(scan: ScanDataset) -> None:
-    given = source(scan, "both")
-    for epoch in (0, 1):
-        alone = list(prepared(given, epoch, 0))
-        for workers in (1, 2, 5):
-            shared = list(prepared(given, epoch, workers))
-            assert len(alone) == len(shared) == 3
-            assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
-    assert not same(next(prepared(given, 0, 1)), next(prepared(given, 1, 1)))
-
-
-class Endless:
-    """Batches that somebody may wait for; the second of each thread fails if asked to."""
-
-    def __init__(self, *, fails: bool = False) -> None:
-        self._fails = fails
-
-    def __len__(self) -> int:
-        return 1000
-
-    def __call__(self, epoch: int, first: int = 0, stride: int = 1) -> Iterator[dict[str, Any]]:
-        for step in range(first, 1000, stride):
-            if self._fails and step >= stride:
-                raise OSError("the disk is gone")
-            yield {"step": step}
-
-
-def preparing() -> int:
-    return sum(thread.name.startswith("batches-") for thread in threading.enumerate())
-
-
-def test_threads_end_with_the_training() -> None:
-    batches = prepared(Endless(), 0, 2)  # type: ignore[arg-type]
-    assert [next(batches)["step"] for _ in range(5)] == [0, 1, 2, 3, 4]
-    assert preparing() == 2
-    batches.close()
-    assert preparing() == 0
-
-
-def test_an_error_of_a_thread_is_raised() -> None:
-    batches = prepared(Endless(fails=True), 0, 2)  # type: ignore[arg-type]
-    assert [next(batches)["step"] for _ in range(2)] == [0, 1]
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(batches)
-    assert preparing() == 0

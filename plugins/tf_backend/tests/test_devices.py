@@ -25,7 +25,9 @@ class FakeConfig:
     def __init__(self, gpus: int, *, in_use: float | None = None) -> None:
         self.gpus = [f"gpu {k}" for k in range(gpus)]
         self.in_use, self.limits, self.grown, self.growth_told = in_use, {}, [], []  # type: ignore[var-annotated]
-        self.experimental = SimpleNamespace(set_memory_growth=self.set_memory_growth)
+        self.experimental = SimpleNamespace(
+            set_memory_growth=self.set_memory_growth, get_device_details=lambda gpu: {"device_name": f"card {gpu[-1]}"}
+        )
 
     def list_physical_devices(self, kind: str) -> list[str]:
         return self.gpus if kind == "GPU" else []
@@ -54,9 +56,10 @@ class FakeConfig:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def make(gpus: int, **state: Any) -> FakeConfig:
+    def make(gpus: int, build: dict[str, Any] | None = None, **state: Any) -> FakeConfig:
         config = FakeConfig(gpus, **state)
-        monkeypatch.setattr(devices, "tf", SimpleNamespace(config=config))
+        sysconfig = SimpleNamespace(get_build_info=lambda: build or {"is_cuda_build": False})
+        monkeypatch.setattr(devices, "tf", SimpleNamespace(config=config, sysconfig=sysconfig, __version__="9.9"))
         return config
 
     return make
@@ -70,6 +73,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         (2, {"accelerator": "cpu"}, ["/CPU:0"]),
         (1, {"accelerator": "cuda"}, ["/GPU:0"]),
         (4, {"devices": 3}, ["/GPU:0", "/GPU:1", "/GPU:2"]),
+        (4, {"accelerator": "cuda:3"}, ["/GPU:3"]),
     ],
 )
 def test_the_device_asked_for(machine: Any, gpus: int, options: dict[str, Any], expected: list[str]) -> None:
@@ -81,7 +85,15 @@ def test_the_device_asked_for(machine: Any, gpus: int, options: dict[str, Any], 
 @pytest.mark.parametrize(
     ("gpus", "options", "problem", "remedy"),
     [
-        (0, {"accelerator": "cuda"}, "CUDA was asked for", "--accelerator cpu"),
+        (
+            0,
+            {"accelerator": "cuda"},
+            "cuda was asked for, but TensorFlow 9.9 is a build for the CPU",
+            "--accelerator cpu",
+        ),
+        (0, {"accelerator": "cuda:1"}, "cuda:1 was asked for, but TensorFlow 9.9", "--accelerator cpu"),
+        (1, {"accelerator": "cuda:7"}, r"cuda:7 was asked for; there is cuda:0 \(card 0\)\.", "CUDA_VISIBLE_DEVICES"),
+        (2, {"accelerator": "cuda:2"}, r"there are cuda:0 \(card 0\), cuda:1 \(card 1\)", "one of them"),
         (0, {"devices": 2}, "sees no GPU", "Leave it out"),
         (0, {"gpu_memory_limit_mb": 999}, "sees no GPU", "Leave it out"),
         (2, {"devices": 3}, "3 GPUs were asked for; TensorFlow sees 2", "--devices 2"),
@@ -95,6 +107,20 @@ def test_what_is_not_there_is_refused(
     with pytest.raises(ResourceError, match=problem) as caught:
         choose_devices(TfOptions(**options))
     assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        ({"is_cuda_build": True, "cuda_version": "12.5"}, "is built for CUDA 12.5 and finds no card"),
+        ({"is_cuda_build": False, "is_rocm_build": True}, "is built for ROCm and finds no card"),
+    ],
+)
+def test_a_build_that_finds_no_card_is_named(machine: Any, build: dict[str, Any], told: str) -> None:
+    """[TRAIN-009]"""
+    machine(0, build=build)
+    with pytest.raises(ResourceError, match=told):
+        choose_devices(TfOptions(accelerator="cuda"))
 
 
 def test_memory_grows_on_every_gpu(machine: Any) -> None:

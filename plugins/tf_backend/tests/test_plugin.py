@@ -38,7 +38,7 @@ def test_its_spec_leaves_nothing_out() -> None:
 
 def test_listing_it_imports_no_framework() -> None:
     """[PLUG-002] [PLUG-008]"""
-    heavy = {"tensorflow", "keras", "torch", "lightning", "jax"}
+    heavy = {"tensorflow", "keras", "torch", "lightning_fabric", "jax"}
     code = (
         "from ptychopinn_tf import plugin, options; from ptychopinn.plugins import discover as d, capability_table as t"
     )
@@ -49,7 +49,7 @@ def test_nothing_of_it_imports_another_framework() -> None:
     """Where PyTorch is not installed, the whole session proves it; where it is, this does."""
     modules = "batches checkpoint devices forward model network operations optimizer options plugin reconstructor"
     code = "; ".join(f"import ptychopinn_tf.{name}" for name in [*modules.split(), "training", "variables"])
-    assert not modules_after(code) & {"torch", "lightning", "pytorch_lightning", "jax", "ptychopinn_torch"}
+    assert not modules_after(code) & {"torch", "lightning_fabric", "jax", "ptychopinn_torch"}
 
 
 def test_the_terminal_stays_quiet() -> None:
@@ -80,6 +80,8 @@ def test_xla_is_for_one_device() -> None:
     """[REC-011]"""
     with pytest.raises(ValidationError, match="devices is 2 and xla is on"):
         TfOptions(devices=2, xla=True)
+    with pytest.raises(ValidationError, match="devices is 2 and accelerator cuda:1"):
+        TfOptions(devices=2, accelerator="cuda:1")
 
 
 @pytest.mark.parametrize("option", [{"devices": 2}, {"gpu_memory_limit_mb": 1000}])

@@ -31,7 +31,7 @@ def test_the_device_asked_for_is_the_device_used(new: New, scan: ScanDataset, ca
 @NO_GPU
 def test_cuda_without_cuda_is_refused(new: New) -> None:
     """[TRAIN-009]"""
-    with pytest.raises(ResourceError, match="CUDA was asked for") as caught:
+    with pytest.raises(ResourceError, match="cuda was asked for") as caught:
         new(options={"accelerator": "cuda"})
     assert "--accelerator cpu" in caught.value.remedy
 

@@ -37,13 +37,13 @@ def test_it_computes_deterministically_if_asked(fit: Fit, monkeypatch: pytest.Mo
     from tensorflow.python.framework import config
 
     seen: list[tuple[bool, bool]] = []
-    original = EpochBook.count
+    original = EpochBook.record
 
     def spy(self: EpochBook, *args: Any) -> None:
         seen.append((config.is_op_determinism_enabled(), config.tensor_float_32_execution_enabled()))
         original(self, *args)
 
-    monkeypatch.setattr(EpochBook, "count", spy)
+    monkeypatch.setattr(EpochBook, "record", spy)
     fit(options={"deterministic": wanted})
     assert set(seen) == {(wanted, False)}
     assert not config.is_op_determinism_enabled()
@@ -84,12 +84,12 @@ def test_weights_that_are_not_finite_are_never_the_model(
     def breaking(self: TrainingLoop, book: EpochBook, logger: RunLogger) -> None:
         after = book.after_batch
 
-        def break_weights(loss: float) -> None:
+        def break_weights(*args: int) -> None:
             if self._plan.clock.step == 6:
                 for model in (self._model, self._average):
                     bias = model.network.head[0].bias
                     bias.assign(math.nan * bias)
-            after(loss)
+            after(*args)
 
         monkeypatch.setattr(book, "after_batch", break_weights)
         original(self, book, logger)

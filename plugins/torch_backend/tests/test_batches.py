@@ -1,8 +1,6 @@
-"""Batches as tensors, measured and simulated, from one process or several."""
+"""Batches as tensors, measured and simulated, from one thread or several."""
 
 from __future__ import annotations
-
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -13,21 +11,25 @@ from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.simulate import ObjectStream
 from ptychopinn.training import EpochSource
-from ptychopinn_torch.batches import EpochDataset, TensorBatch, loader, to_tensor
+from ptychopinn_torch.batches import TensorBatch, to_tensor
+from ptychopinn_torch.sources import StreamedBatches
 
 
-def dataset(scan: ScanDataset, kind: str) -> EpochDataset:
-    groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), TrainConfig(n_groups=5, batch_size=2))
+def source(scan: ScanDataset, kind: str) -> EpochSource:
+    config = TrainConfig(n_groups=5, batch_size=2).resolved(on_gpu=False)
+    groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), config)
     stream = ObjectStream(scan.probe, 1e4, scan.bad_pixels, 1, 16, object_size_px=64, pool_size=2)
-    source = EpochSource(
+    return EpochSource(
         None if kind == "simulated" else groups, None if kind == "measured" else stream, groups.batches_per_epoch, 3
     )
-    return EpochDataset(source)
+
+
+def batches(scan: ScanDataset, kind: str, epoch: int = 0, workers: int = 0) -> list[TensorBatch]:
+    return list(StreamedBatches(source(scan, kind), torch.device("cpu"), workers).batches(epoch))
 
 
 def same(a: TensorBatch, b: TensorBatch) -> bool:
-    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(TensorBatch)]
-    return all((x is None and y is None) or torch.equal(x, y) for x, y in pairs)
+    return a.tensors.keys() == b.tensors.keys() and all(torch.equal(a.tensors[k], b.tensors[k]) for k in a.tensors)
 
 
 def test_arrays_become_tensors_without_a_copy() -> None:
@@ -40,48 +42,33 @@ def test_arrays_become_tensors_without_a_copy() -> None:
 
 @pytest.mark.parametrize(("kind", "patterns"), [("measured", [8, 8, 4]), ("simulated", [3] * 3), ("both", [11, 11, 7])])
 def test_an_epoch_has_its_batches(scan: ScanDataset, kind: str, patterns: list[int]) -> None:
-    given = dataset(scan, kind)
-    found = list(given)
-    assert len(found) == len(given) == 3
+    found = batches(scan, kind)
     assert [batch.patterns for batch in found] == patterns
     for batch in found:
-        assert (batch.counts is None) == (kind == "simulated")
-        assert (batch.simulated_counts is None) == (kind == "measured")
+        assert ("counts" in batch.tensors) == (kind != "simulated")
+        assert ("simulated_counts" in batch.tensors) == (kind != "measured")
     if kind != "measured":
-        last = found[-1]
-        assert last.simulated_counts is not None
-        assert last.simulated_truth is not None
-        assert (last.simulated_counts.shape, last.simulated_counts.dtype) == ((3, 32, 32), torch.float32)
-        assert (last.simulated_truth.shape, last.simulated_truth.dtype) == ((3, 16, 16), torch.complex64)
+        counts, truth = (found[-1].tensors[name] for name in ("simulated_counts", "simulated_truth"))
+        assert (counts.shape, counts.dtype) == ((3, 32, 32), torch.float32)
+        assert (truth.shape, truth.dtype) == ((3, 16, 16), torch.complex64)
         # DC in the corner, where the light is
-        assert last.simulated_counts[:, 0, 0].min() > last.simulated_counts[:, 16, 16].max()
+        assert counts[:, 0, 0].min() > counts[:, 16, 16].max()
 
 
-def test_an_epoch_is_its_number_and_nothing_else(scan: ScanDataset) -> None:
-    one, other = dataset(scan, "both"), dataset(scan, "both")
-    list(one)
-    one.epoch = other.epoch = 2
-    again = list(one)
-    assert all(same(a, b) for a, b in zip(again, other, strict=True))
-    other.epoch = 3
-    assert not any(same(a, b) for a, b in zip(again, other, strict=True))
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_workers_give_the_same_batches_in_the_same_order(scan: ScanDataset) -> None:
-    """From epoch to epoch, over which the workers live on."""
-    one, other = dataset(scan, "both"), dataset(scan, "both")
-    workers = loader(other, num_workers=2, pin=False)
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_threads_give_the_same_batches_in_the_same_order(scan: ScanDataset, workers: int) -> None:
     for epoch in (0, 1, 4):
-        one.epoch = other.epoch = epoch
-        alone, shared = list(loader(one, num_workers=0, pin=False)), list(workers)
+        alone, shared = (batches(scan, "both", epoch, count) for count in (0, workers))
         assert len(alone) == len(shared) == 3
         assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
+    assert not same(alone[0], batches(scan, "both", 0)[0])
 
 
-def test_a_batch_moves_whole(scan: ScanDataset) -> None:
-    batch = next(iter(dataset(scan, "measured")))
-    moved = batch.to("meta")
-    assert moved.counts is not None
-    assert moved.counts.device.type == "meta"
-    assert moved.simulated_counts is None
+def test_a_batch_is_cut_whole(scan: ScanDataset) -> None:
+    batch = batches(scan, "both")[0]
+    assert batch.cut(1) == [batch.tensors]
+    parts = batch.cut(2)
+    for name, tensor in batch.tensors.items():
+        torch.testing.assert_close(torch.cat([part[name] for part in parts]), tensor)
+    assert batch.size == 2
+    assert batches(scan, "simulated")[0].size == 3

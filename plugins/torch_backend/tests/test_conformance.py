@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ptychopinn.forward import cut_windows
-from ptychopinn.interpolation import split_positions
+from ptychopinn.arrays import NUMPY
+from ptychopinn.geometry import split_positions
 from ptychopinn.testing import ForwardConformance, ReconstructorConformance
 from ptychopinn.typing import ComplexArray, FloatArray
 from ptychopinn_torch.forward import GroupForward
@@ -37,7 +37,7 @@ class TestTorchForward(ForwardConformance):
         corners, fractions = split_positions(positions, size)
         reach = int(np.abs(corners - corners[0]).max())
         group = GroupForward(size, size, reach)
-        canvas = cut_windows(obj, corners[:1] - reach, group.canvas_size) - 1
+        canvas = NUMPY.cut_windows(obj, corners[:1] - reach, group.canvas_size) - 1
         offsets, moved = corners - corners[:1], fractions.astype(np.float32)
         given = (torch.from_numpy(array) for array in (canvas, probe, offsets[None], moved[None]))
         counts = group(*given)

@@ -34,13 +34,13 @@ def test_deterministic_algorithms_are_on_while_it_trains(
     fit: Fit, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     seen: list[bool] = []
-    original = training.TrainingModule.training_step
+    original = training.TrainingLoop.train_on
 
-    def spy(self: Any, *args: Any) -> Any:
+    def spy(self: Any, *args: Any, **more: Any) -> Any:
         seen.append(torch.are_deterministic_algorithms_enabled())
-        return original(self, *args)
+        return original(self, *args, **more)
 
-    monkeypatch.setattr(training.TrainingModule, "training_step", spy)
+    monkeypatch.setattr(training.TrainingLoop, "train_on", spy)
     fit(options={"deterministic": wanted})
     assert set(seen) == {wanted}
     assert not torch.are_deterministic_algorithms_enabled()
@@ -74,17 +74,52 @@ def test_weights_that_are_not_finite_are_never_the_model(
     new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[TRAIN-006] A gradient can break before the loss does: then the average is broken too; an older one is kept."""
-    original = training.TrainingModule.optimizer_step
+    original = training.TrainingLoop._step
 
-    def break_weights(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        if self.plan.clock.step == 6:
-            for module in (self.model, self.averaged.module):
+    def break_weights(self: Any, rate: float) -> None:
+        original(self, rate)
+        if self._plan.clock.step == 6:
+            for model in (self._model, self._average):
                 with torch.no_grad():
-                    module.network.head[0].bias.fill_(math.nan)
+                    model.network.head[0].bias.fill_(math.nan)
 
-    monkeypatch.setattr(training.TrainingModule, "optimizer_step", break_weights)
+    monkeypatch.setattr(training.TrainingLoop, "_step", break_weights)
     made = new()
     with pytest.raises(TrainingError):
         made.train(scan, settings_of({"nepochs": 3}))
+    assert np.isfinite(patches_of(made, scan)).all()
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("interval", [0.0, 1e9])
+def test_a_batch_that_is_not_finite_makes_no_step(
+    new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, what: str, interval: float
+) -> None:
+    """[TRAIN-006] [TRAIN-014] Nor is it noticed before the next reading, which names it."""
+    weights: list[torch.Tensor] = []
+    original = training.TrainingLoop._backward
+
+    def broken(self: training.TrainingLoop, part: Any) -> Any:
+        terms = original(self, part)
+        weights.append(torch.cat([p.detach().reshape(-1) for p in self._model.parameters()]))
+        weights[-1] = torch.cat([weights[-1], self._model.illumination.offset_px])
+        if len(weights) == 3 and what == "loss":
+            return terms.map(lambda value: value * math.nan)
+        if len(weights) == 3:
+            self._free[0].grad = torch.full_like(self._free[0], math.inf)
+        return terms
+
+    def due(self: training.TrainingLoop) -> bool:
+        return interval == 0
+
+    monkeypatch.setattr(training.TrainingLoop, "_backward", broken)
+    monkeypatch.setattr(training.TrainingLoop, "_reading_is_due", due)
+    made = new()
+    message = "The loss is nan at step 2" if what == "loss" else "The gradient of the loss is not finite at step 2"
+    with pytest.raises(TrainingError, match=message):
+        made.train(scan, settings_of({"nepochs": 3, "detector_offset": "none"}))
+    assert len(weights) == (3 if interval == 0 else 4)  # there are four batches an epoch
+    assert not torch.equal(weights[1], weights[2])
+    if interval:
+        assert torch.equal(weights[2], weights[3])
     assert np.isfinite(patches_of(made, scan)).all()

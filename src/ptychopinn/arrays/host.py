@@ -30,7 +30,6 @@ class NumpyLibrary(ArrayLibrary):
 
     def __init__(self) -> None:
         super().__init__(array_api_compat.numpy, name="NumPy")
-        self.min_batch_values = 0  # what fits the cache is quicker than what is large
 
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:
@@ -45,6 +44,10 @@ class NumpyLibrary(ArrayLibrary):
     def to_host(self, array: Array) -> AnyArray:
         """The array itself."""
         return np.asarray(array)
+
+    def batch_length(self, item_values: int, cached: int) -> int:
+        """Items to handle at a time: what fits the cache is quicker than what is large."""
+        return max(cached // item_values, 1)
 
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
         """``[work(item) for item in items]`` in threads: NumPy's loops let other threads run."""
@@ -109,10 +112,10 @@ class NumpyLibrary(ArrayLibrary):
         a *= b
         return a
 
-    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float = 1.0) -> Array:
+    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float | None = 1.0) -> Array:
         """Windows of an object at whole pixels."""
         height, width = obj.shape
-        if len(corners) and corners.min() >= 0 and (corners.max(axis=0) <= (height - size, width - size)).all():
+        if outside is None:
             view = np.lib.stride_tricks.sliding_window_view(obj, (size, size))
             return view[corners[:, 0], corners[:, 1]]  # a copy
         windows = np.full((len(corners), size, size), outside, obj.dtype)

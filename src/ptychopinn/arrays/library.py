@@ -21,6 +21,11 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+def slices_of(count: int, length: int) -> list[slice]:
+    """Slices of so many items each that cover a number of items, the last one shorter: none reaches beyond them."""
+    return [slice(low, min(low + length, count)) for low in range(0, count, length)]
+
+
 class ArrayLibrary:
     """One array library on one device.
 
@@ -42,7 +47,7 @@ class ArrayLibrary:
 
     def __init__(self, xp: Any, device: Any = None, name: str = "") -> None:
         self.xp, self.device = xp, device
-        self.min_batch_values = 1 << 24  # numbers that are worth an operation of their own: a device wants large ones
+        self.batch_values = 1 << 24  # numbers of an operation: a device wants large ones
         self.name = name or xp.__name__.rpartition(".")[2]
 
     def __str__(self) -> str:
@@ -60,7 +65,7 @@ class ArrayLibrary:
         return self.xp.asarray(array, device=self.device)
 
     def to_host(self, array: Array) -> AnyArray:
-        """An array as a NumPy array; it waits for the device and may share memory."""
+        """An array as a NumPy array, not to be changed: it may share memory. Waits for the device."""
         return np.asarray(array)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -75,9 +80,17 @@ class ArrayLibrary:
         """An array in a dtype of the standard, by its name; without a copy where it has that."""
         return self.xp.astype(array, getattr(self.xp, dtype), copy=False)
 
-    def from_blocks(self, shape: tuple[int, ...], blocks: Iterable[AnyArray]) -> Array:
-        """One array of a shape, of blocks of rows that come from the host one after another."""
-        return self.xp.concat([self.from_host(block) for block in blocks])
+    def from_blocks(
+        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
+    ) -> Array:
+        """One array of a shape, of blocks of rows that come from the host one after another.
+
+        Parameters
+        ----------
+        prepare:
+            What is done to each block on the device.
+        """
+        return self.xp.concat([prepare(self.from_host(block)) for block in blocks])
 
     # How work is cut and spread
 
@@ -94,9 +107,9 @@ class ArrayLibrary:
         item_values:
             Numbers of an item.
         cached:
-            Numbers that fit the cache of a processor's core, or its threads' patience.
+            Numbers that fit the cache of a processor's core; a device wants as many as it has memory for.
         """
-        return max(max(cached, self.min_batch_values) // item_values, 1)
+        return max(self.batch_values // item_values, 1)
 
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
         """``[work(item) for item in items]``, side by side where that is quicker."""
@@ -155,7 +168,7 @@ class ArrayLibrary:
         array[place] = values
         return array
 
-    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float = 1.0) -> Array:
+    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float | None = 1.0) -> Array:
         """Windows of an object at whole pixels.
 
         Parameters
@@ -167,7 +180,7 @@ class ArrayLibrary:
         size:
             Width of the windows.
         outside:
-            What stands where a window leaves the array.
+            What stands where a window leaves the array; None: none does.
 
         Returns
         -------
@@ -177,6 +190,9 @@ class ArrayLibrary:
         height, width = obj.shape
         pixel = self.arange(size)[None, :]
         rows, columns = corners[:, 0][:, None] + pixel, corners[:, 1][:, None] + pixel
+        if outside is None:
+            flat = xp.reshape(rows[:, :, None] * width + columns[:, None, :], (-1,))
+            return xp.reshape(xp.take(xp.reshape(obj, (-1,)), flat, axis=0), (-1, size, size))
         inside_y, inside_x = ((at >= 0) & (at < most) for at, most in ((rows, height), (columns, width)))
         rows, columns = xp.clip(rows, 0, height - 1), xp.clip(columns, 0, width - 1)
         flat = xp.reshape(rows[:, :, None] * width + columns[:, None, :], (-1,))
@@ -257,8 +273,7 @@ class ArrayLibrary:
         step = self.batch_length(size**2, 1 << 18)
         flat = xp.reshape(images, (-1,))
         pixel = self.arange(size)[None, :]
-        for low in range(0, first.shape[0], step):
-            pairs = slice(low, low + step)
+        for pairs in slices_of(first.shape[0], step):
             rows, columns = (pixel - offsets[pairs, k][:, None] for k in (0, 1))
             inside_y, inside_x = ((at >= 0) & (at < size) for at in (rows, columns))
             rows, columns = xp.clip(rows, 0, size - 1), xp.clip(columns, 0, size - 1)
@@ -303,15 +318,13 @@ class ArrayLibrary:
             except Exception as error:
                 if not self.out_of_memory(error):
                     raise
-                if self.min_batch_values <= _MIN_BATCH_VALUES:
+                if self.batch_values <= _MIN_BATCH_VALUES:
                     raise ResourceError(
                         f"The memory of {self.name} does not suffice for the object and a few patterns.",
                         "Free memory there, or set --accelerator cpu.",
                     ) from error
-            self.min_batch_values //= 2
-            _log.warning(
-                "Memory of %s ran out; going on with operations on %d numbers.", self.name, self.min_batch_values
-            )
+            self.batch_values //= 2
+            _log.warning("Memory of %s ran out; going on with operations on %d numbers.", self.name, self.batch_values)
 
     def poisson(self, mean: Array, seed: Sequence[int]) -> Array:
         """Poisson counts of a mean, any shape, float32; the same for the same seed, a sequence of integers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,10 @@ _ROW_ENTRIES = 32  # of a sparse matrix that are multiplied together
 
 class ScatterLibrary(ArrayLibrary, ABC):
     """A library whose arrays can be changed, and that adds values at repeated indices in one operation."""
+
+    def __init__(self, xp: Any, device: Any = None, name: str = "") -> None:
+        super().__init__(xp, device, name)
+        self._grids: dict[tuple[int, int], Array] = {}  # pixels of a window, by its width and the array's
 
     @abstractmethod
     def add_at(self, target: Array, index: Array, values: Array) -> Array:
@@ -28,6 +33,14 @@ class ScatterLibrary(ArrayLibrary, ABC):
         values:
             (k,) of the dtype of ``target``.
         """
+
+    def cut_windows(self, obj: Array, corners: Array, size: int, outside: float | None = 1.0) -> Array:
+        """Windows of an object at whole pixels."""
+        if outside is not None:
+            return super().cut_windows(obj, corners, size, outside)
+        xp = self.xp
+        flat = self._flat(corners, size, obj.shape[1])
+        return xp.reshape(xp.take(xp.reshape(obj, (-1,)), flat, axis=0), (-1, size, size))
 
     def add_windows(self, canvas: Array, windows: Array, corners: Array) -> Array:
         """Add windows to a canvas, cropped where they leave it."""
@@ -52,11 +65,8 @@ class ScatterLibrary(ArrayLibrary, ABC):
     ) -> Array:
         """Add a quotient of sums of windows: over the whole canvas, or where the windows are if that is less."""
         xp, (height, width) = self.xp, canvas.shape
-        rows, columns = self._pixels(xp.concat(list(corners)), numerators[0].shape[-1])
-        flat = xp.reshape(rows[:, :, None] * width + columns[:, None, :], (-1,))
-        numerator, denominator = (
-            xp.concat([xp.reshape(part, (-1,)) for part in windows]) for windows in (numerators, denominators)
-        )
+        flat = self._flat(self._joined(corners), numerators[0].shape[-1], width)
+        numerator, denominator = (xp.reshape(self._joined(parts), (-1,)) for parts in (numerators, denominators))
         total = self.add_at(self.zeros((height * width,), "complex64"), flat, numerator)
         weight = self.add_at(self.zeros((height * width,), "float32"), flat, denominator)
         everywhere = flat.shape[0] >= height * width
@@ -100,6 +110,17 @@ class ScatterLibrary(ArrayLibrary, ABC):
             return xp.sum(xp.reshape(xp.take(sums, several, axis=0), (len(counts), -1)), axis=1)
 
         return multiply
+
+    def _joined(self, parts: Sequence[Array]) -> Array:
+        return parts[0] if len(parts) == 1 else self.xp.concat(list(parts))
+
+    def _flat(self, corners: Array, size: int, width: int) -> Array:
+        """(b size^2,) numbers of the pixels of windows that stay inside an array of this width."""
+        if (size, width) not in self._grids:
+            pixel = self.arange(size)
+            self._grids[size, width] = self.xp.reshape(pixel[:, None] * width + pixel[None, :], (-1,))
+        first = corners[:, 0] * width + corners[:, 1]
+        return self.xp.reshape(first[:, None] + self._grids[size, width][None, :], (-1,))
 
     def _pixels(self, corners: Array, size: int) -> tuple[Array, Array]:
         """(b, size) rows and (b, size) columns of windows."""

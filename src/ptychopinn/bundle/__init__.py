@@ -14,6 +14,7 @@ from ptychopinn.bundle.manifest import (
     ScalingRule,
     TrainingSummary,
     Writer,
+    writer_named,
 )
 from ptychopinn.bundle.tensors import HISTORY
 
@@ -30,4 +31,5 @@ __all__ = [
     "read_manifest",
     "verify_bundle",
     "write_bundle",
+    "writer_named",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -30,6 +31,10 @@ class Writer(Config):
     ptychopinn: str = Field(description="Version of ptychopinn.")
     backend: str = Field(description="Name of the backend, as --backend takes it.")
     backend_version: str = Field("", description="Version of the backend's distribution.")
+
+    def __str__(self) -> str:
+        backend = f"{self.backend:.40} {self.backend_version:.40}".strip()
+        return f"ptychopinn {self.ptychopinn:.40} with the backend {backend}"
 
 
 class ScalingRule(StrEnum):
@@ -126,5 +131,15 @@ def _writer(raw: Mapping[str, Any]) -> str:
     writer = raw.get("writer")
     if not isinstance(writer, dict):
         return "an unknown writer"
-    backend = f"{writer.get('backend', '?')!s:.40} {writer.get('backend_version', '')!s:.40}".strip()
-    return f"ptychopinn {writer.get('ptychopinn', '?')!s:.40} with the backend {backend}"
+    words = {"ptychopinn": "?", "backend": "?", "backend_version": ""}
+    return str(Writer(**{name: str(writer.get(name, unknown)) for name, unknown in words.items()}))
+
+
+@contextmanager
+def writer_named(manifest: Manifest) -> Iterator[None]:
+    """Let a refusal of what an archive holds say which version wrote it, for that one can read it."""
+    try:
+        yield
+    except ArchiveError as error:
+        problem = f"{error.problem} It was written by {manifest.writer}, which can read it."
+        raise ArchiveError(problem, error.remedy) from error

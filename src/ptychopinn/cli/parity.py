@@ -10,7 +10,9 @@ from ptychopinn.cli._parser import Parser, add_json, add_output, add_reading
 from ptychopinn.cli._progress import watched
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.errors import PtychoPinnError
+from ptychopinn.errors import PtychoPinnError, UsageError
+
+_DEVICES = f"{', '.join(Accelerator)} or cuda:K"
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -29,10 +31,17 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--tolerance", type=float, default=1e-4, metavar="FLOAT", help="Relative difference that passes for rounding."
     )
-    parser.add_argument("--accelerator", choices=[str(a) for a in Accelerator], help="Device of both sides.")
+    parser.add_argument("--accelerator", metavar="DEVICE", help=f"Device of both sides: {_DEVICES}.")
+    parser.add_argument(
+        "--devices", metavar="DEVICE,DEVICE", type=_words, default=(), help="One device for each side: cpu,cuda."
+    )
     add_output(parser, "The directory to make.")
     add_reading(parser)
     add_json(parser)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -40,6 +49,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import parity
     from ptychopinn.comparison import Reading
 
+    if args.devices and args.accelerator is not None:
+        raise UsageError("--accelerator and --devices were given.", "Give one of them.")
     measurement = None if args.measurement is None else Measurement(args.measurement)
     with watched(console) as monitor:
         result = parity.parity_run(
@@ -47,6 +58,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             args.models,
             args.output,
             backends=args.backends,
+            devices=args.devices,
             patterns=args.patterns,
             tolerance=args.tolerance,
             options={} if args.accelerator is None else {"accelerator": args.accelerator},

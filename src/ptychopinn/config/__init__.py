@@ -5,6 +5,14 @@ from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.simulation import SimulationConfig
-from ptychopinn.config.train import TrainConfig
+from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
 
-__all__ = ["Config", "ExecutionOptions", "InferConfig", "ModelConfig", "SimulationConfig", "TrainConfig"]
+__all__ = [
+    "Config",
+    "ExecutionOptions",
+    "InferConfig",
+    "ModelConfig",
+    "ResolvedTrainConfig",
+    "SimulationConfig",
+    "TrainConfig",
+]

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+from typing import Annotated, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from ptychopinn.config._base import Config
+
+_CUDA_NUMBER = re.compile(r"cuda:(\d{1,3})", re.ASCII)
+_OTHER_DEVICES = {
+    "mps": "it has no double precision, and complex numbers only in part, which the physics needs; use cpu",
+    "hip": "builds of PyTorch for ROCm call their devices cuda; use cuda",
+    "rocm": "builds of PyTorch for ROCm call their devices cuda; use cuda",
+}
 
 
 class Accelerator(StrEnum):
     """The device asked for is the device used."""
 
-    AUTO = "auto"  # CUDA when there, else CPU
+    AUTO = "auto"  # CUDA when there, on the card with most free memory, else CPU
     CPU = "cpu"
-    CUDA = "cuda"
+    CUDA = "cuda"  # the first card
+
+
+def _known_device(value: object) -> object:
+    if not isinstance(value, str):
+        return value  # refused by its type
+    if value in list(Accelerator):
+        return Accelerator(value)
+    if _CUDA_NUMBER.fullmatch(value):
+        return value
+    known = "input should be 'auto', 'cpu', 'cuda' or 'cuda:K', K the number of a card"
+    raise PydanticCustomError("device", _OTHER_DEVICES.get(value.partition(":")[0], known))
+
+
+Device: TypeAlias = Annotated[Accelerator | str, BeforeValidator(_known_device)]
+"""What `accelerator` may be: a word, or ``cuda:K``."""
+
+
+def cuda_number(device: Accelerator | str) -> int | None:
+    """The number of the card that is asked for; None where none is asked for by its number."""
+    match = _CUDA_NUMBER.fullmatch(device)
+    return None if match is None else int(match.group(1))
+
+
+def asks_for_cuda(device: Accelerator | str) -> bool:
+    """Whether CUDA and nothing else will do."""
+    return device == Accelerator.CUDA or cuda_number(device) is not None
 
 
 class Precision(StrEnum):
@@ -36,20 +72,24 @@ class LoggerKind(StrEnum):
 class ExecutionOptions(Config):
     """Options that every backend has."""
 
-    accelerator: Accelerator = Field(Accelerator.AUTO, description="Device: auto takes CUDA when there.")
+    accelerator: Device = Field(
+        Accelerator.AUTO, description="Device: auto takes CUDA when there; cuda:1 is the second card."
+    )
     precision: Precision = Field(Precision.FLOAT32, description="Arithmetic of the network.")
     deterministic: bool = Field(
         True, description="Same seed, same result, with algorithms that repeat where the device has such."
     )
     device_memory_budget_mb: int | None = Field(
         None,
-        ge=1,
+        ge=0,
         description=(
-            "MiB of a GPU for patterns and patches that are kept there; what does not fit comes from the host for each "
-            "batch (default: half of what is free)."
+            "MiB of a GPU for what is kept there (patterns, patches, simulated objects); the rest comes from the host "
+            "for each batch (default: half of what is free)."
         ),
     )
-    num_workers: int = Field(0, ge=0, le=64, description="Processes that prepare batches; 0 prepares in the main one.")
+    num_workers: int = Field(
+        0, ge=0, le=64, description="Threads that prepare batches ahead; 0 prepares each when it is wanted."
+    )
     logger: LoggerKind = Field(
         LoggerKind.NONE,
         description="Where else to log the training history.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,15 @@ from ptychopinn.config._base import Config
 from ptychopinn.config.model import Architecture, ModelConfig, ModelType
 
 _DEFAULT_EPOCHS = 60
+
+
+class _StepDefaults(NamedTuple):
+    batch_size: int
+    learning_rate: float
+
+
+# On a GPU a step of 64 groups takes as long as one of 4, and a larger batch bears a larger rate.
+_ON_CPU, _ON_GPU = _StepDefaults(4, 1e-3), _StepDefaults(64, 3e-3)
 
 
 class Scheduler(StrEnum):
@@ -74,7 +83,13 @@ class TrainConfig(Config):
         None, ge=1, description=f"Epochs at most (default {_DEFAULT_EPOCHS}, or as many as max_time allows)."
     )
     max_time: float | None = Field(None, gt=0, description="Seconds of training at most; the schedule fits itself in.")
-    batch_size: int = Field(4, ge=1, le=4096, description="Groups in a batch.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description=f"Groups in a batch, or as many as there are (default: {_ON_CPU.batch_size} on a CPU, "
+        f"{_ON_GPU.batch_size} on a GPU).",
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, groups and simulated objects.")
     # groups
     n_groups: int | None = Field(
@@ -136,7 +151,13 @@ class TrainConfig(Config):
         "probes; a model for a family needs no training on a new scan (infer with probe_source scan).",
     )
     # optimizer
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description=f"Peak learning rate (default: {_ON_CPU.learning_rate:g} on a CPU, {_ON_GPU.learning_rate:g} on a "
+        "GPU).",
+    )
     scheduler: Scheduler = Field(Scheduler.COSINE, description="Course of the learning rate.")
     accumulate_grad_batches: int = Field(1, ge=1, description="Batches whose gradients make one step.")
     gradient_clip: float | None = Field(1.0, gt=0, description="Clip gradients at this.")
@@ -183,6 +204,18 @@ class TrainConfig(Config):
         if self.simulate_probes is not SimulateProbes.SCAN and self.simulate_objects is SimulateObjects.OFF:
             raise ValueError(f"simulate_probes {self.simulate_probes} has no effect without simulate_objects; set both")
         return self
+
+    def resolved(self, *, on_gpu: bool) -> ResolvedTrainConfig:
+        """The same training, with what depends on the device filled in.
+
+        Parameters
+        ----------
+        on_gpu:
+            Whether a GPU computes, which many groups keep no longer busy than a few.
+        """
+        defaults = _ON_GPU if on_gpu else _ON_CPU
+        given = self.model_dump(exclude_none=True)
+        return ResolvedTrainConfig.model_validate(defaults._asdict() | given)
 
     @property
     def epoch_limit(self) -> int | None:
@@ -282,6 +315,13 @@ class TrainConfig(Config):
             elif not physics:
                 reason = "nll_weight and mae_weight are 0: no pattern is predicted"
             raise ValueError(f"{', '.join(names)} cannot act: {reason}")
+
+
+class ResolvedTrainConfig(TrainConfig):
+    """A training whose settings are all those in force on its device (`TrainConfig.resolved`)."""
+
+    batch_size: int
+    learning_rate: float
 
 
 class LossWeights(Config):

@@ -5,13 +5,13 @@ Arrays come with the detector's DC at ``[0, 0]``, as an unshifted FFT wants them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import TrainConfig
+from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table, neighbours, subsample
 from ptychopinn.errors import DataError
@@ -21,13 +21,13 @@ from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
-class GroupBatch:
-    """Groups of neighbouring patterns; column 0 is the anchor.
+class GroupLayout:
+    """Where the members of groups lie; column 0 is the anchor.
 
     Attributes
     ----------
-    counts:
-        (g, C, N, N) float32, DC at [0, 0]; zeros where there is no such member.
+    patterns:
+        (g, C) int64, numbers of the patterns; the anchor's where there is no such member.
     offsets:
         (g, C, 2) int64 (y, x): corner of each member minus its anchor's, within the reach.
     fractions:
@@ -36,6 +36,25 @@ class GroupBatch:
         (g, C, 2, 7) float32: `ptychopinn.interpolation.shift_weights` of the fractions.
     member:
         (g, C) float32: 0 where there is no such member, or it does not overlap its anchor.
+    """
+
+    patterns: IntArray
+    offsets: IntArray
+    fractions: FloatArray
+    shift: FloatArray
+    member: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class GroupBatch:
+    """Groups of neighbouring patterns, as a `GroupLayout` has them, and what was measured.
+
+    Attributes
+    ----------
+    counts:
+        (g, C, N, N) float32, DC at [0, 0]; zeros where there is no such member.
+    offsets, fractions, shift, member:
+        As in `GroupLayout`.
     truth:
         (g, C, n, n) complex64 known patches, or None.
     """
@@ -100,7 +119,7 @@ def refuse_too_few(data: ScanDataset) -> None:
 
 
 class GroupBatches:
-    """Draws groups anew for each epoch; epoch k depends on the seed and k alone.
+    """Draws groups anew for each epoch; epoch k depends on the seed and k alone. Several threads may read batches.
 
     Parameters
     ----------
@@ -123,11 +142,12 @@ class GroupBatches:
         self,
         data: ScanDataset,
         model: ModelConfig,
-        config: TrainConfig,
+        config: ResolvedTrainConfig,
         truth: Callable[[IntArray], ComplexArray] | None = None,
     ) -> None:
         refuse_too_few(data)
         self._data, self._config, self._truth = data, config, truth
+        self._drawn: tuple[int, IntArray] | None = None  # the newest epoch's groups
         self.group_size = model.patterns_per_group
         self._table = neighbour_table(data, self.group_size, config.neighbor_count)
         self._corners, self._fractions = split_positions(data.positions, data.N)
@@ -151,30 +171,54 @@ class GroupBatches:
         """Groups in a batch that is not the smaller last one."""
         return min(self._config.batch_size, self.n_groups)
 
-    def __call__(self, epoch: int, first: int = 0, stride: int = 1) -> Iterator[GroupBatch]:
-        """The batches of an epoch; a worker process takes every ``stride``-th from ``first`` on."""
-        rng = np.random.default_rng([self._config.seed, epoch])
-        groups = draw_groups(
-            self._table, self.group_size, self.n_groups, rng, sequential=self._config.sequential_sampling
+    @property
+    def data(self) -> ScanDataset:
+        """The scan."""
+        return self._data
+
+    def groups(self, epoch: int) -> IntArray:
+        """The groups of an epoch, (n_groups, C) int64, -1 where a group has no such member."""
+        drawn = self._drawn
+        if drawn is None or drawn[0] != epoch:
+            rng = np.random.default_rng([self._config.seed, epoch])
+            sequential = self._config.sequential_sampling
+            groups = draw_groups(self._table, self.group_size, self.n_groups, rng, sequential=sequential)
+            drawn = self._drawn = (epoch, groups)
+        return drawn[1]
+
+    def batch(self, epoch: int, number: int) -> GroupBatch:
+        """Batch ``number`` of an epoch."""
+        size = self._config.batch_size
+        return self.read(self.groups(epoch)[number * size : (number + 1) * size])
+
+    def layout(self, groups: IntArray) -> GroupLayout:
+        """Where the members of groups lie: (g, C) int64, -1 where a group has no such member."""
+        patterns = np.where(groups >= 0, groups, groups[:, :1])
+        offsets = self._corners[patterns] - self._corners[patterns[:, :1]]
+        near = np.abs(offsets).max(axis=2) <= self.reach
+        return GroupLayout(
+            patterns=patterns,
+            offsets=np.where(near[..., None], offsets, 0),
+            fractions=self._fractions[patterns].astype(np.float32),
+            shift=self._shift[patterns],
+            member=((groups >= 0) & near).astype(np.float32),
         )
-        for k in range(first, self.batches_per_epoch, stride):
-            yield self.read(groups[k * self._config.batch_size : (k + 1) * self._config.batch_size])
+
+    def truth(self, patterns: IntArray) -> ComplexArray | None:
+        """Known patches of patterns: (...,) numbers to (..., n, n) complex64; None where none are known."""
+        if self._truth is None:
+            return None
+        flat = self._truth(patterns.ravel())
+        return flat.reshape(*patterns.shape, *flat.shape[1:])
 
     def read(self, groups: IntArray) -> GroupBatch:
         """Read groups: (g, C) int64, -1 where a group has no such member."""
-        members = np.where(groups >= 0, groups, groups[:, :1])
-        offsets = self._corners[members] - self._corners[members[:, :1]]
-        near = np.abs(offsets).max(axis=2) <= self.reach
-        shape = groups.shape
-        truth = None
-        if self._truth is not None:
-            flat = self._truth(members.ravel())
-            truth = flat.reshape(*shape, *flat.shape[1:])
+        layout = self.layout(groups)
         return GroupBatch(
             counts=read_groups(self._data, groups),
-            offsets=np.where(near[..., None], offsets, 0),
-            fractions=self._fractions[members].astype(np.float32),
-            shift=self._shift[members],
-            member=((groups >= 0) & near).astype(np.float32),
-            truth=truth,
+            offsets=layout.offsets,
+            fractions=layout.fractions,
+            shift=layout.shift,
+            member=layout.member,
+            truth=self.truth(layout.patterns),
         )

@@ -7,13 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.parallel import Aside
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _READ = 256  # patterns prepared at a time
-_UPLOAD_BYTES = 1 << 28
+_UPLOAD_BYTES = 1 << 25  # through page-locked memory, of which little is better used again than much made
+_HALF_RANGE = 1 << 15  # of 16 bits
 
 Fetch = Callable[[slice], Array]
 
@@ -49,13 +50,12 @@ class Patterns:
         if library.on_host:
             if 4 * pixels <= host_budget_bytes:
                 self._kept = np.empty(shape, np.float32)
-                for low in range(0, len(data), _READ):
-                    block = np.arange(low, min(low + _READ, len(data)))
-                    self._kept[block] = self._read_amplitudes(block)
+                for block in slices_of(len(data), _READ):
+                    self._kept[block] = self._read_amplitudes(np.arange(block.start, block.stop))
         elif 0 < pixels * data.patterns.dtype.itemsize <= library.budget_bytes:
             step = max(_UPLOAD_BYTES // (data.N**2 * data.patterns.dtype.itemsize), 1)
-            blocks = (self._read_raw(slice(low, low + step)) for low in range(0, len(data), step))
-            self._kept = library.from_blocks(shape, blocks)
+            blocks = (self._read_raw(block) for block in slices_of(len(data), step))
+            self._kept = library.from_blocks(shape, blocks, self._to_corner)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -95,7 +95,7 @@ class Patterns:
                 yield indices, partial(self._part, indices)
         elif self._kept is not None:
             for indices in chosen:
-                yield indices, self.amplitudes(indices).__getitem__
+                yield indices, partial(_rows, self.amplitudes(indices))
         else:
             with Aside() as reader:
                 waiting: tuple[IntArray, Callable[[], AnyArray]] | None = None
@@ -104,8 +104,8 @@ class Patterns:
                     if following is not None:
                         ahead = following, reader.begin(partial(self._read_raw, following))
                     if waiting is not None:
-                        counts = self._decode(self.library.from_host(waiting[1]()))
-                        yield waiting[0], self.library.xp.sqrt(counts).__getitem__
+                        counts = self._decode(self._to_corner(self.library.from_host(waiting[1]())))
+                        yield waiting[0], partial(_rows, self.library.xp.sqrt(counts))
                     waiting = ahead
 
     def _part(self, indices: IntArray, part: slice) -> Array:
@@ -117,21 +117,31 @@ class Patterns:
         return amplitudes
 
     def _read_raw(self, indices: IntArray | slice) -> AnyArray:
-        """Patterns as they stand, whole numbers as signed ones of the same bytes: not every library has the others."""
+        """Patterns in a dtype that every library has and that is no wider than their own, or than float32."""
         raw = self.data.raw(indices)
-        return raw.view(raw.dtype.str.replace("u", "i")) if raw.dtype.kind == "u" and raw.dtype.itemsize > 1 else raw
+        if raw.dtype == np.uint16:
+            return raw.view(np.int16) ^ np.int16(-_HALF_RANGE)  # less half of the range, which `_decode` adds
+        return raw if raw.dtype.itemsize < 4 or raw.dtype == np.float32 else raw.astype(np.float32)
+
+    def _to_corner(self, raw: Array) -> Array:
+        half = self.data.N // 2
+        return self.library.xp.roll(raw, (-half, -half), axis=(-2, -1))  # as ifftshift, of whole numbers too
 
     def _raw(self, indices: IntArray) -> Array:
         if self._kept is None:
-            return self.library.from_host(self._read_raw(indices))
-        return self.library.xp.take(self._kept, self.library.from_host(indices), axis=0)
+            return self._to_corner(self.library.from_host(self._read_raw(indices)))
+        return self.library.take(self._kept, indices)
 
     def _decode(self, raw: Array) -> Array:
-        library, xp, dtype = self.library, self.library.xp, self.data.patterns.dtype
+        """Counts of what `_raw` gave."""
+        library, xp = self.library, self.library.xp
         values = library.cast(raw, "float32")
-        if dtype.kind == "u" and dtype.itemsize > 1:
-            values = xp.where(values < 0, values + 2.0 ** (8 * dtype.itemsize), values)
-        values = xp.fft.ifftshift(values, axes=(-2, -1))
+        if self.data.patterns.dtype == np.uint16:
+            values += _HALF_RANGE
         if self.good is not None:
             values = xp.where(self.good > 0, values, xp.zeros_like(values))  # bad pixels may hold anything
         return self.data.to_counts(values)
+
+
+def _rows(array: Array, part: slice) -> Array:
+    return array[part, ...]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.arrays import Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
@@ -137,7 +137,7 @@ class ForwardResidual:
         self._windows = Windows.at(every[chosen], size, Frame((0, 0)), library)
         values = math.prod(probe.shape)
         step = library.batch_length(values, _BATCH_VALUES)
-        self._batches = [slice(low, low + step) for low in range(0, len(chosen), step)]
+        self._batches = slices_of(len(chosen), step)
         small = len(chosen) * (values * 8 + size**2 * 4) <= _KEPT_BYTES
         self._kept = library.spread(self._prepare, self._batches) if small else None
 

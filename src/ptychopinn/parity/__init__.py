@@ -1,4 +1,4 @@
-"""Where two backends, or two models, part: every stage of one batch side by side."""
+"""Where two backends, models or devices part: every stage of one batch side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two backends, or two models, on one batch: every stage side by side, and the first at which they differ."""
+"""Two backends, models or devices on one batch: every stage side by side, and the first at which they differ."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ptychopinn.bundle import read_bundle
 from ptychopinn.comparison.files import write_json
 from ptychopinn.comparison.process import python_command, run_limited
 from ptychopinn.comparison.scans import Reading, central
+from ptychopinn.config.build import build
 from ptychopinn.errors import Cancelled, DataError, PtychoPinnError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parity.stages import (
@@ -26,6 +27,7 @@ from ptychopinn.parity.stages import (
     statistics_of,
 )
 from ptychopinn.plugins import ALIASES, discover
+from ptychopinn.reconstructor import ReconstructorSpec
 from ptychopinn.report import stage_picture
 from ptychopinn.typing import AnyArray, StrPath
 from ptychopinn.workflows._folder import Kind, model_path, output_folder
@@ -60,6 +62,7 @@ def parity_run(
     output: StrPath,
     *,
     backends: Sequence[str] = (),
+    devices: Sequence[str] = (),
     patterns: int = 8,
     tolerance: float = TOLERANCE,
     options: Mapping[str, object] | None = None,
@@ -67,7 +70,7 @@ def parity_run(
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> ParityResult:
-    """Compare two backends with one model, or two models, on one batch of patterns.
+    """Compare two backends or two devices with one model, or two models, on one batch of patterns.
 
     Parameters
     ----------
@@ -78,7 +81,9 @@ def parity_run(
     output:
         The directory to make: ``stats.json``, ``offsets.json`` and a picture of each stage.
     backends:
-        Two names; none with two models means those that wrote them.
+        Two names; none means those that wrote the models.
+    devices:
+        Two devices, as the option ``accelerator`` takes them; none means that of ``options``.
     patterns:
         Patterns in the batch.
     tolerance:
@@ -98,36 +103,47 @@ def parity_run(
         If something is refused, or a side fails, with its reason.
     """
     reading = reading or Reading()
-    if not 1 <= len(models) <= 2 or len(backends) not in (0, 2) or (len(models) == 1 and not backends):
+    pairs = len(backends) in (0, 2) and len(devices) in (0, 2)
+    if not 1 <= len(models) <= 2 or not pairs or (len(models) == 1 and not backends and not devices):
         raise UsageError(
-            f"{len(models)} models and {len(backends)} backends were given.",
-            "Give one model and two backends, or two models.",
+            f"{len(models)} models, {len(backends)} backends and {len(devices)} devices were given.",
+            "Give one model and two backends or two devices, or two models.",
         )
     archives = [model_path(path) for path in models] * (3 - len(models))
     written = [read_bundle(path).manifest.writer.backend for path in archives]
     names = [ALIASES.get(name, name) for name in backends] or written
     specs = [discover().get(name) for name in names]
+    given = [_options(spec, options or {}, device) for spec, device in zip(specs, devices or (None, None), strict=True)]
+    labels = [", ".join(filter(None, words)) for words in zip(names, devices or (None, None), strict=True)]
     data = reading.read(data_path)
     if not 1 <= patterns <= len(data):
         raise DataError(f"A batch of {patterns} patterns was asked for; the scan has {len(data)}.", "Ask for fewer.")
     indices = central(data, patterns)
     with output_folder(output, _CHECK, overwrite=overwrite) as folder:
         sides = {}
-        for side, archive, spec in zip("ab", archives, specs, strict=True):
+        for side, archive, spec, own, label in zip("ab", archives, specs, given, labels, strict=True):
             home = folder / side
             home.mkdir()
             task = {
                 "data": str(Path(data_path).resolve()),
                 "model": str(archive.resolve()),
                 "backend": spec.name,
-                "options": {key: value for key, value in (options or {}).items() if key in spec.options.model_fields},
+                "options": own,
                 "indices": indices.tolist(),
                 "measurement": reading.measurement,
                 "nphotons": reading.nphotons,
             }
             write_json(home / "task.json", task)
-            sides[side] = _stages(home, f"{side} ({spec.name}, {archive.name})", monitor)
-        return _report(folder, sides, {"a": names[0], "b": names[1]}, tolerance)
+            sides[side] = _stages(home, f"{side} ({label}, {archive.name})", monitor)
+        return _report(folder, sides, dict(zip("ab", labels, strict=True)), tolerance)
+
+
+def _options(spec: ReconstructorSpec, options: Mapping[str, object], device: str | None) -> dict[str, object]:
+    """Those of the options that a backend has, on a device, as JSON; refused before any work."""
+    own = {key: value for key, value in options.items() if key in spec.options.model_fields}
+    if device is not None:
+        own["accelerator"] = device
+    return build(spec.options, own).model_dump(mode="json", include=set(own))
 
 
 def _stages(home: Path, name: str, monitor: Monitor) -> dict[str, AnyArray]:
@@ -144,13 +160,13 @@ def _stages(home: Path, name: str, monitor: Monitor) -> dict[str, AnyArray]:
 
 
 def _report(
-    folder: Path, sides: Mapping[str, Mapping[str, AnyArray]], backends: Mapping[str, str], tolerance: float
+    folder: Path, sides: Mapping[str, Mapping[str, AnyArray]], labels: Mapping[str, str], tolerance: float
 ) -> ParityResult:
     a, b = sides["a"], sides["b"]
     differences = {stage: difference_of(a[stage], b[stage]) for stage in STAGES}
     first = first_difference(differences, tolerance)
     stats = {
-        "backends": dict(backends),
+        "sides": dict(labels),
         "tolerance": tolerance,
         "first_difference": first,
         "differences": differences,
@@ -163,7 +179,7 @@ def _report(
     }
     write_json(folder / "offsets.json", offsets)
     for stage in STAGES:
-        rows = {f"{side}: {backends[side]}": pictures_of(stage, found[stage], 8) for side, found in sides.items()}
+        rows = {f"{side}: {labels[side]}": pictures_of(stage, found[stage], 8) for side, found in sides.items()}
         relative = differences[stage]["relative"]
         told = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
         with written_aside(folder / f"{stage}.png") as aside:

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.sparse as sparse
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.thinning import one_a_cell
 from ptychopinn.forward import power
@@ -164,10 +164,9 @@ def _gradients(
     good = None if patterns.good is None else patterns.good[::stride, ::stride]
     step = library.batch_length(math.prod(probe.shape), _BATCH_VALUES)
 
-    def measure(start: int) -> tuple[Array, Array] | None:
+    def measure(part: slice) -> tuple[Array, Array] | None:
         if monitor.cancelled:
             return None
-        part = slice(start, start + step)
         some = windows[part]
         waves = shifted(some.fractions)
         waves *= some.cut(obj)[:, None, ...]
@@ -195,7 +194,7 @@ def _gradients(
         missing = xp.reshape(missing, (-1, half**2, 1))
         return library.matmul(jacobian, xp.matrix_transpose(jacobian)), library.matmul(jacobian, missing)[..., 0]
 
-    measured = library.spread(measure, range(0, len(chosen), step))
+    measured = library.spread(measure, slices_of(len(chosen), step))
     if monitor.cancelled or any(part is None for part in measured):
         return None
     hessian, slope = (library.to_host(xp.concat([part[k] for part in measured if part is not None])) for k in (0, 1))

@@ -65,7 +65,7 @@ class PredictionConformance(BackendSuite):
             assert 0 < len(batch.indices) <= _BATCH
 
     def test_arrays_are_those_of_the_library(self, scan: ScanDataset, trained: Trained) -> None:
-        """[CONF-049] [REC-012] Probe and patches are of the library that the prediction names, and on its device."""
+        """[CONF-049] [REC-013] Probe and patches are of the library that the prediction names, and on its device."""
         prediction = trained.reconstructor.infer(scan, InferConfig(inference_batch_size=_BATCH))
         library = prediction.library
         assert isinstance(library, ArrayLibrary)
@@ -85,7 +85,7 @@ class PredictionConformance(BackendSuite):
             assert len(prediction.patterns) == len(scan)
 
     def test_what_follows_is_computed_with_the_library(self, scan: ScanDataset, trained: Trained) -> None:
-        """[CONF-049] [REC-012] To the object that NumPy makes of the same patches."""
+        """[CONF-049] [REC-013] To the object that NumPy makes of the same patches."""
         config = InferConfig(synchronise=Synchronise.OFF, refine=1)  # solving phases would need every pattern
         own = trained.reconstructor
         found, expected = (reconstruct(r, scan, config) for r in (own, cast(Reconstructor, _OnHost(own))))

@@ -16,7 +16,7 @@ from ptychopinn.plugins import discover
 from ptychopinn.reconstructor import Capability, Reconstructor
 from ptychopinn.testing.backend import BackendSuite
 
-FRAMEWORKS = frozenset({"torch", "lightning", "pytorch_lightning", "tensorflow", "keras", "jax", "cupy"})
+FRAMEWORKS = frozenset({"torch", "lightning_fabric", "tensorflow", "keras", "jax", "cupy"})
 
 
 class RegistrationConformance(BackendSuite):

@@ -5,13 +5,15 @@ need not: anything that follows `ptychopinn.reconstructor.Reconstructor` is a ba
 """
 
 from ptychopinn.training.base import Fit, NetworkReconstructor
-from ptychopinn.training.book import EpochBook
-from ptychopinn.training.epochs import EpochSource
+from ptychopinn.training.book import EpochBook, LossReading, read_step
+from ptychopinn.training.cards import no_cuda, no_such_card
+from ptychopinn.training.epochs import EpochSource, patterns_in
 from ptychopinn.training.light import Light, light_arrays, light_from_arrays
 from ptychopinn.training.loggers import RunLogger
 from ptychopinn.training.looks import Look, features_width, looks
 from ptychopinn.training.parts import Parts
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
+from ptychopinn.training.prefetch import prefetch
 from ptychopinn.training.published import BORDER_CHANNELS, level_filters
 from ptychopinn.training.tensors import checkpoint_tensors, network_tensors
 
@@ -22,6 +24,7 @@ __all__ = [
     "Fit",
     "Light",
     "Look",
+    "LossReading",
     "NetworkReconstructor",
     "Parts",
     "RunLogger",
@@ -34,4 +37,9 @@ __all__ = [
     "light_from_arrays",
     "looks",
     "network_tensors",
+    "no_cuda",
+    "no_such_card",
+    "patterns_in",
+    "prefetch",
+    "read_step",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
-from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle
+from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle, writer_named
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import StartProbe, TrainConfig
+from ptychopinn.config.train import ResolvedTrainConfig, StartProbe, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
@@ -30,6 +31,7 @@ from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
+_log = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT")
 ModelT_co = TypeVar("ModelT_co", covariant=True)
 Predict = Callable[[Array], Array]
@@ -85,6 +87,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     def library(self) -> ArrayLibrary:
         """Whose arrays predictions are: what follows a prediction is computed with it, where they are."""
         return NUMPY
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes: what it does best is what trainings do unless they are told otherwise."""
+        return False
 
     @abstractmethod
     def _build(self, light: Light, seed: int) -> ModelT:
@@ -168,6 +175,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ResourceError
             If memory runs out.
         """
+        config = self.resolve(config)
         for scan in (data, validation):
             if scan is not None:
                 self._check(scan)
@@ -192,6 +200,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                     light = starting_light(data, fit_scaling(data), self._config, config, monitor, self.library)
                 model = self._build(light, config.seed) if model is None else self._relit(model, light)
             plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
+            _log.info(
+                "Training in batches of %d groups at a learning rate of %g.",
+                plan.training.groups.largest_batch,
+                config.learning_rate,
+            )
             fit = self._start(model, plan)
             start = begun_arrays(self._to_arrays(model))
             book = EpochBook(plan, fit, store, self._manifest(), monitor, start)
@@ -216,6 +229,10 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             seconds=self._summary.seconds,
             patterns_seen=book.patterns_seen,
         )
+
+    def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
+        """A training with what depends on the device filled in (`ptychopinn.reconstructor.ResolvesTraining`)."""
+        return config.resolved(on_gpu=self.on_gpu)
 
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
         """Predict every pattern's patch; an empty scan gives no batch.
@@ -284,7 +301,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 "Give the model archive of the run; --resume goes on with the training.",
             )
         instance = cls(bundle.manifest.model, options)
-        with instance._translate_memory_errors():
+        with writer_named(bundle.manifest), instance._translate_memory_errors():
             instance._model = instance._from_arrays(bundle.weights)
         instance._summary = bundle.manifest.training
         return instance

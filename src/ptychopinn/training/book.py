@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from ptychopinn.bundle import HISTORY, ArchiveKind, Manifest
+from ptychopinn.bundle import HISTORY, ArchiveKind, Bundle, Manifest, writer_named
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.train import CheckpointMode, TrainConfig
 from ptychopinn.errors import ArchiveError, ConfigError, TrainingError
@@ -51,8 +52,38 @@ class ResumeState(BaseModel):
     best_epoch: int
 
 
+@dataclass(frozen=True)
+class LossReading:
+    """Losses of the batches since the last reading.
+
+    Attributes
+    ----------
+    sums:
+        Sums over these batches: of ``loss``, the weighted sum of the terms, and of each term by its name.
+    batches:
+        How many.
+    newest:
+        Loss of the last of them.
+    not_finite:
+        Step of the first batch whose loss or gradient was not finite, which was not used, and the loss; None for none.
+    """
+
+    sums: Mapping[str, float]
+    batches: int
+    newest: float
+    not_finite: tuple[int, float] | None = None
+
+
+def read_step(loss: float, terms: Mapping[str, float], step: int) -> LossReading:
+    """The reading of one batch, before its gradient is used."""
+    return LossReading({"loss": loss, **terms}, 1, loss, None if math.isfinite(loss) else (step, loss))
+
+
 class EpochBook:
     """Keeps the record of a training; a backend tells it of every batch and every epoch.
+
+    The losses may come later than the batches, some together (`record`), so that a device is not waited for at every
+    step; the clock and the monitor are looked at after each batch all the same.
 
     Parameters
     ----------
@@ -104,6 +135,7 @@ class EpochBook:
         self.patterns_seen = 0
         self._sums: dict[str, float] = {}
         self._batches, self._done = 0, 0
+        self._newest = math.nan
         self._best_figure, self._best_epoch = math.inf, 0
         self._best = weights.averaged()
         self._saved_at = self._clock.seconds
@@ -124,6 +156,19 @@ class EpochBook:
                 "The checkpoint belongs to a network of another configuration.",
                 "Resume with the configuration it began with, or start anew with --overwrite.",
             )
+        with writer_named(bundle.manifest):
+            state, history = self._restored(bundle)
+        self._best = _under(_BEST, bundle.weights)
+        self.history = {name: values.tolist() for name, values in history.items()}
+        self._best_figure = math.inf if state.best_figure is None else state.best_figure
+        self._best_epoch, self.patterns_seen = state.best_epoch, state.patterns_seen
+        self._clock.resume(epoch=state.epoch, step=state.step, seconds=state.seconds)
+        self._done = state.epoch * len(self._plan.training.batches)
+        self._saved_at = self._clock.seconds
+        _log.info("Resuming after epoch %d, %.0f s of training.", state.epoch, state.seconds)
+
+    def _restored(self, bundle: Bundle) -> tuple[ResumeState, dict[str, AnyArray]]:
+        """Put the weights of a checkpoint back; returns how far its training was, and its history."""
         try:
             state = ResumeState.model_validate(bundle.manifest.extra.get("state"))
         except ValidationError as error:
@@ -138,14 +183,7 @@ class EpochBook:
                 "Remove it, or start anew with --overwrite.",
             )
         self._weights.restore(bundle.weights)
-        self._best = _under(_BEST, bundle.weights)
-        self.history = {name: values.tolist() for name, values in history.items()}
-        self._best_figure = math.inf if state.best_figure is None else state.best_figure
-        self._best_epoch, self.patterns_seen = state.best_epoch, state.patterns_seen
-        self._clock.resume(epoch=state.epoch, step=state.step, seconds=state.seconds)
-        self._done = state.epoch * len(self._plan.training.batches)
-        self._saved_at = self._clock.seconds
-        _log.info("Resuming after epoch %d, %.0f s of training.", state.epoch, state.seconds)
+        return state, history
 
     def nothing_to_do(self) -> bool:
         """Whether the training is over before its first batch, which sets the status."""
@@ -160,40 +198,45 @@ class EpochBook:
         """Whether somebody ended the training, who does not want to wait for its validation."""
         return self.status is TrainStatus.CANCELLED
 
-    def count(self, loss: float, parts: Mapping[str, float], patterns: int) -> None:
-        """Enter the figures of a batch, before its gradient is used.
-
-        Parameters
-        ----------
-        loss, parts:
-            The weighted sum and the unweighted terms.
-        patterns:
-            Patterns in the batch.
+    def record(self, reading: LossReading) -> None:
+        """Enter the losses of some batches.
 
         Raises
         ------
         TrainingError
-            If the loss is not finite.
+            If one of them, or its gradient, is not finite.
         """
-        if not math.isfinite(loss):
+        if reading.not_finite is not None:
+            step, loss = reading.not_finite
+            what = "The gradient of the loss is not finite" if math.isfinite(loss) else f"The loss is {loss}"
             raise TrainingError(
-                f"The loss is {loss} at step {self._clock.step} of epoch {self._clock.epoch}; the model keeps its "
-                "last good weights.",
+                f"{what} at step {step} of epoch {self._clock.epoch}; the model keeps its last good weights.",
                 "Lower --learning-rate, check the data with 'ptychopinn validate', or set --precision 32.",
             )
-        for name, value in {"loss": loss, **parts}.items():
+        for name, value in reading.sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._batches += 1
-        self.patterns_seen += patterns
+        self._batches += reading.batches
+        self._newest = reading.newest
 
-    def after_batch(self, loss: float) -> None:
-        """Report, then look at the monitor and the clock."""
+    def after_batch(self, number: int, patterns: int) -> None:
+        """Count a batch and the step that it may have made; report, then look at the monitor and the clock.
+
+        Parameters
+        ----------
+        number:
+            Of the batch in its epoch, from 0.
+        patterns:
+            Patterns in it.
+        """
         clock = self._clock
         self._done += 1
+        self.patterns_seen += patterns
+        if self._plan.makes_step(number):
+            clock.step += 1
         done, total = self._done, self._plan.total_batches
         if clock.time_limit is not None:  # seconds, since they end it
             done, total = int(clock.seconds), math.ceil(clock.time_limit)
-        self._monitor.report("train", done, total, {"epoch": float(clock.epoch + 1), "loss": loss})
+        self._monitor.report("train", done, total, {"epoch": float(clock.epoch + 1), "loss": self._newest})
         if self._monitor.cancelled:
             self.status, self.stop = TrainStatus.CANCELLED, True
         elif clock.out_of_time:

@@ -147,8 +147,7 @@ class Objective:
         model:
             The model.
         batch:
-            The arrays of `ptychopinn.training.EpochSource` that there are, as tensors. ``simulated_probe`` may also be
-            (b, modes, N, N), a probe for each simulated pattern.
+            The arrays of `ptychopinn.training.EpochSource` that there are, as tensors.
         """
         probe = model.illumination()
         parts: dict[str, Tensor] = {}

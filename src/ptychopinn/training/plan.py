@@ -10,7 +10,14 @@ from functools import partial
 import numpy as np
 
 from ptychopinn.config.model import ModelConfig, ModelType
-from ptychopinn.config.train import DetectorOffset, LossWeights, SimulateObjects, SimulateProbes, TrainConfig
+from ptychopinn.config.train import (
+    DetectorOffset,
+    LossWeights,
+    ResolvedTrainConfig,
+    SimulateObjects,
+    SimulateProbes,
+    TrainConfig,
+)
 from ptychopinn.data.batches import GroupBatches, refuse_too_few, training_subset
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.grouping import check_groups
@@ -72,7 +79,7 @@ class TrainingPlan:
     """
 
     model: ModelConfig
-    config: TrainConfig
+    config: ResolvedTrainConfig
     weights: LossWeights
     training: ScanBatches
     validation: ScanBatches | None
@@ -85,6 +92,10 @@ class TrainingPlan:
         """Batches in the whole training; 0 where only max_time ends it."""
         limit = self.config.epoch_limit
         return 0 if limit is None else limit * len(self.training.batches)
+
+    def makes_step(self, number: int) -> bool:
+        """Whether the optimizer steps after batch ``number`` of an epoch, with the gradients collected until then."""
+        return (number + 1) % self.config.accumulate_grad_batches == 0 or number + 1 == len(self.training.batches)
 
 
 def good_pixels(data: ScanDataset) -> FloatArray:
@@ -188,7 +199,7 @@ def _refuse_small_share(held: ScanDataset, whole: ScanDataset, fraction: float, 
 
 def make_plan(
     model: ModelConfig,
-    config: TrainConfig,
+    config: ResolvedTrainConfig,
     data: ScanDataset,
     validation: ScanDataset | None,
     unit_probe: ComplexArray,
@@ -232,14 +243,13 @@ def make_plan(
                 config.seed,
                 model.patch_size,
                 dose_range=_FAMILY_DOSES if config.simulate_probes is SimulateProbes.FAMILY else (1.0, 1.0),
+                draw_probe=_probe_draw(config, probe),
             )
         source = EpochSource(
             groups if measured else None,
             stream,
             groups.batches_per_epoch,
             config.batch_size * groups.group_size if stream is not None else 0,
-            _probes(config, probe) if stream is not None else None,
-            config.seed,
         )
         return ScanBatches(scaling, good_pixels(scan), groups, source)
 
@@ -261,7 +271,7 @@ def make_plan(
     )
 
 
-def _probes(config: TrainConfig, probe: ComplexArray) -> Callable[[np.random.Generator], ComplexArray] | None:
+def _probe_draw(config: TrainConfig, probe: ComplexArray) -> Callable[[np.random.Generator], ComplexArray] | None:
     """What draws the probes of simulated patterns; None where there is only one."""
     if config.simulate_probes is SimulateProbes.SCAN:
         return None

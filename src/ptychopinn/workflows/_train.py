@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from ptychopinn.atomic import written_aside
 from ptychopinn.bundle import read_manifest
 from ptychopinn.config.build import build
-from ptychopinn.config.execution import Accelerator
+from ptychopinn.config.execution import Accelerator, asks_for_cuda
 from ptychopinn.config.files import read_config_file, write_config_file
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig, ModelType
@@ -20,11 +21,11 @@ from ptychopinn.config.train import SimulateObjects, TrainConfig
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.fingerprint import fingerprint
 from ptychopinn.data.npz import read_scan
-from ptychopinn.errors import ConfigError, DataError, TrainingError
+from ptychopinn.errors import ArchiveError, ConfigError, DataError, TrainingError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import check_infer, reconstruct
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, TrainStatus
+from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._memory import memory_told
@@ -94,12 +95,13 @@ def train_run(
     _check_capabilities(spec, model_config, train_config, backend_options, resume=resume)
     cls = spec.load_class()
     reconstructor = cls(model_config, backend_options) if archive is None else cls.load(archive, backend_options)
+    train_config = _resolved(reconstructor, train_config)
     sections = {"model": model_config, "train": train_config, "infer": infer_config, "execution": backend_options}
     kept = (_folder.MODEL, _folder.CHECKPOINTS)
     with _folder.run_folder(output, overwrite=overwrite, resume=resume, kept=kept) as folder:
         scans = _scans(data, held)
         if resume:
-            _check_resume(read_config_file(folder / _folder.CONFIG), sections, spec.name)
+            _check_resume(folder, sections, spec.name)
             _check_scans(folder / _folder.SCAN, scans)
         with written_aside(folder / _folder.SCAN) as aside:
             aside.write_text(json.dumps(scans, indent=2) + "\n", "utf-8")
@@ -139,6 +141,13 @@ def train_run(
     return RunResult(folder, files, figures, warnings)
 
 
+def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:
+    """The training as it will be: what its device does best stands where nothing was given."""
+    if isinstance(reconstructor, ResolvesTraining):
+        return reconstructor.resolve(config)
+    return config.resolved(on_gpu=False)
+
+
 def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelConfig:
     """The configuration of the network: what is given, or the archive's, which what is given may not contradict."""
     if archive is None:
@@ -169,8 +178,8 @@ def _check_capabilities(
         Capability.SUPERVISED: model.model_type is ModelType.SUPERVISED,
         Capability.SIMULATED_OBJECTS: train.simulate_objects is not SimulateObjects.OFF,
         Capability.RESUME: resume,
-        Capability.CPU: accelerator is Accelerator.CPU,
-        Capability.CUDA: accelerator is Accelerator.CUDA,
+        Capability.CPU: accelerator == Accelerator.CPU,
+        Capability.CUDA: asks_for_cuda(accelerator),
     }
     if missing := [name for name, wanted in needed.items() if wanted and name not in spec.capabilities]:
         raise ConfigError(
@@ -179,18 +188,37 @@ def _check_capabilities(
         )
 
 
-def _check_resume(before: Mapping[str, object], sections: Mapping[str, BaseModel], backend: str) -> None:
-    """Refuse to resume a training as another one; only how long it lasts and where it runs may differ."""
+def _check_resume(folder: Path, sections: Mapping[str, BaseModel], backend: str) -> None:
+    """Refuse to resume a training as another one; only how long it lasts and where it runs may differ.
+
+    A setting that the version of the run did not have yet has its default.
+    """
+    before = read_config_file(folder / _folder.CONFIG)
     changed = [] if before.get("backend") == backend else ["backend"]
     for name in ("model", "train"):
         now, old = sections[name].model_dump(mode="json"), before.get(name)
         known = old if isinstance(old, Mapping) else {}
-        changed += sorted(k for k in now if k not in _MAY_CHANGE and known.get(k) != now[k])
+        if gone := sorted(map(str, known.keys() - now.keys())):
+            raise ConfigError(
+                f"The run has settings that this version does not know: {', '.join(gone)}.",
+                f"Resume it with the version that began it ({_writer_of(folder)}), or start anew with --overwrite.",
+            )
+        defaults = {field: info.get_default() for field, info in type(sections[name]).model_fields.items()}
+        changed += sorted(k for k in now if k not in _MAY_CHANGE and known.get(k, defaults[k]) != now[k])
     if changed:
         raise ConfigError(
             f"The run was begun with another {', '.join(changed)}.",
             "Resume with the settings of its config.yaml (--config RUN/config.yaml), or start anew with --overwrite.",
         )
+
+
+def _writer_of(folder: Path) -> str:
+    """Who wrote a run's newest archive that can be read."""
+    checkpoints = sorted((folder / _folder.CHECKPOINTS).glob("*.zip"), reverse=True)
+    for path in (*checkpoints, folder / _folder.MODEL):
+        with contextlib.suppress(ArchiveError):
+            return str(read_manifest(path).writer)
+    return "it left no archive that says which"
 
 
 def _scans(data: ScanDataset, validation: ScanDataset | None) -> dict[str, dict[str, object]]:

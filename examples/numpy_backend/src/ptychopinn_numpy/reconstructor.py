@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.config import Config, ModelConfig
-from ptychopinn.config.execution import Accelerator
+from ptychopinn.config import Config, ModelConfig, TrainConfig
+from ptychopinn.config.execution import asks_for_cuda
 from ptychopinn.errors import ConfigError, ResourceError
 from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
@@ -34,9 +34,9 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
 
     def __init__(self, model: ModelConfig, options: Any = None) -> None:
         super().__init__(model, options)
-        _refuse(model, set(ModelConfig.model_fields) - _MODEL)
-        _refuse(self._options, {"precision", "num_workers"})
-        if self._options.accelerator is Accelerator.CUDA:
+        _refuse(model, set(ModelConfig.model_fields) - _MODEL, ModelConfig())
+        _refuse(self._options, {"precision", "num_workers", "device_memory_budget_mb"}, NumpyOptions())
+        if asks_for_cuda(self._options.accelerator):
             raise ResourceError("CUDA was asked for; NumPy computes on the cpu.", "Use --accelerator cpu.")
 
     @property
@@ -57,7 +57,7 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
         return model.unit_probe
 
     def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        _refuse(plan.config, _UNUSED_TRAIN)
+        _refuse(plan.config, _UNUSED_TRAIN, TrainConfig().resolved(on_gpu=False))
         return StepSearch(model, plan)
 
     def _predictor(
@@ -76,8 +76,7 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
         return False  # NumPy raises MemoryError, which is known
 
 
-def _refuse(config: Config, names: Set[str]) -> None:
+def _refuse(config: Config, names: Set[str], defaults: Config) -> None:
     """Refuse settings that this backend would ignore."""
-    fields = type(config).model_fields
-    if changed := sorted(name for name in names if getattr(config, name) != fields[name].default):
+    if changed := sorted(name for name in names if getattr(config, name) != getattr(defaults, name)):
         raise ConfigError(f"The NumPy backend does nothing with {', '.join(changed)}.", "Leave it out.")

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.forward import detector_ramp
-from ptychopinn.training import EpochBook, Light, RunLogger, ScanBatches, TrainingPlan, light_arrays, light_from_arrays
+from ptychopinn.training import (
+    EpochBook,
+    Light,
+    RunLogger,
+    ScanBatches,
+    TrainingPlan,
+    light_arrays,
+    light_from_arrays,
+    read_step,
+)
 from ptychopinn.training.losses import neighbour_products, patch_weights
 from ptychopinn.training.objective import offset_step
 from ptychopinn.training.optimizer import kept_share
@@ -83,14 +92,14 @@ class StepSearch:
         """Train until the book says stop or the epochs are done."""
         clock, plan = self._plan.clock, self._plan
         while not (book.stop or clock.out_of_epochs):
-            for batch in plan.training.batches(clock.epoch):
+            for number, batch in enumerate(plan.training.batches(clock.epoch)):
                 models = [replace(self._model, step=self._model.step * factor) for factor in _FACTORS]
                 tried = [self._loss(model, plan.training, batch) for model in models]
                 loss, parts, _ = tried[0]
-                book.count(loss, parts, batch["counts"].shape[0] * batch["counts"].shape[1])
+                book.record(read_step(loss, parts, clock.step))
                 best = int(np.argmin([loss for loss, _, _ in tried]))
                 self._take_step(models[best].step, tried[best][2])
-                book.after_batch(loss)
+                book.after_batch(number, batch["counts"].shape[0] * batch["counts"].shape[1])
                 if book.stop:
                     break
             held = plan.validation
@@ -124,4 +133,3 @@ class StepSearch:
         kept = kept_share(self._plan.config.weight_averaging, self._steps)
         self._average = Model(kept * self._average.step + (1 - kept) * step, light)
         self._steps += 1
-        self._plan.clock.step += 1

@@ -38,6 +38,8 @@ class Setting:
         Its type without None.
     optional:
         Whether it may be left out, as empty text.
+    open:
+        Whether its type is an enumeration or other text.
     default:
         As text.
     description:
@@ -50,6 +52,7 @@ class Setting:
     name: str
     kind: Any
     optional: bool
+    open: bool
     default: str
     description: str
     bounds: Mapping[str, float]
@@ -80,12 +83,13 @@ def settings_of(spec: ReconstructorSpec) -> list[Setting]:
 
 
 def _setting(section: str, name: str, field: FieldInfo) -> Setting:
-    kind, optional = _kind(field.annotation)
+    kinds, optional = _kinds(field.annotation)
     return Setting(
         section=section,
         name=name,
-        kind=kind,
+        kind=kinds[0],
         optional=optional,
+        open=str in kinds[1:],
         default=as_text(None if field.default is PydanticUndefined else field.default),
         description=field.description or "",
         bounds={
@@ -97,11 +101,12 @@ def _setting(section: str, name: str, field: FieldInfo) -> Setting:
     )
 
 
-def _kind(annotation: Any) -> tuple[Any, bool]:
+def _kinds(annotation: Any) -> tuple[list[Any], bool]:
+    """The types that a field may have but None, and whether it may be None."""
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return annotation, False
+        return [annotation], False
     members = [member for member in typing.get_args(annotation) if member is not types.NoneType]
-    return members[0], len(members) < len(typing.get_args(annotation))
+    return members, len(members) < len(typing.get_args(annotation))
 
 
 def as_text(value: object) -> str:

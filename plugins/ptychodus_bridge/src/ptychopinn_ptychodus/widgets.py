@@ -163,6 +163,10 @@ class Editor(Observer):
             combo = QComboBox()
             combo.addItems([DEFAULT_WORD, *choices] if setting.optional else list(choices))
             combo.textActivated.connect(self._choose)
+            combo.setEditable(setting.open)
+            if (line := combo.lineEdit()) is not None:
+                combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)  # the list stays that of the enumeration
+                line.editingFinished.connect(lambda: self._choose(combo.currentText()))
             return combo
         if setting.kind is int:
             spin = IntegerBox(setting)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,11 @@ class CupyLibrary(DlpackLibrary):
         free, _ = self._cupy.cuda.Device().mem_info
         return int(free + pool.free_bytes()) // 2
 
+    @property
+    def number(self) -> int:
+        """Of the GPU, in CUDA's order."""
+        return int(self._cupy.cuda.Device().id)
+
     def address(self, array: Array) -> int | None:
         """Where an array's memory begins; None if it has gaps."""
         return int(array.data.ptr) if array.flags.c_contiguous else None
@@ -146,15 +151,18 @@ class CupyLibrary(DlpackLibrary):
         host: AnyArray = self._cupy.asnumpy(array)
         return host
 
-    def from_blocks(self, shape: tuple[int, ...], blocks: Iterable[AnyArray]) -> Array:
+    def from_blocks(
+        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
+    ) -> Array:
         """One array of a shape, of blocks of rows that come from the host one after another."""
         whole: Array | None = None
         row = 0
         for block in blocks:
+            array = prepare(self.from_host(block))
             if whole is None:
-                whole = self._cupy.empty(shape, block.dtype)
-            whole[row : row + len(block)] = self.from_host(block)
-            row += len(block)
+                whole = self._cupy.empty(shape, array.dtype)
+            whole[row : row + len(array)] = array
+            row += len(array)
         return whole
 
     def add_at(self, target: Array, index: Array, values: Array) -> Array:
@@ -216,15 +224,23 @@ def choose_library(device: str, *, deterministic: bool, budget_mb: int | None) -
     """
     try:
         library = CupyLibrary(deterministic=deterministic, budget_mb=budget_mb)
+        number = int(device.rpartition(":")[2])
+        if library.number != number:
+            raise RuntimeError(
+                f"it computes on GPU {library.number}; CUDA_VISIBLE_DEVICES={number} makes that the first"
+            )
         with tf.device(device):
             tensor = library.to_tensor(library.from_tensor(tf.ones(_ALIGNMENT)) + 1.0)
             if not bool(tf.reduce_all(tensor == 2.0)):
                 raise RuntimeError("it reads other memory than TensorFlow writes")
     except Exception as error:  # whatever a CuPy raises that is there but does not fit the driver
+        missing = isinstance(error, ImportError)
+        remedy = ". Install it with: python -m pip install 'ptychopinn-tf[cuda]'" if missing else ""
         _log.warning(
-            "The host computes what follows a prediction, for CuPy cannot be used (%s). Install it with: "
-            "python -m pip install 'ptychopinn-tf[cuda]'",
+            "The host computes what follows a prediction, for CuPy cannot be used on %s: %s%s.",
+            device,
             " ".join(str(error).split()),
+            remedy,
         )
         return NUMPY
     _log.info("What follows a prediction is computed by CuPy on %s.", device)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from ptychopinn.config.execution import Accelerator
+from ptychopinn.config.execution import Accelerator, cuda_number
 from ptychopinn.errors import ResourceError
+from ptychopinn.training import no_cuda, no_such_card
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.batches import TensorBatch
 from ptychopinn_tf.options import TfOptions
@@ -20,29 +21,48 @@ _INSTALL = "install 'ptychopinn-tf[cuda]'"
 def choose_devices(options: TfOptions) -> list[str]:
     """The devices for the options; inference computes on the first.
 
+    ``auto`` and ``cuda`` begin with the first GPU, ``cuda:K`` is that of this number alone.
+
     Raises
     ------
     ResourceError
-        If CUDA was asked for and is not there, there are fewer GPUs than asked for, or their memory cannot be bounded
-        any more.
+        If CUDA was asked for and is not there, there is no GPU of that number, there are fewer GPUs than asked for, or
+        their memory cannot be bounded any more.
     """
     gpus = tf.config.list_physical_devices("GPU")
     _bound_memory(gpus, options.gpu_memory_limit_mb)
-    if options.accelerator is Accelerator.CPU or (options.accelerator is Accelerator.AUTO and not gpus):
+    if options.accelerator == Accelerator.CPU or (options.accelerator == Accelerator.AUTO and not gpus):
         if options.devices > 1 or options.gpu_memory_limit_mb is not None:
             raise ResourceError(
                 "devices or gpu_memory_limit_mb is set, but TensorFlow sees no GPU.", f"Leave it out, or {_INSTALL}."
             )
         return ["/CPU:0"]
     if not gpus:
-        raise ResourceError(
-            "CUDA was asked for, but this TensorFlow sees no CUDA device.", f"Use --accelerator cpu, or {_INSTALL}."
-        )
+        raise no_cuda(options.accelerator, f"TensorFlow {tf.__version__}", f"is {_build()}", _INSTALL)
+    number = cuda_number(options.accelerator)
+    if number is not None:
+        if number >= len(gpus):
+            raise no_such_card(number, [_name(gpu) for gpu in gpus])
+        return [f"/GPU:{number}"]
     if options.devices > len(gpus):
         raise ResourceError(
             f"{options.devices} GPUs were asked for; TensorFlow sees {len(gpus)}.", f"Use --devices {len(gpus)}."
         )
     return [f"/GPU:{number}" for number in range(options.devices)]
+
+
+def _build() -> str:
+    """What this TensorFlow is built for."""
+    build = tf.sysconfig.get_build_info()
+    if not (build.get("is_cuda_build") or build.get("is_rocm_build")):
+        return "a build for the CPU only"
+    built = "ROCm" if build.get("is_rocm_build") else f"CUDA {build.get('cuda_version')}"
+    return f"built for {built} and finds no card: a driver that serves it, or libraries, are not there"
+
+
+def _name(gpu: Any) -> str:
+    name: str = tf.config.experimental.get_device_details(gpu).get("device_name", "a GPU")
+    return name
 
 
 def _bound_memory(gpus: list[Any], limit_mb: int | None) -> None:
@@ -109,7 +129,7 @@ class Devices:
         return len(self.names)
 
     @property
-    def are_gpus(self) -> bool:
+    def on_gpu(self) -> bool:
         """Whether they are GPUs."""
         return "GPU" in self.names[0]
 

@@ -90,7 +90,7 @@ class Model(Module):
         Parameters
         ----------
         probe:
-            (modes, N, N) complex64, from `Illumination`.
+            (modes, N, N) complex64, from `Illumination`; or (b, modes, N, N), one for each pattern.
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured.
         """

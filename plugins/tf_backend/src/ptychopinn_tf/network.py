@@ -202,10 +202,10 @@ class Lit:
     Attributes
     ----------
     probe, direction:
-        (modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and the
-        difference there on its way back.
+        (..., modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and
+        the difference there on its way back.
     alone:
-        (modes, n, n) complex64, the field of an object that is 1 everywhere.
+        (..., modes, n, n) complex64, the field of an object that is 1 everywhere.
     good:
         (n, n) float32, 1 where the detector measured.
     """
@@ -217,7 +217,7 @@ class Lit:
 
     @classmethod
     def of(cls, look: Look, probe: tf.Tensor, good: tf.Tensor) -> Lit:
-        """For (modes, N, N) and (N, N), as the network gets them."""
+        """For (modes, N, N), or (b, modes, N, N), one for each pattern, and (N, N), as the network gets them."""
         n, margin = look.n, (look.N - look.n) // 2
         if probe.shape[-1] > look.N:
             # About the middle of the picture, that is the origin of both grids.
@@ -226,8 +226,8 @@ class Lit:
         # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
         probe = tf.roll(probe, (-margin, -margin), axis=(-2, -1))
         inner = probe[..., :n, :n]
-        power = tf.reduce_sum(intensity(inner), axis=0)
-        regularised = power + PROBE_REGULARISATION * tf.reduce_max(power)
+        power = tf.reduce_sum(intensity(inner), axis=-3, keepdims=True)
+        regularised = power + PROBE_REGULARISATION * tf.reduce_max(power, axis=(-2, -1), keepdims=True)
         # What is seen of the detector stands for all of it.
         direction = tf.math.conj(inner) * as_complex(look.stride**2 / look.N / regularised)
         pixel = np.arange(n)
@@ -237,9 +237,13 @@ class Lit:
         def seen(far: tf.Tensor) -> tf.Tensor:
             return far[..., look.offset[0] :: look.stride, look.offset[1] :: look.stride]
 
+        def tiles(image: tf.Tensor) -> tf.Tensor:
+            found = to_tiles(image)
+            return found if len(image.shape) == 3 else tf.reshape(found, (-1, tf.shape(image)[1], *found.shape[1:]))
+
         return cls(
-            probe=to_tiles(inner * (ramp / look.N)),
-            direction=to_tiles(direction * ramp.conj()),
+            probe=tiles(inner * (ramp / look.N)),
+            direction=tiles(direction * ramp.conj()),
             alone=seen(tf.signal.fft2d(probe / look.N)),
             good=seen(centre(good, look.N)),
         )
@@ -247,7 +251,7 @@ class Lit:
     def far_field(self, more: tf.Tensor) -> tf.Tensor:
         """(b, GRID^2, pixels), patches less 1, to (b, modes, n, n) of the detector; outside a patch the object is 1."""
         waves = from_tiles(tf.reshape(self.probe * more[:, None], (-1, *more.shape[1:])))
-        return self.alone + tf.reshape(tf.signal.fft2d(waves), (-1, tf.shape(self.probe)[0], *waves.shape[1:]))
+        return self.alone + tf.reshape(tf.signal.fft2d(waves), (-1, tf.shape(self.probe)[-3], *waves.shape[1:]))
 
 
 class FastNetwork(Module):
@@ -283,7 +287,7 @@ class FastNetwork(Module):
         Parameters
         ----------
         probe:
-            (modes, N, N) complex64 in the scale of the amplitudes.
+            (modes, N, N) complex64 in the scale of the amplitudes; or (b, modes, N, N), one for each pattern.
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
         """
@@ -309,7 +313,7 @@ class FastNetwork(Module):
 
     def _solve(self, amplitudes: tf.Tensor, lit: dict[Look, Lit]) -> tf.Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
-        modes = tf.shape(next(iter(lit.values())).probe)[0]
+        modes = tf.shape(next(iter(lit.values())).probe)[-3]
         centres = {width: centre(amplitudes, width) for width in {self.seen_width, *(look.N for look in self.looks)}}
         features = to_tiles(tf.math.log1p(centres[self.seen_width]))
         h = tf.cast(self.mix(self.embed_pattern(tf.cast(features, self.dtype))), tf.float32)

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from ptychopinn.config.execution import Accelerator, ExecutionOptions
+from ptychopinn.config.execution import Accelerator, ExecutionOptions, cuda_number
 
 
 class TfOptions(ExecutionOptions):
@@ -25,7 +25,9 @@ class TfOptions(ExecutionOptions):
             raise ValueError(
                 f"devices is {self.devices} and xla is on; a training is spread without xla: give one of them"
             )
-        if self.accelerator is Accelerator.CPU:
+        if self.devices > 1 and cuda_number(self.accelerator) is not None:
+            raise ValueError(f"devices is {self.devices} and accelerator {self.accelerator}: give one of them")
+        if self.accelerator == Accelerator.CPU:
             for name, value in (("devices", self.devices > 1), ("gpu_memory_limit_mb", self.gpu_memory_limit_mb)):
                 if value:
                     raise ValueError(f"{name} is {getattr(self, name)}, which has no effect with accelerator cpu")

@@ -48,7 +48,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
     @cached_property
     def library(self) -> ArrayLibrary:
         """CuPy on a GPU where it is there, else NumPy."""
-        if not self._devices.are_gpus:
+        if not self._devices.on_gpu:
             return NUMPY
         return choose_library(
             self._devices.names[0],
@@ -60,6 +60,11 @@ class TfReconstructor(NetworkReconstructor[Model]):
     def device(self) -> Devices:
         """The devices in use."""
         return self._devices
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self._devices.on_gpu
 
     def _build(self, light: Light, seed: int) -> Model:
         with self._devices.scope():

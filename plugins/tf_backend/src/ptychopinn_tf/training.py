@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ptychopinn.training import EpochBook, Parts, RunLogger, ScanBatches, TrainingPlan
+from ptychopinn.training import EpochBook, Parts, RunLogger, ScanBatches, TrainingPlan, patterns_in, prefetch, read_step
 from ptychopinn.training.objective import Objective, Terms, offset_step
 from ptychopinn.training.optimizer import kept_share
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf import operations
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.batches import TensorBatch, patterns_in, prepared, tensor_batches
+from ptychopinn_tf.batches import TensorBatch, tensor_batches
 from ptychopinn_tf.checkpoint import load_variables, variable_arrays
 from ptychopinn_tf.devices import Devices, arithmetic
 from ptychopinn_tf.forward import GroupForward
@@ -109,28 +109,29 @@ class TrainingLoop:
                     logger.log(row, clock.step)
 
     def _run_epoch(self, book: EpochBook) -> None:
-        clock, source, config = self._plan.clock, self._plan.training.batches, self._plan.config
-        accumulate = config.accumulate_grad_batches
+        plan, clock, source = self._plan, self._plan.clock, self._plan.training.batches
+        accumulate, epoch = plan.config.accumulate_grad_batches, clock.epoch
         collected: dict[str, tf.Tensor] = {}
-        with contextlib.closing(prepared(source, clock.epoch, self._options.num_workers)) as batches:
-            for number, arrays in enumerate(batches, start=1):
+        with contextlib.closing(
+            prefetch(lambda k: source.batch(epoch, k), len(source), self._options.num_workers)
+        ) as batches:
+            for number, arrays in enumerate(batches):
                 rate = clock.learning_rate()
-                slope: Slope = self._summed(self._gradient, arrays, self._plan.training)
-                loss = float(slope.terms.total)
-                book.count(loss, {k: float(v) for k, v in slope.terms.parts.items()}, patterns_in(arrays))
+                slope: Slope = self._summed(self._gradient, arrays, plan.training)
+                terms = {name: float(value) for name, value in slope.terms.parts.items()}
+                book.record(read_step(float(slope.terms.total), terms, clock.step))
                 if slope.terms.products:
                     self._follow(slope.terms.products)
                 for name, gradient in slope.gradients.items() if accumulate > 1 else ():
                     share = gradient / accumulate
                     collected[name] = collected[name] + share if name in collected else share
-                if number % accumulate == 0 or number == len(source):
+                if plan.makes_step(number):
                     steps = int(self._averaged_steps.numpy())
-                    kept = kept_share(config.weight_averaging, steps)
+                    kept = kept_share(plan.config.weight_averaging, steps)
                     gradients = collected or slope.gradients
                     self._step(gradients, tf.constant(rate, tf.float32), tf.constant(kept, tf.float32))
                     collected = {}
-                    clock.step += 1
-                book.after_batch(loss)
+                book.after_batch(number, patterns_in(arrays))
                 if book.stop:
                     return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import array_api_compat.torch
@@ -82,12 +82,14 @@ class TorchLibrary(ScatterLibrary):
             return tensor.to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
-    def from_blocks(self, shape: tuple[int, ...], blocks: Iterable[AnyArray]) -> Tensor:
+    def from_blocks(
+        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """One tensor of a shape, of blocks of rows that come from the host one after another."""
         whole: Tensor | None = None
         row = 0
         for block in blocks:
-            tensor = self.from_host(block)
+            tensor = prepare(self.from_host(block))
             if whole is None:
                 whole = torch.empty(shape, dtype=tensor.dtype, device=self.device)
             whole[row : row + len(tensor)] = tensor

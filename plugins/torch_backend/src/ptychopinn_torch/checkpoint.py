@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ptychopinn.training import checkpoint_tensors
 from ptychopinn.typing import AnyArray
@@ -15,10 +15,19 @@ from ptychopinn.typing import AnyArray
 
 def module_arrays(module: nn.Module, group: str = "") -> dict[str, AnyArray]:
     """Copies of all parameters and buffers of a module, under ``group/`` if it has a name."""
-    return {
-        _name(group, name): np.atleast_1d(tensor.detach().cpu().numpy()).copy()
-        for name, tensor in module.state_dict().items()
-    }
+    return {_name(group, name): array for name, array in _arrays(module.state_dict()).items()}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, AnyArray]:
+    """Copies of tensors of one device, in one transfer; a single number is (1,)."""
+    flat = [tensor.detach().reshape(-1) for tensor in tensors.values()]
+    data = torch.cat([part.view(torch.uint8) for part in flat]).cpu().numpy() if flat else np.zeros(0, np.uint8)
+    ends = np.cumsum([part.nbytes for part in flat])
+    found: dict[str, AnyArray] = {}
+    for (name, tensor), part, end in zip(tensors.items(), flat, ends, strict=True):
+        dtype = torch.empty(0, dtype=part.dtype).numpy().dtype
+        found[name] = data[end - part.nbytes : end].copy().view(dtype).reshape(tuple(tensor.shape) or (1,))
+    return found
 
 
 def load_module(module: nn.Module, arrays: Mapping[str, AnyArray], group: str = "") -> None:
@@ -51,11 +60,13 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> 
     names:
         Of its parameters, in their order.
     """
-    return {
-        f"optimizer/{names[index]}/{moment}": np.atleast_1d(torch.as_tensor(value).detach().cpu().numpy()).copy()
-        for index, moments in optimizer.state_dict()["state"].items()
-        for moment, value in moments.items()
-    }
+    return _arrays(
+        {
+            f"optimizer/{names[index]}/{moment}": value
+            for index, moments in optimizer.state_dict()["state"].items()
+            for moment, value in moments.items()
+        }
+    )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], arrays: Mapping[str, AnyArray]) -> None:
@@ -67,6 +78,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], array
         for key in arrays:
             if key.startswith(prefix):
                 moment = key.removeprefix(prefix)
-                shape = torch.Size(()) if moment == "step" else parameter.shape
-                state.setdefault(index, {})[moment] = torch.from_numpy(arrays[key].copy()).reshape(shape)
+                value = torch.from_numpy(arrays[key].copy())
+                # Moments in the weight's own layout, which fused kernels take for granted.
+                whole = (
+                    value.reshape(())
+                    if moment == "step"
+                    else torch.empty_like(parameter).copy_(value.reshape(parameter.shape))
+                )
+                state.setdefault(index, {})[moment] = whole
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

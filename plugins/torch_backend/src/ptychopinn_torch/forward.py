@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptychopinn.interpolation import shift_basis
 from ptychopinn.training.constants import PHASE_ITERATIONS, UNSEEN
+from ptychopinn_torch.functions import intensity
 
 
 def shift_matrices(weights: Tensor, n: int) -> Tensor:
@@ -29,7 +30,15 @@ def shift_matrices(weights: Tensor, n: int) -> Tensor:
     -------
     (..., n, n) float32.
     """
-    basis = torch.from_numpy(np.array(shift_basis(n), np.float32)).to(weights.device)
+    return _weighted(weights, _basis(n).to(weights.device))
+
+
+def _basis(n: int) -> Tensor:
+    """(7, n, n) float32."""
+    return torch.from_numpy(np.array(shift_basis(n), np.float32))
+
+
+def _weighted(weights: Tensor, basis: Tensor) -> Tensor:
     matrices: Tensor = torch.tensordot(weights, basis, dims=1)
     return matrices
 
@@ -46,9 +55,16 @@ def one_hot_rows(start: Tensor, rows: int, columns: int) -> Tensor:
     -------
     (..., rows, columns) float32.
     """
-    row = torch.arange(rows, device=start.device)[:, None]
-    column = torch.arange(columns, device=start.device)[None, :]
-    return (start[..., None, None] + row == column).float()
+    return _one_hot(start, _starts(rows, columns).to(start.device))
+
+
+def _starts(rows: int, columns: int) -> Tensor:
+    """(rows, columns) int64: the start at which a row selects a column."""
+    return torch.arange(columns) - torch.arange(rows)[:, None]
+
+
+def _one_hot(start: Tensor, starts: Tensor) -> Tensor:
+    return (start[..., None, None] == starts).float()
 
 
 def apply_both(left: Tensor, image: Tensor, right: Tensor) -> Tensor:
@@ -72,13 +88,18 @@ def shift_probe(probe: Tensor, fractions: Tensor) -> Tensor:
     -------
     (..., modes, N, N) complex64.
     """
-    n = probe.shape[-1]
-    k = torch.fft.fftfreq(n, device=probe.device)
-    angle = -2 * torch.pi * fractions[..., None] * k
-    real, imag = torch.cos(angle), torch.sin(angle)
-    nyquist = torch.arange(n, device=probe.device) == n // 2
-    imag = torch.where(nyquist, 0.0, imag)
-    ramp = torch.complex(real, imag)[..., None, :, :]
+    return _shifted(probe, fractions, _frequencies(probe.shape[-1]).to(probe.device))
+
+
+def _frequencies(n: int) -> Tensor:
+    """(2, n) float32: radians a pixel of shift, and 0 at the Nyquist frequency, whose imaginary part is left out."""
+    kept = (torch.arange(n) != n // 2).float()
+    return torch.stack([-2 * torch.pi * torch.fft.fftfreq(n), kept])
+
+
+def _shifted(probe: Tensor, fractions: Tensor, frequencies: Tensor) -> Tensor:
+    angle = fractions[..., None] * frequencies[0]
+    ramp = torch.complex(torch.cos(angle), torch.sin(angle) * frequencies[1])[..., None, :, :]
     shifted: Tensor = torch.fft.ifft2(torch.fft.fft2(probe) * ramp[..., 0, :, None] * ramp[..., 1, None, :])
     return shifted
 
@@ -100,13 +121,12 @@ def group_phases(root_weights: Tensor, placed: Tensor) -> Tensor:
     with torch.no_grad():
         u = (root_weights * placed).flatten(2)
         overlaps = u @ u.mH
-        v = overlaps[:, :, 0] + 1e-12
-        v = v / v.abs()
+        tiny = overlaps.new_full((1, 1, 1), 1e-12)  # gives 0 a phase
+        v = torch.sgn(overlaps[:, :, :1] + tiny)
         for _ in range(PHASE_ITERATIONS):
-            v = torch.einsum("gjk,gk->gj", overlaps, v) + 1e-12
-            v = v / v.abs()
-        mean = v.mean(dim=1, keepdim=True) + 1e-12
-        return v * (mean.conj() / mean.abs())
+            v = torch.sgn(torch.baddbmm(tiny, overlaps, v))
+        mean = torch.sgn(v.mean(dim=1, keepdim=True) + tiny)
+        return (v * mean.conj())[..., 0]
 
 
 def blur_waves(field: Tensor, sigma_px: float) -> Tensor:
@@ -127,10 +147,21 @@ class GroupForward(torch.nn.Module):
         Largest distance, in whole pixels, of a member's corner from its anchor's.
     """
 
+    basis: Tensor
+    placing: Tensor
+    cutting: Tensor
+    frequencies: Tensor
+
     def __init__(self, N: int, patch_size: int, reach: int) -> None:  # noqa: N803
         super().__init__()
         self.N, self.patch_size, self.reach = N, patch_size, reach
         self.canvas_size = patch_size + 2 * reach
+        margin = (N - patch_size) // 2
+        # Made once, where the loss is computed; offsets are compared with them as they come.
+        self.register_buffer("basis", _basis(patch_size))
+        self.register_buffer("placing", _starts(patch_size, self.canvas_size) - reach)
+        self.register_buffer("cutting", _starts(N, self.canvas_size) - (reach - margin))
+        self.register_buffer("frequencies", _frequencies(N))
 
     def canvas(self, patches: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, member: Tensor) -> Tensor:
         """Weighted mean of the patches of each group, minus 1, on the anchor's pixels.
@@ -152,8 +183,8 @@ class GroupForward(torch.nn.Module):
         -------
         (g, M, M) complex64, M = n + 2 reach; 0 where nothing covers it.
         """
-        n, size = self.patch_size, self.canvas_size
-        place = one_hot_rows(offsets + self.reach, n, size).mT @ shift_matrices(shift, n)  # (g, C, 2, M, n)
+        n = self.patch_size
+        place = _one_hot(offsets, self.placing).mT @ _weighted(shift, self.basis)  # (g, C, 2, M, n)
         rows, columns = place[:, :, 0], place[:, :, 1]
         placed = apply_both(rows, patches, columns)
         with torch.no_grad():
@@ -184,14 +215,12 @@ class GroupForward(torch.nn.Module):
         -------
         (g, C, N, N) float32, DC at [0, 0].
         """
-        margin = (self.N - self.patch_size) // 2
-        cut = one_hot_rows(offsets + self.reach - margin, self.N, self.canvas_size)  # (g, C, 2, N, M)
+        cut = _one_hot(offsets, self.cutting)  # (g, C, 2, N, M)
         windows = apply_both(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
-        field = torch.fft.fft2(shift_probe(probe, fractions) * (1 + windows)[:, :, None], norm="ortho")
+        field = torch.fft.fft2(_shifted(probe, fractions, self.frequencies) * (1 + windows)[:, :, None], norm="ortho")
         if sigma_px:
             field = blur_waves(field, sigma_px)
-        counts: Tensor = (field.real**2 + field.imag**2).sum(dim=2)
-        return counts
+        return intensity(field).sum(dim=2)
 
     def alone(self, patches: Tensor, probe: Tensor) -> Tensor:
         """Expected counts of patches that lie on whole pixels, the object 1 + 0j around each.
@@ -210,5 +239,4 @@ class GroupForward(torch.nn.Module):
         margin = (self.N - self.patch_size) // 2
         windows = 1 + F.pad(patches - 1, (margin,) * 4)
         field = torch.fft.fft2(probe * windows[:, None], norm="ortho")
-        counts: Tensor = (field.real**2 + field.imag**2).sum(dim=1)
-        return counts
+        return intensity(field).sum(dim=1)

@@ -31,6 +31,7 @@ class Illumination(nn.Module):
         Natural logarithm of a factor on all counts.
     """
 
+    grid: Tensor
     offset_px: Tensor
     peak: Tensor
 
@@ -41,15 +42,17 @@ class Illumination(nn.Module):
         # A parameter of size 1 lets one learning rate serve probes of any width.
         self.values = nn.Parameter(values / self.peak)
         self.log_intensity = nn.Parameter(torch.tensor(log_intensity, dtype=torch.float32))
+        n = probe.shape[-1]
+        grid = (torch.arange(n) - (n - 1) / 2) * (2 * torch.pi / n)
+        self.register_buffer("grid", grid, persistent=False)  # radians a pixel of offset
         self.register_buffer("offset_px", torch.as_tensor(np.asarray(offset_px), dtype=torch.float32))
 
     def forward(self) -> Tensor:
         """(modes, N, N) complex64; times the root of a scan's mean counts it is the probe of the physics."""
-        probe = torch.view_as_complex(self.values) * self.peak
-        n = probe.shape[-1]
-        grid = (torch.arange(n, device=probe.device) - (n - 1) / 2) * (2 * torch.pi / n)
-        angle = self.offset_px[0] * grid[:, None] + self.offset_px[1] * grid[None, :]
-        return probe * torch.polar(torch.ones_like(angle), angle) * torch.exp(0.5 * self.log_intensity)
+        angle = self.offset_px[:, None] * self.grid
+        ramps = torch.complex(torch.cos(angle), torch.sin(angle))
+        scale = self.peak * torch.exp(0.5 * self.log_intensity)
+        return torch.view_as_complex(self.values * scale) * (ramps[0, :, None] * ramps[1])
 
 
 class Model(nn.Module):
@@ -78,7 +81,7 @@ class Model(nn.Module):
         Parameters
         ----------
         probe:
-            (modes, N, N) complex64, from `Illumination`.
+            (modes, N, N) complex64, from `Illumination`; or (b, modes, N, N), one for each pattern.
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured.
         """
@@ -104,6 +107,42 @@ class Model(nn.Module):
         low = self.precision is Precision.BFLOAT16
         with torch.autocast(counts.device.type, torch.bfloat16) if low else nullcontext():
             return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), lit))
+
+
+class FixedLight:
+    """A model whose light stays as it is while it trains: what depends on the light alone is made once.
+
+    It is a `ptychopinn.training.objective.TrainedModel`.
+
+    Parameters
+    ----------
+    model:
+        The model; its light is looked at when it is first asked for.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._probe: Tensor | None = None
+        self._lit: tuple[Tensor, dict[Look, Lit] | None] | None = None  # with the good pixels that it is for
+
+    def illumination(self) -> Tensor:
+        """As `Model.illumination`."""
+        if self._probe is None:
+            with torch.no_grad():
+                self._probe = self._model.illumination()
+        return self._probe
+
+    def lit(self, probe: Tensor, good: Tensor) -> dict[Look, Lit] | None:
+        """As `Model.lit`."""
+        if probe is not self._probe:
+            return self._model.lit(probe, good)
+        if self._lit is None or self._lit[0] is not good:
+            self._lit = (good, self._model.lit(probe, good))
+        return self._lit[1]
+
+    def __call__(self, counts: Tensor, mean_counts: float, lit: dict[Look, Lit] | None) -> Tensor:
+        """As `Model.forward`."""
+        return cast(Tensor, self._model(counts, mean_counts, lit))
 
 
 def model_arrays(model: Model) -> dict[str, AnyArray]:

@@ -13,6 +13,7 @@ of a tile lies together, and nothing is sorted anew for them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -30,6 +31,7 @@ from ptychopinn.training.constants import (
     PROBE_REGULARISATION,
     WIDTH,
 )
+from ptychopinn_torch.functions import intensity, polar_less_one
 
 _TILES = GRID * GRID
 
@@ -38,9 +40,9 @@ def amplitude(activation: AmplitudeActivation, x: Tensor) -> Tensor:
     """Map any real tensor to amplitudes of the same shape; 0 gives 1."""
     if activation is AmplitudeActivation.BOUNDED:
         # limit * sigmoid(x + c) with sigmoid(c) = 1 / limit
-        return AMPLITUDE_LIMIT * torch.sigmoid(x - torch.log(torch.tensor(AMPLITUDE_LIMIT - 1.0)))
+        return AMPLITUDE_LIMIT * torch.sigmoid(x - math.log(AMPLITUDE_LIMIT - 1.0))
     if activation is AmplitudeActivation.SOFTPLUS:
-        return F.softplus(x + torch.log(torch.expm1(torch.tensor(1.0))))
+        return F.softplus(x + math.log(math.expm1(1.0)))
     return torch.exp(x)
 
 
@@ -137,16 +139,69 @@ class MixingBlock(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
+class _ProbeCentre:
+    """What the looks of one resolution share of the light.
+
+    Attributes
+    ----------
+    inner, direction:
+        (..., modes, GRID^2, pixels) complex64: the probe where the patch lies, and what a difference is multiplied by
+        on its way back.
+    alone:
+        (..., modes, N, N) complex64, the far field of the probe.
+    good:
+        (N, N) float32, 1 where the detector measured.
+    """
+
+    inner: Tensor
+    direction: Tensor
+    alone: Tensor
+    good: Tensor
+
+    @classmethod
+    def of(cls, look: Look, probe: Tensor, good: Tensor) -> _ProbeCentre:
+        """At the resolution of a look."""
+        n, margin = look.n, (look.N - look.n) // 2
+        if probe.shape[-1] > look.N:
+            spectrum = torch.fft.fft2(torch.fft.ifftshift(probe, dim=(-2, -1)), norm="ortho")
+            probe = torch.fft.fftshift(torch.fft.ifft2(centre(spectrum, look.N), norm="ortho"), dim=(-2, -1))
+        # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
+        probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
+        inner = to_tiles(probe[..., :n, :n])
+        power = (inner.abs() ** 2).sum(dim=-3, keepdim=True)
+        return cls(
+            inner=inner,
+            direction=inner.conj() / (power + PROBE_REGULARISATION * power.amax(dim=(-2, -1), keepdim=True)),
+            alone=torch.fft.fft2(probe, norm="ortho"),
+            good=centre(good, look.N),
+        )
+
+
+def look_ramps(look: Look) -> Tensor:
+    """Factors on a probe on the way to the detector's pixels that a look sees, and on the way back.
+
+    Returns
+    -------
+    (2, GRID^2, pixels) complex64. What is seen of the detector stands for all of it.
+    """
+    pixel = torch.arange(look.n)
+    y, x = ((-2 * torch.pi * first / look.N) * pixel for first in look.offset)
+    angle = y[:, None] + x
+    ramp = to_tiles(torch.polar(torch.ones_like(angle), angle)) / look.N
+    return torch.stack([ramp, ramp.conj() * look.stride**2])
+
+
+@dataclass(frozen=True, eq=False)
 class Lit:
     """What a `Look` needs of the light.
 
     Attributes
     ----------
     probe, direction:
-        (modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and the
-        difference there on its way back.
+        (..., modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and
+        the difference there on its way back.
     alone:
-        (modes, n, n) complex64, the field of an object that is 1 everywhere.
+        (..., modes, n, n) complex64, the field of an object that is 1 everywhere.
     good:
         (n, n) float32, 1 where the detector measured.
     """
@@ -158,30 +213,21 @@ class Lit:
 
     @classmethod
     def of(cls, look: Look, probe: Tensor, good: Tensor) -> Lit:
-        """For (modes, N, N) and (N, N), as the network gets them."""
-        n, margin = look.n, (look.N - look.n) // 2
-        if probe.shape[-1] > look.N:
-            spectrum = torch.fft.fft2(torch.fft.ifftshift(probe, dim=(-2, -1)), norm="ortho")
-            probe = torch.fft.fftshift(torch.fft.ifft2(centre(spectrum, look.N), norm="ortho"), dim=(-2, -1))
-        # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
-        probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
-        inner = probe[..., :n, :n]
-        power = (inner.abs() ** 2).sum(dim=0)
-        direction = inner.conj() / (power + PROBE_REGULARISATION * power.max())
-        pixel = torch.arange(n, device=probe.device)
-        y, x = ((-2 * torch.pi * first / look.N) * pixel for first in look.offset)
-        angle = y[:, None] + x
-        ramp = torch.polar(torch.ones_like(angle), angle)
+        """For (modes, N, N), or (b, modes, N, N), one for each pattern, and (N, N), as the network gets them."""
+        return cls.seen(look, _ProbeCentre.of(look, probe, good), look_ramps(look).to(probe.device))
 
-        def seen(far: Tensor) -> Tensor:
-            return far[..., look.offset[0] :: look.stride, look.offset[1] :: look.stride].contiguous()
+    @classmethod
+    def seen(cls, look: Look, light: _ProbeCentre, ramps: Tensor) -> Lit:
+        """Of a probe at the resolution of the look, with its `look_ramps`."""
+
+        def every(image: Tensor) -> Tensor:
+            return image[..., look.offset[0] :: look.stride, look.offset[1] :: look.stride].contiguous()
 
         return cls(
-            probe=to_tiles(inner * ramp / look.N),
-            # What is seen of the detector stands for all of it.
-            direction=to_tiles(direction * ramp.conj() * (look.stride**2 / look.N)),
-            alone=seen(torch.fft.fft2(probe, norm="ortho")),
-            good=seen(centre(good, look.N)),
+            probe=light.inner * ramps[0],
+            direction=light.direction * ramps[1],
+            alone=every(light.alone),
+            good=every(light.good),
         )
 
     def far_field(self, more: Tensor) -> Tensor:
@@ -204,6 +250,9 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.activation, self.patches_per_group = config.amp_activation, config.patches_per_group
         self.looks = looks(config)
+        self._distinct = list(dict.fromkeys(self.looks))
+        for number, look in enumerate(self._distinct):
+            self.register_buffer(f"ramps_{number}", look_ramps(look), persistent=False)
         self.seen_width = features_width(config)
         width = max(8, 8 * round(WIDTH * config.width_scale / 8))
         pixels = [look.tile**2 for look in self.looks]
@@ -222,11 +271,15 @@ class FastNetwork(nn.Module):
         Parameters
         ----------
         probe:
-            (modes, N, N) complex64 in the scale of the amplitudes.
+            (modes, N, N) complex64 in the scale of the amplitudes; or (b, modes, N, N), one for each pattern.
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
         """
-        return {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
+        lights = {N: _ProbeCentre.of(look, probe, good) for N, look in {each.N: each for each in self.looks}.items()}
+        return {
+            look: Lit.seen(look, lights[look.N], self.get_buffer(f"ramps_{number}"))
+            for number, look in enumerate(self._distinct)
+        }
 
     def forward(self, amplitudes: Tensor, lit: dict[Look, Lit]) -> Tensor:
         """Predict the patches of groups, each from its own pattern.
@@ -259,13 +312,12 @@ class FastNetwork(nn.Module):
                 x, phase, more = (finer(values, look.tile) for values in (x, phase, more))
             measured = centres[look.N][:, look.offset[0] :: look.stride, look.offset[1] :: look.stride]
             field = light.far_field(more)
-            modelled = over_modes(field.real**2 + field.imag**2)
+            modelled = over_modes(intensity(field))
             ratio = light.good * (measured * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)
             back = to_tiles(torch.fft.ifft2(field * ratio[:, None], norm="forward"))
             step = over_modes(light.direction * back)
             h = body(embed(h, torch.view_as_real(step).flatten(2), torch.view_as_real(more).flatten(2)))
-            change = head(h).float()
-            x, phase = x + change[..., :pixels], phase + change[..., pixels:]
-            size = amplitude(self.activation, x)
-            more = torch.complex(size * torch.cos(phase) - 1, size * torch.sin(phase))
+            change, turn = head(h).float().split(pixels, dim=-1)
+            x, phase = x + change, phase + turn
+            more = polar_less_one(amplitude(self.activation, x), phase)
         return from_tiles(more) + 1

@@ -8,7 +8,7 @@ from torch import Tensor
 from ptychopinn.training.operations import Axes
 
 sqrt, log, stack = torch.sqrt, torch.log, torch.stack
-conj, as_real, stop_gradient = torch.conj, torch.view_as_real, torch.detach
+conj, as_real = torch.conj, torch.view_as_real
 
 
 def sum(values: Tensor, axes: Axes | None = None, *, keepdims: bool = False) -> Tensor:
@@ -34,3 +34,8 @@ def angle(values: Tensor) -> Tensor:
 def as_complex(values: Tensor) -> Tensor:
     """The same: PyTorch multiplies and divides complex tensors by real ones, without a copy."""
     return values
+
+
+def stop_gradient(values: Tensor) -> Tensor:
+    """The same numbers, through which no gradient flows; the tensor itself where none does."""
+    return values.detach() if values.requires_grad else values

@@ -13,11 +13,11 @@ def ptychopinn_reconstructors() -> list[ReconstructorSpec]:
     return [
         ReconstructorSpec(
             name="torch",
-            summary="PyTorch with Lightning, on CPU and CUDA",
+            summary="PyTorch with Lightning Fabric, on CPU and CUDA",
             import_string="ptychopinn_torch.reconstructor:TorchReconstructor",
             options=TorchOptions,
             capabilities=frozenset(Capability),
-            requires=("torch", "lightning"),
+            requires=("torch", "lightning_fabric"),
             install_hint="python -m pip install ptychopinn-torch",
         )
     ]

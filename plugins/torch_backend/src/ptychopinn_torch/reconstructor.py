@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
-from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.errors import ResourceError
 from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
@@ -22,29 +20,11 @@ from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
 from ptychopinn_torch.batches import to_tensor
 from ptychopinn_torch.crew import SideBySide
+from ptychopinn_torch.devices import choose_device, describe
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
-
-
-def choose_device(accelerator: Accelerator) -> torch.device:
-    """The device for an option.
-
-    Raises
-    ------
-    ResourceError
-        If CUDA was asked for and is not there.
-    """
-    if accelerator is Accelerator.CPU or (accelerator is Accelerator.AUTO and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ResourceError(
-            "CUDA was asked for, but this PyTorch sees no CUDA device.",
-            "Use --accelerator cpu, or install a CUDA build of torch.",
-        )
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 class TorchReconstructor(NetworkReconstructor[Model]):
@@ -66,7 +46,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     def __init__(self, model: ModelConfig, options: TorchOptions | None = None) -> None:
         super().__init__(model, options)
         self._device = choose_device(self._options.accelerator)
-        _log.info("Computing on %s.", self._device)
+        _log.info("Computing on %s.", describe(self._device))
 
     @cached_property
     def library(self) -> ArrayLibrary:
@@ -88,6 +68,11 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         """The device in use."""
         return self._device
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self._device.type == "cuda"
+
     def _build(self, light: Light, seed: int) -> Model:
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             torch.default_generator.manual_seed(seed)
@@ -106,7 +91,10 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return probe
 
     def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        return TrainingLoop(model, plan, self._options, self._device, Parts(self._out_of_memory))
+        from ptychopinn_torch.training import TrainingLoop  # inference need not wait for the import of Lightning
+
+        # A function, not a method of this instance, which would be in a cycle with what it trains.
+        return TrainingLoop(model, plan, self._options, self._device, Parts(is_out_of_memory))
 
     def _predictor(
         self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray

@@ -1,166 +1,152 @@
-"""The training loop: Lightning drives it, the core's book steers it."""
+"""The training loop: one function for the gradient of a batch, one for the step that it makes.
+
+Nothing in a step waits for the device: losses are summed there, and read a few times a second.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import operator
-import signal
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import reduce
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-import lightning.pytorch as pl
+import numpy as np
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch import Tensor, nn
 
 from ptychopinn.config.train import ClipAlgorithm
-from ptychopinn.training import EpochBook, Parts, RunLogger, ScanBatches, TrainingPlan
-from ptychopinn.training.objective import Objective, Terms, offset_step
+from ptychopinn.training import (
+    EpochBook,
+    LossReading,
+    Parts,
+    RunLogger,
+    ScanBatches,
+    TrainingPlan,
+    checkpoint_tensors,
+)
+from ptychopinn.training.objective import Objective, Terms, TrainedModel, offset_step
 from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, kept_share
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
 from ptychopinn_torch.arithmetic import arithmetic
-from ptychopinn_torch.batches import EpochDataset, TensorBatch, loader, to_tensor
+from ptychopinn_torch.batches import TensorBatch, to_tensor
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
-from ptychopinn_torch.model import Model
+from ptychopinn_torch.model import FixedLight, Model
 from ptychopinn_torch.options import TorchOptions
+from ptychopinn_torch.sources import DeviceBudget, choose_source
+
+_READING_INTERVAL_S = 0.25  # between two readings of the losses on a GPU; on the CPU they are read at every step
+_AVERAGED, _AVERAGED_STEPS = "averaged/module", "averaged/n_averaged"  # names in checkpoints
 
 # Terms of a batch and the gradient of their sum, None for weights that it does not depend on.
-_Slope: TypeAlias = tuple[Terms, list[Tensor | None]]
-
-
-class TrainingModule(pl.LightningModule):
-    """A model, its running average, its optimizer, and the objectives of training and validation scans.
-
-    Parameters
-    ----------
-    model:
-        Trained in place.
-    plan:
-        The training.
-    parts:
-        Into how many parts batches are cut.
-    device:
-        Where it computes.
-    """
-
-    book: EpochBook  # of the run under way
-
-    def __init__(self, model: Model, plan: TrainingPlan, parts: Parts, device: torch.device) -> None:
-        super().__init__()
-        self.model, self.plan, self.parts = model, plan, parts
-        self.objective = make_objective(plan, plan.training, device)
-        self.validation_objective = None
-        if plan.validation is not None:
-            self.validation_objective = make_objective(plan, plan.validation, device)
-        average = _running_average(plan.config.weight_averaging)
-        self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)  # the detector's offset is one
-        light = model.illumination
-        light.values.requires_grad_(plan.config.probe_trainable)
-        light.log_intensity.requires_grad_(plan.config.intensity_scale_trainable)
-        self.adamw = self._adamw()
-        self.free: list[Tensor] = [weight for group in self.adamw.param_groups for weight in group["params"]]
-        self.validation_losses: list[float] = []
-        self.gradients: list[Tensor | None] = []  # of the batch under way
-
-    def _adamw(self) -> torch.optim.Optimizer:
-        """AdamW over network and whatever physics is free."""
-        config, light = self.plan.config, self.model.illumination
-        groups: list[dict[str, Any]] = [{"params": list(self.model.network.parameters()), "rate": 1.0}]
-        if config.probe_trainable:
-            groups.append({"params": [light.values], "rate": PROBE_RATE, "weight_decay": 0.0})
-        if config.intensity_scale_trainable:
-            groups.append({"params": [light.log_intensity], "rate": PROBE_RATE, "weight_decay": 0.0})
-        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=WEIGHT_DECAY, betas=BETAS, eps=EPSILON)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer, which may have resumed from a checkpoint."""
-        return self.adamw
-
-    def transfer_batch_to_device(self, batch: TensorBatch, device: torch.device, dataloader_idx: int) -> TensorBatch:
-        """Move a batch, which is our own type."""
-        return batch.to(device)
-
-    def on_train_batch_start(self, batch: TensorBatch, batch_idx: int) -> None:
-        """Set the learning rate of the coming step."""
-        for group in self.adamw.param_groups:
-            group["lr"] = self.plan.clock.learning_rate() * group["rate"]
-
-    def training_step(self, batch: TensorBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch, whose gradient `backward` hands on: a part is done with before the next one begins."""
-        self.gradients = []  # those of the last batch are not held beside this one's
-        terms, self.gradients = self.parts.compute(lambda parts: self._slope(batch, parts), batch.size)
-        self.book.count(float(terms.total), {name: float(v) for name, v in terms.parts.items()}, batch.patterns)
-        if terms.products:
-            self.model.illumination.offset_px += offset_step(operations, terms.products, self.plan.model.N)
-        loss: Tensor = terms.total
-        return loss
-
-    def _slope(self, batch: TensorBatch, parts: int) -> _Slope:
-        return reduce(_added, map(self._slope_of, batch.cut(parts)))
-
-    def _slope_of(self, part: TensorBatch) -> _Slope:
-        terms = self.objective(self.model, part.tensors())
-        return terms.map(Tensor.detach), list(torch.autograd.grad(terms.total, self.free, allow_unused=True))
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Add the gradient of the batch, in place of that of its loss, to those collected for the coming step."""
-        for weight, gradient in zip(self.free, self.gradients, strict=True):
-            if gradient is not None:
-                share = gradient / self.plan.config.accumulate_grad_batches
-                weight.grad = share if weight.grad is None else weight.grad + share
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then move the running average."""
-        super().optimizer_step(*args, **kwargs)
-        self.averaged.update_parameters(self.model)
-        self.plan.clock.step += 1
-
-    def validation_step(self, batch: TensorBatch, batch_idx: int) -> None:
-        """Loss of one validation batch under the averaged weights."""
-        assert self.validation_objective is not None  # there is a loader only with it
-        objective, averaged = self.validation_objective, cast(Model, self.averaged.module)
-
-        def loss(parts: int) -> float:
-            return sum(float(objective(averaged, part.tensors()).total) for part in batch.cut(parts))
-
-        self.validation_losses.append(self.parts.compute(loss, batch.size))
-
-
-def _added(one: _Slope, other: _Slope) -> _Slope:
-    def total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return a if b is None else b if a is None else a + b
-
-    return one[0].map(operator.add, other[0]), list(map(total, one[1], other[1]))
+_LossAndGradients: TypeAlias = tuple[Terms, list[Tensor | None]]
 
 
 def make_objective(plan: TrainingPlan, scan: ScanBatches, device: torch.device) -> Objective:
     """The loss of a plan's training or validation scan, on a device."""
-    group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach)
+    group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach).to(device)
     return Objective(plan, scan, operations, group, to_tensor(scan.good, device))
 
 
-_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+def make_fabric(device: torch.device) -> Fabric:
+    """Lightning Fabric on a device: one process, whatever job it is a part of.
+
+    Its precision is full: `Model` lowers that of the network alone, the physics stays in float32.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its notes about devices are not for our users
+    on_gpu = device.type == "cuda"
+    return Fabric(
+        accelerator="cuda" if on_gpu else "cpu",
+        devices=[device.index or 0] if on_gpu else 1,
+        plugins=[LightningEnvironment()],
+    )
 
 
-def _running_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
-    """The average of `ptychopinn.training.optimizer.kept_share`."""
+def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
+    """AdamW over the network and whatever physics is free; each group has its share ``rate`` of the learning rate."""
+    config, light = plan.config, model.illumination
+    groups: list[dict[str, Any]] = [{"params": list(model.network.parameters()), "rate": 1.0}]
+    if config.probe_trainable:
+        groups.append({"params": [light.values], "rate": PROBE_RATE, "weight_decay": 0.0})
+    if config.intensity_scale_trainable:
+        groups.append({"params": [light.log_intensity], "rate": PROBE_RATE, "weight_decay": 0.0})
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, weight_decay=WEIGHT_DECAY, betas=BETAS, eps=EPSILON, fused=True
+    )
 
-    @torch.no_grad()
-    def update(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
-        torch._foreach_lerp_(averaged, current, 1 - kept_share(decay, int(count)))
 
-    return update
+class BatchLoss(nn.Module):
+    """The objective and the model that it is of, as the one module that Fabric sets up.
+
+    Parameters
+    ----------
+    model, objective:
+        These.
+    fixed_light:
+        Whether the model's light stays as it is.
+    """
+
+    def __init__(self, model: Model, objective: Objective, *, fixed_light: bool) -> None:
+        super().__init__()
+        self.model, self._objective = model, objective
+        self._trained: TrainedModel = FixedLight(model) if fixed_light else model
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Terms:
+        """Terms of a batch or of a part of one."""
+        return self._objective(self._trained, batch)
+
+
+class LossMeter:
+    """Losses of batches, summed where they are computed.
+
+    Parameters
+    ----------
+    device:
+        That computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._names: tuple[str, ...] = ()
+        self._sums = torch.zeros(0, device=device)
+        self._newest = torch.zeros(1, device=device)
+        self._first_bad = torch.full((1,), math.inf, device=device, dtype=torch.float64)
+        self.batches = 0
+
+    def add(self, terms: Terms, usable: Tensor, step: int) -> None:
+        """Add a batch, which was to make step ``step``; ``usable`` is a bool: whether its gradient could be used."""
+        values = torch.stack([terms.total, *terms.parts.values()])
+        if not self._names:
+            self._names = ("loss", *terms.parts)
+            self._sums = torch.zeros_like(values, dtype=torch.float64)
+        self._sums += values
+        self._newest = values[:1]
+        self._first_bad = torch.minimum(self._first_bad, torch.where(usable, math.inf, float(step)))
+        self.batches += 1
+
+    def read(self) -> LossReading:
+        """The losses since the last reading, in one transfer; begins anew."""
+        *sums, newest, step = torch.cat([self._sums, self._newest, self._first_bad]).tolist()
+        reading = LossReading(
+            sums=dict(zip(self._names, sums, strict=True)),
+            batches=self.batches,
+            newest=newest,
+            not_finite=(int(step), sums[0]) if math.isfinite(step) else None,
+        )
+        self._sums.zero_()
+        self.batches = 0
+        return reading
 
 
 class TrainingLoop:
-    """A training under way (`ptychopinn.training.Fit`).
+    """A training under way (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
 
     Parameters
     ----------
@@ -177,126 +163,181 @@ class TrainingLoop:
     def __init__(
         self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device, parts: Parts
     ) -> None:
-        self._plan, self._options, self._device = plan, options, device
-        self._module = TrainingModule(model, plan, parts, device).to(device)
-        free = {id(weight) for weight in self._module.free}
+        self._model, self._plan, self._options, self._device, self._parts = model, plan, options, device, parts
+        light = model.illumination
+        model.network.requires_grad_(True)
+        light.values.requires_grad_(plan.config.probe_trainable)
+        light.log_intensity.requires_grad_(plan.config.intensity_scale_trainable)
+        self._average, self._averaged_steps = copy.deepcopy(model).requires_grad_(False), 0
+        self._adamw = make_optimizer(model, plan)
+        self._free: list[Tensor] = [weight for group in self._adamw.param_groups for weight in group["params"]]
+        free = {id(weight) for weight in self._free}
         self._names = [name.replace(".", "/") for name, p in model.named_parameters() if id(p) in free]
+        self._fabric = make_fabric(device)
+        moves = plan.follow_offset or plan.config.probe_trainable or plan.config.intensity_scale_trainable
+        loss = BatchLoss(model, make_objective(plan, plan.training, device), fixed_light=not moves)
+        self._loss, self._optimizer = self._fabric.setup(loss, self._adamw)
+        budget = DeviceBudget(options, device)
+        workers = options.num_workers
+        self._source = choose_source(plan.training.batches, device, budget, workers)
+        self._validation = plan.validation
+        if plan.validation is not None:
+            objective = make_objective(plan, plan.validation, device)
+            self._validation_loss = BatchLoss(self._average, objective, fixed_light=False)
+            self._validation_source = choose_source(plan.validation.batches, device, budget, workers)
+        self._meter = LossMeter(device)
+        self._read_at = -math.inf
+        self._collected: list[Tensor | None] = []  # gradients for the coming step
+        self._usable = torch.ones((), dtype=torch.bool, device=device)  # whether they are
+
+    # The state
 
     def averaged(self) -> dict[str, AnyArray]:
         """Copies of the averaged weights."""
-        return module_arrays(self._module.averaged.module)
+        return module_arrays(self._average)
 
     def state(self) -> dict[str, AnyArray]:
         """Everything that a resumed training needs."""
         return {
-            **module_arrays(self._module.model, "model"),
-            **module_arrays(self._module.averaged, "averaged"),
-            **optimizer_arrays(self._module.adamw, self._names),
+            **module_arrays(self._model, "model"),
+            **module_arrays(self._average, _AVERAGED),
+            _AVERAGED_STEPS: np.array([self._averaged_steps]),
+            **optimizer_arrays(self._adamw, self._names),
         }
 
     def restore(self, arrays: Mapping[str, AnyArray]) -> None:
         """Put `state` back."""
-        load_module(self._module.model, arrays, "model")
-        load_module(self._module.averaged, arrays, "averaged")
-        load_optimizer(self._module.adamw, self._names, arrays)
+        load_module(self._model, arrays, "model")
+        load_module(self._average, arrays, _AVERAGED)
+        self._averaged_steps = int(checkpoint_tensors(arrays, {_AVERAGED_STEPS: ()})[_AVERAGED_STEPS])
+        load_optimizer(self._adamw, self._names, arrays)
 
     def model(self, averaged: Mapping[str, AnyArray]) -> Model:
         """A model of its own with these weights, ready to predict."""
-        model = cast(Model, copy.deepcopy(self._module.averaged.module))
+        model = copy.deepcopy(self._average)
         load_module(model, averaged)
-        return model.to(self._device).eval()  # Lightning leaves what it trained on the CPU
+        return model.eval()
+
+    # The loop
 
     def run(self, book: EpochBook, logger: RunLogger) -> None:
         """Train until the book says stop or the epochs are done."""
-        self._module.book = book
-        run_lightning(self._module, book, logger, options=self._options, device=self._device)
+        clock = self._plan.clock
+        with arithmetic(deterministic=self._options.deterministic):
+            while not (book.stop or clock.out_of_epochs):
+                self._run_epoch(book)
+                if row := book.close_epoch(self._validation_losses()):
+                    logger.log(row, clock.step)
 
+    def _run_epoch(self, book: EpochBook) -> None:
+        plan = self._plan
+        with closing(self._source.batches(plan.clock.epoch)) as batches:
+            for number, batch in enumerate(batches):
+                self.train_on(batch, makes_step=plan.makes_step(number))
+                if self._reading_is_due():
+                    book.record(self._meter.read())
+                book.after_batch(number, batch.patterns)
+                if book.stop:
+                    break
+        if self._meter.batches:
+            book.record(self._meter.read())
 
-class Bookkeeping(pl.Callback):
-    """Tells the book of every batch and every epoch, and Lightning when to stop."""
+    def _reading_is_due(self) -> bool:
+        now = time.monotonic()
+        if self._device.type == "cuda" and now - self._read_at < _READING_INTERVAL_S:
+            return False
+        self._read_at = now
+        return True
 
-    def __init__(self, book: EpochBook, logger: RunLogger, dataset: EpochDataset) -> None:
-        self.book, self.logger, self.dataset = book, logger, dataset
+    def train_on(self, batch: TensorBatch, *, makes_step: bool) -> None:
+        """Collect the gradient of a batch, and take a step with those that are collected."""
+        clock = self._plan.clock
+        rate = clock.learning_rate()
+        terms, gradients = self._parts.compute(lambda parts: self._gradients(batch, parts), batch.size)
+        finite = torch.isfinite(terms.total)
+        if terms.products:
+            move = offset_step(operations, terms.products, self._plan.model.N)
+            self._model.illumination.offset_px += torch.where(finite, move, 0.0)
+        self._collect(gradients)
+        self._usable = self._usable & finite
+        if makes_step:
+            self._step(rate)
+        self._meter.add(terms, self._usable, clock.step)
+        if makes_step:
+            self._usable = torch.ones_like(self._usable)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Report, then look at the clock and the monitor."""
-        self.book.after_batch(float(outputs["loss"]))
-        trainer.should_stop = trainer.should_stop or self.book.stop
+    def _gradients(self, batch: TensorBatch, parts: int) -> _LossAndGradients:
+        """Terms of a batch and the gradient of its loss; a part of it is done with before the next one begins."""
+        self._set_gradients([None] * len(self._free))  # of a batch that did not fit, too
+        terms = reduce(lambda one, other: one.map(operator.add, other), map(self._backward, batch.cut(parts)))
+        gradients = [weight.grad for weight in self._free]
+        self._set_gradients([None] * len(self._free))
+        return terms, gradients
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the epoch."""
-        module = cast(TrainingModule, pl_module)
-        losses, module.validation_losses = module.validation_losses, []
-        clock = module.plan.clock
-        if row := self.book.close_epoch(losses):
-            self.logger.log(row, clock.step)
-        self.dataset.epoch = clock.epoch
-        trainer.should_stop = trainer.should_stop or self.book.stop
+    def _backward(self, part: Mapping[str, Tensor]) -> Terms:
+        """Terms of a part of a batch; adds its gradient to what the weights have."""
+        terms: Terms = self._loss(part)
+        self._fabric.backward(terms.total)
+        return terms.map(Tensor.detach)
 
+    def _collect(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add the gradient of a batch to those collected for the coming step."""
+        accumulate = self._plan.config.accumulate_grad_batches
+        if accumulate > 1:
+            before = self._collected or [None] * len(gradients)
+            gradients = [
+                _sum(old, None if g is None else g / accumulate) for old, g in zip(before, gradients, strict=True)
+            ]
+        self._collected = list(gradients)
 
-@contextmanager
-def signals_as_they_are() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the process as they do elsewhere; Lightning would end it with its own exit codes."""
-    try:
-        yield
-    except SystemExit as ended:
-        if isinstance(ended.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise SystemExit(128 + signal.SIGTERM) from None
+    def _set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        for weight, gradient in zip(self._free, gradients, strict=True):
+            weight.grad = gradient
 
-
-def run_lightning(
-    module: TrainingModule, book: EpochBook, logger: RunLogger, *, options: TorchOptions, device: torch.device
-) -> None:
-    """Run the loop to its end.
-
-    Parameters
-    ----------
-    module:
-        Holds the model, which is trained in place.
-    book, logger:
-        Steer and record.
-    options, device:
-        How.
-    """
-    quiet_lightning()
-    plan, config = module.plan, module.plan.config
-    limit = config.epoch_limit
-    norm = config.gradient_clip_algorithm is ClipAlgorithm.NORM
-    training = EpochDataset(plan.training.batches)
-    training.epoch = plan.clock.epoch
-    with warnings.catch_warnings(), arithmetic(deterministic=options.deterministic):
-        # Advice about worker counts and logging intervals is for the author of a loop, not for its user.
-        warnings.filterwarnings("ignore", module="lightning.*")
-        trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            plugins=[LightningEnvironment()],  # one process, whatever job it is a part of
-            max_epochs=-1 if limit is None else limit - plan.clock.epoch,
-            min_epochs=0,
-            accumulate_grad_batches=config.accumulate_grad_batches,
-            gradient_clip_val=config.gradient_clip,
-            gradient_clip_algorithm="norm" if norm else "value",
-            callbacks=[Bookkeeping(book, logger, training)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        pin = device.type == "cuda"
-        held = None if plan.validation is None else EpochDataset(plan.validation.batches)
-        with signals_as_they_are():
-            trainer.fit(
-                module,
-                loader(training, num_workers=options.num_workers, pin=pin),
-                None if held is None else loader(held, num_workers=0, pin=pin),
+    def _step(self, rate: float) -> None:
+        """Step with the collected gradients, and move the running average; nothing moves where they are not finite."""
+        config = self._plan.config
+        self._set_gradients(self._collected)
+        self._collected = []
+        if config.gradient_clip is not None and config.gradient_clip_algorithm is ClipAlgorithm.NORM:
+            norm = self._fabric.clip_gradients(
+                self._loss, self._optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
             )
+            assert norm is not None  # only clipping by value gives none
+            self._usable = self._usable & torch.isfinite(norm)
+        elif config.gradient_clip is not None:
+            self._fabric.clip_gradients(self._loss, self._optimizer, clip_val=config.gradient_clip)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate * group["rate"]
+        self._adamw.found_inf = (~self._usable).float()  # type: ignore[attr-defined]  # where it is 1, no step is made
+        self._optimizer.step()
+        self._set_gradients([None] * len(self._free))
+        kept = kept_share(config.weight_averaging, self._averaged_steps)
+        torch._foreach_lerp_(_tensors(self._average), _tensors(self._model), 1 - kept)
+        self._averaged_steps += 1
+
+    def _validation_losses(self) -> list[float]:
+        """Loss of each validation batch under the averaged weights."""
+        if self._validation is None:
+            return []
+
+        def loss(batch: TensorBatch) -> Tensor:
+            return self._parts.compute(lambda parts: reduce(operator.add, map(total, batch.cut(parts))), batch.size)
+
+        def total(part: Mapping[str, Tensor]) -> Tensor:
+            terms: Terms = self._validation_loss(part)
+            value: Tensor = terms.total
+            return value
+
+        with torch.no_grad(), closing(self._validation_source.batches(0)) as batches:
+            found: list[float] = torch.stack([loss(batch) for batch in batches]).tolist()
+        return found
 
 
-def quiet_lightning() -> None:
-    """Keep Lightning's notes about devices out of the user's log."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def _tensors(model: Model) -> list[Tensor]:
+    """Weights and buffers, without gradient; the detector's offset is one of them."""
+    return list(model.state_dict().values())
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other

@@ -1,0 +1,148 @@
+"""Which device computes: asked for in words, tried before any work, refused or chosen with a reason.
+
+Builds of PyTorch for ROCm call their devices ``cuda`` too; they are used as such.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import torch
+
+from ptychopinn.config.execution import Accelerator, cuda_number
+from ptychopinn.errors import ResourceError
+from ptychopinn.training import no_cuda, no_such_card
+
+_log = logging.getLogger("ptychopinn.torch")
+_CPU = torch.device("cpu")
+
+
+def choose_device(asked: Accelerator | str) -> torch.device:
+    """The device for the option ``accelerator``.
+
+    ``cuda`` is the first card, ``cuda:K`` that of this number. ``auto`` takes, of several cards, the one with most free
+    memory that can be used, and the CPU where there is none; what it passed over is logged.
+
+    Raises
+    ------
+    ResourceError
+        If CUDA was asked for and this build of PyTorch has none, the driver does not serve it, there is no card of that
+        number, or the card is full, taken by another program, or of no use to this build.
+    """
+    if asked == Accelerator.CPU:
+        return _CPU
+    if not _cuda_is_there():
+        if asked != Accelerator.AUTO:
+            raise no_cuda(asked, f"PyTorch {torch.__version__}", f"is {_build()}", _remedy())
+        _log.info("No CUDA: PyTorch %s is %s.", torch.__version__, _build())
+        return _CPU
+    if asked == Accelerator.AUTO:
+        return _freest()
+    number, cards = cuda_number(asked) or 0, range(torch.cuda.device_count())
+    if number not in cards:
+        raise no_such_card(number, [_name(k) for k in cards])
+    try_card(number)
+    if len(cards) > 1 and asked == Accelerator.CUDA:
+        _log.info("There are %d cards; cuda is the first of them, cuda:K another.", len(cards))
+    return torch.device("cuda", number)
+
+
+def describe(device: torch.device) -> str:
+    """A device in words: its number, its name and its memory, as PyTorch reports them (of a MIG slice: the slice's)."""
+    if device.type != "cuda":
+        return str(device)
+    free, total = torch.cuda.mem_get_info(device)
+    rocm = f", ROCm {torch.version.hip}" if torch.version.hip else ""
+    return f"{device} ({_name(device.index)}, {total / 2**30:.1f} GiB, {free / 2**30:.1f} free{rocm})"
+
+
+def try_card(number: int) -> None:
+    """Compute two numbers on a card.
+
+    Raises
+    ------
+    ResourceError
+        If that does not work, with the reason.
+    """
+    try:
+        _compute(torch.device("cuda", number))
+    except RuntimeError as error:  # torch.OutOfMemoryError and torch.AcceleratorError are such
+        raise ResourceError(
+            f"cuda:{number} ({_name(number)}) cannot be used: {_reason(error)}.",
+            "Use another card (--accelerator cuda:K) or --accelerator cpu, or free this one.",
+        ) from error
+
+
+def _compute(device: torch.device) -> None:
+    torch.ones(2, device=device).add(1).sum().item()
+
+
+def _reason(error: RuntimeError) -> str:
+    """What keeps a card from computing, out of PyTorch's error."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text:
+        return "its memory is full, not even two numbers fit"
+    if "busy or unavailable" in text:
+        return "another program has it for itself"
+    if "no kernel image" in text:
+        return f"PyTorch {torch.__version__} has no kernels for it"
+    return _first_line(error)
+
+
+def _freest() -> torch.device:
+    """The card with most free memory that can be used; the CPU where there is none."""
+    count = torch.cuda.device_count()
+    free: dict[int, float] = {}
+    for number in range(count):
+        try:
+            try_card(number)
+            free[number] = torch.cuda.mem_get_info(number)[0] / 2**30
+        except (ResourceError, RuntimeError) as error:
+            _log.warning("cuda:%d is passed over: %s", number, _first_line(error))
+    if not free:
+        _log.warning("No card can be used; computing on the CPU.")
+        return _CPU
+    best = max(free, key=lambda number: free[number])
+    if count > 1:
+        told = ", ".join(f"cuda:{number} {gib:.1f} GiB" for number, gib in free.items())
+        _log.info("Of %d cards cuda:%d has most free memory (%s).", count, best, told)
+    return torch.device("cuda", best)
+
+
+def _cuda_is_there() -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a driver that is too old: said in our words
+        return torch.cuda.is_available()
+
+
+def _build() -> str:
+    """What this PyTorch is built for, and why it finds no card."""
+    if torch.version.hip is None and torch.version.cuda is None:
+        return "a build for the CPU only"
+    built = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+    return f"built for {built} and finds no card: {_driver_problem()}"
+
+
+def _driver_problem() -> str:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:  # names the driver's version where it is too old
+        return _first_line(error)
+    return "the driver shows none, or CUDA_VISIBLE_DEVICES hides it"
+
+
+def _remedy() -> str:
+    if torch.version.hip is None and torch.version.cuda is None:
+        return "install a build of torch for CUDA (pytorch.org says how)"
+    return "install a driver that serves this build, or a build that the driver serves"
+
+
+def _name(number: int) -> str:
+    name: str = torch.cuda.get_device_properties(number).name
+    return name
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip().rstrip(".")

@@ -1,0 +1,169 @@
+"""Training patterns simulated on the device, from the objects and probes of the core's stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptychopinn.simulate.stream import ObjectStream, RandomPool, WindowDraw
+from ptychopinn.training import EpochSource, prefetch
+from ptychopinn.typing import AnyArray, ComplexArray, IntArray
+from ptychopinn_torch.batches import TensorBatch, to_tensor, upload
+
+
+class DevicePool:
+    """The arrays of a `RandomPool` on the device; only what is new is uploaded.
+
+    Parameters
+    ----------
+    pool:
+        Makes the arrays.
+    shape:
+        Of one of them.
+    device:
+        Where they are wanted.
+    """
+
+    def __init__(self, pool: RandomPool, shape: tuple[int, ...], device: torch.device) -> None:
+        self.arrays = torch.zeros((pool.size, *shape), dtype=torch.complex64, device=device)
+        self._numbers: list[int | None] = [None] * pool.size
+
+    def slots(self, numbers: IntArray) -> IntArray:
+        """Where arrays lie: those that a batch draws from follow each other, so no two of them share a place."""
+        return numbers % len(self._numbers)
+
+    def update(self, numbers: range, arrays: list[ComplexArray]) -> None:
+        """Hold these arrays."""
+        for number, array in zip(numbers, arrays, strict=True):
+            slot = number % len(self._numbers)
+            if self._numbers[slot] != number:
+                self.arrays[slot] = upload(array, self.arrays.device)
+                self._numbers[slot] = number
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What the host makes of a batch: the arrays that it draws from, and where its windows lie."""
+
+    step: int
+    objects: list[ComplexArray]
+    probes: list[ComplexArray]
+    windows: Tensor  # (b, 3) int64: first pixel in the pool, and the steps to the next row and column
+    dose: Tensor | None
+    probe_slots: Tensor | None
+    seed: int  # of the noise
+
+
+class SimulatedPatterns:
+    """Simulated batches; the host draws what is random but the noise, as `ObjectStream.batch` does.
+
+    Parameters
+    ----------
+    source:
+        Has the stream, and says how long an epoch is.
+    device:
+        Where batches are made.
+    workers:
+        Threads that make objects and probes ahead; 0 makes them in the caller's, or on a GPU in one thread beside it.
+    """
+
+    @staticmethod
+    def bytes_of(stream: ObjectStream) -> int:
+        """What the objects and probes of a stream take on the device."""
+        probes = 0 if stream.probes is None else stream.probes.size * stream.probe.size
+        pixels = stream.objects.size * stream.object_size_px**2 + probes
+        return pixels * np.dtype(np.complex64).itemsize
+
+    def __init__(self, source: EpochSource, device: torch.device, workers: int) -> None:
+        if source.stream is None:
+            raise TypeError("nothing is simulated in these batches")
+        self._source, self._stream, self._device = source, source.stream, device
+        self._workers = max(workers, 1) if device.type == "cuda" else workers
+        stream, size = self._stream, self._stream.object_size_px
+        self._objects = DevicePool(stream.objects, (size, size), device)
+        self._probes = None
+        if stream.probes is not None:
+            self._probes = DevicePool(stream.probes, stream.probe.shape, device)
+        self._probe = to_tensor(stream.probe, device)
+        self._good = to_tensor(np.fft.ifftshift(~stream.bad_pixels).astype(np.float32), device)
+        self._pixels = torch.arange(stream.probe.shape[-1], device=device)
+        count = source.simulated_patterns
+        self._share = torch.full((count,), 1 / count, device=device)
+        self._noise = torch.Generator(device)
+
+    def batches(self, epoch: int) -> Generator[TensorBatch, None, None]:
+        """The batches of an epoch in order."""
+
+        def prepare(number: int) -> _Prepared:
+            return self._prepare(self._source.step(epoch, number))
+
+        with closing(prefetch(prepare, len(self._source), self._workers)) as ready:
+            for prepared in ready:
+                yield TensorBatch(self._made(prepared), self._source.simulated_patterns)
+
+    def _prepare(self, step: int) -> _Prepared:
+        stream = self._stream
+        drawn, rng = stream.draw(step, self._source.simulated_patterns)
+        slots = None
+        if self._probes is not None and drawn.probes is not None:
+            slots = self._upload(self._probes.slots(drawn.probes))
+        return _Prepared(
+            step=step,
+            objects=stream.objects.take(step),
+            probes=[] if stream.probes is None else stream.probes.take(step),
+            windows=self._upload(_strides(drawn, self._objects.slots(drawn.objects), stream)),
+            dose=None if drawn.dose is None else self._upload(drawn.dose),
+            probe_slots=slots,
+            seed=int(rng.integers(1 << 62)),
+        )
+
+    def _upload(self, array: AnyArray) -> Tensor:
+        return upload(array, self._device)
+
+    def _made(self, prepared: _Prepared) -> dict[str, Tensor]:
+        stream = self._stream
+        self._objects.update(stream.objects.numbers(prepared.step), prepared.objects)
+        first, down, along = prepared.windows.T[..., None, None]
+        windows = self._objects.arrays.view(-1)[first + down * self._pixels[:, None] + along * self._pixels]
+        probes = self._probe
+        tensors: dict[str, Tensor] = {}
+        if self._probes is not None and stream.probes is not None and prepared.probe_slots is not None:
+            self._probes.update(stream.probes.numbers(prepared.step), prepared.probes)
+            probes = self._probes.arrays[prepared.probe_slots]
+            tensors["simulated_probe"] = probes / math.sqrt(stream.mean_counts)
+        n, margin = stream.patch_size, (stream.probe.shape[-1] - stream.patch_size) // 2
+        tensors["simulated_truth"] = windows[:, margin : margin + n, margin : margin + n].contiguous()
+        tensors["simulated_counts"] = self._counts(windows, probes, prepared)
+        tensors["simulated_share"] = self._share
+        return tensors
+
+    def _counts(self, windows: Tensor, probes: Tensor, prepared: _Prepared) -> Tensor:
+        """(b, N, N) float32 counts with DC at [0, 0] of (b, N, N) windows under (..., modes, N, N) probes."""
+        mean = torch.zeros_like(self._good)
+        for mode in probes.unbind(-3):  # one by one: memory is that of one
+            field = torch.fft.fft2(mode * windows, norm="ortho")
+            mean = mean + (field.real**2 + field.imag**2)
+        self._noise.manual_seed(prepared.seed)
+        if prepared.dose is None:
+            return torch.poisson(mean, self._noise) * self._good
+        return torch.poisson(mean * prepared.dose, self._noise) / prepared.dose * self._good
+
+
+def _strides(drawn: WindowDraw, slots: IntArray, stream: ObjectStream) -> IntArray:
+    """First pixel of each window in the pool, seen as one row, and the steps to the next row and column: (b, 3) int64.
+
+    A window that is transposed or flipped is the same pixels in other steps.
+    """
+    size, last = stream.object_size_px, stream.probe.shape[-1] - 1
+    transposed = (drawn.turns & 1).astype(bool)
+    down, along = np.where(transposed, 1, size), np.where(transposed, size, 1)
+    up, back = (drawn.turns & 2).astype(bool), (drawn.turns & 4).astype(bool)
+    first = (slots * size + drawn.corners[:, 0]) * size + drawn.corners[:, 1]
+    first = first + np.where(up, last * down, 0) + np.where(back, last * along, 0)
+    return np.stack([first, np.where(up, -down, down), np.where(back, -along, along)], axis=1)
