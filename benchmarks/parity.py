@@ -93,9 +93,10 @@ def compute(task: Mapping[str, Any]) -> dict[str, Any]:
     rates = []
     for _ in range(task.get("predict", 0)):
         begun = _clocks()
-        batches = list(made.infer(scan, InferConfig()).batches)
+        prediction = made.infer(scan, InferConfig())
+        batches = list(prediction.batches)
         rates.append(len(scan) / np.subtract(_clocks(), begun))
-        found["patches"] = np.concatenate([batch.patches for batch in batches])
+        found["patches"] = np.concatenate([prediction.library.to_host(batch.patches) for batch in batches])
     found["inference_rates"] = np.array(rates)
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found["frameworks"] = np.array(sorted(_FRAMEWORKS & sys.modules.keys()))

@@ -53,7 +53,7 @@ def patches_of(reconstructor: NetworkReconstructor[Any], scan: ScanDataset, **co
     """All predicted patches of a scan, in order."""
     prediction = reconstructor.infer(scan, InferConfig(**config))
     none = np.zeros((0, prediction.patch_size, prediction.patch_size), np.complex64)
-    return np.concatenate([none, *(batch.patches for batch in prediction.batches)])
+    return np.concatenate([none, *(prediction.library.to_host(batch.patches) for batch in prediction.batches)])
 
 
 def settings_of(train: Mapping[str, Any] | None = None) -> TrainConfig:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend_suite.fits import Fits, Trained
+from backend_suite.fits import Fits, Trained, patches_of
 
 from ptychopinn.config import InferConfig, SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.reconstruction import reconstruct
 from ptychopinn.simulate import simulate_scan
 from ptychopinn_tf._tensorflow import tf
+from ptychopinn_tf.arrays import CupyLibrary
 
 GPUS = tf.config.list_physical_devices("GPU")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="no CUDA device is there")]
@@ -51,11 +53,22 @@ def test_predictions_are_those_of_the_cpu(fits: Fits, tmp_path: Path, N: int, xl
     found = fits.fit_to(scan, model=model, options={**CUDA, "xla": xla})
     found.reconstructor.save(tmp_path / "model")
     on_cpu = fits.cls.load(tmp_path / "model", fits.options(accelerator="cpu"))
-    one, other = (
-        np.concatenate([batch.patches for batch in r.infer(scan, InferConfig()).batches])
-        for r in (found.reconstructor, on_cpu)
-    )
+    one, other = (patches_of(reconstructor, scan) for reconstructor in (found.reconstructor, on_cpu))
     np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).mean())
+
+
+@pytest.mark.parametrize("settings", [{}, {"refine": 2, "refine_probe": True}, {"synchronise": "off"}])
+def test_objects_are_those_of_the_cpu(
+    fits: Fits, on_cuda: Trained, scan: ScanDataset, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """[REC-012] To 1e-3 of the amplitude, computed by CuPy."""
+    pytest.importorskip("cupy")
+    on_cuda.reconstructor.save(tmp_path / "model")
+    on_cpu = fits.cls.load(tmp_path / "model", fits.options(accelerator="cpu"))
+    assert isinstance(on_cuda.reconstructor.library, CupyLibrary)
+    one, other = (reconstruct(r, scan, InferConfig(**settings)) for r in (on_cuda.reconstructor, on_cpu))
+    np.testing.assert_allclose(one.object, other.object, atol=1e-3 * np.abs(other.object).mean())
+    np.testing.assert_array_equal(reconstruct(on_cuda.reconstructor, scan, InferConfig(**settings)).object, one.object)
 
 
 @pytest.mark.parametrize(

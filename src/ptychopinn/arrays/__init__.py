@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from ptychopinn.arrays.host import NUMPY, NumpyLibrary
 from ptychopinn.arrays.library import Array, ArrayLibrary, slices_of
+from ptychopinn.arrays.scatter import ScatterLibrary
 
-__all__ = ["NUMPY", "Array", "ArrayLibrary", "NumpyLibrary", "slices_of"]
+__all__ = ["NUMPY", "Array", "ArrayLibrary", "NumpyLibrary", "ScatterLibrary", "slices_of"]

@@ -41,6 +41,8 @@ class Tolerances:
         Counts of the forward model, over the brightest pixel.
     parity:
         Patches of the same archive in another backend, over the mean amplitude.
+    devices:
+        Objects that a prediction's own library and NumPy make of the same patches, over the mean amplitude.
     fall:
         Last loss of `BackendSuite.learn` over its first.
     residual:
@@ -54,6 +56,7 @@ class Tolerances:
     dose: float = 1e-4
     forward: float = 1e-4
     parity: float = 1e-4
+    devices: float = 1e-3
     fall: float = 0.9
     residual: float = 0.1
     likeness: float = 0.1

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from ptychopinn.arrays import ArrayLibrary
 from ptychopinn.config import InferConfig
+from ptychopinn.config.infer import Synchronise
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.forward import expected_counts
-from ptychopinn.monitor import Monitor, Progress
+from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
+from ptychopinn.reconstruction import reconstruct
+from ptychopinn.reconstructor import Prediction, Reconstructor
 from ptychopinn.simulate import true_patches
 from ptychopinn.stitching import patch_weights
 from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained
@@ -48,16 +53,45 @@ class PredictionConformance(BackendSuite):
     def test_patches_have_their_shape_and_dtype(self, scan: ScanDataset, trained: Trained) -> None:
         """[CONF-040] [REC-005] [REC-007]"""
         prediction = trained.reconstructor.infer(scan, InferConfig(inference_batch_size=_BATCH))
-        size = prediction.patch_size
+        size, to_host = prediction.patch_size, prediction.library.to_host
         assert 0 < size <= scan.N
-        assert prediction.probe.dtype == np.complex64
-        assert prediction.probe.shape == scan.probe.shape
+        assert to_host(prediction.probe).dtype == np.complex64
+        assert tuple(prediction.probe.shape) == scan.probe.shape
         for batch in prediction.batches:
             assert batch.indices.dtype == np.int64
             assert batch.indices.ndim == 1
-            assert batch.patches.dtype == np.complex64
-            assert batch.patches.shape == (len(batch.indices), size, size)
+            assert to_host(batch.patches).dtype == np.complex64
+            assert tuple(batch.patches.shape) == (len(batch.indices), size, size)
             assert 0 < len(batch.indices) <= _BATCH
+
+    def test_arrays_are_those_of_the_library(self, scan: ScanDataset, trained: Trained) -> None:
+        """[CONF-049] [REC-013] Probe and patches are of the library that the prediction names, and on its device."""
+        prediction = trained.reconstructor.infer(scan, InferConfig(inference_batch_size=_BATCH))
+        library = prediction.library
+        assert isinstance(library, ArrayLibrary)
+        for dtype in (np.float32, np.complex64, np.int64):
+            values = np.arange(6).astype(dtype).reshape(2, 3)
+            back = library.to_host(library.from_host(values))
+            assert isinstance(back, np.ndarray)
+            assert back.dtype == dtype
+            np.testing.assert_array_equal(back, values)
+        for array in (prediction.probe, *(batch.patches for batch in prediction.batches)):
+            values = library.to_host(array)
+            own = library.from_host(values)
+            assert type(array) is type(own), f"arrays of {library} are of another type"
+            np.testing.assert_array_equal(library.to_host(array * 0.5 + own * 0.5), values)  # refused across devices
+        if prediction.patterns is not None:
+            assert prediction.patterns.library is library
+            assert len(prediction.patterns) == len(scan)
+
+    def test_what_follows_is_computed_with_the_library(self, scan: ScanDataset, trained: Trained) -> None:
+        """[CONF-049] [REC-013] To the object that NumPy makes of the same patches."""
+        config = InferConfig(synchronise=Synchronise.OFF, refine=1)  # solving phases would need every pattern
+        own = trained.reconstructor
+        found, expected = (reconstruct(r, scan, config) for r in (own, cast(Reconstructor, _OnHost(own))))
+        assert isinstance(found.object, np.ndarray)
+        amplitude = float(np.abs(expected.object).mean())
+        np.testing.assert_allclose(found.object, expected.object, atol=self.tolerances.devices * amplitude)
 
     @pytest.mark.parametrize("count", [1, _BATCH - 1, _BATCH, _BATCH + 1, 25])
     def test_every_pattern_comes_once(
@@ -99,7 +133,7 @@ class PredictionConformance(BackendSuite):
         patches, size = learned.patches(scan), prediction.patch_size
         assert scan.object_guess is not None
         truth = true_patches(scan.object_guess, scan.positions, size)
-        weights = patch_weights(prediction.probe, size)
+        weights = patch_weights(prediction.library.to_host(prediction.probe), size)
         likeness = {name: _likeness(turn(patches), truth, weights) for name, turn in _TURNS.items()}
         assert max(likeness, key=lambda name: likeness[name]) == "upright", likeness
         assert likeness["upright"] > self.tolerances.likeness, "too little was learned to tell; set `learn`"
@@ -109,7 +143,7 @@ class PredictionConformance(BackendSuite):
         """[CONF-045] [REC-007] In counts of the scan, every mode, with the offset of the detector in it."""
         scan = self.make_scan(detector_offset_px=OFFSET_PX, probe_modes=modes)
         found = self.fit(scan, train={"nepochs": 1, "detector_offset": "estimate"})
-        probe = found.reconstructor.infer(scan, InferConfig()).probe
+        probe = _probe(found, scan)
         mean_counts = float(scan.counts(slice(None)).sum(dtype=np.float64) / len(scan))
         assert float((np.abs(probe) ** 2).sum()) == pytest.approx(mean_counts, rel=0.1)
         assert scan.object_guess is not None
@@ -122,7 +156,7 @@ class PredictionConformance(BackendSuite):
         """[CONF-046] The model's, or the scan's own."""
         curved = np.exp(1j * np.linspace(-1.5, 1.5, scan.N) ** 2).astype(np.complex64)
         other = replace(scan, probe=scan.probe * curved)
-        mine, own = (trained.reconstructor.infer(other, InferConfig(probe_source=s)).probe for s in ("model", "scan"))
+        mine, own = (_probe(trained, other, probe_source=source) for source in ("model", "scan"))
         assert _overlap(mine, scan.probe) > _overlap(mine, other.probe)
         assert _overlap(own, other.probe) > _overlap(own, scan.probe)
 
@@ -160,6 +194,26 @@ class PredictionConformance(BackendSuite):
         monitor.cancel()
         with pytest.raises(Cancelled):
             next(batches)
+
+
+class _OnHost:
+    """A reconstructor whose predictions are fetched to the host before anything else is done with them."""
+
+    def __init__(self, own: Reconstructor) -> None:
+        self._own, self.model = own, own.model
+
+    def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+        prediction = self._own.infer(data, config, monitor=monitor)
+        to_host = prediction.library.to_host
+        batches = (replace(batch, patches=to_host(batch.patches)) for batch in prediction.batches)
+        return Prediction(to_host(prediction.probe), prediction.patch_size, batches)
+
+
+def _probe(trained: Trained, scan: ScanDataset, **config: Any) -> ComplexArray:
+    """(modes, N, N) complex64 on the host: the probe of a prediction."""
+    prediction = trained.reconstructor.infer(scan, InferConfig(**config))
+    probe: ComplexArray = prediction.library.to_host(prediction.probe)
+    return probe
 
 
 def _likeness(patches: ComplexArray, truth: ComplexArray, weights: FloatArray) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -211,14 +211,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             book.resume()
             try:
                 if not book.nothing_to_do():
-                    fit.run(book, logger)
-            except Exception as error:
-                if isinstance(error, MemoryError) or self._out_of_memory(error):
-                    raise ResourceError(
-                        f"Memory ran out on {self.device}, not in a batch.",
-                        "Free memory, lower --n-filters-scale, or use another device.",
-                    ) from error
-                raise
+                    with self._translate_memory_errors():
+                        fit.run(book, logger)
             finally:
                 self._model = fit.model(book.kept())
         self._summary = TrainingSummary(
@@ -249,6 +243,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             If this instance is not trained.
         DataError
             If the patterns are of another size.
+        ResourceError
+            If memory does not suffice, not even for one pattern.
         """
         model = self._trained()
         self._check(data)
@@ -261,8 +257,9 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             if config.probe_source is ProbeSource.SCAN
             else None
         )
-        probe, predict = self._predictor(model, light, scaling.mean_counts, good_pixels(data))
-        patterns = Patterns(data, library)
+        with self._translate_memory_errors():
+            probe, predict = self._predictor(model, light, scaling.mean_counts, good_pixels(data))
+            patterns = Patterns(data, library)
         batches = stream_patches(
             patterns,
             config.batch_size(self._config.patterns_per_patch * data.N**2, on_host=library.on_host),
@@ -294,6 +291,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ------
         ArchiveError
             If it is damaged, a checkpoint, or does not fit.
+        ResourceError
+            If memory does not suffice.
         """
         bundle = read_bundle(path)
         if bundle.manifest.kind is not ArchiveKind.MODEL:
@@ -302,7 +301,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 "Give the model archive of the run; --resume goes on with the training.",
             )
         instance = cls(bundle.manifest.model, options)
-        with writer_named(bundle.manifest):
+        with writer_named(bundle.manifest), instance._translate_memory_errors():
             instance._model = instance._from_arrays(bundle.weights)
         instance._summary = bundle.manifest.training
         return instance
@@ -313,6 +312,19 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 f"The patterns of '{data.name}' are {data.N} x {data.N}; this model has N = {self._config.N}.",
                 f"Train a model with N = {data.N}, or crop or pad the patterns.",
             )
+
+    @contextlib.contextmanager
+    def _translate_memory_errors(self) -> Iterator[None]:
+        """Raise a `ResourceError` where the framework says that memory ran out."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, MemoryError) or self._out_of_memory(error):
+                raise ResourceError(
+                    f"Memory ran out on {self.device}, not in a batch.",
+                    "Free memory, train with a lower --n-filters-scale, or use another device.",
+                ) from error
+            raise
 
     def _relit(self, model: ModelT, light: Light) -> ModelT:
         """A model with the same network and other light."""

@@ -16,7 +16,7 @@ class TfOptions(ExecutionOptions):
     xla: bool = Field(False, description="Compile with XLA: slow to start, quicker on a GPU, seldom on a CPU.")
     devices: int = Field(1, ge=1, le=64, description="GPUs of this machine that a training is spread over.")
     gpu_memory_limit_mb: int | None = Field(
-        None, ge=64, description="MiB that may be taken on each GPU (default: as many as are needed)."
+        None, ge=64, description="MiB that TensorFlow may take on each GPU (default: as many as are needed)."
     )
 
     @model_validator(mode="after")

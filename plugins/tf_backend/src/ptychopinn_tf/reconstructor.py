@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.batches import fill_up
+from ptychopinn_tf.arrays import DlpackLibrary, choose_library, is_out_of_memory
 from ptychopinn_tf.devices import Devices, arithmetic, choose_devices
 from ptychopinn_tf.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_tf.options import TfOptions
 from ptychopinn_tf.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.tf")
-_MEMORY_SIGNS = (
-    "RESOURCE_EXHAUSTED",
-    "out of memory",
-    "OOM when allocating",
-    "failed to allocate",
-    "bad_alloc",
-    "Dst tensor is not initialized",  # of a copy to a GPU that is full
-)
 
 
 class TfReconstructor(NetworkReconstructor[Model]):
@@ -50,6 +44,17 @@ class TfReconstructor(NetworkReconstructor[Model]):
         self._devices = Devices(choose_devices(self._options), xla=self._options.xla)
         self._function: tuple[Model, Callable[..., tf.Tensor]] | None = None
         _log.info("Computing on %s.", self._devices)
+
+    @cached_property
+    def library(self) -> ArrayLibrary:
+        """CuPy on a GPU where it is there, else NumPy."""
+        if not self._devices.on_gpu:
+            return NUMPY
+        return choose_library(
+            self._devices.names[0],
+            deterministic=self._options.deterministic,
+            budget_mb=self._options.device_memory_budget_mb,
+        )
 
     @property
     def device(self) -> Devices:
@@ -82,7 +87,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
 
     def _predictor(
         self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
-    ) -> tuple[ComplexArray, Predict]:
+    ) -> tuple[Array, Predict]:
         light = model.illumination
         if scan_light is not None:
             with self._devices.first():
@@ -90,22 +95,32 @@ class TfReconstructor(NetworkReconstructor[Model]):
         with self._devices.first():
             probe = light()
             fixed = (tf.constant(mean_counts, tf.float32), probe, tf.constant(good))
-        compiled = self._compiled(model)
+        compiled, (to_tensor, from_tensor) = self._compiled(model), self._hand_over()
         largest = 0
 
-        def predict(counts: FloatArray) -> ComplexArray:
+        def predict(counts: Array) -> Array:
             nonlocal largest
-            size = max(largest, len(counts)) if self._options.xla else len(counts)
+            count = counts.shape[0]
+            size = max(largest, count) if self._options.xla else count
             try:
                 with arithmetic(deterministic=self._options.deterministic), self._devices.first():
-                    patches: ComplexArray = compiled(tf.constant(fill_up(counts, size)), *fixed).numpy()[: len(counts)]
+                    tensor = to_tensor(counts)  # referred to until the patches are there
+                    patches = compiled(_fill_up(tensor, size), *fixed)
+                    found = from_tensor(patches if size == count else patches[:count])
             except Exception:
                 largest = 0  # memory may have run out, and the next batch be smaller
                 raise
             largest = size
-            return patches
+            return found
 
-        return probe.numpy(), predict
+        return from_tensor(probe), predict
+
+    def _hand_over(self) -> tuple[Callable[[Array], tf.Tensor], Callable[[tf.Tensor], Array]]:
+        """Functions of the library's arrays to tensors and back."""
+        library = self.library
+        if isinstance(library, DlpackLibrary):
+            return library.to_tensor, library.from_tensor
+        return tf.constant, lambda tensor: tensor.numpy()
 
     def _compiled(self, model: Model) -> Callable[..., tf.Tensor]:
         """The first patch of every group, by a function that is traced once for all sizes of batches and probes.
@@ -125,6 +140,10 @@ class TfReconstructor(NetworkReconstructor[Model]):
         return self._function[1]
 
     def _out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):
-            return True
-        return isinstance(error, tf.errors.OpError | RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+        return self.library.out_of_memory(error) or is_out_of_memory(error)
+
+
+def _fill_up(tensor: tf.Tensor, size: int) -> tf.Tensor:
+    """A batch with zeros behind, so that it has that many entries."""
+    missing = size - len(tensor)
+    return tensor if missing == 0 else tf.pad(tensor, [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)])

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptychopinn.arrays import ArrayLibrary
+from ptychopinn.arrays import ArrayLibrary, ScatterLibrary
 from ptychopinn.arrays.library import Sparse
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch.arithmetic import arithmetic
 
 _PINNED_BYTES = 1 << 20  # of an array worth page-locked memory, from which a copy need not be waited for
-_ROW_ENTRIES = 32  # of a sparse matrix that are multiplied together
 _MIB = 1 << 20
 # Of allocators and libraries that raise a plain RuntimeError.
 _MEMORY_SIGNS = (
@@ -35,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
 
 
-class TorchLibrary(ArrayLibrary):
+class TorchLibrary(ScatterLibrary):
     """Torch on one device.
 
     Parameters
@@ -51,7 +50,6 @@ class TorchLibrary(ArrayLibrary):
     def __init__(self, device: torch.device, *, deterministic: bool, budget_mb: int | None = None) -> None:
         super().__init__(array_api_compat.torch, device, f"torch on {device}")
         self._deterministic, self._budget_mb = deterministic, budget_mb
-        self._grids: dict[tuple[int, int], Tensor] = {}  # pixels of a window, by its width and the array's
 
     @property
     def budget_bytes(self) -> int:
@@ -135,87 +133,9 @@ class TorchLibrary(ArrayLibrary):
         """Rows by an index on the host."""
         return array.index_select(0, self.from_host(index))
 
-    def cut_windows(self, obj: Tensor, corners: Tensor, size: int, outside: float | None = 1.0) -> Tensor:
-        """Windows of an object at whole pixels."""
-        if outside is not None:
-            cut: Tensor = super().cut_windows(obj, corners, size, outside)
-            return cut
-        return obj.reshape(-1).index_select(0, self._flat(corners, size, obj.shape[1])).view(-1, size, size)
-
-    def add_windows(self, canvas: Tensor, windows: Tensor, corners: Tensor) -> Tensor:
-        """Add windows to a canvas in place, cropped where they leave it."""
-        height, width = canvas.shape
-        size = windows.shape[-1]
-        rows, columns = self._pixels(corners, size)
-        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-        flat = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
-        values = torch.where(inside, windows, torch.zeros_like(windows))
-        canvas.view(-1).index_add_(0, flat.reshape(-1), values.reshape(-1))
-        return canvas
-
-    def add_quotient(
-        self,
-        canvas: Tensor,
-        numerators: Sequence[Tensor],
-        denominators: Sequence[Tensor],
-        corners: Sequence[Tensor],
-        *,
-        step: float,
-        regularisation: float,
-    ) -> Tensor:
-        """Add a quotient of sums of windows: over the whole canvas, or where the windows are if that is less."""
-        size, width = numerators[0].shape[-1], canvas.shape[1]
-        whole = len(corners) == 1
-        flat = self._flat(corners[0] if whole else torch.cat(list(corners)), size, width)
-        numerator, denominator = (
-            (parts[0] if whole else torch.cat(list(parts))).reshape(-1) for parts in (numerators, denominators)
-        )
-        total = canvas.new_zeros(canvas.numel()).index_add_(0, flat, numerator)
-        weight = denominator.new_zeros(canvas.numel()).index_add_(0, flat, denominator)
-        if len(flat) >= canvas.numel():
-            share = step / ((1 - regularisation) * weight + regularisation * weight.max())
-            return canvas.add_((total * share).view(canvas.shape))
-        weight = weight[flat]
-        share = step / ((1 - regularisation) * weight + regularisation * weight.max())
-        # Where windows meet, the same pixel is written several times, each time with the same value.
-        changed = canvas.view(-1)
-        changed[flat] = changed[flat] + total[flat] * share
-        return canvas
-
-    def _flat(self, corners: Tensor, size: int, width: int) -> Tensor:
-        """(b size^2,) numbers of the pixels of windows that stay inside an array of this width."""
-        if (size, width) not in self._grids:
-            pixel = torch.arange(size, device=self.device)
-            self._grids[size, width] = (pixel[:, None] * width + pixel).view(-1)
-        first = corners[:, 0] * width + corners[:, 1]
-        return (first[:, None] + self._grids[size, width]).view(-1)
-
-    def _pixels(self, corners: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """(b, size) rows and (b, size) columns of windows."""
-        pixel = torch.arange(size, device=self.device)
-        return corners[:, 0, None] + pixel, corners[:, 1, None] + pixel
-
-    def sparse_product(self, matrix: Sparse) -> Callable[[Tensor], Tensor]:
-        """A function that multiplies a sparse matrix with (n,) vectors.
-
-        Rows are cut into pieces of as many entries each, so that the sums are of one length and repeat to the bit.
-        """
-        counts = np.diff(matrix.indptr)
-        pieces = np.maximum(-(-counts // _ROW_ENTRIES), 1)
-        owner = np.repeat(np.arange(len(counts)), pieces)
-        piece = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        entry = (matrix.indptr[:-1][owner] + piece * _ROW_ENTRIES)[:, None] + np.arange(_ROW_ENTRIES)
-        there = entry < matrix.indptr[1:][owner][:, None]
-        entry = np.where(there, entry, 0)
-        values = self.from_host(np.where(there, matrix.data[entry], 0) if matrix.nnz else np.zeros(there.shape))
-        columns = self.from_host((matrix.indices[entry] if matrix.nnz else entry).astype(np.int64))
-        owners = self.from_host(owner) if len(owner) > len(counts) else None
-
-        def multiply(vector: Tensor) -> Tensor:
-            sums = (values * vector[columns]).sum(dim=1)
-            return sums if owners is None else torch.zeros_like(vector).index_add_(0, owners, sums)
-
-        return multiply
+    def add_at(self, target: Tensor, index: Tensor, values: Tensor) -> Tensor:
+        """Add values to a tensor in place, at indices that may be there several times."""
+        return target.index_add_(0, index, values)
 
     def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
         """Solution of a sparse symmetric positive definite system; on a GPU a dense one is quicker, where it fits."""

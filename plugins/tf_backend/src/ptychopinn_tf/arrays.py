@@ -1,0 +1,247 @@
+"""What follows a prediction on a GPU: CuPy's arrays in the memory of TensorFlow's tensors.
+
+TensorFlow's tensors do not follow the array API standard, and CuPy's arrays do. Both say by DLPack where their memory
+is, so that nothing is copied between them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, ScatterLibrary
+from ptychopinn.arrays.library import Sparse
+from ptychopinn.typing import AnyArray
+from ptychopinn_tf._tensorflow import tf
+
+_log = logging.getLogger("ptychopinn.tf")
+_ALIGNMENT = 64  # bytes; TensorFlow ends the process where memory that it is given begins elsewhere
+_SUM_BITS = 62  # of a sum of whole numbers
+_MIB = 1 << 20
+_MEMORY_SIGNS = (
+    "RESOURCE_EXHAUSTED",
+    "out of memory",
+    "OOM when allocating",
+    "failed to allocate",
+    "bad_alloc",
+    "Dst tensor is not initialized",  # of a copy to a GPU that is full
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of TensorFlow or CuPy says that memory ran out."""
+    if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):
+        return True
+    return isinstance(error, tf.errors.OpError | RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+
+
+class _Exporter:
+    """A tensor for ``from_dlpack``: the tensor itself refuses to be asked for a stream of operations."""
+
+    def __init__(self, tensor: tf.Tensor) -> None:
+        self._tensor = tensor
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return tf.experimental.dlpack.to_dlpack(self._tensor)  # returns when the tensor is computed
+
+    def __dlpack_device__(self) -> Any:
+        return self._tensor.__dlpack_device__()
+
+
+class DlpackLibrary(ScatterLibrary):
+    """An array library on the device of TensorFlow's tensors, in memory that both use.
+
+    TensorFlow and the library each have a queue of operations of their own on a device. So each waits until the other
+    has computed what it hands over. Memory is used again by its owner, whoever still has to read it: so refer to a
+    tensor until what is computed from it was handed over, and after arrays of tensors were let go begin no operation of
+    TensorFlow's but by `to_tensor`.
+    """
+
+    def from_tensor(self, tensor: tf.Tensor) -> Array:
+        """A tensor as an array, in the same memory."""
+        return self.xp.from_dlpack(_Exporter(tensor))
+
+    def to_tensor(self, array: Array) -> tf.Tensor:
+        """An array as a tensor, in the same memory unless that begins where TensorFlow cannot use it, or has gaps."""
+        address = self.address(array)
+        if address is None or address % _ALIGNMENT:
+            array = self._aligned(array)
+        self.wait()
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+    def _aligned(self, array: Array) -> Array:
+        """A copy that begins where TensorFlow can use it."""
+        size = math.prod(array.shape)
+        memory = self.zeros((size + _ALIGNMENT,), str(array.dtype).rpartition(".")[2])
+        start, second = self.address(memory), self.address(memory[1:])
+        assert start is not None  # neither has gaps
+        assert second is not None
+        first = -start % _ALIGNMENT // (second - start)
+        copy = memory[first : first + size]
+        copy[...] = self.xp.reshape(array, (-1,))
+        return self.xp.reshape(copy, array.shape)
+
+    @abstractmethod
+    def address(self, array: Array) -> int | None:
+        """Where an array's memory begins; None if it has gaps."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Wait until all that was asked of the library is computed."""
+
+    def out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that memory ran out."""
+        return is_out_of_memory(error)
+
+
+class CupyLibrary(DlpackLibrary):
+    """CuPy on the GPU that is current in CuPy, the first unless somebody has chosen another.
+
+    Parameters
+    ----------
+    deterministic:
+        Whether sums of windows repeat to the bit.
+    budget_mb:
+        MiB of the device that may be kept for patterns and patches; None is half of what is free.
+
+    Raises
+    ------
+    ImportError
+        If CuPy is not installed.
+    """
+
+    def __init__(self, *, deterministic: bool, budget_mb: int | None = None) -> None:
+        import array_api_compat.cupy
+        import cupy
+        import cupyx
+
+        super().__init__(array_api_compat.cupy, name="CuPy")
+        self._cupy, self._cupyx = cupy, cupyx
+        self._deterministic, self._budget_mb = deterministic, budget_mb
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes of the device that may still be kept for patterns and patches."""
+        pool = self._cupy.get_default_memory_pool()
+        if self._budget_mb is not None:
+            return max(self._budget_mb * _MIB - int(pool.used_bytes()), 0)
+        free, _ = self._cupy.cuda.Device().mem_info
+        return int(free + pool.free_bytes()) // 2
+
+    @property
+    def number(self) -> int:
+        """Of the GPU, in CUDA's order."""
+        return int(self._cupy.cuda.Device().id)
+
+    def address(self, array: Array) -> int | None:
+        """Where an array's memory begins; None if it has gaps."""
+        return int(array.data.ptr) if array.flags.c_contiguous else None
+
+    def wait(self) -> None:
+        """Wait until all that was asked of CuPy in this thread's queue is computed; threads share one."""
+        self._cupy.cuda.get_current_stream().synchronize()
+
+    def to_host(self, array: Array) -> AnyArray:
+        """An array as a NumPy array; it waits for the device."""
+        host: AnyArray = self._cupy.asnumpy(array)
+        return host
+
+    def from_blocks(
+        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
+    ) -> Array:
+        """One array of a shape, of blocks of rows that come from the host one after another."""
+        whole: Array | None = None
+        row = 0
+        for block in blocks:
+            array = prepare(self.from_host(block))
+            if whole is None:
+                whole = self._cupy.empty(shape, array.dtype)
+            whole[row : row + len(array)] = array
+            row += len(array)
+        return whole
+
+    def add_at(self, target: Array, index: Array, values: Array) -> Array:
+        """Add values to an array in place, at indices that may be there several times.
+
+        The device adds in any order, and rounding depends on it. Where sums are to repeat, whole numbers are added
+        instead, which stand for the values to 2^-62 of the largest possible sum.
+        """
+        xp = self.xp
+        if index.shape[0] == 0:
+            return target
+        # Complex numbers are pairs: the device has no addition of them that other threads cannot come between.
+        real = target.real.dtype
+        sums, parts = (array.view(real).reshape(array.shape[0], -1) for array in (target, values))
+        if not self._deterministic:
+            self._cupyx.scatter_add(sums, index, parts)
+            return target
+        parts = parts.astype("float64")
+        largest = xp.maximum(xp.max(xp.abs(parts)), np.finfo(np.float32).tiny)
+        unit = largest * 2.0 ** (math.ceil(math.log2(index.shape[0])) - _SUM_BITS)
+        # Negative ones wrap around in unsigned numbers, and so do their sums.
+        whole = self._cupy.zeros(sums.shape, "uint64")
+        self._cupyx.scatter_add(whole, index, xp.rint(parts / unit).astype("int64").view("uint64"))
+        sums += (whole.view("int64") * unit).astype(real)
+        return target
+
+    def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
+        """Solution of a sparse symmetric positive definite system; a dense one is quicker here, where it fits."""
+        n = matrix.shape[0]
+        if 2 * 8 * n**2 > self.budget_bytes:
+            return super().solve_sparse(matrix, right)
+        entries = matrix.tocoo()
+        dense = self.zeros((n * n,), "float64")
+        dense[self.from_host(entries.row.astype(np.int64) * n + entries.col)] = self.from_host(entries.data)
+        solution = self.to_host(self._cupy.linalg.solve(dense.reshape(n, n), self.from_host(right)))
+        return solution if np.isfinite(solution).all() else super().solve_sparse(matrix, right)
+
+    def out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that memory ran out; then gives back what CuPy holds and does not use."""
+        if not super().out_of_memory(error):
+            return False
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        return True
+
+    def poisson(self, mean: Array, seed: Sequence[int]) -> Array:
+        """Poisson counts of a mean; the same for the same seed on one device."""
+        return self.cast(self._cupy.random.default_rng(list(seed)).poisson(mean), "float32")
+
+
+def choose_library(device: str, *, deterministic: bool, budget_mb: int | None) -> ArrayLibrary:
+    """CuPy for what follows a prediction on a GPU, if it computes there; else NumPy, and a line in the log says so.
+
+    Parameters
+    ----------
+    device:
+        As TensorFlow names it.
+    deterministic, budget_mb:
+        As in `CupyLibrary`.
+    """
+    try:
+        library = CupyLibrary(deterministic=deterministic, budget_mb=budget_mb)
+        number = int(device.rpartition(":")[2])
+        if library.number != number:
+            raise RuntimeError(
+                f"it computes on GPU {library.number}; CUDA_VISIBLE_DEVICES={number} makes that the first"
+            )
+        with tf.device(device):
+            tensor = library.to_tensor(library.from_tensor(tf.ones(_ALIGNMENT)) + 1.0)
+            if not bool(tf.reduce_all(tensor == 2.0)):
+                raise RuntimeError("it reads other memory than TensorFlow writes")
+    except Exception as error:  # whatever a CuPy raises that is there but does not fit the driver
+        missing = isinstance(error, ImportError)
+        remedy = ". Install it with: python -m pip install 'ptychopinn-tf[cuda]'" if missing else ""
+        _log.warning(
+            "The host computes what follows a prediction, for CuPy cannot be used on %s: %s%s.",
+            device,
+            " ".join(str(error).split()),
+            remedy,
+        )
+        return NUMPY
+    _log.info("What follows a prediction is computed by CuPy on %s.", device)
+    return library
