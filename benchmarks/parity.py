@@ -57,8 +57,8 @@ _STEPS = {
     "realspace_weight": 0.01,
     "realspace_mae_weight": 0.2,
 }
-# Of the largest gradient's norm: where the scale of the counts fits, its gradient is a sum that cancels, and what is left
-# of it is rounding.
+# Of the largest gradient's norm: where the scale of the counts fits, its gradient is a sum that cancels, and what is
+# left of it is rounding.
 _MIN_NORM = 0.01
 _FIRST_MOMENT = 0.1  # share of the first gradient in the first moment after one step: 1 - beta_1
 
