@@ -57,6 +57,9 @@ _STEPS = {
     "realspace_weight": 0.01,
     "realspace_mae_weight": 0.2,
 }
+# Of the largest gradient's norm: where the scale of the counts fits, its gradient is a sum that cancels, and what is
+# left of it is rounding.
+_MIN_NORM = 0.01
 _FIRST_MOMENT = 0.1  # share of the first gradient in the first moment after one step: 1 - beta_1
 
 
@@ -218,9 +221,8 @@ def _gradients(one: Mapping[str, AnyArray], other: Mapping[str, AnyArray]) -> fl
     if one.keys() != other.keys():
         raise RuntimeError(f"gradients of different weights: {one.keys() ^ other.keys()}")
     norms = {name: float(np.linalg.norm(array)) for name, array in one.items()}
-    return max(
-        float(np.linalg.norm(other[name] - array)) / norms[name] for name, array in one.items() if norms[name] > 0
-    )
+    least = _MIN_NORM * max(norms.values())
+    return max(float(np.linalg.norm(other[name] - array)) / max(norms[name], least) for name, array in one.items())
 
 
 def _first_gradients(checkpoints: Path) -> dict[str, AnyArray]:

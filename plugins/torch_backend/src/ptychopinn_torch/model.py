@@ -51,8 +51,8 @@ class Illumination(nn.Module):
         """(modes, N, N) complex64; times the root of a scan's mean counts it is the probe of the physics."""
         angle = self.offset_px[:, None] * self.grid
         ramps = torch.complex(torch.cos(angle), torch.sin(angle))
-        scale = self.peak * torch.exp(0.5 * self.log_intensity)
-        return torch.view_as_complex(self.values * scale) * (ramps[0, :, None] * ramps[1])
+        probe = torch.view_as_complex(self.values * self.peak) * (ramps[0, :, None] * ramps[1])
+        return probe * torch.exp(0.5 * self.log_intensity)
 
 
 class Model(nn.Module):
