@@ -19,6 +19,12 @@ _HALF_RANGE = 1 << 15  # of 16 bits
 Fetch = Callable[[slice], Array]
 
 
+def stored_dtype(data: ScanDataset) -> np.dtype[np.generic]:
+    """That in which a device keeps patterns: their own, or float32 where that is no wider."""
+    own: np.dtype[np.generic] = np.dtype(data.patterns.dtype).newbyteorder("=")
+    return own if own.itemsize < 4 else np.dtype(np.float32)
+
+
 class Patterns:
     """The patterns of a scan.
 
@@ -52,8 +58,8 @@ class Patterns:
                 self._kept = np.empty(shape, np.float32)
                 for block in slices_of(len(data), _READ):
                     self._kept[block] = self._read_amplitudes(np.arange(block.start, block.stop))
-        elif 0 < pixels * data.patterns.dtype.itemsize <= library.budget_bytes:
-            step = max(_UPLOAD_BYTES // (data.N**2 * data.patterns.dtype.itemsize), 1)
+        elif 0 < pixels * stored_dtype(data).itemsize <= library.budget_bytes:
+            step = max(_UPLOAD_BYTES // (data.N**2 * stored_dtype(data).itemsize), 1)
             blocks = (self._read_raw(block) for block in slices_of(len(data), step))
             self._kept = library.from_blocks(shape, blocks, self._to_corner)
 
@@ -75,6 +81,12 @@ class Patterns:
         there = self.library.from_host((numbers >= 0).astype(np.float32))
         counts = self.library.take(counts * there[:, None, None], places.reshape(-1))
         return self.library.xp.reshape(counts, (*members.shape, *counts.shape[1:]))
+
+    def gather(self, numbers: Array) -> Array:
+        """Counts of patterns that are kept on a device, by an index of the library: (...,) to (..., N, N) float32."""
+        xp = self.library.xp
+        counts = self._decode(xp.take(self._kept, xp.reshape(numbers, (-1,)), axis=0))
+        return xp.reshape(counts, (*numbers.shape, *counts.shape[1:]))
 
     def amplitudes(self, indices: IntArray) -> Array:
         """Square roots of `counts`."""
@@ -117,11 +129,11 @@ class Patterns:
         return amplitudes
 
     def _read_raw(self, indices: IntArray | slice) -> AnyArray:
-        """Patterns in a dtype that every library has and that is no wider than their own, or than float32."""
-        raw = self.data.raw(indices)
-        if raw.dtype == np.uint16:
-            return raw.view(np.int16) ^ np.int16(-_HALF_RANGE)  # less half of the range, which `_decode` adds
-        return raw if raw.dtype.itemsize < 4 or raw.dtype == np.float32 else raw.astype(np.float32)
+        """Patterns for a device, in a dtype that every library has."""
+        with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
+            raw = self.data.raw(indices).astype(stored_dtype(self.data), copy=False)
+        # Less half of the range, which `_decode` adds.
+        return raw.view(np.int16) ^ np.int16(-_HALF_RANGE) if raw.dtype == np.uint16 else raw
 
     def _to_corner(self, raw: Array) -> Array:
         half = self.data.N // 2
@@ -136,7 +148,7 @@ class Patterns:
         """Counts of what `_raw` gave."""
         library, xp = self.library, self.library.xp
         values = library.cast(raw, "float32")
-        if self.data.patterns.dtype == np.uint16:
+        if stored_dtype(self.data) == np.uint16:
             values += _HALF_RANGE
         if self.good is not None:
             values = xp.where(self.good > 0, values, xp.zeros_like(values))  # bad pixels may hold anything

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.training import EpochSource, prefetch
+from ptychopinn_torch.arrays import TorchLibrary
 from ptychopinn_torch.batches import TensorBatch
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.resident import ResidentGroups, resident_bytes
@@ -19,6 +20,7 @@ from ptychopinn_torch.simulation import SimulatedPatterns
 
 _log = logging.getLogger("ptychopinn.torch")
 _MIB = 1 << 20
+_NO_LIMIT_MB = 1 << 40
 
 
 class BatchSource(Protocol):
@@ -97,7 +99,8 @@ def _resident(groups: GroupBatches, device: torch.device, budget: DeviceBudget) 
     needed, name = resident_bytes(groups), groups.data.name
     if budget.take(needed):
         try:
-            resident = ResidentGroups(groups, device)
+            # It was asked for above whether there is room.
+            resident = ResidentGroups(groups, TorchLibrary(device, deterministic=True, budget_mb=_NO_LIMIT_MB))
         except torch.OutOfMemoryError:
             budget.left += needed
         else:
