@@ -11,6 +11,8 @@ with ``c + f = r_j - (N - 1) / 2`` (`ptychopinn.geometry.Windows`). The unitary 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import scipy.fft
 
@@ -90,6 +92,28 @@ def power(waves: Array, library: ArrayLibrary = NUMPY) -> Array:
     squares = library.xp.real(waves) ** 2
     squares += library.xp.imag(waves) ** 2
     return sum_modes(squares, library)
+
+
+def window_counts(windows: Array, modes: Iterable[Array], library: ArrayLibrary = NUMPY) -> Array:
+    """Expected counts of windows of the object that lie on whole pixels, mode by mode: memory is that of one.
+
+    Parameters
+    ----------
+    windows:
+        (b, N, N) complex64.
+    modes:
+        (N, N) or (b, N, N) complex64 each, in counts.
+
+    Returns
+    -------
+    (b, N, N) float32, DC at [0, 0].
+    """
+    counts = None
+    for mode in modes:
+        field = library.fft2(mode * windows, norm="ortho")
+        seen = power(field[:, None, ...], library)
+        counts = seen if counts is None else counts + seen
+    return counts
 
 
 def expected_counts(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> FloatArray:

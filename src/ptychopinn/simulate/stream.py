@@ -13,6 +13,7 @@ import scipy.fft
 
 from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.errors import ConfigError
+from ptychopinn.forward import window_counts
 from ptychopinn.simulate.fields import FIELDS
 from ptychopinn.simulate.noise import quick_poisson
 from ptychopinn.simulate.objects import TRAINING_KINDS, compose, field_pair
@@ -287,12 +288,7 @@ class ObjectStream:
         self, windows: ComplexArray, modes: ComplexArray, dose: FloatArray | None, rng: np.random.Generator
     ) -> FloatArray:
         """(b, N, N) float32 counts of (b, N, N) windows; ``modes`` is (modes, N, N) or (modes, b, N, N)."""
-        mean = np.zeros(windows.shape, np.float32)
-        for mode in modes:  # one by one: memory is that of one
-            field = scipy.fft.fft2(mode * windows, norm="ortho", overwrite_x=True, workers=1)
-            mean += field.real**2
-            mean += field.imag**2
-        mean = np.fft.fftshift(mean, axes=(1, 2))
+        mean = np.fft.fftshift(window_counts(windows, modes), axes=(1, 2))
         counts = quick_poisson(mean, rng) if dose is None else quick_poisson(mean * dose, rng) / dose
         counts[:, self._bad_pixels] = 0
         return counts

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ptychopinn.forward import window_counts
 from ptychopinn.simulate.stream import ObjectStream, RandomPool, WindowDraw
 from ptychopinn.training import EpochSource, prefetch
 from ptychopinn.typing import AnyArray, ComplexArray, IntArray
+from ptychopinn_torch.arrays import TorchLibrary
 from ptychopinn_torch.batches import TensorBatch, to_tensor, upload
 
 
@@ -84,6 +86,7 @@ class SimulatedPatterns:
         if source.stream is None:
             raise TypeError("nothing is simulated in these batches")
         self._source, self._stream, self._device = source, source.stream, device
+        self._library = TorchLibrary(device, deterministic=True)
         self._workers = max(workers, 1) if device.type == "cuda" else workers
         stream, size = self._stream, self._stream.object_size_px
         self._objects = DevicePool(stream.objects, (size, size), device)
@@ -145,10 +148,7 @@ class SimulatedPatterns:
 
     def _counts(self, windows: Tensor, probes: Tensor, prepared: _Prepared) -> Tensor:
         """(b, N, N) float32 counts with DC at [0, 0] of (b, N, N) windows under (..., modes, N, N) probes."""
-        mean = torch.zeros_like(self._good)
-        for mode in probes.unbind(-3):  # one by one: memory is that of one
-            field = torch.fft.fft2(mode * windows, norm="ortho")
-            mean = mean + (field.real**2 + field.imag**2)
+        mean = window_counts(windows, probes.unbind(-3), self._library)
         self._noise.manual_seed(prepared.seed)
         if prepared.dose is None:
             return torch.poisson(mean, self._noise) * self._good
