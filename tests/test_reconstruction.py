@@ -16,7 +16,7 @@ from numpy_backend import NumpyOptions, NumpyReconstructor
 
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.errors import Cancelled, DataError, ResourceError
+from ptychopinn.errors import Cancelled, DataError, PluginError, ResourceError
 from ptychopinn.metrics import box_of
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
@@ -336,3 +336,23 @@ def test_memory_does_not_grow_with_the_patterns(monkeypatch: pytest.MonkeyPatch)
 
     few, many = peak_mib(17), peak_mib(32)
     assert many < few + 3  # 735 more patches alone would be 5.7 MiB
+
+
+@pytest.mark.parametrize("synchronise", ["auto", "off"])
+@pytest.mark.parametrize(
+    ("chosen", "words"), [(slice(1, None), "35 of 36 patterns, 0 of"), ([*range(36), 4], "36 of 36 patterns, 1 of")]
+)
+def test_a_backend_that_does_not_predict_each_pattern_once_is_refused(
+    scan: ScanDataset, synchronise: str, chosen: Any, words: str
+) -> None:
+    """[RECON-001] What nobody predicted would else be whatever stood in memory."""
+    patches = turned_patches(scan, 0.0).astype(np.complex64)
+
+    class Careless(Oracle):
+        def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+            indices = np.arange(len(data))[chosen]
+            return Prediction(data.probe, SIZE, iter([PatchBatch(indices, patches[indices])]))
+
+    careless: Any = Careless(patches)
+    with pytest.raises(PluginError, match=words):
+        reconstruct(careless, scan, InferConfig(synchronise=synchronise))

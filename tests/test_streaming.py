@@ -8,9 +8,9 @@ import threading
 import numpy as np
 import pytest
 
-from ptychopinn import streaming
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.simulate import simulate_scan
@@ -40,7 +40,7 @@ class Network:
 def run(scan: ScanDataset, size: int, network: Network, monitor: Monitor = NULL_MONITOR) -> ComplexArray:
     batches = list(
         stream_patches(
-            scan,
+            Patterns(scan),
             size,
             network,
             patterns_per_patch=1,
@@ -105,7 +105,7 @@ def test_progress_and_cancellation(scan: ScanDataset) -> None:
 def test_nothing_is_done_before_the_first_batch_is_asked_for(scan: ScanDataset) -> None:
     network = Network()
     stream = stream_patches(
-        scan, 5, network, patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
+        Patterns(scan), 5, network, patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
     )
     assert network.batches == []
     next(stream)
@@ -116,14 +116,14 @@ def test_the_next_patterns_are_read_while_a_batch_is_predicted(
     scan: ScanDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = threading.Event()
-    real = streaming.read_groups
+    real = Patterns.groups
 
-    def reading(data: ScanDataset, groups: IntArray) -> FloatArray:
+    def reading(self: Patterns, groups: IntArray) -> FloatArray:
         if groups.ravel().tolist() == [8, 9, 10, 11]:
             read.set()
-        return real(data, groups)
+        return real(self, groups)
 
-    monkeypatch.setattr(streaming, "read_groups", reading)
+    monkeypatch.setattr(Patterns, "groups", reading)
 
     def predict(counts: FloatArray) -> ComplexArray:
         if predicted == 4:
@@ -132,7 +132,7 @@ def test_the_next_patterns_are_read_while_a_batch_is_predicted(
 
     predicted = 0
     for batch in stream_patches(
-        scan, 4, predict, patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
+        Patterns(scan), 4, predict, patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
     ):
         predicted += len(batch.indices)
     assert predicted == 12
@@ -141,7 +141,7 @@ def test_the_next_patterns_are_read_while_a_batch_is_predicted(
 def test_a_stream_that_is_left_leaves_no_thread(scan: ScanDataset) -> None:
     before = set(threading.enumerate())
     stream = stream_patches(
-        scan, 5, Network(), patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
+        Patterns(scan), 5, Network(), patterns_per_patch=1, out_of_memory=lambda error: False, monitor=NULL_MONITOR
     )
     next(stream)
     assert set(threading.enumerate()) != before
@@ -150,14 +150,14 @@ def test_a_stream_that_is_left_leaves_no_thread(scan: ScanDataset) -> None:
 
 
 def test_a_failed_read_is_an_error_of_its_batch(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = streaming.read_groups
+    real = Patterns.groups
 
-    def reading(data: ScanDataset, groups: IntArray) -> FloatArray:
+    def reading(self: Patterns, groups: IntArray) -> FloatArray:
         if groups[0, 0] == 10:
             raise OSError("the disk is gone")
-        return real(data, groups)
+        return real(self, groups)
 
-    monkeypatch.setattr(streaming, "read_groups", reading)
+    monkeypatch.setattr(Patterns, "groups", reading)
     network = Network()
     with pytest.raises(OSError, match="the disk is gone"):
         run(scan, 5, network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -19,7 +19,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.thinning import one_a_cell
-from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.errors import ConfigError, DataError, PluginError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import PatchShift
 from ptychopinn.metrics.alignment import box_of
@@ -151,6 +151,8 @@ def reconstruct(
         As `check_infer`.
     DataError
         If the scan is empty.
+    PluginError
+        If the reconstructor leaves patterns out.
     Cancelled
         If the monitor was cancelled before there was an object.
     ResourceError
@@ -216,7 +218,7 @@ def _predict_and_stitch(
     library, size = prediction.library, prediction.patch_size
     if config.synchronise is Synchronise.OFF:
         stitcher = Stitcher(patch_weights(library.to_host(prediction.probe), size), frame, library)
-        for batch in prediction.batches:
+        for batch in _every_pattern_once(prediction.batches, len(data)):
             stitcher.add(batch.patches, data.positions[batch.indices])
         seconds["predict and stitch"] = time.perf_counter() - start
         return stitcher.take_result(), Synchronisation(PhaseRule.OFF)
@@ -239,6 +241,20 @@ def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferCo
     return Patterns(data, library, config.memory_budget_mb * 2**20 if config.refine > 1 else 0)
 
 
+def _every_pattern_once(batches: Iterator[PatchBatch], count: int) -> Iterator[PatchBatch]:
+    """The batches of a prediction; a backend that leaves a pattern out, or predicts one twice, is refused."""
+    times = np.zeros(count, np.int64)
+    for batch in batches:
+        np.add.at(times, batch.indices, 1)
+        yield batch
+    if (times != 1).any():
+        raise PluginError(
+            f"The backend predicted {int((times > 0).sum())} of {count} patterns, {int((times > 1).sum())} of them "
+            "more than once.",
+            "Use another backend; this one does not keep to the protocol. Its conformance kit shows where.",
+        )
+
+
 def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> None:
     """Put all patches on whole pixels, on the host each batch while the next is predicted."""
     shift = PatchShift(prediction.patch_size, prediction.library)
@@ -249,13 +265,14 @@ def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> Non
         for block in slices_of(len(batch.indices), shift.at_a_time):
             placed.put(batch.indices[block], shift(batch.patches[block, ...], moved[block, ...]))
 
+    batches = _every_pattern_once(prediction.batches, len(data))
     if not prediction.library.on_host:
-        for batch in prediction.batches:
+        for batch in batches:
             place(batch)
         return
     with Aside() as aside:
         before: Callable[[], None] | None = None
-        for batch in prediction.batches:
+        for batch in batches:
             if before is not None:
                 before()
             before = aside.begin(partial(place, batch))
