@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from ptychopinn.data.rows import forget_pages
 from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
-_BLOCK_PIXELS = 1 << 17  # 512 KiB of float32: fits a core's cache, and a Python call a block is nothing
+_BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache, and a Python call a block is nothing
 _RUNS = 16  # of blocks that are summed one after another: more than there are threads, and few enough to keep
 _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
 
@@ -72,117 +72,102 @@ def survey(patterns: AnyArray, bad_pixels: BoolArray) -> Survey:
     """
     n, size = patterns.shape[0], patterns.shape[1]
     step = max(1, _BLOCK_PIXELS // (size * size))
-    starts = np.arange(0, n, step)
     bad = bad_pixels if bad_pixels.any() else None
 
-    def run(of: IntArray) -> _Block:
-        found = _survey_block(patterns, slice(of[0], of[0] + step), bad)
-        for start in of[1:]:
-            found = _joined([found, _survey_block(patterns, slice(start, start + step), bad)])
-        return found
+    def run(starts: IntArray) -> _Tally:
+        tally = _Tally(patterns.shape[1:], integer=patterns.dtype.kind in "ui")
+        for start in starts.tolist():
+            tally.add(patterns[start : start + step], bad)
+            forget_pages(patterns)
+        return tally
 
     # However many cores there are, the same sums.
-    whole = _joined(spread(run, np.array_split(starts, min(_RUNS, len(starts)))))
-    saturated = whole.at_largest - int(whole.stuck.sum())
+    starts = np.arange(0, n, step)
+    runs = spread(run, np.array_split(starts, min(_RUNS, len(starts))))
+
+    def of_patterns(name: str) -> AnyArray:
+        return np.concatenate([rows for tally in runs for rows in getattr(tally, name)])
+
+    def of_pixels(name: str, join: Callable[..., Any]) -> AnyArray:
+        return np.asarray(join([getattr(tally, name) for tally in runs], axis=0))
+
+    stuck = of_pixels("stuck", np.all)
+    saturated = of_patterns("at_largest") - int(stuck.sum())
     return Survey(
-        sums=whole.sums,
-        square_sums=whole.square_sums,
-        mean=whole.total / n,
-        peak=whole.peak,
-        whole=whole.whole,
-        whole_squares=whole.whole_squares,
-        not_finite=np.flatnonzero(whole.not_finite),
-        negative=np.flatnonzero(whole.negative),
-        not_finite_pixels=whole.not_finite_pixels,
-        negative_pixels=whole.negative_pixels,
-        stuck=whole.stuck,
+        sums=of_patterns("sums").astype(np.float64),
+        square_sums=of_patterns("square_sums").astype(np.float64),
+        mean=of_pixels("total", np.sum) / n,
+        peak=max(tally.peak for tally in runs),
+        whole=all(tally.whole for tally in runs),
+        whole_squares=all(tally.whole_squares for tally in runs),
+        not_finite=np.flatnonzero(of_patterns("not_finite")),
+        negative=np.flatnonzero(of_patterns("negative")),
+        not_finite_pixels=of_pixels("not_finite_pixels", np.any),
+        negative_pixels=of_pixels("negative_pixels", np.any),
+        stuck=stuck,
         saturated=int(saturated.sum()),
         saturated_in=np.flatnonzero(saturated),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """What some patterns hold; a row a pattern, (N, N) a detector pixel."""
+class _Tally:
+    """What the blocks of a run hold together; lists have an array a block, a number a pattern.
 
-    sums: FloatArray
-    square_sums: FloatArray
-    total: FloatArray
-    peak: float
-    whole: bool
-    whole_squares: bool
-    not_finite: BoolArray
-    negative: BoolArray
-    not_finite_pixels: BoolArray
-    negative_pixels: BoolArray
-    stuck: BoolArray
-    at_largest: IntArray
+    Parameters
+    ----------
+    shape:
+        (N, N).
+    integer:
+        Whether patterns are whole numbers by their dtype.
+    """
 
+    def __init__(self, shape: tuple[int, ...], *, integer: bool) -> None:
+        self._integer = integer
+        self.sums: list[AnyArray] = []
+        self.square_sums: list[AnyArray] = []
+        self.not_finite: list[AnyArray] = []
+        self.negative: list[AnyArray] = []
+        self.at_largest: list[AnyArray] = []
+        self.total = np.zeros(shape)
+        self.not_finite_pixels, self.negative_pixels = np.zeros(shape, bool), np.zeros(shape, bool)
+        self.stuck = np.full(shape, integer)
+        self.peak, self.whole, self.whole_squares = 0.0, True, True
 
-def _joined(blocks: Sequence[_Block]) -> _Block:
-    """What blocks that follow each other hold together."""
-    return _Block(
-        sums=np.concatenate([block.sums for block in blocks]),
-        square_sums=np.concatenate([block.square_sums for block in blocks]),
-        total=reduce(np.add, [block.total for block in blocks]),
-        peak=max(block.peak for block in blocks),
-        whole=all(block.whole for block in blocks),
-        whole_squares=all(block.whole_squares for block in blocks),
-        not_finite=np.concatenate([block.not_finite for block in blocks]),
-        negative=np.concatenate([block.negative for block in blocks]),
-        not_finite_pixels=reduce(np.logical_or, [block.not_finite_pixels for block in blocks]),
-        negative_pixels=reduce(np.logical_or, [block.negative_pixels for block in blocks]),
-        stuck=reduce(np.logical_and, [block.stuck for block in blocks]),
-        at_largest=np.concatenate([block.at_largest for block in blocks]),
-    )
-
-
-def _survey_block(patterns: AnyArray, part: slice, bad_pixels: BoolArray | None) -> _Block:
-    raw = patterns[part]
-    count, shape = len(raw), raw.shape[1:]
-    integer = raw.dtype.kind in "ui"
-    nowhere: tuple[AnyArray, AnyArray] = np.zeros(count, bool), np.zeros(shape, bool)
-    not_finite, not_finite_pixels = nowhere
-    negative, negative_pixels = nowhere
-    at_largest: AnyArray = np.zeros(count, np.int64)
-    stuck: AnyArray = nowhere[1]
-    whole, whole_squares = integer, True
-    with np.errstate(over="ignore", invalid="ignore"):
-        block = raw.astype(np.float32)  # a copy: it is written to below
-        forget_pages(patterns)
-        if bad_pixels is not None:
-            block[:, bad_pixels] = 0
-        low, high = float(block.min()), float(block.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            wrong = ~np.isfinite(block)
-            not_finite, not_finite_pixels = (np.asarray(wrong.any(axis=axis)) for axis in ((1, 2), 0))
-            block[wrong] = 0
-            low, high = float(block.min()), float(block.max())
-        if low < 0:
-            wrong = block < 0
-            negative, negative_pixels = (np.asarray(wrong.any(axis=axis)) for axis in ((1, 2), 0))
-            block[wrong] = 0
-        if integer and high >= np.float32(np.iinfo(raw.dtype).max):
-            at_top = raw == np.iinfo(raw.dtype).max
+    def add(self, raw: AnyArray, bad_pixels: BoolArray | None) -> None:
+        """Look at a block, (b, N, N)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = raw.astype(np.float32)  # a copy: it is written to below
             if bad_pixels is not None:
-                at_top &= ~bad_pixels
-            at_largest, stuck = at_top.sum(axis=(1, 2)), at_top.all(axis=0)
-        squares = np.square(block)
-        if not integer:
-            whole = bool((np.rint(block) == block).all())
-            off = np.abs(np.rint(squares) - squares)
-            whole_squares = bool((off <= _SQUARE_TOLERANCE * squares).all())
-    return _Block(
-        sums=block.sum(axis=(1, 2)).astype(np.float64),
-        square_sums=squares.sum(axis=(1, 2)).astype(np.float64),
-        total=block.sum(axis=0).astype(np.float64),
-        peak=max(high, 0.0),
-        whole=whole,
-        whole_squares=whole_squares,
-        not_finite=not_finite,
-        negative=negative,
-        not_finite_pixels=not_finite_pixels,
-        negative_pixels=negative_pixels,
-        stuck=stuck,
-        at_largest=at_largest,
-    )
+                block[:, bad_pixels] = 0
+            low, high = float(block.min()), float(block.max())
+            nowhere = np.zeros(len(raw), np.int64)
+            finite = bool(np.isfinite(low) and np.isfinite(high))
+            wrong = nowhere if finite else self._take_out(block, ~np.isfinite(block), "not_finite_pixels")
+            self.not_finite.append(wrong)
+            low, high = (low, high) if finite else (float(block.min()), float(block.max()))
+            self.negative.append(nowhere if low >= 0 else self._take_out(block, block < 0, "negative_pixels"))
+            self.at_largest.append(nowhere)
+            if self._integer and high >= np.float32(np.iinfo(raw.dtype).max):
+                at_top = raw == np.iinfo(raw.dtype).max
+                if bad_pixels is not None:
+                    at_top &= ~bad_pixels
+                self.at_largest[-1] = at_top.sum(axis=(1, 2))
+                self.stuck &= at_top.all(axis=0)
+            else:
+                self.stuck[:] = False
+            self.peak = max(self.peak, high)
+            self.sums.append(block.sum(axis=(1, 2)))
+            self.total += block.sum(axis=0)
+            squares = np.square(block)
+            self.square_sums.append(squares.sum(axis=(1, 2)))
+            if not self._integer:
+                self.whole = self.whole and bool((np.rint(block) == block).all())
+                if self.whole_squares:
+                    off = np.abs(np.rint(squares) - squares)
+                    self.whole_squares = bool((off <= _SQUARE_TOLERANCE * squares).all())
+
+    def _take_out(self, block: AnyArray, wrong: BoolArray, pixels: str) -> AnyArray:
+        """Set what is wrong to zero and note its pixels; returns in which patterns there is any, (b,) int64."""
+        getattr(self, pixels)[wrong.any(axis=0)] = True
+        block[wrong] = 0
+        return np.asarray(wrong.any(axis=(1, 2)), np.int64)
