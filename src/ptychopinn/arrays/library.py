@@ -122,11 +122,17 @@ class ArrayLibrary:
         ----------
         change:
             Takes the arrays, or the same rows of all of them, and returns as many new values, of the first ones; it may
-            change them in place.
+            change them in place, and return one array for several of them.
         arrays:
             (H, ...) each; may be changed.
         """
-        return change(*arrays)
+        changed = change(*arrays)
+        if not isinstance(changed, tuple):
+            return changed
+        own = [one if all(one is not other for other in changed[:k]) else None for k, one in enumerate(changed)]
+        return tuple(
+            self.xp.asarray(same, copy=True) if one is None else one for one, same in zip(own, changed, strict=True)
+        )
 
     # Operations
 

@@ -362,7 +362,7 @@ class PassEngine:
             velocity += obj
             velocity -= last
             obj += momentum * velocity
-            return obj, velocity, self._library.xp.asarray(obj, copy=True)
+            return obj, velocity, obj
 
         self.object, self._velocity, self._last = self._library.by_rows(move, self.object, self._velocity, self._last)
 
