@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 
 from backend_suite.fits import TINY_MODEL, TINY_TRAIN
-from ptychopinn.comparison import LegSettings, Status, compare_run, verify_comparison
-from ptychopinn.config import SimulationConfig
+from ptychopinn.comparison import Status, compare_run, verify_comparison
+from ptychopinn.config import RunSettings, SimulationConfig
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.data.npz import write_scan
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
 
-SETTINGS = LegSettings(
+SETTINGS = RunSettings(
     model={name: value for name, value in TINY_MODEL.items() if name != "N"},
     train={**TINY_TRAIN, "nepochs": 8},  # of an object that is nearly flat, correlations tell rounding
     infer={"inference_batch_size": 16},
     execution={"accelerator": "cpu"},
-    solver={"passes": 2},
 )
 
 
@@ -46,6 +45,7 @@ def test_legs_whose_memory_runs_out(exhausted: str, tmp_path: Path, monkeypatch:
         tmp_path / "out",
         legs=["full-pinn", "tight-pinn", "early-pinn", "epie"],
         settings=SETTINGS,
+        solver={"passes": 2},
         config=ComparisonConfig(split_frc=False, baseline="epie"),
     )
     assert set(result.failed) == {"full-pinn", "early-pinn"}

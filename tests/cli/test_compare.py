@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from ptychopinn.comparison import ComparisonResult, Reading, Row, Status
+from ptychopinn.comparison import ComparisonResult, Row, Status
 from ptychopinn.config import Config
 from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.data.dataset import Measurement
 from ptychopinn.plugins import Registry, discover
 from ptychopinn.reconstructor import SolverSpec
 
@@ -56,13 +55,15 @@ def test_what_is_handed_on(cli: Cli, asked: dict[str, Any]) -> None:
     assert asked["args"] == ("a.npz", "b.npz", "out")
     assert asked["legs"] == ["torch-pinn", "epie"]
     settings = asked["settings"]
-    assert settings.train == {"batch_size": 4}
-    assert settings.solver == {"batch_size": 5}
-    assert settings.model == {"gridsize": 2}
-    assert settings.infer == {"refine": 1}
-    assert settings.execution["accelerator"] == "cpu"
+    assert settings.given() == {
+        "train": {"batch_size": 4},
+        "model": {"gridsize": 2},
+        "infer": {"refine": 1},
+        "execution": {"accelerator": "cpu"},
+        "reading": {"measurement": "counts", "nphotons": 1e5},
+    }
+    assert asked["solver"] == {"batch_size": 5}
     assert asked["config"] == ComparisonConfig(n_test_groups=6, memory_mb=512, baseline="epie", split_frc=False)
-    assert asked["reading"] == Reading(Measurement.COUNTS, 1e5)
     assert asked["resume"]
     assert "epie: phase ssim 0.5\n" in out
 
@@ -83,10 +84,10 @@ def test_options_of_solvers_that_are_installed(
     solvers = {**known.solvers, "steam": SolverSpec("steam", "", "steam:Steam", Steam)}
     backends(replace(known, solvers=solvers))
     assert cli(*COMPARE, "--solver-pressure", "2", "--solver-passes", "3")[0] == 0
-    assert asked["settings"].solver == {"pressure": 2.0, "passes": 3}
+    assert asked["solver"] == {"pressure": 2.0, "passes": 3}
     (tmp_path / "c.yaml").write_text("solver: {pressure: 4}\n")
     assert cli(*COMPARE, "--config", tmp_path / "c.yaml")[0] == 0
-    assert asked["settings"].solver == {"pressure": 4.0}
+    assert asked["solver"] == {"pressure": 4.0}
     code, _, err = cli(*COMPARE, "--solver-pressure", "0")
     assert code == 2
     assert "--solver-pressure is 0" in err
@@ -128,7 +129,7 @@ def test_a_file_may_not_name_the_model_type(cli: Cli, asked: dict[str, Any], tmp
     assert "model_type is given by the scans or by a leg's name" in err
     (tmp_path / "c.yaml").write_text("solver: {passes: 3}\ncomparison: {n_test_groups: 4}\n")
     assert cli(*COMPARE, "--config", tmp_path / "c.yaml")[0] == 0
-    assert asked["settings"].solver == {"passes": 3}
+    assert asked["solver"] == {"passes": 3}
     assert asked["config"].n_test_groups == 4
 
 

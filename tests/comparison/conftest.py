@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from toy_distribution import install_plugins
 
-from ptychopinn.comparison import ComparisonResult, LegSettings, compare_run
-from ptychopinn.config import SimulationConfig
+from ptychopinn.comparison import ComparisonResult, compare_run
+from ptychopinn.config import RunSettings, SimulationConfig
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.data.npz import write_scan
 from ptychopinn.simulate import simulate_scan
 
-SETTINGS = LegSettings(train={"nepochs": 2}, solver={"passes": 5})
+SETTINGS = RunSettings(train={"nepochs": 2})
 LEGS = ("numpy-pinn", "epie", "hog", "numpy-supervised", "flat")
 
 
@@ -41,5 +41,6 @@ def finished(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
             tmp_path_factory.mktemp("compared") / "out",
             legs=LEGS,
             settings=SETTINGS,
+            solver={"passes": 5},
             config=ComparisonConfig(memory_mb=700, baseline="epie"),
         )

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from ptychopinn.comparison import LegSettings, known_legs, plan_legs
-from ptychopinn.config import Config, ExecutionOptions
+from ptychopinn.comparison import LegPlan, Planner, known_legs
+from ptychopinn.config import Config, ExecutionOptions, RunSettings, TrainConfig
+from ptychopinn.config.comparison import LegConfig
 from ptychopinn.config.execution import Accelerator
+from ptychopinn.config.solver import SolverOptions
 from ptychopinn.errors import ConfigError, UsageError
 from ptychopinn.plugins import CORE_SOLVERS, Registry, discover
 from ptychopinn.reconstructor import ReconstructorSpec, SolverSpec
@@ -22,17 +24,23 @@ REGISTRY = Registry(
 
 
 def plan(*names: str, **settings):
-    return plan_legs(names, LegSettings(**settings), REGISTRY, 64, "1.0")
+    return plans(names, REGISTRY, **settings)
+
+
+def plans(legs, registry, solver=None, **sections) -> list[LegPlan]:
+    planner = Planner(registry, "1.0", 64, RunSettings(**sections), solver or {})
+    return planner.plan([LegConfig.model_validate(leg) for leg in legs])
 
 
 def test_networks_by_name() -> None:
     """[COMP-001] Backend, model type and, if it is named, architecture."""
     one, two, three = plan("torch-pinn", "tf-supervised-cnn", "torch-mine-pinn-fast")
     assert (one.name, one.source, one.origin) == ("torch-pinn", "torch", "t 1, ptychopinn 1.0")
-    assert one.model is not None
-    assert (one.model["model_type"], one.model["architecture"], one.model["N"]) == ("pinn", "fast", 64)
-    assert two.model is not None
-    assert (two.source, two.model["model_type"], two.model["architecture"]) == ("tf", "supervised", "cnn")
+    assert one.settings is not None
+    model = one.settings.model
+    assert (model.model_type, model.architecture, model.N) == ("pinn", "fast", 64)
+    assert two.settings is not None
+    assert (two.source, two.settings.model.model_type, two.settings.model.architecture) == ("tf", "supervised", "cnn")
     assert three.source == "torch-mine"
     assert one.is_network
     assert one.solver is None
@@ -46,8 +54,8 @@ def test_aliases() -> None:
 def test_solvers_by_name() -> None:
     """[COMP-001]"""
     (leg,) = plan("epie", solver={"passes": 7})
-    assert leg.solver is not None
-    assert leg.solver["passes"] == 7
+    assert isinstance(leg.solver, SolverOptions)
+    assert leg.solver.passes == 7
     assert not leg.is_network
 
 
@@ -64,19 +72,18 @@ SOLVERS = Registry(REGISTRY.specs, REGISTRY.distributions, solvers={spec.name: s
 
 def test_a_solver_computes_where_it_is_told_to() -> None:
     """[COMP-002] Execution settings that it knows reach it; its own say more."""
-    settings = LegSettings(execution={"accelerator": "cpu", "precision": "bf16"}, solver={"engine": "steam"})
-    slow, epie = plan_legs(["slow", "epie"], settings, SOLVERS, 64, "1.0")
-    assert slow.solver == {"accelerator": "cpu", "engine": "steam"}
-    assert epie.solver is not None
-    assert "accelerator" not in epie.solver
-    told = LegSettings(execution={"accelerator": "cpu"}, solver={"accelerator": "cuda"})
-    assert plan_legs(["slow"], told, SOLVERS, 64, "1.0")[0].solver == {"accelerator": "cuda", "engine": "diesel"}
+    execution = {"accelerator": "cpu", "precision": "bf16"}
+    slow, epie = plans(["slow", "epie"], SOLVERS, execution=execution, solver={"engine": "steam"})
+    assert slow.solver == SlowOptions(accelerator=Accelerator.CPU, engine="steam")
+    assert isinstance(epie.solver, SolverOptions)
+    (slow,) = plans(["slow"], SOLVERS, execution=execution, solver={"accelerator": "cuda"})
+    assert slow.solver == SlowOptions(accelerator=Accelerator.CUDA)
 
 
 def test_a_setting_that_no_solver_knows_is_refused() -> None:
     """[COMP-002]"""
     with pytest.raises(ConfigError, match="engin is not known.*did you mean engine"):
-        plan_legs(["epie"], LegSettings(solver={"engin": "steam"}), SOLVERS, 64, "1.0")
+        plans(["epie"], SOLVERS, solver={"engin": "steam"})
 
 
 @pytest.mark.parametrize("name", ["torch", "pinn", "torch-other", "jax-pinn", "torch-pinn-big", "epie-pinn", "../epie"])
@@ -103,11 +110,11 @@ def test_settings_that_do_not_apply_name_the_leg() -> None:
 def test_every_field_is_part_of_the_plan() -> None:
     """[COMP-020] As plain values, so that its content can be told from another's."""
     (leg,) = plan("torch-pinn", train={"nepochs": 3}, execution={"accelerator": "cpu"})
-    assert json.loads(json.dumps(leg.as_dict())) == leg.as_dict()
-    assert leg.train is not None
-    assert leg.train["nepochs"] == 3
-    assert leg.execution is not None
-    assert leg.execution["accelerator"] == "cpu"
+    values = json.loads(json.dumps(leg.as_dict()))
+    assert values == leg.as_dict()
+    assert values["settings"]["train"].keys() == TrainConfig.model_fields.keys()
+    assert values["settings"]["execution"]["accelerator"] == "cpu"
+    assert LegPlan.from_dict(values, REGISTRY) == leg
 
 
 def test_what_is_there() -> None:

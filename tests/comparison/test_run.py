@@ -10,17 +10,17 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from ptychopinn.comparison import ComparisonResult, LegSettings, Row, Status, compare_run, verify_comparison
+from ptychopinn.comparison import ComparisonResult, Row, Status, compare_run, verify_comparison
 from ptychopinn.comparison.process import descendants
-from ptychopinn.comparison.scans import Reading, central
-from ptychopinn.config import SimulationConfig
+from ptychopinn.comparison.scans import central
+from ptychopinn.config import RunSettings, SimulationConfig
 from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import Cancelled, DataError, UsageError
 from ptychopinn.monitor import Monitor, Progress
@@ -135,12 +135,12 @@ def change(path: Path, old: str, new: str) -> None:
 def test_resuming_keeps_what_is_done(copied: Path, pair: tuple[Path, Path]) -> None:
     """[COMP-020] By content: the leg that is whole is not run again, one with other settings is."""
     before = {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")}
-    settings = LegSettings(train={"nepochs": 2}, solver={"passes": 2})
-    compare_run(*pair, copied, legs=["epie", "flat"], settings=settings, config=SOLVERS, resume=True)
+    settings: dict[str, Any] = {"settings": RunSettings(train={"nepochs": 2}), "solver": {"passes": 2}}
+    compare_run(*pair, copied, legs=["epie", "flat"], **settings, config=SOLVERS, resume=True)
     now = {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")}
     assert now["epie"] > before["epie"]
     assert now["flat"] > before["flat"]  # its odd and even patterns are not asked for any more
-    result = compare_run(*pair, copied, legs=["epie", "flat"], settings=settings, config=SOLVERS, resume=True)
+    result = compare_run(*pair, copied, legs=["epie", "flat"], **settings, config=SOLVERS, resume=True)
     assert {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")} == now
     assert not result.failed
 
@@ -202,7 +202,7 @@ def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, le
 def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-004] n_test_groups groups of gridsize^2 patterns, in the middle of the scan."""
     config = ComparisonConfig(n_test_groups=9, split_frc=False)
-    settings = LegSettings(model={"gridsize": 2})
+    settings = RunSettings(model={"gridsize": 2})
     result = compare_run(*pair, tmp_path / "out", legs=["flat"], settings=settings, config=config)
     assert values(result.rows, "flat")["run", "patterns"] == 36
     assert values(result.rows, "flat", "train")["run", "patterns"] == 64
@@ -219,8 +219,8 @@ def test_few_test_groups_of_counts(plugins: None, tmp_path: Path) -> None:
     scan = {"diff3d": counts, "probeGuess": data.probe, "objectGuess": data.object_guess}
     np.savez(path, **scan, xcoords=data.positions[:, 1], ycoords=data.positions[:, 0])
     config = ComparisonConfig(n_test_groups=36, split_frc=False)
-    reading = Reading(Measurement.COUNTS)
-    result = compare_run(path, path, tmp_path / "out", legs=["flat"], config=config, reading=reading)
+    settings = RunSettings(reading={"measurement": "counts"})
+    result = compare_run(path, path, tmp_path / "out", legs=["flat"], config=config, settings=settings)
     assert not result.failed
     few, whole = (read_product(result.folder / "legs" / "flat" / name / "reconstruction.h5") for name in SCANS)
     assert few.photon_count == pytest.approx(whole.photon_count, rel=0.3)
@@ -242,7 +242,8 @@ def test_another_reference_trains_nothing_anew(
         *pair,
         copied,
         legs=["epie", "numpy-pinn"],
-        settings=LegSettings(train={"nepochs": 2}, solver={"passes": 5}),
+        settings=RunSettings(train={"nepochs": 2}),
+        solver={"passes": 5},
         test_reference=tmp_path / "trusted.npz",
         resume=True,
     )
@@ -307,7 +308,7 @@ def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
     np.savez(trusted, object=data.object_guess)
     write_scan(path, replace(data, object_guess=np.ones_like(data.object_guess)))
     legs = ["epie", "rpie"]
-    result = compare_run(path, path, tmp_path / "out", legs=legs, settings=LegSettings(solver={"passes": 3}))
+    result = compare_run(path, path, tmp_path / "out", legs=legs, solver={"passes": 3})
     ssim = [row for row in result.rows if row.metric == "ssim"]
     assert {(row.status, row.message) for row in ssim} == {(Status.SKIPPED, "no reference was given")}
     rpie = values(result.rows, "rpie")
@@ -339,7 +340,7 @@ def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finish
 def test_reading_is_handed_on(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-005] The dose that is asked for is that of the legs."""
     result = compare_run(
-        *pair, tmp_path / "out", legs=["flat"], config=SOLVERS, reading=Reading(nphotons=1e4)
+        *pair, tmp_path / "out", legs=["flat"], config=SOLVERS, settings=RunSettings(reading={"nphotons": 1e4})
     )  # fmt: skip
     assert not result.failed
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())["scans"]["test"]["facts"]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_distribution import install_plugins
 
 from ptychopinn.cli import main
-from ptychopinn.comparison import LegSettings
-from ptychopinn.comparison.table import Status
-from ptychopinn.config import SimulationConfig
+from ptychopinn.comparison import StudyResult, study_run
+from ptychopinn.comparison.cells import Cell, Point
+from ptychopinn.comparison.table import Row, Status, medians_of
+from ptychopinn.config import RunSettings, SimulationConfig
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.files import read_config_file
 from ptychopinn.config.model import ModelType
@@ -20,8 +22,6 @@ from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import Cancelled, ConfigError, UsageError
 from ptychopinn.monitor import Monitor
 from ptychopinn.plugins import discover, missing_requirements
-from ptychopinn.study import Cell, Point, study_run
-from ptychopinn.study.table import StudyRow, medians_of
 from ptychopinn.workflows._lock import locked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,10 +32,11 @@ def test_medians() -> None:
     """[STUDY-004] Over seeds and repeats; a failed cell counts as failed."""
     point = Point(1e3, 0.5, None, None)
     rows = [
-        StudyRow("a", Cell(point, seed, 0), "phase", "ssim", value, Status.OK) for seed, value in enumerate((1.0, 2, 4))
+        Row("a", "test", "phase", "ssim", value, Status.OK, cell=Cell(point, seed, 0))
+        for seed, value in enumerate((1.0, 2, 4))
     ]
-    rows.append(StudyRow("a", Cell(point, 3, 0), "phase", "ssim", None, Status.FAILED, "boom"))
-    rows.append(StudyRow("b", Cell(point, 3, 0), "phase", "ssim", None, Status.FAILED, "boom"))
+    rows.append(Row("a", "test", "phase", "ssim", None, Status.FAILED, "boom", Cell(point, 3, 0)))
+    rows.append(Row("b", "test", "phase", "ssim", None, Status.FAILED, "boom", Cell(point, 3, 0)))
     a, b = medians_of(rows, (0, 100))
     assert (a.leg, a.median, a.low, a.high, a.count, a.failed) == ("a", 2, 1, 4, 3, 1)
     assert (b.median, b.count, b.failed) == (None, 0, 1)
@@ -45,8 +46,11 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[STUDY-001] [STUDY-003] [STUDY-004] [STUDY-005] Networks and solvers; what is done is kept."""
     install_plugins(tmp_path, monkeypatch)
     config = StudyConfig(legs=("numpy-pinn", "epie", "dies"), photons=(1e3, 1e5), gridsize=(1, 2))
-    settings = LegSettings(train={"nepochs": 1, "probe_refinement": 0}, solver={"passes": 5})
-    result = study_run(config, tmp_path / "out", simulation=TINY, settings=settings)
+    settings: dict[str, Any] = {
+        "settings": RunSettings(train={"nepochs": 1, "probe_refinement": 0}),
+        "solver": {"passes": 5},
+    }
+    result = study_run(config, tmp_path / "out", simulation=TINY, **settings)
     with (tmp_path / "out" / "study_metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "nrmse"]
     assert len(rows) == 3 * 4
@@ -68,8 +72,8 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         }
 
     before = stamps()
-    wider = config.model_copy(update={"legs": ("numpy-pinn", "epie"), "gridsize": (1,)})
-    again = study_run(wider, tmp_path / "out", simulation=TINY, settings=settings, resume=True)
+    wider = config.model_copy(update={"legs": config.legs[:2], "gridsize": (1,)})
+    again = study_run(wider, tmp_path / "out", simulation=TINY, **settings, resume=True)
     assert stamps() == before
     assert not again.failed
 
@@ -90,7 +94,7 @@ def test_one_study_at_a_time(tmp_path: Path) -> None:
 def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:
     """[STUDY-001] With another seed of the reconstructor on the same scans."""
     config = StudyConfig(legs=("epie",), photons=(1e3,), repeats=2)
-    result = study_run(config, tmp_path / "out", simulation=TINY, settings=LegSettings(solver={"passes": 2}))
+    result = study_run(config, tmp_path / "out", simulation=TINY, solver={"passes": 2})
     (nrmse,) = [m for m in result.medians if m.metric == "nrmse"]
     assert nrmse.count == 2
     assert nrmse.low is not None
@@ -112,7 +116,7 @@ def test_refusals(tmp_path: Path) -> None:
     [
         ("study: {legs: [epie]}\nmodel: {gridsize: 2}\n", "model.gridsize cannot be set in a study"),
         ("study: {legs: [epie]}\ncomparison: {baseline: epie}\n", "comparison.baseline cannot be set"),
-        ("simulation: {N: 32}\n", "'legs' in 'study'"),
+        ("simulation: {N: 32}\n", "has no section 'study'"),
         ("study: {legs: [epie], photon: [1]}\n", "did you mean photons"),
     ],
 )
@@ -129,11 +133,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
     def run(config: StudyConfig, output: str, **kwargs: object) -> object:
         noted.update(kwargs, config=config, output=output)
-        from ptychopinn.study import StudyResult
+        return StudyResult(Path(output), (), {"table": Path("t.csv")}, {}, ())
 
-        return StudyResult(Path(output), (), {"table": Path("t.csv")}, {})
-
-    monkeypatch.setattr("ptychopinn.study.study_run", run)
+    monkeypatch.setattr("ptychopinn.comparison.study_run", run)
     text = (
         "study: {legs: [epie], photons: [1e3, 1e6]}\nsimulation: {rows: 4}\ntrain: {nepochs: 2}\n"
         "solver: {passes: 3}\ncomparison: {memory_mb: 900}\n"
@@ -142,9 +144,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(["study", str(tmp_path / "s.yaml"), "-o", "out", "--resume"]) == 0
     assert noted["config"] == StudyConfig(legs=("epie",), photons=(1e3, 1e6))
     assert noted["simulation"] == SimulationConfig(rows=4)
-    assert noted["settings"] == LegSettings(
-        train={"nepochs": 2}, solver={"passes": 3}, execution=noted["settings"].execution
-    )
+    assert noted["settings"].given() == {"train": {"nepochs": 2}}
+    assert noted["solver"] == {"passes": 3}
     assert noted["limits"] == ComparisonConfig(memory_mb=900)
     assert noted["resume"]
     assert "t.csv" in capsys.readouterr().out
@@ -165,15 +166,16 @@ def test_the_small_example(tmp_path: Path) -> None:
     config = StudyConfig.model_validate(given["study"])
     specs = discover().specs
     usable = {f"{name}-{kind}" for name in specs if not missing_requirements(specs[name]) for kind in ModelType}
-    legs = [leg for leg in config.legs if leg in {*usable, "rpie"}]
+    legs = [leg for leg in config.legs if leg.name in {*usable, "rpie"}]
     result = study_run(
         config.model_copy(update={"legs": tuple(legs)}),
         tmp_path / "out",
         simulation=SimulationConfig.model_validate(given["simulation"]),
-        settings=LegSettings(**{key: given[key] for key in ("model", "train", "solver")}),
+        settings=RunSettings(model=given["model"], train=given["train"]),
+        solver=given["solver"],
     )
     assert not result.failed
-    assert {m.leg for m in result.medians} == set(legs)
+    assert {m.leg for m in result.medians} == {leg.name for leg in legs}
     assert all(m.median is not None for m in result.medians if m.metric == "nrmse")
     found = {m.point: m.median for m in result.medians if m.leg == "rpie" and m.metric == "nrmse"}
     best, worst = Point(1e5, 0.7, None, None), Point(1e3, 0.45, None, None)

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-
-from pydantic import BaseModel
+from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser, add_json
 from ptychopinn.cli._progress import watched
-from ptychopinn.cli._settings import gather, solver_options
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
-from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
-from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import PtychoPinnError, UsageError
 
-SECTIONS: Mapping[str, type[BaseModel]] = {
-    "study": StudyConfig,
-    "simulation": SimulationConfig,
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "infer": InferConfig,
-    "execution": ExecutionOptions,
-    "comparison": ComparisonConfig,
-}
+_OF_CELLS = ("model_type", "architecture", "gridsize", "N")
 _LIMITS = ("memory_mb", "leg_seconds")
 
 
@@ -44,24 +31,27 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Run the study, print medians."""
-    from ptychopinn import study
-    from ptychopinn.comparison import LegSettings
+    from ptychopinn import comparison
 
-    given = gather(args, {**SECTIONS, "solver": solver_options()}).given
-    named = [f"model.{name}" for name in ("model_type", "architecture", "gridsize", "N") if name in given["model"]]
-    named += [f"comparison.{name}" for name in given["comparison"] if name not in _LIMITS]
+    settings = load_settings(args)
+    given = settings.given()
+    named = [f"model.{name}" for name in _OF_CELLS if name in given.get("model", {})]
+    named += [f"comparison.{name}" for name in given.get("comparison", {}) if name not in _LIMITS]
     if named:
         raise UsageError(
             f"{', '.join(named)} cannot be set in a study.", "Legs, axes and simulation say it; leave it out."
         )
-    config = StudyConfig.model_validate(given["study"])
+    config = settings.study
+    if config is None:
+        raise UsageError(f"{args.config} has no section 'study'.", "Write 'study:' with 'legs' below it.")
     with watched(console) as monitor:
-        result = study.study_run(
+        result = comparison.study_run(
             config,
             args.output,
-            simulation=SimulationConfig.model_validate(given["simulation"]),
-            settings=LegSettings(**{key: given[key] for key in ("model", "train", "infer", "execution", "solver")}),
-            limits=ComparisonConfig.model_validate(given["comparison"]),
+            simulation=settings.simulation,
+            settings=settings.run_settings(),
+            solver=given.get("solver", {}),
+            limits=settings.comparison,
             resume=args.resume,
             overwrite=args.overwrite,
             monitor=monitor,

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.comparison import page
 from ptychopinn.comparison.files import read_arrays, write_json
 from ptychopinn.comparison.leg import FORMAT, Limits, default_memory_mb, run_leg
-from ptychopinn.comparison.legs import LegPlan, LegSettings, plan_legs
-from ptychopinn.comparison.scans import Reading, ScanSource, write_central
-from ptychopinn.comparison.table import LegOutcome, Row, make_rows, summarise, write_table
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.comparison.legs import LegPlan, Planner
+from ptychopinn.comparison.report import write_comparison_report
+from ptychopinn.comparison.scans import ScanSource, write_central
+from ptychopinn.comparison.table import LegOutcome, Row, comparison_figures, make_rows, summarise, write_table
+from ptychopinn.config.build import build
+from ptychopinn.config.comparison import ComparisonConfig, LegConfig
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.config.run import RunSettings
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.metrics import MIN_SIDE_PX, ScanBox, align
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -64,12 +67,12 @@ def compare_run(
     test_path: StrPath,
     output: StrPath,
     *,
-    legs: Sequence[str],
-    settings: LegSettings | None = None,
+    legs: Sequence[LegConfig | str] = (),
+    settings: RunSettings[Any] | None = None,
+    solver: Mapping[str, Any] | None = None,
     config: ComparisonConfig | None = None,
     train_reference: StrPath | None = None,
     test_reference: StrPath | None = None,
-    reading: Reading | None = None,
     resume: bool = False,
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
@@ -86,15 +89,15 @@ def compare_run(
     output:
         The directory to make.
     legs:
-        As in `ptychopinn.comparison.plan_legs`.
+        Names, or legs with settings of their own; none takes those of ``config``.
     settings:
-        Fields of the configurations of all legs.
+        What all legs have in common, and how to read the scans (``reading``).
+    solver:
+        What all solvers have in common.
     config:
-        Limits, baseline.
+        Legs, limits, baseline.
     train_reference, test_reference:
         NPZ or product with the trusted object of a scan; None takes the scan's own unless it is a placeholder.
-    reading:
-        How to read the scans.
     resume:
         Keep legs that are done, by content, and go on with the others.
     overwrite:
@@ -109,7 +112,8 @@ def compare_run(
     Cancelled
         If the monitor was cancelled; what is done stays for ``resume``.
     """
-    settings, config, reading = settings or LegSettings(), config or ComparisonConfig(), reading or Reading()
+    settings, config = settings or RunSettings(), config or ComparisonConfig()
+    reading = settings.reading
     version = metadata.version("ptychopinn")
     train = ScanSource.of(train_path, train_reference, reading)
     test = ScanSource.of(test_path, test_reference, reading)
@@ -118,21 +122,26 @@ def compare_run(
             f"The training patterns are {train.facts['N']} pixels wide, the test patterns {test.facts['N']}.",
             "Crop or pad one of the scans.",
         )
-    plans = plan_legs(legs, settings, discover(), train.facts["N"], version)
+    planner = Planner(discover(), version, train.facts["N"], settings, solver or {})
+    plans = planner.plan(
+        [build(LegConfig, {"name": leg}) if isinstance(leg, str) else leg for leg in legs or config.legs]
+    )
     baseline = _baseline(config.baseline, plans)
     with output_folder(output, _COMPARISON, overwrite=overwrite, resume=resume, kept=WORTH) as folder:
         if config.n_test_groups is not None:
-            count = config.n_test_groups * (int(settings.model.get("gridsize") or 1) ** 2)
+            count = config.n_test_groups * ((settings.model.gridsize or 1) ** 2)
             if write_central(test_path, count, folder / _SELECTION, reading):
                 name = f"{count} central patterns of {test.path.name}"
-                test = ScanSource.of(folder / _SELECTION, test_reference, Reading(), name)  # it says itself what it is
+                test = ScanSource.of(
+                    folder / _SELECTION, test_reference, ReadOptions(), name
+                )  # it says itself what it is
         scans = {"train": train, "test": test}
         limits = Limits(config.memory_mb or default_memory_mb(), config.leg_seconds)
         manifest = {
             "format": FORMAT,
             "version": version,
             "baseline": baseline,
-            "config": {**config.model_dump(mode="json"), "memory_mb": limits.memory_mb},
+            "config": {**config.model_dump(mode="json", exclude={"legs"}), "memory_mb": limits.memory_mb},
             "scans": {
                 name: {
                     "path": str(source.path),
@@ -159,14 +168,18 @@ def finish(
 ) -> ComparisonResult:
     """Table, summary, pictures and report from what the legs left behind."""
     baseline, scans = manifest["baseline"], list(manifest["scans"])
-    rows = make_rows(outcomes, scans, baseline, _distances(folder / _LEGS, outcomes, scans, baseline))
+    rows = make_rows(
+        outcomes, scans, comparison_figures(), baseline, _distances(folder / _LEGS, outcomes, scans, baseline)
+    )
     files = {"table": write_table(folder / METRICS, rows)}
     summary = {**summarise(rows, baseline), "scans": {name: s["facts"] for name, s in manifest["scans"].items()}}
     files["summary"] = write_json(folder / SUMMARY, summary)
     monitor.report("report", 0, 1)
     (folder / _PICTURES).mkdir(exist_ok=True)
     failed = {outcome.name: outcome.failure for outcome in outcomes if outcome.failure}
-    files["report"] = page.write_page(folder / REPORT, folder / _PICTURES, manifest, summary, rows, folder / _LEGS)
+    files["report"] = write_comparison_report(
+        folder / REPORT, folder / _PICTURES, manifest, summary, rows, folder / _LEGS
+    )
     monitor.report("report", 1, 1)
     return ComparisonResult(folder, tuple(rows), files, failed)
 
