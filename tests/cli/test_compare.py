@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ptychopinn.comparison import ComparisonResult, Row, Status
 from ptychopinn.config import Config
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.comparison import ComparisonConfig, LegConfig
 from ptychopinn.plugins import Registry, discover
 from ptychopinn.reconstructor import SolverSpec
 
@@ -131,6 +131,21 @@ def test_a_file_may_not_name_the_model_type(cli: Cli, asked: dict[str, Any], tmp
     assert cli(*COMPARE, "--config", tmp_path / "c.yaml")[0] == 0
     assert asked["solver"] == {"passes": 3}
     assert asked["config"].n_test_groups == 4
+
+
+def test_legs_of_the_file(cli: Cli, asked: dict[str, Any], tmp_path: Path) -> None:
+    """[COMP-006] Those of the command line replace them."""
+    (tmp_path / "c.yaml").write_text("comparison: {legs: [epie, {name: long, backend: epie, solver: {passes: 9}}]}\n")
+    files = ("compare", "--train", "a.npz", "--test", "b.npz", "-o", "out", "--config", tmp_path / "c.yaml")
+    assert cli(*files)[0] == 0
+    assert (list(asked["legs"]), [leg.name for leg in asked["config"].legs]) == ([], ["epie", "long"])
+    assert asked["config"].legs[1] == LegConfig(name="long", backend="epie", solver={"passes": 9})
+    assert cli(*files, "--legs", "rpie")[0] == 0
+    assert asked["legs"] == ["rpie"]
+    (tmp_path / "c.yaml").write_text("comparison: {legs: [{name: long, solve: {passes: 9}}]}\n")
+    code, _, err = cli(*files)
+    assert code == 2
+    assert f"'legs' in 'comparison' of {tmp_path / 'c.yaml'} has an item with the unknown solve." in err
 
 
 @pytest.mark.parametrize("passed", [True, False])

@@ -9,6 +9,7 @@ import pytest
 
 from ptychopinn.comparison import LegPlan, Planner, known_legs
 from ptychopinn.config import Config, ExecutionOptions, RunSettings, TrainConfig
+from ptychopinn.config.build import build
 from ptychopinn.config.comparison import LegConfig
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.solver import SolverOptions
@@ -115,6 +116,57 @@ def test_every_field_is_part_of_the_plan() -> None:
     assert values["settings"]["train"].keys() == TrainConfig.model_fields.keys()
     assert values["settings"]["execution"]["accelerator"] == "cpu"
     assert LegPlan.from_dict(values, REGISTRY) == leg
+
+
+def test_legs_with_settings_of_their_own() -> None:
+    """[COMP-006] They go before those of all; the rest is shared."""
+    wide = {"name": "wide", "backend": "pytorch", "model": {"n_filters_scale": 1}, "execution": {"precision": "bf16"}}
+    long = {"name": "long", "backend": "epie", "solver": {"passes": 500}}
+    named = {"name": "tf-pinn", "train": {"nepochs": 2, "seed": 5}}
+    shared = {"train": {"nepochs": 9, "learning_rate": 0.5}, "solver": {"passes": 5, "seed": 3}}
+    one, two, three = plans([wide, long, named], SOLVERS, **shared)
+    assert one.settings is not None
+    assert (one.name, one.source, one.settings.model.width_scale) == ("wide", "torch", 1)
+    assert (one.settings.train.nepochs, one.settings.execution.precision) == (9, "bf16")
+    assert isinstance(two.solver, SolverOptions)
+    assert (two.name, two.source, two.solver.passes, two.solver.seed) == ("long", "epie", 500, 3)
+    assert three.settings is not None
+    assert (three.name, three.settings.train.nepochs, three.settings.train.learning_rate) == ("tf-pinn", 2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("leg", "message"),
+    [
+        ({"name": "a", "backend": "jax"}, "no backend or solver 'jax'"),
+        ({"name": "a", "backend": "epie", "train": {"nepochs": 2}}, "Leg a: train has no effect on a solver"),
+        ({"name": "a", "backend": "torch", "solver": {"passes": 2}}, "Leg a: solver has no effect on a network"),
+        ({"name": "a", "backend": "torch", "train": {"nepoch": 2}}, "Leg a: nepoch is not known; did you mean nepochs"),
+        ({"name": "a", "backend": "torch", "execution": {"warp": 2}}, "Leg a: warp is not known"),
+        ({"name": "a", "backend": "torch", "model": {"N": 64}}, "Leg a: N is given by the scans"),
+        ({"name": "torch-pinn", "model": {"model_type": "pinn"}}, "Leg torch-pinn: model_type is given"),
+    ],
+)
+def test_settings_of_a_leg_that_cannot_act_are_refused(leg: dict[str, object], message: str) -> None:
+    """[COMP-006]"""
+    with pytest.raises((ConfigError, UsageError), match=message):
+        plans([leg], SOLVERS)
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "x" * 65])
+def test_a_name_of_ones_own_is_one_of_a_folder(name: str) -> None:
+    """[COMP-006]"""
+    with pytest.raises(ConfigError, match="is not made of letters, digits"):
+        build(LegConfig, {"name": name, "backend": "epie"})
+
+
+def test_repeats_have_other_seeds_and_a_cell_its_gridsize() -> None:
+    """[STUDY-001]"""
+    planner = Planner(SOLVERS, "1.0", 64, RunSettings(train={"seed": 3}), {})
+    one, two = planner.plan([LegConfig(name="torch-pinn"), LegConfig(name="epie")], gridsize=2, repeat=4)
+    assert one.settings is not None
+    assert (one.settings.train.seed, one.settings.model.gridsize) == (7, 2)
+    assert isinstance(two.solver, SolverOptions)
+    assert two.solver.seed == 4
 
 
 def test_what_is_there() -> None:

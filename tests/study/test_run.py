@@ -15,7 +15,7 @@ from ptychopinn.comparison import StudyResult, study_run
 from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.table import Row, Status, medians_of
 from ptychopinn.config import RunSettings, SimulationConfig
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.comparison import ComparisonConfig, LegConfig
 from ptychopinn.config.files import read_config_file
 from ptychopinn.config.model import ModelType
 from ptychopinn.config.study import StudyConfig
@@ -108,6 +108,9 @@ def test_refusals(tmp_path: Path) -> None:
     config = StudyConfig(legs=("epie",), metrics=("phase beauty",))
     with pytest.raises(ConfigError, match="'phase beauty' is not known"):
         study_run(config, tmp_path / "out", simulation=TINY)
+    wide = LegConfig(name="torch-pinn", model={"gridsize": 2})
+    with pytest.raises(ConfigError, match="gridsize is an axis of the study, and the leg torch-pinn sets it"):
+        study_run(StudyConfig(legs=(wide,), gridsize=(1, 2)), tmp_path / "out", simulation=TINY)
     assert not (tmp_path / "out").exists()
 
 
@@ -115,6 +118,7 @@ def test_refusals(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("study: {legs: [epie]}\nmodel: {gridsize: 2}\n", "model.gridsize cannot be set in a study"),
+        ("study: {legs: [epie]}\nreading: {nphotons: 9}\n", "reading.nphotons cannot be set in a study"),
         ("study: {legs: [epie]}\ncomparison: {baseline: epie}\n", "comparison.baseline cannot be set"),
         ("simulation: {N: 32}\n", "has no section 'study'"),
         ("study: {legs: [epie], photon: [1]}\n", "did you mean photons"),

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     given = settings.given()
     named = [f"model.{name}" for name in _OF_CELLS if name in given.get("model", {})]
     named += [f"comparison.{name}" for name in given.get("comparison", {}) if name not in _LIMITS]
+    named += [f"reading.{name}" for name in given.get("reading", {})]  # its scans are simulated
     if named:
         raise UsageError(
             f"{', '.join(named)} cannot be set in a study.", "Legs, axes and simulation say it; leave it out."

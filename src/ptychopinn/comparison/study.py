@@ -102,6 +102,10 @@ def study_run(
     simulation, limits = simulation or SimulationConfig(), limits or ComparisonConfig()
     check_simulation(simulation)
     _check_metrics(config)
+    if config.gridsize != (None,) and (twice := [leg.name for leg in config.legs if "gridsize" in leg.model]):
+        raise ConfigError(
+            f"gridsize is an axis of the study, and the leg {twice[0]} sets it.", "Leave one of them out."
+        )
     version = metadata.version("ptychopinn")
     planner = Planner(discover(), version, simulation.N, settings or RunSettings(), solver or {})
     plans = {

@@ -64,6 +64,10 @@ def _problem(error: Any, cls: type[BaseModel], name_of: NameOf) -> str:
     path = _path_of(error["loc"], cls)
     message = error["msg"].removeprefix("Value error, ").rstrip(".")
     name = name_of(path) if path else ""
+    if len(path) < len(error["loc"]) and error["type"] in ("extra_forbidden", "missing"):  # in an item of a list
+        return (
+            f"{name} has an item {'without' if error['type'] == 'missing' else 'with the unknown'} {error['loc'][-1]}."
+        )
     match error["type"]:
         case "extra_forbidden" | "invalid_key":
             return f"{shorten(name)} is not known{_where_it_belongs(path, cls)}."
