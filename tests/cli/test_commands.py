@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptychopinn.config import SimulationConfig
+from ptychopinn.config import ReadOptions, SimulationConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.npz import read_object, read_scan
 from ptychopinn.plugins import BrokenPlugin, Registry
@@ -136,10 +136,14 @@ def test_a_measurement_of_the_file_that_is_none_is_refused(cli: Cli, calls: Any,
 def test_evaluate_prints_the_scores(cli: Cli, calls: Any) -> None:
     """[CLI-022]"""
     calls.returns["evaluate_run"] = {"phase_ssim": 0.71234, "phase_frc50_px": float("nan")}
-    code, out, _ = cli("evaluate", "r.h5", "--reference", "ref.npz", "--scan", "scan.npz", "-o", "scores")
+    code, out, _ = cli(
+        "evaluate", "r.h5", "--reference", "ref.npz", "--scan", "scan.npz", "-o", "scores", "--measurement", "counts"
+    )
     assert code == 0
     assert calls.made[-1][1] == ("r.h5", "ref.npz")
-    assert calls.made[-1][2] == {"scan_path": "scan.npz", "output": "scores", "overwrite": False}
+    reading = ReadOptions(measurement=Measurement.COUNTS)
+    asked = {"scan_path": "scan.npz", "reading": reading, "output": "scores", "overwrite": False}
+    assert calls.made[-1][2] == asked
     assert out == "phase_ssim      0.7123\nphase_frc50_px  nan\n"
     _, out, _ = cli("evaluate", "r.h5", "--reference", "ref.npz", "--json")
     assert json.loads(out) == {"phase_ssim": 0.71234, "phase_frc50_px": None}

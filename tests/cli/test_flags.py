@@ -222,7 +222,9 @@ def test_n_images_is_refused_with_n_groups(cli: Cli, calls: Any) -> None:
     assert "--n-groups" in cli(*TRAIN, "--n_images", "512")[2]
 
 
-@pytest.mark.parametrize("command", ["train", "infer", "convert", "validate"])
+@pytest.mark.parametrize(
+    "command", ["train", "infer", "stream", "evaluate", "compare", "parity", "convert", "validate"]
+)
 def test_commands_that_read_scans_have_measurement(cli: Cli, toy: Registry, command: str) -> None:
     """[CLI-006]"""
     assert "--measurement {counts,amplitude}" in cli(command, "--help")[1]

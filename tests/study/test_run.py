@@ -54,6 +54,8 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "out" / "study_metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "nrmse"]
     assert len(rows) == 3 * 4
+    axes = ["photons", "overlap", "train_patterns", "gridsize", "seed", "repeat"]
+    assert list(rows[0]) == ["leg", *axes, "scan", "quantity", "metric", "value", "status", "message"]
     assert {row["status"] for row in rows if row["leg"] == "dies"} == {"failed"}
     assert all(row["value"] for row in rows if row["leg"] != "dies")
     assert len(result.failed) == 4

@@ -32,8 +32,6 @@ class Setting:
         Whether it may be None.
     takes_text:
         Whether text that is none of `choices` may be a value too.
-    required:
-        Whether it has no default.
     default:
         None where it has none.
     description:
@@ -50,7 +48,6 @@ class Setting:
     kind: Any
     optional: bool
     takes_text: bool
-    required: bool
     default: Any
     description: str
     bounds: Mapping[str, float]
@@ -101,7 +98,6 @@ def _setting(section: str, cls: type[BaseModel], name: str, field: FieldInfo) ->
         kind=kinds[0],
         optional=optional,
         takes_text=str in kinds[1:],
-        required=field.is_required(),
         default=None if field.default is PydanticUndefined else field.default,
         description=field.description or "",
         bounds={
