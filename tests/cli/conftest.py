@@ -73,7 +73,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry], None]:
     """Puts a registry in the place of what is installed."""
 
     def install(registry: Registry) -> None:
-        for module in ("_settings", "plugins", "demo"):
+        for module in ("_settings", "plugins", "demo", "compare"):
             monkeypatch.setattr(f"ptychopinn.cli.{module}.discover", lambda: registry)
 
     return install

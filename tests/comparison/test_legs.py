@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from ptychopinn.comparison import LegPlan, Planner, known_legs
-from ptychopinn.config import Config, ExecutionOptions, RunSettings, TrainConfig
+from ptychopinn.config import Config, ExecutionOptions, TrainConfig
 from ptychopinn.config.build import build
 from ptychopinn.config.comparison import LegConfig
 from ptychopinn.config.execution import Accelerator
+from ptychopinn.config.run import AllSettings
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.errors import ConfigError, UsageError
-from ptychopinn.plugins import CORE_SOLVERS, Registry, discover
+from ptychopinn.plugins import CORE_SOLVERS, Registry, discover, solver_options
 from ptychopinn.reconstructor import ReconstructorSpec, SolverSpec
 
 TOY = ReconstructorSpec("torch", "", "toy:Toy", ExecutionOptions)
@@ -28,9 +29,9 @@ def plan(*names: str, **settings):
     return plans(names, REGISTRY, **settings)
 
 
-def plans(legs, registry, solver=None, **sections) -> list[LegPlan]:
-    planner = Planner(registry, "1.0", 64, RunSettings(**sections), solver or {})
-    return planner.plan([LegConfig.model_validate(leg) for leg in legs])
+def plans(legs, registry, **sections) -> list[LegPlan]:
+    settings = build(AllSettings.with_options(ExecutionOptions, solver_options(registry)), sections)
+    return Planner(registry, "1.0", 64, settings).plan([LegConfig.model_validate(leg) for leg in legs])
 
 
 def test_networks_by_name() -> None:
@@ -77,8 +78,8 @@ def test_a_solver_computes_where_it_is_told_to() -> None:
     slow, epie = plans(["slow", "epie"], SOLVERS, execution=execution, solver={"engine": "steam"})
     assert slow.solver == SlowOptions(accelerator=Accelerator.CPU, engine="steam")
     assert isinstance(epie.solver, SolverOptions)
-    (slow,) = plans(["slow"], SOLVERS, execution=execution, solver={"accelerator": "cuda"})
-    assert slow.solver == SlowOptions(accelerator=Accelerator.CUDA)
+    own = {"name": "slow", "solver": {"accelerator": "cuda"}}
+    assert plans([own], SOLVERS, execution=execution)[0].solver == SlowOptions(accelerator=Accelerator.CUDA)
 
 
 def test_a_setting_that_no_solver_knows_is_refused() -> None:
@@ -161,12 +162,20 @@ def test_a_name_of_ones_own_is_one_of_a_folder(name: str) -> None:
 
 def test_repeats_have_other_seeds_and_a_cell_its_gridsize() -> None:
     """[STUDY-001]"""
-    planner = Planner(SOLVERS, "1.0", 64, RunSettings(train={"seed": 3}), {})
+    planner = Planner(SOLVERS, "1.0", 64, AllSettings(train={"seed": 3}))
     one, two = planner.plan([LegConfig(name="torch-pinn"), LegConfig(name="epie")], gridsize=2, repeat=4)
     assert one.settings is not None
     assert (one.settings.train.seed, one.settings.model.gridsize) == (7, 2)
     assert isinstance(two.solver, SolverOptions)
     assert two.solver.seed == 4
+
+
+@pytest.mark.parametrize("name", ["N", "model_type", "architecture"])
+def test_what_legs_say_is_not_set_for_all(name: str) -> None:
+    """[COMP-002]"""
+    value = {"N": 64, "model_type": "pinn", "architecture": "cnn"}[name]
+    with pytest.raises(UsageError, match=f"{name} is given by the scans or by a leg's name"):
+        plan("epie", model={name: value})
 
 
 def test_what_is_there() -> None:

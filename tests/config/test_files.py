@@ -9,7 +9,7 @@ import pytest
 from ptychopinn.config import ExecutionOptions, ReadOptions, RunSettings, TrainConfig
 from ptychopinn.config.build import build
 from ptychopinn.config.files import read_config_file, write_config_file
-from ptychopinn.config.run import FileSettings, options_for
+from ptychopinn.config.run import AllSettings, options_for
 from ptychopinn.errors import ConfigError
 
 
@@ -107,32 +107,32 @@ def test_files_that_are_not_text_or_not_there_are_refused(tmp_path: Path) -> Non
 def test_keys_that_nothing_reads_are_refused(parsed: dict[str, Any], message: str) -> None:
     """[CFG-008]"""
     with pytest.raises(ConfigError) as caught:
-        build(FileSettings, parsed)
+        build(AllSettings, parsed)
     assert message in str(caught.value)
 
 
 def test_every_unknown_key_is_told_at_once() -> None:
     """[CFG-008]"""
     with pytest.raises(ConfigError, match="nada.*nope"):
-        build(FileSettings, {"nope": 1, "train": {"nada": 2}})
+        build(AllSettings, {"nope": 1, "train": {"nada": 2}})
 
 
 def test_many_unknown_keys_are_counted() -> None:
     """[CFG-008]"""
     with pytest.raises(ConfigError, match=r"And \d+ more\.") as caught:
-        build(FileSettings, {"train": {f"key{number}": 0 for number in range(5000)}})
+        build(AllSettings, {"train": {f"key{number}": 0 for number in range(5000)}})
     assert len(str(caught.value)) < 3000
 
 
 def test_a_section_without_fields_is_empty() -> None:
     """[CFG-006]"""
-    settings = build(FileSettings, {"backend": "torch", "train": None})
+    settings = build(AllSettings, {"backend": "torch", "train": None})
     assert (settings.backend, settings.train) == ("torch", TrainConfig())
 
 
 def test_a_measurement_at_the_top_is_one_of_reading() -> None:
     """[ARC-016] [CFG-006] Version 0.1 had it there."""
-    settings = build(FileSettings, {"measurement": "counts", "reading": {"nphotons": 5}})
+    settings = build(AllSettings, {"measurement": "counts", "reading": {"nphotons": 5}})
     assert settings.reading == ReadOptions(measurement="counts", nphotons=5)
 
 
@@ -146,7 +146,7 @@ def test_what_a_run_writes_can_be_given_again(tmp_path: Path) -> None:
 
 def test_what_was_given_can_be_told_from_defaults() -> None:
     """[CFG-012]"""
-    settings = build(FileSettings, {"train": {"nepochs": "3"}, "solver": {"passes": 2}})
+    settings = build(AllSettings, {"train": {"nepochs": "3"}, "solver": {"passes": 2}})
     assert settings.given() == {"train": {"nepochs": 3}, "solver": {"passes": 2}}
     assert settings.run_settings() == RunSettings(train={"nepochs": 3})
     assert settings.run_settings().given() == {"train": {"nepochs": 3}}

@@ -11,13 +11,12 @@ import pytest
 from toy_distribution import install_plugins
 
 from ptychopinn.cli import main
-from ptychopinn.comparison import StudyResult, study_run
+from ptychopinn.comparison import StudyResult, comparison_settings, study_run
 from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.table import Row, Status, medians_of
-from ptychopinn.config import RunSettings, SimulationConfig
-from ptychopinn.config.comparison import ComparisonConfig, LegConfig
 from ptychopinn.config.files import read_config_file
 from ptychopinn.config.model import ModelType
+from ptychopinn.config.run import AllSettings
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import Cancelled, ConfigError, UsageError
 from ptychopinn.monitor import Monitor
@@ -25,7 +24,12 @@ from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.workflows._lock import locked
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = SimulationConfig(N=32, rows=7, cols=7)
+
+
+def of(*legs: object, photons: tuple[float, ...] = (1e3,), study: dict[str, Any] | None = None, **sections: Any) -> Any:
+    """The settings of a tiny study."""
+    axes = {"legs": legs, "photons": photons, **(study or {})}
+    return comparison_settings(study=axes, simulation={"N": 32, "rows": 7, "cols": 7}, **sections)
 
 
 def test_medians() -> None:
@@ -45,12 +49,9 @@ def test_medians() -> None:
 def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[STUDY-001] [STUDY-003] [STUDY-004] [STUDY-005] Networks and solvers; what is done is kept."""
     install_plugins(tmp_path, monkeypatch)
-    config = StudyConfig(legs=("numpy-pinn", "epie", "dies"), photons=(1e3, 1e5), gridsize=(1, 2))
-    settings: dict[str, Any] = {
-        "settings": RunSettings(train={"nepochs": 1, "probe_refinement": 0}),
-        "solver": {"passes": 5},
-    }
-    result = study_run(config, tmp_path / "out", simulation=TINY, **settings)
+    shared: dict[str, Any] = {"train": {"nepochs": 1, "probe_refinement": 0}, "solver": {"passes": 5}}
+    settings = of("numpy-pinn", "epie", "dies", photons=(1e3, 1e5), study={"gridsize": (1, 2)}, **shared)
+    result = study_run(settings, tmp_path / "out")
     with (tmp_path / "out" / "study_metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "nrmse"]
     assert len(rows) == 3 * 4
@@ -74,29 +75,27 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         }
 
     before = stamps()
-    wider = config.model_copy(update={"legs": config.legs[:2], "gridsize": (1,)})
-    again = study_run(wider, tmp_path / "out", simulation=TINY, **settings, resume=True)
+    fewer = of("numpy-pinn", "epie", photons=(1e3, 1e5), study={"gridsize": (1,)}, **shared)
+    again = study_run(fewer, tmp_path / "out", resume=True)
     assert stamps() == before
     assert not again.failed
 
 
 def test_one_study_at_a_time(tmp_path: Path) -> None:
     """[HARD-030] [HARD-013] And what another one finds there stays until it has something."""
-    config = StudyConfig(legs=("epie",), photons=(1e3,))
     (tmp_path / "study.json").write_text("old")
     with locked(tmp_path), pytest.raises(UsageError, match="in use by process"):
-        study_run(config, tmp_path, simulation=TINY, overwrite=True)
+        study_run(of("epie"), tmp_path, overwrite=True)
     monitor = Monitor()
     monitor.cancel()
     with pytest.raises(Cancelled):
-        study_run(config, tmp_path, simulation=TINY, overwrite=True, monitor=monitor)
+        study_run(of("epie"), tmp_path, overwrite=True, monitor=monitor)
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
 def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:
     """[STUDY-001] With another seed of the reconstructor on the same scans."""
-    config = StudyConfig(legs=("epie",), photons=(1e3,), repeats=2)
-    result = study_run(config, tmp_path / "out", simulation=TINY, solver={"passes": 2})
+    result = study_run(of("epie", study={"repeats": 2}, solver={"passes": 2}), tmp_path / "out")
     (nrmse,) = [m for m in result.medians if m.metric == "nrmse"]
     assert nrmse.count == 2
     assert nrmse.low is not None
@@ -107,12 +106,11 @@ def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     """[STUDY-001] Before any work."""
-    config = StudyConfig(legs=("epie",), metrics=("phase beauty",))
     with pytest.raises(ConfigError, match="'phase beauty' is not known"):
-        study_run(config, tmp_path / "out", simulation=TINY)
-    wide = LegConfig(name="torch-pinn", model={"gridsize": 2})
+        study_run(of("epie", study={"metrics": ("phase beauty",)}), tmp_path / "out")
+    wide = {"name": "torch-pinn", "model": {"gridsize": 2}}
     with pytest.raises(ConfigError, match="gridsize is an axis of the study, and the leg torch-pinn sets it"):
-        study_run(StudyConfig(legs=(wide,), gridsize=(1, 2)), tmp_path / "out", simulation=TINY)
+        study_run(of(wide, study={"gridsize": (1, 2)}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -122,7 +120,7 @@ def test_refusals(tmp_path: Path) -> None:
         ("study: {legs: [epie]}\nmodel: {gridsize: 2}\n", "model.gridsize cannot be set in a study"),
         ("study: {legs: [epie]}\nreading: {nphotons: 9}\n", "reading.nphotons cannot be set in a study"),
         ("study: {legs: [epie]}\ncomparison: {baseline: epie}\n", "comparison.baseline cannot be set"),
-        ("simulation: {N: 32}\n", "has no section 'study'"),
+        ("simulation: {N: 32}\n", "There is no section 'study'"),
         ("study: {legs: [epie], photon: [1]}\n", "did you mean photons"),
     ],
 )
@@ -137,8 +135,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     """[STUDY-006] Sections of the file go where they belong."""
     noted = {}
 
-    def run(config: StudyConfig, output: str, **kwargs: object) -> object:
-        noted.update(kwargs, config=config, output=output)
+    def run(settings: AllSettings, output: str, **kwargs: object) -> object:
+        noted.update(kwargs, settings=settings, output=output)
         return StudyResult(Path(output), (), {"table": Path("t.csv")}, {}, ())
 
     monkeypatch.setattr("ptychopinn.comparison.study_run", run)
@@ -148,11 +146,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     )
     (tmp_path / "s.yaml").write_text(text)
     assert main(["study", str(tmp_path / "s.yaml"), "-o", "out", "--resume"]) == 0
-    assert noted["config"] == StudyConfig(legs=("epie",), photons=(1e3, 1e6))
-    assert noted["simulation"] == SimulationConfig(rows=4)
-    assert noted["settings"].given() == {"train": {"nepochs": 2}}
-    assert noted["solver"] == {"passes": 3}
-    assert noted["limits"] == ComparisonConfig(memory_mb=900)
+    given = noted["settings"].given()
+    assert noted["settings"].study == StudyConfig(legs=("epie",), photons=(1e3, 1e6))
+    assert (given["simulation"], given["train"]) == ({"rows": 4}, {"nepochs": 2})
+    assert (given["solver"], given["comparison"]) == ({"passes": 3}, {"memory_mb": 900})
     assert noted["resume"]
     assert "t.csv" in capsys.readouterr().out
 
@@ -161,27 +158,19 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_the_examples_are_valid(path: Path) -> None:
     """[STUDY-006]"""
     given = read_config_file(path)
-    StudyConfig.model_validate(given["study"])
-    SimulationConfig.model_validate(given["simulation"])
+    assert comparison_settings(**given).study is not None
 
 
 @pytest.mark.slow
 def test_the_small_example(tmp_path: Path) -> None:
     """[STUDY-005] It runs with the legs that are installed, and dense scans and many photons are better."""
     given = read_config_file(ROOT / "examples" / "studies" / "small.yaml")
-    config = StudyConfig.model_validate(given["study"])
     specs = discover().specs
     usable = {f"{name}-{kind}" for name in specs if not missing_requirements(specs[name]) for kind in ModelType}
-    legs = [leg for leg in config.legs if leg.name in {*usable, "rpie"}]
-    result = study_run(
-        config.model_copy(update={"legs": tuple(legs)}),
-        tmp_path / "out",
-        simulation=SimulationConfig.model_validate(given["simulation"]),
-        settings=RunSettings(model=given["model"], train=given["train"]),
-        solver=given["solver"],
-    )
+    given["study"]["legs"] = legs = [leg for leg in given["study"]["legs"] if leg in {*usable, "rpie"}]
+    result = study_run(comparison_settings(**given), tmp_path / "out")
     assert not result.failed
-    assert {m.leg for m in result.medians} == {leg.name for leg in legs}
+    assert {m.leg for m in result.medians} == set(legs)
     assert all(m.median is not None for m in result.medians if m.metric == "nrmse")
     found = {m.point: m.median for m in result.medians if m.leg == "rpie" and m.metric == "nrmse"}
     best, worst = Point(1e5, 0.7, None, None), Point(1e3, 0.45, None, None)

@@ -6,29 +6,16 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, create_model
-
 from ptychopinn.cli._flags import flag_of
 from ptychopinn.cli._parser import Parser
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.build import build
 from ptychopinn.config.files import read_config_file
-from ptychopinn.config.run import FileSettings
+from ptychopinn.config.run import AllSettings
 from ptychopinn.config.settings import settings_of
-from ptychopinn.config.solver import SolverOptions
 from ptychopinn.errors import PtychoPinnError
-from ptychopinn.plugins import discover
+from ptychopinn.plugins import discover, solver_options
 from ptychopinn.reconstructor import ReconstructorSpec
-
-
-def solver_options() -> type[BaseModel]:
-    """Options of the core's solvers, and what those that are installed add; where they compute is for `execution`."""
-    added: dict[str, Any] = {}
-    for spec in discover().solvers.values():
-        for name, field in spec.options.model_fields.items():
-            if name not in SolverOptions.model_fields and name not in ExecutionOptions.model_fields:
-                added.setdefault(name, (field.annotation, field))
-    return create_model("Solvers", __base__=SolverOptions, **added)
 
 
 def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
@@ -65,7 +52,7 @@ def _backend_in(path: str) -> str | None:
 
 def load_settings(
     args: argparse.Namespace, *, spec: ReconstructorSpec | None = None, training: bool = True
-) -> FileSettings[Any, Any]:
+) -> AllSettings[Any, Any]:
     """Merge command line and configuration file, and check every value.
 
     Parameters
@@ -105,4 +92,4 @@ def load_settings(
         section = f" in '{path[0]}'" if len(path) > 1 else ""
         return f"'{path[-1]}'{section} of {file}"
 
-    return build(FileSettings.with_options(options, solver_options()), values, name_of)
+    return build(AllSettings.with_options(options, solver_options(discover())), values, name_of)

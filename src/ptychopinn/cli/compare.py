@@ -10,14 +10,14 @@ from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_config, add_json
 from ptychopinn.cli._progress import watched
-from ptychopinn.cli._settings import load_settings, solver_options
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.comparison import NOT_SHARED, ComparisonConfig
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.errors import PtychoPinnError, UsageError
+from ptychopinn.plugins import discover, solver_options
 
-_GIVEN = ("N", "model_type", "architecture")
 _CHIEF = (("phase", "ssim"), ("amp", "ssim"), ("object", "nrmse"), ("object", "residual"), ("run", "training_seconds"))
 
 
@@ -30,6 +30,8 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("--test-reference", metavar="FILE", help="Trusted object of the test scan.")
     parser.add_argument(
         "--legs",
+        dest="comparison.legs",
+        default=argparse.SUPPRESS,
         nargs="+",
         metavar="LEG",
         help="BACKEND-pinn, BACKEND-supervised, with -fast or -cnn after it, epie, rpie, or another solver.",
@@ -43,10 +45,10 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_json(parser)
     add_flags(parser, "reading", ReadOptions, "reading of scans")
     add_flags(parser, "comparison", ComparisonConfig, "comparison", without=("legs",))
-    add_flags(parser, "model", ModelConfig, "networks", without=_GIVEN)
+    add_flags(parser, "model", ModelConfig, "networks", without=NOT_SHARED)
     add_flags(parser, "train", TrainConfig, "training")
     add_flags(parser, "infer", InferConfig, "reconstruction by networks")
-    add_flags(parser, "solver", solver_options(), "solvers")
+    add_flags(parser, "solver", solver_options(discover()), "solvers")
     add_flags(parser, "execution", ExecutionOptions, "execution")
 
 
@@ -66,23 +68,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return 0 if report["passed"] else PtychoPinnError.exit_code
     settings = load_settings(args)
     missing = [f"--{name}" for name in ("train", "test", "output") if getattr(args, name) is None]
-    if not (args.legs or settings.comparison.legs):
+    if not settings.comparison.legs:
         missing.insert(2, "--legs")
     if missing:
         raise UsageError(f"{', '.join(missing)} must be given.", "See ptychopinn compare --help.")
-    if named := [name for name in _GIVEN if name in settings.model.model_fields_set]:
-        raise UsageError(
-            f"{', '.join(named)} is given by the scans or by a leg's name.", "Leave it out of the configuration."
-        )
     with watched(console) as monitor:
         result = comparison.compare_run(
             args.train,
             args.test,
             args.output,
-            legs=args.legs or (),
-            settings=settings.run_settings(),
-            solver=settings.given().get("solver", {}),
-            config=settings.comparison,
+            settings,
             train_reference=args.train_reference,
             test_reference=args.test_reference,
             resume=args.resume,

@@ -10,10 +10,7 @@ from ptychopinn.cli._parser import Parser, add_json
 from ptychopinn.cli._progress import watched
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
-from ptychopinn.errors import PtychoPinnError, UsageError
-
-_OF_CELLS = ("model_type", "architecture", "gridsize", "N")
-_LIMITS = ("memory_mb", "leg_seconds")
+from ptychopinn.errors import PtychoPinnError
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -34,25 +31,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import comparison
 
     settings = load_settings(args)
-    given = settings.given()
-    named = [f"model.{name}" for name in _OF_CELLS if name in given.get("model", {})]
-    named += [f"comparison.{name}" for name in given.get("comparison", {}) if name not in _LIMITS]
-    named += [f"reading.{name}" for name in given.get("reading", {})]  # its scans are simulated
-    if named:
-        raise UsageError(
-            f"{', '.join(named)} cannot be set in a study.", "Legs, axes and simulation say it; leave it out."
-        )
-    config = settings.study
-    if config is None:
-        raise UsageError(f"{args.config} has no section 'study'.", "Write 'study:' with 'legs' below it.")
     with watched(console) as monitor:
         result = comparison.study_run(
-            config,
+            settings,
             args.output,
-            simulation=settings.simulation,
-            settings=settings.run_settings(),
-            solver=given.get("solver", {}),
-            limits=settings.comparison,
             resume=args.resume,
             overwrite=args.overwrite,
             monitor=monitor,
@@ -60,8 +42,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for where, reason in result.failed.items():
         console.warn(f"{where} failed: {reason}")
     files = {kind: str(path) for kind, path in result.files.items()}
-    drawn = [m for m in result.medians if f"{m.quantity} {m.metric}" in config.metrics]
     if args.json:
+        assert settings.study is not None  # else it was refused
+        drawn = [m for m in result.medians if f"{m.quantity} {m.metric}" in settings.study.metrics]
         points = [
             {"leg": m.leg, **vars(m.point), "figure": f"{m.quantity} {m.metric}", "median": m.median} for m in drawn
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptychopinn.comparison.legs import LegPlan, Planner, known_legs
+from ptychopinn.comparison.legs import LegPlan, Planner, comparison_settings, known_legs
 from ptychopinn.comparison.run import ComparisonResult, compare_run
 from ptychopinn.comparison.study import StudyResult, study_run
 from ptychopinn.comparison.table import Row, Status, read_table
@@ -16,6 +16,7 @@ __all__ = [
     "Status",
     "StudyResult",
     "compare_run",
+    "comparison_settings",
     "known_legs",
     "read_table",
     "study_run",

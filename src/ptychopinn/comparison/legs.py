@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
-from ptychopinn.config.build import build, suggestion
-from ptychopinn.config.comparison import LegConfig
+from ptychopinn.config.build import build
+from ptychopinn.config.comparison import NOT_SHARED, LegConfig
+from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.model import Architecture, ModelType
-from ptychopinn.config.run import RunSettings
+from ptychopinn.config.run import AllSettings, RunSettings
 from ptychopinn.errors import ConfigError, UsageError
-from ptychopinn.plugins import ALIASES, Registry
+from ptychopinn.plugins import ALIASES, Registry, discover, solver_options
 
 Fields = Mapping[str, Any]
-ModelT = TypeVar("ModelT", bound=BaseModel)
 _OF_NETWORKS = ("model", "train", "infer")
 
 
@@ -70,6 +70,17 @@ class LegPlan:
         return cls(values["name"], source, values["origin"], settings, solver)
 
 
+def comparison_settings(**sections: Mapping[str, object]) -> AllSettings[Any, Any]:
+    """The settings of a comparison or study from plain values, section by section, as a configuration file has them.
+
+    Raises
+    ------
+    ConfigError
+        Naming every field that is unknown or out of bounds.
+    """
+    return build(AllSettings.with_options(ExecutionOptions, solver_options(discover())), sections)
+
+
 @dataclass(frozen=True)
 class Planner:
     """What all legs of a comparison have in common.
@@ -83,17 +94,14 @@ class Planner:
     pattern_size:
         N of the scans.
     settings:
-        What was given of them goes before the defaults, and what a leg sets before that. Of ``execution`` each leg
-        takes what it knows.
-    solver:
-        Fields for the solvers, of which each takes what it knows; they go before ``execution``.
+        What was given of them goes before the defaults, and what a leg sets before that. Of ``execution`` and
+        ``solver`` each leg takes what it knows; for a solver ``solver`` goes before ``execution``.
     """
 
     registry: Registry
     core_version: str
     pattern_size: int
-    settings: RunSettings[Any]
-    solver: Fields
+    settings: AllSettings[Any, Any]
 
     def plan(self, legs: Sequence[LegConfig], *, gridsize: int | None = None, repeat: int = 0) -> list[LegPlan]:
         """Check legs and their settings.
@@ -110,17 +118,15 @@ class Planner:
         Raises
         ------
         UsageError
-            If there is no leg, one twice, or one of an unknown name.
+            If there is no leg, one twice, one of an unknown name, or a setting for all that is a leg's own.
         ConfigError
-            If a setting does not apply, naming the leg, or is one of solvers that no solver knows.
+            If a setting does not apply, naming the leg.
         """
         if not legs:
             raise UsageError("No leg was named.", f"Name some of {', '.join(known_legs(self.registry))}.")
-        known = {field for spec in self.registry.solvers.values() for field in spec.options.model_fields}
-        if strange := [field for field in self.solver if field not in known]:
-            raise ConfigError(
-                f"Setting of solvers {strange[0]} is not known{suggestion(strange[0], sorted(known))}.",
-                "Change it and try again.",
+        if named := [name for name in NOT_SHARED if name in self.settings.model.model_fields_set]:
+            raise UsageError(
+                f"{', '.join(named)} is given by the scans or by a leg's name.", "Leave it out of the section 'model'."
             )
         plans = []
         for leg in legs:
@@ -138,7 +144,8 @@ class Planner:
         source = leg.backend or leg.name
         _refuse_idle(leg, _OF_NETWORKS, "a solver")
         options = self.registry.solvers[source].options
-        common = _known({**self.settings.given().get("execution", {}), **self.solver}, options)
+        given = self.settings.given()
+        common = _known({**given.get("execution", {}), **given.get("solver", {})}, options)
         fields = {**common, **leg.execution, **leg.solver}
         if "seed" in options.model_fields:
             fields["seed"] = _later_seed(fields, repeat)

@@ -45,23 +45,7 @@ def write_comparison_report(
     rows: Sequence[Row],
     legs: Path,
 ) -> Path:
-    """Write the pictures and the report of a comparison.
-
-    Parameters
-    ----------
-    path:
-        The report.
-    pictures:
-        An existing folder.
-    manifest:
-        What was compared.
-    summary:
-        From `ptychopinn.comparison.table.summarise`.
-    rows:
-        The table.
-    legs:
-        Folder with those of the legs.
-    """
+    """Write the report of a comparison and, into existing folders, its pictures."""
     names = [plan["name"] for plan in manifest["legs"]]
     scans = list(manifest["scans"])[::-1]  # the test scan first: it is what counts
     figures: list[tuple[str, bytes | str | Path]] = []

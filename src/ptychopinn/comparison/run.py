@@ -16,10 +16,8 @@ from ptychopinn.comparison.legs import LegPlan, Planner
 from ptychopinn.comparison.report import write_comparison_report
 from ptychopinn.comparison.scans import ScanSource, write_central
 from ptychopinn.comparison.table import LegOutcome, Row, comparison_figures, make_rows, summarise, write_table
-from ptychopinn.config.build import build
-from ptychopinn.config.comparison import ComparisonConfig, LegConfig
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.config.run import RunSettings
+from ptychopinn.config.run import AllSettings
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.metrics import MIN_SIDE_PX, ScanBox, align
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -46,10 +44,6 @@ class ComparisonResult:
 
     Attributes
     ----------
-    folder:
-        Where everything lies.
-    rows:
-        Its table.
     files:
         What was written, by kind.
     failed:
@@ -66,11 +60,8 @@ def compare_run(
     train_path: StrPath,
     test_path: StrPath,
     output: StrPath,
+    settings: AllSettings[Any, Any],
     *,
-    legs: Sequence[LegConfig | str] = (),
-    settings: RunSettings[Any] | None = None,
-    solver: Mapping[str, Any] | None = None,
-    config: ComparisonConfig | None = None,
     train_reference: StrPath | None = None,
     test_reference: StrPath | None = None,
     resume: bool = False,
@@ -84,26 +75,12 @@ def compare_run(
 
     Parameters
     ----------
-    train_path, test_path:
-        The scans, NPZ.
-    output:
-        The directory to make.
-    legs:
-        Names, or legs with settings of their own; none takes those of ``config``.
     settings:
-        What all legs have in common, and how to read the scans (``reading``).
-    solver:
-        What all solvers have in common.
-    config:
-        Legs, limits, baseline.
+        Legs, limits and baseline are in ``comparison``; the other sections are what all legs have in common.
     train_reference, test_reference:
         NPZ or product with the trusted object of a scan; None takes the scan's own unless it is a placeholder.
     resume:
         Keep legs that are done, by content, and go on with the others.
-    overwrite:
-        Replace a comparison that is there.
-    monitor:
-        Progress and cancellation.
 
     Raises
     ------
@@ -112,8 +89,7 @@ def compare_run(
     Cancelled
         If the monitor was cancelled; what is done stays for ``resume``.
     """
-    settings, config = settings or RunSettings(), config or ComparisonConfig()
-    reading = settings.reading
+    config, reading = settings.comparison, settings.reading
     version = metadata.version("ptychopinn")
     train = ScanSource.of(train_path, train_reference, reading)
     test = ScanSource.of(test_path, test_reference, reading)
@@ -122,10 +98,7 @@ def compare_run(
             f"The training patterns are {train.facts['N']} pixels wide, the test patterns {test.facts['N']}.",
             "Crop or pad one of the scans.",
         )
-    planner = Planner(discover(), version, train.facts["N"], settings, solver or {})
-    plans = planner.plan(
-        [build(LegConfig, {"name": leg}) if isinstance(leg, str) else leg for leg in legs or config.legs]
-    )
+    plans = Planner(discover(), version, train.facts["N"], settings).plan(config.legs)
     baseline = _baseline(config.baseline, plans)
     with output_folder(output, _COMPARISON, overwrite=overwrite, resume=resume, kept=WORTH) as folder:
         if config.n_test_groups is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,17 +22,17 @@ from ptychopinn.comparison.table import (
     write_medians,
     write_table,
 )
-from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.config.run import RunSettings
-from ptychopinn.config.simulation import SimulationConfig
+from ptychopinn.config.comparison import NOT_SHARED
+from ptychopinn.config.run import AllSettings
 from ptychopinn.config.study import StudyConfig
-from ptychopinn.errors import ConfigError
+from ptychopinn.errors import ConfigError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows._folder import Kind, output_folder
 
 MANIFEST, METRICS, MEDIANS, REPORT = "study.json", "study_metrics.csv", "study_medians.csv", "report.html"
+_LIMITS = ("memory_mb", "leg_seconds")
 _LEGS, _SCANS, _PICTURES = "legs", "scans", "pictures"
 _STUDY = Kind(
     "study",
@@ -58,13 +57,9 @@ class StudyResult(ComparisonResult):
 
 
 def study_run(
-    config: StudyConfig,
+    settings: AllSettings[Any, Any],
     output: StrPath,
     *,
-    simulation: SimulationConfig | None = None,
-    settings: RunSettings[Any] | None = None,
-    solver: Mapping[str, Any] | None = None,
-    limits: ComparisonConfig | None = None,
     resume: bool = False,
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
@@ -73,24 +68,11 @@ def study_run(
 
     Parameters
     ----------
-    config:
-        Legs and axes.
-    output:
-        The directory to make.
-    simulation:
-        What all scans have in common.
     settings:
-        What all legs have in common.
-    solver:
-        What all solvers have in common.
-    limits:
-        Memory and time of a leg; nothing else of it acts.
+        Legs and axes are in ``study``, what all scans have in common in ``simulation``, memory and time of a leg in
+        ``comparison``; the other sections are what all legs have in common.
     resume:
         Keep what is done, by content, and go on. Cells that the study does not have any more stay, too.
-    overwrite:
-        Replace a study that is there.
-    monitor:
-        Progress and cancellation.
 
     Raises
     ------
@@ -99,15 +81,13 @@ def study_run(
     Cancelled
         If the monitor was cancelled; what is done stays for ``resume``.
     """
-    simulation, limits = simulation or SimulationConfig(), limits or ComparisonConfig()
+    config, simulation, limits = settings.study, settings.simulation, settings.comparison
+    if config is None:
+        raise UsageError("There is no section 'study'.", "Write 'study:' with 'legs' below it.")
     check_simulation(simulation)
-    _check_metrics(config)
-    if config.gridsize != (None,) and (twice := [leg.name for leg in config.legs if "gridsize" in leg.model]):
-        raise ConfigError(
-            f"gridsize is an axis of the study, and the leg {twice[0]} sets it.", "Leave one of them out."
-        )
+    _check(config, settings)
     version = metadata.version("ptychopinn")
-    planner = Planner(discover(), version, simulation.N, settings or RunSettings(), solver or {})
+    planner = Planner(discover(), version, simulation.N, settings)
     plans = {
         cell: planner.plan(config.legs, gridsize=cell.point.gridsize, repeat=cell.repeat) for cell in cells_of(config)
     }
@@ -149,7 +129,20 @@ def study_run(
         return StudyResult(folder, tuple(rows), files, failed, tuple(medians))
 
 
-def _check_metrics(config: StudyConfig) -> None:
+def _check(config: StudyConfig, settings: AllSettings[Any, Any]) -> None:
+    """Refuse metrics that there are not, and settings that the study itself makes or that do not act in one."""
     known = [" ".join(figure) for figure in study_figures()]
     if strange := [name for name in config.metrics if name not in known]:
         raise ConfigError(f"The metric '{strange[0]}' is not known.", f"Use some of {', '.join(known)}.")
+    given = settings.given()
+    named = [f"model.{name}" for name in (*NOT_SHARED, "gridsize") if name in given.get("model", {})]
+    named += [f"comparison.{name}" for name in given.get("comparison", {}) if name not in _LIMITS]
+    named += [f"reading.{name}" for name in given.get("reading", {})]  # its scans are simulated
+    if named:
+        raise UsageError(
+            f"{', '.join(named)} cannot be set in a study.", "Legs, axes and simulation say it; leave it out."
+        )
+    if config.gridsize != (None,) and (twice := [leg.name for leg in config.legs if "gridsize" in leg.model]):
+        raise ConfigError(
+            f"gridsize is an axis of the study, and the leg {twice[0]} sets it.", "Leave one of them out."
+        )

@@ -40,14 +40,6 @@ def write_study_report(
 
     Parameters
     ----------
-    path:
-        The report.
-    pictures:
-        An existing folder.
-    config, simulation:
-        The study.
-    medians:
-        Its table.
     homes:
         (cell, leg) to the folder of the leg.
     failed:

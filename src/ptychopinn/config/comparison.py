@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 
+NOT_SHARED = ("N", "model_type", "architecture")  # settings of the network that scans or legs say, not one for all legs
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 

@@ -1,4 +1,4 @@
-"""Configuration files, YAML or JSON, in the form of `ptychopinn.config.run.FileSettings`."""
+"""Configuration files, YAML or JSON, in the form of `ptychopinn.config.run.AllSettings`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES = 2**18
 
 
 def read_config_file(path: StrPath) -> dict[str, Any]:
-    """Parse a YAML or JSON file; what it may give is for `ptychopinn.config.run.FileSettings` to check.
+    """Parse a YAML or JSON file; what it may give is for `ptychopinn.config.run.AllSettings` to check.
 
     YAML is read by its 1.2 rules: ``on``, ``off``, ``yes``, ``no`` and ``1:30`` are words, ``1e-3`` and ``010`` are
     numbers, the latter ten.

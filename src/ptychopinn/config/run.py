@@ -74,8 +74,8 @@ class RunSettings(Config, Generic[OptionsT]):
         return self.model_dump(exclude_unset=True)
 
 
-class FileSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
-    """All that a configuration file may give; a command uses what concerns it."""
+class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
+    """All that a configuration file may give. A command uses what concerns it, comparisons and studies all of it."""
 
     simulation: SimulationConfig = Field(SimulationConfig(), description="Simulated scans.")
     solver: SerializeAsAny[SolverT] = Field(default_factory=_DEFAULTS, description="Iterative solvers.")

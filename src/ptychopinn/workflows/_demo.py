@@ -30,21 +30,7 @@ def demo_run(
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
-    """Simulate two scans of different objects, train on one, reconstruct the other from the saved model, score it.
-
-    Parameters
-    ----------
-    output:
-        The directory to make.
-    backend:
-        Name of the backend.
-    max_time:
-        Seconds of training.
-    overwrite:
-        Replace an earlier demonstration.
-    monitor:
-        Progress and cancellation.
-    """
+    """Simulate two scans of different objects, train on one, reconstruct the other from the saved model, score it."""
     kind = _DEMONSTRATION
     with _folder.output_folder(output, kind, overwrite=overwrite, kept=kind.worth) as folder:
         for seed, name in enumerate(("train.npz", "test.npz"), start=1):

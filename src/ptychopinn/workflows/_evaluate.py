@@ -44,8 +44,6 @@ def evaluate_run(
         What the scan file does not say of itself.
     output:
         Directory for ``scores.json`` and ``comparison.png``, or None.
-    overwrite:
-        Replace what an earlier evaluation left there.
 
     Returns
     -------

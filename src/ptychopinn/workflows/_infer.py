@@ -34,17 +34,11 @@ def infer_run(
     ----------
     model:
         A run directory of `train_run`, or a model archive.
-    data_path:
-        The scan, NPZ.
     output:
         The directory to make; not that of the model.
     settings:
         Of them ``infer``, ``execution``, ``reading`` and ``backend`` act; without a backend the one that wrote the
         model computes.
-    overwrite:
-        Replace what an earlier run left there.
-    monitor:
-        Progress and cancellation.
 
     Raises
     ------

@@ -115,20 +115,10 @@ def solve_run(
 
     Parameters
     ----------
-    data_path:
-        The scan, NPZ.
-    output:
-        The directory to make.
-    solver:
-        Name of the solver.
     options:
         Its options, or fields of them.
     reading:
         What the file does not say of itself.
-    overwrite:
-        Replace what an earlier run left there.
-    monitor:
-        Progress and cancellation.
 
     Raises
     ------

@@ -50,10 +50,6 @@ def train_run(
 
     Parameters
     ----------
-    data_path:
-        The scan, NPZ.
-    output:
-        The run directory.
     settings:
         Of the run; where nothing was given, the backend is the default one and N that of the scan.
     validation:
@@ -61,8 +57,6 @@ def train_run(
     start:
         A run directory or model archive, of any backend, whose network the training goes on from; it brings its
         configuration with it.
-    resume, overwrite:
-        What to do with a directory that is there.
     monitor:
         Progress and cancellation; a cancelled training still leaves its model, without a reconstruction.
 

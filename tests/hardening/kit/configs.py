@@ -12,7 +12,7 @@ from hardening.kit.mutation import Mutation, mangle, mutate_json, pick, strange_
 from ptychopinn.config.build import build
 from ptychopinn.config.files import read_config_file
 from ptychopinn.config.model import SUPPORTED_N
-from ptychopinn.config.run import FileSettings
+from ptychopinn.config.run import AllSettings
 
 SUFFIX = ".yaml"
 _NASTY_YAML = (
@@ -28,7 +28,7 @@ _NASTY_YAML = (
 def _text(suffix: str) -> str:
     import json
 
-    content = FileSettings(backend="torch", study={"legs": ["epie"]}).model_dump(mode="json")
+    content = AllSettings(backend="torch", study={"legs": ["epie"]}).model_dump(mode="json")
     content["model"] = {"N": SUPPORTED_N[0]}
     return json.dumps(content) if suffix == ".json" else yaml.safe_dump(content)
 
@@ -88,4 +88,4 @@ MUTATIONS: tuple[Mutation, ...] = (damage, damage, change_value, change_value, c
 
 def open_file(path: Path, target: Path) -> None:
     """As the command line reads it."""
-    build(FileSettings, read_config_file(path))
+    build(AllSettings, read_config_file(path))

@@ -27,8 +27,8 @@ from hardening.kit import archives, products
 from ptychopinn.bundle import Bundle, read_bundle, write_bundle
 from ptychopinn.comparison import compare_run
 from ptychopinn.config import RunSettings
-from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.files import write_config_file
+from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import PtychoPinnError
@@ -100,8 +100,8 @@ def stream(folder: Path, scan: Path, *, model: str) -> None:
 
 def compare(folder: Path, scan: Path, *, resume: bool) -> None:
     """Compare two solvers on the scan, each in a process of its own."""
-    solver, config = {"passes": 3}, ComparisonConfig(memory_mb=2000)
-    compare_run(scan, scan, folder / "run", legs=("epie", "rpie"), solver=solver, config=config, resume=resume)
+    settings = AllSettings(solver={"passes": 3}, comparison={"legs": ["epie", "rpie"], "memory_mb": 2000})
+    compare_run(scan, scan, folder / "run", settings, resume=resume)
 
 
 JOBS = {"compare": compare, "stream": stream, "load": load, "save": save, "train": train, "infer": infer}
