@@ -31,7 +31,7 @@ from ptychopinn.workflows._lock import locked
 SCANS = ("test", "train")
 
 
-def of(*legs: str, comparison: dict[str, Any] | None = None, **sections: Any) -> AllSettings:
+def of(*legs: object, comparison: dict[str, Any] | None = None, **sections: Any) -> AllSettings:
     """The settings of a comparison, without halves unless they are asked for."""
     return AllSettings(comparison={"legs": legs, "split_frc": False, **(comparison or {})}, **sections)
 
@@ -336,6 +336,19 @@ def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finish
     with pytest.raises(DataError, match="32 pixels wide, the test patterns 64"):
         compare_run(pair[0], wide, tmp_path / "a", of("epie"))
     assert not (tmp_path / "a").exists()
+
+
+def test_legs_with_settings_of_their_own_are_compared(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[COMP-006] Two of one solver, under names of their own; one of them is the baseline."""
+    legs = [{"name": "pytorch-short", "backend": "epie", "solver": {"passes": 1}}, "epie"]
+    settings = of(*legs, solver={"passes": 4}, comparison={"baseline": "pytorch-short"})
+    result = compare_run(*pair, tmp_path / "out", settings)
+    short, shared = (values(result.rows, leg)["object", "residual"] for leg in ("pytorch-short", "epie"))
+    assert short is not None
+    assert shared is not None
+    assert shared < short
+    assert values(result.rows, "epie")["object", "residual_minus_baseline"] == pytest.approx(shared - short)
+    assert verify_comparison(tmp_path / "out")["passed"]
 
 
 def test_reading_is_handed_on(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:

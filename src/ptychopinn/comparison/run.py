@@ -105,9 +105,8 @@ def compare_run(
             count = config.n_test_groups * ((settings.model.gridsize or 1) ** 2)
             if write_central(test_path, count, folder / _SELECTION, reading):
                 name = f"{count} central patterns of {test.path.name}"
-                test = ScanSource.of(
-                    folder / _SELECTION, test_reference, ReadOptions(), name
-                )  # it says itself what it is
+                as_it_says = ReadOptions()
+                test = ScanSource.of(folder / _SELECTION, test_reference, as_it_says, name)
         scans = {"train": train, "test": test}
         limits = Limits(config.memory_mb or default_memory_mb(), config.leg_seconds)
         manifest = {
@@ -158,15 +157,12 @@ def finish(
 
 
 def _baseline(asked: str | None, plans: Sequence[LegPlan]) -> str:
-    if asked is None:
-        return plans[0].name
+    names = [plan.name for plan in plans]
+    if asked is None or asked in names:
+        return asked or names[0]
     first, dash, rest = asked.partition("-")
-    name = ALIASES.get(first, first) + dash + rest
-    if name not in [plan.name for plan in plans]:
-        raise UsageError(
-            f"The baseline '{asked}' is none of the legs {', '.join(plan.name for plan in plans)}.",
-            "Name one of the legs.",
-        )
+    if (name := ALIASES.get(first, first) + dash + rest) not in names:
+        raise UsageError(f"The baseline '{asked}' is none of the legs {', '.join(names)}.", "Name one of the legs.")
     return name
 
 
