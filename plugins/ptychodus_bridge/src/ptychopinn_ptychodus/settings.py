@@ -28,9 +28,8 @@ def entry_settings(spec: ReconstructorSpec) -> list[Setting]:
     fields = RunSettings.with_options(spec.options).model_fields
     found = []
     for section in _SECTIONS:
-        cls = fields[section].annotation
-        assert cls is not None
-        found += settings_of(section, cls, without=_LEFT_OUT)
+        model: Any = fields[section].annotation
+        found += settings_of(section, model, without=_LEFT_OUT)
     return found
 
 
