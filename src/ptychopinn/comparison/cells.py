@@ -84,14 +84,10 @@ def scans_of(
 
     Parameters
     ----------
-    cell:
-        The cell.
     simulation:
         What all have in common; ``rows`` and ``cols`` are those of each part.
     folder:
         Where the scans of all cells lie, by content.
-    monitor:
-        Progress.
     """
     point = cell.point
     fields = {**simulation.model_dump(), "nphotons": point.photons, "overlap": point.overlap, "seed": cell.seed}

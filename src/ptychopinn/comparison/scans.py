@@ -89,18 +89,9 @@ def _check_reference(reference: ComplexArray, path: Path, data: ScanDataset) -> 
 
 
 def central(data: ScanDataset, count: int) -> IntArray:
-    """The patterns nearest to the middle of a scan: they overlap as all of them do.
+    """Sorted (k,) int64 indices of so many patterns nearest to the middle, all if there are no more.
 
-    Parameters
-    ----------
-    data:
-        The scan.
-    count:
-        How many; all if there are no more.
-
-    Returns
-    -------
-    Sorted (k,) int64 indices.
+    They overlap as all of them do.
     """
     positions = data.positions
     middle = (positions.min(axis=0) + positions.max(axis=0)) / 2

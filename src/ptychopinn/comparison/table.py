@@ -135,10 +135,6 @@ def make_rows(
 
     Parameters
     ----------
-    outcomes:
-        What came of each leg, in order.
-    scans:
-        Names of the scans, in order.
     figures:
         Of which there is a row for each leg and scan.
     baseline:

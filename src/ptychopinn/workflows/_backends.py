@@ -45,10 +45,8 @@ def create_reconstructor(
 
     Parameters
     ----------
-    backend:
-        Name of the backend ("torch").
     model:
-        Configuration of the network; its N must be that of the scans.
+        Its N must be that of the scans.
     options:
         The backend's own options, or fields of them.
 
@@ -70,8 +68,6 @@ def load_reconstructor(
 
     Parameters
     ----------
-    path:
-        The archive.
     backend:
         Computes with this backend; None takes the one that wrote it.
     options:
