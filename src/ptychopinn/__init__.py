@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ptychopinn.bundle import read_bundle as read_bundle
     from ptychopinn.comparison import compare_run as compare_run
+    from ptychopinn.comparison import study_run as study_run
     from ptychopinn.config import InferConfig as InferConfig
     from ptychopinn.config import ModelConfig as ModelConfig
+    from ptychopinn.config import RunSettings as RunSettings
     from ptychopinn.config import SimulationConfig as SimulationConfig
     from ptychopinn.config import TrainConfig as TrainConfig
     from ptychopinn.data.dataset import Measurement as Measurement
@@ -27,12 +29,12 @@ if TYPE_CHECKING:
     from ptychopinn.reconstruction import Reconstruction as Reconstruction
     from ptychopinn.reconstruction import reconstruct as reconstruct
     from ptychopinn.simulate import simulate_scan as simulate_scan
-    from ptychopinn.study import study_run as study_run
     from ptychopinn.workflows import create_reconstructor as create_reconstructor
     from ptychopinn.workflows import demo_run as demo_run
     from ptychopinn.workflows import evaluate_run as evaluate_run
     from ptychopinn.workflows import infer_run as infer_run
     from ptychopinn.workflows import load_reconstructor as load_reconstructor
+    from ptychopinn.workflows import run_settings as run_settings
     from ptychopinn.workflows import simulate_run as simulate_run
     from ptychopinn.workflows import stream_run as stream_run
     from ptychopinn.workflows import train_run as train_run
@@ -44,6 +46,7 @@ _HOME = {
     "Monitor": "monitor",
     "PtychoPinnError": "errors",
     "Reconstruction": "reconstruction",
+    "RunSettings": "config",
     "ScanDataset": "data.dataset",
     "SimulationConfig": "config",
     "TrainConfig": "config",
@@ -58,9 +61,10 @@ _HOME = {
     "read_product": "product",
     "read_scan": "data.npz",
     "reconstruct": "reconstruction",
+    "run_settings": "workflows",
     "simulate_run": "workflows",
     "simulate_scan": "simulate",
-    "study_run": "study",
+    "study_run": "comparison",
     "stream_run": "workflows",
     "train_run": "workflows",
     "write_scan": "data.npz",

@@ -12,11 +12,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import pluggy
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from ptychopinn import hookspecs
+from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.errors import PluginError
 from ptychopinn.reconstructor import Capability, ReconstructorSpec, SolverSpec
@@ -119,6 +121,16 @@ class Registry:
         if _PREFERRED in self.specs:
             return self.specs[_PREFERRED]
         raise PluginError(f"Several backends are installed: {', '.join(self.specs)}.", "Name one of them.")
+
+
+def solver_options(registry: Registry) -> type[SolverOptions]:
+    """Options of the core's solvers, and what those that are installed add; where they compute is for `execution`."""
+    added: dict[str, Any] = {}
+    for spec in registry.solvers.values():
+        for name, info in spec.options.model_fields.items():
+            if name not in SolverOptions.model_fields and name not in ExecutionOptions.model_fields:
+                added.setdefault(name, (info.annotation, info))
+    return create_model("Solvers", __base__=SolverOptions, **added)
 
 
 def _install_hints(present: Iterable[str]) -> str:

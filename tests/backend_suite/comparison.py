@@ -13,20 +13,19 @@ import numpy as np
 import pytest
 
 from backend_suite.fits import TINY_MODEL, TINY_TRAIN
-from ptychopinn.comparison import LegSettings, Status, compare_run, verify_comparison
+from ptychopinn.comparison import Status, compare_run, comparison_settings, verify_comparison
 from ptychopinn.config import SimulationConfig
-from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.data.npz import write_scan
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
 
-SETTINGS = LegSettings(
-    model={name: value for name, value in TINY_MODEL.items() if name != "N"},
-    train={**TINY_TRAIN, "nepochs": 8},  # of an object that is nearly flat, correlations tell rounding
-    infer={"inference_batch_size": 16},
-    execution={"accelerator": "cpu"},
-    solver={"passes": 2},
-)
+SETTINGS = {
+    "model": {name: value for name, value in TINY_MODEL.items() if name != "N"},
+    "train": {**TINY_TRAIN, "nepochs": 8},  # of an object that is nearly flat, correlations tell rounding
+    "infer": {"inference_batch_size": 16},
+    "execution": {"accelerator": "cpu"},
+    "solver": {"passes": 2},
+}
 
 
 @pytest.mark.slow
@@ -41,13 +40,9 @@ def test_legs_whose_memory_runs_out(exhausted: str, tmp_path: Path, monkeypatch:
     for seed in (1, 2):
         scans.append(tmp_path / f"{seed}.npz")
         write_scan(scans[-1], simulate_scan(SimulationConfig(N=32, rows=6, cols=6, seed=seed)))
-    result = compare_run(
-        *scans,
-        tmp_path / "out",
-        legs=["full-pinn", "tight-pinn", "early-pinn", "epie"],
-        settings=SETTINGS,
-        config=ComparisonConfig(split_frc=False, baseline="epie"),
-    )
+    legs = ["full-pinn", "tight-pinn", "early-pinn", "epie"]
+    settings = comparison_settings(**SETTINGS, comparison={"legs": legs, "split_frc": False, "baseline": "epie"})
+    result = compare_run(*scans, tmp_path / "out", settings)
     assert set(result.failed) == {"full-pinn", "early-pinn"}
     assert "Memory does not suffice to predict even one pattern" in result.failed["full-pinn"]
     assert "Memory ran out on" in result.failed["early-pinn"]

@@ -19,7 +19,7 @@ from ptychopinn.config.files import read_config_file
 from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import ArchiveError, ConfigError, PtychoPinnError
 from ptychopinn.reconstruction import reconstruct
-from ptychopinn.workflows import RunResult, train_run
+from ptychopinn.workflows import RunResult, run_settings, train_run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RUNS = ("torch-fast", "tf-fast", "torch-cnn")
@@ -40,11 +40,7 @@ def go_on(folder: Path, backend: str, **changes: Any) -> RunResult:
     return train_run(
         GOLDEN / "scan.npz",
         folder,
-        backend=backend,
-        model=settings["model"],
-        train=settings["train"] | {"nepochs": EPOCHS + 2} | changes,
-        infer=settings["infer"],
-        options=settings["execution"],
+        run_settings(**settings | {"train": settings["train"] | {"nepochs": EPOCHS + 2} | changes}),
         resume=True,
     )
 

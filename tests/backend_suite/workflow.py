@@ -17,7 +17,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import write_scan
 from ptychopinn.errors import ArchiveError, ConfigError, DataError
 from ptychopinn.product import read_product
-from ptychopinn.workflows import RunResult, infer_run, train_run
+from ptychopinn.workflows import RunResult, infer_run, run_settings, train_run
 
 MODEL = {name: value for name, value in TINY_MODEL.items() if name != "N"}
 Run = Callable[..., RunResult]
@@ -38,8 +38,10 @@ def scan_file(scan: ScanDataset, tmp_path: Path) -> Path:
 @pytest.fixture
 def run(fits: Fits) -> Run:
     def train(scan: Path, folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> RunResult:
-        settings = {"backend": fits.cls.backend, "model": MODEL, "options": {"accelerator": "cpu", "logger": "csv"}}
-        return train_run(scan, folder, **{**settings, "train": {**TINY_TRAIN, **(train or {})}, **changes})
+        sections = {"model": MODEL, "execution": {"accelerator": "cpu", "logger": "csv"}}
+        sections = {name: changes.pop(name, value) for name, value in sections.items()}
+        settings = run_settings(fits.cls.backend, train={**TINY_TRAIN, **(train or {})}, **sections)
+        return train_run(scan, folder, settings, **changes)
 
     return train
 
@@ -65,12 +67,12 @@ def test_train_resume_infer(run: Run, scan_file: Path, tmp_path: Path) -> None:
     resumed = run(scan_file, folder, {"nepochs": 3}, resume=True)
     assert len((folder / "history.csv").read_text().splitlines()) == 1 + 3
     assert "Resuming after epoch 2" in (folder / "run.log").read_text()
-    result = infer_run(folder, scan_file, tmp_path / "out", options={"accelerator": "cpu"})
+    result = infer_run(folder, scan_file, tmp_path / "out", run_settings(execution={"accelerator": "cpu"}))
     found, before = (read_product(r.files["product"]).object for r in (result, resumed))
     np.testing.assert_allclose(found, before, atol=1e-5)
     with pytest.raises(ConfigError, match="begun with another learning_rate"):
         run(scan_file, folder, {"nepochs": 3, "learning_rate": 0.5}, resume=True)
-    run(scan_file, folder, overwrite=True, options={"accelerator": "cpu"})
+    run(scan_file, folder, overwrite=True, execution={"accelerator": "cpu"})
     assert {path.name for path in folder.iterdir()} == names - {"csv"}
 
 

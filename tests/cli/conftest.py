@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field
 
 from ptychopinn.cli import main
-from ptychopinn.config import ExecutionOptions
+from ptychopinn.config import ExecutionOptions, RunSettings
 from ptychopinn.plugins import Registry
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
 from ptychopinn.workflows import RunResult
@@ -34,6 +34,9 @@ TOY = ReconstructorSpec(
 )
 
 
+SECTIONS = ("model", "train", "infer", "execution", "reading")
+
+
 @dataclass
 class Calls:
     """What the workflows were asked, and what they do about it."""
@@ -44,7 +47,16 @@ class Calls:
 
     @property
     def last(self) -> dict[str, Any]:
-        return self.made[-1][2]
+        """Keyword arguments of the last call, and what was given of its settings, section by section."""
+        _, positional, keywords = self.made[-1]
+        settings = next((one for one in positional if isinstance(one, RunSettings)), RunSettings())
+        return keywords | {name: {} for name in SECTIONS} | settings.given()
+
+    @property
+    def files(self) -> tuple[str, tuple[Any, ...]]:
+        """Name and positional arguments of the last call but its settings."""
+        name, positional, _ = self.made[-1]
+        return name, tuple(one for one in positional if not isinstance(one, RunSettings))
 
     def function(self, name: str) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +73,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry], None]:
     """Puts a registry in the place of what is installed."""
 
     def install(registry: Registry) -> None:
-        for module in ("_settings", "plugins", "demo"):
+        for module in ("_settings", "plugins", "demo", "compare"):
             monkeypatch.setattr(f"ptychopinn.cli.{module}.discover", lambda: registry)
 
     return install

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptychopinn.config import SimulationConfig
+from ptychopinn.config import ReadOptions, SimulationConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.npz import read_object, read_scan
 from ptychopinn.plugins import BrokenPlugin, Registry
@@ -51,7 +51,7 @@ def test_train_hands_everything_on(cli: Cli, calls: Any, result: RunResult) -> N
         *("--backend", "tf", "--gridsize", "2", "--nepochs", "3", "--accelerator", "cpu"),
     )
     assert code == 0
-    assert calls.made[-1][:2] == ("train_run", ("scan.npz", "run"))
+    assert calls.files == ("train_run", ("scan.npz", "run"))
     asked = dict(calls.last)
     assert not asked.pop("monitor").cancelled
     assert asked == {
@@ -59,11 +59,10 @@ def test_train_hands_everything_on(cli: Cli, calls: Any, result: RunResult) -> N
         "model": {"gridsize": 2},
         "train": {"nepochs": 3},
         "infer": {},
-        "options": {"accelerator": "cpu"},
+        "execution": {"accelerator": "cpu"},
+        "reading": {"measurement": Measurement.AMPLITUDE, "nphotons": 1e5},
         "validation": "held.npz",
         "start": "earlier",
-        "measurement": Measurement.AMPLITUDE,
-        "nphotons": 1e5,
         "resume": False,
         "overwrite": False,
     }
@@ -104,17 +103,18 @@ def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_
     calls.returns["infer_run"] = result
     code, out, _ = cli("infer", "run", "scan.npz", "-o", "out", "--synchronise", "off", "--measurement", "counts")
     assert code == 0
-    assert calls.made[-1][:2] == ("infer_run", ("run", "scan.npz", "out"))
+    assert calls.files == ("infer_run", ("run", "scan.npz", "out"))
     asked = dict(calls.last)
     asked.pop("monitor")
     assert asked == {
+        "model": {},
+        "train": {},
         "infer": {"synchronise": "off"},
-        "options": {},
-        "backend": None,  # that of the model
-        "measurement": Measurement.COUNTS,
-        "nphotons": None,
+        "execution": {},
+        "reading": {"measurement": Measurement.COUNTS},
         "overwrite": False,
     }
+    assert calls.made[-1][1][3].backend is None  # that of the model
     assert "patches placed" in out
     cli("infer", "run", "scan.npz", "-o", "out", "--backend", "pytorch", "--overwrite")
     assert (calls.last["backend"], calls.last["overwrite"]) == ("torch", True)
@@ -130,16 +130,20 @@ def test_a_measurement_of_the_file_that_is_none_is_refused(cli: Cli, calls: Any,
     config.write_text("measurement: volts\n")
     code, _, err = cli("infer", "run", "scan.npz", "-o", "out", "--config", config)
     assert code == 2
-    assert "'measurement' is 'volts'; it must be counts or amplitude." in err
+    assert "'measurement' in 'reading' of" in err
 
 
 def test_evaluate_prints_the_scores(cli: Cli, calls: Any) -> None:
     """[CLI-022]"""
     calls.returns["evaluate_run"] = {"phase_ssim": 0.71234, "phase_frc50_px": float("nan")}
-    code, out, _ = cli("evaluate", "r.h5", "--reference", "ref.npz", "--scan", "scan.npz", "-o", "scores")
+    code, out, _ = cli(
+        "evaluate", "r.h5", "--reference", "ref.npz", "--scan", "scan.npz", "-o", "scores", "--measurement", "counts"
+    )
     assert code == 0
     assert calls.made[-1][1] == ("r.h5", "ref.npz")
-    assert calls.last == {"scan_path": "scan.npz", "output": "scores", "overwrite": False}
+    reading = ReadOptions(measurement=Measurement.COUNTS)
+    asked = {"scan_path": "scan.npz", "reading": reading, "output": "scores", "overwrite": False}
+    assert calls.made[-1][2] == asked
     assert out == "phase_ssim      0.7123\nphase_frc50_px  nan\n"
     _, out, _ = cli("evaluate", "r.h5", "--reference", "ref.npz", "--json")
     assert json.loads(out) == {"phase_ssim": 0.71234, "phase_frc50_px": None}

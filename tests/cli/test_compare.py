@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from ptychopinn.comparison import ComparisonResult, Reading, Row, Status
+from ptychopinn.comparison import ComparisonResult, Row, Status
 from ptychopinn.config import Config
-from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.data.dataset import Measurement
+from ptychopinn.config.comparison import ComparisonConfig, LegConfig
 from ptychopinn.plugins import Registry, discover
 from ptychopinn.reconstructor import SolverSpec
 
@@ -28,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     noted: dict[str, Any] = {"failed": {}}
 
     def compare(*args: Any, **kwargs: Any) -> ComparisonResult:
-        noted.update(kwargs, args=args)
+        noted.update(kwargs, args=args[:3], settings=args[3])
         rows = (Row("epie", "test", "phase", "ssim", 0.5, Status.OK), Row("epie", "test", "phase", "mae", 1, Status.OK))
         return ComparisonResult(Path("out"), rows, {"table": Path("out/t.csv")}, noted["failed"])
 
@@ -54,15 +53,17 @@ def test_what_is_handed_on(cli: Cli, asked: dict[str, Any]) -> None:
     code, out, _ = cli(*COMPARE, *flags, *limits, "--resume", "--measurement", "counts", "--nphotons", "1e5")
     assert code == 0
     assert asked["args"] == ("a.npz", "b.npz", "out")
-    assert asked["legs"] == ["torch-pinn", "epie"]
-    settings = asked["settings"]
-    assert settings.train == {"batch_size": 4}
-    assert settings.solver == {"batch_size": 5}
-    assert settings.model == {"gridsize": 2}
-    assert settings.infer == {"refine": 1}
-    assert settings.execution["accelerator"] == "cpu"
-    assert asked["config"] == ComparisonConfig(n_test_groups=6, memory_mb=512, baseline="epie", split_frc=False)
-    assert asked["reading"] == Reading(Measurement.COUNTS, 1e5)
+    assert asked["settings"].run_settings().given() == {
+        "train": {"batch_size": 4},
+        "model": {"gridsize": 2},
+        "infer": {"refine": 1},
+        "execution": {"accelerator": "cpu"},
+        "reading": {"measurement": "counts", "nphotons": 1e5},
+    }
+    assert asked["settings"].given()["solver"] == {"batch_size": 5}
+    assert asked["settings"].comparison == ComparisonConfig(
+        legs=("torch-pinn", "epie"), n_test_groups=6, memory_mb=512, baseline="epie", split_frc=False
+    )
     assert asked["resume"]
     assert "epie: phase ssim 0.5\n" in out
 
@@ -83,10 +84,10 @@ def test_options_of_solvers_that_are_installed(
     solvers = {**known.solvers, "steam": SolverSpec("steam", "", "steam:Steam", Steam)}
     backends(replace(known, solvers=solvers))
     assert cli(*COMPARE, "--solver-pressure", "2", "--solver-passes", "3")[0] == 0
-    assert asked["settings"].solver == {"pressure": 2.0, "passes": 3}
+    assert asked["settings"].given()["solver"] == {"pressure": 2.0, "passes": 3}
     (tmp_path / "c.yaml").write_text("solver: {pressure: 4}\n")
     assert cli(*COMPARE, "--config", tmp_path / "c.yaml")[0] == 0
-    assert asked["settings"].solver == {"pressure": 4.0}
+    assert asked["settings"].given()["solver"] == {"pressure": 4.0}
     code, _, err = cli(*COMPARE, "--solver-pressure", "0")
     assert code == 2
     assert "--solver-pressure is 0" in err
@@ -120,16 +121,27 @@ def test_refusals(cli: Cli, asked: dict[str, Any], arguments: tuple[str, ...], m
     assert message in err
 
 
-def test_a_file_may_not_name_the_model_type(cli: Cli, asked: dict[str, Any], tmp_path: Path) -> None:
-    """[COMP-002] It is part of a leg's name."""
-    (tmp_path / "c.yaml").write_text("model: {model_type: pinn}\nsolver: {passes: 3}\ncomparison: {n_test_groups: 4}\n")
-    code, _, err = cli(*COMPARE, "--config", tmp_path / "c.yaml")
-    assert code == 2
-    assert "model_type is given by the scans or by a leg's name" in err
+def test_sections_of_the_file(cli: Cli, asked: dict[str, Any], tmp_path: Path) -> None:
+    """[COMP-002]"""
     (tmp_path / "c.yaml").write_text("solver: {passes: 3}\ncomparison: {n_test_groups: 4}\n")
     assert cli(*COMPARE, "--config", tmp_path / "c.yaml")[0] == 0
-    assert asked["settings"].solver == {"passes": 3}
-    assert asked["config"].n_test_groups == 4
+    assert asked["settings"].given()["solver"] == {"passes": 3}
+    assert asked["settings"].comparison.n_test_groups == 4
+
+
+def test_legs_of_the_file(cli: Cli, asked: dict[str, Any], tmp_path: Path) -> None:
+    """[COMP-006] Those of the command line replace them."""
+    (tmp_path / "c.yaml").write_text("comparison: {legs: [epie, {name: long, backend: epie, solver: {passes: 9}}]}\n")
+    files = ("compare", "--train", "a.npz", "--test", "b.npz", "-o", "out", "--config", tmp_path / "c.yaml")
+    assert cli(*files)[0] == 0
+    long = LegConfig(name="long", backend="epie", solver={"passes": 9})
+    assert asked["settings"].comparison.legs == (LegConfig(name="epie"), long)
+    assert cli(*files, "--legs", "rpie")[0] == 0
+    assert asked["settings"].comparison.legs == (LegConfig(name="rpie"),)
+    (tmp_path / "c.yaml").write_text("comparison: {legs: [{name: long, solve: {passes: 9}}]}\n")
+    code, _, err = cli(*files)
+    assert code == 2
+    assert f"'legs' in 'comparison' of {tmp_path / 'c.yaml'} has an item with the unknown solve." in err
 
 
 @pytest.mark.parametrize("passed", [True, False])

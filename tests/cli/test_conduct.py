@@ -82,7 +82,7 @@ def test_a_traceback_only_with_debug(cli: Cli, calls: Any, where: tuple[str, ...
         (("train",), "required: DATA, -o/--output"),
         (("train", "a.npz", "b.npz", "-o", "run"), "'b.npz' is one too many"),
         ((*TRAIN, "--resume", "--overwrite"), "not allowed with argument --resume"),
-        ((*TRAIN, "--measurement", "volts"), "invalid choice: 'volts'"),
+        ((*TRAIN, "--measurement", "volts"), "--measurement is volts: input should be 'counts' or 'amplitude'"),
         ((*TRAIN, "--batch-size", "0"), "--batch-size is 0: input should be greater than or equal to 1"),
         ((*TRAIN, "--backend", "jaxx"), "no backend 'jaxx'; installed: tf, torch"),
     ],

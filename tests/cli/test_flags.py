@@ -35,7 +35,7 @@ def test_only_what_was_given_is_handed_on_in_its_own_type(cli: Cli, calls: Any) 
     assert calls.last["model"] == {"model_type": ModelType.SUPERVISED}
     assert calls.last["train"] == {"max_time": 180.0}
     assert calls.last["infer"] == {"inference_batch_size": 32}
-    assert calls.last["options"] == {"springs": 4}
+    assert calls.last["execution"] == {"springs": 4}
     assert type(calls.last["model"]["model_type"]) is ModelType
 
 
@@ -51,7 +51,7 @@ def test_none_unsets(cli: Cli, calls: Any, text: str) -> None:
     """[CLI-001]"""
     cli(*TRAIN, "--gradient-clip", text, "--logger", "none")
     assert calls.last["train"] == {"gradient_clip": None}
-    assert calls.last["options"]["logger"] == "none"
+    assert calls.last["execution"]["logger"] == "none"
 
 
 def test_pairs_may_begin_with_a_minus(cli: Cli, calls: Any) -> None:
@@ -110,11 +110,11 @@ def test_words_of_the_file_and_of_the_command_line(cli: Cli, calls: Any, tmp_pat
     config = tmp_path / "c.json"
     config.write_text(json.dumps({"backend": "tensorflow", "measurement": "counts"}))
     cli(*TRAIN, "--config", config)
-    assert (calls.last["backend"], calls.last["measurement"]) == ("tf", "counts")
+    assert (calls.last["backend"], calls.last["reading"].get("measurement")) == ("tf", "counts")
     cli(*TRAIN, "--config", config, "--backend", "torch", "--measurement", "amplitude")
-    assert (calls.last["backend"], calls.last["measurement"]) == ("torch", "amplitude")
+    assert (calls.last["backend"], calls.last["reading"].get("measurement")) == ("torch", "amplitude")
     cli(*TRAIN)
-    assert (calls.last["backend"], calls.last["measurement"]) == ("torch", None)
+    assert ("backend" in calls.last, calls.last["reading"]) == (False, {})  # the default one
 
 
 def test_a_bad_value_in_the_file_names_file_and_key(cli: Cli, calls: Any, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_the_file_of_a_training_serves_inference(cli: Cli, calls: Any, tmp_path:
     config.write_text("model: {N: 128}\nexecution: {accelerator: cpu, logger: csv}\ninfer: {synchronise: off}\n")
     assert cli(*INFER, "--config", config)[0] == 0
     assert calls.last["infer"] == {"synchronise": "off"}
-    assert calls.last["options"] == {"accelerator": Accelerator.CPU}
+    assert calls.last["execution"] == {"accelerator": Accelerator.CPU}
     config.write_text("model: {M: 128}\n")
     assert cli(*INFER, "--config", config)[0] == 2
 
@@ -201,9 +201,9 @@ def test_old_names_of_the_device(cli: Cli, calls: Any, flag: str) -> None:
     """[CLI-005]"""
     for arguments in ((flag, "gpu"), (f"{flag}=gpu",), (flag, "cuda")):
         assert cli(*TRAIN, *arguments)[0] == 0
-        assert calls.last["options"] == {"accelerator": Accelerator.CUDA}
+        assert calls.last["execution"] == {"accelerator": Accelerator.CUDA}
     assert cli(*TRAIN, flag, "cuda:1")[0] == 0
-    assert calls.last["options"] == {"accelerator": "cuda:1"}
+    assert calls.last["execution"] == {"accelerator": "cuda:1"}
     code, _, err = cli(*TRAIN, flag, "mps")
     assert code == 2
     assert "--accelerator is mps: it has no double precision" in err
@@ -222,7 +222,9 @@ def test_n_images_is_refused_with_n_groups(cli: Cli, calls: Any) -> None:
     assert "--n-groups" in cli(*TRAIN, "--n_images", "512")[2]
 
 
-@pytest.mark.parametrize("command", ["train", "infer", "convert", "validate"])
+@pytest.mark.parametrize(
+    "command", ["train", "infer", "stream", "evaluate", "compare", "parity", "convert", "validate"]
+)
 def test_commands_that_read_scans_have_measurement(cli: Cli, toy: Registry, command: str) -> None:
     """[CLI-006]"""
     assert "--measurement {counts,amplitude}" in cli(command, "--help")[1]
@@ -242,7 +244,7 @@ def test_simulate_objects_alone(cli: Cli, calls: Any, arguments: tuple[str, ...]
     """[CLI-007]"""
     assert cli(*arguments)[0] == 0
     assert calls.last["train"] == {"simulate_objects": value}
-    assert calls.made[-1][1] == ("scan.npz", "run")
+    assert calls.files[1] == ("scan.npz", "run")
 
 
 def test_after_two_dashes_nothing_is_a_flag() -> None:

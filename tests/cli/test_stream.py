@@ -22,17 +22,17 @@ def streamed(calls: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_flags_reach_the_workflow(cli: Cli, streamed: Any) -> None:
     """[CLI-031]"""
     code, _, _ = cli("stream", "RUN", "scan.h5", "-o", "out")
-    name, positional, asked = streamed.made[-1]
-    assert (code, name, positional) == (0, "stream_run", ("RUN", "scan.h5", "out"))
-    assert (asked["bind"], asked["interval_s"], asked["timeout_s"], asked["measurement"]) == (False, 10.0, 60.0, None)
-    assert (asked["backend"], asked["overwrite"], dict(asked["infer"])) == (None, False, {})
+    assert (code, *streamed.files) == (0, "stream_run", ("RUN", "scan.h5", "out"))
+    asked = streamed.last
+    assert (asked["bind"], asked["interval_s"], asked["timeout_s"], asked["reading"]) == (False, 10.0, 60.0, {})
+    assert ("backend" in asked, asked["overwrite"], asked["infer"]) == (False, False, {})
     cli(
         *("stream", "RUN", "tcp://host:5", "-o", "out", "--bind", "--interval", "2", "--timeout", "3", "--overwrite"),
         *("--measurement", "amplitude", "--refine", "2", "--backend", "torch"),
     )
     asked = streamed.last
     assert (asked["bind"], asked["interval_s"], asked["timeout_s"], asked["overwrite"]) == (True, 2.0, 3.0, True)
-    assert (asked["measurement"], asked["infer"]["refine"]) == (Measurement.AMPLITUDE, 2)
+    assert (asked["reading"]["measurement"], asked["infer"]["refine"]) == (Measurement.AMPLITUDE, 2)
     assert asked["backend"] == "torch"
 
 

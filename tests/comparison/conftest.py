@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_distribution import install_plugins
 
-from ptychopinn.comparison import ComparisonResult, LegSettings, compare_run
+from ptychopinn.comparison import ComparisonResult, compare_run
 from ptychopinn.config import SimulationConfig
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.run import AllSettings
 from ptychopinn.data.npz import write_scan
 from ptychopinn.simulate import simulate_scan
 
-SETTINGS = LegSettings(train={"nepochs": 2}, solver={"passes": 5})
+SHARED: dict[str, Any] = {"train": {"nepochs": 2}, "solver": {"passes": 5}}
 LEGS = ("numpy-pinn", "epie", "hog", "numpy-supervised", "flat")
 
 
@@ -39,7 +40,5 @@ def finished(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
         return compare_run(
             *pair,
             tmp_path_factory.mktemp("compared") / "out",
-            legs=LEGS,
-            settings=SETTINGS,
-            config=ComparisonConfig(memory_mb=700, baseline="epie"),
+            AllSettings(**SHARED, comparison={"legs": LEGS, "memory_mb": 700, "baseline": "epie"}),
         )

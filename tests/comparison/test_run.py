@@ -10,17 +10,17 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from ptychopinn.comparison import ComparisonResult, LegSettings, Row, Status, compare_run, verify_comparison
+from ptychopinn.comparison import ComparisonResult, Row, Status, compare_run, verify_comparison
 from ptychopinn.comparison.process import descendants
-from ptychopinn.comparison.scans import Reading, central
+from ptychopinn.comparison.scans import central
 from ptychopinn.config import SimulationConfig
-from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.data.dataset import Measurement
+from ptychopinn.config.run import AllSettings
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import Cancelled, DataError, UsageError
 from ptychopinn.monitor import Monitor, Progress
@@ -29,7 +29,11 @@ from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows._lock import locked
 
 SCANS = ("test", "train")
-SOLVERS = ComparisonConfig(split_frc=False)
+
+
+def of(*legs: object, comparison: dict[str, Any] | None = None, **sections: Any) -> AllSettings:
+    """The settings of a comparison, without halves unless they are asked for."""
+    return AllSettings(comparison={"legs": legs, "split_frc": False, **(comparison or {})}, **sections)
 
 
 def values(rows: tuple[Row, ...], leg: str, scan: str = "test") -> dict[tuple[str, str], float | None]:
@@ -135,12 +139,12 @@ def change(path: Path, old: str, new: str) -> None:
 def test_resuming_keeps_what_is_done(copied: Path, pair: tuple[Path, Path]) -> None:
     """[COMP-020] By content: the leg that is whole is not run again, one with other settings is."""
     before = {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")}
-    settings = LegSettings(train={"nepochs": 2}, solver={"passes": 2})
-    compare_run(*pair, copied, legs=["epie", "flat"], settings=settings, config=SOLVERS, resume=True)
+    settings = of("epie", "flat", train={"nepochs": 2}, solver={"passes": 2})
+    compare_run(*pair, copied, settings, resume=True)
     now = {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")}
     assert now["epie"] > before["epie"]
     assert now["flat"] > before["flat"]  # its odd and even patterns are not asked for any more
-    result = compare_run(*pair, copied, legs=["epie", "flat"], settings=settings, config=SOLVERS, resume=True)
+    result = compare_run(*pair, copied, settings, resume=True)
     assert {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")} == now
     assert not result.failed
 
@@ -153,10 +157,10 @@ def test_an_interrupted_leg_goes_on(plugins: None, pair: tuple[Path, Path], tmp_
         return event.stage.startswith("epie: test")
 
     with pytest.raises(Cancelled, match="--resume"):
-        compare_run(*pair, tmp_path / "out", legs=["epie"], config=SOLVERS, monitor=monitor)
+        compare_run(*pair, tmp_path / "out", of("epie"), monitor=monitor)
     train = tmp_path / "out" / "legs" / "epie" / "scores-train.json"
     done = train.stat().st_mtime_ns
-    result = compare_run(*pair, tmp_path / "out", legs=["epie"], config=SOLVERS, resume=True)
+    result = compare_run(*pair, tmp_path / "out", of("epie"), resume=True)
     assert not result.failed
     assert train.stat().st_mtime_ns == done
 
@@ -164,8 +168,9 @@ def test_an_interrupted_leg_goes_on(plugins: None, pair: tuple[Path, Path], tmp_
 def test_a_leg_ends_with_the_comparison(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-012] However that ends: nothing is left running."""
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from ptychopinn.comparison import compare_run; "
-        f"compare_run({str(pair[0])!r}, {str(pair[1])!r}, {str(tmp_path / 'out')!r}, legs=['sleeps'])"
+        f"import sys; sys.path[:] = {sys.path!r}; from ptychopinn.comparison import compare_run, comparison_settings; "
+        f"settings = comparison_settings(comparison={{'legs': ['sleeps']}}); "
+        f"compare_run({str(pair[0])!r}, {str(pair[1])!r}, {str(tmp_path / 'out')!r}, settings)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -192,8 +197,8 @@ def test_a_leg_ends_with_the_comparison(plugins: None, pair: tuple[Path, Path], 
 )
 def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, leg: str, reason: str) -> None:
     """[COMP-003] A leg that fails alone still makes a table and a report."""
-    limits = ComparisonConfig(split_frc=False, leg_seconds=3 if leg == "sleeps" else None)
-    result = compare_run(*pair, tmp_path / "out", legs=[leg], config=limits)
+    settings = of(leg, comparison={"leg_seconds": 3 if leg == "sleeps" else None})
+    result = compare_run(*pair, tmp_path / "out", settings)
     assert {row.status for row in result.rows} == {Status.FAILED}
     assert re.search(reason, result.failed[leg])
     assert verify_comparison(tmp_path / "out")["passed"]
@@ -201,9 +206,8 @@ def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, le
 
 def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-004] n_test_groups groups of gridsize^2 patterns, in the middle of the scan."""
-    config = ComparisonConfig(n_test_groups=9, split_frc=False)
-    settings = LegSettings(model={"gridsize": 2})
-    result = compare_run(*pair, tmp_path / "out", legs=["flat"], settings=settings, config=config)
+    settings = of("flat", model={"gridsize": 2}, comparison={"n_test_groups": 9})
+    result = compare_run(*pair, tmp_path / "out", settings)
     assert values(result.rows, "flat")["run", "patterns"] == 36
     assert values(result.rows, "flat", "train")["run", "patterns"] == 64
     data = read_scan(pair[1])
@@ -218,9 +222,8 @@ def test_few_test_groups_of_counts(plugins: None, tmp_path: Path) -> None:
     counts = np.asarray(data.counts(slice(None)), np.float64)
     scan = {"diff3d": counts, "probeGuess": data.probe, "objectGuess": data.object_guess}
     np.savez(path, **scan, xcoords=data.positions[:, 1], ycoords=data.positions[:, 0])
-    config = ComparisonConfig(n_test_groups=36, split_frc=False)
-    reading = Reading(Measurement.COUNTS)
-    result = compare_run(path, path, tmp_path / "out", legs=["flat"], config=config, reading=reading)
+    settings = of("flat", reading={"measurement": "counts"}, comparison={"n_test_groups": 36})
+    result = compare_run(path, path, tmp_path / "out", settings)
     assert not result.failed
     few, whole = (read_product(result.folder / "legs" / "flat" / name / "reconstruction.h5") for name in SCANS)
     assert few.photon_count == pytest.approx(whole.photon_count, rel=0.3)
@@ -241,8 +244,7 @@ def test_another_reference_trains_nothing_anew(
     result = compare_run(
         *pair,
         copied,
-        legs=["epie", "numpy-pinn"],
-        settings=LegSettings(train={"nepochs": 2}, solver={"passes": 5}),
+        of("epie", "numpy-pinn", **{"train": {"nepochs": 2}, "solver": {"passes": 5}}, comparison={"split_frc": True}),
         test_reference=tmp_path / "trusted.npz",
         resume=True,
     )
@@ -276,14 +278,14 @@ def test_a_bad_reference_is_refused_before_any_work(
     shape = read_scan(pair[1]).object_guess.shape
     for which in ("train_reference", "test_reference"):
         with pytest.raises(DataError, match=said):
-            compare_run(*pair, tmp_path / "out", legs=["epie"], **{which: bad_reference(tmp_path, kind, shape)})
+            compare_run(*pair, tmp_path / "out", of("epie"), **{which: bad_reference(tmp_path, kind, shape)})
     assert not (tmp_path / "out").exists()
 
 
 def test_one_comparison_at_a_time(plugins: None, pair: tuple[Path, Path], copied: Path) -> None:
     """[HARD-030]"""
     with locked(copied), pytest.raises(UsageError, match="in use by process"):
-        compare_run(*pair, copied, legs=["epie"], overwrite=True)
+        compare_run(*pair, copied, of("epie"), overwrite=True)
 
 
 def test_a_comparison_that_comes_to_nothing_leaves_the_earlier_one(
@@ -294,7 +296,7 @@ def test_a_comparison_that_comes_to_nothing_leaves_the_earlier_one(
     monitor.cancel()
     before = sorted(str(path.relative_to(copied)) for path in copied.rglob("*"))
     with pytest.raises(Cancelled):
-        compare_run(*pair, copied, legs=["epie"], config=SOLVERS, overwrite=True, monitor=monitor)
+        compare_run(*pair, copied, of("epie"), overwrite=True, monitor=monitor)
     assert sorted(str(path.relative_to(copied)) for path in copied.rglob("*")) == before
     assert verify_comparison(copied)["passed"]
 
@@ -306,15 +308,15 @@ def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
     assert data.object_guess is not None
     np.savez(trusted, object=data.object_guess)
     write_scan(path, replace(data, object_guess=np.ones_like(data.object_guess)))
-    legs = ["epie", "rpie"]
-    result = compare_run(path, path, tmp_path / "out", legs=legs, settings=LegSettings(solver={"passes": 3}))
+    settings = of("epie", "rpie", solver={"passes": 3}, comparison={"split_frc": True})
+    result = compare_run(path, path, tmp_path / "out", settings)
     ssim = [row for row in result.rows if row.metric == "ssim"]
     assert {(row.status, row.message) for row in ssim} == {(Status.SKIPPED, "no reference was given")}
     rpie = values(result.rows, "rpie")
     assert rpie["phase", "frc50_split"] > 0
     assert 0 < rpie["object", "nrmse_to_baseline"] < 1
     assert verify_comparison(tmp_path / "out")["passed"]
-    told = compare_run(path, path, tmp_path / "told", legs=["epie"], config=SOLVERS, test_reference=trusted)
+    told = compare_run(path, path, tmp_path / "told", of("epie"), test_reference=trusted)
     assert values(told.rows, "epie")["object", "nrmse"] is not None
     assert values(told.rows, "epie", "train")["object", "nrmse"] is None
 
@@ -322,25 +324,36 @@ def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
 def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finished: ComparisonResult) -> None:
     """[COMP-002] Before any work."""
     with pytest.raises(UsageError, match="baseline 'rpie' is none of the legs epie"):
-        compare_run(*pair, tmp_path / "a", legs=["epie"], config=ComparisonConfig(baseline="rpie"))
+        compare_run(*pair, tmp_path / "a", of("epie", comparison={"baseline": "rpie"}))
     with pytest.raises(UsageError, match="is there and not empty"):
-        compare_run(*pair, finished.folder, legs=["epie"])
+        compare_run(*pair, finished.folder, of("epie"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(UsageError, match="no comparison to resume"):
-        compare_run(*pair, tmp_path / "other", legs=["epie"], resume=True)
+        compare_run(*pair, tmp_path / "other", of("epie"), resume=True)
     wide = tmp_path / "wide.npz"
     write_scan(wide, simulate_scan(SimulationConfig(N=64, rows=2, cols=2)))
     with pytest.raises(DataError, match="32 pixels wide, the test patterns 64"):
-        compare_run(pair[0], wide, tmp_path / "a", legs=["epie"])
+        compare_run(pair[0], wide, tmp_path / "a", of("epie"))
     assert not (tmp_path / "a").exists()
+
+
+def test_legs_with_settings_of_their_own_are_compared(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """[COMP-006] Two of one solver, under names of their own; one of them is the baseline."""
+    legs = [{"name": "pytorch-short", "backend": "epie", "solver": {"passes": 1}}, "epie"]
+    settings = of(*legs, solver={"passes": 4}, comparison={"baseline": "pytorch-short"})
+    result = compare_run(*pair, tmp_path / "out", settings)
+    short, shared = (values(result.rows, leg)["object", "residual"] for leg in ("pytorch-short", "epie"))
+    assert short is not None
+    assert shared is not None
+    assert shared < short
+    assert values(result.rows, "epie")["object", "residual_minus_baseline"] == pytest.approx(shared - short)
+    assert verify_comparison(tmp_path / "out")["passed"]
 
 
 def test_reading_is_handed_on(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-005] The dose that is asked for is that of the legs."""
-    result = compare_run(
-        *pair, tmp_path / "out", legs=["flat"], config=SOLVERS, reading=Reading(nphotons=1e4)
-    )  # fmt: skip
+    result = compare_run(*pair, tmp_path / "out", of("flat", reading={"nphotons": 1e4}))
     assert not result.failed
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())["scans"]["test"]["facts"]
     assert facts["photons a pattern"] == "1e+04"

@@ -13,7 +13,7 @@ from ptychopinn.comparison.table import (
     LegOutcome,
     Row,
     Status,
-    expected_figures,
+    comparison_figures,
     make_rows,
     read_table,
     summarise,
@@ -29,7 +29,7 @@ C = LegOutcome("c", "boom", {})
 
 @pytest.fixture
 def rows() -> list[Row]:
-    return make_rows([A, B, C], ["test"], "a", {("a", "test"): 0.0, ("b", "test"): 0.25})
+    return make_rows([A, B, C], ["test"], comparison_figures(), "a", {("a", "test"): 0.0, ("b", "test"): 0.25})
 
 
 def one(rows: list[Row], leg: str, figure: tuple[str, str]) -> Row:
@@ -39,8 +39,8 @@ def one(rows: list[Row], leg: str, figure: tuple[str, str]) -> Row:
 
 def test_every_leg_has_every_row(rows: list[Row]) -> None:
     """[COMP-030]"""
-    assert len(rows) == 3 * len(expected_figures())
-    assert len(set(expected_figures())) == len(expected_figures())
+    assert len(rows) == 3 * len(comparison_figures())
+    assert len(set(comparison_figures())) == len(comparison_figures())
 
 
 def test_statuses(rows: list[Row]) -> None:
@@ -59,7 +59,7 @@ def test_differences_to_the_baseline(rows: list[Row]) -> None:
     assert one(rows, "b", ("run", "training_seconds" + MINUS)).value == -2
     assert one(rows, "a", ("phase", "ssim" + MINUS)).value == 0
     assert one(rows, "b", DISTANCE).value == 0.25
-    of_c = make_rows([A, C], ["test"], "c", {})
+    of_c = make_rows([A, C], ["test"], comparison_figures(), "c")
     assert one(of_c, "a", ("phase", "ssim" + MINUS)).message == "the baseline has no value"
 
 

@@ -1,18 +1,18 @@
 """Errors of configuration values: specs/09-command-line.md."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import pytest
 
 from ptychopinn.config import ExecutionOptions, ModelConfig, SimulationConfig, TrainConfig
-from ptychopinn.config.build import build, nearest
+from ptychopinn.config.build import NameOf, build, dotted, suggestion
 from ptychopinn.config.execution import asks_for_cuda, cuda_number
 from ptychopinn.config.model import ModelType
 from ptychopinn.errors import ConfigError
 
 
-def dashed(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def dashed(path: Sequence[str]) -> str:
+    return "--" + path[-1].replace("_", "-")
 
 
 def test_text_is_converted() -> None:
@@ -81,13 +81,13 @@ def test_a_long_value_is_cut() -> None:
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("name", [str, dashed])
-def test_fields_have_the_names_of_the_giver(name: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("name", [dotted, dashed])
+def test_fields_have_the_names_of_the_giver(name: NameOf) -> None:
     """[CFG-009]"""
-    with pytest.raises(ConfigError, match=f"{name('batch_size')} is 0"):
+    with pytest.raises(ConfigError, match=f"{name(['batch_size'])} is 0"):
         build(TrainConfig, {"batch_size": 0}, name)
 
 
 def test_the_nearest_names() -> None:
-    assert nearest("lerning_rate", ["learning_rate", "seed"]) == "; did you mean learning_rate?"
-    assert nearest("zzz", ["a", "b"]) == "; valid are a, b"
+    assert suggestion("lerning_rate", ["learning_rate", "seed"]) == "; did you mean learning_rate?"
+    assert suggestion("zzz", ["a", "b"]) == "; valid are a, b"

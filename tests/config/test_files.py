@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
-from ptychopinn.config.files import check_sections, read_config_file, write_config_file
+from ptychopinn.config import ExecutionOptions, ReadOptions, RunSettings, TrainConfig
+from ptychopinn.config.build import build
+from ptychopinn.config.files import read_config_file, write_config_file
+from ptychopinn.config.run import AllSettings, options_for
 from ptychopinn.errors import ConfigError
-
-SECTIONS = {"model": ModelConfig, "train": TrainConfig, "infer": InferConfig}
-WORDS = {"backend": "the backend"}
 
 
 def written(tmp_path: Path, text: str, name: str = "c.yaml") -> Path:
@@ -97,41 +96,72 @@ def test_files_that_are_not_text_or_not_there_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("parsed", "message"),
     [
-        ({"trian": {}}, "'trian' is not known; did you mean train?"),
-        ({"nepochs": 3}, "'nepochs' is not known; it belongs into the section 'train'"),
-        ({"train": {"nepoch": 3}}, "'nepoch' in 'train' is not known; did you mean nepochs?"),
-        ({"train": {3: 4}}, "'3' in 'train' is not known"),
-        ({"train": 3}, "'train' is 3; it must have fields below it"),
-        ({"backend": ["torch"]}, "'backend' is ['torch']; it must be a word"),
+        ({"trian": {}}, "trian is not known; did you mean train?"),
+        ({"nepochs": 3}, "nepochs is not known; it belongs into the section 'train'"),
+        ({"train": {"nepoch": 3}}, "nepoch is not known; did you mean nepochs?"),
+        ({"train": {3: 4}}, "3 is not known"),
+        ({"train": 3}, "train is 3; it must have fields below it"),
+        ({"backend": ["torch"]}, "backend is ['torch']: input should be a valid string"),
     ],
 )
 def test_keys_that_nothing_reads_are_refused(parsed: dict[str, Any], message: str) -> None:
     """[CFG-008]"""
     with pytest.raises(ConfigError) as caught:
-        check_sections("c.yaml", parsed, SECTIONS, WORDS)
-    assert "The configuration c.yaml: " in str(caught.value)
+        build(AllSettings, parsed)
     assert message in str(caught.value)
 
 
 def test_every_unknown_key_is_told_at_once() -> None:
     """[CFG-008]"""
-    with pytest.raises(ConfigError, match="'nope'.*'nada'"):
-        check_sections("c.yaml", {"nope": 1, "train": {"nada": 2}}, SECTIONS, WORDS)
+    with pytest.raises(ConfigError, match="nada.*nope"):
+        build(AllSettings, {"nope": 1, "train": {"nada": 2}})
+
+
+def test_many_unknown_keys_are_counted() -> None:
+    """[CFG-008]"""
+    with pytest.raises(ConfigError, match=r"And \d+ more\.") as caught:
+        build(AllSettings, {"train": {f"key{number}": 0 for number in range(5000)}})
+    assert len(str(caught.value)) < 3000
 
 
 def test_a_section_without_fields_is_empty() -> None:
     """[CFG-006]"""
-    check_sections("c.yaml", {"backend": "torch", "train": None}, SECTIONS, WORDS)
+    settings = build(AllSettings, {"backend": "torch", "train": None})
+    assert (settings.backend, settings.train) == ("torch", TrainConfig())
+
+
+def test_a_measurement_at_the_top_is_one_of_reading() -> None:
+    """[ARC-016] [CFG-006] Version 0.1 had it there."""
+    settings = build(AllSettings, {"measurement": "counts", "reading": {"nphotons": 5}})
+    assert settings.reading == ReadOptions(measurement="counts", nphotons=5)
 
 
 def test_what_a_run_writes_can_be_given_again(tmp_path: Path) -> None:
     """[CFG-006]"""
     path = tmp_path / "config.yaml"
-    sections = {"model": ModelConfig(N=128, gridsize=2), "infer": InferConfig(synchronise="on")}
-    write_config_file(path, sections, {"backend": "torch", "measurement": None})
-    parsed = read_config_file(path)
-    check_sections(path, parsed, SECTIONS, WORDS)
-    assert parsed["backend"] == "torch"
-    assert "measurement" not in parsed
-    assert ModelConfig(**parsed["model"]) == sections["model"]
-    assert InferConfig(**parsed["infer"]) == sections["infer"]
+    given = RunSettings(backend="torch", model={"N": 128, "gridsize": 2}, infer={"synchronise": "on"})
+    write_config_file(path, given)
+    assert build(RunSettings, read_config_file(path)) == given
+
+
+def test_what_was_given_can_be_told_from_defaults() -> None:
+    """[CFG-012]"""
+    settings = build(AllSettings, {"train": {"nepochs": "3"}, "solver": {"passes": 2}})
+    assert settings.given() == {"train": {"nepochs": 3}, "solver": {"passes": 2}}
+    assert settings.run_settings() == RunSettings(train={"nepochs": 3})
+    assert settings.run_settings().given() == {"train": {"nepochs": 3}}
+
+
+def test_options_are_those_of_the_backend() -> None:
+    """[CFG-012] Also without any being given; those of another backend are checked again."""
+
+    class Own(ExecutionOptions):
+        springs: int = 3
+
+    settings = build(RunSettings.with_options(Own), {"execution": {"springs": 4}})
+    assert settings.execution == Own(springs=4)
+    assert build(RunSettings.with_options(Own), {}).execution == Own()
+    assert settings.model_dump()["execution"]["springs"] == 4
+    assert options_for(Own, ExecutionOptions(accelerator="cpu")) == Own(accelerator="cpu")
+    with pytest.raises(ConfigError, match="springs is not known"):
+        options_for(ExecutionOptions, {"springs": 4})

@@ -361,7 +361,7 @@ def test_older_metadata_are_understood(save, scan_arrays, caplog):
 
 
 def test_arguments_out_of_bounds_are_refused(tiny_scan):
-    with pytest.raises(ConfigError, match="counts, amplitude"):
+    with pytest.raises(ConfigError, match="'counts' or 'amplitude'"):
         read_scan(tiny_scan, measurement="volts")
     for value in (0, -1, np.inf, np.nan):
         with pytest.raises(ConfigError, match="nphotons"):

@@ -21,7 +21,7 @@ from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.workflows import load_reconstructor, train_run
+from ptychopinn.workflows import load_reconstructor, run_settings, train_run
 
 HERE = Path(__file__).parent
 SMALLEST = {"n_filters_scale": 0.05}
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch) / name
             options = {"accelerator": "cpu"}
-            train_run(scan_file, made, backend=backend, model=NETWORKS[network], train=TRAIN, options=options)
+            train_run(scan_file, made, run_settings(backend, model=NETWORKS[network], train=TRAIN, execution=options))
             checkpoints = sorted((made / "checkpoints").iterdir())[-1:] if name in RESUMED else []
             for path in [made / kept for kept in KEPT] + checkpoints:
                 target = folder / name / path.relative_to(made)
@@ -66,7 +66,7 @@ def write_settings(path: Path) -> None:
     """The groups of our entries as Ptychodus saves them, with a few settings that somebody changed."""
     from ptychodus.api.settings import SettingsRegistry
 
-    from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+    from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
     registry = SettingsRegistry()
     changed = {
@@ -80,7 +80,7 @@ def write_settings(path: Path) -> None:
     for backend in ("torch", "tf"):
         for model_type in ("pinn", "supervised"):
             group = f"PtychoPINNPlugin-{backend}-{model_type}"
-            settings = EntrySettings(registry, group, settings_of(discover().get(backend)))
+            settings = EntrySettings(registry, group, entry_settings(discover().get(backend)))
             for (section, name), text in changed.items():
                 settings.parameter(section, name).set_value(text)
     registry.save_settings(path)

@@ -217,7 +217,7 @@ def test_another_scan_is_not_resumed(victims: Victims, scan: Path, trained: Path
     ending = victims.run("train", tmp_path, tmp_path / "scan.npz", settings={"resume": True})
     assert (ending.status, ending.told["error"]) == (3, "DataError"), ending
     assert "begun with other data" in ending.told["text"]
-    dose = victims.run("train", tmp_path, scan, settings={"resume": True, "nphotons": 5.0})
+    dose = victims.run("train", tmp_path, scan, settings={"resume": True, "reading": {"nphotons": 5.0}})
     assert (dose.status, dose.told["error"]) == (3, "DataError"), dose
     held = victims.run("train", tmp_path, scan, settings={"resume": True, "validation": str(scan)})
     assert (held.status, held.told["error"]) == (3, "DataError"), held

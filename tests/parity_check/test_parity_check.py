@@ -17,7 +17,7 @@ from ptychopinn.parity import STAGES, parity_run
 from ptychopinn.parity.stages import difference_of, first_difference, offset_of, statistics_of
 from ptychopinn.report import stage_picture
 from ptychopinn.simulate import simulate_object, simulate_scan
-from ptychopinn.workflows import train_run
+from ptychopinn.workflows import run_settings, train_run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,7 +40,7 @@ def models(scan: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
     for epochs in (1, 5):
         train = {"nepochs": epochs, "probe_refinement": 0}
-        train_run(scan, folder / str(epochs), backend="numpy", train=train)
+        train_run(scan, folder / str(epochs), run_settings("numpy", train=train))
     return [folder / "1", folder / "5"]
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ptychopinn.comparison.cells import Cell, Point, cells_of, check_simulation, scans_of
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import ConfigError
 from ptychopinn.geometry import split_positions
-from ptychopinn.study.cells import Cell, Point, cells_of, check_simulation, scans_of
 
 TINY = SimulationConfig(N=32, rows=5, cols=4)
 

@@ -5,37 +5,42 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_distribution import install_plugins
 
 from ptychopinn.cli import main
-from ptychopinn.comparison import LegSettings
-from ptychopinn.comparison.table import Status
-from ptychopinn.config import SimulationConfig
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.comparison import StudyResult, comparison_settings, study_run
+from ptychopinn.comparison.cells import Cell, Point
+from ptychopinn.comparison.table import Row, Status, medians_of
 from ptychopinn.config.files import read_config_file
 from ptychopinn.config.model import ModelType
+from ptychopinn.config.run import AllSettings
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import Cancelled, ConfigError, UsageError
 from ptychopinn.monitor import Monitor
 from ptychopinn.plugins import discover, missing_requirements
-from ptychopinn.study import Cell, Point, study_run
-from ptychopinn.study.table import StudyRow, medians_of
 from ptychopinn.workflows._lock import locked
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = SimulationConfig(N=32, rows=7, cols=7)
+
+
+def of(*legs: object, photons: tuple[float, ...] = (1e3,), study: dict[str, Any] | None = None, **sections: Any) -> Any:
+    """The settings of a tiny study."""
+    axes = {"legs": legs, "photons": photons, **(study or {})}
+    return comparison_settings(study=axes, simulation={"N": 32, "rows": 7, "cols": 7}, **sections)
 
 
 def test_medians() -> None:
     """[STUDY-004] Over seeds and repeats; a failed cell counts as failed."""
     point = Point(1e3, 0.5, None, None)
     rows = [
-        StudyRow("a", Cell(point, seed, 0), "phase", "ssim", value, Status.OK) for seed, value in enumerate((1.0, 2, 4))
+        Row("a", "test", "phase", "ssim", value, Status.OK, cell=Cell(point, seed, 0))
+        for seed, value in enumerate((1.0, 2, 4))
     ]
-    rows.append(StudyRow("a", Cell(point, 3, 0), "phase", "ssim", None, Status.FAILED, "boom"))
-    rows.append(StudyRow("b", Cell(point, 3, 0), "phase", "ssim", None, Status.FAILED, "boom"))
+    rows.append(Row("a", "test", "phase", "ssim", None, Status.FAILED, "boom", Cell(point, 3, 0)))
+    rows.append(Row("b", "test", "phase", "ssim", None, Status.FAILED, "boom", Cell(point, 3, 0)))
     a, b = medians_of(rows, (0, 100))
     assert (a.leg, a.median, a.low, a.high, a.count, a.failed) == ("a", 2, 1, 4, 3, 1)
     assert (b.median, b.count, b.failed) == (None, 0, 1)
@@ -44,12 +49,14 @@ def test_medians() -> None:
 def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[STUDY-001] [STUDY-003] [STUDY-004] [STUDY-005] Networks and solvers; what is done is kept."""
     install_plugins(tmp_path, monkeypatch)
-    config = StudyConfig(legs=("numpy-pinn", "epie", "dies"), photons=(1e3, 1e5), gridsize=(1, 2))
-    settings = LegSettings(train={"nepochs": 1, "probe_refinement": 0}, solver={"passes": 5})
-    result = study_run(config, tmp_path / "out", simulation=TINY, settings=settings)
+    shared: dict[str, Any] = {"train": {"nepochs": 1, "probe_refinement": 0}, "solver": {"passes": 5}}
+    settings = of("numpy-pinn", "epie", "dies", photons=(1e3, 1e5), study={"gridsize": (1, 2)}, **shared)
+    result = study_run(settings, tmp_path / "out")
     with (tmp_path / "out" / "study_metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "nrmse"]
     assert len(rows) == 3 * 4
+    axes = ["photons", "overlap", "train_patterns", "gridsize", "seed", "repeat"]
+    assert list(rows[0]) == ["leg", *axes, "scan", "quantity", "metric", "value", "status", "message"]
     assert {row["status"] for row in rows if row["leg"] == "dies"} == {"failed"}
     assert all(row["value"] for row in rows if row["leg"] != "dies")
     assert len(result.failed) == 4
@@ -68,29 +75,27 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         }
 
     before = stamps()
-    wider = config.model_copy(update={"legs": ("numpy-pinn", "epie"), "gridsize": (1,)})
-    again = study_run(wider, tmp_path / "out", simulation=TINY, settings=settings, resume=True)
+    fewer = of("numpy-pinn", "epie", photons=(1e3, 1e5), study={"gridsize": (1,)}, **shared)
+    again = study_run(fewer, tmp_path / "out", resume=True)
     assert stamps() == before
     assert not again.failed
 
 
 def test_one_study_at_a_time(tmp_path: Path) -> None:
     """[HARD-030] [HARD-013] And what another one finds there stays until it has something."""
-    config = StudyConfig(legs=("epie",), photons=(1e3,))
     (tmp_path / "study.json").write_text("old")
     with locked(tmp_path), pytest.raises(UsageError, match="in use by process"):
-        study_run(config, tmp_path, simulation=TINY, overwrite=True)
+        study_run(of("epie"), tmp_path, overwrite=True)
     monitor = Monitor()
     monitor.cancel()
     with pytest.raises(Cancelled):
-        study_run(config, tmp_path, simulation=TINY, overwrite=True, monitor=monitor)
+        study_run(of("epie"), tmp_path, overwrite=True, monitor=monitor)
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
 def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:
     """[STUDY-001] With another seed of the reconstructor on the same scans."""
-    config = StudyConfig(legs=("epie",), photons=(1e3,), repeats=2)
-    result = study_run(config, tmp_path / "out", simulation=TINY, settings=LegSettings(solver={"passes": 2}))
+    result = study_run(of("epie", study={"repeats": 2}, solver={"passes": 2}), tmp_path / "out")
     (nrmse,) = [m for m in result.medians if m.metric == "nrmse"]
     assert nrmse.count == 2
     assert nrmse.low is not None
@@ -101,9 +106,11 @@ def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     """[STUDY-001] Before any work."""
-    config = StudyConfig(legs=("epie",), metrics=("phase beauty",))
     with pytest.raises(ConfigError, match="'phase beauty' is not known"):
-        study_run(config, tmp_path / "out", simulation=TINY)
+        study_run(of("epie", study={"metrics": ("phase beauty",)}), tmp_path / "out")
+    wide = {"name": "torch-pinn", "model": {"gridsize": 2}}
+    with pytest.raises(ConfigError, match="gridsize is an axis of the study, and the leg torch-pinn sets it"):
+        study_run(of(wide, study={"gridsize": (1, 2)}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -111,8 +118,9 @@ def test_refusals(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("study: {legs: [epie]}\nmodel: {gridsize: 2}\n", "model.gridsize cannot be set in a study"),
+        ("study: {legs: [epie]}\nreading: {nphotons: 9}\n", "reading.nphotons cannot be set in a study"),
         ("study: {legs: [epie]}\ncomparison: {baseline: epie}\n", "comparison.baseline cannot be set"),
-        ("simulation: {N: 32}\n", "'legs' in 'study'"),
+        ("simulation: {N: 32}\n", "There is no section 'study'"),
         ("study: {legs: [epie], photon: [1]}\n", "did you mean photons"),
     ],
 )
@@ -127,25 +135,21 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     """[STUDY-006] Sections of the file go where they belong."""
     noted = {}
 
-    def run(config: StudyConfig, output: str, **kwargs: object) -> object:
-        noted.update(kwargs, config=config, output=output)
-        from ptychopinn.study import StudyResult
+    def run(settings: AllSettings, output: str, **kwargs: object) -> object:
+        noted.update(kwargs, settings=settings, output=output)
+        return StudyResult(Path(output), (), {"table": Path("t.csv")}, {}, ())
 
-        return StudyResult(Path(output), (), {"table": Path("t.csv")}, {})
-
-    monkeypatch.setattr("ptychopinn.study.study_run", run)
+    monkeypatch.setattr("ptychopinn.comparison.study_run", run)
     text = (
         "study: {legs: [epie], photons: [1e3, 1e6]}\nsimulation: {rows: 4}\ntrain: {nepochs: 2}\n"
         "solver: {passes: 3}\ncomparison: {memory_mb: 900}\n"
     )
     (tmp_path / "s.yaml").write_text(text)
     assert main(["study", str(tmp_path / "s.yaml"), "-o", "out", "--resume"]) == 0
-    assert noted["config"] == StudyConfig(legs=("epie",), photons=(1e3, 1e6))
-    assert noted["simulation"] == SimulationConfig(rows=4)
-    assert noted["settings"] == LegSettings(
-        train={"nepochs": 2}, solver={"passes": 3}, execution=noted["settings"].execution
-    )
-    assert noted["limits"] == ComparisonConfig(memory_mb=900)
+    given = noted["settings"].given()
+    assert noted["settings"].study == StudyConfig(legs=("epie",), photons=(1e3, 1e6))
+    assert (given["simulation"], given["train"]) == ({"rows": 4}, {"nepochs": 2})
+    assert (given["solver"], given["comparison"]) == ({"passes": 3}, {"memory_mb": 900})
     assert noted["resume"]
     assert "t.csv" in capsys.readouterr().out
 
@@ -154,24 +158,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_the_examples_are_valid(path: Path) -> None:
     """[STUDY-006]"""
     given = read_config_file(path)
-    StudyConfig.model_validate(given["study"])
-    SimulationConfig.model_validate(given["simulation"])
+    assert comparison_settings(**given).study is not None
 
 
 @pytest.mark.slow
 def test_the_small_example(tmp_path: Path) -> None:
     """[STUDY-005] It runs with the legs that are installed, and dense scans and many photons are better."""
     given = read_config_file(ROOT / "examples" / "studies" / "small.yaml")
-    config = StudyConfig.model_validate(given["study"])
     specs = discover().specs
     usable = {f"{name}-{kind}" for name in specs if not missing_requirements(specs[name]) for kind in ModelType}
-    legs = [leg for leg in config.legs if leg in {*usable, "rpie"}]
-    result = study_run(
-        config.model_copy(update={"legs": tuple(legs)}),
-        tmp_path / "out",
-        simulation=SimulationConfig.model_validate(given["simulation"]),
-        settings=LegSettings(**{key: given[key] for key in ("model", "train", "solver")}),
-    )
+    given["study"]["legs"] = legs = [leg for leg in given["study"]["legs"] if leg in {*usable, "rpie"}]
+    result = study_run(comparison_settings(**given), tmp_path / "out")
     assert not result.failed
     assert {m.leg for m in result.medians} == set(legs)
     assert all(m.median is not None for m in result.medians if m.metric == "nrmse")

@@ -11,7 +11,7 @@ from ptychopinn.config import SimulationConfig
 from ptychopinn.data.npz import write_scan
 from ptychopinn.plugins import GROUP, discover
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.workflows import RunResult, train_run
+from ptychopinn.workflows import RunResult, run_settings, train_run
 
 
 def install_numpy_backend(patch: pytest.MonkeyPatch) -> None:
@@ -47,4 +47,4 @@ def trained(scan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunRes
     train = {"nepochs": 4, "seed": 7, "checkpoint_top_k": 9}
     with pytest.MonkeyPatch.context() as patch:
         install_numpy_backend(patch)
-        return train_run(scan_file, folder, backend="numpy", train=train, infer={"inference_batch_size": 5})
+        return train_run(scan_file, folder, run_settings("numpy", train=train, infer={"inference_batch_size": 5}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ptychopinn.errors import ArchiveError, Cancelled, ConfigError, DataError, P
 from ptychopinn.monitor import Monitor
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.workflows import RunResult, infer_run
+from ptychopinn.workflows import RunResult, infer_run, run_settings
 
 CONTENT = ["amplitude.png", "phase.png", "probe.png", "reconstruction.h5", "report.html", "run.log"]
 
@@ -50,7 +51,7 @@ def test_the_model_that_is_used_is_not_replaced(trained: RunResult, scan_file: P
 def test_an_archive_alone_will_do(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
     """[CLI-021]"""
     shutil.copy(trained.files["model"], tmp_path / "any name")
-    result = infer_run(tmp_path / "any name", scan_file, tmp_path / "out", infer={"synchronise": "off"})
+    result = infer_run(tmp_path / "any name", scan_file, tmp_path / "out", run_settings(infer={"synchronise": "off"}))
     assert result.figures["synchronisation"] == "off"
     assert (tmp_path / "out" / "reconstruction.h5").is_file()
 
@@ -58,7 +59,9 @@ def test_an_archive_alone_will_do(trained: RunResult, scan_file: Path, tmp_path:
 @pytest.mark.usefixtures("without_pictures")
 def test_a_network_for_a_part_is_told(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
     """[REFINE-014]"""
-    result = infer_run(trained.folder, scan_file, tmp_path / "out", infer={"refine": 1, "predict_overlap": 0.3})
+    result = infer_run(
+        trained.folder, scan_file, tmp_path / "out", run_settings(infer={"refine": 1, "predict_overlap": 0.3})
+    )
     predicted = result.figures["patterns predicted"]
     assert isinstance(predicted, int)
     assert predicted < 36
@@ -69,7 +72,9 @@ def test_a_network_for_a_part_is_told(trained: RunResult, scan_file: Path, tmp_p
 @pytest.mark.usefixtures("without_pictures")
 def test_options_and_settings_act(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
     """[RECON-002] A batch that does not fit is halved, told in the log, with the same result."""
-    small = infer_run(trained.folder, scan_file, tmp_path / "out", options={"patterns_that_fit": 3})
+    small = infer_run(
+        trained.folder, scan_file, tmp_path / "out", run_settings("numpy", execution={"patterns_that_fit": 3})
+    )
     assert "does not fit into memory" in (tmp_path / "out" / "run.log").read_text()
     found, before = (read_product(r.files["product"]).object for r in (small, trained))
     np.testing.assert_allclose(found, before, atol=1e-5)
@@ -93,17 +98,19 @@ def test_another_n_is_refused_before_anything_is_made(trained: RunResult, tmp_pa
     ("settings", "error", "message"),
     [
         ({"infer": {"inference_batch_size": 0}}, ConfigError, "inference_batch_size is 0"),
-        ({"options": {"warp": 9}}, ConfigError, "warp"),
+        ({"execution": {"warp": 9}}, ConfigError, "warp"),
         ({"backend": "jax"}, PluginError, "no backend 'jax'"),
         ({"model": "nowhere"}, UsageError, "model nowhere is not there"),
         ({"data_path": "nowhere.npz"}, DataError, "nowhere.npz"),
     ],
 )
 def test_refusals_leave_no_directory(
-    trained: RunResult, scan_file: Path, tmp_path: Path, settings: dict[str, str], error: type[Exception], message: str
+    trained: RunResult, scan_file: Path, tmp_path: Path, settings: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        infer_run(**{"model": trained.folder, "data_path": scan_file, "output": tmp_path / "out", **settings})
+        files = {"model": trained.folder, "data_path": scan_file, "output": tmp_path / "out"}
+        files = {name: settings.get(name, path) for name, path in files.items()}
+        infer_run(**files, settings=run_settings(**{k: v for k, v in settings.items() if k not in files}))
     assert names(tmp_path) == []
 
 

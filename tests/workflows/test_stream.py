@@ -86,8 +86,8 @@ def test_the_object_is_written_now_and_then(
     source = write(tmp_path / "scan.h5", scan, 64)
     arrivals = workflows._stream.follow_hdf5(source, most=16)
     monkeypatch.setattr("ptychopinn.workflows._stream.follow_hdf5", lambda *a, **k: arrivals)
-    batches = {"inference_batch_size": 16}
-    result = workflows.stream_run(run_folder, str(source), tmp_path / "out", interval_s=0, infer=batches)
+    settings = workflows.run_settings(infer={"inference_batch_size": 16})
+    result = workflows.stream_run(run_folder, str(source), tmp_path / "out", settings, interval_s=0)
     assert len(seen) >= 3
     assert result.files["product"].is_file()
 

@@ -21,7 +21,7 @@ from ptychopinn.errors import ConfigError, DataError, PluginError, TrainingError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.workflows import RunResult, train_run
+from ptychopinn.workflows import RunResult, run_settings, train_run
 
 CONTENT = [
     "amplitude.png",
@@ -55,8 +55,10 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def train(scan: Path, folder: Path, monitor: Monitor = NULL_MONITOR, **settings: Any) -> RunResult:
-    return train_run(scan, folder, backend="numpy", monitor=monitor, **settings)
+def train(scan: Path, folder: Path, monitor: Monitor = NULL_MONITOR, **given: Any) -> RunResult:
+    sections = {name: given.pop(name) for name in ("model", "train", "infer", "execution") if name in given}
+    settings = run_settings(given.pop("backend", "numpy"), **sections)
+    return train_run(scan, folder, settings, monitor=monitor, **given)
 
 
 def history_of(folder: Path) -> list[dict[str, str]]:
@@ -211,7 +213,7 @@ def test_cancelled_before_the_first_epoch(scan_file: Path, tmp_path: Path) -> No
 
 def test_a_loss_that_breaks_leaves_the_last_good_model(scan_file: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nan"):
-        train(scan_file, tmp_path / "run", options={"loss_breaks": True})
+        train(scan_file, tmp_path / "run", execution={"loss_breaks": True})
     assert {"wts.h5.zip", "run.log", "config.yaml"} <= set(names(tmp_path / "run"))
     NumpyReconstructor.load(tmp_path / "run" / "wts.h5.zip")
 
@@ -222,7 +224,7 @@ def test_a_loss_that_breaks_leaves_the_last_good_model(scan_file: Path, tmp_path
         ({"train": {"nepochs": 0}}, ConfigError, "nepochs is 0"),
         ({"train": {"nepoch": 1}}, ConfigError, "did you mean nepochs"),
         ({"model": {"N": 64}}, DataError, "32 x 32; this model has N = 64"),
-        ({"options": {"warp": 9}}, ConfigError, "warp is not known"),
+        ({"execution": {"warp": 9}}, ConfigError, "warp is not known"),
         ({"backend": "jax"}, PluginError, "no backend 'jax'"),
         ({"validation": "nowhere.npz"}, DataError, "nowhere.npz"),
         ({"infer": {"synchronise": "perhaps"}}, ConfigError, "synchronise is perhaps"),
@@ -232,7 +234,7 @@ def test_refusals_leave_no_directory(
     scan_file: Path, tmp_path: Path, settings: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        train_run(scan_file, tmp_path / "run", **{"backend": "numpy", **settings})
+        train(scan_file, tmp_path / "run", **settings)
     assert names(tmp_path) == []
 
 
@@ -241,9 +243,9 @@ def test_refusals_leave_no_directory(
     [
         ({"model": {"model_type": "supervised"}}, "supervised"),
         ({"train": {"simulate_objects": "mixed"}}, "simulated_objects"),
-        ({"options": {"accelerator": "cuda"}}, "cuda"),
-        ({"options": {"accelerator": "cuda:1"}}, "cuda"),
-        ({"options": {"accelerator": "cuda"}, "model": {"model_type": "supervised"}}, "supervised, cuda"),
+        ({"execution": {"accelerator": "cuda"}}, "cuda"),
+        ({"execution": {"accelerator": "cuda:1"}}, "cuda"),
+        ({"execution": {"accelerator": "cuda"}, "model": {"model_type": "supervised"}}, "supervised, cuda"),
     ],
 )
 def test_what_a_backend_cannot_do_is_refused(

@@ -11,10 +11,11 @@ pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from ptychodus.api.settings import SettingsRegistry
 
+from ptychopinn.config import RunSettings
 from ptychopinn.config.build import build
 from ptychopinn.plugins import discover
 from ptychopinn.reconstructor import ReconstructorSpec
-from ptychopinn_ptychodus.settings import EntrySettings, sections_of, settings_of
+from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
 SETTINGS = Path(__file__).parents[3] / "tests" / "golden" / "settings.ini"
 
@@ -33,12 +34,11 @@ def test_settings_of_before_mean_the_same(model_type: str) -> None:
     for spec in specs():
         registry = SettingsRegistry()
         group = f"PtychoPINNPlugin-{spec.name}-{model_type}"
-        settings = EntrySettings(registry, group, settings_of(spec))
+        settings = EntrySettings(registry, group, entry_settings(spec))
         registry.open_settings(SETTINGS)
         texts = {name.lower(): parameter.get_value() for name, parameter in registry[group].parameters().items()}
         assert dict(file[group]).items() <= texts.items()
         values = settings.values()
-        for section, cls in sections_of(spec).items():
-            build(cls, values[section] | ({"N": 64} if section == "model" else {}))
+        build(RunSettings.with_options(spec.options), values)
         assert (values["train"]["batch_size"], values["train"]["gradient_clip"]) == ("3", None)
         assert values["execution"]["accelerator"] == "cpu"

@@ -18,7 +18,7 @@ from ptychopinn.errors import ConfigError
 from ptychopinn.plugins import Registry
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
 from ptychopinn_ptychodus.library import PluginLibrary
-from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
 
 class Colour(StrEnum):
@@ -46,7 +46,7 @@ def strangers_spec(name: str = "stranger", **changes: object) -> ReconstructorSp
 
 def test_defaults_give_the_models_defaults() -> None:
     """[PTY-020] Every section built from an untouched group equals the model's own defaults."""
-    values = EntrySettings(SettingsRegistry(), "g", settings_of(strangers_spec())).values()
+    values = EntrySettings(SettingsRegistry(), "g", entry_settings(strangers_spec())).values()
     assert build(ModelConfig, {"N": 64, **values["model"]}) == ModelConfig()
     assert build(TrainConfig, values["train"]) == TrainConfig()
     assert build(InferConfig, values["infer"]) == InferConfig()
@@ -55,7 +55,7 @@ def test_defaults_give_the_models_defaults() -> None:
 
 def test_what_has_no_place_in_the_window_is_not_offered() -> None:
     """[PTY-020] Set by the entry or the data, of run directories, or of trainings that go on from a model."""
-    offered = {setting.name for setting in settings_of(strangers_spec())}
+    offered = {setting.name for setting in entry_settings(strangers_spec())}
     assert not offered & {"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k", "start_probe"}
 
 
@@ -63,7 +63,7 @@ def test_settings_file_keeps_every_value(tmp_path: Path) -> None:
     """[PTY-021] What is set is written to settings.ini and read from it, "not given" included."""
     spec = strangers_spec()
     first, second = SettingsRegistry(), SettingsRegistry()
-    one, other = (EntrySettings(r, "PtychoPINNPlugin-x", settings_of(spec)) for r in (first, second))
+    one, other = (EntrySettings(r, "PtychoPINNPlugin-x", entry_settings(spec)) for r in (first, second))
     one.parameter("train", "learning_rate").set_value("0.0005")
     one.parameter("train", "gradient_clip").set_value("")
     one.parameter("train", "batch_size").set_value("3")
@@ -81,7 +81,7 @@ def test_settings_file_keeps_every_value(tmp_path: Path) -> None:
 def test_bad_value_is_refused_when_work_begins() -> None:
     """[PTY-022] A value out of bounds does not raise in the settings; building the model names it."""
     registry = SettingsRegistry()
-    settings = EntrySettings(registry, "g", settings_of(strangers_spec()))
+    settings = EntrySettings(registry, "g", entry_settings(strangers_spec()))
     registry["g"].parameters()["learning_rate"].set_value_from_string("fast")
     with pytest.raises(ConfigError, match="learning_rate is fast"):
         build(TrainConfig, settings.values()["train"])

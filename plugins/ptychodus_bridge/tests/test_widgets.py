@@ -17,7 +17,7 @@ from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.build import build
 from ptychopinn.config.train import TrainConfig
 from ptychopinn.reconstructor import ReconstructorSpec
-from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
 pytestmark = pytest.mark.usefixtures("qt")
 
@@ -32,7 +32,9 @@ def test_a_number_that_no_box_can_show_opens_the_window(monkeypatch: pytest.Monk
     from ptychopinn_ptychodus.widgets import Editor
 
     application = QApplication.instance() or QApplication([])
-    settings = EntrySettings(SettingsRegistry(), "g", settings_of(ReconstructorSpec("x", "", "a:B", ExecutionOptions)))
+    settings = EntrySettings(
+        SettingsRegistry(), "g", entry_settings(ReconstructorSpec("x", "", "a:B", ExecutionOptions))
+    )
     setting, parameter = next(pair for pair in settings if pair[0].name == name)
     parameter.set_value(text)
     editor = Editor(setting, parameter)
@@ -49,7 +51,9 @@ def test_a_device_is_chosen_or_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     from ptychopinn_ptychodus.widgets import Editor
 
     application = QApplication.instance() or QApplication([])
-    settings = EntrySettings(SettingsRegistry(), "g", settings_of(ReconstructorSpec("x", "", "a:B", ExecutionOptions)))
+    settings = EntrySettings(
+        SettingsRegistry(), "g", entry_settings(ReconstructorSpec("x", "", "a:B", ExecutionOptions))
+    )
     pairs = {setting.name: (setting, parameter) for setting, parameter in settings}
     editor = Editor(*pairs["accelerator"])
     combo = editor.widget
@@ -70,6 +74,8 @@ def test_a_device_is_chosen_or_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_large_seed_is_that_of_the_training() -> None:
     """[PTY-022]"""
-    settings = EntrySettings(SettingsRegistry(), "g", settings_of(ReconstructorSpec("x", "", "a:B", ExecutionOptions)))
+    settings = EntrySettings(
+        SettingsRegistry(), "g", entry_settings(ReconstructorSpec("x", "", "a:B", ExecutionOptions))
+    )
     settings.parameter("train", "seed").set_value("3000000000")
     assert build(TrainConfig, settings.values()["train"]).seed == 3_000_000_000

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from ptychopinn.cli._parser import Parser
+from ptychopinn.config.settings import BOUNDS, Setting, settings_of
 
 
 def add_flags(
@@ -32,47 +31,30 @@ def add_flags(
     Parameters
     ----------
     parser:
-        Gets a group of flags.
-    section:
-        Of the configuration file, "train" say.
-    cls:
-        The model.
+        Gets a group of flags for each group of the model.
+    section, cls, training, without:
+        As in `ptychopinn.config.settings.settings_of`. A mark of a field, ``flag_alone``, is what the flag means when
+        no value follows it.
     title:
-        Of the group.
-    training:
-        False leaves out fields marked ``json_schema_extra={"training_only": True}``. Another mark, ``flag_alone``, is
-        what the flag means when no value follows it.
-    without:
-        Fields that get no flag.
+        Of settings that have no group of their own.
     """
-    group = parser.add_argument_group(title)
-    for name in offered_fields(cls, training=training):
-        if name in without:
-            continue
-        field = cls.model_fields[name]
-        flag = flag_of(name, section)
-        kind, optional = _kind(field)
-        common: dict[str, Any] = {"dest": f"{section}.{name}", "default": argparse.SUPPRESS, "help": describe(field)}
-        if kind is bool and not optional:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+    groups: dict[str, Any] = {}
+    for setting in settings_of(section, cls, training=training, without=without):
+        group_title = setting.group or title
+        if group_title not in groups:
+            groups[group_title] = parser.add_argument_group(group_title)
+        flag = flag_of(setting.name, section)
+        common: dict[str, Any] = {
+            "dest": f"{section}.{setting.name}",
+            "default": argparse.SUPPRESS,
+            "help": describe(setting),
+        }
+        if setting.kind is bool and not setting.optional:
+            groups[group_title].add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         else:
-            group.add_argument(flag, type=_reader(kind, optional), metavar=_metavar(kind), **common)
-        if (alone := _marks(field).get("flag_alone")) is not None:
-            parser.bind_alone(flag, str(alone), [str(member.value) for member in kind])
-
-
-def offered_fields(cls: type[BaseModel], *, training: bool = True) -> list[str]:
-    """The fields of a model that a command offers."""
-    names = []
-    for name, field in cls.model_fields.items():
-        if training or not _marks(field).get("training_only"):
-            names.append(name)
-    return names
-
-
-def _marks(field: FieldInfo) -> Mapping[str, object]:
-    extra = field.json_schema_extra
-    return extra if isinstance(extra, dict) else {}
+            groups[group_title].add_argument(flag, type=_reader(setting), metavar=_metavar(setting.kind), **common)
+        if (alone := setting.marks.get("flag_alone")) is not None:
+            parser.bind_alone(flag, str(alone), setting.choices)
 
 
 def flag_of(name: str, section: str = "") -> str:
@@ -80,16 +62,16 @@ def flag_of(name: str, section: str = "") -> str:
     return "--" + ("solver-" if section == "solver" else "") + name.replace("_", "-")
 
 
-def describe(field: FieldInfo) -> str:
-    """A field's description, default and bounds, as the help shows them."""
-    text = (field.description or "").rstrip(".")
+def describe(setting: Setting) -> str:
+    """A setting's description, default and bounds, as the help shows them."""
+    text = setting.description.rstrip(".")
     facts = []
-    if not field.is_required() and field.default is not None:
-        facts.append(f"default: {_plain(field.default)}")
+    if setting.default is not None:
+        facts.append(f"default: {_plain(setting.default)}")
     elif "default" not in text:
         facts.append("default: none")
-    facts += _bounds(field)
-    if (alone := _marks(field).get("flag_alone")) is not None:
+    facts += [f"{BOUNDS[side]} {_plain(bound)}" for side, bound in setting.bounds.items()]
+    if (alone := setting.marks.get("flag_alone")) is not None:
         facts.append(f"the flag alone: {alone}")
     return f"{text} ({'; '.join(facts)})".replace("%", "%%") if facts else text.replace("%", "%%")
 
@@ -102,30 +84,11 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _bounds(field: FieldInfo) -> list[str]:
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return [
-        f"{word} {_plain(getattr(bound, name))}"
-        for bound in field.metadata
-        for name, word in words.items()
-        if hasattr(bound, name)
-    ]
-
-
-def _kind(field: FieldInfo) -> tuple[Any, bool]:
-    """The type of a field without its None, and whether it takes None."""
-    annotation: Any = field.annotation
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return annotation, False
-    members = [member for member in typing.get_args(annotation) if member is not types.NoneType]
-    return members[0], len(members) < len(typing.get_args(annotation))
-
-
-def _reader(kind: Any, optional: bool) -> Callable[[str], object]:
+def _reader(setting: Setting) -> Callable[[str], object]:
     def read(text: str) -> object:
-        if optional and text.lower() == "none":
+        if setting.optional and text.lower() == "none":
             return None
-        return [part.strip() for part in text.split(",")] if typing.get_origin(kind) in (tuple, list) else text
+        return [part.strip() for part in text.split(",")] if setting.is_sequence else text
 
     return read
 

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ptychopinn.config.build import nearest
-from ptychopinn.data.dataset import Measurement
+from ptychopinn.config.build import suggestion
 from ptychopinn.errors import UsageError
 
 
@@ -44,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         if not flag.startswith("-"):
             raise UsageError(f"The argument '{flag}' is one too many.", f"See {self.prog} --help.")
         flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-        hint = nearest(flag, flags)
+        hint = suggestion(flag, flags)
         raise UsageError(
             f"{flag} is not a flag of '{self.prog}'{hint if 'mean' in hint else ''}.".replace("?.", "?"),
             f"See {self.prog} --help.",
@@ -64,26 +63,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="Print the result as JSON.")
-
-
-def add_measurement(parser: argparse.ArgumentParser) -> None:
-    """``--measurement``."""
-    parser.add_argument(
-        "--measurement",
-        choices=[str(m) for m in Measurement],
-        help="What the numbers of the patterns are, where the file does not say.",
-    )
-
-
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """How to read scans that do not say enough of themselves."""
-    add_measurement(parser)
-    parser.add_argument("--nphotons", type=float, metavar="FLOAT", help="Mean photons a pattern; overrides the file.")
-
-
-def add_fftshift(parser: argparse.ArgumentParser) -> None:
-    """``--fftshift``, of the commands that look into files or mend them."""
-    parser.add_argument("--fftshift", action="store_true", help="The patterns have DC in the corner: move it.")
 
 
 def add_output(

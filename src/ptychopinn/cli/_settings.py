@@ -4,81 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, create_model
-
-from ptychopinn.cli._flags import flag_of, offered_fields
+from ptychopinn.cli._flags import flag_of
 from ptychopinn.cli._parser import Parser
-from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.build import build
-from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.config.files import check_sections, read_config_file
-from ptychopinn.config.solver import SolverOptions
-from ptychopinn.config.study import StudyConfig
-from ptychopinn.data.dataset import Measurement
-from ptychopinn.errors import ConfigError, PtychoPinnError
-from ptychopinn.plugins import discover
+from ptychopinn.config.files import read_config_file
+from ptychopinn.config.run import AllSettings
+from ptychopinn.config.settings import settings_of
+from ptychopinn.errors import PtychoPinnError
+from ptychopinn.plugins import discover, solver_options
 from ptychopinn.reconstructor import ReconstructorSpec
-
-WORDS: Mapping[str, str] = {"backend": "the backend", "measurement": "counts or amplitude"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for, converted and checked.
-
-    Attributes
-    ----------
-    words:
-        Top-level words (backend, measurement) that were given.
-    given:
-        Section name to the fields that were given, in their own types.
-    """
-
-    words: Mapping[str, str]
-    given: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def measurement(self) -> Measurement | None:
-        """The domain of the patterns, if one was given.
-
-        Raises
-        ------
-        ConfigError
-            If a file gave a word that is none.
-        """
-        word = self.words.get("measurement")
-        if word is not None and word not in list(Measurement):
-            raise ConfigError(
-                f"'measurement' is {word!r}; it must be {' or '.join(Measurement)}.", "Change it and try again."
-            )
-        return None if word is None else Measurement(word)
-
-
-def solver_options() -> type[BaseModel]:
-    """Options of the core's solvers, and what those that are installed add; where they compute is for `execution`."""
-    added: dict[str, Any] = {}
-    for spec in discover().solvers.values():
-        for name, field in spec.options.model_fields.items():
-            if name not in SolverOptions.model_fields and name not in ExecutionOptions.model_fields:
-                added.setdefault(name, (field.annotation, field))
-    return create_model("Solvers", __base__=SolverOptions, **added)
-
-
-def known_sections(options: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Every section that a configuration file may have; a command reads its own."""
-    return {
-        "model": ModelConfig,
-        "train": TrainConfig,
-        "infer": InferConfig,
-        "execution": options,
-        "simulation": SimulationConfig,
-        "solver": solver_options(),
-        "comparison": ComparisonConfig,
-        "study": StudyConfig,
-    }
 
 
 def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
@@ -100,7 +37,7 @@ def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
     found, _ = parser.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
     registry = discover()
     try:
-        name = found.backend or (_word_in(found.config, "backend") if found.config is not None else None)
+        name = found.backend or (_backend_in(found.config) if found.config is not None else None)
         return registry.get(name) if name is not None else registry.default()
     except PtychoPinnError:
         if wants_help:
@@ -108,22 +45,24 @@ def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
         raise
 
 
-def _word_in(path: str, key: str) -> str | None:
-    word = read_config_file(path).get(key)
+def _backend_in(path: str) -> str | None:
+    word = read_config_file(path).get("backend")
     return word if isinstance(word, str) else None
 
 
-def gather(args: argparse.Namespace, sections: Mapping[str, type[BaseModel]], *, training: bool = True) -> Settings:
+def load_settings(
+    args: argparse.Namespace, *, spec: ReconstructorSpec | None = None, training: bool = True
+) -> AllSettings[Any, Any]:
     """Merge command line and configuration file, and check every value.
 
     Parameters
     ----------
     args:
         As `add_flags` fills it; ``config`` may name a file.
-    sections:
-        The sections this command reads.
+    spec:
+        The backend whose options `execution` has; None takes those that every backend has.
     training:
-        As in `add_flags`; fields left out there are left out here, too, since the file may be of a training.
+        False leaves out what acts on training alone, since the file may be of a training.
 
     Raises
     ------
@@ -131,20 +70,26 @@ def gather(args: argparse.Namespace, sections: Mapping[str, type[BaseModel]], *,
         Naming each flag or key that is unknown or out of bounds.
     """
     file = getattr(args, "config", None)
-    parsed = read_config_file(file) if file is not None else {}
-    if file is not None:
-        check_sections(file, parsed, known_sections(sections.get("execution", ExecutionOptions)), WORDS)
-    given: dict[str, dict[str, Any]] = {}
-    for section, cls in sections.items():
-        fields = offered_fields(cls, training=training)
-        flags = {name: getattr(args, f"{section}.{name}") for name in fields if hasattr(args, f"{section}.{name}")}
-        values = {name: value for name, value in (parsed.get(section) or {}).items() if name in fields} | flags
+    values = read_config_file(file) if file is not None else {}
+    flags: dict[tuple[str, ...], object] = {tuple(d.split(".")): v for d, v in vars(args).items() if "." in d}
+    if spec is not None and (args.backend is not None or isinstance(values.get("backend"), str)):
+        flags["backend",] = spec.name  # aliases resolved
+    options = ExecutionOptions if spec is None else spec.options
+    execution = values.get("execution")
+    if not training and isinstance(execution, Mapping):
+        offered = [setting.name for setting in settings_of("execution", options, training=False)]
+        known = [name for name in options.model_fields if name not in offered]
+        values["execution"] = {name: value for name, value in execution.items() if name not in known}
+    for (section, *field), value in flags.items():
+        if not field:
+            values[section] = value
+        elif isinstance(values.get(section) or {}, Mapping):  # anything else is refused below
+            values[section] = {**(values.get(section) or {}), field[0]: value}
 
-        def name_of(field: str, flags: Mapping[str, Any] = flags, section: str = section) -> str:
-            return flag_of(field, section) if field in flags or file is None else f"'{field}' in '{section}' of {file}"
+    def name_of(path: Sequence[str]) -> str:
+        if tuple(path) in flags or file is None:
+            return flag_of(path[-1], path[0])
+        section = f" in '{path[0]}'" if len(path) > 1 else ""
+        return f"'{path[-1]}'{section} of {file}"
 
-        model = build(cls, values, name_of)
-        given[section] = {name: getattr(model, name) for name in values}
-    words = {word: parsed[word] for word in WORDS if word in parsed}
-    words |= {word: getattr(args, word) for word in WORDS if getattr(args, word, None) is not None}
-    return Settings(words, given)
+    return build(AllSettings.with_options(options, solver_options(discover())), values, name_of)

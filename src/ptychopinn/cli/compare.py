@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from pydantic import BaseModel
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
-from ptychopinn.cli._parser import Parser, add_config, add_json, add_reading
+from ptychopinn.cli._parser import Parser, add_config, add_json
 from ptychopinn.cli._progress import watched
-from ptychopinn.cli._settings import gather, solver_options
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.comparison import NOT_SHARED, ComparisonConfig
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.errors import PtychoPinnError, UsageError
+from ptychopinn.plugins import discover, solver_options
 
-_GIVEN = ("N", "model_type", "architecture")
 _CHIEF = (("phase", "ssim"), ("amp", "ssim"), ("object", "nrmse"), ("object", "residual"), ("run", "training_seconds"))
-SECTIONS: Mapping[str, type[BaseModel]] = {
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "infer": InferConfig,
-    "execution": ExecutionOptions,
-    "comparison": ComparisonConfig,
-}
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -38,6 +30,8 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("--test-reference", metavar="FILE", help="Trusted object of the test scan.")
     parser.add_argument(
         "--legs",
+        dest="comparison.legs",
+        default=argparse.SUPPRESS,
         nargs="+",
         metavar="LEG",
         help="BACKEND-pinn, BACKEND-supervised, with -fast or -cnn after it, epie, rpie, or another solver.",
@@ -47,14 +41,14 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--resume", action="store_true", help="Keep what is done, by content, and go on.")
     there.add_argument("--overwrite", action="store_true", help="Replace the comparison that is there.")
-    add_reading(parser)
     add_config(parser)
     add_json(parser)
-    add_flags(parser, "comparison", ComparisonConfig, "comparison")
-    add_flags(parser, "model", ModelConfig, "networks", without=_GIVEN)
+    add_flags(parser, "reading", ReadOptions, "reading of scans")
+    add_flags(parser, "comparison", ComparisonConfig, "comparison", without=("legs",))
+    add_flags(parser, "model", ModelConfig, "networks", without=NOT_SHARED)
     add_flags(parser, "train", TrainConfig, "training")
     add_flags(parser, "infer", InferConfig, "reconstruction by networks")
-    add_flags(parser, "solver", solver_options(), "solvers")
+    add_flags(parser, "solver", solver_options(discover()), "solvers")
     add_flags(parser, "execution", ExecutionOptions, "execution")
 
 
@@ -72,28 +66,20 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 for line in check["found"]:
                     console.result(f"        {line}")
         return 0 if report["passed"] else PtychoPinnError.exit_code
-    missing = [f"--{name}" for name in ("train", "test", "legs", "output") if getattr(args, name) is None]
+    settings = load_settings(args)
+    missing = [f"--{name}" for name in ("train", "test", "output") if getattr(args, name) is None]
+    if not settings.comparison.legs:
+        missing.insert(2, "--legs")
     if missing:
         raise UsageError(f"{', '.join(missing)} must be given.", "See ptychopinn compare --help.")
-    settings = gather(args, {**SECTIONS, "solver": solver_options()})
-    given = settings.given
-    if named := [name for name in _GIVEN if name in given["model"]]:
-        raise UsageError(
-            f"{', '.join(named)} is given by the scans or by a leg's name.", "Leave it out of the configuration."
-        )
     with watched(console) as monitor:
         result = comparison.compare_run(
             args.train,
             args.test,
             args.output,
-            legs=args.legs,
-            settings=comparison.LegSettings(
-                **{name: given[name] for name in ("model", "train", "infer", "execution", "solver")}
-            ),
-            config=ComparisonConfig(**given["comparison"]),
+            settings,
             train_reference=args.train_reference,
             test_reference=args.test_reference,
-            reading=comparison.Reading(settings.measurement, args.nphotons),
             resume=args.resume,
             overwrite=args.overwrite,
             monitor=monitor,

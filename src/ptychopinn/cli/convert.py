@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._parser import Parser, add_fftshift, add_output, add_reading
+from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._parser import Parser, add_output
+from ptychopinn.cli._settings import load_settings
+from ptychopinn.config.reading import ReadOptions
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.add_argument("source", metavar="SOURCE", help="A scan, an NPZ or HDF5 file of any form that is read.")
     add_output(parser, "The canonical NPZ file to write.")
-    add_reading(parser)
-    add_fftshift(parser)
+    add_flags(parser, "reading", ReadOptions, "reading of scans")
     parser.add_argument("--compress", action="store_true", help="Smaller, but read into memory and not mapped.")
 
 
@@ -22,12 +24,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Read, write."""
     from ptychopinn.data.convert import convert_scan
 
+    reading = load_settings(args).reading
     data = convert_scan(
         args.source,
         args.output,
-        measurement=args.measurement,
-        nphotons=args.nphotons,
-        fftshift=args.fftshift,
+        **dict(reading),
         compress=args.compress,
         overwrite=args.overwrite,
     )

@@ -6,8 +6,11 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
+from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_json, add_output
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
+from ptychopinn.config.reading import ReadOptions
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -17,6 +20,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "--reference", required=True, metavar="FILE", help="The trusted object: an NPZ file or a product."
     )
     parser.add_argument("--scan", metavar="FILE", help="The scan; its positions bound what is compared.")
+    add_flags(parser, "reading", ReadOptions, "reading of the scan")
     add_output(parser, "Also write the scores and a picture there, in this directory.", required=False)
     add_json(parser)
 
@@ -26,7 +30,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import workflows
 
     scores = workflows.evaluate_run(
-        args.product, args.reference, scan_path=args.scan, output=args.output, overwrite=args.overwrite
+        args.product,
+        args.reference,
+        scan_path=args.scan,
+        reading=load_settings(args).reading,
+        output=args.output,
+        overwrite=args.overwrite,
     )
     if args.json:
         console.json(scores)

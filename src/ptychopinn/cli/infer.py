@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._inference import add_inference, inference_arguments
-from ptychopinn.cli._parser import Parser, add_reading
+from ptychopinn.cli._inference import add_inference
+from ptychopinn.cli._parser import Parser
 from ptychopinn.cli._progress import watched
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import show_run
 from ptychopinn.errors import Cancelled
 
@@ -18,7 +19,6 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.usage = "%(prog)s RUN DATA -o OUT [FLAGS]"
     parser.add_argument("model", metavar="RUN", help="The run directory of a training, or a model archive.")
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
-    add_reading(parser)
     add_inference(parser, arguments)
 
 
@@ -26,10 +26,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Load the model, predict, stitch, write."""
     from ptychopinn import workflows
 
-    shared = inference_arguments(args)
+    settings = load_settings(args, spec=args.spec, training=False)
     with watched(console) as monitor:
         result = workflows.infer_run(
-            args.model, args.data, args.output, nphotons=args.nphotons, monitor=monitor, **shared
+            args.model, args.data, args.output, settings.run_settings(), overwrite=args.overwrite, monitor=monitor
         )
     show_run(result, console, as_json=args.json)
     return Cancelled.exit_code if monitor.cancelled else 0

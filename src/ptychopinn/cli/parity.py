@@ -6,10 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._parser import Parser, add_json, add_output, add_reading
+from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._parser import Parser, add_json, add_output
 from ptychopinn.cli._progress import watched
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.config.execution import Accelerator
-from ptychopinn.data.dataset import Measurement
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.errors import PtychoPinnError, UsageError
 
 _DEVICES = f"{', '.join(Accelerator)} or cuda:K"
@@ -36,7 +38,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "--devices", metavar="DEVICE,DEVICE", type=_words, default=(), help="One device for each side: cpu,cuda."
     )
     add_output(parser, "The directory to make.")
-    add_reading(parser)
+    add_flags(parser, "reading", ReadOptions, "reading of scans")
     add_json(parser)
 
 
@@ -47,11 +49,9 @@ def _words(text: str) -> list[str]:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Compare, say where they part."""
     from ptychopinn import parity
-    from ptychopinn.comparison import Reading
 
     if args.devices and args.accelerator is not None:
         raise UsageError("--accelerator and --devices were given.", "Give one of them.")
-    measurement = None if args.measurement is None else Measurement(args.measurement)
     with watched(console) as monitor:
         result = parity.parity_run(
             args.data,
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             patterns=args.patterns,
             tolerance=args.tolerance,
             options={} if args.accelerator is None else {"accelerator": args.accelerator},
-            reading=Reading(measurement, args.nphotons),
+            reading=load_settings(args).reading,
             overwrite=args.overwrite,
             monitor=monitor,
         )

@@ -9,7 +9,7 @@ from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_config, add_output
 from ptychopinn.cli._progress import watched
-from ptychopinn.cli._settings import gather
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.config import SimulationConfig
 
 
@@ -25,10 +25,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Simulate, write."""
     from ptychopinn import workflows
 
-    given = gather(args, {"simulation": SimulationConfig}).given["simulation"]
+    simulation = load_settings(args).simulation
     with watched(console) as monitor:
-        path = workflows.simulate_run(
-            SimulationConfig.model_validate(given), args.output, overwrite=args.overwrite, monitor=monitor
-        )
+        path = workflows.simulate_run(simulation, args.output, overwrite=args.overwrite, monitor=monitor)
     console.result(str(path))
     return 0

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._inference import add_inference, inference_arguments
-from ptychopinn.cli._parser import Parser, add_measurement
+from ptychopinn.cli._inference import add_inference
+from ptychopinn.cli._parser import Parser
 from ptychopinn.cli._progress import watched
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import show_run
 from ptychopinn.errors import Cancelled
 
@@ -29,25 +30,25 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         metavar="FLOAT",
         help="Seconds of silence after which the producer is taken for dead (default: 60).",
     )
-    add_measurement(parser)
-    add_inference(parser, arguments, without=("predict_overlap",))  # of whole scans
+    add_inference(parser, arguments, without=("predict_overlap", "nphotons", "fftshift"))  # of whole scans
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Load the model, follow the scan, write."""
     from ptychopinn import workflows
 
-    shared = inference_arguments(args)
+    settings = load_settings(args, spec=args.spec, training=False)
     with watched(console) as monitor:
         result = workflows.stream_run(
             args.model,
             args.source,
             args.output,
+            settings.run_settings(),
             bind=args.bind,
             interval_s=args.interval,
             timeout_s=args.timeout,
             monitor=monitor,
-            **shared,
+            overwrite=args.overwrite,
         )
     show_run(result, console, as_json=args.json)
     return Cancelled.exit_code if monitor.cancelled else 0

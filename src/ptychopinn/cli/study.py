@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-
-from pydantic import BaseModel
+from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser, add_json
 from ptychopinn.cli._progress import watched
-from ptychopinn.cli._settings import gather, solver_options
+from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
-from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
-from ptychopinn.config.comparison import ComparisonConfig
-from ptychopinn.config.study import StudyConfig
-from ptychopinn.errors import PtychoPinnError, UsageError
-
-SECTIONS: Mapping[str, type[BaseModel]] = {
-    "study": StudyConfig,
-    "simulation": SimulationConfig,
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "infer": InferConfig,
-    "execution": ExecutionOptions,
-    "comparison": ComparisonConfig,
-}
-_LIMITS = ("memory_mb", "leg_seconds")
+from ptychopinn.errors import PtychoPinnError
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -44,24 +28,13 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Run the study, print medians."""
-    from ptychopinn import study
-    from ptychopinn.comparison import LegSettings
+    from ptychopinn import comparison
 
-    given = gather(args, {**SECTIONS, "solver": solver_options()}).given
-    named = [f"model.{name}" for name in ("model_type", "architecture", "gridsize", "N") if name in given["model"]]
-    named += [f"comparison.{name}" for name in given["comparison"] if name not in _LIMITS]
-    if named:
-        raise UsageError(
-            f"{', '.join(named)} cannot be set in a study.", "Legs, axes and simulation say it; leave it out."
-        )
-    config = StudyConfig.model_validate(given["study"])
+    settings = load_settings(args)
     with watched(console) as monitor:
-        result = study.study_run(
-            config,
+        result = comparison.study_run(
+            settings,
             args.output,
-            simulation=SimulationConfig.model_validate(given["simulation"]),
-            settings=LegSettings(**{key: given[key] for key in ("model", "train", "infer", "execution", "solver")}),
-            limits=ComparisonConfig.model_validate(given["comparison"]),
             resume=args.resume,
             overwrite=args.overwrite,
             monitor=monitor,
@@ -69,8 +42,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for where, reason in result.failed.items():
         console.warn(f"{where} failed: {reason}")
     files = {kind: str(path) for kind, path in result.files.items()}
-    drawn = [m for m in result.medians if f"{m.quantity} {m.metric}" in config.metrics]
     if args.json:
+        assert settings.study is not None  # else it was refused
+        drawn = [m for m in result.medians if f"{m.quantity} {m.metric}" in settings.study.metrics]
         points = [
             {"leg": m.leg, **vars(m.point), "figure": f"{m.quantity} {m.metric}", "median": m.median} for m in drawn
         ]

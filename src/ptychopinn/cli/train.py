@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
-from ptychopinn.cli._parser import Parser, add_config, add_json, add_reading
+from ptychopinn.cli._parser import Parser, add_config, add_json
 from ptychopinn.cli._progress import watched
-from ptychopinn.cli._settings import choose_backend, gather
+from ptychopinn.cli._settings import choose_backend, load_settings
 from ptychopinn.cli._summary import show_run
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.errors import Cancelled
 
 
@@ -24,7 +25,6 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "--from", dest="start", metavar="MODEL", help="Go on from the network of this run directory or model archive."
     )
     parser.add_argument("--backend", help="The deep-learning framework: see 'ptychopinn plugins'.")
-    add_reading(parser)
     add_config(parser)
     add_json(parser)
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
@@ -33,6 +33,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "--resume", action="store_true", help="Go on with the run that is there, from its last checkpoint."
     )
     there.add_argument("--overwrite", action="store_true", help="Replace the run that is there.")
+    add_flags(parser, "reading", ReadOptions, "reading of scans")
     add_flags(parser, "model", ModelConfig, "model")
     add_flags(parser, "train", TrainConfig, "training")
     add_flags(parser, "infer", InferConfig, "reconstruction of the scan at the end")
@@ -45,21 +46,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Train, and reconstruct the scan with the result."""
     from ptychopinn import workflows
 
-    sections = {"model": ModelConfig, "train": TrainConfig, "infer": InferConfig, "execution": args.spec.options}
-    settings = gather(args, sections)
+    settings = load_settings(args, spec=args.spec)
     with watched(console) as monitor:
         result = workflows.train_run(
             args.data,
             args.output,
-            backend=args.spec.name,
-            model=settings.given["model"],
-            train=settings.given["train"],
-            infer=settings.given["infer"],
-            options=settings.given["execution"],
+            settings.run_settings(),
             validation=args.validation,
             start=args.start,
-            measurement=settings.measurement,
-            nphotons=args.nphotons,
             resume=args.resume,
             overwrite=args.overwrite,
             monitor=monitor,

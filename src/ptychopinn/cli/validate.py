@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._parser import Parser, add_fftshift, add_json, add_reading
+from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._parser import Parser, add_json
+from ptychopinn.cli._settings import load_settings
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.errors import DataError
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="Scans, NPZ or HDF5 files.")
-    add_reading(parser)
-    add_fftshift(parser)
+    add_flags(parser, "reading", ReadOptions, "reading of scans")
     add_json(parser)
 
 
@@ -24,10 +26,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn.data.checks import check_scan
     from ptychopinn.data.problems import Severity
 
-    found = {
-        file: check_scan(file, measurement=args.measurement, nphotons=args.nphotons, fftshift=args.fftshift)
-        for file in args.files
-    }
+    reading = load_settings(args).reading
+    found = {file: check_scan(file, **dict(reading)) for file in args.files}
     bad = {file for file, problems in found.items() if any(p.severity is Severity.ERROR for p in problems)}
     if args.json:
         console.json(

@@ -1,23 +1,24 @@
-"""Which reconstructor is better, where, and by how much: any number of them on the same scans."""
+"""Which reconstructor is better, where, and by how much: on one pair of scans, or over a grid of simulated ones."""
 
 from __future__ import annotations
 
-from ptychopinn.comparison.legs import LegPlan, LegSettings, known_legs, plan_legs
+from ptychopinn.comparison.legs import LegPlan, Planner, comparison_settings, known_legs
 from ptychopinn.comparison.run import ComparisonResult, compare_run
-from ptychopinn.comparison.scans import Reading
+from ptychopinn.comparison.study import StudyResult, study_run
 from ptychopinn.comparison.table import Row, Status, read_table
 from ptychopinn.comparison.verify import verify_comparison
 
 __all__ = [
     "ComparisonResult",
     "LegPlan",
-    "LegSettings",
-    "Reading",
+    "Planner",
     "Row",
     "Status",
+    "StudyResult",
     "compare_run",
+    "comparison_settings",
     "known_legs",
-    "plan_legs",
     "read_table",
+    "study_run",
     "verify_comparison",
 ]

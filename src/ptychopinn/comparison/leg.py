@@ -26,7 +26,7 @@ from ptychopinn.comparison.table import LegOutcome
 from ptychopinn.errors import Cancelled
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 
-FORMAT = 2  # of a leg's results: another number makes every leg anew
+FORMAT = 3  # of a leg's results: another number makes every leg anew
 _FREE_SHARE = 0.75
 _WORKER = "ptychopinn.comparison.worker"
 
@@ -75,7 +75,7 @@ def run_leg(
         {
             "format": FORMAT,
             "plan": plan.as_dict(),
-            "scans": {name: [s.digest, s.reading.measurement, s.reading.nphotons] for name, s in scans.items()},
+            "scans": {name: [s.digest, s.reading.model_dump(mode="json")] for name, s in scans.items()},
         }
     )
     scored = {name: [source.reference_digest, name in split] for name, source in scans.items()}
@@ -96,8 +96,7 @@ def run_leg(
             name: {
                 "path": str(source.path),
                 "reference": None if source.reference is None else str(source.reference),
-                "measurement": source.reading.measurement,
-                "nphotons": source.reading.nphotons,
+                "reading": source.reading.model_dump(mode="json"),
             }
             for name, source in scans.items()
         },

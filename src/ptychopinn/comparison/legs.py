@@ -1,40 +1,28 @@
-"""Legs of a comparison by name: ``epie``, ``torch-pinn``, ``tf-supervised-cnn``."""
+"""Legs of a comparison: ``epie``, ``torch-pinn``, ``tf-supervised-cnn``, or a name of one's own with its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from ptychopinn.config.build import build, nearest
-from ptychopinn.config.infer import InferConfig
-from ptychopinn.config.model import Architecture, ModelConfig, ModelType
-from ptychopinn.config.train import TrainConfig
+from ptychopinn.config.build import build
+from ptychopinn.config.comparison import NOT_SHARED, LegConfig
+from ptychopinn.config.execution import ExecutionOptions
+from ptychopinn.config.model import Architecture, ModelType
+from ptychopinn.config.run import AllSettings, RunSettings
 from ptychopinn.errors import ConfigError, UsageError
-from ptychopinn.plugins import ALIASES, Registry
+from ptychopinn.plugins import ALIASES, Registry, discover, solver_options
 
 Fields = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class LegSettings:
-    """Fields that were set for the legs of a comparison; what is missing takes its default.
-
-    Of ``execution`` and ``solver`` each leg takes what it knows; for a solver ``solver`` goes before ``execution``.
-    """
-
-    model: Fields = field(default_factory=dict)
-    train: Fields = field(default_factory=dict)
-    infer: Fields = field(default_factory=dict)
-    execution: Fields = field(default_factory=dict)
-    solver: Fields = field(default_factory=dict)
+_OF_NETWORKS = ("model", "train", "infer")
 
 
 @dataclass(frozen=True)
 class LegPlan:
-    """One reconstructor with everything that decides what comes of it, as plain values.
+    """One reconstructor with everything that decides what comes of it.
 
     Attributes
     ----------
@@ -44,69 +32,143 @@ class LegPlan:
         Name of the backend or solver.
     origin:
         "distribution version" that brings it.
-    model, train, infer, execution:
-        All fields of the configurations of a network; None for a solver.
+    settings:
+        Of a network; else None.
     solver:
-        All options of a solver; None for a network.
+        Options of a solver; else None.
     """
 
     name: str
     source: str
     origin: str
-    model: dict[str, Any] | None = None
-    train: dict[str, Any] | None = None
-    infer: dict[str, Any] | None = None
-    execution: dict[str, Any] | None = None
-    solver: dict[str, Any] | None = None
+    settings: RunSettings[Any] | None = None
+    solver: BaseModel | None = None
 
     @property
     def is_network(self) -> bool:
         """Whether it is trained."""
-        return self.model is not None
+        return self.settings is not None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return {
+            "name": self.name,
+            "source": self.source,
+            "origin": self.origin,
+            "settings": None if self.settings is None else self.settings.model_dump(mode="json"),
+            "solver": None if self.solver is None else self.solver.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], registry: Registry) -> LegPlan:
+        """What `as_dict` gave."""
+        settings, solver, source = values["settings"], values["solver"], values["source"]
+        if settings is not None:
+            settings = build(RunSettings.with_options(registry.get(source).options), settings)
+        if solver is not None:
+            solver = build(registry.solvers[source].options, solver)
+        return cls(values["name"], source, values["origin"], settings, solver)
 
 
-def plan_legs(
-    names: Sequence[str], settings: LegSettings, registry: Registry, pattern_size: int, core_version: str
-) -> list[LegPlan]:
-    """Check the legs asked for and their settings.
-
-    Parameters
-    ----------
-    names:
-        ``BACKEND-MODELTYPE``, ``BACKEND-MODELTYPE-ARCHITECTURE`` or the name of a solver.
-    settings:
-        What was set for all of them.
-    registry:
-        What is installed.
-    pattern_size:
-        N of the scans.
-    core_version:
-        Version of this software.
+def comparison_settings(**sections: Mapping[str, object]) -> AllSettings[Any, Any]:
+    """The settings of a comparison or study from plain values, section by section, as a configuration file has them.
 
     Raises
     ------
-    UsageError
-        If there is no leg, one twice, or one of an unknown name.
     ConfigError
-        If a setting does not apply, naming the leg, or is one of solvers that no solver knows.
+        Naming every field that is unknown or out of bounds.
     """
-    if not names:
-        raise UsageError("No leg was named.", f"Name some of {', '.join(known_legs(registry))}.")
-    known = {field for spec in registry.solvers.values() for field in spec.options.model_fields}
-    if strange := [field for field in settings.solver if field not in known]:
-        raise ConfigError(
-            f"Setting of solvers {strange[0]} is not known{nearest(strange[0], sorted(known))}.",
-            "Change it and try again.",
-        )
-    plans = [_plan(name, settings, registry, pattern_size, core_version) for name in names]
-    seen = [plan.name for plan in plans]
-    if twice := sorted({name for name in seen if seen.count(name) > 1}):
-        raise UsageError(f"The leg {twice[0]} was named twice.", "Name each leg once.")
-    return plans
+    return build(AllSettings.with_options(ExecutionOptions, solver_options(discover())), sections)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What all legs of a comparison have in common.
+
+    Attributes
+    ----------
+    registry:
+        What is installed.
+    core_version:
+        Version of this software.
+    pattern_size:
+        N of the scans.
+    settings:
+        What was given of them goes before the defaults, and what a leg sets before that. Of ``execution`` and
+        ``solver`` each leg takes what it knows; for a solver ``solver`` goes before ``execution``.
+    """
+
+    registry: Registry
+    core_version: str
+    pattern_size: int
+    settings: AllSettings[Any, Any]
+
+    def plan(self, legs: Sequence[LegConfig], *, gridsize: int | None = None, repeat: int = 0) -> list[LegPlan]:
+        """Check legs and their settings.
+
+        Parameters
+        ----------
+        legs:
+            As they were asked for.
+        gridsize:
+            Of all networks; None leaves it as it is set.
+        repeat:
+            Added to the seed of training or solver.
+
+        Raises
+        ------
+        UsageError
+            If there is no leg, one twice, one of an unknown name, or a setting for all that is a leg's own.
+        ConfigError
+            If a setting does not apply, naming the leg.
+        """
+        if not legs:
+            raise UsageError("No leg was named.", f"Name some of {', '.join(known_legs(self.registry))}.")
+        if named := [name for name in NOT_SHARED if name in self.settings.model.model_fields_set]:
+            raise UsageError(
+                f"{', '.join(named)} is given by the scans or by a leg's name.", "Leave it out of the section 'model'."
+            )
+        plans = []
+        for leg in legs:
+            plan = self._solver if (leg.backend or leg.name) in self.registry.solvers else self._network
+            try:
+                plans.append(plan(leg, gridsize, repeat))
+            except ConfigError as error:
+                raise ConfigError(f"Leg {leg.name}: {error.problem}", error.remedy) from error
+        names = [plan.name for plan in plans]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"The leg {twice[0]} was named twice.", "Name each leg once.")
+        return plans
+
+    def _solver(self, leg: LegConfig, gridsize: int | None, repeat: int) -> LegPlan:
+        source = leg.backend or leg.name
+        _refuse_idle(leg, _OF_NETWORKS, "a solver")
+        options = self.registry.solvers[source].options
+        given = self.settings.given()
+        common = _known({**given.get("execution", {}), **given.get("solver", {})}, options)
+        fields = {**common, **leg.execution, **leg.solver}
+        if "seed" in options.model_fields:
+            fields["seed"] = _later_seed(fields, repeat)
+        origin = self.registry.distributions.get(source, f"ptychopinn {self.core_version}")
+        return LegPlan(leg.name, source, origin, solver=build(options, fields))
+
+    def _network(self, leg: LegConfig, gridsize: int | None, repeat: int) -> LegPlan:
+        _refuse_idle(leg, ("solver",), "a network")
+        backend, named = _backend_of(leg, self.registry)
+        if given := [name for name in ("N", *named) if name in leg.model]:
+            raise ConfigError(f"{', '.join(given)} is given by the scans or by the leg's name.", "Leave it out.")
+        options = self.registry.specs[backend].options
+        common = self.settings.given()
+        common["execution"] = _known(common.get("execution", {}), options)
+        sections = {
+            section: {**common.get(section, {}), **getattr(leg, section)} for section in (*_OF_NETWORKS, "execution")
+        }
+        sections["model"] |= {"N": self.pattern_size, **named, **({} if gridsize is None else {"gridsize": gridsize})}
+        sections["train"]["seed"] = _later_seed(sections["train"], repeat)
+        name = leg.name if leg.backend is not None else "-".join((backend, *map(str, named.values())))
+        origin = f"{self.registry.distributions[backend]}, ptychopinn {self.core_version}"
+        cls: type[RunSettings[Any]] = RunSettings.with_options(options)
+        return LegPlan(name, backend, origin, settings=build(cls, {"backend": backend, **sections}))
 
 
 def known_legs(registry: Registry) -> list[str]:
@@ -115,51 +177,40 @@ def known_legs(registry: Registry) -> list[str]:
     return [*networks, *registry.solvers]
 
 
-def _plan(name: str, settings: LegSettings, registry: Registry, size: int, core_version: str) -> LegPlan:
-    core = f"ptychopinn {core_version}"
-    if name in registry.solvers:
-        options = registry.solvers[name].options
-        given = {**settings.execution, **settings.solver}
-        fields = {k: v for k, v in given.items() if k in options.model_fields}
-        built = _built(options, fields, name)
-        return LegPlan(name, name, registry.distributions.get(name, core), solver=built)
-    backend, kind, architecture = _parts(name, registry)
-    spec = registry.specs[backend]
-    model = {"N": size, **settings.model, "model_type": kind}
-    if architecture is not None:
-        model["architecture"] = architecture
-    execution = {k: v for k, v in settings.execution.items() if k in spec.options.model_fields}
-    short = "-".join(filter(None, (backend, str(kind), architecture)))
-    return LegPlan(
-        short,
-        backend,
-        f"{registry.distributions[backend]}, {core}",
-        model=_built(ModelConfig, model, name),
-        train=_built(TrainConfig, settings.train, name),
-        infer=_built(InferConfig, settings.infer, name),
-        execution=_built(spec.options, execution, name),
-    )
+def _refuse_idle(leg: LegConfig, sections: Sequence[str], kind: str) -> None:
+    if idle := [section for section in sections if getattr(leg, section)]:
+        raise ConfigError(f"{', '.join(idle)} has no effect on {kind}.", "Leave it out.")
 
 
-def _parts(name: str, registry: Registry) -> tuple[str, ModelType, Architecture | None]:
-    parts = name.split("-")
-    for cut in range(len(parts) - 1, 0, -1):
-        backend = "-".join(parts[:cut])
-        backend = ALIASES.get(backend, backend)
-        kind, architecture = parts[cut], "-".join(parts[cut + 1 :])
-        known = kind in list(ModelType) and architecture in ("", *Architecture)
-        if backend in registry.specs and known:
-            return backend, ModelType(kind), Architecture(architecture) if architecture else None
+def _known(fields: Fields, options: type[BaseModel]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name in options.model_fields}
+
+
+def _later_seed(fields: Fields, repeat: int) -> Any:
+    """The seed of a repeat; one that is no number is refused where it is checked."""
+    seed = fields.get("seed", 0)
+    return seed + repeat if isinstance(seed, int) else seed
+
+
+def _backend_of(leg: LegConfig, registry: Registry) -> tuple[str, dict[str, ModelType | Architecture]]:
+    """The backend of a network, and what the leg's name says of the network."""
+    if leg.backend is not None:
+        backend = ALIASES.get(leg.backend, leg.backend)
+        if backend in registry.specs:
+            return backend, {}
+    else:
+        parts = leg.name.split("-")
+        for cut in range(len(parts) - 1, 0, -1):
+            backend = "-".join(parts[:cut])
+            backend = ALIASES.get(backend, backend)
+            kind, architecture = parts[cut], "-".join(parts[cut + 1 :])
+            known = kind in list(ModelType) and architecture in ("", *Architecture)
+            if backend in registry.specs and known:
+                named: dict[str, ModelType | Architecture] = {"model_type": ModelType(kind)}
+                return backend, named | ({"architecture": Architecture(architecture)} if architecture else {})
+    asked = f"leg '{leg.name}'" if leg.backend is None else f"backend or solver '{leg.backend}'"
     broken = "; ".join(f"{p.name} is broken: {p.reason}" for p in registry.broken)
     raise UsageError(
-        f"There is no leg '{name}'{f' ({broken})' if broken else ''}.",
+        f"There is no {asked}{f' ({broken})' if broken else ''}.",
         f"Known are {', '.join(known_legs(registry))}, and networks with -{' or -'.join(Architecture)} after them.",
     )
-
-
-def _built(cls: type[BaseModel], fields: Fields, leg: str) -> dict[str, Any]:
-    """All fields as plain values, checked."""
-    try:
-        return build(cls, fields).model_dump(mode="json")
-    except ConfigError as error:
-        raise ConfigError(f"Leg {leg}: {error.problem}", error.remedy) from error

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.comparison import page
 from ptychopinn.comparison.files import read_arrays, write_json
 from ptychopinn.comparison.leg import FORMAT, Limits, default_memory_mb, run_leg
-from ptychopinn.comparison.legs import LegPlan, LegSettings, plan_legs
-from ptychopinn.comparison.scans import Reading, ScanSource, write_central
-from ptychopinn.comparison.table import LegOutcome, Row, make_rows, summarise, write_table
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.comparison.legs import LegPlan, Planner
+from ptychopinn.comparison.report import write_comparison_report
+from ptychopinn.comparison.scans import ScanSource, write_central
+from ptychopinn.comparison.table import LegOutcome, Row, comparison_figures, make_rows, summarise, write_table
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.config.run import AllSettings
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.metrics import MIN_SIDE_PX, ScanBox, align
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -43,10 +44,6 @@ class ComparisonResult:
 
     Attributes
     ----------
-    folder:
-        Where everything lies.
-    rows:
-        Its table.
     files:
         What was written, by kind.
     failed:
@@ -63,13 +60,10 @@ def compare_run(
     train_path: StrPath,
     test_path: StrPath,
     output: StrPath,
+    settings: AllSettings[Any, Any],
     *,
-    legs: Sequence[str],
-    settings: LegSettings | None = None,
-    config: ComparisonConfig | None = None,
     train_reference: StrPath | None = None,
     test_reference: StrPath | None = None,
-    reading: Reading | None = None,
     resume: bool = False,
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
@@ -81,26 +75,12 @@ def compare_run(
 
     Parameters
     ----------
-    train_path, test_path:
-        The scans, NPZ.
-    output:
-        The directory to make.
-    legs:
-        As in `ptychopinn.comparison.plan_legs`.
     settings:
-        Fields of the configurations of all legs.
-    config:
-        Limits, baseline.
+        Legs, limits and baseline are in ``comparison``; the other sections are what all legs have in common.
     train_reference, test_reference:
         NPZ or product with the trusted object of a scan; None takes the scan's own unless it is a placeholder.
-    reading:
-        How to read the scans.
     resume:
         Keep legs that are done, by content, and go on with the others.
-    overwrite:
-        Replace a comparison that is there.
-    monitor:
-        Progress and cancellation.
 
     Raises
     ------
@@ -109,7 +89,7 @@ def compare_run(
     Cancelled
         If the monitor was cancelled; what is done stays for ``resume``.
     """
-    settings, config, reading = settings or LegSettings(), config or ComparisonConfig(), reading or Reading()
+    config, reading = settings.comparison, settings.reading
     version = metadata.version("ptychopinn")
     train = ScanSource.of(train_path, train_reference, reading)
     test = ScanSource.of(test_path, test_reference, reading)
@@ -118,21 +98,22 @@ def compare_run(
             f"The training patterns are {train.facts['N']} pixels wide, the test patterns {test.facts['N']}.",
             "Crop or pad one of the scans.",
         )
-    plans = plan_legs(legs, settings, discover(), train.facts["N"], version)
+    plans = Planner(discover(), version, train.facts["N"], settings).plan(config.legs)
     baseline = _baseline(config.baseline, plans)
     with output_folder(output, _COMPARISON, overwrite=overwrite, resume=resume, kept=WORTH) as folder:
         if config.n_test_groups is not None:
-            count = config.n_test_groups * (int(settings.model.get("gridsize") or 1) ** 2)
+            count = config.n_test_groups * ((settings.model.gridsize or 1) ** 2)
             if write_central(test_path, count, folder / _SELECTION, reading):
                 name = f"{count} central patterns of {test.path.name}"
-                test = ScanSource.of(folder / _SELECTION, test_reference, Reading(), name)  # it says itself what it is
+                as_it_says = ReadOptions()
+                test = ScanSource.of(folder / _SELECTION, test_reference, as_it_says, name)
         scans = {"train": train, "test": test}
         limits = Limits(config.memory_mb or default_memory_mb(), config.leg_seconds)
         manifest = {
             "format": FORMAT,
             "version": version,
             "baseline": baseline,
-            "config": {**config.model_dump(mode="json"), "memory_mb": limits.memory_mb},
+            "config": {**config.model_dump(mode="json", exclude={"legs"}), "memory_mb": limits.memory_mb},
             "scans": {
                 name: {
                     "path": str(source.path),
@@ -159,28 +140,29 @@ def finish(
 ) -> ComparisonResult:
     """Table, summary, pictures and report from what the legs left behind."""
     baseline, scans = manifest["baseline"], list(manifest["scans"])
-    rows = make_rows(outcomes, scans, baseline, _distances(folder / _LEGS, outcomes, scans, baseline))
+    rows = make_rows(
+        outcomes, scans, comparison_figures(), baseline, _distances(folder / _LEGS, outcomes, scans, baseline)
+    )
     files = {"table": write_table(folder / METRICS, rows)}
     summary = {**summarise(rows, baseline), "scans": {name: s["facts"] for name, s in manifest["scans"].items()}}
     files["summary"] = write_json(folder / SUMMARY, summary)
     monitor.report("report", 0, 1)
     (folder / _PICTURES).mkdir(exist_ok=True)
     failed = {outcome.name: outcome.failure for outcome in outcomes if outcome.failure}
-    files["report"] = page.write_page(folder / REPORT, folder / _PICTURES, manifest, summary, rows, folder / _LEGS)
+    files["report"] = write_comparison_report(
+        folder / REPORT, folder / _PICTURES, manifest, summary, rows, folder / _LEGS
+    )
     monitor.report("report", 1, 1)
     return ComparisonResult(folder, tuple(rows), files, failed)
 
 
 def _baseline(asked: str | None, plans: Sequence[LegPlan]) -> str:
-    if asked is None:
-        return plans[0].name
+    names = [plan.name for plan in plans]
+    if asked is None or asked in names:
+        return asked or names[0]
     first, dash, rest = asked.partition("-")
-    name = ALIASES.get(first, first) + dash + rest
-    if name not in [plan.name for plan in plans]:
-        raise UsageError(
-            f"The baseline '{asked}' is none of the legs {', '.join(plan.name for plan in plans)}.",
-            "Name one of the legs.",
-        )
+    if (name := ALIASES.get(first, first) + dash + rest) not in names:
+        raise UsageError(f"The baseline '{asked}' is none of the legs {', '.join(names)}.", "Name one of the legs.")
     return name
 
 

@@ -9,24 +9,13 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.comparison.files import digest_of_file
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import DataError
 from ptychopinn.metrics import box_of
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
 from ptychopinn.workflows._reference import reference_of
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How to read scans that do not say enough of themselves; as in `ptychopinn.data.npz.read_scan`."""
-
-    measurement: Measurement | None = None
-    nphotons: float | None = None
-
-    def read(self, path: StrPath) -> ScanDataset:
-        """Read a scan."""
-        return read_scan(path, measurement=self.measurement, nphotons=self.nphotons)
 
 
 @dataclass(frozen=True)
@@ -47,13 +36,13 @@ class ScanSource:
 
     path: Path
     reference: Path | None
-    reading: Reading
+    reading: ReadOptions
     digest: str
     reference_digest: str
     facts: dict[str, Any]
 
     @classmethod
-    def of(cls, path: StrPath, reference: StrPath | None, reading: Reading, name: str = "") -> ScanSource:
+    def of(cls, path: StrPath, reference: StrPath | None, reading: ReadOptions, name: str = "") -> ScanSource:
         """Look at a scan and its reference.
 
         Raises
@@ -61,7 +50,7 @@ class ScanSource:
         DataError
             If the scan cannot be read, as in `ptychopinn.data.npz.read_scan`, or the reference cannot be one of it.
         """
-        data = reading.read(path)
+        data = read_scan(path, **dict(reading))
         given = None if reference is None else Path(reference).resolve()
         trusted = reference_of(data, given)
         if given is not None and trusted is not None:
@@ -100,18 +89,9 @@ def _check_reference(reference: ComplexArray, path: Path, data: ScanDataset) -> 
 
 
 def central(data: ScanDataset, count: int) -> IntArray:
-    """The patterns nearest to the middle of a scan: they overlap as all of them do.
+    """Sorted (k,) int64 indices of so many patterns nearest to the middle, all if there are no more.
 
-    Parameters
-    ----------
-    data:
-        The scan.
-    count:
-        How many; all if there are no more.
-
-    Returns
-    -------
-    Sorted (k,) int64 indices.
+    They overlap as all of them do.
     """
     positions = data.positions
     middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
@@ -119,9 +99,9 @@ def central(data: ScanDataset, count: int) -> IntArray:
     return np.sort(np.argsort(distance, kind="stable")[:count]).astype(np.int64)
 
 
-def write_central(path: StrPath, count: int, target: Path, reading: Reading) -> bool:
+def write_central(path: StrPath, count: int, target: Path, reading: ReadOptions) -> bool:
     """Write the middle of a scan as a scan of its own; False, and nothing written, if that is all of it."""
-    data = reading.read(path)
+    data = read_scan(path, **dict(reading))
     if count >= len(data):
         return False
     write_scan(target, data.select(central(data, count)))

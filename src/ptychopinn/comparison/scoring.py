@@ -30,6 +30,10 @@ QUANTITIES = ("amp", "phase")
 AGAINST_REFERENCE = ("mae", "mse", "psnr", "ssim", "ms_ssim", "corr", "frc50")
 STATISTICS = ("mean", "max", "nonzero_share")
 Figure = tuple[str, str]  # quantity, metric
+_LESS_IS_BETTER = frozenset(
+    {"mae", "mse", "nrmse", "residual", "training_seconds", "reconstruction_seconds", "peak_anonymous_mib"}
+)
+_MORE_IS_BETTER = frozenset({"psnr", "ssim", "ms_ssim", "corr", "frc50", "frc50_split", "patterns_per_second"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +119,15 @@ def all_figures() -> list[Figure]:
     compared = [(quantity, metric) for quantity in QUANTITIES for metric in AGAINST_REFERENCE]
     own = [(quantity, metric) for quantity in QUANTITIES for metric in ("frc50_split", *STATISTICS)]
     return [*compared, ("object", "nrmse"), ("object", "residual"), ("object", "flatness"), *own]
+
+
+def best_of(metric: str, values: Mapping[str, float | None]) -> list[str]:
+    """Whose value of a metric is best; nobody's where more is neither better nor worse, or there is no value."""
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known or metric not in _LESS_IS_BETTER | _MORE_IS_BETTER:
+        return []
+    top = (min if metric in _LESS_IS_BETTER else max)(known.values())
+    return [name for name, value in known.items() if value == top]
 
 
 def parts_of(obj: ComplexArray) -> dict[str, FloatArray]:

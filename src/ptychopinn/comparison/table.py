@@ -1,4 +1,4 @@
-"""The table of a comparison: a row for each leg, scan, quantity and metric, whatever became of the leg."""
+"""The table of a comparison or study: a row for each leg, cell, scan and figure, whatever became of the leg."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.files import write_csv
-from ptychopinn.comparison.scoring import AGAINST_REFERENCE, QUANTITIES, Figure, all_figures
+from ptychopinn.comparison.scoring import AGAINST_REFERENCE, QUANTITIES, Figure, all_figures, best_of
 from ptychopinn.errors import DataError
 
 RUN_FIGURES: tuple[Figure, ...] = tuple(
@@ -27,6 +30,9 @@ _OF_BASELINE: tuple[Figure, ...] = (
 )
 MINUS = "_minus_baseline"
 DISTANCE: Figure = ("object", "nrmse_to_baseline")
+_COLUMNS = ("leg", "scan", "quantity", "metric", "value", "status", "message")
+_POINT = tuple(field.name for field in fields(Point))
+_CELL = (*_POINT, "seed", "repeat")
 _NOT_MEASURED = "not measured: done in an earlier run that was cut short, or the system does not tell"
 
 
@@ -40,7 +46,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """One value; the fields are the columns of the table.
+    """One value.
 
     Attributes
     ----------
@@ -48,6 +54,8 @@ class Row:
         None unless the status is ok.
     message:
         Why there is no value.
+    cell:
+        Of a study; a comparison is one of a single cell, which has no name.
     """
 
     leg: str
@@ -57,6 +65,7 @@ class Row:
     value: float | None
     status: Status
     message: str = ""
+    cell: Cell | None = None
 
 
 @dataclass(frozen=True)
@@ -71,53 +80,99 @@ class LegOutcome:
         Why it failed; empty if it did not.
     scans:
         Scan to its figures and to the reasons of those that were skipped; a scan that was not finished is not there.
+    cell:
+        Of a study, or none.
     """
 
     name: str
     failure: str
     scans: Mapping[str, tuple[Mapping[Figure, float], Mapping[Figure, str]]]
+    cell: Cell | None = None
 
 
-def expected_figures() -> list[Figure]:
-    """Every (quantity, metric) that each leg has a row of for each scan, in order."""
+@dataclass(frozen=True)
+class Median:
+    """The values of one leg at one point of a study, over seeds and repeats.
+
+    Attributes
+    ----------
+    median, low, high:
+        The median and the two percentiles asked for; None where there is no value.
+    count, failed:
+        Values there are, and cells in which the leg failed.
+    """
+
+    leg: str
+    point: Point
+    quantity: str
+    metric: str
+    median: float | None
+    low: float | None
+    high: float | None
+    count: int
+    failed: int
+
+
+def comparison_figures() -> list[Figure]:
+    """Every (quantity, metric) that each leg of a comparison has a row of for each scan, in order."""
     differences = [(quantity, metric + MINUS) for quantity, metric in _OF_BASELINE]
     return [*all_figures(), *RUN_FIGURES, DISTANCE, *differences]
+
+
+def study_figures() -> list[Figure]:
+    """Those of a study, which has no baseline and no halves."""
+    return [*(figure for figure in all_figures() if figure[1] != "frc50_split"), *RUN_FIGURES]
 
 
 def make_rows(
     outcomes: Sequence[LegOutcome],
     scans: Sequence[str],
-    baseline: str,
-    distances: Mapping[tuple[str, str], float | str],
+    figures: Sequence[Figure],
+    baseline: str | None = None,
+    distances: Mapping[tuple[str, str], float | str] | None = None,
 ) -> list[Row]:
-    """All rows of a comparison.
+    """All rows of a comparison or study.
 
     Parameters
     ----------
-    outcomes:
-        What came of each leg, in order.
-    scans:
-        Names of the scans, in order.
+    figures:
+        Of which there is a row for each leg and scan.
     baseline:
-        Name of the leg that the others are told from.
+        Name of the leg that the others are told from, where figures are.
     distances:
         (leg, scan) to ``|R - B| / |B|``, R the leg's and B the baseline's object; or why there is none.
     """
-    of_baseline = next(outcome for outcome in outcomes if outcome.name == baseline)
+    of_baseline = next((outcome.scans for outcome in outcomes if outcome.name == baseline), {})
     rows = []
     for outcome in outcomes:
         for scan in scans:
             known, skipped = outcome.scans.get(scan, ({}, {}))
-            base, _ = of_baseline.scans.get(scan, ({}, {}))
+            base, _ = of_baseline.get(scan, ({}, {}))
             failed = outcome.failure if scan not in outcome.scans else ""
-            for quantity, metric in expected_figures():
-                value, reason = _value((quantity, metric), known, skipped, base, distances.get((outcome.name, scan)))
+            for figure in figures:
+                value, reason = _value(figure, known, skipped, base, (distances or {}).get((outcome.name, scan)))
                 if failed:
                     status, value, reason = Status.FAILED, None, failed
                 else:
                     status = Status.SKIPPED if value is None else Status.OK
-                rows.append(Row(outcome.name, scan, quantity, metric, value, status, reason))
+                rows.append(Row(outcome.name, scan, *figure, value, status, reason, outcome.cell))
     return rows
+
+
+def medians_of(rows: Iterable[Row], percentiles: tuple[float, float]) -> list[Median]:
+    """Medians over seeds and repeats of the cells, in the order of the rows."""
+    groups: dict[tuple[str, Point, str, str], list[Row]] = {}
+    for row in rows:
+        assert row.cell is not None
+        groups.setdefault((row.leg, row.cell.point, row.quantity, row.metric), []).append(row)
+    found = []
+    for key, members in groups.items():
+        values = [row.value for row in members if row.value is not None]
+        failed = sum(row.status is Status.FAILED for row in members)
+        wanted = (50.0, *percentiles)
+        middle, low, high = map(float, np.percentile(values, wanted)) if values else (None, None, None)
+        found.append(Median(*key, middle, low, high, len(values), failed))
+    return found
 
 
 def _value(
@@ -145,28 +200,42 @@ def _finite(value: float) -> tuple[float | None, str]:
     return (value, "") if math.isfinite(value) else (None, f"not finite: {value}")
 
 
-def write_table(path: Path, rows: Iterable[Row]) -> Path:
-    """Write rows as CSV; a value that is not known is empty."""
-    return write_csv(path, (field.name for field in fields(Row)), map(astuple, rows))
+def write_table(path: Path, rows: Sequence[Row]) -> Path:
+    """Write rows as CSV, the axes of a study after the leg; a value that is not known is empty."""
+    axes = _CELL if any(row.cell is not None for row in rows) else ()
+    columns = (_COLUMNS[0], *axes, *_COLUMNS[1:])
+    return write_csv(path, columns, ((row.leg, *_places(row.cell), *astuple(row)[1:-1]) for row in rows))
+
+
+def write_medians(path: Path, medians: Sequence[Median]) -> Path:
+    """Write medians as CSV."""
+    columns = ("leg", *_POINT, "quantity", "metric", "median", "low", "high", "count", "failed")
+    lines = (
+        (m.leg, *astuple(m.point), m.quantity, m.metric, m.median, m.low, m.high, m.count, m.failed) for m in medians
+    )
+    return write_csv(path, columns, lines)
+
+
+def _places(cell: Cell | None) -> tuple[object, ...]:
+    return () if cell is None else (*astuple(cell.point), cell.seed, cell.repeat)
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read what `write_table` wrote.
+    """Read the table of a comparison.
 
     Raises
     ------
     DataError
         If it is not there, or a column, a number or a status is not what it should be.
     """
-    columns = [field.name for field in fields(Row)]
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = list(csv.reader(file)) or [[]]
-        if header != columns:
+        if header != list(_COLUMNS):
             raise ValueError(f"the columns are {','.join(header)}")
         return [_row(*line) for line in lines]
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", f"Its columns are {','.join(columns)}.") from error
+        raise DataError(f"{path} cannot be read: {error}.", f"Its columns are {','.join(_COLUMNS)}.") from error
 
 
 def _row(leg: str, scan: str, quantity: str, metric: str, value: str, status: str, message: str) -> Row:
@@ -187,16 +256,12 @@ def summarise(rows: Sequence[Row], baseline: str) -> dict[str, Any]:
 
 
 def _best(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Scan to ``quantity metric`` to the leg with the best value."""
-    lower = {"mae", "mse", "nrmse", "residual", "training_seconds", "reconstruction_seconds", "peak_anonymous_mib"}
-    higher = {"psnr", "ssim", "ms_ssim", "corr", "frc50", "frc50_split", "patterns_per_second"}
-    found: dict[str, dict[str, tuple[float, str]]] = {}
+    """Scan to ``quantity metric`` to the first leg with the best value."""
+    values: dict[tuple[str, str, str], dict[str, float | None]] = {}
     for row in rows:
-        if row.value is None or row.metric not in lower | higher:
-            continue
-        rank = row.value if row.metric in lower else -row.value
-        best = found.setdefault(row.scan, {})
-        name = f"{row.quantity} {row.metric}"
-        if name not in best or rank < best[name][0]:
-            best[name] = (rank, row.leg)
-    return {scan: {name: leg for name, (_, leg) in best.items()} for scan, best in found.items()}
+        values.setdefault((row.scan, row.quantity, row.metric), {})[row.leg] = row.value
+    found: dict[str, dict[str, str]] = {}
+    for (scan, quantity, metric), known in values.items():
+        if best := best_of(metric, known):
+            found.setdefault(scan, {})[f"{quantity} {metric}"] = best[0]
+    return found

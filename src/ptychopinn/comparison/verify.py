@@ -11,7 +11,7 @@ from typing import Any
 from ptychopinn.comparison.files import digest_of_file, read_arrays, read_json, write_json
 from ptychopinn.comparison.run import MANIFEST, METRICS, REPORT, SUMMARY, VERIFICATION
 from ptychopinn.comparison.scoring import rescore
-from ptychopinn.comparison.table import Row, Status, expected_figures, read_table
+from ptychopinn.comparison.table import Row, Status, comparison_figures, read_table
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.typing import StrPath
 
@@ -61,7 +61,7 @@ def _whole(rows: list[Row], manifest: Mapping[str, Any]) -> list[str]:
         (plan["name"], scan, *figure)
         for plan in manifest["legs"]
         for scan in manifest["scans"]
-        for figure in expected_figures()
+        for figure in comparison_figures()
     }
     there = [(row.leg, row.scan, row.quantity, row.metric) for row in rows]
     wrong = [f"missing: {' '.join(row)}" for row in sorted(wanted - set(there))]

@@ -24,7 +24,8 @@ from ptychopinn.comparison.files import TASK, read_json, read_scores, write_json
 from ptychopinn.comparison.legs import LegPlan
 from ptychopinn.comparison.scoring import Figure, score_scan
 from ptychopinn.config.build import build
-from ptychopinn.config.infer import InferConfig
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import PtychoPinnError
@@ -89,15 +90,18 @@ class _Leg:
     def __init__(self, folder: Path, out: TextIO) -> None:
         self._folder, self._out = folder, out
         self._task: Mapping[str, Any] = read_json(folder / TASK)
-        self._plan = LegPlan(**self._task["plan"])
+        self._plan = plan = LegPlan.from_dict(self._task["plan"], discover())
         self._monitor = Monitor(self._progress())
-        infer = dict(self._plan.infer or {})
-        if self._task["memory_mb"] and infer:
-            infer["memory_budget_mb"] = max(min(infer["memory_budget_mb"], self._task["memory_mb"] // _PATCH_SHARE), 1)
-        solver = dict(self._plan.solver or {})
-        if self._task["memory_mb"] and "cache_mb" in solver:
-            solver["cache_mb"] = max(min(solver["cache_mb"], self._task["memory_mb"] // _PATCH_SHARE), 1)
-        self._infer, self._solver = infer, solver
+        self._settings = plan.settings
+        self._solver = {} if plan.solver is None else plan.solver.model_dump()
+        if self._task["memory_mb"]:
+            share = max(self._task["memory_mb"] // _PATCH_SHARE, 1)
+            if plan.settings is not None:
+                infer = plan.settings.infer
+                limited = {"memory_budget_mb": min(infer.memory_budget_mb, share)}
+                self._settings = plan.settings.model_copy(update={"infer": infer.model_copy(update=limited)})
+            if "cache_mb" in self._solver:
+                self._solver["cache_mb"] = min(self._solver["cache_mb"], share)
 
     def _progress(self) -> Callable[[Progress], None]:
         last = 0.0
@@ -132,26 +136,23 @@ class _Leg:
                 )
             self._score(scan, read_json(done))
 
-    def _reading(self, scan: str) -> dict[str, Any]:
-        return {key: self._task["scans"][scan][key] for key in ("measurement", "nphotons")}
+    def _settings_of(self, scan: str) -> RunSettings[Any]:
+        assert self._settings is not None
+        return self._settings.model_copy(update={"reading": self._reading(scan)})
+
+    def _reading(self, scan: str) -> ReadOptions:
+        return build(ReadOptions, self._task["scans"][scan]["reading"])
 
     def _train(self, scan: str) -> RunResult:
         plan, folder = self._plan, self._folder / scan
-        assert plan.model is not None
-        assert plan.train is not None
-        begun = (folder / RUN_CONFIG).is_file() and Capability.RESUME in discover().get(plan.source).capabilities
+        resumes = (folder / RUN_CONFIG).is_file() and Capability.RESUME in discover().get(plan.source).capabilities
         return train_run(
             self._task["scans"][scan]["path"],
             folder,
-            backend=plan.source,
-            model=plan.model,
-            train=plan.train,
-            infer=self._infer,
-            options=plan.execution,
-            resume=begun,
-            overwrite=not begun,
+            self._settings_of(scan),
+            resume=resumes,
+            overwrite=not resumes,
             monitor=self._monitor,
-            **self._reading(scan),
         )
 
     def _predict(self, scan: str) -> RunResult:
@@ -159,12 +160,9 @@ class _Leg:
             self._folder / "train",
             self._task["scans"][scan]["path"],
             self._folder / scan,
-            infer=self._infer,
-            options=self._plan.execution,
-            backend=self._plan.source,
+            self._settings_of(scan),
             overwrite=True,
             monitor=self._monitor,
-            **self._reading(scan),
         )
 
     def _solve(self, scan: str) -> RunResult:
@@ -173,14 +171,14 @@ class _Leg:
             self._folder / scan,
             solver=self._plan.source,
             options=self._solver,
+            reading=self._reading(scan),
             overwrite=True,
             monitor=self._monitor,
-            **self._reading(scan),
         )
 
     def _score(self, scan: str, took: Mapping[str, float]) -> None:
         source = self._task["scans"][scan]
-        data = read_scan(source["path"], **self._reading(scan))
+        data = read_scan(source["path"], **dict(self._reading(scan)))
         product = read_product(self._folder / scan / PRODUCT)
         origin = origin_of(product, data.positions)
         reason = "not asked for" if scan not in self._task["split"] else ""
@@ -226,11 +224,11 @@ class _Leg:
         return found[0], found[1]
 
     def _again(self, data: ScanDataset) -> Reconstruction:
-        plan = self._plan
-        if plan.is_network:
-            model = load_reconstructor(self._folder / "train" / MODEL, backend=plan.source, options=plan.execution)
-            return reconstruct(model, data, build(InferConfig, self._infer), monitor=self._monitor)
-        return solve(create_solver(plan.source, self._solver), data, monitor=self._monitor)
+        source = self._plan.source
+        if self._settings is not None:
+            model = load_reconstructor(self._folder / "train" / MODEL, backend=source, options=self._settings.execution)
+            return reconstruct(model, data, self._settings.infer, monitor=self._monitor)
+        return solve(create_solver(source, self._solver), data, monitor=self._monitor)
 
 
 if __name__ == "__main__":

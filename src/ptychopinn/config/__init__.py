@@ -4,6 +4,8 @@ from ptychopinn.config._base import Config
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.config.run import RunSettings
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
 
@@ -12,7 +14,9 @@ __all__ = [
     "ExecutionOptions",
     "InferConfig",
     "ModelConfig",
+    "ReadOptions",
     "ResolvedTrainConfig",
+    "RunSettings",
     "SimulationConfig",
     "TrainConfig",
 ]

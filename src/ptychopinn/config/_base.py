@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """Frozen, refuses unknown keys; descriptions and bounds live beside each field."""
+    """Frozen, refuses unknown keys; descriptions and bounds live beside each field.
+
+    Attributes
+    ----------
+    title:
+        Of a model that is one of several groups of settings in a section; else empty.
+    """
+
+    title: ClassVar[str] = ""
 
     model_config = ConfigDict(
         frozen=True,

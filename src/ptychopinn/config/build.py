@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ptychopinn.errors import ConfigError
 
-_LONGEST_NAME = 60
-_LONGEST_TEXT = 2000
+_MAX_NAME = 60
+_MAX_TEXT = 2000
+_MAX_PROBLEMS = 20
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+NameOf: TypeAlias = Callable[[Sequence[str]], str]
+"""What the giver calls the value at a path of keys: ("train", "batch_size") is "--batch-size"."""
 
 
-def build(cls: type[ModelT], values: Mapping[str, object], name_of: Callable[[str], str] = str) -> ModelT:
+def dotted(path: Sequence[str]) -> str:
+    """The last key of a path, which is clear where there is one model."""
+    return path[-1]
+
+
+def build(cls: type[ModelT], values: Mapping[str, object], name_of: NameOf = dotted) -> ModelT:
     """Make a configuration model.
 
     Parameters
@@ -28,7 +38,7 @@ def build(cls: type[ModelT], values: Mapping[str, object], name_of: Callable[[st
     values:
         Field name to value; text is converted to the field's type. What is missing takes its default.
     name_of:
-        What the giver calls a field ("--batch-size").
+        What the giver calls a field.
 
     Raises
     ------
@@ -43,39 +53,84 @@ def build(cls: type[ModelT], values: Mapping[str, object], name_of: Callable[[st
         raise ConfigError(f"The values cannot be read: {error}.", "Give plain numbers and words.") from error
 
 
-def explain(error: ValidationError, cls: type[BaseModel], name_of: Callable[[str], str] = str) -> ConfigError:
+def explain(error: ValidationError, cls: type[BaseModel], name_of: NameOf = dotted) -> ConfigError:
     """The one-paragraph `ConfigError` for pydantic's report on ``cls``."""
-    problems: list[str] = []
-    for one in error.errors(include_url=False):
-        field = str(one["loc"][0]) if one["loc"] else ""
-        message = one["msg"].removeprefix("Value error, ").rstrip(".")
-        if one["type"] == "extra_forbidden":
-            problems.append(f"{shown(name_of(field))} is not known{nearest(field, cls.model_fields)}.")
-        elif field and one["type"] != "value_error":
-            message = message[0].lower() + message[1:]
-            problems.append(f"{name_of(field)} is {shown(one['input'])}: {message}.")
-        else:
-            problems.append(f"{message}.")
-    return ConfigError(told(list(dict.fromkeys(problems))), "Change it and try again.")
+    errors = error.errors(include_url=False)
+    problems = dict.fromkeys(_problem(one, cls, name_of) for one in errors[:_MAX_PROBLEMS])
+    return ConfigError(join_problems(list(problems), len(errors) - _MAX_PROBLEMS), "Change it and try again.")
 
 
-def told(problems: Sequence[str]) -> str:
-    """Problems as one paragraph that a person can still read: as many as fit, at least one."""
+def _problem(error: Any, cls: type[BaseModel], name_of: NameOf) -> str:
+    path = _path_of(error["loc"], cls)
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
+    name = name_of(path) if path else ""
+    if len(path) < len(error["loc"]) and error["type"] in ("extra_forbidden", "missing"):  # in an item of a list
+        return (
+            f"{name} has an item {'without' if error['type'] == 'missing' else 'with the unknown'} {error['loc'][-1]}."
+        )
+    match error["type"]:
+        case "extra_forbidden" | "invalid_key":
+            return f"{shorten(name)} is not known{_where_it_belongs(path, cls)}."
+        case "model_type":
+            return f"{name} is {shorten(error['input'])}; it must have fields below it."
+        case "missing":
+            return f"{name} is missing."
+        case "value_error":
+            return f"{message}."
+    message = message[0].lower() + message[1:]
+    return f"{name} is {shorten(error['input'])}: {message}." if path else f"{message}."
+
+
+def _path_of(location: Sequence[object], cls: type[BaseModel]) -> list[str]:
+    """The keys that lead to a field; what pydantic adds below it, such as the kinds that were tried, is left out."""
+    path = []
+    below: type[BaseModel] | None = cls
+    for key in location:
+        if below is None:
+            break
+        path.append(str(key))
+        below = _model_below(below, str(key))
+    return path
+
+
+def _where_it_belongs(path: Sequence[str], cls: type[BaseModel]) -> str:
+    """A hint for an unknown key: the section that knows it, or the nearest names."""
+    for key in path[:-1]:
+        cls = _model_below(cls, key) or cls
+    key = path[-1]
+    for section in cls.model_fields:
+        inner = _model_below(cls, section)
+        if inner is not None and key in inner.model_fields:
+            return f"; it belongs into the section '{section}'"
+    return suggestion(key, cls.model_fields)
+
+
+def _model_below(cls: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The model of a field, if it has one."""
+    field = cls.model_fields.get(key)
+    kind: Any = None if field is None else field.annotation
+    kind = kind.__bound__ if isinstance(kind, TypeVar) else kind
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    return next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def join_problems(problems: Sequence[str], more: int = 0) -> str:
+    """Problems as one paragraph that a person can still read: as many as fit, and how many more there are."""
     lengths = accumulate(len(problem) for problem in problems)
-    fitting = max(sum(length <= _LONGEST_TEXT for length in lengths), 1)
-    more = len(problems) - fitting
+    fitting = max(sum(length <= _MAX_TEXT for length in lengths), 1)
+    more = max(more, 0) + len(problems) - fitting
     return " ".join(problems[:fitting]) + (f" And {more} more." if more > 0 else "")
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def suggestion(name: str, valid: Iterable[str]) -> str:
     """``"; did you mean ...?"`` for a misspelt name, else ``"; valid are ..."``."""
     valid = list(valid)
-    if close := difflib.get_close_matches(name[:_LONGEST_NAME], valid, n=2, cutoff=0.6):
+    if close := difflib.get_close_matches(name[:_MAX_NAME], valid, n=2, cutoff=0.6):
         return f"; did you mean {' or '.join(close)}?"
     return f"; valid are {', '.join(valid)}"
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """A value in at most 60 characters."""
     text = value if isinstance(value, str) and value else reprlib.repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= _MAX_NAME else text[: _MAX_NAME - 3] + "..."

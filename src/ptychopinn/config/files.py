@@ -1,37 +1,25 @@
-"""Configuration files: YAML or JSON with one section for each configuration model.
-
-A run directory's ``config.yaml`` has the same form, so that it can be given to ``--config`` again::
-
-    backend: torch
-    model: {n_filters_scale: 0.5}
-    train: {nepochs: 20, learning_rate: 5e-4}
-    infer: {synchronise: on}
-    execution: {accelerator: cpu}
-"""
+"""Configuration files, YAML or JSON, in the form of `ptychopinn.config.run.AllSettings`."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from ptychopinn.atomic import written_aside
-from ptychopinn.config.build import nearest, shown, told
+from ptychopinn.config.run import RunSettings
 from ptychopinn.errors import ConfigError
 from ptychopinn.files import why_unreadable
 from ptychopinn.typing import StrPath
 
 MAX_BYTES = 2**18
-_MOST_UNKNOWN = 20
 
 
 def read_config_file(path: StrPath) -> dict[str, Any]:
-    """Parse a YAML or JSON file; which keys it may have is `check_sections`' matter.
+    """Parse a YAML or JSON file; what it may give is for `ptychopinn.config.run.AllSettings` to check.
 
     YAML is read by its 1.2 rules: ``on``, ``off``, ``yes``, ``no`` and ``1:30`` are words, ``1e-3`` and ``010`` are
     numbers, the latter ten.
@@ -71,68 +59,12 @@ def read_config_file(path: StrPath) -> dict[str, Any]:
     return parsed
 
 
-def check_sections(
-    path: StrPath, parsed: Mapping[str, Any], sections: Mapping[str, type[BaseModel]], words: Mapping[str, str]
-) -> None:
-    """Refuse keys that nothing reads.
-
-    Parameters
-    ----------
-    path:
-        What errors call the file.
-    parsed:
-        What `read_config_file` returned.
-    sections:
-        Section name to the model whose fields it may give.
-    words:
-        Top-level keys that are plain words, to what they mean.
-
-    Raises
-    ------
-    ConfigError
-        Naming each unknown key and the nearest valid ones.
-    """
-    problems = []
-    for key, value in parsed.items():
-        if key in words:
-            if not isinstance(value, str):
-                problems.append(f"'{key}' is {shown(value)}; it must be a word.")
-        elif key not in sections:
-            where = [name for name, cls in sections.items() if key in cls.model_fields]
-            hint = f"; it belongs into the section '{where[0]}'" if where else nearest(str(key), [*words, *sections])
-            problems.append(f"'{shown(key)}' is not known{hint}.")
-        elif value is not None and not isinstance(value, dict):
-            problems.append(f"'{key}' is {shown(value)}; it must have fields below it.")
-        else:
-            fields = sections[key].model_fields
-            problems += [
-                f"'{shown(name)}' in '{key}' is not known{nearest(str(name), fields)}."
-                for name in [name for name in value or {} if name not in fields][:_MOST_UNKNOWN]
-            ]
-        if len(problems) >= _MOST_UNKNOWN:
-            break
-    if problems:
-        raise ConfigError(f"The configuration {path}: {told(problems)}", "Change it and try again.")
-
-
-def write_config_file(path: StrPath, sections: Mapping[str, BaseModel], words: Mapping[str, str | None]) -> None:
-    """Write a configuration as `read_config_file` reads it.
-
-    Parameters
-    ----------
-    path:
-        Where.
-    sections:
-        Section name to its model; all fields are written.
-    words:
-        Top-level words; those that are None are left out.
-    """
+def write_config_file(path: StrPath, settings: RunSettings[Any]) -> None:
+    """Write all settings of a run as `read_config_file` reads them."""
     import yaml
 
-    content: dict[str, Any] = {key: word for key, word in words.items() if word is not None}
-    content |= {key: model.model_dump(mode="json") for key, model in sections.items()}
     with written_aside(path) as aside:
-        aside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), "utf-8")
+        aside.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from ptychopinn.config._base import Config
 from ptychopinn.config.model import Architecture, ModelConfig, ModelType
 
 _DEFAULT_EPOCHS = 60
+MAY_CHANGE: dict[str, Any] = {"may_change": True}  # when a run is resumed; all else would make it another training
 
 
 class _StepDefaults(NamedTuple):
@@ -75,14 +76,43 @@ class CheckpointMode(StrEnum):
     MAX = "max"
 
 
-class TrainConfig(Config):
-    """Training: data drawn, loss terms, optimizer, when to stop."""
+class LengthOptions(Config):
+    """How long a training lasts."""
 
-    # length
+    title: ClassVar[str] = "training: length"
+
     nepochs: int | None = Field(
-        None, ge=1, description=f"Epochs at most (default {_DEFAULT_EPOCHS}, or as many as max_time allows)."
+        None,
+        ge=1,
+        description=f"Epochs at most (default {_DEFAULT_EPOCHS}, or as many as max_time allows).",
+        json_schema_extra=MAY_CHANGE,
     )
-    max_time: float | None = Field(None, gt=0, description="Seconds of training at most; the schedule fits itself in.")
+    max_time: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds of training at most; the schedule fits itself in.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after this many epochs without a better monitored figure.",
+        json_schema_extra=MAY_CHANGE,
+    )
+
+    @property
+    def epoch_limit(self) -> int | None:
+        """Epochs at most; None where only max_time ends the training."""
+        if self.nepochs is None and self.max_time is None:
+            return _DEFAULT_EPOCHS
+        return self.nepochs
+
+
+class DataOptions(Config):
+    """What is drawn from the scan."""
+
+    title: ClassVar[str] = "training: data"
+
     batch_size: int | None = Field(
         None,
         ge=1,
@@ -91,7 +121,6 @@ class TrainConfig(Config):
         f"{_ON_GPU.batch_size} on a GPU).",
     )
     seed: int = Field(0, ge=0, description="Seed of weights, groups and simulated objects.")
-    # groups
     n_groups: int | None = Field(
         None, ge=1, description="Groups drawn in an epoch (default: enough for one look at every pattern)."
     )
@@ -109,7 +138,22 @@ class TrainConfig(Config):
     validation_fraction: float = Field(
         0.0, ge=0, le=0.5, description="Share of the scan held out as one region of space, not at random."
     )
-    # loss
+
+
+class LossWeights(Config):
+    """The weights of the loss terms in force."""
+
+    nll: float
+    mae: float
+    total_variation: float
+    realspace_mae: float
+
+
+class LossOptions(Config):
+    """The weights of the loss terms."""
+
+    title: ClassVar[str] = "training: loss"
+
     nll_weight: float | None = Field(
         None, ge=0, description="Weight of the Poisson likelihood (default: 1 for pinn, 0 for supervised)."
     )
@@ -120,67 +164,6 @@ class TrainConfig(Config):
         ge=0,
         description="Weight of the mean absolute error against known patches (default: 0 for pinn, 1 for supervised).",
     )
-    # physics set free
-    probe_trainable: bool = Field(False, description="Let training refine the probe.")
-    intensity_scale_trainable: bool = Field(False, description="Let training refine the scale of the counts.")
-    detector_offset: DetectorOffset | None = Field(
-        None,
-        description="Shift between the patterns and the probe's far field (default train for fast, estimate for cnn, "
-        "which is not told how it moves).",
-    )
-    probe_refinement: int = Field(
-        10,
-        ge=0,
-        le=1000,
-        description="Passes of ePIE before training that refine the probe, which is kept if the residual falls by a "
-        "tenth or more; 0 is none.",
-    )
-    start_probe: StartProbe | None = Field(
-        None,
-        description="A training that goes on from a model begins with the model's probe (the default), or with the "
-        "scan's, as a new training does.",
-    )
-    simulate_objects: SimulateObjects = Field(
-        SimulateObjects.OFF,
-        description="Train on simulated objects under the scan's probe.",
-        json_schema_extra={"flag_alone": "only"},
-    )
-    simulate_probes: SimulateProbes = Field(
-        SimulateProbes.SCAN,
-        description="Light simulated patterns with the scan's probe, with probes drawn around it, or with a family of "
-        "probes; a model for a family needs no training on a new scan (infer with probe_source scan).",
-    )
-    # optimizer
-    learning_rate: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description=f"Peak learning rate (default: {_ON_CPU.learning_rate:g} on a CPU, {_ON_GPU.learning_rate:g} on a "
-        "GPU).",
-    )
-    scheduler: Scheduler = Field(Scheduler.COSINE, description="Course of the learning rate.")
-    accumulate_grad_batches: int = Field(1, ge=1, description="Batches whose gradients make one step.")
-    gradient_clip: float | None = Field(1.0, gt=0, description="Clip gradients at this.")
-    gradient_clip_algorithm: ClipAlgorithm = Field(ClipAlgorithm.NORM, description="Clip the norm or each value.")
-    weight_averaging: float = Field(
-        0.99,
-        ge=0,
-        lt=1,
-        description="Decay of the running average of the weights that is kept as the model; 0 is none.",
-    )
-    # stopping and checkpoints
-    early_stopping_patience: int | None = Field(
-        None, ge=1, description="Stop after this many epochs without a better monitored figure."
-    )
-    checkpoint_every: int | None = Field(
-        None, ge=1, description="Epochs between checkpoints (default: whenever the last one is 20 seconds old)."
-    )
-    checkpoint_top_k: int = Field(1, ge=1, description="Best checkpoints kept besides the newest.")
-    checkpoint_monitor: str = Field(
-        "auto",
-        description="Figure that ranks checkpoints and stops early; auto: validation_loss if there is one, else loss.",
-    )
-    checkpoint_mode: CheckpointMode = Field(CheckpointMode.MIN, description="Whether that figure is better small.")
 
     @model_validator(mode="after")
     def _loss_has_a_term(self) -> Self:
@@ -190,39 +173,6 @@ class TrainConfig(Config):
                 "give one of them a weight"
             )
         return self
-
-    @model_validator(mode="after")
-    def _clip_algorithm_has_a_clip(self) -> Self:
-        if self.gradient_clip is None and self.gradient_clip_algorithm is not ClipAlgorithm.NORM:
-            raise ValueError(
-                f"gradient_clip_algorithm {self.gradient_clip_algorithm} has no effect without gradient_clip; set both"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _probes_light_something(self) -> Self:
-        if self.simulate_probes is not SimulateProbes.SCAN and self.simulate_objects is SimulateObjects.OFF:
-            raise ValueError(f"simulate_probes {self.simulate_probes} has no effect without simulate_objects; set both")
-        return self
-
-    def resolved(self, *, on_gpu: bool) -> ResolvedTrainConfig:
-        """The same training, with what depends on the device filled in.
-
-        Parameters
-        ----------
-        on_gpu:
-            Whether a GPU computes, which many groups keep no longer busy than a few.
-        """
-        defaults = _ON_GPU if on_gpu else _ON_CPU
-        given = self.model_dump(exclude_none=True)
-        return ResolvedTrainConfig.model_validate(defaults._asdict() | given)
-
-    @property
-    def epoch_limit(self) -> int | None:
-        """Epochs at most; None where only max_time ends the training."""
-        if self.nepochs is None and self.max_time is None:
-            return _DEFAULT_EPOCHS
-        return self.nepochs
 
     def loss_weights(self, model: ModelConfig) -> LossWeights:
         """The weights in force for a model type.
@@ -253,6 +203,32 @@ class TrainConfig(Config):
             )
         return weights
 
+
+class PhysicsOptions(Config):
+    """What of the measurement is not taken as given."""
+
+    title: ClassVar[str] = "training: physics"
+
+    probe_trainable: bool = Field(False, description="Let training refine the probe.")
+    intensity_scale_trainable: bool = Field(False, description="Let training refine the scale of the counts.")
+    detector_offset: DetectorOffset | None = Field(
+        None,
+        description="Shift between the patterns and the probe's far field (default train for fast, estimate for cnn, "
+        "which is not told how it moves).",
+    )
+    probe_refinement: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="Passes of ePIE before training that refine the probe, which is kept if the residual falls by a "
+        "tenth or more; 0 is none.",
+    )
+    start_probe: StartProbe | None = Field(
+        None,
+        description="A training that goes on from a model begins with the model's probe (the default), or with the "
+        "scan's, as a new training does.",
+    )
+
     def offset_for(self, model: ModelConfig) -> DetectorOffset:
         """What is done about the detector's offset for a model.
 
@@ -270,6 +246,108 @@ class TrainConfig(Config):
                 "not told; use estimate"
             )
         return self.detector_offset
+
+
+class SimulatedDataOptions(Config):
+    """Training patterns that are simulated."""
+
+    title: ClassVar[str] = "training: simulated patterns"
+
+    simulate_objects: SimulateObjects = Field(
+        SimulateObjects.OFF,
+        description="Train on simulated objects under the scan's probe.",
+        json_schema_extra={"flag_alone": "only"},
+    )
+    simulate_probes: SimulateProbes = Field(
+        SimulateProbes.SCAN,
+        description="Simulate patterns with the scan's probe, with probes drawn around it, or with a family of "
+        "probes; a model for a family needs no training on a new scan (infer with probe_source scan).",
+    )
+
+    @model_validator(mode="after")
+    def _probes_have_objects(self) -> Self:
+        if self.simulate_probes is not SimulateProbes.SCAN and self.simulate_objects is SimulateObjects.OFF:
+            raise ValueError(f"simulate_probes {self.simulate_probes} has no effect without simulate_objects; set both")
+        return self
+
+
+class OptimizerOptions(Config):
+    """Steps of the optimizer."""
+
+    title: ClassVar[str] = "training: optimizer"
+
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description=f"Peak learning rate (default: {_ON_CPU.learning_rate:g} on a CPU, {_ON_GPU.learning_rate:g} on a "
+        "GPU).",
+    )
+    scheduler: Scheduler = Field(Scheduler.COSINE, description="Course of the learning rate.")
+    accumulate_grad_batches: int = Field(1, ge=1, description="Batches whose gradients make one step.")
+    gradient_clip: float | None = Field(1.0, gt=0, description="Clip gradients at this.")
+    gradient_clip_algorithm: ClipAlgorithm = Field(ClipAlgorithm.NORM, description="Clip the norm or each value.")
+    weight_averaging: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="Decay of the running average of the weights that is kept as the model; 0 is none.",
+    )
+
+    @model_validator(mode="after")
+    def _clip_algorithm_has_a_clip(self) -> Self:
+        if self.gradient_clip is None and self.gradient_clip_algorithm is not ClipAlgorithm.NORM:
+            raise ValueError(
+                f"gradient_clip_algorithm {self.gradient_clip_algorithm} has no effect without gradient_clip; set both"
+            )
+        return self
+
+
+class CheckpointOptions(Config):
+    """What is kept of a training under way."""
+
+    title: ClassVar[str] = "training: checkpoints"
+
+    checkpoint_every: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs between checkpoints (default: whenever the last one is 20 seconds old).",
+        json_schema_extra=MAY_CHANGE,
+    )
+    checkpoint_top_k: int = Field(
+        1, ge=1, description="Best checkpoints kept besides the newest.", json_schema_extra=MAY_CHANGE
+    )
+    checkpoint_monitor: str = Field(
+        "auto",
+        description="Figure that ranks checkpoints and stops early; auto: validation_loss if there is one, else loss.",
+    )
+    checkpoint_mode: CheckpointMode = Field(CheckpointMode.MIN, description="Whether that figure is better small.")
+
+
+class TrainConfig(  # the fields of the last base come first
+    CheckpointOptions,
+    OptimizerOptions,
+    SimulatedDataOptions,
+    PhysicsOptions,
+    LossOptions,
+    DataOptions,
+    LengthOptions,
+):
+    """Training: the options of all groups above, flat, as flags and files have them."""
+
+    title: ClassVar[str] = ""
+
+    def resolved(self, *, on_gpu: bool) -> ResolvedTrainConfig:
+        """The same training, with what depends on the device filled in.
+
+        Parameters
+        ----------
+        on_gpu:
+            Whether a GPU computes, which many groups keep no longer busy than a few.
+        """
+        defaults = _ON_GPU if on_gpu else _ON_CPU
+        given = self.model_dump(exclude_none=True)
+        return ResolvedTrainConfig.model_validate(defaults._asdict() | given)
 
     def refuse_idle(self, model: ModelConfig, *, validates: bool) -> None:
         """Refuse settings that nothing in this training would look at.
@@ -322,12 +400,3 @@ class ResolvedTrainConfig(TrainConfig):
 
     batch_size: int
     learning_rate: float
-
-
-class LossWeights(Config):
-    """The weights of the loss terms in force."""
-
-    nll: float
-    mae: float
-    total_variation: float
-    realspace_mae: float

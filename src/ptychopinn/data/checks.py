@@ -6,7 +6,9 @@ import numpy as np
 from scipy.ndimage import median_filter
 from scipy.spatial import cKDTree
 
-from ptychopinn.data.contract import Interpretation, ReadOptions, interpret
+from ptychopinn.config.build import build
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.contract import Interpretation, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.frames import some
 from ptychopinn.data.members import NpzFile
@@ -51,7 +53,7 @@ def check_scan(
     ResourceError
         If a compressed array does not fit into memory.
     """
-    options = ReadOptions(measurement, nphotons, fftshift)  # type: ignore[arg-type]
+    options = build(ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift})
     findings = Findings()
     try:
         file = open_scan(path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.domain import resolve_dose, resolve_measurement
 from ptychopinn.data.fields import Reader
@@ -14,7 +15,7 @@ from ptychopinn.data.frames import check_frames
 from ptychopinn.data.members import NpzFile
 from ptychopinn.data.problems import Findings
 from ptychopinn.data.survey import Survey, survey
-from ptychopinn.errors import ConfigError, ResourceError
+from ptychopinn.errors import ResourceError
 from ptychopinn.typing import AnyArray, FloatArray
 
 _PATTERN_KEYS = ("diffraction", "diff3d")
@@ -24,36 +25,6 @@ CONTRACT_KEYS = frozenset((*_PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS))
 _CENTRE_RATIO = 2.0  # another corner must hold this many times the centre's energy, so that a flat pattern passes
 _CENTRE_SHARE = 0.4  # and this share of all of it; a quarter is what a flat pattern has
 _MIN_TRAINING = 2
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What the caller says about a file.
-
-    Attributes
-    ----------
-    measurement:
-        Domain of the patterns; overrides the file.
-    nphotons:
-        Mean photons a pattern; overrides the file.
-    fftshift:
-        The patterns have DC in the corner: move it to ``[N//2, N//2]``, in memory.
-    """
-
-    measurement: Measurement | None = None
-    nphotons: float | None = None
-    fftshift: bool = False
-
-    def __post_init__(self) -> None:
-        if self.measurement is not None:
-            try:
-                object.__setattr__(self, "measurement", Measurement(self.measurement))
-            except ValueError as error:
-                raise ConfigError(
-                    f"measurement is {self.measurement!r}; it is one of {', '.join(Measurement)}.", "Give one of them."
-                ) from error
-        if self.nphotons is not None and not 0 < self.nphotons < float("inf"):
-            raise ConfigError(f"nphotons is {self.nphotons}; it must be positive.", "Give the mean photons a pattern.")
 
 
 @dataclass(frozen=True)

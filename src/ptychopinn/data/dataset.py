@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptychopinn.arrays import Array
+from ptychopinn.config.reading import Measurement as Measurement
 from ptychopinn.data.rows import Rows, as_slice, forget_pages, take_rows
 from ptychopinn.errors import DataError
 from ptychopinn.scratch import ScratchRows
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from ptychopinn.data.scaling import Scaling
 
 _log = logging.getLogger(__name__)
-
-
-class Measurement(StrEnum):
-    """What a pattern's numbers are; nothing in this software guesses it again after reading."""
-
-    COUNTS = "counts"  # expected photons, Poisson distributed
-    AMPLITUDE = "amplitude"  # square root of counts or of a normalised intensity
 
 
 class ScanMetadata(BaseModel):

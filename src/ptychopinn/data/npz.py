@@ -10,7 +10,9 @@ from typing import IO, Any
 import numpy as np
 
 from ptychopinn.atomic import written_aside
-from ptychopinn.data.contract import ReadOptions, interpret
+from ptychopinn.config.build import build
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.contract import interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.fields import SCHEMA_VERSION, Reader
 from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
@@ -66,7 +68,7 @@ def read_scan(
     ResourceError
         If a compressed array does not fit into memory.
     """
-    options = ReadOptions(measurement, nphotons, fftshift)  # type: ignore[arg-type]
+    options = build(ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift})
     findings = Findings()
     found = interpret(open_scan(path), options, findings)
     findings.raise_first(path)

@@ -13,8 +13,10 @@ from ptychopinn.atomic import written_aside
 from ptychopinn.bundle import read_bundle
 from ptychopinn.comparison.files import write_json
 from ptychopinn.comparison.process import python_command, run_limited
-from ptychopinn.comparison.scans import Reading, central
+from ptychopinn.comparison.scans import central
 from ptychopinn.config.build import build
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import Cancelled, DataError, PtychoPinnError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parity.stages import (
@@ -66,7 +68,7 @@ def parity_run(
     patterns: int = 8,
     tolerance: float = TOLERANCE,
     options: Mapping[str, object] | None = None,
-    reading: Reading | None = None,
+    reading: ReadOptions | None = None,
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> ParityResult:
@@ -102,7 +104,7 @@ def parity_run(
     PtychoPinnError
         If something is refused, or a side fails, with its reason.
     """
-    reading = reading or Reading()
+    reading = reading or ReadOptions()
     pairs = len(backends) in (0, 2) and len(devices) in (0, 2)
     if not 1 <= len(models) <= 2 or not pairs or (len(models) == 1 and not backends and not devices):
         raise UsageError(
@@ -115,7 +117,7 @@ def parity_run(
     specs = [discover().get(name) for name in names]
     given = [_options(spec, options or {}, device) for spec, device in zip(specs, devices or (None, None), strict=True)]
     labels = [", ".join(filter(None, words)) for words in zip(names, devices or (None, None), strict=True)]
-    data = reading.read(data_path)
+    data = read_scan(data_path, **dict(reading))
     if not 1 <= patterns <= len(data):
         raise DataError(f"A batch of {patterns} patterns was asked for; the scan has {len(data)}.", "Ask for fewer.")
     indices = central(data, patterns)
@@ -130,8 +132,7 @@ def parity_run(
                 "backend": spec.name,
                 "options": own,
                 "indices": indices.tolist(),
-                "measurement": reading.measurement,
-                "nphotons": reading.nphotons,
+                "reading": reading.model_dump(mode="json"),
             }
             write_json(home / "task.json", task)
             sides[side] = _stages(home, f"{side} ({label}, {archive.name})", monitor)

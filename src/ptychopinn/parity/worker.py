@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ptychopinn.comparison.files import read_json
-from ptychopinn.comparison.scans import Reading
 from ptychopinn.config.infer import InferConfig
+from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.parity.stages import stages_of
 from ptychopinn.workflows import load_reconstructor
@@ -21,7 +21,7 @@ def main(folder: str) -> int:
     home = Path(folder)
     task = read_json(home / "task.json")
     try:
-        data = Reading(task["measurement"], task["nphotons"]).read(task["data"])
+        data = read_scan(task["data"], **task["reading"])
         batch = data.select(np.asarray(task["indices"]))
         model = load_reconstructor(task["model"], backend=task["backend"], options=task["options"])
         np.savez(home / "stages.npz", **stages_of(model, batch, InferConfig()))  # type: ignore[arg-type]

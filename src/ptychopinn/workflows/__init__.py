@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptychopinn.workflows._backends import create_reconstructor, load_reconstructor
+from ptychopinn.workflows._backends import create_reconstructor, load_reconstructor, run_settings
 from ptychopinn.workflows._demo import DEMO_SECONDS, demo_run
 from ptychopinn.workflows._evaluate import evaluate_run
 from ptychopinn.workflows._infer import infer_run
@@ -21,6 +21,7 @@ __all__ = [
     "evaluate_run",
     "infer_run",
     "load_reconstructor",
+    "run_settings",
     "simulate_run",
     "solve",
     "solve_run",

@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.build import build
+from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.run import RunSettings, options_for
 from ptychopinn.plugins import discover
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 
 
+def run_settings(backend: str | None = None, **sections: Mapping[str, object]) -> RunSettings[Any]:
+    """The settings of a run, from plain values.
+
+    Parameters
+    ----------
+    backend:
+        Name of the backend; None is that of the model, or the default.
+    sections:
+        ``model``, ``train``, ``infer``, ``execution`` and ``reading``: their fields; what is missing takes its default.
+
+    Raises
+    ------
+    PluginError
+        If the backend is not there.
+    ConfigError
+        Naming every field that is unknown or out of bounds.
+    """
+    options = ExecutionOptions if backend is None else discover().get(backend).options
+    return build(RunSettings.with_options(options), {"backend": backend, **sections})
+
+
 def create_reconstructor(
-    backend: str, model: ModelConfig, options: Mapping[str, object] | None = None
+    backend: str, model: ModelConfig, options: BaseModel | Mapping[str, object] | None = None
 ) -> Reconstructor:
     """A reconstructor that is not trained yet.
 
     Parameters
     ----------
-    backend:
-        Name of the backend ("torch").
     model:
-        Configuration of the network; its N must be that of the scans.
+        Its N must be that of the scans.
     options:
-        Fields of the backend's own options.
+        The backend's own options, or fields of them.
 
     Raises
     ------
@@ -34,22 +58,20 @@ def create_reconstructor(
         If an option is unknown or out of bounds.
     """
     spec = discover().get(backend)
-    return spec.load_class()(model, build(spec.options, options or {}))
+    return spec.load_class()(model, options_for(spec.options, options))
 
 
 def load_reconstructor(
-    path: StrPath, *, backend: str | None = None, options: Mapping[str, object] | None = None
+    path: StrPath, *, backend: str | None = None, options: BaseModel | Mapping[str, object] | None = None
 ) -> Reconstructor:
     """A trained reconstructor from a model archive.
 
     Parameters
     ----------
-    path:
-        The archive.
     backend:
         Computes with this backend; None takes the one that wrote it.
     options:
-        Fields of the backend's own options.
+        The backend's own options, or fields of them.
 
     Raises
     ------
@@ -59,4 +81,4 @@ def load_reconstructor(
         As in `create_reconstructor`.
     """
     spec = discover().get(backend or read_bundle(path).manifest.writer.backend)
-    return spec.load_class().load(path, build(spec.options, options or {}))
+    return spec.load_class().load(path, options_for(spec.options, options))

@@ -6,6 +6,7 @@ from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
+from ptychopinn.workflows._backends import run_settings
 from ptychopinn.workflows._evaluate import evaluate_run
 from ptychopinn.workflows._infer import infer_run
 from ptychopinn.workflows._outputs import RunResult
@@ -29,27 +30,16 @@ def demo_run(
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
-    """Simulate two scans of different objects, train on one, reconstruct the other from the saved model, score it.
-
-    Parameters
-    ----------
-    output:
-        The directory to make.
-    backend:
-        Name of the backend.
-    max_time:
-        Seconds of training.
-    overwrite:
-        Replace an earlier demonstration.
-    monitor:
-        Progress and cancellation.
-    """
+    """Simulate two scans of different objects, train on one, reconstruct the other from the saved model, score it."""
     kind = _DEMONSTRATION
     with _folder.output_folder(output, kind, overwrite=overwrite, kept=kind.worth) as folder:
         for seed, name in enumerate(("train.npz", "test.npz"), start=1):
             simulate_run(SimulationConfig(rows=_SIDE, cols=_SIDE, seed=seed), folder / name, monitor=monitor)
         trained = train_run(
-            folder / "train.npz", folder / "training", backend=backend, train={"max_time": max_time}, monitor=monitor
+            folder / "train.npz",
+            folder / "training",
+            run_settings(backend, train={"max_time": max_time}),
+            monitor=monitor,
         )
         result = infer_run(trained.folder, folder / "test.npz", folder / "reconstruction", monitor=monitor)
         scores = evaluate_run(

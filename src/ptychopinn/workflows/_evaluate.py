@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from ptychopinn.atomic import written_aside
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.npz import read_scan
 from ptychopinn.metrics import align, box_of, score
 from ptychopinn.product import read_product
@@ -24,6 +25,7 @@ def evaluate_run(
     reference_path: StrPath,
     *,
     scan_path: StrPath | None = None,
+    reading: ReadOptions | None = None,
     output: StrPath | None = None,
     overwrite: bool = False,
 ) -> dict[str, float]:
@@ -38,10 +40,10 @@ def evaluate_run(
     scan_path:
         The scan of the product: it says where the product's array lies in the reference's, and its positions bound
         the box. Without it, arrays of different sizes are taken to have one centre.
+    reading:
+        What the scan file does not say of itself.
     output:
         Directory for ``scores.json`` and ``comparison.png``, or None.
-    overwrite:
-        Replace what an earlier evaluation left there.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def evaluate_run(
     product = read_product(product_path)
     reference = read_reference(reference_path)
     if scan_path is not None:
-        positions = read_scan(scan_path).positions
+        positions = read_scan(scan_path, **dict(reading or ReadOptions())).positions
         obj = laid_into(reference.shape, product.object, origin_of(product, positions))
     else:
         obj = product.object  # the alignment centres it on the reference

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ptychopinn.bundle import read_bundle
-from ptychopinn.config.build import build
-from ptychopinn.config.infer import InferConfig
-from ptychopinn.data.dataset import Measurement
+from ptychopinn.config.run import RunSettings
 from ptychopinn.data.npz import read_scan
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import reconstruct
@@ -25,12 +23,8 @@ def infer_run(
     model: StrPath,
     data_path: StrPath,
     output: StrPath,
+    settings: RunSettings[Any] | None = None,
     *,
-    infer: Mapping[str, object] | None = None,
-    options: Mapping[str, object] | None = None,
-    backend: str | None = None,
-    measurement: Measurement | None = None,
-    nphotons: float | None = None,
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
@@ -40,20 +34,11 @@ def infer_run(
     ----------
     model:
         A run directory of `train_run`, or a model archive.
-    data_path:
-        The scan, NPZ.
     output:
         The directory to make; not that of the model.
-    infer, options:
-        Fields of the configurations.
-    backend:
-        Computes with this backend; None takes the one that wrote the model.
-    measurement, nphotons:
-        As in `ptychopinn.data.npz.read_scan`.
-    overwrite:
-        Replace what an earlier run left there.
-    monitor:
-        Progress and cancellation.
+    settings:
+        Of them ``infer``, ``execution``, ``reading`` and ``backend`` act; without a backend the one that wrote the
+        model computes.
 
     Raises
     ------
@@ -63,10 +48,11 @@ def infer_run(
     archive = _folder.model_path(model)
     _folder.check_apart(archive, output)
     manifest = read_bundle(archive).manifest
-    config = build(InferConfig, infer or {})
-    data = read_scan(data_path, measurement=measurement, nphotons=nphotons)
-    name = backend or manifest.writer.backend
-    reconstructor = load_reconstructor(archive, backend=name, options=options)
+    settings = settings or RunSettings()
+    config = settings.infer
+    data = read_scan(data_path, **dict(settings.reading))
+    name = settings.backend or manifest.writer.backend
+    reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
     # Patterns of another size are refused by the backend before the directory is made.
     reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
     with _folder.run_folder(output, overwrite=overwrite) as folder:

@@ -17,17 +17,6 @@ def simulate_run(
 ) -> Path:
     """Simulate a scan and write it as a canonical NPZ file.
 
-    Parameters
-    ----------
-    config:
-        What to simulate.
-    output:
-        The file to write.
-    overwrite:
-        Replace a file that is there.
-    monitor:
-        Progress and cancellation.
-
     Raises
     ------
     UsageError

@@ -7,9 +7,11 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
+from pydantic import BaseModel
 
-from ptychopinn.config.build import build
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.config.run import options_for
+from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import PluginError
 from ptychopinn.geometry import Frame, Windows
@@ -17,7 +19,7 @@ from ptychopinn.metrics import box_of, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import PhaseRule, Reconstruction, Synchronisation
-from ptychopinn.reconstructor import Solver
+from ptychopinn.reconstructor import Solver, SolverSpec
 from ptychopinn.solvers import frame_of
 from ptychopinn.stitching import patch_weights
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
@@ -27,8 +29,8 @@ from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, wri
 _BLOCK = 512
 
 
-def create_solver(name: str, options: Mapping[str, object] | None = None) -> Solver:
-    """A solver by its name.
+def create_solver(name: str, options: BaseModel | Mapping[str, object] | None = None) -> Solver:
+    """A solver by its name, with its options or fields of them.
 
     Raises
     ------
@@ -37,11 +39,15 @@ def create_solver(name: str, options: Mapping[str, object] | None = None) -> Sol
     ConfigError
         If an option is unknown or out of bounds.
     """
+    spec = _solver_spec(name)
+    return spec.load_class()(options_for(spec.options, options))  # type: ignore[call-arg]
+
+
+def _solver_spec(name: str) -> SolverSpec:
     solvers = discover().solvers
     if name not in solvers:
         raise PluginError(f"There is no solver '{name}'.", f"Use one of {', '.join(solvers)}.")
-    spec = solvers[name]
-    return spec.load_class()(build(spec.options, options or {}))  # type: ignore[call-arg]
+    return solvers[name]
 
 
 def solve(solver: Solver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> Reconstruction:
@@ -100,9 +106,8 @@ def solve_run(
     output: StrPath,
     *,
     solver: str,
-    options: Mapping[str, object] | None = None,
-    measurement: Measurement | None = None,
-    nphotons: float | None = None,
+    options: BaseModel | Mapping[str, object] | None = None,
+    reading: ReadOptions | None = None,
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
@@ -110,28 +115,19 @@ def solve_run(
 
     Parameters
     ----------
-    data_path:
-        The scan, NPZ.
-    output:
-        The directory to make.
-    solver:
-        Name of the solver.
     options:
-        Fields of its options.
-    measurement, nphotons:
-        As in `ptychopinn.data.npz.read_scan`.
-    overwrite:
-        Replace what an earlier run left there.
-    monitor:
-        Progress and cancellation.
+        Its options, or fields of them.
+    reading:
+        What the file does not say of itself.
 
     Raises
     ------
     PtychoPinnError
         Whatever is refused, before any long work.
     """
+    options = options_for(_solver_spec(solver).options, options)
     made = create_solver(solver, options)
-    data = read_scan(data_path, measurement=measurement, nphotons=nphotons)
+    data = read_scan(data_path, **dict(reading or ReadOptions()))
     with _folder.run_folder(output, overwrite=overwrite) as folder:
         reconstruction = solve(made, data, monitor=monitor)
         files = write_outputs(
@@ -139,7 +135,7 @@ def solve_run(
             data,
             reconstruction,
             title=f"Reconstruction of {data.name}",
-            tables={"Solver": {"name": solver, **(options or {})}},
+            tables={"Solver": {"name": solver, **options.model_dump(mode="json", exclude_none=True)}},
             comments=f"ptychopinn, solver {solver}",
         )
     return RunResult(folder, files, reconstruction_figures(reconstruction, len(data)))

@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ptychopinn.bundle import read_bundle
-from ptychopinn.config.build import build
-from ptychopinn.config.infer import InferConfig
+from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.live import Arrival, Ending, LiveScan, Update, follow_hdf5, listen, stream
@@ -30,11 +30,8 @@ def stream_run(
     model: StrPath,
     source: str,
     output: StrPath,
+    settings: RunSettings[Any] | None = None,
     *,
-    infer: Mapping[str, object] | None = None,
-    options: Mapping[str, object] | None = None,
-    backend: str | None = None,
-    measurement: Measurement | None = None,
     bind: bool = False,
     interval_s: float = 10.0,
     timeout_s: float = 60.0,
@@ -51,10 +48,8 @@ def stream_run(
         An HDF5 file that grows, or the address of a socket (``tcp://host:port``).
     output:
         The directory to make; not that of the model.
-    infer, options, backend, overwrite:
-        As in `ptychopinn.workflows.infer_run`.
-    measurement:
-        Domain of the patterns of a file that does not say it.
+    settings, overwrite:
+        As in `ptychopinn.workflows.infer_run`; of ``reading``, `measurement` acts, for a file that does not say it.
     bind:
         Wait at the socket's address, and do not connect to it.
     interval_s:
@@ -77,11 +72,12 @@ def stream_run(
     archive = _folder.model_path(model)
     _folder.check_apart(archive, output)
     manifest = read_bundle(archive).manifest
-    config = build(InferConfig, infer or {})
+    settings = settings or RunSettings()
+    config = settings.infer
     check_live(config)
-    name = backend or manifest.writer.backend
-    reconstructor = load_reconstructor(archive, backend=name, options=options)
-    arrivals = _arrivals(source, measurement, bind)
+    name = settings.backend or manifest.writer.backend
+    reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
+    arrivals = _arrivals(source, settings.reading.measurement, bind)
     with _folder.run_folder(output, overwrite=overwrite, kept=(_folder.PRODUCT,)) as folder:
         due = time.monotonic() + interval_s
         title = Path(source).stem if "://" not in source else "stream"

@@ -7,18 +7,18 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-
-from pydantic import BaseModel
+from typing import Any
 
 from ptychopinn.atomic import written_aside
 from ptychopinn.bundle import read_manifest
 from ptychopinn.config.build import build
 from ptychopinn.config.execution import Accelerator, asks_for_cuda
 from ptychopinn.config.files import read_config_file, write_config_file
-from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig, ModelType
+from ptychopinn.config.run import RunSettings, options_for
+from ptychopinn.config.settings import settings_of
 from ptychopinn.config.train import SimulateObjects, TrainConfig
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.fingerprint import fingerprint
 from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, TrainingError
@@ -31,8 +31,6 @@ from ptychopinn.workflows import _folder
 from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
 
-_MAY_CHANGE = frozenset({"nepochs", "max_time", "early_stopping_patience", "checkpoint_every", "checkpoint_top_k"})
-
 _log = logging.getLogger(__name__)
 
 
@@ -40,16 +38,10 @@ _log = logging.getLogger(__name__)
 def train_run(
     data_path: StrPath,
     output: StrPath,
+    settings: RunSettings[Any] | None = None,
     *,
-    backend: str,
-    model: Mapping[str, object] | None = None,
-    train: Mapping[str, object] | None = None,
-    infer: Mapping[str, object] | None = None,
-    options: Mapping[str, object] | None = None,
     validation: StrPath | None = None,
     start: StrPath | None = None,
-    measurement: Measurement | None = None,
-    nphotons: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
@@ -58,23 +50,13 @@ def train_run(
 
     Parameters
     ----------
-    data_path:
-        The scan, NPZ.
-    output:
-        The run directory.
-    backend:
-        Name of the backend.
-    model, train, infer, options:
-        Fields of the configurations; what is missing takes its default, N comes from the scan.
+    settings:
+        Of the run; where nothing was given, the backend is the default one and N that of the scan.
     validation:
         Another scan to judge by.
     start:
         A run directory or model archive, of any backend, whose network the training goes on from; it brings its
         configuration with it.
-    measurement, nphotons:
-        As in `ptychopinn.data.npz.read_scan`, for both scans.
-    resume, overwrite:
-        What to do with a directory that is there.
     monitor:
         Progress and cancellation; a cancelled training still leaves its model, without a reconstruction.
 
@@ -83,32 +65,38 @@ def train_run(
     PtychoPinnError
         Whatever is refused, before any long work.
     """
-    spec = discover().get(backend)
-    data = read_scan(data_path, measurement=measurement, nphotons=nphotons)
-    held = None if validation is None else read_scan(validation, measurement=measurement, nphotons=nphotons)
+    settings = settings or RunSettings()
+    spec = discover().default() if settings.backend is None else discover().get(settings.backend)
+    data = read_scan(data_path, **dict(settings.reading))
+    held = None if validation is None else read_scan(validation, **dict(settings.reading))
     archive = None if start is None else _folder.model_path(start)
-    model_config = _model_config(archive, {"N": data.N, **(model or {})})
-    train_config = build(TrainConfig, train or {})
-    infer_config = build(InferConfig, infer or {})
-    check_infer(model_config, infer_config)
-    backend_options = build(spec.options, options or {})
-    _check_capabilities(spec, model_config, train_config, backend_options, resume=resume)
+    settings = settings.model_copy(
+        update={
+            "backend": spec.name,
+            "model": _model_config(archive, {"N": data.N, **settings.model.model_dump(exclude_unset=True)}),
+            "execution": options_for(spec.options, settings.execution),
+        }
+    )
+    check_infer(settings.model, settings.infer)
+    _check_capabilities(spec, settings, resume=resume)
     cls = spec.load_class()
-    reconstructor = cls(model_config, backend_options) if archive is None else cls.load(archive, backend_options)
-    train_config = _resolved(reconstructor, train_config)
-    sections = {"model": model_config, "train": train_config, "infer": infer_config, "execution": backend_options}
+    if archive is None:
+        reconstructor = cls(settings.model, settings.execution)
+    else:
+        reconstructor = cls.load(archive, settings.execution)
+    settings = settings.model_copy(update={"train": _resolved(reconstructor, settings.train)})
     kept = (_folder.MODEL, _folder.CHECKPOINTS)
     with _folder.run_folder(output, overwrite=overwrite, resume=resume, kept=kept) as folder:
         scans = _scans(data, held)
         if resume:
-            _check_resume(folder, sections, spec.name)
+            _check_resume(folder, settings)
             _check_scans(folder / _folder.SCAN, scans)
         with written_aside(folder / _folder.SCAN) as aside:
             aside.write_text(json.dumps(scans, indent=2) + "\n", "utf-8")
-        write_config_file(folder / _folder.CONFIG, sections, {"backend": spec.name})
+        write_config_file(folder / _folder.CONFIG, settings)
         try:
             result = reconstructor.train(
-                data, train_config, validation=held, checkpoint_dir=folder / _folder.CHECKPOINTS, monitor=monitor
+                data, settings.train, validation=held, checkpoint_dir=folder / _folder.CHECKPOINTS, monitor=monitor
             )
         except TrainingError:
             reconstructor.save(folder / _folder.MODEL)  # its last good weights
@@ -125,17 +113,17 @@ def train_run(
         }
         if result.status is TrainStatus.CANCELLED:
             return RunResult(folder, files, figures, (*result.warnings, "Training was cancelled; its model is saved."))
-        reconstruction = reconstruct(reconstructor, data, infer_config, monitor=monitor)
+        reconstruction = reconstruct(reconstructor, data, settings.infer, monitor=monitor)
         warnings = (*result.warnings, *reconstruction.warnings)
         files |= write_outputs(
             folder,
             data,
             reconstruction,
             title=f"Training on {data.name}",
-            tables={"Training": figures, "Configuration": _flat(sections, spec.name)},
+            tables={"Training": figures, "Configuration": _flat(settings)},
             history=dict(result.history) if result.history["epoch"] else None,
             warnings=warnings,
-            comments=f"ptychopinn, backend {spec.name}, model {model_config.model_type}",
+            comments=f"ptychopinn, backend {spec.name}, model {settings.model.model_type}",
         )
     figures |= reconstruction_figures(reconstruction, len(data))
     return RunResult(folder, files, figures, warnings)
@@ -160,23 +148,21 @@ def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelCon
     return found
 
 
-def _flat(sections: Mapping[str, BaseModel], backend: str) -> dict[str, object]:
+def _flat(settings: RunSettings[Any]) -> dict[str, object]:
     """All settings as one table."""
-    table: dict[str, object] = {"backend": backend}
-    for section in sections.values():
-        table |= section.model_dump(mode="json", exclude_none=True)
+    table: dict[str, object] = {}
+    for section, value in settings.model_dump(mode="json", exclude_none=True).items():
+        table |= value if isinstance(value, dict) else {section: value}
     return table
 
 
-def _check_capabilities(
-    spec: ReconstructorSpec, model: ModelConfig, train: TrainConfig, options: BaseModel, *, resume: bool
-) -> None:
+def _check_capabilities(spec: ReconstructorSpec, settings: RunSettings[Any], *, resume: bool) -> None:
     """Refuse what the backend says it cannot do."""
-    accelerator = getattr(options, "accelerator", Accelerator.AUTO)
+    accelerator = getattr(settings.execution, "accelerator", Accelerator.AUTO)
     needed = {
-        Capability.PINN: model.model_type is ModelType.PINN,
-        Capability.SUPERVISED: model.model_type is ModelType.SUPERVISED,
-        Capability.SIMULATED_OBJECTS: train.simulate_objects is not SimulateObjects.OFF,
+        Capability.PINN: settings.model.model_type is ModelType.PINN,
+        Capability.SUPERVISED: settings.model.model_type is ModelType.SUPERVISED,
+        Capability.SIMULATED_OBJECTS: settings.train.simulate_objects is not SimulateObjects.OFF,
         Capability.RESUME: resume,
         Capability.CPU: accelerator == Accelerator.CPU,
         Capability.CUDA: asks_for_cuda(accelerator),
@@ -188,23 +174,23 @@ def _check_capabilities(
         )
 
 
-def _check_resume(folder: Path, sections: Mapping[str, BaseModel], backend: str) -> None:
+def _check_resume(folder: Path, settings: RunSettings[Any]) -> None:
     """Refuse to resume a training as another one; only how long it lasts and where it runs may differ.
 
     A setting that the version of the run did not have yet has its default.
     """
-    before = read_config_file(folder / _folder.CONFIG)
-    changed = [] if before.get("backend") == backend else ["backend"]
-    for name in ("model", "train"):
-        now, old = sections[name].model_dump(mode="json"), before.get(name)
-        known = old if isinstance(old, Mapping) else {}
-        if gone := sorted(map(str, known.keys() - now.keys())):
-            raise ConfigError(
-                f"The run has settings that this version does not know: {', '.join(gone)}.",
-                f"Resume it with the version that began it ({_writer_of(folder)}), or start anew with --overwrite.",
-            )
-        defaults = {field: info.get_default() for field, info in type(sections[name]).model_fields.items()}
-        changed += sorted(k for k in now if k not in _MAY_CHANGE and known.get(k, defaults[k]) != now[k])
+    values = read_config_file(folder / _folder.CONFIG)
+    try:
+        before = build(RunSettings, {name: values.get(name) for name in ("model", "train")})
+    except ConfigError as error:
+        raise ConfigError(
+            f"This version cannot read the settings of the run: {error.problem}",
+            f"Resume it with the version that began it ({_writer_of(folder)}), or start anew with --overwrite.",
+        ) from error
+    changed = [] if values.get("backend") == settings.backend else ["backend"]
+    for now, then in ((settings.model, before.model), (settings.train, before.train)):
+        fixed = [one.name for one in settings_of("", type(then)) if not one.marks.get("may_change")]
+        changed += sorted(name for name in fixed if getattr(now, name) != getattr(then, name))
     if changed:
         raise ConfigError(
             f"The run was begun with another {', '.join(changed)}.",

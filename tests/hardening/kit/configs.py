@@ -9,14 +9,12 @@ from pathlib import Path
 import yaml
 from hardening.kit.mutation import Mutation, mangle, mutate_json, pick, strange_path
 
-from ptychopinn.cli._settings import WORDS, known_sections
-from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.build import build
-from ptychopinn.config.files import check_sections, read_config_file
+from ptychopinn.config.files import read_config_file
 from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.config.run import AllSettings
 
 SUFFIX = ".yaml"
-_SECTIONS = known_sections(ExecutionOptions)
 _NASTY_YAML = (
     *("!!bool perhaps", "!!timestamp soon", "!!int many", "!!float much", "!!binary '='", "!!null x", "!!set {a, b}"),
     *("!!python/object/apply:os.system ['touch PWNED']", "!!python/name:os.system", "!!omap [a]", "!!pairs [a]"),
@@ -30,9 +28,7 @@ _NASTY_YAML = (
 def _text(suffix: str) -> str:
     import json
 
-    needy = {name for name, cls in _SECTIONS.items() if any(f.is_required() for f in cls.model_fields.values())}
-    made = {name: cls() for name, cls in _SECTIONS.items() if name not in needy}
-    content = {"backend": "torch"} | {name: model.model_dump(mode="json") for name, model in made.items()}
+    content = AllSettings(backend="torch", study={"legs": ["epie"]}).model_dump(mode="json")
     content["model"] = {"N": SUPPORTED_N[0]}
     return json.dumps(content) if suffix == ".json" else yaml.safe_dump(content)
 
@@ -92,8 +88,4 @@ MUTATIONS: tuple[Mutation, ...] = (damage, damage, change_value, change_value, c
 
 def open_file(path: Path, target: Path) -> None:
     """As the command line reads it."""
-    parsed = read_config_file(path)
-    check_sections(path, parsed, _SECTIONS, WORDS)
-    for name, values in parsed.items():
-        if name in _SECTIONS:
-            build(_SECTIONS[name], values or {})
+    build(AllSettings, read_config_file(path))

@@ -25,15 +25,15 @@ import numpy as np
 from hardening.kit import archives, products
 
 from ptychopinn.bundle import Bundle, read_bundle, write_bundle
-from ptychopinn.comparison import LegSettings, compare_run
-from ptychopinn.config import TrainConfig
-from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.comparison import compare_run
+from ptychopinn.config import RunSettings
 from ptychopinn.config.files import write_config_file
+from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.product import Product, read_product, write_product
-from ptychopinn.workflows import _outputs, infer_run, load_reconstructor, stream_run, train_run
+from ptychopinn.workflows import _outputs, infer_run, load_reconstructor, run_settings, stream_run, train_run
 
 MODEL = {"n_filters_scale": 0.25, "group_size": 4, "iterations": 1}
 TRAIN = {"nepochs": 6, "batch_size": 8, "checkpoint_every": 1, "seed": 5, "probe_refinement": 1}
@@ -48,7 +48,7 @@ def save(folder: Path, scan: Path) -> None:
         write_bundle(folder / "model.zip", manifest, bundle.weights)
         write_product(folder / "product.h5", product)
         write_scan(folder / "scan.npz", data)
-        write_config_file(folder / "config.yaml", {"train": TrainConfig(seed=seed)}, {})
+        write_config_file(folder / "config.yaml", RunSettings(train={"seed": seed}))
 
 
 @cache
@@ -62,14 +62,17 @@ def _sources(scan: Path) -> tuple[Bundle, Product, ScanDataset]:
 def train(folder: Path, scan: Path, **settings: Any) -> None:
     """A short training; a changed learning rate fails it late or early."""
     changed = settings.pop("train", {})
-    given = {"backend": "torch", "model": MODEL, "infer": INFER, "options": {"accelerator": "cpu"}} | settings
-    train_run(scan, folder / "run", train=TRAIN | changed, **given)
+    sections = {"model": MODEL, "infer": INFER, "execution": {"accelerator": "cpu"}, "reading": {}}
+    sections = {name: settings.pop(name, given) for name, given in sections.items()}
+    given = run_settings("torch", train=TRAIN | changed, **sections)
+    train_run(scan, folder / "run", given, **settings)
 
 
 def infer(folder: Path, scan: Path, **settings: Any) -> None:
     """Reconstruct with the model that is there."""
     changed, model = settings.pop("infer", {}), settings.pop("model")
-    infer_run(model, scan, folder / "run", infer=INFER | changed, options={"accelerator": "cpu"}, **settings)
+    given = run_settings(infer=INFER | changed, execution={"accelerator": "cpu"})
+    infer_run(model, scan, folder / "run", given, **settings)
 
 
 def load(folder: Path, scan: Path, *, model: str, source: str) -> None:
@@ -91,13 +94,14 @@ def stream(folder: Path, scan: Path, *, model: str) -> None:
             file["diffraction"] = np.sqrt(data.counts(slice(None)))
             file["ycoords"], file["xcoords"] = data.positions.T
             file["probeGuess"], file["finished"] = data.probe, 1
-        stream_run(model, str(path), folder / "run", infer=INFER, measurement="amplitude", interval_s=0, overwrite=True)
+        given = run_settings(infer=INFER, reading={"measurement": "amplitude"})
+        stream_run(model, str(path), folder / "run", given, interval_s=0, overwrite=True)
 
 
 def compare(folder: Path, scan: Path, *, resume: bool) -> None:
     """Compare two solvers on the scan, each in a process of its own."""
-    settings, config = LegSettings(solver={"passes": 3}), ComparisonConfig(memory_mb=2000)
-    compare_run(scan, scan, folder / "run", legs=("epie", "rpie"), settings=settings, config=config, resume=resume)
+    settings = AllSettings(solver={"passes": 3}, comparison={"legs": ["epie", "rpie"], "memory_mb": 2000})
+    compare_run(scan, scan, folder / "run", settings, resume=resume)
 
 
 JOBS = {"compare": compare, "stream": stream, "load": load, "save": save, "train": train, "infer": infer}

@@ -13,7 +13,7 @@ from ptychopinn.plugins import Registry, discover, missing_requirements
 from ptychopinn.reconstructor import Capability
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
 from ptychopinn_ptychodus.runs import Host, Run
-from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
 NAME = "PtychoPINN-Plugin"  # Ptychodus itself has libraries called PtychoPINN
 _CAPABILITY = {ModelType.PINN: Capability.PINN, ModelType.SUPERVISED: Capability.SUPERVISED}
@@ -52,7 +52,7 @@ class PluginLibrary(ReconstructorLibrary):
                     continue
                 try:
                     settings = EntrySettings(
-                        settings_registry, f"PtychoPINNPlugin-{name}-{model_type}", settings_of(spec)
+                        settings_registry, f"PtychoPINNPlugin-{name}-{model_type}", entry_settings(spec)
                     )
                 except Exception as error:  # of a stranger's options model; the other entries stay
                     _log.exception("The entry %s-%s is left out: %s: %s", name, model_type, type(error).__name__, error)

@@ -6,19 +6,13 @@ then refused in words, and does not keep Ptychodus from starting. Empty text is 
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
-
-from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
+from ptychopinn.config import RunSettings
+from ptychopinn.config.settings import Setting, settings_of
 from ptychopinn.reconstructor import ReconstructorSpec
 
 # Set by the entry or by the data; at home in a run directory, which Ptychodus has none of; or for a training that goes
@@ -26,87 +20,17 @@ from ptychopinn.reconstructor import ReconstructorSpec
 _LEFT_OUT = frozenset({"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k", "start_probe"})
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One field of a configuration model.
-
-    Attributes
-    ----------
-    section, name:
-        Of the configuration: ``train``, ``batch_size``.
-    kind:
-        Its type without None.
-    optional:
-        Whether it may be left out, as empty text.
-    open:
-        Whether its type is an enumeration or other text.
-    default:
-        As text.
-    description:
-        For the tooltip.
-    bounds:
-        Any of ge, gt, le, lt.
-    """
-
-    section: str
-    name: str
-    kind: Any
-    optional: bool
-    open: bool
-    default: str
-    description: str
-    bounds: Mapping[str, float]
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """What an enumeration allows; empty for other kinds."""
-        if isinstance(self.kind, type) and issubclass(self.kind, Enum):
-            return tuple(str(member.value) for member in self.kind)
-        if typing.get_origin(self.kind) is typing.Literal:
-            return tuple(str(value) for value in typing.get_args(self.kind))
-        return ()
+_SECTIONS = ("model", "train", "infer", "execution")
 
 
-def sections_of(spec: ReconstructorSpec) -> dict[str, type[BaseModel]]:
-    """Section name to its model, for one backend."""
-    return {"model": ModelConfig, "train": TrainConfig, "infer": InferConfig, "execution": spec.options}
-
-
-def settings_of(spec: ReconstructorSpec) -> list[Setting]:
+def entry_settings(spec: ReconstructorSpec) -> list[Setting]:
     """The settings of a backend's entries, in the order of their models."""
-    return [
-        _setting(section, name, field)
-        for section, cls in sections_of(spec).items()
-        for name, field in cls.model_fields.items()
-        if name not in _LEFT_OUT
-    ]
-
-
-def _setting(section: str, name: str, field: FieldInfo) -> Setting:
-    kinds, optional = _kinds(field.annotation)
-    return Setting(
-        section=section,
-        name=name,
-        kind=kinds[0],
-        optional=optional,
-        open=str in kinds[1:],
-        default=as_text(None if field.default is PydanticUndefined else field.default),
-        description=field.description or "",
-        bounds={
-            side: float(getattr(bound, side))
-            for bound in field.metadata
-            for side in ("ge", "gt", "le", "lt")
-            if getattr(bound, side, None) is not None
-        },
-    )
-
-
-def _kinds(annotation: Any) -> tuple[list[Any], bool]:
-    """The types that a field may have but None, and whether it may be None."""
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return [annotation], False
-    members = [member for member in typing.get_args(annotation) if member is not types.NoneType]
-    return members, len(members) < len(typing.get_args(annotation))
+    fields = RunSettings.with_options(spec.options).model_fields
+    found = []
+    for section in _SECTIONS:
+        model: Any = fields[section].annotation
+        found += settings_of(section, model, without=_LEFT_OUT)
+    return found
 
 
 def as_text(value: object) -> str:
@@ -144,7 +68,7 @@ class EntrySettings:
             key = setting.name if names.count(setting.name) == 1 else f"{setting.section}_{setting.name}"
             self._parameters[setting.section, setting.name] = (
                 setting,
-                self._group.create_string_parameter(key, setting.default),
+                self._group.create_string_parameter(key, as_text(setting.default)),
             )
 
     def __iter__(self) -> Iterator[tuple[Setting, Any]]:
@@ -166,7 +90,7 @@ class EntrySettings:
 def _value(setting: Setting, text: str) -> object:
     if not text and setting.optional:
         return None
-    if typing.get_origin(setting.kind) in (tuple, list):
+    if setting.is_sequence:
         return [part.strip() for part in text.split(",")]
     return text
 

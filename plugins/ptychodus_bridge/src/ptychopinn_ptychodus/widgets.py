@@ -21,7 +21,8 @@ from PyQt5.QtWidgets import (
     QWidget,
 )
 
-from ptychopinn_ptychodus.settings import Setting, is_path
+from ptychopinn.config.settings import Setting
+from ptychopinn_ptychodus.settings import is_path
 
 DEFAULT_WORD = "default"  # shown where a setting is not given
 _MAX_INT = 2**31 - 1
@@ -163,7 +164,7 @@ class Editor(Observer):
             combo = QComboBox()
             combo.addItems([DEFAULT_WORD, *choices] if setting.optional else list(choices))
             combo.textActivated.connect(self._choose)
-            combo.setEditable(setting.open)
+            combo.setEditable(setting.takes_text)
             if (line := combo.lineEdit()) is not None:
                 combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)  # the list stays that of the enumeration
                 line.editingFinished.connect(lambda: self._choose(combo.currentText()))

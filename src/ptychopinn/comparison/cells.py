@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ptychopinn.comparison.files import digest_of
-from ptychopinn.comparison.scans import Reading, ScanSource, write_central
+from ptychopinn.comparison.scans import ScanSource, write_central
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.simulation import ScanKind, SimulationConfig
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.data.npz import write_scan
@@ -83,14 +84,10 @@ def scans_of(
 
     Parameters
     ----------
-    cell:
-        The cell.
     simulation:
         What all have in common; ``rows`` and ``cols`` are those of each part.
     folder:
         Where the scans of all cells lie, by content.
-    monitor:
-        Progress.
     """
     point = cell.point
     fields = {**simulation.model_dump(), "nphotons": point.photons, "overlap": point.overlap, "seed": cell.seed}
@@ -108,6 +105,6 @@ def scans_of(
         write_scan(paths["test"], data.select(first + len(data) - rows * cols))
     if point.train_patterns is not None:
         few = folder / f"{key}-train-{point.train_patterns}.npz"
-        if few.is_file() or write_central(paths["train"], point.train_patterns, few, Reading()):
+        if few.is_file() or write_central(paths["train"], point.train_patterns, few, ReadOptions()):
             paths["train"] = few
-    return {name: ScanSource.of(path, None, Reading()) for name, path in paths.items()}
+    return {name: ScanSource.of(path, None, ReadOptions()) for name, path in paths.items()}

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.atomic import written_aside
+from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.files import read_arrays
+from ptychopinn.comparison.scoring import best_of
+from ptychopinn.comparison.table import Median
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.report import Curve, Grid, Panel, ReportContent, curves_picture, montage_picture, write_report
-from ptychopinn.study.cells import Cell, Point
-from ptychopinn.study.table import Median
 from ptychopinn.typing import ComplexArray
 
 _AXES = {
@@ -23,11 +24,10 @@ _AXES = {
     "train_patterns": "training patterns",
     "gridsize": "gridsize",
 }
-_LESS_IS_BETTER = ("mae", "mse", "nrmse", "residual", "seconds", "mib")
 _MOST_IN_MONTAGE = 6
 
 
-def write_page(
+def write_study_report(
     path: Path,
     pictures: Path,
     config: StudyConfig,
@@ -40,14 +40,6 @@ def write_page(
 
     Parameters
     ----------
-    path:
-        The report.
-    pictures:
-        An existing folder.
-    config, simulation:
-        The study.
-    medians:
-        Its table.
     homes:
         (cell, leg) to the folder of the leg.
     failed:
@@ -87,7 +79,7 @@ def write_page(
     part = simulation.rows * simulation.cols
     content = ReportContent(
         title="Study",
-        lead=f"{', '.join(config.legs)} on simulated scans of {simulation.N} x {simulation.N} pixels. Training and "
+        lead=f"{', '.join(_legs(medians))} on simulated scans of {simulation.N} x {simulation.N} pixels. Training and "
         f"test scan are parts of one object, {part} patterns each, that share no pixel.",
         warnings=[f"{where} failed: {reason}" for where, reason in failed.items()],
         summary=_wins(config, medians),
@@ -176,7 +168,7 @@ def _grid(metric: str, across: str, config: StudyConfig, medians: Sequence[Media
             rows.append([f"{leg}{', ' + where if where else ''}", *(_cell(m) for m in found)])
         for column, value in enumerate(values, 1):
             here = {leg: table[leg, at].median for leg in legs if (leg, at := _moved(point, across, value)) in table}
-            best |= {(first + legs.index(leg), column) for leg in _best(metric, here)}
+            best |= {(first + legs.index(leg), column) for leg in best_of(metric.split()[-1], here)}
     return Grid(["leg", *(f"{_AXES[across]} {_text(value)}" for value in values)], rows, frozenset(best))
 
 
@@ -193,19 +185,11 @@ def _wins(config: StudyConfig, medians: Sequence[Median]) -> dict[str, str]:
         for m in medians:
             if f"{m.quantity} {m.metric}" == metric:
                 points.setdefault(m.point, {})[m.leg] = m.median
-        won = [leg for at in points.values() for leg in _best(metric, at)]
+        won = [leg for at in points.values() for leg in best_of(metric.split()[-1], at)]
         counts = {leg: won.count(leg) for leg in _legs(medians)}
         shown = ", ".join(f"{leg} {count}" for leg, count in counts.items() if count)
         cards[f"best {metric} at how many of {len(points)} points"] = shown or "nobody"
     return cards
-
-
-def _best(metric: str, values: Mapping[str, float | None]) -> list[str]:
-    known = {leg: value for leg, value in values.items() if value is not None}
-    if not known:
-        return []
-    top = (min if metric.endswith(_LESS_IS_BETTER) else max)(known.values())
-    return [leg for leg, value in known.items() if value == top]
 
 
 def _legs(medians: Sequence[Median]) -> list[str]:

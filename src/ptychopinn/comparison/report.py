@@ -10,23 +10,23 @@ from typing import Any, Literal
 
 from ptychopinn.atomic import written_aside
 from ptychopinn.comparison.files import read_arrays
+from ptychopinn.comparison.scoring import best_of
 from ptychopinn.comparison.table import MINUS, Row, Status
 from ptychopinn.metrics import FrcCurve
 from ptychopinn.report import Grid, ReportContent, frc_picture, legs_picture, write_report
 from ptychopinn.typing import AnyArray
 
-# quantity, metric, head, whether more is better
-_CHIEF: tuple[tuple[str, str, str, bool], ...] = (
-    ("phase", "ssim", "phase SSIM", True),
-    ("amp", "ssim", "amplitude SSIM", True),
-    ("phase", "corr", "phase correlation", True),
-    ("object", "nrmse", "error |G-R|/|G|", False),
-    ("object", "residual", "residual R", False),
-    ("phase", "frc50", "phase FRC50 (1/px)", True),
-    ("phase", "frc50_split", "phase FRC50, odd/even (1/px)", True),
-    ("run", "training_seconds", "training (s)", False),
-    ("run", "reconstruction_seconds", "reconstruction (s)", False),
-    ("run", "peak_anonymous_mib", "peak memory (MiB)", False),
+_CHIEF = (  # quantity, metric, head
+    ("phase", "ssim", "phase SSIM"),
+    ("amp", "ssim", "amplitude SSIM"),
+    ("phase", "corr", "phase correlation"),
+    ("object", "nrmse", "error |G-R|/|G|"),
+    ("object", "residual", "residual R"),
+    ("phase", "frc50", "phase FRC50 (1/px)"),
+    ("phase", "frc50_split", "phase FRC50, odd/even (1/px)"),
+    ("run", "training_seconds", "training (s)"),
+    ("run", "reconstruction_seconds", "reconstruction (s)"),
+    ("run", "peak_anonymous_mib", "peak memory (MiB)"),
 )
 _MEANING = (
     "SSIM, correlation, error and FRC50 are against the reference, after scale, phase ramp and shift were removed "
@@ -37,7 +37,7 @@ _MEANING = (
 _QUANTITIES: tuple[tuple[Literal["amp", "phase"], str], ...] = (("amp", "amplitude"), ("phase", "phase"))
 
 
-def write_page(
+def write_comparison_report(
     path: Path,
     pictures: Path,
     manifest: Mapping[str, Any],
@@ -45,23 +45,7 @@ def write_page(
     rows: Sequence[Row],
     legs: Path,
 ) -> Path:
-    """Write the pictures and the report of a comparison.
-
-    Parameters
-    ----------
-    path:
-        The report.
-    pictures:
-        An existing folder.
-    manifest:
-        What was compared.
-    summary:
-        From `ptychopinn.comparison.table.summarise`.
-    rows:
-        The table.
-    legs:
-        Folder with those of the legs.
-    """
+    """Write the report of a comparison and, into existing folders, its pictures."""
     names = [plan["name"] for plan in manifest["legs"]]
     scans = list(manifest["scans"])[::-1]  # the test scan first: it is what counts
     figures: list[tuple[str, bytes | str | Path]] = []
@@ -109,7 +93,7 @@ def write_page(
 def _cards(best: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, str]:
     """The best leg by each of the chief figures, on the test scan."""
     cards = {}
-    for quantity, metric, head, _ in _CHIEF:
+    for quantity, metric, head in _CHIEF:
         leg = best.get(f"{quantity} {metric}")
         if leg is not None and (quantity != "run" or metric == "reconstruction_seconds") and metric != "frc50_split":
             value = summary["legs"][leg]["scans"]["test"][quantity][metric]
@@ -124,17 +108,14 @@ def _chief(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Grid:
     if not columns:
         return Grid(["leg", "figures"], [[name, "failed"] for name in names])
     best = set()
-    for j, (quantity, metric, _, more) in enumerate(columns, 1):
-        if metric == "training_seconds":  # solvers need none
-            continue
-        known = {i: v[quantity][metric] for i, v in enumerate(values) if v.get(quantity, {}).get(metric) is not None}
-        top = (max if more else min)(known.values())
-        if len(known) > 1:
-            best |= {(i, j) for i, value in known.items() if value == top}
+    for j, (quantity, metric, _) in enumerate(columns, 1):
+        known = {name: v.get(quantity, {}).get(metric) for name, v in zip(names, values, strict=True)}
+        if metric != "training_seconds" and sum(value is not None for value in known.values()) > 1:  # solvers need none
+            best |= {(names.index(name), j) for name in best_of(metric, known)}
     rows = []
     for name, value in zip(names, values, strict=True):
         failed = summary["legs"][name]["status"] == Status.FAILED
-        cells = [value.get(quantity, {}).get(metric) for quantity, metric, _, _ in columns]
+        cells = [value.get(quantity, {}).get(metric) for quantity, metric, _ in columns]
         rows.append([name, *("failed" if c is None and failed else _cell(c) for c in cells)])
     return Grid(["leg", *(c[2] for c in columns)], rows, frozenset(best), _MEANING if scan == "test" else "")
 
@@ -155,7 +136,9 @@ def _all(rows: Sequence[Row], names: Sequence[str], scans: Sequence[str]) -> Gri
 
 
 def _settings(plan: Mapping[str, Any]) -> dict[str, str]:
-    sections = [plan[key] for key in ("model", "train", "infer", "execution", "solver") if plan[key]]
+    settings = plan["settings"] or {}
+    sections = [*(settings[key] for key in ("model", "train", "infer", "execution") if key in settings)]
+    sections += [plan["solver"]] if plan["solver"] else []
     flat = {key: value for section in sections for key, value in section.items() if value is not None}
     return {"from": plan["origin"], **{key: _cell(value) for key, value in flat.items()}}
 

@@ -1,0 +1,148 @@
+"""Compare reconstructors over a grid of simulated scans; every leg of every cell is kept by content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ptychopinn.comparison.cells import Cell, cells_of, check_simulation, scans_of
+from ptychopinn.comparison.files import digest_of, write_json
+from ptychopinn.comparison.leg import Limits, default_memory_mb, run_leg
+from ptychopinn.comparison.legs import Planner
+from ptychopinn.comparison.run import WORTH, ComparisonResult
+from ptychopinn.comparison.study_report import write_study_report
+from ptychopinn.comparison.table import (
+    LegOutcome,
+    Median,
+    make_rows,
+    medians_of,
+    study_figures,
+    write_medians,
+    write_table,
+)
+from ptychopinn.config.comparison import NOT_SHARED
+from ptychopinn.config.run import AllSettings
+from ptychopinn.config.study import StudyConfig
+from ptychopinn.errors import ConfigError, UsageError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.plugins import discover
+from ptychopinn.typing import StrPath
+from ptychopinn.workflows._folder import Kind, output_folder
+
+MANIFEST, METRICS, MEDIANS, REPORT = "study.json", "study_metrics.csv", "study_medians.csv", "report.html"
+_LIMITS = ("memory_mb", "leg_seconds")
+_LEGS, _SCANS, _PICTURES = "legs", "scans", "pictures"
+_STUDY = Kind(
+    "study",
+    frozenset({MANIFEST, METRICS, MEDIANS, REPORT, _LEGS, _SCANS, _PICTURES}),
+    worth=WORTH,
+    mark=MANIFEST,
+    begins=True,
+)
+
+
+@dataclass(frozen=True)
+class StudyResult(ComparisonResult):
+    """What a study made; legs that failed are named with their cell.
+
+    Attributes
+    ----------
+    medians:
+        Over seeds and repeats.
+    """
+
+    medians: tuple[Median, ...]
+
+
+def study_run(
+    settings: AllSettings[Any, Any],
+    output: StrPath,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    monitor: Monitor = NULL_MONITOR,
+) -> StudyResult:
+    """Run a study.
+
+    Parameters
+    ----------
+    settings:
+        Legs and axes are in ``study``, what all scans have in common in ``simulation``, memory and time of a leg in
+        ``comparison``; the other sections are what all legs have in common.
+    resume:
+        Keep what is done, by content, and go on. Cells that the study does not have any more stay, too.
+
+    Raises
+    ------
+    PtychoPinnError
+        Whatever is refused, before any long work.
+    Cancelled
+        If the monitor was cancelled; what is done stays for ``resume``.
+    """
+    config, simulation, limits = settings.study, settings.simulation, settings.comparison
+    if config is None:
+        raise UsageError("There is no section 'study'.", "Write 'study:' with 'legs' below it.")
+    check_simulation(simulation)
+    _check(config, settings)
+    version = metadata.version("ptychopinn")
+    planner = Planner(discover(), version, simulation.N, settings)
+    plans = {
+        cell: planner.plan(config.legs, gridsize=cell.point.gridsize, repeat=cell.repeat) for cell in cells_of(config)
+    }
+    with output_folder(output, _STUDY, overwrite=overwrite, resume=resume, kept=WORTH) as folder:
+        for name in (_LEGS, _SCANS, _PICTURES):
+            (folder / name).mkdir(exist_ok=True)
+        write_json(
+            folder / MANIFEST,
+            {
+                "version": version,
+                "study": config.model_dump(mode="json"),
+                "simulation": simulation.model_dump(mode="json"),
+                "settings": {leg.name: leg.as_dict() for leg in next(iter(plans.values()))},
+            },
+        )
+        limit = Limits(limits.memory_mb or default_memory_mb(), limits.leg_seconds)
+        outcomes: list[LegOutcome] = []
+        homes: dict[tuple[Cell, str], Path] = {}
+        failed = {}
+        for done, (cell, legs) in enumerate(plans.items()):
+            monitor.report("cells", done, len(plans))
+            scans = scans_of(cell, simulation, folder / _SCANS, monitor)
+            for plan in legs:
+                used = scans if plan.is_network else {"test": scans["test"]}
+                content = {"plan": plan.as_dict(), "scans": {name: source.digest for name, source in used.items()}}
+                home = folder / _LEGS / f"{plan.name}-{digest_of(content)[:16]}"
+                outcome = run_leg(home, plan, used, (), limits=limit, monitor=monitor)
+                outcomes.append(replace(outcome, cell=cell))
+                homes[cell, plan.name] = home
+                if outcome.failure:
+                    failed[f"{plan.name} at {cell.name}"] = outcome.failure
+        monitor.report("cells", len(plans), len(plans))
+        rows = make_rows(outcomes, ["test"], study_figures())
+        medians = medians_of(rows, config.percentiles)
+        files = {"table": write_table(folder / METRICS, rows), "medians": write_medians(folder / MEDIANS, medians)}
+        files["report"] = write_study_report(
+            folder / REPORT, folder / _PICTURES, config, simulation, medians, homes, failed
+        )
+        return StudyResult(folder, tuple(rows), files, failed, tuple(medians))
+
+
+def _check(config: StudyConfig, settings: AllSettings[Any, Any]) -> None:
+    """Refuse metrics that there are not, and settings that the study itself makes or that do not act in one."""
+    known = [" ".join(figure) for figure in study_figures()]
+    if strange := [name for name in config.metrics if name not in known]:
+        raise ConfigError(f"The metric '{strange[0]}' is not known.", f"Use some of {', '.join(known)}.")
+    given = settings.given()
+    named = [f"model.{name}" for name in (*NOT_SHARED, "gridsize") if name in given.get("model", {})]
+    named += [f"comparison.{name}" for name in given.get("comparison", {}) if name not in _LIMITS]
+    named += [f"reading.{name}" for name in given.get("reading", {})]  # its scans are simulated
+    if named:
+        raise UsageError(
+            f"{', '.join(named)} cannot be set in a study.", "Legs, axes and simulation say it; leave it out."
+        )
+    if config.gridsize != (None,) and (twice := [leg.name for leg in config.legs if "gridsize" in leg.model]):
+        raise ConfigError(
+            f"gridsize is an axis of the study, and the leg {twice[0]} sets it.", "Leave one of them out."
+        )
