@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from ptychopinn.comparison import ComparisonResult, LegSettings, Row, Status, compare_run, verify_comparison
-from ptychopinn.comparison.process import descendants
 from ptychopinn.comparison.scans import Reading, central
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import Cancelled, DataError, UsageError
+from ptychopinn.jobs.memory import descendants
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
@@ -93,7 +93,13 @@ def test_what_is_left_behind(finished: ComparisonResult, pair: tuple[Path, Path]
 def test_the_report_says_what_was_compared(finished: ComparisonResult) -> None:
     """[COMP-035] On what, with which result, and what went wrong."""
     text = (finished.folder / "report.html").read_text()
-    for words in ("test.npz", "64 patterns of 32 x 32", "hog failed: out of memory", "phase SSIM", "numpy-pinn"):
+    for words in (
+        "test.npz",
+        "64 patterns of 32 x 32",
+        "hog failed: The job is out of memory",
+        "phase SSIM",
+        "numpy-pinn",
+    ):
         assert words in text
     assert text.count("data:image/png") == len(list((finished.folder / "pictures").iterdir()))
 

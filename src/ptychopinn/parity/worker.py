@@ -1,32 +1,30 @@
-"""One side of a parity check in a process of its own: ``main(FOLDER)`` reads ``task.json``, writes ``stages.npz``."""
+"""One side of a parity check, in a process of its own."""
 
 from __future__ import annotations
 
-import sys
-import traceback
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ptychopinn.comparison.files import read_json
 from ptychopinn.comparison.scans import Reading
 from ptychopinn.config.infer import InferConfig
-from ptychopinn.errors import PtychoPinnError
+from ptychopinn.data.dataset import Measurement
 from ptychopinn.parity.stages import stages_of
 from ptychopinn.workflows import load_reconstructor
 
 
-def main(folder: str) -> int:
-    """Compute one side; returns an exit code, and prints the reason of a failure last."""
-    home = Path(folder)
-    task = read_json(home / "task.json")
-    try:
-        data = Reading(task["measurement"], task["nphotons"]).read(task["data"])
-        batch = data.select(np.asarray(task["indices"]))
-        model = load_reconstructor(task["model"], backend=task["backend"], options=task["options"])
-        np.savez(home / "stages.npz", **stages_of(model, batch, InferConfig()))  # type: ignore[arg-type]
-    except PtychoPinnError as error:
-        traceback.print_exc()
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
-    return 0
+def write_stages(
+    data: str,
+    model: str,
+    backend: str,
+    options: Mapping[str, Any],
+    indices: Sequence[int],
+    measurement: Measurement | None,
+    nphotons: float | None,
+    output: str,
+) -> None:
+    """Compute the stages of a model on some patterns of a scan, and write them as NPZ."""
+    batch = Reading(measurement, nphotons).read(data).select(np.asarray(indices))
+    reconstructor = load_reconstructor(model, backend=backend, options=options)
+    np.savez(output, **stages_of(reconstructor, batch, InferConfig()))  # type: ignore[arg-type]
