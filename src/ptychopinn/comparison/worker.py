@@ -18,7 +18,7 @@ from ptychopinn.data.npz import read_scan
 from ptychopinn.geometry import Frame
 from ptychopinn.monitor import Monitor
 from ptychopinn.plugins import discover
-from ptychopinn.product import read_product
+from ptychopinn.product import origin_of, read_product
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import Capability
 from ptychopinn.typing import ComplexArray
@@ -31,7 +31,7 @@ from ptychopinn.workflows import (
     solve_run,
     train_run,
 )
-from ptychopinn.workflows._reference import origin_of, reference_of
+from ptychopinn.workflows._reference import reference_of
 
 _PATCH_SHARE = 4  # of the memory budget a quarter is for patches that wait for their phases
 MODEL, RUN_CONFIG, PRODUCT = "wts.h5.zip", "config.yaml", "reconstruction.h5"

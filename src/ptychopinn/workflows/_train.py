@@ -52,6 +52,7 @@ def train_run(
     nphotons: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    only_model: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
     """Train on a scan file and fill a run directory.
@@ -75,6 +76,8 @@ def train_run(
         As in `ptychopinn.data.npz.read_scan`, for both scans.
     resume, overwrite:
         What to do with a directory that is there.
+    only_model:
+        End with the model: the scan is not reconstructed.
     monitor:
         Progress and cancellation; a cancelled training still leaves its model, without a reconstruction.
 
@@ -125,6 +128,8 @@ def train_run(
         }
         if result.status is TrainStatus.CANCELLED:
             return RunResult(folder, files, figures, (*result.warnings, "Training was cancelled; its model is saved."))
+        if only_model:
+            return RunResult(folder, files, figures, result.warnings)
         reconstruction = reconstruct(reconstructor, data, infer_config, monitor=monitor)
         warnings = (*result.warnings, *reconstruction.warnings)
         files |= write_outputs(
