@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pydantic import ValidationError
 
 from ptychopinn.atomic import translate_write_error
 from ptychopinn.errors import Cancelled, ConfigError, PtychoPinnError, ResourceError
+
+# Of frameworks that raise a RuntimeError, and of Python for a thread that finds no room for its stack.
+_MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primitive", "can't start new thread")
 
 
 def explained(error: BaseException) -> PtychoPinnError:
@@ -14,10 +20,10 @@ def explained(error: BaseException) -> PtychoPinnError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("Interrupted.")
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return ResourceError(
-            f"Memory ran out{f' ({error})' if str(error) else ''}.",
-            "Lower --batch-size, --inference-batch-size or --memory-budget-mb, or free memory.",
+            f"Memory ran out{f' ({error!s:.200})' if str(error) else ''}.",
+            "Lower --batch-size, --inference-batch-size or --memory-budget-mb, free memory, or raise the limit.",
         )
     if isinstance(error, OSError):
         known = translate_write_error(error, error.filename or "A file")
@@ -30,3 +36,27 @@ def explained(error: BaseException) -> PtychoPinnError:
         f"This is a defect, please report it: {type(error).__name__}: {error}.",
         "Run the command again with --debug for the traceback.",
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, as Python says it or a framework whose own code did not notice."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+    )
+
+
+@contextmanager
+def memory_explained() -> Iterator[None]:
+    """Raise a `ResourceError` where memory runs out.
+
+    Raises
+    ------
+    ResourceError
+        Instead of a MemoryError, or a RuntimeError that means the same.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explained(error) from error

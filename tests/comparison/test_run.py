@@ -71,8 +71,9 @@ def test_the_figures(finished: ComparisonResult, pair: tuple[Path, Path]) -> Non
 
 
 def test_what_is_left_behind(finished: ComparisonResult, pair: tuple[Path, Path]) -> None:
-    """[COMP-034] Table, summary, aligned arrays, pictures, products, one report."""
+    """[COMP-010] [COMP-034] Table, summary, aligned arrays, pictures, products, one report, logs."""
     folder = finished.folder
+    assert "printed by a solver" in (folder / "legs" / "flat" / "job.log").read_text()
     names = {path.name for path in (folder / "pictures").iterdir()}
     assert {"test-amplitude.png", "test-phase.png", "test-frc.png", "train-phase.png", "test-frc-odd-even.png"} <= names
     with h5py.File(folder / "legs" / "epie" / "aligned-test.h5") as file:

@@ -1,4 +1,4 @@
-"""Functions in another process: specs/19-jobs.md."""
+"""Functions in another process: specs/20-jobs.md."""
 
 from __future__ import annotations
 

@@ -11,16 +11,16 @@ from ptychopinn.config.build import build
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.npz import read_scan
+from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._backends import load_reconstructor
-from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
 
-@memory_told()
+@memory_explained()
 def infer_run(
     model: StrPath,
     data_path: StrPath,

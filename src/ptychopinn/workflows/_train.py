@@ -22,13 +22,13 @@ from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.fingerprint import fingerprint
 from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, TrainingError
+from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import check_infer, reconstruct
 from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
-from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
 
 _MAY_CHANGE = frozenset({"nepochs", "max_time", "early_stopping_patience", "checkpoint_every", "checkpoint_top_k"})
@@ -36,7 +36,7 @@ _MAY_CHANGE = frozenset({"nepochs", "max_time", "early_stopping_patience", "chec
 _log = logging.getLogger(__name__)
 
 
-@memory_told()
+@memory_explained()
 def train_run(
     data_path: StrPath,
     output: StrPath,
