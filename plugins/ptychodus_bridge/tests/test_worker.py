@@ -114,6 +114,7 @@ def test_the_bar_moves_in_every_stage(
     assert [(loss.epoch, loss.value) for loss in output.product.losses] == entry._model.losses  # type: ignore[union-attr]
     assert output.product.object_.get_array().shape[1:] == scan.object_guess.shape
     shares = shares_of("infer")
+    assert set(shares) == {"predict", "synchronise", "stitch", "slow phase", "refine"}
     reached = {
         stage: any(low < value / (PROGRESS_GOAL - 1) <= high + 1e-3 for value in window.bar)
         for stage, (low, high) in shares.items()
