@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from ptychopinn.comparison import Status, read_table
-from ptychopinn.comparison.process import run_limited
+from ptychopinn.jobs import JobError, Task, run_job
 
 GROUPS, GRIDSIZE = 5088, 2
 
@@ -33,10 +33,8 @@ def main() -> int:
     for name, (rows, cols, seed) in scans.items():
         path = folder / f"{name}.npz"
         size = ("--N", "128", "--rows", rows, "--cols", cols, "--seed", seed)
-        if not path.is_file():
-            made = run_limited(cli("simulate", "-o", path, *size, "--quiet"), log=folder / "simulate.log")
-            if made.returncode:
-                return made.returncode
+        if not path.is_file() and (code := run_job(cli("simulate", "-o", path, *size, "--quiet"), folder)):
+            return int(code)
     peak = 0.0
 
     def keep(mib: float) -> None:
@@ -46,26 +44,24 @@ def main() -> int:
     flags = ("--nepochs", 1, "--n-groups", arguments.n_groups, "--gridsize", GRIDSIZE, "--n-test-groups", GROUPS)
     more = ("--solver-passes", 2, "--probe-refinement", 1, "--no-split-frc", "--memory-mb", arguments.memory_mb)
     pair = ("--train", folder / "train.npz", "--test", folder / "test.npz", "--legs", *arguments.legs)
-    ended = run_limited(
-        cli("compare", *pair, "-o", folder / "out", "--resume", *flags, *more),
-        log=folder / "compare.log",
-        memory_mb=arguments.memory_mb,
-        on_line=print,
-        on_memory=keep,
-    )
-    rows = read_table(folder / "out" / "comparison_metrics.csv") if not ended.returncode else []
+    command = cli("compare", *pair, "-o", folder / "out", "--resume", *flags, *more)
+    ended = ""
+    try:
+        code = run_job(command, folder, memory_mb=arguments.memory_mb, on_memory=keep)
+    except JobError as error:
+        ended, code = str(error), 1
+    rows = read_table(folder / "out" / "comparison_metrics.csv") if not code else []
     for row in rows:
         if row.metric in ("patterns", "peak_anonymous_mib", "patterns_per_second"):
             print(f"{row.leg} {row.scan} {row.metric} {row.value:.0f}")
     empty = [row for row in rows if row.status is not Status.OK and row.metric != "frc50_split"]
-    print(f"rows {len(rows)}, without a value {len(empty)}; peak of all processes {peak:.0f} MiB {ended.reason}")
+    print(f"rows {len(rows)}, without a value {len(empty)}; peak of all processes {peak:.0f} MiB {ended}")
     return 1 if empty or not rows else 0
 
 
-def cli(*arguments: object) -> list[str]:
-    """The command line of ptychopinn in a Python of its own."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; from ptychopinn.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", code, *map(str, arguments)]
+def cli(*arguments: object) -> Task:
+    """The command line of ptychopinn."""
+    return Task("ptychopinn.cli:main", {"argv": list(map(str, arguments))})
 
 
 if __name__ == "__main__":

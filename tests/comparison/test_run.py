@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from ptychopinn.comparison import ComparisonResult, Row, Status, compare_run, verify_comparison
-from ptychopinn.comparison.process import descendants
 from ptychopinn.comparison.scans import central
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import Cancelled, DataError, UsageError
+from ptychopinn.jobs.memory import descendants
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
@@ -75,8 +75,9 @@ def test_the_figures(finished: ComparisonResult, pair: tuple[Path, Path]) -> Non
 
 
 def test_what_is_left_behind(finished: ComparisonResult, pair: tuple[Path, Path]) -> None:
-    """[COMP-034] Table, summary, aligned arrays, pictures, products, one report."""
+    """[COMP-010] [COMP-034] Table, summary, aligned arrays, pictures, products, one report, logs."""
     folder = finished.folder
+    assert "printed by a solver" in (folder / "legs" / "flat" / "job.log").read_text()
     names = {path.name for path in (folder / "pictures").iterdir()}
     assert {"test-amplitude.png", "test-phase.png", "test-frc.png", "train-phase.png", "test-frc-odd-even.png"} <= names
     with h5py.File(folder / "legs" / "epie" / "aligned-test.h5") as file:
@@ -97,7 +98,13 @@ def test_what_is_left_behind(finished: ComparisonResult, pair: tuple[Path, Path]
 def test_the_report_says_what_was_compared(finished: ComparisonResult) -> None:
     """[COMP-035] On what, with which result, and what went wrong."""
     text = (finished.folder / "report.html").read_text()
-    for words in ("test.npz", "64 patterns of 32 x 32", "hog failed: out of memory", "phase SSIM", "numpy-pinn"):
+    for words in (
+        "test.npz",
+        "64 patterns of 32 x 32",
+        "hog failed: The job is out of memory",
+        "phase SSIM",
+        "numpy-pinn",
+    ):
         assert words in text
     assert text.count("data:image/png") == len(list((finished.folder / "pictures").iterdir()))
 

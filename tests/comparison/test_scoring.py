@@ -10,10 +10,10 @@ import pytest
 from ptychopinn.comparison.scoring import score_scan
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.product import product_of
+from ptychopinn.product import origin_of, product_of
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.typing import FloatArray
-from ptychopinn.workflows._reference import laid_into, origin_of
+from ptychopinn.workflows._reference import laid_into
 
 
 @pytest.fixture(scope="module")

@@ -65,8 +65,8 @@ def test_two_devices_of_one_backend(scan: Path, models: list[Path], tmp_path: Pa
     result = parity_run(scan, models[:1], tmp_path / "out", devices=["cpu", "auto"], options={"accelerator": "cuda"})
     assert result.first is None
     assert json.loads((tmp_path / "out" / "stats.json").read_text())["sides"] == {"a": "numpy, cpu", "b": "numpy, auto"}
-    asked = [json.loads((tmp_path / "out" / side / "task.json").read_text())["options"] for side in "ab"]
-    assert asked == [{"accelerator": "cpu"}, {"accelerator": "auto"}]
+    tasks = [json.loads((tmp_path / "out" / side / "task.json").read_text()) for side in "ab"]
+    assert [task["arguments"]["options"] for task in tasks] == [{"accelerator": "cpu"}, {"accelerator": "auto"}]
     apart = parity_run(scan, models, tmp_path / "two", devices=["cpu", "cpu"])
     assert apart.first == "prediction"
 

@@ -74,6 +74,15 @@ def test_a_run_directory_holds_everything(trained: RunResult) -> None:
     assert trained.warnings == ()
 
 
+def test_the_model_alone(scan_file: Path, tmp_path: Path) -> None:
+    """What does not want the scan reconstructed does not wait for it."""
+    settings = {"nepochs": 1, "probe_refinement": 0}
+    result = train(scan_file, tmp_path / "run", train=settings, only_model=True)
+    assert result.figures["training"] == "finished"
+    left_out = {"amplitude.png", "history.png", "phase.png", "probe.png", "reconstruction.h5", "report.html"}
+    assert names(tmp_path / "run") == [name for name in CONTENT if name not in left_out]
+
+
 def test_the_figures_of_a_run(trained: RunResult) -> None:
     figures = trained.figures
     assert (figures["training"], figures["patches placed"], figures["patches dropped"]) == ("finished", 36, 0)

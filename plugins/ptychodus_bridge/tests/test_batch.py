@@ -93,7 +93,7 @@ def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, st
 
 @pytest.mark.parametrize(
     ("rows", "words"),
-    [(slice(None), "32 x 24 pixels"), (slice(4, -4), "N = 24 is not supported")],
+    [(slice(None), "32 x 24 pixels"), (slice(4, -4), "The patterns are 24 x 24")],
     ids=["not square", "24 wide"],
 )
 def test_sizes_that_no_network_has_are_refused(

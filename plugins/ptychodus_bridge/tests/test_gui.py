@@ -98,7 +98,8 @@ def test_the_whole_story(tmp_path: Path, any_entry: Entry, environment: dict[str
 
 def test_a_third_partys_backend(tmp_path: Path, strange_entry: Entry, environment: dict[str, str]) -> None:
     """[PTY-010] A backend that nobody here has heard of has an entry, and the same story works with it."""
-    seen = _play("whole", tmp_path / "scan", strange_entry, environment, PLAIN)
+    slow = {**PLAIN, "probe_refinement": 200}  # its training alone is over before the window looks at it
+    seen = _play("whole", tmp_path / "scan", strange_entry, environment, slow)
     _check_whole(seen, strange_entry, tmp_path / "scan")
 
 

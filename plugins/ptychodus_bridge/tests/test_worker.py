@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +14,42 @@ import pytest
 
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
-from bridge_scans import simulated, write_scan_folder
+from bridge_scans import make_input, simulated, write_scan_folder
+from ptychodus.api.settings import SettingsRegistry
 
 from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, write_bundle
 from ptychopinn.config import ModelConfig
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.npz import read_scan, write_scan
 from ptychopinn.errors import ArchiveError, DataError
+from ptychopinn.jobs import JobError
+from ptychopinn.plugins import discover
 from ptychopinn_ptychodus.archives import load_model, with_losses
-from ptychopinn_ptychodus.jobs import Job, event, parse_event
-from ptychopinn_ptychodus.process import Worker
-from ptychopinn_ptychodus.training_data import find_training_files, read_training_data
+from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
+from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host
+from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+from ptychopinn_ptychodus.supervision import shares_of
+from ptychopinn_ptychodus.training_data import find_training_files, scan_files
 
 
-def _job(folder: Path, **changes: Any) -> Job:
-    scratch = folder / "scratch"
-    scratch.mkdir(exist_ok=True)
-    values: dict[str, Any] = {
-        "kind": "train",
-        "backend": "no-such-backend",
-        "model_type": "pinn",
-        "settings": {},
-        "scratch": scratch,
-        "output": folder / "model.zip",
-        "folder": folder,
-    }
-    return Job(**{**values, **changes})
+def _entry(backend: str, host: Host) -> BridgeReconstructor:
+    spec = discover().get(backend)
+    return BridgeReconstructor(backend, "pinn", EntrySettings(SettingsRegistry(), "g", settings_of(spec)), host)
 
 
-def _wait(worker: Worker, limit_s: float = 30) -> list[dict[str, Any]]:
-    events, end = [], time.monotonic() + limit_s
-    while not worker.ended:
-        assert time.monotonic() < end
-        if (found := worker.next_event(0.05)) is not None:
-            events.append(found)
-    return events
+class _Window(Host):
+    """Records what the window would show, and presses Stop at a point of the progress bar."""
+
+    def __init__(self, stop_at: int = PROGRESS_GOAL) -> None:
+        super().__init__()
+        self.bar: list[int] = []
+        self.stop_at = stop_at
+
+    @property
+    def stop_wanted(self) -> bool:
+        return bool(self.bar) and self.bar[-1] >= self.stop_at
+
+    def show_progress(self, progress: int) -> None:
+        self.bar.append(progress)
 
 
 def test_training_files(tmp_path: Path) -> None:
@@ -56,7 +59,10 @@ def test_training_files(tmp_path: Path) -> None:
     files = find_training_files(tmp_path)
     assert files is not None
     assert files.product == tmp_path / "product.h5"
-    data, validation = read_training_data(files)
+    (tmp_path / "scratch").mkdir()
+    path, validation = scan_files(files, tmp_path / "scratch")
+    data = read_scan(path)
+    assert data.object_guess is not None
     np.testing.assert_allclose(data.positions, scan.positions, atol=1e-6)
     assert validation is None
     write_scan(tmp_path / "mine.npz", scan)
@@ -69,9 +75,7 @@ def test_training_files(tmp_path: Path) -> None:
     write_scan(tmp_path / "train_data.npz", scan)
     files = find_training_files(tmp_path)
     assert files is not None
-    train, validation = read_training_data(files)
-    assert len(train) == len(scan)
-    assert validation is not None
+    assert scan_files(files, tmp_path / "scratch") == (tmp_path / "train_data.npz", tmp_path / "test_data.npz")
 
 
 def test_damaged_pair_is_refused(tmp_path: Path) -> None:
@@ -81,59 +85,76 @@ def test_damaged_pair_is_refused(tmp_path: Path) -> None:
     files = find_training_files(tmp_path)
     assert files is not None
     with pytest.raises(DataError, match="cannot be read as a scan"):
-        read_training_data(files)
+        scan_files(files, tmp_path)
 
 
-def test_refusal_of_the_worker_is_told(tmp_path: Path) -> None:
-    """[PTY-034] What the worker refuses comes back as problem and remedy, and its process ends."""
-    with Worker(_job(tmp_path)) as worker:
-        events = _wait(worker)
-        pid = worker.pid
-    error = next(e for e in events if e["event"] == "error")
-    assert "no-such-backend" in error["problem"]
-    assert not Path(f"/proc/{pid}").exists()
+def test_the_bar_moves_in_every_stage(
+    tmp_path: Path, third_party: Path | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[PTY-034] [PTY-035] [PTY-038] [PTY-046] Train and infer as the command line does, refinement and all."""
+    if third_party is None:
+        pytest.skip("the example backend is not beside the tests")
+    monkeypatch.syspath_prepend(str(third_party))
+    scan = write_scan_folder(tmp_path)
+    window = _Window()
+    entry = _entry("numpy", window)
+    for name, value in {"nepochs": "2", "probe_refinement": "2", "batch_size": "2"}.items():
+        entry.settings.parameter("train", name).set_value(value)
+    entry.settings.parameter("infer", "refine").set_value("4")
+    with caplog.at_level(logging.INFO):
+        (trained,) = entry.train(tmp_path, tmp_path / "out")
+    assert [loss.epoch for loss in trained.training_loss] == [1, 2]
+    assert "Training finished" in caplog.text
+    shares = shares_of("train")
+    for low, high in shares.values():
+        assert any(low < value / PROGRESS_GOAL <= high for value in window.bar)
+    window.bar.clear()
+    given = make_input(scan)
+    (output,) = entry.reconstruct(given)
+    assert [(loss.epoch, loss.value) for loss in output.product.losses] == entry._model.losses  # type: ignore[union-attr]
+    assert output.product.object_.get_array().shape[1:] == scan.object_guess.shape
+    shares = shares_of("infer")
+    assert set(shares) == {"predict", "synchronise", "stitch", "slow phase", "refine"}
+    reached = {
+        stage: any(low < value / (PROGRESS_GOAL - 1) <= high + 1e-3 for value in window.bar)
+        for stage, (low, high) in shares.items()
+    }
+    assert all(reached.values()), (reached, window.bar)
+    assert window.bar == sorted(window.bar)
+    assert not Path(f"/proc/{window.latest_run.worker_pid}").exists()  # type: ignore[union-attr]
+    entry.settings.parameter("train", "learning_rate").set_value("7")
+    with pytest.raises(JobError, match="learning_rate is 7") as caught:
+        list(entry.train(tmp_path, tmp_path / "out"))
+    assert caught.value.remedy
+    assert "Traceback" not in caught.value.details
 
 
-def test_printing_does_not_disturb_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """[PTY-034] What a framework prints is kept as last lines, also at the level of file descriptors."""
-    site = tmp_path / "site"
-    site.mkdir()
-    noise = "import os\nimport ptychopinn.plugins as p\nreal = p.discover\n"
-    noise += (
-        "def loud(*a):\n print('printed {\"event\"')\n os.write(1, b'written\\n')\n os._exit(7)\np.discover = loud\n"
-    )
-    (site / "sitecustomize.py").write_text(noise)
-    monkeypatch.syspath_prepend(str(site))
-    with Worker(_job(tmp_path)) as worker:
-        events = _wait(worker)
-        failure = worker.failure()
-    assert [e for e in events if e["event"] != "log"] == []
-    assert "exit code 7" in failure.problem
-    assert "written" in failure.details
+def test_what_refinement_does_not_take_goes_to_the_rest() -> None:
+    """[PTY-035] The shares of the bar add up, with refinement and without."""
+    for shares in (shares_of("train"), shares_of("infer"), shares_of("infer", left_out="refine")):
+        edges = [edge for share in shares.values() for edge in share]
+        assert edges == sorted(edges)
+        assert (edges[0], edges[-1]) == (0, pytest.approx(1))
 
 
-def test_worker_ends_when_its_parent_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """[PTY-036] [PTY-038] The end of its standard input ends a worker in time, whatever it is busy with."""
-    site = tmp_path / "site"
-    site.mkdir()
-    code = "import time\nimport ptychopinn.plugins as p\n"
-    (site / "sitecustomize.py").write_text(code + "p.discover = lambda *a: time.sleep(600)\n")
-    monkeypatch.syspath_prepend(str(site))
-    worker = Worker(_job(tmp_path))
-    time.sleep(1.0)
-    assert worker._process.poll() is None
-    assert worker._process.stdin is not None
-    worker._process.stdin.close()
-    assert worker._process.wait(timeout=15) == 124
-    with worker:
-        pass
-
-
-def test_events_are_json_lines() -> None:
-    """[PTY-035] Events go through pipes as JSON, numbers that are not finite as null; other lines are none."""
-    assert parse_event(event("loss", batches=1, value=float("nan"))) == {"event": "loss", "batches": 1, "value": None}
-    assert parse_event(b"Epoch 1\n") is None
-    assert parse_event(b"[1]\n") is None
+def test_stop_before_the_first_step_leaves_nothing(
+    tmp_path: Path, third_party: Path | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[PTY-036] Stopped while the probe is refined, a training has no model, and no process and no folder stay."""
+    if third_party is None:
+        pytest.skip("the example backend is not beside the tests")
+    monkeypatch.syspath_prepend(str(third_party))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    write_scan_folder(tmp_path / "scan")
+    window = _Window(stop_at=1)
+    entry = _entry("numpy", window)
+    entry.settings.parameter("train", "probe_refinement").set_value("1000")
+    with caplog.at_level(logging.INFO):
+        assert list(entry.train(tmp_path / "scan", tmp_path / "out")) == []
+    assert "there is no model" in caplog.text or "cancelled" in caplog.text.lower()
+    assert not entry.is_model_loaded()
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("ptychopinn-ptychodus-*"))
 
 
 def _archive(path: Path, **changes: Any) -> Path:
@@ -166,14 +187,6 @@ def test_only_whole_models_of_the_type_are_loaded(tmp_path: Path) -> None:
 
 def test_exported_scan_is_read_again(tmp_path: Path) -> None:
     """[PTY-033] Exported training data are a scan file to the contract; a name without a suffix gets one."""
-    from bridge_scans import make_input
-    from ptychodus.api.settings import SettingsRegistry
-
-    from ptychopinn.data.npz import read_scan
-    from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
-    from ptychopinn_ptychodus.runs import Host
-    from ptychopinn_ptychodus.settings import EntrySettings
-
     scan = simulated(bad_pixel_fraction=0.02)
     entry = BridgeReconstructor("b", "pinn", EntrySettings(SettingsRegistry(), "g", []), Host())
     entry.export_training_data(tmp_path / "out", make_input(scan, bad=scan.bad_pixels))
@@ -185,7 +198,6 @@ def test_exported_scan_is_read_again(tmp_path: Path) -> None:
 
 def test_ptychodus_own_export_is_read(tmp_path: Path) -> None:
     """[PTY-030] Training data that Ptychodus itself exported are read as the same scan."""
-    from bridge_scans import make_input
     from ptychodus.api.io import save_ptychopinn_training_data
 
     scan = simulated(bad_pixel_fraction=0.01)
@@ -194,7 +206,7 @@ def test_ptychodus_own_export_is_read(tmp_path: Path) -> None:
     save_ptychopinn_training_data(tmp_path / "train_data.npz", make_input(scan, bad=scan.bad_pixels), **modes)
     files = find_training_files(tmp_path)
     assert files is not None
-    data, _ = read_training_data(files)
+    data = read_scan(scan_files(files, tmp_path)[0])
     np.testing.assert_allclose(data.positions, scan.positions, atol=1e-6)
     np.testing.assert_array_equal(data.counts(slice(None)), scan.counts(slice(None)))
     with np.load(tmp_path / "train_data.npz") as exported:

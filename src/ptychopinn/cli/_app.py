@@ -11,13 +11,10 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Protocol, cast
 
-from pydantic import ValidationError
-
-from ptychopinn.atomic import translate_write_error
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._legacy import normalise
 from ptychopinn.cli._parser import Parser, add_common
-from ptychopinn.errors import Cancelled, ConfigError, PtychoPinnError, ResourceError
+from ptychopinn.failures import explained
 
 COMMANDS: Mapping[str, str] = {
     "train": "Train a network on a scan, without ground truth.",
@@ -76,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if console.debug:
             traceback.print_exc()
+        told = explained(error)
         if isinstance(error, KeyboardInterrupt):
-            console.say("Interrupted.")
-            return Cancelled.exit_code
-        told = _told(error)
-        console.error(told)
+            console.say(told.problem)
+        else:
+            console.error(told)
         return told.exit_code
 
 
@@ -107,25 +104,3 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     parsers.get(args.command, parser).refuse_unknown(unknown)
     assert command is not None  # argparse refuses what is not in COMMANDS
     return command.run(args, console)
-
-
-def _told(error: Exception) -> PtychoPinnError:
-    """The error to show for whatever was raised."""
-    if isinstance(error, PtychoPinnError):
-        return error
-    if isinstance(error, MemoryError):
-        return ResourceError(
-            f"Memory ran out{f' ({error})' if str(error) else ''}.",
-            "Lower --batch-size, --inference-batch-size or --memory-budget-mb, or free memory.",
-        )
-    if isinstance(error, OSError):
-        known = translate_write_error(error, error.filename or "A file")
-        return known or PtychoPinnError(f"{error}.", "Check the path, and that nobody else is changing it.")
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or error.title
-        return ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", "Change it and try again.")
-    return PtychoPinnError(
-        f"This is a defect, please report it: {type(error).__name__}: {error}.",
-        "Run the command again with --debug for the traceback.",
-    )

@@ -17,7 +17,7 @@ from ptychopinn.comparison.scoring import Figure, Scores
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray
 
-TASK, RESULT, LOG = "task.json", "leg.json", "leg.log"
+RESULT = "leg.json"
 _READ_BYTES = 1 << 20
 
 

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.comparison.files import (
-    LOG,
-    RESULT,
-    TASK,
-    digest_of,
-    read_json,
-    read_scores,
-    remove_scores,
-    write_json,
-)
+from ptychopinn.comparison.files import RESULT, digest_of, read_json, read_scores, remove_scores, write_json
 from ptychopinn.comparison.legs import LegPlan
-from ptychopinn.comparison.process import available_mib, python_command, run_limited
 from ptychopinn.comparison.scans import ScanSource
 from ptychopinn.comparison.table import LegOutcome
 from ptychopinn.errors import Cancelled
-from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.jobs import JobError, Task, available_mib, run_job
+from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 
 FORMAT = 3  # of a leg's results: another number makes every leg anew
 _FREE_SHARE = 0.75
-_WORKER = "ptychopinn.comparison.worker"
 
 
 @dataclass(frozen=True)
@@ -90,12 +80,13 @@ def run_leg(
     folder.mkdir(parents=True, exist_ok=True)
     for name in stale:
         remove_scores(folder, name)
-    task = {
+    arguments = {
+        "folder": folder,
         "plan": plan.as_dict(),
         "scans": {
             name: {
-                "path": str(source.path),
-                "reference": None if source.reference is None else str(source.reference),
+                "path": source.path,
+                "reference": source.reference,
                 "reading": source.reading.model_dump(mode="json"),
             }
             for name, source in scans.items()
@@ -103,60 +94,50 @@ def run_leg(
         "split": list(split),
         "memory_mb": None if limits.memory_mb is None else int(limits.memory_mb),
     }
-    write_json(folder / TASK, task)
     result: dict[str, Any] = {"key": key, "scored": scored, "status": "failed", "message": "interrupted"}
     result["peak_mib"] = before.get("peak_mib", {})
     write_json(folder / RESULT, result)
     watch = _Watch(plan.name, next(iter(scans)), result["peak_mib"], monitor)
-    ended = run_limited(
-        python_command(_WORKER, folder),
-        log=folder / LOG,
-        memory_mb=limits.memory_mb,
-        seconds=limits.seconds,
-        on_line=watch.line,
-        on_memory=watch.memory,
-        monitor=monitor,
-    )
-    if ended.cancelled:
-        raise Cancelled(f"The comparison was cancelled during the leg {plan.name}.", "Go on with it by --resume.")
-    result["message"] = ended.reason or watch.ended_because(ended.returncode, folder / LOG)
-    result["status"] = "failed" if result["message"] else "ok"
-    result["seconds"] = ended.seconds
+    start = time.monotonic()
+    try:
+        run_job(
+            Task("ptychopinn.comparison.worker:run_leg", arguments),
+            folder,
+            memory_mb=limits.memory_mb,
+            seconds=limits.seconds,
+            on_memory=watch.note_memory,
+            monitor=watch,
+        )
+        result |= {"status": "ok", "message": ""}
+    except Cancelled as error:
+        told = f"The comparison was cancelled during the leg {plan.name}."
+        raise Cancelled(told, "Go on with it by --resume.") from error
+    except JobError as error:
+        result["message"] = " ".join(str(error).split())
+    result["seconds"] = time.monotonic() - start
     write_json(folder / RESULT, result)
     return outcome_of(folder, plan.name, list(scans))
 
 
-class _Watch:
-    """What a leg's process tells, and how much memory it held in which scan."""
+class _Watch(Monitor):
+    """Passes progress on under the leg's name, and keeps how much memory it held in which scan."""
 
     def __init__(self, leg: str, scan: str, peaks: dict[str, float], monitor: Monitor) -> None:
+        super().__init__(self._pass_on)
         self._leg, self._scan, self._peaks, self._monitor = leg, scan, peaks, monitor
-        self._ended: str | None = None
 
-    def line(self, line: str) -> None:
-        try:
-            event = json.loads(line)
-        except ValueError:  # somebody printed before the worker took the pipe for itself
-            return
-        if "scan" in event:
-            self._scan = event["scan"]
-        elif "ended" in event:
-            self._ended = event["ended"]
-        else:
-            self._monitor.report(f"{self._leg}: {self._scan}: {event['stage']}", event["done"], event["total"])
+    @property
+    def cancelled(self) -> bool:
+        """Whether the comparison is."""
+        return self._monitor.cancelled
 
-    def memory(self, mib: float) -> None:
+    def _pass_on(self, event: Progress) -> None:
+        self._scan = event.stage.partition(": ")[0]
+        self._monitor.report(f"{self._leg}: {event.stage}", event.done, event.total)
+
+    def note_memory(self, mib: float) -> None:
+        """Take what it holds now."""
         self._peaks[self._scan] = max(self._peaks.get(self._scan, 0.0), mib)
-
-    def ended_because(self, returncode: int, log: Path) -> str:
-        """Why it failed; nothing if it did not."""
-        if self._ended is not None:
-            return self._ended
-        if returncode == -9:
-            return "killed by the system, which may have run out of memory"
-        lines = log.read_text("utf-8", "replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing was printed")
-        return f"ended with the exit code {returncode}: {last}"
 
 
 def outcome_of(folder: Path, name: str, scans: Sequence[str]) -> LegOutcome:

@@ -1,26 +1,14 @@
-"""One leg in a process of its own: train, reconstruct both scans, score them.
-
-``python -m ptychopinn.comparison.worker FOLDER`` reads ``FOLDER/task.json``. Each line of its standard output is JSON:
-``{"scan": NAME}`` when work on a scan begins, ``{"stage": ..., "done": ..., "total": ...}``, and at the end ``{"ended":
-REASON}``, where an empty reason means that all is well. Everything else that anybody prints goes to standard error.
-"""
+"""The work of one leg, in a process of its own: train, reconstruct the scans, score them."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
-from ptychopinn.comparison.files import TASK, read_json, read_scores, write_json, write_scores
+from ptychopinn.comparison.files import read_json, read_scores, write_json, write_scores
 from ptychopinn.comparison.legs import LegPlan
 from ptychopinn.comparison.scoring import Figure, score_scan
 from ptychopinn.config.build import build
@@ -28,11 +16,10 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_scan
-from ptychopinn.errors import PtychoPinnError
 from ptychopinn.geometry import Frame
-from ptychopinn.monitor import Monitor, Progress
+from ptychopinn.monitor import Monitor
 from ptychopinn.plugins import discover
-from ptychopinn.product import read_product
+from ptychopinn.product import origin_of, read_product
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import Capability
 from ptychopinn.typing import ComplexArray
@@ -45,57 +32,60 @@ from ptychopinn.workflows import (
     solve_run,
     train_run,
 )
-from ptychopinn.workflows._reference import origin_of, reference_of
+from ptychopinn.workflows._reference import reference_of
 
-_REPORT_SECONDS = 0.5
 _PATCH_SHARE = 4  # of the memory budget a quarter is for patches that wait for their phases
 MODEL, RUN_CONFIG, PRODUCT = "wts.h5.zip", "config.yaml", "reconstruction.h5"
 
 
-def main(folder: str) -> int:
-    """Run the leg whose task lies in a folder; returns an exit code."""
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        _Leg(Path(folder), out).run()
-        reason = ""
-    except PtychoPinnError as error:
-        traceback.print_exc()
-        reason = str(error)
-    except MemoryError as error:
-        traceback.print_exc()
-        reason = f"out of memory: {error}"
-    except Exception as error:  # told to the parent, which goes on with the other legs
-        traceback.print_exc()
-        reason = f"{type(error).__name__}: {error}"
-    _say(out, ended=" ".join(reason.split()))
-    return 1 if reason else 0
+def run_leg(
+    folder: str,
+    plan: Mapping[str, Any],
+    scans: Mapping[str, Mapping[str, Any]],
+    split: Sequence[str],
+    memory_mb: int | None,
+    monitor: Monitor,
+) -> None:
+    """Do each scan of a leg that is not done yet; what was reconstructed before is only scored.
 
-
-def _end_with_parent() -> None:
-    """The standard input closes when the parent ends, however it ends."""
-    with suppress(OSError, ValueError):
-        sys.stdin.buffer.read()
-    os._exit(1)
-
-
-def _say(out: TextIO, **event: Any) -> None:
-    print(json.dumps(event), file=out, flush=True)
+    Parameters
+    ----------
+    folder:
+        The leg's own.
+    plan:
+        Fields of its `LegPlan`.
+    scans:
+        Name of a scan to ``path``, ``reference`` and ``reading``.
+    split:
+        Scans of which the odd and the even patterns are reconstructed alone, too.
+    memory_mb:
+        MiB that it may take.
+    monitor:
+        Told of progress; the name of the scan and ": " stand before the stage.
+    """
+    _Leg(Path(folder), LegPlan.from_dict(plan, discover()), scans, split, memory_mb, monitor).run()
 
 
 class _Leg:
     """The work of one leg."""
 
-    def __init__(self, folder: Path, out: TextIO) -> None:
-        self._folder, self._out = folder, out
-        self._task: Mapping[str, Any] = read_json(folder / TASK)
-        self._plan = plan = LegPlan.from_dict(self._task["plan"], discover())
-        self._monitor = Monitor(self._progress())
+    def __init__(
+        self,
+        folder: Path,
+        plan: LegPlan,
+        scans: Mapping[str, Mapping[str, Any]],
+        split: Sequence[str],
+        memory_mb: int | None,
+        monitor: Monitor,
+    ) -> None:
+        self._folder, self._plan, self._scans, self._split = folder, plan, scans, split
+        self._scan = ""
+        # A leg is never asked to stop: it is ended.
+        self._monitor = Monitor(lambda p: monitor.report(f"{self._scan}: {p.stage}", p.done, p.total))
         self._settings = plan.settings
         self._solver = {} if plan.solver is None else plan.solver.model_dump()
-        if self._task["memory_mb"]:
-            share = max(self._task["memory_mb"] // _PATCH_SHARE, 1)
+        if memory_mb:
+            share = max(memory_mb // _PATCH_SHARE, 1)
             if plan.settings is not None:
                 infer = plan.settings.infer
                 limited = {"memory_budget_mb": min(infer.memory_budget_mb, share)}
@@ -103,24 +93,13 @@ class _Leg:
             if "cache_mb" in self._solver:
                 self._solver["cache_mb"] = min(self._solver["cache_mb"], share)
 
-    def _progress(self) -> Callable[[Progress], None]:
-        last = 0.0
-
-        def tell(event: Progress) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last > _REPORT_SECONDS or (event.total and event.done >= event.total):
-                last = now
-                _say(self._out, stage=event.stage, done=event.done, total=event.total)
-
-        return tell
-
     def run(self) -> None:
         """Do each scan that is not done yet; what was reconstructed before is only scored."""
-        for scan in self._task["scans"]:
+        for scan in self._scans:
             if read_scores(self._folder, scan) is not None:
                 continue
-            _say(self._out, scan=scan)
+            self._scan = scan
+            self._monitor.report("begin", 0)
             done = self._folder / f"run-{scan}.json"
             if not done.is_file():
                 if not self._plan.is_network:
@@ -141,13 +120,13 @@ class _Leg:
         return self._settings.model_copy(update={"reading": self._reading(scan)})
 
     def _reading(self, scan: str) -> ReadOptions:
-        return build(ReadOptions, self._task["scans"][scan]["reading"])
+        return build(ReadOptions, self._scans[scan]["reading"])
 
     def _train(self, scan: str) -> RunResult:
         plan, folder = self._plan, self._folder / scan
         resumes = (folder / RUN_CONFIG).is_file() and Capability.RESUME in discover().get(plan.source).capabilities
         return train_run(
-            self._task["scans"][scan]["path"],
+            self._scans[scan]["path"],
             folder,
             self._settings_of(scan),
             resume=resumes,
@@ -158,7 +137,7 @@ class _Leg:
     def _predict(self, scan: str) -> RunResult:
         return infer_run(
             self._folder / "train",
-            self._task["scans"][scan]["path"],
+            self._scans[scan]["path"],
             self._folder / scan,
             self._settings_of(scan),
             overwrite=True,
@@ -167,7 +146,7 @@ class _Leg:
 
     def _solve(self, scan: str) -> RunResult:
         return solve_run(
-            self._task["scans"][scan]["path"],
+            self._scans[scan]["path"],
             self._folder / scan,
             solver=self._plan.source,
             options=self._solver,
@@ -177,16 +156,16 @@ class _Leg:
         )
 
     def _score(self, scan: str, took: Mapping[str, float]) -> None:
-        source = self._task["scans"][scan]
+        source = self._scans[scan]
         data = read_scan(source["path"], **dict(self._reading(scan)))
         product = read_product(self._folder / scan / PRODUCT)
         origin = origin_of(product, data.positions)
-        reason = "not asked for" if scan not in self._task["split"] else ""
+        reason = "not asked for" if scan not in self._split else ""
         if len(data) < 4:
             reason = "too few patterns to split"
         frame = Frame((product.object.shape[0], product.object.shape[1]), origin)
         halves: tuple[ComplexArray, ComplexArray] | str = reason or self._halves(data, frame)
-        _say(self._out, stage="score", done=0, total=1)
+        self._monitor.report("score", 0, 1)
         scores = score_scan(
             data,
             product.object,
@@ -229,7 +208,3 @@ class _Leg:
             model = load_reconstructor(self._folder / "train" / MODEL, backend=source, options=self._settings.execution)
             return reconstruct(model, data, self._settings.infer, monitor=self._monitor)
         return solve(create_solver(source, self._solver), data, monitor=self._monitor)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

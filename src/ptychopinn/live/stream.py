@@ -12,6 +12,7 @@ import numpy as np
 
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.errors import ResourceError
+from ptychopinn.failures import explained
 from ptychopinn.live.arrivals import Arrival, Chunk, Refused, Setup
 from ptychopinn.live.scan import LiveScan
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -133,10 +134,7 @@ def stream(
             if not scan.has_object:
                 if isinstance(error, ResourceError):
                     raise
-                raise ResourceError(
-                    f"Memory ran out before there was an object{f' ({error!s:.200})' if str(error) else ''}.",
-                    "Free memory, or lower --inference-batch-size or --memory-budget-mb.",
-                ) from error
+                raise explained(error) from error
             ending = Ending.OUT_OF_PLACE
             _log.warning("The stream ends here: %s", error)
             loop.waiting.clear()

@@ -12,12 +12,12 @@ import numpy as np
 from ptychopinn.atomic import written_aside
 from ptychopinn.bundle import read_bundle
 from ptychopinn.comparison.files import write_json
-from ptychopinn.comparison.process import python_command, run_limited
 from ptychopinn.comparison.scans import central
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.npz import read_scan
-from ptychopinn.errors import Cancelled, DataError, PtychoPinnError, UsageError
+from ptychopinn.errors import DataError, UsageError
+from ptychopinn.jobs import LOG, JobError, Task, run_job
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parity.stages import (
     OFFSETS,
@@ -35,7 +35,6 @@ from ptychopinn.typing import AnyArray, StrPath
 from ptychopinn.workflows._folder import Kind, model_path, output_folder
 
 _CHECK = Kind("check", frozenset({"stats.json", "offsets.json", "a", "b", *(f"{stage}.png" for stage in STAGES)}))
-_WORKER = "ptychopinn.parity.worker"
 TOLERANCE = 1e-4  # relative: what archives promise across backends
 
 
@@ -126,16 +125,16 @@ def parity_run(
         for side, archive, spec, own, label in zip("ab", archives, specs, given, labels, strict=True):
             home = folder / side
             home.mkdir()
-            task = {
-                "data": str(Path(data_path).resolve()),
-                "model": str(archive.resolve()),
+            arguments = {
+                "data": Path(data_path).resolve(),
+                "model": archive.resolve(),
                 "backend": spec.name,
                 "options": own,
                 "indices": indices.tolist(),
                 "reading": reading.model_dump(mode="json"),
+                "output": home / "stages.npz",
             }
-            write_json(home / "task.json", task)
-            sides[side] = _stages(home, f"{side} ({label}, {archive.name})", monitor)
+            sides[side] = _stages(home, arguments, f"{side} ({label}, {archive.name})", monitor)
         return _report(folder, sides, dict(zip("ab", labels, strict=True)), tolerance)
 
 
@@ -147,16 +146,15 @@ def _options(spec: ReconstructorSpec, options: Mapping[str, object], device: str
     return build(spec.options, own).model_dump(mode="json", include=set(own))
 
 
-def _stages(home: Path, name: str, monitor: Monitor) -> dict[str, AnyArray]:
-    ended = run_limited(python_command(_WORKER, home), log=home / "log", monitor=monitor)
-    if ended.cancelled:
-        raise Cancelled("The check was cancelled.")
-    if ended.returncode != 0:
-        told = (home / "log").read_text("utf-8", "replace").strip()
-        error = PtychoPinnError(f"Side {name} failed: {told.splitlines()[-1] if told else 'nothing was printed'}")
-        error.add_note(told)  # for --debug: the log goes with the directory
-        raise error
-    with np.load(home / "stages.npz", allow_pickle=False) as file:
+def _stages(home: Path, arguments: Mapping[str, Any], name: str, monitor: Monitor) -> dict[str, AnyArray]:
+    try:
+        run_job(Task("ptychopinn.parity.worker:write_stages", arguments), home, monitor=monitor)
+    except JobError as error:
+        log = (home / LOG).read_text("utf-8", "replace")  # for --debug: it goes with the directory
+        failed = JobError(f"Side {name} failed: {error.problem}", error.remedy, exit_code=error.exit_code, details=log)
+        failed.add_note(log)
+        raise failed from error
+    with np.load(arguments["output"], allow_pickle=False) as file:
         return dict(file)
 
 

@@ -7,7 +7,7 @@ is ours, ``coverage``; Ptychodus does not look at it.
 
 from __future__ import annotations
 
-from ptychopinn.product._model import Product, product_of
+from ptychopinn.product._model import Product, origin_of, product_of
 from ptychopinn.product._read import read_product
 from ptychopinn.product._write import (
     PLACEHOLDER_DISTANCE_M,
@@ -21,6 +21,7 @@ __all__ = [
     "PLACEHOLDER_ENERGY_EV",
     "PLACEHOLDER_PIXEL_SIZE_M",
     "Product",
+    "origin_of",
     "product_of",
     "read_product",
     "write_product",

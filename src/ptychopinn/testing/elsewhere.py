@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.jobs import JobError, Task, run_job
 from ptychopinn.plugins import GROUP, capability_table, discover
 from ptychopinn.reconstructor import Reconstructor, ReconstructorSpec
 from ptychopinn.simulate import simulate_scan
@@ -33,30 +33,28 @@ class Elsewhere(Protocol):
 
 
 def in_a_fresh_process(job: str, arguments: Mapping[str, Any], folder: Path) -> Any:
-    """Run a job in a Python of its own, with the same search path.
+    """Do a job in a Python of its own, with the same search path.
 
     Raises
     ------
     AssertionError
-        With what it wrote to stderr, if it fails.
+        With its last lines, if it fails.
     """
-    given, result = folder / f"{job}-arguments.json", folder / f"{job}-result.json"
-    given.write_text(json.dumps(dict(arguments)))
-    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, job, str(given), str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
-    assert done.returncode == 0, f"the job '{job}' failed in a fresh process:\n{done.stderr}"
-    return json.loads(result.read_text())
+    home = folder / job
+    home.mkdir(exist_ok=True)
+    try:
+        return run_job(_task(job, arguments), home, seconds=_SECONDS)
+    except JobError as error:
+        raise AssertionError(f"the job '{job}' failed in a fresh process: {error}\n{error.details}") from error
 
 
 def in_this_process(job: str, arguments: Mapping[str, Any], folder: Path) -> Any:
-    """Run a job here: quick, and proves less."""
-    return json.loads(json.dumps(_JOBS[job](json.loads(json.dumps(dict(arguments))))))
+    """Do a job here: quick, and proves less."""
+    return json.loads(json.dumps(_task(job, json.loads(json.dumps(dict(arguments)))).call()))
 
 
-def main(job: str, given: str, result: str) -> None:
-    """What the fresh process runs."""
-    Path(result).write_text(json.dumps(_JOBS[job](json.loads(Path(given).read_text()))))
+def _task(job: str, arguments: Mapping[str, Any]) -> Task:
+    return Task(f"{__name__}:{job}", {"arguments": arguments})
 
 
 def backend_arguments(spec: ReconstructorSpec, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +71,7 @@ def _attribute(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _list(arguments: Mapping[str, Any]) -> list[str]:
+def list_backend(arguments: Mapping[str, Any]) -> list[str]:
     """The modules that come with finding and listing a backend, the core's own left out."""
     before = set(sys.modules)
     registry = discover([EntryPoint(arguments["name"], arguments["value"], GROUP)])
@@ -82,14 +80,14 @@ def _list(arguments: Mapping[str, Any]) -> list[str]:
     return sorted({name.partition(".")[0] for name in set(sys.modules) - before})
 
 
-def _predict(arguments: Mapping[str, Any]) -> int:
+def predict(arguments: Mapping[str, Any]) -> int:
     """Load an archive, predict a simulated scan, and leave the patches in a file."""
     cls, options = _attribute(arguments["class"]), _attribute(arguments["options_class"])
     loaded = cls.load(arguments["archive"], options(**arguments["options"]))
     return _leave_patches(loaded, arguments)
 
 
-def _train(arguments: Mapping[str, Any]) -> int:
+def train(arguments: Mapping[str, Any]) -> int:
     """Train on a simulated scan, save, and leave the patches in a file."""
     cls, options = _attribute(arguments["class"]), _attribute(arguments["options_class"])
     made: Reconstructor = cls(ModelConfig(**arguments["model"]), options(**arguments["options"]))
@@ -102,6 +100,3 @@ def _leave_patches(reconstructor: Reconstructor, arguments: Mapping[str, Any]) -
     scan = simulate_scan(SimulationConfig(**arguments["scan"]))
     np.save(arguments["patches"], reconstructor.infer(scan, InferConfig()).collect(len(scan)))
     return len(scan)
-
-
-_JOBS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {"list": _list, "predict": _predict, "train": _train}

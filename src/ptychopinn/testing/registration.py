@@ -29,7 +29,7 @@ class RegistrationConformance(BackendSuite):
     def test_listing_it_imports_no_framework(self, tmp_path: Path) -> None:
         """[CONF-010] [PLUG-002] In a fresh process."""
         entry = self._entry()
-        modules = self.elsewhere("list", {"name": entry.name, "value": entry.value}, tmp_path)
+        modules = self.elsewhere("list_backend", {"name": entry.name, "value": entry.value}, tmp_path)
         own = {name.partition(".")[0] for name in self.spec.requires}
         assert not (own | FRAMEWORKS).intersection(modules)
 

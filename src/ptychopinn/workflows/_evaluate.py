@@ -10,11 +10,11 @@ from ptychopinn.atomic import written_aside
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.npz import read_scan
 from ptychopinn.metrics import align, box_of, score
-from ptychopinn.product import read_product
+from ptychopinn.product import origin_of, read_product
 from ptychopinn.report import comparison_picture
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
-from ptychopinn.workflows._reference import laid_into, origin_of, read_reference
+from ptychopinn.workflows._reference import laid_into, read_reference
 
 SCORES, PICTURE = "scores.json", "comparison.png"
 _EVALUATION = _folder.Kind("evaluation", frozenset({SCORES, PICTURE}))

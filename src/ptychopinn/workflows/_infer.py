@@ -9,16 +9,16 @@ import numpy as np
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.run import RunSettings
 from ptychopinn.data.npz import read_scan
+from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._backends import load_reconstructor
-from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
 
-@memory_told()
+@memory_explained()
 def infer_run(
     model: StrPath,
     data_path: StrPath,

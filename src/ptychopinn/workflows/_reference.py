@@ -8,12 +8,9 @@ import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.npz import read_object
-from ptychopinn.errors import DataError
 from ptychopinn.geometry import Frame
-from ptychopinn.product import Product, read_product
-from ptychopinn.typing import ComplexArray, FloatArray, StrPath
-
-_MOST_MOVED_PX = 4.0  # that half of the positions were refined by
+from ptychopinn.product import read_product
+from ptychopinn.typing import ComplexArray, StrPath
 
 
 def read_reference(path: StrPath) -> ComplexArray:
@@ -43,36 +40,6 @@ def reference_of(data: ScanDataset, path: StrPath | None) -> ComplexArray | None
         return read_reference(path)
     guess = data.object_guess
     return None if guess is None or bool((guess == guess.flat[0]).all()) else guess
-
-
-def origin_of(product: Product, positions: FloatArray) -> tuple[int, int]:
-    """Pixel (0, 0) of a product's object in the frame of the positions that its scan was measured at.
-
-    Parameters
-    ----------
-    product:
-        Of the scan, or of some of its patterns; its positions may have been refined.
-    positions:
-        (n, 2) float64 (y, x), object pixels, of the scan.
-
-    Raises
-    ------
-    DataError
-        If the product's positions are not those of the scan.
-    """
-    remedy = "Give the scan that the product was made of."
-    indexes, local = product.indexes, product.local_positions
-    assert indexes is not None  # set when it is made
-    if len(local) == 0 or indexes.min() < 0 or indexes.max() >= len(positions):
-        raise DataError(
-            f"The product has {len(local)} positions that are not all among the {len(positions)} of the scan.", remedy
-        )
-    gaps = positions[indexes] - local
-    middle = np.median(gaps, axis=0)
-    if (spread := float(np.median(np.abs(gaps - middle)))) > _MOST_MOVED_PX:
-        raise DataError(f"The product's positions are {spread:.3g} pixels from those of the scan.", remedy)
-    y, x = np.rint(middle).astype(int).tolist()
-    return y, x
 
 
 def laid_into(shape: tuple[int, ...], obj: ComplexArray, origin: tuple[int, int]) -> ComplexArray:

@@ -12,6 +12,7 @@ from ptychopinn.bundle import read_bundle
 from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import DataError, ResourceError, UsageError
+from ptychopinn.failures import memory_explained
 from ptychopinn.live import Arrival, Ending, LiveScan, Update, follow_hdf5, listen, stream
 from ptychopinn.live.scan import check_live
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -19,13 +20,12 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
 from ptychopinn.workflows._backends import load_reconstructor
-from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_object, write_outputs
 
 _log = logging.getLogger(__name__)
 
 
-@memory_told()
+@memory_explained()
 def stream_run(
     model: StrPath,
     source: str,

@@ -22,19 +22,19 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.fingerprint import fingerprint
 from ptychopinn.data.npz import read_scan
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, TrainingError
+from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import check_infer, reconstruct
 from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _folder
-from ptychopinn.workflows._memory import memory_told
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
 
 _log = logging.getLogger(__name__)
 
 
-@memory_told()
+@memory_explained()
 def train_run(
     data_path: StrPath,
     output: StrPath,
@@ -44,6 +44,7 @@ def train_run(
     start: StrPath | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    only_model: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
     """Train on a scan file and fill a run directory.
@@ -57,6 +58,8 @@ def train_run(
     start:
         A run directory or model archive, of any backend, whose network the training goes on from; it brings its
         configuration with it.
+    only_model:
+        End with the model: the scan is not reconstructed.
     monitor:
         Progress and cancellation; a cancelled training still leaves its model, without a reconstruction.
 
@@ -113,6 +116,8 @@ def train_run(
         }
         if result.status is TrainStatus.CANCELLED:
             return RunResult(folder, files, figures, (*result.warnings, "Training was cancelled; its model is saved."))
+        if only_model:
+            return RunResult(folder, files, figures, result.warnings)
         reconstruction = reconstruct(reconstructor, data, settings.infer, monitor=monitor)
         warnings = (*result.warnings, *reconstruction.warnings)
         files |= write_outputs(

@@ -6,11 +6,10 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ptychodus.api.product import LossValue
 from ptychodus.api.reconstruct import (
     ReconstructInput,
@@ -22,13 +21,13 @@ from ptychodus.api.reconstruct import (
 from ptychopinn.atomic import written_aside
 from ptychopinn.data.npz import write_scan
 from ptychopinn.errors import UsageError
+from ptychopinn.jobs import JobProcess, Task
+from ptychopinn.product import origin_of, read_product
 from ptychopinn_ptychodus.archives import LoadedModel, load_model
-from ptychopinn_ptychodus.exchange import output_product, scan_of
-from ptychopinn_ptychodus.jobs import Job
-from ptychopinn_ptychodus.process import Worker
+from ptychopinn_ptychodus.exchange import output_product, positions_px, scan_of
 from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings
-from ptychopinn_ptychodus.supervision import Supervision
+from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
 from ptychopinn_ptychodus.training_data import find_training_files
 
 _log = logging.getLogger("ptychopinn.ptychodus")
@@ -115,16 +114,28 @@ class BridgeReconstructor(TrainableReconstructor):
     def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
         """Train on what ``input_path`` holds; the model goes to ``output_path``/model.zip and is loaded."""
         offered, self._open_scan = self._open_scan, None
-        run = Run(self.name, "train")
+        run, model = Run(self.name, "train"), Path(output_path).absolute() / "model.zip"
         with _scratch_folder(run) as scratch:
             scan = None
             if offered is not None:
                 scan = scratch / "scan.npz"
                 write_scan(scan, scan_of(offered, with_object=True))
-            job = self._job("train", scratch, Path(output_path) / "model.zip", folder=Path(input_path), scan=scan)
-            if self._work(job, run) is None:
+            values = self.settings.values()
+            arguments = {
+                "folder": Path(input_path).absolute(),
+                "scan": scan,
+                "scratch": scratch,
+                "output": model,
+                "settings": {
+                    "backend": self._backend,
+                    "model": {**values.get("model", {}), "model_type": self._model_type},
+                    "train": values.get("train", {}),
+                    "execution": values.get("execution", {}),
+                },
+            }
+            if self._work("ptychopinn_ptychodus.worker:train", arguments, run, scratch, shares_of("train")) is None:
                 return
-            self._model = load_model(job.output, self._model_type)
+            self._model = load_model(model, self._model_type)
         losses = [LossValue(epoch, value) for epoch, value in self._model.losses]
         yield TrainOutput(training_loss=losses, progress=PROGRESS_GOAL)
 
@@ -141,37 +152,35 @@ class BridgeReconstructor(TrainableReconstructor):
             write_scan(scan, scan_of(parameters, with_object=False))
             model.write_bytes(self._model.content)
             losses = self._model.losses
-            job = self._job("infer", scratch, scratch / "result.npz", scan=scan, model=model)
-            if self._work(job, run) is None:
+            values = self.settings.values()
+            infer = values.get("infer", {})
+            arguments = {
+                "model": model,
+                "scan": scan,
+                "output": scratch / "run",
+                "settings": {"backend": self._backend, "infer": infer, "execution": values.get("execution", {})},
+            }
+            shares = shares_of("infer", left_out="refine" if infer.get("refine") in (None, "0") else "")
+            done = self._work("ptychopinn_ptychodus.worker:infer", arguments, run, scratch, shares)
+            if done is None:
                 return
-            with np.load(job.output, allow_pickle=False) as result:
-                y, x = (int(v) for v in result["origin"])
-                product = output_product(parameters, result["object"], (y, x), losses)
+            figures = done[0]["figures"]
+            words = "%d patches placed, forward residual R = %.4f, synchronisation %s."
+            _log.info(words, *(figures[key] for key in ("patches placed", "forward residual R", "synchronisation")))
+            found = read_product(done[0]["files"]["product"])
+            origin = origin_of(found, positions_px(parameters.product))
+            product = output_product(parameters, found.object, origin, losses)
         yield ReconstructOutput(product, PROGRESS_GOAL)
 
-    def _job(self, kind: Any, scratch: Path, output: Path, **paths: Path | None) -> Job:
-        return Job(
-            kind=kind,
-            backend=self._backend,
-            model_type=self._model_type,
-            settings=self.settings.values(),
-            scratch=scratch,
-            output=output.absolute(),
-            **{name: None if path is None else path.absolute() for name, path in paths.items()},
-        )
-
-    def _work(self, job: Job, run: Run) -> dict[str, Any] | None:
-        """Run a job to its end.
-
-        Returns
-        -------
-        The worker's last event, None if it was stopped without a result.
-        """
+    def _work(
+        self, function: str, arguments: Mapping[str, Any], run: Run, scratch: Path, shares: Mapping[str, Any]
+    ) -> tuple[Any] | None:
+        """Do a job to its end: what it returned, None if it was stopped without a result."""
         self._host.begin(run)
         try:
-            with Worker(job) as worker:
-                run.worker_pid = worker.pid
-                return Supervision(worker, job, run, self._host).wait()
+            with JobProcess(Task(function, arguments, STOP_LIMIT_S, scratch=True), scratch) as job:
+                run.worker_pid = job.pid
+                return Supervision(job, run, self._host, shares).wait()
         except Exception as error:
             run.error = error
             _log.error("%s: %s", self.name, error)

@@ -1,105 +1,108 @@
-"""Waiting for a worker: passing on what it says, and telling it to stop."""
+"""Waiting for a job: what it says goes to the window, and Stop goes to it."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from ptychopinn_ptychodus.jobs import STOP_FAILED, Job
-from ptychopinn_ptychodus.process import Worker, WorkerError
+from ptychopinn.errors import Cancelled
+from ptychopinn.jobs import JobError, JobProcess
 from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host, Run
 
 POLL_S = 0.1
-STOP_GRACE_S = 10.0  # a training saves its model; the worker itself gives up a little earlier
+STOP_LIMIT_S = 9.0  # that a job has from being told to stop to being gone: a training saves its model
+STOP_GRACE_S = 10.0  # then it is ended from here
 CLOSE_GRACE_S = 0.5  # then the worker is left to save by itself
+_LOSS_EVERY_S = 0.05
 
-_STAGES = {  # share of the progress bar, from and to
-    "train": {"epie": (0, 50), "train": (50, PROGRESS_GOAL - 1)},
-    "infer": {"predict": (0, 700), "synchronise": (700, 800), "stitch": (800, PROGRESS_GOAL - 1)},
+_WEIGHTS = {  # of the stages in the progress bar
+    "train": {"epie": 1, "train": 19},
+    "infer": {"predict": 10, "synchronise": 2, "stitch": 2, "slow phase": 2, "refine": 8},
 }
 _log = logging.getLogger("ptychopinn.ptychodus")
 
 
+def shares_of(kind: str, left_out: str = "") -> Mapping[str, tuple[float, float]]:
+    """Stage of a kind of run to its share of the progress bar, from and to, of 1; ``left_out`` is one that has none."""
+    weights = {stage: weight for stage, weight in _WEIGHTS[kind].items() if stage != left_out}
+    shares, low = {}, 0.0
+    for stage, weight in weights.items():
+        shares[stage] = (low, low + weight / sum(weights.values()))
+        low = shares[stage][1]
+    return shares
+
+
 class Supervision:
-    """Looks after one worker, on the thread that Ptychodus works its tasks on.
+    """Looks after one job, on the thread that Ptychodus works its tasks on.
 
     Parameters
     ----------
-    worker, job:
-        What works, and on what.
+    job:
+        What works.
     run:
         Is kept up to date for the window.
     host:
         Says whether to stop, and shows the progress.
+    shares:
+        From `shares_of`.
     """
 
-    def __init__(self, worker: Worker, job: Job, run: Run, host: Host) -> None:
-        self._worker, self._job, self._run, self._host = worker, job, run, host
+    def __init__(self, job: JobProcess, run: Run, host: Host, shares: Mapping[str, tuple[float, float]]) -> None:
+        self._job, self._run, self._host, self._shares = job, run, host, shares
         self._progress = 0
         self._begun = False
         self._stopped_at: float | None = None
-        self._result: dict[str, Any] | None = None
-        self._error: WorkerError | None = None
+        self._curve = _LossCurve(run.losses)
 
-    def wait(self) -> dict[str, Any] | None:
+    def wait(self) -> tuple[Any] | None:
         """Wait for the end.
 
         Returns
         -------
-        The worker's result; None if it was stopped without one.
+        What the job returned; None if it was stopped without a result.
 
         Raises
         ------
-        WorkerError
+        JobError
             If it failed, was killed, or could not stop in time.
         """
-        while True:
-            found = self._worker.next_event(POLL_S)
-            if found is not None:
-                self._take(found)
-            elif self._worker.ended:
-                break
+        while not self._job.has_ended:
+            self._take_events(POLL_S)
             if self._must_go():
                 return None
-        if self._error is not None:
-            raise self._error
-        if self._result is None and self._stopped_at is None:
-            raise self._worker.failure()
-        if self._result is None and self._worker.exit_code == STOP_FAILED:
-            raise WorkerError("The training did not stop in time; there is no model of it.", "", self._worker.tail)
-        if self._result is None:
-            _log.info("Stopped; there is no result.")
-        return self._result
+        self._job.close()
+        self._take_events(0)
+        try:
+            return (self._job.value(),)
+        except Cancelled as cancelled:
+            _log.info("%s", cancelled)
+            return None
+        except JobError as error:
+            if error.refused:  # the words say it all
+                error.details = error.details.partition("Traceback (most recent call last)")[0]
+            raise
 
-    def _take(self, found: dict[str, Any]) -> None:
-        kind = found["event"]
-        if kind == "log":
-            name = str(found["name"])
-            logging.getLogger(name if name.startswith("ptychopinn") else "ptychopinn.worker").log(
-                int(found["level"]), "%s", found["message"]
-            )
-        elif kind == "progress":
-            self._show(str(found["stage"]), int(found["done"]), int(found["total"]))
-        elif kind == "stage":
-            self._begun = self._begun or found["stage"] == "begin"
-        elif kind == "loss" and found["value"] is not None:
-            self._run.losses.append((int(found["batches"]), float(found["value"])))
-        elif kind == "cancelled":
-            _log.info("%s", found["message"])
-        elif kind in ("model", "result"):
-            self._result = found
-        elif kind == "error":
-            details = "\n".join(part for part in (str(found["trace"]), self._worker.tail) if part)
-            self._error = WorkerError(str(found["problem"]), str(found["remedy"]), details)
+    def _take_events(self, timeout_s: float) -> None:
+        for event in self._job.read(timeout_s):
+            if event["event"] == "log":
+                name = event["name"] if event["name"].startswith("ptychopinn") else "ptychopinn.worker"
+                logging.getLogger(name).log(event["level"], "%s", event["message"])
+            else:
+                self._begun = True
+                self._show(event["stage"], event["done"], event["total"])
+                if math.isfinite(loss := event["figures"].get("loss", math.nan)):
+                    self._curve.add(loss, time.monotonic())
 
     def _show(self, stage: str, done: int, total: int) -> None:
-        share = _STAGES[self._job.kind].get(stage)
-        if share is None or total <= 0:
-            return
-        low, high = share
-        self._progress = max(self._progress, low + round((high - low) * min(done / total, 1.0)))
-        self._host.show_progress(self._progress)
+        if stage in self._shares and total > 0:
+            low, high = self._shares[stage]
+            progress = round((PROGRESS_GOAL - 1) * (low + (high - low) * min(done / total, 1.0)))
+            if progress > self._progress:
+                self._progress = progress
+                self._host.show_progress(progress)
 
     def _must_go(self) -> bool:
         """Look after Stop and closing; whether to give up waiting."""
@@ -108,16 +111,37 @@ class Supervision:
             if not (self._host.stop_wanted or self._host.closing):
                 return False
             self._stopped_at, self._run.stopping = now, True
-            if self._job.kind == "infer" or not self._begun:
+            if self._run.kind == "infer" or not self._begun:
                 _log.info("Stopped.")
-                self._worker.kill()
                 return True
             _log.info("Stopping; the model is saved first.")
-            self._worker.stop()
+            self._job.stop()
         if self._host.closing and now - self._stopped_at > CLOSE_GRACE_S:
-            self._worker.leave()
+            self._job.leave()
             self._run.left_alone = True
             return True
         if now - self._stopped_at > STOP_GRACE_S:
-            raise WorkerError("The training did not stop in time; there is no model of it.", "", self._worker.tail)
+            raise JobError("The training did not stop in time; there is no model of it.", details=self._job.tail())
         return False
+
+
+class _LossCurve:
+    """The loss averaged over short stretches of batches.
+
+    A stretch is a fiftieth of the training so far: the curve grows from the first second on, and stays short.
+    """
+
+    def __init__(self, losses: list[tuple[int, float]]) -> None:
+        self._losses = losses
+        self._batches, self._sum, self._count = 0, 0.0, 0
+        self._start = self._last = 0.0
+
+    def add(self, loss: float, now: float) -> None:
+        """Take the loss of a batch."""
+        if not self._batches:
+            self._start = self._last = now
+        self._batches += 1
+        self._sum, self._count = self._sum + loss, self._count + 1
+        if now - self._last >= max(_LOSS_EVERY_S, 0.02 * (now - self._start)):
+            self._losses.append((self._batches, self._sum / self._count))
+            self._sum, self._count, self._last = 0.0, 0, now

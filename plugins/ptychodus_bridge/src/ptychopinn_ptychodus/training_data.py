@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.npz import write_scan
 from ptychopinn.errors import DataError
 
 _TRAIN, _TEST = "train_data.npz", "test_data.npz"
@@ -46,16 +45,23 @@ def find_training_files(folder: Path) -> TrainingFiles | None:
     return None
 
 
-def read_training_data(files: TrainingFiles) -> tuple[ScanDataset, ScanDataset | None]:
-    """The scan to train on, and one to validate on or None.
+def scan_files(files: TrainingFiles, scratch: Path) -> tuple[Path, Path | None]:
+    """NPZ of the scan to train on, and of one to validate on or None; Ptychodus's pair is written as one.
+
+    Parameters
+    ----------
+    files:
+        What was found.
+    scratch:
+        The folder to write into.
 
     Raises
     ------
     DataError
-        If a file is refused.
+        If the pair is refused.
     """
     if files.train is not None:
-        return read_scan(files.train), None if files.test is None else read_scan(files.test)
+        return files.train, files.test
     if files.diffraction is None or files.product is None:
         raise ValueError("there are no files to read")
     from ptychodus.api.io import load_diffraction_data, load_product
@@ -70,4 +76,5 @@ def read_training_data(files: TrainingFiles) -> tuple[ScanDataset, ScanDataset |
             f"{files.diffraction} and {files.product.name} cannot be read as a scan: {error}.",
             "Save them again with Ptychodus.",
         ) from error
-    return scan_of(parameters, with_object=True), None
+    write_scan(scratch / "pair.npz", scan_of(parameters, with_object=True))
+    return scratch / "pair.npz", None

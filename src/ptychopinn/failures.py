@@ -1,0 +1,62 @@
+"""Any exception as an error of `ptychopinn.errors`, for a user to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from ptychopinn.atomic import translate_write_error
+from ptychopinn.errors import Cancelled, ConfigError, PtychoPinnError, ResourceError
+
+# Of frameworks that raise a RuntimeError, and of Python for a thread that finds no room for its stack.
+_MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primitive", "can't start new thread")
+
+
+def explained(error: BaseException) -> PtychoPinnError:
+    """The error to show for whatever was raised; one that nobody expected is called a defect."""
+    if isinstance(error, PtychoPinnError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Cancelled("Interrupted.")
+    if is_out_of_memory(error):
+        return ResourceError(
+            f"Memory ran out{f' ({error!s:.200})' if str(error) else ''}.",
+            "Lower --batch-size, --inference-batch-size or --memory-budget-mb, free memory, or raise the limit.",
+        )
+    if isinstance(error, OSError):
+        known = translate_write_error(error, error.filename or "A file")
+        return known or PtychoPinnError(f"{error}.", "Check the path, and that nobody else is changing it.")
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or error.title
+        return ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", "Change it and try again.")
+    return PtychoPinnError(
+        f"This is a defect, please report it: {type(error).__name__}: {error}.",
+        "Run the command again with --debug for the traceback.",
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, as Python says it or a framework whose own code did not notice."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+    )
+
+
+@contextmanager
+def memory_explained() -> Iterator[None]:
+    """Raise a `ResourceError` where memory runs out.
+
+    Raises
+    ------
+    ResourceError
+        Instead of a MemoryError, or a RuntimeError that means the same.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explained(error) from error

@@ -1,0 +1,49 @@
+"""Memory of processes, as the kernel counts what is anonymous.
+
+Of one process that is ``RssAnon``, of several their shares (``Pss_Anon``), so that pages shared after a fork count
+once. Files that are mapped do not count: the kernel takes them back. (The figures of psutil, USS and PSS, count them.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+
+def anonymous_mib(pids: Sequence[int]) -> float | None:
+    """MiB of anonymous memory that processes hold now; None where the system does not tell."""
+    total, known = 0, False
+    for pid in pids:
+        source, key = ("status", "RssAnon:") if len(pids) == 1 else ("smaps_rollup", "Pss_Anon:")
+        try:
+            text = Path(f"/proc/{pid}/{source}").read_text("ascii", "replace")
+        except OSError:  # it has just ended
+            continue
+        found = next((line.split()[1] for line in text.splitlines() if line.startswith(key)), None)
+        if found is not None:
+            total, known = total + int(found), True
+    return total / 1024 if known else None
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that it started, and what they started."""
+    tree, new = [pid], [pid]
+    while new:
+        children = []
+        for parent in new:
+            with suppress(OSError):
+                for task in Path(f"/proc/{parent}/task").iterdir():
+                    children += [int(word) for word in (task / "children").read_text("ascii").split()]
+        new = [child for child in children if child not in tree]
+        tree += new
+    return tree
+
+
+def available_mib() -> int | None:
+    """MiB of memory that are free; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("MemAvailable:")), None)

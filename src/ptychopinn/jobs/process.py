@@ -1,0 +1,187 @@
+"""The process of a job, as its parent sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ptychopinn.errors import Cancelled
+from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobError, Task, decode
+
+_WORKER = "ptychopinn.jobs.worker"
+_READ_BYTES = 1 << 16
+_TERMINATE_S = 0.5  # that a process has to end by itself before it is killed
+_TICK_S = 0.02
+_TAIL_LINES, _TAIL_BYTES = 40, 1 << 14
+
+
+class JobProcess:
+    """A task at work in a fresh Python. A context manager: its end ends the process and all that it started.
+
+    Parameters
+    ----------
+    task:
+        What to do.
+    folder:
+        Gets the task and the log, which is what the process writes to its standard error.
+    """
+
+    def __init__(self, task: Task, folder: Path) -> None:
+        self._task, self._log = task, folder / LOG
+        self._pending: list[Event] = []
+        self._last: Event | None = None  # the result or the error
+        self._rest, self._open = b"", True
+        command = [sys.executable, "-P", "-m", _WORKER, str(task.write(folder))]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C in the terminal is for the parent, which tells the worker
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._stdout, selectors.EVENT_READ)
+
+    def __enter__(self) -> JobProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        if not self._open:
+            return self._process.poll() is not None
+        # It is not waited for before `close`, so that its number, and that of its group, is its own until then.
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def read(self, timeout_s: float) -> list[Event]:
+        """Progress and log records that came since, or that come first within a time."""
+        if self._open and not self._pending:
+            if self._selector.get_map():
+                self._receive(timeout_s)
+            else:
+                time.sleep(min(timeout_s, _TICK_S))
+        found, self._pending = self._pending, []
+        return found
+
+    def stop(self) -> None:
+        """Ask it to stop."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self._stdin.write(STOP)
+            self._stdin.flush()
+
+    def leave(self) -> None:
+        """Let it stop by itself within the time of its task, also when this process is gone."""
+        self._close_pipes()
+
+    def close(self) -> None:
+        """End it and all that it started, now."""
+        if not self._open:
+            return
+        self._signal(signal.SIGTERM)
+        end = time.monotonic() + _TERMINATE_S
+        while not self.has_ended and time.monotonic() < end:
+            time.sleep(_TICK_S)
+        self._signal(signal.SIGKILL)  # whatever it left running, too
+        self._process.wait()
+        while self._selector.get_map() and self._receive(0):
+            pass
+        self._close_pipes()
+
+    def value(self) -> Any:
+        """What the function returned; ends the process.
+
+        Raises
+        ------
+        Cancelled
+            If it was cancelled before it had a result.
+        JobError
+            If it failed, or its process ended without a word.
+        """
+        self.close()
+        last = self._last
+        if last is None:
+            raise self._death()
+        if last["event"] == "result":
+            return last["value"]
+        if last["exit_code"] == Cancelled.exit_code:
+            raise Cancelled(last["problem"], last["remedy"])
+        raise JobError(
+            last["problem"], last["remedy"], exit_code=last["exit_code"], details=self.tail(), refused=last["refused"]
+        )
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:  # the worker removed it with its folder
+            return ""
+        return "\n".join(lines[-_TAIL_LINES:])
+
+    def _death(self) -> JobError:
+        code, tail, remedy = self._process.returncode, self.tail(), ""
+        if code == -signal.SIGKILL:
+            how = "was killed by the system or by somebody (SIGKILL"
+            remedy = "If nobody killed it, memory ran out: lower batch_size, or use a machine with more."
+        elif code < 0:
+            how = f"was killed by {signal.strsignal(-code)} (signal {-code}"
+        elif code == STOP_FAILED:
+            how = f"did not stop within {self._task.stop_s:g} s, and what it had not saved is lost ("
+        else:
+            how = "ended before it was done ("
+        words = f"The process {self.pid} {how}, exit code {code})".replace("(, ", "(")
+        said = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "nothing was printed")
+        return JobError(f"{words}: {said}" if code > 0 else f"{words}.", remedy, details=tail)
+
+    def _receive(self, timeout_s: float) -> bool:
+        """Read once; returns whether there was anything to read."""
+        if not self._selector.select(timeout_s):
+            return False
+        read = os.read(self._stdout.fileno(), _READ_BYTES)
+        if not read:  # closed: nothing but the end is waited for
+            self._selector.unregister(self._stdout)
+        *lines, self._rest = (self._rest + read).split(b"\n")
+        for event in filter(None, map(decode, lines)):
+            if event["event"] in ("result", "error"):
+                self._last = event
+            else:
+                self._pending.append(event)
+        return True
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def _close_pipes(self) -> None:
+        self._open = False
+        self._selector.close()
+        for pipe in (self._stdin, self._stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _environment() -> dict[str, str]:
+    """The worker finds the modules that this process finds."""
+    search = os.pathsep.join(path for path in map(str, sys.path) if path)
+    return {**os.environ, "PYTHONPATH": search, "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,125 @@
+"""What a job is told to do, and what it says while it works.
+
+The task is a file of JSON. Events are lines of JSON on the worker's standard output, by the key "event":
+
+``progress``
+    ``stage``, ``done``, ``total``, ``figures``: as in `ptychopinn.monitor.Progress`.
+``log``
+    ``name``, ``level``, ``message`` of a record.
+``result``
+    ``value``: what the function returned. It comes last, as ``error`` does.
+``error``
+    ``problem``, ``remedy``, ``exit_code``, ``refused``: as in `JobError`.
+
+A line "stop" on the worker's standard input, or its end, which is the end of the parent, ends the work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptychopinn.errors import PtychoPinnError, UsageError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+
+TASK, LOG = "task.json", "job.log"  # in the folder of a job
+STOP = b"stop\n"
+STOP_FAILED = 124  # exit code of a worker that could not end its work in time
+
+Event = dict[str, Any]
+
+
+class JobError(PtychoPinnError):
+    """A job failed, or its process ended before it was done.
+
+    Parameters
+    ----------
+    exit_code:
+        As of the command line.
+    details:
+        The last lines of its log.
+    refused:
+        Whether this software refused something in words, so that the words are enough.
+    """
+
+    def __init__(
+        self, problem: str, remedy: str = "", *, exit_code: int = 1, details: str = "", refused: bool = False
+    ) -> None:
+        super().__init__(problem, remedy)
+        self.exit_code, self.details, self.refused = exit_code, details, refused
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function to call in another process.
+
+    Attributes
+    ----------
+    function:
+        "module:name" in a package of this software: ``ptychopinn``, or one whose name begins with ``ptychopinn_``.
+    arguments:
+        Its keyword arguments, plain values. One that takes a ``monitor`` gets one.
+    stop_s:
+        Seconds that it has, once told to stop, to end its work; 0 ends the process at once.
+    scratch:
+        Whether its folder is of no use to anybody after a stop, so that the worker removes it.
+    """
+
+    function: str
+    arguments: Mapping[str, Any]
+    stop_s: float = 0.0
+    scratch: bool = False
+
+    def write(self, folder: Path) -> Path:
+        """Write it into the folder of its job."""
+        path = folder / TASK
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, default=plain) + "\n", "utf-8")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Task:
+        """Read it."""
+        return cls(**json.loads(path.read_text("utf-8")))
+
+    def call(self, monitor: Monitor = NULL_MONITOR) -> Any:
+        """Import the function and call it, here.
+
+        Raises
+        ------
+        UsageError
+            If it is in no package of this software.
+        """
+        module, _, name = self.function.partition(":")
+        package = module.partition(".")[0]
+        if package != "ptychopinn" and not package.startswith("ptychopinn_"):
+            raise UsageError(f"The task names {self.function}.", "Name a function of ptychopinn or of a ptychopinn_*.")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        takes_monitor = "monitor" in inspect.signature(function).parameters
+        return function(**self.arguments, **({"monitor": monitor} if takes_monitor else {}))
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for, as something that it has: fields of a dataclass, a NumPy number, else the text."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def encode(kind: str, **content: Any) -> bytes:
+    """An event as a line."""
+    return json.dumps({"event": kind, **content}, default=plain).encode() + b"\n"
+
+
+def decode(line: bytes) -> Event | None:
+    """The event in a line; None for anything else."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
