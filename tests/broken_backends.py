@@ -111,7 +111,7 @@ class Bent(NumpyReconstructor):
         return replace(prediction, batches=batches())
 
 
-@broken("test_every_pattern_comes_once")
+@broken("test_every_pattern_comes_once", "test_what_follows_is_computed_with_the_library")
 class DropsAPattern(Bent):
     def bend(self, batch: PatchBatch, data: ScanDataset) -> PatchBatch:
         kept = batch.indices < len(data) - 1
@@ -125,7 +125,7 @@ class DropsRaggedBatches(Bent):
         return PatchBatch(batch.indices[kept], batch.patches[kept])
 
 
-@broken("test_every_pattern_comes_once")
+@broken("test_every_pattern_comes_once", "test_what_follows_is_computed_with_the_library")
 class RepeatsABatch(NumpyReconstructor):
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
         prediction = super().infer(data, config, monitor=monitor)
