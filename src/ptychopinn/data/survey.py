@@ -12,7 +12,7 @@ from ptychopinn.data.rows import forget_pages
 from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
-_BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache, and a Python call a block is nothing
+_BLOCK_PIXELS = 1 << 17  # 512 KiB of float32: fits a core's cache, and a Python call a block is nothing
 _RUNS = 16  # of blocks that are summed one after another: more than there are threads, and few enough to keep
 _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
 
