@@ -12,7 +12,7 @@ from ptychopinn.data.rows import forget_pages
 from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
-_BLOCK_PIXELS = 1 << 17  # 512 KiB of float32: fits a core's cache, and a Python call a block is nothing
+_BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache, and a Python call a block is nothing
 _RUNS = 16  # of blocks that are summed one after another: more than there are threads, and few enough to keep
 _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
 
@@ -158,13 +158,15 @@ class _Tally:
             self.peak = max(self.peak, high)
             self.sums.append(block.sum(axis=(1, 2)))
             self.total += block.sum(axis=0)
-            squares = np.square(block)
-            self.square_sums.append(squares.sum(axis=(1, 2)))
             if not self._integer:
                 self.whole = self.whole and bool((np.rint(block) == block).all())
-                if self.whole_squares:
-                    off = np.abs(np.rint(squares) - squares)
-                    self.whole_squares = bool((off <= _SQUARE_TOLERANCE * squares).all())
+            squares = np.square(block)
+            self.square_sums.append(squares.sum(axis=(1, 2)))
+            if not self._integer and self.whole_squares:
+                off = np.rint(squares, out=block)  # in place: several threads hold a block each
+                off -= squares
+                squares *= np.float32(_SQUARE_TOLERANCE)
+                self.whole_squares = bool((np.abs(off, out=off) <= squares).all())
 
     def _take_out(self, block: AnyArray, wrong: BoolArray, pixels: str) -> AnyArray:
         """Set what is wrong to zero and note its pixels; returns in which patterns there is any, (b,) int64."""
