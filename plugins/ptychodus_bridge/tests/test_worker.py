@@ -26,14 +26,14 @@ from ptychopinn.plugins import discover
 from ptychopinn_ptychodus.archives import load_model, with_losses
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
 from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host
-from ptychopinn_ptychodus.settings import EntrySettings, settings_of
+from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 from ptychopinn_ptychodus.supervision import shares_of
 from ptychopinn_ptychodus.training_data import find_training_files, scan_files
 
 
 def _entry(backend: str, host: Host) -> BridgeReconstructor:
     spec = discover().get(backend)
-    return BridgeReconstructor(backend, "pinn", EntrySettings(SettingsRegistry(), "g", settings_of(spec)), host)
+    return BridgeReconstructor(backend, "pinn", EntrySettings(SettingsRegistry(), "g", entry_settings(spec)), host)
 
 
 class _Window(Host):
