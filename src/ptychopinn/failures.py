@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,7 +40,9 @@ def explained(error: BaseException) -> PtychoPinnError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, as Python says it or a framework whose own code did not notice."""
+    """Whether memory ran out, as Python or the system says it, or a framework whose own code did not notice."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
     )
@@ -52,11 +55,11 @@ def memory_explained() -> Iterator[None]:
     Raises
     ------
     ResourceError
-        Instead of a MemoryError, or a RuntimeError that means the same.
+        Instead of a MemoryError, or a RuntimeError or OSError that means the same.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         raise explained(error) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import cached_property
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -13,9 +13,14 @@ from torch import Tensor
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.train import TrainConfig
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import PluginError, ResourceError
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.reconstructor import TrainResult
 from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
 from ptychopinn.training.base import Predict
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
 from ptychopinn_torch.batches import to_tensor
@@ -24,7 +29,36 @@ from ptychopinn_torch.devices import choose_device, describe
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.options import TorchOptions
 
+if TYPE_CHECKING:
+    from ptychopinn_torch.training import TrainingLoop
+
 _log = logging.getLogger("ptychopinn.torch")
+# What the loader of libraries says.
+_NO_MEMORY_TO_IMPORT = ("Cannot allocate memory", "failed to map segment", "cannot allocate")
+
+
+def import_training_loop() -> type[TrainingLoop]:
+    """The training loop, which inference need not wait for: it imports Lightning Fabric.
+
+    Raises
+    ------
+    ResourceError
+        If memory does not suffice for the import.
+    PluginError
+        If it fails otherwise.
+    """
+    try:
+        from ptychopinn_torch.training import TrainingLoop
+    except (ImportError, OSError, MemoryError, SystemError) as error:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY_TO_IMPORT):
+            raise ResourceError(
+                f"Memory does not suffice to import what a training needs ({error!s:.200}).",
+                "Free memory, or raise the limit.",
+            ) from error
+        raise PluginError(
+            f"The torch backend cannot train: {error}.", "Install it again with its dependencies."
+        ) from error
+    return TrainingLoop
 
 
 class TorchReconstructor(NetworkReconstructor[Model]):
@@ -90,11 +124,30 @@ class TorchReconstructor(NetworkReconstructor[Model]):
             probe: ComplexArray = model.illumination().cpu().numpy()
         return probe
 
-    def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        from ptychopinn_torch.training import TrainingLoop  # inference need not wait for the import of Lightning
+    def train(
+        self,
+        data: ScanDataset,
+        config: TrainConfig,
+        *,
+        validation: ScanDataset | None = None,
+        checkpoint_dir: StrPath | None = None,
+        monitor: Monitor = NULL_MONITOR,
+    ) -> TrainResult:
+        """As `NetworkReconstructor.train`; what only trainings need is imported first.
 
+        Raises
+        ------
+        ResourceError
+            If memory does not suffice for that.
+        PluginError
+            If it cannot be imported.
+        """
+        import_training_loop()
+        return super().train(data, config, validation=validation, checkpoint_dir=checkpoint_dir, monitor=monitor)
+
+    def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
         # A function, not a method of this instance, which would be in a cycle with what it trains.
-        return TrainingLoop(model, plan, self._options, self._device, Parts(is_out_of_memory))
+        return import_training_loop()(model, plan, self._options, self._device, Parts(is_out_of_memory))
 
     def _predictor(
         self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
