@@ -34,10 +34,7 @@ from typing import Any
 Facts = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = (ROOT, ROOT / "plugins/torch_backend", ROOT / "plugins/tf_backend")
-NEEDED = (
-    *("numpy", "scipy", "skimage", "h5py", "matplotlib", "rich", "pydantic", "pluggy", "yaml"),
-    *("array_api_compat", "lightning_fabric"),
-)
+NEEDED = ("numpy", "scipy", "skimage", "h5py", "matplotlib", "rich", "pydantic", "pluggy", "yaml", "array_api_compat")
 _GRACE_S = 3.0  # of the processes of a part, to start and to end
 _OUTCOME = re.compile(r"^(\S+::\S+(?: .*)?) (PASSED|FAILED|ERROR|SKIPPED)", re.MULTILINE)
 
