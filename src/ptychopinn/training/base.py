@@ -109,6 +109,10 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     def _unit_probe(self, model: ModelT) -> ComplexArray:
         """(modes, N, N) complex64: the model's probe in root mean counts, the detector's offset in it."""
 
+    def _prepare_training(self) -> None:
+        """Import what only trainings need, before any work."""
+        return
+
     @abstractmethod
     def _start(self, model: ModelT, plan: TrainingPlan) -> Fit[ModelT]:
         """Make ready to train a model in place."""
@@ -176,6 +180,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             If memory runs out.
         """
         config = self.resolve(config)
+        self._prepare_training()
         for scan in (data, validation):
             if scan is not None:
                 self._check(scan)

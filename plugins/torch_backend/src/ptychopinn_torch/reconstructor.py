@@ -13,14 +13,10 @@ from torch import Tensor
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.config.train import TrainConfig
-from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import PluginError, ResourceError
-from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstructor import TrainResult
 from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
 from ptychopinn.training.base import Predict
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
 from ptychopinn_torch.batches import to_tensor
@@ -124,26 +120,8 @@ class TorchReconstructor(NetworkReconstructor[Model]):
             probe: ComplexArray = model.illumination().cpu().numpy()
         return probe
 
-    def train(
-        self,
-        data: ScanDataset,
-        config: TrainConfig,
-        *,
-        validation: ScanDataset | None = None,
-        checkpoint_dir: StrPath | None = None,
-        monitor: Monitor = NULL_MONITOR,
-    ) -> TrainResult:
-        """As `NetworkReconstructor.train`; what only trainings need is imported first.
-
-        Raises
-        ------
-        ResourceError
-            If memory does not suffice for that.
-        PluginError
-            If it cannot be imported.
-        """
+    def _prepare_training(self) -> None:
         import_training_loop()
-        return super().train(data, config, validation=validation, checkpoint_dir=checkpoint_dir, monitor=monitor)
 
     def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
         # A function, not a method of this instance, which would be in a cycle with what it trains.
