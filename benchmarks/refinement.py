@@ -28,7 +28,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_object, read_scan
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
-from ptychopinn.geometry import Frame
+from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.reconstruction import reconstruct
@@ -123,10 +123,8 @@ def measured(
             better = refine(
                 Patterns(scan, host_budget_bytes=_BUDGET_BYTES if passes > 1 else 0),
                 found.probe,
-                found.object,
-                found.frame,
+                Canvas(found.object, found.frame, covered=covered),
                 RefineOptions(passes, update_probe=free),
-                covered=covered,
                 slow_phase_solved=True,  # by the prediction
             )
             kept = better.summary.passes_kept

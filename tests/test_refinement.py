@@ -20,7 +20,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.geometry import Frame
+from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
@@ -89,15 +89,15 @@ def error(found: ComplexArray, scan: ScanDataset) -> float:
 def refined(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 2, **changes: Any) -> Refinement:
     start = predicted(scan) if start is None else start
     given: dict[str, Any] = {"probe": scan.probe, "frame": frame_of(scan)} | changes
-    at_call = {name: given.pop(name) for name in ("covered", "slow_phase_solved", "monitor") if name in given}
-    probe, frame = given.pop("probe"), given.pop("frame")
+    at_call = {name: given.pop(name) for name in ("slow_phase_solved", "monitor") if name in given}
+    probe, canvas = given.pop("probe"), Canvas(start, given.pop("frame"), covered=given.pop("covered", None))
     patterns = Patterns(scan, host_budget_bytes=given.pop("host_budget_bytes", 0))
-    return refine(patterns, probe, start, frame, RefineOptions(passes, **given), **at_call)
+    return refine(patterns, probe, canvas, RefineOptions(passes, **given), **at_call)
 
 
 def lacking_phase(scan: ScanDataset, obj: ComplexArray, origin: tuple[int, int]) -> AnyArray | None:
     """`slow_phase` of a whole scan."""
-    return slow_phase(Patterns(scan), scan.positions, obj, origin, scan.probe)
+    return slow_phase(Patterns(scan), scan.positions, Canvas(obj, Frame(obj.shape, origin)), scan.probe)
 
 
 def wrong_probe(scan: ScanDataset, strength: float) -> ComplexArray:
@@ -143,10 +143,10 @@ def test_it_never_gets_worse(scan: ScanDataset, kind: str, strength: float, free
 def test_passes_that_lower_nothing_are_not_kept(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-001]"""
     monkeypatch.setattr("ptychopinn.refinement.PassEngine.run", lambda self, *a: spoil(self))
-    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda patterns, at, obj, *a, **k: slow(obj.shape, 2.0))
+    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda _, at, on, *a, **k: slow(on.frame.shape, 2.0))
 
     def spoil(engine: Any) -> float:
-        engine.object *= 1.1
+        engine.canvas.array[...] *= 1.1
         return 0.0
 
     start = truth(scan)
@@ -171,9 +171,9 @@ def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monke
     """[REFINE-016] but it is before later passes, and from a flat start, which nobody has looked at."""
     solved: list[ComplexArray] = []
 
-    def counted(patterns: Patterns, at: AnyArray, obj: ComplexArray, *args: Any, **settings: Any) -> Any:
-        solved.append(obj)
-        return slow_phase(patterns, at, obj, *args, **settings)
+    def counted(patterns: Patterns, at: AnyArray, canvas: Canvas, *args: Any, **settings: Any) -> Any:
+        solved.append(canvas.array)
+        return slow_phase(patterns, at, canvas, *args, **settings)
 
     monkeypatch.setattr("ptychopinn.refinement.slow_phase", counted)
     noise = np.random.default_rng(0).normal(size=truth(scan).shape).astype(np.complex64)

@@ -91,6 +91,28 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
+class Canvas:
+    """An object, where it lies, and whose array it is.
+
+    Attributes
+    ----------
+    array:
+        (H, W) complex64.
+    frame:
+        Where it lies.
+    library:
+        Whose array it is. An object that does not fit in a device's memory is the host's.
+    covered:
+        (H, W) bool of the library, pixels that may change; None for all.
+    """
+
+    array: Array
+    frame: Frame
+    library: ArrayLibrary = NUMPY
+    covered: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Windows:
     """Windows of one width on an object array.
 
@@ -108,6 +130,8 @@ class Windows:
         Whose arrays these are.
     inside:
         Whether it is known that none leaves the array.
+    object_library:
+        Whose arrays the object and the corners are where they are not the library's: that of the host.
     """
 
     corners: Array
@@ -116,6 +140,7 @@ class Windows:
     frame: Frame
     library: ArrayLibrary = NUMPY
     inside: bool = False
+    object_library: ArrayLibrary | None = None
 
     @classmethod
     def at(cls, positions: FloatArray, size: int, frame: Frame | None = None, library: ArrayLibrary = NUMPY) -> Windows:
@@ -127,10 +152,16 @@ class Windows:
             As `Frame.around`.
         """
         frame = Frame.around(positions, size) if frame is None else frame
-        corners, fractions = split_positions(positions, size)
-        local = corners - np.asarray(frame.origin)
-        inside = bool((local >= 0).all() and (local <= np.subtract(frame.shape, size)).all())
-        return cls(library.from_host(local), library.from_host(fractions), size, frame, library, inside)
+        corners, fractions, inside = _place(positions, size, frame)
+        return cls(library.from_host(corners), library.from_host(fractions), size, frame, library, inside)
+
+    @classmethod
+    def on(cls, canvas: Canvas, positions: FloatArray, size: int, library: ArrayLibrary) -> Windows:
+        """Windows on an object that may be the host's while the library computes: then they are cut there."""
+        if canvas.library.on_host == library.on_host:
+            return cls.at(positions, size, canvas.frame, library)
+        corners, fractions, inside = _place(positions, size, canvas.frame)
+        return cls(corners, library.from_host(fractions), size, canvas.frame, library, inside, canvas.library)
 
     def __len__(self) -> int:
         return int(self.corners.shape[0])
@@ -144,19 +175,23 @@ class Windows:
         corners, fractions = (self.library.xp.take(array, index, axis=0) for array in (self.corners, self.fractions))
         return replace(self, corners=corners, fractions=fractions)
 
-    def within(self, frame: Frame) -> Windows:
-        """The same windows on an array of another frame."""
-        moved = np.subtract(self.frame.origin, frame.origin)
-        corners = self.corners + self.library.from_host(moved.astype(np.int64))
-        return replace(self, corners=corners, frame=frame, inside=False)
-
     def cut(self, obj: Array, outside: float = 1.0) -> Array:
         """(n, size, size): the object in each window, and what stands outside where a window leaves the array."""
-        return self.library.cut_windows(obj, self.corners, self.size, None if self.inside else outside)
+        there = self.library if self.object_library is None else self.object_library
+        cut = there.cut_windows(obj, self.corners, self.size, None if self.inside else outside)
+        return cut if self.object_library is None else self.library.from_host(cut)
 
     def add(self, canvas: Array, values: Array) -> Array:
         """The canvas with (n, size, size) values added, cropped where they leave it; may change ``canvas``."""
         return self.library.add_windows(canvas, values, self.corners)
+
+
+def _place(positions: FloatArray, size: int, frame: Frame) -> tuple[IntArray, FloatArray, bool]:
+    """Corners in the pixels of a frame, fractions, and whether no window leaves it."""
+    corners, fractions = split_positions(positions, size)
+    local = corners - np.asarray(frame.origin)
+    inside = bool((local >= 0).all() and (local <= np.subtract(frame.shape, size)).all())
+    return local, fractions, inside
 
 
 def flat_object(frame: Frame) -> ComplexArray:

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary, slices_of
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
@@ -20,7 +20,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.errors import ConfigError, DataError, PluginError
-from ptychopinn.geometry import Frame, Windows, split_positions
+from ptychopinn.geometry import Frame, split_positions
 from ptychopinn.interpolation import PatchShift
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
@@ -33,12 +33,12 @@ from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import StitchedObject, Stitcher, coverage_of, patch_weights, phase_factors
 from ptychopinn.synchronise import measure_overlaps, overlap_pairs, solve_phases
+from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
 _SMALL_OBJECT = 1 << 26  # bytes: several of them at a time matter to nobody
-_OBJECT_BYTES = 56  # a pixel of the object in the passes: it, two of its past, sums, light, coverage
 _SLOW_ROUNDS = 4  # of a slow phase; each is one linear solve
 _SETTLED = 0.95  # of the residual: a round that gains less is the last, for the next gains its square
 
@@ -172,26 +172,33 @@ def reconstruct(
         if data.object_guess is not None
         else Frame.around(data.positions, prediction.patch_size)
     )
-    library = prediction.library
-    if not library.on_host and _OBJECT_BYTES * math.prod(frame.shape) > library.budget_bytes:
-        height, width = frame.shape
+    place = where_object_fits(frame, data.N, prediction.library)
+    if place is None:
         _log.warning(
-            "An object of %d x %d pixels does not fit beside its passes on %s; the host works on it.",
-            height,
-            width,
-            library,
+            "An object of %d x %d pixels does not fit beside its passes on %s, nor do tiles; the host works on it.",
+            *frame.shape,
+            prediction.library,
         )
         prediction = prediction.on_host()
-        library = prediction.library
+        place = prediction.library
+    library = prediction.library
     seconds: dict[str, float] = {}
     with library.session():
-        stitched, how = _predict_and_stitch(prediction, seen, frame, config, seconds, monitor)
+        stitched, how = _predict_and_stitch(
+            prediction,
+            seen,
+            Tiling(frame, place, seen.positions, prediction.patch_size, library),
+            config,
+            seconds,
+            monitor,
+        )
         predicted = stitched.coverage
         if seen is not data:
             # The passes change what any pattern sees; where no patch lies they begin from the empty object.
             begun = time.perf_counter()
             weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
-            stitched = replace(stitched, coverage=coverage_of(data.positions, weights, frame, library))
+            tiling = Tiling(frame, place, data.positions, prediction.patch_size, library)
+            stitched = replace(stitched, coverage=coverage_of(data.positions, weights, tiling))
             seconds["cover"] = time.perf_counter() - begun
         patterns = prediction.patterns
         if patterns is None or seen is not data:
@@ -200,7 +207,7 @@ def reconstruct(
             lambda: refine_and_assess(stitched, how, prediction.probe, patterns, config, seconds, monitor)
         )
         if found.refined is not None and found.refined.passes_kept == 0:
-            coverage = np.asarray(library.to_host(predicted))
+            coverage = np.asarray(stitched.library.to_host(predicted))
             found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
         return found
 
@@ -208,7 +215,7 @@ def reconstruct(
 def _predict_and_stitch(
     prediction: Prediction,
     data: ScanDataset,
-    frame: Frame,
+    tiling: Tiling,
     config: InferConfig,
     seconds: dict[str, float],
     monitor: Monitor,
@@ -216,8 +223,8 @@ def _predict_and_stitch(
     """The object of a prediction, and how the phases of its patches were set; adds the time of each stage."""
     start = time.perf_counter()
     library, size = prediction.library, prediction.patch_size
-    if config.synchronise is Synchronise.OFF:
-        stitcher = Stitcher(patch_weights(library.to_host(prediction.probe), size), frame, library)
+    if config.synchronise is Synchronise.OFF and tiling.is_whole:
+        stitcher = Stitcher(patch_weights(library.to_host(prediction.probe), size), tiling.frame, library)
         for batch in _every_pattern_once(prediction.batches, len(data)):
             stitcher.add(batch.patches, data.positions[batch.indices])
         seconds["predict and stitch"] = time.perf_counter() - start
@@ -232,7 +239,7 @@ def _predict_and_stitch(
         patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns
         known = None if pairs is None else pairs()
         return library.fit(
-            lambda: synchronise(prediction.probe, patterns, placed, frame, config, seconds, monitor, known)
+            lambda: synchronise(prediction.probe, patterns, placed, tiling, config, seconds, monitor, known)
         )
 
 
@@ -332,26 +339,18 @@ def refine_and_assess(
     if config.refine > 0:
         start = time.perf_counter()
         options = RefineOptions(config.refine, config.refine_probe, config.refine_positions, config.refine_likelihood)
-        found = refine(
-            patterns,
-            probe,
-            stitched.object,
-            stitched.frame,
-            options,
-            covered=stitched.covered,
-            slow_phase_solved=config.synchronise is Synchronise.AUTO,
-            monitor=monitor,
-        )
+        start_from = replace(stitched.canvas, covered=stitched.covered)
+        solved = config.synchronise is Synchronise.AUTO
+        found = refine(patterns, probe, start_from, options, slow_phase_solved=solved, monitor=monitor)
         seconds["refine"] = time.perf_counter() - start
         stitched, probe, summary = replace(stitched, object=found.object), found.probe, found.summary
         positions = found.positions
     start = time.perf_counter()
-    residual = ForwardResidual(probe, patterns, positions=positions, max_patterns=RESIDUAL_PATTERNS)(
-        stitched.object, stitched.frame.origin
-    )
-    library = patterns.library
-    home = replace(stitched, object=library.to_host(stitched.object), coverage=library.to_host(stitched.coverage))
-    assessed = _assess(home, library.to_host(probe), positions, residual, summary, how)
+    residual_of = ForwardResidual(probe, patterns, positions=positions, max_patterns=RESIDUAL_PATTERNS)
+    residual = residual_of(stitched.canvas)
+    to_host = stitched.library.to_host
+    on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
+    assessed = _assess(on_host, patterns.library.to_host(probe), positions, residual, summary, how)
     seconds["judge"] = time.perf_counter() - start
     return replace(assessed, seconds=dict(seconds))
 
@@ -409,7 +408,7 @@ def synchronise(
     probe: Array,
     patterns: Patterns,
     placed: PlacedPatches,
-    frame: Frame,
+    tiling: Tiling,
     config: InferConfig,
     seconds: dict[str, float],
     monitor: Monitor = NULL_MONITOR,
@@ -425,8 +424,8 @@ def synchronise(
         Of the scan.
     placed:
         (n, size, size) complex64, every pattern's patch on whole pixels.
-    frame:
-        Of the object.
+    tiling:
+        Of the object, for the patches.
     config:
         How.
     seconds:
@@ -438,15 +437,15 @@ def synchronise(
 
     Returns
     -------
-    The object, in arrays of the library, and how its phases were set.
+    The object, of the tiling's object library, and how its phases were set.
     """
     clock = _Clock(seconds)
     library, positions = patterns.library, patterns.data.positions
     size = placed.shape[-1]
     weights = patch_weights(library.to_host(probe), size)
-    windows = Windows.at(positions, size, frame, library)
+    stitch = partial(_stitch, placed, positions, weights, tiling)
     if config.synchronise is Synchronise.OFF:
-        (stitched,) = _stitch(placed, windows, weights, [None], None)
+        (stitched,) = stitch([None], None)
         clock.add("stitch")
         return stitched, Synchronisation(PhaseRule.OFF)
     monitor.report("synchronise", 0, 1)
@@ -463,15 +462,15 @@ def synchronise(
     residual_of = ForwardResidual(probe, patterns, max_patterns=RESIDUAL_PATTERNS)
     best: tuple[float, StitchedObject, PhaseRule] | None = None
     # An object may be large: then never more of them than are needed.
-    together = len(candidates) if 8 * math.prod(frame.shape) <= _SMALL_OBJECT else 1
+    together = len(candidates) if 8 * math.prod(tiling.frame.shape) <= _SMALL_OBJECT else 1
     for done in range(0, len(candidates), together):
         monitor.report("stitch", done, len(candidates))
         some = candidates[done : done + together]
         coverage = None if best is None else best[1].coverage
-        objects = _stitch(placed, windows, weights, [phases for _, phases in some], coverage)
+        objects = stitch([phases for _, phases in some], coverage)
         clock.add("stitch")
         for (rule, _), stitched in zip(some, objects, strict=True):
-            residual = math.nan if len(candidates) == 1 else residual_of(stitched.object, frame.origin)
+            residual = math.nan if len(candidates) == 1 else residual_of(stitched.canvas)
             _log.info("Synchronisation %s: forward residual %.4f.", rule, residual)
             if best is None or residual < best[0]:
                 best = (residual, stitched, rule)
@@ -504,22 +503,29 @@ class _Clock:
 
 def _stitch(
     placed: PlacedPatches,
-    windows: Windows,
+    positions: FloatArray,
     weights: FloatArray,
+    tiling: Tiling,
     candidates: Sequence[ComplexArray | None],
     coverage: Array | None,
 ) -> list[StitchedObject]:
     """An object for each candidate, the patches divided by its phases; all have one array of coverage."""
-    library: ArrayLibrary = windows.library
-    stitchers = [Stitcher(weights, windows.frame, library) for _ in candidates]
-    shifted_weights = stitchers[0].weights
-    for block in slices_of(len(windows), shifted_weights.at_a_time):
-        some = windows[block]
-        shifted = shifted_weights.at(some.fractions)
-        weighted = placed[block] * shifted
-        for number, (stitcher, phases) in enumerate(zip(stitchers, candidates, strict=True)):
-            turned = weighted if phases is None else weighted * phase_factors(phases[block], library)
-            stitcher.add_weighted(turned, shifted if coverage is None and number == 0 else None, some)
+    library = tiling.library
+    stitchers = [Stitcher(weights, tiling.frame, tiling.object_library) for _ in candidates]
+    for tile in tiling.tiles:
+        windows, members = tiling.windows(tile, positions, placed.shape[-1]), tile.members
+        parts = stitchers if tiling.is_whole else [Stitcher(weights, tile.frame, library) for _ in candidates]
+        shifted_weights = parts[0].weights
+        for block in slices_of(len(windows), shifted_weights.at_a_time):
+            some = windows[block]
+            shifted = shifted_weights.at(some.fractions)
+            weighted = placed[block if tiling.is_whole else members[block]] * shifted
+            for number, (part, phases) in enumerate(zip(parts, candidates, strict=True)):
+                turned = weighted if phases is None else weighted * phase_factors(phases[members[block]], library)
+                part.add_weighted(turned, shifted if coverage is None and number == 0 else None, some)
+        if not tiling.is_whole:
+            for number, (stitcher, part) in enumerate(zip(stitchers, parts, strict=True)):
+                stitcher.add_tile(part, coverage=coverage is None and number == 0)
     objects: list[StitchedObject] = []
     for stitcher in stitchers:
         objects.append(stitcher.take_result(coverage))
@@ -544,20 +550,21 @@ def _solve_slow_phase(
     -------
     The object, whether any slow phase was taken off, and the residual.
     """
-    library, covered, obj, origin = patterns.library, stitched.covered, stitched.object, stitched.frame.origin
+    library, covered, canvas = stitched.library, stitched.covered, stitched.canvas
     solved = False
     for done in range(_SLOW_ROUNDS):
         monitor.report("slow phase", done, _SLOW_ROUNDS)
-        phase = slow_phase(patterns, patterns.data.positions, obj, origin, probe, monitor=monitor)
+        phase = slow_phase(patterns, patterns.data.positions, canvas, probe, monitor=monitor)
         if phase is None:
             break
-        obj = multiply_by_phase(obj, phase, library, where=covered)
-        after = residual_of(obj, origin)
+        canvas = replace(canvas, array=multiply_by_phase(canvas.array, phase, library, where=covered))
+        after = residual_of(canvas)
         if after >= residual:
-            obj = multiply_by_phase(obj, phase, library, where=covered, sign=-1.0)
+            back = multiply_by_phase(canvas.array, phase, library, where=covered, sign=-1.0)
+            canvas = replace(canvas, array=back)
             break
         settled, residual, solved = after > _SETTLED * residual, after, True
         if settled:
             break
     monitor.report("slow phase", _SLOW_ROUNDS, _SLOW_ROUNDS)
-    return replace(stitched, object=obj), solved, residual
+    return replace(stitched, object=canvas.array), solved, residual

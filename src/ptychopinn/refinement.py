@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
 from ptychopinn.forward import power
-from ptychopinn.geometry import Frame, Windows
+from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -118,9 +119,9 @@ class Refinement:
     Attributes
     ----------
     object:
-        (H, W) complex64 of the patterns' library, in the frame of the start; what was not covered is as it was.
+        (H, W) complex64 of the start's library, in its frame; what was not covered is as it was.
     probe:
-        (modes, N, N) complex64 of the library, in counts; the given one unless it was set free.
+        (modes, N, N) complex64 of the patterns' library, in counts; the given one unless it was set free.
     positions:
         (n, 2) float64 (y, x), pixels; those of the scan unless they were set free.
     summary:
@@ -136,11 +137,9 @@ class Refinement:
 def refine(
     patterns: Patterns,
     probe: Array,
-    start: Array,
-    frame: Frame,
+    start: Canvas,
     options: RefineOptions,
     *,
-    covered: Array | None = None,
     slow_phase_solved: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> Refinement:
@@ -153,13 +152,10 @@ def refine(
     probe:
         (modes, N, N) complex64 of the library, in counts, the one the object was predicted with.
     start:
-        (H, W) complex64 of the library, the prediction.
-    frame:
-        Where it lies. Windows may reach beyond it: there the object is taken as 1 in the result, as everywhere.
+        The prediction, of the patterns' library, or on the host and worked on in tiles. Windows may reach beyond its
+        frame: there the object is taken as 1 in the result, as everywhere. Only what is covered changes.
     options:
         What changes, and how.
-    covered:
-        (H, W) bool of the library, pixels that may change; None for all.
     slow_phase_solved:
         Whether somebody has solved the slow phase of ``start``; then the first pass begins without that.
     monitor:
@@ -173,13 +169,13 @@ def refine(
         If ``passes`` is negative.
     """
     check_passes(patterns.data, probe, options.passes)
-    for name, array in (("object to refine", start), ("map of covered pixels", covered)):
-        if array is not None and tuple(array.shape) != frame.shape:
+    for name, array in (("object to refine", start.array), ("map of covered pixels", start.covered)):
+        if array is not None and tuple(array.shape) != start.frame.shape:
             shape = tuple(array.shape)
-            raise DataError(f"The {name} has the shape {shape}, its frame {frame.shape}.", "Give both alike.")
+            raise DataError(f"The {name} has the shape {shape}, its frame {start.frame.shape}.", "Give both alike.")
     library = patterns.library
     with library.session() as computing:
-        work = _Refinement(patterns, library.cast(start, "complex64"), frame, covered, options)
+        work = _Refinement(patterns, replace(start, array=start.library.cast(start.array, "complex64")), options)
         return work.run(library.cast(probe, "complex64"), computing, slow_phase_solved, monitor)
 
 
@@ -202,12 +198,8 @@ class _Candidate:
 class _Refinement:
     """One refinement; see `refine`."""
 
-    def __init__(
-        self, patterns: Patterns, start: Array, frame: Frame, covered: Array | None, options: RefineOptions
-    ) -> None:
-        self._patterns, self._library = patterns, patterns.library
-        self._start, self._frame, self._covered = start, frame, covered
-        self._options = options
+    def __init__(self, patterns: Patterns, start: Canvas, options: RefineOptions) -> None:
+        self._patterns, self._start, self._options = patterns, start, options
         noisy = noise_residual(patterns) >= _NOISY_RESIDUAL
         self._used, self._judges = _split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
@@ -217,6 +209,7 @@ class _Refinement:
             options.update_probe,
             options.update_positions,
             options.likelihood or self._judged_by,
+            seed=options.seed,
         )
         # No window leaves it.
         self._box = Frame.around(patterns.data.positions[self._used], patterns.data.N)
@@ -224,21 +217,13 @@ class _Refinement:
     def run(self, probe: Array, library: ArrayLibrary, slow_phase_solved: bool, monitor: Monitor) -> Refinement:
         """Make the passes, and keep the best."""
         passes, positions = self._options.passes, self._patterns.data.positions
-        before = best = self._judge(self._start, probe, positions)
+        before = best = self._judge(self._start.array, probe, positions)
         kept = done = 0
         if passes > 0:
             best, is_flat = self._best_start(before, probe)
             slow_phase_solved &= not is_flat
-            engine = PassEngine(
-                self._patterns,
-                self._used,
-                probe,
-                self._in_box(best.object),
-                self._box,
-                self._passes,
-                seed=self._options.seed,
-                library=library,
-            )
+            start = self._in_box(best.object)
+            engine = PassEngine(self._patterns, self._used, probe, start, self._passes, library)
             monitor.report("refine", 0, passes, {"residual": best.residual})
         first = best
         settled = False
@@ -286,21 +271,18 @@ class _Refinement:
         )
 
     def _judge(self, obj: Array, probe: Array, positions: FloatArray) -> _Candidate:
-        shares = self._residual_of(probe, positions).shares(obj, self._frame.origin)
-        return _Candidate(shares, obj, probe, positions)
+        return self._judge_by(self._residual_of(probe, positions), obj, probe, positions)
+
+    def _judge_by(self, residual_of: ForwardResidual, obj: Array, probe: Array, positions: FloatArray) -> _Candidate:
+        return _Candidate(residual_of.shares(replace(self._start, array=obj)), obj, probe, positions)
 
     def _best_start(self, before: _Candidate, probe: Array) -> tuple[_Candidate, bool]:
         """The prediction, the same in the scale of the counts, or a flat object; and whether it is the last."""
-        xp, positions = self._library.xp, self._patterns.data.positions
-        residual_of = self._residual_of(probe, positions)
-
-        def judge(obj: Array) -> _Candidate:
-            return _Candidate(residual_of.shares(obj, self._frame.origin), obj, probe, positions)
-
+        positions, start = self._patterns.data.positions, self._start
+        judge = partial(self._judge_by, self._residual_of(probe, positions), probe=probe, positions=positions)
         scaled = judge(self._fit_scale_and_phase(probe))
         best = scaled if scaled.residual < before.residual else before
-        one = xp.ones_like(self._start)
-        flat = judge(one if self._covered is None else xp.where(self._covered, one, self._start))
+        flat = judge(self._where_covered(start.library.xp.ones_like(start.array), start.array))
         if flat.residual < best.residual:
             _log.warning("Refinement starts from a flat object, which explains the patterns better.")
             return flat, True
@@ -308,45 +290,49 @@ class _Refinement:
 
     def _fit_scale_and_phase(self, probe: Array) -> Array:
         """The start times what fits its amplitudes to the patterns and its mean phase to what is not covered."""
-        library, xp, patterns = self._library, self._library.xp, self._patterns
+        patterns, start = self._patterns, self._start
+        library, xp = patterns.library, patterns.library.xp
         chosen = _spread(len(patterns), _GAUGE_PATTERNS)
-        windows = Windows.at(patterns.data.positions[chosen], patterns.data.N, self._frame, library)
+        windows = Windows.on(start, patterns.data.positions[chosen], patterns.data.N, library)
         product = energy = 0.0
         for part in slices_of(len(chosen), _READ):
             waves = shift_probe(probe, windows.fractions[part, ...], library)
-            waves *= windows[part].cut(self._start)[:, None, ...]
+            waves *= windows[part].cut(start.array)[:, None, ...]
             modelled = xp.sqrt(power(library.fft2(waves, norm="ortho"), library))
             if patterns.good is not None:
                 modelled *= patterns.good
             measured = patterns.amplitudes(chosen[part])
             product += xp.sum(measured * modelled, dtype=xp.float64)
             energy += library.squared_sum(modelled)
-        inside = self._start if self._covered is None else xp.where(self._covered, self._start, 0 * self._start)
-        mean, product, energy = complex(xp.sum(inside, dtype=xp.complex128)), float(product), float(energy)
+        of_start = start.library.xp
+        total = of_start.sum(self._where_covered(start.array, 0 * start.array), dtype=of_start.complex128)
+        mean, product, energy = complex(total), float(product), float(energy)
         if not (product > 0 and energy > 0 and abs(mean) > 0):
-            return self._start
-        scaled = self._start * (product / energy * mean.conjugate() / abs(mean))
-        return scaled if self._covered is None else xp.where(self._covered, scaled, self._start)
+            return start.array
+        return self._where_covered(start.array * (product / energy * mean.conjugate() / abs(mean)), start.array)
 
-    def _in_box(self, obj: Array) -> Array:
+    def _where_covered(self, obj: Array, elsewhere: Array) -> Array:
+        """An object where the start is covered, and another elsewhere."""
+        covered = self._start.covered
+        return obj if covered is None else self._start.library.xp.where(covered, obj, elsewhere)
+
+    def _in_box(self, obj: Array) -> Canvas:
         """The object on the box of all windows; 1 where it does not reach."""
-        library = self._library
+        library = self._start.library
         inside = library.xp.ones(self._box.shape, dtype=library.xp.complex64, device=library.device)
-        here, there = self._box.overlap(self._frame)
-        return library.put(inside, here, obj[there])
+        here, there = self._box.overlap(self._start.frame)
+        return Canvas(library.put(inside, here, obj[there]), self._box, library)
 
     def _result(self, engine: PassEngine, start: Array) -> tuple[Array, Array, FloatArray]:
         """Object in the frame of what the passes started from, probe, and positions."""
-        library = self._library
-        obj, probe = engine.result()
-        here, there = self._frame.overlap(self._box)
-        found = library.put(library.xp.asarray(start, copy=True), here, obj[there])
-        if self._covered is not None:
-            found = library.xp.where(self._covered, found, start)
+        library = self._start.library
+        canvas, probe = engine.result()
+        here, there = self._start.frame.overlap(self._box)
+        found = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
         positions = self._patterns.data.positions.copy()
         if self._options.update_positions:
             positions[self._used] += engine.moves_px
-        return found, probe, positions
+        return self._where_covered(found, start), probe, positions
 
     def _solve_slow_phase(self, engine: PassEngine, monitor: Monitor) -> bool:
         """Give the object the slow phase that it lacks, if that lowers the residual; returns whether it lacked none.
@@ -354,16 +340,10 @@ class _Refinement:
         No linear part where the probe is free: it takes that on, where no pattern tells it from the object's; what is
         not covered would stand against it.
         """
-        library, box = self._library, self._box
-        positions = self._patterns.data.positions
+        canvas, positions = engine.canvas, self._patterns.data.positions
+        library, box = canvas.library, self._box
         phase = slow_phase(
-            self._patterns,
-            positions[self._used],
-            engine.object,
-            box.origin,
-            engine.probe,
-            indices=self._used,
-            monitor=monitor,
+            self._patterns, positions[self._used], canvas, engine.probe, indices=self._used, monitor=monitor
         )
         if phase is None:
             return False
@@ -373,10 +353,10 @@ class _Refinement:
         if self._options.update_probe:
             plane = _fit_plane(values, at)
             phase, values = _without_plane(phase, plane, library), values - plane.at(at)
-        changed = multiply_by_phase(library.xp.asarray(engine.object, copy=True), phase, library)
+        changed = multiply_by_phase(library.xp.asarray(canvas.array, copy=True), phase, library)
         # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
         residual_of = self._residual_of(engine.probe, positions)
-        before, after = (residual_of.shares(obj, box.origin) for obj in (engine.object, changed))
+        before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
         if _significantly_lower(after, before, self._sure):
             engine.multiply_by_phase(phase)
         small = values.std() < _SETTLED_RAD

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
-from ptychopinn.geometry import Frame, Windows
+from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.interpolation import PatchShift, shift_basis, shift_weights
+from ptychopinn.tiles import Tiling
 from ptychopinn.typing import ComplexArray, FloatArray
 
 # Coverage is in units of the brightest point of one probe. Below this a pixel was seen by nothing but tails.
@@ -36,6 +37,8 @@ class StitchedObject:
         Where the arrays lie.
     placed, dropped:
         How many patches were placed whole or in part, and how many fell outside the frame.
+    library:
+        Whose arrays these are.
     """
 
     object: Array
@@ -43,6 +46,12 @@ class StitchedObject:
     frame: Frame
     placed: int
     dropped: int
+    library: ArrayLibrary = NUMPY
+
+    @property
+    def canvas(self) -> Canvas:
+        """The object alone."""
+        return Canvas(self.object, self.frame, self.library)
 
     @property
     def covered(self) -> Array:
@@ -107,7 +116,7 @@ class ShiftedWeights:
         return xp.clip(library.matmul(rows, xp.matrix_transpose(columns)), 0.0, None)
 
 
-def coverage_of(positions: FloatArray, weights: FloatArray, frame: Frame, library: ArrayLibrary = NUMPY) -> Array:
+def coverage_of(positions: FloatArray, weights: FloatArray, tiling: Tiling) -> Array:
     """How far patches at some positions cover an object.
 
     Parameters
@@ -116,18 +125,21 @@ def coverage_of(positions: FloatArray, weights: FloatArray, frame: Frame, librar
         (n, 2) float64 (y, x), object pixels.
     weights:
         (n, n) float32, from `patch_weights`.
-    frame:
-        Where the object lies.
+    tiling:
+        Of the object, for these positions.
 
     Returns
     -------
-    (H, W) float32 of the library, as `StitchedObject.coverage`.
+    (H, W) float32 of the object's library, as `StitchedObject.coverage`.
     """
-    shifted, coverage = ShiftedWeights(weights, library), library.zeros(frame.shape, "float32")
-    windows = Windows.at(positions, shifted.size, frame, library)
-    for block in slices_of(len(windows), shifted.at_a_time):
-        some = windows[block]
-        coverage = some.add(coverage, shifted.at(some.fractions))
+    shifted = ShiftedWeights(weights, tiling.library)
+    coverage = tiling.object_library.zeros(tiling.frame.shape, "float32")
+    for tile in tiling.tiles:
+        part, windows = tiling.load(tile, coverage), tiling.windows(tile, positions, shifted.size)
+        for block in slices_of(len(windows), shifted.at_a_time):
+            some = windows[block]
+            part = some.add(part, shifted.at(some.fractions))
+        coverage = tiling.store(tile, coverage, part)
     return coverage
 
 
@@ -239,6 +251,15 @@ class Stitcher:
         self._placed = self._placed + xp.sum(xp.astype(inside, xp.int64))  # a device is not waited for
         self._count += len(windows)
 
+    def add_tile(self, part: Stitcher, *, coverage: bool = True) -> None:
+        """Add to NumPy arrays what a stitcher of a tile has added up on a device; its coverage too, if it did that."""
+        here, there = self._frame.overlap(part.frame)
+        arrays = [(self._sum, part._sum), (self._coverage, part._coverage)]
+        for mine, other in arrays if coverage else arrays[:1]:
+            mine[here] += part._library.to_host(other)[there]
+        self._placed += int(part._placed)
+        self._count += part._count
+
     def result(self) -> StitchedObject:
         """The object so far; the stitcher goes on after it."""
         xp = self._library.xp
@@ -266,7 +287,7 @@ class Stitcher:
 
         obj = self._library.by_rows(divide, total, coverage)
         placed = int(self._placed)
-        return StitchedObject(obj, coverage, self._frame, placed, self._count - placed)
+        return StitchedObject(obj, coverage, self._frame, placed, self._count - placed, self._library)
 
 
 def phase_factors(phases: ComplexArray, library: ArrayLibrary = NUMPY) -> Array:

@@ -16,7 +16,7 @@ from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.forward import power
-from ptychopinn.geometry import Frame, Windows, split_positions
+from ptychopinn.geometry import Canvas, Frame, Windows, split_positions
 from ptychopinn.interpolation import PatchShift, ShiftedProbe, shift_probe
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -31,6 +31,7 @@ from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import ShiftedWeights, Stitcher, coverage_of, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
+from ptychopinn.tiles import Tiling
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 N, SIZE = 32, 16
@@ -96,7 +97,7 @@ def test_windows_are_the_same(library: ArrayLibrary, scan: ScanDataset) -> None:
     """[ARR-005] Cut from one frame and from another, some and all."""
     obj = predicted(scan)
     for frame in (Frame(obj.shape), Frame((30, 25), (5, -4))):
-        here, there = (Windows.at(scan.positions, N, Frame(obj.shape), of).within(frame) for of in (library, NUMPY))
+        here, there = (Windows.at(scan.positions, N, frame, of) for of in (library, NUMPY))
         part = obj if frame.shape == obj.shape else np.pad(obj, 40, constant_values=1)[45:75, 36:61]
         agree(library, here.cut(library.from_host(part)), there.cut(part))
         agree(library, here[3:7].cut(library.from_host(part)), there[3:7].cut(part))
@@ -128,7 +129,11 @@ def test_patches_are_stitched(library: ArrayLibrary, scan: ScanDataset) -> None:
         assert (found.placed, found.dropped) == (expected.placed, expected.dropped)
     agree(library, here[3], there[3])
     np.testing.assert_array_equal(library.to_host(here[4]), there[4])
-    agree(library, coverage_of(scan.positions, weights, wide, library), library.to_host(here[0].coverage))
+    agree(
+        library,
+        coverage_of(scan.positions, weights, Tiling(wide, library, scan.positions, SIZE, library)),
+        library.to_host(here[0].coverage),
+    )
     fractions = fractions_of(6)
     found = ShiftedWeights(weights, library).at(library.from_host(fractions))
     agree(library, found, ShiftedWeights(weights).at(fractions))
@@ -162,7 +167,7 @@ def test_residuals_are_the_same(library: ArrayLibrary, scan: ScanDataset, likeli
     obj = predicted(scan)
     found, expected = (
         ForwardResidual(of.from_host(scan.probe), Patterns(scan, of), likelihood=likelihood).shares(
-            of.from_host(obj), (2, -3)
+            Canvas(of.from_host(obj), Frame(obj.shape, (2, -3)), of)
         )
         for of in (library, NUMPY)
     )
@@ -179,7 +184,7 @@ def test_slow_phases_are_the_same(library: ArrayLibrary, scan: ScanDataset, phot
 
     def solved(of: ArrayLibrary) -> tuple[Array, Array]:
         probe, here = of.from_host(lit.probe), of.from_host(obj.copy())
-        phase = slow_phase(Patterns(lit, of), lit.positions, here, (0, 0), probe)
+        phase = slow_phase(Patterns(lit, of), lit.positions, Canvas(here, Frame(obj.shape), of), probe)
         assert phase is not None
         seen = of.from_host(np.abs(np.arange(obj.size).reshape(obj.shape)) % 3 > 0)
         return phase, multiply_by_phase(here, phase, of, where=seen, sign=-1.0)
@@ -214,12 +219,13 @@ def test_epie_is_the_same(library: ArrayLibrary, scan: ScanDataset, free: bool, 
 def test_refinements_are_the_same(library: ArrayLibrary, scan: ScanDataset, options: RefineOptions, part: bool) -> None:
     """[ARR-005] [REFINE-001] Of all pixels and of a part of them."""
     start, frame = predicted(scan), Frame(truth(scan).shape)
-    covered = coverage_of(scan.positions, patch_weights(scan.probe, SIZE), frame) > 1e-3
+    whole = Tiling(frame, NUMPY, scan.positions, SIZE, NUMPY)
+    covered = coverage_of(scan.positions, patch_weights(scan.probe, SIZE), whole) > 1e-3
 
     def run(of: ArrayLibrary) -> Refinement:
         seen = of.from_host(covered) if part else None
-        given = of.from_host(scan.probe), of.from_host(start.copy())
-        return refine(Patterns(scan, of), *given, frame, options, covered=seen)
+        canvas = Canvas(of.from_host(start.copy()), frame, of, seen)
+        return refine(Patterns(scan, of), of.from_host(scan.probe), canvas, options)
 
     found, expected = run(library), run(NUMPY)
     agree(library, found.object, expected.object)

@@ -38,7 +38,7 @@ def test_patches_beyond_the_budget_go_by_the_host(scan: ScanDataset, monkeypatch
     """[ARR-003] [ARR-008] Each once; the result is the same."""
     expected = reconstructed(scan, CountingLibrary(), patterns=True)
     library = CountingLibrary(8 * len(scan) * SIZE**2 - 1)
-    monkeypatch.setattr("ptychopinn.reconstruction._OBJECT_BYTES", 0)
+    monkeypatch.setattr("ptychopinn.tiles.PIXEL_BYTES", 0)
     found = reconstructed(scan, library, patterns=True)
     went = [shape[0] for shape in library.went if shape[1:] == (SIZE, SIZE)]
     assert sum(went) == len(scan)
@@ -51,7 +51,7 @@ def test_an_object_beyond_the_budget_is_worked_on_by_the_host(
     """[ARR-004] Which is told; the result is NumPy's own."""
     with caplog.at_level("WARNING", logger="ptychopinn"):
         found = reconstructed(scan, CountingLibrary(100), patterns=False, refine=1)
-    assert "does not fit beside its passes on array_api_strict; the host works on it" in caplog.text
+    assert "does not fit beside its passes on array_api_strict, nor do tiles; the host works on it" in caplog.text
     np.testing.assert_array_equal(found.object, reconstructed(scan, NUMPY, patterns=False, refine=1).object)
 
 

@@ -10,6 +10,7 @@ from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
+from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, flatness, forward_residual, scan_box
 from ptychopinn.metrics.quality import ForwardResidual
 
@@ -72,9 +73,9 @@ def test_few_counts_have_a_residual_of_their_own(scene):
         share = photons / np.sum(data.patterns, axis=(1, 2)).mean()
         counts = rng.poisson(np.tile(data.patterns, (40, 1, 1)) * share).astype(np.float32)
         lit = ScanDataset(counts, Measurement.COUNTS, np.tile(data.positions, (40, 1)), probe * np.sqrt(share))
+        canvas = Canvas(obj * factor, Frame(obj.shape, origin))
         amplitude, poisson = (
-            ForwardResidual(lit.probe, Patterns(lit), likelihood=likelihood)(obj * factor, origin)
-            for likelihood in Likelihood
+            ForwardResidual(lit.probe, Patterns(lit), likelihood=likelihood)(canvas) for likelihood in Likelihood
         )
         return amplitude, poisson
 

@@ -14,7 +14,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.forward import expected_counts
-from ptychopinn.geometry import Frame
+from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import Solver
 from ptychopinn.refinement import RefineOptions, refine
@@ -307,7 +307,7 @@ def test_threads_change_nothing(data, monkeypatch):
         monkeypatch.setattr(parallel, "_threads", lambda cores=cores: cores)
         monkeypatch.setattr(engine, "_THREAD_VALUES", values)
         options = RefineOptions(passes=2, update_probe=True, update_positions=True)
-        found.append(refine(Patterns(data), data.probe, flat, frame, options))
+        found.append(refine(Patterns(data), data.probe, Canvas(flat, frame), options))
     together, apart, threads = found
     for name in ("object", "probe", "positions"):
         np.testing.assert_array_equal(getattr(threads, name), getattr(apart, name))

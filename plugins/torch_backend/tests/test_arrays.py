@@ -18,7 +18,7 @@ from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainC
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import ResourceError
-from ptychopinn.geometry import Frame, flat_object
+from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.refinement import RefineOptions, refine
 from ptychopinn.simulate import simulate_scan
@@ -146,9 +146,8 @@ def engine(scan: ScanDataset, *, free: bool, batch_size: int) -> PassEngine:
     here = library()
     patterns, frame = Patterns(scan, here), Frame.around(scan.positions, N)
     options = PassOptions(StepSchedule(), update_probe=free, update_positions=free, batch_size=batch_size)
-    return PassEngine(
-        patterns, np.arange(len(scan)), here.from_host(scan.probe), here.from_host(flat_object(frame)), frame, options
-    )
+    start = Canvas(here.from_host(flat_object(frame)), frame, here)
+    return PassEngine(patterns, np.arange(len(scan)), here.from_host(scan.probe), start, options)
 
 
 @pytest.mark.parametrize("free", [False, True])
@@ -231,7 +230,7 @@ def test_an_object_too_large_for_the_device_is_worked_on_by_the_host(
 ) -> None:
     """[ARR-004] Predictions come from the device, batch by batch."""
     expected = reconstruct(OnDevice.load(archive), scan, InferConfig(refine=1))
-    monkeypatch.setattr("ptychopinn.reconstruction._OBJECT_BYTES", 1 << 40)
+    monkeypatch.setattr("ptychopinn.tiles.PIXEL_BYTES", 1 << 40)
     found = reconstruct(OnDevice.load(archive), scan, InferConfig(refine=1))
     np.testing.assert_allclose(found.object, expected.object, atol=1e-3)
     assert "the host works on it" in caplog.text
@@ -259,7 +258,8 @@ def test_the_same_seed_gives_the_same_passes(scan: ScanDataset) -> None:
         here = library()
         patterns = Patterns(scan, here)
         options = RefineOptions(2, update_probe=True, update_positions=True)
-        found = refine(patterns, here.from_host(scan.probe), here.from_host(flat_object(frame)), frame, options)
+        start = Canvas(here.from_host(flat_object(frame)), frame, here)
+        found = refine(patterns, here.from_host(scan.probe), start, options)
         return found.object
 
     assert torch.equal(run(), run())

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from ptychopinn.arrays import ArrayLibrary
+from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.config.infer import InferConfig, ProbeSource, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings
@@ -38,6 +38,7 @@ from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.spill import SpillableRows
 from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights
 from ptychopinn.synchronise import join_phases
+from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
@@ -270,7 +271,9 @@ class LiveScan:
         patterns = patterns_to_refine(data, library, self._config)
         probe = library.from_host(probe)
         with library.session():
-            stitched, how = synchronise(probe, patterns, placed, frame, self._config, seconds, monitor)
+            place = where_object_fits(frame, data.N, library) or library
+            tiling = Tiling(frame, place, data.positions, placed.shape[-1], library)
+            stitched, how = synchronise(probe, patterns, placed, tiling, self._config, seconds, monitor)
             return refine_and_assess(stitched, how, probe, patterns, self._config, seconds, monitor)
 
     def _in_order(self) -> IntArray:
@@ -419,7 +422,8 @@ class LiveScan:
         self._stitcher = None  # its memory is needed
         try:
             placed = LazyRows(self._placed, slots)
-            stitched, self._how = synchronise(self._probe, Patterns(data), placed, frame, self._config, {})
+            patterns, tiling = Patterns(data), Tiling(frame, NUMPY, data.positions, size, NUMPY)
+            stitched, self._how = synchronise(self._probe, patterns, placed, tiling, self._config, {})
         except DataError as error:  # too dark to be judged: put together as if they had just come
             _log.info("Not synchronised anew: %s", error)
             for part in np.array_split(slots, -(-len(slots) // self._batch_size)):

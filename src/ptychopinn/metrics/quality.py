@@ -12,7 +12,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
 from ptychopinn.forward import COUNT_FLOOR, power
-from ptychopinn.geometry import Frame, Windows
+from ptychopinn.geometry import Canvas, Frame, Windows, split_positions
 from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.alignment import ScanBox
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
@@ -90,7 +90,8 @@ def forward_residual(
     DataError
         If there is no pattern or no photon to compare with.
     """
-    return ForwardResidual(probe, Patterns(data), indices=indices, max_patterns=max_patterns)(obj, origin)
+    residual_of = ForwardResidual(probe, Patterns(data), indices=indices, max_patterns=max_patterns)
+    return residual_of(Canvas(obj, Frame(obj.shape, origin)))
 
 
 class ForwardResidual:
@@ -133,8 +134,9 @@ class ForwardResidual:
         self._patterns, self._chosen = patterns, chosen
         self._probe = library.cast(probe, "complex64")
         size = patterns.data.N
-        every = patterns.data.positions if positions is None else positions
-        self._windows = Windows.at(every[chosen], size, Frame((0, 0)), library)
+        self._positions = (patterns.data.positions if positions is None else positions)[chosen]
+        _, fractions = split_positions(self._positions, size)
+        self._fractions = library.from_host(fractions)
         values = math.prod(probe.shape)
         step = library.batch_length(values, _BATCH_VALUES)
         self._batches = slices_of(len(chosen), step)
@@ -144,33 +146,31 @@ class ForwardResidual:
     def _prepare(self, batch: slice) -> tuple[Array, Array]:
         """(b, modes, N, N) shifted probes, and (b, N, N) measured amplitudes, DC in the corner, 0 at bad pixels."""
         measured = self._patterns.amplitudes(self._chosen[batch])
-        return shift_probe(self._probe, self._windows.fractions[batch, ...], self._library), measured
+        return shift_probe(self._probe, self._fractions[batch, ...], self._library), measured
 
-    def __call__(self, obj: Array, origin: tuple[int, int]) -> float:
+    def __call__(self, canvas: Canvas) -> float:
         """R of an object; raises as `forward_residual` does."""
-        return math.sqrt(self.shares(obj, origin).sum())
+        return math.sqrt(self.shares(canvas).sum())
 
-    def shares(self, obj: Array, origin: tuple[int, int]) -> FloatArray:
+    def shares(self, canvas: Canvas) -> FloatArray:
         """What each pattern contributes to the square of R; raises as `forward_residual` does.
 
         Parameters
         ----------
-        obj:
-            (H, W) complex64 of the patterns' library.
-        origin:
-            (y, x): its pixel (0, 0) in the frame of the positions.
+        canvas:
+            The object, of the patterns' library or on the host.
 
         Returns
         -------
         (k,) float64, on the host.
         """
         library, xp = self._library, self._library.xp
-        windows = self._windows.within(Frame(obj.shape, origin))
+        windows = Windows.on(canvas, self._positions, self._patterns.data.N, library)
 
         def compare(number: int) -> tuple[Array, Array]:
             batch = self._batches[number]
             probes, measured = self._prepare(batch) if self._kept is None else self._kept[number]
-            field = library.fft2(probes * windows[batch].cut(obj)[:, None, ...], norm="ortho")
+            field = library.fft2(probes * windows[batch].cut(canvas.array)[:, None, ...], norm="ortho")
             missed = self._missed(power(field, library), measured, self._patterns.good, library)
             return missed, xp.sum(measured * measured, axis=(1, 2), dtype=xp.float64)
 

@@ -25,10 +25,11 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Fetch, Patterns
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.forward import COUNT_FLOOR, power, sum_modes
-from ptychopinn.geometry import Frame, Windows
+from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
 from ptychopinn.monitor import Monitor
 from ptychopinn.solvers.slow_phase import multiply_by_phase
+from ptychopinn.tiles import Tile, Tiling
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _MIN_ALPHA = 1e-3
@@ -144,6 +145,8 @@ class PassOptions:
         Whose gradient the far field follows.
     batch_size:
         Patterns that act at once; None is `default_batch_size`.
+    seed:
+        Order of the patterns.
     """
 
     schedule: StepSchedule
@@ -151,6 +154,7 @@ class PassOptions:
     update_positions: bool = False
     likelihood: Likelihood = Likelihood.AMPLITUDE
     batch_size: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -184,8 +188,53 @@ class _Gradients:
     probe: tuple[Array, Array] | None
 
 
+class _Motion:
+    """An object, or a tile of it, and the way it is on.
+
+    Attributes
+    ----------
+    object, velocity, last:
+        (H, W) complex64 each: the last one is where the momentum was taken last.
+    library:
+        Whose arrays these are.
+    """
+
+    def __init__(self, obj: Array, velocity: Array, last: Array, library: ArrayLibrary) -> None:
+        self.object, self.velocity, self.last, self.library = obj, velocity, last, library
+
+    def take_again(self, momentum: float) -> None:
+        """Take a share of the object's way since the last time once more."""
+
+        def move(obj: Array, velocity: Array, last: Array) -> tuple[Array, Array, Array]:
+            velocity *= momentum
+            velocity += obj
+            velocity -= last
+            obj += momentum * velocity
+            return obj, velocity, obj
+
+        self.object, self.velocity, self.last = self.library.by_rows(move, self.object, self.velocity, self.last)
+
+    def multiply_by_phase(self, phase: Array) -> None:
+        """Multiply all of it by ``exp(i phase)``, (H, W) float32."""
+        self.object, self.velocity, self.last = (
+            multiply_by_phase(array, phase, self.library) for array in (self.object, self.velocity, self.last)
+        )
+
+
+class _Visit:
+    """A tile and what its patterns keep from pass to pass; the numbers of its members are those among the used ones."""
+
+    def __init__(self, tile: Tile, windows: Windows, batch_size: int) -> None:
+        self.tile, self.windows, self.batch_size = tile, windows, batch_size
+        self.given_fractions = windows.fractions
+
+
 class PassEngine:
     """Object, probe and positions while passes change them.
+
+    Where the object is the host's and another library computes, a pass visits one tile after the other: the object and
+    the way it is on come to the device, and are written back before the next tile's. So neighbours see each other's
+    changes; probe, positions and steps go on from tile to tile.
 
     Parameters
     ----------
@@ -195,14 +244,10 @@ class PassEngine:
         (k,) int64: those that the passes use.
     probe:
         (modes, N, N) complex64 of the library, in counts.
-    obj:
-        (H, W) complex64 of the library, changed; no window leaves it.
-    frame:
-        Where it lies.
+    start:
+        The object, changed; no window leaves it.
     options:
         What changes, and how.
-    seed:
-        Order of the patterns.
     library:
         That of the patterns, as `ArrayLibrary.session` gives it.
     """
@@ -212,29 +257,37 @@ class PassEngine:
         patterns: Patterns,
         used: IntArray,
         probe: Array,
-        obj: Array,
-        frame: Frame,
+        start: Canvas,
         options: PassOptions,
-        *,
-        seed: int = 0,
         library: ArrayLibrary | None = None,
     ) -> None:
         self._patterns, self._used, self._options = patterns, used, options
         self._library = patterns.library if library is None else library
-        self._rng = np.random.default_rng(seed)
-        size = patterns.data.N
-        self.frame = frame
-        self._windows = Windows.at(patterns.data.positions[used], size, frame, self._library)
-        self._given_fractions = self._windows.fractions
-        self._batch_size = options.batch_size or default_batch_size(len(used), size, on_host=patterns.library.on_host)
+        self._rng = np.random.default_rng(options.seed)
+        self.frame = start.frame
+        positions, size = patterns.data.positions[used], patterns.data.N
+        self._tiling = Tiling(start.frame, start.library, positions, size, self._library)
+        self._visits = [
+            _Visit(
+                tile,
+                self._tiling.windows(tile, positions, size),
+                options.batch_size or default_batch_size(len(tile.members), size, on_host=self._library.on_host),
+            )
+            for tile in self._tiling.tiles
+        ]
         xp = self._library.xp
-        self.object = obj
         self.probe = self._library.cast(probe, "complex64")
         self._energy = xp.sum(xp.abs(self.probe) ** 2)
-        self._last = xp.asarray(obj, copy=True)  # where the momentum was taken last
-        self._velocity = xp.zeros_like(obj)
         self._probe_velocity = xp.zeros_like(self.probe)
         self._shifted: ShiftedProbe | None = None  # while the probe does not change
+        there = self._library if self._tiling.is_whole else start.library
+        copy = there.xp.asarray(start.array, copy=True)
+        self._motion = _Motion(start.array, there.xp.zeros_like(start.array), copy, there)
+
+    @property
+    def canvas(self) -> Canvas:
+        """The object as it is."""
+        return Canvas(self._motion.object, self.frame, self._motion.library)
 
     def run(self, done: int, passes: int, monitor: Monitor) -> float | None:
         """One pass.
@@ -252,39 +305,62 @@ class PassEngine:
         the object; None if cancelled.
         """
         schedule = self._options.schedule
-        order = self._rng.permutation(len(self._used))
-        batches = list(shuffled_batches(order, self._batch_size))
-        every = max(1, len(batches) // _MOMENTUM_STEPS_PER_PASS)
-        reading = self._patterns.batches([self._used[chosen] for chosen in batches])
+        plan = [
+            (visit, list(shuffled_batches(self._rng.permutation(len(visit.windows)), visit.batch_size)))
+            for visit in self._visits
+        ]
+        numbers = [self._used[visit.tile.members[chosen]] for visit, batches in plan for chosen in batches]
+        reading = iter(self._patterns.batches(numbers))  # of all tiles: the next one's first batch is read in time
         error = energy = 0.0
-        for number, (chosen, (_, fetch)) in enumerate(zip(batches, reading, strict=True)):
-            if monitor.cancelled:
-                return None
-            steps = schedule.at((done + number / len(batches)) / passes)
-            missed, measured = self._update(chosen, fetch, steps)
-            error, energy = error + missed, energy + measured
-            if schedule.momentum > 0 and (number + 1) % every == 0:
-                self._take_again(steps.momentum)
+        for visit, batches in plan:
+            motion = self._load(visit.tile)
+            every = max(1, len(batches) // _MOMENTUM_STEPS_PER_PASS)
+            for number, chosen in enumerate(batches, 1):
+                if monitor.cancelled:
+                    self._store(visit.tile, motion)
+                    return None
+                steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # in every tile as in the whole
+                _, fetch = next(reading)
+                missed, measured = self._update(visit, motion, chosen, fetch, steps)
+                error, energy = error + missed, energy + measured
+                if schedule.momentum > 0 and number % every == 0:
+                    motion.take_again(steps.momentum)
+            self._store(visit.tile, motion)
         total = float(energy)
         return math.sqrt(float(error) / total) if total > 0 else 0.0
 
-    def _update(self, chosen: IntArray, fetch: Fetch, steps: Steps) -> tuple[Array, Array]:
+    def _load(self, tile: Tile) -> _Motion:
+        if self._tiling.is_whole:
+            return self._motion
+        whole = self._motion
+        obj, velocity, last = (self._tiling.load(tile, one) for one in (whole.object, whole.velocity, whole.last))
+        return _Motion(obj, velocity, last, self._library)
+
+    def _store(self, tile: Tile, motion: _Motion) -> None:
+        if motion is not self._motion:
+            for name in ("object", "velocity", "last"):
+                stored = self._tiling.store(tile, getattr(self._motion, name), getattr(motion, name))
+                setattr(self._motion, name, stored)
+
+    def _update(
+        self, visit: _Visit, motion: _Motion, chosen: IntArray, fetch: Fetch, steps: Steps
+    ) -> tuple[Array, Array]:
         """One batch; returns the squared error of the amplitudes before the update, and their square."""
         library, options = self._library, self._options
         if not options.update_probe and self._shifted is None:
             reach = _MAX_MOVE_PX if options.update_positions else 0.5
             self._shifted = ShiftedProbe(self.probe, library, reach)
         here = library.from_host(chosen)
-        windows = self._windows.take(here)
+        windows = visit.windows.take(here)
         # Of the shape alone: the cores there are change no result.
         step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
 
         def compute(part: slice) -> _Gradients:
-            return self._gradients(windows[part], fetch(part))
+            return self._gradients(motion.object, windows[part], fetch(part))
 
         parts = library.spread(compute, slices_of(len(chosen), step))
-        self.object = library.add_quotient(
-            self.object,
+        motion.object = library.add_quotient(
+            motion.object,
             [part.gradient for part in parts],
             [part.light for part in parts],
             [part.windows.corners for part in parts],
@@ -294,15 +370,15 @@ class PassEngine:
         if options.update_probe:
             self._step_probe(parts, steps.probe_step)
         if options.update_positions:
-            self._step_positions(parts, here, steps.position_step)
+            self._step_positions(visit, parts, here, steps.position_step)
         return sum(part.error for part in parts), sum(part.energy for part in parts)
 
-    def _gradients(self, windows: Windows, measured: Array) -> _Gradients:
+    def _gradients(self, obj: Array, windows: Windows, measured: Array) -> _Gradients:
         """What some patterns of a batch say; nothing is changed."""
         library, xp = self._library, self._library.xp
         shifted = self._shifted
         probes = shift_probe(self.probe, windows.fractions, library) if shifted is None else shifted(windows.fractions)
-        patches = windows.cut(self.object)
+        patches = windows.cut(obj)
         field = library.fft2(probes * patches[:, None, ...], norm="ortho")
         modelled = xp.sqrt(power(field, library))
         difference = measured - modelled
@@ -333,7 +409,7 @@ class PassEngine:
         self._probe_velocity = momentum * self._probe_velocity + moved
         self.probe = self.probe + moved + momentum * self._probe_velocity
 
-    def _step_positions(self, parts: Sequence[_Gradients], here: Array, step: float) -> None:
+    def _step_positions(self, visit: _Visit, parts: Sequence[_Gradients], here: Array, step: float) -> None:
         """Move the positions of a batch by a share of a Gauss-Newton step.
 
         Where a pattern says little, the mean of the batch damps it.
@@ -348,29 +424,15 @@ class PassEngine:
         along_y, along_x = right[:, 0], right[:, 1]
         moves = xp.stack([xx * along_y - yx * along_x, yy * along_x - yx * along_y], axis=1) / determinant[:, None]
         moves = xp.clip(step * moves, -_MAX_STEP_PX, _MAX_STEP_PX)
-        given, now = xp.take(self._given_fractions, here, axis=0), self._windows.fractions
+        given, now = xp.take(visit.given_fractions, here, axis=0), visit.windows.fractions
         moved = xp.clip(xp.take(now, here, axis=0) + moves - given, -_MAX_MOVE_PX, _MAX_MOVE_PX)
         # The fractions as given stay as they are: the first change makes a copy.
-        now = xp.asarray(now, copy=True) if now is self._given_fractions else now
-        self._windows = replace(self._windows, fractions=library.put(now, here, given + moved))
-
-    def _take_again(self, momentum: float) -> None:
-        """Take a share of the object's way since the last time once more."""
-
-        def move(obj: Array, velocity: Array, last: Array) -> tuple[Array, Array, Array]:
-            velocity *= momentum
-            velocity += obj
-            velocity -= last
-            obj += momentum * velocity
-            return obj, velocity, obj
-
-        self.object, self._velocity, self._last = self._library.by_rows(move, self.object, self._velocity, self._last)
+        now = xp.asarray(now, copy=True) if now is visit.given_fractions else now
+        visit.windows = replace(visit.windows, fractions=library.put(now, here, given + moved))
 
     def multiply_by_phase(self, phase: Array) -> None:
-        """Multiply the object, and the way it is on, by ``exp(i phase)``, (H, W) float32."""
-        self.object, self._last, self._velocity = (
-            multiply_by_phase(array, phase, self._library) for array in (self.object, self._last, self._velocity)
-        )
+        """Multiply the object, and the way it is on, by ``exp(i phase)``, (H, W) float32 of the object's library."""
+        self._motion.multiply_by_phase(phase)
 
     @property
     def moves_px(self) -> FloatArray:
@@ -378,15 +440,18 @@ class PassEngine:
 
         Object and positions may move together without any pattern changing.
         """
-        moved = self._library.to_host(self._windows.fractions - self._given_fractions)
+        moved = np.zeros((len(self._used), 2))
+        for visit in self._visits:
+            moved[visit.tile.members] = self._library.to_host(visit.windows.fractions - visit.given_fractions)
         together: FloatArray = moved.mean(axis=0) if len(moved) else np.zeros(2)
         return moved - together
 
-    def result(self) -> tuple[Array, Array]:
-        """Object and probe of the library; they share out their scale so that the probe keeps its energy."""
-        xp = self._library.xp
+    def result(self) -> tuple[Canvas, Array]:
+        """Object and probe; they share out their scale so that the probe keeps its energy."""
+        xp, canvas = self._library.xp, self.canvas
         share = xp.sqrt(self._energy / xp.sum(xp.abs(self.probe) ** 2))
-        return self.object / share, self.probe * share
+        of_object = share if self._tiling.is_whole else self._library.to_host(share)
+        return replace(canvas, array=canvas.array / of_object), self.probe * share
 
 
 def check_passes(data: ScanDataset, probe: AnyArray, passes: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,9 +10,10 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
-from ptychopinn.geometry import Frame, flat_object
+from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule, check_passes
+from ptychopinn.tiles import where_object_fits
 from ptychopinn.typing import ComplexArray
 
 CACHE_BYTES = 1 << 31
@@ -122,15 +123,14 @@ def epie(
     patterns = Patterns(data, library, cache_bytes)
     residuals: list[float] = []
     with library.session() as computing:
+        place = where_object_fits(box, data.N, computing) or computing
         engine = PassEngine(
             patterns,
             np.arange(len(data)),
             computing.from_host(probe.astype(np.complex64)),
-            computing.from_host(inside),
-            box,
-            options,
-            seed=seed,
-            library=computing,
+            Canvas(place.from_host(inside), box, place),
+            replace(options, seed=seed),
+            computing,
         )
         for done in range(passes):
             residual = engine.run(done, passes, monitor)
@@ -138,9 +138,9 @@ def epie(
                 break
             residuals.append(residual)
             monitor.report("epie", done + 1, passes, {"residual": residual})
-        obj, found_probe = (library.to_host(array) for array in engine.result())
-    frame.paste(found, obj, box)
-    return EPIEResult(found, frame, found_probe, tuple(residuals))
+        canvas, found_probe = engine.result()
+        frame.paste(found, canvas.library.to_host(canvas.array), box)
+        return EPIEResult(found, frame, library.to_host(found_probe), tuple(residuals))
 
 
 def refine_probe(

@@ -25,7 +25,7 @@ from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.forward import power
-from ptychopinn.geometry import Frame, Windows
+from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.interpolation import ShiftedProbe
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
@@ -43,8 +43,7 @@ _CELL = 0.7  # in mean distances of positions: patterns are taken one from each 
 def slow_phase(
     patterns: Patterns,
     positions: FloatArray,
-    obj: Array,
-    origin: tuple[int, int],
+    canvas: Canvas,
     probe: Array,
     *,
     indices: IntArray | None = None,
@@ -58,10 +57,8 @@ def slow_phase(
         Of the scan; where it is dense, one pattern is used for each node of the splines. Bad pixels say nothing.
     positions:
         (k, 2) float64 (y, x), pixels.
-    obj:
-        (H, W) complex64 of the patterns' library.
-    origin:
-        (y, x): pixel (0, 0) of ``obj`` in the frame of the positions.
+    canvas:
+        The object, of the patterns' library or on the host.
     probe:
         (modes, N, N) complex64 of the library, in counts.
     indices:
@@ -71,18 +68,18 @@ def slow_phase(
 
     Returns
     -------
-    (H, W) float32 of the library in rad, of mean 0 over the positions: multiply the object by ``exp(i phase)``. None if
-    cancelled, or if the patterns say nothing about it.
+    (H, W) float32 of the object's library in rad, of mean 0 over the positions: multiply the object by
+    ``exp(i phase)``. None if cancelled, or if the patterns say nothing about it.
     """
     library = patterns.library
-    local = positions - np.asarray(origin)
+    local = canvas.frame.local(positions)
     low, extent = local.min(axis=0), np.maximum(np.ptp(local, axis=0), 1.0)
     across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
     between = float((extent / across).max())
     spacing = max(between, _width(library.to_host(probe)), float(extent.max()) / _MAX_CELLS)
     chosen = thin_positions(local, spacing if _CELL * spacing > between else _CELL * between)
     numbers = chosen if indices is None else indices[chosen]
-    gradients = _gradients(patterns, numbers, local[chosen], obj, probe, monitor)
+    gradients = _gradients(patterns, numbers, positions[chosen], canvas, probe, monitor)
     if gradients is None:
         return None
     hessian, slope = gradients
@@ -106,11 +103,12 @@ def slow_phase(
     # The splines sum to 1: what all coefficients have in common is a constant.
     coefficients = coefficients - float((_products(values_y, values_x) @ coefficients.ravel()).mean())
     rows, columns = (
-        _splines((np.arange(size) - first[k]) / spacing, int(nodes[k]))[0] for k, size in enumerate(obj.shape)
+        _splines((np.arange(size) - first[k]) / spacing, int(nodes[k]))[0] for k, size in enumerate(canvas.frame.shape)
     )
-    return library.matmul(
-        library.from_host((rows @ coefficients).astype(np.float32)),
-        library.from_host(columns.T.toarray().astype(np.float32)),
+    where = canvas.library
+    return where.matmul(
+        where.from_host((rows @ coefficients).astype(np.float32)),
+        where.from_host(columns.T.toarray().astype(np.float32)),
     )
 
 
@@ -151,11 +149,11 @@ def _width(probe: ComplexArray) -> float:
 
 
 def _gradients(
-    patterns: Patterns, chosen: IntArray, local: FloatArray, obj: Array, probe: Array, monitor: Monitor
+    patterns: Patterns, chosen: IntArray, positions: FloatArray, canvas: Canvas, probe: Array, monitor: Monitor
 ) -> tuple[FloatArray, FloatArray] | None:
     """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module's text; None if cancelled."""
     library, xp, size = patterns.library, patterns.library.xp, patterns.data.N
-    windows = Windows.at(local, size, Frame(obj.shape), library)
+    windows = Windows.on(canvas, positions, size, library)
     shifted = ShiftedProbe(library.cast(probe, "complex64"), library)
     bright = float(xp.sum(xp.abs(probe) ** 2)) >= _BRIGHT
     stride = 2 if bright and size % 4 == 0 else 1  # with 4, DC is among what is seen
@@ -169,7 +167,7 @@ def _gradients(
             return None
         some = windows[part]
         waves = shifted(some.fractions)
-        waves *= some.cut(obj)[:, None, ...]
+        waves *= some.cut(canvas.array)[:, None, ...]
         # x times the wave, folded: x of the first half times the folded wave, and what the rest is further on.
         by_y, by_x = (_fold(waves, axes, stride) for axes in ((-1,), (-2,)))
         rest = [by_y[..., half:, :], by_x[..., half:]]
