@@ -126,7 +126,7 @@ def test_it_never_gets_worse(scan: ScanDataset, kind: str, strength: float, free
     probe = wrong_probe(scan, strength)
     found = refined(scan, start, probe=probe, passes=2, update_probe=free)
     summary = found.summary
-    after = forward_residual(found.object, (0, 0), found.probe, scan, max_patterns=RESIDUAL_PATTERNS)
+    after = forward_residual(found.object, (0, 0), found.model.probe, scan, max_patterns=RESIDUAL_PATTERNS)
     assert summary.residual_after == pytest.approx(after)
     if kind == "not finite":
         assert math.isinf(summary.residual_before)
@@ -283,11 +283,12 @@ def test_the_probe_changes_only_when_asked(scan: ScanDataset) -> None:
     """[REFINE-006] and comes nearer to the true one."""
     probe = wrong_probe(scan, 0.5)
     held = refined(scan, probe=probe, passes=3)
-    np.testing.assert_array_equal(held.probe, probe)
+    np.testing.assert_array_equal(held.model.probe, probe)
     free = refined(scan, probe=probe, passes=5, update_probe=True)
-    assert np.linalg.norm(free.probe) == pytest.approx(np.linalg.norm(probe), rel=1e-5)
+    assert np.linalg.norm(free.model.probe) == pytest.approx(np.linalg.norm(probe), rel=1e-5)
     before, after = (
-        1 - abs(np.vdot(p, scan.probe)) / np.linalg.norm(p) / np.linalg.norm(scan.probe) for p in (probe, free.probe)
+        1 - abs(np.vdot(p, scan.probe)) / np.linalg.norm(p) / np.linalg.norm(scan.probe)
+        for p in (probe, free.model.probe)
     )
     assert after < 0.5 * before
     assert free.summary.residual_after < 0.7 * held.summary.residual_after
@@ -534,19 +535,19 @@ def test_positions_are_found(scan: ScanDataset) -> None:
     """[REFINE-011]"""
     wrong = moved(scan, 0.7)
     held, free = (refined(wrong, predicted(scan), passes=20, update_positions=how) for how in (False, True))
-    np.testing.assert_array_equal(held.positions, wrong.positions)
+    np.testing.assert_array_equal(held.model.positions, wrong.positions)
     assert held.summary.moved_px is None
-    assert astray(free.positions, scan) < 0.6 * astray(wrong.positions, scan)
-    assert free.summary.moved_px == pytest.approx(astray(free.positions, wrong))
+    assert astray(free.model.positions, scan) < 0.5 * astray(wrong.positions, scan)
+    assert free.summary.moved_px == pytest.approx(astray(free.model.positions, wrong))
     assert error(free.object, scan) < 0.8 * error(held.object, scan)
     assert free.summary.residual_after < 0.8 * held.summary.residual_after
-    np.testing.assert_allclose(free.positions.mean(axis=0), wrong.positions.mean(axis=0), atol=1e-9)
-    assert np.abs(free.positions - wrong.positions).max() < 4
+    np.testing.assert_allclose(free.model.positions.mean(axis=0), wrong.positions.mean(axis=0), atol=1e-9)
+    assert np.abs(free.model.positions - wrong.positions).max() < 4
 
 
 def test_positions_that_are_right_stay(scan: ScanDataset) -> None:
     """[REFINE-011]"""
-    assert astray(refined(scan, passes=5, update_positions=True).positions, scan) < 0.1
+    assert astray(refined(scan, passes=5, update_positions=True).model.positions, scan) < 0.1
 
 
 def test_the_product_has_the_positions_of_the_object(scan: ScanDataset) -> None:

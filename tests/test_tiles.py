@@ -19,6 +19,7 @@ from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import Monitor
 from ptychopinn.refinement import Refinement, RefineOptions, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers import epie
 from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule
@@ -126,7 +127,9 @@ def test_windows_of_an_object_on_the_host_are_cut_there(scan: ScanDataset) -> No
     canvas = Canvas(obj, Frame(obj.shape))
     for likelihood in Likelihood:
         found, expected = (
-            ForwardResidual(of.from_host(scan.probe), Patterns(scan, of), likelihood=likelihood).shares(canvas)
+            ForwardResidual(
+                ScanModel(of.from_host(scan.probe), scan.positions), Patterns(scan, of), likelihood=likelihood
+            ).shares(canvas)
             for of in (library, NUMPY)
         )
         np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -154,7 +157,7 @@ def test_a_refinement_in_tiles_is_as_good(scan: ScanDataset, free: bool) -> None
     assert error(found.object, scan) < 1.1 * error(expected.object, scan)
     assert found.summary.residual_after < 1.02 * expected.summary.residual_after
     assert found.summary.passes_kept == 3
-    np.testing.assert_allclose(found.positions, expected.positions, atol=0.1)
+    np.testing.assert_allclose(found.model.positions, expected.model.positions, atol=0.1)
 
 
 def test_one_tile_is_the_whole_object_to_the_bit(scan: ScanDataset) -> None:
@@ -162,7 +165,7 @@ def test_one_tile_is_the_whole_object_to_the_bit(scan: ScanDataset) -> None:
     library = StrictLibrary()
     on_device, tile = (refined(scan, library, on, passes=2, update_probe=True) for on in (library, NUMPY))
     np.testing.assert_array_equal(library.to_host(on_device.object), tile.object)
-    np.testing.assert_array_equal(library.to_host(on_device.probe), library.to_host(tile.probe))
+    np.testing.assert_array_equal(library.to_host(on_device.model.probe), library.to_host(tile.model.probe))
 
 
 def test_epie_in_tiles_is_as_good(scan: ScanDataset) -> None:
@@ -189,7 +192,12 @@ def test_a_cancelled_pass_leaves_what_its_tiles_brought(scan: ScanDataset) -> No
     start = Canvas(np.ones(frame.shape, np.complex64), frame)
     options = PassOptions(StepSchedule(), batch_size=8)
     engine = PassEngine(
-        Stopping(scan, library), np.arange(len(scan)), library.from_host(scan.probe), start, options, library
+        Stopping(scan, library),
+        np.arange(len(scan)),
+        ScanModel(library.from_host(scan.probe), scan.positions),
+        start,
+        options,
+        library,
     )
     assert engine.run(0, 1, monitor) is None
     changed = engine.canvas.array != 1

@@ -44,8 +44,8 @@ class Frame:
     origin: tuple[int, int] = (0, 0)
 
     @classmethod
-    def around(cls, positions: FloatArray, size: int) -> Frame:
-        """The smallest frame that holds every window of a width.
+    def around(cls, positions: FloatArray, size: int, margin: int = 0) -> Frame:
+        """The smallest frame that holds every window of a width, and so many pixels around them.
 
         Parameters
         ----------
@@ -53,6 +53,8 @@ class Frame:
             (n, 2) float64 (y, x), object pixels.
         size:
             Width of the windows.
+        margin:
+            Pixels around them.
 
         Raises
         ------
@@ -60,7 +62,7 @@ class Frame:
             If the frame would be absurdly large: positions in another unit than pixels.
         """
         corners, _ = split_positions(positions, size)
-        low, high = corners.min(axis=0), corners.max(axis=0) + size
+        low, high = corners.min(axis=0) - margin, corners.max(axis=0) + size + margin
         height, width = (int(v) for v in high - low)
         if height * width > _MAX_OBJECT_PIXELS:
             raise DataError(

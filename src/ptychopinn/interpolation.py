@@ -182,15 +182,11 @@ class ShiftedProbe:
         `shift_probe` itself.
     library:
         Whose arrays are moved.
-    reach_px:
-        Largest fraction that may be asked for. Beyond half a pixel the sums do not converge: then the host checks each
-        batch, and a device, which would have to be waited for, uses `shift_probe`.
     """
 
-    def __init__(self, probe: Array, library: ArrayLibrary = NUMPY, reach_px: float = 0.5) -> None:
+    def __init__(self, probe: Array, library: ArrayLibrary = NUMPY) -> None:
         self._probe, self._library = probe, library
         self._terms: Array | None = None
-        self._may_be_far = reach_px > 0.5
         known = library.to_host(probe)  # which arrays are worth it is decided here, once
         spectrum, ramps = scipy.fft.fft2(known), _chebyshev_ramps(known.shape[-1])
         power = (np.abs(spectrum) ** 2).sum(axis=0, dtype=np.float64)
@@ -199,7 +195,7 @@ class ShiftedProbe:
         order = np.argsort(-size)
         dropped = np.cumsum(size[order][::-1])[::-1]  # no sum of them is larger
         used = order[: max(int((dropped > _TOLERANCE * np.sqrt(power.sum())).sum()), 1)]
-        if len(used) > _MAX_TERMS or (self._may_be_far and not library.on_host):
+        if len(used) > _MAX_TERMS:
             return
         orders = np.stack(np.unravel_index(used, (_ORDERS, _ORDERS)))
         terms = np.empty((len(used), *known.shape), np.complex64)
@@ -209,9 +205,9 @@ class ShiftedProbe:
         self._terms = library.from_host(terms.view(np.float32).reshape(len(used), -1))
 
     def __call__(self, fractions: Array) -> Array:
-        """(b, 2) float64 (y, x) pixels to (b, modes, N, N) complex64."""
+        """(b, 2) float64 (y, x) pixels, half a pixel at most, to (b, modes, N, N) complex64."""
         library, xp = self._library, self._library.xp
-        if self._terms is None or (self._may_be_far and np.abs(fractions).max(initial=0.0) > 0.5):
+        if self._terms is None:
             return shift_probe(self._probe, fractions, library)
         angles = xp.acos(xp.clip(2 * fractions, -1.0, 1.0))
         weights = xp.cos(angles[:, 0][:, None] * self._orders[0, ...]) * xp.cos(

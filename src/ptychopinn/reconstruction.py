@@ -29,6 +29,7 @@ from ptychopinn.parallel import BackgroundThread
 from ptychopinn.patch_store import PatchStore, PlacedPatches
 from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import StitchedObject, Stitcher, coverage_of, patch_weights, phase_factors
@@ -101,6 +102,10 @@ class Reconstruction:
         What a user should know, as sentences.
     refined:
         What refinement kept and how it changed the residual; None where it was not asked for.
+    flux:
+        (n,) float32, each pattern's light relative to the mean; None where it was not fitted.
+    background:
+        (N, N) float32, counts a pixel, DC at [N//2, N//2]; None where none was fitted.
     """
 
     object: ComplexArray
@@ -116,6 +121,8 @@ class Reconstruction:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...]
     refined: RefinementSummary | None = None
+    flux: FloatArray | None = None
+    background: FloatArray | None = None
 
 
 def reconstruct(
@@ -335,37 +342,45 @@ def refine_and_assess(
     seconds:
         Of the stages before; those of this one are added.
     """
-    summary, positions = None, patterns.data.positions
+    summary, model = None, ScanModel(probe, patterns.data.positions)
     if config.refine > 0:
         start = time.perf_counter()
-        options = RefineOptions(config.refine, config.refine_probe, config.refine_positions, config.refine_likelihood)
+        options = RefineOptions(
+            config.refine,
+            config.refine_probe,
+            config.refine_positions,
+            config.refine_flux,
+            config.refine_background,
+            config.refine_likelihood,
+        )
         start_from = replace(stitched.canvas, covered=stitched.covered)
         solved = config.synchronise is Synchronise.AUTO
         found = refine(patterns, probe, start_from, options, slow_phase_solved=solved, monitor=monitor)
         seconds["refine"] = time.perf_counter() - start
-        stitched, probe, summary = replace(stitched, object=found.object), found.probe, found.summary
-        positions = found.positions
+        stitched, model, summary = replace(stitched, object=found.object), found.model, found.summary
     start = time.perf_counter()
-    residual_of = ForwardResidual(probe, patterns, positions=positions, max_patterns=RESIDUAL_PATTERNS)
+    residual_of = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)
     residual = residual_of(stitched.canvas)
     to_host = stitched.library.to_host
     on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
-    assessed = _assess(on_host, patterns.library.to_host(probe), positions, residual, summary, how)
+    home = patterns.library.to_host
+    background = None if model.background is None else np.fft.fftshift(home(model.background))
+    model = replace(model, probe=home(model.probe), background=background)
+    assessed = _assess(on_host, model, residual, summary, how)
     seconds["judge"] = time.perf_counter() - start
     return replace(assessed, seconds=dict(seconds))
 
 
 def _assess(
     stitched: StitchedObject,
-    probe: ComplexArray,
-    positions: FloatArray,
+    model: ScanModel,
     residual: float,
     refined: RefinementSummary | None,
     how: Synchronisation,
 ) -> Reconstruction:
     """A stitched object on the host with its figures and warnings."""
     warnings = []
-    box = scan_box(stitched.frame.local(positions), stitched.object.shape)
+    box = scan_box(stitched.frame.local(model.positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     if flat < FLATNESS_LIMIT:
         warnings.append(
@@ -391,8 +406,10 @@ def _assess(
         object=stitched.object,
         coverage=stitched.coverage,
         frame=stitched.frame,
-        probe=probe,
-        positions=positions,
+        probe=model.probe,
+        positions=model.positions,
+        flux=model.flux,
+        background=model.background,
         residual=residual,
         flatness=flat,
         synchronised=how,
@@ -459,7 +476,7 @@ def synchronise(
     del overlaps
     monitor.report("synchronise", 1, 1)
     clock.add("synchronise")
-    residual_of = ForwardResidual(probe, patterns, max_patterns=RESIDUAL_PATTERNS)
+    residual_of = ForwardResidual(ScanModel(probe, positions), patterns, max_patterns=RESIDUAL_PATTERNS)
     best: tuple[float, StitchedObject, PhaseRule] | None = None
     # An object may be large: then never more of them than are needed.
     together = len(candidates) if 8 * math.prod(tiling.frame.shape) <= _SMALL_OBJECT else 1

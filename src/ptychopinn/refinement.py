@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary, slices_of
-from ptychopinn.config.infer import Likelihood
+from ptychopinn.config.infer import Background, Likelihood
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
 from ptychopinn.forward import power
@@ -28,7 +28,8 @@ from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule, check_passes
+from ptychopinn.scan_model import ScanModel
+from ptychopinn.solvers.engine import MAX_MOVE_PX, PassEngine, PassOptions, StepSchedule, check_passes
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.typing import FloatArray, IntArray
 
@@ -64,7 +65,11 @@ class RefineOptions:
     update_probe:
         Refine the probe too. It keeps its energy.
     update_positions:
-        Refine the positions too, by 3 px at most. They keep their mean.
+        Refine the positions too, by `MAX_MOVE_PX` at most. They keep their mean.
+    update_flux:
+        Fit the light of every pattern too. Its mean stays 1.
+    update_background:
+        Fit a background too, of this kind.
     likelihood:
         What the passes make large. None is that of Poisson counts where photons are few, which is where Poisson noise
         alone leaves a forward residual of 0.15 or more (`noise_residual`), else that of amplitudes.
@@ -77,6 +82,8 @@ class RefineOptions:
     passes: int
     update_probe: bool = False
     update_positions: bool = False
+    update_flux: bool = False
+    update_background: Background | None = None
     likelihood: Likelihood | None = None
     schedule: StepSchedule | None = None
     seed: int = 0
@@ -99,6 +106,10 @@ class RefinementSummary:
         Whether the probe was set free.
     moved_px:
         Root mean square way of the positions in what was kept, pixels; None where they were not set free.
+    flux_deviation:
+        Standard deviation of the patterns' light in what was kept, its mean 1; None where it was not set free.
+    background_share:
+        Of the counts, in what was kept; None where no background was fitted.
     """
 
     likelihood: Likelihood
@@ -110,6 +121,8 @@ class RefinementSummary:
     passes_kept: int
     probe: bool
     moved_px: float | None
+    flux_deviation: float | None = None
+    background_share: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,17 +133,14 @@ class Refinement:
     ----------
     object:
         (H, W) complex64 of the start's library, in its frame; what was not covered is as it was.
-    probe:
-        (modes, N, N) complex64 of the patterns' library, in counts; the given one unless it was set free.
-    positions:
-        (n, 2) float64 (y, x), pixels; those of the scan unless they were set free.
+    model:
+        Probe, positions, flux and background; what was not set free is as it was given.
     summary:
         How it went.
     """
 
     object: Array
-    probe: Array
-    positions: FloatArray
+    model: ScanModel
     summary: RefinementSummary
 
 
@@ -185,8 +195,7 @@ class _Candidate:
 
     shares: FloatArray  # of the judging patterns, of the square of the residual
     object: Array
-    probe: Array
-    positions: FloatArray
+    model: ScanModel
 
     @property
     def residual(self) -> float:
@@ -208,22 +217,26 @@ class _Refinement:
             options.schedule or refinement_schedule(options.passes, noisy=noisy),
             options.update_probe,
             options.update_positions,
+            options.update_flux,
+            options.update_background,
             options.likelihood or self._judged_by,
             seed=options.seed,
         )
         # No window leaves it.
-        self._box = Frame.around(patterns.data.positions[self._used], patterns.data.N)
+        margin = MAX_MOVE_PX if options.update_positions else 0
+        self._box = Frame.around(patterns.data.positions[self._used], patterns.data.N, margin)
 
     def run(self, probe: Array, library: ArrayLibrary, slow_phase_solved: bool, monitor: Monitor) -> Refinement:
         """Make the passes, and keep the best."""
-        passes, positions = self._options.passes, self._patterns.data.positions
-        before = best = self._judge(self._start.array, probe, positions)
+        passes, options = self._options.passes, self._options
+        given = ScanModel(probe, self._patterns.data.positions)
+        before = best = self._judge(self._start.array, given)
         kept = done = 0
         if passes > 0:
-            best, is_flat = self._best_start(before, probe)
+            best, is_flat = self._best_start(before, given)
             slow_phase_solved &= not is_flat
             start = self._in_box(best.object)
-            engine = PassEngine(self._patterns, self._used, probe, start, self._passes, library)
+            engine = PassEngine(self._patterns, self._used, given, start, self._passes, library)
             monitor.report("refine", 0, passes, {"residual": best.residual})
         first = best
         settled = False
@@ -245,8 +258,10 @@ class _Refinement:
             kept,
             passes,
         )
-        moved = best.positions - positions
-        moved_px = float(np.sqrt((moved**2).sum(axis=1).mean())) if self._options.update_positions else None
+        moved = best.model.positions - given.positions
+        flux, background = best.model.flux, best.model.background
+        if background is not None:
+            background = float(self._patterns.library.xp.sum(background)) / self._mean_counts()
         summary = RefinementSummary(
             likelihood=self._passes.likelihood,
             judged_by=self._judged_by,
@@ -255,32 +270,38 @@ class _Refinement:
             passes_asked=passes,
             passes_done=done,
             passes_kept=kept,
-            probe=self._options.update_probe,
-            moved_px=moved_px,
+            probe=options.update_probe,
+            moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if options.update_positions else None,
+            flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
+            background_share=(background or 0.0) if options.update_background is not None else None,
         )
-        return Refinement(best.object, best.probe, best.positions, summary)
+        return Refinement(best.object, best.model, summary)
 
-    def _residual_of(self, probe: Array, positions: FloatArray) -> ForwardResidual:
+    def _mean_counts(self) -> float:
+        """Of the judging patterns."""
+        parts = slices_of(len(self._judges), _READ)
+        return sum(float(self._patterns.data.counts(self._judges[part]).sum()) for part in parts) / len(self._judges)
+
+    def _residual_of(self, model: ScanModel) -> ForwardResidual:
         return ForwardResidual(
-            probe,
+            model,
             self._patterns,
-            positions=positions,
             indices=self._judges,
             max_patterns=RESIDUAL_PATTERNS,
             likelihood=self._judged_by,
         )
 
-    def _judge(self, obj: Array, probe: Array, positions: FloatArray) -> _Candidate:
-        return self._judge_by(self._residual_of(probe, positions), obj, probe, positions)
+    def _judge(self, obj: Array, model: ScanModel) -> _Candidate:
+        return self._judge_by(self._residual_of(model), obj, model)
 
-    def _judge_by(self, residual_of: ForwardResidual, obj: Array, probe: Array, positions: FloatArray) -> _Candidate:
-        return _Candidate(residual_of.shares(replace(self._start, array=obj)), obj, probe, positions)
+    def _judge_by(self, residual_of: ForwardResidual, obj: Array, model: ScanModel) -> _Candidate:
+        return _Candidate(residual_of.shares(replace(self._start, array=obj)), obj, model)
 
-    def _best_start(self, before: _Candidate, probe: Array) -> tuple[_Candidate, bool]:
+    def _best_start(self, before: _Candidate, model: ScanModel) -> tuple[_Candidate, bool]:
         """The prediction, the same in the scale of the counts, or a flat object; and whether it is the last."""
-        positions, start = self._patterns.data.positions, self._start
-        judge = partial(self._judge_by, self._residual_of(probe, positions), probe=probe, positions=positions)
-        scaled = judge(self._fit_scale_and_phase(probe))
+        start = self._start
+        judge = partial(self._judge_by, self._residual_of(model), model=model)
+        scaled = judge(self._fit_scale_and_phase(model.probe))
         best = scaled if scaled.residual < before.residual else before
         flat = judge(self._where_covered(start.library.xp.ones_like(start.array), start.array))
         if flat.residual < best.residual:
@@ -323,16 +344,27 @@ class _Refinement:
         here, there = self._box.overlap(self._start.frame)
         return Canvas(library.put(inside, here, obj[there]), self._box, library)
 
-    def _result(self, engine: PassEngine, start: Array) -> tuple[Array, Array, FloatArray]:
-        """Object in the frame of what the passes started from, probe, and positions."""
+    def _result(self, engine: PassEngine, start: Array) -> tuple[Array, ScanModel]:
+        """Object in the frame of what the passes started from, and what goes with it.
+
+        What the passes did not use keeps its position, and is given the light that explains its counts.
+        """
         library = self._start.library
         canvas, probe = engine.result()
         here, there = self._start.frame.overlap(self._box)
         found = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
         positions = self._patterns.data.positions.copy()
         if self._options.update_positions:
-            positions[self._used] += engine.moves_px
-        return self._where_covered(found, start), probe, positions
+            positions[self._used] = engine.positions
+        model = ScanModel(probe, positions, background=engine.background)
+        if engine.flux is not None:
+            flux = np.ones(len(positions), np.float32)
+            flux[self._used] = engine.flux
+            if len(self._used) < len(positions):
+                judged = ForwardResidual(model, self._patterns, indices=self._judges, max_patterns=len(self._judges))
+                flux[self._judges] = judged.light(canvas)
+            model = replace(model, flux=flux)
+        return self._where_covered(found, start), model
 
     def _solve_slow_phase(self, engine: PassEngine, monitor: Monitor) -> bool:
         """Give the object the slow phase that it lacks, if that lowers the residual; returns whether it lacked none.
@@ -340,14 +372,12 @@ class _Refinement:
         No linear part where the probe is free: it takes that on, where no pattern tells it from the object's; what is
         not covered would stand against it.
         """
-        canvas, positions = engine.canvas, self._patterns.data.positions
+        canvas, positions = engine.canvas, engine.positions
         library, box = canvas.library, self._box
-        phase = slow_phase(
-            self._patterns, positions[self._used], canvas, engine.probe, indices=self._used, monitor=monitor
-        )
+        phase = slow_phase(self._patterns, positions, canvas, engine.probe, indices=self._used, monitor=monitor)
         if phase is None:
             return False
-        at = np.round(positions[self._used] - box.origin).astype(np.int64)
+        at = np.round(positions - box.origin).astype(np.int64)
         flat = library.from_host(at[:, 0] * box.shape[1] + at[:, 1])
         values = library.to_host(library.xp.take(library.xp.reshape(phase, (-1,)), flat, axis=0))
         if self._options.update_probe:
@@ -355,7 +385,8 @@ class _Refinement:
             phase, values = _without_plane(phase, plane, library), values - plane.at(at)
         changed = multiply_by_phase(library.xp.asarray(canvas.array, copy=True), phase, library)
         # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
-        residual_of = self._residual_of(engine.probe, positions)
+        _, model = self._result(engine, self._start.array)
+        residual_of = self._residual_of(replace(model, probe=engine.probe))
         before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
         if _significantly_lower(after, before, self._sure):
             engine.multiply_by_phase(phase)

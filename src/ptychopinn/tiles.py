@@ -66,6 +66,8 @@ class Tiling:
         Width of the windows.
     library:
         That computes.
+    margin:
+        Pixels around the windows of a tile that these may move by.
 
     Attributes
     ----------
@@ -74,7 +76,13 @@ class Tiling:
     """
 
     def __init__(
-        self, frame: Frame, object_library: ArrayLibrary, positions: FloatArray, size: int, library: ArrayLibrary
+        self,
+        frame: Frame,
+        object_library: ArrayLibrary,
+        positions: FloatArray,
+        size: int,
+        library: ArrayLibrary,
+        margin: int = 0,
     ) -> None:
         self.frame, self.object_library, self.library = frame, object_library, library
         self.is_whole = object_library.on_host == library.on_host
@@ -85,7 +93,7 @@ class Tiling:
         budget = library.budget_bytes
         pixels = max(budget // PIXEL_BYTES, (_MIN_WIDTHS * size) ** 2)
         parts = _split(corners, np.arange(len(positions)), size, pixels) if len(positions) else []
-        self.tiles = [Tile(_inside(Frame.around(positions[part], size), frame), part) for part in parts]
+        self.tiles = [Tile(_inside(Frame.around(positions[part], size, margin), frame), part) for part in parts]
         _log.warning(
             "An object of %d x %d pixels does not fit in %d MiB of memory of %s: worked on in %d %s.",
             *frame.shape,

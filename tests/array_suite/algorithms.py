@@ -24,6 +24,7 @@ from ptychopinn.patch_store import HostPatches
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
 from ptychopinn.refinement import Refinement, RefineOptions, noise_residual, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan, true_patches
 from ptychopinn.solvers import epie
 from ptychopinn.solvers.engine import PassOptions
@@ -166,9 +167,9 @@ def test_residuals_are_the_same(library: ArrayLibrary, scan: ScanDataset, likeli
     """[ARR-005] [MET-012] [MET-013]"""
     obj = predicted(scan)
     found, expected = (
-        ForwardResidual(of.from_host(scan.probe), Patterns(scan, of), likelihood=likelihood).shares(
-            Canvas(of.from_host(obj), Frame(obj.shape, (2, -3)), of)
-        )
+        ForwardResidual(
+            ScanModel(of.from_host(scan.probe), scan.positions), Patterns(scan, of), likelihood=likelihood
+        ).shares(Canvas(of.from_host(obj), Frame(obj.shape, (2, -3)), of))
         for of in (library, NUMPY)
     )
     assert isinstance(found, np.ndarray)
@@ -229,8 +230,8 @@ def test_refinements_are_the_same(library: ArrayLibrary, scan: ScanDataset, opti
 
     found, expected = run(library), run(NUMPY)
     agree(library, found.object, expected.object)
-    agree(library, found.probe, expected.probe)
-    np.testing.assert_allclose(found.positions, expected.positions, atol=1e-3)
+    agree(library, found.model.probe, expected.model.probe)
+    np.testing.assert_allclose(found.model.positions, expected.model.positions, atol=1e-3)
     assert found.summary.residual_after == pytest.approx(expected.summary.residual_after, rel=1e-3)
     assert found.summary.passes_kept == expected.summary.passes_kept == 2
 

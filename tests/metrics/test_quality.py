@@ -13,6 +13,7 @@ from ptychopinn.forward import expected_counts
 from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, flatness, forward_residual, scan_box
 from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.scan_model import ScanModel
 
 
 @pytest.fixture
@@ -75,7 +76,8 @@ def test_few_counts_have_a_residual_of_their_own(scene):
         lit = ScanDataset(counts, Measurement.COUNTS, np.tile(data.positions, (40, 1)), probe * np.sqrt(share))
         canvas = Canvas(obj * factor, Frame(obj.shape, origin))
         amplitude, poisson = (
-            ForwardResidual(lit.probe, Patterns(lit), likelihood=likelihood)(canvas) for likelihood in Likelihood
+            ForwardResidual(ScanModel(lit.probe, lit.positions), Patterns(lit), likelihood=likelihood)(canvas)
+            for likelihood in Likelihood
         )
         return amplitude, poisson
 

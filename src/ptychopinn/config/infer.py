@@ -32,6 +32,13 @@ class Likelihood(StrEnum):
     POISSON = "poisson"  # of counts; dark pixels weigh less
 
 
+class Background(StrEnum):
+    """Counts that every pattern has beside its light."""
+
+    SMOOTH = "smooth"  # over a twentieth of the detector's width: scattering by air, leaking light
+    FREE = "free"  # pixel by pixel
+
+
 _BATCH, _DEVICE_BATCH = 256, 4096
 _STREAM_BATCH = 64  # more would come late
 # Of patterns: what is computed of more takes memory and saves no time. A device wants large batches.
@@ -76,6 +83,14 @@ class InferConfig(Config):
     )
     refine_probe: bool = Field(False, description="Refine the probe too, in the passes of refine.")
     refine_positions: bool = Field(False, description="Refine the scan positions too, in the passes of refine.")
+    refine_flux: bool = Field(False, description="Fit the light of every pattern too, in the passes of refine.")
+    refine_background: Background | None = Field(
+        None,
+        description=(
+            "Fit counts that every pattern has beside its light, in the passes of refine: smooth, or free in every "
+            "pixel (default: none)."
+        ),
+    )
     refine_likelihood: Likelihood | None = Field(
         None,
         description=(
@@ -90,6 +105,8 @@ class InferConfig(Config):
             "predict_overlap": self.predict_overlap is not None,
             "refine_probe": self.refine_probe,
             "refine_positions": self.refine_positions,
+            "refine_flux": self.refine_flux,
+            "refine_background": self.refine_background is not None,
             "refine_likelihood": self.refine_likelihood is not None,
         }
         if self.refine == 0 and (idle := [name for name, is_set in given.items() if is_set]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ptychopinn.forward import COUNT_FLOOR, power
 from ptychopinn.geometry import Canvas, Frame, Windows, split_positions
 from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.alignment import ScanBox
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 FLATNESS_LIMIT = 0.02  # an object that deviates less has collapsed to a flat picture
@@ -90,7 +92,8 @@ def forward_residual(
     DataError
         If there is no pattern or no photon to compare with.
     """
-    residual_of = ForwardResidual(probe, Patterns(data), indices=indices, max_patterns=max_patterns)
+    model = ScanModel(probe, data.positions)
+    residual_of = ForwardResidual(model, Patterns(data), indices=indices, max_patterns=max_patterns)
     return residual_of(Canvas(obj, Frame(obj.shape, origin)))
 
 
@@ -104,12 +107,10 @@ class ForwardResidual:
 
     Parameters
     ----------
-    probe:
-        (modes, N, N) complex64 of the patterns' library.
+    model:
+        Of the scan; its arrays are of the patterns' library.
     patterns:
         Of the scan.
-    positions:
-        (n, 2) float64 (y, x), pixels; None for those of the scan.
     indices, max_patterns:
         As in `forward_residual`.
     likelihood:
@@ -118,10 +119,9 @@ class ForwardResidual:
 
     def __init__(
         self,
-        probe: Array,
+        model: ScanModel,
         patterns: Patterns,
         *,
-        positions: FloatArray | None = None,
         indices: IntArray | None = None,
         max_patterns: int = 512,
         likelihood: Likelihood = Likelihood.AMPLITUDE,
@@ -132,21 +132,24 @@ class ForwardResidual:
         if len(chosen) > max_patterns:
             chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, max_patterns).astype(np.int64))]
         self._patterns, self._chosen = patterns, chosen
-        self._probe = library.cast(probe, "complex64")
+        self._probe, self._background = library.cast(model.probe, "complex64"), model.background
         size = patterns.data.N
-        self._positions = (patterns.data.positions if positions is None else positions)[chosen]
+        self._positions = model.positions[chosen]
         _, fractions = split_positions(self._positions, size)
         self._fractions = library.from_host(fractions)
-        values = math.prod(probe.shape)
+        roots = model.root_flux(chosen)
+        self._roots = None if roots is None else library.from_host(roots)
+        values = math.prod(model.probe.shape)
         step = library.batch_length(values, _BATCH_VALUES)
         self._batches = slices_of(len(chosen), step)
         small = len(chosen) * (values * 8 + size**2 * 4) <= _KEPT_BYTES
         self._kept = library.spread(self._prepare, self._batches) if small else None
 
     def _prepare(self, batch: slice) -> tuple[Array, Array]:
-        """(b, modes, N, N) shifted probes, and (b, N, N) measured amplitudes, DC in the corner, 0 at bad pixels."""
+        """(b, modes, N, N) probes, and (b, N, N) measured amplitudes, DC in the corner, 0 at bad pixels."""
         measured = self._patterns.amplitudes(self._chosen[batch])
-        return shift_probe(self._probe, self._fractions[batch, ...], self._library), measured
+        probes = shift_probe(self._probe, self._fractions[batch, ...], self._library)
+        return probes if self._roots is None else probes * self._roots[batch][:, None, None, None], measured
 
     def __call__(self, canvas: Canvas) -> float:
         """R of an object; raises as `forward_residual` does."""
@@ -164,25 +167,53 @@ class ForwardResidual:
         -------
         (k,) float64, on the host.
         """
-        library, xp = self._library, self._library.xp
-        windows = Windows.on(canvas, self._positions, self._patterns.data.N, library)
+        xp, good = self._library.xp, self._patterns.good
 
-        def compare(number: int) -> tuple[Array, Array]:
-            batch = self._batches[number]
-            probes, measured = self._prepare(batch) if self._kept is None else self._kept[number]
-            field = library.fft2(probes * windows[batch].cut(canvas.array)[:, None, ...], norm="ortho")
-            missed = self._missed(power(field, library), measured, self._patterns.good, library)
+        def compare(intensity: Array, measured: Array) -> tuple[Array, Array]:
+            missed = self._missed(intensity, measured, good, self._library)
             return missed, xp.sum(measured * measured, axis=(1, 2), dtype=xp.float64)
 
-        compared = library.spread(compare, range(len(self._batches)))
-        if not compared:
-            raise _no_photon(0)
-        missed, measured = (library.to_host(xp.concat([found[k] for found in compared])) for k in (0, 1))
+        missed, measured = self._of_every_pattern(canvas, compare)
         total = float(measured.sum())
         if total <= 0:
             raise _no_photon(len(self._chosen))
         shares: FloatArray = missed / total
         return shares
+
+    def light(self, canvas: Canvas) -> FloatArray:
+        """(k,) float64: by how much each pattern has more counts than an object explains; 1 where it explains none."""
+        xp, good = self._library.xp, self._patterns.good
+
+        def add_up(intensity: Array, measured: Array) -> tuple[Array, Array]:
+            counts = intensity if good is None else intensity * good
+            modelled, seen = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in (counts, measured**2))
+            return modelled, seen
+
+        modelled, seen = self._of_every_pattern(canvas, add_up)
+        known = (modelled > 0) & (seen > 0)
+        return np.where(known, seen / np.where(known, modelled, 1.0), 1.0)
+
+    def _of_every_pattern(
+        self, canvas: Canvas, look: Callable[[Array, Array], tuple[Array, Array]]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Two figures of each pattern, on the host, from its (b, N, N) modelled intensities and measured amplitudes."""
+        library, xp = self._library, self._library.xp
+        windows = Windows.on(canvas, self._positions, self._patterns.data.N, library)
+
+        def of_batch(number: int) -> tuple[Array, Array]:
+            batch = self._batches[number]
+            probes, measured = self._prepare(batch) if self._kept is None else self._kept[number]
+            field = library.fft2(probes * windows[batch].cut(canvas.array)[:, None, ...], norm="ortho")
+            intensity = power(field, library)
+            if self._background is not None:
+                intensity += self._background
+            return look(intensity, measured)
+
+        found = library.spread(of_batch, range(len(self._batches)))
+        if not found:
+            raise _no_photon(0)
+        first, second = (library.to_host(xp.concat([pair[k] for pair in found])) for k in (0, 1))
+        return first, second
 
 
 def _no_photon(count: int) -> DataError:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary, slices_of
-from ptychopinn.config.infer import Likelihood
+from ptychopinn.config.infer import Background, Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Fetch, Patterns
 from ptychopinn.errors import ConfigError, DataError
@@ -28,15 +28,20 @@ from ptychopinn.forward import COUNT_FLOOR, power, sum_modes
 from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
 from ptychopinn.monitor import Monitor
+from ptychopinn.scan_model import ScanModel
+from ptychopinn.solvers.position_steps import PositionSteps
 from ptychopinn.solvers.slow_phase import multiply_by_phase
 from ptychopinn.tiles import Tile, Tiling
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _MIN_ALPHA = 1e-3
 _PROBE_ALPHA = 0.1  # as alpha, for the probe
-_POSITION_DAMPING = 0.05  # of a position's equations, in terms of their mean over the batch
-_MAX_STEP_PX = 0.3  # that a position moves in one batch,
-_MAX_MOVE_PX = 3.0  # and in all
+_POSITION_DAMPING = 0.05  # of a position's equations, in terms of their mean over the scan
+MAX_MOVE_PX = 16
+"""That a position may move in all: the object needs so many pixels around it."""
+_FLUX_RANGE = 4.0  # of a pattern, either way
+_BACKGROUND_WIDTH = 1 / 20  # of N: deviation of the Gaussian that a smooth background is blurred with
+_DARK_COUNTS = 0.5  # of a pixel, added to what weighs it in the background
 _MOMENTUM_STEPS_PER_PASS = 8
 _BATCH_VALUES = 1 << 19  # complex values of exit waves in a batch of a long scan: 4 MiB an array
 _MAX_DEVICE_BATCH = 256
@@ -73,7 +78,6 @@ class Steps(NamedTuple):
     momentum: float
     object_step: float
     probe_step: float
-    position_step: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class StepSchedule:
     probe_step, probe_momentum:
         Of the probe, where it is free, as a share of the object's step; its momentum acts at every batch.
     position_step:
-        Of the positions, where they are free: share of a Gauss-Newton step.
+        Of the positions, where they are free: share of a Gauss-Newton step in the first pass. Later ones follow from
+        how the moves answered (`SecantStep`).
     settles:
         False keeps the steps of the start.
     """
@@ -106,7 +111,7 @@ class StepSchedule:
     last_object_step: float = 0.3  # small last steps average the noise of the counts
     probe_step: float = 0.1
     probe_momentum: float = 0.7
-    position_step: float = 4.0  # the projection sees half of what a position is off, the object follows the rest
+    position_step: float = 4.0  # the object follows most of what a position is off, and the patterns see the rest
     settles: bool = True
 
     def __post_init__(self) -> None:
@@ -127,7 +132,6 @@ class StepSchedule:
             momentum=self.momentum * (1 - late),
             object_step=step,
             probe_step=self.probe_step * step,
-            position_step=self.position_step * step,
         )
 
 
@@ -139,8 +143,10 @@ class PassOptions:
     ----------
     schedule:
         Of the steps.
-    update_probe, update_positions:
+    update_probe, update_positions, update_flux:
         Whether these are free.
+    update_background:
+        Whether a background is, and of which kind; None leaves that of the model.
     likelihood:
         Whose gradient the far field follows.
     batch_size:
@@ -152,6 +158,8 @@ class PassOptions:
     schedule: StepSchedule
     update_probe: bool = False
     update_positions: bool = False
+    update_flux: bool = False
+    update_background: Background | None = None
     likelihood: Likelihood = Likelihood.AMPLITUDE
     batch_size: int | None = None
     seed: int = 0
@@ -177,6 +185,10 @@ class _Gradients:
         (b, 2, 2) and (b, 2) of `_position_equations`, where positions move.
     probe:
         Of `_probe_gradient`, where the probe changes.
+    light_sums:
+        (b,) and (b,) of `_light_sums`, where the flux is free.
+    background:
+        (2, N, N) of `_background_sums`, where it is free.
     """
 
     windows: Windows
@@ -186,6 +198,8 @@ class _Gradients:
     light: Array
     moves: tuple[Array, Array] | None
     probe: tuple[Array, Array] | None
+    light_sums: tuple[Array, Array] | None
+    background: Array | None
 
 
 class _Motion:
@@ -221,12 +235,13 @@ class _Motion:
         )
 
 
+@dataclass(frozen=True, eq=False)
 class _Visit:
-    """A tile and what its patterns keep from pass to pass; the numbers of its members are those among the used ones."""
+    """A tile, the windows of its members, whose numbers are those among the used patterns, and how many act at once."""
 
-    def __init__(self, tile: Tile, windows: Windows, batch_size: int) -> None:
-        self.tile, self.windows, self.batch_size = tile, windows, batch_size
-        self.given_fractions = windows.fractions
+    tile: Tile
+    windows: Windows
+    batch_size: int
 
 
 class PassEngine:
@@ -242,21 +257,29 @@ class PassEngine:
         Of the scan; their library computes.
     used:
         (k,) int64: those that the passes use.
-    probe:
-        (modes, N, N) complex64 of the library, in counts.
+    model:
+        Of the scan; its arrays are of the patterns' library.
     start:
-        The object, changed; no window leaves it.
+        The object, changed; no window leaves it. Positions that are free stay where this is so: give it `MAX_MOVE_PX`
+        around them.
     options:
         What changes, and how.
     library:
         That of the patterns, as `ArrayLibrary.session` gives it.
+
+    Attributes
+    ----------
+    probe, background:
+        As they are now.
+    positions, flux:
+        (k, 2) float64, and (k,) float32 or None, on the host: those of the used patterns as they are now.
     """
 
     def __init__(
         self,
         patterns: Patterns,
         used: IntArray,
-        probe: Array,
+        model: ScanModel,
         start: Canvas,
         options: PassOptions,
         library: ArrayLibrary | None = None,
@@ -265,21 +288,30 @@ class PassEngine:
         self._library = patterns.library if library is None else library
         self._rng = np.random.default_rng(options.seed)
         self.frame = start.frame
-        positions, size = patterns.data.positions[used], patterns.data.N
-        self._tiling = Tiling(start.frame, start.library, positions, size, self._library)
+        self.positions = self._given = model.positions[used]
+        size = patterns.data.N
+        margin = MAX_MOVE_PX if options.update_positions else 0
+        self._tiling = Tiling(start.frame, start.library, self.positions, size, self._library, margin)
         self._visits = [
             _Visit(
                 tile,
-                self._tiling.windows(tile, positions, size),
+                self._tiling.windows(tile, self.positions, size),
                 options.batch_size or default_batch_size(len(tile.members), size, on_host=self._library.on_host),
             )
             for tile in self._tiling.tiles
         ]
         xp = self._library.xp
-        self.probe = self._library.cast(probe, "complex64")
+        self.probe = self._library.cast(model.probe, "complex64")
         self._energy = xp.sum(xp.abs(self.probe) ** 2)
         self._probe_velocity = xp.zeros_like(self.probe)
         self._shifted: ShiftedProbe | None = None  # while the probe does not change
+        self.flux: FloatArray | None = None if model.flux is None else model.flux[used]
+        if options.update_flux and self.flux is None:
+            self.flux = np.ones(len(used), np.float32)
+        self.background = model.background
+        if options.update_background is not None and self.background is None:
+            self.background = xp.zeros((size, size), dtype=xp.float32, device=self._library.device)
+        self._position_steps = PositionSteps(self.positions, options.schedule.position_step)
         there = self._library if self._tiling.is_whole else start.library
         copy = there.xp.asarray(start.array, copy=True)
         self._motion = _Motion(start.array, there.xp.zeros_like(start.array), copy, there)
@@ -309,9 +341,9 @@ class PassEngine:
             (visit, list(shuffled_batches(self._rng.permutation(len(visit.windows)), visit.batch_size)))
             for visit in self._visits
         ]
-        numbers = [self._used[visit.tile.members[chosen]] for visit, batches in plan for chosen in batches]
-        reading = iter(self._patterns.batches(numbers))  # of all tiles: the next one's first batch is read in time
-        error = energy = 0.0
+        members = [visit.tile.members[chosen] for visit, batches in plan for chosen in batches]
+        reading = iter(self._patterns.batches([self._used[some] for some in members]))  # the next tile's too, in time
+        tally = _Tally(members)
         for visit, batches in plan:
             motion = self._load(visit.tile)
             every = max(1, len(batches) // _MOMENTUM_STEPS_PER_PASS)
@@ -321,13 +353,15 @@ class PassEngine:
                     return None
                 steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # in every tile as in the whole
                 _, fetch = next(reading)
-                missed, measured = self._update(visit, motion, chosen, fetch, steps)
-                error, energy = error + missed, energy + measured
+                tally.add(self._update(visit, motion, chosen, fetch, steps), self._library)
                 if schedule.momentum > 0 and number % every == 0:
                     motion.take_again(steps.momentum)
             self._store(visit.tile, motion)
-        total = float(energy)
-        return math.sqrt(float(error) / total) if total > 0 else 0.0
+        self._move_positions(tally)
+        self._fit_flux(tally)
+        self._fit_background(tally)
+        total = float(tally.energy)
+        return math.sqrt(float(tally.error) / total) if total > 0 else 0.0
 
     def _load(self, tile: Tile) -> _Motion:
         if self._tiling.is_whole:
@@ -344,19 +378,21 @@ class PassEngine:
 
     def _update(
         self, visit: _Visit, motion: _Motion, chosen: IntArray, fetch: Fetch, steps: Steps
-    ) -> tuple[Array, Array]:
-        """One batch; returns the squared error of the amplitudes before the update, and their square."""
+    ) -> Sequence[_Gradients]:
+        """Change the object, and the probe where it is free, by what the patterns of a batch say."""
         library, options = self._library, self._options
         if not options.update_probe and self._shifted is None:
-            reach = _MAX_MOVE_PX if options.update_positions else 0.5
-            self._shifted = ShiftedProbe(self.probe, library, reach)
-        here = library.from_host(chosen)
-        windows = visit.windows.take(here)
+            self._shifted = ShiftedProbe(self.probe, library)
+        windows = visit.windows.take(library.from_host(chosen))
+        flux = None if self.flux is None else self.flux[visit.tile.members[chosen]]
+        roots = None if flux is None else library.from_host(np.sqrt(flux)[:, None, None, None])
         # Of the shape alone: the cores there are change no result.
         step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
 
         def compute(part: slice) -> _Gradients:
-            return self._gradients(motion.object, windows[part], fetch(part))
+            return self._gradients(
+                motion.object, windows[part], None if roots is None else roots[part, ...], fetch(part)
+            )
 
         parts = library.spread(compute, slices_of(len(chosen), step))
         motion.object = library.add_quotient(
@@ -369,35 +405,44 @@ class PassEngine:
         )
         if options.update_probe:
             self._step_probe(parts, steps.probe_step)
-        if options.update_positions:
-            self._step_positions(visit, parts, here, steps.position_step)
-        return sum(part.error for part in parts), sum(part.energy for part in parts)
+        return parts
 
-    def _gradients(self, obj: Array, windows: Windows, measured: Array) -> _Gradients:
+    def _gradients(self, obj: Array, windows: Windows, roots: Array | None, measured: Array) -> _Gradients:
         """What some patterns of a batch say; nothing is changed."""
-        library, xp = self._library, self._library.xp
+        library, xp, options = self._library, self._library.xp, self._options
         shifted = self._shifted
         probes = shift_probe(self.probe, windows.fractions, library) if shifted is None else shifted(windows.fractions)
+        if roots is not None:
+            probes *= roots
         patches = windows.cut(obj)
         field = library.fft2(probes * patches[:, None, ...], norm="ortho")
-        modelled = xp.sqrt(power(field, library))
+        intensity = power(field, library)
+        sums = self._light_sums(measured, intensity) if options.update_flux else None
+        background = None
+        if self.background is not None:
+            if options.update_background is not None:
+                background = _background_sums(measured, intensity, self._patterns.good, library)
+            intensity += self.background
+        modelled = xp.sqrt(intensity)
         difference = measured - modelled
         if self._patterns.good is not None:
             difference *= self._patterns.good  # bad pixels keep the modelled modulus
         error, energy = (library.squared_sum(values) for values in (difference, measured))
         modelled += 1e-6 * xp.max(modelled) + _TINY
-        if self._options.likelihood is Likelihood.POISSON:
+        if options.likelihood is Likelihood.POISSON:
             ratio = _poisson_ratio(difference, measured, modelled, library)
         else:
             ratio = difference / modelled
         field *= ratio[:, None, ...]
         change = library.ifft2(field, norm="ortho")
-        options = self._options
         moves = _position_equations(change, probes, patches, library) if options.update_positions else None
-        probe = _probe_gradient(change, patches, windows.fractions, library) if options.update_probe else None
+        probe = None
+        if options.update_probe:
+            seen = patches if roots is None else patches * roots[:, 0, ...]
+            probe = _probe_gradient(change, seen, windows.fractions, library)
         light = power(probes, library)
         gradient = sum_modes(library.conj_times(probes, change), library)
-        return _Gradients(windows, error, energy, gradient, light, moves, probe)
+        return _Gradients(windows, error, energy, gradient, light, moves, probe, sums, background)
 
     def _step_probe(self, parts: Sequence[_Gradients], step: float) -> None:
         library, xp = self._library, self._library.xp
@@ -409,42 +454,59 @@ class PassEngine:
         self._probe_velocity = momentum * self._probe_velocity + moved
         self.probe = self.probe + moved + momentum * self._probe_velocity
 
-    def _step_positions(self, visit: _Visit, parts: Sequence[_Gradients], here: Array, step: float) -> None:
-        """Move the positions of a batch by a share of a Gauss-Newton step.
+    def _light_sums(self, measured: Array, intensity: Array) -> tuple[Array, Array]:
+        """(b,) and (b,) float64: measured counts less the background, and what flux and object make of them."""
+        xp, good = self._library.xp, self._patterns.good
+        counts = measured**2 if self.background is None else measured**2 - self.background
+        pair = (counts, intensity) if good is None else (counts * good, intensity * good)
+        seen, modelled = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
+        return seen, modelled
 
-        Where a pattern says little, the mean of the batch damps it.
+    def _move_positions(self, tally: _Tally) -> None:
+        if not self._options.update_positions:
+            return
+        normal, right = (tally.in_order(of, self._library) for of in (tally.normal, tally.right))
+        moved: FloatArray = self.positions + self._position_steps.moves(_solve_moves(normal, right))
+        moved = self._given + np.clip(moved - self._given, -MAX_MOVE_PX, MAX_MOVE_PX)
+        half = (self._patterns.data.N - 1) / 2
+        visits, size = [], self._patterns.data.N
+        for visit in self._visits:
+            low = np.asarray(visit.tile.frame.origin) + half
+            high = np.maximum(low + np.asarray(visit.tile.frame.shape) - size, low)
+            members = visit.tile.members
+            moved[members] = np.clip(moved[members], low, high)
+            visits.append(replace(visit, windows=self._tiling.windows(visit.tile, moved, size)))
+        self.positions, self._visits = moved, visits
+
+    def _fit_flux(self, tally: _Tally) -> None:
+        """Give every pattern the light it was measured with; the mean of all stays 1."""
+        if not self._options.update_flux or self.flux is None:
+            return
+        measured, modelled = (tally.in_order(of, self._library) for of in (tally.measured, tally.modelled))
+        factor = np.where((measured > 0) & (modelled > 0), measured / np.maximum(modelled, _TINY), 1.0)
+        flux = np.clip(self.flux * factor, 1 / _FLUX_RANGE, _FLUX_RANGE)
+        self.flux = (flux / flux.mean()).astype(np.float32)
+
+    def _fit_background(self, tally: _Tally) -> None:
+        """The counts that most patterns have more than their light explains, less one deviation of their noise.
+
+        A mean of ``n - I`` with the weights ``1 / I`` of Poisson counts: dark patterns tell most. Less a deviation,
+        for an object can give some of its light to a background that is not there.
         """
+        rule = self._options.update_background
+        if rule is None:
+            return
         library, xp = self._library, self._library.xp
-        equations = [part.moves for part in parts if part.moves is not None]
-        normal, right = (xp.concat([one[k] for one in equations]) for k in (0, 1))
-        yy, xx, yx = normal[:, 0, 0], normal[:, 1, 1], normal[:, 0, 1]
-        damping = _POSITION_DAMPING * xp.mean(yy + xx) / 2 + _TINY
-        yy, xx = yy + damping, xx + damping
-        determinant = yy * xx - yx**2
-        along_y, along_x = right[:, 0], right[:, 1]
-        moves = xp.stack([xx * along_y - yx * along_x, yy * along_x - yx * along_y], axis=1) / determinant[:, None]
-        moves = xp.clip(step * moves, -_MAX_STEP_PX, _MAX_STEP_PX)
-        given, now = xp.take(visit.given_fractions, here, axis=0), visit.windows.fractions
-        moved = xp.clip(xp.take(now, here, axis=0) + moves - given, -_MAX_MOVE_PX, _MAX_MOVE_PX)
-        # The fractions as given stay as they are: the first change makes a copy.
-        now = xp.asarray(now, copy=True) if now is visit.given_fractions else now
-        visit.windows = replace(visit.windows, fractions=library.put(now, here, given + moved))
+        weight, excess = tally.background[0, ...], tally.background[1, ...]
+        if rule is Background.SMOOTH:
+            weight, excess = (_blurred(values, library) for values in (weight, excess))
+        floor = 1e-6 * xp.max(weight) + _TINY
+        weight = xp.where(weight > floor, weight, floor)
+        self.background = xp.clip(excess / weight - 1 / xp.sqrt(weight), 0.0, None)
 
     def multiply_by_phase(self, phase: Array) -> None:
         """Multiply the object, and the way it is on, by ``exp(i phase)``, (H, W) float32 of the object's library."""
         self._motion.multiply_by_phase(phase)
-
-    @property
-    def moves_px(self) -> FloatArray:
-        """(k, 2) (y, x): how far every position has moved, less what all moved together.
-
-        Object and positions may move together without any pattern changing.
-        """
-        moved = np.zeros((len(self._used), 2))
-        for visit in self._visits:
-            moved[visit.tile.members] = self._library.to_host(visit.windows.fractions - visit.given_fractions)
-        together: FloatArray = moved.mean(axis=0) if len(moved) else np.zeros(2)
-        return moved - together
 
     def result(self) -> tuple[Canvas, Array]:
         """Object and probe; they share out their scale so that the probe keeps its energy."""
@@ -452,6 +514,50 @@ class PassEngine:
         share = xp.sqrt(self._energy / xp.sum(xp.abs(self.probe) ** 2))
         of_object = share if self._tiling.is_whole else self._library.to_host(share)
         return replace(canvas, array=canvas.array / of_object), self.probe * share
+
+
+class _Tally:
+    """What the batches of a pass say together.
+
+    Attributes
+    ----------
+    error, energy:
+        Squared error of all amplitudes, each looked at just before it changed the object, and their square.
+    normal, right, measured, modelled:
+        Of `_position_equations` and `PassEngine._light_sums`, a part of a batch after the other.
+    background:
+        (2, N, N), the sum of `_background_sums`.
+    """
+
+    def __init__(self, members: Sequence[IntArray]) -> None:
+        self._members = members
+        self.error: Array = 0.0
+        self.energy: Array = 0.0
+        self.normal: list[Array] = []
+        self.right: list[Array] = []
+        self.measured: list[Array] = []
+        self.modelled: list[Array] = []
+        self.background: Array = 0.0
+
+    def add(self, parts: Sequence[_Gradients], library: ArrayLibrary) -> None:
+        """Count a batch."""
+        for part in parts:
+            self.error, self.energy = self.error + part.error, self.energy + part.energy
+            if part.moves is not None:
+                self.normal.append(part.moves[0])
+                self.right.append(part.moves[1])
+            if part.light_sums is not None:
+                self.measured.append(part.light_sums[0])
+                self.modelled.append(part.light_sums[1])
+            if part.background is not None:
+                self.background = self.background + part.background
+
+    def in_order(self, values: Sequence[Array], library: ArrayLibrary) -> FloatArray:
+        """Values of the batches, on the host, in the order of the used patterns."""
+        found = library.to_host(library.xp.concat(list(values)))
+        ordered = np.empty_like(found)
+        ordered[np.concatenate(self._members)] = found
+        return ordered
 
 
 def check_passes(data: ScanDataset, probe: AnyArray, passes: int) -> None:
@@ -493,6 +599,31 @@ def _poisson_ratio(difference: Array, measured: Array, modelled: Array, library:
     length = xp.sqrt(xp.sum(ratio**2 * intensity, axis=(1, 2), keepdims=True))
     longest = xp.sqrt(xp.sum(difference**2, axis=(1, 2), keepdims=True))
     return ratio * xp.clip(longest / xp.clip(length, _TINY, None), None, 1.0)
+
+
+def _solve_moves(normal: FloatArray, right: FloatArray) -> FloatArray:
+    """(n, 2) Gauss-Newton steps from the equations of each pattern; where one says little, their mean damps it."""
+    damping = _POSITION_DAMPING * np.trace(normal.mean(axis=0)) / 2 + _TINY
+    moves: FloatArray = np.linalg.solve(normal + damping * np.eye(2), right[..., None])[..., 0]
+    return moves
+
+
+def _background_sums(measured: Array, intensity: Array, good: Array | None, library: ArrayLibrary) -> Array:
+    """(2, N, N): sums over patterns of the weights ``1 / I``, and of ``n - I`` times these; 0 at bad pixels."""
+    xp = library.xp
+    weight = 1 / (intensity + _DARK_COUNTS)
+    if good is not None:
+        weight *= good
+    return xp.stack([xp.sum(weight, axis=0), xp.sum(weight * (measured**2 - intensity), axis=0)])
+
+
+def _blurred(values: Array, library: ArrayLibrary) -> Array:
+    """(N, N) float32 blurred by the Gaussian of a smooth background."""
+    size = values.shape[-1]
+    k = np.fft.fftfreq(size)
+    gain = np.exp(-2 * (np.pi * _BACKGROUND_WIDTH * size) ** 2 * (k[:, None] ** 2 + k**2)).astype(np.float32)
+    spectrum = library.fft2(library.cast(values, "complex64")[None, ...]) * library.from_host(gain)
+    return library.xp.real(library.ifft2(spectrum))[0, ...]
 
 
 def _probe_gradient(change: Array, patches: Array, fractions: Array, library: ArrayLibrary) -> tuple[Array, Array]:

@@ -12,9 +12,10 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule, check_passes
+from ptychopinn.scan_model import ScanModel
+from ptychopinn.solvers.engine import MAX_MOVE_PX, PassEngine, PassOptions, StepSchedule, check_passes
 from ptychopinn.tiles import where_object_fits
-from ptychopinn.typing import ComplexArray
+from ptychopinn.typing import ComplexArray, FloatArray
 
 CACHE_BYTES = 1 << 31
 """Of amplitudes on the host; beyond it they are made anew in every pass."""
@@ -32,6 +33,8 @@ class EPIEResult:
         Where the array lies.
     probe:
         (modes, N, N) complex64 with the energy it started with.
+    positions:
+        (n, 2) float64 (y, x), pixels; those of the scan unless they were free.
     residuals:
         One figure a finished pass: ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` over the good pixels, each pattern
         looked at just before it changes the object.
@@ -40,6 +43,7 @@ class EPIEResult:
     object: ComplexArray
     frame: Frame
     probe: ComplexArray
+    positions: FloatArray
     residuals: tuple[float, ...]
 
 
@@ -116,7 +120,7 @@ def epie(
             f"The object to start from has the shape {start.shape}, its frame {frame.shape}.", "Give both alike."
         )
     options = PassOptions(rpie_schedule(passes)) if options is None else options
-    box = Frame.around(data.positions, data.N)
+    box = Frame.around(data.positions, data.N, MAX_MOVE_PX if options.update_positions else 0)
     found = flat_object(frame) if start is None else start.astype(np.complex64)
     inside = flat_object(box)
     box.paste(inside, found, frame)
@@ -127,7 +131,7 @@ def epie(
         engine = PassEngine(
             patterns,
             np.arange(len(data)),
-            computing.from_host(probe.astype(np.complex64)),
+            ScanModel(computing.from_host(probe.astype(np.complex64)), data.positions),
             Canvas(place.from_host(inside), box, place),
             replace(options, seed=seed),
             computing,
@@ -140,7 +144,7 @@ def epie(
             monitor.report("epie", done + 1, passes, {"residual": residual})
         canvas, found_probe = engine.result()
         frame.paste(found, canvas.library.to_host(canvas.array), box)
-        return EPIEResult(found, frame, library.to_host(found_probe), tuple(residuals))
+        return EPIEResult(found, frame, library.to_host(found_probe), engine.positions, tuple(residuals))
 
 
 def refine_probe(

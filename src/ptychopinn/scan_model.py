@@ -1,0 +1,38 @@
+"""What explains the patterns of a scan beside its object: probe, positions, flux and background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.arrays import Array
+from ptychopinn.typing import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class ScanModel:
+    """A pattern's expected counts are ``flux_j sum_m |FFT(P_m O_j)|^2 + background``.
+
+    Attributes
+    ----------
+    probe:
+        (modes, N, N) complex64 of a library, in counts.
+    positions:
+        (n, 2) float64 (y, x), object pixels, on the host.
+    flux:
+        (n,) float32 on the host: the light of each pattern relative to the probe's; None if all have the same. Its
+        mean is 1, for a common factor is the probe's.
+    background:
+        (N, N) float32 of the library, counts a pixel that every pattern has beside its light, DC at [0, 0]; None for
+        none.
+    """
+
+    probe: Array
+    positions: FloatArray
+    flux: FloatArray | None = None
+    background: Array | None = None
+
+    def root_flux(self, indices: IntArray) -> FloatArray | None:
+        """(k,) float32: the factors of the amplitudes of some patterns; None if all are 1."""
+        return None if self.flux is None else np.sqrt(self.flux[indices]).astype(np.float32)
