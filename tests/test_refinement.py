@@ -317,7 +317,8 @@ def test_little_memory(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> No
         given.append(host_budget_bytes)
         return Patterns(data, library, host_budget_bytes)
 
-    monkeypatch.setattr("ptychopinn.reconstruction.Patterns", counted)
+    for module in ("assembly", "reconstruction"):
+        monkeypatch.setattr(f"ptychopinn.{module}.Patterns", counted)
     for passes, budget in ((1, 0), (2, 3 * 2**20)):
         given.clear()
         reconstructed(scan, refine=passes, memory_budget_mb=3)
