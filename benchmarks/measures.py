@@ -20,6 +20,7 @@ from ptychopinn.config.build import build
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table
 from ptychopinn.data.io import read_scan
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
@@ -27,6 +28,7 @@ from ptychopinn.reconstruction import reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
 from ptychopinn.simulate import true_patches
 from ptychopinn.solvers import epie
+from ptychopinn.solvers.epie import CACHE_BYTES
 
 Facts = dict[str, Any]
 _BATCH = 64
@@ -125,7 +127,7 @@ def epie_pass(size: int, patterns: int, seconds: float, **_: Any) -> Facts:
     probe = probe_in_counts(field, fit_scaling(field), follow_offset=False)
 
     def run() -> int:
-        epie(field, probe, passes=2)
+        epie(Patterns(field, host_budget_bytes=CACHE_BYTES), probe, passes=2)
         return 2 * len(field)
 
     return rate(run, seconds)

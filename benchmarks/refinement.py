@@ -28,13 +28,14 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_object, read_scan
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
-from ptychopinn.geometry import Canvas, Frame
+from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefineOptions, refine
 from ptychopinn.solvers import EPIE, RPIE, epie
 from ptychopinn.solvers.engine import PassOptions
+from ptychopinn.solvers.epie import CACHE_BYTES
 from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows._backends import load_reconstructor
@@ -144,7 +145,8 @@ def measured(
         for passes in args.flat:
             start = time.perf_counter()
             options = PassOptions(solver().schedule(passes), update_probe=free)
-            flat = epie(scan, probe, passes=passes, frame=found.frame, options=options)
+            patterns, empty = Patterns(scan, host_budget_bytes=CACHE_BYTES), flat_object(found.frame)
+            flat = epie(patterns, probe, passes=passes, options=options, start=Canvas(empty, found.frame))
             obj = np.where(covered, flat.object, np.complex64(1))
             line(f"{name}: {passes}", obj, found.frame, flat.probe, time.perf_counter() - start)
     return rows

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from numpy_backend import NumpyOptions, NumpyReconstructor
 
+from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import Cancelled, DataError, PluginError, ResourceError
 from ptychopinn.metrics import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
-from ptychopinn.reconstruction import PhaseRule, Reconstruction, Synchronisation, reconstruct
+from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
 from ptychopinn.simulate import simulate_probe, simulate_scan, true_patches
 from ptychopinn.stitching import COVERED
@@ -228,7 +229,7 @@ def test_candidates_are_stitched_one_by_one_where_objects_are_large(
     """[RECON-004] with the same object, coverage and count."""
     patches = turned_patches(scan, most)
     together = by_oracle(scan, patches, synchronise="auto")
-    monkeypatch.setattr("ptychopinn.reconstruction._SMALL_OBJECT", 0)
+    monkeypatch.setattr("ptychopinn.assembly._SMALL_OBJECT", 0)
     apart = by_oracle(scan, patches, synchronise="auto")
     assert (together.synchronised, together.placed) == (apart.synchronised, apart.placed)
     assert together.residual == apart.residual

@@ -20,7 +20,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.geometry import Canvas, Frame
+from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
@@ -84,6 +84,11 @@ def error(found: ComplexArray, scan: ScanDataset) -> float:
     """|G - R| / |G| inside the box of positions, one complex factor removed."""
     a, b = truth(scan)[inside(scan)], found[inside(scan)]
     return float(np.linalg.norm(a - b * (np.vdot(b, a) / np.vdot(b, b))) / np.linalg.norm(a))
+
+
+def empty(frame: Frame) -> Canvas:
+    """An object of which nothing is known."""
+    return Canvas(flat_object(frame), frame)
 
 
 def refined(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 2, **changes: Any) -> Refinement:
@@ -160,8 +165,8 @@ def test_it_ends_nearer_than_a_flat_start(scan: ScanDataset, passes: int) -> Non
     """[REFINE-003]"""
     start = predicted(scan)
     found = refined(scan, start, passes)
-    flat = epie(scan, scan.probe, passes=passes, frame=frame_of(scan))
-    plain = epie(scan, scan.probe, passes=passes, frame=frame_of(scan), start=start)
+    flat = epie(Patterns(scan), scan.probe, passes=passes, start=empty(frame_of(scan)))
+    plain = epie(Patterns(scan), scan.probe, passes=passes, start=Canvas(start, frame_of(scan)))
     assert found.summary.passes_kept == passes
     assert error(found.object, scan) < 0.75 * min(error(start, scan), error(flat.object, scan))
     assert error(found.object, scan) < 0.9 * error(plain.object, scan)  # the slow phases are solved
@@ -318,7 +323,8 @@ def test_little_memory(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> No
         given.append(host_budget_bytes)
         return Patterns(data, library, host_budget_bytes)
 
-    monkeypatch.setattr("ptychopinn.reconstruction.Patterns", counted)
+    for module in ("assembly", "reconstruction"):
+        monkeypatch.setattr(f"ptychopinn.{module}.Patterns", counted)
     for passes, budget in ((1, 0), (2, 3 * 2**20)):
         given.clear()
         reconstructed(scan, refine=passes, memory_budget_mb=3)
@@ -586,7 +592,7 @@ def test_few_photons_are_counted(scan: ScanDataset, photons: float, sigma_px: fl
     assert refined(scan, passes=1).summary.likelihood is Likelihood.AMPLITUDE
     assert found.summary.passes_kept > 0
     assert error(found.object, scan) < 0.9 * min(error(start, scan), error(by_amplitudes.object, scan))
-    flat = epie(lit, lit.probe, passes=3, frame=frame_of(scan))
+    flat = epie(Patterns(lit), lit.probe, passes=3, start=empty(frame_of(scan)))
     assert error(found.object, scan) < 0.9 * error(flat.object, scan)
 
 

@@ -170,7 +170,7 @@ def test_one_tile_is_the_whole_object_to_the_bit(scan: ScanDataset) -> None:
 
 def test_epie_in_tiles_is_as_good(scan: ScanDataset) -> None:
     """[ARR-009]"""
-    found, expected = (epie(scan, scan.probe, passes=8, library=of) for of in (StrictLibrary(BUDGET), NUMPY))
+    found, expected = (epie(Patterns(scan, of), scan.probe, passes=8) for of in (StrictLibrary(BUDGET), NUMPY))
     assert error(found.object, scan) < 1.2 * error(expected.object, scan)
     assert found.residuals[-1] < 1.05 * expected.residuals[-1]
 

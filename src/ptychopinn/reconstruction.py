@@ -4,72 +4,33 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from functools import partial
 
 import numpy as np
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.assembly import Stages, Synchronisation, assemble
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import thin_positions
-from ptychopinn.errors import ConfigError, DataError, PluginError
-from ptychopinn.geometry import Frame, split_positions
-from ptychopinn.interpolation import PatchShift
+from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.geometry import Frame
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.parallel import BackgroundThread
-from ptychopinn.patch_store import PatchStore, PlacedPatches
-from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
+from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
-from ptychopinn.stitching import StitchedObject, Stitcher, coverage_of, patch_weights, phase_factors
-from ptychopinn.synchronise import measure_overlaps, overlap_pairs, solve_phases
+from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling, where_object_fits
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _log = logging.getLogger(__name__)
-_TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
-_SMALL_OBJECT = 1 << 26  # bytes: several of them at a time matter to nobody
-_SLOW_ROUNDS = 4  # of a slow phase; each is one linear solve
-_SETTLED = 0.95  # of the residual: a round that gains less is the last, for the next gains its square
-
-
-class PhaseRule(StrEnum):
-    """How the phases of the patches were set."""
-
-    NONE_NEEDED = "none needed"  # there were no patches
-    OFF = "off"
-    ON = "on"  # solved from the overlaps
-    TETHERED = f"tethered by {_TETHER:g}"  # the same, pulled towards a real and positive mean of each
-
-
-@dataclass(frozen=True)
-class Synchronisation:
-    """How the phases of an object's patches were set.
-
-    Attributes
-    ----------
-    rule:
-        For every patch.
-    slow_phase_solved:
-        Whether the slow phase of the object was solved after it.
-    """
-
-    rule: PhaseRule
-    slow_phase_solved: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.rule}, slow phase solved" if self.slow_phase_solved else str(self.rule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,109 +150,30 @@ def reconstruct(
         prediction = prediction.on_host()
         place = prediction.library
     library = prediction.library
-    seconds: dict[str, float] = {}
+    stages = Stages(config, monitor)
     with library.session():
-        stitched, how = _predict_and_stitch(
-            prediction,
-            seen,
-            Tiling(frame, place, seen.positions, prediction.patch_size, library),
-            config,
-            seconds,
-            monitor,
-        )
+        tiling = Tiling(frame, place, seen.positions, prediction.patch_size, library)
+        stitched, how = assemble(prediction, seen, tiling, stages)
         predicted = stitched.coverage
         if seen is not data:
             # The passes change what any pattern sees; where no patch lies they begin from the empty object.
-            begun = time.perf_counter()
-            weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
-            tiling = Tiling(frame, place, data.positions, prediction.patch_size, library)
-            stitched = replace(stitched, coverage=coverage_of(data.positions, weights, tiling))
-            seconds["cover"] = time.perf_counter() - begun
+            with stages.timed("cover"):
+                weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
+                tiling = Tiling(frame, place, data.positions, prediction.patch_size, library)
+                stitched = replace(stitched, coverage=coverage_of(data.positions, weights, tiling))
         patterns = prediction.patterns
         if patterns is None or seen is not data:
             patterns = patterns_to_refine(data, library, config)
-        found = library.fit(
-            lambda: refine_and_assess(stitched, how, prediction.probe, patterns, config, seconds, monitor)
-        )
+        found = library.fit(lambda: refine_and_assess(stitched, how, prediction.probe, patterns, stages))
         if found.refined is not None and found.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
             found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
         return found
 
 
-def _predict_and_stitch(
-    prediction: Prediction,
-    data: ScanDataset,
-    tiling: Tiling,
-    config: InferConfig,
-    seconds: dict[str, float],
-    monitor: Monitor,
-) -> tuple[StitchedObject, Synchronisation]:
-    """The object of a prediction, and how the phases of its patches were set; adds the time of each stage."""
-    start = time.perf_counter()
-    library, size = prediction.library, prediction.patch_size
-    if config.synchronise is Synchronise.OFF and tiling.is_whole:
-        stitcher = Stitcher(patch_weights(library.to_host(prediction.probe), size), tiling.frame, library)
-        for batch in _every_pattern_once(prediction.batches, len(data)):
-            stitcher.add(batch.patches, data.positions[batch.indices])
-        seconds["predict and stitch"] = time.perf_counter() - start
-        return stitcher.take_result(), Synchronisation(PhaseRule.OFF)
-    budget = config.memory_budget_mb * 2**20
-    with BackgroundThread() as background, PatchStore(len(data), size, library, budget) as placed:
-        corners, _ = split_positions(data.positions, size)
-        # While a device predicts, the host has time for what depends on positions alone.
-        pairs = None if library.on_host else background.submit(partial(overlap_pairs, corners, size))
-        _place(prediction, data, placed)
-        seconds["predict"] = time.perf_counter() - start
-        patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns
-        known = None if pairs is None else pairs()
-        return library.fit(
-            lambda: synchronise(prediction.probe, patterns, placed, tiling, config, seconds, monitor, known)
-        )
-
-
 def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:
     """The patterns of a scan for the passes of refinement; what is used once need not be kept on the host."""
     return Patterns(data, library, config.memory_budget_mb * 2**20 if config.refine > 1 else 0)
-
-
-def _every_pattern_once(batches: Iterator[PatchBatch], count: int) -> Iterator[PatchBatch]:
-    """The batches of a prediction; a backend that leaves a pattern out, or predicts one twice, is refused."""
-    times = np.zeros(count, np.int64)
-    for batch in batches:
-        np.add.at(times, batch.indices, 1)
-        yield batch
-    if (times != 1).any():
-        raise PluginError(
-            f"The backend predicted {int((times > 0).sum())} of {count} patterns, {int((times > 1).sum())} of them "
-            "more than once.",
-            "Use another backend; this one does not keep to the protocol. Its conformance kit shows where.",
-        )
-
-
-def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> None:
-    """Put all patches on whole pixels, on the host each batch while the next is predicted."""
-    shift = PatchShift(prediction.patch_size, prediction.library)
-
-    def place(batch: PatchBatch) -> None:
-        _, fractions = split_positions(data.positions[batch.indices], prediction.patch_size)
-        moved = prediction.library.from_host(fractions)
-        for block in slices_of(len(batch.indices), shift.at_a_time):
-            placed.put(batch.indices[block], shift(batch.patches[block, ...], moved[block, ...]))
-
-    batches = _every_pattern_once(prediction.batches, len(data))
-    if not prediction.library.on_host:
-        for batch in batches:
-            place(batch)
-        return
-    with BackgroundThread() as thread:
-        before: Callable[[], None] | None = None
-        for batch in batches:
-            if before is not None:
-                before()
-            before = thread.submit(partial(place, batch))
-        if before is not None:
-            before()
 
 
 def check_infer(model: ModelConfig, config: InferConfig) -> None:
@@ -319,56 +201,46 @@ def _thinned(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
 
 
 def refine_and_assess(
-    stitched: StitchedObject,
-    how: Synchronisation,
-    probe: Array,
-    patterns: Patterns,
-    config: InferConfig,
-    seconds: dict[str, float],
-    monitor: Monitor = NULL_MONITOR,
+    stitched: StitchedObject, how: Synchronisation, probe: Array, patterns: Patterns, stages: Stages
 ) -> Reconstruction:
     """A stitched object, refined if that is asked for, and assessed.
 
     Parameters
     ----------
     stitched, how:
-        From `synchronise`.
+        From `ptychopinn.assembly.assemble`.
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
     patterns:
         Of the whole scan.
-    config, monitor:
-        As in `reconstruct`.
-    seconds:
-        Of the stages before; those of this one are added.
+    stages:
+        How, and where it is told, with the time of the stages before.
     """
+    config, monitor = stages.config, stages.monitor
     summary, model = None, ScanModel(probe, patterns.data.positions)
     if config.refine > 0:
-        start = time.perf_counter()
-        options = RefineOptions(
-            config.refine,
-            config.refine_probe,
-            config.refine_positions,
-            config.refine_flux,
-            config.refine_background,
-            config.refine_likelihood,
-        )
-        start_from = replace(stitched.canvas, covered=stitched.covered)
-        solved = config.synchronise is Synchronise.AUTO
-        found = refine(patterns, probe, start_from, options, slow_phase_solved=solved, monitor=monitor)
-        seconds["refine"] = time.perf_counter() - start
+        with stages.timed("refine"):
+            options = RefineOptions(
+                config.refine,
+                config.refine_probe,
+                config.refine_positions,
+                config.refine_flux,
+                config.refine_background,
+                config.refine_likelihood,
+            )
+            start = replace(stitched.canvas, covered=stitched.covered)
+            solved = config.synchronise is Synchronise.AUTO
+            found = refine(patterns, probe, start, options, slow_phase_solved=solved, monitor=monitor)
         stitched, model, summary = replace(stitched, object=found.object), found.model, found.summary
-    start = time.perf_counter()
-    residual_of = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)
-    residual = residual_of(stitched.canvas)
-    to_host = stitched.library.to_host
-    on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
-    home = patterns.library.to_host
-    background = None if model.background is None else np.fft.fftshift(home(model.background))
-    model = replace(model, probe=home(model.probe), background=background)
-    assessed = _assess(on_host, model, residual, summary, how)
-    seconds["judge"] = time.perf_counter() - start
-    return replace(assessed, seconds=dict(seconds))
+    with stages.timed("judge"):
+        residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
+        to_host = stitched.library.to_host
+        on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
+        home = patterns.library.to_host
+        background = None if model.background is None else np.fft.fftshift(home(model.background))
+        model = replace(model, probe=home(model.probe), background=background)
+        assessed = _assess(on_host, model, residual, summary, how)
+    return replace(assessed, seconds=dict(stages.seconds))
 
 
 def _assess(
@@ -419,169 +291,3 @@ def _assess(
         warnings=tuple(warnings),
         refined=refined,
     )
-
-
-def synchronise(
-    probe: Array,
-    patterns: Patterns,
-    placed: PlacedPatches,
-    tiling: Tiling,
-    config: InferConfig,
-    seconds: dict[str, float],
-    monitor: Monitor = NULL_MONITOR,
-    pairs: IntArray | None = None,
-) -> tuple[StitchedObject, Synchronisation]:
-    """Stitch with the phases that explain the patterns best, of those the configuration allows.
-
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex64 of the patterns' library, in counts.
-    patterns:
-        Of the scan.
-    placed:
-        (n, size, size) complex64, every pattern's patch on whole pixels.
-    tiling:
-        Of the object, for the patches.
-    config:
-        How.
-    seconds:
-        Gets the time of each stage.
-    monitor:
-        Told of progress.
-    pairs:
-        From `ptychopinn.synchronise.overlap_pairs`, where somebody has looked them up already.
-
-    Returns
-    -------
-    The object, of the tiling's object library, and how its phases were set.
-    """
-    clock = _Clock(seconds)
-    library, positions = patterns.library, patterns.data.positions
-    size = placed.shape[-1]
-    weights = patch_weights(library.to_host(probe), size)
-    stitch = partial(_stitch, placed, positions, weights, tiling)
-    if config.synchronise is Synchronise.OFF:
-        (stitched,) = stitch([None], None)
-        clock.add("stitch")
-        return stitched, Synchronisation(PhaseRule.OFF)
-    monitor.report("synchronise", 0, 1)
-    corners, _ = split_positions(positions, size)
-    overlaps = measure_overlaps(placed, corners, weights, library, pairs)
-    free = solve_phases(overlaps, library=library)
-    candidates: list[tuple[PhaseRule, ComplexArray | None]] = [(PhaseRule.ON, free)]
-    if config.synchronise is Synchronise.AUTO:
-        tethered = solve_phases(overlaps, tether=_TETHER, start=free, library=library)
-        candidates += [(PhaseRule.TETHERED, tethered), (PhaseRule.OFF, None)]
-    del overlaps
-    monitor.report("synchronise", 1, 1)
-    clock.add("synchronise")
-    residual_of = ForwardResidual(ScanModel(probe, positions), patterns, max_patterns=RESIDUAL_PATTERNS)
-    best: tuple[float, StitchedObject, PhaseRule] | None = None
-    # An object may be large: then never more of them than are needed.
-    together = len(candidates) if 8 * math.prod(tiling.frame.shape) <= _SMALL_OBJECT else 1
-    for done in range(0, len(candidates), together):
-        monitor.report("stitch", done, len(candidates))
-        some = candidates[done : done + together]
-        coverage = None if best is None else best[1].coverage
-        objects = stitch([phases for _, phases in some], coverage)
-        clock.add("stitch")
-        for (rule, _), stitched in zip(some, objects, strict=True):
-            residual = math.nan if len(candidates) == 1 else residual_of(stitched.canvas)
-            _log.info("Synchronisation %s: forward residual %.4f.", rule, residual)
-            if best is None or residual < best[0]:
-                best = (residual, stitched, rule)
-        del stitched, objects
-        clock.add("judge")
-    monitor.report("stitch", len(candidates), len(candidates))
-    assert best is not None  # there is always one candidate
-    residual, stitched, rule = best
-    if config.synchronise is not Synchronise.AUTO:
-        return stitched, Synchronisation(rule)
-    del best
-    stitched, solved, residual = _solve_slow_phase(residual, stitched, probe, patterns, residual_of, monitor)
-    how = Synchronisation(rule, solved)
-    _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
-    clock.add("slow phase")
-    return stitched, how
-
-
-class _Clock:
-    """Adds up the time between its calls."""
-
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self._seconds, self._last = seconds, time.perf_counter()
-
-    def add(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
-        self._last = now
-
-
-def _stitch(
-    placed: PlacedPatches,
-    positions: FloatArray,
-    weights: FloatArray,
-    tiling: Tiling,
-    candidates: Sequence[ComplexArray | None],
-    coverage: Array | None,
-) -> list[StitchedObject]:
-    """An object for each candidate, the patches divided by its phases; all have one array of coverage."""
-    library = tiling.library
-    stitchers = [Stitcher(weights, tiling.frame, tiling.object_library) for _ in candidates]
-    for tile in tiling.tiles:
-        windows, members = tiling.windows(tile, positions, placed.shape[-1]), tile.members
-        parts = stitchers if tiling.is_whole else [Stitcher(weights, tile.frame, library) for _ in candidates]
-        shifted_weights = parts[0].weights
-        for block in slices_of(len(windows), shifted_weights.at_a_time):
-            some = windows[block]
-            shifted = shifted_weights.at(some.fractions)
-            weighted = placed[block if tiling.is_whole else members[block]] * shifted
-            for number, (part, phases) in enumerate(zip(parts, candidates, strict=True)):
-                turned = weighted if phases is None else weighted * phase_factors(phases[members[block]], library)
-                part.add_weighted(turned, shifted if coverage is None and number == 0 else None, some)
-        if not tiling.is_whole:
-            for number, (stitcher, part) in enumerate(zip(stitchers, parts, strict=True)):
-                stitcher.add_tile(part, coverage=coverage is None and number == 0)
-    objects: list[StitchedObject] = []
-    for stitcher in stitchers:
-        objects.append(stitcher.take_result(coverage))
-        coverage = objects[-1].coverage
-    return objects
-
-
-def _solve_slow_phase(
-    residual: float,
-    stitched: StitchedObject,
-    probe: Array,
-    patterns: Patterns,
-    residual_of: ForwardResidual,
-    monitor: Monitor,
-) -> tuple[StitchedObject, bool, float]:
-    """Take off the slow phase by which patches drifted from their neighbours, as far as that lowers the residual.
-
-    The object may be changed in place, for it may be large. Overlaps tell neighbours' phases, and small errors of them
-    add up over the scan; where the pattern lies on the detector tells the gradient of the phase itself.
-
-    Returns
-    -------
-    The object, whether any slow phase was taken off, and the residual.
-    """
-    library, covered, canvas = stitched.library, stitched.covered, stitched.canvas
-    solved = False
-    for done in range(_SLOW_ROUNDS):
-        monitor.report("slow phase", done, _SLOW_ROUNDS)
-        phase = slow_phase(patterns, patterns.data.positions, canvas, probe, monitor=monitor)
-        if phase is None:
-            break
-        canvas = replace(canvas, array=multiply_by_phase(canvas.array, phase, library, where=covered))
-        after = residual_of(canvas)
-        if after >= residual:
-            back = multiply_by_phase(canvas.array, phase, library, where=covered, sign=-1.0)
-            canvas = replace(canvas, array=back)
-            break
-        settled, residual, solved = after > _SETTLED * residual, after, True
-        if settled:
-            break
-    monitor.report("slow phase", _SLOW_ROUNDS, _SLOW_ROUNDS)
-    return replace(stitched, object=canvas.array), solved, residual

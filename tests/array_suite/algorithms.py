@@ -199,8 +199,9 @@ def test_slow_phases_are_the_same(library: ArrayLibrary, scan: ScanDataset, phot
 def test_epie_is_the_same(library: ArrayLibrary, scan: ScanDataset, free: bool, likelihood: Likelihood) -> None:
     """[ARR-005] [PHYS-030] The object alone, and the probe too."""
     options = PassOptions(rpie_schedule(3), update_probe=free, likelihood=likelihood)
+    start = Canvas(predicted(scan), Frame(truth(scan).shape))
     found, expected = (
-        epie(scan, scan.probe, passes=3, options=options, start=predicted(scan), library=of) for of in (library, NUMPY)
+        epie(Patterns(scan, of), scan.probe, passes=3, options=options, start=start) for of in (library, NUMPY)
     )
     agree(NUMPY, found.object, expected.object)
     agree(NUMPY, found.probe, expected.probe)

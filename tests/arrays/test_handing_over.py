@@ -61,7 +61,8 @@ def test_patterns_that_are_handed_over_are_not_read_again(scan: ScanDataset, mon
     def refused(*args: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("ptychopinn.reconstruction.Patterns", refused)
+    for module in ("assembly", "reconstruction"):
+        monkeypatch.setattr(f"ptychopinn.{module}.Patterns", refused)
     reconstructed(scan, CountingLibrary(), patterns=True, refine=2)
     with pytest.raises(AssertionError, match="read again"):
         reconstructed(scan, CountingLibrary(), patterns=False, refine=2)

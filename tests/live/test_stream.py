@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from numpy_backend import NumpyReconstructor
 
+from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ConfigError, DataError, ResourceError
 from ptychopinn.live import Arrival, Chunk, LiveScan, Refused, Setup, StreamStatus, Update, stream
 from ptychopinn.monitor import Monitor
-from ptychopinn.reconstruction import PhaseRule, Reconstruction, Synchronisation, reconstruct
+from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.simulate import simulate_scan
 
 N = 32

@@ -14,7 +14,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.forward import expected_counts
-from ptychopinn.geometry import Canvas, Frame
+from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import Solver
 from ptychopinn.refinement import RefineOptions, refine
@@ -37,6 +37,16 @@ def data():
 def free_probe(passes):
     """What `refine_probe` changes, and how."""
     return PassOptions(rpie_schedule(passes), update_probe=True)
+
+
+def ordered(seed):
+    """The usual passes, their patterns in an order of one's own."""
+    return PassOptions(rpie_schedule(2), seed=seed)
+
+
+def empty(frame):
+    """An object of which nothing is known."""
+    return Canvas(flat_object(frame), frame)
 
 
 def error(found, data, truth=None):
@@ -68,7 +78,7 @@ def test_the_object_comes_back(changes, limit):
     """[PHYS-030] at fractional positions, with several modes, with bad pixels."""
     data = scan(**changes)
     start = np.ones(data.object_guess.shape, np.complex64)
-    result = epie(data, data.probe, passes=20)
+    result = epie(Patterns(data), data.probe, passes=20)
     assert error(result.object, data) < limit < error(start, data) / 3
     assert result.object.dtype == np.complex64
 
@@ -79,9 +89,10 @@ def test_bad_pixels_say_nothing():
     patterns = data.patterns.copy()
     patterns[:, data.bad_pixels] = 1000
     spoiled = replace(data, patterns=patterns)
-    np.testing.assert_array_equal(epie(data, data.probe, passes=2).object, epie(spoiled, data.probe, passes=2).object)
+    clean, other = (epie(Patterns(d), data.probe, passes=2) for d in (data, spoiled))
+    np.testing.assert_array_equal(clean.object, other.object)
     blind = replace(data, bad_pixels=None)  # the same zeros, believed
-    good, bad = (epie(d, data.probe, passes=10) for d in (data, blind))
+    good, bad = (epie(Patterns(d), data.probe, passes=10) for d in (data, blind))
     assert error(good.object, data) < 0.8 * error(bad.object, data)
 
 
@@ -89,7 +100,7 @@ def test_an_asymmetric_object_comes_back_upright():
     """[PHYS-030]"""
     obj = simulate_object("letter", (76, 76), np.random.default_rng(0))
     data = scan(obj=obj)
-    found = epie(data, data.probe, passes=20).object
+    found = epie(Patterns(data), data.probe, passes=20).object
     assert error(found, data) < 0.05
     for other in (obj[::-1], obj[:, ::-1], obj.T, np.rot90(obj), obj[::-1, ::-1]):
         assert error(found, data, other) > 0.2
@@ -97,8 +108,9 @@ def test_an_asymmetric_object_comes_back_upright():
 
 def test_plain_epie_works_too(data):
     """[PHYS-030] slower, as the momentum and the denominator are for."""
-    plain = epie(data, data.probe, passes=5, options=PassOptions(StepSchedule(alpha=1.0, momentum=0.0, settles=False)))
-    ours = epie(data, data.probe, passes=5)
+    options = PassOptions(StepSchedule(alpha=1.0, momentum=0.0, settles=False))
+    plain = epie(Patterns(data), data.probe, passes=5, options=options)
+    ours = epie(Patterns(data), data.probe, passes=5)
     assert error(ours.object, data) < error(plain.object, data) < 0.4
 
 
@@ -106,7 +118,7 @@ def test_settling_averages_the_noise():
     """[PHYS-030] few photons, many passes."""
     data = scan(nphotons=3e3)
     settled, restless = (
-        epie(data, data.probe, passes=15, options=PassOptions(replace(rpie_schedule(15), settles=s)))
+        epie(Patterns(data), data.probe, passes=15, options=PassOptions(replace(rpie_schedule(15), settles=s)))
         for s in (True, False)
     )
     assert error(settled.object, data) < 0.8 * error(restless.object, data)
@@ -118,7 +130,7 @@ def test_the_first_step_is_the_formula():
     patterns, probe = np.sqrt(data.counts(slice(None))), data.probe.astype(complex)
     probe = np.roll(probe, (1, 0), axis=(1, 2))  # not symmetric
     options = PassOptions(StepSchedule(alpha=0.3, momentum=0.0, settles=False))
-    result = epie(data, probe, passes=1, options=options, frame=Frame.around(data.positions, 32))
+    result = epie(Patterns(data), probe, passes=1, options=options, start=empty(Frame.around(data.positions, 32)))
     moved = probe[0]
     corner = np.array(result.frame.origin)
     fraction = data.positions[0] - 15.5 - corner
@@ -141,13 +153,13 @@ def test_frames(data):
     """[PHYS-031]"""
     assert frame_of(data) == Frame(data.object_guess.shape)
     assert frame_of(replace(data, object_guess=None)) == Frame.around(data.positions, 32)
-    whole = epie(data, data.probe, passes=2)
+    whole = epie(Patterns(data), data.probe, passes=2)
     assert whole.object.shape == data.object_guess.shape
     assert whole.object[0, 0] == 1  # no window reaches the margin
     height, width = whole.object.shape
     for origin, shape in (((-7, 5), (30, 200)), ((20, 11), (9, 8)), ((500, 0), (4, 4)), ((82, 0), (30, 30))):
         frame = Frame(shape, origin)
-        found = epie(data, data.probe, passes=2, frame=frame)
+        found = epie(Patterns(data), data.probe, passes=2, start=empty(frame))
         assert found.frame == frame
         expected = np.ones((1000, 1000), np.complex64)
         expected[100 : 100 + height, 100 : 100 + width] = whole.object
@@ -158,14 +170,15 @@ def test_frames(data):
 def test_the_start(data):
     """[PHYS-032]"""
     truth = data.object_guess
-    unchanged = epie(data, data.probe, passes=0, start=truth)
+    unchanged = epie(Patterns(data), data.probe, passes=0, start=Canvas(truth, Frame(truth.shape)))
     np.testing.assert_array_equal(unchanged.object, truth)
     assert unchanged.residuals == ()
-    flat, near = (epie(data, data.probe, passes=1, start=s) for s in (None, 0.9 * truth + 0.1))
+    blurred = Canvas(0.9 * truth + 0.1, Frame(truth.shape))
+    flat, near = (epie(Patterns(data), data.probe, passes=1, start=s) for s in (None, blurred))
     assert near.residuals[0] < 0.5 * flat.residuals[0]
     assert error(near.object, data) < error(flat.object, data)
-    wide = np.full((height := truth.shape[0] + 9, truth.shape[1]), 2j, np.complex64)
-    kept = epie(data, data.probe, passes=1, start=wide, frame=Frame((height, truth.shape[1]), (3, 0)))
+    wide = np.full((truth.shape[0] + 9, truth.shape[1]), 2j, np.complex64)
+    kept = epie(Patterns(data), data.probe, passes=1, start=Canvas(wide, Frame(wide.shape, (3, 0))))
     assert (kept.object[-8:] == 2j).all()
 
 
@@ -179,12 +192,13 @@ def test_a_probe_that_is_off_comes_nearer(modes):
     assert np.linalg.norm(refined) == pytest.approx(np.linalg.norm(start), rel=1e-5)
     before, after = (1 - likeness(p[0], data.probe[0]) for p in (start, refined))
     assert after < before / 4
-    assert epie(data, refined, passes=10).residuals[-1] < 0.7 * epie(data, start, passes=10).residuals[-1]
+    better, worse = (epie(Patterns(data), one, passes=10).residuals[-1] for one in (refined, start))
+    assert better < 0.7 * worse
 
 
 def test_object_and_probe_share_their_scale(data):
     """[PHYS-033] together they predict the counts."""
-    result = epie(data, wrong_probe(data.probe), passes=10, options=free_probe(10))
+    result = epie(Patterns(data), wrong_probe(data.probe), passes=10, options=free_probe(10))
     predicted = expected_counts(result.object, result.probe, data.positions)
     amplitude = np.sqrt(data.counts(slice(None)))
     residual = np.linalg.norm(amplitude - np.sqrt(predicted)) / np.linalg.norm(amplitude)
@@ -196,14 +210,15 @@ def test_tiny_scans_do_not_run_away(rows, cols):
     """[PHYS-033] where every pattern is in every batch, too."""
     data = scan(rows=rows, cols=cols)
     for options in (None, free_probe(20)):
-        residuals = epie(data, wrong_probe(data.probe), passes=20, options=options).residuals
+        residuals = epie(Patterns(data), wrong_probe(data.probe), passes=20, options=options).residuals
         assert residuals[-1] < 0.5 * residuals[0]
 
 
 def test_residuals_fall(data):
     """[PHYS-034]"""
     seen = []
-    result = epie(data, data.probe, passes=6, monitor=Monitor(lambda p: seen.append((p.stage, p.done, p.figures))))
+    monitor = Monitor(lambda p: seen.append((p.stage, p.done, p.figures)))
+    result = epie(Patterns(data), data.probe, passes=6, monitor=monitor)
     assert len(result.residuals) == 6
     assert list(result.residuals) == sorted(result.residuals, reverse=True)
     assert seen == [("epie", i + 1, {"residual": r}) for i, r in enumerate(result.residuals)]
@@ -215,20 +230,21 @@ def test_residuals_fall(data):
 
 def test_seeds_and_caches(data):
     """[PHYS-035]"""
-    first = epie(data, data.probe, passes=2, seed=1)
-    np.testing.assert_array_equal(first.object, epie(data, data.probe, passes=2, seed=1).object)
-    assert not np.array_equal(first.object, epie(data, data.probe, passes=2, seed=2).object)
-    uncached = epie(data, data.probe, passes=2, seed=1, cache_bytes=0)
-    np.testing.assert_allclose(uncached.object, first.object, atol=1e-4)
+    first, again, other = (epie(Patterns(data), data.probe, passes=2, options=ordered(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.object, again.object)
+    assert not np.array_equal(first.object, other.object)
+    cached = Patterns(data, host_budget_bytes=1 << 30)
+    kept = epie(cached, data.probe, passes=2, options=ordered(1))
+    np.testing.assert_allclose(kept.object, first.object, atol=1e-4)
 
 
 def test_cancelling(data):
     """[PHYS-036] after the first pass, and before anything."""
     monitor = Monitor(lambda progress: monitor.cancel())
-    result = epie(data, data.probe, passes=20, monitor=monitor)
+    result = epie(Patterns(data), data.probe, passes=20, monitor=monitor)
     assert len(result.residuals) == 1
     assert error(result.object, data) < error(np.ones_like(result.object), data)
-    untouched = epie(data, data.probe, passes=3, monitor=monitor)
+    untouched = epie(Patterns(data), data.probe, passes=3, monitor=monitor)
     assert (untouched.object == 1).all()
 
 
@@ -237,7 +253,7 @@ def test_dose_leaves_the_object(data):
     brighter = replace(data, patterns=data.patterns * 9)
     probes = [probe_in_counts(d, fit_scaling(d), follow_offset=False) for d in (data, brighter)]
     np.testing.assert_allclose(probes[1], 3 * probes[0], rtol=1e-4)
-    a, b = (epie(d, p, passes=2) for d, p in zip((data, brighter), probes, strict=True))
+    a, b = (epie(Patterns(d), p, passes=2) for d, p in zip((data, brighter), probes, strict=True))
     np.testing.assert_allclose(a.object, b.object, atol=1e-3)
 
 
@@ -247,7 +263,7 @@ def test_the_solver(data):
     assert isinstance(solver, Solver)
     off = replace(data, probe=5 * data.probe)  # any scale will do
     probe = probe_in_counts(off, fit_scaling(off), follow_offset=False)
-    found, expected = solver.reconstruct(off), epie(off, probe, passes=3)
+    found, expected = solver.reconstruct(off), epie(Patterns(off), probe, passes=3)
     np.testing.assert_array_equal(found.object, expected.object)
     np.testing.assert_array_equal(found.probe, expected.probe)
     assert found.residuals == expected.residuals
@@ -258,7 +274,7 @@ def test_plain_epie(data):
     probe = probe_in_counts(data, fit_scaling(data), follow_offset=False)
     schedule = StepSchedule(alpha=1, momentum=0, probe_step=0.5, probe_momentum=0, settles=False)
     for free in (False, True):
-        plain = epie(data, probe, passes=3, options=PassOptions(schedule, update_probe=free))
+        plain = epie(Patterns(data), probe, passes=3, options=PassOptions(schedule, update_probe=free))
         found = EPIE(SolverOptions(passes=3, update_probe=free)).reconstruct(data)
         np.testing.assert_array_equal(found.object, plain.object)
 
@@ -286,7 +302,7 @@ def test_a_probe_is_prepared_for_shifts_once_where_it_stays(data, monkeypatch):
     monkeypatch.setattr(engine, "ShiftedProbe", lambda probe, *a: prepared.append(probe) or original(probe, *a))
     for options, expected in ((None, 1), (free_probe(2), 0)):
         prepared.clear()
-        epie(data, data.probe, passes=2, options=options)
+        epie(Patterns(data), data.probe, passes=2, options=options)
         assert len(prepared) == expected
 
 
@@ -322,7 +338,7 @@ def test_threads_change_nothing(data, monkeypatch):
     [
         ({"probe": np.ones((1, 8, 8))}, DataError, r"\(1, 8, 8\)"),
         ({"probe": np.zeros((1, 32, 32))}, DataError, "no energy"),
-        ({"start": np.ones((3, 3), np.complex64)}, DataError, r"\(3, 3\)"),
+        ({"start": Canvas(np.ones((3, 3), np.complex64), Frame((3, 4)))}, DataError, r"\(3, 3\)"),
         ({"passes": -1}, ConfigError, "-1 passes"),
     ],
 )
@@ -330,7 +346,7 @@ def test_refusals(data, change, kind, words):
     """[PHYS-038]"""
     given = {"probe": data.probe} | change
     with pytest.raises(kind, match=words):
-        epie(data, given.pop("probe"), **given)
+        epie(Patterns(data), given.pop("probe"), **given)
 
 
 @pytest.mark.parametrize(
@@ -357,4 +373,4 @@ def test_an_empty_batch_is_refused():
 def test_an_empty_scan_is_refused(data):
     """[PHYS-038]"""
     with pytest.raises(DataError, match="no patterns"):
-        epie(data.select(np.zeros(0, np.int64)), data.probe)
+        epie(Patterns(data.select(np.zeros(0, np.int64))), data.probe)

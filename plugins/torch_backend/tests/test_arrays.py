@@ -23,6 +23,7 @@ from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.refinement import RefineOptions, refine
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule
+from ptychopinn.tiles import PIXEL_BYTES
 from ptychopinn_torch.arrays import TorchLibrary
 from ptychopinn_torch.reconstructor import TorchReconstructor
 
@@ -234,6 +235,27 @@ def test_an_object_too_large_for_the_device_is_worked_on_by_the_host(
     found = reconstruct(OnDevice.load(archive), scan, InferConfig(refine=1))
     np.testing.assert_allclose(found.object, expected.object, atol=1e-3)
     assert "the host works on it" in caplog.text
+
+
+@pytest.mark.parametrize("width", [2 * N, 80])
+@pytest.mark.parametrize("config", [{}, {"synchronise": "off"}, {"refine": 2, "refine_positions": True}], ids=str)
+def test_an_object_too_large_for_the_device_is_worked_on_in_tiles(
+    archive: str,
+    config: dict[str, Any],
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """[ARR-009] To rounding where no pass is made; patterns and patches come for each tile."""
+    wide = simulate_scan(SimulationConfig(N=N, rows=20, cols=18, seed=1))
+    expected = reconstruct(OnDevice.load(archive), wide, InferConfig(**config))
+    monkeypatch.setattr(TorchLibrary, "budget_bytes", PIXEL_BYTES * width**2)
+    found = reconstruct(OnDevice.load(archive), wide, InferConfig(**config))
+    assert "MiB of memory of torch on cpu: worked on in" in caplog.text
+    np.testing.assert_allclose(found.coverage, expected.coverage, atol=1e-4)
+    assert found.residual == pytest.approx(expected.residual, rel=0.02)
+    if "refine" not in config:
+        np.testing.assert_allclose(found.object, expected.object, atol=1e-3)
 
 
 def test_a_device_that_is_full_is_told_as_such(

@@ -83,8 +83,8 @@ class ExecutionOptions(Config):
         None,
         ge=0,
         description=(
-            "MiB of a GPU for what is kept there (patterns, patches, simulated objects); the rest comes from the host "
-            "for each batch (default: half of what is free)."
+            "MiB of a GPU for what is kept there (patterns, patches, objects); the rest comes from the host for each "
+            "batch, an object tile by tile (default: half of what is free)."
         ),
     )
     num_workers: int = Field(

@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
+from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings
@@ -25,14 +26,7 @@ from ptychopinn.live.arrivals import Chunk, Refused, Setup, checked
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.patch_store import HostPatches
-from ptychopinn.reconstruction import (
-    PhaseRule,
-    Reconstruction,
-    Synchronisation,
-    patterns_to_refine,
-    refine_and_assess,
-    synchronise,
-)
+from ptychopinn.reconstruction import Reconstruction, patterns_to_refine, refine_and_assess
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.spill import SpillableRows
@@ -260,7 +254,7 @@ class LiveScan:
         """
         self._find_dose().log(_log, self._name)
         data, order = self.data(), self._in_order()
-        seconds: dict[str, float] = {}
+        stages = Stages(self._config, monitor)
         scaling = fit_scaling(data)
         self._predict_again(scaling, monitor)
         assert self._placed is not None
@@ -273,8 +267,8 @@ class LiveScan:
         with library.session():
             place = where_object_fits(frame, data.N, library) or library
             tiling = Tiling(frame, place, data.positions, placed.shape[-1], library)
-            stitched, how = synchronise(probe, patterns, placed, tiling, self._config, seconds, monitor)
-            return refine_and_assess(stitched, how, probe, patterns, self._config, seconds, monitor)
+            stitched, how = synchronise(probe, patterns, placed, tiling, stages)
+            return refine_and_assess(stitched, how, probe, patterns, stages)
 
     def _in_order(self) -> IntArray:
         """Slots, ascending by the patterns' numbers; of what is predicted, once something is."""
@@ -423,7 +417,7 @@ class LiveScan:
         try:
             placed = LazyRows(self._placed, slots)
             patterns, tiling = Patterns(data), Tiling(frame, NUMPY, data.positions, size, NUMPY)
-            stitched, self._how = synchronise(self._probe, patterns, placed, tiling, self._config, {})
+            stitched, self._how = synchronise(self._probe, patterns, placed, tiling, Stages(self._config))
         except DataError as error:  # too dark to be judged: put together as if they had just come
             _log.info("Not synchronised anew: %s", error)
             for part in np.array_split(slots, -(-len(slots) // self._batch_size)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.solvers.engine import PassOptions, StepSchedule
@@ -27,15 +28,17 @@ class RPIE:
         """Reconstruct with the scan's own probe."""
         data.log_scan_count()
         given = self._options
+        options = PassOptions(
+            self.schedule(given.passes),
+            update_probe=given.update_probe,
+            batch_size=given.batch_size,
+            seed=given.seed,
+        )
         return epie(
-            data,
+            Patterns(data, host_budget_bytes=given.cache_mb * 2**20),
             probe_in_counts(data, fit_scaling(data), follow_offset=given.follow_offset),
             passes=given.passes,
-            options=PassOptions(
-                self.schedule(given.passes), update_probe=given.update_probe, batch_size=given.batch_size
-            ),
-            seed=given.seed,
-            cache_bytes=given.cache_mb * 2**20,
+            options=options,
             monitor=monitor,
         )
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
@@ -65,26 +64,22 @@ EPIE_SCHEDULE = StepSchedule(alpha=1.0, momentum=0.0, probe_step=0.5, probe_mome
 
 
 def epie(
-    data: ScanDataset,
+    patterns: Patterns,
     probe: ComplexArray,
     *,
     passes: int = 10,
     options: PassOptions | None = None,
-    start: ComplexArray | None = None,
-    frame: Frame | None = None,
-    seed: int = 0,
-    cache_bytes: int = CACHE_BYTES,
-    library: ArrayLibrary = NUMPY,
+    start: Canvas | None = None,
     monitor: Monitor = NULL_MONITOR,
 ) -> EPIEResult:
     """Reconstruct an object, and if asked the probe, from a scan.
 
     Parameters
     ----------
-    data:
-        The scan. Bad pixels keep the modelled modulus.
+    patterns:
+        Of the scan; their library computes. Bad pixels keep the modelled modulus.
     probe:
-        (modes, N, N) complex, scaled to counts and with the detector's offset in it, as
+        (modes, N, N) complex on the host, scaled to counts and with the detector's offset in it, as
         `ptychopinn.data.scaling.probe_in_counts` returns it.
     passes:
         Times every pattern is used; 0 returns the start.
@@ -92,15 +87,7 @@ def epie(
         What changes, and how; None is the object alone by `rpie_schedule`. Where the probe is free, a shared shift of
         probe and object, and a shared ramp, cannot be told from the counts.
     start:
-        (H, W) complex object to start from, in ``frame``; None is 1 everywhere.
-    frame:
-        Where the object lies; None is `frame_of` the scan.
-    seed:
-        Order of the patterns.
-    cache_bytes:
-        For amplitudes on the host; where they do not fit they are made anew in every pass.
-    library:
-        That computes.
+        The object to start from, on the host; None is 1 everywhere in `frame_of` the scan.
     monitor:
         Told each pass as "epie" with its residual; asked at every batch. Cancelled, the object so far is returned.
 
@@ -111,31 +98,27 @@ def epie(
     ConfigError
         If ``passes`` is negative.
     """
-    frame = frame_of(data) if frame is None else frame
+    data, library = patterns.data, patterns.library
     check_passes(data, probe, passes)
     if not (np.abs(probe).max() > 0):
         raise DataError("The probe carries no energy.", "Give a probe that is not zero.")
-    if start is not None and start.shape != frame.shape:
+    frame = frame_of(data) if start is None else start.frame
+    if start is not None and start.array.shape != frame.shape:
         raise DataError(
-            f"The object to start from has the shape {start.shape}, its frame {frame.shape}.", "Give both alike."
+            f"The object to start from has the shape {start.array.shape}, its frame {frame.shape}.", "Give both alike."
         )
     options = PassOptions(rpie_schedule(passes)) if options is None else options
     box = Frame.around(data.positions, data.N, MAX_MOVE_PX if options.update_positions else 0)
-    found = flat_object(frame) if start is None else start.astype(np.complex64)
+    found = flat_object(frame) if start is None else start.array.astype(np.complex64)
     inside = flat_object(box)
     box.paste(inside, found, frame)
-    patterns = Patterns(data, library, cache_bytes)
     residuals: list[float] = []
     with library.session() as computing:
         place = where_object_fits(box, data.N, computing) or computing
-        engine = PassEngine(
-            patterns,
-            np.arange(len(data)),
-            ScanModel(computing.from_host(probe.astype(np.complex64)), data.positions),
-            Canvas(place.from_host(inside), box, place),
-            replace(options, seed=seed),
-            computing,
-        )
+        canvas = Canvas(place.from_host(inside), box, place)
+        given = computing.from_host(probe.astype(np.complex64))
+        model = ScanModel(given, data.positions)
+        engine = PassEngine(patterns, np.arange(len(data)), model, canvas, options, computing)
         for done in range(passes):
             residual = engine.run(done, passes, monitor)
             if residual is None:
@@ -156,5 +139,6 @@ def refine_probe(
     -------
     (modes, N, N) complex64 with the energy of ``probe``.
     """
-    options = PassOptions(rpie_schedule(passes), update_probe=True)
-    return epie(data, probe, passes=passes, options=options, seed=seed, monitor=monitor).probe
+    options = PassOptions(rpie_schedule(passes), update_probe=True, seed=seed)
+    patterns = Patterns(data, host_budget_bytes=CACHE_BYTES)
+    return epie(patterns, probe, passes=passes, options=options, monitor=monitor).probe

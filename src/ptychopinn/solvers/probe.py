@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.solvers.engine import PassOptions
-from ptychopinn.solvers.epie import epie, rpie_schedule
+from ptychopinn.solvers.epie import CACHE_BYTES, epie, rpie_schedule
 from ptychopinn.solvers.gauge import register_probe
 from ptychopinn.typing import ComplexArray
 
@@ -76,9 +77,10 @@ def choose_probe(
     nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_PATTERNS]
     part = data.select(np.sort(nearest))
     probe = (guess * offset).astype(np.complex64)
-    solve = partial(epie, part, passes=passes, seed=seed, library=library, monitor=monitor)
-    held = solve(probe)
-    free = solve(guess, options=PassOptions(rpie_schedule(passes), update_probe=True))
+    solve = partial(epie, Patterns(part, library, CACHE_BYTES), passes=passes, monitor=monitor)
+    options = PassOptions(rpie_schedule(passes), seed=seed)
+    held = solve(probe, options=options)
+    free = solve(guess, options=replace(options, update_probe=True))
     if monitor.cancelled:
         return ProbeChoice(probe, False, float("nan"), float("nan"))
     before, after = held.residuals[-1], free.residuals[-1]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import BaseModel
 
+from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.run import options_for
 from ptychopinn.data.dataset import ScanDataset
@@ -18,7 +19,7 @@ from ptychopinn.geometry import Frame, Windows
 from ptychopinn.metrics import flatness, forward_residual, scan_box
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
-from ptychopinn.reconstruction import PhaseRule, Reconstruction, Synchronisation
+from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Solver, SolverSpec
 from ptychopinn.solvers import frame_of
 from ptychopinn.stitching import patch_weights
