@@ -81,7 +81,11 @@ def test_train_resume_infer(run: Run, scan_file: Path, tmp_path: Path) -> None:
     [
         ({"model": {**MODEL, "model_type": "supervised"}}, DataError, "placeholder"),
         ({"model": {**MODEL, "group_size": 30}}, ConfigError, "largest scan has 25"),
-        ({"train": {"simulate_objects": "only", "probe_trainable": True}}, ConfigError, "probe_trainable cannot act"),
+        (
+            {"train": {"simulate_objects": "only", "probe_trainable": True}},
+            ConfigError,
+            "probe_trainable has no effect",
+        ),
         ({"train": {"checkpoint_monitor": "beauty"}}, ConfigError, "'beauty' is not a figure"),
     ],
 )
