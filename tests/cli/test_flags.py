@@ -69,7 +69,7 @@ def test_the_help_shows_description_default_bounds_and_choices(cli: Cli, toy: Re
     assert "--batch-size INT Groups per batch, at most all of them (default: 4 on a CPU, 64 on a GPU)" in text
     assert "--seed INT Seed of weights, groups and simulated objects (default: 0; at least 0)" in text
     assert "--scheduler {constant,cosine,exponential}" in text
-    assert "--no-probe-trainable Let training refine the probe (default: no)" in text
+    assert "--no-probe-trainable Refine the probe during training (default: no)" in text
     assert "--springs INT Springs of the toy (default: 3; at least 1)" in text
 
 
