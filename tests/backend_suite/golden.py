@@ -103,7 +103,7 @@ def test_settings_that_are_gone_name_their_writer(fits: Fits, copied: Path) -> N
     (copied / "config.yaml").write_text(text.replace("  mae_weight: 0.0\n", "  wished_for: 1\n"))
     refused(ConfigError, fits.cls.backend, lambda: go_on(copied, fits.cls.backend))
     (copied / "config.yaml").write_text(text.replace("  mae_weight: 0.0\n", ""))
-    with pytest.raises(ConfigError, match="begun with another mae_weight"):
+    with pytest.raises(ConfigError, match="started with another mae_weight"):
         go_on(copied, fits.cls.backend, mae_weight=1.0)
     go_on(copied, fits.cls.backend)
 

@@ -83,7 +83,7 @@ def test_going_on_with_the_light_of_another_scan(fit: Fit, scan: ScanDataset) ->
 
 def test_going_on_from_no_model_is_refused(new: New, scan: ScanDataset) -> None:
     """[TRAIN-012]"""
-    with pytest.raises(ConfigError, match="start_probe is scan, but this training goes on from no model"):
+    with pytest.raises(ConfigError, match="start_probe is scan, but this training does not continue from a model"):
         new().train(scan, settings_of({"start_probe": "scan"}))
 
 
@@ -394,9 +394,9 @@ def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_weights(
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        ({}, {"nll_weight": 0}, "nothing ties the object"),
+        ({}, {"nll_weight": 0}, "ignores the data"),
         ({"model_type": "supervised"}, {"nll_weight": 1, "realspace_mae_weight": 0}, "realspace_mae_weight above 0"),
-        ({}, {"simulate_objects": "only", "probe_trainable": True}, "probe_trainable cannot act"),
+        ({}, {"simulate_objects": "only", "probe_trainable": True}, "probe_trainable has no effect"),
         ({}, {"neighbor_count": 2}, "neighbor_count is 2"),
         ({}, {"n_subsample": 26}, "n_subsample is 26"),
         ({"group_size": 26}, {}, "A group has 26 patterns"),

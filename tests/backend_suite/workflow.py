@@ -70,7 +70,7 @@ def test_train_resume_infer(run: Run, scan_file: Path, tmp_path: Path) -> None:
     result = infer_run(folder, scan_file, tmp_path / "out", run_settings(execution={"accelerator": "cpu"}))
     found, before = (read_product(r.files["product"]).object for r in (result, resumed))
     np.testing.assert_allclose(found, before, atol=1e-5)
-    with pytest.raises(ConfigError, match="begun with another learning_rate"):
+    with pytest.raises(ConfigError, match="started with another learning_rate"):
         run(scan_file, folder, {"nepochs": 3, "learning_rate": 0.5}, resume=True)
     run(scan_file, folder, overwrite=True, execution={"accelerator": "cpu"})
     assert {path.name for path in folder.iterdir()} == names - {"csv"}
@@ -81,7 +81,11 @@ def test_train_resume_infer(run: Run, scan_file: Path, tmp_path: Path) -> None:
     [
         ({"model": {**MODEL, "model_type": "supervised"}}, DataError, "placeholder"),
         ({"model": {**MODEL, "group_size": 30}}, ConfigError, "largest scan has 25"),
-        ({"train": {"simulate_objects": "only", "probe_trainable": True}}, ConfigError, "probe_trainable cannot act"),
+        (
+            {"train": {"simulate_objects": "only", "probe_trainable": True}},
+            ConfigError,
+            "probe_trainable has no effect",
+        ),
         ({"train": {"checkpoint_monitor": "beauty"}}, ConfigError, "'beauty' is not a figure"),
     ],
 )
@@ -114,7 +118,7 @@ def test_going_on_from_another_run(run: Run, scan_file: Path, scan: ScanDataset,
             np.testing.assert_allclose(after.weights[name], array, atol=1e-6, err_msg=name)
     found = after.weights["illumination/probe"]
     assert abs(np.vdot(found, probe)) == pytest.approx(np.linalg.norm(found) * np.linalg.norm(probe), rel=1e-3)
-    with pytest.raises(ConfigError, match=r"The model to go on from has n_filters_scale = 0.1 \(not 0.2\)"):
+    with pytest.raises(ConfigError, match=r"The model to continue from has n_filters_scale = 0.1 \(not 0.2\)"):
         run(scan_file, tmp_path / "third", model={"n_filters_scale": 0.2}, start=first.folder)
     with pytest.raises(ArchiveError):
         run(scan_file, tmp_path / "third", start=scan_file)

@@ -66,10 +66,10 @@ def test_the_help_shows_description_default_bounds_and_choices(cli: Cli, toy: Re
     code, out, _ = cli("train", "--help")
     text = " ".join(out.split())
     assert code == 0
-    assert "--batch-size INT Groups in a batch, or as many as there are (default: 4 on a CPU, 64 on a GPU)" in text
+    assert "--batch-size INT Groups per batch, at most all of them (default: 4 on a CPU, 64 on a GPU)" in text
     assert "--seed INT Seed of weights, groups and simulated objects (default: 0; at least 0)" in text
     assert "--scheduler {constant,cosine,exponential}" in text
-    assert "--no-probe-trainable Let training refine the probe (default: no)" in text
+    assert "--no-probe-trainable Refine the probe during training (default: no)" in text
     assert "--springs INT Springs of the toy (default: 3; at least 1)" in text
 
 
@@ -135,7 +135,7 @@ def test_an_unknown_key_of_the_file_is_refused(cli: Cli, calls: Any, tmp_path: P
     config.write_text("nepochs: 3\n")
     code, _, err = cli(*TRAIN, "--config", config)
     assert code == 2
-    assert "it belongs into the section 'train'" in err
+    assert "it belongs in the section 'train'" in err
 
 
 def test_the_file_of_a_training_serves_inference(cli: Cli, calls: Any, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_what_acts_is_accepted(model: dict[str, Any], train: dict[str, Any]) -> 
 def test_physics_that_no_loss_reaches_is_refused(field: str, rest: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """[CFG-010] also with a validation, which moves nothing."""
     for validates in (False, True):
-        with pytest.raises(ValueError, match=rf"^{field} cannot act: "):
+        with pytest.raises(ValueError, match=rf"^{field} has no effect: "):
             idle(rest[0], {**rest[1], field: True}, validates=validates)
 
 
@@ -57,7 +57,9 @@ def test_physics_that_no_loss_reaches_is_refused(field: str, rest: tuple[dict[st
 )
 def test_terms_of_measured_patterns_are_refused_without_any(name: str, value: float) -> None:
     """[CFG-010] unless a validation looks at them."""
-    with pytest.raises(ValueError, match=f"^{name} cannot act: simulate_objects only trains on no measured pattern"):
+    with pytest.raises(
+        ValueError, match=f"^{name} has no effect: with simulate_objects only, no measured pattern is trained on"
+    ):
         idle({}, {**ONLY, name: value})
     idle({}, {**ONLY, name: value}, validates=True)
 
@@ -65,9 +67,9 @@ def test_terms_of_measured_patterns_are_refused_without_any(name: str, value: fl
 def test_a_blur_of_waves_that_nobody_predicts_is_refused() -> None:
     """[CFG-010]"""
     blurred = {"gaussian_smoothing_sigma": 1}
-    with pytest.raises(ValueError, match="gaussian_smoothing_sigma cannot act: nll_weight and mae_weight are 0"):
+    with pytest.raises(ValueError, match="gaussian_smoothing_sigma has no effect: nll_weight and mae_weight are 0"):
         idle({**SUPERVISED, **blurred}, {})
-    with pytest.raises(ValueError, match="gaussian_smoothing_sigma cannot act: simulate_objects only"):
+    with pytest.raises(ValueError, match="gaussian_smoothing_sigma has no effect: with simulate_objects only"):
         idle(blurred, ONLY)
     idle(blurred, ONLY, validates=True)
 
@@ -84,7 +86,7 @@ def test_a_blur_of_waves_that_nobody_predicts_is_refused() -> None:
 def test_an_offset_that_nothing_moves_is_refused(model: dict[str, Any], train: dict[str, Any], reason: str) -> None:
     """[CFG-010] when it was asked for; the default, and an estimate, are accepted."""
     for validates in (False, True):
-        with pytest.raises(ValueError, match=f"^detector_offset train cannot act: .*{reason}"):
+        with pytest.raises(ValueError, match=f"^detector_offset train has no effect: .*{reason}"):
             idle(model, {**train, "detector_offset": "train"}, validates=validates)
         for accepted in (None, "estimate", "none"):
             idle(model, {**train, "detector_offset": accepted}, validates=validates)
@@ -93,7 +95,7 @@ def test_an_offset_that_nothing_moves_is_refused(model: dict[str, Any], train: d
 
 def test_all_are_named_at_once() -> None:
     """[CFG-010]"""
-    with pytest.raises(ValueError, match=r"^probe_trainable, mae_weight cannot act"):
+    with pytest.raises(ValueError, match=r"^probe_trainable, mae_weight has no effect"):
         idle({}, {**ONLY, "probe_trainable": True, "mae_weight": 2})
 
 

@@ -61,7 +61,7 @@ def test_patches_and_patterns_of_a_group() -> None:
     [
         ({"architecture": "cnn", "iterations": 3}, "iterations belongs to architecture fast"),
         ({"probe_big": True}, "probe_big belongs to architecture cnn"),
-        ({"architecture": "cnn", "probe_big": True, "pad_object": False}, "nothing is around"),
+        ({"architecture": "cnn", "probe_big": True, "pad_object": False}, "there is no border"),
     ],
 )
 def test_what_cannot_act_is_refused(given: dict[str, object], message: str) -> None:
@@ -104,9 +104,9 @@ def test_the_loss_follows_the_model_type() -> None:
 
 def test_a_loss_without_data_is_refused() -> None:
     """[CFG-005]"""
-    with pytest.raises(ValidationError, match="nothing ties the object to the data"):
+    with pytest.raises(ValidationError, match="so the loss ignores the data"):
         TrainConfig(nll_weight=0, realspace_mae_weight=0, realspace_weight=1)
-    with pytest.raises(ValueError, match="nothing ties the object of model_type pinn"):
+    with pytest.raises(ValueError, match="the loss of model_type pinn ignores the data"):
         TrainConfig(nll_weight=0).loss_weights(ModelConfig())
     with pytest.raises(ValueError, match="supervised needs realspace_mae_weight above 0"):
         TrainConfig(nll_weight=1, realspace_mae_weight=0).loss_weights(ModelConfig(model_type="supervised"))

@@ -216,7 +216,7 @@ def test_another_scan_is_not_resumed(jobs: JobRunner, scan: Path, trained: Path,
     write_scan(tmp_path / "scan.npz", simulate_scan(SimulationConfig(N=32, rows=6, cols=6, seed=2)))
     ending = jobs.run("train", tmp_path, tmp_path / "scan.npz", settings={"resume": True})
     assert (ending.status, ending.told["error"]) == (3, "DataError"), ending
-    assert "begun with other data" in ending.told["text"]
+    assert "started with other data" in ending.told["text"]
     dose = jobs.run("train", tmp_path, scan, settings={"resume": True, "reading": {"nphotons": 5.0}})
     assert (dose.status, dose.told["error"]) == (3, "DataError"), dose
     held = jobs.run("train", tmp_path, scan, settings={"resume": True, "validation": str(scan)})

@@ -108,7 +108,7 @@ def test_a_simulated_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
     """[CLI-015] [CLI-023]"""
     path = simulate_run(SIMULATION, tmp_path / "scan.npz")
     first = path.read_bytes()
-    with pytest.raises(UsageError, match=r"scan\.npz is there already.*--overwrite"):
+    with pytest.raises(UsageError, match=r"scan\.npz exists already.*--overwrite"):
         simulate_run(SIMULATION.model_copy(update={"seed": 5}), path)
     assert path.read_bytes() == first
     simulate_run(SIMULATION.model_copy(update={"seed": 5}), path, overwrite=True)

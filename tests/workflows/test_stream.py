@@ -97,7 +97,7 @@ def test_silence_ends_it_with_what_is_there(scan: ScanDataset, run_folder: Path,
     source = write(tmp_path / "scan.h5", scan, 40, finished=False)
     result = workflows.stream_run(run_folder, str(source), tmp_path / "out", timeout_s=0.3)
     assert (result.figures["stream"], result.figures["patterns"]) == ("timed_out", 40)
-    assert any("fell silent" in warning for warning in result.warnings)
+    assert any("No more data arrived" in warning for warning in result.warnings)
     with pytest.raises(DataError, match="No pattern has come"):
         workflows.stream_run(run_folder, str(tmp_path / "none.h5"), tmp_path / "out2", timeout_s=0.1)
     assert not (tmp_path / "out2").exists()

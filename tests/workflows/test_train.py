@@ -180,7 +180,7 @@ def test_a_run_is_not_resumed_with_other_settings(
 ) -> None:
     """The error names them; nothing is changed."""
     config = (run / "config.yaml").read_text()
-    with pytest.raises(ConfigError, match=rf"begun with another {named}\b.*config\.yaml"):
+    with pytest.raises(ConfigError, match=rf"started with another {named}\b.*config\.yaml"):
         train(scan_file, run, resume=True, **changed)
     assert (run / "config.yaml").read_text() == config
     assert names(run) == CONTENT

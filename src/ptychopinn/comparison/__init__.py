@@ -1,4 +1,4 @@
-"""Which reconstructor is better, where, and by how much: on one pair of scans, or over a grid of simulated ones."""
+"""Compare reconstructors on a pair of scans, or over a grid of simulated scans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One candidate of a comparison: its process, its budget, its results by content."""
+"""Run one candidate of a comparison in its own process, unless its results are there already."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ptychopinn.errors import Cancelled
 from ptychopinn.jobs import JobError, Task, available_mib, run_job
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 
-FORMAT = 3  # of a candidate's results: another number makes every candidate anew
+FORMAT = 3  # of a candidate's results; a new number invalidates all old ones
 _FREE_SHARE = 0.75
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate may take."""
+    """Limits of a candidate."""
 
     memory_mb: float | None = None
     seconds: float | None = None
@@ -38,28 +38,22 @@ def run_candidate(
     limits: Limits,
     monitor: Monitor = NULL_MONITOR,
 ) -> CandidateOutcome:
-    """Run one candidate in processes of its own, unless what lies in its folder is what would come of it.
+    """Run one candidate in its own process, unless ``folder`` has its results.
 
     Parameters
     ----------
     folder:
-        The candidate's own; made if it is not there. Results of another content are removed; where only the reference
-        of a scan is another, its scores are.
-    plan:
-        The candidate.
+        Folder of the candidate; created if necessary. Results with other inputs are removed. If only the reference of a
+        scan changed, only its scores are removed.
     scans:
-        Scan to its file, in order; networks train on the one called "train".
+        Name to scan, in order; networks train on the one called "train".
     split:
-        Scans of which the odd and the even patterns are reconstructed alone, too.
-    limits:
-        What it may take.
-    monitor:
-        Progress and cancellation.
+        Scans whose odd and even patterns are also reconstructed separately.
 
     Raises
     ------
     Cancelled
-        If the monitor was cancelled; a training goes on from its last checkpoint when the candidate is run again.
+        If the monitor was cancelled. When the candidate is run again, its training resumes from the last checkpoint.
     """
     key = digest_of(
         {
@@ -110,8 +104,8 @@ def run_candidate(
         )
         result |= {"status": "ok", "message": ""}
     except Cancelled as error:
-        told = f"The comparison was cancelled during the candidate {plan.name}."
-        raise Cancelled(told, "Go on with it by --resume.") from error
+        problem = f"The comparison was cancelled during the candidate {plan.name}."
+        raise Cancelled(problem, "Continue with --resume.") from error
     except JobError as error:
         result["message"] = " ".join(str(error).split())
     result["seconds"] = time.monotonic() - start
@@ -120,7 +114,7 @@ def run_candidate(
 
 
 class _Watch(Monitor):
-    """Passes progress on under the candidate's name, and keeps how much memory it held in which scan."""
+    """Forwards progress under the candidate's name, and records the peak memory of each scan."""
 
     def __init__(self, candidate: str, scan: str, peaks: dict[str, float], monitor: Monitor) -> None:
         super().__init__(self._pass_on)
@@ -128,7 +122,7 @@ class _Watch(Monitor):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the comparison is."""
+        """Whether the comparison was cancelled."""
         return self._monitor.cancelled
 
     def _pass_on(self, event: Progress) -> None:
@@ -136,12 +130,12 @@ class _Watch(Monitor):
         self._monitor.report(f"{self._leg}: {event.stage}", event.done, event.total)
 
     def note_memory(self, mib: float) -> None:
-        """Take what it holds now."""
+        """Record the memory in use."""
         self._peaks[self._scan] = max(self._peaks.get(self._scan, 0.0), mib)
 
 
 def read_outcome(folder: Path, name: str, scans: Sequence[str]) -> CandidateOutcome:
-    """What came of a candidate, from its folder."""
+    """Read the outcome of a candidate from its folder."""
     result: dict[str, Any] = {"status": "failed", "message": "not run"}
     if (folder / RESULT).is_file():
         result = read_json(folder / RESULT)
@@ -156,6 +150,6 @@ def read_outcome(folder: Path, name: str, scans: Sequence[str]) -> CandidateOutc
 
 
 def default_memory_mb() -> float | None:
-    """Three quarters of the memory that is free; None where the system does not tell."""
+    """Three quarters of the free memory, in MiB; None if it is unknown."""
     free = available_mib()
     return None if free is None else free * _FREE_SHARE

@@ -22,18 +22,18 @@ _OF_NETWORKS = ("model", "train", "infer")
 
 @dataclass(frozen=True)
 class CandidatePlan:
-    """One reconstructor with everything that decides what comes of it.
+    """One reconstructor with everything that determines its results.
 
     Attributes
     ----------
     name:
-        As it was asked for, aliases resolved.
+        The name asked for, aliases resolved.
     source:
         Name of the backend or solver.
     origin:
-        "distribution version" that brings it.
+        "distribution version" that provides it.
     settings:
-        Of a network; else None.
+        Settings of a network; else None.
     solver:
         Options of a solver; else None.
     """
@@ -61,7 +61,7 @@ class CandidatePlan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], registry: Registry) -> CandidatePlan:
-        """What `as_dict` gave."""
+        """The inverse of `as_dict`."""
         settings, solver, source = values["settings"], values["solver"], values["source"]
         if settings is not None:
             settings = build(RunSettings.with_options(registry.get(source).options), settings)
@@ -71,31 +71,31 @@ class CandidatePlan:
 
 
 def comparison_settings(**sections: Mapping[str, object]) -> AllSettings[Any, Any]:
-    """The settings of a comparison or study from plain values, section by section, as a configuration file has them.
+    """The settings of a comparison or study from plain values, in the sections of a configuration file.
 
     Raises
     ------
     ConfigError
-        Naming every field that is unknown or out of bounds.
+        With every field that is unknown or out of bounds.
     """
     return build(AllSettings.with_options(ExecutionOptions, solver_options(discover())), sections)
 
 
 @dataclass(frozen=True)
 class Planner:
-    """What all candidates of a comparison have in common.
+    """Makes the plans of candidates from common settings and their own.
 
     Attributes
     ----------
     registry:
-        What is installed.
+        The installed backends and solvers.
     core_version:
         Version of this software.
     pattern_size:
         N of the scans.
     settings:
-        What was given of them goes before the defaults, and what a candidate sets before that. Of ``execution`` and
-        ``solver`` each candidate takes what it knows; for a solver ``solver`` goes before ``execution``.
+        The common settings. They override the defaults, and a candidate's own settings override them. A candidate uses
+        the fields of ``execution`` and ``solver`` that it knows; for a solver, ``solver`` overrides ``execution``.
     """
 
     registry: Registry
@@ -110,19 +110,17 @@ class Planner:
 
         Parameters
         ----------
-        legs:
-            As they were asked for.
         gridsize:
-            Of all networks; None leaves it as it is set.
+            gridsize of all networks; None keeps their own.
         repeat:
-            Added to the seed of training or solver.
+            Added to the seed of the training or the solver.
 
         Raises
         ------
         UsageError
-            If there is no candidate, one twice, one of an unknown name, or a setting for all that is a candidate's own.
+            If there is no candidate, a name is unknown or given twice, or a setting cannot be common to all.
         ConfigError
-            If a setting does not apply, naming the candidate.
+            If a setting does not apply to a candidate.
         """
         if not candidates:
             raise UsageError("No candidate was named.", f"Name some of {', '.join(known_candidates(self.registry))}.")
@@ -176,7 +174,7 @@ class Planner:
 
 
 def known_candidates(registry: Registry) -> list[str]:
-    """The names of all candidates there are; the default architecture goes without its name."""
+    """The names of all possible candidates; the default architecture is not part of a name."""
     networks = [f"{backend}-{kind}" for backend in registry.specs for kind in ModelType]
     return [*networks, *registry.solvers]
 
@@ -191,13 +189,13 @@ def _known(fields: Fields, options: type[BaseModel]) -> dict[str, Any]:
 
 
 def _later_seed(fields: Fields, repeat: int) -> Any:
-    """The seed of a repeat; one that is no number is refused where it is checked."""
+    """The seed of a repeat. A seed that is not a number is returned as it is and refused later."""
     seed = fields.get("seed", 0)
     return seed + repeat if isinstance(seed, int) else seed
 
 
 def _backend_of(candidate: CandidateConfig, registry: Registry) -> tuple[str, dict[str, ModelType | Architecture]]:
-    """The backend of a network, and what the candidate's name says of the network."""
+    """The backend of a network, and the model settings in the candidate's name."""
     if candidate.backend is not None:
         backend = ALIASES.get(candidate.backend, candidate.backend)
         if backend in registry.specs:

@@ -1,4 +1,4 @@
-"""The cells of a study, and the pair of scans of each: two parts of one object that no pattern sees both of."""
+"""The cells of a study and their pairs of scans, two separate parts of one object."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.simulate import simulate_probe, simulate_scan
 from ptychopinn.simulate.scan import step_px
 
-FORMAT = 1  # of the scans: another number makes every scan anew
+FORMAT = 1  # of the scans; a new number invalidates all old ones
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of each axis, without what repeats it."""
+    """One value of each axis, without seed and repeat."""
 
     photons: float
     overlap: float
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Cell:
-    """A point with the seed of its scans and the number of its repeat."""
+    """A point with a seed of its scans and the number of the repeat."""
 
     point: Point
     seed: int
@@ -44,13 +44,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For logs and progress."""
+        """Name for logs and progress."""
         facts = {**asdict(self.point), "seed": self.seed, "repeat": self.repeat}
         return ", ".join(f"{key} {value:g}" for key, value in facts.items() if value is not None)
 
 
 def cells_of(config: StudyConfig) -> Iterator[Cell]:
-    """All cells, those of one simulation together."""
+    """All cells, ordered so that those with the same scans follow each other."""
     for photons, overlap, seed in product(config.photons, config.overlap, config.seeds):
         for patterns, gridsize in product(config.train_patterns, config.gridsize):
             for repeat in range(config.repeats):
@@ -58,18 +58,18 @@ def cells_of(config: StudyConfig) -> Iterator[Cell]:
 
 
 def check_simulation(simulation: SimulationConfig) -> None:
-    """Refuse settings of the simulation that the study itself sets, or that have no rows to part.
+    """Refuse simulation settings that the study sets itself, or whose scans cannot be split.
 
     Raises
     ------
     ConfigError
-        Naming them.
+        With the names of these settings.
     """
     theirs = {"nphotons": "photons", "overlap": "overlap", "step_px": "overlap", "seed": "seeds"}
     if given := [f"{name} (use {theirs[name]} of the study)" for name in theirs if name in simulation.model_fields_set]:
         raise ConfigError(f"The study sets {', '.join(given)}.", "Leave it out of the simulation.")
     if simulation.scan_kind is ScanKind.SPIRAL:
-        raise ConfigError("A spiral has no rows that could be parted.", "Use scan_kind raster or jittered.")
+        raise ConfigError("A spiral scan has no rows at which to split it.", "Use scan_kind raster or jittered.")
     if simulation.object_shape is not None:
         raise ConfigError("object_shape cannot hold scans of every overlap.", "Leave it out of the simulation.")
 
@@ -77,17 +77,17 @@ def check_simulation(simulation: SimulationConfig) -> None:
 def scans_of(
     cell: Cell, simulation: SimulationConfig, folder: Path, monitor: Monitor = NULL_MONITOR
 ) -> dict[str, ScanSource]:
-    """The training and the test scan of a cell; what is in the folder already is taken from there.
+    """The training and the test scan of a cell; existing files are used.
 
-    One object is scanned in ``2 rows + gap`` rows: the first ``rows`` are trained on, the last ``rows`` tested on, and
-    the gap is so wide that no window of one part meets one of the other.
+    One object is scanned in ``2 rows + gap`` rows. The first ``rows`` are the training scan, the last ``rows`` the test
+    scan. The gap is so wide that no windows of the two parts overlap.
 
     Parameters
     ----------
     simulation:
-        What all have in common; ``rows`` and ``cols`` are those of each part.
+        The common settings; ``rows`` and ``cols`` are those of each part.
     folder:
-        Where the scans of all cells lie, by content.
+        Folder of the scans of all cells; their names are hashes of their content.
     """
     point = cell.point
     fields = {**simulation.model_dump(), "nphotons": point.photons, "overlap": point.overlap, "seed": cell.seed}

@@ -1,4 +1,4 @@
-"""What a candidate leaves behind, and by what it is known again: JSON, CSV, and arrays in HDF5."""
+"""Result files of a candidate (JSON, CSV, HDF5), and content hashes used for resuming."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _READ_BYTES = 1 << 20
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write a file of JSON, whole or not at all."""
+    """Write a JSON file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False, default=float) + "\n", "utf-8")
     return path
 
 
 def read_json(path: Path) -> Any:
-    """Read a file of JSON.
+    """Read a JSON file.
 
     Raises
     ------
@@ -39,11 +39,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Make it again, with --overwrite.") from error
+        raise DataError(f"{path} cannot be read: {error}.", "Create it again with --overwrite.") from error
 
 
 def digest_of_file(path: Path) -> str:
-    """sha256 of a file's bytes."""
+    """SHA-256 of the bytes of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
@@ -52,12 +52,12 @@ def digest_of_file(path: Path) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """sha256 of plain values, whatever the order of their keys."""
+    """SHA-256 of plain values, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def write_scores(folder: Path, scan: str, scores: Scores, more: Mapping[Figure, float]) -> None:
-    """Write ``aligned-SCAN.h5`` and, after it, ``scores-SCAN.json``, which says that the scan is done."""
+    """Write ``aligned-SCAN.h5``, then ``scores-SCAN.json``, which marks the scan as done."""
     with atomic_write(folder / f"aligned-{scan}.h5") as temporary, h5py.File(temporary, "w") as file:
         for name, array in scores.arrays.items():
             file.create_dataset(name, data=array)
@@ -69,7 +69,7 @@ def write_scores(folder: Path, scan: str, scores: Scores, more: Mapping[Figure, 
 
 
 def read_scores(folder: Path, scan: str) -> tuple[dict[Figure, float], dict[Figure, str]] | None:
-    """Figures, and reasons of those that were skipped; None where the scan was not finished."""
+    """The figures, and the reasons of skipped ones; None if the scan is not done."""
     path = folder / f"scores-{scan}.json"
     if not path.is_file():
         return None
@@ -87,7 +87,7 @@ def remove_scores(folder: Path, scan: str) -> None:
 
 
 def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
-    """The arrays of ``aligned-SCAN.h5`` by name; none where there is no such file.
+    """The arrays of ``aligned-SCAN.h5`` by name; empty without such a file.
 
     Raises
     ------
@@ -107,12 +107,12 @@ def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
         with h5py.File(path, "r") as file:
             file.visititems(keep)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Make it again, with --overwrite.") from error
+        raise DataError(f"{path} cannot be read: {error}.", "Create it again with --overwrite.") from error
     return arrays
 
 
 def write_csv(path: Path, columns: Iterable[str], lines: Iterable[Sequence[Any]]) -> Path:
-    """Write a table; numbers have nine digits, and None is empty."""
+    """Write a CSV file; numbers have nine digits, None is empty."""
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

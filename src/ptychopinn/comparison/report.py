@@ -29,10 +29,10 @@ _CHIEF = (  # quantity, metric, head
     ("run", "peak_anonymous_mib", "peak memory (MiB)"),
 )
 _MEANING = (
-    "SSIM, correlation, error and FRC50 are against the reference, after scale, phase ramp and shift were removed "
-    "inside the box of scan positions. R is the forward residual: how far the measured amplitudes are from those that "
-    "object and probe predict; it needs no reference, and it judges how the counts are explained, noise included. "
-    "Bold green is the best of a column."
+    "SSIM, correlation, error and FRC50 compare with the reference inside the box of scan positions, after scale, "
+    "phase ramp and shift are removed. R is the forward residual, the relative difference between the measured "
+    "amplitudes and those that object and probe predict; it needs no reference, and it includes the noise. The best "
+    "value of a column is bold green."
 )
 _QUANTITIES: tuple[tuple[Literal["amp", "phase"], str], ...] = (("amp", "amplitude"), ("phase", "phase"))
 
@@ -45,9 +45,9 @@ def write_comparison_report(
     rows: Sequence[Row],
     candidates: Path,
 ) -> Path:
-    """Write the report of a comparison and, into existing folders, its pictures."""
+    """Write the report of a comparison, and its pictures into ``pictures``."""
     names = [plan["name"] for plan in manifest["legs"]]
-    scans = list(manifest["scans"])[::-1]  # the test scan first: it is what counts
+    scans = list(manifest["scans"])[::-1]  # the test scan first, as the more important one
     figures: list[tuple[str, bytes | str | Path]] = []
     for scan in scans:
         for caption, name, png in _pictures(scan, names, candidates, summary):
@@ -95,7 +95,7 @@ def write_comparison_report(
 
 
 def _cards(best: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, str]:
-    """The best candidate by each of the chief figures, on the test scan."""
+    """The best candidate by each of the main figures, on the test scan."""
     cards = {}
     for quantity, metric, head in _CHIEF:
         candidate = best.get(f"{quantity} {metric}")
@@ -110,7 +110,7 @@ def _cards(best: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, str
 
 
 def _chief(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Table:
-    """The chief figures, a row a candidate; columns that nobody has a value for are left out."""
+    """Table of the main figures with a row per candidate, without empty columns."""
     values = [summary["legs"][name]["scans"].get(scan, {}) for name in names]
     columns = [c for c in _CHIEF if any(v.get(c[0], {}).get(c[1]) is not None for v in values)]
     if not columns:
@@ -129,7 +129,7 @@ def _chief(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Table
 
 
 def _all(rows: Sequence[Row], names: Sequence[str], scans: Sequence[str]) -> Table:
-    """Every row of the table, a column a candidate."""
+    """Table of all figures with a column per candidate."""
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
         if not row.metric.endswith(MINUS):
@@ -160,7 +160,7 @@ def _cell(value: object) -> str:
 def _pictures(
     scan: str, names: Sequence[str], candidates: Path, summary: Mapping[str, Any]
 ) -> list[tuple[str, str, bytes]]:
-    """Caption, name and PNG of a scan's pictures."""
+    """Captions, names and PNGs of the pictures of a scan."""
     arrays = {name: found for name in names if "reconstruction" in (found := read_arrays(candidates / name, scan))}
     if not arrays:
         return []
@@ -177,7 +177,7 @@ def _pictures(
         if len(shapes) == 1:
             objects = {name: found["reconstruction"] for name, found in arrays.items()}
             png = candidates_picture(quantity, reference, objects, notes=notes, title=f"{scan} scan: {word}")
-            below = " and, below, what each differs by" if reference is not None else ""
+            below = "; below, the differences from the reference" if reference is not None else ""
             caption = f"The {word} of the {scan} scan inside the box of positions, on one colour scale{below}."
             pictures.append((caption, word, png))
     for key, against, word, what in (

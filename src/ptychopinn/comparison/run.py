@@ -1,4 +1,4 @@
-"""Any number of reconstructors on the same scans, each in processes of its own."""
+"""Compare any number of reconstructors on the same scans, each in its own process."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _COMPARISON = FolderKind(
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What a comparison made.
+    """Results of a comparison.
 
     Attributes
     ----------
     files:
-        What was written, by kind.
+        Written files by kind.
     failed:
-        Candidate to the reason why it failed.
+        Candidate to the reason of its failure.
     """
 
     folder: Path
@@ -78,16 +78,16 @@ def compare_run(
     settings:
         ``comparison`` holds candidates, limits and baseline; the other sections apply to all candidates.
     train_reference, test_reference:
-        NPZ or product with the trusted object of a scan; None takes the scan's own unless it is a placeholder.
+        NPZ or product with the trusted object of a scan; None: the scan's own, unless it is a placeholder.
     resume:
-        Keep candidates that are done, by content, and go on with the others.
+        Keep finished candidates with the same inputs, and run the others.
 
     Raises
     ------
     PtychoPinnError
-        Whatever is refused, before any long work.
+        If something is refused; raised before any long work.
     Cancelled
-        If the monitor was cancelled; what is done stays for ``resume``.
+        If the monitor was cancelled; finished results stay for ``resume``.
     """
     config, reading = settings.comparison, settings.reading
     version = metadata.version("ptychopinn")
@@ -140,7 +140,7 @@ def compare_run(
 def finish(
     folder: Path, manifest: Mapping[str, Any], outcomes: Sequence[CandidateOutcome], monitor: Monitor = NULL_MONITOR
 ) -> ComparisonResult:
-    """Table, summary, pictures and report from what the candidates left behind."""
+    """Write table, summary, pictures and report from the results of the candidates."""
     baseline, scans = manifest["baseline"], list(manifest["scans"])
     rows = make_rows(
         outcomes, scans, comparison_figures(), baseline, _distances(folder / _LEGS, outcomes, scans, baseline)
@@ -173,7 +173,7 @@ def _baseline(asked: str | None, plans: Sequence[CandidatePlan]) -> str:
 def _distances(
     folder: Path, outcomes: Sequence[CandidateOutcome], scans: Sequence[str], baseline: str
 ) -> dict[tuple[str, str], float | str]:
-    """How far each candidate's object is from the baseline's."""
+    """Distance of each candidate's object from the baseline's."""
     found: dict[tuple[str, str], float | str] = {}
     for scan in scans:
         base = read_arrays(folder / baseline, scan)
@@ -185,10 +185,10 @@ def _distances(
 
 def _distance(arrays: Mapping[str, AnyArray], base: Mapping[str, AnyArray]) -> float | str:
     if "reconstruction" not in base or "reconstruction" not in arrays:
-        return "the baseline has no picture" if "reconstruction" in arrays else "the scan has no box"
+        return "the baseline has no object" if "reconstruction" in arrays else "the scan has no box"
     a: ComplexArray = arrays["reconstruction"].astype(np.complex128)
     b: ComplexArray = base["reconstruction"].astype(np.complex128)
-    if "reference" not in base:  # nothing has aligned them yet
+    if "reference" not in base:  # without a reference they are not aligned yet
         if min(b.shape) < MIN_SIDE_PX:
             return "the scan box is too small"
         pair = align(b, a, ScanBox(0, b.shape[0], 0, b.shape[1]))

@@ -1,4 +1,4 @@
-"""The scans of a comparison: files, what they hold, and how much of the test scan is used."""
+"""The scans of a comparison, and the part of the test scan that is used."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ptychopinn.workflows.reference import reference_of
 
 @dataclass(frozen=True)
 class ScanSource:
-    """A file of a scan, and a file with its trusted object, by content.
+    """A scan file, and the file of its reference object, with hashes of their content.
 
     Attributes
     ----------
     path, reference:
-        The files; without a reference the scan's own object is taken unless it is a placeholder.
+        The files. Without a reference the scan's own object is used, unless it is a placeholder.
     reading:
         How to read the scan.
     digest, reference_digest:
-        Of their bytes; empty without a reference.
+        Hashes of their bytes; empty without a reference.
     facts:
-        What the scan is, for the report.
+        Properties of the scan, for the report.
     """
 
     path: Path
@@ -43,12 +43,12 @@ class ScanSource:
 
     @classmethod
     def of(cls, path: StrPath, reference: StrPath | None, reading: ReadOptions, name: str = "") -> ScanSource:
-        """Look at a scan and its reference.
+        """Read a scan and check its reference.
 
         Raises
         ------
         DataError
-            If the scan cannot be read, as in `ptychopinn.data.io.read_scan`, or the reference cannot be one of it.
+            If the scan cannot be read, as in `ptychopinn.data.io.read_scan`, or the reference does not fit it.
         """
         data = read_scan(path, **dict(reading))
         given = None if reference is None else Path(reference).resolve()
@@ -70,7 +70,7 @@ class ScanSource:
 
 
 def _check_reference(reference: ComplexArray, path: Path, data: ScanDataset) -> None:
-    """Refuse what no reconstruction of a scan could be scored against."""
+    """Refuse a reference that does not cover the scan, or is constant or not finite."""
     box = scan_box(data.positions, reference.shape)
     low, high = data.positions.min(axis=0), data.positions.max(axis=0)
     if (low < -0.5).any() or box != scan_box(data.positions, (np.iinfo(np.int64).max,) * 2):
@@ -84,23 +84,20 @@ def _check_reference(reference: ComplexArray, path: Path, data: ScanDataset) -> 
     if inside.size and (not np.isfinite(inside).all() or bool((inside == inside.flat[0]).all())):
         raise DataError(
             f"The reference {path} is constant or not finite inside the box of scan positions.",
-            "Give the file of a reconstruction that is trusted.",
+            "Give the file of a trusted reconstruction.",
         )
 
 
 def central_indices(data: ScanDataset, count: int) -> IntArray:
-    """Sorted (k,) int64 indices of so many patterns nearest to the middle, all if there are no more.
-
-    They overlap as all of them do.
-    """
+    """Sorted (k,) int64 indices of the ``count`` patterns nearest to the middle, or of all; overlaps are preserved."""
     positions = data.positions
     middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
-    distance = np.abs(positions - middle).max(axis=1)  # a square, as scans are
+    distance = np.abs(positions - middle).max(axis=1)  # selects a square
     return np.sort(np.argsort(distance, kind="stable")[:count]).astype(np.int64)
 
 
 def write_central(path: StrPath, count: int, target: Path, reading: ReadOptions) -> bool:
-    """Write the middle of a scan as a scan of its own; False, and nothing written, if that is all of it."""
+    """Write the middle of a scan to a file; return False, and write nothing, if that is the whole scan."""
     data = read_scan(path, **dict(reading))
     if count >= len(data):
         return False

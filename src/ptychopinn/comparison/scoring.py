@@ -1,4 +1,4 @@
-"""The figures of one reconstruction of one scan, and the arrays they were taken from."""
+"""Score one reconstruction of one scan."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ _MORE_IS_BETTER = frozenset({"psnr", "ssim", "ms_ssim", "corr", "frc50", "frc50_
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What is known of one reconstruction.
+    """Figures and arrays of one reconstruction.
 
     Attributes
     ----------
     figures:
         (quantity, metric) to value.
     skipped:
-        (quantity, metric) to the reason why there is none.
+        (quantity, metric) to the reason why there is no value.
     arrays:
-        Name to array: ``reconstruction`` and, where there is one, ``reference``, complex64 inside the scan box,
-        aligned; ``frc/QUANTITY`` and ``frc_split/QUANTITY``, (2, k) frequency and correlation.
+        Name to array: ``reconstruction`` and, if there is one, ``reference``, complex64 inside the scan box, aligned;
+        ``frc/QUANTITY`` and ``frc_split/QUANTITY``, (2, k) frequency and correlation.
     facts:
-        What alignment removed, and where the box lies.
+        What the alignment removed, and the box.
     """
 
     figures: dict[Figure, float] = field(default_factory=dict)
@@ -77,16 +77,16 @@ def score_scan(
     obj:
         (H, W) complex, the object.
     origin:
-        (y, x): pixel (0, 0) of ``obj`` in the frame of the scan's positions.
+        (y, x) of pixel (0, 0) of ``obj`` in the frame of the scan's positions.
     probe:
         (modes, N, N) complex, in counts.
     reference:
-        (H', W') complex, the true object, in the frame of the positions; or None.
+        (H', W') complex, the true object in the frame of the positions, or None.
     halves:
         (H, W) objects of the odd and of the even patterns, in the frame of ``obj``; or why there are none.
     positions:
-        (n, 2) float64 (y, x), where the reconstruction put the patterns; None: where the scan says. The residual is
-        taken there; the box is always that of the scan, so that all reconstructions are compared on the same pixels.
+        (n, 2) float64 (y, x), the positions of the reconstruction; None: those of the scan. They are used for the
+        residual. The box is always that of the scan, so that all reconstructions are compared on the same pixels.
     """
     found = Scores()
     box = scan_box(data.positions - np.asarray(origin), obj.shape)
@@ -99,7 +99,7 @@ def score_scan(
 
 
 def rescore(arrays: Mapping[str, AnyArray]) -> dict[Figure, float]:
-    """The figures against the reference, from aligned arrays alone."""
+    """Compute the figures against the reference again, from the aligned arrays."""
     if "reference" not in arrays:
         return {}
     pair = Aligned(
@@ -122,7 +122,7 @@ def all_figures() -> list[Figure]:
 
 
 def best_candidates(metric: str, values: Mapping[str, float | None]) -> list[str]:
-    """Whose value of a metric is best; nobody's where more is neither better nor worse, or there is no value."""
+    """The names with the best value of a metric; empty if the metric has no order or there is no value."""
     known = {name: value for name, value in values.items() if value is not None}
     if not known or metric not in _LESS_IS_BETTER | _MORE_IS_BETTER:
         return []
@@ -131,7 +131,7 @@ def best_candidates(metric: str, values: Mapping[str, float | None]) -> list[str
 
 
 def parts_of(obj: ComplexArray) -> dict[str, FloatArray]:
-    """Amplitude, and phase about that of the mean."""
+    """Amplitude, and phase relative to that of the mean."""
     return {"amp": np.abs(obj), "phase": np.angle(obj * np.exp(-1j * np.angle(obj.mean())))}
 
 
@@ -143,7 +143,7 @@ def _named(scores: Mapping[str, float]) -> dict[Figure, float]:
 
 
 def _statistics(found: Scores, obj: ComplexArray, box: ScanBox) -> None:
-    """Mean, largest magnitude and share that is not zero, inside the box."""
+    """Mean, largest magnitude and share of nonzero pixels inside the box."""
     inside = obj[box.slices]
     if inside.size == 0:
         reason = "the scan is too small to have a box inside its positions"

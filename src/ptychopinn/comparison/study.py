@@ -1,4 +1,4 @@
-"""Compare reconstructors over a grid of simulated scans; every candidate of every cell is kept by content."""
+"""Compare reconstructors over a grid of simulated scans."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _STUDY = FolderKind(
 
 @dataclass(frozen=True)
 class StudyResult(ComparisonResult):
-    """What a study made; candidates that failed are named with their cell.
+    """Results of a study; ``failed`` names candidates with their cell.
 
     Attributes
     ----------
     medians:
-        Over seeds and repeats.
+        Medians over seeds and repeats.
     """
 
     medians: tuple[Median, ...]
@@ -72,14 +72,14 @@ def study_run(
         ``study`` holds candidates and axes, ``simulation`` what all scans share, ``comparison`` the limits of a
         candidate; the other sections apply to all candidates.
     resume:
-        Keep what is done, by content, and go on. Cells that the study does not have any more stay, too.
+        Keep finished results with the same inputs, and continue. Cells that were removed from the study stay too.
 
     Raises
     ------
     PtychoPinnError
-        Whatever is refused, before any long work.
+        If something is refused; raised before any long work.
     Cancelled
-        If the monitor was cancelled; what is done stays for ``resume``.
+        If the monitor was cancelled; finished results stay for ``resume``.
     """
     config, simulation, limits = settings.study, settings.simulation, settings.comparison
     if config is None:
@@ -130,7 +130,7 @@ def study_run(
 
 
 def _check(config: StudyConfig, settings: AllSettings[Any, Any]) -> None:
-    """Refuse metrics that there are not, and settings that the study itself makes or that do not act in one."""
+    """Refuse unknown metrics, and settings that the study sets itself or that have no effect in it."""
     known = [" ".join(figure) for figure in study_figures()]
     if strange := [name for name in config.metrics if name not in known]:
         raise ConfigError(f"The metric '{strange[0]}' is not known.", f"Use some of {', '.join(known)}.")
@@ -140,7 +140,8 @@ def _check(config: StudyConfig, settings: AllSettings[Any, Any]) -> None:
     named += [f"reading.{name}" for name in given.get("reading", {})]  # its scans are simulated
     if named:
         raise UsageError(
-            f"{', '.join(named)} cannot be set in a study.", "Candidates, axes and simulation say it; leave it out."
+            f"{', '.join(named)} cannot be set in a study.",
+            "Leave it out; candidates, axes and simulation determine it.",
         )
     if config.gridsize != (None,) and (
         twice := [candidate.name for candidate in config.legs if "gridsize" in candidate.model]

@@ -99,8 +99,8 @@ def write_study_report(
 
 
 def _layout(config: StudyConfig) -> tuple[str, str, list[dict[str, Any]]]:
-    """The axis drawn across a panel, that of the panels side by side, and all values of the rest."""
-    ranked = sorted(_AXES, key=lambda name: len(getattr(config, name)) < 2)  # stable: those that vary come first
+    """The axis across a panel, the axis of the panels side by side, and all combinations of the others."""
+    ranked = sorted(_AXES, key=lambda name: len(getattr(config, name)) < 2)  # stable; varying axes first
     across, down, *rest = ranked
     values = [getattr(config, name) for name in rest]
     return across, down, [dict(zip(rest, chosen, strict=True)) for chosen in product(*values)]
@@ -135,7 +135,7 @@ def _panel(
 def _montage(
     across: str, fixed: Mapping[str, Any], config: StudyConfig, homes: Mapping[tuple[Cell, str], Path]
 ) -> dict[str, dict[str, ComplexArray]]:
-    """Column to row to picture: the reference and every candidate, at each value across."""
+    """Objects by column (value across) and row (the reference and every candidate)."""
     columns: dict[str, dict[str, ComplexArray]] = {}
     for value in getattr(config, across)[:_MAX_IN_MONTAGE]:
         cell = Cell(Point(**{**fixed, across: value}), config.seeds[0], 0)
@@ -151,7 +151,7 @@ def _montage(
 
 
 def _grid(metric: str, across: str, config: StudyConfig, medians: Sequence[Median]) -> Table:
-    """Medians: a row for each candidate at each point but for the axis across, whose values are the columns."""
+    """Table of medians: the values of the axis across are columns; candidates at all other values are rows."""
     chosen = [m for m in medians if f"{m.quantity} {m.metric}" == metric]
     values = getattr(config, across)
     points = list(dict.fromkeys(_moved(m.point, across, values[0]) for m in chosen))
@@ -184,7 +184,7 @@ def _moved(point: Point, axis: str, value: Any) -> Point:
 
 
 def _wins(config: StudyConfig, medians: Sequence[Median]) -> dict[str, str]:
-    """How many points each candidate is best at, by each metric."""
+    """Number of points at which each candidate is best, by metric."""
     cards = {}
     for metric in config.metrics:
         points: dict[Point, dict[str, float | None]] = {}
@@ -194,7 +194,7 @@ def _wins(config: StudyConfig, medians: Sequence[Median]) -> dict[str, str]:
         won = [candidate for at in points.values() for candidate in best_candidates(metric.split()[-1], at)]
         counts = {candidate: won.count(candidate) for candidate in _candidates(medians)}
         shown = ", ".join(f"{candidate} {count}" for candidate, count in counts.items() if count)
-        cards[f"best {metric} at how many of {len(points)} points"] = shown or "nobody"
+        cards[f"best {metric}, number of {len(points)} points"] = shown or "none"
     return cards
 
 

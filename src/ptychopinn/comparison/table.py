@@ -33,15 +33,15 @@ DISTANCE: Figure = ("object", "nrmse_to_baseline")
 _COLUMNS = ("leg", "scan", "quantity", "metric", "value", "status", "message")
 _POINT = tuple(field.name for field in fields(Point))
 _CELL = (*_POINT, "seed", "repeat")
-_NOT_MEASURED = "not measured: done in an earlier run that was cut short, or the system does not tell"
+_NOT_MEASURED = "not measured: from an earlier, interrupted run, or not available on this system"
 
 
 class Status(StrEnum):
-    """What a row's value is worth."""
+    """Status of a row."""
 
     OK = "ok"
-    SKIPPED = "skipped"  # there is no such value, and that is no failure
-    FAILED = "failed"  # the candidate came to no end
+    SKIPPED = "skipped"  # there is no such value; not a failure
+    FAILED = "failed"  # the candidate failed
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Row:
     message:
         Why there is no value.
     cell:
-        Of a study; a comparison is one of a single cell, which has no name.
+        Cell of a study; None in a comparison.
     """
 
     candidate: str
@@ -70,18 +70,16 @@ class Row:
 
 @dataclass(frozen=True)
 class CandidateOutcome:
-    """What came of a candidate.
+    """Results of a candidate.
 
     Attributes
     ----------
-    name:
-        Of the candidate.
     failure:
         Why it failed; empty if it did not.
     scans:
-        Scan to its figures and to the reasons of those that were skipped; a scan that was not finished is not there.
+        Finished scans to their figures, and the reasons of skipped ones.
     cell:
-        Of a study, or none.
+        Cell of a study; None in a comparison.
     """
 
     name: str
@@ -97,9 +95,9 @@ class Median:
     Attributes
     ----------
     median, low, high:
-        The median and the two percentiles asked for; None where there is no value.
+        The median and the two percentiles; None if there is no value.
     count, failed:
-        Values there are, and cells in which the candidate failed.
+        Number of values, and of cells in which the candidate failed.
     """
 
     candidate: str
@@ -114,13 +112,13 @@ class Median:
 
 
 def comparison_figures() -> list[Figure]:
-    """Every (quantity, metric) that each candidate of a comparison has a row of for each scan, in order."""
+    """The (quantity, metric) pairs of a comparison, in the order of the table."""
     differences = [(quantity, metric + MINUS) for quantity, metric in _OF_BASELINE]
     return [*all_figures(), *RUN_FIGURES, DISTANCE, *differences]
 
 
 def study_figures() -> list[Figure]:
-    """Those of a study, which has no baseline and no halves."""
+    """The (quantity, metric) pairs of a study, which has no baseline and no halves."""
     return [*(figure for figure in all_figures() if figure[1] != "frc50_split"), *RUN_FIGURES]
 
 
@@ -136,11 +134,11 @@ def make_rows(
     Parameters
     ----------
     figures:
-        Of which there is a row for each candidate and scan.
+        The figures, one row each for each candidate and scan.
     baseline:
-        Name of the candidate that the others are told from, where figures are.
+        Name of the baseline candidate, if there is one.
     distances:
-        (candidate, scan) to ``|R - B| / |B|``, R the candidate's and B the baseline's object; or why there is none.
+        (candidate, scan) to ``|R - B| / |B|``, R the candidate's object, B the baseline's; or why there is none.
     """
     of_baseline = next((outcome.scans for outcome in outcomes if outcome.name == baseline), {})
     rows = []
@@ -182,9 +180,9 @@ def _value(
     base: Mapping[Figure, float],
     distance: float | str | None,
 ) -> tuple[float | None, str]:
-    """A value, or None and why."""
+    """A value, or None and the reason."""
     if figure == DISTANCE:
-        return (distance, "") if isinstance(distance, float) else (None, distance or "the baseline has no picture")
+        return (distance, "") if isinstance(distance, float) else (None, distance or "the baseline has no object")
     quantity, metric = figure
     if metric.endswith(MINUS):
         source = (quantity, metric.removesuffix(MINUS))
@@ -201,7 +199,7 @@ def _finite(value: float) -> tuple[float | None, str]:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows as CSV, the axes of a study after the candidate; a value that is not known is empty."""
+    """Write rows as CSV, with the axes of a study after the candidate; unknown values are empty."""
     axes = _CELL if any(row.cell is not None for row in rows) else ()
     columns = (_COLUMNS[0], *axes, *_COLUMNS[1:])
     return write_csv(path, columns, ((row.candidate, *_places(row.cell), *astuple(row)[1:-1]) for row in rows))
@@ -227,7 +225,7 @@ def read_table(path: Path) -> list[Row]:
     Raises
     ------
     DataError
-        If it is not there, or a column, a number or a status is not what it should be.
+        If it does not exist, or a column, number or status is wrong.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -244,7 +242,7 @@ def _row(candidate: str, scan: str, quantity: str, metric: str, value: str, stat
 
 
 def summarise(rows: Sequence[Row], baseline: str) -> dict[str, Any]:
-    """The table as nested mappings: candidate, scan, quantity, metric to value; and which candidate is best at what."""
+    """The table as nested mappings (candidate, scan, quantity, metric to value), and the best candidates."""
     candidates: dict[str, Any] = {}
     for row in rows:
         candidate = candidates.setdefault(row.candidate, {"status": str(Status.OK), "message": "", "scans": {}})

@@ -1,4 +1,4 @@
-"""Is a finished comparison whole, and are its figures those of its arrays?"""
+"""Verify that a finished comparison is complete and that its figures fit its arrays."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ptychopinn.comparison.table import Row, Status, comparison_figures, read_ta
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.typing import StrPath
 
-_TOLERANCE = 1e-4  # relative; the arrays are kept in single precision
+_TOLERANCE = 1e-4  # relative; the arrays are stored in single precision
 _ABSOLUTE_TOLERANCE = 1e-6
 _OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["'](?!data:|#)|url\((?!["']?data:)|<script""", re.IGNORECASE)
 
 
 def verify_comparison(folder: StrPath) -> dict[str, Any]:
-    """Check a finished comparison again and write ``verification_report.json``.
+    """Verify a finished comparison and write ``verification_report.json``.
 
     Returns
     -------
-    ``passed``, and ``checks``: a name, whether it passed, and what was found, for each.
+    ``passed``, and ``checks`` with a name, whether it passed, and the problems of each.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def verify_comparison(folder: StrPath) -> dict[str, Any]:
     def check(name: str, find: Callable[[], list[str]]) -> None:
         try:
             wrong = find()
-        except (PtychoPinnError, OSError, KeyError, TypeError, ValueError) as error:  # a damaged part is a finding
+        except (PtychoPinnError, OSError, KeyError, TypeError, ValueError) as error:  # a damaged file is a failed check
             wrong = [f"{type(error).__name__}: {error}"]
         checks.append({"name": name, "passed": not wrong, "found": wrong[:20], "count": len(wrong)})
 
@@ -119,6 +119,6 @@ def _scans(manifest: Mapping[str, Any]) -> list[str]:
 
 def _report(folder: Path) -> list[str]:
     text = (folder / REPORT).read_text("utf-8")
-    # pictures are data, and long; what is left is looked through
+    # embedded pictures are long and have no links; search the rest
     text = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]*", "data:", text)
     return [f"refers to {match.group(0)!r}" for match in _OUTSIDE.finditer(text)]

@@ -1,4 +1,4 @@
-"""The work of one candidate, in a process of its own: train, reconstruct the scans, score them."""
+"""The work of one candidate in its own process: train, reconstruct the scans, score them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ptychopinn.workflows import (
 )
 from ptychopinn.workflows.reference import reference_of
 
-_PATCH_SHARE = 4  # of the memory budget a quarter is for patches that wait for their phases
+_PATCH_SHARE = 4  # a quarter of the memory budget is for patches whose phases are not known yet
 MODEL, RUN_CONFIG, PRODUCT = "wts.h5.zip", "config.yaml", "reconstruction.h5"
 
 
@@ -46,22 +46,22 @@ def run_candidate(
     memory_mb: int | None,
     monitor: Monitor,
 ) -> None:
-    """Do each scan of a candidate that is not done yet; what was reconstructed before is only scored.
+    """Reconstruct and score every scan that is not done yet. Existing reconstructions are only scored.
 
     Parameters
     ----------
     folder:
-        The candidate's own.
+        Folder of the candidate.
     plan:
         Fields of its `CandidatePlan`.
     scans:
         Name of a scan to ``path``, ``reference`` and ``reading``.
     split:
-        Scans of which the odd and the even patterns are reconstructed alone, too.
+        Scans whose odd and even patterns are also reconstructed separately.
     memory_mb:
-        MiB that it may take.
+        Memory budget in MiB.
     monitor:
-        Told of progress; the name of the scan and ": " stand before the stage.
+        Gets progress; stages are prefixed with the name of the scan and ": ".
     """
     _CandidateWorker(Path(folder), CandidatePlan.from_dict(plan, discover()), scans, split, memory_mb, monitor).run()
 
@@ -80,7 +80,7 @@ class _CandidateWorker:
     ) -> None:
         self._folder, self._plan, self._scans, self._split = folder, plan, scans, split
         self._scan = ""
-        # A candidate is never asked to stop: it is ended.
+        # A candidate is never asked to stop; its process is ended.
         self._monitor = Monitor(lambda p: monitor.report(f"{self._scan}: {p.stage}", p.done, p.total))
         self._settings = plan.settings
         self._solver = {} if plan.solver is None else plan.solver.model_dump()
@@ -94,7 +94,7 @@ class _CandidateWorker:
                 self._solver["cache_mb"] = min(self._solver["cache_mb"], share)
 
     def run(self) -> None:
-        """Do each scan that is not done yet; what was reconstructed before is only scored."""
+        """Reconstruct and score every scan that is not done yet."""
         for scan in self._scans:
             if read_scores(self._folder, scan) is not None:
                 continue
@@ -184,7 +184,7 @@ class _CandidateWorker:
         write_scores(self._folder, scan, scores, more)
 
     def _training_seconds(self, run: RunResult) -> float:
-        """What the candidate's training took, whichever scan was reconstructed after it; nothing for a solver."""
+        """Duration of the candidate's training; None for a solver."""
         if not self._plan.is_network:
             return 0.0
         if "training seconds" in run.figures:
@@ -192,7 +192,7 @@ class _CandidateWorker:
         return float(read_json(self._folder / "run-train.json")["training_seconds"])  # the training scan comes first
 
     def _halves(self, data: ScanDataset, frame: Frame) -> tuple[ComplexArray, ComplexArray]:
-        """Objects of the odd and of the even patterns alone."""
+        """Reconstruct the odd and the even patterns separately."""
         found = []
         for first in (0, 1):
             part = data.select(np.arange(first, len(data), 2))

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """Frozen, refuses unknown keys; descriptions and bounds live beside each field.
+    """A frozen model that refuses unknown keys. Every field has its description and bounds.
 
     Attributes
     ----------
     title:
-        Of a model that is one of several groups of settings in a section; else empty.
+        Title of a model that is one group of the settings of a section; else empty.
     """
 
     title: ClassVar[str] = ""

@@ -1,4 +1,4 @@
-"""Configuration models from plain values, with errors in the words of whoever gave the values."""
+"""Build configuration models from plain values; errors use the caller's names for the fields."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MAX_PROBLEMS = 20
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 NameOf: TypeAlias = Callable[[Sequence[str]], str]
-"""What the giver calls the value at a path of keys: ("train", "batch_size") is "--batch-size"."""
+"""The caller's name for the field at a path of keys: ("train", "batch_size") is "--batch-size" for flags."""
 
 
 def dotted(path: Sequence[str]) -> str:
-    """The last key of a path, which is clear where there is one model."""
+    """The last key of a path."""
     return path[-1]
 
 
@@ -33,17 +33,15 @@ def build(cls: type[ModelT], values: Mapping[str, object], name_of: NameOf = dot
 
     Parameters
     ----------
-    cls:
-        The model.
     values:
-        Field name to value; text is converted to the field's type. What is missing takes its default.
+        Field name to value. Text is converted to the field's type; missing fields have their defaults.
     name_of:
-        What the giver calls a field.
+        The caller's name for a field.
 
     Raises
     ------
     ConfigError
-        Naming every field that is unknown or out of bounds, its value and the bound.
+        With every field that is unknown or out of bounds, its value and the bound.
     """
     try:
         return cls.model_validate(dict(values))
@@ -54,7 +52,7 @@ def build(cls: type[ModelT], values: Mapping[str, object], name_of: NameOf = dot
 
 
 def explain(error: ValidationError, cls: type[BaseModel], name_of: NameOf = dotted) -> ConfigError:
-    """The one-paragraph `ConfigError` for pydantic's report on ``cls``."""
+    """Turn pydantic's report on ``cls`` into a `ConfigError` of one paragraph."""
     errors = error.errors(include_url=False)
     problems = dict.fromkeys(_problem(one, cls, name_of) for one in errors[:_MAX_PROBLEMS])
     return ConfigError(join_problems(list(problems), len(errors) - _MAX_PROBLEMS), "Change it and try again.")
@@ -82,7 +80,7 @@ def _problem(error: Any, cls: type[BaseModel], name_of: NameOf) -> str:
 
 
 def _path_of(location: Sequence[object], cls: type[BaseModel]) -> list[str]:
-    """The keys that lead to a field; what pydantic adds below it, such as the kinds that were tried, is left out."""
+    """The keys that lead to a field, without what pydantic appends, such as the member of a union."""
     path = []
     below: type[BaseModel] | None = cls
     for key in location:
@@ -94,14 +92,14 @@ def _path_of(location: Sequence[object], cls: type[BaseModel]) -> list[str]:
 
 
 def _where_it_belongs(path: Sequence[str], cls: type[BaseModel]) -> str:
-    """A hint for an unknown key: the section that knows it, or the nearest names."""
+    """A hint for an unknown key: the section that has it, or similar names."""
     for key in path[:-1]:
         cls = _model_below(cls, key) or cls
     key = path[-1]
     for section in cls.model_fields:
         inner = _model_below(cls, section)
         if inner is not None and key in inner.model_fields:
-            return f"; it belongs into the section '{section}'"
+            return f"; it belongs in the section '{section}'"
     return suggestion(key, cls.model_fields)
 
 
@@ -115,7 +113,7 @@ def _model_below(cls: type[BaseModel], key: str) -> type[BaseModel] | None:
 
 
 def join_problems(problems: Sequence[str], more: int = 0) -> str:
-    """Problems as one paragraph that a person can still read: as many as fit, and how many more there are."""
+    """Join problems into one paragraph, and say how many were left out."""
     lengths = accumulate(len(problem) for problem in problems)
     fitting = max(sum(length <= _MAX_TEXT for length in lengths), 1)
     more = max(more, 0) + len(problems) - fitting
@@ -131,6 +129,6 @@ def suggestion(name: str, valid: Iterable[str]) -> str:
 
 
 def shorten(value: object) -> str:
-    """A value in at most 60 characters."""
+    """Show a value in at most 60 characters."""
     text = value if isinstance(value, str) and value else reprlib.repr(value)
     return text if len(text) <= _MAX_NAME else text[: _MAX_NAME - 3] + "..."

@@ -1,4 +1,4 @@
-"""How reconstructors are compared."""
+"""Settings of a comparison."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ NOT_SHARED = (
     "N",
     "model_type",
     "architecture",
-)  # settings of the network that scans or candidates say, not one for all candidates
+)  # of the model: given by the scans or by a candidate's name, not common to all
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 class CandidateConfig(Config):
-    """A reconstructor of a comparison or study, and what is set for it alone; a word stands for its `name`."""
+    """A candidate of a comparison or study with its own settings. A plain word is its `name`."""
 
     name: str = Field(
-        description="BACKEND-MODELTYPE, BACKEND-MODELTYPE-ARCHITECTURE or a solver; any name with `backend`."
+        description="BACKEND-MODELTYPE, BACKEND-MODELTYPE-ARCHITECTURE or a solver; with `backend`, any name."
     )
     backend: str | None = Field(
         None, description="The backend of a network, or the solver (default: as the name says)."
     )
-    model: dict[str, Any] = Field({}, description="Settings of its network that differ from those of the others.")
-    train: dict[str, Any] = Field({}, description="Settings of its training that differ.")
-    infer: dict[str, Any] = Field({}, description="Settings of its inference that differ.")
-    execution: dict[str, Any] = Field({}, description="Options of its backend that differ.")
-    solver: dict[str, Any] = Field({}, description="Options of its solver that differ.")
+    model: dict[str, Any] = Field({}, description="Its own settings of the network.")
+    train: dict[str, Any] = Field({}, description="Its own settings of the training.")
+    infer: dict[str, Any] = Field({}, description="Its own settings of the inference.")
+    execution: dict[str, Any] = Field({}, description="Its own options of the backend.")
+    solver: dict[str, Any] = Field({}, description="Its own options of the solver.")
 
     @model_validator(mode="before")
     @classmethod
@@ -45,29 +45,27 @@ class CandidateConfig(Config):
 
 
 class ComparisonConfig(Config):
-    """What is compared, limits, and what it is judged by."""
+    """Candidates, limits and scores of a comparison."""
 
-    legs: tuple[CandidateConfig, ...] = Field(
-        (), description="Reconstructors: names, or mappings with settings of their own."
-    )
+    legs: tuple[CandidateConfig, ...] = Field((), description="Candidates: names, or mappings with their own settings.")
     baseline: str | None = Field(
-        None, description="The candidate that the others are told from (default: the first candidate)."
+        None, description="Baseline candidate that the others are compared with (default: the first)."
     )
     n_test_groups: int | None = Field(
         None,
         ge=1,
-        description="Test on this many groups of patterns in the middle of the test scan; a group has gridsize^2 of "
-        "them, 1 without gridsize.",
+        description="Test on this many groups in the middle of the test scan; a group has gridsize^2 patterns, 1 "
+        "without gridsize.",
     )
     memory_mb: int | None = Field(
         None,
         ge=64,
-        description="MiB of anonymous memory that a candidate's processes may take "
-        "(default: three quarters of what is free).",
+        description="Limit in MiB on the anonymous memory of a candidate's processes "
+        "(default: three quarters of the free memory).",
     )
-    leg_seconds: float | None = Field(None, gt=0, description="Seconds after which a candidate is ended as failed.")
+    leg_seconds: float | None = Field(None, gt=0, description="Time limit of a candidate in seconds.")
     split_frc: bool = Field(
         True,
-        description="Also reconstruct the odd and the even patterns of the test scan each alone, for a resolution that "
-        "needs no reference.",
+        description="Also reconstruct the odd and the even patterns of the test scan separately, for a resolution "
+        "without a reference.",
     )

@@ -1,4 +1,4 @@
-"""Where and how a backend computes: the options that every backend has. A backend subclasses and adds its own."""
+"""Options of every backend: where and how to compute. A backend subclasses and adds its own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _OTHER_DEVICES = {
 
 
 class Accelerator(StrEnum):
-    """The device asked for is the device used."""
+    """The device; there is no silent fallback."""
 
-    AUTO = "auto"  # CUDA when there, on the card with most free memory, else CPU
+    AUTO = "auto"  # CUDA if available, on the card with most free memory; else CPU
     CPU = "cpu"
     CUDA = "cuda"  # the first card
 
@@ -43,13 +43,13 @@ Device: TypeAlias = Annotated[Accelerator | str, BeforeValidator(_known_device)]
 
 
 def cuda_number(device: Accelerator | str) -> int | None:
-    """The number of the card that is asked for; None where none is asked for by its number."""
+    """The number K of ``cuda:K``, else None."""
     match = _CUDA_NUMBER.fullmatch(device)
     return None if match is None else int(match.group(1))
 
 
 def asks_for_cuda(device: Accelerator | str) -> bool:
-    """Whether CUDA and nothing else will do."""
+    """Whether CUDA is required."""
     return device == Accelerator.CUDA or cuda_number(device) is not None
 
 
@@ -73,25 +73,23 @@ class ExecutionOptions(Config):
     """Options that every backend has."""
 
     accelerator: Device = Field(
-        Accelerator.AUTO, description="Device: auto takes CUDA when there; cuda:1 is the second card."
+        Accelerator.AUTO, description="Device. auto: CUDA if available, else CPU; cuda:1: the second card."
     )
     precision: Precision = Field(Precision.FLOAT32, description="Arithmetic of the network.")
     deterministic: bool = Field(
-        True, description="Same seed, same result, with algorithms that repeat where the device has such."
+        True, description="Use deterministic algorithms where the device has them: same seed, same result."
     )
     device_memory_budget_mb: int | None = Field(
         None,
         ge=0,
         description=(
-            "MiB of a GPU for what is kept there (patterns, patches, objects); the rest comes from the host for each "
-            "batch, an object tile by tile (default: half of what is free)."
+            "GPU memory in MiB for data kept there (patterns, patches, objects); other data are uploaded for each batch, "
+            "a larger object in tiles (default: half of the free memory)."
         ),
     )
-    num_workers: int = Field(
-        0, ge=0, le=64, description="Threads that prepare batches ahead; 0 prepares each when it is wanted."
-    )
+    num_workers: int = Field(0, ge=0, le=64, description="Threads that prepare batches ahead. 0: none.")
     logger: LoggerKind = Field(
         LoggerKind.NONE,
-        description="Where else to log the training history.",
+        description="Also log the training history there.",
         json_schema_extra={"training_only": True},
     )

@@ -1,4 +1,4 @@
-"""Configuration files, YAML or JSON, in the form of `ptychopinn.config.run.AllSettings`."""
+"""Read and write configuration files (YAML or JSON) in the form of `ptychopinn.config.run.AllSettings`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES = 2**18
 
 
 def read_config_file(path: StrPath) -> dict[str, Any]:
-    """Parse a YAML or JSON file; what it may give is for `ptychopinn.config.run.AllSettings` to check.
+    """Parse a YAML or JSON file. `ptychopinn.config.run.AllSettings` checks the content.
 
     YAML is read by its 1.2 rules: ``on``, ``off``, ``yes``, ``no`` and ``1:30`` are words, ``1e-3`` and ``010`` are
     numbers, the latter ten.
@@ -41,14 +41,14 @@ def read_config_file(path: StrPath) -> dict[str, Any]:
     import yaml
 
     try:
-        # JSON on its own terms, so that its errors are JSON's; YAML for every other name.
+        # JSON files are parsed as JSON, so that errors speak of JSON; all others as YAML.
         if path.suffix.lower() == ".json":
             parsed = json.loads(text, object_pairs_hook=_unique)
         else:
             parsed = yaml.load(text, _yaml_loader())
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:500]
-        raise ConfigError(f"The configuration {path} cannot be read: {reason}.", "Mend that place.") from error
+        raise ConfigError(f"The configuration {path} cannot be read: {reason}.", "Correct that place.") from error
     if parsed is None:
         return {}
     if not isinstance(parsed, dict):
@@ -71,7 +71,7 @@ def write_config_file(path: StrPath, settings: RunSettings[Any]) -> None:
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     if len(found := dict(pairs)) != len(pairs):
-        raise ValueError(f"the key {_first_repeated([key for key, _ in pairs])!r} stands there twice")
+        raise ValueError(f"the key {_first_repeated([key for key, _ in pairs])!r} is given twice")
     return found
 
 
@@ -83,7 +83,7 @@ def _first_repeated(keys: Sequence[Any]) -> str | None:
 def _yaml_loader() -> Any:
     """A safe loader of YAML 1.2 words and numbers that refuses a key given twice, aliases and tags.
 
-    Aliases make a small file a large value; what a tag promises, PyYAML does not always check.
+    Aliases can make a small file a huge value, and PyYAML does not always check tags.
     """
     import yaml
 
@@ -103,7 +103,7 @@ def _yaml_loader() -> Any:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
             if (twice := _first_repeated(keys)) is not None:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {twice!r} stands there twice", node.start_mark
+                    None, None, f"the key {twice!r} is given twice", node.start_mark
                 )
             return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 

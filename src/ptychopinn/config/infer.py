@@ -1,4 +1,4 @@
-"""How a scan is reconstructed with a trained network."""
+"""Settings of a reconstruction with a trained network."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ptychopinn.config._base import Config
 
 
 class Synchronise(StrEnum):
-    """Whether one phase a patch is solved from the overlaps before stitching."""
+    """Whether the phases of the patches are aligned from their overlaps before stitching."""
 
-    AUTO = "auto"  # as far as it lowers the forward residual
+    AUTO = "auto"  # if and as far as it lowers the forward residual
     ON = "on"
     OFF = "off"
 
 
 class ProbeSource(StrEnum):
-    """Whose probe weights the patches and enters the network."""
+    """The probe that enters the network and weights the patches."""
 
-    MODEL = "model"  # the one the model was trained with, as refined
+    MODEL = "model"  # that of the training, refined
     SCAN = "scan"  # the probeGuess of the scan
 
 
 class Likelihood(StrEnum):
-    """What refinement makes large."""
+    """The likelihood that refinement maximises."""
 
     AMPLITUDE = "amplitude"  # of amplitudes with equal noise on each
     POISSON = "poisson"  # of counts; dark pixels weigh less
@@ -41,7 +41,7 @@ class Background(StrEnum):
 
 _BATCH, _DEVICE_BATCH = 256, 4096
 _STREAM_BATCH = 64  # more would come late
-# Of patterns: what is computed of more takes memory and saves no time. A device wants large batches.
+# In patterns. Larger batches need memory and save no time on a CPU; a GPU needs large ones.
 _BATCH_PIXELS, _DEVICE_BATCH_PIXELS = 1 << 21, 1 << 25
 
 
@@ -53,19 +53,20 @@ class InferConfig(Config):
         ge=1,
         le=65536,
         description=(
-            f"Patterns predicted at a time (default: {_BATCH}, on a GPU {_DEVICE_BATCH}, fewer where they are larger "
-            f"than 64 x 64; {_STREAM_BATCH} in a stream)."
+            f"Patterns per batch (default: {_BATCH}, on a GPU {_DEVICE_BATCH}, fewer if they are larger than 64 x 64; "
+            f"{_STREAM_BATCH} in a stream)."
         ),
     )
-    probe_source: ProbeSource = Field(ProbeSource.MODEL, description="Take the probe from the model or from the scan.")
+    probe_source: ProbeSource = Field(ProbeSource.MODEL, description="Use the probe of the model or that of the scan.")
     synchronise: Synchronise = Field(
-        Synchronise.AUTO, description="Solve one phase a patch from the overlaps: on, off, or as the residual decides."
+        Synchronise.AUTO,
+        description="Align the phases of the patches by their overlaps: on, off, or auto (if the residual falls).",
     )
     memory_budget_mb: int = Field(
         1024,
         ge=1,
         description=(
-            "MiB for patches that wait for their phases, which beyond it wait in a scratch file, and for what refine "
+            "Memory in MiB for patches until their phases are known (more go to a temporary file), and for what refine "
             "keeps between passes."
         ),
     )
@@ -74,28 +75,24 @@ class InferConfig(Config):
         ge=0,
         lt=1,
         description=(
-            "Predict from just so many patterns that they overlap by about this share of the probe's width, and leave "
-            "the others to the passes of refine (default: predict from every pattern)."
+            "Run the network only on a subset of patterns that still overlap by this fraction of the probe's width; "
+            "refine uses all patterns (default: predict from every pattern)."
         ),
     )
-    refine: int = Field(
-        0, ge=0, le=10_000, description="Passes of the solver from the prediction; 0 leaves the prediction as it is."
-    )
-    refine_probe: bool = Field(False, description="Refine the probe too, in the passes of refine.")
-    refine_positions: bool = Field(False, description="Refine the scan positions too, in the passes of refine.")
-    refine_flux: bool = Field(False, description="Fit the light of every pattern too, in the passes of refine.")
+    refine: int = Field(0, ge=0, le=10_000, description="Refinement passes after the prediction. 0: none.")
+    refine_probe: bool = Field(False, description="Refine the probe too.")
+    refine_positions: bool = Field(False, description="Refine the scan positions too.")
+    refine_flux: bool = Field(False, description="Fit the light of every pattern too.")
     refine_background: Background | None = Field(
         None,
-        description=(
-            "Fit counts that every pattern has beside its light, in the passes of refine: smooth, or free in every "
-            "pixel (default: none)."
-        ),
+        description="Also fit counts that every pattern has beside its light: smooth, or free in every pixel "
+        "(default: none).",
     )
     refine_likelihood: Likelihood | None = Field(
         None,
         description=(
-            "Likelihood that refine follows: of amplitudes, or of Poisson counts (default: of Poisson counts where "
-            "photons are few, else of amplitudes)."
+            "Likelihood that refine maximises: of the amplitudes, or of Poisson counts (default: Poisson if photons "
+            "are few, else amplitudes)."
         ),
     )
 
@@ -115,11 +112,11 @@ class InferConfig(Config):
 
     @property
     def stream_batch_size(self) -> int:
-        """Patterns of a stream that wait for each other at most before they are predicted."""
+        """Maximum number of streamed patterns that are predicted together."""
         return _STREAM_BATCH if self.inference_batch_size is None else self.inference_batch_size
 
     def batch_size(self, pixels: int, *, on_host: bool = True) -> int:
-        """Patches to predict at a time, each from patterns of so many pixels in all, on the host or on a device."""
+        """Patches per batch, for patterns of ``pixels`` pixels per patch, on the host or on a device."""
         if self.inference_batch_size is not None:
             return self.inference_batch_size
         most, most_pixels = (_BATCH, _BATCH_PIXELS) if on_host else (_DEVICE_BATCH, _DEVICE_BATCH_PIXELS)

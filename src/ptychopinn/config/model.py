@@ -1,4 +1,4 @@
-"""The network: everything a saved model needs to be built again."""
+"""Settings of the network: everything that is needed to build a saved model again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class ModelType(StrEnum):
 
 
 class Architecture(StrEnum):
-    """Which network."""
+    """The network's architecture."""
 
-    FAST = "fast"  # an unrolled solver, one pass a pattern; overlap acts in the loss only
-    CNN = "cnn"  # the published network: a group's patterns are the channels of one picture
+    FAST = "fast"  # an unrolled solver, one pattern at a time; overlap acts in the loss only
+    CNN = "cnn"  # the published network: the patterns of a group are the channels of one image
 
 
 class AmplitudeActivation(StrEnum):
-    """Maps a real number to an amplitude; every one gives 1 at 0."""
+    """Function from a real number to an amplitude; each gives 1 at 0."""
 
     BOUNDED = "bounded"  # 2.5 sigmoid-shaped: between 0 and 2.5
     SOFTPLUS = "softplus"  # positive, unbounded
@@ -44,7 +44,7 @@ class ModelConfig(Config):
 
     N: int = Field(64, description=f"Width of a diffraction pattern in pixels: one of {SUPPORTED_N}.")
     model_type: ModelType = Field(
-        ModelType.PINN, description="pinn learns from the counts alone; supervised needs a known object."
+        ModelType.PINN, description="pinn learns from the counts only; supervised needs a known object."
     )
     architecture: Architecture = Field(Architecture.FAST, description="The network's architecture.")
     gridsize: int | None = Field(
@@ -54,7 +54,7 @@ class ModelConfig(Config):
         None,
         ge=1,
         le=32,
-        description="Patterns whose overlap acts together in the loss "
+        description="Number of overlapping patterns that form a group in the loss "
         "(default gridsize^2 when that is given, else "
         f"{_GROUP_SIZE[Architecture.FAST]} for fast, {_GROUP_SIZE[Architecture.CNN]} for cnn).",
     )
@@ -69,26 +69,26 @@ class ModelConfig(Config):
         None,
         ge=1,
         le=16,
-        description="Times the fast network compares its object with the pattern and corrects it "
+        description="Iterations of the fast network; each compares its object with the pattern and corrects it "
         f"(default {_ITERATIONS}).",
     )
     amp_activation: AmplitudeActivation = Field(
-        AmplitudeActivation.BOUNDED, description="Keeps the predicted amplitude positive."
+        AmplitudeActivation.BOUNDED, description="Function that keeps the predicted amplitude positive."
     )
     pad_object: bool = Field(
-        True, description="Reconstruct only the central N/2 x N/2 of a patch and take the object as 1 around it."
+        True, description="Reconstruct only the central N/2 x N/2 pixels of a patch; the object is 1 around them."
     )
     probe_big: bool = Field(
-        False, description="With cnn and pad_object: a few channels draw a coarse border around that centre."
+        False, description="With cnn and pad_object: a few channels draw a coarse border around the central half."
     )
     object_big: bool = Field(
         True,
-        description="Every pattern of a group gets a patch, and overlapping patches are averaged; "
-        "else the anchor's patch alone has to explain the whole group.",
+        description="Predict a patch for every pattern of a group and average overlapping patches; "
+        "without it, the patch of the anchor alone explains the whole group.",
     )
-    probe_mask: bool = Field(False, description="Set the probe to zero outside the circle of diameter N.")
+    probe_mask: bool = Field(False, description="Set the probe to 0 outside a circle of diameter N.")
     gaussian_smoothing_sigma: float = Field(
-        0.0, ge=0, le=10, description="Blur of the exit wave in the forward model, pixels; 0 is none."
+        0.0, ge=0, le=10, description="Blur of the exit wave in the forward model, in pixels. 0: none."
     )
 
     @field_validator("N")
@@ -114,7 +114,7 @@ class ModelConfig(Config):
         if self.probe_big and self.architecture is not Architecture.CNN:
             raise ValueError("probe_big belongs to architecture cnn; leave it out, or use pad_object = false")
         if self.probe_big and not self.pad_object:
-            raise ValueError("probe_big draws around the centre of a patch, but pad_object is false: nothing is around")
+            raise ValueError("probe_big draws the border of a patch, but without pad_object there is no border")
         return self
 
     @property
@@ -126,17 +126,17 @@ class ModelConfig(Config):
 
     @property
     def patches_per_group(self) -> int:
-        """Patches that are predicted for a group: one a pattern, or the anchor's alone."""
+        """Number of patches predicted per group: one per pattern, or only the anchor's."""
         return self.patterns_per_group if self.object_big else 1
 
     @property
     def patterns_per_patch(self) -> int:
-        """Patterns that the network looks at to predict a patch: 1, or a group where patterns are channels."""
+        """Number of patterns from which one patch is predicted: 1, or a group if its patterns are channels."""
         return self.patterns_per_group if self.architecture is Architecture.CNN else 1
 
     @property
     def width_scale(self) -> float:
-        """The factor on the width of layers in force."""
+        """The factor in force on the width of the layers."""
         return _WIDTH_SCALE[self.architecture] if self.n_filters_scale is None else self.n_filters_scale
 
     @property

@@ -1,4 +1,4 @@
-"""Everything that decides what comes of a run, as one value; a configuration file has the same form.
+"""All settings of a run as one value. A configuration file has the same form.
 
 A run directory's ``config.yaml``, which can be given to ``--config`` again::
 
@@ -32,24 +32,24 @@ from ptychopinn.config.train import TrainConfig
 OptionsT = TypeVar("OptionsT", bound=ExecutionOptions)
 SolverT = TypeVar("SolverT", bound=SolverOptions)
 OptionsModelT = TypeVar("OptionsModelT", bound=BaseModel)
-_DEFAULTS: Any = dict  # an empty section, which validation makes a model of
+_DEFAULTS: Any = dict  # an empty section; validation turns it into a model
 
 
 class RunSettings(Config, Generic[OptionsT]):
     """The settings of a training or an inference.
 
-    What was given and what has its default can be told apart by ``model_fields_set``: a network that exists
-    brings its own `model`, and N comes from the scan.
+    ``model_fields_set`` tells given fields from defaults. An existing network brings its own `model`, and N comes from
+    the scan.
     """
 
     backend: str | None = Field(
-        None, description="The deep-learning framework; None is that of the model, or the default."
+        None, description="The deep-learning framework (default: that of the model, else the first installed)."
     )
     model: ModelConfig = Field(ModelConfig(), description="The network.")
     train: TrainConfig = Field(TrainConfig(), description="Training.")
     infer: InferConfig = Field(InferConfig(), description="Reconstruction with a network.")
     execution: SerializeAsAny[OptionsT] = Field(default_factory=_DEFAULTS, description="Where and how to compute.")
-    reading: ReadOptions = Field(ReadOptions(), description="What scan files do not say of themselves.")
+    reading: ReadOptions = Field(ReadOptions(), description="What scan files do not say.")
 
     @classmethod
     def with_options(cls, *options: type[BaseModel]) -> type[Self]:
@@ -59,7 +59,7 @@ class RunSettings(Config, Generic[OptionsT]):
     @model_validator(mode="before")
     @classmethod
     def _read_older_forms(cls, values: object) -> object:
-        """A section without fields is empty; version 0.1 had `measurement` at the top."""
+        """Accept empty sections, and `measurement` at the top level as in version 0.1."""
         if not isinstance(values, Mapping):
             return values
         sections = {name: value for name, value in values.items() if value is not None}
@@ -70,12 +70,12 @@ class RunSettings(Config, Generic[OptionsT]):
         return sections
 
     def given(self) -> dict[str, Any]:
-        """What was given, section by section; what has its default is left out."""
+        """The given fields, section by section, without defaults."""
         return self.model_dump(exclude_unset=True)
 
 
 class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
-    """All that a configuration file may give. A command uses what concerns it, comparisons and studies all of it."""
+    """Everything that a configuration file may have. Each command uses the sections that concern it."""
 
     simulation: SimulationConfig = Field(SimulationConfig(), description="Simulated scans.")
     solver: SerializeAsAny[SolverT] = Field(default_factory=_DEFAULTS, description="Iterative solvers.")
@@ -83,14 +83,14 @@ class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
     study: StudyConfig | None = Field(None, description="Grids of comparisons.")
 
     def run_settings(self) -> RunSettings[OptionsT]:
-        """Those of a run alone."""
+        """The settings of a run."""
         return RunSettings.with_options(type(self.execution)).model_validate(
             {name: getattr(self, name) for name in RunSettings.model_fields if name in self.model_fields_set}
         )
 
 
 def options_for(cls: type[OptionsModelT], given: BaseModel | Mapping[str, object] | None) -> OptionsModelT:
-    """Options of one backend or solver out of given fields, or of what was given of another's; checked.
+    """Validate the options of a backend or solver, from given fields or from the given fields of another's options.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The settings of configuration models one by one, for flags, panes and tables: what a field says of itself."""
+"""Descriptions of the fields of configuration models, for flags, panes and tables."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Setting:
     Attributes
     ----------
     section, name:
-        Where it stands in a configuration file: ``train``, ``batch_size``.
+        Place in a configuration file: ``train``, ``batch_size``.
     group:
-        Title of the model that declares it, where a section is made of several; else empty.
+        Title of the model that declares it, if the section consists of several; else empty.
     kind:
-        Its type without None; of a union the first.
+        Its type without None; the first one of a union.
     optional:
         Whether it may be None.
     takes_text:
-        Whether text that is none of `choices` may be a value too.
+        Whether text other than `choices` is allowed too.
     default:
-        None where it has none.
+        None if it has none.
     description:
         One sentence.
     bounds:
@@ -75,10 +75,6 @@ def settings_of(
 
     Parameters
     ----------
-    section:
-        Of the configuration file.
-    cls:
-        The model.
     training:
         False leaves out fields marked ``json_schema_extra={"training_only": True}``.
     without:
@@ -111,7 +107,7 @@ def _setting(section: str, cls: type[BaseModel], name: str, field: FieldInfo) ->
 
 
 def _kinds(annotation: Any) -> tuple[list[Any], bool]:
-    """The types that a field may have but None, and whether it may be None."""
+    """The types of a field without None, and whether it may be None."""
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         return [annotation], False
     members = [member for member in typing.get_args(annotation) if member is not types.NoneType]

@@ -1,4 +1,4 @@
-"""A simulated scan: object, probe, positions, dose."""
+"""Settings of a simulated scan: object, probe, positions, dose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _JITTER_PER_N = 2 / 64
 
 
 class ObjectKind(StrEnum):
-    """What a simulated object looks like."""
+    """Kind of a simulated object."""
 
     TEXTURED = "textured"  # smoothed noise of two widths and thin lines
     DISCS_BARS = "discs_bars"  # overlapping discs and bars
@@ -26,11 +26,11 @@ class ObjectKind(StrEnum):
     GRATINGS = "gratings"  # pieces of gratings of several periods
     POROUS = "porous"  # noise cut at levels: islands, labyrinths
     MIXTURE = "mixture"  # sums and masks of the kinds above, textured left out
-    LETTER = "letter"  # one F: no mirror image or turn of it looks the same
+    LETTER = "letter"  # one F, which differs from all its mirror images and rotations
 
 
 class ProbeKind(StrEnum):
-    """What a simulated probe looks like."""
+    """Kind of a simulated probe."""
 
     DISC = "disc"  # soft-edged disc with a mild curvature
     ANNULAR = "annular"  # soft-edged ring
@@ -39,7 +39,7 @@ class ProbeKind(StrEnum):
 
 
 class ScanKind(StrEnum):
-    """Where the positions lie."""
+    """Arrangement of the positions."""
 
     RASTER = "raster"
     JITTERED = "jittered"  # raster, every position moved at random
@@ -47,14 +47,14 @@ class ScanKind(StrEnum):
 
 
 class SimulationConfig(Config):
-    """A simulated scan; the defaults are the pair of the benchmarks, with two seeds for its two scans."""
+    """A simulated scan. The defaults are those of the benchmarks, whose two scans differ in the seed."""
 
     N: int = Field(64, description=f"Width of a diffraction pattern in pixels: one of {SUPPORTED_N}.")
     seed: int = Field(0, ge=0, description="Seed of object, positions and noise.")
     # object
     object_kind: ObjectKind = Field(ObjectKind.TEXTURED, description="Kind of object.")
     object_shape: tuple[int, int] | None = Field(
-        None, description="Height and width of the object in pixels (default: what the scan needs, and a margin)."
+        None, description="Height and width of the object in pixels (default: as the scan needs, with a margin)."
     )
     amplitude: tuple[float, float] = Field((0.4, 1.0), description="Range of the object's amplitude.")
     phase_rad: tuple[float, float] = Field((-1.0, 1.0), description="Range of the object's phase, rad.")
@@ -66,23 +66,27 @@ class SimulationConfig(Config):
     rows: int = Field(45, ge=1, description="Rows of positions; a spiral has rows * cols positions.")
     cols: int = Field(45, ge=1, description="Columns of positions.")
     step_px: float | None = Field(
-        None, gt=0, description="Distance of neighbouring positions, pixels (default: 7 at N = 64, in proportion to N)."
+        None,
+        gt=0,
+        description="Distance of neighbouring positions in pixels (default: 7 at N = 64, proportional to N).",
     )
     overlap: float | None = Field(
         None, ge=0, lt=1, description="1 - step / full width at half maximum of the probe; another way to set step_px."
     )
     jitter_px: float | None = Field(
-        None, ge=0, description="Positions of a jittered scan move by up to this in y and x (default: 2 at N = 64)."
+        None, ge=0, description="Maximum random shift of the positions in y and x, in pixels (default: 2 at N = 64)."
     )
     # detector
     nphotons: float = Field(
-        1e6, gt=0, le=4e9, description="Mean photons a pattern where the object is 1: the energy of the probe."
+        1e6, gt=0, le=4e9, description="Mean photons per pattern where the object is 1: the energy of the probe."
     )
     detector_offset_px: tuple[float, float] | None = Field(
-        None, description="(y, x) by which the patterns are off the centre of the detector; the probe does not tell."
+        None, description="(y, x) shift of the patterns on the detector in pixels; the stored probe does not have it."
     )
-    bad_pixel_fraction: float = Field(0.0, ge=0, le=0.5, description="Share of detector pixels that measure nothing.")
-    write_patches: bool = Field(False, description="Keep every pattern's true patch: n * N * N * 8 bytes.")
+    bad_pixel_fraction: float = Field(
+        0.0, ge=0, le=0.5, description="Fraction of detector pixels that measure nothing."
+    )
+    write_patches: bool = Field(False, description="Store the true patch of every pattern: n * N * N * 8 bytes.")
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

@@ -1,4 +1,4 @@
-"""Grids of simulated scans on which reconstructors are compared."""
+"""Settings of a study."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ _Seed = Annotated[int, Field(ge=0)]
 
 
 class StudyConfig(Config):
-    """The axes of a study; a cell is one value of each."""
+    """Axes of a study. A cell has one value of each axis."""
 
     legs: tuple[CandidateConfig, ...] = Field(
-        min_length=1, description="Reconstructors, as 'compare' names them, or mappings with settings of their own."
+        min_length=1, description="Candidates, named as for 'compare', or mappings with their own settings."
     )
-    photons: tuple[_Photons, ...] = Field((1e6,), min_length=1, description="Mean photons a pattern.")
+    photons: tuple[_Photons, ...] = Field((1e6,), min_length=1, description="Mean photons per pattern.")
     overlap: tuple[_Overlap, ...] = Field(
         (0.7,), min_length=1, description="1 - step / full width at half maximum of the probe."
     )
     train_patterns: tuple[_Count | None, ...] = Field(
-        (None,), min_length=1, description="Training patterns, in the middle of the training part; null takes all."
+        (None,),
+        min_length=1,
+        description="Number of training patterns, from the middle of the training part; null: all.",
     )
     gridsize: tuple[_GridSize | None, ...] = Field(
-        (None,), min_length=1, description="gridsize of the networks; null is their default."
+        (None,), min_length=1, description="gridsize of the networks; null: their default."
     )
     seeds: tuple[_Seed, ...] = Field((0,), min_length=1, description="Seeds of object, positions and noise.")
-    repeats: int = Field(1, ge=1, description="Runs of every cell with other seeds of the reconstructor.")
-    percentiles: tuple[float, float] = Field((25, 75), description="What is shown around the median.")
+    repeats: int = Field(1, ge=1, description="Runs of every cell, each with another seed of the reconstructor.")
+    percentiles: tuple[float, float] = Field((25, 75), description="Percentiles shown around the median.")
     metrics: tuple[str, ...] = Field(
-        ("phase ssim", "amp ssim", "object nrmse"), min_length=1, description="What is drawn: quantity and metric."
+        ("phase ssim", "amp ssim", "object nrmse"), min_length=1, description="Quantities and metrics in the plots."
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""How a network is trained."""
+"""Settings of a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ptychopinn.config._base import Config
 from ptychopinn.config.model import Architecture, ModelConfig, ModelType
 
 _DEFAULT_EPOCHS = 60
-MAY_CHANGE: dict[str, Any] = {"may_change": True}  # when a run is resumed; all else would make it another training
+MAY_CHANGE: dict[str, Any] = {"may_change": True}  # when a run is resumed; the other fields may not
 
 
 class _StepDefaults(NamedTuple):
@@ -19,12 +19,12 @@ class _StepDefaults(NamedTuple):
     learning_rate: float
 
 
-# On a GPU a step of 64 groups takes as long as one of 4, and a larger batch bears a larger rate.
+# On a GPU a step of 64 groups takes as long as one of 4, and a larger batch allows a larger rate.
 _ON_CPU, _ON_GPU = _StepDefaults(4, 1e-3), _StepDefaults(64, 3e-3)
 
 
 class Scheduler(StrEnum):
-    """Course of the learning rate over the training (over max_time where that ends it)."""
+    """Schedule of the learning rate over the training (over max_time if that ends it)."""
 
     CONSTANT = "constant"  # after a warm-up
     COSINE = "cosine"  # warm-up, then down along a cosine
@@ -32,34 +32,34 @@ class Scheduler(StrEnum):
 
 
 class SimulateObjects(StrEnum):
-    """Whether training patterns are simulated from ever new objects under the scan's probe."""
+    """Whether training patterns are simulated, each epoch from new objects."""
 
     OFF = "off"
-    ONLY = "only"  # simulated patterns alone, supervised and free of the phase gauge
-    MIXED = "mixed"  # every batch has both
+    ONLY = "only"  # simulated patterns only, supervised, phases included
+    MIXED = "mixed"  # measured and simulated patterns in every batch
 
 
 class StartProbe(StrEnum):
-    """The probe that a training begins with when it goes on from a model."""
+    """The initial probe of a training that continues from a model."""
 
     MODEL = "model"
     SCAN = "scan"
 
 
 class SimulateProbes(StrEnum):
-    """The probe that simulated patterns are made with."""
+    """The probe of simulated patterns."""
 
     SCAN = "scan"  # the scan's own
-    AROUND = "around"  # drawn around it, while the network is given the scan's own: it learns that a probe may be off
-    FAMILY = "family"  # anything, and the network is told which: it learns to work with any probe
+    AROUND = "around"  # random variations of it; the network gets the scan's own, and learns to tolerate its errors
+    FAMILY = "family"  # random probes of all kinds, which the network gets: it learns to work with any probe
 
 
 class DetectorOffset(StrEnum):
-    """What is done about patterns that are not centred where the probe's far field is."""
+    """How to treat patterns that are shifted against the probe's far field."""
 
     NONE = "none"
     ESTIMATE = "estimate"  # once, from the centre of mass of the mean counts
-    TRAIN = "train"  # estimated, then followed such that the object's mean phase gradient is zero
+    TRAIN = "train"  # estimated, then adjusted so that the object's mean phase gradient is zero
 
 
 class ClipAlgorithm(StrEnum):
@@ -70,7 +70,7 @@ class ClipAlgorithm(StrEnum):
 
 
 class CheckpointMode(StrEnum):
-    """Whether the monitored figure is better small or large."""
+    """Whether a lower or a higher monitored figure is better."""
 
     MIN = "min"
     MAX = "max"
@@ -84,32 +84,32 @@ class LengthOptions(Config):
     nepochs: int | None = Field(
         None,
         ge=1,
-        description=f"Epochs at most (default {_DEFAULT_EPOCHS}, or as many as max_time allows).",
+        description=f"Maximum number of epochs (default {_DEFAULT_EPOCHS}, or as many as max_time allows).",
         json_schema_extra=MAY_CHANGE,
     )
     max_time: float | None = Field(
         None,
         gt=0,
-        description="Seconds of training at most; the schedule fits itself in.",
+        description="Maximum training time in seconds; the learning rate schedule is fitted to it.",
         json_schema_extra=MAY_CHANGE,
     )
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after this many epochs without a better monitored figure.",
+        description="Stop after this many epochs in which the monitored figure did not improve.",
         json_schema_extra=MAY_CHANGE,
     )
 
     @property
     def epoch_limit(self) -> int | None:
-        """Epochs at most; None where only max_time ends the training."""
+        """Maximum number of epochs; None if only max_time ends the training."""
         if self.nepochs is None and self.max_time is None:
             return _DEFAULT_EPOCHS
         return self.nepochs
 
 
 class DataOptions(Config):
-    """What is drawn from the scan."""
+    """Sampling of the scan."""
 
     title: ClassVar[str] = "training: data"
 
@@ -117,26 +117,26 @@ class DataOptions(Config):
         None,
         ge=1,
         le=4096,
-        description=f"Groups in a batch, or as many as there are (default: {_ON_CPU.batch_size} on a CPU, "
+        description=f"Groups per batch, at most all of them (default: {_ON_CPU.batch_size} on a CPU, "
         f"{_ON_GPU.batch_size} on a GPU).",
     )
     seed: int = Field(0, ge=0, description="Seed of weights, groups and simulated objects.")
     n_groups: int | None = Field(
-        None, ge=1, description="Groups drawn in an epoch (default: enough for one look at every pattern)."
+        None, ge=1, description="Groups per epoch (default: enough to use every pattern once)."
     )
     neighbor_count: int | None = Field(
         None,
         ge=1,
-        description="A group is drawn from this many nearest neighbours of its anchor, itself not counted "
-        "(default: half as many again as group size - 1, where there are).",
+        description="Number of nearest neighbours of the anchor from which a group is drawn, without the anchor "
+        "(default: 1.5 (group size - 1)).",
     )
     n_subsample: int | None = Field(None, ge=1, description="Train on this many patterns, drawn at random.")
     subsample_seed: int = Field(0, ge=0, description="Seed of that draw.")
     sequential_sampling: bool = Field(
-        False, description="Take the first n_subsample patterns and the anchors in scan order, not at random."
+        False, description="Take the first n_subsample patterns and the anchors in scan order instead of at random."
     )
     validation_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="Share of the scan held out as one region of space, not at random."
+        0.0, ge=0, le=0.5, description="Fraction of the scan held out for validation, as one region in space."
     )
 
 
@@ -169,7 +169,7 @@ class LossOptions(Config):
     def _loss_has_a_term(self) -> Self:
         if self.nll_weight == 0 and self.mae_weight == 0 and self.realspace_mae_weight == 0:
             raise ValueError(
-                "nll_weight, mae_weight and realspace_mae_weight are all 0: nothing ties the object to the data; "
+                "nll_weight, mae_weight and realspace_mae_weight are all 0, so the loss ignores the data; "
                 "give one of them a weight"
             )
         return self
@@ -180,7 +180,7 @@ class LossOptions(Config):
         Raises
         ------
         ValueError
-            If no term ties the object to the data for this model type.
+            If no term of the loss uses the data for this model type.
         """
         supervised = model.model_type is ModelType.SUPERVISED
         weights = LossWeights(
@@ -193,75 +193,75 @@ class LossOptions(Config):
         )
         if supervised and weights.realspace_mae == 0:
             raise ValueError(
-                "model_type supervised needs realspace_mae_weight above 0; with 0 it learns from no known patch: "
+                "model_type supervised needs realspace_mae_weight above 0, else it ignores the known patches: "
                 "use model_type pinn"
             )
         if weights.nll == weights.mae == weights.realspace_mae == 0:
             raise ValueError(
-                f"nothing ties the object of model_type {model.model_type} to the data; "
+                f"the loss of model_type {model.model_type} ignores the data; "
                 "set nll_weight, mae_weight or realspace_mae_weight"
             )
         return weights
 
 
 class PhysicsOptions(Config):
-    """What of the measurement is not taken as given."""
+    """Quantities of the measurement that training may correct."""
 
     title: ClassVar[str] = "training: physics"
 
-    probe_trainable: bool = Field(False, description="Let training refine the probe.")
-    intensity_scale_trainable: bool = Field(False, description="Let training refine the scale of the counts.")
+    probe_trainable: bool = Field(False, description="Refine the probe during training.")
+    intensity_scale_trainable: bool = Field(False, description="Refine the scale of the counts during training.")
     detector_offset: DetectorOffset | None = Field(
         None,
-        description="Shift between the patterns and the probe's far field (default train for fast, estimate for cnn, "
-        "which is not told how it moves).",
+        description="Shift between the patterns and the probe's far field (default: train for fast, estimate for cnn, "
+        "which does not get the probe).",
     )
     probe_refinement: int = Field(
         10,
         ge=0,
         le=1000,
-        description="Passes of ePIE before training that refine the probe, which is kept if the residual falls by a "
-        "tenth or more; 0 is none.",
+        description="ePIE passes that refine the probe before training; the refined probe is kept if it lowers the "
+        "residual by a tenth or more. 0: none.",
     )
     start_probe: StartProbe | None = Field(
         None,
-        description="A training that goes on from a model begins with the model's probe (the default), or with the "
-        "scan's, as a new training does.",
+        description="Initial probe of a training that continues from a model: the model's (default), or the scan's, as "
+        "in a new training.",
     )
 
     def offset_for(self, model: ModelConfig) -> DetectorOffset:
-        """What is done about the detector's offset for a model.
+        """How to treat the detector's offset for a model.
 
         Raises
         ------
         ValueError
-            If the network could not follow it.
+            If the network does not get the probe and so cannot follow the offset.
         """
         follows = model.architecture is Architecture.FAST
         if self.detector_offset is None:
             return DetectorOffset.TRAIN if follows else DetectorOffset.ESTIMATE
         if self.detector_offset is DetectorOffset.TRAIN and not follows:
             raise ValueError(
-                f"detector_offset train moves the probe at every step, of which architecture {model.architecture} is "
-                "not told; use estimate"
+                f"detector_offset train moves the probe at every step, but architecture {model.architecture} does not "
+                "get the probe; use estimate"
             )
         return self.detector_offset
 
 
 class SimulatedDataOptions(Config):
-    """Training patterns that are simulated."""
+    """Simulated training patterns."""
 
     title: ClassVar[str] = "training: simulated patterns"
 
     simulate_objects: SimulateObjects = Field(
         SimulateObjects.OFF,
-        description="Train on simulated objects under the scan's probe.",
+        description="Train on patterns of simulated objects: not, only, or mixed with the measured ones.",
         json_schema_extra={"flag_alone": "only"},
     )
     simulate_probes: SimulateProbes = Field(
         SimulateProbes.SCAN,
-        description="Simulate patterns with the scan's probe, with probes drawn around it, or with a family of "
-        "probes; a model for a family needs no training on a new scan (infer with probe_source scan).",
+        description="Probes of the simulated patterns: the scan's own, random variations of it, or a broad family. A "
+        "model for a family needs no training on a new scan (infer with probe_source scan).",
     )
 
     @model_validator(mode="after")
@@ -283,15 +283,17 @@ class OptimizerOptions(Config):
         description=f"Peak learning rate (default: {_ON_CPU.learning_rate:g} on a CPU, {_ON_GPU.learning_rate:g} on a "
         "GPU).",
     )
-    scheduler: Scheduler = Field(Scheduler.COSINE, description="Course of the learning rate.")
-    accumulate_grad_batches: int = Field(1, ge=1, description="Batches whose gradients make one step.")
-    gradient_clip: float | None = Field(1.0, gt=0, description="Clip gradients at this.")
+    scheduler: Scheduler = Field(Scheduler.COSINE, description="Schedule of the learning rate.")
+    accumulate_grad_batches: int = Field(
+        1, ge=1, description="Number of batches whose gradients are summed for one step."
+    )
+    gradient_clip: float | None = Field(1.0, gt=0, description="Limit at which gradients are clipped.")
     gradient_clip_algorithm: ClipAlgorithm = Field(ClipAlgorithm.NORM, description="Clip the norm or each value.")
     weight_averaging: float = Field(
         0.99,
         ge=0,
         lt=1,
-        description="Decay of the running average of the weights that is kept as the model; 0 is none.",
+        description="Decay of the running average of the weights, which becomes the model. 0: no average.",
     )
 
     @model_validator(mode="after")
@@ -304,24 +306,26 @@ class OptimizerOptions(Config):
 
 
 class CheckpointOptions(Config):
-    """What is kept of a training under way."""
+    """Checkpoints."""
 
     title: ClassVar[str] = "training: checkpoints"
 
     checkpoint_every: int | None = Field(
         None,
         ge=1,
-        description="Epochs between checkpoints (default: whenever the last one is 20 seconds old).",
+        description="Epochs between checkpoints (default: one every 20 seconds).",
         json_schema_extra=MAY_CHANGE,
     )
     checkpoint_top_k: int = Field(
-        1, ge=1, description="Best checkpoints kept besides the newest.", json_schema_extra=MAY_CHANGE
+        1, ge=1, description="Number of best checkpoints kept besides the newest.", json_schema_extra=MAY_CHANGE
     )
     checkpoint_monitor: str = Field(
         "auto",
-        description="Figure that ranks checkpoints and stops early; auto: validation_loss if there is one, else loss.",
+        description="Figure for ranking checkpoints and early stopping; auto: validation_loss if any, else loss.",
     )
-    checkpoint_mode: CheckpointMode = Field(CheckpointMode.MIN, description="Whether that figure is better small.")
+    checkpoint_mode: CheckpointMode = Field(
+        CheckpointMode.MIN, description="min: a lower figure is better; max: a higher one."
+    )
 
 
 class TrainConfig(  # the fields of the last base come first
@@ -333,24 +337,18 @@ class TrainConfig(  # the fields of the last base come first
     DataOptions,
     LengthOptions,
 ):
-    """Training: the options of all groups above, flat, as flags and files have them."""
+    """Settings of a training: the fields of all groups above in one model, as flags and files have them."""
 
     title: ClassVar[str] = ""
 
     def resolved(self, *, on_gpu: bool) -> ResolvedTrainConfig:
-        """The same training, with what depends on the device filled in.
-
-        Parameters
-        ----------
-        on_gpu:
-            Whether a GPU computes, which many groups keep no longer busy than a few.
-        """
+        """Fill in the defaults that depend on the device: batch size and learning rate."""
         defaults = _ON_GPU if on_gpu else _ON_CPU
         given = self.model_dump(exclude_none=True)
         return ResolvedTrainConfig.model_validate(defaults._asdict() | given)
 
     def check_all_settings_used(self, model: ModelConfig, *, validates: bool) -> None:
-        """Refuse settings that nothing in this training would look at.
+        """Refuse settings that have no effect in this training.
 
         Parameters
         ----------
@@ -362,7 +360,7 @@ class TrainConfig(  # the fields of the last base come first
         Raises
         ------
         ValueError
-            Naming them.
+            With the names of these settings.
         """
         weights = self.loss_weights(model)
         only = self.simulate_objects is SimulateObjects.ONLY
@@ -387,16 +385,16 @@ class TrainConfig(  # the fields of the last base come first
             **(unweighed if only and not validates else {}),
         }
         if names := [name for name, is_set in idle.items() if is_set]:
-            reason = "the known patches of model_type supervised say what the mean phase gradient is"
+            reason = "the known patches of model_type supervised fix the mean phase gradient"
             if only:
-                reason = "simulate_objects only trains on no measured pattern"
+                reason = "with simulate_objects only, no measured pattern is trained on"
             elif not physics:
                 reason = "nll_weight and mae_weight are 0: no pattern is predicted"
-            raise ValueError(f"{', '.join(names)} cannot act: {reason}")
+            raise ValueError(f"{', '.join(names)} has no effect: {reason}")
 
 
 class ResolvedTrainConfig(TrainConfig):
-    """A training whose settings are all those in force on its device (`TrainConfig.resolved`)."""
+    """Settings of a training with the defaults of its device filled in (`TrainConfig.resolved`)."""
 
     batch_size: int
     learning_rate: float

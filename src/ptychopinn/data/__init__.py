@@ -1,4 +1,4 @@
-"""Scans: the frozen dataset, the NPZ contract, scaling, groups of neighbours, splits by space.
+"""Scans: dataset, scan files, scaling, groups of neighbours, spatial splits.
 
 Modules: ``dataset`` (what a scan is), ``io`` (read and write scan files), ``convert``, ``checks`` (what is wrong with a
 file), ``scaling``, ``grouping``, ``splits``, ``ground_truth`` (known patches), ``batches`` (what training draws).

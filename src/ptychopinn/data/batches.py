@@ -1,7 +1,4 @@
-"""Batches of patterns: the one path by which counts reach a network, in training, validation and inference.
-
-Arrays come with the detector's DC at ``[0, 0]``, as an unshifted FFT wants them.
-"""
+"""Batches of patterns for training, validation and inference, with the detector's DC at ``[0, 0]``."""
 
 from __future__ import annotations
 
@@ -22,20 +19,20 @@ from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class GroupLayout:
-    """Where the members of groups lie; column 0 is the anchor.
+    """Positions of the members of groups; column 0 is the anchor.
 
     Attributes
     ----------
     patterns:
-        (g, C) int64, numbers of the patterns; the anchor's where there is no such member.
+        (g, C) int64 numbers of the patterns; that of the anchor for a missing member.
     offsets:
-        (g, C, 2) int64 (y, x): corner of each member minus its anchor's, within the reach.
+        (g, C, 2) int64 (y, x): corner of each member minus that of its anchor, limited to the reach.
     fractions:
-        (g, C, 2) float32 (y, x): what is left of the position, pixels.
+        (g, C, 2) float32 (y, x): fractional part of the position, pixels.
     shift:
         (g, C, 2, 7) float32: `ptychopinn.interpolation.shift_weights` of the fractions.
     member:
-        (g, C) float32: 0 where there is no such member, or it does not overlap its anchor.
+        (g, C) float32: 0 for a member that is missing or does not overlap its anchor.
     """
 
     patterns: IntArray
@@ -47,12 +44,12 @@ class GroupLayout:
 
 @dataclass(frozen=True, eq=False)
 class GroupBatch:
-    """Groups of neighbouring patterns, as a `GroupLayout` has them, and what was measured.
+    """Groups of neighbouring patterns with their `GroupLayout` and counts.
 
     Attributes
     ----------
     counts:
-        (g, C, N, N) float32, DC at [0, 0]; zeros where there is no such member.
+        (g, C, N, N) float32, DC at [0, 0]; zeros for missing members.
     offsets, fractions, shift, member:
         As in `GroupLayout`.
     truth:
@@ -73,7 +70,7 @@ def read_patterns(data: ScanDataset, indices: IntArray) -> FloatArray:
 
 
 def read_groups(data: ScanDataset, groups: IntArray) -> FloatArray:
-    """Counts of groups, every pattern read once: (g, C) indices, -1 for nobody, to (g, C, N, N); nobody is zeros."""
+    """Counts of groups: (g, C) indices to (g, C, N, N). Index -1 (missing) gives zeros; each pattern is read once."""
     if groups.shape[1] == 1:
         return read_patterns(data, groups[:, 0])[:, None]
     members, places = np.unique(groups.ravel(), return_inverse=True)
@@ -84,11 +81,11 @@ def read_groups(data: ScanDataset, groups: IntArray) -> FloatArray:
 
 
 def inference_groups(data: ScanDataset, size: int) -> IntArray:
-    """Every pattern with its nearest neighbours.
+    """Groups of every pattern with its nearest neighbours.
 
     Returns
     -------
-    (n, size) int64, the pattern first; -1 at the end where its scan has fewer.
+    (n, size) int64, the pattern first; -1 at the end if its scan has fewer.
     """
     alone = np.arange(len(data))[:, None]
     if size == 1:
@@ -97,7 +94,7 @@ def inference_groups(data: ScanDataset, size: int) -> IntArray:
 
 
 def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:
-    """The part of a scan that n_subsample asks for.
+    """Select ``n_subsample`` patterns of a scan.
 
     Raises
     ------
@@ -110,7 +107,7 @@ def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:
 
 
 def check_pattern_count(data: ScanDataset) -> None:
-    """Raise DataError where there are no two patterns."""
+    """Raise DataError if there are fewer than two patterns."""
     if len(data) < 2:
         raise DataError(
             f"'{data.name}' has {len(data)} pattern{'s' * (len(data) != 1)}; training needs at least two that overlap.",
@@ -119,16 +116,12 @@ def check_pattern_count(data: ScanDataset) -> None:
 
 
 class GroupBatches:
-    """Draws groups anew for each epoch; epoch k depends on the seed and k alone. Several threads may read batches.
+    """Batches of random groups, new in each epoch; epoch k depends only on the seed and k. Thread-safe.
 
     Parameters
     ----------
-    data:
-        The scan.
-    model, config:
-        Group size, patch size, and how groups are drawn.
     truth:
-        Gives known patches of patterns, or None.
+        The known patches of patterns, or None.
 
     Raises
     ------
@@ -147,7 +140,7 @@ class GroupBatches:
     ) -> None:
         check_pattern_count(data)
         self._data, self._config, self._truth = data, config, truth
-        self._drawn: tuple[int, IntArray] | None = None  # the newest epoch's groups
+        self._drawn: tuple[int, IntArray] | None = None  # groups of the newest epoch
         self.group_size = model.patterns_per_group
         self._table = neighbour_table(data, self.group_size, config.neighbor_count)
         self._corners, self._fractions = split_positions(data.positions, data.N)
@@ -156,19 +149,19 @@ class GroupBatches:
         self.n_groups = config.n_groups or default_group_count(len(data), self.group_size)
 
     def _reach(self, patch_size: int) -> int:
-        """Largest corner distance, of those that the neighbours need, at which patches still overlap."""
+        """Largest distance of corners in the groups at which patches still overlap."""
         offsets = np.abs(self._corners[self._table] - self._corners[:, None]).max(axis=2)
         needed = offsets[(self._table >= 0) & (offsets < patch_size)]
         return int(needed.max(initial=0))
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in an epoch, the smaller last one included."""
+        """Batches per epoch, including the smaller last one."""
         return -(-self.n_groups // self._config.batch_size)
 
     @property
     def largest_batch(self) -> int:
-        """Groups in a batch that is not the smaller last one."""
+        """Groups per batch, except the smaller last one."""
         return min(self._config.batch_size, self.n_groups)
 
     @property
@@ -177,7 +170,7 @@ class GroupBatches:
         return self._data
 
     def groups(self, epoch: int) -> IntArray:
-        """The groups of an epoch, (n_groups, C) int64, -1 where a group has no such member."""
+        """The groups of an epoch, (n_groups, C) int64; -1: no such member."""
         drawn = self._drawn
         if drawn is None or drawn[0] != epoch:
             rng = np.random.default_rng([self._config.seed, epoch])
@@ -192,7 +185,7 @@ class GroupBatches:
         return self.read(self.groups(epoch)[number * size : (number + 1) * size])
 
     def layout(self, groups: IntArray) -> GroupLayout:
-        """Where the members of groups lie: (g, C) int64, -1 where a group has no such member."""
+        """The layout of groups, (g, C) int64; -1: no such member."""
         patterns = np.where(groups >= 0, groups, groups[:, :1])
         offsets = self._corners[patterns] - self._corners[patterns[:, :1]]
         near = np.abs(offsets).max(axis=2) <= self.reach
@@ -205,14 +198,14 @@ class GroupBatches:
         )
 
     def truth(self, patterns: IntArray) -> ComplexArray | None:
-        """Known patches of patterns: (...,) numbers to (..., n, n) complex64; None where none are known."""
+        """Known patches of patterns: (...,) numbers to (..., n, n) complex64; None if none are known."""
         if self._truth is None:
             return None
         flat = self._truth(patterns.ravel())
         return flat.reshape(*patterns.shape, *flat.shape[1:])
 
     def read(self, groups: IntArray) -> GroupBatch:
-        """Read groups: (g, C) int64, -1 where a group has no such member."""
+        """Read groups, (g, C) int64; -1: no such member."""
         layout = self.layout(groups)
         return GroupBatch(
             counts=read_groups(self._data, groups),

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a file, all of it at once: the contract first, then what a careful eye would see."""
+"""Check a scan file: list all violations of the contract and all suspicious values."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def check_scan(
     nphotons: float | None = None,
     fftshift: bool = False,
 ) -> list[Problem]:
-    """Say everything that is wrong with a file, errors first.
+    """List all problems of a file, errors first.
 
-    `ptychopinn.data.io.read_scan` refuses the file, with the same arguments, if and only if there is an error here
-    that is not about a checksum: those are verified here for mapped arrays too.
+    `ptychopinn.data.io.read_scan` with the same arguments refuses the file if and only if there is an error here,
+    except for checksums: only this function verifies those of mapped arrays.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def _check_patterns(found: ReadResult, findings: Findings) -> None:
             key,
             f"{len(where)} pixels are over {_HOT_RATIO:g} times brighter than their neighbours, such as (y, x) "
             f"{tuple(where[0].tolist())}.",
-            "If they are hot, mark them in bad_pixels.",
+            "If they are hot pixels, mark them in bad_pixels.",
         )
 
 

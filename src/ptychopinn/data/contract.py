@@ -1,4 +1,4 @@
-"""The NPZ contract: what an open file means as a scan, with everything that is wrong with it told at once."""
+"""The contract of scan files: make a scan of an open file, and collect all problems."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _PATTERN_KEYS = ("diffraction", "diff3d")
 _POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start")
 _OTHER_KEYS = ("probeGuess", "objectGuess", "Y", "scan_index", "bad_pixels", "_metadata")
 CONTRACT_KEYS = frozenset((*_PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS))
-_CENTRE_RATIO = 2.0  # another corner must hold this many times the centre's energy, so that a flat pattern passes
-_CENTRE_SHARE = 0.4  # and this share of all of it; a quarter is what a flat pattern has
+_CENTRE_RATIO = 2.0  # a corner must hold this many times the energy of the centre; a flat pattern passes
+_CENTRE_SHARE = 0.4  # and this share of the total; a flat pattern has a quarter
 _MIN_TRAINING = 2
 
 
 @dataclass(frozen=True)
 class ReadResult:
-    """A scan as read, and the survey of its values."""
+    """A scan as read, and the statistics of its values."""
 
     data: ScanDataset
     seen: PatternStatistics
 
 
 def interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadResult | None:
-    """Read a scan out of an open file.
+    """Read a scan from an open file.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadR
     options:
         What the caller says about it.
     findings:
-        Gets every problem; nothing is logged.
+        Every problem is added here; nothing is logged.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def _interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> Read
 
 
 def _patterns(reader: Reader, key: str, positions: int | None) -> AnyArray | None:
-    """(n, N, N) patterns, mapped where the file allows it; None with an error in the findings."""
+    """(n, N, N) patterns, memory-mapped if possible; None, with an error in the findings, if they are wrong."""
     findings = reader.findings
     patterns = reader.load(key, kinds="iuf", what="a real array (n, N, N) of counts or amplitudes", required=True)
     if patterns is None:
@@ -183,7 +183,7 @@ def _patterns(reader: Reader, key: str, positions: int | None) -> AnyArray | Non
 
 
 def _compare_start(reader: Reader, key: str, used: FloatArray) -> None:
-    """Note a starting position that is not the one used; whatever is wrong with it does not matter."""
+    """Note that a starting position differs from the one used."""
     member = reader.file.members.get(key)
     if member is None or member.shape != used.shape or not np.array_equal(member.load(), used):
         reader.findings.note(key, f"Not used, and not the same as {key.removesuffix('_start')}.")
@@ -205,7 +205,7 @@ def _check_values(key: str, patterns: AnyArray, seen: PatternStatistics, finding
 
 
 def _check_centre(key: str, mean: FloatArray, findings: Findings) -> None:
-    """Refuse patterns whose energy lies around a corner or an edge instead of ``[N//2, N//2]``."""
+    """Refuse patterns whose energy is around a corner or an edge instead of ``[N//2, N//2]``."""
     half, quarter = mean.shape[0] // 2, mean.shape[0] // 4
     window = (slice(quarter, quarter + half),) * 2
     shifts = {"the centre": (0, 0), "the corner": (half, half), "the top edge": (half, 0), "the left edge": (0, half)}

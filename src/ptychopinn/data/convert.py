@@ -1,4 +1,4 @@
-"""Legacy files into canonical ones."""
+"""Convert scan files to the canonical format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def convert_scan(
     compress: bool = False,
     overwrite: bool = False,
 ) -> ScanDataset:
-    """Read any file that the contract allows and write it canonically.
+    """Read a scan file and write it in the canonical format.
 
     Parameters
     ----------
@@ -31,23 +31,23 @@ def convert_scan(
     compress:
         As in `ptychopinn.data.io.write_scan`.
     overwrite:
-        Replace ``target`` if it is there.
+        Replace an existing ``target``.
 
     Returns
     -------
-    The scan as it was read.
+    The scan.
 
     Raises
     ------
     UsageError
-        If ``target`` is there and is not to be replaced, or its folder is not there.
+        If ``target`` exists and ``overwrite`` is false, or its folder does not exist.
     DataError
-        If ``source`` is refused; ``target`` is then untouched.
+        If ``source`` is refused; ``target`` is then unchanged.
     ResourceError
         If it could not be written.
     """
     if Path(target).exists() and not overwrite:
-        raise UsageError(f"{target} exists already.", "Give another name, or allow that it is replaced (--overwrite).")
+        raise UsageError(f"{target} exists already.", "Give another name, or replace it with --overwrite.")
     data = read_scan(source, measurement=measurement, nphotons=nphotons, fftshift=fftshift)
     write_scan(target, data, compress=compress)
     return data

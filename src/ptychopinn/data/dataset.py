@@ -1,4 +1,4 @@
-"""The frozen scan: patterns with their measurement domain, positions with their unit, a probe."""
+"""The scan: patterns in counts or amplitudes, positions in pixels, and a probe."""
 
 from __future__ import annotations
 
@@ -23,56 +23,56 @@ _log = logging.getLogger(__name__)
 
 
 class ScanMetadata(BaseModel):
-    """Facts about a scan that its arrays do not carry (the `_metadata` of the NPZ contract)."""
+    """Metadata of a scan (`_metadata` in scan files)."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     schema_version: int = Field(1, ge=1, description="Version of this metadata schema.")
     measurement: Measurement | None = Field(None, description="Domain of the patterns: counts or amplitude.")
     nphotons: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Mean photons a pattern; gives normalised amplitudes their dose."
+        None, gt=0, allow_inf_nan=False, description="Mean photons per pattern; the dose of normalised amplitudes."
     )
-    nphotons_assumed: bool = Field(False, description="True if nobody knew nphotons and a default was taken.")
+    nphotons_assumed: bool = Field(False, description="Whether nphotons is a default because it was unknown.")
     pixel_size_m: float | None = Field(None, gt=0, allow_inf_nan=False, description="Object pixel size, metres.")
     probe_energy_eV: float | None = Field(  # noqa: N815 - the unit's own spelling
         None, gt=0, allow_inf_nan=False, description="Photon energy, eV."
     )
     detector_distance_m: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Sample to detector, metres."
+        None, gt=0, allow_inf_nan=False, description="Distance from sample to detector, metres."
     )
-    source: str = Field("", description="Where the data came from.")
+    source: str = Field("", description="Source of the data.")
 
 
 @dataclass(frozen=True, eq=False)
 class ScanDataset:
-    """One scan, checked once when it is made, read-only afterwards.
+    """One scan, checked on creation and read-only afterwards.
 
     Attributes
     ----------
     patterns:
-        (n, N, N) real, in the domain ``measurement``, DC at ``[N//2, N//2]``; may be memory-mapped and of
-        any real dtype, and rows of a larger array: use `counts` to read them.
+        (n, N, N) of any real dtype, in the domain ``measurement``, DC at ``[N//2, N//2]``. They may be memory-mapped or
+        rows of a larger array; use `counts` to read them.
     measurement:
         Domain of ``patterns``.
     positions:
         (n, 2) float64, (y, x) of the probe centre in object pixels; integers are pixel centres. Pattern j sees
         ``object[y + r_y - (N-1)/2, x + r_x - (N-1)/2]``.
     probe:
-        (modes, N, N) complex64, in any scale: `ptychopinn.data.scaling.fit_scaling` sets it to counts.
+        (modes, N, N) complex64, in any scale; `ptychopinn.data.scaling.fit_scaling` finds the scale.
     object_guess:
         (H, W) complex64, in the frame of the positions, or None.
     patches_guess:
         (n, N, N) complex64 ground-truth patches (key ``Y``), or None.
     scan_index:
-        (n,) int64: several scans of one object, whose positions have one frame. Groups never cross scans; a
-        reconstruction is of all of them together.
+        (n,) int64: number of the scan of each pattern. All scans are of one object and share one frame. Groups never
+        cross scans; a reconstruction uses all scans.
     bad_pixels:
-        (N, N) bool; True pixels carry no measurement and no loss.
+        (N, N) bool; True pixels have no measurement and no loss.
     counts_per_unit:
-        Counts = ``patterns * counts_per_unit`` (domain counts) or ``patterns**2 * counts_per_unit`` (amplitude):
-        1 unless normalised amplitudes were given a dose.
+        Counts are ``patterns * counts_per_unit`` (domain counts) or ``patterns**2 * counts_per_unit`` (amplitude); 1
+        unless normalised amplitudes have a dose.
     scaling:
-        How the whole is scaled where this is a part of a scan; None: fitted to these patterns.
+        Scaling of the whole scan, if this is a part of it; None: fitted to these patterns.
     """
 
     patterns: AnyArray | LazyRows | SpillableRows
@@ -148,7 +148,7 @@ class ScanDataset:
         return int(self.patterns.shape[1])
 
     def log_scan_count(self) -> None:
-        """Log that several scans are reconstructed as one object, if there are several."""
+        """Log it if several scans are reconstructed as one object."""
         if (count := len(np.unique(self.scan_index))) > 1:
             _log.info(
                 "The %d scans of '%s' (scan_index) are reconstructed as one object: their positions have one frame.",
@@ -168,8 +168,8 @@ class ScanDataset:
         -------
         (b, N, N) float32, zero at bad pixels.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
-            # Always a copy: it is written to below. Rows that follow each other are a view, and copied once.
+        with np.errstate(over="ignore", invalid="ignore"):  # values at bad pixels may be anything
+            # Always a copy, because it is changed below. Consecutive rows are a view, so they are copied once.
             block = np.array(self.patterns[as_slice(indices)], np.float32)
         release_pages(self.patterns)
         if self.bad_pixels.any():
@@ -178,9 +178,9 @@ class ScanDataset:
         return counts
 
     def to_counts(self, values: Array) -> Array:
-        """Photon counts of numbers of patterns, float32 arrays of any library; changes them.
+        """Convert numbers of patterns (float32, any library) to photon counts in place.
 
-        This is the only place where a domain becomes counts.
+        Only this method converts a domain to counts.
         """
         if self.measurement is Measurement.AMPLITUDE:
             values *= values
@@ -189,18 +189,12 @@ class ScanDataset:
         return values
 
     def raw(self, indices: IntArray | slice) -> AnyArray:
-        """Numbers of some patterns as they stand, (b, N, N); a copy, or read-only."""
+        """The stored numbers of some patterns, (b, N, N); a copy, or read-only."""
         block = np.ascontiguousarray(self.patterns[as_slice(indices)])
         return block
 
     def select(self, indices: IntArray) -> ScanDataset:
-        """The same scan with only these patterns, in this order; they are not copied.
-
-        Parameters
-        ----------
-        indices:
-            (k,) integers.
-        """
+        """The scan with only the patterns at (k,) ``indices``, in this order, without a copy."""
         index = np.asarray(indices, np.int64)
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""Problems of a file, collected so that all of them are told at once."""
+"""Collect all problems of a file, so that they can be reported together."""
 
 from __future__ import annotations
 
@@ -10,28 +10,16 @@ from ptychopinn.errors import DataError
 
 
 class Severity(StrEnum):
-    """What a problem means for the reader of a file."""
+    """Severity of a problem."""
 
     ERROR = "error"  # the file is refused
-    WARNING = "warning"  # it is read, and somebody should look
-    NOTE = "note"  # it is read, and something was converted or left out
+    WARNING = "warning"  # the file is read, but should be inspected
+    NOTE = "note"  # the file is read; something was converted or ignored
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a file.
-
-    Attributes
-    ----------
-    severity:
-        Whether it keeps the file from being read.
-    key:
-        The array it is about; empty for the file as a whole.
-    message:
-        What is wrong, and what was seen.
-    remedy:
-        What to do about it; may be empty.
-    """
+    """One problem of a file; ``key`` names the array, or is empty for the whole file. ``remedy`` may be empty."""
 
     severity: Severity
     key: str
@@ -45,33 +33,33 @@ class Problem:
 
 @dataclass
 class Findings:
-    """Collects the problems of one file while it is looked through."""
+    """The problems of one file."""
 
     problems: list[Problem] = field(default_factory=list)
 
     def error(self, key: str, message: str, remedy: str) -> None:
-        """Add what keeps the file from being read."""
+        """Add a problem because of which the file is refused."""
         self.problems.append(Problem(Severity.ERROR, key, message, remedy))
 
     def warning(self, key: str, message: str, remedy: str = "") -> None:
-        """Add what somebody should look at."""
+        """Add something to inspect."""
         self.problems.append(Problem(Severity.WARNING, key, message, remedy))
 
     def note(self, key: str, message: str, remedy: str = "") -> None:
-        """Add what was converted or left out."""
+        """Add something that was converted or ignored."""
         self.problems.append(Problem(Severity.NOTE, key, message, remedy))
 
     def refused(self, key: str, error: DataError) -> None:
-        """Add an error that was raised."""
+        """Add a raised error."""
         self.error(key, error.problem, error.remedy)
 
     @property
     def errors(self) -> list[Problem]:
-        """The problems that keep the file from being read."""
+        """The problems because of which the file is refused."""
         return [p for p in self.problems if p.severity is Severity.ERROR]
 
     def raise_first(self, path: object) -> None:
-        """Raise the first error, naming its key and how many more there are.
+        """Raise the first error, with its key and the number of others.
 
         Raises
         ------

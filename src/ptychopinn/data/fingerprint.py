@@ -1,4 +1,4 @@
-"""What tells one scan from another."""
+"""Fingerprint that identifies a scan."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
 
-_SAMPLE = 256  # patterns read: a scan of any size takes a moment
+_SAMPLE = 256  # patterns; keeps large scans quick
 
 
 def fingerprint(data: ScanDataset) -> str:
     """SHA-256 of counts, positions, probe, mask and scan numbers, in hexadecimal.
 
-    Of a scan of more than 256 patterns, 256 evenly spread ones are looked at. The same scan in another file, dtype or
-    byte order may have another fingerprint where its counts differ by rounding.
+    Of a larger scan, 256 evenly spread patterns are used. The same scan in another file, dtype or byte order can have
+    another fingerprint if its counts differ by rounding.
     """
     digest = hashlib.sha256()
     sample = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))

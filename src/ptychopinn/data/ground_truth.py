@@ -11,36 +11,36 @@ from ptychopinn.geometry import Frame, Windows
 from ptychopinn.interpolation import place_on_pixels
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
-_APRON_PX = 12  # cut more on each side: how far the mirrored edge of a spline is felt
+_APRON_PX = 12  # margin on each side: reach of the mirrored edge of a spline
 _SAMPLE = 256
 _CONSTANT = 1e-3  # relative deviation below which an object is a placeholder
 
 
 class TruthPatches:
-    """Cuts known patches at the scan's fractional positions, in the scale of the physics.
+    """Known patches at the fractional positions of a scan, in the scale of the physics.
 
     Parameters
     ----------
     data:
-        Scan with ``patches_guess`` (key Y) or ``object_guess``; Y wins.
+        Scan with ``patches_guess`` (key Y) or ``object_guess``; Y takes precedence.
     probe:
-        (modes, N, N) complex64 in counts: the truth is scaled so that with it the mean counts come out right.
+        (modes, N, N) complex64 in counts. The truth is scaled so that this probe gives the mean counts.
     mean_counts:
-        Mean photons a pattern on good pixels.
+        Mean photons per pattern on good pixels.
     patch_size:
         Width n of the patches.
 
     Raises
     ------
     DataError
-        If there is no known object, or only a constant one, as exported scans carry.
+        If there is no known object, or only a constant one (a placeholder of exported scans).
     """
 
     def __init__(self, data: ScanDataset, probe: ComplexArray, mean_counts: float, patch_size: int) -> None:
         if data.patches_guess is None and data.object_guess is None:
             raise DataError(
                 f"Supervised training needs known object patches; '{data.name}' has neither objectGuess nor Y.",
-                "Use --model-type pinn, which needs none, or a scan that carries its object.",
+                "Use --model-type pinn, or a scan with its object.",
             )
         self._data, self._size = data, patch_size
         self._factor = np.float32(1.0)

@@ -10,30 +10,22 @@ from ptychopinn.errors import ConfigError
 from ptychopinn.typing import FloatArray, IntArray
 
 _NO_MEMBER = -1
-_CHUNK = 1 << 16  # anchors or patterns handled at a time
+_CHUNK = 1 << 16  # anchors or patterns processed at a time
 
 
 def default_neighbour_count(group_size: int, n: int) -> int:
-    """Neighbours that a group is drawn from when nobody says: half as many again as it needs, where there are so many.
-
-    Parameters
-    ----------
-    group_size:
-        Patterns in a group, its anchor counted.
-    n:
-        Patterns in the scan.
-    """
+    """Default number of neighbours from which a group is drawn: 1.5 (group_size - 1), at most n - 1."""
     needed = group_size - 1
     return max(min(needed + (needed + 1) // 2, n - 1), 0)
 
 
 def default_group_count(n: int, group_size: int) -> int:
-    """Groups in an epoch when nobody says: enough for one look at every pattern."""
+    """Default number of groups per epoch: enough to use every pattern once."""
     return max(-(-n // group_size), 1)
 
 
 def members_by_scan(scan_index: IntArray) -> list[IntArray]:
-    """Patterns of each scan, ascending: (n,) numbers of scans to a list of (k,) indices, in the order of numbers."""
+    """Indices of the patterns of each scan: (n,) scan numbers to a list of ascending (k,) indices, by scan number."""
     if len(scan_index) == 0:
         return []
     order = np.argsort(scan_index, kind="stable")
@@ -41,7 +33,7 @@ def members_by_scan(scan_index: IntArray) -> list[IntArray]:
 
 
 def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntArray:
-    """Nearest neighbours of each pattern in its own scan.
+    """Nearest neighbours of each pattern in the same scan.
 
     Parameters
     ----------
@@ -50,11 +42,11 @@ def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntAr
     scan_index:
         (n,) int.
     count:
-        Neighbours of each, itself not counted.
+        Neighbours of each pattern, without itself.
 
     Returns
     -------
-    (n, count) int64, nearest first; -1 where a scan has fewer. Memory is that of the table.
+    (n, count) int64, nearest first; -1 if a scan has fewer.
     """
     table = np.full((len(positions), count), _NO_MEMBER, np.int64)
     if count == 0:
@@ -67,7 +59,7 @@ def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntAr
         for start in range(0, len(members), _CHUNK):
             own = np.arange(start, min(start + _CHUNK, len(members)))
             _, found = tree.query(positions[members[own]], k=near + 1)
-            # Where many share one position, a pattern need not be among its own nearest: then drop the last instead.
+            # If many patterns share one position, a pattern may not be among its own nearest: then drop the last.
             drop = found == own[:, None]
             drop[~drop.any(axis=1), -1] = True
             table[members[own], :near] = members[found[~drop].reshape(len(own), near)]
@@ -75,7 +67,7 @@ def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntAr
 
 
 def check_groups(data: ScanDataset, group_size: int, neighbor_count: int | None = None) -> int:
-    """Refuse what no groups can be drawn for; parameters and errors are those of `neighbour_table`.
+    """Check that groups can be drawn; parameters and errors are those of `neighbour_table`.
 
     Returns
     -------
@@ -98,20 +90,16 @@ def check_groups(data: ScanDataset, group_size: int, neighbor_count: int | None 
 
 
 def neighbour_table(data: ScanDataset, group_size: int, neighbor_count: int | None = None) -> IntArray:
-    """`neighbours` of a scan, as a training asks for them.
+    """The `neighbours` of a scan for groups of ``group_size`` patterns.
 
     Parameters
     ----------
-    data:
-        The scan.
-    group_size:
-        Patterns in a group, its anchor counted.
     neighbor_count:
-        Neighbours that a group is drawn from, its anchor not counted; None: `default_neighbour_count`.
+        Neighbours from which a group is drawn, without the anchor; None: `default_neighbour_count`.
 
     Returns
     -------
-    (n, neighbor_count) int64, -1 where a scan has fewer.
+    (n, neighbor_count) int64; -1 if a scan has fewer.
 
     Raises
     ------
@@ -130,7 +118,7 @@ def draw_groups(
     rng: np.random.Generator,
     sequential: bool = False,
 ) -> IntArray:
-    """Draw groups: an anchor and some of its neighbours.
+    """Draw groups of an anchor and some of its neighbours.
 
     Parameters
     ----------
@@ -147,7 +135,7 @@ def draw_groups(
 
     Returns
     -------
-    (n_groups, group_size) int64: the anchor, then distinct neighbours of it; -1 at the end where it has too few.
+    (n_groups, group_size) int64: the anchor, then distinct neighbours; -1 at the end if there are too few.
 
     Raises
     ------
@@ -156,10 +144,10 @@ def draw_groups(
     """
     n, count = neighbour_table.shape
     if n == 0:
-        raise ConfigError("Groups were to be drawn from no pattern.", "Give a scan with patterns.")
+        raise ConfigError("There are no patterns to draw groups from.", "Give a scan with patterns.")
     if count < group_size - 1:
         raise ConfigError(
-            f"Groups of {group_size} were to be drawn from {count} neighbours.",
+            f"Groups of {group_size} cannot be drawn from {count} neighbours.",
             f"Set neighbor_count to {group_size - 1} or more.",
         )
     if sequential:
@@ -172,25 +160,14 @@ def draw_groups(
     for start in range(0, n_groups, _CHUNK):
         near = neighbour_table[anchors[start : start + _CHUNK]]
         lots = rng.random(near.shape)
-        lots[near == _NO_MEMBER] = 2.0  # after everybody else
+        lots[near == _NO_MEMBER] = 2.0  # after all others
         chosen = np.argsort(lots, axis=1, kind="stable")[:, : group_size - 1]
         groups[start : start + _CHUNK, 1:] = np.take_along_axis(near, chosen, axis=1)
     return groups
 
 
 def subsample(n: int, n_subsample: int | None, seed: int, sequential: bool = False) -> IntArray:
-    """Choose the patterns to train on.
-
-    Parameters
-    ----------
-    n:
-        Patterns there are.
-    n_subsample:
-        Patterns to take; None takes all.
-    seed:
-        Seed of the draw.
-    sequential:
-        Take the first ones instead.
+    """Choose ``n_subsample`` of n patterns at random, or the first ones if ``sequential``; None: all.
 
     Returns
     -------

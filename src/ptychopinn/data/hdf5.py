@@ -1,4 +1,4 @@
-"""Arrays inside an HDF5 file, as `ptychopinn.data.scan_file` has those of an NPZ."""
+"""Arrays in an HDF5 file, with the interface of `ptychopinn.data.scan_file`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 _BLOCK_BYTES = 1 << 24
 _MAX_TEXT_BYTES = 1 << 20
 _COPY_AGAIN = "Copy or write the file again."
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)  # as h5py tells it
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)  # exceptions of h5py
 
 
 @dataclass(frozen=True)
 class H5Member:
-    """One dataset, not read yet.
+    """One dataset, without its values.
 
     Attributes
     ----------
     key, shape, dtype:
-        As the file says; text has the dtype ``U``.
+        From the file; text has the dtype ``U``.
     mapped:
-        True if `load` maps it instead of reading it: stored in one piece, unpacked.
+        Whether `load` maps it instead of reading it (contiguous and uncompressed).
     offset:
-        Where its bytes begin in the file, if they are mapped.
+        Offset of its bytes in the file, if they are mapped.
     """
 
     path: Path
@@ -49,12 +49,12 @@ class H5Member:
         return f"shape {self.shape}, {self.dtype}"
 
     def load(self) -> AnyArray:
-        """The array: mapped and read-only, or read once, a large one into a scratch file.
+        """The array: memory-mapped read-only, or read once; a large one goes to a temporary file.
 
         Raises
         ------
         DataError
-            If the bytes are damaged, or packed by a filter that is not installed.
+            If the bytes are damaged, or their compression filter is not installed.
         ResourceError
             If neither memory nor disk suffice.
         """
@@ -74,7 +74,7 @@ class H5Member:
             raise DataError(f"This dataset ({self}) cannot be read: {error}.", _COPY_AGAIN) from error
 
     def verify(self) -> None:
-        """What is mapped has no checksum in HDF5."""
+        """Do nothing: contiguous HDF5 datasets have no checksum."""
 
     def _blocks(self) -> Iterator[bytes]:
         with h5py.File(self.path, "r") as file:
@@ -89,7 +89,7 @@ class H5Member:
 
 
 def is_hdf5(path: StrPath) -> bool:
-    """Whether a file begins as HDF5 does."""
+    """Whether a file starts like HDF5."""
     if why_unreadable(path) is not None:
         return False
     try:
@@ -100,15 +100,10 @@ def is_hdf5(path: StrPath) -> bool:
 
 
 def open_hdf5(path: StrPath) -> ScanFile:
-    """List the datasets at the root of an HDF5 file; reads no values.
+    """List the datasets at the root of an HDF5 file, without reading values.
 
-    Safe on a stranger's file: links to elsewhere, virtual datasets and data stored outside the file are refused, and
-    so are datasets that claim far more than is stored.
-
-    Parameters
-    ----------
-    path:
-        The file.
+    Safe for untrusted files: external links, virtual datasets, data outside the file, and datasets that claim far more
+    than is stored are refused.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Reading and writing NPZ files to the contract (specs/01-data.md)."""
+"""Read and write scan files (specs/01-data.md)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 
 _LOG = logging.getLogger(__name__)
 _BLOCK_PIXELS = 1 << 18
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first day: the same scan gives the same bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of zip, so that the same scan gives the same bytes
 
 
 def open_scan(path: StrPath) -> ScanFile:
-    """List the arrays of a scan file: an NPZ, or an HDF5 file with the same names at its root."""
+    """List the arrays of a scan file, NPZ or HDF5."""
     return open_hdf5(path) if is_hdf5(path) else open_npz(path)
 
 
@@ -38,22 +38,22 @@ def read_scan(
     nphotons: float | None = None,
     fftshift: bool = False,
 ) -> ScanDataset:
-    """Read a scan; every conversion is logged.
+    """Read a scan file; every conversion is logged.
 
-    An array stored uncompressed is memory-mapped, a compressed one unpacked once, a large one into a scratch file;
-    values are checked block by block.
+    Uncompressed arrays are memory-mapped. Compressed arrays are unpacked once, large ones to a temporary file. Values
+    are checked block by block.
 
     Parameters
     ----------
     path:
-        An NPZ file to the contract, or an HDF5 file with the same names.
+        An NPZ file, or an HDF5 file with the same names.
     measurement:
-        "counts" or "amplitude": the domain of the patterns; overrides the file, and settles what is ambiguous.
+        "counts" or "amplitude": the domain of the patterns; overrides the file.
     nphotons:
-        Mean photons a pattern, bad pixels left out; overrides the file. Scales amplitudes, and counts that are detector
+        Mean photons per pattern without bad pixels; overrides the file. It scales amplitudes, and counts in detector
         units, to photons.
     fftshift:
-        Move DC from the corner to ``[N//2, N//2]``; the patterns are then in memory.
+        Move DC from the corner to ``[N//2, N//2]``, which reads the patterns into memory.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def read_scan(
     Raises
     ------
     DataError
-        If the file is refused; names key, shape, dtype and remedy (`ptychopinn.data.checks.check_scan` lists all).
+        If the file is refused; `ptychopinn.data.checks.check_scan` lists all problems.
     ConfigError
         If ``measurement`` or ``nphotons`` is out of bounds.
     ResourceError
@@ -87,8 +87,7 @@ def read_object(path: StrPath) -> ComplexArray:
     Raises
     ------
     DataError
-        If there is none, if it is not one finite complex layer, or if it is constant (exported scans carry ones):
-        that is no reference.
+        If there is none, if it is not one finite complex layer, or if it is constant (a placeholder).
     """
     findings = Findings()
     reader = Reader(open_scan(path), findings)
@@ -104,35 +103,35 @@ def read_object(path: StrPath) -> ComplexArray:
     if (obj == obj.flat[0]).all():
         raise DataError(
             f"{path}: {key} (shape {obj.shape}) is {obj.flat[0]:g} everywhere; that is no reference.",
-            "Give the file of a reconstruction that is trusted.",
+            "Give the file of a trusted reconstruction.",
         )
     findings.log(_LOG, path)
     return obj
 
 
 def write_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> None:
-    """Write a canonical file: amplitudes (square roots of counts) as float32 and ``_metadata`` with the dose.
+    """Write a canonical NPZ file: amplitudes (square roots of counts) as float32, and ``_metadata`` with the dose.
 
-    Patterns go through block by block. The file is written aside and renamed: a killed write leaves the old one.
+    Patterns are written block by block. The write is atomic: a killed one leaves the old file.
 
     Parameters
     ----------
     path:
-        The file; replaced if there.
+        The file; an existing one is replaced.
     data:
         The scan. Bad pixels are written as 0.
     compress:
-        Deflate the arrays; such a file is smaller and cannot be mapped.
+        Compress the arrays; the file is smaller but cannot be memory-mapped.
 
     Raises
     ------
     DataError
         If the scan has no patterns.
     UsageError, ResourceError
-        If the folder is not there or the disk is full; nothing is left behind.
+        If the folder does not exist or the disk is full; nothing is left behind.
     """
     if len(data) == 0:
-        raise DataError("A scan without patterns was to be written.", "Give at least one pattern.")
+        raise DataError("A scan without patterns cannot be written.", "Give at least one pattern.")
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     total = 0.0
 
@@ -175,7 +174,7 @@ def _write_rows(
     shape: tuple[int, ...],
     read: Callable[[slice], AnyArray],
 ) -> None:
-    """Write an array of (n, N, N) whose rows ``read`` gives, a block at a time."""
+    """Write an (n, N, N) array block by block; ``read`` gives its rows."""
     n, size = shape[:2]
     step = max(1, _BLOCK_PIXELS // size**2)
     little = dtype.newbyteorder("<")

@@ -1,4 +1,4 @@
-"""Some rows of a large array, copied only when they are asked for."""
+"""Lazy selection of rows of a large array."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LARGE_BYTES = 1 << 28
 
 
 class LazyRows:
-    """A selection along the first axis that stays where it is: in memory once, or in a file.
+    """A selection along the first axis of an array in memory or in a file, copied only on access.
 
     Parameters
     ----------
     array:
-        (n, ...) array, or rows of one.
+        (n, ...) array, or a selection of one.
     index:
         (k,) int64 of the rows, in order.
     """
@@ -41,14 +41,14 @@ class LazyRows:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """That of the array."""
+        """dtype of the array."""
         return self._array.dtype
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, key: int | slice | npt.NDArray[Any]) -> AnyArray:
-        """Copy of rows: an integer, a slice or an array of integers; other axes are not indexed here."""
+        """Copy rows, selected by an integer, a slice or an array of integers."""
         index = self._index[key]
         rows: AnyArray = self._array[as_slice(index) if np.ndim(index) else index]
         return rows
@@ -60,9 +60,9 @@ class LazyRows:
 
 
 def release_pages(array: AnyArray | LazyRows | SpillableRows) -> None:
-    """Take the pages of a large mapped file out of the memory of this process; the kernel may keep them.
+    """Release the pages of a large memory-mapped file from this process.
 
-    Reading a file of many GiB would else count as that much memory, and be refused where memory is limited.
+    Otherwise reading a file of many GiB counts as that much memory, and fails where memory is limited.
     """
     held: Any = array._array if isinstance(array, LazyRows) else array
     if not isinstance(held, np.ndarray) or held.nbytes < _LARGE_BYTES:
@@ -74,14 +74,14 @@ def release_pages(array: AnyArray | LazyRows | SpillableRows) -> None:
 
 
 def as_slice(index: IntArray | slice) -> IntArray | slice:
-    """The same rows as a slice, where they follow each other."""
+    """The same rows as a slice, if they are consecutive."""
     if isinstance(index, slice) or len(index) == 0 or index[0] < 0 or (np.diff(index) != 1).any():
         return index
     return slice(int(index[0]), int(index[-1]) + 1)
 
 
 def take_rows(array: AnyArray | LazyRows | SpillableRows, index: IntArray) -> AnyArray | LazyRows:
-    """Rows of an array without a copy: a view where they follow each other, else `LazyRows`."""
+    """Rows of an array without a copy: a view if they are consecutive, else `LazyRows`."""
     rows = as_slice(index)
     if isinstance(array, np.ndarray) and isinstance(rows, slice):
         view: AnyArray = array[rows]

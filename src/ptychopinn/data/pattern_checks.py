@@ -1,4 +1,4 @@
-"""Patterns that somebody should look at: empty, dim, saturated; told whenever a scan is read, by number."""
+"""Warn of empty, dim and saturated patterns whenever a scan is read."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def check_patterns(counts: FloatArray, dtype: np.dtype[Any], seen: PatternStatis
     counts:
         (n,) photons in each pattern.
     dtype:
-        Of the patterns as they are stored.
+        Stored dtype of the patterns.
     seen:
-        Their survey.
+        Their statistics.
     findings:
-        Gets the warnings.
+        The warnings are added here.
     """
     n = len(counts)
     empty = np.flatnonzero(counts == 0)
@@ -49,6 +49,6 @@ def check_patterns(counts: FloatArray, dtype: np.dtype[Any], seen: PatternStatis
 
 
 def preview(indices: IntArray) -> str:
-    """The first few of some numbers."""
+    """Show the first few of some numbers."""
     shown = ", ".join(map(str, indices[:5].tolist()))
     return f"{shown}, ..." if len(indices) > 5 else shown

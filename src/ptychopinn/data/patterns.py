@@ -1,4 +1,4 @@
-"""Diffraction patterns where they are used: on the device of an array library, with DC at [0, 0]."""
+"""Diffraction patterns on the device of an array library, with DC at [0, 0]."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ptychopinn.parallel import BackgroundThread
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _READ = 256  # patterns prepared at a time
-_UPLOAD_BYTES = 1 << 25  # through page-locked memory, of which little is better used again than much made
+_UPLOAD_BYTES = 1 << 25  # page-locked memory per upload; allocating it is slow, so little is used again
 _HALF_RANGE = 1 << 15  # of 16 bits
 
 Fetch = Callable[[slice], Array]
 
 
 def stored_dtype(data: ScanDataset) -> np.dtype[np.generic]:
-    """That in which a device keeps patterns: their own, or float32 where that is no wider."""
+    """dtype of patterns on a device: their own, or float32 if that is no wider."""
     own: np.dtype[np.generic] = np.dtype(data.patterns.dtype).newbyteorder("=")
     return own if own.itemsize < 4 else np.dtype(np.float32)
 
@@ -28,23 +28,22 @@ def stored_dtype(data: ScanDataset) -> np.dtype[np.generic]:
 class Patterns:
     """The patterns of a scan.
 
-    On the host their amplitudes are kept in memory while they fit the budget. On a device the patterns are kept in
-    their own dtype while they fit; else they are read for every batch, the next one while one is computed with.
+    On the host, amplitudes are kept in memory if they fit the budget. On a device, patterns are kept in their own dtype
+    if they fit; else they are read for every batch, ahead of the computation.
 
     Parameters
     ----------
     data:
         The scan.
     library:
-        Where patterns are used.
+        The array library.
     host_budget_bytes:
-        For amplitudes on the host; a device's budget is its library's own.
+        Budget of the amplitudes on the host; that of a device belongs to its library.
 
     Attributes
     ----------
     good:
-        (N, N) float32 of the library: 1 where the detector measures, 0 at bad pixels, DC at [0, 0]; None if all are
-        good.
+        (N, N) float32 of the library, DC at [0, 0]: 0 at bad pixels, else 1; None without bad pixels.
     """
 
     def __init__(self, data: ScanDataset, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 0) -> None:
@@ -73,7 +72,7 @@ class Patterns:
         return self._decode(self._raw(indices))
 
     def groups(self, members: IntArray) -> Array:
-        """Counts of groups, each read once: (g, C) numbers, -1 for nobody, to (g, C, N, N), zeros for nobody."""
+        """Counts of groups: (g, C) numbers to (g, C, N, N). -1 (missing) gives zeros; each pattern is read once."""
         if members.shape[1] == 1:
             return self.counts(members[:, 0])[:, None, ...]
         numbers, places = np.unique(members.ravel(), return_inverse=True)
@@ -83,7 +82,7 @@ class Patterns:
         return self.library.xp.reshape(counts, (*members.shape, *counts.shape[1:]))
 
     def gather(self, numbers: Array) -> Array:
-        """Counts of patterns that are kept on a device, by an index of the library: (...,) to (..., N, N) float32."""
+        """Counts of patterns kept on a device, for a (...,) index of the library: (..., N, N) float32."""
         xp = self.library.xp
         counts = self._decode(xp.take(self._kept, xp.reshape(numbers, (-1,)), axis=0))
         return xp.reshape(counts, (*numbers.shape, *counts.shape[1:]))
@@ -95,12 +94,12 @@ class Patterns:
         return self._read_amplitudes(indices) if self._kept is None else self._kept[indices]
 
     def batches(self, chosen: Iterable[IntArray]) -> Iterator[tuple[IntArray, Fetch]]:
-        """Amplitudes of one batch after another.
+        """Iterate over batches of amplitudes.
 
         Yields
         ------
-        The indices of a batch, and a function from a slice of them to (b, N, N) float32 amplitudes: on the host,
-        threads read their own part.
+        The indices of a batch, and a function from a slice of them to (b, N, N) float32 amplitudes, with which threads
+        on the host read their parts.
         """
         if self.library.on_host:
             for indices in chosen:
@@ -129,10 +128,10 @@ class Patterns:
         return amplitudes
 
     def _read_raw(self, indices: IntArray | slice) -> AnyArray:
-        """Patterns for a device, in a dtype that every library has."""
+        """Patterns for a device, in a dtype that every library supports."""
         with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
             raw = self.data.raw(indices).astype(stored_dtype(self.data), copy=False)
-        # Less half of the range, which `_decode` adds.
+        # `_decode` adds the half of the range that is subtracted here.
         return raw.view(np.int16) ^ np.int16(-_HALF_RANGE) if raw.dtype == np.uint16 else raw
 
     def _to_corner(self, raw: Array) -> Array:
@@ -145,7 +144,7 @@ class Patterns:
         return self.library.take(self._kept, indices)
 
     def _decode(self, raw: Array) -> Array:
-        """Counts of what `_raw` gave."""
+        """Counts from the result of `_raw`."""
         library, xp = self.library, self.library.xp
         values = library.cast(raw, "float32")
         if stored_dtype(self.data) == np.uint16:

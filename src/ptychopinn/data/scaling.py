@@ -1,9 +1,9 @@
-"""The one scaling rule, fitted to each scan in one place.
+"""The scaling rule of scans.
 
-The probe is scaled so that its energy is the mean count of a pattern; the object then has a mean square amplitude
-near 1 where the probe shines, and everything is in counts. A network sees amplitudes divided by the root mean square
-amplitude of a detector pixel. Multiplying all counts of a scan by a constant changes neither the network's input nor
-the object: dose invariance.
+The probe is scaled so that its energy is the mean count of a pattern. The object then has a mean square amplitude near
+1 in the illuminated area, and everything is in counts. The input of a network is divided by the root mean square
+amplitude of a detector pixel. So multiplying all counts of a scan by a constant changes neither the network's input nor
+the object (dose invariance).
 """
 
 from __future__ import annotations
@@ -17,27 +17,26 @@ from ptychopinn.errors import DataError
 from ptychopinn.forward import detector_ramp, far_field
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
-# The object's own mean phase gradient moves the centre of mass too, by some hundredths of a pixel. Taking so small an
-# offset for the detector's would take the ramp out of the object.
+# The mean phase gradient of the object moves the centre of mass too, by some hundredths of a pixel. If so small an
+# offset were attributed to the detector, the object would lose its phase ramp.
 _MIN_OFFSET_PX = 0.25
-_SAMPLE = 2048  # patterns that are looked at; more change the mean by less than a per mille
+_SAMPLE = 2048  # patterns; more change the mean by less than 0.1 %
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """What a scan's numbers are measured in.
+    """Scaling of a scan.
 
     Attributes
     ----------
     mean_counts:
-        Mean photons a pattern, bad pixels left out.
+        Mean photons per pattern, without bad pixels.
     input_scale:
-        Multiplies square roots of counts into the network's input (root mean square 1).
+        Factor from square roots of counts to the network's input (root mean square 1).
     probe_scale:
-        Multiplies the scan's probe into counts.
+        Factor that scales the scan's probe to counts.
     detector_offset_px:
-        (2,) float64 (y, x): how far the patterns lie from where the probe's far field lies; 0 below a quarter of a
-        pixel.
+        (2,) float64 (y, x): shift of the patterns from the probe's far field; 0 below a quarter of a pixel.
     """
 
     mean_counts: float
@@ -56,14 +55,12 @@ def _sample(data: ScanDataset) -> FloatArray:
 
 
 def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling:
-    """Fit the scaling rule to a scan; a part of a scan has that of the whole (``data.scaling``).
+    """Fit the scaling rule to a scan; a part of a scan has the scaling of the whole (``data.scaling``).
 
     Parameters
     ----------
-    data:
-        The scan; at least one pattern.
     probe:
-        (modes, N, N) complex to use instead of the scan's own.
+        (modes, N, N) complex probe to use instead of the scan's own.
 
     Raises
     ------
@@ -99,7 +96,7 @@ def scaling_of(mean: FloatArray, probe: ComplexArray, bad_pixels: BoolArray) -> 
         raise DataError(
             f"The patterns hold {mean_counts:g} photons on average.", "Check the patterns and the bad-pixel mask."
         )
-    # What the detector sees of the probe: energy that falls on bad pixels was never counted.
+    # Only the energy on good pixels: that on bad pixels was never counted.
     pattern = (np.abs(far_field(probe.astype(np.complex128))) ** 2).sum(axis=0)
     seen = float(pattern[~bad_pixels].sum())
     if not np.isfinite(seen) or seen <= 0:
@@ -123,16 +120,14 @@ def _centre(pattern: FloatArray) -> FloatArray:
 def probe_in_counts(
     data: ScanDataset, scaling: Scaling, *, follow_offset: bool, circular_mask: bool = False
 ) -> ComplexArray:
-    """The scan's probe as the physics uses it: scaled to counts, ramped to the detector's offset, masked.
+    """The scan's probe scaled to counts.
 
     Parameters
     ----------
-    data, scaling:
-        The scan and what `fit_scaling` found.
     follow_offset:
-        Multiply by the phase ramp that moves its far field onto the patterns.
+        Multiply by the phase ramp that shifts its far field onto the patterns.
     circular_mask:
-        Set it to zero outside the circle of diameter N.
+        Set it to zero outside a circle of diameter N.
 
     Returns
     -------
@@ -147,7 +142,7 @@ def probe_in_counts(
 
 
 def circle(size: int) -> BoolArray:
-    """(size, size) bool: the disc of diameter ``size`` that ``probe_mask`` leaves of a probe."""
+    """(size, size) bool: the disc of diameter ``size`` outside which ``probe_mask`` sets a probe to 0."""
     r = np.arange(size) - (size - 1) / 2
     inside: BoolArray = r[:, None] ** 2 + r[None, :] ** 2 <= (size / 2) ** 2
     return inside

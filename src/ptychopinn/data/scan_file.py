@@ -1,8 +1,8 @@
-"""Arrays inside an NPZ file: found, checked before anything is allocated, and mapped where that can be done.
+"""Open NPZ files: check every array before memory is allocated, and memory-map it if possible.
 
-An NPZ is a zip of ``.npy`` members. NumPy copies every member into memory; here a member that is stored uncompressed is
-memory-mapped in place, read-only, and a compressed one is unpacked once. Formats: the zip APPNOTE (local file header,
-4.3.7) and ``numpy.lib.format``.
+An NPZ file is a zip of ``.npy`` members. NumPy copies every member into memory. Here an uncompressed member is
+memory-mapped read-only, and a compressed one is unpacked once. Formats: the zip APPNOTE (local file header, 4.3.7) and
+``numpy.lib.format``.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ptychopinn.typing import AnyArray, StrPath
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _CHUNK_BYTES = 1 << 20
 MAP_BYTES = 1 << 20  # smaller members are read: a mapping costs a page fault and a file handle
-_SCRATCH_BYTES = 1 << 28  # members that have to be unpacked and are larger wait in a scratch file
-_DEFLATE_LIMIT = 1032  # deflate cannot shrink more than this (zlib's technical notes)
+_SCRATCH_BYTES = 1 << 28  # larger members are unpacked to a temporary file
+_DEFLATE_LIMIT = 1032  # maximum compression ratio of deflate (zlib's technical notes)
 BOMB_BYTES = 1 << 30
 BOMB_RATIO = 250
 _MAX_AXES = 32  # of older NumPys
 _COPY_AGAIN = "Copy or export the file again."
-_DAMAGE = (  # what zipfile, zlib and NumPy's header parser raise on bytes that are not what they should be
+_DAMAGE = (  # exceptions of zipfile, zlib and NumPy's header parser for damaged bytes
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -52,18 +52,18 @@ _DAMAGE = (  # what zipfile, zlib and NumPy's header parser raise on bytes that 
 
 @dataclass(frozen=True)
 class Member:
-    """One array of an NPZ file, not read yet.
+    """One array of an NPZ file, without its values.
 
     Attributes
     ----------
     key:
         Its name without ``.npy``.
     shape, dtype:
-        As its header says; the header fits the size of the member.
+        From the header, which fits the size of the member.
     fortran:
-        True if the first axis runs fastest.
+        Whether the array is in Fortran order.
     mapped:
-        True if `load` maps it instead of reading it.
+        Whether `load` maps it instead of reading it.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class Member:
         return f"shape {self.shape}, {self.dtype}"
 
     def load(self) -> AnyArray:
-        """The array: mapped and read-only, or unpacked once (its checksum verified), a large one into a scratch file.
+        """The array: memory-mapped read-only, or unpacked once with its checksum verified, a large one to a file.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Member:
         return buffer.view(self.dtype).reshape(self.shape, order=order)
 
     def verify(self) -> None:
-        """Read the member and throw it away: `load` does not verify the checksum of what it maps.
+        """Verify the checksum, which `load` does not do for a mapped member.
 
         Raises
         ------
@@ -133,20 +133,9 @@ class Member:
 
 
 def read_into_buffer(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
-    """Bytes, in memory, or where they are many in a scratch file that is mapped and gone with the array.
+    """Read ``size`` bytes into memory or, if they are many, into a mapped temporary file: (size,) uint8.
 
-    Parameters
-    ----------
-    what:
-        Whose bytes they are, for errors.
-    size:
-        How many.
-    chunks:
-        The bytes.
-
-    Returns
-    -------
-    (size,) uint8.
+    ``what`` names them in errors.
 
     Raises
     ------
@@ -160,7 +149,7 @@ def read_into_buffer(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
     except MemoryError as error:
         raise ResourceError(
             f"{what} needs {size / 2**30:.1f} GiB of memory, more than there is.",
-            "Store it uncompressed (numpy.savez, ptychopinn convert): then it is mapped, not read.",
+            "Store it uncompressed (numpy.savez, ptychopinn convert), so that it can be memory-mapped.",
         ) from error
     end = 0
     for chunk in chunks:
@@ -170,21 +159,21 @@ def read_into_buffer(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
 
 
 class ArrayMember(Protocol):
-    """One array of a file, not read yet; see `Member`."""
+    """One array of a file, without its values; see `Member`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As the file says."""
+        """From the file."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As the file says."""
+        """From the file."""
         ...
 
     @property
     def mapped(self) -> bool:
-        """True if `load` maps it instead of reading it."""
+        """Whether `load` maps it instead of reading it."""
         ...
 
     def load(self) -> AnyArray:
@@ -192,20 +181,20 @@ class ArrayMember(Protocol):
         ...
 
     def verify(self) -> None:
-        """Look for damage that `load` does not see."""
+        """Check for damage that `load` does not notice."""
         ...
 
 
 @dataclass(frozen=True)
 class ScanFile:
-    """What is in a file of arrays.
+    """The arrays of a file.
 
     Attributes
     ----------
     members:
         The arrays that can be loaded, by key.
     broken:
-        Why the others cannot, by key.
+        Errors of the other arrays, by key.
     """
 
     path: Path
@@ -214,17 +203,12 @@ class ScanFile:
 
     @property
     def listed(self) -> str:
-        """The keys that can be loaded, for messages."""
+        """The keys that can be loaded, as text for messages."""
         return ", ".join(key[:40] for key in [*self.members][:30]) or "no arrays"
 
 
 def open_npz(path: StrPath) -> ScanFile:
-    """List the arrays of an NPZ file; reads headers only.
-
-    Parameters
-    ----------
-    path:
-        The file.
+    """List the arrays of an NPZ file, reading only headers.
 
     Raises
     ------
@@ -305,7 +289,7 @@ def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, entry: zipf
     if dtype.kind not in "biufcUS":
         raise DataError(f"This array has the dtype {dtype}, which is not a number or text.", "Save numeric arrays.")
     whole = all(type(n) is int and n >= 0 for n in shape)
-    # An axis of length 0 makes any shape empty; NumPy refuses those that would be too large without it.
+    # A shape with an axis of length 0 is empty; NumPy refuses it if it would be too large otherwise.
     if not whole or len(shape) > _MAX_AXES or math.prod(n for n in shape if n) * max(dtype.itemsize, 1) > sys.maxsize:
         raise DataError(f"This array claims the shape {shape!s:.200}.", _COPY_AGAIN)
     needed, held = math.prod(shape) * dtype.itemsize, entry.file_size - header_bytes
@@ -320,7 +304,7 @@ def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, entry: zipf
 
 
 def _refuse_bomb(entry: zipfile.ZipInfo) -> None:
-    """Refuse a size that deflate cannot reach, or one so large and so well packed that it is no measurement."""
+    """Refuse sizes beyond the ratio of deflate, and those too large and too compressed for a measurement."""
     size, packed = entry.file_size, entry.compress_size
     if entry.compress_type == zipfile.ZIP_STORED:
         if size != packed:
@@ -334,7 +318,7 @@ def _refuse_bomb(entry: zipfile.ZipInfo) -> None:
 
 
 def _data_offset(stream: IO[bytes], entry: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member start in the file; they are known to lie inside it."""
+    """Offset of the bytes of a member, which were checked to lie inside the file."""
     stream.seek(entry.header_offset)
     fields = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
     offset = entry.header_offset + _LOCAL_HEADER.size + int(fields[9]) + int(fields[10])

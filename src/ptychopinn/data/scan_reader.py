@@ -1,4 +1,4 @@
-"""The keys of the NPZ contract beside the patterns: each read, checked, and converted by a rule that is told."""
+"""Read and validate every key of a scan file except the patterns; conversions are reported."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _BLOCK = 256
 
 
 class Reader:
-    """Loads keys of one file and collects what is wrong with them; every method gives None where it found an error."""
+    """Reads the keys of a file and collects their problems. Every method returns None if it found an error."""
 
     def __init__(self, file: ScanFile, findings: Findings) -> None:
         self.file = file
         self.findings = findings
 
     def load(self, key: str, *, kinds: str, what: str, required: bool = False) -> AnyArray | None:
-        """The array of a key, if its dtype is of one of the kinds (NumPy's letters; ``what`` says them in words)."""
+        """The array of a key, if its dtype is one of ``kinds`` (NumPy's letters; ``what`` describes them)."""
         if key in self.file.broken:
             self.findings.refused(key, self.file.broken[key])
             return None
@@ -55,7 +55,7 @@ class Reader:
         return key in self.file.members or key in self.file.broken
 
     def metadata(self) -> ScanMetadata | None:
-        """`ScanMetadata` from the JSON text ``_metadata``; the default where there is none."""
+        """`ScanMetadata` from the JSON text ``_metadata``, or the default."""
         key = "_metadata"
         if not self.has(key):
             return ScanMetadata()
@@ -69,7 +69,7 @@ class Reader:
         try:
             text = array.reshape(()).item()
             values = json.loads(text)
-            # A file can hold half a character, and characters that do not exist; neither can be written again.
+            # The text can contain lone surrogates, which cannot be encoded again.
             json.dumps(values, ensure_ascii=False).encode().decode()
         except (ValueError, RecursionError) as error:
             self.findings.error(key, f"It is not JSON: {error}.", remedy)
@@ -95,7 +95,7 @@ class Reader:
         return metadata
 
     def _modern(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Older metadata: a version such as "1.0.0", and nphotons inside ``physics_parameters``."""
+        """Convert older metadata: a version such as "1.0.0", and nphotons in ``physics_parameters``."""
         values = {str(k): v for k, v in values.items()}
         version = values.get("schema_version")
         if isinstance(version, str) and (major := version.partition(".")[0]).isdecimal():
@@ -162,7 +162,7 @@ class Reader:
         return probe
 
     def object_guess(self) -> ComplexArray | None:
-        """(H, W) complex64 of ``objectGuess``, or None where there is none."""
+        """(H, W) complex64 of ``objectGuess``, or None."""
         return self.planar("objectGuess")
 
     def planar(self, key: str) -> ComplexArray | None:
@@ -183,7 +183,7 @@ class Reader:
         return self._complex64(key, array)
 
     def patches(self, n: int, size: int) -> ComplexArray | None:
-        """(n, N, N) complex64 of ``Y``, or None where there is none; complex64 stays mapped."""
+        """(n, N, N) complex64 of ``Y``, or None; complex64 stays memory-mapped."""
         key = "Y"
         array = self.load(key, kinds="fc", what=f"a complex array ({n}, {size}, {size})")
         if array is None:
@@ -199,7 +199,7 @@ class Reader:
         return self._complex64(key, array)
 
     def scan_index(self, n: int) -> IntArray | None:
-        """(n,) int64 of ``scan_index``; zeros where there is none."""
+        """(n,) int64 of ``scan_index``; zeros if the key is missing."""
         key = "scan_index"
         if not self.has(key):
             return np.zeros(n, np.int64)
@@ -221,7 +221,7 @@ class Reader:
         return index
 
     def bad_pixels(self, size: int) -> BoolArray | None:
-        """(N, N) bool of ``bad_pixels``; none bad where there is none."""
+        """(N, N) bool of ``bad_pixels``; all False if the key is missing."""
         key = "bad_pixels"
         if not self.has(key):
             return np.zeros((size, size), bool)
@@ -255,7 +255,7 @@ class Reader:
         return mask
 
     def _complex64(self, key: str, array: AnyArray) -> ComplexArray | None:
-        """Complex64, finite; block by block, so that a mapped array stays where it is."""
+        """Convert to finite complex64, checked block by block so that a mapped array stays mapped."""
         if array.dtype != np.complex64:
             real = "a real array, phase zero, " if array.dtype.kind == "f" else ""
             self.findings.note(key, f"{array.dtype} is read as {real}complex64.")

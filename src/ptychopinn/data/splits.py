@@ -1,4 +1,4 @@
-"""Training and validation patterns, split by space: neighbours overlap, a random split would test what was learned."""
+"""Spatial split into training and validation (neighbours overlap, so a random split would leak)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,13 @@ def split_by_space(data: ScanDataset, fraction: float) -> tuple[IntArray, IntArr
     """Hold out one strip at the far end of each scan's longer axis.
 
     In each scan the ``fraction`` of patterns farthest along the axis of larger extent (y if equal) is held out: at
-    least one, never all; a scan of one pattern is trained on. Of the rest, those closer to a held-out position than the
-    probe's radius are left out, the closest first and never more than are held out or than half of the rest: they show
-    nearly the same piece of object, and a validation loss would praise the network for remembering it. Nothing is drawn
-    at random.
-
-    Parameters
-    ----------
-    data:
-        The scan or scans.
-    fraction:
-        Share held out, between 0 and 1.
+    least one, never all. A scan of one pattern is used for training. Of the other patterns, those closer to a held-out
+    position than the probe's radius are dropped, the closest first, but no more than are held out and at most half:
+    they show nearly the same part of the object, and would make the validation loss too low. The split is not random.
 
     Returns
     -------
-    training, validation: sorted (k,) int64 indices of patterns, neither empty.
+    training, validation: sorted (k,) int64 indices of patterns; neither is empty.
 
     Raises
     ------
@@ -83,13 +75,7 @@ def _split_one(positions: FloatArray, fraction: float, radius: float) -> tuple[I
 
 
 def probe_radius_px(probe: ComplexArray) -> float:
-    """Radius of the disc that a probe's intensity fills: its effective area is ``(sum I)^2 / sum I^2``.
-
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex.
-    """
+    """Radius of a disc of the effective area ``(sum I)^2 / sum I^2`` of a (modes, N, N) probe."""
     intensity = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
     energy = float((intensity**2).sum())
     return float(np.sqrt(intensity.sum() ** 2 / energy / np.pi)) if energy > 0 else 0.0

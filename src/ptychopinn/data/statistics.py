@@ -1,4 +1,4 @@
-"""One pass over the patterns: everything that their values can tell, in the memory of a block for each core."""
+"""Statistics of all patterns in one pass, in blocks: one block per core is in memory."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from ptychopinn.data.lazy_rows import release_pages
 from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
-_BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache, and a Python call a block is nothing
-_RUNS = 16  # of blocks that are summed one after another: more than there are threads, and few enough to keep
+_BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache; larger than the overhead of Python
+_RUNS = 16  # runs of blocks, each summed in one thread: more than threads, so that they are busy
 _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
 
 
 @dataclass(frozen=True, eq=False)
 class PatternStatistics:
-    """What the values of the patterns are; bad pixels are left out everywhere.
+    """Statistics of the values of the patterns, without bad pixels.
 
     Attributes
     ----------
     sums, square_sums:
         (n,) float64: sum of the values, and of their squares, of each pattern.
     mean:
-        (N, N) float64 mean of the values; 0 at bad pixels and where a value is no number.
+        (N, N) float64 mean of the values; 0 at bad pixels and where a value is not finite.
     peak:
         Largest value.
     whole:
-        Every value is a whole number.
+        Whether all values are whole numbers.
     whole_squares:
-        Every square is a whole number, as far as float32 can tell: roots of counts.
+        Whether all squares are whole numbers within float32 precision (roots of counts).
     not_finite, negative:
         (k,) int64: patterns with values that are NaN, infinite or beyond float32, or below 0.
     not_finite_pixels, negative_pixels:
-        (N, N) bool: where those values lie.
+        (N, N) bool: pixels with such values.
     stuck:
-        (N, N) bool: at the largest value that the integer dtype can hold in every pattern: a gap or a dead pixel.
+        (N, N) bool: pixels with the largest value of the integer dtype in every pattern (gaps, dead pixels).
     saturated:
-        Values at that largest value, stuck pixels left out.
+        Number of other values equal to that largest value.
     saturated_in:
-        (k,) int64: patterns that have such values.
+        (k,) int64: patterns with such values.
     """
 
     sums: FloatArray
@@ -61,15 +61,7 @@ class PatternStatistics:
 
 
 def pattern_statistics(patterns: AnyArray, bad_pixels: BoolArray) -> PatternStatistics:
-    """Look at every value once.
-
-    Parameters
-    ----------
-    patterns:
-        (n, N, N) of any real dtype, n >= 1; may be memory-mapped.
-    bad_pixels:
-        (N, N) bool; what stands there does not matter, not even a NaN.
-    """
+    """Compute the statistics of (n, N, N) patterns of any real dtype, n >= 1; values at bad pixels are ignored."""
     n, size = patterns.shape[0], patterns.shape[1]
     step = max(1, _BLOCK_PIXELS // (size * size))
     bad = bad_pixels if bad_pixels.any() else None
@@ -81,7 +73,7 @@ def pattern_statistics(patterns: AnyArray, bad_pixels: BoolArray) -> PatternStat
             release_pages(patterns)
         return tally
 
-    # However many cores there are, the same sums.
+    # The number of cores must not change the sums.
     starts = np.arange(0, n, step)
     runs = spread(run, np.array_split(starts, min(_RUNS, len(starts))))
 
@@ -111,14 +103,14 @@ def pattern_statistics(patterns: AnyArray, bad_pixels: BoolArray) -> PatternStat
 
 
 class _Tally:
-    """What the blocks of a run hold together; lists have an array a block, a number a pattern.
+    """Statistics of a run of blocks; lists have one array per block with one number per pattern.
 
     Parameters
     ----------
     shape:
         (N, N).
     integer:
-        Whether patterns are whole numbers by their dtype.
+        Whether the dtype is an integer.
     """
 
     def __init__(self, shape: tuple[int, ...], *, integer: bool) -> None:
@@ -134,9 +126,9 @@ class _Tally:
         self.peak, self.whole, self.whole_squares = 0.0, True, True
 
     def add(self, raw: AnyArray, bad_pixels: BoolArray | None) -> None:
-        """Look at a block, (b, N, N)."""
+        """Add a block, (b, N, N)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            block = raw.astype(np.float32)  # a copy: it is written to below
+            block = raw.astype(np.float32)  # a copy, because it is changed below
             if bad_pixels is not None:
                 block[:, bad_pixels] = 0
             low, high = float(block.min()), float(block.max())
@@ -169,7 +161,7 @@ class _Tally:
                 self.whole_squares = bool((np.abs(off, out=off) <= squares).all())
 
     def _take_out(self, block: AnyArray, wrong: BoolArray, pixels: str) -> AnyArray:
-        """Set what is wrong to zero and note its pixels; returns in which patterns there is any, (b,) int64."""
+        """Set wrong values to zero and note their pixels; return per pattern whether it has any, (b,) int64."""
         getattr(self, pixels)[wrong.any(axis=0)] = True
         block[wrong] = 0
         return np.asarray(wrong.any(axis=(1, 2)), np.int64)

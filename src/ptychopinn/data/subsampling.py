@@ -1,4 +1,4 @@
-"""Fewer patterns of a scan that still lie all over it."""
+"""Select a subset of the patterns that covers the whole scan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ptychopinn.typing import FloatArray, IntArray
 
 
 def thin_positions(positions: FloatArray, spacing: float) -> IntArray:
-    """The first position in each square of a grid.
+    """Select the first position in each square of a grid.
 
     Parameters
     ----------

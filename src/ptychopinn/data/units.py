@@ -1,4 +1,4 @@
-"""What the patterns' numbers are: counts or amplitudes, and how many photons one unit is."""
+"""Decide whether patterns are counts or amplitudes, and how many photons one unit is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.statistics import PatternStatistics
 from ptychopinn.typing import BoolArray
 
-ASSUMED_PHOTONS = 1e6  # photons a pattern of normalised amplitudes that nobody gave a dose
-_AMPLITUDE_PEAK = 4096  # 17 million counts in one pixel: no amplitude of a single exposure
-_FLOAT32_PEAK = 1e15  # sums of squares of larger values leave float32
-_DOSE_TOLERANCE = 1e-4  # a dose this close to the one seen is that one
+ASSUMED_PHOTONS = 1e6  # photons per pattern of normalised amplitudes without a dose
+_AMPLITUDE_PEAK = 4096  # 17 million counts in one pixel: too large for an amplitude of one exposure
+_FLOAT32_PEAK = 1e15  # sums of squares of larger values overflow float32
+_DOSE_TOLERANCE = 1e-4  # relative tolerance of the dose
 _FLAG = "Say what they are: --measurement counts or --measurement amplitude (measurement= in Python)."
-_DOSE = "Give the mean photons of a pattern: nphotons (--nphotons), or nphotons in _metadata."
+_DOSE = "Give the mean photons per pattern: nphotons (--nphotons), or nphotons in _metadata."
 
 
 def resolve_measurement(
@@ -26,22 +26,22 @@ def resolve_measurement(
     measurement: Measurement | None,
     findings: Findings,
 ) -> Measurement | None:
-    """Decide the domain of the patterns: the caller's word, then the file's, then what leaves no doubt.
+    """Decide the domain of the patterns: as the caller says, else as the file says, else if it is unambiguous.
 
     Parameters
     ----------
     key, dtype:
-        Where the patterns stand, and as what.
+        Key and dtype of the patterns.
     seen:
-        Their values.
+        Their statistics.
     probe_energy:
         ``sum |P|^2`` of the file's probe, if it has one.
     metadata, measurement:
-        The file's word and the caller's; the caller's wins.
+        What the file and the caller say; the caller takes precedence.
 
     Returns
     -------
-    The domain, or None when it is ambiguous (an error is then in ``findings``).
+    The domain, or None if it is ambiguous (``findings`` then has an error).
     """
     if measurement is not None:
         if metadata.measurement not in (None, measurement):
@@ -88,15 +88,16 @@ def resolve_dose(
     nphotons: float | None,
     findings: Findings,
 ) -> tuple[float, bool] | None:
-    """Counts per unit, so that ``nphotons`` is the mean count of a pattern, bad pixels left out.
+    """Counts per unit such that ``nphotons`` is the mean count of a pattern without bad pixels.
 
-    The caller's ``nphotons`` scales either domain (detector units have a gain). The file's own scales normalised
-    amplitudes only: counts, and amplitudes whose squares are whole numbers, carry their dose. Amplitudes without any
-    are taken as they are when their squares hold a photon a pixel on average; else `ASSUMED_PHOTONS` is taken and told.
+    The caller's ``nphotons`` scales either domain (detector units have a gain). The file's ``nphotons`` scales only
+    normalised amplitudes; counts, and amplitudes whose squares are whole numbers, have their dose. Amplitudes without a
+    dose are used as they are if their squares are at least one photon per pixel on average. Otherwise `ASSUMED_PHOTONS`
+    is assumed, with a warning.
 
     Returns
     -------
-    Counts per unit, and whether the dose is assumed; None if there is no dose to be had (an error is in ``findings``).
+    Counts per unit, and whether the dose is assumed; None if it cannot be found (``findings`` then has an error).
     """
     amplitude = measurement is Measurement.AMPLITUDE
     mean = float((seen.square_sums if amplitude else seen.sums).mean())

@@ -1,7 +1,7 @@
-"""What the trainings of all backends share: light, plan, bookkeeping, loggers, and a reconstructor to fill in.
+"""Training code that all backends share: illumination, plan, state, loggers, and a base class of reconstructors.
 
-A backend subclasses `NetworkReconstructor` and supplies a network, a loss and an optimizer step in its framework. It
-need not: anything that follows `ptychopinn.reconstructor.Reconstructor` is a backend.
+A backend usually subclasses `NetworkReconstructor` and supplies the network and the optimizer step in its framework.
+Anything else that implements `ptychopinn.reconstructor.Reconstructor` is a backend too.
 """
 
 from ptychopinn.training.base import Fit, NetworkReconstructor

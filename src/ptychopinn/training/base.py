@@ -1,4 +1,4 @@
-"""A reconstructor around a network, whatever framework computes it."""
+"""Base class of reconstructors that train a network in any framework."""
 
 from __future__ import annotations
 
@@ -45,28 +45,22 @@ Predict = Callable[[Array], Array]
 
 
 class Fit(Trainable, Protocol[ModelT_co]):
-    """A training under way in one framework: the model, its optimizer, and the loop around them."""
+    """A running training in one framework: the model, its optimizer, and the training loop."""
 
     def run(self, state: TrainingState, logger: RunLogger) -> None:
         """Train until `state` says stop or the epochs are done."""
         ...
 
     def model(self, averaged: Mapping[str, AnyArray]) -> ModelT_co:
-        """A model of its own with these weights, ready to predict."""
+        """A separate model with these weights, ready to predict."""
         ...
 
 
 class NetworkReconstructor(ABC, Generic[ModelT]):
-    """What every backend does around its network; see `ptychopinn.reconstructor.Reconstructor` for the contract.
+    """Base class of network reconstructors; see `ptychopinn.reconstructor.Reconstructor` for the contract.
 
-    A subclass names itself and supplies the methods that need a framework.
-
-    Parameters
-    ----------
-    model:
-        Configuration of the network.
-    options:
-        Where and how to compute, an instance of `options_model`; None takes the defaults.
+    A subclass sets the class attributes and implements the methods that need a framework. ``options`` is an instance of
+    `options_model`; None takes the defaults.
     """
 
     backend: ClassVar[str]  # as --backend takes it
@@ -88,16 +82,16 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     @property
     @abstractmethod
     def device(self) -> object:
-        """The device in use; its text is shown to the user."""
+        """The device in use; ``str`` of it is shown to the user."""
 
     @property
     def library(self) -> ArrayLibrary:
-        """Whose arrays predictions are: what follows a prediction is computed with it, where they are."""
+        """The library of the predicted arrays; stitching and refinement compute with it, on the same device."""
         return NUMPY
 
     @property
     def on_gpu(self) -> bool:
-        """Whether a GPU computes: what it does best is what trainings do unless they are told otherwise."""
+        """Whether a GPU computes; the defaults of batch size and learning rate depend on it."""
         return False
 
     @abstractmethod
@@ -106,52 +100,52 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
 
     @abstractmethod
     def _to_arrays(self, model: ModelT) -> dict[str, AnyArray]:
-        """A model's tensors under framework-neutral names, in the archive's layout."""
+        """The tensors of a model under framework-neutral names, in the layout of the archive."""
 
     @abstractmethod
     def _from_arrays(self, arrays: Mapping[str, AnyArray]) -> ModelT:
-        """The inverse; raises ArchiveError if they do not fit."""
+        """The inverse of `_to_arrays`; raises ArchiveError if the tensors do not fit."""
 
     @abstractmethod
     def _unit_probe(self, model: ModelT) -> ComplexArray:
-        """(modes, N, N) complex64: the model's probe in root mean counts, the detector's offset in it."""
+        """The model's probe, (modes, N, N) complex64 in root mean counts, with the detector's offset."""
 
     def _prepare_training(self) -> None:
-        """Import what only trainings need, before any work."""
+        """Import what only trainings need; called before any work."""
         return
 
     @abstractmethod
     def _make_fit(self, model: ModelT, plan: TrainingPlan) -> Fit[ModelT]:
-        """Make ready to train a model in place."""
+        """Prepare a training that changes the model in place."""
 
     @abstractmethod
     def _predictor(
         self, model: ModelT, scan_probe: ComplexArray | None, mean_counts: float, good: FloatArray
     ) -> tuple[Array, Predict]:
-        """Make ready to predict.
+        """Prepare a prediction.
 
         Parameters
         ----------
         model:
             The model.
         scan_probe:
-            (modes, N, N) complex64, a scan's probe in root mean counts, the detector's offset in it, to use instead of
-            the model's.
+            (modes, N, N) complex64 in root mean counts, with the detector's offset: a probe to use instead of the
+            model's.
         mean_counts:
-            Mean photons a pattern.
+            Mean photons per pattern.
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured.
 
         Returns
         -------
-        The probe in root mean counts, the offset in it; and (b, C, N, N) float32 counts, C that of
-        `ModelConfig.patterns_per_patch`, to (b, n, n) complex64 patches, those of the first patterns. All of them are
-        arrays of `library`.
+        The probe in use, like ``scan_probe``; and a function from (b, C, N, N) float32 counts, C =
+        `ModelConfig.patterns_per_patch`, to (b, n, n) complex64 patches of the first pattern of each. All are arrays of
+        `library`.
         """
 
     @abstractmethod
     def _out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception says that memory ran out."""
+        """Whether an exception means that memory ran out."""
 
     def train(
         self,
@@ -162,27 +156,27 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         checkpoint_dir: StrPath | None = None,
         monitor: Monitor = NULL_MONITOR,
     ) -> TrainResult:
-        """Fit to a scan; an instance that has weights goes on from them, and from its probe or the scan's.
+        """Train on a scan. A trained instance continues from its weights, with its own or the scan's probe.
 
         Parameters
         ----------
         data:
             The scan.
         config:
-            How.
+            The settings; ``start_probe`` selects the probe of a trained instance.
         validation:
-            Another scan to validate on; without one, ``validation_fraction`` holds back a region of ``data``.
+            Another scan for validation. Without it, ``validation_fraction`` holds out a region of ``data``.
         checkpoint_dir:
-            Where checkpoints are left; a training resumes from the newest there.
+            Directory of the checkpoints; a training resumes from the newest one there.
         monitor:
-            Told of every step, and asked whether to stop.
+            Gets the progress of every step, and can cancel.
 
         Raises
         ------
         ConfigError, DataError
-            Before any work, if data and configuration contradict each other.
+            If data and configuration contradict each other; raised before any work.
         TrainingError
-            If the loss stops being finite; the instance then has its last good weights.
+            If the loss is not finite; the instance then has its last good weights.
         ResourceError
             If memory runs out.
         """
@@ -195,7 +189,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         check_settings(self._config, config, validates=validates)  # before the probe is refined
         if self._model is None and config.start_probe is not None:
             raise ConfigError(
-                f"start_probe is {config.start_probe}, but this training goes on from no model.",
+                f"start_probe is {config.start_probe}, but this training does not continue from a model.",
                 "Leave it out, or start from a model.",
             )
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
@@ -249,11 +243,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         )
 
     def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
-        """A training with what depends on the device filled in (`ptychopinn.reconstructor.ResolvesTraining`)."""
+        """Fill in the defaults of the device (`ptychopinn.reconstructor.ResolvesTraining`)."""
         return config.resolved(on_gpu=self.on_gpu)
 
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
-        """Predict every pattern's patch; an empty scan gives no batch.
+        """Predict the patch of every pattern; an empty scan gives no batch.
 
         Raises
         ------
@@ -262,7 +256,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         DataError
             If the patterns are of another size.
         ResourceError
-            If memory does not suffice, not even for one pattern.
+            If memory does not suffice for even one pattern.
         """
         model = self._trained()
         self._check(data)
@@ -287,11 +281,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             monitor=monitor,
         )
         probe = probe * math.sqrt(scaling.mean_counts)
-        kept = None if library.on_host else patterns  # a device keeps them for what follows
+        kept = None if library.on_host else patterns  # patterns on a device stay there for refinement
         return Prediction(probe, self._config.patch_size, batches, library, kept)
 
     def save(self, path: StrPath) -> None:
-        """Write this instance as a model archive, which is read back before it gets its name.
+        """Write this instance as a model archive, and read it back to check it.
 
         Raises
         ------
@@ -308,7 +302,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         Raises
         ------
         ArchiveError
-            If it is damaged, a checkpoint, or does not fit.
+            If it is damaged, does not fit, or is a checkpoint.
         ResourceError
             If memory does not suffice.
         """
@@ -316,7 +310,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         if bundle.manifest.kind is not ArchiveKind.MODEL:
             raise ArchiveError(
                 f"{path} is a {bundle.manifest.kind} of a training, not a model.",
-                "Give the model archive of the run; --resume goes on with the training.",
+                "Give the model archive of the run, or continue the training with --resume.",
             )
         instance = cls(bundle.manifest.model, options)
         with writer_named(bundle.manifest), instance._translate_memory_errors():
@@ -333,7 +327,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
 
     @contextlib.contextmanager
     def _translate_memory_errors(self) -> Iterator[None]:
-        """Raise a `ResourceError` where the framework says that memory ran out."""
+        """Translate out-of-memory errors of the framework into `ResourceError`."""
         try:
             yield
         except Exception as error:
@@ -345,7 +339,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             raise
 
     def _with_illumination(self, model: ModelT, illumination: IlluminationArrays) -> ModelT:
-        """A model with the same network and other illumination."""
+        """A copy of a model with another illumination."""
         return self._from_arrays(self._to_arrays(model) | illumination_tensors(illumination))
 
     def _trained(self) -> ModelT:

@@ -1,4 +1,4 @@
-"""Refusals of devices in the same words, whichever framework computes."""
+"""Errors for missing devices, the same for every framework."""
 
 from __future__ import annotations
 
@@ -8,32 +8,24 @@ from ptychopinn.errors import ResourceError
 
 
 def no_cuda(asked: str, framework: str, reason: str, install: str) -> ResourceError:
-    """CUDA was asked for and there is none.
+    """The error for CUDA that is not available.
 
     Parameters
     ----------
     asked:
-        What was asked for ("cuda:1").
+        The device asked for ("cuda:1").
     framework:
-        Its name, version and build.
+        Name, version and build of the framework.
     reason:
-        What it lacks.
+        Why it has no CUDA; follows ``framework`` in the sentence.
     install:
-        What to do to have CUDA.
+        How to get CUDA.
     """
     return ResourceError(f"{asked} was asked for, but {framework} {reason}.", f"Use --accelerator cpu, or {install}.")
 
 
 def no_such_card(number: int, cards: Sequence[str]) -> ResourceError:
-    """A card was asked for by a number that none has.
-
-    Parameters
-    ----------
-    number:
-        That number.
-    cards:
-        Names of those that are there, number 0 first; at least one.
-    """
+    """The error for a card number that does not exist; ``cards`` are the names of the existing cards in order."""
     there = ", ".join(f"cuda:{k} ({name})" for k, name in enumerate(cards))
     return ResourceError(
         f"cuda:{number} was asked for; there {'is' if len(cards) == 1 else 'are'} {there}.",

@@ -1,4 +1,4 @@
-"""The batches of one epoch after another, as plain arrays."""
+"""The batches of the epochs of a training, as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -15,29 +15,22 @@ from ptychopinn.typing import AnyArray
 
 
 def patterns_in(batch: Mapping[str, AnyArray]) -> int:
-    """Patterns in a batch of `EpochSource`, simulated ones counted."""
+    """Number of patterns in a batch of `EpochSource`, with the simulated ones."""
     measured = int(batch["member"].sum()) if "member" in batch else 0
     return measured + len(batch.get("simulated_counts", ()))
 
 
 class EpochSource:
-    """Measured groups, simulated patterns, or both; any batch is read by its number, also by several threads.
+    """Batches of measured groups, simulated patterns, or both, with random access; safe to read from several threads.
 
-    Parameters
+    Attributes
     ----------
     groups:
         Measured groups, or None.
     stream:
         Simulated patterns, or None.
-    batches_per_epoch:
-        Batches in an epoch.
     simulated_patterns:
         Simulated patterns in a batch.
-
-    Attributes
-    ----------
-    groups, stream, simulated_patterns:
-        As above.
     """
 
     def __init__(
@@ -50,21 +43,21 @@ class EpochSource:
         return self._batches_per_epoch
 
     def __call__(self, epoch: int) -> Iterator[dict[str, AnyArray]]:
-        """The batches of an epoch, one after another."""
+        """Iterate over the batches of an epoch."""
         return (self.batch(epoch, number) for number in range(len(self)))
 
     def step(self, epoch: int, number: int) -> int:
-        """Batch ``number`` of an epoch, counted from the first batch of the training."""
+        """Number of batch ``number`` of an epoch, counted from the start of the training."""
         return epoch * len(self) + number
 
     def batch(self, epoch: int, number: int) -> dict[str, AnyArray]:
-        """Batch ``number`` of an epoch; it depends on the seeds and the two numbers alone.
+        """Batch ``number`` of an epoch; it depends only on the seeds and the two numbers.
 
         Returns
         -------
-        The arrays of `ptychopinn.data.batches.GroupBatch` that there are, by name; and ``simulated_counts``
-        (b, N, N) float32 with DC at [0, 0] and ``simulated_truth`` (b, n, n) complex64; where probes are drawn,
-        ``simulated_probe`` (b, modes, N, N) complex64 in root mean counts; and the shares of
+        Arrays by name. Of measured groups those of `ptychopinn.data.batches.GroupBatch`. Of simulated patterns
+        ``simulated_counts`` (b, N, N) float32 with DC at [0, 0], ``simulated_truth`` (b, n, n) complex64 and, if probes
+        are random, ``simulated_probe`` (b, modes, N, N) complex64 in root mean counts. And the shares of
         `ptychopinn.training.shares.loss_shares`.
         """
         arrays: dict[str, AnyArray] = {}

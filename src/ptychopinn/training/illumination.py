@@ -1,4 +1,4 @@
-"""The probe that a network starts with, and that an archive keeps."""
+"""The illumination of a model: its initial estimate and its tensors in an archive."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _BEGUN = "begun/"
 
 @dataclass(frozen=True, eq=False)
 class IlluminationArrays:
-    """The illumination of a model.
+    """The illumination of a model, as NumPy arrays.
 
     Attributes
     ----------
     probe:
         (modes, N, N) complex64 in units of the square root of a scan's mean counts, without the offset.
     offset_px:
-        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
+        (2,) (y, x): shift of the patterns from the probe's far field, in detector pixels.
     log_intensity:
         Natural logarithm of a factor on all counts.
     """
@@ -56,10 +56,10 @@ def estimate_illumination(
     monitor: Monitor,
     library: ArrayLibrary = NUMPY,
 ) -> IlluminationArrays:
-    """The light that a training begins with: the scan's probe, and the offset that its patterns show.
+    """Estimate the initial illumination of a training: the scan's probe, and the offset of its patterns.
 
-    With ``probe_refinement`` the probe is refined by ePIE, with arrays of the library, where that explains the patterns
-    clearly better (`ptychopinn.solvers.choose_probe`); the offset is then in it.
+    With ``probe_refinement``, ePIE refines the probe with arrays of ``library``. The refined probe, which includes the
+    offset, is used if it explains the patterns clearly better (`ptychopinn.solvers.choose_probe`).
     """
     follow = config.offset_for(model) is not DetectorOffset.NONE
     offset = scaling.detector_offset_px if follow else np.zeros(2)
@@ -78,7 +78,7 @@ def estimate_illumination(
 
 
 def illumination_tensors(light: IlluminationArrays) -> dict[str, AnyArray]:
-    """The tensors of a light in an archive, the inverse of `illumination_from_tensors`."""
+    """The tensors of an illumination in an archive; the inverse of `illumination_from_tensors`."""
     return {
         "illumination/probe": light.probe.astype(np.complex64),
         "illumination/offset_px": np.asarray(light.offset_px, np.float32),
@@ -87,21 +87,21 @@ def illumination_tensors(light: IlluminationArrays) -> dict[str, AnyArray]:
 
 
 def initial_tensors(arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    """The light among a model's tensors, as its checkpoints carry it."""
+    """The initial illumination as its checkpoints store it, from the tensors of the untrained model."""
     return {f"{_BEGUN}{name}": array for name, array in arrays.items() if name.startswith("illumination/")}
 
 
 def initial_illumination(config: ModelConfig, checkpoint: Bundle | None) -> IlluminationArrays | None:
-    """The light that a training began with, out of its checkpoint, so that it is not chosen again.
+    """The initial illumination stored in a checkpoint, so that resuming does not estimate it again.
 
     Returns
     -------
-    None where there is no checkpoint, or one of an older version.
+    None if there is no checkpoint, or one of an older version.
 
     Raises
     ------
     ArchiveError
-        If it is not that of the configuration.
+        If it does not fit the configuration.
     """
     weights = {} if checkpoint is None else checkpoint.weights
     arrays = {name.removeprefix(_BEGUN): array for name, array in weights.items() if name.startswith(_BEGUN)}
@@ -109,12 +109,12 @@ def initial_illumination(config: ModelConfig, checkpoint: Bundle | None) -> Illu
 
 
 def illumination_from_tensors(config: ModelConfig, arrays: Mapping[str, AnyArray]) -> IlluminationArrays:
-    """The light of an archive's tensors.
+    """The illumination in the tensors of an archive.
 
     Raises
     ------
     ArchiveError
-        If tensors are missing, or have shapes that the configuration does not.
+        If tensors are missing or do not fit the configuration.
     """
     try:
         probe, offset = arrays["illumination/probe"], arrays["illumination/offset_px"]

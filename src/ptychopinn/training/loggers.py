@@ -1,4 +1,4 @@
-"""Where a training's history goes besides the run directory; trackers are imported only when asked for."""
+"""Loggers of the training history. Trackers are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ptychopinn.errors import PluginError, UsageError
 
 
 class RunLogger(Protocol):
-    """Takes the figures of one epoch after another."""
+    """Logs the figures of every epoch."""
 
     def log(self, row: Mapping[str, float], step: int) -> None:
-        """Enter an epoch's figures, with the optimizer steps done so far."""
+        """Log the figures of an epoch, and the number of optimizer steps so far."""
         ...
 
     def close(self) -> None:
@@ -26,16 +26,14 @@ class RunLogger(Protocol):
 
 
 def open_logger(kind: LoggerKind, folder: Path | None, distribution: str) -> RunLogger:
-    """The logger for an option.
+    """Open a logger.
 
     Parameters
     ----------
-    kind:
-        Which.
     folder:
         The run directory, or None.
     distribution:
-        Whose extras bring the trackers: ``ptychopinn-torch``.
+        Distribution whose extras install the trackers: ``ptychopinn-torch``.
 
     Raises
     ------
@@ -70,7 +68,7 @@ class _NoLogger:
 
 
 class _CsvLogger:
-    """``csv/metrics.csv``, a row an epoch; a resumed training goes on where its checkpoint stands."""
+    """Writes ``csv/metrics.csv``, a row per epoch; a resumed training continues after its checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "csv" / "metrics.csv"
@@ -85,7 +83,7 @@ class _CsvLogger:
             self._rewrite(entry, row["epoch"])
 
     def _rewrite(self, entry: dict[str, str], epoch: float) -> None:
-        """The rows of epochs before, and one more."""
+        """Write the rows of earlier epochs and one more."""
         rows = [*(old for old in self._rows() if float(old["epoch"]) < epoch), entry]
         self._names = list(dict.fromkeys(name for old in rows for name in old))
         with atomic_write(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -94,7 +92,7 @@ class _CsvLogger:
             writer.writerows(rows)
 
     def _rows(self) -> list[dict[str, str]]:
-        """The whole lines of the table; a killed run may have left half a line at its end."""
+        """The complete lines of the table; a killed run may have left half a line at its end."""
         if not self._path.is_file():
             return []
         lines = self._path.read_bytes().decode("utf-8").splitlines(keepends=True)
@@ -116,7 +114,7 @@ class _CsvLogger:
 
 
 class _TensorBoardLogger:
-    """Event files under ``tensorboard/``."""
+    """Writes event files under ``tensorboard/``."""
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.summary import Writer
@@ -133,7 +131,7 @@ class _TensorBoardLogger:
 
 
 class _MlflowLogger:
-    """A run of the experiment ``ptychopinn`` in ``mlflow.db``."""
+    """Logs a run of the experiment ``ptychopinn`` to ``mlflow.db``."""
 
     def __init__(self, folder: Path) -> None:
         from mlflow.tracking import MlflowClient

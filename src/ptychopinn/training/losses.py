@@ -1,4 +1,4 @@
-"""Terms of the loss, each a mean that does not move with the dose; written once, for the tensors of every framework."""
+"""Terms of the loss, independent of the dose, for the tensors of any framework."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def poisson_deviance(
     good:
         broadcastable to them: 1 where the detector measured, else 0.
     mean_counts:
-        Mean photons a pattern.
+        Mean photons per pattern.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def poisson_deviance(
 def amplitude_error(
     ops: Operations, expected: Tensor, counts: Tensor, good: Tensor, mean_counts: Tensor | float
 ) -> Tensor:
-    """Mean absolute error of diffraction amplitudes over their root mean square; shapes as in `poisson_deviance`."""
+    """Mean absolute error of diffraction amplitudes, divided by their root mean square; see `poisson_deviance`."""
     pixels = expected.shape[-1] * expected.shape[-2]
     error = abs(ops.sqrt(expected + COUNT_FLOOR) - ops.sqrt(counts + COUNT_FLOOR)) * good
     return ops.sum(error, _PIXELS) / (mean_counts * pixels) ** 0.5
@@ -49,9 +49,9 @@ def total_variation(ops: Operations, canvas: Tensor) -> Tensor:
 
 
 def patch_error(ops: Operations, patches: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean absolute error against known patches, free of each patch's phase.
+    """Weighted mean absolute error against known patches, apart from a constant phase per patch.
 
-    The truth is turned by the phase of the weighted product with the prediction; no gradient goes through that phase.
+    The truth is multiplied by the phase of its weighted product with the prediction. This phase has no gradient.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def patch_error(ops: Operations, patches: Tensor, truth: Tensor, weights: Tensor
     patches, truth:
         (..., n, n) complex64.
     weights:
-        (n, n) float32, probe intensity; or (..., n, n), where each patch has a probe of its own.
+        (n, n) float32, probe intensity; or (..., n, n), one for each patch.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Batches too large for the memory: cut into parts whose losses and gradients are summed."""
+"""Split batches that do not fit into memory; losses and gradients of the parts are summed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 class MicroBatches:
-    """Into how many parts a training cuts its batches; twice as many whenever one does not fit into memory.
+    """Number of parts into which batches are split; doubled whenever a part does not fit into memory.
 
-    Every term of the loss is a sum over patterns or groups, each times its share of the whole batch
-    (`ptychopinn.training.shares`); so the sum over parts is the same to rounding, however many there are.
+    Every term of the loss is a sum over patterns or groups weighted with their shares of the whole batch
+    (`ptychopinn.training.shares`). So the sum over the parts is the same to rounding, however many there are.
 
     Parameters
     ----------
     out_of_memory:
-        Tells whether an exception means that memory ran out.
+        Whether an exception means that memory ran out.
 
     Attributes
     ----------
@@ -34,19 +34,19 @@ class MicroBatches:
         self.count = 1
 
     def compute(self, summed: Callable[[int], T], size: int) -> T:
-        """What ``summed`` makes of a batch in as many parts as it needs.
+        """Return ``summed(parts)``, and double ``parts`` until the batch fits into memory.
 
         Parameters
         ----------
         summed:
-            Number of parts to a result; whatever else it changes must be the same when it is called again.
+            Computes the batch in that many parts. It may be called again, so it must not accumulate anything.
         size:
-            Groups, or single patterns, that the batch can be cut into.
+            Maximum number of parts: groups, or single patterns, of the batch.
 
         Raises
         ------
         ResourceError
-            If not even one at a time fits.
+            If not even one group fits.
         """
         while True:
             try:
@@ -60,4 +60,4 @@ class MicroBatches:
                         "Lower --n-filters-scale or --group-size, use --precision bf16, or free memory.",
                     ) from error
             self.count *= 2
-            _log.warning("A batch of %d does not fit into memory; it is computed in %d parts.", size, self.count)
+            _log.warning("A batch of %d does not fit into memory and is computed in %d parts.", size, self.count)

@@ -1,7 +1,6 @@
-"""The loss of a batch: which terms there are and how they are weighted.
+"""The loss of a batch, for the tensors of any framework.
 
-It is written once, for the tensors of every framework: a backend brings its operations, its network and the physics of
-groups (`GroupPhysics`).
+A backend supplies its operations, its network and the physics of groups (`GroupPhysics`).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ptychopinn.training.plan import ScanBatches, TrainingPlan
 class LossTerms(NamedTuple):
     """Loss terms of a batch.
 
-    Those of a part of a batch are its share: their sums over the parts are those of the batch.
+    The terms of the parts of a batch add up to those of the batch.
 
     Attributes
     ----------
@@ -38,7 +37,7 @@ class LossTerms(NamedTuple):
     parts:
         The terms by name, unweighted.
     products:
-        `neighbour_products`, where the detector's offset follows them, else empty.
+        `neighbour_products`, if the detector's offset follows them; else empty.
     """
 
     total: Tensor
@@ -46,7 +45,7 @@ class LossTerms(NamedTuple):
     products: tuple[Tensor, ...]
 
     def map(self, function: Callable[..., Tensor], *others: LossTerms) -> LossTerms:
-        """What a function makes of each number, and of the same numbers of others."""
+        """Apply a function to every tensor, together with the same tensors of others."""
         return LossTerms(
             function(self.total, *(other.total for other in others)),
             {name: function(value, *(other.parts[name] for other in others)) for name, value in self.parts.items()},
@@ -55,7 +54,7 @@ class LossTerms(NamedTuple):
 
 
 def offset_step(ops: Operations, products: tuple[Tensor, ...], N: int) -> Tensor:  # noqa: N803
-    """How far a batch moves the detector's offset.
+    """The step of the detector's offset after a batch.
 
     Parameters
     ----------
@@ -77,17 +76,17 @@ class GroupPhysics(Protocol):
     """A backend's physics of groups: `canvas`, then the call, as in `ptychopinn_torch.forward.GroupForward`."""
 
     def canvas(self, patches: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, member: Tensor) -> Tensor:
-        """Patches (g, P, n, n) to the weighted mean of each group, minus 1, (g, M, M) complex64.
+        """Weighted mean of the patches (g, P, n, n) of each group, minus 1: (g, M, M) complex64.
 
         ``weights`` is (n, n); ``offsets`` (g, P, 2), ``shift`` (g, P, 2, 7) and ``member`` (g, P) are those of
-        `ptychopinn.data.batches.GroupBatch`. Where nothing covers the canvas it is 0, without gradient.
+        `ptychopinn.data.batches.GroupBatch`. The canvas is 0, without gradient, where nothing covers it.
         """
         ...
 
     def __call__(
         self, canvas: Tensor, probe: Tensor, offsets: Tensor, fractions: Tensor, *, sigma_px: float = 0.0
     ) -> Tensor:
-        """Expected counts (g, C, N, N) of each member, lit by the (modes, N, N) probe at its place."""
+        """Expected counts (g, C, N, N) of the members, with the (modes, N, N) probe at their positions."""
         ...
 
     def single_patterns(self, patches: Tensor, probe: Tensor) -> Tensor:
@@ -100,15 +99,15 @@ class TrainedModel(Protocol):
 
     @property
     def illumination(self) -> Callable[[], Tensor]:
-        """Gives the probe in root mean counts, (modes, N, N) complex64, the detector's offset in it."""
+        """Returns the probe, (modes, N, N) complex64 in root mean counts, with the detector's offset."""
         ...
 
     def prepare_probe(self, probe: Tensor, good: Tensor) -> Any:
-        """What the network is told of the light, for the call."""
+        """What the network needs of the probe, for the call."""
         ...
 
     def __call__(self, counts: Tensor, mean_counts: float, sampled_probes: Any) -> Tensor:
-        """Counts (g, C, N, N) to patches (g, P, n, n); P is C, or 1 where the anchor's alone is drawn."""
+        """Counts (g, C, N, N) to patches (g, P, n, n); P is C, or 1 if only the anchor's patch is predicted."""
         ...
 
 
@@ -117,16 +116,14 @@ class Objective:
 
     Parameters
     ----------
-    plan:
-        The training.
     scan:
-        Its training or its validation scan.
+        The training or the validation scan of the plan.
     ops:
-        The framework's operations.
+        The operations of the framework.
     group:
-        Its physics, for the plan's widths and the scan's reach.
+        Its physics, for the widths of the plan and the largest offset in the scan.
     good:
-        `ScanBatches.good` as a tensor, where the loss is computed.
+        `ScanBatches.good` as a tensor on the device of the loss.
     """
 
     def __init__(
@@ -135,20 +132,12 @@ class Objective:
         self._config, self._weights = plan.model, plan.weights
         self._mean_counts = scan.scaling.mean_counts
         self._ops, self._group, self._good = ops, group, good
-        # Whether the network is told of the probe that simulated patterns were made with, else of the model's own.
+        # Whether the network gets the probe of each simulated pattern; else it gets the model's own.
         self._tells_probe = plan.config.simulate_probes is SimulateProbes.FAMILY
         self._follows = plan.follow_offset and scan is plan.training
 
     def __call__(self, model: TrainedModel, batch: Mapping[str, Tensor]) -> LossTerms:
-        """Terms of a batch, or of a part of one.
-
-        Parameters
-        ----------
-        model:
-            The model.
-        batch:
-            The arrays of `ptychopinn.training.EpochSource` that there are, as tensors.
-        """
+        """Terms of a batch, or of a part of one; ``batch`` has the arrays of `ptychopinn.training.EpochSource`."""
         probe = model.illumination()
         parts: dict[str, Tensor] = {}
         products: tuple[Tensor, ...] = ()

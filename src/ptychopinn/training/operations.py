@@ -1,29 +1,29 @@
-"""What the loss needs of a framework beside the operators of its tensors."""
+"""Operations that the loss needs from a framework, besides the operators of tensors."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias
 
-Tensor: TypeAlias = Any  # of whichever framework; its +, -, *, /, ** and abs() are those of NumPy, and so is slicing
+Tensor: TypeAlias = Any  # of any framework; +, -, *, /, **, abs() and slicing work as in NumPy
 Axes: TypeAlias = tuple[int, ...]
 
 
 class Operations(Protocol):
-    """Functions of tensors; a backend's module of these functions is one.
+    """Functions of tensors; implemented by a module of the backend.
 
-    Where a complex tensor meets a real one, the formulas pass the real one through `as_complex`.
+    The formulas pass real tensors through `as_complex` before they combine them with complex ones.
     """
 
     def sum(self, values: Tensor, axes: Axes | None = None, *, keepdims: bool = False) -> Tensor:
-        """Their sum over some axes, or over all."""
+        """The sum over some axes, or over all."""
         ...
 
     def mean(self, values: Tensor, axes: Axes) -> Tensor:
-        """Their mean over some axes."""
+        """The mean over some axes."""
         ...
 
     def max(self, values: Tensor, axes: Axes, *, keepdims: bool = False) -> Tensor:
-        """Their largest over some axes."""
+        """The maximum over some axes."""
         ...
 
     def sqrt(self, values: Tensor, /) -> Tensor:
@@ -51,9 +51,9 @@ class Operations(Protocol):
         ...
 
     def stack(self, values: list[Tensor], /) -> Tensor:
-        """Tensors of one shape along a new first axis."""
+        """Stack tensors along a new first axis."""
         ...
 
     def stop_gradient(self, values: Tensor, /) -> Tensor:
-        """The same numbers, through which no gradient flows."""
+        """The same numbers without gradient."""
         ...

@@ -10,23 +10,17 @@ from __future__ import annotations
 
 BETAS = (0.9, 0.99)
 EPSILON = 1e-7  # a gradient that is hardly more than rounding makes no step of full size
-WEIGHT_DECAY = 1e-4  # of the network's weights; probe and scale are not drawn to 0
-PROBE_RATE = 0.2  # of the network's learning rate: the probe is nearly right, the network is not
+WEIGHT_DECAY = 1e-4  # of the network's weights only, not of probe and scale
+PROBE_RATE = 0.2  # of the network's learning rate, because the initial probe is nearly right
 OFFSET_RATE = 0.02  # of the offset that a batch shows, a step: averages over fifty batches
 SIMULATED_DEVIANCE = 0.5  # weight of the counts beside the patches, in the loss of simulated patterns
 CLIP_EPSILON = 1e-6  # added to the norm that gradients are clipped by
 
 
 def ema_decay(decay: float, steps: int) -> float:
-    """Share of itself that the running average keeps at a step.
+    """Decay of the running average of the weights at a step.
 
-    Its memory grows up to ``decay``, so that a short training forgets where it began.
-
-    Parameters
-    ----------
-    decay:
-        `ptychopinn.config.train.TrainConfig.weight_averaging`.
-    steps:
-        Steps averaged before this one; at the first the average is the weights.
+    It grows up to ``decay`` (`ptychopinn.config.train.TrainConfig.weight_averaging`), so that the initial weights are
+    soon forgotten. ``steps`` are the steps averaged before; at the first the average is the weights.
     """
     return 0.0 if steps == 0 else min(decay, (1 + steps) / (10 + steps))

@@ -1,4 +1,4 @@
-"""What a training works on: the scans, their batches, the loss's weights, and how long it lasts."""
+"""The plan of a training: scans, batches, weights of the loss terms, and duration."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from ptychopinn.simulate.random_probes import draw_probe, vary_probe
 from ptychopinn.training.epochs import EpochSource
 from ptychopinn.typing import ComplexArray, FloatArray
 
-_FAMILY_DOSES = (0.01, 1.0)  # of the scan's dose: a model for any probe meets any dose
+_FAMILY_DOSES = (0.01, 1.0)  # relative to the scan's: a model for any probe has to work at any dose
 _MAX_SHARE = 0.5  # that validation_fraction may be
 CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
 
 
 @dataclass(frozen=True, eq=False)
 class ScanBatches:
-    """One scan, ready to train or to validate on.
+    """One scan, prepared for training or validation.
 
     Attributes
     ----------
     scaling:
-        What its numbers are measured in.
+        The units of its numbers.
     good:
         (N, N) float32, DC at [0, 0]: 1 where the detector measured.
     groups:
-        How its patterns are grouped.
+        The grouping of its patterns.
     batches:
         The batches of an epoch.
     """
@@ -60,20 +60,20 @@ class ScanBatches:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPlan:
-    """A training before it begins.
+    """Everything that a training needs.
 
     Attributes
     ----------
     model, config:
         The configurations.
     weights:
-        Weights of the loss terms in force.
+        Weights of the loss terms.
     training, validation:
         The scans; validation may be None.
     clock:
-        How far the training is, and its learning rate.
+        Progress in time, steps and epochs, and the learning rate.
     figures:
-        Names of the figures of an epoch, besides those of the clock.
+        Names of the figures of an epoch, without those of the clock.
     follow_offset:
         Whether the detector's offset follows the mean phase gradient.
     """
@@ -89,12 +89,12 @@ class TrainingPlan:
 
     @property
     def total_batches(self) -> int:
-        """Batches in the whole training; 0 where only max_time ends it."""
+        """Number of batches of the training; 0 if only max_time ends it."""
         limit = self.config.epoch_limit
         return 0 if limit is None else limit * len(self.training.batches)
 
     def makes_step(self, number: int) -> bool:
-        """Whether the optimizer steps after batch ``number`` of an epoch, with the gradients collected until then."""
+        """Whether the optimizer makes a step after batch ``number`` of an epoch (gradients are accumulated)."""
         return (number + 1) % self.config.accumulate_grad_batches == 0 or number + 1 == len(self.training.batches)
 
 
@@ -104,19 +104,12 @@ def good_pixels(data: ScanDataset) -> FloatArray:
 
 
 def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) -> LossWeights:
-    """The weights of the loss terms in force.
-
-    Parameters
-    ----------
-    model, config:
-        The configurations.
-    validates:
-        Whether there is a validation loss.
+    """Check the settings of a training and return the weights of the loss terms.
 
     Raises
     ------
     ConfigError
-        If settings contradict each other, or nothing would look at them.
+        If settings contradict each other or have no effect.
     """
     try:
         weights = config.loss_weights(model)
@@ -124,8 +117,8 @@ def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) 
         config.offset_for(model)
         if model.patterns_per_patch > 1 and config.simulate_objects is not SimulateObjects.OFF:
             raise ValueError(
-                f"simulate_objects makes single patterns, but this {model.architecture} looks at "
-                f"{model.patterns_per_patch} together; use gridsize = 1"
+                f"simulate_objects makes single patterns, but this {model.architecture} needs groups of "
+                f"{model.patterns_per_patch}; use gridsize = 1"
             )
     except ValueError as error:
         raise ConfigError(f"The training cannot be set up: {error}.", "Change or leave out one of them.") from error
@@ -135,26 +128,17 @@ def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) 
 def training_scans(
     data: ScanDataset, validation: ScanDataset | None, config: TrainConfig, model: ModelConfig
 ) -> tuple[ScanDataset, ScanDataset | None]:
-    """The patterns trained on and those validated on.
+    """The patterns for training and for validation.
 
-    Parameters
-    ----------
-    data:
-        The scan.
-    validation:
-        Another scan to validate on; without one, ``validation_fraction`` holds back a region of ``data``.
-    config:
-        How much is held back, and how much of the rest is used.
-    model:
-        Says how large a group is.
+    Without ``validation``, ``validation_fraction`` holds out a region of ``data``.
 
     Raises
     ------
     DataError
-        If there are no two patterns to train on.
+        If there are fewer than two patterns to train on.
     ConfigError
-        If a scan cannot be split, there is no whole group to train or to validate on, or both a share and a scan are
-        given for validation.
+        If a scan cannot be split, has too few patterns for one group, or both a fraction and a scan are given for
+        validation.
     """
     whole, size = data, model.patterns_per_group
     if validation is not None and config.validation_fraction > 0:
@@ -184,7 +168,7 @@ def _largest(data: ScanDataset) -> int:
 
 
 def _refuse_small_share(held: ScanDataset, whole: ScanDataset, fraction: float, group_size: int) -> None:
-    """Refuse a share of a scan in which there is no whole group."""
+    """Refuse a validation region with too few patterns for one group."""
     there, of = _largest(held), _largest(whole)
     if there >= group_size:
         return
@@ -208,12 +192,10 @@ def make_plan(
 
     Parameters
     ----------
-    model, config:
-        The configurations.
     data, validation:
         From `training_scans`.
     unit_probe:
-        (modes, N, N) complex64, the model's probe in root mean counts, the detector's offset in it.
+        (modes, N, N) complex64, the model's probe in root mean counts, with the detector's offset.
 
     Raises
     ------
@@ -227,11 +209,11 @@ def make_plan(
     def batches_of(scan: ScanDataset, *, train: bool) -> ScanBatches:
         scaling = fit_scaling(scan)
         probe = unit_probe * np.float32(math.sqrt(scaling.mean_counts))
-        measured = not (train and simulated_only)  # else groups only say how long an epoch is
+        measured = not (train and simulated_only)  # else the groups only determine the length of an epoch
         truth = None
         if measured and (supervised or weights.realspace_mae):
             truth = TruthPatches(scan, probe, scaling.mean_counts, model.patch_size)
-        # n_groups says how long an epoch of training is; validation looks at its scan once.
+        # n_groups is the length of a training epoch; validation uses its whole scan once.
         drawn = config if train else config.model_copy(update={"n_groups": None})
         groups = GroupBatches(scan, model, drawn, truth)
         stream = None
@@ -272,7 +254,7 @@ def make_plan(
 
 
 def _probe_draw(config: TrainConfig, probe: ComplexArray) -> Callable[[np.random.Generator], ComplexArray] | None:
-    """What draws the probes of simulated patterns; None where there is only one."""
+    """The function that draws the probes of simulated patterns; None if there is only one probe."""
     if config.simulate_probes is SimulateProbes.SCAN:
         return None
     if config.simulate_probes is SimulateProbes.AROUND:
@@ -281,5 +263,5 @@ def _probe_draw(config: TrainConfig, probe: ComplexArray) -> Callable[[np.random
 
 
 def term_names(weights: LossWeights) -> list[str]:
-    """Names of the terms that batches of measured groups have."""
+    """Names of the loss terms of measured groups."""
     return [name for name, weight in weights if weight]

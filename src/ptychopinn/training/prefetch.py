@@ -1,4 +1,4 @@
-"""Batches that are made while the one before is trained on."""
+"""Prepare batches in threads while the previous batch is trained on."""
 
 from __future__ import annotations
 
@@ -11,19 +11,10 @@ T = TypeVar("T")
 
 
 def prefetch(make: Callable[[int], T], count: int, workers: int) -> Generator[T, None, None]:
-    """``make(0)``, ``make(1)``, ... in order, made by threads ahead of the caller.
+    """Yield ``make(0)``, ``make(1)``, ... in order, computed ahead by threads.
 
-    NumPy lets other threads run during its larger operations, and frameworks do while they compute. What is made must
-    not depend on the order in which it is made.
-
-    Parameters
-    ----------
-    make:
-        Makes one; what it raises is raised here, in its turn.
-    count:
-        How many.
-    workers:
-        Threads; with 0 the caller's makes each when it is asked for.
+    ``make`` may be called in any order. Its exceptions are raised here, in their turn. With 0 ``workers`` the caller's
+    thread makes each item when it is needed.
     """
     if workers == 0:
         yield from map(make, range(count))

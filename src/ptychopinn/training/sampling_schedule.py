@@ -1,9 +1,9 @@
-"""What each iteration of the fast network compares: at which resolution, and with which pixels of the detector.
+"""Resolution and detector sampling of each iteration of the fast network.
 
-A patch narrower than the pattern leaves the pattern oversampled: every second pixel of the detector, say, is the
-discrete Fourier transform of the patch alone, exactly, and transforms of a quarter of the size do. Each iteration takes
-other pixels, so that together they see them all. The first iterations solve what is coarse: pixels of the object
-several times as wide, from the centre of the pattern.
+If the patch is narrower than the pattern, the pattern is oversampled. At half the width, for example, every second
+pixel of the detector is exactly the discrete Fourier transform of the patch, so transforms of a quarter of the size
+suffice. Each iteration uses other pixels, so that together they use all. The first iterations use wider pixels of the
+object and only the centre of the pattern.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dataclasses import dataclass
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.training.constants import GRID
 
-_ITERATIONS_PER_RESOLUTION = 2  # iterations of every resolution but the coarsest, which has the others: they cost least
-_FEATURES = 64  # pixels: what lies further out is left to the iterations
+_ITERATIONS_PER_RESOLUTION = 2  # the coarsest resolution, the cheapest, gets all others
+_FEATURES = 64  # pixels: only the iterations use pixels further out
 
 
 @dataclass(frozen=True)
 class DetectorSampling:
-    """One comparison of patch and pattern.
+    """Resolution and detector pixels of one iteration.
 
     Attributes
     ----------
     N, n:
-        Widths in pixels of the pattern's centre that is seen, and of the patch; both are less than the model's by the
+        Widths in pixels of the used centre of the pattern, and of the patch. Both are smaller than the model's by the
         factor by which a pixel of the object is wider.
     offset:
-        (y, x) of the first pixel that is seen of each cell of ``stride`` x ``stride``; DC is at (0, 0).
+        (y, x) of the used pixel in each cell of ``stride`` x ``stride`` pixels; DC is at (0, 0).
     """
 
     N: int
@@ -37,7 +37,7 @@ class DetectorSampling:
 
     @property
     def stride(self) -> int:
-        """Pixels of the detector from one that is seen to the next: as many as the patch leaves without loss."""
+        """Distance of the used detector pixels, the largest without loss of information."""
         return self.N // self.n
 
     @property
@@ -47,7 +47,7 @@ class DetectorSampling:
 
 
 def sampling_schedule(config: ModelConfig) -> tuple[DetectorSampling, ...]:
-    """What every iteration compares, in order: the coarsest first, and the last ones as fine as the patch."""
+    """The sampling of every iteration, from the coarsest resolution to the patch's own."""
     seen: Counter[int] = Counter()
     found = []
     for left in reversed(range(config.steps)):
@@ -66,5 +66,5 @@ def _offsets(stride: int) -> list[tuple[int, int]]:
 
 
 def features_width(config: ModelConfig) -> int:
-    """Width in pixels of the pattern's centre whose amplitudes the network is shown at first."""
+    """Width in pixels of the centre of the pattern from which the network computes its initial features."""
     return min(config.N, _FEATURES)

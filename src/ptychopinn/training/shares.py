@@ -1,4 +1,4 @@
-"""What share of the loss each pattern of a batch has."""
+"""Shares of patterns and groups in the loss of a batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ptychopinn.typing import AnyArray
 
 
 def loss_shares(batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    """What share each pattern and each group of a batch has in the means over the whole batch.
+    """The share of each pattern and each group in the means over the whole batch.
 
-    The loss sums over what it is given, times these shares. So a batch may be cut into parts, or spread over devices,
-    if its shares are cut with it: the sums over the parts are those of the batch. What only fills a part up has 0.
+    The loss is a sum weighted with these shares. So a batch can be split into parts, or over devices, together with its
+    shares: the sums of the parts add up to that of the batch. Padding has the share 0.
 
     Parameters
     ----------
@@ -22,8 +22,8 @@ def loss_shares(batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
 
     Returns
     -------
-    Float32, those that there are: ``member_share`` (g, C), of each pattern among all; ``group_share`` (g,), of each
-    group; ``simulated_share`` (b,), of each simulated pattern. Each adds up to 1.
+    Float32 arrays that each add up to 1: ``member_share`` (g, C) of the patterns, ``group_share`` (g,) of the groups,
+    ``simulated_share`` (b,) of the simulated patterns.
     """
     found: dict[str, AnyArray] = {}
     if "member" in batch:

@@ -1,4 +1,4 @@
-"""The record of a training: history, best weights, early stopping, checkpoints, progress, and when to stop."""
+"""The state of a training: history, best weights, early stopping, checkpoints, progress, cancellation."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _BEST = "best/"
 
 
 class Trainable(Protocol):
-    """What the record asks of a training under way; a single number is an array of shape (1,)."""
+    """What `TrainingState` saves and restores. Scalars are arrays of shape (1,)."""
 
     def averaged(self) -> dict[str, AnyArray]:
-        """Copies of the weights that would be the model if the training ended now."""
+        """Copies of the averaged weights: the model if the training ended now."""
         ...
 
     def state(self) -> dict[str, AnyArray]:
-        """Everything that a resumed training needs: weights, their average, the optimizer's moments."""
+        """Everything needed to resume: weights, their average, the moments of the optimizer."""
         ...
 
     def restore(self, arrays: Mapping[str, AnyArray]) -> None:
-        """Put `state` back; raises ArchiveError if it does not fit."""
+        """Restore `state`; raises ArchiveError if it does not fit."""
         ...
 
 
 class ResumeState(BaseModel):
-    """What a checkpoint says besides tensors."""
+    """Content of a checkpoint besides tensors."""
 
     epoch: int
     step: int
@@ -59,13 +59,13 @@ class LossReading:
     Attributes
     ----------
     sums:
-        Sums over these batches: of ``loss``, the weighted sum of the terms, and of each term by its name.
+        Sums over these batches of ``loss`` (the weighted sum of the terms) and of each term.
     batches:
-        How many.
+        Number of batches.
     newest:
-        Loss of the last of them.
+        Loss of the last batch.
     not_finite:
-        Step of the first batch whose loss or gradient was not finite, which was not used, and the loss; None for none.
+        Step and loss of the first batch whose loss or gradient is not finite (it was not used), or None.
     """
 
     sums: Mapping[str, float]
@@ -75,46 +75,40 @@ class LossReading:
 
 
 def read_step(loss: float, terms: Mapping[str, float], step: int) -> LossReading:
-    """The reading of one batch, before its gradient is used."""
+    """The reading of one batch, taken before its gradient is used."""
     return LossReading({"loss": loss, **terms}, 1, loss, None if math.isfinite(loss) else (step, loss))
 
 
 class TrainingState:
-    """Keeps the record of a training; a backend tells it of every batch and every epoch.
+    """State of a training. A backend reports every batch and every epoch to it.
 
-    The losses may come later than the batches, some together (`record`), so that a device is not waited for at every
-    step; the clock and the monitor are looked at after each batch all the same.
+    Losses can be reported later than their batches and several together (`record`), to avoid waiting for the device at
+    every step. Clock and monitor are checked after every batch.
 
     Parameters
     ----------
-    plan:
-        The training.
     weights:
-        Gives and takes what is trained.
+        Saves and restores what is trained.
     store:
-        Where checkpoints go, or None.
-    manifest:
-        Of the model; checkpoints carry it.
-    monitor:
-        Told of every batch, and asked whether to stop.
+        Store of the checkpoints, or None.
     start:
-        Tensors that every checkpoint carries: what a resumed training need not work out again.
+        Tensors to add to every checkpoint, so that a resumed training does not compute them again.
 
     Raises
     ------
     ConfigError
-        If checkpoint_monitor is no figure of this training.
+        If checkpoint_monitor is not a figure of this training.
 
     Attributes
     ----------
     history:
         As in `ptychopinn.reconstructor.TrainResult`.
     status:
-        How the training ended, if it ended now.
+        How the training ended; so far FINISHED.
     stop:
-        Whether it shall end after this batch.
+        Whether to end after this batch.
     patterns_seen:
-        Patterns the optimizer saw.
+        Number of patterns processed.
     """
 
     def __init__(
@@ -141,7 +135,7 @@ class TrainingState:
         self._saved_at = self._clock.seconds
 
     def resume(self) -> None:
-        """Take up the newest checkpoint, if there is one.
+        """Resume from the newest checkpoint, if there is one.
 
         Raises
         ------
@@ -154,7 +148,7 @@ class TrainingState:
         if bundle.manifest.model != self._manifest.model:
             raise ConfigError(
                 "The checkpoint belongs to a network of another configuration.",
-                "Resume with the configuration it began with, or start anew with --overwrite.",
+                "Resume with its configuration, or start again with --overwrite.",
             )
         with writer_named(bundle.manifest):
             state, history = self._restored(bundle)
@@ -168,25 +162,25 @@ class TrainingState:
         _log.info("Resuming after epoch %d, %.0f s of training.", state.epoch, state.seconds)
 
     def _restored(self, bundle: Bundle) -> tuple[ResumeState, dict[str, AnyArray]]:
-        """Put the weights of a checkpoint back; returns how far its training was, and its history."""
+        """Restore the weights of a checkpoint; return its progress and history."""
         try:
             state = ResumeState.model_validate(bundle.manifest.extra.get("state"))
         except ValidationError as error:
             raise ArchiveError(
-                f"The checkpoint does not say how far its training was: {error.errors()[0]['msg']}.",
-                "Remove it, or start anew with --overwrite.",
+                f"The checkpoint does not say how far the training was: {error.errors()[0]['msg']}.",
+                "Remove it, or start again with --overwrite.",
             ) from error
         history = _under(HISTORY, bundle.weights)
         if not self.history.keys() <= history.keys() or {v.shape for v in history.values()} != {(state.epoch,)}:
             raise ArchiveError(
-                f"The checkpoint does not hold the history of its {state.epoch} epochs.",
-                "Remove it, or start anew with --overwrite.",
+                f"The checkpoint lacks the history of its {state.epoch} epochs.",
+                "Remove it, or start again with --overwrite.",
             )
         self._weights.restore(bundle.weights)
         return state, history
 
     def is_over(self) -> bool:
-        """Whether the training is over before its first batch, which sets the status."""
+        """Whether the training is over before its first batch; sets the status."""
         if self._monitor.cancelled:
             self.status = TrainStatus.CANCELLED
         elif self._clock.out_of_time and self._clock.epoch > 0:  # a fresh training does at least one step
@@ -195,11 +189,11 @@ class TrainingState:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody ended the training, who does not want to wait for its validation."""
+        """Whether the training was cancelled; it should then end without validation."""
         return self.status is TrainStatus.CANCELLED
 
     def record(self, reading: LossReading) -> None:
-        """Enter the losses of some batches.
+        """Record the losses of some batches.
 
         Raises
         ------
@@ -219,14 +213,14 @@ class TrainingState:
         self._newest = reading.newest
 
     def after_batch(self, number: int, patterns: int) -> None:
-        """Count a batch and the step that it may have made; report, then look at the monitor and the clock.
+        """Count a batch and its step, report progress, and check monitor and clock.
 
         Parameters
         ----------
         number:
-            Of the batch in its epoch, from 0.
+            Number of the batch in its epoch, from 0.
         patterns:
-            Patterns in it.
+            Number of patterns in it.
         """
         clock = self._clock
         self._done += 1
@@ -248,7 +242,7 @@ class TrainingState:
         Parameters
         ----------
         validation_losses:
-            Loss of each validation batch; empty where there was no validation.
+            Loss of each validation batch; empty without validation.
 
         Returns
         -------
@@ -280,7 +274,7 @@ class TrainingState:
         return row
 
     def final_weights(self) -> dict[str, AnyArray]:
-        """The weights to keep: the best on validation, or the newest where there is none or patience ran out."""
+        """The weights of the model: the best ones with validation or early stopping, else the newest finite ones."""
         newest = self._weights.averaged()
         chosen = "validation_loss" in self.history or self._config.early_stopping_patience is not None
         finite = all(bool(np.isfinite(array).all()) for array in newest.values())

@@ -1,4 +1,4 @@
-"""Named tensors of archives and checkpoints, checked against what a network has."""
+"""Check the named tensors of archives and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ _NETWORK = "network/"
 
 
 def network_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
-    """The tensors of a network out of an archive.
+    """The tensors of a network from the tensors of an archive.
 
     Parameters
     ----------
-    arrays:
-        All tensors of the archive.
     shapes:
-        Names, without ``network/``, and shapes in the archive's layout that the configuration asks for.
-
-    Returns
-    -------
-    Those names to arrays.
+        Expected names, without ``network/``, and shapes in the archive's layout.
 
     Raises
     ------
@@ -44,18 +38,7 @@ def network_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[i
 
 
 def checkpoint_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
-    """Some of a checkpoint's tensors.
-
-    Parameters
-    ----------
-    arrays:
-        All tensors of the checkpoint.
-    shapes:
-        Names to shapes; a checkpoint keeps a single number as (1,).
-
-    Returns
-    -------
-    Those names to arrays of those shapes.
+    """Named tensors of a checkpoint, in the given shapes (a checkpoint stores scalars as (1,)).
 
     Raises
     ------
@@ -69,7 +52,7 @@ def checkpoint_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tupl
             raise ArchiveError(
                 f"The checkpoint does not fit: '{name}' is "
                 + ("missing." if array is None else f"of shape {array.shape}, not {shape or (1,)}."),
-                "Resume with the configuration that the training began with, or start anew with --overwrite.",
+                "Resume with the configuration of the training, or start again with --overwrite.",
             )
         found[name] = array.reshape(shape)
     return found

@@ -1,4 +1,4 @@
-"""The use cases: what the command line, Python and Ptychodus share."""
+"""The use cases of the command line, Python and Ptychodus."""
 
 from __future__ import annotations
 

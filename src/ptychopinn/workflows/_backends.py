@@ -1,4 +1,4 @@
-"""Reconstructors by the name of their backend, new or from an archive."""
+"""Create reconstructors by the name of their backend, or load them from an archive."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def run_settings(backend: str | None = None, **sections: Mapping[str, object]) -
     Parameters
     ----------
     backend:
-        Name of the backend; None is that of the model, or the default.
+        Name of the backend; None: that of the model, or the default.
     sections:
-        ``model``, ``train``, ``infer``, ``execution`` and ``reading``: their fields; what is missing takes its default.
+        Fields of ``model``, ``train``, ``infer``, ``execution`` and ``reading``; missing ones have their defaults.
 
     Raises
     ------
     PluginError
-        If the backend is not there.
+        If the backend is not installed.
     ConfigError
-        Naming every field that is unknown or out of bounds.
+        With every field that is unknown or out of bounds.
     """
     options = ExecutionOptions if backend is None else discover().get(backend).options
     return build(RunSettings.with_options(options), {"backend": backend, **sections})
@@ -41,7 +41,7 @@ def run_settings(backend: str | None = None, **sections: Mapping[str, object]) -
 def create_reconstructor(
     backend: str, model: ModelConfig, options: BaseModel | Mapping[str, object] | None = None
 ) -> Reconstructor:
-    """A reconstructor that is not trained yet.
+    """Create an untrained reconstructor.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def create_reconstructor(
     Raises
     ------
     PluginError
-        If the backend is not there or cannot be imported.
+        If the backend is not installed or cannot be imported.
     ConfigError
         If an option is unknown or out of bounds.
     """
@@ -64,12 +64,12 @@ def create_reconstructor(
 def load_reconstructor(
     path: StrPath, *, backend: str | None = None, options: BaseModel | Mapping[str, object] | None = None
 ) -> Reconstructor:
-    """A trained reconstructor from a model archive.
+    """Load a trained reconstructor from a model archive.
 
     Parameters
     ----------
     backend:
-        Computes with this backend; None takes the one that wrote it.
+        Backend to compute with; None: the one that wrote the archive.
     options:
         The backend's own options, or fields of them.
 

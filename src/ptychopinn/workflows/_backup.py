@@ -1,7 +1,7 @@
-"""An earlier run set aside until the new one has something worth keeping, so that no refusal and no kill costs both.
+"""Back up an earlier run until the new one has results, so that a failure or a kill never loses both.
 
-The files wait in ``.replaced``. They get there, and back, by way of ``.moving``: what a kill leaves in that one belongs
-back into the directory, whatever was going on.
+The files are kept in ``.replaced``. They are moved there, and back, via ``.moving``. Files that a kill left in
+``.moving`` always belong back in the directory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ REPLACED, MOVING = ".replaced", ".moving"
 
 
 def set_aside(folder: Path, names: Iterable[str]) -> None:
-    """Put files of a directory aside."""
+    """Move files of a directory to the backup."""
     moving = folder / MOVING
     moving.mkdir()
     for name in names:
@@ -24,7 +24,7 @@ def set_aside(folder: Path, names: Iterable[str]) -> None:
 
 
 def put_back(folder: Path) -> None:
-    """Undo `set_aside`, also one that was cut short."""
+    """Undo `set_aside`, also an interrupted one."""
     moving, replaced = folder / MOVING, folder / REPLACED
     if replaced.is_dir():
         os.replace(replaced, moving)
@@ -35,5 +35,5 @@ def put_back(folder: Path) -> None:
 
 
 def drop(folder: Path) -> None:
-    """Remove what was set aside."""
+    """Remove the backup."""
     shutil.rmtree(folder / REPLACED, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Every part once, on a simulated pair of scans."""
+"""Run every part once, on a simulated pair of scans."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptychopinn.workflows._outputs import RunResult
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._train import train_run
 
-_SIDE = 32  # positions a side: enough to learn from in a minute
+_SIDE = 32  # positions per side, enough to learn from in a minute
 _DEMONSTRATION = folders.FolderKind(
     "demonstration",
     frozenset({"train.npz", "test.npz", "training", "reconstruction", "evaluation"}),

@@ -29,7 +29,7 @@ def evaluate_run(
     output: StrPath | None = None,
     overwrite: bool = False,
 ) -> dict[str, float]:
-    """Score a product against a trusted object, ambiguities removed, inside the box of scan positions.
+    """Score a product against a trusted object inside the box of scan positions, after removing ambiguities.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def evaluate_run(
     reference_path:
         NPZ with ``object`` or ``objectGuess``, or a product; in the frame of the scan's positions.
     scan_path:
-        The scan of the product: it says where the product's array lies in the reference's, and its positions bound
-        the box. Without it, arrays of different sizes are taken to have one centre.
+        The scan of the product. It gives the place of the product's array in the reference, and the box of positions.
+        Without it, arrays of different sizes are assumed to have the same centre.
     reading:
-        What the scan file does not say of itself.
+        What the scan file does not say.
     output:
         Directory for ``scores.json`` and ``comparison.png``, or None.
 

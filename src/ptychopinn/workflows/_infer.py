@@ -35,15 +35,15 @@ def infer_run(
     model:
         A run directory of `train_run`, or a model archive.
     output:
-        The directory to make; not that of the model.
+        The directory to create; not that of the model.
     settings:
-        Of them ``infer``, ``execution``, ``reading`` and ``backend`` act; without a backend the one that wrote the
-        model computes.
+        ``infer``, ``execution``, ``reading`` and ``backend`` are used. The default backend is the one that wrote the
+        model.
 
     Raises
     ------
     PtychoPinnError
-        Whatever is refused, before any long work.
+        If something is refused; raised before any long work.
     """
     archive = folders.model_path(model)
     folders.refuse_model_folder(archive, output)
@@ -53,7 +53,7 @@ def infer_run(
     data = read_scan(data_path, **dict(settings.reading))
     name = settings.backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
-    # Patterns of another size are refused by the backend before the directory is made.
+    # The backend refuses patterns of another size before the directory is created.
     reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
     with folders.run_folder(output, overwrite=overwrite) as folder:
         reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)

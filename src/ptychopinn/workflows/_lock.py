@@ -1,4 +1,4 @@
-"""One run at a time in a directory."""
+"""Lock a directory for one run at a time."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a directory, or refuse if somebody does.
+    """Lock a directory, or refuse if another run has locked it.
 
-    The lock is the system's own on an open file: it ends with its process, however that ends; a file left behind by a
-    killed one locks nothing. Where the file system has no locks, a warning is logged.
+    The lock is a file lock of the system. It ends with its process, and a file left by a killed process locks nothing.
+    If the file system has no locks, a warning is logged.
 
     Raises
     ------
     UsageError
-        If another run holds it: says which process.
+        If another run holds it, with its process.
     ResourceError
         If the directory cannot be written to.
     """
     path = folder / LOCK
     descriptor = _hold(path)
     try:
-        with contextlib.suppress(OSError):  # a full disk: the lock holds, its holder goes unnamed
+        with contextlib.suppress(OSError):  # on a full disk the lock holds, but its holder stays unnamed
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: nobody can have taken it
+        path.unlink(missing_ok=True)  # while the lock is held, so no other run can have it
         os.close(descriptor)
 
 
@@ -66,8 +66,8 @@ def _hold(path: Path) -> int:
                 "Wait until it is done, or choose another directory.",
             ) from error
         except FileNotFoundError:
-            pass  # its holder ended just now and removed it
+            pass  # its holder has just ended and removed it
         except OSError as error:
-            _log.warning("%s cannot be locked (%s): start no second run there.", path.parent, error.strerror)
+            _log.warning("%s cannot be locked (%s); do not start a second run there.", path.parent, error.strerror)
             return descriptor
         os.close(descriptor)

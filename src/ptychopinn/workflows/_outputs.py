@@ -1,4 +1,4 @@
-"""What a run leaves behind: product, pictures, report."""
+"""Write the outputs of a run: product, pictures, report."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from ptychopinn.workflows import folders
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came of a run.
+    """Results of a run.
 
     Attributes
     ----------
     folder:
-        Where everything lies.
+        Its directory.
     files:
-        What was written, by kind: "model", "product", "phase", ...
+        Written files by kind: "model", "product", "phase", ...
     figures:
-        Numbers and words worth printing, in order.
+        Figures to print, in order.
     warnings:
-        What a user should know, as sentences.
+        Warnings for the user, as sentences.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class RunResult:
 
 
 def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
-    """Write a training history as CSV, a row an epoch; what is not known is empty."""
+    """Write a training history as CSV, a row per epoch; unknown values are empty."""
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(history)
@@ -101,19 +101,19 @@ def write_object(
     folder:
         A run directory.
     data:
-        The scan; its positions bound what the pictures show.
+        The scan; the pictures show the box of its positions.
     found:
-        The object, its coverage, and where it lies.
+        The object, its coverage and its frame.
     probe:
         (modes, N, N) complex64 in counts.
     title:
-        Of the pictures.
+        Title of the pictures.
     comments:
-        Of the product.
+        Comments of the product.
     positions:
-        (n, 2) float64 (y, x), the product's; None: those of the scan.
+        (n, 2) float64 (y, x) of the product; None: those of the scan.
     history:
-        Of a training.
+        History of a training.
 
     Returns
     -------
@@ -198,17 +198,17 @@ def write_outputs(
 
 
 def caption(kind: str) -> str:
-    """What a picture shows."""
+    """Caption of a picture."""
     return {
         "amplitude": "Amplitude of the object inside the box of scan positions.",
-        "phase": "Phase of the object inside the box of scan positions, mean and ramp taken off.",
+        "phase": "Phase of the object inside the box of scan positions, without mean and ramp.",
         "probe": "The probe.",
         "history": "Loss over the epochs of training.",
     }.get(kind, kind)
 
 
 def show(value: object) -> str:
-    """A value as a person would write it."""
+    """Format a value for reading."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)

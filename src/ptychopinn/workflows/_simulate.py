@@ -20,10 +20,10 @@ def simulate_run(
     Raises
     ------
     UsageError
-        If the file is there and shall not be replaced.
+        If the file exists and ``overwrite`` is false.
     """
     path = Path(output)
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already.", "Choose another name, or use --overwrite.")
+        raise UsageError(f"{path} exists already.", "Choose another name, or use --overwrite.")
     write_scan(path, simulate_scan(config, monitor=monitor))
     return path

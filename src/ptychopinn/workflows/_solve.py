@@ -1,4 +1,4 @@
-"""Reconstruct a scan with a solver that is not trained."""
+"""Reconstruct a scan with an iterative solver."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _BLOCK = 512
 
 
 def create_solver(name: str, options: BaseModel | Mapping[str, object] | None = None) -> Solver:
-    """A solver by its name, with its options or fields of them.
+    """Create a solver by its name, with its options or fields of them.
 
     Raises
     ------
     PluginError
-        If there is none of that name, or it cannot be imported.
+        If there is no such solver, or it cannot be imported.
     ConfigError
         If an option is unknown or out of bounds.
     """
@@ -56,12 +56,12 @@ def solve(solver: Solver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR)
 
     Returns
     -------
-    As `ptychopinn.reconstruction.reconstruct` does, with the coverage of whole windows.
+    As `ptychopinn.reconstruction.reconstruct`, with the coverage of whole windows.
 
     Raises
     ------
     PluginError
-        If the solver returns an object of another shape than its frame.
+        If the object of the solver does not have the shape of the frame.
     """
     start = time.perf_counter()
     frame = frame_of(data)
@@ -71,7 +71,7 @@ def solve(solver: Solver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR)
     if obj.shape != frame.shape:
         raise PluginError(
             f"The solver returned an object of {obj.shape}; the frame of the scan has {frame.shape}.",
-            "Use another solver; this one does not keep to the protocol.",
+            "Use another solver; this one violates the protocol.",
         )
     box = scan_box(frame.local(data.positions), frame.shape)
     coverage = _coverage(data, probe, frame)
@@ -92,7 +92,7 @@ def solve(solver: Solver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR)
 
 
 def _coverage(data: ScanDataset, probe: ComplexArray, frame: Frame) -> FloatArray:
-    """Sum of the windows' light in units of the brightest point of one probe."""
+    """Sum of the probe's intensity over all windows, in units of its maximum."""
     windows = Windows.at(data.positions, data.N, frame)
     coverage = np.zeros(frame.shape, np.float32)
     light = patch_weights(probe, data.N)
@@ -119,12 +119,12 @@ def solve_run(
     options:
         Its options, or fields of them.
     reading:
-        What the file does not say of itself.
+        What the scan file does not say.
 
     Raises
     ------
     PtychoPinnError
-        Whatever is refused, before any long work.
+        If something is refused; raised before any long work.
     """
     options = options_for(_solver_spec(solver).options, options)
     made = create_solver(solver, options)

@@ -38,31 +38,31 @@ def stream_run(
     overwrite: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
-    """Follow a scan, and write its object into a directory now and then and at the end.
+    """Follow a scan, and write its object into a directory at intervals and at the end.
 
     Parameters
     ----------
     model:
         A run directory of `ptychopinn.workflows.train_run`, or a model archive.
     source:
-        An HDF5 file that grows, or the address of a socket (``tcp://host:port``).
+        A growing HDF5 file, or the address of a socket (``tcp://host:port``).
     output:
-        The directory to make; not that of the model.
+        The directory to create; not that of the model.
     settings, overwrite:
-        As in `ptychopinn.workflows.infer_run`; of ``reading``, `measurement` acts, for a file that does not say it.
+        As in `ptychopinn.workflows.infer_run`. Of ``reading`` only ``measurement`` is used, if the file lacks it.
     bind:
-        Wait at the socket's address, and do not connect to it.
+        Bind the address of the socket instead of connecting to it.
     interval_s:
-        Seconds between the end of one writing and the next.
+        Seconds from the end of one write to the next.
     timeout_s:
-        When nothing usable comes for so long, the stream ends with what is there.
+        Seconds without usable data after which the stream ends.
     monitor:
-        Told of progress. Cancelled, the stream ends with what is there.
+        Gets progress. If it is cancelled, the stream ends with the data so far.
 
     Raises
     ------
     PtychoPinnError
-        Whatever is refused; `ptychopinn.errors.DataError` if no pattern came.
+        If something is refused; `ptychopinn.errors.DataError` if no pattern arrived.
     """
     if not (timeout_s > 0 and interval_s >= 0):
         raise UsageError(
@@ -103,7 +103,7 @@ def _arrivals(source: str, measurement: Measurement | None, bind: bool) -> Itera
 
 
 def _write_so_far(folder: Path, scan: LiveScan) -> None:
-    """Product and pictures of the object so far; a disk that is full now may not be later."""
+    """Write product and pictures of the object so far; if the disk is full, the next write may succeed."""
     try:
         found = scan.stitched()
     except DataError as error:
@@ -153,11 +153,11 @@ def _written(
 def _told(update: Update) -> tuple[str, ...]:
     said = []
     if update.ending is StreamStatus.TIMED_OUT:
-        said.append("The producer fell silent; the object is made of what had come.")
+        said.append("No more data arrived; the object is made from the patterns received.")
     if update.ending is StreamStatus.OUT_OF_SPACE:
-        said.append("Memory or disk ran out; the object is made of what had come until then.")
+        said.append("Memory or disk ran out; the object is made from the patterns received before.")
     if update.refused:
-        said.append(f"{update.refused} patterns were refused; the log says why.")
+        said.append(f"{update.refused} patterns were refused; see the log for the reasons.")
     if update.missing:
-        said.append(f"{update.missing} numbers of patterns below the highest one did not come.")
+        said.append(f"{update.missing} patterns with numbers below the highest one did not arrive.")
     return tuple(said)

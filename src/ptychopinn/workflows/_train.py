@@ -32,6 +32,12 @@ from ptychopinn.workflows import folders
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
 
 _log = logging.getLogger(__name__)
+_REASONS = {
+    TrainStatus.FINISHED: "all epochs are done",
+    TrainStatus.TIMED_OUT: "max_time is reached",
+    TrainStatus.STOPPED_EARLY: "the monitored figure did not improve",
+    TrainStatus.CANCELLED: "it was cancelled",
+}
 
 
 @memory_explained()
@@ -52,21 +58,20 @@ def train_run(
     Parameters
     ----------
     settings:
-        Of the run; where nothing was given, the backend is the default one and N that of the scan.
+        Settings of the run. The default backend is the first installed, the default N that of the scan.
     validation:
-        Another scan to judge by.
+        Another scan for validation.
     start:
-        A run directory or model archive, of any backend, whose network the training goes on from; it brings its
-        configuration with it.
+        A run directory or model archive of any backend. The training continues from its network and configuration.
     only_model:
-        End with the model: the scan is not reconstructed.
+        Do not reconstruct the scan.
     monitor:
-        Progress and cancellation; a cancelled training still leaves its model, without a reconstruction.
+        Progress and cancellation. A cancelled training saves its model, without a reconstruction.
 
     Raises
     ------
     PtychoPinnError
-        Whatever is refused, before any long work.
+        If something is refused; raised before any long work.
     """
     settings = settings or RunSettings()
     spec = discover().default() if settings.backend is None else discover().get(settings.backend)
@@ -104,7 +109,7 @@ def train_run(
         except TrainingError:
             reconstructor.save(folder / folders.MODEL)  # its last good weights
             raise
-        _log.info("Training %s after %.1f s.", result.status, result.seconds)
+        _log.info("Training finished after %.1f s: %s.", result.seconds, _REASONS[result.status])
         reconstructor.save(folder / folders.MODEL)
         write_history(folder / folders.HISTORY, result.history)
         files = {"model": folder / folders.MODEL, "history table": folder / folders.HISTORY}
@@ -135,21 +140,23 @@ def train_run(
 
 
 def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:
-    """The training as it will be: what its device does best stands where nothing was given."""
+    """Fill in the training defaults that depend on the device."""
     if isinstance(reconstructor, ResolvesTraining):
         return reconstructor.resolve(config)
     return config.resolved(on_gpu=False)
 
 
 def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelConfig:
-    """The configuration of the network: what is given, or the archive's, which what is given may not contradict."""
+    """The configuration of the network: the given one, or that of the archive, which must agree."""
     if archive is None:
         return build(ModelConfig, given)
     found = read_manifest(archive).model
     wanted = build(ModelConfig, found.model_dump() | dict(given))
     if changed := [name for name in ModelConfig.model_fields if getattr(found, name) != getattr(wanted, name)]:
         told = ", ".join(f"{name} = {getattr(found, name)} (not {getattr(wanted, name)})" for name in changed)
-        raise ConfigError(f"The model to go on from has {told}.", "Leave these settings out, or begin a new training.")
+        raise ConfigError(
+            f"The model to continue from has {told}.", "Leave these settings out, or start a new training."
+        )
     return found
 
 
@@ -162,7 +169,7 @@ def _flat(settings: RunSettings[Any]) -> dict[str, object]:
 
 
 def _check_capabilities(spec: ReconstructorSpec, settings: RunSettings[Any], *, resume: bool) -> None:
-    """Refuse what the backend says it cannot do."""
+    """Refuse settings beyond the capabilities of the backend."""
     accelerator = getattr(settings.execution, "accelerator", Accelerator.AUTO)
     needed = {
         Capability.PINN: settings.model.model_type is ModelType.PINN,
@@ -180,9 +187,9 @@ def _check_capabilities(spec: ReconstructorSpec, settings: RunSettings[Any], *, 
 
 
 def _check_resume(folder: Path, settings: RunSettings[Any]) -> None:
-    """Refuse to resume a training as another one; only how long it lasts and where it runs may differ.
+    """Refuse to resume a training with other settings. Only its duration and its device may change.
 
-    A setting that the version of the run did not have yet has its default.
+    Settings that are newer than the run have their defaults.
     """
     values = read_config_file(folder / folders.CONFIG)
     try:
@@ -190,7 +197,7 @@ def _check_resume(folder: Path, settings: RunSettings[Any]) -> None:
     except ConfigError as error:
         raise ConfigError(
             f"This version cannot read the settings of the run: {error.problem}",
-            f"Resume it with the version that began it ({_writer_of(folder)}), or start anew with --overwrite.",
+            f"Resume it with the version that started it ({_writer_of(folder)}), or start again with --overwrite.",
         ) from error
     changed = [] if values.get("backend") == settings.backend else ["backend"]
     for now, then in ((settings.model, before.model), (settings.train, before.train)):
@@ -198,13 +205,13 @@ def _check_resume(folder: Path, settings: RunSettings[Any]) -> None:
         changed += sorted(name for name in fixed if getattr(now, name) != getattr(then, name))
     if changed:
         raise ConfigError(
-            f"The run was begun with another {', '.join(changed)}.",
-            "Resume with the settings of its config.yaml (--config RUN/config.yaml), or start anew with --overwrite.",
+            f"The run was started with another {', '.join(changed)}.",
+            "Resume with the settings of its config.yaml (--config RUN/config.yaml), or start again with --overwrite.",
         )
 
 
 def _writer_of(folder: Path) -> str:
-    """Who wrote a run's newest archive that can be read."""
+    """The software that wrote the newest readable archive of a run."""
     checkpoints = sorted((folder / folders.CHECKPOINTS).glob("*.zip"), reverse=True)
     for path in (*checkpoints, folder / folders.MODEL):
         with contextlib.suppress(ArchiveError):
@@ -213,7 +220,7 @@ def _writer_of(folder: Path) -> str:
 
 
 def _scans(data: ScanDataset, validation: ScanDataset | None) -> dict[str, dict[str, object]]:
-    """What a resumed training knows its scans by."""
+    """The identity of the scans of a run, for resuming."""
     scans = {"training": data} | ({} if validation is None else {"validation": validation})
     return {
         use: {"name": scan.name, "patterns": len(scan), "N": scan.N, "fingerprint": fingerprint(scan)}
@@ -222,18 +229,18 @@ def _scans(data: ScanDataset, validation: ScanDataset | None) -> dict[str, dict[
 
 
 def _check_scans(path: Path, scans: Mapping[str, Mapping[str, object]]) -> None:
-    """Refuse to go on with another scan than the run was begun with."""
+    """Refuse to resume a run with other scans."""
     if not path.is_file():  # of an older version
         return
     try:
         before = json.loads(path.read_text("utf-8"))
         known = {use: scan["fingerprint"] for use, scan in before.items()}
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error!r:.200}.", "Start anew with --overwrite.") from error
+        raise DataError(f"{path} is damaged: {error!r:.200}.", "Start again with --overwrite.") from error
     if known != {use: scan["fingerprint"] for use, scan in scans.items()}:
         raise DataError(
-            f"The run was begun with other data: {_named(before)}; now it is {_named(scans)}.",
-            "Resume with the same files, --measurement and --nphotons, or start anew with --overwrite.",
+            f"The run was started with other data: {_named(before)}; now it is {_named(scans)}.",
+            "Resume with the same files, --measurement and --nphotons, or start again with --overwrite.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Run directories: what may be written where, and the log that goes into it."""
+"""Create, lock and replace output directories; write their logs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHECKPOINTS = "checkpoints"
 CSV = "csv"
 PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png")
 _log = logging.getLogger(__name__)
-_PASSING = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a run under way, or of one that was killed
+_PASSING = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class FolderKind:
     Attributes
     ----------
     noun:
-        What made it.
+        What creates it, in messages.
     names:
-        What may be removed to make room.
+        Names of files and folders that may be replaced.
     folders:
-        The same, but only where it is a folder.
+        Names of folders that may be replaced; not of files.
     keep:
-        Names, or patterns of them, of what is worth keeping when it was killed.
+        Names or patterns of results that make a killed run worth keeping.
     marker:
-        The file without which there is nothing to go on with; none where that cannot be asked for.
+        The file that a run needs to be resumed; empty if runs cannot be resumed.
     creates_on_resume:
-        Whether going on in a directory that is empty, or not there, begins one.
+        Whether resuming in a missing or empty directory starts a new run.
     """
 
     noun: str
@@ -59,7 +59,7 @@ class FolderKind:
     creates_on_resume: bool = False
 
     def owns(self, path: Path) -> bool:
-        """Whether it may be removed."""
+        """Whether a path may be replaced."""
         return path.name in self.names or (path.name in self.folders and path.is_dir())
 
 
@@ -76,31 +76,31 @@ RUN = FolderKind(
 def output_folder(
     output: StrPath, kind: FolderKind, *, overwrite: bool = False, resume: bool = False, keep: Iterable[str] = ()
 ) -> Iterator[Path]:
-    """An output directory: locked against a second run, and with nothing lost if this one fails.
+    """Create and lock an output directory.
 
-    What fails before it has something worth keeping leaves nothing behind; what it was to replace is there again. That
-    is so, too, after a kill, as soon as the next run begins there.
+    If the run fails before it has results worth keeping, its files are removed and the replaced ones are restored.
+    After a kill, the next run in the directory does this.
 
     Parameters
     ----------
     output:
         The directory.
     kind:
-        What it is to hold.
+        Kind of the directory.
     overwrite:
-        Replace what is there of that kind, and nothing else.
+        Replace existing results of that kind, and nothing else.
     resume:
-        Leave everything, and go on.
+        Keep everything, and continue.
     keep:
-        Names, or patterns of them, of what is worth keeping when this one fails.
+        Names or patterns of results that are kept if the run fails.
 
     Raises
     ------
     UsageError
-        If it is there and neither was asked for, holds files of somebody else or nothing to go on with, or if another
-        run holds it.
+        If it is not empty and neither ``overwrite`` nor ``resume`` is set, if it has foreign files or nothing to
+        resume, or if another run is active there.
     ResourceError
-        If it cannot be made or written to.
+        If it cannot be created or written to.
     """
     folder, keep = Path(output), tuple(keep)
     if made := not folder.is_dir():
@@ -142,18 +142,18 @@ def output_folder(
 def run_folder(
     output: StrPath, *, overwrite: bool = False, resume: bool = False, keep: Iterable[str] = ()
 ) -> Iterator[Path]:
-    """`output_folder` of a run, with its log."""
+    """`output_folder` of a run, with a log file."""
     with output_folder(output, RUN, overwrite=overwrite, resume=resume, keep=keep) as folder, run_log(folder):
         yield folder
 
 
 def _found(folder: Path) -> list[Path]:
-    """What lies in a directory, by name."""
+    """The files in a directory, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.name not in _PASSING) if folder.is_dir() else []
 
 
 def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, settled: bool = True) -> None:
-    """Refuse a directory; one that is not settled yet only for what settling it does not change."""
+    """Refuse a directory. Before `_settle` (``settled`` false) only for reasons that it does not change."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
     found = _found(folder)
@@ -185,7 +185,7 @@ def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, set
 
 
 def _settle(folder: Path, kind: FolderKind) -> None:
-    """Bring a directory into order that a killed run left: its results stay, or those that it was to replace."""
+    """Recover a directory after a kill: keep the results of the killed run, or restore those it was replacing."""
     if (folder / _backup.REPLACED).is_dir():
         if _holds_any(folder, kind.keep):
             _backup.drop(folder)
@@ -209,12 +209,12 @@ def _clear(folder: Path, kind: FolderKind) -> None:
 
 
 class _RunLog(logging.FileHandler):
-    """A log on a disk that may be full: what is not written is told once, not in a traceback a line."""
+    """A log file whose write errors are reported once, not in a traceback per line."""
 
     failure: OSError | None = None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name
-        """Note what went wrong."""
+        """Note the first error."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
@@ -222,7 +222,7 @@ class _RunLog(logging.FileHandler):
             self.failure = error
 
     def close(self) -> None:
-        """Close the file; what is still to be written may fail, too."""
+        """Close the file; the last write may fail too."""
         try:
             super().close()
         except OSError as error:
@@ -231,7 +231,7 @@ class _RunLog(logging.FileHandler):
 
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
-    """Write the log of this software to ``run.log`` in a folder for a while."""
+    """Log to ``run.log`` in a folder within the context."""
     logger = logging.getLogger("ptychopinn")
     handler = _RunLog(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -251,7 +251,7 @@ def run_log(folder: Path) -> Iterator[None]:
 
 
 def model_path(path: StrPath) -> Path:
-    """The model archive that a run directory holds, or the path itself when it is a file.
+    """The model archive of a run directory, or the path itself if it is a file.
 
     Raises
     ------
@@ -266,7 +266,7 @@ def model_path(path: StrPath) -> Path:
 
 
 def refuse_model_folder(archive: Path, output: StrPath) -> None:
-    """Refuse to write a run over the one whose model it reads.
+    """Refuse an output directory that is the model's.
 
     Raises
     ------
@@ -274,4 +274,4 @@ def refuse_model_folder(archive: Path, output: StrPath) -> None:
         If the archive lies in the output directory.
     """
     if archive.resolve().parent == Path(output).resolve():
-        raise UsageError(f"{output} is the directory of the model that is to be used.", "Give another --output.")
+        raise UsageError(f"{output} is the directory of the model.", "Give another --output.")

@@ -1,4 +1,4 @@
-"""Trusted objects, and how a reconstruction is laid beside one."""
+"""Read reference objects, and place a reconstruction in the frame of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptychopinn.typing import ComplexArray, StrPath
 
 
 def read_reference(path: StrPath) -> ComplexArray:
-    """The object of a product (HDF5), else of an NPZ file.
+    """Read the object of a product (HDF5) or of an NPZ file.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def read_reference(path: StrPath) -> ComplexArray:
 
 
 def reference_of(data: ScanDataset, path: StrPath | None) -> ComplexArray | None:
-    """The trusted object of a scan: of the file named, else the scan's own unless that is a placeholder.
+    """The reference object of a scan: that of the file, else the scan's own unless it is a placeholder.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def reference_of(data: ScanDataset, path: StrPath | None) -> ComplexArray | None
 
 
 def embed(shape: tuple[int, ...], obj: ComplexArray, origin: tuple[int, int]) -> ComplexArray:
-    """An object in an array of another shape: zero where it does not reach, cut off where it sticks out.
+    """Place an object in an array of another shape: padded with zeros, cropped at the edges.
 
     Parameters
     ----------
