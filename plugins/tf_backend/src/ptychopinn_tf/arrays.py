@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn import failures
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, ScatterLibrary
 from ptychopinn.arrays.library import Sparse
 from ptychopinn.typing import AnyArray
@@ -25,7 +26,7 @@ _SUM_BITS = 62  # of a sum of whole numbers
 _MIB = 1 << 20
 _MEMORY_SIGNS = (
     "RESOURCE_EXHAUSTED",
-    "out of memory",
+    "out of memory",  # of an OpError; `failures.is_out_of_memory` knows RuntimeErrors
     "OOM when allocating",
     "failed to allocate",
     "bad_alloc",
@@ -34,8 +35,8 @@ _MEMORY_SIGNS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of TensorFlow or CuPy says that memory ran out."""
-    if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):
+    """Whether an exception says that memory ran out, in TensorFlow's and CuPy's words too: the one place for them."""
+    if isinstance(error, tf.errors.ResourceExhaustedError) or failures.is_out_of_memory(error):
         return True
     return isinstance(error, tf.errors.OpError | RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
 

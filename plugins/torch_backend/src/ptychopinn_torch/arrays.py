@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ptychopinn import failures
 from ptychopinn.arrays import ArrayLibrary, ScatterLibrary
 from ptychopinn.arrays.library import Sparse
 from ptychopinn.typing import AnyArray
@@ -17,19 +18,16 @@ from ptychopinn_torch.arithmetic import arithmetic
 
 _PINNED_BYTES = 1 << 20  # of an array worth page-locked memory, from which a copy need not be waited for
 _MIB = 1 << 20
-# Of allocators and libraries that raise a plain RuntimeError.
 _MEMORY_SIGNS = (
     "DefaultCPUAllocator",
-    "CUDA error: out of memory",
     "ALLOC_FAILED",
-    "could not create a primitive",
     "unable to find an engine",  # of a convolution whose workspace does not fit
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of PyTorch says that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    """Whether an exception says that memory ran out, in PyTorch's words too: the one place where they are known."""
+    if isinstance(error, torch.OutOfMemoryError) or failures.is_out_of_memory(error):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
 

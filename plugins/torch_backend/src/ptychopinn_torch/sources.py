@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.training import EpochSource, prefetch
-from ptychopinn_torch.arrays import TorchLibrary
+from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
 from ptychopinn_torch.batches import TensorBatch
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.resident import ResidentGroups, resident_bytes
@@ -101,7 +101,9 @@ def _resident(groups: GroupBatches, device: torch.device, budget: DeviceBudget) 
         try:
             # It was asked for above whether there is room.
             resident = ResidentGroups(groups, TorchLibrary(device, deterministic=True, budget_mb=_NO_LIMIT_MB))
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             budget.left += needed
         else:
             _log.info("The patterns of '%s' stay on %s: %.0f MiB.", name, device, needed / _MIB)
