@@ -137,8 +137,8 @@ def test_a_read_is_noticed(
     loop = begun(off_centre, {}, {}, RESIDENT)
     original = training.TrainingLoop._gradients
 
-    def reading(self: Any, batch: Any, parts: int) -> Any:
-        terms, gradients = original(self, batch, parts)
+    def reading(self: Any, parts: Any) -> Any:
+        terms, gradients = original(self, parts)
         torch.nonzero(gradients[0] > 0)
         return terms, gradients
 
@@ -195,7 +195,7 @@ def test_gradients_and_moments_have_the_layout_of_their_weight(off_centre: ScanD
     """Fused kernels go over the memory of all of them together."""
     settings = KINDS[kind]
     loop = begun(off_centre, settings.get("model", {}), settings.get("train", {}), RESIDENT)
-    _, gradients = loop._gradients(next(loop._source.batches(1)), 1)
+    _, gradients = loop._gradients([next(loop._source.batches(1)).tensors])
     assert any(not weight.is_contiguous() for weight in loop._free)
     for weight, gradient in zip(loop._free, gradients, strict=True):
         if gradient is not None:

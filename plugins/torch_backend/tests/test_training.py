@@ -76,12 +76,13 @@ def test_weights_that_are_not_finite_are_never_the_model(
     """[TRAIN-006] A gradient can break before the loss does: then the average is broken too; an older one is kept."""
     original = training.TrainingLoop._step
 
-    def break_weights(self: Any, rate: float) -> None:
-        original(self, rate)
+    def break_weights(self: Any, collected: Any) -> Any:
+        usable = original(self, collected)
         if self._plan.clock.step == 6:
             for model in (self._model, self._average):
                 with torch.no_grad():
                     model.network.head[0].bias.fill_(math.nan)
+        return usable
 
     monkeypatch.setattr(training.TrainingLoop, "_step", break_weights)
     made = new()
