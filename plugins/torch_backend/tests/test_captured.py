@@ -17,8 +17,8 @@ from test_device_path import KINDS
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import TrainingError
+from ptychopinn.training.sources import Batch
 from ptychopinn_torch import training
-from ptychopinn_torch.batches import TensorBatch
 from ptychopinn_torch.captured import WARM_UP_STEPS, CapturedStep
 
 RESIDENT = {"device_memory_budget_mb": 256}
@@ -115,7 +115,7 @@ def test_a_replayed_step_that_is_not_finite_is_none(
     weights: list[torch.Tensor] = []
     original = training.TrainingLoop.train_on
 
-    def poisoned(self: training.TrainingLoop, batch: TensorBatch, *, makes_step: bool) -> None:
+    def poisoned(self: training.TrainingLoop, batch: Batch, *, makes_step: bool) -> None:
         if len(weights) == 5:
             batch = replace(batch, tensors={**batch.tensors, "counts": batch.tensors["counts"] * math.nan})
         original(self, batch, makes_step=makes_step)

@@ -33,16 +33,17 @@ from ptychopinn.training import (
 )
 from ptychopinn.training.objective import Objective, Terms, TrainedModel, offset_step
 from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, kept_share
+from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
 from ptychopinn_torch.arithmetic import arithmetic
-from ptychopinn_torch.batches import TensorBatch, to_tensor
+from ptychopinn_torch.batches import cut, to_tensor
 from ptychopinn_torch.captured import CapturedStep, CudaRecorder, Recorder
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
 from ptychopinn_torch.model import FixedLight, Model
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.sources import DeviceBudget, choose_source
+from ptychopinn_torch.sources import choose_source, device_budget
 
 _READING_INTERVAL_S = 0.25  # between two readings of the losses on a GPU; on the CPU they are read at every step
 _AVERAGED, _AVERAGED_STEPS = "averaged/module", "averaged/n_averaged"  # names in checkpoints
@@ -190,7 +191,7 @@ class TrainingLoop:
         moves = plan.follow_offset or plan.config.probe_trainable or plan.config.intensity_scale_trainable
         loss = BatchLoss(model, make_objective(plan, plan.training, device), fixed_light=not moves)
         self._loss, self._optimizer = self._fabric.setup(loss, self._adamw)
-        budget = DeviceBudget(options, device)
+        budget = device_budget(options, device)
         workers = options.num_workers
         self._source = choose_source(plan.training.batches, device, budget, workers)
         self._validation = plan.validation
@@ -265,7 +266,7 @@ class TrainingLoop:
         self._read_at = now
         return True
 
-    def train_on(self, batch: TensorBatch, *, makes_step: bool) -> None:
+    def train_on(self, batch: Batch, *, makes_step: bool) -> None:
         """Collect the gradient of a batch, and take a step with those that are collected."""
         clock = self._plan.clock
         if makes_step:
@@ -285,9 +286,9 @@ class TrainingLoop:
             )
         self._meter.add(terms, usable, clock.step)
 
-    def _computed(self, batch: TensorBatch) -> _LossAndGradients:
+    def _computed(self, batch: Batch) -> _LossAndGradients:
         """Terms and gradient of a batch, in as many parts as it needs to fit into memory."""
-        return self._parts.compute(lambda parts: self._gradients(batch.cut(parts)), batch.size)
+        return self._parts.compute(lambda parts: self._gradients(cut(batch.tensors, parts)), batch.size)
 
     def _whole_step(self, computed: _LossAndGradients) -> tuple[Terms, Tensor]:
         """Take a step with the gradient of one batch; returns its terms, and whether the gradient could be used."""
@@ -363,8 +364,10 @@ class TrainingLoop:
         if self._validation is None:
             return []
 
-        def loss(batch: TensorBatch) -> Tensor:
-            return self._parts.compute(lambda parts: reduce(operator.add, map(total, batch.cut(parts))), batch.size)
+        def loss(batch: Batch) -> Tensor:
+            return self._parts.compute(
+                lambda parts: reduce(operator.add, map(total, cut(batch.tensors, parts))), batch.size
+            )
 
         def total(part: Mapping[str, Tensor]) -> Tensor:
             terms: Terms = self._validation_loss(part)
