@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import TrainConfig
-from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, kept_share
+from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, ema_decay
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.optimizer import AdamW, clipped, move_average
 
@@ -44,8 +44,16 @@ def test_steps_are_those_of_the_formulas() -> None:
 )
 def test_gradients_are_clipped_together(settings: dict[str, object], expected: list[float]) -> None:
     gradients = {"a": tf.constant([3.0]), "b": tf.constant([-4.0])}
-    found = clipped(gradients, TrainConfig(**settings))
+    found, finite = clipped(gradients, TrainConfig(**settings))
+    assert bool(finite)
     np.testing.assert_allclose([found[name].numpy()[0] for name in "ab"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_norm_that_is_not_finite_is_told(bad: float) -> None:
+    """[TRAIN-006]"""
+    gradients = {"a": tf.constant([3.0]), "b": tf.constant([bad])}
+    assert not bool(clipped(gradients, TrainConfig(gradient_clip=1.0))[1])
 
 
 def test_the_average_forgets_where_it_began() -> None:
@@ -54,7 +62,7 @@ def test_the_average_forgets_where_it_began() -> None:
     expected = 9.0
     for step in range(4):
         weights["w"].assign([step + 1.0])
-        kept = kept_share(0.2, step)
+        kept = ema_decay(0.2, step)
         move_average(average, weights, tf.constant(kept))
         expected = kept * expected + (1 - kept) * (step + 1)
         assert average["w"].numpy()[0] == pytest.approx(expected)

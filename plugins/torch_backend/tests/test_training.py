@@ -15,8 +15,9 @@ from backend_suite.fits import Fit, Fits, New, Trained, differs, patches_of, set
 from backend_suite.training import *  # noqa: F403
 
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import TrainingError
+from ptychopinn.training.readings import ReadingClock
 from ptychopinn_torch import training
 
 
@@ -58,7 +59,7 @@ def test_sigterm_ends_it_as_it_ends_everything(fits: Fits, scan: ScanDataset, tm
     write_scan(tmp_path / "scan.npz", scan)
     code = """
 import os, signal, sys
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.monitor import Monitor
 class Hasty(Monitor):
     def report(self, *args, **more):
@@ -110,11 +111,8 @@ def test_a_batch_that_is_not_finite_makes_no_step(
             self._free[0].grad = torch.full_like(self._free[0], math.inf)
         return terms
 
-    def due(self: training.TrainingLoop) -> bool:
-        return interval == 0
-
     monkeypatch.setattr(training.TrainingLoop, "_backward", broken)
-    monkeypatch.setattr(training.TrainingLoop, "_reading_is_due", due)
+    monkeypatch.setattr(ReadingClock, "due", lambda self: interval == 0)
     made = new()
     message = "The loss is nan at step 2" if what == "loss" else "The gradient of the loss is not finite at step 2"
     with pytest.raises(TrainingError, match=message):

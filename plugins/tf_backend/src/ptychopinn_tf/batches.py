@@ -15,7 +15,7 @@ Tensors: TypeAlias = Mapping[str, Any]  # name to tensor: the arrays of `EpochSo
 _GROUPED = ("counts", "offsets", "fractions", "shift", "member", "truth", "member_share", "group_share")
 
 
-def fill_up(array: AnyArray, size: int) -> AnyArray:
+def pad_batch(array: AnyArray, size: int) -> AnyArray:
     """An array with zeros behind, so that its first axis has at least ``size`` entries."""
     missing = size - len(array)
     return array if missing <= 0 else np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
@@ -32,7 +32,7 @@ def to_tensors(arrays: Mapping[str, AnyArray], groups: int) -> dict[str, tf.Tens
         Groups in a full batch; a smaller one is filled up, so that nothing is compiled anew for it. What fills it up
         has no share in the loss.
     """
-    return {name: tf.constant(fill_up(a, groups) if name in _GROUPED else a) for name, a in arrays.items()}
+    return {name: tf.constant(pad_batch(a, groups) if name in _GROUPED else a) for name, a in arrays.items()}
 
 
 def cut(tensors: Tensors, parts: int) -> list[Tensors]:

@@ -1,6 +1,6 @@
 """Patterns in TensorFlow's tensors: as much of the array API standard as `ptychopinn.data.patterns` asks for.
 
-Some operations have no kernel for small whole numbers on a GPU, and would be computed by the host. So memory is moved in
+Some operations have no kernel for small whole numbers on a GPU, and the host would compute them. So memory is moved in
 words of 4 bytes, whatever they hold; only conversion to float32 looks at the numbers.
 """
 

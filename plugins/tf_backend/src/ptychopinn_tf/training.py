@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptychopinn.training import (
-    EpochBook,
     LossReading,
-    Parts,
+    MicroBatches,
     RunLogger,
     ScanBatches,
     TrainingPlan,
+    TrainingState,
     checkpoint_tensors,
 )
-from ptychopinn.training.objective import Objective, Terms, offset_step
-from ptychopinn.training.optimizer import kept_share
+from ptychopinn.training.objective import LossTerms, Objective, offset_step
+from ptychopinn.training.optimizer import ema_decay
 from ptychopinn.training.readings import ReadingClock
 from ptychopinn.training.sources import Batch, MemoryBudget
 from ptychopinn.typing import AnyArray
@@ -30,7 +30,7 @@ from ptychopinn_tf import operations
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.batches import Tensors, cut
 from ptychopinn_tf.checkpoint import load_variables, variable_arrays
-from ptychopinn_tf.devices import Devices, arithmetic
+from ptychopinn_tf.devices import Devices, exact_float32
 from ptychopinn_tf.forward import GroupForward
 from ptychopinn_tf.model import Model
 from ptychopinn_tf.optimizer import AdamW, clipped, move_average
@@ -49,7 +49,7 @@ def make_objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
 class Slope(NamedTuple):
     """Terms of the newest batch, gradients for the coming step, and the sum of the losses that they are of."""
 
-    terms: Terms
+    terms: LossTerms
     gradients: dict[str, tf.Tensor]
     losses: tf.Tensor
 
@@ -69,7 +69,7 @@ class LossMeter:
         self.sums = self._nothing  # of each figure; the newest loss; the first step that could not be made
         self.batches = 0
 
-    def added(self, sums: tf.Tensor, terms: Terms, usable: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    def added(self, sums: tf.Tensor, terms: LossTerms, usable: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """The sums with those of a batch, which was to make a step; ``usable``: whether its gradient could be used."""
         values = tf.stack([terms.total, *(terms.parts[name] for name in self._names[1:])])
         bad = tf.where(usable, tf.constant(math.inf, tf.float64), step)
@@ -119,7 +119,7 @@ class TrainingLoop:
         plan: TrainingPlan,
         options: TfOptions,
         devices: Devices,
-        parts: Parts,
+        parts: MicroBatches,
         budget: MemoryBudget,
     ) -> None:
         self._model, self._plan, self._options, self._devices, self._parts = model, plan, options, devices, parts
@@ -178,32 +178,32 @@ class TrainingLoop:
         load_variables(model.variables(), averaged)
         return model
 
-    def run(self, book: EpochBook, logger: RunLogger) -> None:
-        """Train until the book says stop or the epochs are done."""
+    def run(self, state: TrainingState, logger: RunLogger) -> None:
+        """Train until `state` says stop or the epochs are done."""
         clock = self._plan.clock
-        with arithmetic(deterministic=self._options.deterministic), self._devices.scope():
-            while not (book.stop or clock.out_of_epochs):
-                self._run_epoch(book)
-                if row := book.close_epoch(self._validation_losses()):
+        with exact_float32(deterministic=self._options.deterministic), self._devices.scope():
+            while not (state.stop or clock.out_of_epochs):
+                self._run_epoch(state)
+                if row := state.close_epoch(self._validation_losses()):
                     logger.log(row, clock.step)
 
-    def _run_epoch(self, book: EpochBook) -> None:
+    def _run_epoch(self, state: TrainingState) -> None:
         plan = self._plan
         with contextlib.closing(self._source.batches(plan.clock.epoch)) as batches:
             for number, batch in enumerate(batches):
                 self.train_on(batch, makes_step=plan.makes_step(number))
                 if self._readings.due():
-                    book.record(self._meter.read())
-                book.after_batch(number, batch.patterns)
-                if book.stop:
+                    state.record(self._meter.read())
+                state.after_batch(number, batch.patterns)
+                if state.stop:
                     break
         if self._meter.batches:
-            book.record(self._meter.read())
+            state.record(self._meter.read())
 
     def train_on(self, batch: Batch, *, makes_step: bool) -> None:
         """Collect the gradient of a batch, and take a step with those that are collected."""
         clock, config = self._plan.clock, self._plan.config
-        kept = kept_share(config.weight_averaging, self._averaged_steps)
+        kept = ema_decay(config.weight_averaging, self._averaged_steps)
         numbers = tf.constant([clock.learning_rate(), kept, clock.step], tf.float64)
         at_once = makes_step and self._collected is None and config.accumulate_grad_batches == 1
 
@@ -294,7 +294,7 @@ class TrainingLoop:
         self._follow_offset(slope.terms)
         return self._meter.added(sums, slope.terms, tf.math.is_finite(slope.losses), numbers[2])
 
-    def _follow_offset(self, terms: Terms) -> None:
+    def _follow_offset(self, terms: LossTerms) -> None:
         """Move the detector's offset towards the one that the mean phase gradient of a batch shows."""
         if terms.products:
             move = offset_step(operations, terms.products, self._plan.model.N)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ptychopinn.forward import window_counts
-from ptychopinn.simulate.stream import ObjectStream, RandomPool, WindowDraw
+from ptychopinn.simulate.object_stream import ObjectStream, RandomPool, WindowDraw
 from ptychopinn.training import EpochSource
 from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray, ComplexArray, IntArray

@@ -9,7 +9,6 @@ import copy
 import logging
 import math
 import operator
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import reduce
@@ -23,33 +22,33 @@ from torch import Tensor, nn
 
 from ptychopinn.config.train import ClipAlgorithm
 from ptychopinn.training import (
-    EpochBook,
     LossReading,
-    Parts,
+    MicroBatches,
     RunLogger,
     ScanBatches,
     TrainingPlan,
+    TrainingState,
     checkpoint_tensors,
 )
-from ptychopinn.training.objective import Objective, Terms, TrainedModel, offset_step
-from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, kept_share
+from ptychopinn.training.objective import LossTerms, Objective, TrainedModel, offset_step
+from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, ema_decay
+from ptychopinn.training.readings import ReadingClock
 from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
-from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import cut, to_tensor
 from ptychopinn_torch.captured import CapturedStep, CudaRecorder, Recorder
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
-from ptychopinn_torch.model import FixedLight, Model
+from ptychopinn_torch.model import FixedIllumination, Model
+from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.sources import choose_source, device_budget
 
-_READING_INTERVAL_S = 0.25  # between two readings of the losses on a GPU; on the CPU they are read at every step
 _AVERAGED, _AVERAGED_STEPS = "averaged/module", "averaged/n_averaged"  # names in checkpoints
 
 # Terms of a batch and the gradient of their sum, None for weights that it does not depend on.
-_LossAndGradients: TypeAlias = tuple[Terms, list[Tensor | None]]
+_LossAndGradients: TypeAlias = tuple[LossTerms, list[Tensor | None]]
 
 
 class _Collected(NamedTuple):
@@ -111,9 +110,9 @@ class BatchLoss(nn.Module):
     def __init__(self, model: Model, objective: Objective, *, fixed_light: bool) -> None:
         super().__init__()
         self.model, self._objective = model, objective
-        self._trained: TrainedModel = FixedLight(model) if fixed_light else model
+        self._trained: TrainedModel = FixedIllumination(model) if fixed_light else model
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Terms:
+    def forward(self, batch: Mapping[str, Tensor]) -> LossTerms:
         """Terms of a batch or of a part of one."""
         return self._objective(self._trained, batch)
 
@@ -134,7 +133,7 @@ class LossMeter:
         self._first_bad = torch.full((1,), math.inf, device=device, dtype=torch.float64)
         self.batches = 0
 
-    def add(self, terms: Terms, usable: Tensor, step: int) -> None:
+    def add(self, terms: LossTerms, usable: Tensor, step: int) -> None:
         """Add a batch, which was to make step ``step``; ``usable`` is a bool: whether its gradient could be used."""
         values = torch.stack([terms.total, *terms.parts.values()])
         if not self._names:
@@ -175,7 +174,7 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device, parts: Parts
+        self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device, parts: MicroBatches
     ) -> None:
         self._model, self._plan, self._options, self._device, self._parts = model, plan, options, device, parts
         light = model.illumination
@@ -200,11 +199,11 @@ class TrainingLoop:
             self._validation_loss = BatchLoss(self._average, objective, fixed_light=False)
             self._validation_source = choose_source(plan.validation.batches, device, budget, workers)
         self._meter = LossMeter(device)
-        self._read_at = -math.inf
+        self._readings = ReadingClock(on_gpu=device.type == "cuda")
         self._collected: _Collected | None = None
         # Numbers that change from step to step, where a recorded step reads them.
         self._rate, self._kept = torch.zeros((), device=device), torch.zeros((), device=device)
-        self._captured: CapturedStep[tuple[Terms, Tensor]] = CapturedStep(make_recorder(device))
+        self._captured: CapturedStep[tuple[LossTerms, Tensor]] = CapturedStep(make_recorder(device))
 
     # The state
 
@@ -237,41 +236,34 @@ class TrainingLoop:
 
     # The loop
 
-    def run(self, book: EpochBook, logger: RunLogger) -> None:
-        """Train until the book says stop or the epochs are done."""
+    def run(self, state: TrainingState, logger: RunLogger) -> None:
+        """Train until `state` says stop or the epochs are done."""
         clock = self._plan.clock
-        with arithmetic(deterministic=self._options.deterministic):
-            while not (book.stop or clock.out_of_epochs):
-                self._run_epoch(book)
-                if row := book.close_epoch(self._validation_losses()):
+        with exact_float32(deterministic=self._options.deterministic):
+            while not (state.stop or clock.out_of_epochs):
+                self._run_epoch(state)
+                if row := state.close_epoch(self._validation_losses()):
                     logger.log(row, clock.step)
 
-    def _run_epoch(self, book: EpochBook) -> None:
+    def _run_epoch(self, state: TrainingState) -> None:
         plan = self._plan
         with closing(self._source.batches(plan.clock.epoch)) as batches:
             for number, batch in enumerate(batches):
                 self.train_on(batch, makes_step=plan.makes_step(number))
-                if self._reading_is_due():
-                    book.record(self._meter.read())
-                book.after_batch(number, batch.patterns)
-                if book.stop:
+                if self._readings.due():
+                    state.record(self._meter.read())
+                state.after_batch(number, batch.patterns)
+                if state.stop:
                     break
         if self._meter.batches:
-            book.record(self._meter.read())
-
-    def _reading_is_due(self) -> bool:
-        now = time.monotonic()
-        if self._device.type == "cuda" and now - self._read_at < _READING_INTERVAL_S:
-            return False
-        self._read_at = now
-        return True
+            state.record(self._meter.read())
 
     def train_on(self, batch: Batch, *, makes_step: bool) -> None:
         """Collect the gradient of a batch, and take a step with those that are collected."""
         clock = self._plan.clock
         if makes_step:
             self._rate.fill_(clock.learning_rate())
-            self._kept.fill_(kept_share(self._plan.config.weight_averaging, self._averaged_steps))
+            self._kept.fill_(ema_decay(self._plan.config.weight_averaging, self._averaged_steps))
             self._averaged_steps += 1
         if not makes_step or self._collected is not None:
             terms, collected = self._collect(self._computed(batch), self._collected)
@@ -290,12 +282,12 @@ class TrainingLoop:
         """Terms and gradient of a batch, in as many parts as it needs to fit into memory."""
         return self._parts.compute(lambda parts: self._gradients(cut(batch.tensors, parts)), batch.size)
 
-    def _whole_step(self, computed: _LossAndGradients) -> tuple[Terms, Tensor]:
+    def _whole_step(self, computed: _LossAndGradients) -> tuple[LossTerms, Tensor]:
         """Take a step with the gradient of one batch; returns its terms, and whether the gradient could be used."""
         terms, collected = self._collect(computed, None)
         return terms, self._step(collected)
 
-    def _recorded_step(self, tensors: Mapping[str, Tensor]) -> tuple[Terms, Tensor]:
+    def _recorded_step(self, tensors: Mapping[str, Tensor]) -> tuple[LossTerms, Tensor]:
         with _capturable(self._adamw):
             return self._whole_step(self._gradients([tensors]))
 
@@ -307,13 +299,13 @@ class TrainingLoop:
         self._set_gradients([None] * len(self._free))
         return terms, gradients
 
-    def _backward(self, part: Mapping[str, Tensor]) -> Terms:
+    def _backward(self, part: Mapping[str, Tensor]) -> LossTerms:
         """Terms of a part of a batch; adds its gradient to what the weights have."""
-        terms: Terms = self._loss(part)
+        terms: LossTerms = self._loss(part)
         self._fabric.backward(terms.total)
         return terms.map(Tensor.detach)
 
-    def _collect(self, computed: _LossAndGradients, before: _Collected | None) -> tuple[Terms, _Collected]:
+    def _collect(self, computed: _LossAndGradients, before: _Collected | None) -> tuple[LossTerms, _Collected]:
         """Add the gradient of a batch to those collected for the coming step; the detector's offset follows it."""
         terms, gradients = computed
         finite = torch.isfinite(terms.total)
@@ -370,7 +362,7 @@ class TrainingLoop:
             )
 
         def total(part: Mapping[str, Tensor]) -> Tensor:
-            terms: Terms = self._validation_loss(part)
+            terms: LossTerms = self._validation_loss(part)
             value: Tensor = terms.total
             return value
 
