@@ -54,7 +54,7 @@ def test_it_computes_deterministically_if_asked(fit: Fit, monkeypatch: pytest.Mo
 
 
 def test_a_training_is_traced_once(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the smaller last batch nor another epoch compiles anything anew; validation is one function more."""
+    """[TRAIN-017] A smaller batch or another epoch compiles nothing anew; validation is one function more."""
     traced: list[Objective] = []
     original = Objective.__call__
 
