@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -142,6 +142,12 @@ class Devices:
         """Where variables are made of which one copy is enough."""
         device: AbstractContextManager[Any] = tf.device(self.names[0])
         return device
+
+    @staticmethod
+    def numbers(values: float | Sequence[float], dtype: tf.DType) -> tf.Tensor:
+        """Numbers in the memory of the host: nobody waits until a device has them."""
+        with tf.device("/CPU:0"):
+            return tf.constant(values, dtype)
 
     def function(self, compute: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
         """A compiled function, of one device or called on all."""

@@ -49,7 +49,7 @@ def choose_source(scan: ScanBatches, devices: Devices, budget: MemoryBudget, wor
 
         def compiled(gather: Gather) -> Gather:
             function = devices.function(gather)
-            return lambda held, number: function(held, tf.constant(number, tf.int64))
+            return lambda held, number: function(held, devices.numbers(number, tf.int32))
 
         resident = keep_groups(groups, TensorLibrary(devices.names[0]), budget, is_out_of_memory, compiled)
         if resident is not None:

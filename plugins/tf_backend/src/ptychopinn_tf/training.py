@@ -204,7 +204,7 @@ class TrainingLoop:
         """Collect the gradient of a batch, and take a step with those that are collected."""
         clock, config = self._plan.clock, self._plan.config
         kept = ema_decay(config.weight_averaging, self._averaged_steps)
-        numbers = tf.constant([clock.learning_rate(), kept, clock.step], tf.float64)
+        numbers = self._devices.numbers([clock.learning_rate(), kept, clock.step], tf.float64)
         at_once = makes_step and self._collected is None and config.accumulate_grad_batches == 1
 
         def computed(parts: int) -> Any:
