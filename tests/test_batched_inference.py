@@ -44,7 +44,7 @@ def run(scan: ScanDataset, size: int, network: Network, monitor: Monitor = NULL_
             size,
             network,
             patterns_per_patch=1,
-            out_of_memory=lambda error: "full" in str(error),
+            out_of_memory=lambda error: isinstance(error, MemoryError) or "full" in str(error),
             monitor=monitor,
         )
     )

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from ptychopinn.errors import DataError, ResourceError
-from ptychopinn.failures import explained, memory_explained
+from ptychopinn.failures import explained, is_out_of_memory, memory_explained, retry_smaller
 
 OUT_OF_MEMORY = [
     MemoryError(),
@@ -40,3 +40,54 @@ def test_other_errors_pass(error: Exception) -> None:
 def test_an_error_of_ours_is_itself() -> None:
     error = DataError("no patterns", "give some")
     assert explained(error) is error
+
+
+class FullError(Exception):
+    """What some framework raises when its memory is full."""
+
+
+def is_full(error: BaseException) -> bool:
+    return isinstance(error, FullError) or is_out_of_memory(error)
+
+
+def test_a_frameworks_own_words_are_translated_too() -> None:
+    """[HARD-023] And the place is named."""
+    with (
+        pytest.raises(ResourceError, match=r"Memory ran out on cuda:1 \(no room\)\."),
+        memory_explained(is_full, "cuda:1"),
+    ):
+        raise FullError("no room")
+    with pytest.raises(FullError), memory_explained():
+        raise FullError
+    told = ResourceError("allocate memory", "do not")
+    with pytest.raises(ResourceError) as caught, memory_explained(is_full):
+        raise told
+    assert caught.value is told
+
+
+def test_work_that_does_not_fit_is_tried_again_when_it_is_smaller() -> None:
+    """[HARD-023] Until nothing can be made smaller; other errors pass at once."""
+    sizes, size = [], 8
+
+    def compute() -> int:
+        sizes.append(size)
+        if size > 3:
+            raise FullError if size > 4 else MemoryError
+        return size
+
+    def shrink(error: Exception) -> None:
+        nonlocal size
+        if size == 1:
+            raise ResourceError("too large", "") from error
+        size //= 2
+
+    assert retry_smaller(compute, shrink, is_full) == 2
+    assert sizes == [8, 4, 2]
+
+    def never() -> None:
+        raise MemoryError
+
+    with pytest.raises(ResourceError, match="too large"):
+        retry_smaller(never, shrink, is_full)
+    with pytest.raises(ZeroDivisionError):
+        retry_smaller(lambda: 1 // 0, shrink, is_full)

@@ -12,6 +12,7 @@ from ptychopinn.arrays import Array
 from ptychopinn.data.batches import inference_groups
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import Cancelled, ResourceError
+from ptychopinn.failures import IsOutOfMemory, retry_smaller
 from ptychopinn.monitor import Monitor
 from ptychopinn.parallel import BackgroundThread
 from ptychopinn.reconstructor import PatchBatch
@@ -26,7 +27,7 @@ def stream_patches(
     predict: Callable[[Array], Array],
     *,
     patterns_per_patch: int,
-    out_of_memory: Callable[[BaseException], bool],
+    out_of_memory: IsOutOfMemory,
     monitor: Monitor,
 ) -> Generator[PatchBatch, None, None]:
     """Predict all patterns of a scan; every one comes exactly once, in order.
@@ -56,33 +57,37 @@ def stream_patches(
     """
     data = patterns.data
     groups = inference_groups(data, patterns_per_patch)
-    start, size = 0, batch_size
+    size = batch_size
     monitor.report("predict", 0, len(data))
     with BackgroundThread() as thread:
 
-        def submit_read() -> tuple[IntArray, Callable[[], Array]]:
+        def submit_read(start: int) -> tuple[IntArray, Callable[[], Array]]:
             indices = np.arange(start, min(start + size, len(data)))
             return indices, thread.submit(partial(patterns.groups, groups[indices]))
 
-        indices, counts = submit_read()
-        while len(indices):
+        current = submit_read(0)
+
+        def shrink(error: Exception) -> None:
+            nonlocal size, current
+            first, count = int(current[0][0]), len(current[0])
+            if count == 1:
+                raise ResourceError(
+                    "Memory does not suffice to predict even one pattern.", "Free memory or use another device."
+                ) from error
+            size = count // 2
+            _log.warning("A batch of %d patterns does not fit into memory; going on with %d.", count, size)
+            current = submit_read(first)
+
+        def predict_current() -> tuple[tuple[IntArray, Callable[[], Array]], Array]:
+            indices, counts = current
+            following = submit_read(int(indices[-1]) + 1)  # while these are predicted
+            return following, predict(counts())
+
+        while len(current[0]):
             if monitor.cancelled:
-                raise Cancelled(f"Inference was cancelled after {start} of {len(data)} patterns.")
-            try:
-                start += len(indices)
-                ahead = submit_read()  # the next ones, while these are predicted
-                patches = predict(counts())
-            except Exception as error:
-                if not (isinstance(error, MemoryError) or out_of_memory(error)):
-                    raise
-                if len(indices) == 1:
-                    raise ResourceError(
-                        "Memory does not suffice to predict even one pattern.", "Free memory or use another device."
-                    ) from error
-                start, size = int(indices[0]), len(indices) // 2
-                _log.warning("A batch of %d patterns does not fit into memory; going on with %d.", len(indices), size)
-                indices, counts = submit_read()
-                continue
+                raise Cancelled(f"Inference was cancelled after {current[0][0]} of {len(data)} patterns.")
+            following, patches = retry_smaller(predict_current, shrink, out_of_memory)
+            indices = current[0]
             yield PatchBatch(indices, patches)
-            monitor.report("predict", start, len(data))
-            indices, counts = ahead
+            monitor.report("predict", int(indices[-1]) + 1, len(data))
+            current = following

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from ptychopinn.atomic import translate_write_error
 from ptychopinn.errors import Cancelled, ConfigError, PtychoPinnError, ResourceError
+
+ResultT = TypeVar("ResultT")
+IsOutOfMemory = Callable[[BaseException], bool]
 
 # Of frameworks that raise a RuntimeError, and of Python for a thread that finds no room for its stack.
 _MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primitive", "can't start new thread")
@@ -22,10 +26,7 @@ def explained(error: BaseException) -> PtychoPinnError:
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("Interrupted.")
     if is_out_of_memory(error):
-        return ResourceError(
-            f"Memory ran out{f' ({error!s:.200})' if str(error) else ''}.",
-            "Lower --batch-size, --inference-batch-size or --memory-budget-mb, free memory, or raise the limit.",
-        )
+        return _memory_error(error)
     if isinstance(error, OSError):
         known = translate_write_error(error, error.filename or "A file")
         return known or PtychoPinnError(f"{error}.", "Check the path, and that nobody else is changing it.")
@@ -40,7 +41,10 @@ def explained(error: BaseException) -> PtychoPinnError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, as Python or the system says it, or a framework whose own code did not notice."""
+    """Whether an exception says that memory ran out, in the words of Python, the system, or several frameworks.
+
+    The test of a backend begins with this one and knows its framework's own exceptions too.
+    """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
@@ -48,18 +52,57 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def _memory_error(error: BaseException, place: str = "") -> ResourceError:
+    where, what = (f" on {place}" if place else ""), (f" ({error!s:.200})" if str(error) else "")
+    return ResourceError(
+        f"Memory ran out{where}{what}.",
+        "Lower --batch-size, --inference-batch-size or --memory-budget-mb, free memory, raise the limit, or use "
+        "another device.",
+    )
+
+
 @contextmanager
-def memory_explained() -> Iterator[None]:
+def memory_explained(out_of_memory: IsOutOfMemory = is_out_of_memory, place: str = "") -> Iterator[None]:
     """Raise a `ResourceError` where memory runs out.
+
+    Parameters
+    ----------
+    out_of_memory:
+        Says whether an exception means that.
+    place:
+        Whose memory it is, for the message.
 
     Raises
     ------
     ResourceError
-        Instead of a MemoryError, or a RuntimeError or OSError that means the same.
+        Instead of such an exception.
     """
     try:
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        if isinstance(error, PtychoPinnError) or not out_of_memory(error):
             raise
-        raise explained(error) from error
+        raise _memory_error(error, place) from error
+
+
+def retry_smaller(
+    compute: Callable[[], ResultT], shrink: Callable[[Exception], None], out_of_memory: IsOutOfMemory
+) -> ResultT:
+    """What a function computes; where memory runs out, it is called again when the work was made smaller.
+
+    Parameters
+    ----------
+    compute:
+        Whatever it changes must be the same when it is called again.
+    shrink:
+        Makes the work smaller and logs it; raises a `ResourceError` where that is not possible.
+    out_of_memory:
+        Says whether an exception means that memory ran out.
+    """
+    while True:
+        try:
+            return compute()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            shrink(error)

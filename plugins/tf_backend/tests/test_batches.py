@@ -10,7 +10,7 @@ from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.simulate import ObjectStream
 from ptychopinn.training import EpochSource, patterns_in
-from ptychopinn_tf.batches import pad_batch, tensor_batches
+from ptychopinn_tf.batches import cut, pad_batch, to_tensors
 
 
 def source(scan: ScanDataset, kind: str) -> EpochSource:
@@ -33,7 +33,7 @@ def test_arrays_are_filled_up_with_zeros() -> None:
 def test_batches_are_of_one_size(scan: ScanDataset, kind: str, patterns: list[int]) -> None:
     given = list(source(scan, kind)(0))
     assert [patterns_in(arrays) for arrays in given] == patterns
-    tensors = [tensor_batches(arrays, 2, 1)[0] for arrays in given]
+    tensors = [to_tensors(arrays, 2) for arrays in given]
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in batch.items()} for batch in tensors]
     assert shapes[0] == shapes[1] == shapes[2]
     last = tensors[-1]
@@ -50,7 +50,7 @@ def test_batches_are_of_one_size(scan: ScanDataset, kind: str, patterns: list[in
 @pytest.mark.parametrize("devices", [2, 3, 4])
 def test_devices_share_a_batch(scan: ScanDataset, devices: int) -> None:
     arrays = next(iter(source(scan, "both")(0)))
-    shards = tensor_batches(arrays, 2, devices)
+    shards = cut(to_tensors(arrays, 2), devices)
     assert len(shards) == devices
     assert len({tuple(shard["counts"].shape) for shard in shards}) == 1
     for name in ("member_share", "group_share", "simulated_share"):

@@ -9,7 +9,7 @@ from backend_suite.objective import EVERY_TERM, plan_of, unit_probe
 from backend_suite.ops import Ops
 
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn_tf.batches import tensor_batches
+from ptychopinn_tf.batches import cut, to_tensors
 
 
 @pytest.mark.parametrize(("groups", "devices"), [(5, 1), (2, 2), (3, 2), (2, 3)])
@@ -18,8 +18,8 @@ def test_filling_up_and_splitting_change_nothing(ops: Ops, off_centre: ScanDatas
     plan = plan_of(off_centre, **EVERY_TERM)
     model, objective = ops.build(plan.model, unit_probe(off_centre), np.zeros(2)), ops.objective(plan)
     for arrays in plan.training.batches(0):
-        whole = objective(model, *tensor_batches(arrays, len(arrays["counts"]), 1))
-        parts = [objective(model, part) for part in tensor_batches(arrays, groups, devices)]
+        whole = objective(model, to_tensors(arrays, len(arrays["counts"])))
+        parts = [objective(model, part) for part in cut(to_tensors(arrays, groups), devices)]
         assert len(parts) == devices
         for name, value in whole.parts.items():
             assert sum(float(p.parts[name]) for p in parts) == pytest.approx(float(value), rel=1e-5, abs=1e-8), name

@@ -44,8 +44,16 @@ def test_steps_are_those_of_the_formulas() -> None:
 )
 def test_gradients_are_clipped_together(settings: dict[str, object], expected: list[float]) -> None:
     gradients = {"a": tf.constant([3.0]), "b": tf.constant([-4.0])}
-    found = clipped(gradients, TrainConfig(**settings))
+    found, finite = clipped(gradients, TrainConfig(**settings))
+    assert bool(finite)
     np.testing.assert_allclose([found[name].numpy()[0] for name in "ab"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_norm_that_is_not_finite_is_told(bad: float) -> None:
+    """[TRAIN-006]"""
+    gradients = {"a": tf.constant([3.0]), "b": tf.constant([bad])}
+    assert not bool(clipped(gradients, TrainConfig(gradient_clip=1.0))[1])
 
 
 def test_the_average_forgets_where_it_began() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import TrainingError
 from ptychopinn.training import RunLogger, TrainingState
 from ptychopinn.training.objective import Objective
+from ptychopinn.training.readings import ReadingClock
+from ptychopinn.training.sources import Batch
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.training import TrainingLoop
 
@@ -51,7 +54,7 @@ def test_it_computes_deterministically_if_asked(fit: Fit, monkeypatch: pytest.Mo
 
 
 def test_a_training_is_traced_once(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the smaller last batch nor another epoch compiles anything anew; validation is one function more."""
+    """[TRAIN-017] A smaller batch or another epoch compiles nothing anew; validation is one function more."""
     traced: list[Objective] = []
     original = Objective.__call__
 
@@ -99,3 +102,76 @@ def test_weights_that_are_not_finite_are_never_the_model(
     with pytest.raises(TrainingError):
         made.train(scan, settings_of({"nepochs": 3}))
     assert np.isfinite(patches_of(made, scan)).all()
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("every_step", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_that_is_not_finite_makes_no_step(
+    new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, what: str, every_step: bool, accumulate: int
+) -> None:
+    """[TRAIN-006] [TRAIN-014] Nor is it noticed before the next reading, which names it."""
+    weights: list[np.ndarray] = []
+    original = TrainingLoop.train_on
+
+    def poisoned(self: TrainingLoop, batch: Batch, *, makes_step: bool) -> None:
+        if len(weights) == 2:  # no count is infinite where there is one, but the loss's slope is
+            bad = math.nan if what == "loss" else 1e38
+            batch = replace(batch, tensors={**batch.tensors, "member_share": batch.tensors["member_share"] * bad})
+        original(self, batch, makes_step=makes_step)
+        weights.append(np.concatenate([v.numpy().ravel() for v in self._model.variables().values()]))
+
+    monkeypatch.setattr(TrainingLoop, "train_on", poisoned)
+    monkeypatch.setattr(ReadingClock, "due", lambda self: every_step)
+    made = new()
+    settings = {"nepochs": 3, "detector_offset": "none", "accumulate_grad_batches": accumulate}
+    step = 2 if accumulate == 1 else 1
+    message = (
+        f"The loss is nan at step {step}" if what == "loss" else f"gradient of the loss is not finite at step {step}"
+    )
+    with pytest.raises(TrainingError, match=message):
+        made.train(scan, settings_of(settings))
+    noticed = 3 if every_step and (what == "loss" or accumulate == 1) else 4  # of four batches an epoch
+    assert len(weights) == noticed
+    if accumulate == 1:
+        assert not np.array_equal(weights[0], weights[1])
+        np.testing.assert_array_equal(weights[1], weights[2])
+    else:
+        assert not np.array_equal(weights[0], weights[1])
+        np.testing.assert_array_equal(weights[1], weights[-1])
+    assert np.isfinite(patches_of(made, scan)).all()
+
+
+@pytest.mark.parametrize("options", [{"device_memory_budget_mb": 9}, {}, {"xla": True}], ids=str)
+def test_nothing_in_a_step_waits_for_the_device(
+    new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """[TRAIN-014] No tensor is read by the host but for the readings."""
+    reads: list[str] = []
+    inside = False
+    tensor_type = type(tf.constant(0.0))
+    for name in ("numpy", "__float__", "__int__", "__bool__", "__array__", "__index__", "__len__"):
+        method = getattr(tensor_type, name)
+
+        def counted(self: Any, *args: Any, _method: Any = method, _name: str = name, **more: Any) -> Any:
+            if inside:
+                reads.append(_name)
+            return _method(self, *args, **more)
+
+        monkeypatch.setattr(tensor_type, name, counted)
+    original = TrainingLoop.train_on
+
+    def watched(self: TrainingLoop, batch: Batch, *, makes_step: bool) -> None:
+        nonlocal inside
+        inside = self._plan.clock.step > 0  # the first is traced
+        try:
+            original(self, batch, makes_step=makes_step)
+        finally:
+            inside = False
+
+    monkeypatch.setattr(TrainingLoop, "train_on", watched)
+    new(options=options).train(scan, settings_of({"nepochs": 2, "probe_trainable": True}))
+    assert reads == []
+    inside = True
+    float(tf.constant(1.0))
+    assert reads != []

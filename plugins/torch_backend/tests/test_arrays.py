@@ -166,8 +166,12 @@ def test_a_pass_waits_for_the_device_at_its_end_alone(scan: ScanDataset, free: b
     assert found[0] == found[1] <= 2
 
 
-def test_a_batch_of_a_pass_takes_few_operations(scan: ScanDataset) -> None:
+@pytest.mark.parametrize("any_order", [False, True])
+def test_a_batch_of_a_pass_takes_few_operations(
+    scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, any_order: bool
+) -> None:
     """[ARR-006] A device waits for the host that starts them: a hundred are a millisecond."""
+    monkeypatch.setattr(TorchLibrary, "_adds_in_any_order", any_order)
     from ptychopinn.monitor import NULL_MONITOR
 
     found = []
@@ -299,3 +303,38 @@ def test_rows_of_a_sparse_matrix_may_be_long() -> None:
     here = library()
     product = here.sparse_product(sparse.csr_matrix(dense))(here.from_host(vector))
     np.testing.assert_allclose(product.numpy(), dense @ vector)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_sums_in_any_order_repeat(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """[ARR-007] To the bit, and with all figures of float32; a GPU need not sort what is added."""
+    monkeypatch.setattr(TorchLibrary, "_adds_in_any_order", True)
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(7, (4000,), generator=generator)
+    scale = 10.0 ** torch.randint(-6, 3, (4000,), generator=generator)
+    values = torch.randn(4000, generator=generator, dtype=dtype) * scale
+    order = torch.randperm(4000, generator=generator)
+    start = torch.ones(7, dtype=dtype)
+    with library().session() as torch_library:
+        one = torch_library.add_at(start.clone(), index, values)
+        other = torch_library.add_at(start.clone(), index[order], values[order])
+        assert torch.are_deterministic_algorithms_enabled()
+        nothing = torch_library.add_at(start.clone(), index[:0], values[:0])
+        zeros = torch_library.add_at(start.clone(), index, values * 0)
+    assert torch.equal(one, other)
+    assert torch.equal(nothing, start)
+    assert torch.equal(zeros, start)
+    double = torch.complex128 if dtype.is_complex else torch.float64
+    exact = torch.ones(7, dtype=double).index_add_(0, index, values.to(double))
+    torch.testing.assert_close(one.to(double), exact, rtol=2e-7, atol=0)
+    assert not torch.equal(start.clone().index_add_(0, index, values), one)  # rounds otherwise
+
+
+@pytest.mark.parametrize("config", [{"refine": 3, "refine_probe": True, "refine_positions": True}, {}], ids=str)
+def test_sums_in_any_order_are_those_of_the_host(
+    archive: str, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+) -> None:
+    """[ARR-005]"""
+    monkeypatch.setattr(TorchLibrary, "_adds_in_any_order", True)
+    host, device = both(archive, scan, **config)
+    np.testing.assert_allclose(device.object, host.object, atol=1e-3 * np.abs(host.object).mean())

@@ -137,8 +137,8 @@ def test_a_read_is_noticed(
     loop = begun(off_centre, {}, {}, RESIDENT)
     original = training.TrainingLoop._gradients
 
-    def reading(self: Any, batch: Any, parts: int) -> Any:
-        terms, gradients = original(self, batch, parts)
+    def reading(self: Any, parts: Any) -> Any:
+        terms, gradients = original(self, parts)
         torch.nonzero(gradients[0] > 0)
         return terms, gradients
 
@@ -177,14 +177,14 @@ def test_nothing_in_a_loss_is_on_another_device(
     """[TRAIN-014] On a device without memory, where a tensor of the CPU cannot be mixed in, nor anything be read."""
     settings = KINDS[kind]
     loop = begun(off_centre, settings.get("model", {}), settings.get("train", {}), RESIDENT)
-    batch = next(loop._source.batches(0)).map(lambda tensor: tensor.to("meta"))
+    batch = {name: tensor.to("meta") for name, tensor in next(loop._source.batches(0)).tensors.items()}
     loss = loop._loss.module
     model, objective = copy.deepcopy(loss.model).to("meta"), copy.copy(loss._objective)
     objective._group, objective._good = copy.deepcopy(objective._group).to("meta"), objective._good.to("meta")
     monkeypatch.setattr(torch, "autocast", lambda *args, **more: nullcontext())  # it knows no such device
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     with OneDevice():
-        terms = objective(model, batch.tensors)
+        terms = objective(model, batch)
         gradients = torch.autograd.grad(terms.total, weights, allow_unused=True)
     assert {gradient.device.type for gradient in gradients if gradient is not None} == {"meta"}
     assert len({tensor.device.type for tensor in (terms.total, *terms.parts.values(), *terms.products)}) == 1
@@ -195,7 +195,7 @@ def test_gradients_and_moments_have_the_layout_of_their_weight(off_centre: ScanD
     """Fused kernels go over the memory of all of them together."""
     settings = KINDS[kind]
     loop = begun(off_centre, settings.get("model", {}), settings.get("train", {}), RESIDENT)
-    _, gradients = loop._gradients(next(loop._source.batches(1)), 1)
+    _, gradients = loop._gradients([next(loop._source.batches(1)).tensors])
     assert any(not weight.is_contiguous() for weight in loop._free)
     for weight, gradient in zip(loop._free, gradients, strict=True):
         if gradient is not None:

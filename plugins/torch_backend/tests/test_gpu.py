@@ -21,6 +21,7 @@ from ptychopinn.parity import parity_run
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import TrainStatus
 from ptychopinn.simulate import simulate_scan
+from ptychopinn_torch.captured import WARM_UP_STEPS
 from ptychopinn_torch.devices import choose_device
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.reconstructor import TorchReconstructor
@@ -134,7 +135,9 @@ def test_no_step_waits_for_the_device(scan: ScanDataset, monkeypatch: pytest.Mon
     original = TrainingLoop.train_on
 
     def watched(self: TrainingLoop, *args: Any, **more: Any) -> None:
-        torch.cuda.set_sync_debug_mode("error" if self._plan.clock.step else "default")  # libraries begin with waiting
+        # Libraries begin with waiting, and so does a recording.
+        watched = self._plan.clock.step not in (0, WARM_UP_STEPS)
+        torch.cuda.set_sync_debug_mode("error" if watched else "default")
         try:
             original(self, *args, **more)
         finally:
@@ -142,6 +145,34 @@ def test_no_step_waits_for_the_device(scan: ScanDataset, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(TrainingLoop, "train_on", watched)
     fit_to(scan, train={"nepochs": 2, "probe_trainable": True, "mae_weight": 1.0}, options={"accelerator": "cuda"})
+
+
+@pytest.mark.parametrize(
+    ("train", "options"),
+    [
+        ({}, {}),
+        ({"n_groups": 7}, {"device_memory_budget_mb": 0, "num_workers": 2}),
+        ({"simulate_objects": "mixed", "simulate_probes": "family"}, {}),
+        ({"probe_trainable": True, "mae_weight": 1.0, "gradient_clip_algorithm": "value"}, {"deterministic": False}),
+        ({}, {"precision": "bf16"}),
+    ],
+    ids=str,
+)
+def test_replayed_steps_are_the_steps(
+    scan: ScanDataset,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    train: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """[TRAIN-016] A CUDA graph, beside batches of another size and threads that upload the next ones."""
+    settings = {"train": {"nepochs": 5, **train}, "options": {"accelerator": "cuda", **options}}
+    with caplog.at_level("INFO", logger="ptychopinn"):
+        replayed = fit_to(scan, **settings)
+    assert "Steps are replayed as a CUDA graph" in caplog.text
+    monkeypatch.setattr("ptychopinn_torch.training.make_recorder", lambda device: None)
+    launched = fit_to(scan, **settings)
+    assert replayed.result.history["loss"] == pytest.approx(launched.result.history["loss"], rel=1e-3)
 
 
 def test_low_precision(on_cuda: Trained, scan: ScanDataset) -> None:

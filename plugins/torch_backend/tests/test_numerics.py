@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ptychopinn_torch.numerics import exact_float32
+from ptychopinn_torch.numerics import any_order, exact_float32
 
 
 def settings() -> tuple[bool, ...]:
@@ -36,6 +36,18 @@ def test_what_was_set_before_is_put_back() -> None:
         before = settings()
         with exact_float32(deterministic=False):
             assert not torch.are_deterministic_algorithms_enabled()
+        assert settings() == before
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_any_order_for_a_while() -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        before = settings()
+        with pytest.raises(KeyError), any_order():
+            assert not torch.are_deterministic_algorithms_enabled()
+            raise KeyError
         assert settings() == before
     finally:
         torch.use_deterministic_algorithms(False)

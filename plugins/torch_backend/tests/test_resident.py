@@ -1,169 +1,18 @@
-"""Scans that stay on the device: the batches are the core's. Requirements: specs/10-training.md."""
+"""Scans that stay on the device: `backend_suite.resident`. Requirements: specs/10-training.md."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-from backend_suite.fits import Fit
+from backend_suite.resident import *  # noqa: F403
 
-from ptychopinn.config import ModelConfig, TrainConfig
-from ptychopinn.data.batches import GroupBatches
-from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.training import EpochSource
-from ptychopinn.typing import AnyArray
+from ptychopinn.arrays import ArrayLibrary
 from ptychopinn_torch.arrays import TorchLibrary
-from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.resident import ResidentGroups, resident_bytes
-from ptychopinn_torch.sources import DeviceBudget, JoinedBatches, StreamedBatches, choose_source
-
-CPU = torch.device("cpu")
-LIBRARY = TorchLibrary(CPU, deterministic=True, budget_mb=256)
-RESIDENT = {"device_memory_budget_mb": 256}
 
 
-def groups_of(data: ScanDataset, truth: Any = None, **train: Any) -> GroupBatches:
-    config = TrainConfig(**{"n_groups": 5, "batch_size": 2, **train}).resolved(on_gpu=False)
-    return GroupBatches(data, ModelConfig(N=32, group_size=4), config, truth)
-
-
-def check_same(groups: GroupBatches) -> None:
-    """The resident batches are the core's, and what fills up the last one has no share."""
-    source, resident = EpochSource(groups, None, groups.batches_per_epoch, 0), ResidentGroups(groups, LIBRARY)
-    for epoch in (0, 3):
-        found = list(resident.batches(epoch))
-        expected = list(source(epoch))
-        assert len(found) == len(expected)
-        assert len({tuple(batch.tensors["counts"].shape) for batch in found}) == 1
-        for batch, arrays in zip(found, expected, strict=True):
-            count = len(arrays["counts"])
-            assert batch.patterns == int(arrays["member"].sum())
-            assert batch.tensors.keys() == arrays.keys()
-            there = arrays["member"] > 0
-            for name, array in arrays.items():
-                tensor = batch.tensors[name].numpy()
-                assert tensor.dtype == array.dtype, name
-                if name == "truth":
-                    np.testing.assert_array_equal(tensor[:count][there], array[there])
-                else:
-                    np.testing.assert_allclose(tensor[:count], array, rtol=1e-6, err_msg=name)
-                if name.endswith("share"):
-                    assert not tensor[count:].any()
-
-
-@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", ">u2", "u4", "i8", "f2", "f4", ">f8"])
-@pytest.mark.parametrize("measurement", list(Measurement))
-def test_patterns_of_every_dtype(scan: ScanDataset, dtype: str, measurement: Measurement) -> None:
-    """[TRAIN-015] In their own, which takes no more of the device than of the file."""
-    rng = np.random.default_rng(0)
-    bad = np.zeros((32, 32), bool)
-    bad[3, 5:9] = True
-    patterns = rng.integers(0, 250, (25, 32, 32)).astype(dtype)
-    if np.dtype(dtype) == np.uint16:
-        patterns[:, 4, 4] = 60_000  # no negative number
-    data = replace(scan, patterns=patterns, measurement=measurement, bad_pixels=bad, counts_per_unit=1.7)
-    groups = groups_of(data)
-    check_same(groups)
-    assert resident_bytes(groups) == 25 * 32 * 32 * min(np.dtype(dtype).itemsize, 4)
-
-
-def test_what_stands_at_bad_pixels_does_not_spread(scan: ScanDataset) -> None:
-    """[LOSS-003]"""
-    bad = np.zeros((32, 32), bool)
-    bad[3, 5:9] = True
-    patterns = np.array(scan.patterns, np.float64)
-    patterns[:, bad] = [np.nan, np.inf, -np.inf, 1e300]
-    check_same(groups_of(replace(scan, patterns=patterns, bad_pixels=bad)))
-
-
-def test_groups_with_members_that_are_not_there(scan: ScanDataset) -> None:
-    """[TRAIN-015] Two scans in one, of which one has too few patterns."""
-    data = replace(scan, scan_index=(np.arange(25) > 22).astype(np.int64))
-    groups = groups_of(data, n_groups=30)
-    assert any((groups.groups(epoch) < 0).any() for epoch in (0, 3))
-    check_same(groups)
-
-
-def test_known_patches_stay_too(scan: ScanDataset) -> None:
-    def truth(numbers: AnyArray) -> AnyArray:
-        return (numbers[:, None, None] + np.zeros((16, 16)) + 0.5j).astype(np.complex64)
-
-    groups = groups_of(scan, truth)
-    check_same(groups)
-    assert resident_bytes(groups) == 25 * (32 * 32 * 4 + 16 * 16 * 8)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"train": {"nepochs": 4, "mae_weight": 0.5, "realspace_weight": 0.5, "probe_trainable": True}},
-        {"train": {"nepochs": 3, "n_groups": 7, "batch_size": 4, "accumulate_grad_batches": 3}},
-        {"train": {"nepochs": 3, "validation_fraction": 0.3}},
-        {"train": {"nepochs": 3}, "model": {"model_type": "supervised"}},
-        {"train": {"nepochs": 3, "realspace_mae_weight": 0.3, "n_groups": 7}, "model": {"object_big": False}},
-    ],
-    ids=["terms", "accumulated", "validated", "supervised", "anchor alone"],
-)
-def test_a_resident_scan_trains_as_a_streamed_one(fit: Fit, off_centre: ScanDataset, settings: dict[str, Any]) -> None:
-    """[TRAIN-015] A smaller last batch that is filled up included."""
-    streamed, resident = (fit(data=off_centre, **settings, options=options) for options in ({}, RESIDENT))
-    assert resident.result.history.keys() == streamed.result.history.keys()
-    for name in streamed.result.history.keys() - {"seconds"}:
-        assert resident.result.history[name] == pytest.approx(streamed.result.history[name], rel=1e-6), name
-    assert resident.result.patterns_seen == streamed.result.patterns_seen
-    learned = streamed.arrays()
-    for name, array in resident.arrays().items():
-        np.testing.assert_allclose(array, learned[name], atol=1e-4, err_msg=name)
-
-
-def test_what_does_not_fit_is_read_batch_by_batch(
-    scan: ScanDataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """[TRAIN-015] Which is logged; on a CPU that was asked for nothing it is as it always was."""
-    groups = groups_of(scan)
-    source = EpochSource(groups, None, groups.batches_per_epoch, 0)
-
-    def chosen(budget: DeviceBudget) -> Any:
-        with caplog.at_level(logging.INFO, logger="ptychopinn"):
-            return choose_source(source, CPU, budget, 0)
-
-    assert isinstance(chosen(DeviceBudget(TorchOptions(), CPU)), StreamedBatches)
-    assert caplog.text == ""
-    budget = DeviceBudget(TorchOptions(device_memory_budget_mb=1), CPU)
-    assert isinstance(chosen(budget), ResidentGroups)
-    assert budget.left == 2**20 - resident_bytes(groups)
-    assert "The patterns of" in caplog.text
-    budget.left = resident_bytes(groups) - 1
-    assert isinstance(chosen(budget), StreamedBatches)
-    assert "are read batch by batch" in caplog.text
-
-    def full(*args: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr("ptychopinn_torch.sources.ResidentGroups", full)
-    assert isinstance(chosen(DeviceBudget(TorchOptions(device_memory_budget_mb=1), CPU)), StreamedBatches)
-
-
-def test_half_of_a_gpus_free_memory_is_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 99_999))
-    assert DeviceBudget(TorchOptions(), torch.device("cuda", 0)).left == 5_000
-    assert DeviceBudget(TorchOptions(device_memory_budget_mb=0), torch.device("cuda", 0)).left == 0
-
-
-def test_joined_batches_have_what_each_has(scan: ScanDataset) -> None:
-    groups = groups_of(scan)
-    source = EpochSource(groups, None, groups.batches_per_epoch, 0)
-
-    class Numbers:
-        def batches(self, epoch: int) -> Any:
-            for number, batch in enumerate(StreamedBatches(source, CPU, 0).batches(epoch)):
-                yield replace(batch, tensors={"number": torch.tensor(number)}, patterns=100)
-
-    joined = list(JoinedBatches([StreamedBatches(source, CPU, 0), Numbers()]).batches(0))
-    assert [int(batch.tensors["number"]) for batch in joined] == [0, 1, 2]
-    assert [batch.patterns for batch in joined] == [108, 108, 104]
-    assert all("counts" in batch.tensors for batch in joined)
+@pytest.fixture
+def device_library() -> Callable[[int], ArrayLibrary]:
+    """On the CPU."""
+    return lambda budget_mb: TorchLibrary(torch.device("cpu"), deterministic=True, budget_mb=budget_mb)

@@ -14,7 +14,7 @@ from backend_suite.fits import Fit
 from ptychopinn.simulate import ObjectStream, simulate_probe
 from ptychopinn.simulate.random_probes import draw_probe
 from ptychopinn.training import EpochSource
-from ptychopinn_torch.batches import TensorBatch
+from ptychopinn.training.sources import Batch, BatchLoader
 from ptychopinn_torch.simulation import SimulatedPatterns
 
 N, BATCHES, SIZE = 32, 5, 6
@@ -31,9 +31,9 @@ def source(mean_counts: float = 1e8, modes: int = 1, *, probes: bool = False, **
     return EpochSource(None, stream, BATCHES, SIZE)
 
 
-def made(given: EpochSource, *epochs: int, workers: int = 0) -> list[TensorBatch]:
-    simulated = SimulatedPatterns(given, CPU, workers)
-    return [batch for epoch in epochs for batch in simulated.batches(epoch)]
+def made(given: EpochSource, *epochs: int, workers: int = 0) -> list[Batch]:
+    loader = BatchLoader([SimulatedPatterns(given, CPU)], len(given), workers)
+    return [batch for epoch in epochs for batch in loader.batches(epoch)]
 
 
 @pytest.mark.parametrize("modes", [1, 2])

@@ -17,6 +17,7 @@ from backend_suite.training import *  # noqa: F403
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import write_scan
 from ptychopinn.errors import TrainingError
+from ptychopinn.training.readings import ReadingClock
 from ptychopinn_torch import training
 
 
@@ -76,12 +77,13 @@ def test_weights_that_are_not_finite_are_never_the_model(
     """[TRAIN-006] A gradient can break before the loss does: then the average is broken too; an older one is kept."""
     original = training.TrainingLoop._step
 
-    def break_weights(self: Any, rate: float) -> None:
-        original(self, rate)
+    def break_weights(self: Any, collected: Any) -> Any:
+        usable = original(self, collected)
         if self._plan.clock.step == 6:
             for model in (self._model, self._average):
                 with torch.no_grad():
                     model.network.head[0].bias.fill_(math.nan)
+        return usable
 
     monkeypatch.setattr(training.TrainingLoop, "_step", break_weights)
     made = new()
@@ -109,11 +111,8 @@ def test_a_batch_that_is_not_finite_makes_no_step(
             self._free[0].grad = torch.full_like(self._free[0], math.inf)
         return terms
 
-    def due(self: training.TrainingLoop) -> bool:
-        return interval == 0
-
     monkeypatch.setattr(training.TrainingLoop, "_backward", broken)
-    monkeypatch.setattr(training.TrainingLoop, "_reading_is_due", due)
+    monkeypatch.setattr(ReadingClock, "due", lambda self: interval == 0)
     made = new()
     message = "The loss is nan at step 2" if what == "loss" else "The gradient of the loss is not finite at step 2"
     with pytest.raises(TrainingError, match=message):

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import splu
 
 from ptychopinn.errors import ResourceError
+from ptychopinn.failures import retry_smaller
 from ptychopinn.typing import AnyArray
 
 _log = logging.getLogger(__name__)
@@ -318,19 +319,16 @@ class ArrayLibrary:
         ResourceError
             If the smallest operations do not fit.
         """
-        while True:
-            try:
-                return compute()
-            except Exception as error:
-                if not self.out_of_memory(error):
-                    raise
-                if self.batch_values <= _MIN_BATCH_VALUES:
-                    raise ResourceError(
-                        f"The memory of {self.name} does not suffice for the object and a few patterns.",
-                        "Free memory there, or set --accelerator cpu.",
-                    ) from error
-            self.batch_values //= 2
-            _log.warning("Memory of %s ran out; going on with operations on %d numbers.", self.name, self.batch_values)
+        return retry_smaller(compute, self._halve, self.out_of_memory)
+
+    def _halve(self, error: Exception) -> None:
+        if self.batch_values <= _MIN_BATCH_VALUES:
+            raise ResourceError(
+                f"The memory of {self.name} does not suffice for the object and a few patterns.",
+                "Free memory there, or set --accelerator cpu.",
+            ) from error
+        self.batch_values //= 2
+        _log.warning("Memory of %s ran out; going on with operations on %d numbers.", self.name, self.batch_values)
 
     def poisson(self, mean: Array, seed: Sequence[int]) -> Array:
         """Poisson counts of a mean, any shape, float32; the same for the same seed, a sequence of integers."""

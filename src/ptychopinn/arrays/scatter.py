@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,43 @@ import numpy as np
 from ptychopinn.arrays.library import Array, ArrayLibrary, Sparse
 
 _ROW_ENTRIES = 32  # of a sparse matrix that are multiplied together
+_SUM_BITS = 62  # of a sum of whole numbers
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def add_repeatably(
+    library: ArrayLibrary,
+    target: Array,
+    index: Array,
+    values: Array,
+    add_integers: Callable[[Array, Array, Array], object],
+) -> None:
+    """Add values to an array, in place, with sums that repeat to the bit in whatever order a device adds.
+
+    Rounding depends on the order. So whole numbers are added, which stand for the values to 2^-62 of the largest
+    possible sum.
+
+    Parameters
+    ----------
+    library:
+        Of the arrays.
+    target:
+        (n, k), real.
+    index:
+        (m,) int64, rows of ``target``; may be there several times.
+    values:
+        (m, k) of the same dtype.
+    add_integers:
+        Does the same with int64 for both.
+    """
+    xp, count = library.xp, index.shape[0]
+    if count == 0:
+        return
+    values = library.cast(values, "float64")
+    unit = (xp.max(xp.abs(values)) + _TINY) * 2.0 ** (math.ceil(math.log2(count)) - _SUM_BITS)
+    sums = library.zeros(target.shape, "int64")
+    add_integers(sums, index, library.cast(xp.round(values / unit), "int64"))
+    target += library.cast(library.cast(sums, "float64") * unit, str(target.dtype).rpartition(".")[2])
 
 
 class ScatterLibrary(ArrayLibrary, ABC):

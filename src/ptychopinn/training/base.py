@@ -6,7 +6,8 @@ import contextlib
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -22,7 +23,8 @@ from ptychopinn.config.train import ResolvedTrainConfig, StartProbe, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
-from ptychopinn.errors import ArchiveError, ConfigError, DataError, ResourceError, UsageError
+from ptychopinn.errors import ArchiveError, ConfigError, DataError, UsageError
+from ptychopinn.failures import is_out_of_memory, memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, TrainResult
 from ptychopinn.training.illumination import (
@@ -143,9 +145,9 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         `library`.
         """
 
-    @abstractmethod
     def _out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception means that memory ran out."""
+        """Whether an exception says that memory ran out, in the framework's words too."""
+        return is_out_of_memory(error)
 
     def train(
         self,
@@ -223,7 +225,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             state.resume()
             try:
                 if not state.is_over():
-                    with self._translate_memory_errors():
+                    with self._memory_explained():
                         fit.run(state, logger)
             finally:
                 self._model = fit.model(state.final_weights())
@@ -269,7 +271,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             if config.probe_source is ProbeSource.SCAN
             else None
         )
-        with self._translate_memory_errors():
+        with self._memory_explained():
             probe, predict = self._predictor(model, probe_of_scan, scaling.mean_counts, good_pixels(data))
             patterns = Patterns(data, library)
         batches = stream_patches(
@@ -313,7 +315,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 "Give the model archive of the run, or continue the training with --resume.",
             )
         instance = cls(bundle.manifest.model, options)
-        with writer_named(bundle.manifest), instance._translate_memory_errors():
+        with writer_named(bundle.manifest), instance._memory_explained():
             instance._model = instance._from_arrays(bundle.weights)
         instance._summary = bundle.manifest.training
         return instance
@@ -325,18 +327,9 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 f"Train a model with N = {data.N}, or crop or pad the patterns.",
             )
 
-    @contextlib.contextmanager
-    def _translate_memory_errors(self) -> Iterator[None]:
-        """Translate out-of-memory errors of the framework into `ResourceError`."""
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, MemoryError) or self._out_of_memory(error):
-                raise ResourceError(
-                    f"Memory ran out on {self.device}, not in a batch.",
-                    "Free memory, train with a lower --n-filters-scale, or use another device.",
-                ) from error
-            raise
+    def _memory_explained(self) -> AbstractContextManager[None]:
+        """Raise a `ResourceError` where the framework says that memory ran out, but not in a batch."""
+        return memory_explained(self._out_of_memory, str(self.device))
 
     def _with_illumination(self, model: ModelT, illumination: IlluminationArrays) -> ModelT:
         """A copy of a model with another illumination."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from ptychopinn.errors import ResourceError
+from ptychopinn.failures import IsOutOfMemory, retry_smaller
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,7 +31,7 @@ class MicroBatches:
         Parts of a batch.
     """
 
-    def __init__(self, out_of_memory: Callable[[BaseException], bool]) -> None:
+    def __init__(self, out_of_memory: IsOutOfMemory) -> None:
         self._out_of_memory = out_of_memory
         self.count = 1
 
@@ -48,16 +50,13 @@ class MicroBatches:
         ResourceError
             If not even one group fits.
         """
-        while True:
-            try:
-                return summed(min(self.count, size))
-            except Exception as error:
-                if not (isinstance(error, MemoryError) or self._out_of_memory(error)):
-                    raise
-                if self.count >= size:
-                    raise ResourceError(
-                        "Memory does not suffice to train on even one group at a time.",
-                        "Lower --n-filters-scale or --group-size, use --precision bf16, or free memory.",
-                    ) from error
-            self.count *= 2
-            _log.warning("A batch of %d does not fit into memory and is computed in %d parts.", size, self.count)
+        return retry_smaller(lambda: summed(min(self.count, size)), partial(self._double, size), self._out_of_memory)
+
+    def _double(self, size: int, error: Exception) -> None:
+        if self.count >= size:
+            raise ResourceError(
+                "Memory does not suffice to train on even one group at a time.",
+                "Lower --n-filters-scale or --group-size, use --precision bf16, or free memory.",
+            ) from error
+        self.count *= 2
+        _log.warning("A batch of %d does not fit into memory; it is computed in %d parts.", size, self.count)

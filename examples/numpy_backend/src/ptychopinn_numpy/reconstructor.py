@@ -72,9 +72,6 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
 
         return probe, predict
 
-    def _out_of_memory(self, error: BaseException) -> bool:
-        return False  # NumPy raises MemoryError, which is known
-
 
 def _refuse(config: Config, names: Set[str], defaults: Config) -> None:
     """Refuse settings that this backend would ignore."""

@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn import failures
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, ScatterLibrary
 from ptychopinn.arrays.library import Sparse
+from ptychopinn.arrays.scatter import add_repeatably
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf._tensorflow import tf
 
 _log = logging.getLogger("ptychopinn.tf")
 _ALIGNMENT = 64  # bytes; TensorFlow ends the process where memory that it is given begins elsewhere
-_SUM_BITS = 62  # of a sum of whole numbers
 _MIB = 1 << 20
 _MEMORY_SIGNS = (
     "RESOURCE_EXHAUSTED",
-    "out of memory",
+    "out of memory",  # of an OpError; `failures.is_out_of_memory` knows RuntimeErrors
     "OOM when allocating",
     "failed to allocate",
     "bad_alloc",
@@ -34,8 +35,8 @@ _MEMORY_SIGNS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of TensorFlow or CuPy says that memory ran out."""
-    if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):
+    """Whether an exception says that memory ran out, in TensorFlow's and CuPy's words too: the one place for them."""
+    if isinstance(error, tf.errors.ResourceExhaustedError) or failures.is_out_of_memory(error):
         return True
     return isinstance(error, tf.errors.OpError | RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
 
@@ -166,28 +167,19 @@ class CupyLibrary(DlpackLibrary):
         return whole
 
     def add_at(self, target: Array, index: Array, values: Array) -> Array:
-        """Add values to an array in place, at indices that may be there several times.
-
-        The device adds in any order, and rounding depends on it. Where sums are to repeat, whole numbers are added
-        instead, which stand for the values to 2^-62 of the largest possible sum.
-        """
-        xp = self.xp
-        if index.shape[0] == 0:
-            return target
+        """Add values to an array in place, at indices that may be there several times."""
         # Complex numbers are pairs: the device has no addition of them that other threads cannot come between.
         real = target.real.dtype
         sums, parts = (array.view(real).reshape(array.shape[0], -1) for array in (target, values))
-        if not self._deterministic:
+        if self._deterministic:
+            add_repeatably(self, sums, index, parts, self._add_integers)
+        elif index.shape[0]:
             self._cupyx.scatter_add(sums, index, parts)
-            return target
-        parts = parts.astype("float64")
-        largest = xp.maximum(xp.max(xp.abs(parts)), np.finfo(np.float32).tiny)
-        unit = largest * 2.0 ** (math.ceil(math.log2(index.shape[0])) - _SUM_BITS)
-        # Negative ones wrap around in unsigned numbers, and so do their sums.
-        whole = self._cupy.zeros(sums.shape, "uint64")
-        self._cupyx.scatter_add(whole, index, xp.rint(parts / unit).astype("int64").view("uint64"))
-        sums += (whole.view("int64") * unit).astype(real)
         return target
+
+    def _add_integers(self, target: Array, index: Array, values: Array) -> None:
+        # Negative ones wrap around in unsigned numbers, and so do their sums; CuPy adds no others.
+        self._cupyx.scatter_add(target.view("uint64"), index, values.view("uint64"))
 
     def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
         """Solution of a sparse symmetric positive definite system; a dense one is quicker here, where it fits."""

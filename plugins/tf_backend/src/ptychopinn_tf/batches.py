@@ -1,4 +1,4 @@
-"""NumPy batches of the core to tensors, all of one size."""
+"""NumPy batches of the core as tensors, all of one size, and cut into parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf._tensorflow import tf
 
-TensorBatch: TypeAlias = dict[str, Any]  # name to tensor: the arrays of `EpochSource` that there are
+Tensors: TypeAlias = Mapping[str, Any]  # name to tensor: the arrays of `EpochSource` that there are
 
 _GROUPED = ("counts", "offsets", "fractions", "shift", "member", "truth", "member_share", "group_share")
 
@@ -21,30 +21,34 @@ def pad_batch(array: AnyArray, size: int) -> AnyArray:
     return array if missing <= 0 else np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
 
 
-def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, parts: int) -> list[TensorBatch]:
-    """One batch as tensors, split over devices, or into parts for one after another.
+def to_tensors(arrays: Mapping[str, AnyArray], groups: int) -> dict[str, tf.Tensor]:
+    """One batch of `EpochSource` as tensors.
 
     Parameters
     ----------
     arrays:
-        A batch of `EpochSource`.
+        The batch.
     groups:
-        Groups in a full batch; a smaller one is filled up, so that nothing is compiled anew for it.
-    parts:
-        To split into; all are of one size.
-
-    Returns
-    -------
-    A batch for each part. What fills it up has no share in the loss.
+        Groups in a full batch; a smaller one is filled up, so that nothing is compiled anew for it. What fills it up
+        has no share in the loss.
     """
-    arrays = {name: pad_batch(array, groups) if name in _GROUPED else array for name, array in arrays.items()}
-    shards = {name: np.split(_even(name, array, parts), parts) for name, array in arrays.items()}
-    return [{name: tf.constant(shard[part]) for name, shard in shards.items()} for part in range(parts)]
+    return {name: tf.constant(pad_batch(a, groups) if name in _GROUPED else a) for name, a in arrays.items()}
 
 
-def _even(name: str, array: AnyArray, parts: int) -> AnyArray:
-    """An array with as much behind as it needs to be split evenly: zeros, or the first probe again, which is lit."""
-    size = -(-len(array) // parts) * parts
+def cut(tensors: Tensors, parts: int) -> list[Tensors]:
+    """The tensors of a batch in parts of one size, over devices or for one after another."""
+    if parts == 1:
+        return [tensors]
+    shares = {name: tf.split(_even(name, tensor, parts), parts) for name, tensor in tensors.items()}
+    return [{name: share[part] for name, share in shares.items()} for part in range(parts)]
+
+
+def _even(name: str, tensor: tf.Tensor, parts: int) -> tf.Tensor:
+    """A tensor with as much behind as it needs to be split evenly: zeros, or the first probe again, which has light."""
+    size = int(tensor.shape[0])
+    missing = -size % parts
+    if not missing:
+        return tensor
     if name == "simulated_probe":
-        return np.concatenate([array, np.repeat(array[:1], size - len(array), axis=0)])
-    return pad_batch(array, size)
+        return tf.concat([tensor, tf.repeat(tensor[:1], missing, axis=0)], axis=0)
+    return tf.pad(tensor, [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)])

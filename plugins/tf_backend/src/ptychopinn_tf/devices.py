@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from ptychopinn.config.execution import Accelerator, cuda_number
 from ptychopinn.errors import ResourceError
 from ptychopinn.training import no_cuda, no_such_card
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.batches import TensorBatch
+from ptychopinn_tf.batches import Tensors
 from ptychopinn_tf.options import TfOptions
 
 _GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
@@ -143,13 +143,19 @@ class Devices:
         device: AbstractContextManager[Any] = tf.device(self.names[0])
         return device
 
+    @staticmethod
+    def numbers(values: float | Sequence[float], dtype: tf.DType) -> tf.Tensor:
+        """Numbers in the memory of the host: nobody waits until a device has them."""
+        with tf.device("/CPU:0"):
+            return tf.constant(values, dtype)
+
     def function(self, compute: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
         """A compiled function, of one device or called on all."""
         # Nothing in this package branches on tensors, so its code need not be rewritten for that (autograph).
         compiled: Callable[..., Any] = tf.function(compute, jit_compile=self.xla, autograph=False, **settings)
         return compiled
 
-    def summed(self, compute: Callable[[TensorBatch], Any]) -> Callable[[list[TensorBatch]], Any]:
+    def summed(self, compute: Callable[[Tensors], Any]) -> Callable[[list[Tensors]], Any]:
         """A function of a batch's parts, one for each device, that adds up what the devices return."""
         compiled, strategy = self.function(compute), self._strategy
         if strategy is None:
@@ -158,12 +164,12 @@ class Devices:
         def total(value: Any) -> Any:
             return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
 
-        def spread(batch: TensorBatch) -> Any:
+        def spread(batch: Tensors) -> Any:
             return tf.nest.map_structure(total, strategy.run(compiled, args=(batch,)))
 
         over_all = self.function(spread)
 
-        def distributed(parts: list[TensorBatch]) -> Any:
+        def distributed(parts: list[Tensors]) -> Any:
             def values(name: str) -> Any:
                 return strategy.experimental_distribute_values_from_function(
                     lambda context: parts[context.replica_id_in_sync_group][name]

@@ -48,16 +48,16 @@ class AdamW:
             weight.assign(kept - own / debias * m / (tf.sqrt(v) / root_debias + EPSILON))
 
 
-def clipped(gradients: Mapping[str, tf.Tensor], config: TrainConfig) -> dict[str, tf.Tensor]:
-    """Gradients clipped as the configuration says."""
+def clipped(gradients: Mapping[str, tf.Tensor], config: TrainConfig) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Gradients clipped as the configuration says, and whether their norm, if it is needed for that, is finite."""
     limit = config.gradient_clip
     if limit is None:
-        return dict(gradients)
+        return dict(gradients), tf.constant(True)
     if config.gradient_clip_algorithm is ClipAlgorithm.VALUE:
-        return {name: tf.clip_by_value(gradient, -limit, limit) for name, gradient in gradients.items()}
+        return {name: tf.clip_by_value(g, -limit, limit) for name, g in gradients.items()}, tf.constant(True)
     norm = tf.sqrt(tf.add_n([tf.reduce_sum(gradient**2) for gradient in gradients.values()]))
     factor = tf.minimum(limit / (norm + CLIP_EPSILON), 1.0)
-    return {name: gradient * factor for name, gradient in gradients.items()}
+    return {name: gradient * factor for name, gradient in gradients.items()}, tf.math.is_finite(norm)
 
 
 def move_average(average: Mapping[str, tf.Variable], weights: Mapping[str, tf.Variable], kept: tf.Tensor) -> None:

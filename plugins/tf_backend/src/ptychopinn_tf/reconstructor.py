@@ -18,6 +18,7 @@ from ptychopinn_tf.arrays import DlpackLibrary, choose_library, is_out_of_memory
 from ptychopinn_tf.devices import Devices, choose_devices, exact_float32
 from ptychopinn_tf.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_tf.options import TfOptions
+from ptychopinn_tf.sources import device_budget
 from ptychopinn_tf.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.tf")
@@ -83,7 +84,8 @@ class TfReconstructor(NetworkReconstructor[Model]):
         return probe
 
     def _make_fit(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        return TrainingLoop(model, plan, self._options, self._devices, MicroBatches(self._out_of_memory))
+        budget = device_budget(self._options, self._devices, self.library)
+        return TrainingLoop(model, plan, self._options, self._devices, MicroBatches(self._out_of_memory), budget)
 
     def _predictor(
         self, model: Model, scan_probe: ComplexArray | None, mean_counts: float, good: FloatArray

@@ -1,33 +1,43 @@
-"""The training loop: one function for the gradient of a batch, one for the step that it makes."""
+"""The training loop: one function for a step on one batch, and its pieces for batches that are cut or collected.
+
+Nothing in a step waits for the device: losses are summed there, and read a few times a second.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ptychopinn.training import (
+    LossReading,
     MicroBatches,
     RunLogger,
     ScanBatches,
     TrainingPlan,
     TrainingState,
-    patterns_in,
-    prefetch,
-    read_step,
+    checkpoint_tensors,
 )
 from ptychopinn.training.objective import LossTerms, Objective, offset_step
 from ptychopinn.training.optimizer import ema_decay
+from ptychopinn.training.readings import ReadingClock
+from ptychopinn.training.sources import Batch, MemoryBudget
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf import operations
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.batches import TensorBatch, tensor_batches
+from ptychopinn_tf.batches import Tensors, cut
 from ptychopinn_tf.checkpoint import load_variables, variable_arrays
 from ptychopinn_tf.devices import Devices, exact_float32
 from ptychopinn_tf.forward import GroupForward
 from ptychopinn_tf.model import Model
 from ptychopinn_tf.optimizer import AdamW, clipped, move_average
 from ptychopinn_tf.options import TfOptions
+from ptychopinn_tf.sources import choose_source
+
+_AVERAGED_STEPS = "averaged/steps"  # its name in checkpoints
 
 
 def make_objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
@@ -37,10 +47,51 @@ def make_objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
 
 
 class Slope(NamedTuple):
-    """Terms of a batch and the gradient of their sum."""
+    """Terms of the newest batch, gradients for the coming step, and the sum of the losses that they are of."""
 
     terms: LossTerms
     gradients: dict[str, tf.Tensor]
+    losses: tf.Tensor
+
+
+class LossMeter:
+    """Losses of batches, summed where they are computed, in a tensor that each step makes anew.
+
+    Parameters
+    ----------
+    names:
+        Of the figures: ``loss``, then the terms.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._nothing = tf.constant([0.0] * (len(names) + 1) + [math.inf], tf.float64)
+        self.sums = self._nothing  # of each figure; the newest loss; the first step that could not be made
+        self.batches = 0
+
+    def added(self, sums: tf.Tensor, terms: LossTerms, usable: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """The sums with those of a batch, which was to make a step; ``usable``: whether its gradient could be used."""
+        values = tf.stack([terms.total, *(terms.parts[name] for name in self._names[1:])])
+        bad = tf.where(usable, tf.constant(math.inf, tf.float64), step)
+        last = tf.stack([tf.cast(terms.total, tf.float64), tf.minimum(sums[-1], bad)])
+        return tf.concat([sums[:-2] + tf.cast(values, tf.float64), last], axis=0)
+
+    def count(self, sums: tf.Tensor) -> None:
+        """Take over the sums with one more batch."""
+        self.sums = sums
+        self.batches += 1
+
+    def read(self) -> LossReading:
+        """The losses since the last reading, in one transfer; begins anew."""
+        *sums, newest, step = self.sums.numpy().tolist()
+        reading = LossReading(
+            sums=dict(zip(self._names, sums, strict=True)),
+            batches=self.batches,
+            newest=newest,
+            not_finite=(int(step), sums[0]) if math.isfinite(step) else None,
+        )
+        self.sums, self.batches = self._nothing, 0
+        return reading
 
 
 class TrainingLoop:
@@ -58,10 +109,18 @@ class TrainingLoop:
         Where; the model's variables are theirs.
     parts:
         Into how many parts batches are cut.
+    budget:
+        What scans may take of the device's memory.
     """
 
     def __init__(
-        self, model: Model, plan: TrainingPlan, options: TfOptions, devices: Devices, parts: MicroBatches
+        self,
+        model: Model,
+        plan: TrainingPlan,
+        options: TfOptions,
+        devices: Devices,
+        parts: MicroBatches,
+        budget: MemoryBudget,
     ) -> None:
         self._model, self._plan, self._options, self._devices, self._parts = model, plan, options, devices, parts
         light = model.illumination
@@ -74,13 +133,20 @@ class TrainingLoop:
         with devices.first():
             self._average = model.copy()
             self._optimizer = AdamW(free)
-            self._averaged_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self._gradient = devices.summed(self._gradient_of(make_objective(plan, plan.training)))
+            self._meter = LossMeter(tuple(name for name in plan.figures if name != "validation_loss"))
+        self._averaged_steps = 0
+        gradient = self._gradient_of(make_objective(plan, plan.training))
+        self._gradient = devices.summed(gradient)
+        self._whole = devices.function(lambda batch, numbers, sums: self._finish(gradient(batch), numbers, sums))
+        self._step, self._note = devices.function(self._finish), devices.function(self._note_batch)
+        self._source = choose_source(plan.training, devices, budget, options.num_workers)
         self._validate = None
         if plan.validation is not None:
             objective = make_objective(plan, plan.validation)
             self._validate = devices.summed(lambda batch: objective(self._average, batch).total)
-        self._step, self._follow = devices.function(self._take_step), devices.function(self._follow_offset)
+            self._validation_source = choose_source(plan.validation, devices, budget, options.num_workers)
+        self._readings = ReadingClock(on_gpu=devices.on_gpu)
+        self._collected: Slope | None = None  # of the batches before, for the coming step
 
     def averaged(self) -> dict[str, AnyArray]:
         """Copies of the averaged weights."""
@@ -89,19 +155,21 @@ class TrainingLoop:
     def _state(self) -> dict[str, Mapping[str, tf.Variable]]:
         return {
             "model": self._model.variables(),
-            "averaged": self._average.variables() | {"steps": self._averaged_steps},
+            "averaged": self._average.variables(),
             "optimizer": self._optimizer.variables(),
         }
 
     def state(self) -> dict[str, AnyArray]:
         """Everything that a resumed training needs."""
         groups = self._state().items()
-        return {f"{group}/{name}": array for group, held in groups for name, array in variable_arrays(held).items()}
+        arrays = {f"{group}/{name}": array for group, held in groups for name, array in variable_arrays(held).items()}
+        return arrays | {_AVERAGED_STEPS: np.array([self._averaged_steps])}
 
     def restore(self, arrays: Mapping[str, AnyArray]) -> None:
         """Put `state` back."""
         for group, variables in self._state().items():
             load_variables(variables, arrays, group)
+        self._averaged_steps = int(checkpoint_tensors(arrays, {_AVERAGED_STEPS: ()})[_AVERAGED_STEPS])
 
     def model(self, averaged: Mapping[str, AnyArray]) -> Model:
         """A model of its own with these weights."""
@@ -120,69 +188,115 @@ class TrainingLoop:
                     logger.log(row, clock.step)
 
     def _run_epoch(self, state: TrainingState) -> None:
-        plan, clock, source = self._plan, self._plan.clock, self._plan.training.batches
-        accumulate, epoch = plan.config.accumulate_grad_batches, clock.epoch
-        collected: dict[str, tf.Tensor] = {}
-        with contextlib.closing(
-            prefetch(lambda k: source.batch(epoch, k), len(source), self._options.num_workers)
-        ) as batches:
-            for number, arrays in enumerate(batches):
-                rate = clock.learning_rate()
-                slope: Slope = self._summed(self._gradient, arrays, plan.training)
-                terms = {name: float(value) for name, value in slope.terms.parts.items()}
-                state.record(read_step(float(slope.terms.total), terms, clock.step))
-                if slope.terms.products:
-                    self._follow(slope.terms.products)
-                for name, gradient in slope.gradients.items() if accumulate > 1 else ():
-                    share = gradient / accumulate
-                    collected[name] = collected[name] + share if name in collected else share
-                if plan.makes_step(number):
-                    steps = int(self._averaged_steps.numpy())
-                    kept = ema_decay(plan.config.weight_averaging, steps)
-                    gradients = collected or slope.gradients
-                    self._step(gradients, tf.constant(rate, tf.float32), tf.constant(kept, tf.float32))
-                    collected = {}
-                state.after_batch(number, patterns_in(arrays))
+        plan = self._plan
+        with contextlib.closing(self._source.batches(plan.clock.epoch)) as batches:
+            for number, batch in enumerate(batches):
+                self.train_on(batch, makes_step=plan.makes_step(number))
+                if self._readings.due():
+                    state.record(self._meter.read())
+                state.after_batch(number, batch.patterns)
                 if state.stop:
-                    return
+                    break
+        if self._meter.batches:
+            state.record(self._meter.read())
+
+    def train_on(self, batch: Batch, *, makes_step: bool) -> None:
+        """Collect the gradient of a batch, and take a step with those that are collected."""
+        clock, config = self._plan.clock, self._plan.config
+        kept = ema_decay(config.weight_averaging, self._averaged_steps)
+        numbers = self._devices.numbers([clock.learning_rate(), kept, clock.step], tf.float64)
+        at_once = makes_step and self._collected is None and config.accumulate_grad_batches == 1
+
+        def computed(parts: int) -> Any:
+            if at_once and parts == len(self._devices) == 1:
+                return self._whole(batch.tensors, numbers, self._meter.sums)
+            return self._summed(self._gradient, batch, parts)
+
+        found = self._parts.compute(computed, -(-batch.size // len(self._devices)))
+        if isinstance(found, Slope):
+            slope = self._collect(found)
+            function = self._step if makes_step else self._note
+            found = function(slope, numbers, self._meter.sums)
+            self._collected = None if makes_step else slope
+        self._averaged_steps += makes_step
+        self._meter.count(found)
+
+    def _collect(self, slope: Slope) -> Slope:
+        """The gradient of a batch added to those collected for the coming step."""
+        accumulate, before = self._plan.config.accumulate_grad_batches, self._collected
+        if accumulate == 1:
+            return slope
+        gradients = {name: gradient / accumulate for name, gradient in slope.gradients.items()}
+        if before is None:
+            return slope._replace(gradients=gradients)
+        summed = {name: before.gradients[name] + gradient for name, gradient in gradients.items()}
+        return Slope(slope.terms, summed, before.losses + slope.losses)
 
     def _validation_losses(self) -> list[float]:
         """Loss of each validation batch under the averaged weights."""
-        validation, validate = self._plan.validation, self._validate
-        if validation is None or validate is None:
+        validate = self._validate
+        if validate is None:
             return []
-        return [float(self._summed(validate, arrays, validation)) for arrays in validation.batches(0)]
 
-    def _summed(
-        self, compute: Callable[[list[TensorBatch]], Any], arrays: dict[str, AnyArray], scan: ScanBatches
-    ) -> Any:
-        """What a function of batches makes of one, added up over as many parts as fit into memory one by one."""
-        full, devices = scan.groups.largest_batch, len(self._devices)
+        def loss(batch: Batch) -> tf.Tensor:
+            size = -(-batch.size // len(self._devices))
+            return self._parts.compute(lambda parts: self._summed(validate, batch, parts), size)
 
-        def summed(parts: int) -> Any:
-            shards = tensor_batches(arrays, full, devices * parts)
-            found = [compute(shards[k : k + devices]) for k in range(0, len(shards), devices)]
-            return tf.nest.map_structure(lambda *values: sum(values), *found)
+        with contextlib.closing(self._validation_source.batches(0)) as batches:
+            losses: list[float] = tf.stack([loss(batch) for batch in batches]).numpy().tolist()
+        return losses
 
-        size = full if "counts" in arrays else len(arrays["simulated_counts"])
-        return self._parts.compute(summed, -(-size // devices))
+    def _summed(self, compute: Callable[[list[Tensors]], Any], batch: Batch, parts: int) -> Any:
+        """What a function of a share of a batch for each device makes of it, in parts that are added up."""
+        devices = len(self._devices)
+        shares = cut(batch.tensors, devices * parts)
+        found = [compute(shares[k : k + devices]) for k in range(0, len(shares), devices)]
+        return found[0] if parts == 1 else tf.nest.map_structure(lambda *values: tf.add_n(values), *found)
 
-    def _gradient_of(self, objective: Objective) -> Callable[[TensorBatch], Slope]:
-        def gradient(batch: TensorBatch) -> Slope:
+    def _gradient_of(self, objective: Objective) -> Callable[[Tensors], Slope]:
+        def gradient(batch: Tensors) -> Slope:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(list(self._free.values()))
                 terms = objective(self._model, batch)
             zero = tf.UnconnectedGradients.ZERO
-            return Slope(terms, tape.gradient(terms.total, self._free, unconnected_gradients=zero))
+            gradients = tape.gradient(terms.total, self._free, unconnected_gradients=zero)
+            return Slope(terms, gradients, terms.total)
 
         return gradient
 
-    def _take_step(self, gradients: dict[str, tf.Tensor], rate: tf.Tensor, kept: tf.Tensor) -> None:
-        self._optimizer.apply(clipped(gradients, self._plan.config), rate)
-        weights = self._model.variables()
-        move_average(self._average.variables(), weights, kept)
-        self._averaged_steps.assign_add(1)
+    # What is compiled
 
-    def _follow_offset(self, products: tuple[tf.Tensor, ...]) -> None:
+    def _finish(self, slope: Slope, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
+        """Take a step; returns the sums of the losses. Where something is not finite, the weights stay as they are.
+
+        Parameters
+        ----------
+        slope:
+            Terms of the newest batch, and the gradients to step with.
+        numbers:
+            (3,) float64: learning rate, share of itself that the average keeps, number of the step.
+        sums:
+            Those of `LossMeter`.
+        """
+        # A step that does not fit into memory changes nothing: all gradients are there before the first change.
+        with tf.control_dependencies(list(slope.gradients.values())):
+            self._follow_offset(slope.terms)
+            gradients, usable = clipped(slope.gradients, self._plan.config)
+            usable = tf.logical_and(usable, tf.math.is_finite(slope.losses))
+            rate, kept = tf.cast(numbers[0], tf.float32), tf.cast(numbers[1], tf.float32)
+            gradients = {name: tf.where(usable, value, tf.zeros_like(value)) for name, value in gradients.items()}
+            self._optimizer.apply(gradients, tf.where(usable, rate, tf.zeros_like(rate)))
+            move_average(self._average.variables(), self._model.variables(), kept)
+            return self._meter.added(sums, slope.terms, usable, numbers[2])
+
+    def _note_batch(self, slope: Slope, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
+        """As `_finish`, without a step."""
+        self._follow_offset(slope.terms)
+        return self._meter.added(sums, slope.terms, tf.math.is_finite(slope.losses), numbers[2])
+
+    def _follow_offset(self, terms: LossTerms) -> None:
         """Move the detector's offset towards the one that the mean phase gradient of a batch shows."""
-        self._model.illumination.offset_px.assign_add(offset_step(operations, products, self._plan.model.N))
+        if terms.products:
+            move = offset_step(operations, terms.products, self._plan.model.N)
+            move = tf.where(tf.math.is_finite(terms.total), move, tf.zeros_like(move))
+            self._model.illumination.offset_px.assign_add(move)

@@ -10,28 +10,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ptychopinn import failures
 from ptychopinn.arrays import ArrayLibrary, ScatterLibrary
 from ptychopinn.arrays.library import Sparse
+from ptychopinn.arrays.scatter import add_repeatably
 from ptychopinn.typing import AnyArray
-from ptychopinn_torch.numerics import exact_float32
+from ptychopinn_torch.numerics import any_order, exact_float32
 
 _PINNED_BYTES = 1 << 20  # of an array worth page-locked memory, from which a copy need not be waited for
 _MIB = 1 << 20
-# Of allocators and libraries that raise a plain RuntimeError.
 _MEMORY_SIGNS = (
     "DefaultCPUAllocator",
-    "CUDA error: out of memory",
     "ALLOC_FAILED",
-    "could not create a primitive",
     "unable to find an engine",  # of a convolution whose workspace does not fit
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of PyTorch says that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    """Whether an exception says that memory ran out, in PyTorch's words too: the one place where they are known."""
+    if isinstance(error, torch.OutOfMemoryError) or failures.is_out_of_memory(error):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+
+
+def _add_integers(target: Tensor, index: Tensor, values: Tensor) -> None:
+    """Add rows, in any order: PyTorch would sort them first, as it must do with fractions for sums that repeat."""
+    with any_order():
+        target.index_add_(0, index, values)
 
 
 class TorchLibrary(ScatterLibrary):
@@ -62,6 +67,11 @@ class TorchLibrary(ScatterLibrary):
         free, _ = torch.cuda.mem_get_info(self.device)
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return (free + cached) // 2
+
+    @property
+    def _adds_in_any_order(self) -> bool:
+        """Whether sums would not repeat, though they are to."""
+        return self._deterministic and self._is_cuda
 
     @property
     def _is_cuda(self) -> bool:
@@ -135,7 +145,11 @@ class TorchLibrary(ScatterLibrary):
 
     def add_at(self, target: Tensor, index: Tensor, values: Tensor) -> Tensor:
         """Add values to a tensor in place, at indices that may be there several times."""
-        return target.index_add_(0, index, values)
+        if not self._adds_in_any_order:
+            return target.index_add_(0, index, values)
+        sums, parts = (torch.view_as_real(t) if t.is_complex() else t[:, None] for t in (target, values))
+        add_repeatably(self, sums, index, parts, _add_integers)
+        return target
 
     def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
         """Solution of a sparse symmetric positive definite system; on a GPU a dense one is quicker, where it fits."""

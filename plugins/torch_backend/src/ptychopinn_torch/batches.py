@@ -1,15 +1,13 @@
-"""NumPy batches of the core as tensors."""
+"""NumPy arrays of the core as tensors, and batches cut into parts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ptychopinn.training import patterns_in
 from ptychopinn.typing import AnyArray
 
 
@@ -24,38 +22,9 @@ def upload(array: AnyArray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-@dataclass(frozen=True)
-class TensorBatch:
-    """One batch.
-
-    Attributes
-    ----------
-    tensors:
-        The arrays of `ptychopinn.training.EpochSource` that there are, by name.
-    patterns:
-        Patterns in it, simulated ones counted.
-    """
-
-    tensors: Mapping[str, Tensor]
-    patterns: int
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> TensorBatch:
-        """A batch of `EpochSource`, in the memory it has."""
-        return cls({name: to_tensor(array) for name, array in arrays.items()}, patterns_in(arrays))
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> TensorBatch:
-        """The same batch of other tensors."""
-        return TensorBatch({name: function(tensor) for name, tensor in self.tensors.items()}, self.patterns)
-
-    @property
-    def size(self) -> int:
-        """Into how many parts it can be cut: groups, or single patterns where there are no groups."""
-        return len(self.tensors["counts" if "counts" in self.tensors else "simulated_counts"])
-
-    def cut(self, parts: int) -> list[Mapping[str, Tensor]]:
-        """Its tensors in parts of nearly the same size."""
-        if parts == 1:
-            return [self.tensors]
-        shares = {name: tensor.tensor_split(parts) for name, tensor in self.tensors.items()}
-        return [{name: share[part] for name, share in shares.items()} for part in range(parts)]
+def cut(tensors: Mapping[str, Tensor], parts: int) -> list[Mapping[str, Tensor]]:
+    """The tensors of a batch in parts of nearly the same size."""
+    if parts == 1:
+        return [tensors]
+    shares = {name: tensor.tensor_split(parts) for name, tensor in tensors.items()}
+    return [{name: share[part] for name, share in shares.items()} for part in range(parts)]

@@ -13,6 +13,7 @@ import torch
 from ptychopinn.config.execution import Accelerator, cuda_number
 from ptychopinn.errors import ResourceError
 from ptychopinn.training import no_cuda, no_such_card
+from ptychopinn_torch.arrays import is_out_of_memory
 
 _log = logging.getLogger("ptychopinn.torch")
 _CPU = torch.device("cpu")
@@ -81,7 +82,7 @@ def _compute(device: torch.device) -> None:
 def _reason(error: RuntimeError) -> str:
     """What keeps a card from computing, out of PyTorch's error."""
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text:
+    if is_out_of_memory(error):
         return "its memory is full, not even two numbers fit"
     if "busy or unavailable" in text:
         return "another program has it for itself"

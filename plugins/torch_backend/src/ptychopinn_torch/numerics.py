@@ -29,3 +29,15 @@ def exact_float32(*, deterministic: bool) -> Iterator[None]:
     finally:
         memory.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(before, warn_only=lenient)
+
+
+@contextmanager
+def any_order() -> Iterator[None]:
+    """Let operations whose result is the same in every order take any; put back what was."""
+    before = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=lenient)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +11,11 @@ from torch import Tensor
 
 from ptychopinn.forward import window_counts
 from ptychopinn.simulate.object_stream import ObjectStream, RandomPool, WindowDraw
-from ptychopinn.training import EpochSource, prefetch
+from ptychopinn.training import EpochSource
+from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray, ComplexArray, IntArray
 from ptychopinn_torch.arrays import TorchLibrary
-from ptychopinn_torch.batches import TensorBatch, to_tensor, upload
+from ptychopinn_torch.batches import to_tensor, upload
 
 
 class DevicePool:
@@ -65,15 +64,17 @@ class _Prepared:
 class SimulatedPatterns:
     """Simulated batches; the host draws what is random but the noise, as `ObjectStream.batch` does.
 
+    A `ptychopinn.training.sources.BatchPart`.
+
     Parameters
     ----------
     source:
         Has the stream, and says how long an epoch is.
     device:
         Where batches are made.
-    workers:
-        Threads that make objects and probes ahead; 0 makes them in the caller's, or on a GPU in one thread beside it.
     """
+
+    on_host = True
 
     @staticmethod
     def bytes_of(stream: ObjectStream) -> int:
@@ -82,12 +83,11 @@ class SimulatedPatterns:
         pixels = stream.objects.size * stream.object_size_px**2 + probes
         return pixels * np.dtype(np.complex64).itemsize
 
-    def __init__(self, source: EpochSource, device: torch.device, workers: int) -> None:
+    def __init__(self, source: EpochSource, device: torch.device) -> None:
         if source.stream is None:
             raise TypeError("nothing is simulated in these batches")
         self._source, self._stream, self._device = source, source.stream, device
         self._library = TorchLibrary(device, deterministic=True)
-        self._workers = max(workers, 1) if device.type == "cuda" else workers
         stream, size = self._stream, self._stream.object_size_px
         self._objects = DevicePool(stream.objects, (size, size), device)
         self._probes = None
@@ -100,17 +100,9 @@ class SimulatedPatterns:
         self._share = torch.full((count,), 1 / count, device=device)
         self._noise = torch.Generator(device)
 
-    def batches(self, epoch: int) -> Generator[TensorBatch, None, None]:
-        """The batches of an epoch in order."""
-
-        def prepare(number: int) -> _Prepared:
-            return self._prepare(self._source.step(epoch, number))
-
-        with closing(prefetch(prepare, len(self._source), self._workers)) as ready:
-            for prepared in ready:
-                yield TensorBatch(self._made(prepared), self._source.simulated_patterns)
-
-    def _prepare(self, step: int) -> _Prepared:
+    def prepare(self, epoch: int, number: int) -> _Prepared:
+        """The objects and probes that a batch draws from, and where its windows lie."""
+        step = self._source.step(epoch, number)
         stream = self._stream
         drawn, rng = stream.draw(step, self._source.simulated_patterns)
         slots = None
@@ -129,7 +121,8 @@ class SimulatedPatterns:
     def _upload(self, array: AnyArray) -> Tensor:
         return upload(array, self._device)
 
-    def _made(self, prepared: _Prepared) -> dict[str, Tensor]:
+    def make(self, prepared: _Prepared) -> Batch:
+        """The patterns of a batch."""
         stream = self._stream
         self._objects.update(stream.objects.numbers(prepared.step), prepared.objects)
         first, down, along = prepared.windows.T[..., None, None]
@@ -144,7 +137,7 @@ class SimulatedPatterns:
         tensors["simulated_truth"] = windows[:, margin : margin + n, margin : margin + n].contiguous()
         tensors["simulated_counts"] = self._counts(windows, probes, prepared)
         tensors["simulated_share"] = self._share
-        return tensors
+        return Batch(tensors, self._source.simulated_patterns)
 
     def _counts(self, windows: Tensor, probes: Tensor, prepared: _Prepared) -> Tensor:
         """(b, N, N) float32 counts with DC at [0, 0] of (b, N, N) windows under (..., modes, N, N) probes."""

@@ -9,11 +9,10 @@ import copy
 import logging
 import math
 import operator
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -33,21 +32,30 @@ from ptychopinn.training import (
 )
 from ptychopinn.training.objective import LossTerms, Objective, TrainedModel, offset_step
 from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, ema_decay
+from ptychopinn.training.readings import ReadingClock
+from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
-from ptychopinn_torch.batches import TensorBatch, to_tensor
+from ptychopinn_torch.batches import cut, to_tensor
+from ptychopinn_torch.captured import CapturedStep, CudaRecorder, Recorder
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
 from ptychopinn_torch.model import FixedIllumination, Model
 from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.sources import DeviceBudget, choose_source
+from ptychopinn_torch.sources import choose_source, device_budget
 
-_READING_INTERVAL_S = 0.25  # between two readings of the losses on a GPU; on the CPU they are read at every step
 _AVERAGED, _AVERAGED_STEPS = "averaged/module", "averaged/n_averaged"  # names in checkpoints
 
 # Terms of a batch and the gradient of their sum, None for weights that it does not depend on.
 _LossAndGradients: TypeAlias = tuple[LossTerms, list[Tensor | None]]
+
+
+class _Collected(NamedTuple):
+    """Gradients for the coming step, and whether they can be used, a bool."""
+
+    gradients: list[Tensor | None]
+    usable: Tensor
 
 
 def make_objective(plan: TrainingPlan, scan: ScanBatches, device: torch.device) -> Objective:
@@ -68,6 +76,11 @@ def make_fabric(device: torch.device) -> Fabric:
         devices=[device.index or 0] if on_gpu else 1,
         plugins=[LightningEnvironment()],
     )
+
+
+def make_recorder(device: torch.device) -> Recorder | None:
+    """What records the steps of a training; nothing does on a CPU."""
+    return CudaRecorder(device) if device.type == "cuda" else None
 
 
 def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
@@ -177,7 +190,7 @@ class TrainingLoop:
         moves = plan.follow_offset or plan.config.probe_trainable or plan.config.intensity_scale_trainable
         loss = BatchLoss(model, make_objective(plan, plan.training, device), fixed_light=not moves)
         self._loss, self._optimizer = self._fabric.setup(loss, self._adamw)
-        budget = DeviceBudget(options, device)
+        budget = device_budget(options, device)
         workers = options.num_workers
         self._source = choose_source(plan.training.batches, device, budget, workers)
         self._validation = plan.validation
@@ -186,9 +199,11 @@ class TrainingLoop:
             self._validation_loss = BatchLoss(self._average, objective, fixed_light=False)
             self._validation_source = choose_source(plan.validation.batches, device, budget, workers)
         self._meter = LossMeter(device)
-        self._read_at = -math.inf
-        self._collected: list[Tensor | None] = []  # gradients for the coming step
-        self._usable = torch.ones((), dtype=torch.bool, device=device)  # whether they are
+        self._readings = ReadingClock(on_gpu=device.type == "cuda")
+        self._collected: _Collected | None = None
+        # Numbers that change from step to step, where a recorded step reads them.
+        self._rate, self._kept = torch.zeros((), device=device), torch.zeros((), device=device)
+        self._captured: CapturedStep[tuple[LossTerms, Tensor]] = CapturedStep(make_recorder(device))
 
     # The state
 
@@ -211,6 +226,7 @@ class TrainingLoop:
         load_module(self._average, arrays, _AVERAGED)
         self._averaged_steps = int(checkpoint_tensors(arrays, {_AVERAGED_STEPS: ()})[_AVERAGED_STEPS])
         load_optimizer(self._adamw, self._names, arrays)
+        self._captured = CapturedStep(make_recorder(self._device))  # the optimizer has other tensors now
 
     def model(self, averaged: Mapping[str, AnyArray]) -> Model:
         """A model of its own with these weights, ready to predict."""
@@ -234,7 +250,7 @@ class TrainingLoop:
         with closing(self._source.batches(plan.clock.epoch)) as batches:
             for number, batch in enumerate(batches):
                 self.train_on(batch, makes_step=plan.makes_step(number))
-                if self._reading_is_due():
+                if self._readings.due():
                     state.record(self._meter.read())
                 state.after_batch(number, batch.patterns)
                 if state.stop:
@@ -242,34 +258,43 @@ class TrainingLoop:
         if self._meter.batches:
             state.record(self._meter.read())
 
-    def _reading_is_due(self) -> bool:
-        now = time.monotonic()
-        if self._device.type == "cuda" and now - self._read_at < _READING_INTERVAL_S:
-            return False
-        self._read_at = now
-        return True
-
-    def train_on(self, batch: TensorBatch, *, makes_step: bool) -> None:
+    def train_on(self, batch: Batch, *, makes_step: bool) -> None:
         """Collect the gradient of a batch, and take a step with those that are collected."""
         clock = self._plan.clock
-        rate = clock.learning_rate()
-        terms, gradients = self._parts.compute(lambda parts: self._gradients(batch, parts), batch.size)
-        finite = torch.isfinite(terms.total)
-        if terms.products:
-            move = offset_step(operations, terms.products, self._plan.model.N)
-            self._model.illumination.offset_px += torch.where(finite, move, 0.0)
-        self._collect(gradients)
-        self._usable = self._usable & finite
         if makes_step:
-            self._step(rate)
-        self._meter.add(terms, self._usable, clock.step)
-        if makes_step:
-            self._usable = torch.ones_like(self._usable)
+            self._rate.fill_(clock.learning_rate())
+            self._kept.fill_(ema_decay(self._plan.config.weight_averaging, self._averaged_steps))
+            self._averaged_steps += 1
+        if not makes_step or self._collected is not None:
+            terms, collected = self._collect(self._computed(batch), self._collected)
+            usable = self._step(collected) if makes_step else collected.usable
+            self._collected = None if makes_step else collected
+        elif self._parts.count > 1:
+            self._captured = CapturedStep(None)  # memory is short: no graph keeps any, and none is recorded
+            terms, usable = self._whole_step(self._computed(batch))
+        else:
+            terms, usable = self._captured(
+                batch.tensors, lambda: self._whole_step(self._computed(batch)), self._recorded_step
+            )
+        self._meter.add(terms, usable, clock.step)
 
-    def _gradients(self, batch: TensorBatch, parts: int) -> _LossAndGradients:
+    def _computed(self, batch: Batch) -> _LossAndGradients:
+        """Terms and gradient of a batch, in as many parts as it needs to fit into memory."""
+        return self._parts.compute(lambda parts: self._gradients(cut(batch.tensors, parts)), batch.size)
+
+    def _whole_step(self, computed: _LossAndGradients) -> tuple[LossTerms, Tensor]:
+        """Take a step with the gradient of one batch; returns its terms, and whether the gradient could be used."""
+        terms, collected = self._collect(computed, None)
+        return terms, self._step(collected)
+
+    def _recorded_step(self, tensors: Mapping[str, Tensor]) -> tuple[LossTerms, Tensor]:
+        with _capturable(self._adamw):
+            return self._whole_step(self._gradients([tensors]))
+
+    def _gradients(self, parts: Sequence[Mapping[str, Tensor]]) -> _LossAndGradients:
         """Terms of a batch and the gradient of its loss; a part of it is done with before the next one begins."""
         self._set_gradients([None] * len(self._free))  # of a batch that did not fit, too
-        terms = reduce(lambda one, other: one.map(operator.add, other), map(self._backward, batch.cut(parts)))
+        terms = reduce(lambda one, other: one.map(operator.add, other), map(self._backward, parts))
         gradients = [weight.grad for weight in self._free]
         self._set_gradients([None] * len(self._free))
         return terms, gradients
@@ -280,49 +305,61 @@ class TrainingLoop:
         self._fabric.backward(terms.total)
         return terms.map(Tensor.detach)
 
-    def _collect(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add the gradient of a batch to those collected for the coming step."""
+    def _collect(self, computed: _LossAndGradients, before: _Collected | None) -> tuple[LossTerms, _Collected]:
+        """Add the gradient of a batch to those collected for the coming step; the detector's offset follows it."""
+        terms, gradients = computed
+        finite = torch.isfinite(terms.total)
+        if terms.products:
+            move = offset_step(operations, terms.products, self._plan.model.N)
+            self._model.illumination.offset_px += torch.where(finite, move, 0.0)
         accumulate = self._plan.config.accumulate_grad_batches
         if accumulate > 1:
-            before = self._collected or [None] * len(gradients)
-            gradients = [
-                _sum(old, None if g is None else g / accumulate) for old, g in zip(before, gradients, strict=True)
-            ]
-        self._collected = list(gradients)
+            gradients = [None if g is None else g / accumulate for g in gradients]
+        if before is None:
+            return terms, _Collected(gradients, finite)
+        summed = [_sum(old, new) for old, new in zip(before.gradients, gradients, strict=True)]
+        return terms, _Collected(summed, before.usable & finite)
 
     def _set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         for weight, gradient in zip(self._free, gradients, strict=True):
             weight.grad = gradient
 
-    def _step(self, rate: float) -> None:
-        """Step with the collected gradients, and move the running average; nothing moves where they are not finite."""
-        config = self._plan.config
-        self._set_gradients(self._collected)
-        self._collected = []
+    def _step(self, collected: _Collected) -> Tensor:
+        """Step with collected gradients and move the running average; returns whether the gradients could be used.
+
+        Where they are not finite, the weights stay as they are.
+        """
+        config, usable = self._plan.config, collected.usable
+        self._set_gradients(collected.gradients)
         if config.gradient_clip is not None and config.gradient_clip_algorithm is ClipAlgorithm.NORM:
             norm = self._fabric.clip_gradients(
                 self._loss, self._optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
             )
             assert norm is not None  # only clipping by value gives none
-            self._usable = self._usable & torch.isfinite(norm)
+            usable = usable & torch.isfinite(norm)
         elif config.gradient_clip is not None:
             self._fabric.clip_gradients(self._loss, self._optimizer, clip_val=config.gradient_clip)
         for group in self._adamw.param_groups:
-            group["lr"] = rate * group["rate"]
-        self._adamw.found_inf = (~self._usable).float()  # type: ignore[attr-defined]  # where it is 1, no step is made
+            group["lr"] = self._rate * group["rate"]
+        self._adamw.found_inf = (~usable).float()  # type: ignore[attr-defined]  # where it is 1, no step is made
         self._optimizer.step()
         self._set_gradients([None] * len(self._free))
-        kept = ema_decay(config.weight_averaging, self._averaged_steps)
-        torch._foreach_lerp_(_tensors(self._average), _tensors(self._model), 1 - kept)
-        self._averaged_steps += 1
+        average, weights = _tensors(self._average), _tensors(self._model)
+        # weight + kept * (average - weight): what is the same in both stays as it is, to the bit.
+        torch._foreach_sub_(average, weights)
+        torch._foreach_mul_(average, self._kept)
+        torch._foreach_add_(average, weights)
+        return usable
 
     def _validation_losses(self) -> list[float]:
         """Loss of each validation batch under the averaged weights."""
         if self._validation is None:
             return []
 
-        def loss(batch: TensorBatch) -> Tensor:
-            return self._parts.compute(lambda parts: reduce(operator.add, map(total, batch.cut(parts))), batch.size)
+        def loss(batch: Batch) -> Tensor:
+            return self._parts.compute(
+                lambda parts: reduce(operator.add, map(total, cut(batch.tensors, parts))), batch.size
+            )
 
         def total(part: Mapping[str, Tensor]) -> Tensor:
             terms: LossTerms = self._validation_loss(part)
@@ -332,6 +369,18 @@ class TrainingLoop:
         with torch.no_grad(), closing(self._validation_source.batches(0)) as batches:
             found: list[float] = torch.stack([loss(batch) for batch in batches]).tolist()
         return found
+
+
+@contextmanager
+def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Let a step be recorded; it is the same step."""
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in optimizer.param_groups:
+            group["capturable"] = False
 
 
 def _tensors(model: Model) -> list[Tensor]:

@@ -1,0 +1,150 @@
+"""A step of a training as one CUDA graph: the host launches it once, not a few hundred operations.
+
+On a card the host needs longer to launch the operations of a step than the card needs to compute them. `torch.compile`
+would launch fewer too, but it needs a compiler on the user's machine (Triton), generates no code for complex numbers, and
+has to compile before it trains. A graph is recorded within one step, and replays the same kernels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+_log = logging.getLogger("ptychopinn.torch")
+WARM_UP_STEPS = 3  # before the recording: libraries choose kernels and make plans and workspaces in them
+
+ResultT = TypeVar("ResultT")
+Signature: TypeAlias = tuple[tuple[str, torch.Size, torch.dtype], ...]
+
+
+class Recorder(Protocol):
+    """Records operations of a device."""
+
+    def warm_up(self, compute: Callable[[], ResultT]) -> ResultT:
+        """Compute where operations will be recorded."""
+        ...
+
+    def record(self, compute: Callable[[], ResultT]) -> tuple[ResultT, Callable[[], object]]:
+        """Record the operations of a function, which has no effect on tensors that were there before.
+
+        Returns
+        -------
+        What the function returns, whose tensors get their values by each call of the second, which replays it all.
+        """
+        ...
+
+
+class CudaRecorder:
+    """CUDA graphs.
+
+    Parameters
+    ----------
+    device:
+        The card.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def warm_up(self, compute: Callable[[], ResultT]) -> ResultT:
+        """Compute in the stream that operations are recorded in."""
+        main = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(main)
+        with torch.cuda.stream(self._stream):
+            result = compute()
+        main.wait_stream(self._stream)
+        return result
+
+    def record(self, compute: Callable[[], ResultT]) -> tuple[ResultT, Callable[[], object]]:
+        """Record a graph; other threads may read and upload batches meanwhile."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            result = compute()
+        return result, graph.replay
+
+
+@dataclass(frozen=True, eq=False)
+class _Recording(Generic[ResultT]):
+    signature: Signature
+    inputs: dict[str, Tensor]
+    result: ResultT
+    replay: Callable[[], object]
+
+
+class CapturedStep(Generic[ResultT]):
+    """Steps of a training, recorded once and replayed for every batch of the same shapes.
+
+    The first steps are computed operation by operation, and so are those on batches of other shapes, and all of them if
+    recording fails.
+
+    Parameters
+    ----------
+    recorder:
+        Records; with None nothing is recorded.
+    """
+
+    def __init__(self, recorder: Recorder | None) -> None:
+        self._recorder = recorder
+        self._seen: Counter[Signature] = Counter()
+        self._recording: _Recording[ResultT] | None = None
+
+    def __call__(
+        self,
+        batch: Mapping[str, Tensor],
+        eager: Callable[[], ResultT],
+        recorded: Callable[[Mapping[str, Tensor]], ResultT],
+    ) -> ResultT:
+        """Take a step.
+
+        Parameters
+        ----------
+        batch:
+            What it is taken on.
+        eager:
+            Takes the step.
+        recorded:
+            Takes the step on the batch that it is given, in operations on tensors alone: whatever else changes from
+            step to step lies in tensors that stay, and no later step needs what this changes elsewhere.
+
+        Returns
+        -------
+        What the step returns; of a replayed step it is overwritten by the next one.
+        """
+        if self._recorder is None:
+            return eager()
+        signature = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
+        if self._recording is None:
+            if self._seen[signature] < WARM_UP_STEPS:
+                self._seen[signature] += 1
+                return self._recorder.warm_up(eager)
+            self._recording = self._record(self._recorder, signature, batch, recorded)
+        if self._recording is None or self._recording.signature != signature:
+            return eager()
+        for name, tensor in self._recording.inputs.items():
+            tensor.copy_(batch[name])
+        self._recording.replay()
+        return self._recording.result
+
+    def _record(
+        self,
+        recorder: Recorder,
+        signature: Signature,
+        batch: Mapping[str, Tensor],
+        recorded: Callable[[Mapping[str, Tensor]], ResultT],
+    ) -> _Recording[ResultT] | None:
+        try:
+            inputs = {name: tensor.clone() for name, tensor in batch.items()}
+            result, replay = recorder.record(lambda: recorded(inputs))
+        except RuntimeError as error:  # torch.OutOfMemoryError and torch.AcceleratorError are such
+            self._recorder = None
+            _log.warning("Steps are not recorded as a CUDA graph, and take longer: %.300s", error)
+            return None
+        _log.info("Steps are replayed as a CUDA graph; batches of other sizes are computed without it.")
+        return _Recording(signature, inputs, result, replay)
