@@ -85,17 +85,19 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     normal = normalise(arguments)
     chosen = next((a for a in normal if not a.startswith("-")), None)
     parser = Parser(prog="ptychopinn", description="Neural ptychography reconstruction.", epilog=_EPILOG)
-    parser.add_argument("--version", action="version", version=f"ptychopinn {version('ptychopinn')}")
+    parser.add_argument(
+        "--version", action="version", version=f"ptychopinn {version('ptychopinn')}", help="Show the version."
+    )
     add_common(parser)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     parsers: dict[str, Parser] = {}
     for name, summary in COMMANDS.items():
         parsers[name] = subparsers.add_parser(name, help=summary, description=summary)
-        add_common(parsers[name])
     command = None
     if chosen is not None and chosen in COMMANDS:
         command = cast(Command, importlib.import_module(f"ptychopinn.cli.{chosen}"))
         command.configure(parsers[chosen], normal)
+        add_common(parsers[chosen])
         normal = parsers[chosen].complete(normal)
     try:
         args, unknown = parser.parse_known_args(normal)

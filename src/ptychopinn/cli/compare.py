@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._flags import add_flags, add_preset
 from ptychopinn.cli._parser import Parser, add_config, add_json
 from ptychopinn.cli._progress import watched
 from ptychopinn.cli._settings import load_settings
@@ -24,6 +24,7 @@ _CHIEF = (("phase", "ssim"), ("amp", "ssim"), ("object", "nrmse"), ("object", "r
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.usage = "%(prog)s --train TRAIN.npz --test TEST.npz --legs LEG... -o OUT [FLAGS] | --verify OUT"
+    parser.offer_long_help()
     parser.add_argument("--train", metavar="FILE", help="The scan that networks train on.")
     parser.add_argument("--test", metavar="FILE", help="The scan that all reconstruct.")
     parser.add_argument("--train-reference", metavar="FILE", help="Trusted object of the training scan.")
@@ -41,15 +42,16 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--resume", action="store_true", help="Keep what is done, by content, and go on.")
     there.add_argument("--overwrite", action="store_true", help="Replace the comparison that is there.")
+    add_preset(parser)
     add_config(parser)
     add_json(parser)
-    add_flags(parser, "reading", ReadOptions, "reading of scans")
-    add_flags(parser, "comparison", ComparisonConfig, "comparison", without=("legs",))
-    add_flags(parser, "model", ModelConfig, "networks", without=NOT_SHARED)
-    add_flags(parser, "train", TrainConfig, "training")
-    add_flags(parser, "infer", InferConfig, "reconstruction by networks")
-    add_flags(parser, "solver", solver_options(discover()), "solvers")
-    add_flags(parser, "execution", ExecutionOptions, "execution")
+    add_flags(parser, "comparison", ComparisonConfig, without=("legs",))
+    add_flags(parser, "train", TrainConfig)
+    add_flags(parser, "model", ModelConfig, without=NOT_SHARED)
+    add_flags(parser, "infer", InferConfig)
+    add_flags(parser, "solver", solver_options(discover()))
+    add_flags(parser, "execution", ExecutionOptions)
+    add_flags(parser, "reading", ReadOptions)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -38,7 +38,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "--devices", metavar="DEVICE,DEVICE", type=_words, default=(), help="One device for each side: cpu,cuda."
     )
     add_output(parser, "The directory to make.")
-    add_flags(parser, "reading", ReadOptions, "reading of scans")
+    add_flags(parser, "reading", ReadOptions)
     add_json(parser)
 
 

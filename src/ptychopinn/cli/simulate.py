@@ -16,9 +16,10 @@ from ptychopinn.config import SimulationConfig
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.usage = "%(prog)s -o SCAN.npz [FLAGS]"
+    parser.offer_long_help()
     add_output(parser, "The NPZ file to write; it holds the true object, too.")
     add_config(parser)
-    add_flags(parser, "simulation", SimulationConfig, "simulation")
+    add_flags(parser, "simulation", SimulationConfig)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.settings import marks
 
 NOT_SHARED = ("N", "model_type", "architecture")  # settings of the network that scans or legs say, not one for all legs
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -20,7 +21,7 @@ class LegConfig(Config):
         description="BACKEND-MODELTYPE, BACKEND-MODELTYPE-ARCHITECTURE or a solver; any name with `backend`."
     )
     backend: str | None = Field(
-        None, description="The backend of a network, or the solver (default: as the name says)."
+        None, description="The backend of a network, or the solver; without it the name says which."
     )
     model: dict[str, Any] = Field({}, description="Settings of its network that differ from those of the others.")
     train: dict[str, Any] = Field({}, description="Settings of its training that differ.")
@@ -43,25 +44,44 @@ class LegConfig(Config):
 class ComparisonConfig(Config):
     """What is compared, limits, and what it is judged by."""
 
+    title: ClassVar[str] = "comparison"
+
     legs: tuple[LegConfig, ...] = Field(
-        (), description="Reconstructors: names, or mappings with settings of their own."
+        (),
+        title="Reconstructors",
+        description="Reconstructors to compare: names, or mappings with settings of their own.",
     )
-    baseline: str | None = Field(None, description="The leg that the others are told from (default: the first leg).")
+    baseline: str | None = Field(
+        None,
+        title="Baseline",
+        description="The reconstructor that the others are compared with.",
+        json_schema_extra=marks(unset="the first one"),
+    )
     n_test_groups: int | None = Field(
         None,
         ge=1,
-        description="Test on this many groups of patterns in the middle of the test scan; a group has gridsize^2 of "
-        "them, 1 without gridsize.",
+        title="Test groups",
+        description="Test on this many groups of patterns in the middle of the test scan. A group has gridsize^2 "
+        "patterns, 1 without gridsize.",
+        json_schema_extra=marks(unit="groups", unset="the whole scan"),
     )
     memory_mb: int | None = Field(
         None,
         ge=64,
-        description="MiB of anonymous memory that a leg's processes may take "
-        "(default: three quarters of what is free).",
+        title="Memory limit",
+        description="Memory that the processes of one reconstructor may take; one that takes more is ended as failed.",
+        json_schema_extra=marks(unit="MiB", unset="three quarters of what is free"),
     )
-    leg_seconds: float | None = Field(None, gt=0, description="Seconds after which a leg is ended as failed.")
+    leg_seconds: float | None = Field(
+        None,
+        gt=0,
+        title="Time limit of a reconstructor",
+        description="A reconstructor that takes longer is ended as failed.",
+        json_schema_extra=marks(unit="s", unset="no limit"),
+    )
     split_frc: bool = Field(
         True,
-        description="Also reconstruct the odd and the even patterns of the test scan each alone, for a resolution that "
+        title="Resolution from two halves",
+        description="Also reconstruct the odd and the even patterns of the test scan alone, for a resolution that "
         "needs no reference.",
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.settings import marks
 
 
 class Synchronise(StrEnum):
@@ -38,63 +39,90 @@ _STREAM_BATCH = 64  # more would come late
 _BATCH_PIXELS, _DEVICE_BATCH_PIXELS = 1 << 21, 1 << 25
 
 
-class InferConfig(Config):
-    """Inference and stitching."""
+class PredictionOptions(Config):
+    """How the network's patches become an object."""
+
+    title: ClassVar[str] = "reconstruction: prediction"
 
     inference_batch_size: int | None = Field(
         None,
         ge=1,
         le=65536,
-        description=(
-            f"Patterns predicted at a time (default: {_BATCH}, on a GPU {_DEVICE_BATCH}, fewer where they are larger "
-            f"than 64 x 64; {_STREAM_BATCH} in a stream)."
+        title="Batch size of inference",
+        description="Patterns that the network predicts at a time.",
+        json_schema_extra=marks(
+            unit="patterns",
+            unset=f"{_BATCH} on a CPU, {_DEVICE_BATCH} on a GPU, fewer above 64 x 64 px; {_STREAM_BATCH} in a stream",
         ),
     )
-    probe_source: ProbeSource = Field(ProbeSource.MODEL, description="Take the probe from the model or from the scan.")
+    probe_source: ProbeSource = Field(
+        ProbeSource.MODEL,
+        title="Probe",
+        description="Use the probe of the model (as its training refined it), or the one in the scan.",
+    )
     synchronise: Synchronise = Field(
-        Synchronise.AUTO, description="Solve one phase a patch from the overlaps: on, off, or as the residual decides."
+        Synchronise.AUTO,
+        title="Synchronise phases",
+        description="Solve for one global phase per patch from the overlaps before patches are averaged. auto keeps "
+        "the result only as far as it explains the patterns better.",
     )
     memory_budget_mb: int = Field(
         1024,
         ge=1,
-        description=(
-            "MiB for patches that wait for their phases, which beyond it wait in a scratch file, and for what refine "
-            "keeps between passes."
-        ),
+        title="Memory for patches",
+        description="Memory for patches that wait to be stitched, and for what refinement keeps between its passes. "
+        "Patches beyond it wait in a temporary file.",
+        json_schema_extra=marks(unit="MiB"),
     )
     predict_overlap: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description=(
-            "Predict from just so many patterns that they overlap by about this share of the probe's width, and leave "
-            "the others to the passes of refine (default: predict from every pattern)."
-        ),
-    )
-    refine: int = Field(
-        0, ge=0, le=10_000, description="Passes of the solver from the prediction; 0 leaves the prediction as it is."
-    )
-    refine_probe: bool = Field(False, description="Refine the probe too, in the passes of refine.")
-    refine_positions: bool = Field(False, description="Refine the scan positions too, in the passes of refine.")
-    refine_likelihood: Likelihood | None = Field(
-        None,
-        description=(
-            "Likelihood that refine follows: of amplitudes, or of Poisson counts (default: of Poisson counts where "
-            "photons are few, else of amplitudes)."
-        ),
+        title="Overlap of predicted patterns",
+        description="Let the network predict only as many patterns as this overlap of neighbouring probes needs (a "
+        "share of the probe's width), and leave the others to the passes of refinement.",
+        json_schema_extra=marks(needs="refine", unset="predict every pattern"),
     )
 
-    @model_validator(mode="after")
-    def _refinement(self) -> Self:
-        given = {
-            "predict_overlap": self.predict_overlap is not None,
-            "refine_probe": self.refine_probe,
-            "refine_positions": self.refine_positions,
-            "refine_likelihood": self.refine_likelihood is not None,
-        }
-        if self.refine == 0 and (idle := [name for name, is_set in given.items() if is_set]):
-            raise ValueError(f"{' and '.join(idle)} has no effect without refine; set both")
-        return self
+
+class RefinementOptions(Config):
+    """Passes of physics that follow the prediction."""
+
+    title: ClassVar[str] = "reconstruction: refinement"
+
+    refine: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        title="Refinement passes",
+        description="Passes of an iterative solver that start from the network's prediction. Each uses every pattern "
+        "once and is kept only if it explains the patterns better. 0 keeps the prediction as it is.",
+        json_schema_extra=marks(basic=True, unit="passes"),
+    )
+    refine_probe: bool = Field(
+        False,
+        title="Refine the probe",
+        description="Let the refinement passes correct the probe too, where it is only a guess.",
+        json_schema_extra=marks(basic=True, needs="refine"),
+    )
+    refine_positions: bool = Field(
+        False,
+        title="Refine the positions",
+        description="Let the refinement passes correct the scan positions too, where the stage is not exact.",
+        json_schema_extra=marks(basic=True, needs="refine"),
+    )
+    refine_likelihood: Likelihood | None = Field(
+        None,
+        title="Noise model of refinement",
+        description="What the refinement passes maximise: the likelihood of amplitudes, or of Poisson counts.",
+        json_schema_extra=marks(needs="refine", unset="poisson where photons are few, else amplitude"),
+    )
+
+
+class InferConfig(RefinementOptions, PredictionOptions):
+    """Inference and stitching: the options of both groups above, flat, as flags and files have them."""
+
+    title: ClassVar[str] = ""
 
     @property
     def stream_batch_size(self) -> int:

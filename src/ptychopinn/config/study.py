@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.comparison import LegConfig
+from ptychopinn.config.settings import marks
 
 _Photons = Annotated[float, Field(gt=0, le=4e9)]
 _Overlap = Annotated[float, Field(ge=0, lt=1)]
@@ -19,24 +20,46 @@ _Seed = Annotated[int, Field(ge=0)]
 class StudyConfig(Config):
     """The axes of a study; a cell is one value of each."""
 
+    title: ClassVar[str] = "study"
+
     legs: tuple[LegConfig, ...] = Field(
-        min_length=1, description="Reconstructors, as 'compare' names them, or mappings with settings of their own."
+        min_length=1,
+        title="Reconstructors",
+        description="Reconstructors to compare: names as 'compare' takes them, or mappings with settings of their own.",
+        json_schema_extra=marks(unset="none: they must be given"),
     )
-    photons: tuple[_Photons, ...] = Field((1e6,), min_length=1, description="Mean photons a pattern.")
+    photons: tuple[_Photons, ...] = Field(
+        (1e6,), min_length=1, title="Photons per pattern", description="Mean numbers of photons in a pattern."
+    )
     overlap: tuple[_Overlap, ...] = Field(
-        (0.7,), min_length=1, description="1 - step / full width at half maximum of the probe."
+        (0.7,),
+        min_length=1,
+        title="Overlap",
+        description="1 - step / full width at half maximum of the probe.",
     )
     train_patterns: tuple[_Count | None, ...] = Field(
-        (None,), min_length=1, description="Training patterns, in the middle of the training part; null takes all."
+        (None,),
+        min_length=1,
+        title="Training patterns",
+        description="Numbers of training patterns, in the middle of the training part; null takes all.",
     )
     gridsize: tuple[_GridSize | None, ...] = Field(
-        (None,), min_length=1, description="gridsize of the networks; null is their default."
+        (None,), min_length=1, title="Grid size", description="gridsize of the networks; null is their default."
     )
-    seeds: tuple[_Seed, ...] = Field((0,), min_length=1, description="Seeds of object, positions and noise.")
-    repeats: int = Field(1, ge=1, description="Runs of every cell with other seeds of the reconstructor.")
-    percentiles: tuple[float, float] = Field((25, 75), description="What is shown around the median.")
+    seeds: tuple[_Seed, ...] = Field(
+        (0,), min_length=1, title="Seeds", description="Random seeds of object, positions and noise."
+    )
+    repeats: int = Field(
+        1, ge=1, title="Repeats", description="Runs of every cell, each with another seed of the reconstructor."
+    )
+    percentiles: tuple[float, float] = Field(
+        (25, 75), title="Percentiles", description="Range that is shown around the median."
+    )
     metrics: tuple[str, ...] = Field(
-        ("phase ssim", "amp ssim", "object nrmse"), min_length=1, description="What is drawn: quantity and metric."
+        ("phase ssim", "amp ssim", "object nrmse"),
+        min_length=1,
+        title="Metrics",
+        description="What is drawn: quantity and metric.",
     )
 
     @model_validator(mode="after")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.model import Architecture, ModelConfig, ModelType
+from ptychopinn.config.settings import marks
 
 _DEFAULT_EPOCHS = 60
-MAY_CHANGE: dict[str, Any] = {"may_change": True}  # when a run is resumed; all else would make it another training
 
 
 class _StepDefaults(NamedTuple):
@@ -81,23 +81,28 @@ class LengthOptions(Config):
 
     title: ClassVar[str] = "training: length"
 
-    nepochs: int | None = Field(
-        None,
-        ge=1,
-        description=f"Epochs at most (default {_DEFAULT_EPOCHS}, or as many as max_time allows).",
-        json_schema_extra=MAY_CHANGE,
-    )
     max_time: float | None = Field(
         None,
         gt=0,
-        description="Seconds of training at most; the schedule fits itself in.",
-        json_schema_extra=MAY_CHANGE,
+        title="Time limit",
+        description="End the training after this time. The course of the learning rate is fitted to it.",
+        json_schema_extra=marks(basic=True, unit="s", unset="no limit", may_change=True),
+    )
+    nepochs: int | None = Field(
+        None,
+        ge=1,
+        title="Epochs",
+        description="End the training after this many epochs. In an epoch the network sees every pattern about once.",
+        json_schema_extra=marks(
+            basic=True, unset=f"{_DEFAULT_EPOCHS}; no limit if there is a time limit", may_change=True
+        ),
     )
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after this many epochs without a better monitored figure.",
-        json_schema_extra=MAY_CHANGE,
+        title="Early stopping",
+        description="End the training after this many epochs in which the monitored figure was not better.",
+        json_schema_extra=marks(unit="epochs", unset="no early stopping", may_change=True),
     )
 
     @property
@@ -117,26 +122,49 @@ class DataOptions(Config):
         None,
         ge=1,
         le=4096,
-        description=f"Groups in a batch, or as many as there are (default: {_ON_CPU.batch_size} on a CPU, "
-        f"{_ON_GPU.batch_size} on a GPU).",
+        title="Batch size",
+        description="Groups of patterns in a batch; all of them if there are fewer. More groups need more memory.",
+        json_schema_extra=marks(
+            basic=True, unit="groups", unset=f"{_ON_CPU.batch_size} on a CPU, {_ON_GPU.batch_size} on a GPU"
+        ),
     )
-    seed: int = Field(0, ge=0, description="Seed of weights, groups and simulated objects.")
+    seed: int = Field(
+        0, ge=0, title="Seed", description="Random seed of the network's weights, the groups and simulated objects."
+    )
     n_groups: int | None = Field(
-        None, ge=1, description="Groups drawn in an epoch (default: enough for one look at every pattern)."
+        None,
+        ge=1,
+        title="Groups per epoch",
+        description="Groups of patterns that are drawn in an epoch.",
+        json_schema_extra=marks(unit="groups", unset="as many as show every pattern once"),
     )
     neighbor_count: int | None = Field(
         None,
         ge=1,
-        description="A group is drawn from this many nearest neighbours of its anchor, itself not counted "
-        "(default: half as many again as group size - 1, where there are).",
+        title="Neighbours to draw from",
+        description="A group is its first pattern and others drawn from this many nearest neighbours of it.",
+        json_schema_extra=marks(unit="patterns", unset="1.5 times the number of others in a group"),
     )
-    n_subsample: int | None = Field(None, ge=1, description="Train on this many patterns, drawn at random.")
-    subsample_seed: int = Field(0, ge=0, description="Seed of that draw.")
+    n_subsample: int | None = Field(
+        None,
+        ge=1,
+        title="Patterns to train on",
+        description="Train on this many patterns, drawn at random from the scan.",
+        json_schema_extra=marks(unit="patterns", unset="all"),
+    )
+    subsample_seed: int = Field(0, ge=0, title="Seed of that draw", description="Random seed of the draw of patterns.")
     sequential_sampling: bool = Field(
-        False, description="Take the first n_subsample patterns and the anchors in scan order, not at random."
+        False,
+        title="In scan order",
+        description="Take patterns and groups in the order of the scan, not at random.",
     )
     validation_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="Share of the scan held out as one region of space, not at random."
+        0.0,
+        ge=0,
+        le=0.5,
+        title="Validation share",
+        description="Share of the scan that is held out to validate on: one connected region, because neighbours "
+        "overlap.",
     )
 
 
@@ -155,14 +183,30 @@ class LossOptions(Config):
     title: ClassVar[str] = "training: loss"
 
     nll_weight: float | None = Field(
-        None, ge=0, description="Weight of the Poisson likelihood (default: 1 for pinn, 0 for supervised)."
+        None,
+        ge=0,
+        title="Weight of the Poisson likelihood",
+        description="Weight of the negative log-likelihood of the counts under Poisson noise.",
+        json_schema_extra=marks(unset="1 for pinn, 0 for supervised"),
     )
-    mae_weight: float = Field(0.0, ge=0, description="Weight of the mean absolute error of diffraction amplitudes.")
-    realspace_weight: float = Field(0.0, ge=0, description="Weight of the total variation of the object.")
+    mae_weight: float = Field(
+        0.0,
+        ge=0,
+        title="Weight of the amplitude error",
+        description="Weight of the mean absolute error of the diffraction amplitudes.",
+    )
+    realspace_weight: float = Field(
+        0.0,
+        ge=0,
+        title="Weight of the total variation",
+        description="Weight of the total variation of the object, which favours smooth objects.",
+    )
     realspace_mae_weight: float | None = Field(
         None,
         ge=0,
-        description="Weight of the mean absolute error against known patches (default: 0 for pinn, 1 for supervised).",
+        title="Weight of the known object",
+        description="Weight of the mean absolute error of predicted patches, where the object is known.",
+        json_schema_extra=marks(unset="0 for pinn, 1 for supervised"),
     )
 
     @model_validator(mode="after")
@@ -209,24 +253,35 @@ class PhysicsOptions(Config):
 
     title: ClassVar[str] = "training: physics"
 
-    probe_trainable: bool = Field(False, description="Let training refine the probe.")
-    intensity_scale_trainable: bool = Field(False, description="Let training refine the scale of the counts.")
+    probe_trainable: bool = Field(
+        False, title="Train the probe", description="Let the training change the probe together with the network."
+    )
+    intensity_scale_trainable: bool = Field(
+        False,
+        title="Train the intensity scale",
+        description="Let the training change the scale between the model and the counts.",
+    )
     detector_offset: DetectorOffset | None = Field(
         None,
-        description="Shift between the patterns and the probe's far field (default train for fast, estimate for cnn, "
-        "which is not told how it moves).",
+        title="Detector offset",
+        description="Shift of the patterns on the detector: none, estimate it once, or follow it in training (fast "
+        "only).",
+        json_schema_extra=marks(unset="train for fast, estimate for cnn"),
     )
     probe_refinement: int = Field(
         10,
         ge=0,
         le=1000,
-        description="Passes of ePIE before training that refine the probe, which is kept if the residual falls by a "
-        "tenth or more; 0 is none.",
+        title="Probe refinement before training",
+        description="Passes of ePIE that correct the probe before training. The result is kept if it lowers the "
+        "residual by a tenth or more; 0 is no refinement.",
+        json_schema_extra=marks(unit="passes"),
     )
     start_probe: StartProbe | None = Field(
         None,
-        description="A training that goes on from a model begins with the model's probe (the default), or with the "
-        "scan's, as a new training does.",
+        title="Probe to start with",
+        description="A training that goes on from a model starts with the probe of the model or of the scan.",
+        json_schema_extra=marks(unset="model"),
     )
 
     def offset_for(self, model: ModelConfig) -> DetectorOffset:
@@ -255,20 +310,18 @@ class SimulatedDataOptions(Config):
 
     simulate_objects: SimulateObjects = Field(
         SimulateObjects.OFF,
-        description="Train on simulated objects under the scan's probe.",
-        json_schema_extra={"flag_alone": "only"},
+        title="Simulated objects",
+        description="Train on simulated objects under the scan's probe: not at all, only on them, or on them and the "
+        "measured patterns together (mixed), which helps sparse and dim scans.",
+        json_schema_extra=marks(basic=True, flag_alone="only"),
     )
     simulate_probes: SimulateProbes = Field(
         SimulateProbes.SCAN,
-        description="Simulate patterns with the scan's probe, with probes drawn around it, or with a family of "
-        "probes; a model for a family needs no training on a new scan (infer with probe_source scan).",
+        title="Probes of simulated patterns",
+        description="Simulate with the scan's probe, with probes around it, or with a family of probes. A model for a "
+        "family needs no training for a new scan (infer with probe_source scan).",
+        json_schema_extra=marks(needs="simulate_objects"),
     )
-
-    @model_validator(mode="after")
-    def _probes_have_objects(self) -> Self:
-        if self.simulate_probes is not SimulateProbes.SCAN and self.simulate_objects is SimulateObjects.OFF:
-            raise ValueError(f"simulate_probes {self.simulate_probes} has no effect without simulate_objects; set both")
-        return self
 
 
 class OptimizerOptions(Config):
@@ -280,18 +333,43 @@ class OptimizerOptions(Config):
         None,
         gt=0,
         le=1,
-        description=f"Peak learning rate (default: {_ON_CPU.learning_rate:g} on a CPU, {_ON_GPU.learning_rate:g} on a "
-        "GPU).",
+        title="Learning rate",
+        description="Highest step size of the optimizer.",
+        json_schema_extra=marks(
+            basic=True, unset=f"{_ON_CPU.learning_rate:g} on a CPU, {_ON_GPU.learning_rate:g} on a GPU"
+        ),
     )
-    scheduler: Scheduler = Field(Scheduler.COSINE, description="Course of the learning rate.")
-    accumulate_grad_batches: int = Field(1, ge=1, description="Batches whose gradients make one step.")
-    gradient_clip: float | None = Field(1.0, gt=0, description="Clip gradients at this.")
-    gradient_clip_algorithm: ClipAlgorithm = Field(ClipAlgorithm.NORM, description="Clip the norm or each value.")
+    scheduler: Scheduler = Field(
+        Scheduler.COSINE,
+        title="Learning rate schedule",
+        description="Course of the learning rate after a short warm-up: constant, down along a cosine, or "
+        "exponentially down to a hundredth.",
+    )
+    accumulate_grad_batches: int = Field(
+        1,
+        ge=1,
+        title="Batches per step",
+        description="Batches whose gradients are added up for one step of the optimizer.",
+        json_schema_extra=marks(unit="batches"),
+    )
+    gradient_clip: float | None = Field(
+        1.0,
+        gt=0,
+        title="Gradient limit",
+        description="Reduce gradients that are larger than this.",
+        json_schema_extra=marks(unset="no limit"),
+    )
+    gradient_clip_algorithm: ClipAlgorithm = Field(
+        ClipAlgorithm.NORM,
+        title="Limit of gradients",
+        description="Apply the gradient limit to the norm of all gradients, or to each value.",
+    )
     weight_averaging: float = Field(
         0.99,
         ge=0,
         lt=1,
-        description="Decay of the running average of the weights that is kept as the model; 0 is none.",
+        title="Weight averaging",
+        description="Decay of the running average of the weights. The model keeps that average; 0 is no averaging.",
     )
 
     @model_validator(mode="after")
@@ -311,17 +389,26 @@ class CheckpointOptions(Config):
     checkpoint_every: int | None = Field(
         None,
         ge=1,
-        description="Epochs between checkpoints (default: whenever the last one is 20 seconds old).",
-        json_schema_extra=MAY_CHANGE,
+        title="Checkpoint interval",
+        description="Write a checkpoint after every so many epochs.",
+        json_schema_extra=marks(unit="epochs", unset="when the last one is 20 s old", may_change=True),
     )
     checkpoint_top_k: int = Field(
-        1, ge=1, description="Best checkpoints kept besides the newest.", json_schema_extra=MAY_CHANGE
+        1,
+        ge=1,
+        title="Checkpoints to keep",
+        description="Best checkpoints that are kept besides the newest one.",
+        json_schema_extra=marks(may_change=True),
     )
     checkpoint_monitor: str = Field(
         "auto",
-        description="Figure that ranks checkpoints and stops early; auto: validation_loss if there is one, else loss.",
+        title="Monitored figure",
+        description="Column of the history that ranks checkpoints and stops early; auto is validation_loss if there is "
+        "one, else loss.",
     )
-    checkpoint_mode: CheckpointMode = Field(CheckpointMode.MIN, description="Whether that figure is better small.")
+    checkpoint_mode: CheckpointMode = Field(
+        CheckpointMode.MIN, title="Better is", description="Whether the monitored figure is better small or large."
+    )
 
 
 class TrainConfig(  # the fields of the last base come first
