@@ -295,8 +295,9 @@ def whole(gui: Gui) -> None:
 
 
 def _of_other_type(algorithm: str) -> str:
-    backend, _, model_type = algorithm.rpartition("-")
-    return f"{backend}-{'pinn' if model_type == 'supervised' else 'supervised'}"
+    library, _, entry = algorithm.partition("_")
+    kind, _, backend = entry.partition("-")
+    return f"{library}_{'unsupervised' if kind == 'supervised' else 'supervised'}-{backend}"
 
 
 def _infer(gui: Gui, key: str) -> None:

@@ -94,7 +94,7 @@ def test_entries_come_from_the_registry_alone(caplog: pytest.LogCaptureFixture) 
         distributions={"stranger": "s 1", "absent": "a 1"},
     )
     library = PluginLibrary(SettingsRegistry(), registry)
-    assert [r.name for r in library] == ["stranger-pinn"]
+    assert [r.name for r in library] == ["unsupervised-stranger"]
     assert "no_such_framework" in caplog.text
     assert "_" not in library.name
 
@@ -120,5 +120,5 @@ def test_broken_options_leave_the_other_entries(caplog: pytest.LogCaptureFixture
         specs={"clash": broken, "stranger": strangers_spec()}, distributions={"clash": "", "stranger": ""}
     )
     library = PluginLibrary(SettingsRegistry(), registry)
-    assert [r.name for r in library] == ["stranger-pinn"]
-    assert "clash-pinn is left out" in caplog.text
+    assert [r.name for r in library] == ["unsupervised-stranger"]
+    assert "unsupervised-clash is left out" in caplog.text

@@ -49,10 +49,11 @@ class PredictionOptions(Config):
         ge=1,
         le=65536,
         title="Batch size of inference",
-        description="Patterns that the network predicts at a time.",
+        description="Patterns that the network predicts at a time. The default is less for patterns of more than 64 x "
+        f"64 pixels, and {_STREAM_BATCH} in a stream.",
         json_schema_extra=marks(
             unit="patterns",
-            unset=f"{_BATCH} on a CPU, {_DEVICE_BATCH} on a GPU, fewer above 64 x 64 px; {_STREAM_BATCH} in a stream",
+            unset=f"{_BATCH} on a CPU, {_DEVICE_BATCH} on a GPU",
         ),
     )
     probe_source: ProbeSource = Field(

@@ -77,11 +77,10 @@ class ModelConfig(Config):
         ge=1,
         le=32,
         title="Group size",
-        description="Neighbouring patterns whose overlap acts together in the loss.",
+        description="Neighbouring patterns whose overlap acts together in the loss. A grid size sets it too.",
         json_schema_extra=marks(
             unit="patterns",
-            unset=f"{_GROUP_SIZE[Architecture.FAST]} for fast, {_GROUP_SIZE[Architecture.CNN]} for cnn, "
-            "or gridsize^2 if that is given",
+            unset=f"{_GROUP_SIZE[Architecture.FAST]} for fast, {_GROUP_SIZE[Architecture.CNN]} for cnn",
         ),
     )
     n_filters_scale: float | None = Field(

@@ -93,9 +93,7 @@ class LengthOptions(Config):
         ge=1,
         title="Epochs",
         description="End the training after this many epochs. In an epoch the network sees every pattern about once.",
-        json_schema_extra=marks(
-            basic=True, unset=f"{_DEFAULT_EPOCHS}; no limit if there is a time limit", may_change=True
-        ),
+        json_schema_extra=marks(basic=True, unset=f"{_DEFAULT_EPOCHS} if there is no time limit", may_change=True),
     )
     early_stopping_patience: int | None = Field(
         None,
@@ -143,7 +141,7 @@ class DataOptions(Config):
         ge=1,
         title="Neighbours to draw from",
         description="A group is its first pattern and others drawn from this many nearest neighbours of it.",
-        json_schema_extra=marks(unit="patterns", unset="1.5 times the number of others in a group"),
+        json_schema_extra=marks(unit="patterns", unset="1.5 x (group size - 1)"),
     )
     n_subsample: int | None = Field(
         None,
