@@ -23,7 +23,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument(
         "config",
         metavar="STUDY",
-        help="YAML or JSON: the section 'study', and the sections that all reconstructors and scans share, with the "
+        help="YAML or JSON: the section 'study', and the sections that all candidates and scans share, with the "
         "settings of 'ptychopinn compare' and 'ptychopinn simulate'.",
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="The directory to make.")
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         assert settings.study is not None  # else it was refused
         drawn = [m for m in result.medians if f"{m.quantity} {m.metric}" in settings.study.metrics]
         points = [
-            {"leg": m.leg, **vars(m.point), "figure": f"{m.quantity} {m.metric}", "median": m.median} for m in drawn
+            {"leg": m.candidate, **vars(m.point), "figure": f"{m.quantity} {m.metric}", "median": m.median}
+            for m in drawn
         ]
         console.json({"folder": str(result.folder), "files": files, "medians": points, "failed": dict(result.failed)})
     else:

@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from ptychopinn.config._base import Config
 from ptychopinn.config.settings import marks
 
-NOT_SHARED = ("N", "model_type", "architecture")  # settings of the network that scans or legs say, not one for all legs
+# Settings of the network that scans and names of candidates decide: one for all candidates would contradict them.
+NOT_SHARED = ("N", "model_type", "architecture")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
-class LegConfig(Config):
+class CandidateConfig(Config):
     """A reconstructor of a comparison or study, and what is set for it alone; a word stands for its `name`."""
 
     name: str = Field(
@@ -46,15 +47,15 @@ class ComparisonConfig(Config):
 
     title: ClassVar[str] = "comparison"
 
-    legs: tuple[LegConfig, ...] = Field(
+    legs: tuple[CandidateConfig, ...] = Field(
         (),
-        title="Reconstructors",
+        title="Candidates",
         description="Reconstructors to compare: names, or mappings with settings of their own.",
     )
     baseline: str | None = Field(
         None,
         title="Baseline",
-        description="The reconstructor that the others are compared with.",
+        description="The candidate that the others are compared with.",
         json_schema_extra=marks(unset="the first one"),
     )
     n_test_groups: int | None = Field(
@@ -69,14 +70,14 @@ class ComparisonConfig(Config):
         None,
         ge=64,
         title="Memory limit",
-        description="Memory that the processes of one reconstructor may take; one that takes more is ended as failed.",
+        description="Memory that the processes of one candidate may take; one that takes more is ended as failed.",
         json_schema_extra=marks(unit="MiB", unset="three quarters of what is free"),
     )
     leg_seconds: float | None = Field(
         None,
         gt=0,
-        title="Time limit of a reconstructor",
-        description="A reconstructor that takes longer is ended as failed.",
+        title="Time limit of a candidate",
+        description="A candidate that takes longer is ended as failed.",
         json_schema_extra=marks(unit="s", unset="no limit"),
     )
     split_frc: bool = Field(

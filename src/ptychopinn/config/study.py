@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
-from ptychopinn.config.comparison import LegConfig
+from ptychopinn.config.comparison import CandidateConfig
 from ptychopinn.config.settings import marks
 
 _Photons = Annotated[float, Field(gt=0, le=4e9)]
@@ -22,9 +22,9 @@ class StudyConfig(Config):
 
     title: ClassVar[str] = "study"
 
-    legs: tuple[LegConfig, ...] = Field(
+    legs: tuple[CandidateConfig, ...] = Field(
         min_length=1,
-        title="Reconstructors",
+        title="Candidates",
         description="Reconstructors to compare: names as 'compare' takes them, or mappings with settings of their own.",
         json_schema_extra=marks(unset="none: they must be given"),
     )
@@ -50,7 +50,7 @@ class StudyConfig(Config):
         (0,), min_length=1, title="Seeds", description="Random seeds of object, positions and noise."
     )
     repeats: int = Field(
-        1, ge=1, title="Repeats", description="Runs of every cell, each with another seed of the reconstructor."
+        1, ge=1, title="Repeats", description="Runs of every cell, each with another seed of the candidate."
     )
     percentiles: tuple[float, float] = Field(
         (25, 75), title="Percentiles", description="Range that is shown around the median."
@@ -65,7 +65,7 @@ class StudyConfig(Config):
     @model_validator(mode="after")
     def _values_make_sense(self) -> Self:
         for name in ("legs", "photons", "overlap", "train_patterns", "gridsize", "seeds", "metrics"):
-            values = [value.name if isinstance(value, LegConfig) else value for value in getattr(self, name)]
+            values = [value.name if isinstance(value, CandidateConfig) else value for value in getattr(self, name)]
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
         low, high = self.percentiles
