@@ -70,7 +70,7 @@ def test_the_help_shows_description_default_bounds_and_choices(cli: Cli, toy: Re
     text = " ".join(out.split())
     assert code == 0
     assert "--batch-size GROUPS Groups of patterns in a batch; all of them if there are fewer." in text
-    assert "(default: 4 on a CPU, 64 on a GPU; at least 1; at most 4096)." in text
+    assert "(default: 4 (CPU), 64 (GPU); at least 1; at most 4096)." in text
     assert "--max-time SECONDS End the training after this time." in text
     assert "simulated objects (default: 0; at least 0)." in text
     assert "--scheduler {constant,cosine,exponential}" in text

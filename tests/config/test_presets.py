@@ -26,7 +26,7 @@ def test_every_preset_is_accepted_and_acts(name: Preset, model_type: str) -> Non
             assert getattr(getattr(settings, section), field) == value
             assert getattr(plain[section], field) != value
     assert PRESETS[name].infer  # so that it acts on an inference too
-    settings.train.refuse_idle(ModelConfig(model_type=model_type), validates=False)
+    settings.train.check_all_settings_used(ModelConfig(model_type=model_type), validates=False)
 
 
 def test_what_is_given_goes_before_the_preset() -> None:

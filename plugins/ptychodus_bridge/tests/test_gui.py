@@ -63,7 +63,10 @@ def _check_whole(seen: dict[str, Any], entry: Entry, folder: Path) -> None:
     low, high, value, tip = seen["batch_size"]
     assert (low, high, value) == (0, 4096, 2)  # 0 stands for the default
     assert "Groups of patterns in a batch" in tip
-    assert seen["n_groups"] == "default: as many as show every pattern once"
+    assert len(seen["shown folded"]) == 11
+    assert {"preset", "max_time", "nepochs", "refine", "refine_probe", "accelerator"} <= set(seen["shown folded"])
+    assert set(seen["shown folded"]) < set(seen["shown unfolded"]) == set(seen["pane"])
+    assert seen["n_groups"] == "every pattern once"
     assert seen["scrolled over"] == value  # without focus the wheel scrolls the pane and changes nothing
     kinds = seen["pane"]
     assert (kinds["scheduler"], kinds["probe_trainable"]) == ("QComboBox", "QCheckBox")

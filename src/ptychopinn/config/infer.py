@@ -53,12 +53,12 @@ class PredictionOptions(Config):
         f"64 pixels, and {_STREAM_BATCH} in a stream.",
         json_schema_extra=marks(
             unit="patterns",
-            unset=f"{_BATCH} on a CPU, {_DEVICE_BATCH} on a GPU",
+            unset=f"{_BATCH} (CPU), {_DEVICE_BATCH} (GPU)",
         ),
     )
     probe_source: ProbeSource = Field(
         ProbeSource.MODEL,
-        title="Probe",
+        title="Probe to use",
         description="Use the probe of the model (as its training refined it), or the one in the scan.",
     )
     synchronise: Synchronise = Field(
@@ -79,7 +79,7 @@ class PredictionOptions(Config):
         None,
         ge=0,
         lt=1,
-        title="Overlap of predicted patterns",
+        title="Overlap of predictions",
         description="Let the network predict only as many patterns as this overlap of neighbouring probes needs (a "
         "share of the probe's width), and leave the others to the passes of refinement.",
         json_schema_extra=marks(needs="refine", unset="predict every pattern"),
@@ -114,9 +114,10 @@ class RefinementOptions(Config):
     )
     refine_likelihood: Likelihood | None = Field(
         None,
-        title="Noise model of refinement",
-        description="What the refinement passes maximise: the likelihood of amplitudes, or of Poisson counts.",
-        json_schema_extra=marks(needs="refine", unset="poisson where photons are few, else amplitude"),
+        title="Noise model",
+        description="What the refinement passes maximise: the likelihood of amplitudes, or of Poisson counts. The "
+        "default is poisson where photons are few, else amplitude.",
+        json_schema_extra=marks(needs="refine", unset="by the number of photons"),
     )
 
 

@@ -80,7 +80,7 @@ class ModelConfig(Config):
         description="Neighbouring patterns whose overlap acts together in the loss. A grid size sets it too.",
         json_schema_extra=marks(
             unit="patterns",
-            unset=f"{_GROUP_SIZE[Architecture.FAST]} for fast, {_GROUP_SIZE[Architecture.CNN]} for cnn",
+            unset=f"{_GROUP_SIZE[Architecture.FAST]} (fast), {_GROUP_SIZE[Architecture.CNN]} (cnn)",
         ),
     )
     n_filters_scale: float | None = Field(
@@ -90,7 +90,7 @@ class ModelConfig(Config):
         title="Width of the network",
         description="Factor on the number of channels of every layer. A wider network is slower.",
         json_schema_extra=marks(
-            unset=f"{_WIDTH_SCALE[Architecture.FAST]:g} for fast, {_WIDTH_SCALE[Architecture.CNN]:g} for cnn"
+            unset=f"{_WIDTH_SCALE[Architecture.FAST]:g} (fast), {_WIDTH_SCALE[Architecture.CNN]:g} (cnn)"
         ),
     )
     iterations: int | None = Field(

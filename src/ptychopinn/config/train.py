@@ -93,7 +93,7 @@ class LengthOptions(Config):
         ge=1,
         title="Epochs",
         description="End the training after this many epochs. In an epoch the network sees every pattern about once.",
-        json_schema_extra=marks(basic=True, unset=f"{_DEFAULT_EPOCHS} if there is no time limit", may_change=True),
+        json_schema_extra=marks(basic=True, unset=f"{_DEFAULT_EPOCHS}, or the time limit", may_change=True),
     )
     early_stopping_patience: int | None = Field(
         None,
@@ -123,7 +123,7 @@ class DataOptions(Config):
         title="Batch size",
         description="Groups of patterns in a batch; all of them if there are fewer. More groups need more memory.",
         json_schema_extra=marks(
-            basic=True, unit="groups", unset=f"{_ON_CPU.batch_size} on a CPU, {_ON_GPU.batch_size} on a GPU"
+            basic=True, unit="groups", unset=f"{_ON_CPU.batch_size} (CPU), {_ON_GPU.batch_size} (GPU)"
         ),
     )
     seed: int = Field(
@@ -134,12 +134,12 @@ class DataOptions(Config):
         ge=1,
         title="Groups per epoch",
         description="Groups of patterns that are drawn in an epoch.",
-        json_schema_extra=marks(unit="groups", unset="as many as show every pattern once"),
+        json_schema_extra=marks(unit="groups", unset="every pattern once"),
     )
     neighbor_count: int | None = Field(
         None,
         ge=1,
-        title="Neighbours to draw from",
+        title="Neighbours of a group",
         description="A group is its first pattern and others drawn from this many nearest neighbours of it.",
         json_schema_extra=marks(unit="patterns", unset="1.5 x (group size - 1)"),
     )
@@ -150,10 +150,12 @@ class DataOptions(Config):
         description="Train on this many patterns, drawn at random from the scan.",
         json_schema_extra=marks(unit="patterns", unset="all"),
     )
-    subsample_seed: int = Field(0, ge=0, title="Seed of that draw", description="Random seed of the draw of patterns.")
+    subsample_seed: int = Field(
+        0, ge=0, title="Seed for choosing patterns", description="Random seed of the draw of patterns."
+    )
     sequential_sampling: bool = Field(
         False,
-        title="In scan order",
+        title="Patterns in scan order",
         description="Take patterns and groups in the order of the scan, not at random.",
     )
     validation_fraction: float = Field(
@@ -183,20 +185,20 @@ class LossOptions(Config):
     nll_weight: float | None = Field(
         None,
         ge=0,
-        title="Weight of the Poisson likelihood",
+        title="Weight of the counts",
         description="Weight of the negative log-likelihood of the counts under Poisson noise.",
-        json_schema_extra=marks(unset="1 for pinn, 0 for supervised"),
+        json_schema_extra=marks(unset="1 (pinn), 0 (supervised)"),
     )
     mae_weight: float = Field(
         0.0,
         ge=0,
-        title="Weight of the amplitude error",
+        title="Weight of amplitudes",
         description="Weight of the mean absolute error of the diffraction amplitudes.",
     )
     realspace_weight: float = Field(
         0.0,
         ge=0,
-        title="Weight of the total variation",
+        title="Weight of smoothness",
         description="Weight of the total variation of the object, which favours smooth objects.",
     )
     realspace_mae_weight: float | None = Field(
@@ -204,7 +206,7 @@ class LossOptions(Config):
         ge=0,
         title="Weight of the known object",
         description="Weight of the mean absolute error of predicted patches, where the object is known.",
-        json_schema_extra=marks(unset="0 for pinn, 1 for supervised"),
+        json_schema_extra=marks(unset="0 (pinn), 1 (supervised)"),
     )
 
     @model_validator(mode="after")
@@ -264,13 +266,13 @@ class PhysicsOptions(Config):
         title="Detector offset",
         description="Shift of the patterns on the detector: none, estimate it once, or follow it in training (fast "
         "only).",
-        json_schema_extra=marks(unset="train for fast, estimate for cnn"),
+        json_schema_extra=marks(unset="train (fast), estimate (cnn)"),
     )
     probe_refinement: int = Field(
         10,
         ge=0,
         le=1000,
-        title="Probe refinement before training",
+        title="Probe refinement first",
         description="Passes of ePIE that correct the probe before training. The result is kept if it lowers the "
         "residual by a tenth or more; 0 is no refinement.",
         json_schema_extra=marks(unit="passes"),
@@ -333,9 +335,7 @@ class OptimizerOptions(Config):
         le=1,
         title="Learning rate",
         description="Highest step size of the optimizer.",
-        json_schema_extra=marks(
-            basic=True, unset=f"{_ON_CPU.learning_rate:g} on a CPU, {_ON_GPU.learning_rate:g} on a GPU"
-        ),
+        json_schema_extra=marks(basic=True, unset=f"{_ON_CPU.learning_rate:g} (CPU), {_ON_GPU.learning_rate:g} (GPU)"),
     )
     scheduler: Scheduler = Field(
         Scheduler.COSINE,
@@ -359,7 +359,7 @@ class OptimizerOptions(Config):
     )
     gradient_clip_algorithm: ClipAlgorithm = Field(
         ClipAlgorithm.NORM,
-        title="Limit of gradients",
+        title="Gradient limit applies to",
         description="Apply the gradient limit to the norm of all gradients, or to each value.",
     )
     weight_averaging: float = Field(
@@ -405,7 +405,9 @@ class CheckpointOptions(Config):
         "one, else loss.",
     )
     checkpoint_mode: CheckpointMode = Field(
-        CheckpointMode.MIN, title="Better is", description="Whether the monitored figure is better small or large."
+        CheckpointMode.MIN,
+        title="Best value of that figure",
+        description="Whether the monitored figure is better small or large.",
     )
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ptychopinn_ptychodus.library import PluginLibrary
 
 
+_LABEL_CHARACTERS = 21  # width of all labels, so that the editors of all boxes are below one another
+
+
 class Advanced(QWidget):
     """A button that unfolds the settings below it."""
 
@@ -94,6 +97,8 @@ class Pane(QWidget):
             editor = Editor(setting, parameter)
             self._editors.append(editor)
             label = QLabel(label_text(setting) + ":")
+            label.setWordWrap(True)
+            label.setFixedWidth(label.fontMetrics().averageCharWidth() * _LABEL_CHARACTERS)
             label.setToolTip(editor.widget.toolTip())
             form.addRow(label, editor.widget)
         self.advanced = Advanced(advanced)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ptychodus.api.observer import Observable, Observer
 from PyQt5.QtCore import QEvent, QObject, Qt
-from PyQt5.QtGui import QValidator
+from PyQt5.QtGui import QPalette, QValidator
 from PyQt5.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
@@ -31,11 +31,6 @@ _MIN_WIDTH_PX = 120  # of an editor; it grows with the pane, not with its text
 _MAX_INT = 2**31 - 1
 _MAX_REAL = 1e12
 _SMALLEST = 1e-12  # for bounds that are not reached themselves
-
-
-def unset_text(setting: Setting) -> str:
-    """What an editor shows where a setting is not given."""
-    return setting.unset_text if setting.default is not None else f"default: {setting.unset_text}"
 
 
 def label_text(setting: Setting) -> str:
@@ -71,7 +66,7 @@ class IntegerBox(QSpinBox):
         self._optional = setting.optional
         self.setRange(low - 1 if setting.optional else low, min(high, _MAX_INT))
         if setting.optional:
-            self.setSpecialValueText(unset_text(setting))
+            self.setSpecialValueText(setting.unset_text)
 
     def show_text(self, text: str) -> None:
         """Show a parameter's text; what is no integer, or none of Qt's, is left to be judged when the work begins."""
@@ -98,7 +93,7 @@ class RealBox(QDoubleSpinBox):
         self.setDecimals(12)
         self.setRange(self._absent if self._optional else self._low, self._high)
         if self._optional:
-            self.setSpecialValueText(unset_text(setting))
+            self.setSpecialValueText(setting.unset_text)
         self.setStepType(QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
 
     def textFromValue(self, value: float) -> str:  # noqa: N802
@@ -185,7 +180,7 @@ class Editor(Observer):
         choices = ("true", "false") if setting.kind is bool else setting.choices
         if choices:
             combo = QComboBox()
-            combo.addItems([unset_text(setting), *choices] if setting.optional else list(choices))
+            combo.addItems([setting.unset_text, *choices] if setting.optional else list(choices))
             for k in range(combo.count()):
                 if combo.itemText(k) in list(Preset):
                     combo.setItemData(k, PRESETS[Preset(combo.itemText(k))].summary, Qt.ItemDataRole.ToolTipRole)
@@ -208,16 +203,17 @@ class Editor(Observer):
         return PathEdit(line) if is_path(setting) else line
 
     def _choose(self, text: str) -> None:
-        self._parameter.set_value("" if self._setting.optional and text == unset_text(self._setting) else text)
+        self._parameter.set_value("" if self._setting.optional and text == self._setting.unset_text else text)
 
     def _show(self) -> None:
         text = self._parameter.get_value()
         widget = self.widget
+        self._mark_unset(self._setting.optional and not text)
         widget.blockSignals(True)
         if isinstance(widget, QCheckBox):
             widget.setChecked(text.strip().lower() in ("true", "1", "yes", "on"))
         elif isinstance(widget, QComboBox):
-            widget.setCurrentText(text or unset_text(self._setting))
+            widget.setCurrentText(text or self._setting.unset_text)
         elif isinstance(widget, IntegerBox | RealBox):
             widget.show_text(text)
         elif isinstance(widget, QLineEdit):
@@ -225,6 +221,18 @@ class Editor(Observer):
         elif isinstance(widget, PathEdit):
             widget.line.setText(text)
         widget.blockSignals(False)
+
+    def _mark_unset(self, is_unset: bool) -> None:
+        """Show what is not given, the default, in grey and italic."""
+        font, palette = self.widget.font(), QPalette()
+        font.setItalic(is_unset)
+        if is_unset:
+            grey = palette.color(QPalette.ColorRole.PlaceholderText)
+            for role in (QPalette.ColorRole.Text, QPalette.ColorRole.ButtonText):
+                palette.setColor(QPalette.ColorGroup.Active, role, grey)
+                palette.setColor(QPalette.ColorGroup.Inactive, role, grey)
+        self.widget.setFont(font)
+        self.widget.setPalette(palette)
 
     def _update(self, observable: Observable) -> None:
         if observable is self._parameter:
