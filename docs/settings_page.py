@@ -40,8 +40,8 @@ INTRODUCTION = """# Settings
 Made by `docs/settings_page.py` from the configuration models, like the flags of the command line and the pane of
 Ptychodus.
 
-A setting is a key of its section in a configuration file (`train: {max_time: 60}`), a flag (`--max-time 60`), a field in
-Python (`run_settings(train={"max_time": 60})`) and a row of the pane. Flags go before the file, the file before the
+A setting is a key of its section in a configuration file (`train: {max_time: 60}`), a flag (`--max-time 60`), a field
+in Python (`run_settings(train={"max_time": 60})`) and a row of the pane. Flags go before the file, the file before the
 preset, and the preset before the default. The settings in bold are those that `--help` shows and that are at the top of
 the pane; `--help-all` and **Advanced** show the others. [training.md](training.md) says which to change for which scan.
 
