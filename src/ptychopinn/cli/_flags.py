@@ -44,8 +44,8 @@ def add_flags(
             action = group.add_argument(flag, type=_reader(setting), metavar=_metavar(setting), **common)
         if setting.is_basic:
             parser.basic.append(action)
-        if alone := setting.marks.get("flag_alone"):
-            parser.bind_alone(flag, alone, setting.choices)
+        if alone := setting.marks.get("bare_value"):
+            parser.set_bare_value(flag, alone, setting.choices)
 
 
 def add_preset(parser: Parser) -> None:
@@ -76,7 +76,7 @@ def flag_of(name: str, section: str = "") -> str:
 def describe(setting: Setting) -> str:
     """A setting's description, default and bounds, as the help shows them."""
     facts = setting.facts
-    if alone := setting.marks.get("flag_alone"):
+    if alone := setting.marks.get("bare_value"):
         facts.append(f"the flag alone: {alone}")
     return f"{setting.description.rstrip('.')} ({'; '.join(facts)}).".replace("%", "%%")
 

@@ -1,4 +1,4 @@
-"""Flags that the commands share which reconstruct with a trained network."""
+"""Flags of the commands that reconstruct with a trained network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ptychopinn.config.reading import ReadOptions
 
 
 def add_inference(parser: Parser, arguments: Sequence[str], without: Collection[str] = ()) -> None:
-    """Add them, without those of some fields; those of execution are the backend's own."""
+    """Add these flags, without those of some fields; the flags of execution are the backend's own."""
     parser.offer_long_help()
     add_output(parser, "The directory to make.")
     parser.add_argument("--backend", help="The framework to compute with (default: the one that wrote the model).")

@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         self._groups: dict[str, Any] = {}
         self._lists: dict[str, Mapping[str, str]] = {}
         self._has_long_help = False
-        self._alone: dict[str, tuple[str, Sequence[str]]] = {}
+        self._bare_values: dict[str, tuple[str, Sequence[str]]] = {}
 
     def group(self, title: str) -> Any:
         """The group of flags with a title; made when it is asked for first."""
@@ -83,16 +83,16 @@ class Parser(argparse.ArgumentParser):
         for title, entries in self._lists.items():
             yield title, None, [argparse.Action([], name, help=text) for name, text in entries.items()]
 
-    def bind_alone(self, flag: str, value: str, choices: Sequence[str]) -> None:
+    def set_bare_value(self, flag: str, value: str, choices: Sequence[str]) -> None:
         """Let ``flag`` stand for ``flag=value`` where none of ``choices`` follows it."""
-        self._alone[flag] = (value, choices)
+        self._bare_values[flag] = (value, choices)
 
-    def complete(self, arguments: Sequence[str]) -> list[str]:
+    def add_bare_values(self, arguments: Sequence[str]) -> list[str]:
         """Arguments with the values of flags that stand alone. (nargs="?" would swallow a positional.)"""
         following = [*arguments[1:], ""]
         complete = []
         for argument, after in zip(arguments, following, strict=True):
-            value, choices = self._alone.get(argument, ("", (after,)))
+            value, choices = self._bare_values.get(argument, ("", (after,)))
             complete.append(argument if after in choices else f"{argument}={value}")
         return complete
 

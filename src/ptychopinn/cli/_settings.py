@@ -1,4 +1,4 @@
-"""Settings of a run: command line before configuration file before default, checked together."""
+"""Settings of a run: flags go before the configuration file, and the file before the defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from ptychopinn.reconstructor import ReconstructorSpec
 
 
 def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
-    """The backend that arguments or their configuration file name, else the default one, before the flags are known.
+    """The backend that the arguments or their configuration file name, else the default one.
+
+    It is needed before the arguments are parsed, because the flags depend on it.
 
     Returns
     -------

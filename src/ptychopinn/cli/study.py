@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import describe
 from ptychopinn.cli._parser import Parser, add_json
-from ptychopinn.cli._progress import watched
+from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
 from ptychopinn.config.settings import settings_of
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import comparison
 
     settings = load_settings(args)
-    with watched(console) as monitor:
+    with progress_monitor(console) as monitor:
         result = comparison.study_run(
             settings,
             args.output,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags, add_preset
 from ptychopinn.cli._parser import Parser, add_config, add_json
-from ptychopinn.cli._progress import watched
+from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import choose_backend, load_settings
 from ptychopinn.cli._summary import show_run
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import workflows
 
     settings = load_settings(args, spec=args.spec)
-    with watched(console) as monitor:
+    with progress_monitor(console) as monitor:
         result = workflows.train_run(
             args.data,
             args.output,

@@ -26,7 +26,7 @@ def marks(
     basic: bool = False,
     unset: str = "",
     needs: str = "",
-    flag_alone: str = "",
+    bare_value: str = "",
     **others: bool,
 ) -> dict[str, Any]:
     """What a field says of itself beside pydantic's own words, for its ``json_schema_extra``.
@@ -41,12 +41,12 @@ def marks(
         What None means, in a few words: "no limit".
     needs:
         Another field of the model without which this one has no effect; `Config` refuses it alone.
-    flag_alone:
+    bare_value:
         What the flag means when no value follows it.
     others:
         ``may_change`` (when a run is resumed), ``training_only``.
     """
-    given = {"unit": unit, "basic": basic, "unset": unset, "needs": needs, "flag_alone": flag_alone, **others}
+    given = {"unit": unit, "basic": basic, "unset": unset, "needs": needs, "bare_value": bare_value, **others}
     return {name: value for name, value in given.items() if value}
 
 

@@ -313,7 +313,7 @@ class SimulatedDataOptions(Config):
         title="Simulated objects",
         description="Train on simulated objects under the scan's probe: not at all, only on them, or on them and the "
         "measured patterns together (mixed), which helps sparse and dim scans.",
-        json_schema_extra=marks(basic=True, flag_alone="only"),
+        json_schema_extra=marks(basic=True, bare_value="only"),
     )
     simulate_probes: SimulateProbes = Field(
         SimulateProbes.SCAN,
