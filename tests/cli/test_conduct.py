@@ -13,7 +13,7 @@ import pytest
 
 from ptychopinn import errors
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._progress import PLAIN_SECONDS, PlainProgress, interruptible, watched
+from ptychopinn.cli._progress import PLAIN_SECONDS, PlainProgress, interruptible, progress_monitor
 from ptychopinn.config import ModelConfig
 from ptychopinn.monitor import Monitor, Progress
 
@@ -181,7 +181,7 @@ def test_progress_on_terminals_and_elsewhere(monkeypatch: pytest.MonkeyPatch, qu
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with watched(Console(quiet=quiet)) as monitor:
+    with progress_monitor(Console(quiet=quiet)) as monitor:
         for step in range(1, 4):
             monitor.report("train", step, 3, {"loss": 0.5})
     text = stream.getvalue()

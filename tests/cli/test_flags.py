@@ -1,6 +1,7 @@
 """Flags, files and their precedence: specs/09-command-line.md."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ptychopinn.cli._legacy import ALIASES, REFUSED, normalise
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.model import ModelType
+from ptychopinn.config.presets import PRESETS, Preset
+from ptychopinn.config.study import StudyConfig
 from ptychopinn.config.train import SimulateObjects
 from ptychopinn.plugins import Registry
 
@@ -62,15 +65,60 @@ def test_pairs_may_begin_with_a_minus(cli: Cli, calls: Any) -> None:
 
 
 def test_the_help_shows_description_default_bounds_and_choices(cli: Cli, toy: Registry) -> None:
-    """[CLI-001]"""
-    code, out, _ = cli("train", "--help")
+    """[CLI-001] With the unit of a number in the place of its value."""
+    code, out, _ = cli("train", "--help-all")
     text = " ".join(out.split())
     assert code == 0
-    assert "--batch-size INT Groups per batch, at most all of them (default: 4 on a CPU, 64 on a GPU)" in text
-    assert "--seed INT Seed of weights, groups and simulated objects (default: 0; at least 0)" in text
+    assert "--batch-size GROUPS Groups of patterns in a batch; all of them if there are fewer." in text
+    assert "(default: 4 (CPU), 64 (GPU); at least 1; at most 4096)." in text
+    assert "--max-time SECONDS End the training after this time." in text
+    assert "simulated objects (default: 0; at least 0)." in text
     assert "--scheduler {constant,cosine,exponential}" in text
-    assert "--no-probe-trainable Refine the probe during training (default: no)" in text
-    assert "--springs INT Springs of the toy (default: 3; at least 1)" in text
+    assert "change the probe together with the network (default: no)." in text
+    assert "--springs INT Springs of the toy (default: 3; at least 1)." in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_short_help_of_a_training_fits_a_screen(
+    cli: Cli, toy: Registry, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """[CLI-008] At most 80 lines, each setting with its default, and the way to the others."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = cli("train", "--help")
+    assert len(out.splitlines()) <= 80
+    settings = " ".join(out.partition("\nsettings:\n")[2].split())
+    shown = ("--max-time", "--nepochs", "--batch-size", "--learning-rate", "--refine ", "--refine-probe")
+    for flag in (*shown, "--refine-positions", "--accelerator", "--model-type", "--simulate-objects"):
+        assert f" {flag}" in f" {settings}"
+    assert settings.count("(default: ") == len(re.findall(r"(?<![\w-])--(?!no-|help)", settings))
+    assert out.endswith("All settings: ptychopinn train --help-all\n")
+    assert "--gradient-clip" not in out
+    assert "--backend" in out
+
+
+@pytest.mark.parametrize("command", ["train", "infer", "stream", "compare", "simulate"])
+def test_the_long_help_has_every_flag_of_the_short_one(cli: Cli, toy: Registry, command: str) -> None:
+    """[CLI-008] In groups, each flag once."""
+    flag = re.compile(r"^  (?:-\w[^,]*, )?(--[\w-]+)", re.MULTILINE)
+    code, long, _ = cli(command, "--help-all")
+    short = cli(command, "--help")[1]
+    assert code == 0
+    flags = flag.findall(long)
+    assert set(flag.findall(short)) < set(flags)
+    assert len(flags) == len(set(flags))
+    assert "All settings" not in long
+
+
+def test_the_long_help_of_a_study_has_the_keys_of_its_file(cli: Cli, toy: Registry) -> None:
+    """[CLI-008]"""
+    keys = cli("study", "--help-all")[1].partition("keys of the section 'study':")[2]
+    assert all(re.search(rf"^  {name} ", keys, re.MULTILINE) for name in StudyConfig.model_fields)
+
+
+def test_a_misspelt_flag_is_told_of_the_long_help(cli: Cli, toy: Registry) -> None:
+    """[CLI-008]"""
+    assert "See ptychopinn train --help-all." in cli(*TRAIN, "--qqq", "3")[2]
+    assert "See ptychopinn validate --help." in cli("validate", "scan.npz", "--qqq")[2]
 
 
 @pytest.mark.parametrize(
@@ -86,11 +134,11 @@ def test_every_command_has_help(cli: Cli, backends: Any, command: str) -> None:
 
 def test_every_field_has_a_flag(cli: Cli, toy: Registry) -> None:
     """[CLI-001]"""
-    _, train, _ = cli("train", "--help")
+    _, train, _ = cli("train", "--help-all")
     for cls in (ModelConfig, TrainConfig, InferConfig, ExecutionOptions):
         for name in cls.model_fields:
             assert f"--{name.replace('_', '-')}" in train
-    _, simulate, _ = cli("simulate", "--help")
+    _, simulate, _ = cli("simulate", "--help-all")
     for name in SimulationConfig.model_fields:
         assert f"--{name.replace('_', '-')}" in simulate
 
@@ -193,7 +241,7 @@ def test_aliases_lead_to_flags_that_exist(cli: Cli, toy: Registry, old: str) -> 
     new = ALIASES[old]
     assert normalise([old, "x"])[0] == new
     assert normalise([old.replace("-", "_").replace("__", "--", 1) + "=x"]) == [f"{new}=x"]
-    assert new in cli("train", "--help")[1]
+    assert new in cli("train", "--help-all")[1]
 
 
 @pytest.mark.parametrize("flag", ["--device", "--torch-accelerator", "--accelerator", "--torch_accelerator"])
@@ -227,7 +275,8 @@ def test_n_images_is_refused_with_n_groups(cli: Cli, calls: Any) -> None:
 )
 def test_commands_that_read_scans_have_measurement(cli: Cli, toy: Registry, command: str) -> None:
     """[CLI-006]"""
-    assert "--measurement {counts,amplitude}" in cli(command, "--help")[1]
+    helps = [cli(command, flag)[1] for flag in ("--help", "--help-all")]
+    assert any("--measurement {counts,amplitude}" in text for text in helps)
 
 
 @pytest.mark.parametrize(
@@ -249,3 +298,40 @@ def test_simulate_objects_alone(cli: Cli, calls: Any, arguments: tuple[str, ...]
 
 def test_after_two_dashes_nothing_is_a_flag() -> None:
     assert normalise(["validate", "--", "--n_images"]) == ["validate", "--", "--n_images"]
+
+
+def test_a_preset_fills_in_what_is_not_given(cli: Cli, calls: Any, tmp_path: Path) -> None:
+    """[CLI-009] Flags, then the file, go before it; its name is handed on."""
+    config = tmp_path / "c.yaml"
+    config.write_text("train: {max_time: 50}\ninfer: {refine: 4}\n")
+    assert cli(*TRAIN, "--preset", "quick-look")[0] == 0
+    assert (calls.last["train"], calls.last["infer"]) == ({"max_time": 20}, {"refine": 2})
+    assert calls.last["preset"] == "quick-look"
+    assert cli(*TRAIN, "--preset", "quick-look", "--config", config, "--refine", "7")[0] == 0
+    assert (calls.last["train"], calls.last["infer"]) == ({"max_time": 50}, {"refine": 7})
+
+
+def test_a_preset_of_the_file(cli: Cli, calls: Any, tmp_path: Path) -> None:
+    """[CLI-009] That of the command line goes before it."""
+    config = tmp_path / "c.yaml"
+    config.write_text("preset: dim\n")
+    assert cli(*INFER, "--config", config)[0] == 0
+    assert calls.last["infer"] == {"refine": 3, "refine_likelihood": "poisson"}
+    assert cli(*INFER, "--config", config, "--preset", "quick-look")[0] == 0
+    assert calls.last["infer"] == {"refine": 2}
+
+
+def test_an_unknown_preset_is_refused(cli: Cli, calls: Any) -> None:
+    """[CLI-009] With those there are."""
+    code, _, err = cli(*TRAIN, "--preset", "pretty")
+    assert code == 2
+    assert "--preset is pretty: input should be 'quick-look', 'best-picture'" in err
+
+
+@pytest.mark.parametrize("command", ["train", "infer", "stream", "compare"])
+def test_presets_are_in_the_long_help(cli: Cli, toy: Registry, command: str) -> None:
+    """[CLI-009] Each with what it is for and with its values, as flags."""
+    text = " ".join(cli(command, "--help-all")[1].partition("\npresets:")[2].split())
+    for preset in Preset:
+        assert f"{preset} {PRESETS[preset].summary}" in text
+    assert "--simulate-objects mixed --refine 3 --refine-likelihood poisson" in text

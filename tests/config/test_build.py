@@ -44,7 +44,7 @@ def test_text_is_converted() -> None:
         (ExecutionOptions, "accelerator", "rocm", "for ROCm call their devices cuda; use cuda"),
         (ModelConfig, "N", "63", "N = 63 is not supported"),
         (TrainConfig, "batchsize", "3", "--batchsize is not known; did you mean batch_size"),
-        (TrainConfig, "qqq", "3", "--qqq is not known; valid are nepochs, max_time"),
+        (TrainConfig, "qqq", "3", "--qqq is not known; valid are max_time, nepochs"),
     ],
 )
 def test_an_error_names_field_value_and_bound(cls: type, field: str, value: str, message: str) -> None:

@@ -5,6 +5,7 @@ from pydantic import BaseModel, ValidationError
 
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.config.settings import setting_of
 from ptychopinn.config.train import LossWeights
 
 MODELS = (ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig)
@@ -128,5 +129,5 @@ def test_what_depends_on_the_device_is_filled_in() -> None:
     assert found.model_dump() == given.model_dump()
     assert found.resolved(on_gpu=False) == found
     for name in ("batch_size", "learning_rate"):
-        description = str(TrainConfig.model_fields[name].description)
-        assert all(f"{getattr(config, name):g}" in description for config in (cpu, gpu))
+        default = setting_of("train", TrainConfig, name).default_text
+        assert all(f"{getattr(config, name):g}" in default for config in (cpu, gpu))

@@ -13,6 +13,7 @@ from ptychopinn.reconstructor import Capability
 Ptychodus = Callable[..., subprocess.CompletedProcess[str]]
 
 MODEL_TYPES = {"pinn": Capability.PINN, "supervised": Capability.SUPERVISED}
+WORDS = {"pinn": "unsupervised", "supervised": "supervised"}  # in the names of entries
 QT_LIBRARIES = {  # what PyQt5's wheel takes from the system for an invisible window, and the Debian packages
     "libGL.so.1": "libgl1",
     "libXext.so.6": "libxext6",
@@ -30,7 +31,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        return f"{self.backend}-{self.model_type}"
+        return f"{WORDS[self.model_type]}-{self.backend}"
 
     @property
     def algorithm(self) -> str:
@@ -38,7 +39,7 @@ class Entry:
 
     @property
     def group(self) -> str:
-        return f"PtychoPINNPlugin-{self.name}"
+        return f"PtychoPINNPlugin-{self.backend}-{self.model_type}"
 
 
 def usable_entries() -> list[Entry]:

@@ -34,6 +34,7 @@ from PyQt5.QtWidgets import (
     QMessageBox,
     QPushButton,
     QSpinBox,
+    QToolButton,
     QWidget,
 )
 
@@ -256,6 +257,12 @@ def whole(gui: Gui) -> None:
     gui.seen["pane"] = {
         w.objectName(): type(w).__name__ for w in gui.pane.findChildren(QWidget) if w.toolTip() and w.objectName()
     }
+    button = next(b for b in gui.pane.findChildren(QToolButton) if b.text() == "Advanced")
+    for key in ("shown folded", "shown unfolded"):
+        gui.seen[key] = [w.objectName() for w in gui.pane.findChildren(QWidget) if w.isVisible() and w.toolTip()]
+        gui.seen[key] = sorted({name for name in gui.seen[key] if name and not name.startswith("qt_")})
+        button.click()
+        gui.rest(0.1)
     spin = gui.editor("batch_size")
     gui.seen["batch_size"] = [spin.minimum(), spin.maximum(), spin.value(), spin.toolTip()]
     gui.turn_wheel(spin)
@@ -295,8 +302,9 @@ def whole(gui: Gui) -> None:
 
 
 def _of_other_type(algorithm: str) -> str:
-    backend, _, model_type = algorithm.rpartition("-")
-    return f"{backend}-{'pinn' if model_type == 'supervised' else 'supervised'}"
+    library, _, entry = algorithm.partition("_")
+    kind, _, backend = entry.partition("-")
+    return f"{library}_{'unsupervised' if kind == 'supervised' else 'supervised'}-{backend}"
 
 
 def _infer(gui: Gui, key: str) -> None:

@@ -105,7 +105,7 @@ def main() -> int:
             _write_scan(folder, Path(sys.argv[2]) if len(sys.argv) > 2 and story == "pictures" else None)
             made = Path(home) / "made"
             made.mkdir(exist_ok=True)
-            command = [sys.executable, __file__, story, folder, f"ptychopinn-plugin_{backend}-pinn", "{}", made]
+            command = [sys.executable, __file__, story, folder, f"ptychopinn-plugin_unsupervised-{backend}", "{}", made]
             done = subprocess.run(list(map(str, command)), check=False, env={**os.environ, "HOME": home})
             seen = json.loads((folder / "seen.json").read_text())
             if done.returncode or "failed" in seen:

@@ -81,6 +81,9 @@ def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, st
     done = _train(ptychodus, tmp_path, strange_entry, learning_rate=7)
     assert done.returncode == 1
     assert "learning_rate is 7" in done.stdout
+    done = _train(ptychodus, tmp_path, strange_entry, preset="pretty")
+    assert done.returncode == 1
+    assert "preset is pretty" in done.stdout
     done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
     assert done.returncode == 1
     assert "has no model" in done.stdout
@@ -89,6 +92,17 @@ def test_refusals_have_words_and_a_code(ptychodus: Ptychodus, tmp_path: Path, st
     assert done.returncode == 1
     assert "model.zip" in done.stdout + done.stderr
     assert not list((tmp_path / "rec").glob("*.h5"))
+
+
+def test_an_older_name_of_an_algorithm_is_read(ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry) -> None:
+    """[PTY-012] The name that version 0.1 wrote into settings files; the group is the same."""
+    write_scan_folder(tmp_path / "in")
+    algorithm = f"ptychopinn-plugin_{strange_entry.backend}-{strange_entry.model_type}"
+    assert algorithm != strange_entry.algorithm
+    write_settings(tmp_path / "in", algorithm, strange_entry.group, TINY)
+    done = ptychodus("-b", "train", "-i", "in", "-o", "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out/model.zip").is_file()
 
 
 @pytest.mark.parametrize(

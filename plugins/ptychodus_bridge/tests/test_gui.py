@@ -62,8 +62,11 @@ def _check_whole(seen: dict[str, Any], entry: Entry, folder: Path) -> None:
     assert seen["active at start"] == seen["shown at start"]
     low, high, value, tip = seen["batch_size"]
     assert (low, high, value) == (0, 4096, 2)  # 0 stands for the default
-    assert "Groups in a batch" in tip
-    assert seen["n_groups"] == "default"
+    assert "Groups of patterns in a batch" in tip
+    assert len(seen["shown folded"]) == 11
+    assert {"preset", "max_time", "nepochs", "refine", "refine_probe", "accelerator"} <= set(seen["shown folded"])
+    assert set(seen["shown folded"]) < set(seen["shown unfolded"]) == set(seen["pane"])
+    assert seen["n_groups"] == "every pattern once"
     assert seen["scrolled over"] == value  # without focus the wheel scrolls the pane and changes nothing
     kinds = seen["pane"]
     assert (kinds["scheduler"], kinds["probe_trainable"]) == ("QComboBox", "QCheckBox")
@@ -111,7 +114,7 @@ def test_what_is_trained_on(tmp_path: Path, strange_entry: Entry, environment: d
         assert words in seen[name]["log"]
         assert "Training finished" in seen[name]["log"]
     title, problem, remedy, _ = seen["refused"]
-    assert title == "numpy-supervised: train failed"
+    assert title == "supervised-numpy: train failed"
     assert "constant" in problem
     assert remedy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -78,6 +79,42 @@ def test_settings_file_keeps_every_value(tmp_path: Path) -> None:
     assert build(TrainConfig, other.values()["train"]).batch_size == 3
 
 
+def test_a_preset_fills_in_its_values_and_takes_them_back() -> None:
+    """[PTY-024] What somebody set stays: before the preset where it does not act, and after it anywhere."""
+    settings = EntrySettings(SettingsRegistry(), "g", entry_settings(strangers_spec()))
+    settings.parameter("train", "nepochs").set_value("7")
+    settings.parameter("", "preset").set_value("dim")
+    assert settings.values()["train"]["simulate_objects"] == "mixed"
+    assert settings.values()["infer"]["refine"] == "3"
+    settings.parameter("infer", "refine").set_value("5")
+    settings.parameter("", "preset").set_value("quick-look")
+    values = settings.values()
+    assert (values["train"]["nepochs"], values["train"]["max_time"]) == ("7", "20")
+    assert (values["train"]["simulate_objects"], values["infer"]["refine_likelihood"]) == ("off", None)
+    assert values["infer"]["refine"] == "2"
+    settings.parameter("infer", "refine").set_value("5")
+    settings.parameter("", "preset").set_value("")
+    assert (settings.values()["infer"]["refine"], settings.values()["train"]["max_time"]) == ("5", None)
+
+
+def test_a_settings_file_goes_before_its_preset(tmp_path: Path) -> None:
+    """[PTY-024] Wherever it stands in the file, and where a value is the default; saved and read it is the same."""
+    file = tmp_path / "settings.ini"
+    file.write_text("[PtychoPINNPlugin-x]\nrefine_probe = false\nrefine = 4\npreset = best-picture\n")
+    first, second = SettingsRegistry(), SettingsRegistry()
+    one, other = (EntrySettings(r, "PtychoPINNPlugin-x", entry_settings(strangers_spec())) for r in (first, second))
+    first.open_settings(file)
+    assert (one.preset, one.values()["infer"]["refine"], one.values()["infer"]["refine_probe"]) == (
+        "best-picture",
+        "4",
+        "false",
+    )
+    first.save_settings(tmp_path / "saved.ini")
+    second.open_settings(tmp_path / "saved.ini")
+    assert (other.preset, other.values()) == (one.preset, one.values())
+    second.open_settings(Path(__file__).parents[3] / "tests/golden/settings.ini")  # has no such group
+
+
 def test_bad_value_is_refused_when_work_begins() -> None:
     """[PTY-022] A value out of bounds does not raise in the settings; building the model names it."""
     registry = SettingsRegistry()
@@ -94,9 +131,22 @@ def test_entries_come_from_the_registry_alone(caplog: pytest.LogCaptureFixture) 
         distributions={"stranger": "s 1", "absent": "a 1"},
     )
     library = PluginLibrary(SettingsRegistry(), registry)
-    assert [r.name for r in library] == ["stranger-pinn"]
+    assert [r.name for r in library] == ["unsupervised-stranger"]
     assert "no_such_framework" in caplog.text
     assert "_" not in library.name
+
+
+def test_entries_are_in_order_of_what_one_must_know() -> None:
+    """[PTY-010] [PTY-011] Those that learn without a known object first; their older names lead to them."""
+    capabilities = frozenset({Capability.CPU, Capability.PINN, Capability.SUPERVISED})
+    both = {name: replace(strangers_spec(name), capabilities=capabilities) for name in ("alpha", "torch")}
+    library = PluginLibrary(SettingsRegistry(), Registry(specs=both, distributions={"alpha": "a 1", "torch": "b 1"}))
+    assert [entry.name for entry in library] == [
+        *("unsupervised-torch", "unsupervised-alpha"),
+        *("supervised-torch", "supervised-alpha"),
+    ]
+    assert library.older_names["ptychopinn-plugin_alpha-pinn"] == "ptychopinn-plugin_unsupervised-alpha"
+    assert library.older_names["ptychopinn-plugin_torch-supervised"] == "ptychopinn-plugin_supervised-torch"
 
 
 def test_no_framework_is_named_in_the_sources() -> None:
@@ -120,5 +170,5 @@ def test_broken_options_leave_the_other_entries(caplog: pytest.LogCaptureFixture
         specs={"clash": broken, "stranger": strangers_spec()}, distributions={"clash": "", "stranger": ""}
     )
     library = PluginLibrary(SettingsRegistry(), registry)
-    assert [r.name for r in library] == ["stranger-pinn"]
-    assert "clash-pinn is left out" in caplog.text
+    assert [r.name for r in library] == ["unsupervised-stranger"]
+    assert "unsupervised-clash is left out" in caplog.text

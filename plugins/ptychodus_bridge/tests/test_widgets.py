@@ -72,6 +72,33 @@ def test_a_device_is_chosen_or_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert application is not None
 
 
+def test_a_default_is_shown_by_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[PTY-023] In italics; a value that is set is not. Labels have words and units, tooltips say more."""
+    monkeypatch.setenv("QT_QPA_PLATFORM", os.environ.get("QT_QPA_PLATFORM", "offscreen"))
+    from PyQt5.QtWidgets import QApplication
+
+    from ptychopinn_ptychodus.widgets import Editor, label_text
+
+    application = QApplication.instance() or QApplication([])
+    settings = EntrySettings(
+        SettingsRegistry(), "g", entry_settings(ReconstructorSpec("x", "", "a:B", ExecutionOptions))
+    )
+    pairs = {setting.name: (setting, parameter) for setting, parameter in settings}
+    for name, words in {"nepochs": "60, or the time limit", "learning_rate": "0.001 (CPU), 0.003 (GPU)"}.items():
+        setting, parameter = pairs[name]
+        editor = Editor(setting, parameter)
+        assert (editor.widget.text(), editor.widget.font().italic()) == (words, True)  # type: ignore[attr-defined]
+        parameter.set_value("1")
+        assert (editor.widget.text(), editor.widget.font().italic()) == ("1", False)  # type: ignore[attr-defined]
+        parameter.set_value("")
+        assert (editor.widget.text(), editor.widget.font().italic()) == (words, True)  # type: ignore[attr-defined]
+    assert label_text(pairs["max_time"][0]) == "Time limit (s)"
+    assert label_text(pairs["refine"][0]) == "Refinement passes"
+    tip = Editor(*pairs["refine"]).widget.toolTip()
+    assert all(words in tip for words in ("start from the network", "Default: 0; at least 0", "settings.ini: refine"))
+    assert application is not None
+
+
 def test_a_large_seed_is_that_of_the_training() -> None:
     """[PTY-022]"""
     settings = EntrySettings(

@@ -23,10 +23,10 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "Score a reconstruction against a reference.",
     "compare": "Compare reconstructors on the same scans.",
     "study": "Compare reconstructors over a grid of simulated scans.",
-    "parity": "Say at which stage two backends or two models first differ.",
+    "parity": "Find the first stage at which two backends or two models differ.",
     "simulate": "Make a scan of a simulated object.",
-    "convert": "Make a canonical scan file out of another.",
-    "validate": "Say everything that is wrong with scan files.",
+    "convert": "Convert a scan file to the canonical form.",
+    "validate": "List everything that is wrong with scan files.",
     "plugins": "List the backends and what they can do.",
     "demo": "Simulate, train, save, load, reconstruct and score, in some minutes.",
 }
@@ -67,36 +67,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except BrokenPipeError:
-        # The reader of our output went away ("| head"); nothing is left to tell it, at exit neither.
+        # The reader of our output is gone ("| head"): write nothing more, at exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Exception, KeyboardInterrupt) as error:
         if console.debug:
             traceback.print_exc()
-        told = explained(error)
+        failure = explained(error)
         if isinstance(error, KeyboardInterrupt):
-            console.say(told.problem)
+            console.say(failure.problem)
         else:
-            console.error(told)
-        return told.exit_code
+            console.error(failure)
+        return failure.exit_code
 
 
 def _run(arguments: Sequence[str], console: Console) -> int:
     normal = normalise(arguments)
     chosen = next((a for a in normal if not a.startswith("-")), None)
     parser = Parser(prog="ptychopinn", description="Neural ptychography reconstruction.", epilog=_EPILOG)
-    parser.add_argument("--version", action="version", version=f"ptychopinn {version('ptychopinn')}")
+    parser.add_argument(
+        "--version", action="version", version=f"ptychopinn {version('ptychopinn')}", help="Show the version."
+    )
     add_common(parser)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     parsers: dict[str, Parser] = {}
     for name, summary in COMMANDS.items():
         parsers[name] = subparsers.add_parser(name, help=summary, description=summary)
-        add_common(parsers[name])
     command = None
     if chosen is not None and chosen in COMMANDS:
         command = cast(Command, importlib.import_module(f"ptychopinn.cli.{chosen}"))
         command.configure(parsers[chosen], normal)
-        normal = parsers[chosen].complete(normal)
+        add_common(parsers[chosen])
+        normal = parsers[chosen].add_bare_values(normal)
     try:
         args, unknown = parser.parse_known_args(normal)
     except SystemExit as done:  # --help and --version

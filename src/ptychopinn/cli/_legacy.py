@@ -1,4 +1,4 @@
-"""Flags of the software before this one that people have in their fingers: aliases, or refused with the new name."""
+"""Flags of the predecessor: accepted as aliases, or refused with what to use instead."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ PLAIN_SECONDS = 10.0
 
 
 @contextmanager
-def watched(console: Console) -> Iterator[Monitor]:
+def progress_monitor(console: Console) -> Iterator[Monitor]:
     """A `Monitor` that shows progress bars, or plain lines when stderr is no terminal, or nothing when quiet."""
     if console.quiet:
         monitor = Monitor()

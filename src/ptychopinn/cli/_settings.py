@@ -1,4 +1,4 @@
-"""Settings of a run: command line before configuration file before default, checked together."""
+"""Settings of a run: flags go before the configuration file, and the file before the defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptychopinn.cli._flags import flag_of
-from ptychopinn.cli._parser import Parser
+from ptychopinn.cli._parser import HELP_FLAGS, Parser
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.build import build
 from ptychopinn.config.files import read_config_file
@@ -19,7 +19,9 @@ from ptychopinn.reconstructor import ReconstructorSpec
 
 
 def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
-    """The backend that arguments or their configuration file name, else the default one, before the flags are known.
+    """The backend that the arguments or their configuration file name, else the default one.
+
+    It is needed before the arguments are parsed, because the flags depend on it.
 
     Returns
     -------
@@ -30,11 +32,11 @@ def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
     PluginError
         If it is not there.
     """
-    wants_help = any(a in ("-h", "--help") for a in arguments)
+    wants_help = any(a in HELP_FLAGS for a in arguments)
     parser = Parser(add_help=False)
     parser.add_argument("--backend")
     parser.add_argument("--config")
-    found, _ = parser.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
+    found, _ = parser.parse_known_args([a for a in arguments if a not in HELP_FLAGS])
     registry = discover()
     try:
         name = found.backend or (_backend_in(found.config) if found.config is not None else None)
@@ -72,6 +74,8 @@ def load_settings(
     file = getattr(args, "config", None)
     values = read_config_file(file) if file is not None else {}
     flags: dict[tuple[str, ...], object] = {tuple(d.split(".")): v for d, v in vars(args).items() if "." in d}
+    if getattr(args, "preset", None) is not None:
+        flags["preset",] = args.preset
     if spec is not None and (args.backend is not None or isinstance(values.get("backend"), str)):
         flags["backend",] = spec.name  # aliases resolved
     options = ExecutionOptions if spec is None else spec.options

@@ -1,4 +1,4 @@
-"""How results are told: figures and files of a run, scores."""
+"""Print results: figures and files of a run, and scores."""
 
 from __future__ import annotations
 

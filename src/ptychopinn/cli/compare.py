@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._flags import add_flags, add_preset
 from ptychopinn.cli._parser import Parser, add_config, add_json
-from ptychopinn.cli._progress import watched
+from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
@@ -18,12 +18,19 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.errors import PtychoPinnError, UsageError
 from ptychopinn.plugins import discover, solver_options
 
-_CHIEF = (("phase", "ssim"), ("amp", "ssim"), ("object", "nrmse"), ("object", "residual"), ("run", "training_seconds"))
+_MAIN_METRICS = (
+    ("phase", "ssim"),
+    ("amp", "ssim"),
+    ("object", "nrmse"),
+    ("object", "residual"),
+    ("run", "training_seconds"),
+)
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.usage = "%(prog)s --train TRAIN.npz --test TEST.npz --legs LEG... -o OUT [FLAGS] | --verify OUT"
+    parser.offer_long_help()
     parser.add_argument("--train", metavar="FILE", help="The scan that networks train on.")
     parser.add_argument("--test", metavar="FILE", help="The scan that all reconstruct.")
     parser.add_argument("--train-reference", metavar="FILE", help="Trusted object of the training scan.")
@@ -41,15 +48,16 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--resume", action="store_true", help="Keep what is done, by content, and go on.")
     there.add_argument("--overwrite", action="store_true", help="Replace the comparison that is there.")
+    add_preset(parser)
     add_config(parser)
     add_json(parser)
-    add_flags(parser, "reading", ReadOptions, "reading of scans")
-    add_flags(parser, "comparison", ComparisonConfig, "comparison", without=("legs",))
-    add_flags(parser, "model", ModelConfig, "networks", without=NOT_SHARED)
-    add_flags(parser, "train", TrainConfig, "training")
-    add_flags(parser, "infer", InferConfig, "reconstruction by networks")
-    add_flags(parser, "solver", solver_options(discover()), "solvers")
-    add_flags(parser, "execution", ExecutionOptions, "execution")
+    add_flags(parser, "comparison", ComparisonConfig, without=("legs",))
+    add_flags(parser, "train", TrainConfig)
+    add_flags(parser, "model", ModelConfig, without=NOT_SHARED)
+    add_flags(parser, "infer", InferConfig)
+    add_flags(parser, "solver", solver_options(discover()))
+    add_flags(parser, "execution", ExecutionOptions)
+    add_flags(parser, "reading", ReadOptions)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -72,7 +80,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         missing.insert(2, "--legs")
     if missing:
         raise UsageError(f"{', '.join(missing)} must be given.", "See ptychopinn compare --help.")
-    with watched(console) as monitor:
+    with progress_monitor(console) as monitor:
         result = comparison.compare_run(
             args.train,
             args.test,
@@ -91,17 +99,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _show(result: Any, console: Console, *, as_json: bool) -> None:
-    """Print the chief figures of the test scan, and where the files are."""
+    """Print the main figures of the test scan, and where the files are."""
     files = {kind: str(path) for kind, path in result.files.items()}
-    chief: dict[str, dict[str, float | None]] = {}
+    main: dict[str, dict[str, float | None]] = {}
     for row in result.rows:
-        if row.scan == "test" and (row.quantity, row.metric) in _CHIEF:
-            chief.setdefault(row.candidate, {})[f"{row.quantity} {row.metric}"] = row.value
+        if row.scan == "test" and (row.quantity, row.metric) in _MAIN_METRICS:
+            main.setdefault(row.candidate, {})[f"{row.quantity} {row.metric}"] = row.value
     if as_json:
-        console.json({"folder": str(result.folder), "files": files, "test": chief, "failed": dict(result.failed)})
+        console.json({"folder": str(result.folder), "files": files, "test": main, "failed": dict(result.failed)})
         return
-    for candidate, values in chief.items():
-        shown = ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in values.items())
-        console.result(f"{candidate}: {shown}")
+    for candidate, values in main.items():
+        text = ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in values.items())
+        console.result(f"{candidate}: {text}")
     for line in table(files):
         console.result(line)

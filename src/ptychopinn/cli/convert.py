@@ -16,7 +16,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.add_argument("source", metavar="SOURCE", help="A scan, an NPZ or HDF5 file of any form that is read.")
     add_output(parser, "The canonical NPZ file to write.")
-    add_flags(parser, "reading", ReadOptions, "reading of scans")
+    add_flags(parser, "reading", ReadOptions)
     parser.add_argument("--compress", action="store_true", help="Smaller, but read into memory and not mapped.")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser, add_json, add_output
-from ptychopinn.cli._progress import watched
+from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._summary import show_run
 from ptychopinn.errors import Cancelled
 from ptychopinn.plugins import discover
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     registry = discover()
     spec = registry.get(args.backend) if args.backend is not None else registry.default()
     more = {} if args.max_time is None else {"max_time": args.max_time}
-    with watched(console) as monitor:
+    with progress_monitor(console) as monitor:
         result = workflows.demo_run(args.output, backend=spec.name, overwrite=args.overwrite, monitor=monitor, **more)
     show_run(result, console, as_json=args.json)
     return Cancelled.exit_code if monitor.cancelled else 0

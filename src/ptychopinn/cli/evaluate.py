@@ -20,7 +20,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "--reference", required=True, metavar="FILE", help="The trusted object: an NPZ file or a product."
     )
     parser.add_argument("--scan", metavar="FILE", help="The scan; its positions bound what is compared.")
-    add_flags(parser, "reading", ReadOptions, "reading of the scan")
+    add_flags(parser, "reading", ReadOptions)
     add_output(parser, "Also write the scores and a picture there, in this directory.", required=False)
     add_json(parser)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._inference import add_inference
 from ptychopinn.cli._parser import Parser
-from ptychopinn.cli._progress import watched
+from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import show_run
 from ptychopinn.errors import Cancelled
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import workflows
 
     settings = load_settings(args, spec=args.spec, training=False)
-    with watched(console) as monitor:
+    with progress_monitor(console) as monitor:
         result = workflows.infer_run(
             args.model, args.data, args.output, settings.run_settings(), overwrite=args.overwrite, monitor=monitor
         )

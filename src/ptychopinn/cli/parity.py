@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_json, add_output
-from ptychopinn.cli._progress import watched
+from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.reading import ReadOptions
@@ -38,7 +38,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "--devices", metavar="DEVICE,DEVICE", type=_words, default=(), help="One device for each side: cpu,cuda."
     )
     add_output(parser, "The directory to make.")
-    add_flags(parser, "reading", ReadOptions, "reading of scans")
+    add_flags(parser, "reading", ReadOptions)
     add_json(parser)
 
 
@@ -47,12 +47,12 @@ def _words(text: str) -> list[str]:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Compare, say where they part."""
+    """Compare, and print where they differ first."""
     from ptychopinn import parity
 
     if args.devices and args.accelerator is not None:
         raise UsageError("--accelerator and --devices were given.", "Give one of them.")
-    with watched(console) as monitor:
+    with progress_monitor(console) as monitor:
         result = parity.parity_run(
             args.data,
             args.models,
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.json({"folder": str(result.folder), "first_difference": result.first, "differences": found})
     else:
         for stage, values in result.differences.items():
-            told = values.get("reason") or f"{values['relative']:.3e}"
-            console.result(f"{stage:<12}{told}")
+            text = values.get("reason") or f"{values['relative']:.3e}"
+            console.result(f"{stage:<12}{text}")
         console.result(f"first difference: {result.first or 'none'}")
     return 0 if result.first is None else PtychoPinnError.exit_code

@@ -6,26 +6,33 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
+from ptychopinn.cli._flags import describe
 from ptychopinn.cli._parser import Parser, add_json
-from ptychopinn.cli._progress import watched
+from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
+from ptychopinn.config.settings import settings_of
+from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import PtychoPinnError
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.usage = "%(prog)s STUDY.yaml -o OUT"
+    parser.offer_long_help()
     parser.add_argument(
         "config",
         metavar="STUDY",
-        help="YAML or JSON: the section 'study', and those that the candidates and scans share.",
+        help="YAML or JSON: the section 'study', and the sections that all candidates and scans share, with the "
+        "settings of 'ptychopinn compare' and 'ptychopinn simulate'.",
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="The directory to make.")
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--resume", action="store_true", help="Keep what is done, by content, and go on.")
     there.add_argument("--overwrite", action="store_true", help="Replace the study that is there.")
     add_json(parser)
+    keys = {setting.name: describe(setting) for setting in settings_of("study", StudyConfig)}
+    parser.list_in_long_help("keys of the section 'study'", keys)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -33,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import comparison
 
     settings = load_settings(args)
-    with watched(console) as monitor:
+    with progress_monitor(console) as monitor:
         result = comparison.study_run(
             settings,
             args.output,

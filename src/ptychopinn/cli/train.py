@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._flags import add_flags
+from ptychopinn.cli._flags import add_flags, add_preset
 from ptychopinn.cli._parser import Parser, add_config, add_json
-from ptychopinn.cli._progress import watched
+from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import choose_backend, load_settings
 from ptychopinn.cli._summary import show_run
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
@@ -20,25 +20,33 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags; those of execution are the backend's own."""
     parser.usage = "%(prog)s DATA.npz -o RUN [FLAGS]"
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
-    parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by.")
-    parser.add_argument(
-        "--from", dest="start", metavar="MODEL", help="Go on from the network of this run directory or model archive."
-    )
-    parser.add_argument("--backend", help="The deep-learning framework: see 'ptychopinn plugins'.")
-    add_config(parser)
-    add_json(parser)
+    parser.offer_long_help()
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
         "--resume", action="store_true", help="Go on with the run that is there, from its last checkpoint."
     )
     there.add_argument("--overwrite", action="store_true", help="Replace the run that is there.")
-    add_flags(parser, "reading", ReadOptions, "reading of scans")
-    add_flags(parser, "model", ModelConfig, "model")
-    add_flags(parser, "train", TrainConfig, "training")
-    add_flags(parser, "infer", InferConfig, "reconstruction of the scan at the end")
+    parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by (default: none).")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="Go on from the network of this run directory or model archive (default: a new network).",
+    )
+    parser.add_argument(
+        "--backend",
+        help="The deep-learning framework, see 'ptychopinn plugins' (default: torch, or the only one installed).",
+    )
+    add_preset(parser)
+    add_config(parser)
+    add_json(parser)
+    add_flags(parser, "train", TrainConfig)
+    add_flags(parser, "model", ModelConfig)
+    add_flags(parser, "infer", InferConfig)
     spec = choose_backend(arguments)
-    add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions, "execution")
+    add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions)
+    add_flags(parser, "reading", ReadOptions)
     parser.set_defaults(spec=spec)
 
 
@@ -47,7 +55,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn import workflows
 
     settings = load_settings(args, spec=args.spec)
-    with watched(console) as monitor:
+    with progress_monitor(console) as monitor:
         result = workflows.train_run(
             args.data,
             args.output,

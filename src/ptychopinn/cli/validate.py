@@ -17,7 +17,7 @@ from ptychopinn.errors import DataError
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="Scans, NPZ or HDF5 files.")
-    add_flags(parser, "reading", ReadOptions, "reading of scans")
+    add_flags(parser, "reading", ReadOptions)
     add_json(parser)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from ptychopinn.config.settings import marks_of
 
 
 class Config(BaseModel):
-    """A frozen model that refuses unknown keys. Every field has its description and bounds.
+    """Frozen, and refuses unknown keys; each field holds its help, bounds and marks (`ptychopinn.config.settings`).
 
     Attributes
     ----------
     title:
-        Title of a model that is one group of the settings of a section; else empty.
+        Heading of the model's settings in help, panes and documentation.
     """
 
     title: ClassVar[str] = ""
@@ -25,3 +27,16 @@ class Config(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),  # model_type is a field's name here; older pydantics warn of it
     )
+
+    @model_validator(mode="after")
+    def _refuse_what_has_no_effect(self) -> Self:
+        """Refuse a field that differs from its default while the field that it needs does not."""
+        fields = type(self).model_fields
+        idle: dict[str, list[str]] = {}
+        for name, field in fields.items():
+            needed = marks_of(field).get("needs")
+            if needed and getattr(self, name) != field.default and getattr(self, needed) == fields[needed].default:
+                idle.setdefault(needed, []).append(name)
+        for needed, names in idle.items():
+            raise ValueError(f"{' and '.join(names)} has no effect without {needed}; set both")
+        return self

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.settings import marks
 
-NOT_SHARED = (
-    "N",
-    "model_type",
-    "architecture",
-)  # of the model: given by the scans or by a candidate's name, not common to all
+# Settings of the network that scans and names of candidates decide: one for all candidates would contradict them.
+NOT_SHARED = ("N", "model_type", "architecture")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
@@ -24,7 +22,7 @@ class CandidateConfig(Config):
         description="BACKEND-MODELTYPE, BACKEND-MODELTYPE-ARCHITECTURE or a solver; with `backend`, any name."
     )
     backend: str | None = Field(
-        None, description="The backend of a network, or the solver (default: as the name says)."
+        None, description="The backend of a network, or the solver; without it the name says which."
     )
     model: dict[str, Any] = Field({}, description="Its own settings of the network.")
     train: dict[str, Any] = Field({}, description="Its own settings of the training.")
@@ -47,25 +45,44 @@ class CandidateConfig(Config):
 class ComparisonConfig(Config):
     """Candidates, limits and scores of a comparison."""
 
-    legs: tuple[CandidateConfig, ...] = Field((), description="Candidates: names, or mappings with their own settings.")
+    title: ClassVar[str] = "comparison"
+
+    legs: tuple[CandidateConfig, ...] = Field(
+        (),
+        title="Candidates",
+        description="Reconstructors to compare: names, or mappings with settings of their own.",
+    )
     baseline: str | None = Field(
-        None, description="Baseline candidate that the others are compared with (default: the first)."
+        None,
+        title="Baseline",
+        description="The candidate that the others are compared with.",
+        json_schema_extra=marks(unset="the first one"),
     )
     n_test_groups: int | None = Field(
         None,
         ge=1,
-        description="Test on this many groups in the middle of the test scan; a group has gridsize^2 patterns, 1 "
-        "without gridsize.",
+        title="Test groups",
+        description="Test on this many groups of patterns in the middle of the test scan. A group has gridsize^2 "
+        "patterns, 1 without gridsize.",
+        json_schema_extra=marks(unit="groups", unset="the whole scan"),
     )
     memory_mb: int | None = Field(
         None,
         ge=64,
-        description="Limit in MiB on the anonymous memory of a candidate's processes "
-        "(default: three quarters of the free memory).",
+        title="Memory limit",
+        description="Memory that the processes of one candidate may take; one that takes more is ended as failed.",
+        json_schema_extra=marks(unit="MiB", unset="three quarters of what is free"),
     )
-    leg_seconds: float | None = Field(None, gt=0, description="Time limit of a candidate in seconds.")
+    leg_seconds: float | None = Field(
+        None,
+        gt=0,
+        title="Time limit of a candidate",
+        description="A candidate that takes longer is ended as failed.",
+        json_schema_extra=marks(unit="s", unset="no limit"),
+    )
     split_frc: bool = Field(
         True,
-        description="Also reconstruct the odd and the even patterns of the test scan separately, for a resolution "
-        "without a reference.",
+        title="Resolution from two halves",
+        description="Also reconstruct the odd and the even patterns of the test scan alone, for a resolution that "
+        "needs no reference.",
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.settings import marks
 
 _CUDA_NUMBER = re.compile(r"cuda:(\d{1,3})", re.ASCII)
 _OTHER_DEVICES = {
@@ -72,24 +73,42 @@ class LoggerKind(StrEnum):
 class ExecutionOptions(Config):
     """Options that every backend has."""
 
+    title: ClassVar[str] = "execution"
+
     accelerator: Device = Field(
-        Accelerator.AUTO, description="Device. auto: CUDA if available, else CPU; cuda:1: the second card."
+        Accelerator.AUTO,
+        title="Device",
+        description="Where to compute: auto takes a CUDA GPU if there is one, else the CPU; cuda:1 is the second GPU.",
+        json_schema_extra=marks(basic=True),
     )
-    precision: Precision = Field(Precision.FLOAT32, description="Arithmetic of the network.")
+    precision: Precision = Field(
+        Precision.FLOAT32,
+        title="Precision of the network",
+        description="Arithmetic of the network: 32-bit or bfloat16. The physics is computed in 32 bits with either.",
+    )
     deterministic: bool = Field(
-        True, description="Use deterministic algorithms where the device has them: same seed, same result."
+        True,
+        title="Repeatable",
+        description="Use algorithms that give the same result for the same seed, where the device has them.",
     )
     device_memory_budget_mb: int | None = Field(
         None,
         ge=0,
-        description=(
-            "GPU memory in MiB for data kept there (patterns, patches, objects); other data are uploaded for each batch, "
-            "a larger object in tiles (default: half of the free memory)."
-        ),
+        title="GPU memory for data",
+        description="Memory of the GPU for patterns, patches and simulated objects. What does not fit stays on the "
+        "host and is copied batch by batch.",
+        json_schema_extra=marks(unit="MiB", unset="half of what is free"),
     )
-    num_workers: int = Field(0, ge=0, le=64, description="Threads that prepare batches ahead. 0: none.")
+    num_workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        title="Loader threads",
+        description="Threads that prepare batches in advance. With 0 a batch is prepared when it is needed.",
+    )
     logger: LoggerKind = Field(
         LoggerKind.NONE,
-        description="Also log the training history there.",
-        json_schema_extra={"training_only": True},
+        title="Logger",
+        description="Where else to write the training history.",
+        json_schema_extra=marks(training_only=True),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.settings import marks
 
 
 class Synchronise(StrEnum):
@@ -45,70 +46,106 @@ _STREAM_BATCH = 64  # more would come late
 _BATCH_PIXELS, _DEVICE_BATCH_PIXELS = 1 << 21, 1 << 25
 
 
-class InferConfig(Config):
-    """Inference and stitching."""
+class PredictionOptions(Config):
+    """How the network's patches become an object."""
+
+    title: ClassVar[str] = "reconstruction: prediction"
 
     inference_batch_size: int | None = Field(
         None,
         ge=1,
         le=65536,
-        description=(
-            f"Patterns per batch (default: {_BATCH}, on a GPU {_DEVICE_BATCH}, fewer if they are larger than 64 x 64; "
-            f"{_STREAM_BATCH} in a stream)."
+        title="Batch size of inference",
+        description="Patterns that the network predicts at a time. The default is less for patterns of more than 64 x "
+        f"64 pixels, and {_STREAM_BATCH} in a stream.",
+        json_schema_extra=marks(
+            unit="patterns",
+            unset=f"{_BATCH} (CPU), {_DEVICE_BATCH} (GPU)",
         ),
     )
-    probe_source: ProbeSource = Field(ProbeSource.MODEL, description="Use the probe of the model or that of the scan.")
+    probe_source: ProbeSource = Field(
+        ProbeSource.MODEL,
+        title="Probe to use",
+        description="Use the probe of the model (as its training refined it), or the one in the scan.",
+    )
     synchronise: Synchronise = Field(
         Synchronise.AUTO,
-        description="Align the phases of the patches by their overlaps: on, off, or auto (if the residual falls).",
+        title="Synchronise phases",
+        description="Solve for one global phase per patch from the overlaps before patches are averaged. auto keeps "
+        "the result only as far as it explains the patterns better.",
     )
     memory_budget_mb: int = Field(
         1024,
         ge=1,
-        description=(
-            "Memory in MiB for patches until their phases are known (more go to a temporary file), and for what refine "
-            "keeps between passes."
-        ),
+        title="Memory for patches",
+        description="Memory for patches that wait to be stitched, and for what refinement keeps between its passes. "
+        "Patches beyond it wait in a temporary file.",
+        json_schema_extra=marks(unit="MiB"),
     )
     predict_overlap: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description=(
-            "Run the network only on a subset of patterns that still overlap by this fraction of the probe's width; "
-            "refine uses all patterns (default: predict from every pattern)."
-        ),
+        title="Overlap of predictions",
+        description="Let the network predict only as many patterns as this overlap of neighbouring probes needs (a "
+        "share of the probe's width), and leave the others to the passes of refinement.",
+        json_schema_extra=marks(needs="refine", unset="predict every pattern"),
     )
-    refine: int = Field(0, ge=0, le=10_000, description="Refinement passes after the prediction. 0: none.")
-    refine_probe: bool = Field(False, description="Refine the probe too.")
-    refine_positions: bool = Field(False, description="Refine the scan positions too.")
-    refine_flux: bool = Field(False, description="Fit the light of every pattern too.")
+
+
+class RefinementOptions(Config):
+    """Passes of physics that follow the prediction."""
+
+    title: ClassVar[str] = "reconstruction: refinement"
+
+    refine: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        title="Refinement passes",
+        description="Passes of an iterative solver that start from the network's prediction. Each uses every pattern "
+        "once and is kept only if it explains the patterns better. 0 keeps the prediction as it is.",
+        json_schema_extra=marks(basic=True, unit="passes"),
+    )
+    refine_probe: bool = Field(
+        False,
+        title="Refine the probe",
+        description="Let the refinement passes correct the probe too, where it is only a guess.",
+        json_schema_extra=marks(basic=True, needs="refine"),
+    )
+    refine_positions: bool = Field(
+        False,
+        title="Refine the positions",
+        description="Correct the scan positions too, where the stage is not exact: from how the network's patches of "
+        "neighbours lie on each other, then in the refinement passes.",
+        json_schema_extra=marks(basic=True, needs="refine"),
+    )
+    refine_flux: bool = Field(
+        False,
+        title="Fit the flux",
+        description="Let the refinement passes fit the light of every pattern too, where the beam flickers.",
+        json_schema_extra=marks(needs="refine"),
+    )
     refine_background: Background | None = Field(
         None,
-        description="Also fit counts that every pattern has beside its light: smooth, or free in every pixel "
-        "(default: none).",
+        title="Fit a background",
+        description="Let the refinement passes fit counts that every pattern has beside its light, smooth over the "
+        "detector or free in every pixel.",
+        json_schema_extra=marks(needs="refine", unset="none"),
     )
     refine_likelihood: Likelihood | None = Field(
         None,
-        description=(
-            "Likelihood that refine maximises: of the amplitudes, or of Poisson counts (default: Poisson if photons "
-            "are few, else amplitudes)."
-        ),
+        title="Noise model",
+        description="What the refinement passes maximise: the likelihood of amplitudes, or of Poisson counts. The "
+        "default is poisson where photons are few, else amplitude.",
+        json_schema_extra=marks(needs="refine", unset="by the number of photons"),
     )
 
-    @model_validator(mode="after")
-    def _refinement(self) -> Self:
-        given = {
-            "predict_overlap": self.predict_overlap is not None,
-            "refine_probe": self.refine_probe,
-            "refine_positions": self.refine_positions,
-            "refine_flux": self.refine_flux,
-            "refine_background": self.refine_background is not None,
-            "refine_likelihood": self.refine_likelihood is not None,
-        }
-        if self.refine == 0 and (idle := [name for name, is_set in given.items() if is_set]):
-            raise ValueError(f"{' and '.join(idle)} has no effect without refine; set both")
-        return self
+
+class InferConfig(RefinementOptions, PredictionOptions):
+    """Inference and stitching: the options of both groups above, flat, as flags and files have them."""
+
+    title: ClassVar[str] = ""
 
     @property
     def stream_batch_size(self) -> int:

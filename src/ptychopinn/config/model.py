@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.settings import marks
 
 SUPPORTED_N = (32, 64, 128, 256)
 
@@ -42,53 +43,95 @@ _ITERATIONS = 8
 class ModelConfig(Config):
     """Shape and kind of the network."""
 
-    N: int = Field(64, description=f"Width of a diffraction pattern in pixels: one of {SUPPORTED_N}.")
-    model_type: ModelType = Field(
-        ModelType.PINN, description="pinn learns from the counts only; supervised needs a known object."
+    title: ClassVar[str] = "network"
+
+    N: int = Field(
+        64,
+        title="Pattern width",
+        description=f"Width of a diffraction pattern: {', '.join(map(str, SUPPORTED_N))}. A training takes that of the "
+        "scan.",
+        json_schema_extra=marks(unit="px"),
     )
-    architecture: Architecture = Field(Architecture.FAST, description="The network's architecture.")
+    model_type: ModelType = Field(
+        ModelType.PINN,
+        title="Model type",
+        description="pinn learns from the measured counts alone; supervised learns from a known object.",
+        json_schema_extra=marks(basic=True),
+    )
+    architecture: Architecture = Field(
+        Architecture.FAST,
+        title="Network",
+        description="fast is an unrolled solver and right for nearly every scan; cnn is the published network, which "
+        "needs a much longer training.",
+        json_schema_extra=marks(basic=True),
+    )
     gridsize: int | None = Field(
-        None, ge=1, le=5, description="A group has gridsize^2 patterns; another way to set group_size."
+        None,
+        ge=1,
+        le=5,
+        title="Grid size",
+        description="Groups have gridsize x gridsize patterns: another way to set the group size.",
     )
     group_size: int | None = Field(
         None,
         ge=1,
         le=32,
-        description="Number of overlapping patterns that form a group in the loss "
-        "(default gridsize^2 when that is given, else "
-        f"{_GROUP_SIZE[Architecture.FAST]} for fast, {_GROUP_SIZE[Architecture.CNN]} for cnn).",
+        title="Group size",
+        description="Neighbouring patterns whose overlap acts together in the loss. A grid size sets it too.",
+        json_schema_extra=marks(
+            unit="patterns",
+            unset=f"{_GROUP_SIZE[Architecture.FAST]} (fast), {_GROUP_SIZE[Architecture.CNN]} (cnn)",
+        ),
     )
     n_filters_scale: float | None = Field(
         None,
         gt=0,
         le=4,
-        description="Multiplies the width of every layer "
-        f"(default {_WIDTH_SCALE[Architecture.FAST]:g} for fast, {_WIDTH_SCALE[Architecture.CNN]:g} for cnn).",
+        title="Width of the network",
+        description="Factor on the number of channels of every layer. A wider network is slower.",
+        json_schema_extra=marks(
+            unset=f"{_WIDTH_SCALE[Architecture.FAST]:g} (fast), {_WIDTH_SCALE[Architecture.CNN]:g} (cnn)"
+        ),
     )
     iterations: int | None = Field(
         None,
         ge=1,
         le=16,
-        description="Iterations of the fast network; each compares its object with the pattern and corrects it "
-        f"(default {_ITERATIONS}).",
+        title="Iterations of the network",
+        description="How often the fast network compares its object with the pattern and corrects it.",
+        json_schema_extra=marks(unset=f"{_ITERATIONS}"),
     )
     amp_activation: AmplitudeActivation = Field(
-        AmplitudeActivation.BOUNDED, description="Function that keeps the predicted amplitude positive."
+        AmplitudeActivation.BOUNDED,
+        title="Amplitude activation",
+        description="Function that keeps the predicted amplitude positive; bounded keeps it below 2.5.",
     )
     pad_object: bool = Field(
-        True, description="Reconstruct only the central N/2 x N/2 pixels of a patch; the object is 1 around them."
+        True,
+        title="Central half of a patch",
+        description="Reconstruct only the central half of each patch (N/2 x N/2) and take the object as 1 around it.",
     )
     probe_big: bool = Field(
-        False, description="With cnn and pad_object: a few channels draw a coarse border around the central half."
+        False,
+        title="Coarse border of a patch",
+        description="Let a few channels of the cnn network draw a coarse border around the central half.",
     )
     object_big: bool = Field(
         True,
-        description="Predict a patch for every pattern of a group and average overlapping patches; "
-        "without it, the patch of the anchor alone explains the whole group.",
+        title="A patch per pattern",
+        description="Predict a patch for every pattern of a group and average them where they overlap. Without it one "
+        "patch has to explain the whole group.",
     )
-    probe_mask: bool = Field(False, description="Set the probe to 0 outside a circle of diameter N.")
+    probe_mask: bool = Field(
+        False, title="Mask the probe", description="Set the probe to zero outside the circle of diameter N."
+    )
     gaussian_smoothing_sigma: float = Field(
-        0.0, ge=0, le=10, description="Blur of the exit wave in the forward model, in pixels. 0: none."
+        0.0,
+        ge=0,
+        le=10,
+        title="Blur of the exit wave",
+        description="Standard deviation of a blur of the exit wave in the forward model; 0 is no blur.",
+        json_schema_extra=marks(unit="px"),
     )
 
     @field_validator("N")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 from pydantic import Field
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.settings import marks
 
 
 class Measurement(StrEnum):
@@ -19,10 +21,23 @@ class Measurement(StrEnum):
 class ReadOptions(Config):
     """What the caller says about a scan file; it overrides the file."""
 
+    title: ClassVar[str] = "reading of scans"
+
     measurement: Measurement | None = Field(
-        None, description="Meaning of the numbers of the patterns; overrides the file (default: as the file says)."
+        None,
+        title="Measurement",
+        description="Take the numbers of the patterns as counts or as amplitudes, whatever the file says.",
+        json_schema_extra=marks(unset="as the file says"),
     )
     nphotons: float | None = Field(
-        None, gt=0, description="Mean photons per pattern; overrides the file (default: as the file says)."
+        None,
+        gt=0,
+        title="Photons per pattern",
+        description="Mean number of photons in a pattern, whatever the file says.",
+        json_schema_extra=marks(unset="as the file says"),
     )
-    fftshift: bool = Field(False, description="The patterns have DC in the corner; move it to the centre on reading.")
+    fftshift: bool = Field(
+        False,
+        title="Zero frequency in the corner",
+        description="The patterns have the zero frequency in their corner: move it to the centre, in memory.",
+    )

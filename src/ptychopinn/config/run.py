@@ -23,7 +23,9 @@ from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.presets import Preset, fill_in
 from ptychopinn.config.reading import ReadOptions
+from ptychopinn.config.settings import marks
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.config.study import StudyConfig
@@ -45,6 +47,12 @@ class RunSettings(Config, Generic[OptionsT]):
     backend: str | None = Field(
         None, description="The deep-learning framework (default: that of the model, else the first installed)."
     )
+    preset: Preset | None = Field(
+        None,
+        title="Preset",
+        description="A named set of values for several settings. A setting that is given itself keeps its own value.",
+        json_schema_extra=marks(basic=True),
+    )
     model: ModelConfig = Field(ModelConfig(), description="The network.")
     train: TrainConfig = Field(TrainConfig(), description="Training.")
     infer: InferConfig = Field(InferConfig(), description="Reconstruction with a network.")
@@ -58,8 +66,8 @@ class RunSettings(Config, Generic[OptionsT]):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_older_forms(cls, values: object) -> object:
-        """Accept empty sections, and `measurement` at the top level as in version 0.1."""
+    def _read_sections(cls, values: object) -> object:
+        """Fill in the preset's values. A section without fields is empty; version 0.1 had `measurement` at the top."""
         if not isinstance(values, Mapping):
             return values
         sections = {name: value for name, value in values.items() if value is not None}
@@ -67,6 +75,8 @@ class RunSettings(Config, Generic[OptionsT]):
             reading = sections.get("reading", {})
             if isinstance(reading, Mapping):
                 sections["reading"] = {"measurement": sections.pop("measurement"), **reading}
+        if sections.get("preset") in list(Preset):
+            sections |= fill_in(Preset(sections["preset"]), sections)
         return sections
 
     def given(self) -> dict[str, Any]:

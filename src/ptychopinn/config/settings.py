@@ -1,4 +1,8 @@
-"""Descriptions of the fields of configuration models, for flags, panes and tables."""
+"""The settings of configuration models one by one: what flags, panes and the page of settings are made from.
+
+A field declares everything once: ``title`` is its label, ``description`` its help, bounds are pydantic's, and
+`marks` says the rest. The group is the `title` of the model that declares it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,42 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-BOUNDS: Mapping[str, str] = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_BOUNDS: Mapping[str, str] = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def marks(
+    *,
+    unit: str = "",
+    basic: bool = False,
+    unset: str = "",
+    needs: str = "",
+    bare_value: str = "",
+    **others: bool,
+) -> dict[str, Any]:
+    """What a field says of itself beside pydantic's own words, for its ``json_schema_extra``.
+
+    Parameters
+    ----------
+    unit:
+        Of a number: s, MiB, px, rad, or what is counted.
+    basic:
+        Show it in the short help and at the top of a pane; everything else is advanced.
+    unset:
+        What None means, in a few words: "no limit".
+    needs:
+        Another field of the model without which this one has no effect; `Config` refuses it alone.
+    bare_value:
+        What the flag means when no value follows it.
+    others:
+        ``may_change`` (when a run is resumed), ``training_only``.
+    """
+    given = {"unit": unit, "basic": basic, "unset": unset, "needs": needs, "bare_value": bare_value, **others}
+    return {name: value for name, value in given.items() if value}
+
+
+def marks_of(field: FieldInfo) -> Mapping[str, Any]:
+    """The marks of a field."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -25,7 +64,9 @@ class Setting:
     section, name:
         Place in a configuration file: ``train``, ``batch_size``.
     group:
-        Title of the model that declares it, if the section consists of several; else empty.
+        Title of the model that declares it; the section where that has none.
+    label:
+        In words, for people.
     kind:
         Its type without None; the first one of a union.
     optional:
@@ -35,23 +76,24 @@ class Setting:
     default:
         None if it has none.
     description:
-        One sentence.
+        Its help, one sentence or a few.
     bounds:
         Any of ge, gt, le, lt.
     marks:
-        Its ``json_schema_extra``.
+        From `marks`.
     """
 
     section: str
     name: str
     group: str
+    label: str
     kind: Any
     optional: bool
     takes_text: bool
     default: Any
     description: str
     bounds: Mapping[str, float]
-    marks: Mapping[str, object]
+    marks: Mapping[str, Any]
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -67,6 +109,37 @@ class Setting:
         """Whether it has several values."""
         return typing.get_origin(self.kind) in (tuple, list)
 
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off, and nothing else."""
+        return self.kind is bool and not self.optional
+
+    @property
+    def is_basic(self) -> bool:
+        """Whether the short help and the top of a pane show it."""
+        return bool(self.marks.get("basic"))
+
+    @property
+    def unit(self) -> str:
+        """Unit of a number; empty where it has none."""
+        return str(self.marks.get("unit", ""))
+
+    @property
+    def unset_text(self) -> str:
+        """What None means, in words."""
+        return str(self.marks.get("unset", "none"))
+
+    @property
+    def default_text(self) -> str:
+        """The default in words."""
+        return self.unset_text if self.default is None else _plain(self.default)
+
+    @property
+    def facts(self) -> list[str]:
+        """Default and bounds, as help and tooltips show them."""
+        bounds = [f"{_BOUNDS[side]} {_plain(bound)}" for side, bound in self.bounds.items()]
+        return [f"default: {self.default_text}", *bounds]
+
 
 def settings_of(
     section: str, cls: type[BaseModel], *, training: bool = True, without: Collection[str] = ()
@@ -76,21 +149,24 @@ def settings_of(
     Parameters
     ----------
     training:
-        False leaves out fields marked ``json_schema_extra={"training_only": True}``.
+        False leaves out fields with the mark ``training_only``.
     without:
         Fields to leave out.
     """
-    found = [_setting(section, cls, name, field) for name, field in cls.model_fields.items() if name not in without]
+    found = [setting_of(section, cls, name) for name in cls.model_fields if name not in without]
     return [setting for setting in found if training or not setting.marks.get("training_only")]
 
 
-def _setting(section: str, cls: type[BaseModel], name: str, field: FieldInfo) -> Setting:
+def setting_of(section: str, cls: type[BaseModel], name: str) -> Setting:
+    """One setting of a configuration model."""
+    field = cls.model_fields[name]
     kinds, optional = _kinds(field.annotation)
     declaring = [base for base in cls.__mro__ if name in getattr(base, "model_fields", ())][-1]
     return Setting(
         section=section,
         name=name,
-        group=getattr(declaring, "title", ""),
+        group=getattr(declaring, "title", "") or section,
+        label=field.title or name[:1].upper() + name[1:].replace("_", " "),
         kind=kinds[0],
         optional=optional,
         takes_text=str in kinds[1:],
@@ -99,10 +175,10 @@ def _setting(section: str, cls: type[BaseModel], name: str, field: FieldInfo) ->
         bounds={
             side: getattr(bound, side)
             for bound in field.metadata
-            for side in BOUNDS
+            for side in _BOUNDS
             if getattr(bound, side, None) is not None
         },
-        marks=field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {},
+        marks=marks_of(field),
     )
 
 
@@ -112,3 +188,15 @@ def _kinds(annotation: Any) -> tuple[list[Any], bool]:
         return [annotation], False
     members = [member for member in typing.get_args(annotation) if member is not types.NoneType]
     return members, len(members) < len(typing.get_args(annotation))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(_plain(item) for item in value) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, Enum):
+        return str(value.value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

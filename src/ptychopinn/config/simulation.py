@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.config.settings import marks
 
 _STEP_PER_N = 7 / 64
 _JITTER_PER_N = 2 / 64
@@ -49,44 +50,106 @@ class ScanKind(StrEnum):
 class SimulationConfig(Config):
     """A simulated scan. The defaults are those of the benchmarks, whose two scans differ in the seed."""
 
-    N: int = Field(64, description=f"Width of a diffraction pattern in pixels: one of {SUPPORTED_N}.")
-    seed: int = Field(0, ge=0, description="Seed of object, positions and noise.")
-    # object
-    object_kind: ObjectKind = Field(ObjectKind.TEXTURED, description="Kind of object.")
-    object_shape: tuple[int, int] | None = Field(
-        None, description="Height and width of the object in pixels (default: as the scan needs, with a margin)."
+    title: ClassVar[str] = "simulation"
+
+    N: int = Field(
+        64,
+        title="Pattern width",
+        description=f"Width of a diffraction pattern: {', '.join(map(str, SUPPORTED_N))}.",
+        json_schema_extra=marks(basic=True, unit="px"),
     )
-    amplitude: tuple[float, float] = Field((0.4, 1.0), description="Range of the object's amplitude.")
-    phase_rad: tuple[float, float] = Field((-1.0, 1.0), description="Range of the object's phase, rad.")
+    seed: int = Field(
+        0,
+        ge=0,
+        title="Seed",
+        description="Random seed of object, positions and noise.",
+        json_schema_extra=marks(basic=True),
+    )
+    # object
+    object_kind: ObjectKind = Field(
+        ObjectKind.TEXTURED, title="Object", description="Kind of object.", json_schema_extra=marks(basic=True)
+    )
+    object_shape: tuple[int, int] | None = Field(
+        None,
+        title="Size of the object",
+        description="Height and width of the object in pixels.",
+        json_schema_extra=marks(unset="what the scan covers, and a margin"),
+    )
+    amplitude: tuple[float, float] = Field(
+        (0.4, 1.0), title="Range of the amplitude", description="Lowest and highest amplitude of the object."
+    )
+    phase_rad: tuple[float, float] = Field(
+        (-1.0, 1.0), title="Range of the phase", description="Lowest and highest phase of the object in radians."
+    )
     # probe
-    probe_kind: ProbeKind = Field(ProbeKind.DISC, description="Kind of probe.")
-    probe_modes: int = Field(1, ge=1, le=10, description="Mutually incoherent probe modes.")
+    probe_kind: ProbeKind = Field(
+        ProbeKind.DISC, title="Probe", description="Kind of probe.", json_schema_extra=marks(basic=True)
+    )
+    probe_modes: int = Field(
+        1, ge=1, le=10, title="Probe modes", description="Number of mutually incoherent modes of the probe."
+    )
     # positions
-    scan_kind: ScanKind = Field(ScanKind.JITTERED, description="Kind of scan.")
-    rows: int = Field(45, ge=1, description="Rows of positions; a spiral has rows * cols positions.")
-    cols: int = Field(45, ge=1, description="Columns of positions.")
+    scan_kind: ScanKind = Field(
+        ScanKind.JITTERED,
+        title="Scan",
+        description="Arrangement of the positions.",
+        json_schema_extra=marks(basic=True),
+    )
+    rows: int = Field(
+        45,
+        ge=1,
+        title="Rows",
+        description="Rows of positions. A spiral has rows * cols positions.",
+        json_schema_extra=marks(basic=True),
+    )
+    cols: int = Field(
+        45, ge=1, title="Columns", description="Columns of positions.", json_schema_extra=marks(basic=True)
+    )
     step_px: float | None = Field(
         None,
         gt=0,
-        description="Distance of neighbouring positions in pixels (default: 7 at N = 64, proportional to N).",
+        title="Step",
+        description="Distance between neighbouring positions.",
+        json_schema_extra=marks(unit="px", unset="7 px at N = 64, in proportion to N"),
     )
     overlap: float | None = Field(
-        None, ge=0, lt=1, description="1 - step / full width at half maximum of the probe; another way to set step_px."
+        None,
+        ge=0,
+        lt=1,
+        title="Overlap",
+        description="1 - step / full width at half maximum of the probe: another way to set the step.",
+        json_schema_extra=marks(basic=True, unset="as the step makes it"),
     )
     jitter_px: float | None = Field(
-        None, ge=0, description="Maximum random shift of the positions in y and x, in pixels (default: 2 at N = 64)."
+        None,
+        ge=0,
+        title="Jitter",
+        description="Largest random shift of the positions of a jittered scan, in y and in x.",
+        json_schema_extra=marks(unit="px", unset="2 px at N = 64, in proportion to N"),
     )
     # detector
     nphotons: float = Field(
-        1e6, gt=0, le=4e9, description="Mean photons per pattern where the object is 1: the energy of the probe."
+        1e6,
+        gt=0,
+        le=4e9,
+        title="Photons per pattern",
+        description="Mean number of photons in a pattern where the object is 1: the energy of the probe.",
+        json_schema_extra=marks(basic=True),
     )
     detector_offset_px: tuple[float, float] | None = Field(
-        None, description="(y, x) shift of the patterns on the detector in pixels; the stored probe does not have it."
+        None,
+        title="Detector offset",
+        description="Shift (y, x) of the patterns on the detector in pixels; the probe in the file does not have it.",
+        json_schema_extra=marks(unset="no shift"),
     )
     bad_pixel_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="Fraction of detector pixels that measure nothing."
+        0.0, ge=0, le=0.5, title="Bad pixels", description="Share of the detector's pixels that measure nothing."
     )
-    write_patches: bool = Field(False, description="Store the true patch of every pattern: n * N * N * 8 bytes.")
+    write_patches: bool = Field(
+        False,
+        title="Write true patches",
+        description="Write the true patch of every pattern too, which takes n * N * N * 8 bytes.",
+    )
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

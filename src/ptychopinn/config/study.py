@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.comparison import CandidateConfig
+from ptychopinn.config.settings import marks
 
 _Photons = Annotated[float, Field(gt=0, le=4e9)]
 _Overlap = Annotated[float, Field(ge=0, lt=1)]
@@ -19,26 +20,46 @@ _Seed = Annotated[int, Field(ge=0)]
 class StudyConfig(Config):
     """Axes of a study. A cell has one value of each axis."""
 
+    title: ClassVar[str] = "study"
+
     legs: tuple[CandidateConfig, ...] = Field(
-        min_length=1, description="Candidates, named as for 'compare', or mappings with their own settings."
+        min_length=1,
+        title="Candidates",
+        description="Reconstructors to compare: names as 'compare' takes them, or mappings with settings of their own.",
+        json_schema_extra=marks(unset="none: they must be given"),
     )
-    photons: tuple[_Photons, ...] = Field((1e6,), min_length=1, description="Mean photons per pattern.")
+    photons: tuple[_Photons, ...] = Field(
+        (1e6,), min_length=1, title="Photons per pattern", description="Mean numbers of photons in a pattern."
+    )
     overlap: tuple[_Overlap, ...] = Field(
-        (0.7,), min_length=1, description="1 - step / full width at half maximum of the probe."
+        (0.7,),
+        min_length=1,
+        title="Overlap",
+        description="1 - step / full width at half maximum of the probe.",
     )
     train_patterns: tuple[_Count | None, ...] = Field(
         (None,),
         min_length=1,
-        description="Number of training patterns, from the middle of the training part; null: all.",
+        title="Training patterns",
+        description="Numbers of training patterns, in the middle of the training part; null takes all.",
     )
     gridsize: tuple[_GridSize | None, ...] = Field(
-        (None,), min_length=1, description="gridsize of the networks; null: their default."
+        (None,), min_length=1, title="Grid size", description="gridsize of the networks; null is their default."
     )
-    seeds: tuple[_Seed, ...] = Field((0,), min_length=1, description="Seeds of object, positions and noise.")
-    repeats: int = Field(1, ge=1, description="Runs of every cell, each with another seed of the reconstructor.")
-    percentiles: tuple[float, float] = Field((25, 75), description="Percentiles shown around the median.")
+    seeds: tuple[_Seed, ...] = Field(
+        (0,), min_length=1, title="Seeds", description="Random seeds of object, positions and noise."
+    )
+    repeats: int = Field(
+        1, ge=1, title="Repeats", description="Runs of every cell, each with another seed of the candidate."
+    )
+    percentiles: tuple[float, float] = Field(
+        (25, 75), title="Percentiles", description="Range that is shown around the median."
+    )
     metrics: tuple[str, ...] = Field(
-        ("phase ssim", "amp ssim", "object nrmse"), min_length=1, description="Quantities and metrics in the plots."
+        ("phase ssim", "amp ssim", "object nrmse"),
+        min_length=1,
+        title="Metrics",
+        description="What is drawn: quantity and metric.",
     )
 
     @model_validator(mode="after")

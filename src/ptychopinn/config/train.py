@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.model import Architecture, ModelConfig, ModelType
+from ptychopinn.config.settings import marks
 
 _DEFAULT_EPOCHS = 60
-MAY_CHANGE: dict[str, Any] = {"may_change": True}  # when a run is resumed; the other fields may not
 
 
 class _StepDefaults(NamedTuple):
@@ -81,23 +81,26 @@ class LengthOptions(Config):
 
     title: ClassVar[str] = "training: length"
 
-    nepochs: int | None = Field(
-        None,
-        ge=1,
-        description=f"Maximum number of epochs (default {_DEFAULT_EPOCHS}, or as many as max_time allows).",
-        json_schema_extra=MAY_CHANGE,
-    )
     max_time: float | None = Field(
         None,
         gt=0,
-        description="Maximum training time in seconds; the learning rate schedule is fitted to it.",
-        json_schema_extra=MAY_CHANGE,
+        title="Time limit",
+        description="End the training after this time. The course of the learning rate is fitted to it.",
+        json_schema_extra=marks(basic=True, unit="s", unset="no limit", may_change=True),
+    )
+    nepochs: int | None = Field(
+        None,
+        ge=1,
+        title="Epochs",
+        description="End the training after this many epochs. In an epoch the network sees every pattern about once.",
+        json_schema_extra=marks(basic=True, unset=f"{_DEFAULT_EPOCHS}, or the time limit", may_change=True),
     )
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after this many epochs in which the monitored figure did not improve.",
-        json_schema_extra=MAY_CHANGE,
+        title="Early stopping",
+        description="End the training after this many epochs in which the monitored figure was not better.",
+        json_schema_extra=marks(unit="epochs", unset="no early stopping", may_change=True),
     )
 
     @property
@@ -117,26 +120,51 @@ class DataOptions(Config):
         None,
         ge=1,
         le=4096,
-        description=f"Groups per batch, at most all of them (default: {_ON_CPU.batch_size} on a CPU, "
-        f"{_ON_GPU.batch_size} on a GPU).",
+        title="Batch size",
+        description="Groups of patterns in a batch; all of them if there are fewer. More groups need more memory.",
+        json_schema_extra=marks(
+            basic=True, unit="groups", unset=f"{_ON_CPU.batch_size} (CPU), {_ON_GPU.batch_size} (GPU)"
+        ),
     )
-    seed: int = Field(0, ge=0, description="Seed of weights, groups and simulated objects.")
+    seed: int = Field(
+        0, ge=0, title="Seed", description="Random seed of the network's weights, the groups and simulated objects."
+    )
     n_groups: int | None = Field(
-        None, ge=1, description="Groups per epoch (default: enough to use every pattern once)."
+        None,
+        ge=1,
+        title="Groups per epoch",
+        description="Groups of patterns that are drawn in an epoch.",
+        json_schema_extra=marks(unit="groups", unset="every pattern once"),
     )
     neighbor_count: int | None = Field(
         None,
         ge=1,
-        description="Number of nearest neighbours of the anchor from which a group is drawn, without the anchor "
-        "(default: 1.5 (group size - 1)).",
+        title="Neighbours of a group",
+        description="A group is its first pattern and others drawn from this many nearest neighbours of it.",
+        json_schema_extra=marks(unit="patterns", unset="1.5 x (group size - 1)"),
     )
-    n_subsample: int | None = Field(None, ge=1, description="Train on this many patterns, drawn at random.")
-    subsample_seed: int = Field(0, ge=0, description="Seed of that draw.")
+    n_subsample: int | None = Field(
+        None,
+        ge=1,
+        title="Patterns to train on",
+        description="Train on this many patterns, drawn at random from the scan.",
+        json_schema_extra=marks(unit="patterns", unset="all"),
+    )
+    subsample_seed: int = Field(
+        0, ge=0, title="Seed for choosing patterns", description="Random seed of the draw of patterns."
+    )
     sequential_sampling: bool = Field(
-        False, description="Take the first n_subsample patterns and the anchors in scan order instead of at random."
+        False,
+        title="Patterns in scan order",
+        description="Take patterns and groups in the order of the scan, not at random.",
     )
     validation_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="Fraction of the scan held out for validation, as one region in space."
+        0.0,
+        ge=0,
+        le=0.5,
+        title="Validation share",
+        description="Share of the scan that is held out to validate on: one connected region, because neighbours "
+        "overlap.",
     )
 
 
@@ -155,14 +183,30 @@ class LossOptions(Config):
     title: ClassVar[str] = "training: loss"
 
     nll_weight: float | None = Field(
-        None, ge=0, description="Weight of the Poisson likelihood (default: 1 for pinn, 0 for supervised)."
+        None,
+        ge=0,
+        title="Weight of the counts",
+        description="Weight of the negative log-likelihood of the counts under Poisson noise.",
+        json_schema_extra=marks(unset="1 (pinn), 0 (supervised)"),
     )
-    mae_weight: float = Field(0.0, ge=0, description="Weight of the mean absolute error of diffraction amplitudes.")
-    realspace_weight: float = Field(0.0, ge=0, description="Weight of the total variation of the object.")
+    mae_weight: float = Field(
+        0.0,
+        ge=0,
+        title="Weight of amplitudes",
+        description="Weight of the mean absolute error of the diffraction amplitudes.",
+    )
+    realspace_weight: float = Field(
+        0.0,
+        ge=0,
+        title="Weight of smoothness",
+        description="Weight of the total variation of the object, which favours smooth objects.",
+    )
     realspace_mae_weight: float | None = Field(
         None,
         ge=0,
-        description="Weight of the mean absolute error against known patches (default: 0 for pinn, 1 for supervised).",
+        title="Weight of the known object",
+        description="Weight of the mean absolute error of predicted patches, where the object is known.",
+        json_schema_extra=marks(unset="0 (pinn), 1 (supervised)"),
     )
 
     @model_validator(mode="after")
@@ -209,24 +253,35 @@ class PhysicsOptions(Config):
 
     title: ClassVar[str] = "training: physics"
 
-    probe_trainable: bool = Field(False, description="Refine the probe during training.")
-    intensity_scale_trainable: bool = Field(False, description="Refine the scale of the counts during training.")
+    probe_trainable: bool = Field(
+        False, title="Train the probe", description="Let the training change the probe together with the network."
+    )
+    intensity_scale_trainable: bool = Field(
+        False,
+        title="Train the intensity scale",
+        description="Let the training change the scale between the model and the counts.",
+    )
     detector_offset: DetectorOffset | None = Field(
         None,
-        description="Shift between the patterns and the probe's far field (default: train for fast, estimate for cnn, "
-        "which does not get the probe).",
+        title="Detector offset",
+        description="Shift of the patterns on the detector: none, estimate it once, or follow it in training (fast "
+        "only).",
+        json_schema_extra=marks(unset="train (fast), estimate (cnn)"),
     )
     probe_refinement: int = Field(
         10,
         ge=0,
         le=1000,
-        description="ePIE passes that refine the probe before training; the refined probe is kept if it lowers the "
-        "residual by a tenth or more. 0: none.",
+        title="Probe refinement first",
+        description="Passes of ePIE that correct the probe before training. The result is kept if it lowers the "
+        "residual by a tenth or more; 0 is no refinement.",
+        json_schema_extra=marks(unit="passes"),
     )
     start_probe: StartProbe | None = Field(
         None,
-        description="Initial probe of a training that continues from a model: the model's (default), or the scan's, as "
-        "in a new training.",
+        title="Probe to start with",
+        description="A training that goes on from a model starts with the probe of the model or of the scan.",
+        json_schema_extra=marks(unset="model"),
     )
 
     def offset_for(self, model: ModelConfig) -> DetectorOffset:
@@ -255,20 +310,18 @@ class SimulatedDataOptions(Config):
 
     simulate_objects: SimulateObjects = Field(
         SimulateObjects.OFF,
-        description="Train on patterns of simulated objects: not, only, or mixed with the measured ones.",
-        json_schema_extra={"flag_alone": "only"},
+        title="Simulated objects",
+        description="Train on simulated objects under the scan's probe: not at all, only on them, or on them and the "
+        "measured patterns together (mixed), which helps sparse and dim scans.",
+        json_schema_extra=marks(basic=True, bare_value="only"),
     )
     simulate_probes: SimulateProbes = Field(
         SimulateProbes.SCAN,
-        description="Probes of the simulated patterns: the scan's own, random variations of it, or a broad family. A "
-        "model for a family needs no training on a new scan (infer with probe_source scan).",
+        title="Probes of simulated patterns",
+        description="Simulate with the scan's probe, with probes around it, or with a family of probes. A model for a "
+        "family needs no training for a new scan (infer with probe_source scan).",
+        json_schema_extra=marks(needs="simulate_objects"),
     )
-
-    @model_validator(mode="after")
-    def _probes_have_objects(self) -> Self:
-        if self.simulate_probes is not SimulateProbes.SCAN and self.simulate_objects is SimulateObjects.OFF:
-            raise ValueError(f"simulate_probes {self.simulate_probes} has no effect without simulate_objects; set both")
-        return self
 
 
 class OptimizerOptions(Config):
@@ -280,20 +333,41 @@ class OptimizerOptions(Config):
         None,
         gt=0,
         le=1,
-        description=f"Peak learning rate (default: {_ON_CPU.learning_rate:g} on a CPU, {_ON_GPU.learning_rate:g} on a "
-        "GPU).",
+        title="Learning rate",
+        description="Highest step size of the optimizer.",
+        json_schema_extra=marks(basic=True, unset=f"{_ON_CPU.learning_rate:g} (CPU), {_ON_GPU.learning_rate:g} (GPU)"),
     )
-    scheduler: Scheduler = Field(Scheduler.COSINE, description="Schedule of the learning rate.")
+    scheduler: Scheduler = Field(
+        Scheduler.COSINE,
+        title="Learning rate schedule",
+        description="Course of the learning rate after a short warm-up: constant, down along a cosine, or "
+        "exponentially down to a hundredth.",
+    )
     accumulate_grad_batches: int = Field(
-        1, ge=1, description="Number of batches whose gradients are summed for one step."
+        1,
+        ge=1,
+        title="Batches per step",
+        description="Batches whose gradients are added up for one step of the optimizer.",
+        json_schema_extra=marks(unit="batches"),
     )
-    gradient_clip: float | None = Field(1.0, gt=0, description="Limit at which gradients are clipped.")
-    gradient_clip_algorithm: ClipAlgorithm = Field(ClipAlgorithm.NORM, description="Clip the norm or each value.")
+    gradient_clip: float | None = Field(
+        1.0,
+        gt=0,
+        title="Gradient limit",
+        description="Reduce gradients that are larger than this.",
+        json_schema_extra=marks(unset="no limit"),
+    )
+    gradient_clip_algorithm: ClipAlgorithm = Field(
+        ClipAlgorithm.NORM,
+        title="Gradient limit applies to",
+        description="Apply the gradient limit to the norm of all gradients, or to each value.",
+    )
     weight_averaging: float = Field(
         0.99,
         ge=0,
         lt=1,
-        description="Decay of the running average of the weights, which becomes the model. 0: no average.",
+        title="Weight averaging",
+        description="Decay of the running average of the weights. The model keeps that average; 0 is no averaging.",
     )
 
     @model_validator(mode="after")
@@ -313,18 +387,27 @@ class CheckpointOptions(Config):
     checkpoint_every: int | None = Field(
         None,
         ge=1,
-        description="Epochs between checkpoints (default: one every 20 seconds).",
-        json_schema_extra=MAY_CHANGE,
+        title="Checkpoint interval",
+        description="Write a checkpoint after every so many epochs.",
+        json_schema_extra=marks(unit="epochs", unset="when the last one is 20 s old", may_change=True),
     )
     checkpoint_top_k: int = Field(
-        1, ge=1, description="Number of best checkpoints kept besides the newest.", json_schema_extra=MAY_CHANGE
+        1,
+        ge=1,
+        title="Checkpoints to keep",
+        description="Best checkpoints that are kept besides the newest one.",
+        json_schema_extra=marks(may_change=True),
     )
     checkpoint_monitor: str = Field(
         "auto",
-        description="Figure for ranking checkpoints and early stopping; auto: validation_loss if any, else loss.",
+        title="Monitored figure",
+        description="Column of the history that ranks checkpoints and stops early; auto is validation_loss if there is "
+        "one, else loss.",
     )
     checkpoint_mode: CheckpointMode = Field(
-        CheckpointMode.MIN, description="min: a lower figure is better; max: a higher one."
+        CheckpointMode.MIN,
+        title="Best value of that figure",
+        description="Whether the monitored figure is better small or large.",
     )
 
 

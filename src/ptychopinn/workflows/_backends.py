@@ -17,13 +17,17 @@ from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 
 
-def run_settings(backend: str | None = None, **sections: Mapping[str, object]) -> RunSettings[Any]:
+def run_settings(
+    backend: str | None = None, *, preset: str | None = None, **sections: Mapping[str, object]
+) -> RunSettings[Any]:
     """The settings of a run, from plain values.
 
     Parameters
     ----------
     backend:
-        Name of the backend; None: that of the model, or the default.
+        Name of the backend; None is that of the model, or the default.
+    preset:
+        Name of a `ptychopinn.config.presets.Preset`; what ``sections`` give goes before its values.
     sections:
         Fields of ``model``, ``train``, ``infer``, ``execution`` and ``reading``; missing ones have their defaults.
 
@@ -35,7 +39,7 @@ def run_settings(backend: str | None = None, **sections: Mapping[str, object]) -
         With every field that is unknown or out of bounds.
     """
     options = ExecutionOptions if backend is None else discover().get(backend).options
-    return build(RunSettings.with_options(options), {"backend": backend, **sections})
+    return build(RunSettings.with_options(options), {"backend": backend, "preset": preset, **sections})
 
 
 def create_reconstructor(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -17,40 +18,21 @@ def extended_controller(base: Any) -> type:
     """A subclass of Ptychodus's ``ProcessingController`` that appends the pane factories of the added libraries."""
 
     class ExtendedProcessingController(base):  # type: ignore[misc]
-        def __init__(
-            self,
-            algorithm_parameter: Any,
-            processing_api: Any,
-            product_repository: Any,
-            product_table_model: Any,
-            globus: Any,
-            genesis: Any,
-            view: Any,
-            status_view: Any,
-            file_dialog_factory: Any,
-            view_controller_factories: Any,
-        ) -> None:
-            libraries = getattr(processing_api, "external_libraries", ())
-            factories = _factories(libraries, processing_api, file_dialog_factory)
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            bound = inspect.signature(base.__init__).bind(self, *arguments, **named)
+            given = bound.arguments
+            api, algorithm = given["processing_api"], given["algorithm_parameter"]
+            libraries = getattr(api, "external_libraries", ())
+            factories = _factories(libraries, api, given["file_dialog_factory"])
             self._ptychopinn_factories = factories
-            processing_api.is_shown = True
-            available = list(algorithm_parameter.available_reconstructors())
-            if available and algorithm_parameter.get_value() not in available:
+            api.is_shown = True
+            available = list(algorithm.available_reconstructors())
+            if available and algorithm.get_value() not in available:
                 # The dropdown would show the first entry while a reconstructor that does nothing is active.
-                algorithm_parameter.set_value(available[0])
-            super().__init__(
-                algorithm_parameter,
-                processing_api,
-                product_repository,
-                product_table_model,
-                globus,
-                genesis,
-                view,
-                status_view,
-                file_dialog_factory,
-                [*view_controller_factories, *factories],
-            )
-            self._ptychopinn_watch = _Watch(self, libraries, view, status_view, processing_api.task_monitor)
+                algorithm.set_value(available[0])
+            given["view_controller_factories"] = [*given["view_controller_factories"], *factories]
+            base.__init__(*bound.args, **bound.kwargs)
+            self._ptychopinn_watch = _RunWatcher(self, libraries, given["view"], given["status_view"], api.task_monitor)
 
         def _sync_action_buttons_to_selection(self) -> None:
             """Infer needs a product to work on and a model; Ptychodus looks at one of them at a time."""
@@ -86,8 +68,8 @@ def _factories(libraries: Any, processing_api: Any, file_dialog_factory: Any) ->
     return factories
 
 
-class _Watch:
-    """Looks at the latest run a few times a second, on the GUI's thread."""
+class _RunWatcher:
+    """Polls the latest run a few times a second, on the GUI's thread."""
 
     def __init__(self, controller: Any, libraries: Any, view: Any, status_view: Any, monitor: Any) -> None:
         self._controller, self._libraries = controller, libraries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def extended_core(base: Any) -> type:
             added = load_libraries(settings_registry, developer, [library.name for library in algorithm_libraries])
             super().__init__(task_manager, settings_registry, product_api, [*algorithm_libraries, *added])
             self.processing_api.external_libraries = tuple(added)
-            _say_unknown_algorithms(self.algorithm_parameter, self.processing_api)
+            older = {old: new for library in added for old, new in getattr(library, "older_names", {}).items()}
+            _check_algorithms(self.algorithm_parameter, self.processing_api, older)
             _hand_over_open_scans(self.processing_api, self.algorithm_parameter)
             for library in added:
                 if hasattr(library, "connect"):
@@ -39,16 +41,22 @@ def extended_core(base: Any) -> type:
     return ExtendedProcessingCore
 
 
-def _say_unknown_algorithms(parameter: Any, api: Any) -> None:
-    """An algorithm that does not exist is an error in the log, and work with none selected fails.
+def _check_algorithms(parameter: Any, api: Any, older: Mapping[str, str]) -> None:
+    """Take older names of algorithms too; log an unknown one as an error, and fail where none is selected.
 
     Ptychodus itself falls back to a reconstructor that does nothing, says so at the debug level, and exits with 0.
+
+    Parameters
+    ----------
+    older:
+        Older name to today's.
     """
     asked = ""
     set_value, train, reconstruct = parameter.set_value, api.train, api.reconstruct
 
     def choose(value: str, *, notify: bool = True) -> None:
         nonlocal asked
+        value = older.get(value.strip().casefold(), value)
         key = value.strip().casefold()
         if key not in (_NOTHING, *parameter.available_reconstructors()):
             asked = value.strip()

@@ -1,7 +1,10 @@
 """The entry-point group ``ptychodus.reconstructor_libraries``: reconstructor libraries that other distributions bring.
 
 An entry point names a callable ``create(settings_registry, is_developer_mode_enabled)`` that returns a
-`ptychodus.api.reconstruct.ReconstructorLibrary`. Two methods of the library are optional:
+`ptychodus.api.reconstruct.ReconstructorLibrary`. Three members of the library are optional:
+
+``older_names``
+    is a mapping from keys of the dropdown that earlier versions had to those of today; settings files may have both;
 
 ``connect(task_manager, task_monitor)``
     is called once everything is built;

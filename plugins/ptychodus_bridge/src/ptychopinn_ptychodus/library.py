@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 from ptychodus.api.reconstruct import Reconstructor, ReconstructorLibrary
 
 from ptychopinn.config.model import ModelType
+from ptychopinn.errors import PluginError
 from ptychopinn.plugins import Registry, discover, missing_requirements
-from ptychopinn.reconstructor import Capability
-from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
+from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn_ptychodus.reconstructor import BridgeReconstructor, entry_name
 from ptychopinn_ptychodus.runs import Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
 NAME = "PtychoPINN-Plugin"  # Ptychodus itself has libraries called PtychoPINN
+# In the order of the dropdown: what needs to know least of the object comes first.
 _CAPABILITY = {ModelType.PINN: Capability.PINN, ModelType.SUPERVISED: Capability.SUPERVISED}
 _log = logging.getLogger("ptychopinn.ptychodus")
 
@@ -35,19 +38,9 @@ class PluginLibrary(ReconstructorLibrary):
         super().__init__("ptychopinn")  # not below it: Ptychodus's own library listens there already
         self._host = Host()
         self._reconstructors: list[BridgeReconstructor] = []
-        found = discover() if registry is None else registry
-        for broken in found.broken:
-            _log.warning("The backend %s of %s cannot be used: %s", broken.name, broken.distribution, broken.reason)
-        for name, spec in found.specs.items():
-            if missing := missing_requirements(spec):
-                _log.warning(
-                    "The backend '%s' is left out: %s not installed. %s",
-                    name,
-                    " and ".join(missing) + (" are" if len(missing) > 1 else " is"),
-                    spec.install_hint,
-                )
-                continue
-            for model_type, capability in _CAPABILITY.items():
+        usable = _usable_backends(discover() if registry is None else registry)
+        for model_type, capability in _CAPABILITY.items():
+            for name, spec in usable.items():
                 if capability not in spec.capabilities:
                     continue
                 try:
@@ -55,7 +48,8 @@ class PluginLibrary(ReconstructorLibrary):
                         settings_registry, f"PtychoPINNPlugin-{name}-{model_type}", entry_settings(spec)
                     )
                 except Exception as error:  # of a stranger's options model; the other entries stay
-                    _log.exception("The entry %s-%s is left out: %s: %s", name, model_type, type(error).__name__, error)
+                    entry = entry_name(name, model_type)
+                    _log.exception("The entry %s is left out: %s: %s", entry, type(error).__name__, error)
                     continue
                 self._reconstructors.append(BridgeReconstructor(name, model_type.value, settings, self._host))
         if not self._reconstructors:
@@ -74,6 +68,12 @@ class PluginLibrary(ReconstructorLibrary):
         """The entries."""
         return tuple(self._reconstructors)
 
+    @property
+    def older_names(self) -> dict[str, str]:
+        """Name of an entry in version 0.1 to its name, as settings files have them."""
+        names = {entry.older_name: entry.name for entry in self._reconstructors}
+        return {f"{NAME}_{old}".casefold(): f"{NAME}_{new}".casefold() for old, new in names.items()}
+
     def connect(self, task_manager: Any, task_monitor: Any) -> None:
         """Take what says whether to stop."""
         self._host.connect(task_manager, task_monitor)
@@ -88,6 +88,28 @@ class PluginLibrary(ReconstructorLibrary):
         from ptychopinn_ptychodus.pane import PaneFactory
 
         return PaneFactory(self, processing_api, file_dialog_factory)
+
+
+def _usable_backends(registry: Registry) -> dict[str, ReconstructorSpec]:
+    """The backends that can be worked with, the default one first; the log names the others with the reason."""
+    for broken in registry.broken:
+        _log.warning("The backend %s of %s cannot be used: %s", broken.name, broken.distribution, broken.reason)
+    usable = {}
+    for name, spec in registry.specs.items():
+        if missing := missing_requirements(spec):
+            _log.warning(
+                "The backend '%s' is left out: %s not installed. %s",
+                name,
+                " and ".join(missing) + (" are" if len(missing) > 1 else " is"),
+                spec.install_hint,
+            )
+        else:
+            usable[name] = spec
+    with contextlib.suppress(PluginError):  # several, and none is the default
+        default = registry.default().name
+        if default in usable:
+            usable = {default: usable.pop(default), **usable}
+    return usable
 
 
 def create_library(settings_registry: Any, is_developer_mode_enabled: bool) -> PluginLibrary:

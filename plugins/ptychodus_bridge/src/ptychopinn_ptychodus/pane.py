@@ -5,27 +5,56 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ptychodus.controller.processing import ReconstructorViewControllerFactory
-from PyQt5.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PyQt5.QtCore import Qt
+from PyQt5.QtWidgets import (
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ptychopinn_ptychodus.dialogs import show_error
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
-from ptychopinn_ptychodus.widgets import Editor
+from ptychopinn_ptychodus.widgets import Editor, label_text
 
 if TYPE_CHECKING:
     from ptychopinn_ptychodus.library import PluginLibrary
 
-_TITLES = {"model": "Network", "train": "Training", "infer": "Inference", "execution": "Execution"}
-_WORDS = {"nepochs": "Epochs", "nll": "NLL", "mae": "MAE", "mb": "MB", "amp": "Amplitude"}
+
+_LABEL_CHARACTERS = 21  # width of all labels, so that the editors of all boxes are below one another
 
 
-def label_of(name: str) -> str:
-    """A field's name as a label: ``batch_size`` is "Batch size"."""
-    words = [_WORDS.get(word, word) for word in name.split("_")]
-    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+class Advanced(QWidget):
+    """A button that unfolds the settings below it."""
+
+    def __init__(self, contents: QWidget) -> None:
+        super().__init__()
+        self.button = QToolButton()
+        self.button.setText("Advanced")
+        self.button.setCheckable(True)
+        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button.setAutoRaise(True)
+        self._contents = contents
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.button)
+        layout.addWidget(contents)
+        self.button.toggled.connect(self._unfold)
+        self._unfold(False)
+
+    def _unfold(self, is_open: bool) -> None:
+        self.button.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
+        self._contents.setVisible(is_open)
 
 
 class Pane(QWidget):
     """Settings of an entry, its model, and Save Model, which Ptychodus has no action for.
+
+    The settings that matter first are at the top, all others folded under Advanced.
 
     Parameters
     ----------
@@ -50,17 +79,30 @@ class Pane(QWidget):
         row.addWidget(self._model_label, 1)
         row.addWidget(self.save_button)
         layout.addWidget(model_box)
+        basic_box = QGroupBox("Settings")
+        basic_form = QFormLayout(basic_box)
+        layout.addWidget(basic_box)
+        advanced = QWidget()
+        boxes = QVBoxLayout(advanced)
+        boxes.setContentsMargins(0, 0, 0, 0)
         forms: dict[str, QFormLayout] = {}
         for setting, parameter in reconstructor.settings:
-            if setting.section not in forms:
-                box = QGroupBox(_TITLES.get(setting.section, setting.section))
-                forms[setting.section] = QFormLayout(box)
-                layout.addWidget(box)
+            form = basic_form
+            if not setting.is_basic:
+                if setting.group not in forms:
+                    box = QGroupBox(setting.group[:1].upper() + setting.group[1:])
+                    forms[setting.group] = QFormLayout(box)
+                    boxes.addWidget(box)
+                form = forms[setting.group]
             editor = Editor(setting, parameter)
             self._editors.append(editor)
-            label = QLabel(label_of(setting.name) + ":")
+            label = QLabel(label_text(setting) + ":")
+            label.setWordWrap(True)
+            label.setFixedWidth(label.fontMetrics().averageCharWidth() * _LABEL_CHARACTERS)
             label.setToolTip(editor.widget.toolTip())
-            forms[setting.section].addRow(label, editor.widget)
+            form.addRow(label, editor.widget)
+        self.advanced = Advanced(advanced)
+        layout.addWidget(self.advanced)
         layout.addStretch()
         self.refresh()
 

@@ -30,7 +30,13 @@ from ptychopinn_ptychodus.settings import EntrySettings
 from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
 from ptychopinn_ptychodus.training_data import find_training_files
 
+_WORDS = {"pinn": "unsupervised"}  # in the names of entries: what a model type needs to know of the object
 _log = logging.getLogger("ptychopinn.ptychodus")
+
+
+def entry_name(backend: str, model_type: str) -> str:
+    """The name of an entry in the dropdown, after the library's: ``supervised-BACKEND``."""
+    return f"{_WORDS.get(model_type, model_type)}-{backend}"
 
 
 class BridgeReconstructor(TrainableReconstructor):
@@ -55,7 +61,12 @@ class BridgeReconstructor(TrainableReconstructor):
 
     @property
     def name(self) -> str:
-        """Backend and model type, as the dropdown shows them."""
+        """How it learns, and its backend, as the dropdown shows them."""
+        return entry_name(self._backend, self._model_type)
+
+    @property
+    def older_name(self) -> str:
+        """What version 0.1 called it; settings files may have that name."""
         return f"{self._backend}-{self._model_type}"
 
     @property
@@ -128,6 +139,7 @@ class BridgeReconstructor(TrainableReconstructor):
                 "output": model,
                 "settings": {
                     "backend": self._backend,
+                    "preset": self.settings.preset,
                     "model": {**values.get("model", {}), "model_type": self._model_type},
                     "train": values.get("train", {}),
                     "execution": values.get("execution", {}),
@@ -158,7 +170,12 @@ class BridgeReconstructor(TrainableReconstructor):
                 "model": model,
                 "scan": scan,
                 "output": scratch / "run",
-                "settings": {"backend": self._backend, "infer": infer, "execution": values.get("execution", {})},
+                "settings": {
+                    "backend": self._backend,
+                    "preset": self.settings.preset,
+                    "infer": infer,
+                    "execution": values.get("execution", {}),
+                },
             }
             shares = shares_of("infer", left_out="refine" if infer.get("refine") in (None, "0") else "")
             done = self._work("ptychopinn_ptychodus.worker:infer", arguments, run, scratch, shares)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import math
 from typing import Any
 
 from ptychodus.api.observer import Observable, Observer
 from PyQt5.QtCore import QEvent, QObject, Qt
-from PyQt5.QtGui import QValidator
+from PyQt5.QtGui import QPalette, QValidator
 from PyQt5.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
@@ -17,20 +18,35 @@ from PyQt5.QtWidgets import (
     QHBoxLayout,
     QLineEdit,
     QPushButton,
+    QSizePolicy,
     QSpinBox,
     QWidget,
 )
 
+from ptychopinn.config.presets import PRESETS, Preset
 from ptychopinn.config.settings import Setting
 from ptychopinn_ptychodus.settings import is_path
 
-DEFAULT_WORD = "default"  # shown where a setting is not given
+_MIN_WIDTH_PX = 120  # of an editor; it grows with the pane, not with its text
 _MAX_INT = 2**31 - 1
 _MAX_REAL = 1e12
 _SMALLEST = 1e-12  # for bounds that are not reached themselves
 
 
-class _CalmWheel(QObject):
+def label_text(setting: Setting) -> str:
+    """The label of a setting, with the unit where the words do not have it."""
+    unit = f" ({setting.unit})" if setting.unit and setting.unit not in setting.label.lower() else ""
+    return f"{setting.label}{unit}"
+
+
+def tooltip(setting: Setting) -> str:
+    """Description, default and bounds, and the name in settings.ini; as rich text, which Qt breaks into lines."""
+    facts = "; ".join(setting.facts)
+    texts = (setting.description, f"{facts[:1].upper()}{facts[1:]}.", f"In settings.ini: {setting.name}")
+    return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
+
+
+class _WheelFilter(QObject):
     """Passes the wheel on to the pane where a widget has no focus: scrolling over it must not change a setting."""
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name, as below
@@ -41,7 +57,7 @@ class _CalmWheel(QObject):
 
 
 class IntegerBox(QSpinBox):
-    """A spin box of integers; an optional one has the word "default" below its minimum."""
+    """A spin box of integers; an optional one shows what the default is below its minimum."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -50,7 +66,7 @@ class IntegerBox(QSpinBox):
         self._optional = setting.optional
         self.setRange(low - 1 if setting.optional else low, min(high, _MAX_INT))
         if setting.optional:
-            self.setSpecialValueText(DEFAULT_WORD)
+            self.setSpecialValueText(setting.unset_text)
 
     def show_text(self, text: str) -> None:
         """Show a parameter's text; what is no integer, or none of Qt's, is left to be judged when the work begins."""
@@ -65,7 +81,7 @@ class IntegerBox(QSpinBox):
 
 
 class RealBox(QDoubleSpinBox):
-    """A spin box of real numbers, written as 0.001 or 1e-05; an optional one has the word "default"."""
+    """A spin box of real numbers, written as 0.001 or 1e-05; an optional one shows what the default is."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -77,7 +93,7 @@ class RealBox(QDoubleSpinBox):
         self.setDecimals(12)
         self.setRange(self._absent if self._optional else self._low, self._high)
         if self._optional:
-            self.setSpecialValueText(DEFAULT_WORD)
+            self.setSpecialValueText(setting.unset_text)
         self.setStepType(QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
 
     def textFromValue(self, value: float) -> str:  # noqa: N802
@@ -94,8 +110,8 @@ class RealBox(QDoubleSpinBox):
     def validate(self, text: str | None, position: int) -> tuple[QValidator.State, str, int]:
         """Acceptable inside the bounds; on the way there while it may become a number."""
         text = text or ""
-        if self._optional and DEFAULT_WORD.startswith(text.strip()):
-            complete = text.strip() == DEFAULT_WORD
+        if self._optional and self.specialValueText().startswith(text.strip()):
+            complete = text.strip() == self.specialValueText()
             return (QValidator.State.Acceptable if complete else QValidator.State.Intermediate), text, position
         try:
             value = float(text)
@@ -106,9 +122,9 @@ class RealBox(QDoubleSpinBox):
         return (QValidator.State.Acceptable if inside else QValidator.State.Intermediate), text, position
 
     def stepBy(self, steps: int) -> None:  # noqa: N802
-        """Step; from the lowest value to "default" and back in one."""
+        """Step; from the lowest value to the default and back in one."""
         super().stepBy(steps)
-        if self._optional and self._absent < self.value() < self._low:  # between "default" and the lowest value
+        if self._optional and self._absent < self.value() < self._low:  # between the default and the lowest value
             self.setValue(self._low if steps > 0 else self._absent)
 
     def show_text(self, text: str) -> None:
@@ -146,23 +162,28 @@ class Editor(Observer):
         self._setting, self._parameter = setting, parameter
         self.widget: QWidget = self._make()
         self.widget.setObjectName(setting.name)
-        self.widget.setToolTip(f"{setting.description}\n{setting.name}")
+        self.widget.setToolTip(tooltip(setting))
+        self.widget.setMinimumWidth(_MIN_WIDTH_PX)
+        self.widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self._calm = _CalmWheel()
-        self.widget.installEventFilter(self._calm)
+        self._wheel_filter = _WheelFilter()
+        self.widget.installEventFilter(self._wheel_filter)
         self._show()
         parameter.add_observer(self)
 
     def _make(self) -> QWidget:
         setting = self._setting
-        if setting.kind is bool and not setting.optional:
+        if setting.is_switch:
             check = QCheckBox()
             check.toggled.connect(lambda on: self._parameter.set_value("true" if on else "false"))
             return check
         choices = ("true", "false") if setting.kind is bool else setting.choices
         if choices:
             combo = QComboBox()
-            combo.addItems([DEFAULT_WORD, *choices] if setting.optional else list(choices))
+            combo.addItems([setting.unset_text, *choices] if setting.optional else list(choices))
+            for k in range(combo.count()):
+                if combo.itemText(k) in list(Preset):
+                    combo.setItemData(k, PRESETS[Preset(combo.itemText(k))].summary, Qt.ItemDataRole.ToolTipRole)
             combo.textActivated.connect(self._choose)
             combo.setEditable(setting.takes_text)
             if (line := combo.lineEdit()) is not None:
@@ -182,16 +203,17 @@ class Editor(Observer):
         return PathEdit(line) if is_path(setting) else line
 
     def _choose(self, text: str) -> None:
-        self._parameter.set_value("" if text == DEFAULT_WORD and self._setting.optional else text)
+        self._parameter.set_value("" if self._setting.optional and text == self._setting.unset_text else text)
 
     def _show(self) -> None:
         text = self._parameter.get_value()
         widget = self.widget
+        self._mark_unset(self._setting.optional and not text)
         widget.blockSignals(True)
         if isinstance(widget, QCheckBox):
             widget.setChecked(text.strip().lower() in ("true", "1", "yes", "on"))
         elif isinstance(widget, QComboBox):
-            widget.setCurrentText(text or DEFAULT_WORD)
+            widget.setCurrentText(text or self._setting.unset_text)
         elif isinstance(widget, IntegerBox | RealBox):
             widget.show_text(text)
         elif isinstance(widget, QLineEdit):
@@ -199,6 +221,18 @@ class Editor(Observer):
         elif isinstance(widget, PathEdit):
             widget.line.setText(text)
         widget.blockSignals(False)
+
+    def _mark_unset(self, is_unset: bool) -> None:
+        """Show what is not given, the default, in grey and italic."""
+        font, palette = self.widget.font(), QPalette()
+        font.setItalic(is_unset)
+        if is_unset:
+            grey = palette.color(QPalette.ColorRole.PlaceholderText)
+            for role in (QPalette.ColorRole.Text, QPalette.ColorRole.ButtonText):
+                palette.setColor(QPalette.ColorGroup.Active, role, grey)
+                palette.setColor(QPalette.ColorGroup.Inactive, role, grey)
+        self.widget.setFont(font)
+        self.widget.setPalette(palette)
 
     def _update(self, observable: Observable) -> None:
         if observable is self._parameter:

@@ -7,16 +7,26 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from ptychopinn.config.execution import Accelerator, ExecutionOptions, cuda_number
+from ptychopinn.config.settings import marks
 
 
 class TfOptions(ExecutionOptions):
     """Where and how TensorFlow computes."""
 
-    num_workers: int = Field(0, ge=0, le=64, description="Threads that prepare batches; 0 prepares in the main one.")
-    xla: bool = Field(False, description="Compile with XLA: slow to start, quicker on a GPU, seldom on a CPU.")
-    devices: int = Field(1, ge=1, le=64, description="GPUs of this machine that a training is spread over.")
+    xla: bool = Field(
+        False,
+        title="Compile with XLA",
+        description="Compile the training with XLA: it starts slowly, and is faster on a GPU, seldom on a CPU.",
+    )
+    devices: int = Field(
+        1, ge=1, le=64, title="GPUs", description="Number of GPUs of this machine that a training is spread over."
+    )
     gpu_memory_limit_mb: int | None = Field(
-        None, ge=64, description="MiB that TensorFlow may take on each GPU (default: as many as are needed)."
+        None,
+        ge=64,
+        title="GPU memory limit",
+        description="Memory that TensorFlow may take on each GPU.",
+        json_schema_extra=marks(unit="MiB", unset="as much as is needed"),
     )
 
     @model_validator(mode="after")
