@@ -16,11 +16,11 @@ TENSORFLOW = "plugins/tf_backend"
 PTYCHI = "plugins/ptychi_backend"
 BRIDGE = "plugins/ptychodus_bridge"
 CONSTRAINED = ("-c", "constraints.txt")
-CORE = ("tests", "--ignore=tests/hardening")
+CORE = ("tests", "--ignore=tests/hardening", "--ignore=tests/docs")
 # Tests of the core to which it matters what is installed.
 INSTALLED = (
-    *("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py"),
-    "tests/benchmarks/test_gpu.py",
+    *("tests/training/test_loggers.py", "tests/test_plugins.py", "tests/test_imports.py", "tests/docs"),
+    "tests/study/test_run.py::test_the_small_example",
 )
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict")
 SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
@@ -218,6 +218,13 @@ def audit(session: nox.Session) -> None:
     """Known vulnerabilities in the versions of constraints.txt; asks a service on the network."""
     session.install("pip-audit")
     session.run("pip-audit", "-r", "constraints.txt", "--no-deps", "--disable-pip", "--strict", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """The benchmark scripts in their smallest form, with the torch backend, on a machine that does nothing else."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
+    run_pytest(session, "tests/benchmarks")
 
 
 @nox.session
