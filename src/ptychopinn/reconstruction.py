@@ -18,14 +18,14 @@ from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
-from ptychopinn.data.thinning import one_a_cell
+from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.errors import ConfigError, DataError, PluginError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import PatchShift
-from ptychopinn.metrics.alignment import box_of
+from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.parallel import Aside
+from ptychopinn.parallel import BackgroundThread
 from ptychopinn.patch_store import PatchStore, PlacedPatches
 from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, refine
@@ -160,7 +160,7 @@ def reconstruct(
     """
     if len(data) == 0:
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
-    data.tell_of_scans()
+    data.log_scan_count()
     config = config or InferConfig()
     seen = data
     if config.predict_overlap is not None:
@@ -223,10 +223,10 @@ def _predict_and_stitch(
         seconds["predict and stitch"] = time.perf_counter() - start
         return stitcher.take_result(), Synchronisation(PhaseRule.OFF)
     budget = config.memory_budget_mb * 2**20
-    with Aside() as background, PatchStore(len(data), size, library, budget) as placed:
+    with BackgroundThread() as background, PatchStore(len(data), size, library, budget) as placed:
         corners, _ = split_positions(data.positions, size)
         # While a device predicts, the host has time for what depends on positions alone.
-        pairs = None if library.on_host else background.begin(partial(overlap_pairs, corners, size))
+        pairs = None if library.on_host else background.submit(partial(overlap_pairs, corners, size))
         _place(prediction, data, placed)
         seconds["predict"] = time.perf_counter() - start
         patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns
@@ -270,12 +270,12 @@ def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> Non
         for batch in batches:
             place(batch)
         return
-    with Aside() as aside:
+    with BackgroundThread() as thread:
         before: Callable[[], None] | None = None
         for batch in batches:
             if before is not None:
                 before()
-            before = aside.begin(partial(place, batch))
+            before = thread.submit(partial(place, batch))
         if before is not None:
             before()
 
@@ -299,7 +299,7 @@ def _thinned(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
     """Patterns that overlap their neighbours by about so much of the probe's width, all over the scan."""
     scaling = fit_scaling(data)  # of all: the passes and the judging need the probe in their counts
     spacing = min((1 - overlap) * probe_width_px(data.probe), patch_size / 2)
-    chosen = one_a_cell(data.positions, spacing)
+    chosen = thin_positions(data.positions, spacing)
     _log.info("The network sees %d of %d patterns, the passes all.", len(chosen), len(data))
     return replace(data.select(chosen), scaling=scaling)
 
@@ -366,7 +366,7 @@ def _assess(
 ) -> Reconstruction:
     """A stitched object on the host with its figures and warnings."""
     warnings = []
-    box = box_of(stitched.frame.local(positions), stitched.object.shape)
+    box = scan_box(stitched.frame.local(positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     if flat < FLATNESS_LIMIT:
         warnings.append(

@@ -25,7 +25,7 @@ class RPIE:
 
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> EPIEResult:
         """Reconstruct with the scan's own probe."""
-        data.tell_of_scans()
+        data.log_scan_count()
         given = self._options
         return epie(
             data,
