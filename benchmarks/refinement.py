@@ -37,7 +37,7 @@ from ptychopinn.solvers import EPIE, RPIE, epie
 from ptychopinn.solvers.engine import PassOptions
 from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
-from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows import load_reconstructor
 from ptychopinn.workflows.folders import model_path
 
 _BUDGET_BYTES = InferConfig().memory_budget_mb * 2**20

@@ -26,7 +26,7 @@ from markdown_it import MarkdownIt
 from ptychopinn.cli import main
 from ptychopinn.comparison import comparison_settings
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.simulate import simulate_scan
 
