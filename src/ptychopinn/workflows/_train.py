@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 @memory_explained()
-def train_run(
+def train_run(  # noqa: PLR0913
     data_path: StrPath,
     output: StrPath,
     settings: RunSettings[Any] | None = None,
