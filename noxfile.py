@@ -13,13 +13,14 @@ import nox
 ROOT = Path(__file__).parent
 TORCH = "plugins/torch_backend"
 TENSORFLOW = "plugins/tf_backend"
+PTYCHI = "plugins/ptychi_backend"
 BRIDGE = "plugins/ptychodus_bridge"
 CONSTRAINED = ("-c", "constraints.txt")
-CORE = ("tests", "--ignore=tests/hardening")
+CORE = ("tests", "--ignore=tests/hardening", "--ignore=tests/docs")
 # Tests of the core to which it matters what is installed.
 INSTALLED = (
-    *("tests/training", "tests/study", "tests/test_plugins.py", "tests/test_imports.py", "tests/test_readme.py"),
-    "tests/benchmarks/test_gpu.py",
+    *("tests/training/test_loggers.py", "tests/test_plugins.py", "tests/test_imports.py", "tests/docs"),
+    "tests/study/test_run.py::test_the_small_example",
 )
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict")
 SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
@@ -75,6 +76,12 @@ def lowest_dependencies() -> list[str]:
     return [bound.replace(">=", "==") for bound in project["dependencies"]]
 
 
+def constrained(name: str) -> str:
+    """The version of a distribution in constraints.txt."""
+    (version,) = re.findall(rf"^{re.escape(name)}==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    return version
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
@@ -87,15 +94,16 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Types of the core and of the backends."""
     session.install(*CONSTRAINED, "mypy", "-e", ".[testing]", "-e", TORCH)
-    session.install("--no-deps", "-e", TENSORFLOW)  # TensorFlow brings no types
-    session.run("mypy", "src", f"{TORCH}/src", f"{TENSORFLOW}/src")
+    # TensorFlow and pty-chi bring no types, or are too large; `ptychi` checks against the installed one.
+    session.install("--no-deps", "-e", TENSORFLOW, "-e", PTYCHI)
+    session.run("mypy", "src", f"{TORCH}/src", f"{TENSORFLOW}/src", f"{PTYCHI}/src")
 
 
 @nox.session
 def imports(session: nox.Session) -> None:
     """Direction of imports; nothing is imported for it, so nothing but the sources is needed."""
     session.install(*CONSTRAINED, "import-linter")
-    session.install("--no-deps", "-e", ".", "-e", TORCH, "-e", TENSORFLOW)
+    session.install("--no-deps", "-e", ".", "-e", TORCH, "-e", TENSORFLOW, "-e", PTYCHI)
     session.run("lint-imports")
 
 
@@ -150,6 +158,17 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session
+def ptychi(session: nox.Session) -> None:
+    """The plugin of pty-chi with pty-chi itself; some GB, so not in the default set."""
+    # `===` shuts out builds for CPUs alone: torch and torchvision, which pty-chi imports, have to be of one kind.
+    session.install(*CONSTRAINED, f"torch==={constrained('torch')}", f"torchvision==={constrained('torchvision')}")
+    session.install(*CONSTRAINED, *TEST_TOOLS, "mypy", "-e", ".", "-e", PTYCHI)
+    session.run("python", "-c", "import ptychi.api")  # without it the tests would skip
+    session.run("mypy", f"{PTYCHI}/src")
+    run_pytest(session, f"{PTYCHI}/tests")
+
+
+@nox.session
 def ptychodus(session: nox.Session) -> None:
     """The released Ptychodus with its window, offscreen, and the wheels of the bridge and of both backends.
 
@@ -179,10 +198,33 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Lines and branches that the tests run, of the core and both backends: a table, and pages in .nox/coverage.
+
+    Not in the default set: measuring takes a third longer than the tests alone.
+    """
+    session.install(*CONSTRAINED, *TEST_TOOLS, "coverage", "-e", ".", "-e", TORCH, "-e", f"{TENSORFLOW}[tensorboard]")
+    session.run("coverage", "erase")
+    for part in (CORE, (f"{TORCH}/tests",), (f"{TENSORFLOW}/tests",)):
+        session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *part, *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "tests/hardening", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "html", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
 def audit(session: nox.Session) -> None:
     """Known vulnerabilities in the versions of constraints.txt; asks a service on the network."""
     session.install("pip-audit")
     session.run("pip-audit", "-r", "constraints.txt", "--no-deps", "--disable-pip", "--strict", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """The benchmark scripts in their smallest form, with the torch backend, on a machine that does nothing else."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
+    run_pytest(session, "tests/benchmarks")
 
 
 @nox.session

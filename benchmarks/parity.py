@@ -198,21 +198,25 @@ def agreement(
     return {
         name: {
             **{
-                f"patches, {writer} to {reader}": _pixels(wrote[writer][k]["patches"], read[writer][k]["patches"])
+                f"patches, {writer} to {reader}": largest_pixel_difference(
+                    wrote[writer][k]["patches"], read[writer][k]["patches"]
+                )
                 for writer, reader in (PAIR, PAIR[::-1])
             },
-            **_losses(*(steps[backend][k]["history/loss"] for backend in PAIR)),
+            **loss_differences(*(steps[backend][k]["history/loss"] for backend in PAIR)),
             "gradient of a weight": _gradients(*(_first_gradients(checkpoints(name, backend)) for backend in PAIR)),
         }
         for k, name in enumerate(cases)
     }
 
 
-def _pixels(written: AnyArray, read: AnyArray) -> float:
+def largest_pixel_difference(written: AnyArray, read: AnyArray) -> float:
+    """The largest difference of a pixel, over the mean of what was written."""
     return float(np.abs(read - written).max() / np.abs(written).mean())
 
 
-def _losses(one: AnyArray, other: AnyArray) -> dict[str, float]:
+def loss_differences(one: AnyArray, other: AnyArray) -> dict[str, float]:
+    """Relative differences of the losses of each batch: the first, and the largest."""
     difference = np.abs(other / one - 1)
     return {"loss of one batch": float(difference[0]), "loss within ten steps": float(difference.max())}
 

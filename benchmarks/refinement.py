@@ -38,7 +38,7 @@ from ptychopinn.solvers.engine import PassOptions
 from ptychopinn.solvers.epie import CACHE_BYTES
 from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
-from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows import load_reconstructor
 from ptychopinn.workflows.folders import model_path
 
 _BUDGET_BYTES = InferConfig().memory_budget_mb * 2**20

@@ -258,7 +258,7 @@ class TakesAnyN(NumpyReconstructor):
 
 @broken("test_untrained_it_does_nothing")
 class GuessesUntrained(NumpyReconstructor):
-    def _trained(self) -> Model:
+    def trained_model(self) -> Model:
         size = self._config.N
         return self._model or Model(0.2, IlluminationArrays(np.ones((1, size, size), np.complex64) / size, np.zeros(2)))
 
@@ -407,8 +407,8 @@ class SharesItsModel(Mistaught):
         self.newest[:] = [self._model]
         return result
 
-    def _trained(self) -> Model:
-        own = super()._trained()
+    def trained_model(self) -> Model:
+        own = super().trained_model()
         return next((m for m in self.newest if m.illumination.probe.shape == own.illumination.probe.shape), own)
 
     def _from_arrays(self, arrays: Mapping[str, AnyArray]) -> Model:

@@ -140,14 +140,14 @@ def test_product_of_a_scan():
     data = ScanDataset(
         np.ones((3, 8, 8)), Measurement.COUNTS, positions, np.ones((1, 8, 8)), metadata=meta, name="star"
     )
-    product = product_of(data, np.ones((20, 30), complex), data.probe * 2, origin=(1, 2), comments="c")
+    product = product_of(data, np.ones((20, 30), complex), data.probe * 2, origin=(1, 2))
     assert np.array_equal(product.positions, positions)
     assert np.array_equal(product.local_positions, positions - (1, 2))
-    assert (product.name, product.comments, product.pixel_size_m) == ("star", "c", (5e-9, 5e-9))
+    assert (product.name, product.pixel_size_m) == ("star", (5e-9, 5e-9))
     assert (product.energy_eV, product.detector_distance_m, product.photon_count) == (9000, 2.5, 1e6)
     assert np.array_equal(product.probe, data.probe * 2)
-    bare = product_of(replace(data, metadata=ScanMetadata()), np.ones((20, 30), complex), data.probe, photon_count=5.0)
-    assert (bare.pixel_size_m, bare.energy_eV, bare.photon_count) == (None, None, 5.0)
+    bare = product_of(replace(data, metadata=ScanMetadata()), np.ones((20, 30), complex), data.probe)
+    assert (bare.pixel_size_m, bare.energy_eV, bare.photon_count) == (None, None, None)
 
 
 def test_ptychodus_reads_what_we_write(tmp_path):

@@ -42,7 +42,7 @@ class Trained:
 
     def arrays(self) -> dict[str, AnyArray]:
         """What an archive would hold."""
-        return self.reconstructor._to_arrays(self.reconstructor._trained())
+        return self.reconstructor._to_arrays(self.reconstructor.trained_model())
 
 
 Fit = Callable[..., Trained]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from backend_suite.fits import Fit, New, Trained, differs, patches_of, settings_of
+from ptychopinn.bundle import read_bundle
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError, TrainingError
@@ -442,7 +443,7 @@ def test_nothing_is_written_without_a_folder(fit: Fit, tmp_path: Path, monkeypat
 
 
 def test_the_device_says_what_nobody_else_does(
-    new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    new: New, scan: ScanDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """[CFG-011] Logged, and in the summary of the archive; no batch is larger than an epoch."""
     made = new()
@@ -450,6 +451,8 @@ def test_the_device_says_what_nobody_else_does(
     with caplog.at_level("INFO", logger="ptychopinn"):
         made.train(scan, settings_of({"batch_size": None, "learning_rate": None}))
     assert "Training in batches of 8 groups at a learning rate of 0.003" in caplog.text
-    assert made._summary is not None
-    assert made._summary.config is not None
-    assert (made._summary.config["batch_size"], made._summary.config["learning_rate"]) == (64, 3e-3)
+    made.save(tmp_path / "model.zip")
+    summary = read_bundle(tmp_path / "model.zip").manifest.training
+    assert summary is not None
+    assert summary.config is not None
+    assert (summary.config["batch_size"], summary.config["learning_rate"]) == (64, 3e-3)

@@ -16,7 +16,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="the torch backend's framework is not there")
+@pytest.mark.skipif(importlib.util.find_spec("lightning_fabric") is None, reason="Lightning Fabric is not installed")
 def test_a_quick_run_on_the_cpu_measures_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--json", str(tmp_path / "a.json"), "--markdown", str(tmp_path / "a.md")]
     start = time.monotonic()

@@ -26,7 +26,7 @@ from ptychopinn.jobs.memory import descendants
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.workflows._lock import locked
+from ptychopinn.workflows.lock import locked
 
 SCANS = ("test", "train")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptychopinn.comparison.scoring import score_scan
+from ptychopinn.comparison.scoring import ScoredObject, score_scan
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.product import origin_of, product_of
@@ -27,9 +27,9 @@ def test_the_object_is_compared_where_it_lies(data: ScanDataset) -> None:
     assert obj is not None
     wide = np.pad(obj, ((0, 60), (60, 0)), mode="wrap")
     moved = replace(data, positions=data.positions + np.array([0, 60]), object_guess=None)
-    found = score_scan(moved, obj, (0, 60), data.probe, wide, "no")
+    found = score_scan(moved, ScoredObject(obj, (0, 60), data.probe), wide, "no")
     assert found.figures["phase", "corr"] > 0.999
-    found = score_scan(data, wide, (0, -60), data.probe, obj, "no")
+    found = score_scan(data, ScoredObject(wide, (0, -60), data.probe), obj, "no")
     assert found.figures["phase", "corr"] > 0.999
 
 
@@ -59,7 +59,7 @@ def test_the_residual_is_taken_at_refined_positions(data: ScanDataset) -> None:
     assert data.object_guess is not None
     wrong = replace(data, positions=refined(data))
     found = [
-        score_scan(wrong, data.object_guess, (0, 0), data.probe, data.object_guess, "no", positions)
+        score_scan(wrong, ScoredObject(data.object_guess, (0, 0), data.probe, positions), data.object_guess, "no")
         for positions in (None, data.positions)
     ]
     assert found[1].figures["object", "residual"] < 0.7 * found[0].figures["object", "residual"]

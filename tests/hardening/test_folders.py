@@ -22,9 +22,9 @@ from ptychopinn.config import SimulationConfig
 from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import ConfigError, DataError, PtychoPinnError, UsageError
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.workflows._lock import LOCK, locked
 from ptychopinn.workflows._train import _check_scans, _scans
 from ptychopinn.workflows.folders import run_folder, run_log
+from ptychopinn.workflows.lock import LOCK, locked
 
 OLD = ("config.yaml", "history.csv", "phase.png", "run.log", "wts.h5.zip")
 KEPT = ("wts.h5.zip", "checkpoints")
@@ -48,7 +48,7 @@ def content(folder: Path) -> dict[str, str]:
 def held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process holds the directory."""
     code = (
-        "import sys, time; from pathlib import Path; from ptychopinn.workflows._lock import locked\n"
+        "import sys, time; from pathlib import Path; from ptychopinn.workflows.lock import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(folder)]

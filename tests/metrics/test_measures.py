@@ -8,7 +8,7 @@ from skimage.metrics import structural_similarity
 
 from ptychopinn.errors import DataError
 from ptychopinn.metrics import Aligned, ScanBox, align, ms_ssim, score
-from ptychopinn.metrics.measures import _ssim_terms
+from ptychopinn.metrics.measures import ssim_terms
 
 
 def pair(g, r):
@@ -79,7 +79,7 @@ def test_correlation_ignores_gain_and_offset(make_object):
 def test_ssim_terms_multiply_to_the_library_s_ssim(make_object):
     """[MET-010] Luminance times contrast and structure is scikit-image's SSIM with Gaussian weights."""
     a, b = np.abs(make_object()), np.abs(make_object(seed=1))
-    luminance, contrast = _ssim_terms(a, b, 0.7)
+    luminance, contrast = ssim_terms(a, b, 0.7)
     wanted = structural_similarity(a, b, data_range=0.7, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
     assert (luminance * contrast).mean() == pytest.approx(wanted, abs=1e-12)
 
@@ -118,7 +118,7 @@ def test_ms_ssim_follows_the_published_weights():
     b = a + rng.normal(size=a.shape)
     result, pictures = 1.0, (a, b)
     for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
-        luminance, contrast = _ssim_terms(*pictures, 4.0)
+        luminance, contrast = ssim_terms(*pictures, 4.0)
         result *= ((luminance * contrast).mean() if scale == 4 else contrast.mean()) ** weight
         if scale < 4:
             pictures = tuple((p[::2, ::2] + p[1::2, ::2] + p[::2, 1::2] + p[1::2, 1::2]) / 4 for p in pictures)

@@ -102,7 +102,10 @@ def test_neither_process_loads_the_others_framework(tmp_path: Any) -> None:
         one, other = parity.in_own_process(tmp_path, backend, *tasks)
         assert own <= set(one["frameworks"])
         assert not others & set(other["frameworks"])
-        assert parity._pixels(one["patches"], other["patches"]) > 10 * parity.LIMITS["patches, torch to tf"]
-        losses = parity._losses(one["history/loss"], other["history/loss"])
+        assert (
+            parity.largest_pixel_difference(one["patches"], other["patches"])
+            > 10 * parity.LIMITS["patches, torch to tf"]
+        )
+        losses = parity.loss_differences(one["history/loss"], other["history/loss"])
         assert losses["loss within ten steps"] > parity.LIMITS["loss within ten steps"]
         assert np.isfinite(one["patches"]).all()

@@ -10,7 +10,7 @@ from scipy import stats
 
 from ptychopinn.errors import ConfigError
 from ptychopinn.forward import intensity
-from ptychopinn.simulate import ObjectStream, simulate_probe
+from ptychopinn.simulate import ObjectStream, ObjectStreamOptions, simulate_probe
 from ptychopinn.simulate.noise import EXACT_BELOW, quick_poisson
 from ptychopinn.simulate.object_stream import RandomPool
 
@@ -21,7 +21,7 @@ COUNTS = 1e5
 def stream(probe=None, mean_counts=COUNTS, bad_pixels=None, seed=0, patch_size=None, **options):
     probe = simulate_probe("disc", N, photons=mean_counts) if probe is None else probe
     options = {"object_size_px": 64, "pool_size": 4, "batches_an_object": 2} | options
-    return ObjectStream(probe, mean_counts, bad_pixels, seed, patch_size, **options)
+    return ObjectStream(probe, mean_counts, bad_pixels, seed, patch_size, ObjectStreamOptions(**options))
 
 
 def test_shapes_and_types():

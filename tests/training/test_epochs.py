@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ptychopinn.simulate import ObjectStream, simulate_probe
+from ptychopinn.simulate import ObjectStream, ObjectStreamOptions, simulate_probe
 from ptychopinn.simulate.random_probes import draw_probe
 from ptychopinn.training import EpochSource
 from ptychopinn.typing import AnyArray
@@ -19,7 +19,8 @@ N, BATCHES = 32, 5
 def source(*, probes: bool = False) -> EpochSource:
     probe = simulate_probe("disc", N, photons=1e4)
     draw = partial(draw_probe, N, 1) if probes else None
-    stream = ObjectStream(probe, 1e4, None, 1, object_size_px=48, pool_size=4, batches_an_object=2, draw_probe=draw)
+    options = ObjectStreamOptions(object_size_px=48, pool_size=4, batches_an_object=2, draw_probe=draw)
+    stream = ObjectStream(probe, 1e4, None, 1, options=options)
     return EpochSource(None, stream, BATCHES, 2)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ptychopinn.config import ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.batches import GroupBatches
-from ptychopinn.simulate import ObjectStream, simulate_scan
+from ptychopinn.simulate import ObjectStream, ObjectStreamOptions, simulate_scan
 from ptychopinn.training import EpochSource
 from ptychopinn.training.shares import loss_shares
 
@@ -31,7 +31,7 @@ def test_every_batch_of_an_epoch_has_its_own() -> None:
     scan = simulate_scan(SimulationConfig(N=32, rows=4, cols=4))
     config = TrainConfig(n_groups=5, batch_size=2).resolved(on_gpu=False)
     groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), config)
-    stream = ObjectStream(scan.probe, 1e4, None, 1, 16, object_size_px=64, pool_size=2)
+    stream = ObjectStream(scan.probe, 1e4, None, 1, 16, ObjectStreamOptions(object_size_px=64, pool_size=2))
     batches = list(EpochSource(groups, stream, groups.batches_per_epoch, 3)(0))
     assert [len(batch["group_share"]) for batch in batches] == [2, 2, 1]
     for batch in batches:

@@ -23,8 +23,8 @@ from ptychopinn.workflows import (
     load_reconstructor,
     simulate_run,
 )
-from ptychopinn.workflows._lock import locked
 from ptychopinn.workflows._outputs import show, write_history
+from ptychopinn.workflows.lock import locked
 
 SIMULATION = SimulationConfig(N=32, rows=8, cols=8, seed=4)
 

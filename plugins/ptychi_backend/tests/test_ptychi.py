@@ -17,6 +17,9 @@ from ptychopinn.solvers import RPIE
 from ptychopinn_ptychi.options import Engine, PtychiOptions
 from ptychopinn_ptychi.plugin import ptychopinn_solvers
 
+# Pty-chi reads a number off a tensor that has a gradient, of which PyTorch warns once.
+pytestmark = pytest.mark.filterwarnings("default:Converting a tensor with requires_grad=True:UserWarning")
+
 
 def test_listing_imports_nothing_heavy() -> None:
     """[PLUG-002]"""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import array_api_strict
 import numpy as np
 import pytest
+import tensorflow as tf
 from backend_suite.arrays import *  # noqa: F403
 from backend_suite.arrays import MakeLibrary, OnADevice, use
 from backend_suite.fits import New, Trained
@@ -20,7 +21,6 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.reconstruction import reconstruct
-from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.arrays import CupyLibrary, DlpackLibrary
 from ptychopinn_tf.devices import Devices
 from ptychopinn_tf.plugin import ptychopinn_reconstructors
@@ -141,7 +141,7 @@ def test_batches_are_halved_on_a_device(
     """[RECON-002]"""
     expected = trained.patches(scan)
     use(library, trained, monkeypatch)
-    compiled = trained.reconstructor._compiled(trained.reconstructor._trained())  # type: ignore[attr-defined]
+    compiled = trained.reconstructor._compiled(trained.reconstructor.trained_model())  # type: ignore[attr-defined]
     sizes: list[int] = []
 
     def limited(counts: Any, *rest: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from ptychopinn.config import ModelConfig, TrainConfig
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.simulate import ObjectStream
+from ptychopinn.simulate import ObjectStream, ObjectStreamOptions
 from ptychopinn.training import EpochSource, patterns_in
 from ptychopinn_tf.batches import cut, pad_batch, to_tensors
 
@@ -16,7 +16,7 @@ from ptychopinn_tf.batches import cut, pad_batch, to_tensors
 def source(scan: ScanDataset, kind: str) -> EpochSource:
     config = TrainConfig(n_groups=5, batch_size=2).resolved(on_gpu=False)
     groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), config)
-    stream = ObjectStream(scan.probe, 1e4, scan.bad_pixels, 1, 16, object_size_px=64, pool_size=2)
+    stream = ObjectStream(scan.probe, 1e4, scan.bad_pixels, 1, 16, ObjectStreamOptions(object_size_px=64, pool_size=2))
     return EpochSource(
         None if kind == "simulated" else groups, None if kind == "measured" else stream, groups.batches_per_epoch, 3
     )

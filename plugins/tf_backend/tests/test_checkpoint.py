@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from backend_suite.checkpoint import *  # noqa: F403
 
 from ptychopinn.errors import ArchiveError
-from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.checkpoint import load_variables, variable_arrays
 
 

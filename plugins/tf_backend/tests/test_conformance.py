@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import tensorflow as tf
 
 from ptychopinn.arrays import NUMPY
 from ptychopinn.geometry import split_positions
 from ptychopinn.testing import ForwardConformance, ReconstructorConformance
 from ptychopinn.typing import ComplexArray, FloatArray
-from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import GroupForward
 from ptychopinn_tf.plugin import ptychopinn_reconstructors
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from backend_suite.fits import Fits
 
 from ptychopinn.errors import ResourceError
 from ptychopinn_tf import devices
-from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.devices import choose_devices, exact_float32
 from ptychopinn_tf.options import TfOptions
 
@@ -175,7 +175,7 @@ import sys
 import numpy as np
 from backend_suite.fits import settings_of
 from ptychopinn_tf import reconstructor
-from ptychopinn_tf._tensorflow import tf
+import tensorflow as tf
 from ptychopinn.config import SimulationConfig
 from ptychopinn.simulate import simulate_scan
 

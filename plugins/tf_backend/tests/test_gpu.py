@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from backend_suite.fits import Fits, Trained, patches_of
 
 from ptychopinn.config import InferConfig, SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.simulate import simulate_scan
-from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.arrays import CupyLibrary
 
 GPUS = tf.config.list_physical_devices("GPU")
@@ -28,7 +28,7 @@ def on_cuda(fits: Fits, scan: ScanDataset) -> Trained:
 
 def test_training_runs_on_the_device(on_cuda: Trained, fits: Fits) -> None:
     """[TRAIN-009]"""
-    assert {v.device[-6:] for v in on_cuda.reconstructor._trained().variables().values()} == {":GPU:0"}
+    assert {v.device[-6:] for v in on_cuda.reconstructor.trained_model().variables().values()} == {":GPU:0"}
     assert str(fits.new(options={"accelerator": "auto"}).device) == "/GPU:0"
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import tensorflow as tf
 from backend_suite.memory import *  # noqa: F403
-
-from ptychopinn_tf._tensorflow import tf
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ptychopinn.config import TrainConfig
 from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, ema_decay
-from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.optimizer import AdamW, clipped, move_average
 
 NETWORK, LIGHT = "network/head/0/weight", "illumination/values"

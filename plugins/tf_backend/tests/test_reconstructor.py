@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from backend_suite.fits import Fit, New, Trained, settings_of
 from backend_suite.reconstructor import *  # noqa: F403
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ResourceError, TrainingError
-from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.network import FastNetwork
 
 NO_GPU = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU is there")
@@ -25,7 +25,7 @@ def test_the_device_asked_for_is_the_device_used(new: New, scan: ScanDataset, ca
     assert str(made.device) == "/CPU:0"
     assert "Computing on /CPU:0" in caplog.text
     made.train(scan, settings_of())
-    assert {v.device[-6:] for v in made._trained().variables().values()} == {":CPU:0"}
+    assert {v.device[-6:] for v in made.trained_model().variables().values()} == {":CPU:0"}
 
 
 @NO_GPU
@@ -57,7 +57,7 @@ def test_memory_that_runs_out(
     """[RECON-002] Inference goes on with smaller batches, filled up no more than those; training says what to do."""
     found = fit(options={"xla": xla})
     expected = found.patches(scan)
-    compiled = found.reconstructor._compiled(found.reconstructor._trained())  # type: ignore[attr-defined]
+    compiled = found.reconstructor._compiled(found.reconstructor.trained_model())  # type: ignore[attr-defined]
     sizes: list[int] = []
 
     def limited(counts: Any, *rest: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from backend_suite.fits import Fit, New, Trained, differs, patches_of, settings_of
 from backend_suite.training import *  # noqa: F403
 
@@ -17,7 +18,6 @@ from ptychopinn.training import RunLogger, TrainingState
 from ptychopinn.training.objective import Objective
 from ptychopinn.training.readings import ReadingClock
 from ptychopinn.training.sources import Batch
-from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.training import TrainingLoop
 
 EVERY_TERM = {"mae_weight": 0.5, "realspace_weight": 0.5, "realspace_mae_weight": 0.5, "simulate_objects": "mixed"}

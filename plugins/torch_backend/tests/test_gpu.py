@@ -56,7 +56,7 @@ def test_training_runs_on_the_device(on_cuda: Trained, scan: ScanDataset) -> Non
     assert on_cuda.result.status is TrainStatus.FINISHED
     assert on_cuda.reconstructor.device.type == "cuda"
     next(on_cuda.reconstructor.infer(scan, InferConfig()).batches)
-    assert {p.device.type for p in on_cuda.reconstructor._trained().parameters()} == {"cuda"}
+    assert {p.device.type for p in on_cuda.reconstructor.trained_model().parameters()} == {"cuda"}
 
 
 def test_training_is_nearly_that_of_the_cpu(on_cuda: Trained, scan: ScanDataset) -> None:
@@ -270,7 +270,7 @@ def test_a_batch_that_does_not_fit_is_halved(
 ) -> None:
     """[RECON-002] with the device's own error."""
     expected = on_cuda.patches(scan)
-    network = on_cuda.reconstructor._trained().network
+    network = on_cuda.reconstructor.trained_model().network
     forward = network.forward
 
     def greedy(amplitudes: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ def test_a_reconstructor_takes_its_weights_with_it(scan: ScanDataset, train: dic
     before = tensors()
     found = fit_to(scan, train=train)
     reconstruct(found.reconstructor, scan, InferConfig(refine=1))
-    weights = [weakref.ref(weight) for weight in found.reconstructor._trained().parameters()]
+    weights = [weakref.ref(weight) for weight in found.reconstructor.trained_model().parameters()]
     assert len(weights) > 10
     del found
     assert [weight for weight in weights if weight() is not None] == []

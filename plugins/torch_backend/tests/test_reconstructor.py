@@ -41,7 +41,7 @@ def test_the_device_asked_for_is_the_device_used(
     assert "Computing on cpu" in caplog.text
     monkeypatch.undo()
     made.train(scan, settings_of())
-    assert {p.device.type for p in made._trained().parameters()} == {"cpu"}
+    assert {p.device.type for p in made.trained_model().parameters()} == {"cpu"}
 
 
 def test_cuda_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_memory_that_runs_out(
 ) -> None:
     """[RECON-002] Inference goes on with smaller batches; training says what to do."""
     expected = trained.patches(scan)
-    model = trained.reconstructor._trained()
+    model = trained.reconstructor.trained_model()
     sizes: list[int] = []
     forward = model.network.forward
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from backend_suite.fits import Fit
 
-from ptychopinn.simulate import ObjectStream, simulate_probe
+from ptychopinn.simulate import ObjectStream, ObjectStreamOptions, simulate_probe
 from ptychopinn.simulate.random_probes import draw_probe
 from ptychopinn.training import EpochSource
 from ptychopinn.training.sources import Batch, BatchLoader
@@ -27,7 +27,7 @@ def source(mean_counts: float = 1e8, modes: int = 1, *, probes: bool = False, **
     draw = partial(draw_probe, N, modes) if probes else None
     settings: dict[str, Any] = {"object_size_px": 48, "pool_size": 4, "batches_an_object": 2, **options}
     probe = simulate_probe("disc", N, photons=1.0, modes=modes)
-    stream = ObjectStream(probe, mean_counts, bad, 3, draw_probe=draw, **settings)
+    stream = ObjectStream(probe, mean_counts, bad, 3, options=ObjectStreamOptions(draw_probe=draw, **settings))
     return EpochSource(None, stream, BATCHES, SIZE)
 
 

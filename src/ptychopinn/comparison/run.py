@@ -56,7 +56,7 @@ class ComparisonResult:
     failed: Mapping[str, str]
 
 
-def compare_run(
+def compare_run(  # noqa: PLR0913
     train_path: StrPath,
     test_path: StrPath,
     output: StrPath,

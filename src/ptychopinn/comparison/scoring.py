@@ -59,14 +59,34 @@ class Scores:
     facts: dict[str, list[float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class ScoredObject:
+    """A reconstruction that is scored.
+
+    Attributes
+    ----------
+    object:
+        (H, W) complex.
+    origin:
+        (y, x): its pixel (0, 0) in the frame of the scan's positions.
+    probe:
+        (modes, N, N) complex, in counts.
+    positions:
+        (n, 2) float64 (y, x), where it put the patterns; None: where the scan says. The residual is taken there; the
+        box is always that of the scan, so that all reconstructions are compared on the same pixels.
+    """
+
+    object: ComplexArray
+    origin: tuple[int, int]
+    probe: ComplexArray
+    positions: FloatArray | None = None
+
+
 def score_scan(
     data: ScanDataset,
-    obj: ComplexArray,
-    origin: tuple[int, int],
-    probe: ComplexArray,
+    found: ScoredObject,
     reference: ComplexArray | None,
     halves: tuple[ComplexArray, ComplexArray] | str,
-    positions: FloatArray | None = None,
 ) -> Scores:
     """Score a reconstruction.
 
@@ -74,28 +94,21 @@ def score_scan(
     ----------
     data:
         The scan.
-    obj:
-        (H, W) complex, the object.
-    origin:
-        (y, x) of pixel (0, 0) of ``obj`` in the frame of the scan's positions.
-    probe:
-        (modes, N, N) complex, in counts.
+    found:
+        What was reconstructed of it.
     reference:
         (H', W') complex, the true object in the frame of the positions, or None.
     halves:
-        (H, W) objects of the odd and of the even patterns, in the frame of ``obj``; or why there are none.
-    positions:
-        (n, 2) float64 (y, x), the positions of the reconstruction; None: those of the scan. They are used for the
-        residual. The box is always that of the scan, so that all reconstructions are compared on the same pixels.
+        (H, W) objects of the odd and of the even patterns, in its frame; or why there are none.
     """
-    found = Scores()
+    scores, obj, origin = Scores(), found.object, found.origin
     box = scan_box(data.positions - np.asarray(origin), obj.shape)
-    _statistics(found, obj, box)
-    placed = data if positions is None else replace(data, positions=positions)
-    found.figures["object", "residual"] = forward_residual(obj, origin, probe, placed)
-    _against_reference(found, data, obj, origin, box, reference)
-    _split(found, box, halves)
-    return found
+    _statistics(scores, obj, box)
+    placed = data if found.positions is None else replace(data, positions=found.positions)
+    scores.figures["object", "residual"] = forward_residual(obj, origin, found.probe, placed)
+    _against_reference(scores, data, obj, origin, box, reference)
+    _split(scores, box, halves)
+    return scores
 
 
 def rescore(arrays: Mapping[str, AnyArray]) -> dict[Figure, float]:

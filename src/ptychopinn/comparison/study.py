@@ -12,7 +12,7 @@ from ptychopinn.comparison.candidates import Planner
 from ptychopinn.comparison.cells import Cell, cells_of, check_simulation, scans_of
 from ptychopinn.comparison.files import digest_of, write_json
 from ptychopinn.comparison.run import KEEP_PATTERNS, ComparisonResult
-from ptychopinn.comparison.study_report import write_study_report
+from ptychopinn.comparison.study_report import StudyOutcome, write_study_report
 from ptychopinn.comparison.table import (
     CandidateOutcome,
     Median,
@@ -114,18 +114,17 @@ def study_run(
                 used = scans if plan.is_network else {"test": scans["test"]}
                 content = {"plan": plan.as_dict(), "scans": {name: source.digest for name, source in used.items()}}
                 home = folder / _LEGS / f"{plan.name}-{digest_of(content)[:16]}"
-                outcome = run_candidate(home, plan, used, (), limits=limit, monitor=monitor)
-                outcomes.append(replace(outcome, cell=cell))
+                ended = run_candidate(home, plan, used, (), limits=limit, monitor=monitor)
+                outcomes.append(replace(ended, cell=cell))
                 homes[cell, plan.name] = home
-                if outcome.failure:
-                    failed[f"{plan.name} at {cell.name}"] = outcome.failure
+                if ended.failure:
+                    failed[f"{plan.name} at {cell.name}"] = ended.failure
         monitor.report("cells", len(plans), len(plans))
         rows = make_rows(outcomes, ["test"], study_figures())
         medians = medians_of(rows, config.percentiles)
         files = {"table": write_table(folder / METRICS, rows), "medians": write_medians(folder / MEDIANS, medians)}
-        files["report"] = write_study_report(
-            folder / REPORT, folder / _PICTURES, config, simulation, medians, homes, failed
-        )
+        outcome = StudyOutcome(medians, homes, failed)
+        files["report"] = write_study_report(folder / REPORT, folder / _PICTURES, config, simulation, outcome)
         return StudyResult(folder, tuple(rows), files, failed, tuple(medians))
 
 

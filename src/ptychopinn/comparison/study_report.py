@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,24 +27,34 @@ _AXES = {
 _MAX_IN_MONTAGE = 6
 
 
-def write_study_report(
-    path: Path,
-    pictures: Path,
-    config: StudyConfig,
-    simulation: SimulationConfig,
-    medians: Sequence[Median],
-    homes: Mapping[tuple[Cell, str], Path],
-    failed: Mapping[str, str],
-) -> Path:
-    """Write the plots and the report of a study.
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What came of a study.
 
-    Parameters
+    Attributes
     ----------
+    medians:
+        Of every candidate and figure at every point.
     homes:
         (cell, candidate) to the folder of the candidate.
     failed:
         "candidate in cell" to the reason.
     """
+
+    medians: Sequence[Median]
+    homes: Mapping[tuple[Cell, str], Path]
+    failed: Mapping[str, str]
+
+
+def write_study_report(
+    path: Path,
+    pictures: Path,
+    config: StudyConfig,
+    simulation: SimulationConfig,
+    outcome: StudyOutcome,
+) -> Path:
+    """Write the plots and the report of a study."""
+    medians = outcome.medians
     across, down, others = _layout(config)
     figures: list[tuple[str, bytes]] = []
 
@@ -52,6 +62,9 @@ def write_study_report(
         with atomic_write(pictures / f"{name}.png") as temporary:
             temporary.write_bytes(png)
         figures.append((caption, png))
+
+    def heading(column: object) -> str:
+        return "" if len(getattr(config, down)) == 1 else f"{_AXES[down]} {_text(column)}"
 
     low, high = config.percentiles
     band = (
@@ -62,17 +75,19 @@ def write_study_report(
         suffix = "".join(f"-{name}-{_text(value)}" for name, value in varied.items())
         title = ", ".join(f"{_AXES[name]} {_text(value)}" for name, value in varied.items())
         panels = [
-            [_panel(metric, across, down, column, fixed, config, medians) for column in getattr(config, down)]
+            [
+                _panel(metric, across, {**fixed, down: column}, heading(column), config, medians)
+                for column in getattr(config, down)
+            ]
             for metric in config.metrics
         ]
         png = curves_picture(panels, _AXES[across], log=across == "photons", title=title)
         keep(f"curves{suffix}", f"Scores over {_AXES[across]}; {band}.", png)
         for column in getattr(config, down):
-            rows = _montage(across, {**fixed, down: column}, config, homes)
+            rows = _montage(across, {**fixed, down: column}, config, outcome.homes)
             if rows:
-                single = len(getattr(config, down)) == 1
-                where = [] if single else [f"{_AXES[down]} {_text(column)}"]
-                name = f"phase{suffix}" + ("" if single else f"-{down}-{_text(column)}")
+                where = [heading(column)] if heading(column) else []
+                name = f"phase{suffix}" + (f"-{down}-{_text(column)}" if where else "")
                 png = montage_picture("phase", rows, title=", ".join(["phase", *where, *filter(None, [title])]))
                 caption = ", ".join([f"Phases of the test part, seed {config.seeds[0]}", *where])
                 keep(name, f"{caption}; each column on the scale of its reference.", png)
@@ -81,7 +96,7 @@ def write_study_report(
         title="Study",
         lead=f"{', '.join(_candidates(medians))} on simulated scans of {simulation.N} x {simulation.N} pixels. "
         f"Training and test scan are parts of one object, {part} patterns each, that share no pixel.",
-        warnings=[f"{where} failed: {reason}" for where, reason in failed.items()],
+        warnings=[f"{where} failed: {reason}" for where, reason in outcome.failed.items()],
         summary=_wins(config, medians),
         grids={f"Median {metric}": _grid(metric, across, config, medians) for metric in config.metrics},
         figures=figures,
@@ -109,9 +124,8 @@ def _layout(config: StudyConfig) -> tuple[str, str, list[dict[str, Any]]]:
 def _panel(
     metric: str,
     across: str,
-    down: str,
-    column: Any,
     fixed: Mapping[str, Any],
+    title: str,
     config: StudyConfig,
     medians: Sequence[Median],
 ) -> Panel:
@@ -123,13 +137,12 @@ def _panel(
             if m.candidate == candidate
             and f"{m.quantity} {m.metric}" == metric
             and m.median is not None
-            and asdict(m.point).items() >= {**fixed, down: column}.items()
+            and asdict(m.point).items() >= fixed.items()
         }
         found = [(x, known[x]) for x in getattr(config, across) if x in known]
         xs = [float("nan") if x is None else float(x) for x, _ in found]
         curves[candidate] = Curve(xs, *([getattr(m, name) for _, m in found] for name in ("median", "low", "high")))
-    single = len(getattr(config, down)) == 1
-    return Panel(metric, "" if single else f"{_AXES[down]} {_text(column)}", curves)
+    return Panel(metric, title, curves)
 
 
 def _montage(

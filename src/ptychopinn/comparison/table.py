@@ -232,12 +232,13 @@ def read_table(path: Path) -> list[Row]:
             header, *lines = list(csv.reader(file)) or [[]]
         if header != list(_COLUMNS):
             raise ValueError(f"the columns are {','.join(header)}")
-        return [_row(*line) for line in lines]
+        return [_row(line) for line in lines]
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} cannot be read: {error}.", f"Its columns are {','.join(_COLUMNS)}.") from error
 
 
-def _row(candidate: str, scan: str, quantity: str, metric: str, value: str, status: str, message: str) -> Row:
+def _row(line: Sequence[str]) -> Row:
+    candidate, scan, quantity, metric, value, status, message = line
     return Row(candidate, scan, quantity, metric, float(value) if value else None, Status(status), message)
 
 

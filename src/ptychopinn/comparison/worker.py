@@ -10,7 +10,7 @@ import numpy as np
 
 from ptychopinn.comparison.candidates import CandidatePlan
 from ptychopinn.comparison.files import read_json, read_scores, write_json, write_scores
-from ptychopinn.comparison.scoring import Figure, score_scan
+from ptychopinn.comparison.scoring import Figure, ScoredObject, score_scan
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.run import RunSettings
@@ -168,12 +168,9 @@ class _CandidateWorker:
         self._monitor.report("score", 0, 1)
         scores = score_scan(
             data,
-            product.object,
-            origin,
-            product.probe,
+            ScoredObject(product.object, origin, product.probe, product.local_positions + np.asarray(origin)),
             reference_of(data, source["reference"]),
             halves,
-            product.local_positions + np.asarray(origin),
         )
         more: dict[Figure, float] = {
             ("run", "patterns"): float(len(data)),

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.pattern_checks import check_patterns
 from ptychopinn.data.scan_file import ScanFile
 from ptychopinn.data.scan_reader import Reader
 from ptychopinn.data.statistics import PatternStatistics, pattern_statistics
-from ptychopinn.data.units import resolve_dose, resolve_measurement
+from ptychopinn.data.units import StoredPatterns, resolve_dose, resolve_measurement
 from ptychopinn.errors import ResourceError
-from ptychopinn.typing import AnyArray, FloatArray
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 _PATTERN_KEYS = ("diffraction", "diff3d")
 _POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start")
@@ -64,15 +65,49 @@ def interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadR
         ) from error
 
 
+@dataclass(frozen=True, eq=False)
+class _Arrays:
+    """The arrays of a file that has patterns, as it has them; None where there is none, or one that is refused."""
+
+    name: str
+    key: str
+    patterns: AnyArray
+    x: FloatArray | None
+    y: FloatArray | None
+    probe: ComplexArray | None
+    object_guess: ComplexArray | None
+    patches: ComplexArray | LazyRows | None
+    scan_index: IntArray | None
+    bad_pixels: BoolArray
+
+    def shifted(self) -> _Arrays:
+        """With DC of patterns and mask moved from the corner to the centre."""
+        patterns, bad = np.fft.fftshift(self.patterns, axes=(1, 2)), np.fft.fftshift(self.bad_pixels)
+        return replace(self, patterns=patterns, bad_pixels=bad)
+
+
 def _interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadResult | None:
     reader = Reader(file, findings)
     metadata = reader.metadata()
+    arrays = _read_arrays(reader)
+    if arrays is None:
+        return None
+    if options.fftshift:
+        arrays = arrays.shifted()
+        findings.note(arrays.key, "DC moved from the corner to the centre of the patterns and of bad_pixels, as asked.")
+    stored = _look_at(arrays, findings)
+    return None if metadata is None else _make_scan(arrays, stored, metadata, options, findings)
+
+
+def _read_arrays(reader: Reader) -> _Arrays | None:
+    """All arrays of a file; None where it has no patterns or no mask to go by (an error is in the findings)."""
+    findings = reader.findings
     x, y = reader.coordinates("xcoords"), reader.coordinates("ycoords")
     key = "diffraction" if reader.has("diffraction") or not reader.has("diff3d") else "diff3d"
     if key == "diffraction" and reader.has("diff3d"):
         findings.note("diff3d", "Not read: diffraction is there, and wins.")
     patterns = _patterns(reader, key, None if x is None else len(x))
-    for name in sorted((file.members.keys() | file.broken.keys()) - CONTRACT_KEYS):
+    for name in sorted((reader.file.members.keys() | reader.file.broken.keys()) - CONTRACT_KEYS):
         findings.note(name, "Not read: the key is not in the contract.")
     for name, used in (("xcoords_start", x), ("ycoords_start", y)):
         if used is not None and reader.has(name):
@@ -93,9 +128,12 @@ def _interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> Read
     scan_index, bad = reader.scan_index(n), reader.bad_pixels(size)
     if bad is None:
         return None
-    if options.fftshift:
-        patterns, bad = np.fft.fftshift(patterns, axes=(1, 2)), np.fft.fftshift(bad)
-        findings.note(key, "DC moved from the corner to the centre of the patterns and of bad_pixels, as asked.")
+    return _Arrays(reader.file.path.stem, key, patterns, x, y, probe, object_guess, patches, scan_index, bad)
+
+
+def _look_at(arrays: _Arrays, findings: Findings) -> StoredPatterns:
+    """The statistics of the patterns; pixels that are stuck join the bad ones."""
+    key, patterns, bad = arrays.key, arrays.patterns, arrays.bad_pixels
     seen = pattern_statistics(patterns, bad)
     if seen.stuck.any():
         findings.warning(
@@ -106,27 +144,33 @@ def _interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> Read
         bad = bad | seen.stuck
         seen = pattern_statistics(patterns, bad)
     _check_values(key, patterns, seen, findings)
-    if metadata is None:
-        return None
+    return StoredPatterns(key, patterns.dtype, seen, bad)
+
+
+def _make_scan(
+    arrays: _Arrays, stored: StoredPatterns, metadata: ScanMetadata, options: ReadOptions, findings: Findings
+) -> ReadResult | None:
+    """Decide what the numbers are, and put the scan together; None where an error is in the findings."""
+    x, y, probe, seen = arrays.x, arrays.y, arrays.probe, stored.seen
     energy = None if probe is None else float((np.abs(probe.astype(np.complex128)) ** 2).sum())
-    measurement = resolve_measurement(key, patterns.dtype, seen, energy, metadata, options.measurement, findings)
+    measurement = resolve_measurement(stored, energy, metadata, options.measurement, findings)
     if measurement is None:
         return None
-    dose = resolve_dose(key, seen, bad, metadata, measurement, options.nphotons, findings)
-    _check_centre(key, seen.mean**2 if measurement is Measurement.AMPLITUDE else seen.mean, findings)
-    if findings.errors or dose is None or x is None or y is None or probe is None or scan_index is None:
+    dose = resolve_dose(stored, metadata, measurement, options.nphotons, findings)
+    _check_centre(stored.key, seen.mean**2 if measurement is Measurement.AMPLITUDE else seen.mean, findings)
+    if findings.errors or dose is None or x is None or y is None or probe is None or arrays.scan_index is None:
         return None
     per_unit, assumed = dose
     sums = seen.square_sums if measurement is Measurement.AMPLITUDE else seen.sums
     data = ScanDataset(
-        patterns=patterns,
+        patterns=arrays.patterns,
         measurement=measurement,
         positions=np.stack([y, x], axis=1),
         probe=probe,
-        object_guess=object_guess,
-        patches_guess=patches,
-        scan_index=scan_index,
-        bad_pixels=bad,
+        object_guess=arrays.object_guess,
+        patches_guess=arrays.patches,
+        scan_index=arrays.scan_index,
+        bad_pixels=stored.bad_pixels,
         metadata=metadata.model_copy(
             update={
                 "measurement": measurement,
@@ -135,9 +179,9 @@ def _interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> Read
             }
         ),
         counts_per_unit=per_unit,
-        name=file.path.stem,
+        name=arrays.name,
     )
-    check_patterns(sums * per_unit, patterns.dtype, seen, findings)
+    check_patterns(sums * per_unit, stored.dtype, seen, findings)
     return ReadResult(data, seen)
 
 

@@ -10,7 +10,7 @@ from ptychopinn.errors import UsageError
 from ptychopinn.typing import StrPath
 
 
-def convert_scan(
+def convert_scan(  # noqa: PLR0913
     source: StrPath,
     target: StrPath,
     *,

@@ -89,6 +89,23 @@ class ScanDataset:
     scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
+        self._check_patterns()
+        object.__setattr__(self, "measurement", Measurement(self.measurement))
+        n, size = self.patterns.shape[:2]
+        if self.scan_index is None:
+            object.__setattr__(self, "scan_index", np.zeros(n, np.int64))
+        if self.bad_pixels is None:
+            object.__setattr__(self, "bad_pixels", np.zeros((size, size), bool))
+        self._check_shapes(n, size)
+        self._check_values()
+        for name, dtype in (("positions", np.float64), ("scan_index", np.int64), ("bad_pixels", np.bool_)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        for name in ("probe", "object_guess", "patches_guess"):
+            value = getattr(self, name)
+            if value is not None and value.dtype != np.complex64:
+                object.__setattr__(self, name, np.asarray(value, np.complex64))
+
+    def _check_patterns(self) -> None:
         p = self.patterns
         if p.ndim != 3 or p.shape[1] != p.shape[2]:
             raise DataError(
@@ -98,12 +115,9 @@ class ScanDataset:
             raise DataError(
                 f"Patterns of dtype {p.dtype} were given; real numbers are needed.", "Give counts or amplitudes."
             )
-        object.__setattr__(self, "measurement", Measurement(self.measurement))
-        n, size = p.shape[0], p.shape[1]
-        if self.scan_index is None:
-            object.__setattr__(self, "scan_index", np.zeros(n, np.int64))
-        if self.bad_pixels is None:
-            object.__setattr__(self, "bad_pixels", np.zeros((size, size), bool))
+
+    def _check_shapes(self, n: int, size: int) -> None:
+        """Refuse arrays that do not go with n patterns of size x size."""
         expected: list[tuple[str, AnyArray | LazyRows | SpillableRows | None, tuple[int, ...]]] = [
             ("positions", self.positions, (n, 2)),
             ("scan_index", self.scan_index, (n,)),
@@ -126,18 +140,14 @@ class ScanDataset:
             raise DataError(
                 f"object_guess has the shape {self.object_guess.shape}; (H, W) is needed.", "Give one layer."
             )
+
+    def _check_values(self) -> None:
         if not np.isfinite(self.positions).all():
             raise DataError("Scan positions that are not finite were given.", "Remove those patterns.")
         if not (np.isfinite(self.counts_per_unit) and self.counts_per_unit > 0):
             raise DataError(
                 f"counts_per_unit is {self.counts_per_unit}; it must be positive.", "Give the photon count."
             )
-        for name, dtype in (("positions", np.float64), ("scan_index", np.int64), ("bad_pixels", np.bool_)):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
-        for name in ("probe", "object_guess", "patches_guess"):
-            value = getattr(self, name)
-            if value is not None and value.dtype != np.complex64:
-                object.__setattr__(self, name, np.asarray(value, np.complex64))
 
     def __len__(self) -> int:
         return int(self.patterns.shape[0])

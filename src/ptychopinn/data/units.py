@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ptychopinn.data.dataset import Measurement, ScanMetadata
@@ -17,10 +19,28 @@ _FLAG = "Say what they are: --measurement counts or --measurement amplitude (mea
 _DOSE = "Give the mean photons per pattern: nphotons (--nphotons), or nphotons in _metadata."
 
 
+@dataclass(frozen=True, eq=False)
+class StoredPatterns:
+    """Patterns as a file or a message has them.
+
+    Attributes
+    ----------
+    key, dtype:
+        Where they stand, and as what.
+    seen:
+        Their values.
+    bad_pixels:
+        (N, N) bool; True pixels measure nothing.
+    """
+
+    key: str
+    dtype: np.dtype[np.generic]
+    seen: PatternStatistics
+    bad_pixels: BoolArray
+
+
 def resolve_measurement(
-    key: str,
-    dtype: np.dtype[np.generic],
-    seen: PatternStatistics,
+    stored: StoredPatterns,
     probe_energy: float | None,
     metadata: ScanMetadata,
     measurement: Measurement | None,
@@ -30,48 +50,36 @@ def resolve_measurement(
 
     Parameters
     ----------
-    key, dtype:
-        Key and dtype of the patterns.
-    seen:
-        Their statistics.
+    stored:
+        The patterns.
     probe_energy:
         ``sum |P|^2`` of the file's probe, if it has one.
     metadata, measurement:
-        What the file and the caller say; the caller takes precedence.
+        The file's word and the caller's; the caller's wins.
+    findings:
+        Gets what is wrong or doubtful.
 
     Returns
     -------
     The domain, or None if it is ambiguous (``findings`` then has an error).
     """
+    key, whole_counts = stored.key, stored.key == "diff3d" and stored.dtype.kind in "ui"
     if measurement is not None:
         if metadata.measurement not in (None, measurement):
             findings.warning(key, f"_metadata says {metadata.measurement}; read as {measurement}, as asked.")
         return measurement
-    integer = dtype.kind in "ui"
     if metadata.measurement is not None:
-        if metadata.measurement is Measurement.AMPLITUDE and key == "diff3d" and integer:
-            findings.error(key, f"An integer diff3d ({dtype}) is counts, but _metadata says amplitude.", _FLAG)
+        if metadata.measurement is Measurement.AMPLITUDE and whole_counts:
+            findings.error(key, f"An integer diff3d ({stored.dtype}) is counts, but _metadata says amplitude.", _FLAG)
             return None
         return metadata.measurement
-    if key == "diff3d" and integer:
+    if whole_counts:
         return Measurement.COUNTS
-    mean_sum, mean_square = float(seen.sums.mean()), float(seen.square_sums.mean())
-    numbers = "whole numbers" if seen.whole else "not whole numbers"
-    what = (
-        f"{dtype} values up to {seen.peak:.6g}, {numbers}, with a mean sum of {mean_sum:.4g} "
-        f"and a mean sum of squares of {mean_square:.4g} a pattern"
-    )
+    what = _description(stored)
     if key == "diff3d":
         findings.error(key, f"Counts and amplitudes are both possible: {what}, and no _metadata says which.", _FLAG)
         return None
-    reasons = []
-    if integer or (seen.whole and seen.peak > 1):
-        reasons.append("they are whole numbers")
-    if seen.peak > _AMPLITUDE_PEAK:
-        reasons.append(f"an amplitude of {seen.peak:.4g} would be {seen.peak**2:.3g} photons in a pixel")
-    if probe_energy and 0.5 < mean_sum / probe_energy < 2 and not 0.1 < mean_square / probe_energy < 10:
-        reasons.append(f"their sum, not their sum of squares, is the probe's energy ({probe_energy:.4g})")
-    if reasons:
+    if reasons := _reasons_for_counts(stored, probe_energy):
         findings.error(
             key, f"These should be amplitudes but look like counts, because {' and '.join(reasons)}: {what}.", _FLAG
         )
@@ -79,10 +87,30 @@ def resolve_measurement(
     return Measurement.AMPLITUDE
 
 
+def _description(stored: StoredPatterns) -> str:
+    seen = stored.seen
+    numbers = "whole numbers" if seen.whole else "not whole numbers"
+    return (
+        f"{stored.dtype} values up to {seen.peak:.6g}, {numbers}, with a mean sum of {seen.sums.mean():.4g} "
+        f"and a mean sum of squares of {seen.square_sums.mean():.4g} a pattern"
+    )
+
+
+def _reasons_for_counts(stored: StoredPatterns, probe_energy: float | None) -> list[str]:
+    """Why patterns that should be amplitudes look like counts."""
+    seen, reasons = stored.seen, []
+    if stored.dtype.kind in "ui" or (seen.whole and seen.peak > 1):
+        reasons.append("they are whole numbers")
+    if seen.peak > _AMPLITUDE_PEAK:
+        reasons.append(f"an amplitude of {seen.peak:.4g} would be {seen.peak**2:.3g} photons in a pixel")
+    mean_sum, mean_square = float(seen.sums.mean()), float(seen.square_sums.mean())
+    if probe_energy and 0.5 < mean_sum / probe_energy < 2 and not 0.1 < mean_square / probe_energy < 10:
+        reasons.append(f"their sum, not their sum of squares, is the probe's energy ({probe_energy:.4g})")
+    return reasons
+
+
 def resolve_dose(
-    key: str,
-    seen: PatternStatistics,
-    bad_pixels: BoolArray,
+    stored: StoredPatterns,
     metadata: ScanMetadata,
     measurement: Measurement,
     nphotons: float | None,
@@ -99,7 +127,7 @@ def resolve_dose(
     -------
     Counts per unit, and whether the dose is assumed; None if it cannot be found (``findings`` then has an error).
     """
-    amplitude = measurement is Measurement.AMPLITUDE
+    key, seen, amplitude = stored.key, stored.seen, measurement is Measurement.AMPLITUDE
     mean = float((seen.square_sums if amplitude else seen.sums).mean())
     if seen.peak > _FLOAT32_PEAK:
         findings.error(
@@ -128,7 +156,7 @@ def resolve_dose(
                 key, f"The dose of {known:.4g} photons a pattern was assumed when the file was made.", _DOSE
             )
         return _per_unit(known, mean), metadata.nphotons_assumed
-    pixels = int((~bad_pixels).sum())
+    pixels = int((~stored.bad_pixels).sum())
     if mean >= pixels:
         findings.note(
             key,

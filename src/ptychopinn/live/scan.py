@@ -18,7 +18,7 @@ from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
 from ptychopinn.data.statistics import PatternStatistics, pattern_statistics
-from ptychopinn.data.units import resolve_dose
+from ptychopinn.data.units import StoredPatterns, resolve_dose
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import place_on_pixels
@@ -338,7 +338,8 @@ class LiveScan:
         if self._seen is not None and self._measurement is not None and self._patterns is not None:
             units = np.array([self._sum.sum() / len(self._patterns)])  # a pattern, squared where that makes counts
             seen = replace(self._seen, sums=units, square_sums=units)
-            dose = resolve_dose("patterns", seen, self._bad, self._setup.metadata, self._measurement, None, findings)
+            stored = StoredPatterns("patterns", self._patterns.dtype, seen, self._bad)
+            dose = resolve_dose(stored, self._setup.metadata, self._measurement, None, findings)
             self._per_unit, self._assumed = (1.0, False) if dose is None else dose
         return findings
 

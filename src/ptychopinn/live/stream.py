@@ -65,7 +65,7 @@ class Update:
     result: Reconstruction | None = None
 
 
-def stream(
+def stream(  # noqa: PLR0913
     reconstructor: Reconstructor,
     arrivals: Iterable[Arrival],
     config: InferConfig | None = None,

@@ -90,7 +90,7 @@ def ms_ssim(a: FloatArray, b: FloatArray, data_range: float) -> float:
     weights = np.array(_WEIGHTS[:scales]) / sum(_WEIGHTS[:scales])
     result = 1.0
     for scale, weight in enumerate(weights):
-        luminance, contrast = _ssim_terms(a, b, data_range)
+        luminance, contrast = ssim_terms(a, b, data_range)
         last = scale == scales - 1
         term = float((luminance * contrast).mean() if last else contrast.mean())
         result *= max(term, 0.0) ** float(weight)
@@ -98,7 +98,7 @@ def ms_ssim(a: FloatArray, b: FloatArray, data_range: float) -> float:
     return result
 
 
-def _ssim_terms(a: FloatArray, b: FloatArray, data_range: float) -> tuple[FloatArray, FloatArray]:
+def ssim_terms(a: FloatArray, b: FloatArray, data_range: float) -> tuple[FloatArray, FloatArray]:
     """Maps of luminance and of contrast times structure, half a window inside; SSIM is their product."""
 
     def blur(values: FloatArray) -> FloatArray:

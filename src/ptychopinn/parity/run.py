@@ -57,7 +57,7 @@ class ParityResult:
     differences: Mapping[str, Mapping[str, Any]]
 
 
-def parity_run(
+def parity_run(  # noqa: PLR0913
     data_path: StrPath,
     models: Sequence[StrPath],
     output: StrPath,
@@ -126,12 +126,11 @@ def parity_run(
             home = folder / side
             home.mkdir()
             arguments = {
-                "data": Path(data_path).resolve(),
+                "scan": {"path": Path(data_path).resolve(), **reading.model_dump(mode="json")},
                 "model": archive.resolve(),
                 "backend": spec.name,
                 "options": own,
                 "indices": indices.tolist(),
-                "reading": reading.model_dump(mode="json"),
                 "output": home / "stages.npz",
             }
             sides[side] = _stages(home, arguments, f"{side} ({label}, {archive.name})", monitor)

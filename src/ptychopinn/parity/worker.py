@@ -14,15 +14,14 @@ from ptychopinn.workflows import load_reconstructor
 
 
 def write_stages(
-    data: str,
+    scan: Mapping[str, Any],
     model: str,
     backend: str,
     options: Mapping[str, Any],
     indices: Sequence[int],
-    reading: Mapping[str, Any],
     output: str,
 ) -> None:
-    """Compute the stages of a model on some patterns of a scan, and write them as NPZ."""
-    batch = read_scan(data, **reading).select(np.asarray(indices))
+    """Compute the stages of a model on some patterns of a scan, and write them as NPZ; ``scan`` is for `read_scan`."""
+    batch = read_scan(**scan).select(np.asarray(indices))
     reconstructor = load_reconstructor(model, backend=backend, options=options)
     np.savez(output, **stages_of(reconstructor, batch, InferConfig()))  # type: ignore[arg-type]

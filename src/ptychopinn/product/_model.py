@@ -111,11 +111,8 @@ def product_of(
     *,
     origin: tuple[int, int] = (0, 0),
     coverage: FloatArray | None = None,
-    losses: tuple[tuple[int, float], ...] = (),
-    photon_count: float | None = None,
-    comments: str = "",
 ) -> Product:
-    """The product of a scan: positions, name and what its metadata know.
+    """The product of a scan: positions, name and what its metadata know; `dataclasses.replace` adds the rest.
 
     Parameters
     ----------
@@ -125,12 +122,6 @@ def product_of(
         (H, W) reconstruction, where it lies in the frame of the scan's positions, and how far it is covered.
     probe:
         (modes, N, N) complex, scaled to counts.
-    losses:
-        (epoch, loss) pairs.
-    photon_count:
-        Mean photons a pattern; None takes the metadata's.
-    comments:
-        Free text.
     """
     meta = data.metadata
     return Product(
@@ -139,12 +130,10 @@ def product_of(
         probe=probe,
         object=obj,
         origin=origin,
-        comments=comments,
         pixel_size_m=None if meta.pixel_size_m is None else (meta.pixel_size_m, meta.pixel_size_m),
         energy_eV=meta.probe_energy_eV,
         detector_distance_m=meta.detector_distance_m,
-        photon_count=meta.nphotons if photon_count is None else photon_count,
-        losses=losses,
+        photon_count=meta.nphotons,
         coverage=coverage,
     )
 

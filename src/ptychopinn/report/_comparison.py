@@ -11,6 +11,8 @@ from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     DIFFERENCE_COLOURS,
     PHASE_COLOURS,
+    ColourScale,
+    Place,
     colour_range,
     dpi_for,
     new_figure,
@@ -70,7 +72,7 @@ def comparison_picture(
             (panels[row, 1], b, limits, colours, "reconstruction"),
             (panels[row, 2], difference, (-most, most), DIFFERENCE_COLOURS, "difference"),
         ):
-            show(axes, values, span, colour, f"{name}{unit}", pixel_size_m=pixel_size_m)
+            show(axes, values, ColourScale(span, colour, f"{name}{unit}"), Place(pixel_size_m=pixel_size_m))
             set_title(axes, f"{name}: {what}", fontsize=10)
         if scores is not None:
             figures = f"SSIM {scores[f'{key}_ssim']:.3f}, correlation {scores[f'{key}_corr']:.3f}"

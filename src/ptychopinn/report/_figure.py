@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,17 +80,28 @@ def set_title(axes: Axes, text: str, **style: Any) -> None:
     axes.set_title(text, parse_math=False, **style)
 
 
-def show(
-    axes: Axes,
-    values: FloatArray,
-    limits: tuple[float, float],
-    colours: str,
-    label: str,
-    *,
-    first_px: tuple[float, float] = (0, 0),
-    step_px: int = 1,
-    pixel_size_m: float | None = None,
-) -> None:
+@dataclass(frozen=True)
+class ColourScale:
+    """Colours of a picture: values at their ends, the name of a Matplotlib colour map, a label with the unit."""
+
+    limits: tuple[float, float]
+    colours: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture lies: (y, x) of its first pixel and pixels along the side of one, in the frame of the axes.
+
+    With a ``pixel_size_m``, axes are in micrometres instead of pixels.
+    """
+
+    first_px: tuple[float, float] = (0, 0)
+    step_px: int = 1
+    pixel_size_m: float | None = None
+
+
+def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = Place()) -> None:
     """Draw a picture with its colour bar.
 
     Parameters
@@ -98,27 +110,20 @@ def show(
         Where to draw.
     values:
         (h, w) real; what is not finite is drawn grey.
-    limits:
-        Values at the ends of the colour scale.
-    colours:
-        Name of a Matplotlib colour map.
-    label:
-        Text at the colour bar, with the unit.
-    first_px:
-        (y, x) of the first pixel, in the frame the axes count in.
-    step_px:
-        Pixels of that frame along the side of one of ``values``.
-    pixel_size_m:
-        If known, axes are in micrometres instead of pixels.
+    scale:
+        Its colours.
+    place:
+        Where it lies in the frame that the axes count in.
     """
     import matplotlib as mpl
 
-    scale, unit = (1.0, "px") if pixel_size_m is None else (pixel_size_m * 1e6, "µm")
-    (y, x), height, width = first_px, values.shape[0] * step_px, values.shape[1] * step_px
-    edges = [(x - 0.5) * scale, (x + width - 0.5) * scale, (y + height - 0.5) * scale, (y - 0.5) * scale]
+    side, unit = (1.0, "px") if place.pixel_size_m is None else (place.pixel_size_m * 1e6, "µm")
+    (y, x), height, width = place.first_px, values.shape[0] * place.step_px, values.shape[1] * place.step_px
+    edges = [(x - 0.5) * side, (x + width - 0.5) * side, (y + height - 0.5) * side, (y - 0.5) * side]
+    limits = scale.limits
     image = axes.imshow(
         np.ma.masked_invalid(values),
-        cmap=mpl.colormaps[colours].with_extremes(bad="0.6"),
+        cmap=mpl.colormaps[scale.colours].with_extremes(bad="0.6"),
         vmin=limits[0],
         vmax=limits[1],
         extent=(edges[0], edges[1], edges[2], edges[3]),
@@ -136,7 +141,7 @@ def show(
     finite = values[np.isfinite(values)]
     below, above = bool((finite < limits[0]).any()), bool((finite > limits[1]).any())
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
-    bar = figure.colorbar(image, cax=colorbar_axes(axes, values.shape), label=label, extend=extend, format="%.4g")
+    bar = figure.colorbar(image, cax=colorbar_axes(axes, values.shape), label=scale.label, extend=extend, format="%.4g")
     bar.ax.locator_params(nbins=8 if height > width / 4 else 3)
 
 

@@ -12,6 +12,8 @@ from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
     PHASE_COLOURS,
+    ColourScale,
+    Place,
     box_or_full,
     colorbar_axes,
     colour_range,
@@ -33,7 +35,7 @@ _MAX_SHOWN_PX = 2048  # along a side: more than a picture has dots
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
 
-def write_pictures(
+def write_pictures(  # noqa: PLR0913
     folder: StrPath,
     obj: ComplexArray,
     probe: ComplexArray,
@@ -98,18 +100,9 @@ def amplitude_picture(
     box = box_or_full(obj, box)
     step = _step(box)
     amplitude = _reduced(obj[box.slices], step, np.abs).astype(np.float64)
-    return _object_picture(
-        amplitude,
-        step,
-        colour_range(amplitude),
-        AMPLITUDE_COLOURS,
-        "amplitude",
-        _SCALE_NOTE,
-        box,
-        origin,
-        pixel_size_m,
-        title,
-    )
+    scale = ColourScale(colour_range(amplitude), AMPLITUDE_COLOURS, "amplitude")
+    note = f"{box.shape[0]} x {box.shape[1]} px; {_SCALE_NOTE}"
+    return _object_picture(amplitude, scale, note, _place(box, origin, step, pixel_size_m), title)
 
 
 def phase_picture(
@@ -132,7 +125,9 @@ def phase_picture(
     if limits[1] - limits[0] > _WRAPPING:
         limits, colours, note = (-np.pi, np.pi), CYCLIC_COLOURS, "the phase wraps"
     note += f"; ramp ({ramp[0]:+.4f}, {ramp[1]:+.4f}) rad/px (y, x) removed"
-    return _object_picture(phase, step, limits, colours, "phase (rad)", note, box, origin, pixel_size_m, title)
+    note = f"{box.shape[0]} x {box.shape[1]} px; {note}"
+    scale = ColourScale(limits, colours, "phase (rad)")
+    return _object_picture(phase, scale, note, _place(box, origin, step, pixel_size_m), title)
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
@@ -178,7 +173,7 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     for row, (axes, mode) in enumerate(zip(figure.subplots(len(modes), 2, squeeze=False), modes, strict=True)):
         amplitude = np.abs(mode).astype(np.float64)
         brightest = float(np.nanmax(amplitude, initial=0)) or 1.0
-        show(axes[0], amplitude, (0.0, brightest), "magma", "amplitude (square root of counts)")
+        show(axes[0], amplitude, ColourScale((0.0, brightest), "magma", "amplitude (square root of counts)"))
         share = power[row] / total if total > 0 else 0.0
         set_title(axes[0], f"mode {row + 1}: {share:.1%} of {total:.4g} counts", fontsize=9)
         hue = np.angle(mode) / (2 * np.pi) % 1.0
@@ -253,28 +248,20 @@ def _reduced(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray
     return np.stack([row.reshape(step, width, step).mean(axis=(0, 2)) for row in rows])
 
 
-def _object_picture(
-    values: FloatArray,
-    step: int,
-    limits: tuple[float, float],
-    colours: str,
-    label: str,
-    note: str,
-    box: ScanBox,
-    origin: tuple[int, int],
-    pixel_size_m: float | None,
-    title: str,
-) -> bytes:
+def _place(box: ScanBox, origin: tuple[int, int], step: int, pixel_size_m: float | None) -> Place:
+    return Place((box.y0 + origin[0], box.x0 + origin[1]), step, pixel_size_m)
+
+
+def _object_picture(values: FloatArray, scale: ColourScale, note: str, place: Place, title: str) -> bytes:
     height, width = values.shape
     tall = float(np.clip(_WIDTH_IN * 0.82 * height / width + 0.9, 2.5, 14))
     figure = new_figure(_WIDTH_IN, tall, dpi_for(values.shape, _WIDTH_IN * 0.7))
     axes = figure.subplots()
-    first = (box.y0 + origin[0], box.x0 + origin[1])
-    show(axes, values, limits, colours, label, first_px=first, step_px=step, pixel_size_m=pixel_size_m)
-    quantity = label.split(" (")[0]
+    show(axes, values, scale, place)
+    quantity = scale.label.split(" (")[0]
     set_title(axes, f"{_named(title)}{quantity}", fontsize=11, loc="left", pad=18)
     axes.annotate(
-        f"{box.shape[0]} x {box.shape[1]} px; {note}",
+        note,
         (0, 1),
         (0, 5),
         xycoords="axes fraction",

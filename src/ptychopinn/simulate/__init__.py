@@ -1,7 +1,7 @@
 """Simulated objects, probes, scans and training patches, all seeded."""
 
 from ptychopinn.data.ground_truth import true_patches
-from ptychopinn.simulate.object_stream import ObjectStream
+from ptychopinn.simulate.object_stream import ObjectStream, ObjectStreamOptions
 from ptychopinn.simulate.objects import TRAINING_KINDS, simulate_object
 from ptychopinn.simulate.probes import probe_width_px, simulate_probe
 from ptychopinn.simulate.scan import simulate_scan
@@ -10,6 +10,7 @@ from ptychopinn.simulate.trajectories import scan_positions
 __all__ = [
     "TRAINING_KINDS",
     "ObjectStream",
+    "ObjectStreamOptions",
     "probe_width_px",
     "scan_positions",
     "simulate_object",

@@ -105,6 +105,41 @@ class SimulatedBatch(NamedTuple):
     probes: ComplexArray | None
 
 
+@dataclass(frozen=True)
+class ObjectStreamOptions:
+    """How an `ObjectStream` draws objects, doses and probes.
+
+    Attributes
+    ----------
+    kinds:
+        Kinds of objects drawn from.
+    object_size_px:
+        Width of an object; None is 6 N, but at least 256 and at most 768.
+    pool_size:
+        Objects that patches are cut from at a time.
+    batches_an_object:
+        One object is replaced after so many batches; the more, the cheaper and the less new.
+    dose_range:
+        Every pattern's dose is ``mean_counts`` times a factor between these, drawn evenly in its logarithm. Its counts
+        are divided by the factor, so that only the noise changes.
+    amplitude_contrast, phase_span_rad:
+        Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its
+        phase over a range of the given width.
+    draw_probe:
+        Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
+        pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
+    """
+
+    kinds: Sequence[ObjectKind | str] = TRAINING_KINDS
+    object_size_px: int | None = None
+    pool_size: int = 32
+    batches_an_object: int = 32
+    dose_range: tuple[float, float] = (1.0, 1.0)
+    amplitude_contrast: tuple[float, float] = (0.0, 0.9)
+    phase_span_rad: tuple[float, float] = (0.1, 3.2)
+    draw_probe: Callable[[np.random.Generator], ComplexArray] | None = None
+
+
 class ObjectStream:
     """Counts and true patches, simulated without end.
 
@@ -126,23 +161,8 @@ class ObjectStream:
         Of everything random.
     patch_size:
         n: the patch is the centre of the window, ``window[(N - n) // 2 : (N - n) // 2 + n]`` in y and x.
-    kinds:
-        Kinds of objects drawn from.
-    object_size_px:
-        Width of an object; None is 6 N, but at least 256 and at most 768.
-    pool_size:
-        Objects that patches are cut from at a time.
-    batches_an_object:
-        One object is replaced after so many batches; the more, the cheaper and the less new.
-    dose_range:
-        Every pattern's dose is ``mean_counts`` times a factor between these, drawn evenly in its logarithm. Its counts
-        are divided by the factor, so that only the noise changes.
-    amplitude_contrast, phase_span_rad:
-        Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its
-        phase over a range of the given width.
-    draw_probe:
-        Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
-        pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
+    options:
+        How objects, doses and probes are drawn.
 
     Raises
     ------
@@ -157,20 +177,13 @@ class ObjectStream:
         bad_pixels: BoolArray | None = None,
         seed: int = 0,
         patch_size: int | None = None,
-        kinds: Sequence[ObjectKind | str] = TRAINING_KINDS,
-        *,
-        object_size_px: int | None = None,
-        pool_size: int = 32,
-        batches_an_object: int = 32,
-        dose_range: tuple[float, float] = (1.0, 1.0),
-        amplitude_contrast: tuple[float, float] = (0.0, 0.9),
-        phase_span_rad: tuple[float, float] = (0.1, 3.2),
-        draw_probe: Callable[[np.random.Generator], ComplexArray] | None = None,
+        options: ObjectStreamOptions = ObjectStreamOptions(),
     ) -> None:
         size = probe.shape[-1]
         self._patch_size = size // 2 if patch_size is None else patch_size
-        self._kinds = tuple(ObjectKind(kind) for kind in kinds)
-        self._object_size = min(max(6 * size, 256), 768) if object_size_px is None else object_size_px
+        self._kinds = tuple(ObjectKind(kind) for kind in options.kinds)
+        wide = options.object_size_px
+        self._object_size = min(max(6 * size, 256), 768) if wide is None else wide
         if probe.ndim != 3 or probe.shape[1] != size or not 1 <= self._patch_size <= size <= self._object_size:
             raise ConfigError(
                 f"A probe of shape {probe.shape}, patches of {self._patch_size} px and objects of "
@@ -181,24 +194,25 @@ class ObjectStream:
             raise ConfigError(
                 f"kinds is {[str(k) for k in self._kinds]}.", f"Give one or more of {[str(k) for k in FIELDS]}."
             )
-        if not (mean_counts > 0 and pool_size >= 1 and batches_an_object >= 1):
+        if not (mean_counts > 0 and options.pool_size >= 1 and options.batches_an_object >= 1):
             raise ConfigError(
-                f"mean_counts {mean_counts}, pool_size {pool_size}, batches_an_object {batches_an_object} were given.",
+                f"mean_counts {mean_counts}, pool_size {options.pool_size} and batches_an_object "
+                f"{options.batches_an_object} were given.",
                 "All of them must be positive.",
             )
-        if not 0 < dose_range[0] <= dose_range[1]:
-            raise ConfigError(f"dose_range is {dose_range}.", "Give two positive factors, the smaller first.")
+        if not 0 < options.dose_range[0] <= options.dose_range[1]:
+            raise ConfigError(f"dose_range is {options.dose_range}.", "Give two positive factors, the smaller first.")
         self._bad_pixels = np.zeros((size, size), bool) if bad_pixels is None else np.asarray(bad_pixels, bool)
         self._mean_counts = mean_counts
         self._seed = seed
-        self._dose_range = dose_range
-        self._amplitude_contrast = amplitude_contrast
-        self._phase_span_rad = phase_span_rad
-        self._draw_probe = draw_probe
+        self._dose_range = options.dose_range
+        self._amplitude_contrast = options.amplitude_contrast
+        self._phase_span_rad = options.phase_span_rad
+        self._draw_probe = options.draw_probe
         self._probe = self._in_counts(probe)
-        self.objects = RandomPool(self._make, pool_size, batches_an_object)
+        self.objects = RandomPool(self._make, options.pool_size, options.batches_an_object)
         self.probes: RandomPool | None = None
-        if draw_probe is not None:
+        if options.draw_probe is not None:
             fitting = _PROBES_BYTES // self._probe.nbytes
             self.probes = RandomPool(self._make_probe, min(max(fitting, _MIN_PROBES), _MAX_PROBES), 1)
 

@@ -260,7 +260,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ResourceError
             If memory does not suffice for even one pattern.
         """
-        model = self._trained()
+        model = self.trained_model()
         self._check(data)
         library = self.library
         if len(data) == 0:
@@ -295,7 +295,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             If this instance is not trained.
         """
         manifest = self._manifest().model_copy(update={"training": self._summary})
-        write_bundle(path, manifest, self._to_arrays(self._trained()))
+        write_bundle(path, manifest, self._to_arrays(self.trained_model()))
 
     @classmethod
     def load(cls, path: StrPath, options: Any = None) -> Self:
@@ -335,7 +335,14 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         """A copy of a model with another illumination."""
         return self._from_arrays(self._to_arrays(model) | illumination_tensors(illumination))
 
-    def _trained(self) -> ModelT:
+    def trained_model(self) -> ModelT:
+        """The backend's own model as it was trained or loaded.
+
+        Raises
+        ------
+        UsageError
+            If there is none yet.
+        """
         if self._model is None:
             raise UsageError("This reconstructor is not trained.", "Call train(), or load() a model.")
         return self._model

@@ -26,7 +26,7 @@ from ptychopinn.data.scaling import Scaling, fit_scaling
 from ptychopinn.data.splits import split_by_space
 from ptychopinn.errors import ConfigError
 from ptychopinn.schedule import TrainingClock
-from ptychopinn.simulate.object_stream import ObjectStream
+from ptychopinn.simulate.object_stream import ObjectStream, ObjectStreamOptions
 from ptychopinn.simulate.random_probes import draw_probe, vary_probe
 from ptychopinn.training.epochs import EpochSource
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -224,8 +224,10 @@ def make_plan(
                 scan.bad_pixels,
                 config.seed,
                 model.patch_size,
-                dose_range=_FAMILY_DOSES if config.simulate_probes is SimulateProbes.FAMILY else (1.0, 1.0),
-                draw_probe=_probe_draw(config, probe),
+                ObjectStreamOptions(
+                    dose_range=_FAMILY_DOSES if config.simulate_probes is SimulateProbes.FAMILY else (1.0, 1.0),
+                    draw_probe=_probe_draw(config, probe),
+                ),
             )
         source = EpochSource(
             groups if measured else None,

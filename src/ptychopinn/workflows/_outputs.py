@@ -83,7 +83,7 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
     }
 
 
-def write_object(
+def write_object(  # noqa: PLR0913
     folder: Path,
     data: ScanDataset,
     found: Reconstruction | StitchedObject,
@@ -125,6 +125,9 @@ def write_object(
         probe,
         origin=found.frame.origin,
         coverage=found.coverage,
+    )
+    product = replace(
+        product,
         losses=tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else (),
         photon_count=float((np.abs(probe.astype(np.complex128)) ** 2).sum()),
         comments=comments,
@@ -144,7 +147,7 @@ def write_object(
     return {"product": folder / folders.PRODUCT, **pictures}
 
 
-def write_outputs(
+def write_outputs(  # noqa: PLR0913
     folder: Path,
     data: ScanDataset,
     reconstruction: Reconstruction,

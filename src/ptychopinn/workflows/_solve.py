@@ -102,7 +102,7 @@ def _coverage(data: ScanDataset, probe: ComplexArray, frame: Frame) -> FloatArra
     return coverage
 
 
-def solve_run(
+def solve_run(  # noqa: PLR0913
     data_path: StrPath,
     output: StrPath,
     *,

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 @memory_explained()
-def stream_run(
+def stream_run(  # noqa: PLR0913
     model: StrPath,
     source: str,
     output: StrPath,

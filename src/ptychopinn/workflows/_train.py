@@ -41,7 +41,7 @@ _REASONS = {
 
 
 @memory_explained()
-def train_run(
+def train_run(  # noqa: PLR0913
     data_path: StrPath,
     output: StrPath,
     settings: RunSettings[Any] | None = None,

@@ -15,7 +15,7 @@ from ptychopinn.errors import ResourceError, UsageError
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import _backup
-from ptychopinn.workflows._lock import LOCK, locked
+from ptychopinn.workflows.lock import LOCK, locked
 
 MODEL = "wts.h5.zip"
 CONFIG = "config.yaml"
@@ -105,15 +105,10 @@ def output_folder(
     folder, keep = Path(output), tuple(keep)
     if made := not folder.is_dir():
         _check(folder, kind, overwrite=overwrite, resume=resume)  # before anything is made
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResourceError(f"The directory {folder} cannot be made: {error}.", "Choose another one.") from error
+        _make(folder)
     try:
         with locked(folder):
-            for written in (folder, *(folder / name for name in kind.names | kind.folders)):
-                if written.is_dir() and not written.is_symlink():
-                    remove_leftovers(written)
+            _remove_all_leftovers(folder, kind)
             _check(folder, kind, overwrite=overwrite, resume=resume, settled=False)
             _settle(folder, kind)
             _check(folder, kind, overwrite=overwrite, resume=resume)
@@ -145,6 +140,20 @@ def run_folder(
     """`output_folder` of a run, with a log file."""
     with output_folder(output, RUN, overwrite=overwrite, resume=resume, keep=keep) as folder, run_log(folder):
         yield folder
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"The directory {folder} cannot be made: {error}.", "Choose another one.") from error
+
+
+def _remove_all_leftovers(folder: Path, kind: FolderKind) -> None:
+    """Remove what killed writers left in a directory and in those inside it that are of its kind."""
+    for written in (folder, *(folder / name for name in kind.names | kind.folders)):
+        if written.is_dir() and not written.is_symlink():
+            remove_leftovers(written)
 
 
 def _found(folder: Path) -> list[Path]:

@@ -54,37 +54,43 @@ class PtychiSolver:
             If CUDA was asked for and is not there.
         """
         box = Frame.around(data.positions, data.N + 2 * _MARGIN_PX)  # it rounds corners in its own way
-        task = PtychographyTask(self._task_options(data, box))
+        local = data.positions - np.asarray(box.origin)
+        task = PtychographyTask(
+            self._task_options(data),
+            diffraction_data=data.counts(slice(None)),
+            valid_pixel_mask=~data.bad_pixels,
+            object_data=np.ones((1, *box.shape), np.complex64),
+            probe_data=self._probe(data),
+            probe_position_y_px=local[:, 0],
+            probe_position_x_px=local[:, 1],
+        )
         for epoch in range(self._options.passes):
             if monitor.cancelled:
                 break
             task.run(1)
             monitor.report("ptychi", epoch + 1, self._options.passes)
-        found = task.get_data_to_cpu("object", as_numpy=True)[0].astype(np.complex64)
-        probe = (task.get_data_to_cpu("probe", as_numpy=True)[0] * data.N).astype(np.complex64)
+        found = np.asarray(task.get_data_to_cpu("object", as_numpy=True)[0], np.complex64)
+        probe = np.asarray(task.get_data_to_cpu("probe", as_numpy=True)[0] * data.N, np.complex64)
         frame = frame_of(data)
         obj = flat_object(frame)
         frame.paste(obj, found, box)
         return PtychiResult(obj, probe)
 
-    def _task_options(self, data: ScanDataset, box: Frame) -> Any:
-        """All of pty-chi's options; lengths are in pixels, so that its pixel size is 1."""
+    def _probe(self, data: ScanDataset) -> ComplexArray:
+        """The probe to start from, (1, modes, N, N) complex64; pty-chi's Fourier transform is not unitary."""
+        probe = probe_in_counts(data, fit_scaling(data), follow_offset=self._options.follow_offset)
+        return (probe[None] / data.N).astype(np.complex64)
+
+    def _task_options(self, data: ScanDataset) -> Any:
+        """Pty-chi's options; lengths are in pixels, so that its pixel size is 1."""
         chosen = self._options
-        probe = probe_in_counts(data, fit_scaling(data), follow_offset=chosen.follow_offset)
         options = _ENGINES[chosen.engine]()
-        options.data_options.data = data.counts(slice(None))
-        options.data_options.valid_pixel_mask = ~data.bad_pixels
-        options.object_options.initial_guess = np.ones((1, *box.shape), np.complex64)
         options.object_options.pixel_size_m = 1.0
         options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
         options.object_options.position_origin_coords = np.zeros(2)
         # It would share out the scale between object and probe now and then: ours is that of the counts.
         options.object_options.remove_object_probe_ambiguity.enabled = False
-        options.probe_options.initial_guess = probe[None] / data.N  # its Fourier transform is not unitary
         options.probe_options.optimizable = chosen.update_probe
-        local = data.positions - np.asarray(box.origin)
-        options.probe_position_options.position_y_px = local[:, 0]
-        options.probe_position_options.position_x_px = local[:, 1]
         options.reconstructor_options.num_epochs = chosen.passes
         options.reconstructor_options.batch_size = min(chosen.batch_size, len(data))
         options.reconstructor_options.random_seed = chosen.seed
