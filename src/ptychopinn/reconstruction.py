@@ -24,6 +24,7 @@ from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, refine
+from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
@@ -130,6 +131,10 @@ def reconstruct(
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
     data.log_scan_count()
     config = config or InferConfig()
+    stages = Stages(config, monitor)
+    located = _locate(reconstructor, data, stages)
+    if located is not None:
+        data = replace(data, positions=located.positions)
     seen = data
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
@@ -150,7 +155,6 @@ def reconstruct(
         prediction = prediction.on_host()
         place = prediction.library
     library = prediction.library
-    stages = Stages(config, monitor)
     with library.session():
         tiling = Tiling(frame, place, seen.positions, prediction.patch_size, library)
         stitched, how = assemble(prediction, seen, tiling, stages)
@@ -169,6 +173,15 @@ def reconstruct(
             coverage = np.asarray(stitched.library.to_host(predicted))
             found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
         return found
+
+
+def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
+    """Positions from the network's patches, where these are asked for and its patches know nothing of the stage's."""
+    alone = reconstructor.model.patterns_per_patch == 1
+    if not stages.config.refine_positions or not alone or len(data) < MIN_PATTERNS:
+        return None
+    with stages.timed("locate"):
+        return locate(reconstructor.infer(data, stages.config, monitor=stages.monitor), data, monitor=stages.monitor)
 
 
 def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:
