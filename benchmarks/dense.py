@@ -2,9 +2,9 @@
 
     python benchmarks/dense.py FOLDER [--legs torch-pinn rpie] [--memory-mb 2048]
 
-Simulates both scans (1.7 GB in FOLDER, kept), compares the legs in processes of their own, and prints the peak of the
-anonymous memory of each leg and scan, and of everything together, as the kernel counts it. Ends with 1 unless every row
-of the table is filled and the limit held.
+Simulates both scans (1.7 GB in FOLDER, kept), compares the candidates in processes of their own, and prints the peak
+of the anonymous memory of each candidate and scan, and of everything together, as the kernel counts it. Ends with 1
+unless every row of the table is filled and the limit held.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> int:
     rows = read_table(folder / "out" / "comparison_metrics.csv") if not code else []
     for row in rows:
         if row.metric in ("patterns", "peak_anonymous_mib", "patterns_per_second"):
-            print(f"{row.leg} {row.scan} {row.metric} {row.value:.0f}")
+            print(f"{row.candidate} {row.scan} {row.metric} {row.value:.0f}")
     empty = [row for row in rows if row.status is not Status.OK and row.metric != "frc50_split"]
     print(f"rows {len(rows)}, without a value {len(empty)}; peak of all processes {peak:.0f} MiB {ended}")
     return 1 if empty or not rows else 0

@@ -32,8 +32,8 @@ from tiled_scans import field_of, write_npz
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.build import build
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_scan
-from ptychopinn.metrics import align, box_of, score
+from ptychopinn.data.io import read_scan
+from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.parity.stages import STAGES, stages_of
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import Reconstruction, reconstruct
@@ -375,7 +375,7 @@ def quality(bench: Bench) -> None:
                 found = reconstruct(reconstructor, unseen, InferConfig(refine=passes))
                 assert unseen.object_guess is not None
                 whole = placed(found.object, found.frame, unseen.object_guess.shape)
-                scores = score(align(unseen.object_guess, whole, box_of(unseen.positions, whole.shape)))
+                scores = score(align(unseen.object_guess, whole, scan_box(unseen.positions, whole.shape)))
                 facts |= {f"{name}_{key}": float(scores[key]) for key in SCORES[:3]}
             return facts
 

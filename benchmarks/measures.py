@@ -19,7 +19,7 @@ from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
 from ptychopinn.config.build import build
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.grouping import default_group_count, draw_groups, neighbour_table
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.monitor import NULL_MONITOR, Monitor

@@ -25,11 +25,11 @@ import numpy as np
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_object, read_scan
+from ptychopinn.data.io import read_object, read_scan
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.geometry import Canvas, Frame, flat_object
-from ptychopinn.metrics import align, box_of, score
+from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefineOptions, refine
@@ -39,7 +39,7 @@ from ptychopinn.solvers.epie import CACHE_BYTES
 from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows._backends import load_reconstructor
-from ptychopinn.workflows._folder import model_path
+from ptychopinn.workflows.folders import model_path
 
 _BUDGET_BYTES = InferConfig().memory_budget_mb * 2**20
 COLUMNS = ("amp_ssim", "phase_ssim", "nrmse", "phase_corr")
@@ -101,7 +101,7 @@ def measured(
         }
         if truth is not None:
             whole = placed(obj, frame, truth.shape)
-            scores = score(align(truth, whole, box_of(scan.positions, truth.shape)))
+            scores = score(align(truth, whole, scan_box(scan.positions, truth.shape)))
             figures |= {name: float(scores[name]) for name in COLUMNS}
         if not rows:
             print(f"\n{len(scan)} patterns" + (f", every {every} in each direction" if every > 1 else ""))

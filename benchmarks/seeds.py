@@ -18,8 +18,8 @@ import numpy as np
 
 from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_scan
-from ptychopinn.metrics import align, box_of, score
+from ptychopinn.data.io import read_scan
+from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.metrics.quality import FLATNESS_LIMIT
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import reconstruct
@@ -39,7 +39,7 @@ def trial(backend: str, scan: ScanDataset, seed: int, seconds: float, model: Mod
         "phase_corr": math.nan,
     }
     if scan.object_guess is not None and np.ptp(np.abs(scan.object_guess)) > 0:
-        aligned = align(scan.object_guess, found.object, box_of(scan.positions, scan.object_guess.shape))
+        aligned = align(scan.object_guess, found.object, scan_box(scan.positions, scan.object_guess.shape))
         row["phase_corr"] = float(score(aligned)["phase_corr"])
     return row
 

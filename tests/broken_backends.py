@@ -32,7 +32,7 @@ from ptychopinn.reconstructor import (
     TrainResult,
 )
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.training import Light, TrainingPlan
+from ptychopinn.training import IlluminationArrays, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, StrPath
 
@@ -246,8 +246,8 @@ class ScalesTwice(NumpyReconstructor):
 
 @broken("test_the_probe_explains_the_counts")
 class KeepsOneMode(NumpyReconstructor):
-    def _build(self, light: Light, seed: int) -> Model:
-        return super()._build(replace(light, probe=light.probe[:1]), seed)
+    def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
+        return super()._build(replace(illumination, probe=illumination.probe[:1]), seed)
 
 
 @broken("test_another_n_is_refused")
@@ -260,7 +260,7 @@ class TakesAnyN(NumpyReconstructor):
 class GuessesUntrained(NumpyReconstructor):
     def _trained(self) -> Model:
         size = self._config.N
-        return self._model or Model(0.2, Light(np.ones((1, size, size), np.complex64) / size, np.zeros(2)))
+        return self._model or Model(0.2, IlluminationArrays(np.ones((1, size, size), np.complex64) / size, np.zeros(2)))
 
 
 # Arrays of its own
@@ -409,7 +409,7 @@ class SharesItsModel(Mistaught):
 
     def _trained(self) -> Model:
         own = super()._trained()
-        return next((m for m in self.newest if m.light.probe.shape == own.light.probe.shape), own)
+        return next((m for m in self.newest if m.illumination.probe.shape == own.illumination.probe.shape), own)
 
     def _from_arrays(self, arrays: Mapping[str, AnyArray]) -> Model:
         self.newest[:] = [super()._from_arrays(arrays)]
@@ -566,18 +566,18 @@ class RefusesTheSeed(Mistaught):
 
 @broken("test_it_trains_each_model_type")
 class ClaimsTooMuch(NumpyReconstructor):
-    def _start(self, model: Model, plan: TrainingPlan) -> StepSearch:
+    def _make_fit(self, model: Model, plan: TrainingPlan) -> StepSearch:
         if plan.weights.realspace_mae:
             raise UsageError("Known patches are of no use.")
-        return super()._start(model, plan)
+        return super()._make_fit(model, plan)
 
 
 @broken("test_it_trains_on_every_size")
 class IsTooNarrow(NumpyReconstructor):
-    def _start(self, model: Model, plan: TrainingPlan) -> StepSearch:
+    def _make_fit(self, model: Model, plan: TrainingPlan) -> StepSearch:
         if self._config.N > 32:
             raise MemoryError
-        return super()._start(model, plan)
+        return super()._make_fit(model, plan)
 
 
 # Archives

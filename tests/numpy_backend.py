@@ -37,14 +37,14 @@ class NumpyReconstructor(reconstructor.NumpyReconstructor):
     distribution = "ptychopinn"  # the example itself need not be installed
     options_model = NumpyOptions
 
-    def _start(self, model: training.Model, plan: TrainingPlan) -> training.StepSearch:
-        super()._start(model, plan)
+    def _make_fit(self, model: training.Model, plan: TrainingPlan) -> training.StepSearch:
+        super()._make_fit(model, plan)
         return (BreakingSearch if self._options.loss_breaks else training.StepSearch)(model, plan)
 
     def _predictor(
-        self, model: training.Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
+        self, model: training.Model, scan_probe: ComplexArray | None, mean_counts: float, good: FloatArray
     ) -> tuple[ComplexArray, Predict]:
-        probe, predict = super()._predictor(model, scan_light, mean_counts, good)
+        probe, predict = super()._predictor(model, scan_probe, mean_counts, good)
 
         def limited(counts: FloatArray) -> ComplexArray:
             if len(counts) > self._options.patterns_that_fit:

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.errors import ResourceError, UsageError
 
 
 def test_the_target_changes_at_once_and_nothing_else_is_left(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with written_aside(target) as aside:
-        aside.write_text("new")
+    with atomic_write(target) as temporary:
+        temporary.write_text("new")
         assert target.read_text() == "old"
-        assert aside.parent == tmp_path
-        assert aside.suffix == ".txt"
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".txt"
     assert target.read_text() == "new"
     assert os.listdir(tmp_path) == ["a.txt"]
 
@@ -25,8 +25,8 @@ def test_the_target_changes_at_once_and_nothing_else_is_left(tmp_path: Path) -> 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError, match="halfway"), written_aside(target) as aside:
-        aside.write_text("half")
+    with pytest.raises(RuntimeError, match="halfway"), atomic_write(target) as temporary:
+        temporary.write_text("half")
         raise RuntimeError("halfway")
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -36,31 +36,31 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     real, link = tmp_path / "real.txt", tmp_path / "link.txt"
     real.write_text("old")
     link.symlink_to(real)
-    with written_aside(link) as aside:
-        aside.write_text("new")
+    with atomic_write(link) as temporary:
+        temporary.write_text("new")
     assert link.is_symlink()
     assert real.read_text() == "new"
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nowhere does not exist"), written_aside(tmp_path / "nowhere" / "a.txt"):
+    with pytest.raises(UsageError, match="nowhere does not exist"), atomic_write(tmp_path / "nowhere" / "a.txt"):
         pass
 
 
 def test_a_folder_in_the_place_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a folder"), written_aside(tmp_path):
+    with pytest.raises(UsageError, match="is a folder"), atomic_write(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_what_the_disk_refuses_is_a_resource_error(tmp_path: Path, number: int) -> None:
     target = tmp_path / "a.txt"
-    with pytest.raises(ResourceError, match=r"a\.txt could not be written"), written_aside(target) as aside:
-        aside.write_text("half")
+    with pytest.raises(ResourceError, match=r"a\.txt could not be written"), atomic_write(target) as temporary:
+        temporary.write_text("half")
         raise OSError(number, os.strerror(number))
     assert os.listdir(tmp_path) == []
 
 
 def test_other_failures_of_the_system_pass_through(tmp_path: Path) -> None:
-    with pytest.raises(InterruptedError), written_aside(tmp_path / "a.txt"):
+    with pytest.raises(InterruptedError), atomic_write(tmp_path / "a.txt"):
         raise OSError(errno.EINTR, "interrupted")

@@ -19,7 +19,7 @@ from ptychopinn.config.build import build
 from ptychopinn.config.files import read_config_file
 from ptychopinn.config.train import CheckpointMode
 from ptychopinn.data.fingerprint import fingerprint
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS = ("torch-fast", "tf-fast", "torch-cnn")

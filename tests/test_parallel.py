@@ -6,30 +6,30 @@ import threading
 
 import pytest
 
-from ptychopinn.parallel import Aside, Crew, spread
+from ptychopinn.parallel import BackgroundThread, ThreadPool, spread
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_results_come_in_order_call_after_call(count: int) -> None:
-    with Crew(count) as crew:
+    with ThreadPool(count) as pool:
         for _ in range(3):
-            assert crew.spread(lambda k: k * k, range(7)) == [k * k for k in range(7)]
-        assert crew.spread(lambda k: k, []) == []
+            assert pool.map(lambda k: k * k, range(7)) == [k * k for k in range(7)]
+        assert pool.map(lambda k: k, []) == []
 
 
 def test_threads_begin_once_and_end_with_the_crew() -> None:
     begun: list[int] = []
     met = threading.Barrier(2, timeout=10)
-    with Crew(2, begin=lambda: begun.append(threading.get_ident())) as crew:
+    with ThreadPool(2, begin=lambda: begun.append(threading.get_ident())) as pool:
         for _ in range(3):
-            crew.spread(lambda _: met.wait(), range(2))  # passes only if both threads are at work
+            pool.map(lambda _: met.wait(), range(2))  # passes only if both threads are at work
         assert len(set(begun)) == len(begun) == 2
     assert not set(begun) & {thread.ident for thread in threading.enumerate()}
 
 
 def test_one_item_is_worked_on_by_the_caller() -> None:
-    with Crew(4) as crew:
-        assert crew.spread(lambda _: threading.get_ident(), [0]) == [threading.get_ident()]
+    with ThreadPool(4) as pool:
+        assert pool.map(lambda _: threading.get_ident(), [0]) == [threading.get_ident()]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -39,18 +39,18 @@ def test_what_is_raised_reaches_the_caller(count: int) -> None:
             raise ValueError("two")
         return number
 
-    with Crew(count) as crew:
+    with ThreadPool(count) as pool:
         with pytest.raises(ValueError, match="two"):
-            crew.spread(work, range(4))
-        assert crew.spread(work, range(2)) == [0, 1]  # and it goes on
+            pool.map(work, range(4))
+        assert pool.map(work, range(2)) == [0, 1]  # and it goes on
     with pytest.raises(ValueError, match="two"):
         spread(work, range(4))
 
 
 def test_work_aside_goes_on_while_the_caller_does() -> None:
     met = threading.Barrier(2, timeout=10)
-    with Aside() as aside:
-        result = aside.begin(lambda: (met.wait(), threading.get_ident())[1])
+    with BackgroundThread() as thread:
+        result = thread.submit(lambda: (met.wait(), threading.get_ident())[1])
         met.wait()  # passes only if the work has begun
         assert result() != threading.get_ident()
 
@@ -62,8 +62,8 @@ def test_work_aside_is_done_in_order_and_raises_where_its_result_is_asked_for() 
         done.append(number)
         return 1 // number
 
-    with Aside() as aside:
-        results = [aside.begin(lambda number=number: work(number)) for number in (1, 0, 2)]  # type: ignore[misc]
+    with BackgroundThread() as thread:
+        results = [thread.submit(lambda number=number: work(number)) for number in (1, 0, 2)]  # type: ignore[misc]
         assert results[2]() == 0
         with pytest.raises(ZeroDivisionError):
             results[1]()
@@ -77,11 +77,11 @@ def test_without_a_thread_work_aside_is_done_by_the_caller(monkeypatch: pytest.M
         raise RuntimeError("can't start new thread")
 
     done: list[int] = []
-    with Aside() as aside:
+    with BackgroundThread() as thread:
         monkeypatch.setattr(threading.Thread, "start", refuse)
-        result, failed = aside.begin(lambda: done.append(threading.get_ident())), aside.begin(lambda: 1 // 0)
+        result, failed = thread.submit(lambda: done.append(threading.get_ident())), thread.submit(lambda: 1 // 0)
         monkeypatch.undo()
-        aside.begin(lambda: done.append(threading.get_ident()))()
+        thread.submit(lambda: done.append(threading.get_ident()))()
         assert done == [threading.get_ident()] * 2
         result()
         with pytest.raises(ZeroDivisionError):

@@ -18,7 +18,7 @@ from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import Cancelled, DataError, PluginError, ResourceError
-from ptychopinn.metrics import box_of
+from ptychopinn.metrics import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
@@ -77,7 +77,7 @@ def error_inside(found: Reconstruction, scan: ScanDataset) -> float:
     """Relative error inside the scan box after one phase."""
     assert scan.object_guess is not None
     assert found.object.shape == scan.object_guess.shape
-    box = box_of(scan.positions, found.object.shape).slices
+    box = scan_box(scan.positions, found.object.shape).slices
     a, b = found.object[box], scan.object_guess[box]
     return float(np.linalg.norm(a * np.exp(1j * np.angle(np.vdot(a, b))) - b) / np.linalg.norm(b))
 
@@ -94,7 +94,7 @@ def test_a_trained_reconstructor_gives_the_object(scan: ScanDataset, trained: Nu
     assert found.object.dtype == np.complex64
     assert found.residual == pytest.approx(forward_residual(found.object, (0, 0), found.probe, scan))
     assert 0 < found.residual < 0.05
-    assert found.flatness == flatness(found.object, box_of(scan.positions, found.object.shape))
+    assert found.flatness == flatness(found.object, scan_box(scan.positions, found.object.shape))
     assert found.flatness > FLATNESS_LIMIT
     assert set(found.seconds) == {"predict", "synchronise", "stitch", "slow phase", "judge"}
 

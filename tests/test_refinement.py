@@ -18,7 +18,7 @@ from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
-from ptychopinn.data.thinning import one_a_cell
+from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics.quality import forward_residual
@@ -467,7 +467,7 @@ def test_the_network_sees_a_part_and_the_passes_all(
     assert part.refined is not None
     assert part.residual < 0.6 * part.refined.residual_before
     # The passes use every pattern: they end better than passes over those that the network saw.
-    seen = bare.select(one_a_cell(bare.positions, 0.6 * probe_width_px(bare.probe)))
+    seen = bare.select(thin_positions(bare.positions, 0.6 * probe_width_px(bare.probe)))
     np.testing.assert_array_equal(seen.positions, asked[1])
     few = by(seen, scan, refine=1)
     assert part.residual < 0.8 * forward_residual(few.object, few.frame.origin, few.probe, bare)
@@ -492,7 +492,7 @@ def test_the_dose_is_that_of_all_patterns(scan: ScanDataset) -> None:
 def test_coverage_is_that_of_what_was_seen(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-014]"""
     bare = replace(scan, object_guess=None)
-    seen = bare.select(one_a_cell(bare.positions, 0.6 * probe_width_px(bare.probe)))
+    seen = bare.select(thin_positions(bare.positions, 0.6 * probe_width_px(bare.probe)))
     monkeypatch.setattr("ptychopinn.refinement.PassEngine.run", lambda self, *a: 0.0)
     monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda *a, **k: None)
     found, few = by(bare, scan, refine=1, predict_overlap=0.4), by(seen, scan)

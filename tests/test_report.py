@@ -26,7 +26,7 @@ from ptychopinn.report import (
     write_pictures,
     write_report,
 )
-from ptychopinn.report._canvas import colour_range, plain
+from ptychopinn.report._figure import colour_range, printable
 from ptychopinn.report._pictures import flat_phase, history_columns
 
 BOX = ScanBox(6, 50, 4, 40)
@@ -120,8 +120,8 @@ def test_titles_of_strangers(title):
     if "$" in title:  # what would be typeset, and fail
         assert pixels(amplitude_picture(make_object(), title=title)).size
         assert pixels(probe_picture(make_probe(1), title=title)).size
-    assert len(plain(title)) <= 60
-    assert plain(title).isprintable()
+    assert len(printable(title)) <= 60
+    assert printable(title).isprintable()
 
 
 def test_history_columns():
@@ -253,7 +253,7 @@ def test_a_large_object_is_reduced_before_it_is_drawn(monkeypatch: pytest.Monkey
     """[REP-001] to means over squares; axes still count in pixels of the object, and the ramp is a pixel's."""
     from ptychopinn.report import _pictures
 
-    monkeypatch.setattr(_pictures, "_MOST_SHOWN_PX", 50)
+    monkeypatch.setattr(_pictures, "_MAX_SHOWN_PX", 50)
     shown = []
     draw = _pictures.show
     monkeypatch.setattr(

@@ -12,13 +12,13 @@ from PIL import Image
 from ptychopinn.metrics import frc
 from ptychopinn.report import (
     Curve,
-    Grid,
     Panel,
     ReportContent,
-    _legs,
+    Table,
+    _candidates,
+    candidates_picture,
     curves_picture,
     frc_picture,
-    legs_picture,
     montage_picture,
     report_html,
 )
@@ -33,47 +33,49 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
 
 
-@pytest.mark.parametrize("legs", [1, 3, 4, 7])
+@pytest.mark.parametrize("candidates", [1, 3, 4, 7])
 @pytest.mark.parametrize("known", [True, False])
-def test_any_number_of_legs(legs: int, known: bool) -> None:
+def test_any_number_of_candidates(candidates: int, known: bool) -> None:
     """[REP-009] With and without a reference."""
-    objects = {f"leg {k}": make_object(amplitude=0.1 * k) for k in range(legs)}
-    png = legs_picture("phase", make_object() if known else None, objects, notes={"leg 0": "SSIM 1"}, title="$t$")
+    objects = {f"candidate {k}": make_object(amplitude=0.1 * k) for k in range(candidates)}
+    png = candidates_picture(
+        "phase", make_object() if known else None, objects, notes={"candidate 0": "SSIM 1"}, title="$t$"
+    )
     assert np.ptp(pixels(png)) > 100
 
 
 def test_legs_share_the_colours_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """[REP-009] Whatever the others look like; differences are on the scale of the worst."""
     scales: list[tuple[float, float]] = []
-    draw = _legs._draw
+    draw = _candidates._draw
 
     def noted(axes, values, limits, *more):
         scales.append(limits)
         draw(axes, values, limits, *more)
 
-    monkeypatch.setattr(_legs, "_draw", noted)
+    monkeypatch.setattr(_candidates, "_draw", noted)
     reference = make_object()
-    legs_picture("amp", reference, {"a": make_object() * 1.05, "b": make_object(amplitude=0.9)})
-    assert set(scales) == {_legs.colour_range(np.abs(reference)), scales[-1]}
-    assert scales.count(_legs.colour_range(np.abs(reference))) == 3
+    candidates_picture("amp", reference, {"a": make_object() * 1.05, "b": make_object(amplitude=0.9)})
+    assert set(scales) == {_candidates.colour_range(np.abs(reference)), scales[-1]}
+    assert scales.count(_candidates.colour_range(np.abs(reference))) == 3
     assert scales.count(scales[-1]) == 2
     assert scales[-1][1] == -scales[-1][0] > 0.5
 
 
 def test_large_pictures_are_made_small() -> None:
     """[REP-009] Means of pixels, so that a large scan makes no large page."""
-    assert len(legs_picture("amp", None, {"a": make_object((1500, 1100))})) < 2**20
+    assert len(candidates_picture("amp", None, {"a": make_object((1500, 1100))})) < 2**20
 
 
-def test_ring_correlations_of_legs() -> None:
-    """[REP-009] One curve a leg, amplitude beside phase; none is fine too."""
+def test_ring_correlations_of_candidates() -> None:
+    """[REP-009] One curve a candidate, amplitude beside phase; none is fine too."""
     a, b = (np.abs(make_object(amplitude=v)) for v in (0.1, 0.3))
     curves = {"amp": {"one": frc(a, b), "two": frc(a, a)}, "phase": {}}
     assert np.ptp(pixels(frc_picture(curves, title="t"))) > 100
 
 
 def test_curves_of_a_study() -> None:
-    """[REP-010] Medians with bands; a leg without a value keeps its place."""
+    """[REP-010] Medians with bands; a candidate without a value keeps its place."""
     curve = Curve([1e3, 1e5], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6])
     panels = [[Panel("ssim", "dense", {"a": curve, "b": Curve([], [], [], [])}), Panel("ssim", "sparse", {"a": curve})]]
     assert np.ptp(pixels(curves_picture(panels, "photons", log=True, title="t"))) > 100
@@ -88,8 +90,10 @@ def test_montage_of_a_study() -> None:
 
 def test_tables_with_a_column_for_each_figure() -> None:
     """[REP-011] Escaped, the best marked, folded ones after the pictures."""
-    grid = Grid(["leg", "a<b"], [["x & y", "1"], ["z", "2"]], frozenset({(1, 1)}), note="n>1")
-    folded = Grid(["leg", "all"], [["x", "a sentence that is longer than any figure could be, and wraps"]], folded=True)
+    grid = Table(["leg", "a<b"], [["x & y", "1"], ["z", "2"]], frozenset({(1, 1)}), note="n>1")
+    folded = Table(
+        ["leg", "all"], [["x", "a sentence that is longer than any figure could be, and wraps"]], folded=True
+    )
     page = report_html(ReportContent("t", lead="l<1", grids={"One": grid, "All": folded}, summary={"k": "v"}))
     assert '<th scope="col">a&lt;b</th>' in page
     assert "x &amp; y" in page

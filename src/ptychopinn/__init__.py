@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ptychopinn.config import TrainConfig as TrainConfig
     from ptychopinn.data.dataset import Measurement as Measurement
     from ptychopinn.data.dataset import ScanDataset as ScanDataset
-    from ptychopinn.data.npz import read_scan as read_scan
-    from ptychopinn.data.npz import write_scan as write_scan
+    from ptychopinn.data.io import read_scan as read_scan
+    from ptychopinn.data.io import write_scan as write_scan
     from ptychopinn.errors import PtychoPinnError as PtychoPinnError
     from ptychopinn.monitor import Monitor as Monitor
     from ptychopinn.plugins import discover as discover
@@ -59,7 +59,7 @@ _HOME = {
     "load_reconstructor": "workflows",
     "read_bundle": "bundle",
     "read_product": "product",
-    "read_scan": "data.npz",
+    "read_scan": "data.io",
     "reconstruct": "reconstruction",
     "run_settings": "workflows",
     "simulate_run": "workflows",
@@ -67,7 +67,7 @@ _HOME = {
     "study_run": "comparison",
     "stream_run": "workflows",
     "train_run": "workflows",
-    "write_scan": "data.npz",
+    "write_scan": "data.io",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -22,7 +22,7 @@ from ptychopinn.geometry import split_positions
 from ptychopinn.interpolation import PatchShift
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.parallel import Aside
+from ptychopinn.parallel import BackgroundThread
 from ptychopinn.patch_store import PatchStore, PlacedPatches
 from ptychopinn.reconstructor import PatchBatch, Prediction
 from ptychopinn.refinement import RESIDUAL_PATTERNS
@@ -122,10 +122,10 @@ def assemble(
                 stitcher.add(batch.patches, data.positions[batch.indices])
             return stitcher.take_result(), Synchronisation(PhaseRule.OFF)
     budget = stages.config.memory_budget_mb * 2**20
-    with Aside() as background, PatchStore(len(data), size, library, budget) as placed:
+    with BackgroundThread() as background, PatchStore(len(data), size, library, budget) as placed:
         corners, _ = split_positions(data.positions, size)
         # While a device predicts, the host has time for what depends on positions alone.
-        pairs = None if library.on_host else background.begin(partial(overlap_pairs, corners, size))
+        pairs = None if library.on_host else background.submit(partial(overlap_pairs, corners, size))
         with stages.timed("predict"):
             _place(prediction, data, placed)
         patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns
@@ -162,12 +162,12 @@ def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> Non
         for batch in batches:
             place(batch)
         return
-    with Aside() as aside:
+    with BackgroundThread() as thread:
         before: Callable[[], None] | None = None
         for batch in batches:
             if before is not None:
                 before()
-            before = aside.begin(partial(place, batch))
+            before = thread.submit(partial(place, batch))
         if before is not None:
             before()
 

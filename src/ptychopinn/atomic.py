@@ -18,7 +18,7 @@ _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.part(\.[^.]*)?")
 
 
 @contextmanager
-def written_aside(path: StrPath) -> Iterator[Path]:
+def atomic_write(path: StrPath) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; rename what was written there to ``path`` when the block succeeds.
 
     The block creates the file. When it raises, or creates nothing, the temporary file is removed and ``path`` stays
@@ -42,18 +42,18 @@ def written_aside(path: StrPath) -> Iterator[Path]:
     if target.is_dir():
         raise UsageError(f"{target} is a folder; a file is to be written there.", "Give another name.")
     # The suffix stays: some writers choose the format by it. `remove_leftovers` knows the name.
-    aside = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.part{target.suffix}")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.part{target.suffix}")
     try:
-        yield aside
-        with aside.open("rb") as written:
+        yield temporary
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(aside, target)
+        os.replace(temporary, target)
     except OSError as error:
         if (translated := translate_write_error(error, target)) is None:
             raise
         raise translated from error
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Self, TypeVar
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-_MOST = 8  # threads; beyond it memory, not arithmetic, is what there is too little of
+_MAX_THREADS = 8  # threads; beyond it memory, not arithmetic, is what there is too little of
 
 
-class Crew:
+class ThreadPool:
     """Threads that stay for the next call, where calls are many and short; a context manager.
 
     Parameters
@@ -37,7 +37,7 @@ class Crew:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    def map(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
         """As the function `spread`."""
         if min(self.count, len(items)) < 2:
             return [work(item) for item in items]
@@ -46,7 +46,7 @@ class Crew:
         return list(self._pool.map(work, items))
 
 
-class Aside:
+class BackgroundThread:
     """A thread beside the caller's that does one piece of work after another; a context manager that waits for them.
 
     Where no thread can be started, for memory is short, the caller does the work itself.
@@ -62,7 +62,7 @@ class Aside:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def begin(self, work: Callable[[], ResultT]) -> Callable[[], ResultT]:
+    def submit(self, work: Callable[[], ResultT]) -> Callable[[], ResultT]:
         """Begin some work; what is returned waits for its result, and raises what it raised."""
         if self._pool is not None:
             try:
@@ -79,10 +79,10 @@ class Aside:
 
 def spread(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
     """``[work(item) for item in items]`` in threads; what one of them raises is raised."""
-    with Crew() as crew:
-        return crew.spread(work, items)
+    with ThreadPool() as pool:
+        return pool.map(work, items)
 
 
 def _threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST)
+    return min(cores, _MAX_THREADS)

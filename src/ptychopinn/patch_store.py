@@ -8,8 +8,8 @@ from typing import Protocol, Self
 import numpy as np
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
-from ptychopinn.data.rows import Rows
-from ptychopinn.scratch import ScratchRows
+from ptychopinn.data.lazy_rows import LazyRows
+from ptychopinn.spill import SpillableRows
 from ptychopinn.typing import AnyArray, IntArray
 
 
@@ -50,11 +50,11 @@ class PatchStore:
         self.shape = (count, size, size)
         self.library = library
         self._here: Array = None
-        self._rows: ScratchRows | None = None
+        self._rows: SpillableRows | None = None
         if not library.on_host and 8 * count * size**2 <= library.budget_bytes:
             self._here = library.zeros(self.shape, "complex64")
         else:
-            self._rows = ScratchRows((size, size), np.complex64, budget_bytes=host_budget_bytes, expected=count)
+            self._rows = SpillableRows((size, size), np.complex64, budget_bytes=host_budget_bytes, expected=count)
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +84,7 @@ class PatchStore:
 class HostPatches:
     """Patches that stay in rows on the host, read as arrays of a library."""
 
-    def __init__(self, rows: AnyArray | Rows | ScratchRows, library: ArrayLibrary) -> None:
+    def __init__(self, rows: AnyArray | LazyRows | SpillableRows, library: ArrayLibrary) -> None:
         self._rows, self._library = rows, library
 
     @property

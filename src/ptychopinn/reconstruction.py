@@ -16,10 +16,10 @@ from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
-from ptychopinn.data.thinning import one_a_cell
+from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame
-from ptychopinn.metrics.alignment import box_of
+from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Reconstructor
@@ -121,7 +121,7 @@ def reconstruct(
     """
     if len(data) == 0:
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
-    data.tell_of_scans()
+    data.log_scan_count()
     config = config or InferConfig()
     seen = data
     if config.predict_overlap is not None:
@@ -188,7 +188,7 @@ def _thinned(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
     """Patterns that overlap their neighbours by about so much of the probe's width, all over the scan."""
     scaling = fit_scaling(data)  # of all: the passes and the judging need the probe in their counts
     spacing = min((1 - overlap) * probe_width_px(data.probe), patch_size / 2)
-    chosen = one_a_cell(data.positions, spacing)
+    chosen = thin_positions(data.positions, spacing)
     _log.info("The network sees %d of %d patterns, the passes all.", len(chosen), len(data))
     return replace(data.select(chosen), scaling=scaling)
 
@@ -240,7 +240,7 @@ def _assess(
 ) -> Reconstruction:
     """A stitched object on the host with its figures and warnings."""
     warnings = []
-    box = box_of(stitched.frame.local(positions), stitched.object.shape)
+    box = scan_box(stitched.frame.local(positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     if flat < FLATNESS_LIMIT:
         warnings.append(

@@ -73,7 +73,7 @@ class Group:
         """Of arrays."""
         return self.ops.array(self.counts(self.ops.tensor(canvas), self.ops.tensor(self.probe), **settings))
 
-    def lit(self) -> AnyArray:
+    def prepare_probe(self) -> AnyArray:
         """(1, M, M) bool: where some pattern of the group sees well."""
         weights = np.repeat(self.weights[None], COUNT, axis=0)
         placed = place_on_pixels(weights.astype(np.complex64), self.fractions).real
@@ -130,9 +130,9 @@ def test_patches_are_placed_as_the_core_places_them(ops: Ops) -> None:
     patches = (rng.standard_normal((3, SIZE, SIZE)) + 1j * rng.standard_normal((3, SIZE, SIZE))).astype(np.complex64)
     fractions = rng.uniform(-0.5, 0.5, (3, 2))
     matrices = ops.run(ops.forward.shift_matrices, shift_weights(fractions).astype(np.float32), SIZE)
-    found = ops.run(ops.forward.apply_both, matrices[:, 0], patches, matrices[:, 1])
+    found = ops.run(ops.forward.separable_transform, matrices[:, 0], patches, matrices[:, 1])
     np.testing.assert_allclose(found, place_on_pixels(patches, fractions), atol=2e-5)
-    real = ops.run(ops.forward.apply_both, matrices[:, 0], patches.real.copy(), matrices[:, 1])
+    real = ops.run(ops.forward.separable_transform, matrices[:, 0], patches.real.copy(), matrices[:, 1])
     np.testing.assert_allclose(real, found.real, atol=2e-5)
 
 
@@ -161,7 +161,7 @@ def test_expected_counts_are_those_of_the_reference(group: Group) -> None:
 
 def test_true_patches_give_the_object(group: Group) -> None:
     """[LOSS-001]"""
-    canvas, lit = group.canvas_of(group.patches), group.lit()
+    canvas, lit = group.canvas_of(group.patches), group.prepare_probe()
     assert lit.mean() > 0.2
     assert relative(canvas[lit] + 1, group.true_canvas()[lit] + 1) < 0.02
 
@@ -169,7 +169,7 @@ def test_true_patches_give_the_object(group: Group) -> None:
 def test_each_patch_may_have_any_phase(group: Group) -> None:
     """[SYNC-007] The canvas is the object up to one phase, and nothing is lost to averaging."""
     canvas = group.canvas_of(group.patches * turns([0.4, -2.0, 1.1, 3.0]))
-    lit = group.lit()
+    lit = group.prepare_probe()
     found, expected = canvas[lit] + 1, group.true_canvas()[lit] + 1
     one = np.vdot(found, expected)
     assert relative(found * one / abs(one), expected) < 0.02
@@ -276,7 +276,7 @@ def test_patches_alone_give_the_counts_of_the_reference(ops: Ops, modes: int, si
         np.complex64
     )
     probe = simulate_probe("defocused", N, photons=1e4, modes=modes)
-    found = ops.run(ops.forward.GroupForward(N, size, 0).alone, patches, probe)
+    found = ops.run(ops.forward.GroupForward(N, size, 0).single_patterns, patches, probe)
     for patch, counts in zip(patches, found, strict=True):
         window = np.ones((N, N), np.complex64)
         margin = (N - size) // 2

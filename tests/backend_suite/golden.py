@@ -16,7 +16,7 @@ from ptychopinn.bundle import read_bundle, write_bundle
 from ptychopinn.config import InferConfig
 from ptychopinn.config.build import build
 from ptychopinn.config.files import read_config_file
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ArchiveError, ConfigError, PtychoPinnError
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.workflows import RunResult, run_settings, train_run

@@ -16,7 +16,7 @@ from backend_suite.fits import Fit, New, settings_of
 from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ResourceError
-from ptychopinn.training.objective import Objective, Terms
+from ptychopinn.training.objective import LossTerms, Objective
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def cramped(monkeypatch: pytest.MonkeyPatch, out_of_memory: Exception) -> Callab
     def limit(most: int) -> None:
         original = Objective.__call__
 
-        def checked(self: Objective, model: Any, batch: Any) -> Terms:
+        def checked(self: Objective, model: Any, batch: Any) -> LossTerms:
             if batch["counts" if "counts" in batch else "simulated_counts"].shape[0] > most:
                 raise out_of_memory
             return original(self, model, batch)

@@ -48,7 +48,7 @@ def predict(ops: Ops) -> Callable[..., ComplexArray]:
         light, good = ops.array(made.illumination()), np.ones((32, 32), np.float32)
 
         def first(given: Any, mean: Any, *by: Any) -> Any:
-            return made(given, mean, made.lit(*by))[:, 0]
+            return made(given, mean, made.prepare_probe(*by))[:, 0]
 
         return ops.run(first, counts[:, None], np.float32(mean_counts), light, good)
 

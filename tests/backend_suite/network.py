@@ -16,7 +16,7 @@ from ptychopinn.config import ModelConfig
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import SUPPORTED_N, AmplitudeActivation
 from ptychopinn.simulate import simulate_probe
-from ptychopinn.training import Look, looks
+from ptychopinn.training import DetectorSampling, sampling_schedule
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 Predict = Callable[..., ComplexArray]
@@ -58,7 +58,7 @@ def predict(ops: Ops) -> Predict:
         size = amplitudes.shape[-1]
         light = probe(size) if light is None else light
         good = np.ones((size, size), np.float32) if good is None else good
-        return ops.run(lambda given, *by: made(given, made.lit(*by)), amplitudes[:, None], light, good)[:, 0]
+        return ops.run(lambda given, *by: made(given, made.prepare_probe(*by)), amplitudes[:, None], light, good)[:, 0]
 
     return run
 
@@ -111,7 +111,7 @@ def test_patterns_of_zeros_are_no_trouble(ops: Ops, network: Callable[..., Any],
     made, dark, good = network(), np.zeros((2, 32, 32), np.float32), np.ones((32, 32), np.float32)
     assert np.isfinite(predict(made, dark)).all()
     given = ops.tensor(dark[:, None]), ops.tensor(good)
-    (gradient,) = ops.gradients(lambda light: abs(made(given[0], made.lit(light, given[1]))), probe(32))
+    (gradient,) = ops.gradients(lambda light: abs(made(given[0], made.prepare_probe(light, given[1]))), probe(32))
     assert np.isfinite(gradient).all()
 
 
@@ -152,11 +152,11 @@ def test_the_far_field_of_each_iteration_is_that_of_the_physics(ops: Ops, modes:
     margin = (64 - n) // 2
     window[margin : margin + n, margin : margin + n] = patch
     field = np.fft.fft2(light * window, norm="ortho")
-    finest = looks(config)[-1]
+    finest = sampling_schedule(config)[-1]
     for offset in product(range(finest.stride), repeat=2):
-        look = replace(finest, offset=offset)
-        rows, columns = (slice(first, None, look.stride) for first in look.offset)
-        found = ops.run(partial(far_field, ops, look, patch), light, np.ones((64, 64), np.float32))
+        sampling = replace(finest, offset=offset)
+        rows, columns = (slice(first, None, sampling.stride) for first in sampling.offset)
+        found = ops.run(partial(far_field, ops, sampling, patch), light, np.ones((64, 64), np.float32))
         np.testing.assert_allclose(np.abs(found), np.abs(field[:, rows, columns]), atol=2e-5)
 
 
@@ -166,10 +166,10 @@ def smooth(n: int) -> ComplexArray:
     return (1 + 0.5j * np.sin(y) * np.sin(x) * np.exp(2j * y + 1j * x)).astype(np.complex64)
 
 
-def far_field(ops: Ops, look: Look, patch: ComplexArray, light: Any, good: Any) -> Any:
+def far_field(ops: Ops, sampling: DetectorSampling, patch: ComplexArray, light: Any, good: Any) -> Any:
     """(modes, n, n), as an iteration computes it of a patch."""
-    lit = ops.network.Lit.of(look, light, good)
-    return lit.far_field(ops.network.to_tiles(ops.tensor(patch[None] - 1)))[0]
+    sampled_probes = ops.network.SampledProbe.of(sampling, light, good)
+    return sampled_probes.far_field(ops.network.to_tiles(ops.tensor(patch[None] - 1)))[0]
 
 
 @pytest.mark.parametrize("modes", [1, 2])

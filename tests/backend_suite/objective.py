@@ -13,7 +13,7 @@ from ptychopinn.config import ModelConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.training import TrainingPlan
-from ptychopinn.training.objective import Terms, offset_step
+from ptychopinn.training.objective import LossTerms, offset_step
 from ptychopinn.training.optimizer import OFFSET_RATE
 from ptychopinn.training.plan import make_plan
 from ptychopinn.training.shares import loss_shares
@@ -36,7 +36,7 @@ def plan_of(scan: ScanDataset, model: dict[str, Any] | None = None, **train: Any
     return make_plan(tiny, config, scan, None, unit_probe(scan))
 
 
-def terms_of(ops: Ops, plan: TrainingPlan, scan: ScanDataset, arrays: dict[str, AnyArray]) -> Terms:
+def terms_of(ops: Ops, plan: TrainingPlan, scan: ScanDataset, arrays: dict[str, AnyArray]) -> LossTerms:
     """As arrays."""
     model = ops.build(plan.model, unit_probe(scan), np.zeros(2))
     return ops.objective(plan)(model, {name: ops.tensor(array) for name, array in arrays.items()}).map(ops.array)
@@ -164,12 +164,12 @@ class Stub:
     def illumination(self) -> Any:
         return self._probe
 
-    def lit(self, probe: Any, good: Any) -> Any:
+    def prepare_probe(self, probe: Any, good: Any) -> Any:
         operations = self._ops.operations
         return operations.as_complex(operations.sum(abs(probe))) if self._looks else 1.0
 
-    def __call__(self, counts: Any, mean_counts: float, lit: Any) -> Any:
-        return self._patches[: counts.shape[0], : counts.shape[1]] * lit
+    def __call__(self, counts: Any, mean_counts: float, sampled_probes: Any) -> Any:
+        return self._patches[: counts.shape[0], : counts.shape[1]] * sampled_probes
 
 
 @pytest.mark.parametrize(("objects", "flows"), [("off", True), ("only", False)])

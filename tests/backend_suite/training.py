@@ -19,7 +19,7 @@ from ptychopinn.errors import ConfigError, DataError, TrainingError
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.reconstructor import TrainStatus
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.training import EpochBook, LossReading
+from ptychopinn.training import LossReading, TrainingState
 
 PROBE, OFFSET, SCALE = "illumination/probe", "illumination/offset_px", "illumination/log_intensity"
 
@@ -378,13 +378,13 @@ def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_weights(
     new: New, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """[TRAIN-006]"""
-    original, calls = EpochBook.record, itertools.count()
+    original, calls = TrainingState.record, itertools.count()
 
-    def broken(self: EpochBook, reading: LossReading) -> None:
+    def broken(self: TrainingState, reading: LossReading) -> None:
         number = next(calls)
         original(self, reading if number < step else replace(reading, not_finite=(number, math.nan)))
 
-    monkeypatch.setattr(EpochBook, "record", broken)
+    monkeypatch.setattr(TrainingState, "record", broken)
     made = new()
     with pytest.raises(TrainingError, match=rf"The loss is nan at step {step} of epoch {step // 4};.*--learning-rate"):
         made.train(scan, settings_of({"nepochs": 3}))

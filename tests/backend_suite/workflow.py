@@ -14,7 +14,7 @@ from backend_suite.fits import TINY_MODEL, TINY_TRAIN, Fits
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.files import read_config_file
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import ArchiveError, ConfigError, DataError
 from ptychopinn.product import read_product
 from ptychopinn.workflows import RunResult, infer_run, run_settings, train_run

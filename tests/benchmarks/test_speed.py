@@ -10,7 +10,7 @@ import pytest
 import speed
 from tiled_scans import field_of, tiled_positions, write_hdf5, write_npz
 
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 
 from ptychopinn.config import ReadOptions, SimulationConfig
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.npz import read_object, read_scan
+from ptychopinn.data.io import read_object, read_scan
 from ptychopinn.plugins import BrokenPlugin, Registry
 from ptychopinn.workflows import RunResult
 

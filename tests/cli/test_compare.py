@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ptychopinn.comparison import ComparisonResult, Row, Status
 from ptychopinn.config import Config
-from ptychopinn.config.comparison import ComparisonConfig, LegConfig
+from ptychopinn.config.comparison import CandidateConfig, ComparisonConfig
 from ptychopinn.plugins import Registry, discover
 from ptychopinn.reconstructor import SolverSpec
 
@@ -134,10 +134,10 @@ def test_legs_of_the_file(cli: Cli, asked: dict[str, Any], tmp_path: Path) -> No
     (tmp_path / "c.yaml").write_text("comparison: {legs: [epie, {name: long, backend: epie, solver: {passes: 9}}]}\n")
     files = ("compare", "--train", "a.npz", "--test", "b.npz", "-o", "out", "--config", tmp_path / "c.yaml")
     assert cli(*files)[0] == 0
-    long = LegConfig(name="long", backend="epie", solver={"passes": 9})
-    assert asked["settings"].comparison.legs == (LegConfig(name="epie"), long)
+    long = CandidateConfig(name="long", backend="epie", solver={"passes": 9})
+    assert asked["settings"].comparison.legs == (CandidateConfig(name="epie"), long)
     assert cli(*files, "--legs", "rpie")[0] == 0
-    assert asked["settings"].comparison.legs == (LegConfig(name="rpie"),)
+    assert asked["settings"].comparison.legs == (CandidateConfig(name="rpie"),)
     (tmp_path / "c.yaml").write_text("comparison: {legs: [{name: long, solve: {passes: 9}}]}\n")
     code, _, err = cli(*files)
     assert code == 2

@@ -1,4 +1,4 @@
-"""A pair of tiny scans, plugins that are installed for the processes of legs too, and a finished comparison."""
+"""A pair of tiny scans, plugins that are installed for the processes of candidates too, and a finished comparison."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toy_distribution import install_plugins
 from ptychopinn.comparison import ComparisonResult, compare_run
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.run import AllSettings
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.simulate import simulate_scan
 
 SHARED: dict[str, Any] = {"train": {"nepochs": 2}, "solver": {"passes": 5}}
@@ -34,7 +34,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def finished(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> ComparisonResult:
-    """A comparison of which two legs fail; tests that change its directory copy it."""
+    """A comparison of which two candidates fail; tests that change its directory copy it."""
     with pytest.MonkeyPatch.context() as patch:
         install_plugins(tmp_path_factory.mktemp("toys"), patch)
         return compare_run(

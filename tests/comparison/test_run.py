@@ -1,4 +1,4 @@
-"""Whole comparisons, each leg in processes of its own: specs/14-comparison.md."""
+"""Whole comparisons, each candidate in processes of its own: specs/14-comparison.md."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from ptychopinn.comparison import ComparisonResult, Row, Status, compare_run, verify_comparison
-from ptychopinn.comparison.scans import central
+from ptychopinn.comparison.scans import central_indices
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.run import AllSettings
-from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import Cancelled, DataError, UsageError
 from ptychopinn.jobs.memory import descendants
 from ptychopinn.monitor import Monitor, Progress
@@ -31,13 +31,13 @@ from ptychopinn.workflows._lock import locked
 SCANS = ("test", "train")
 
 
-def of(*legs: object, comparison: dict[str, Any] | None = None, **sections: Any) -> AllSettings:
+def of(*candidates: object, comparison: dict[str, Any] | None = None, **sections: Any) -> AllSettings:
     """The settings of a comparison, without halves unless they are asked for."""
-    return AllSettings(comparison={"legs": legs, "split_frc": False, **(comparison or {})}, **sections)
+    return AllSettings(comparison={"legs": candidates, "split_frc": False, **(comparison or {})}, **sections)
 
 
-def values(rows: tuple[Row, ...], leg: str, scan: str = "test") -> dict[tuple[str, str], float | None]:
-    return {(row.quantity, row.metric): row.value for row in rows if row.leg == leg and row.scan == scan}
+def values(rows: tuple[Row, ...], candidate: str, scan: str = "test") -> dict[tuple[str, str], float | None]:
+    return {(row.quantity, row.metric): row.value for row in rows if row.candidate == candidate and row.scan == scan}
 
 
 @pytest.fixture
@@ -50,16 +50,16 @@ def test_a_failed_leg_does_not_lose_the_others(finished: ComparisonResult) -> No
     assert set(finished.failed) == {"hog", "numpy-supervised"}
     assert "out of memory" in finished.failed["hog"]
     assert "supervised" in finished.failed["numpy-supervised"]
-    status = {(row.leg, row.scan, row.status) for row in finished.rows if row.metric == "nrmse"}
-    ok = {(leg, scan, Status.OK) for leg in ("numpy-pinn", "epie", "flat") for scan in ("train", "test")}
+    status = {(row.candidate, row.scan, row.status) for row in finished.rows if row.metric == "nrmse"}
+    ok = {(candidate, scan, Status.OK) for candidate in ("numpy-pinn", "epie", "flat") for scan in ("train", "test")}
     failed = {("hog", "test"), ("numpy-supervised", "train"), ("numpy-supervised", "test")}
-    # what a leg had finished before it failed stays
+    # what a candidate had finished before it failed stays
     assert status == ok | {("hog", "train", Status.OK)} | {(*where, Status.FAILED) for where in failed}
 
 
 def test_the_figures(finished: ComparisonResult, pair: tuple[Path, Path]) -> None:
     """[COMP-031] [COMP-032] Scores, statistics and what it took."""
-    epie, flat, network = (values(finished.rows, leg) for leg in ("epie", "flat", "numpy-pinn"))
+    epie, flat, network = (values(finished.rows, candidate) for candidate in ("epie", "flat", "numpy-pinn"))
     assert epie["object", "nrmse"] < 0.5 * flat["object", "nrmse"]
     assert epie["object", "residual"] < flat["object", "residual"]
     assert (flat["amp", "mean"], flat["phase", "nonzero_share"], flat["object", "flatness"]) == (1, 0, 0)
@@ -110,7 +110,7 @@ def test_the_report_says_what_was_compared(finished: ComparisonResult) -> None:
 
 
 def test_verify_passes(copied: Path) -> None:
-    """[COMP-040] A finished comparison, failed legs and all."""
+    """[COMP-040] A finished comparison, failed candidates and all."""
     report = verify_comparison(copied)
     assert report["passed"], report
     assert json.loads((copied / "verification_report.json").read_text()) == report
@@ -144,15 +144,19 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 def test_resuming_keeps_what_is_done(copied: Path, pair: tuple[Path, Path]) -> None:
-    """[COMP-020] By content: the leg that is whole is not run again, one with other settings is."""
-    before = {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")}
+    """[COMP-020] By content: the candidate that is whole is not run again, one with other settings is."""
+    before = {
+        candidate: (copied / "legs" / candidate / "leg.json").stat().st_mtime_ns for candidate in ("epie", "flat")
+    }
     settings = of("epie", "flat", train={"nepochs": 2}, solver={"passes": 2})
     compare_run(*pair, copied, settings, resume=True)
-    now = {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")}
+    now = {candidate: (copied / "legs" / candidate / "leg.json").stat().st_mtime_ns for candidate in ("epie", "flat")}
     assert now["epie"] > before["epie"]
     assert now["flat"] > before["flat"]  # its odd and even patterns are not asked for any more
     result = compare_run(*pair, copied, settings, resume=True)
-    assert {leg: (copied / "legs" / leg / "leg.json").stat().st_mtime_ns for leg in ("epie", "flat")} == now
+    assert {
+        candidate: (copied / "legs" / candidate / "leg.json").stat().st_mtime_ns for candidate in ("epie", "flat")
+    } == now
     assert not result.failed
 
 
@@ -195,19 +199,19 @@ def test_a_leg_ends_with_the_comparison(plugins: None, pair: tuple[Path, Path], 
 
 
 @pytest.mark.parametrize(
-    ("leg", "reason"),
+    ("candidate", "reason"),
     [
         ("misshapen", r"object of \(3, 4\)"),
         ("dies", "killed by the system"),
         ("sleeps", "out of time: 3 s"),
     ],
 )
-def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, leg: str, reason: str) -> None:
-    """[COMP-003] A leg that fails alone still makes a table and a report."""
-    settings = of(leg, comparison={"leg_seconds": 3 if leg == "sleeps" else None})
+def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, candidate: str, reason: str) -> None:
+    """[COMP-003] A candidate that fails alone still makes a table and a report."""
+    settings = of(candidate, comparison={"leg_seconds": 3 if candidate == "sleeps" else None})
     result = compare_run(*pair, tmp_path / "out", settings)
     assert {row.status for row in result.rows} == {Status.FAILED}
-    assert re.search(reason, result.failed[leg])
+    assert re.search(reason, result.failed[candidate])
     assert verify_comparison(tmp_path / "out")["passed"]
 
 
@@ -218,7 +222,7 @@ def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path)
     assert values(result.rows, "flat")["run", "patterns"] == 36
     assert values(result.rows, "flat", "train")["run", "patterns"] == 64
     data = read_scan(pair[1])
-    chosen = data.positions[central(data, 36)]
+    chosen = data.positions[central_indices(data, 36)]
     assert (np.ptp(chosen, axis=0) < 0.85 * np.ptp(data.positions, axis=0)).all()
 
 
@@ -241,10 +245,13 @@ def test_another_reference_trains_nothing_anew(
     plugins: None, pair: tuple[Path, Path], copied: Path, tmp_path: Path
 ) -> None:
     """[COMP-020] Scores and aligned arrays are made again, runs stay."""
-    legs = copied / "legs"
+    candidates = copied / "legs"
     runs = ("epie/test/reconstruction.h5", "numpy-pinn/train/wts.h5.zip", "numpy-pinn/test/reconstruction.h5")
-    before = {name: (legs / name).stat().st_mtime_ns for name in runs}
-    training = {leg: (legs / leg / "scores-train.json").stat().st_mtime_ns for leg in ("epie", "numpy-pinn")}
+    before = {name: (candidates / name).stat().st_mtime_ns for name in runs}
+    training = {
+        candidate: (candidates / candidate / "scores-train.json").stat().st_mtime_ns
+        for candidate in ("epie", "numpy-pinn")
+    }
     truth = read_scan(pair[1]).object_guess
     assert truth is not None
     np.savez(tmp_path / "trusted.npz", object=truth + 0.5 * np.random.default_rng(0).standard_normal(truth.shape))
@@ -256,8 +263,10 @@ def test_another_reference_trains_nothing_anew(
         resume=True,
     )
     assert not result.failed
-    assert {name: (legs / name).stat().st_mtime_ns for name in runs} == before
-    assert {leg: (legs / leg / "scores-train.json").stat().st_mtime_ns for leg in training} == training
+    assert {name: (candidates / name).stat().st_mtime_ns for name in runs} == before
+    assert {
+        candidate: (candidates / candidate / "scores-train.json").stat().st_mtime_ns for candidate in training
+    } == training
     epie = values(result.rows, "epie")
     assert epie["object", "nrmse"] > 0.3
     assert epie["run", "reconstruction_seconds"] > 0
@@ -298,7 +307,7 @@ def test_one_comparison_at_a_time(plugins: None, pair: tuple[Path, Path], copied
 def test_a_comparison_that_comes_to_nothing_leaves_the_earlier_one(
     pair: tuple[Path, Path], copied: Path, plugins: None
 ) -> None:
-    """[HARD-013] Cancelled before a leg has anything."""
+    """[HARD-013] Cancelled before a candidate has anything."""
     monitor = Monitor()
     monitor.cancel()
     before = sorted(str(path.relative_to(copied)) for path in copied.rglob("*"))
@@ -330,7 +339,7 @@ def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
 
 def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finished: ComparisonResult) -> None:
     """[COMP-002] Before any work."""
-    with pytest.raises(UsageError, match="baseline 'rpie' is none of the legs epie"):
+    with pytest.raises(UsageError, match="baseline 'rpie' is none of the candidates epie"):
         compare_run(*pair, tmp_path / "a", of("epie", comparison={"baseline": "rpie"}))
     with pytest.raises(UsageError, match="is there and not empty"):
         compare_run(*pair, finished.folder, of("epie"))
@@ -347,10 +356,10 @@ def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finish
 
 def test_legs_with_settings_of_their_own_are_compared(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-006] Two of one solver, under names of their own; one of them is the baseline."""
-    legs = [{"name": "pytorch-short", "backend": "epie", "solver": {"passes": 1}}, "epie"]
-    settings = of(*legs, solver={"passes": 4}, comparison={"baseline": "pytorch-short"})
+    candidates = [{"name": "pytorch-short", "backend": "epie", "solver": {"passes": 1}}, "epie"]
+    settings = of(*candidates, solver={"passes": 4}, comparison={"baseline": "pytorch-short"})
     result = compare_run(*pair, tmp_path / "out", settings)
-    short, shared = (values(result.rows, leg)["object", "residual"] for leg in ("pytorch-short", "epie"))
+    short, shared = (values(result.rows, candidate)["object", "residual"] for candidate in ("pytorch-short", "epie"))
     assert short is not None
     assert shared is not None
     assert shared < short
@@ -359,7 +368,7 @@ def test_legs_with_settings_of_their_own_are_compared(plugins: None, pair: tuple
 
 
 def test_reading_is_handed_on(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    """[COMP-005] The dose that is asked for is that of the legs."""
+    """[COMP-005] The dose that is asked for is that of the candidates."""
     result = compare_run(*pair, tmp_path / "out", of("flat", reading={"nphotons": 1e4}))
     assert not result.failed
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())["scans"]["test"]["facts"]

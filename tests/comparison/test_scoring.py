@@ -13,7 +13,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.product import origin_of, product_of
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.typing import FloatArray
-from ptychopinn.workflows._reference import laid_into
+from ptychopinn.workflows.reference import embed
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def test_the_object_is_compared_where_it_lies(data: ScanDataset) -> None:
 def test_laid_into_another_array() -> None:
     """[COMP-032] Zero where it does not reach, cut off where it sticks out."""
     obj = np.arange(1, 13).reshape(3, 4).astype(np.complex64)
-    np.testing.assert_array_equal(laid_into((2, 3), obj, (-1, 1)), [[0, 5, 6], [0, 9, 10]])
-    assert not laid_into((2, 2), obj, (5, 0)).any()
+    np.testing.assert_array_equal(embed((2, 3), obj, (-1, 1)), [[0, 5, 6], [0, 9, 10]])
+    assert not embed((2, 2), obj, (5, 0)).any()
 
 
 def refined(data: ScanDataset) -> FloatArray:

@@ -10,7 +10,7 @@ import pytest
 from ptychopinn.comparison.table import (
     DISTANCE,
     MINUS,
-    LegOutcome,
+    CandidateOutcome,
     Row,
     Status,
     comparison_figures,
@@ -22,9 +22,11 @@ from ptychopinn.comparison.table import (
 from ptychopinn.errors import DataError
 
 SSIM, TIME = ("phase", "ssim"), ("run", "training_seconds")
-A = LegOutcome("a", "", {"test": ({SSIM: 0.5, TIME: 3.0, ("amp", "mae"): math.nan}, {("amp", "ssim"): "no reference"})})
-B = LegOutcome("b", "", {"test": ({SSIM: 0.75, TIME: 1.0}, {})})
-C = LegOutcome("c", "boom", {})
+A = CandidateOutcome(
+    "a", "", {"test": ({SSIM: 0.5, TIME: 3.0, ("amp", "mae"): math.nan}, {("amp", "ssim"): "no reference"})}
+)
+B = CandidateOutcome("b", "", {"test": ({SSIM: 0.75, TIME: 1.0}, {})})
+C = CandidateOutcome("c", "boom", {})
 
 
 @pytest.fixture
@@ -32,8 +34,8 @@ def rows() -> list[Row]:
     return make_rows([A, B, C], ["test"], comparison_figures(), "a", {("a", "test"): 0.0, ("b", "test"): 0.25})
 
 
-def one(rows: list[Row], leg: str, figure: tuple[str, str]) -> Row:
-    (found,) = [row for row in rows if row.leg == leg and (row.quantity, row.metric) == figure]
+def one(rows: list[Row], candidate: str, figure: tuple[str, str]) -> Row:
+    (found,) = [row for row in rows if row.candidate == candidate and (row.quantity, row.metric) == figure]
     return found
 
 
@@ -48,7 +50,9 @@ def test_statuses(rows: list[Row]) -> None:
     assert one(rows, "a", SSIM) == Row("a", "test", *SSIM, 0.5, Status.OK)
     assert one(rows, "a", ("amp", "ssim")) == Row("a", "test", "amp", "ssim", None, Status.SKIPPED, "no reference")
     assert one(rows, "a", ("amp", "mae")).status is Status.SKIPPED  # not finite
-    assert {(row.value, row.status, row.message) for row in rows if row.leg == "c"} == {(None, Status.FAILED, "boom")}
+    assert {(row.value, row.status, row.message) for row in rows if row.candidate == "c"} == {
+        (None, Status.FAILED, "boom")
+    }
     assert all((row.value is not None) == (row.status is Status.OK) for row in rows)
     assert all(row.message for row in rows if row.status is not Status.OK)
 
@@ -79,7 +83,7 @@ def test_a_damaged_table_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_the_summary(rows: list[Row]) -> None:
-    """[COMP-034] By leg, and who is best at what."""
+    """[COMP-034] By candidate, and who is best at what."""
     summary = summarise(rows, "a")
     assert summary["legs"]["b"]["scans"]["test"]["phase"]["ssim"] == 0.75
     assert summary["legs"]["c"] | {"scans": {}} == {"status": "failed", "message": "boom", "scans": {}}

@@ -11,7 +11,7 @@ from ptychopinn.config import ModelConfig, TrainConfig
 
 
 def idle(model: dict[str, Any], train: dict[str, Any], *, validates: bool = False) -> None:
-    TrainConfig(**train).refuse_idle(ModelConfig(**model), validates=validates)
+    TrainConfig(**train).check_all_settings_used(ModelConfig(**model), validates=validates)
 
 
 ONLY = {"simulate_objects": "only"}

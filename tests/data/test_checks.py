@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptychopinn.data.checks import check_scan
-from ptychopinn.data.npz import read_scan
-from ptychopinn.data.problems import Problem, Severity
+from ptychopinn.data.diagnostics import Problem, Severity
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import DataError
 
 

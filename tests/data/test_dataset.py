@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.rows import Rows, take_rows
+from ptychopinn.data.lazy_rows import LazyRows, take_rows
 from ptychopinn.errors import DataError
 
 
@@ -103,7 +103,7 @@ def test_a_selection_copies_nothing():
         index = np.array(index, np.int64)
         part = data.select(index)
         if len(index) != 1:
-            assert isinstance(part.patterns, Rows)
+            assert isinstance(part.patterns, LazyRows)
         assert len(part) == len(index)
         assert part.patterns.ndim == 3
         np.testing.assert_array_equal(part.positions, data.positions[index])
@@ -117,7 +117,7 @@ def test_a_selection_copies_nothing():
 
 def test_rows_are_an_array_to_numpy():
     rows = take_rows(np.arange(12).reshape(4, 3), np.array([2, 0]))
-    assert isinstance(rows, Rows)
+    assert isinstance(rows, LazyRows)
     np.testing.assert_array_equal(np.array(rows), [[6, 7, 8], [0, 1, 2]])
     np.testing.assert_array_equal(rows[-1], [0, 1, 2])
     assert np.asarray(rows, np.float32).dtype == np.float32

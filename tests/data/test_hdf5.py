@@ -13,8 +13,8 @@ import pytest
 
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_object, read_scan
-from ptychopinn.data.rows import forget_pages
+from ptychopinn.data.io import read_object, read_scan
+from ptychopinn.data.lazy_rows import release_pages
 from ptychopinn.errors import DataError, ResourceError
 
 ScanArrays = Callable[..., dict[str, Any]]
@@ -85,7 +85,7 @@ def test_a_large_compressed_member_waits_in_a_scratch_file(
     np.savez_compressed(tmp_path / "scan.npz", **arrays)
     path = write(tmp_path / "scan.h5", arrays, compression="gzip")
     expected = read_scan(tmp_path / "scan.npz")
-    monkeypatch.setattr("ptychopinn.data.members._SCRATCH_BYTES", 1 << 20)
+    monkeypatch.setattr("ptychopinn.data.scan_file._SCRATCH_BYTES", 1 << 20)
     for name in (path, tmp_path / "scan.npz"):
         found = read_scan(name)
         assert isinstance(base_of(found.patterns), mmap.mmap)
@@ -114,10 +114,10 @@ def test_pages_of_a_large_file_are_given_back(
         pytest.skip("this system does not tell")
     before = scan.counts(slice(None))
     assert mapped_kib() > 1000
-    monkeypatch.setattr("ptychopinn.data.rows._LARGE_BYTES", 1 << 20)
+    monkeypatch.setattr("ptychopinn.data.lazy_rows._LARGE_BYTES", 1 << 20)
     np.testing.assert_array_equal(scan.counts(slice(None)), before)
     assert mapped_kib() == 0
     assert scan.select(np.array([5, 2])).counts(slice(None)).sum() == before[[5, 2]].sum()
     assert mapped_kib() == 0
-    forget_pages(before)  # memory of its own stays
+    release_pages(before)  # memory of its own stays
     assert before.sum() > 0

@@ -8,8 +8,8 @@ import pytest
 
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.npz import read_object, read_scan
-from ptychopinn.data.problems import Severity
+from ptychopinn.data.diagnostics import Severity
+from ptychopinn.data.io import read_object, read_scan
 from ptychopinn.errors import ConfigError, DataError
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.npz import read_object, read_scan, write_scan
-from ptychopinn.data.problems import Severity
+from ptychopinn.data.diagnostics import Severity
+from ptychopinn.data.io import read_object, read_scan, write_scan
 from ptychopinn.errors import DataError, ResourceError, UsageError
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.config import InferConfig, SimulationConfig
-from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.simulate import simulate_scan

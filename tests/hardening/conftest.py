@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hardening.kit.victims import Victims
+from hardening.kit.job_runner import JobRunner
 
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.simulate import simulate_scan
 
 FIGURES = pytest.StashKey[list[str]]()
@@ -52,24 +52,24 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victims]:
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobRunner]:
     """Does jobs that may be killed."""
     pytest.importorskip("ptychopinn_torch", reason="the torch backend is not installed")
-    victims = Victims(tmp_path_factory.mktemp("victims") / "stderr")
-    yield victims
-    victims.close()
+    jobs = JobRunner(tmp_path_factory.mktemp("jobs") / "stderr")
+    yield jobs
+    jobs.close()
 
 
 @pytest.fixture(scope="session")
-def trained(victims: Victims, scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(jobs: JobRunner, scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nobody disturbed; do not change it."""
     folder = tmp_path_factory.mktemp("trained")
-    ending = victims.run("train", folder, scan)
+    ending = jobs.run("train", folder, scan)
     assert ending.status == 0, ending
     return folder / "run"
 
 
 @pytest.fixture(scope="session")
-def seconds(victims: Victims, trained: Path, scan: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+def seconds(jobs: JobRunner, trained: Path, scan: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
     """How long such a training takes."""
-    return victims.run("train", tmp_path_factory.mktemp("timed"), scan).seconds
+    return jobs.run("train", tmp_path_factory.mktemp("timed"), scan).seconds

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hardening.kit.victims import Victims, check_whole
+from hardening.kit.job_runner import JobRunner, check_whole
 
 LIMITS = {"save": (6, 60), "train": (4, 40), "infer": (3, 30)}  # short, long
 RESOURCE = 4
@@ -39,7 +39,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("job", LIMITS)
 def test_files_may_not_grow(
-    job: str, victims: Victims, scan: Path, trained: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+    job: str, jobs: JobRunner, scan: Path, trained: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
 ) -> None:
     """[HARD-012]"""
     rng = random.Random(f"files {job}")
@@ -50,13 +50,13 @@ def test_files_may_not_grow(
     if job == "train":
         shutil.copytree(trained, tmp_path / "run")
     else:
-        victims.run(job, tmp_path, scan, settings=settings, kill_after=0.5 if job == "save" else None)
+        jobs.run(job, tmp_path, scan, settings=settings, kill_after=0.5 if job == "save" else None)
     what = {"save": "scan.npz", "train": "run/wts.h5.zip", "infer": "run/reconstruction.h5"}[job]
     assert (tmp_path / what).exists()
     refused = 0
     for _ in range(LIMITS[job][long]):
         limit = int(largest ** rng.uniform(0.3, 0.98)) if job != "save" else rng.randrange(1, 15_000)
-        ending = victims.run(job, tmp_path, scan, settings=settings, file_bytes=limit)
+        ending = jobs.run(job, tmp_path, scan, settings=settings, file_bytes=limit)
         if ending.status == 0:  # no file was that large: an epoch's checkpoint is the largest
             continue
         told_well(ending, str(tmp_path))
@@ -68,7 +68,7 @@ def test_files_may_not_grow(
 
 
 def test_a_full_disk(
-    victims: Victims, scan: Path, trained: Path, figure: Callable[[str], None], small_disk: Path
+    jobs: JobRunner, scan: Path, trained: Path, figure: Callable[[str], None], small_disk: Path
 ) -> None:
     """[HARD-012]"""
     run, filling = small_disk / "run", small_disk / "filling"
@@ -84,7 +84,7 @@ def test_a_full_disk(
             before = {p.name: p.read_bytes() for p in run.iterdir()}
             free = shutil.disk_usage(small_disk).free
             filling.write_bytes(bytes(max(free - kept_free, 0) // 4096 * 4096))
-            ending = victims.run(job, small_disk, scan, settings=settings)
+            ending = jobs.run(job, small_disk, scan, settings=settings)
             if ending.status == 0:
                 continue
             told_well(ending, str(small_disk))
@@ -100,7 +100,7 @@ def test_a_full_disk(
 
 
 @pytest.mark.parametrize("job", ["train", "infer", "save"])
-def test_a_place_that_may_not_be_written_to(job: str, victims: Victims, scan: Path, trained: Path) -> None:
+def test_a_place_that_may_not_be_written_to(job: str, jobs: JobRunner, scan: Path, trained: Path) -> None:
     """[HARD-012]"""
     with tempfile.TemporaryDirectory() as name:  # pytest's own are closed to other users
         place = Path(name)
@@ -112,7 +112,7 @@ def test_a_place_that_may_not_be_written_to(job: str, victims: Victims, scan: Pa
         before = {p.name: p.read_bytes() for p in place.rglob("*") if p.is_file()}
         settings = {"train": {"overwrite": True}, "infer": {"model": str(place / "model"), "overwrite": True}}
         root = os.geteuid() == 0  # who may write anywhere
-        ending = victims.run(job, place, place / "scan.npz", settings=settings.get(job, {}), nobody=root)
+        ending = jobs.run(job, place, place / "scan.npz", settings=settings.get(job, {}), nobody=root)
         told_well(ending, str(place))
         assert {p.name: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before
         for path in (place, *place.rglob("*")):

@@ -14,17 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hardening.kit.job_runner import JobRunner, outcome
 from hardening.kit.pool import environment
-from hardening.kit.victims import Victims, outcome
 
 from ptychopinn.atomic import remove_leftovers
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import ConfigError, DataError, PtychoPinnError, UsageError
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.workflows._folder import logged_to, run_folder
 from ptychopinn.workflows._lock import LOCK, locked
 from ptychopinn.workflows._train import _check_scans, _scans
+from ptychopinn.workflows.folders import run_folder, run_log
 
 OLD = ("config.yaml", "history.csv", "phase.png", "run.log", "wts.h5.zip")
 KEPT = ("wts.h5.zip", "checkpoints")
@@ -86,12 +86,12 @@ def test_a_second_run_in_the_same_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_two_trainings_into_one_directory(victims: Victims, scan: Path, trained: Path, tmp_path: Path) -> None:
+def test_two_trainings_into_one_directory(jobs: JobRunner, scan: Path, trained: Path, tmp_path: Path) -> None:
     """[HARD-030]"""
     shutil.copytree(trained, tmp_path / "run")
     with held_elsewhere(tmp_path / "run"):
         for settings in ({"overwrite": True}, {"resume": True}):
-            ending = victims.run("train", tmp_path, scan, settings=settings)
+            ending = jobs.run("train", tmp_path, scan, settings=settings)
             assert (ending.status, ending.told["error"]) == (2, "UsageError"), ending
             assert "in use by process" in ending.told["text"]
     (tmp_path / "run" / LOCK).unlink()
@@ -125,7 +125,7 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
 def test_an_earlier_run_is_back_after_a_refusal(run: Path) -> None:
     """[HARD-013]"""
     before = content(run)
-    with pytest.raises(ConfigError), run_folder(run, overwrite=True, kept=KEPT) as folder:
+    with pytest.raises(ConfigError), run_folder(run, overwrite=True, keep=KEPT) as folder:
         assert not (folder / "wts.h5.zip").exists()
         (folder / "config.yaml").write_text("new")
         (folder / "checkpoints").mkdir()  # with nothing in it yet
@@ -136,7 +136,7 @@ def test_an_earlier_run_is_back_after_a_refusal(run: Path) -> None:
 @pytest.mark.parametrize("name", KEPT)
 def test_an_earlier_run_goes_when_the_new_one_has_something(run: Path, name: str) -> None:
     """[HARD-013]"""
-    with pytest.raises(KeyboardInterrupt), run_folder(run, overwrite=True, kept=KEPT) as folder:
+    with pytest.raises(KeyboardInterrupt), run_folder(run, overwrite=True, keep=KEPT) as folder:
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "epoch-0000001.ckpt.zip").write_text("new")
         if name == "wts.h5.zip":
@@ -147,11 +147,11 @@ def test_an_earlier_run_goes_when_the_new_one_has_something(run: Path, name: str
     assert set(found.values()) == {"new"}
 
 
-def test_a_backends_refusal_costs_nothing(victims: Victims, scan: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_backends_refusal_costs_nothing(jobs: JobRunner, scan: Path, trained: Path, tmp_path: Path) -> None:
     """[HARD-013] It comes from the training itself, after the directory was made ready."""
     shutil.copytree(trained, tmp_path / "run")
     settings = {"overwrite": True, "train": {"checkpoint_monitor": "nothing"}}
-    ending = victims.run("train", tmp_path, scan, settings=settings)
+    ending = jobs.run("train", tmp_path, scan, settings=settings)
     assert (ending.status, ending.told["error"]) == (2, "ConfigError"), ending
     assert {p.name for p in (tmp_path / "run").iterdir()} == {p.name for p in trained.iterdir()}
     assert outcome(tmp_path / "run")[0] == outcome(trained)[0]
@@ -210,19 +210,19 @@ def test_a_run_that_leads_elsewhere_is_not_resumed(run: Path, tmp_path: Path, na
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_another_scan_is_not_resumed(victims: Victims, scan: Path, trained: Path, tmp_path: Path) -> None:
+def test_another_scan_is_not_resumed(jobs: JobRunner, scan: Path, trained: Path, tmp_path: Path) -> None:
     """[HARD-014]"""
     shutil.copytree(trained, tmp_path / "run")
     write_scan(tmp_path / "scan.npz", simulate_scan(SimulationConfig(N=32, rows=6, cols=6, seed=2)))
-    ending = victims.run("train", tmp_path, tmp_path / "scan.npz", settings={"resume": True})
+    ending = jobs.run("train", tmp_path, tmp_path / "scan.npz", settings={"resume": True})
     assert (ending.status, ending.told["error"]) == (3, "DataError"), ending
     assert "begun with other data" in ending.told["text"]
-    dose = victims.run("train", tmp_path, scan, settings={"resume": True, "reading": {"nphotons": 5.0}})
+    dose = jobs.run("train", tmp_path, scan, settings={"resume": True, "reading": {"nphotons": 5.0}})
     assert (dose.status, dose.told["error"]) == (3, "DataError"), dose
-    held = victims.run("train", tmp_path, scan, settings={"resume": True, "validation": str(scan)})
+    held = jobs.run("train", tmp_path, scan, settings={"resume": True, "validation": str(scan)})
     assert (held.status, held.told["error"]) == (3, "DataError"), held
     shutil.copy(scan, tmp_path / "moved.npz")
-    assert victims.run("train", tmp_path, tmp_path / "moved.npz", settings={"resume": True}).status == 0
+    assert jobs.run("train", tmp_path, tmp_path / "moved.npz", settings={"resume": True}).status == 0
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"training": 3}', '{"training": {}}', "[" * 100_000])
@@ -242,7 +242,7 @@ def test_a_log_on_a_full_disk_is_told_once(
 ) -> None:
     """[HARD-012]"""
     (tmp_path / "run.log").symlink_to("/dev/full")
-    with caplog.at_level(logging.WARNING, logger="ptychopinn"), logged_to(tmp_path):
+    with caplog.at_level(logging.WARNING, logger="ptychopinn"), run_log(tmp_path):
         for _ in range(3):
             logging.getLogger("ptychopinn.here").info("a line")
     assert caplog.text.count("is not complete") == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hardening.kit.victims import GONE_SECONDS, KILLED, Victims, check_whole, outcome, wait_for_the_end
+from hardening.kit.job_runner import GONE_SECONDS, KILLED, JobRunner, check_whole, outcome, wait_for_the_end
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.product import read_product
@@ -30,14 +30,14 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def test_killed_while_saving(
-    victims: Victims, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+    jobs: JobRunner, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
 ) -> None:
     """[HARD-010] [ARC-007]"""
     rng = random.Random(10)
     kills = KILLS["save"][long]
     seen = 0
     for _ in range(kills):
-        ending = victims.run("save", tmp_path, scan, kill_after=rng.uniform(0.01, 0.3))
+        ending = jobs.run("save", tmp_path, scan, kill_after=rng.uniform(0.01, 0.3))
         assert ending.status == KILLED, ending
         seen += check_whole(tmp_path)
     assert {"model.zip", "product.h5", "scan.npz", "config.yaml"} <= {path.name for path in tmp_path.iterdir()}
@@ -47,7 +47,7 @@ def test_killed_while_saving(
 
 
 def test_killed_while_training(
-    victims: Victims,
+    jobs: JobRunner,
     scan: Path,
     trained: Path,
     seconds: float,
@@ -65,13 +65,13 @@ def test_killed_while_training(
         for _ in range(rng.choice((1, 1, 2))):  # some are killed again while they resume
             begun = (folder / "run" / "config.yaml").exists()
             again = {"resume": True} if begun else {"overwrite": True}
-            ending = victims.run("train", folder, scan, kill_after=rng.uniform(0, 1) * seconds, settings=again)
+            ending = jobs.run("train", folder, scan, kill_after=rng.uniform(0, 1) * seconds, settings=again)
             left -= ending.status == KILLED
             if (folder / "run").exists():
                 check_whole(folder)
         begun = (folder / "run" / "config.yaml").exists()
         resumed += begun
-        ending = victims.run("train", folder, scan, settings={"resume": True} if begun else {"overwrite": True})
+        ending = jobs.run("train", folder, scan, settings={"resume": True} if begun else {"overwrite": True})
         assert ending.status == 0, ending
         assert leftovers(folder) == []
         found_history, found = outcome(folder / "run")
@@ -86,7 +86,7 @@ def test_killed_while_training(
 
 
 def test_killed_while_replacing_a_run(
-    victims: Victims,
+    jobs: JobRunner,
     scan: Path,
     trained: Path,
     seconds: float,
@@ -103,7 +103,7 @@ def test_killed_while_replacing_a_run(
         # most refusals and file moves are at the beginning
         after = rng.uniform(0, 1) ** 2 * seconds
         changed = {"overwrite": True, "train": {"seed": 77}}
-        ending = victims.run("train", folder, scan, kill_after=after, settings=changed)
+        ending = jobs.run("train", folder, scan, kill_after=after, settings=changed)
         check_whole(folder)
         places = [folder / "run" / part / "wts.h5.zip" for part in (".", ".replaced", ".moving")]
         models = [read_bundle(path).weights for path in places if path.exists()]
@@ -111,7 +111,7 @@ def test_killed_while_replacing_a_run(
         begun = list((folder / "run" / "checkpoints").glob("epoch*"))
         assert is_old or begun or models, "the old run is gone and the new one is not there"
         if ending.status == KILLED:  # whatever there is, a run in the same place brings order
-            refused = victims.run("train", folder, scan)
+            refused = jobs.run("train", folder, scan)
             assert (refused.status, refused.told["error"]) == (2, "UsageError"), refused
             assert leftovers(folder) == []
             assert (folder / "run" / "config.yaml").exists()
@@ -122,60 +122,60 @@ def test_killed_while_replacing_a_run(
 
 
 def test_killed_while_inferring(
-    victims: Victims, scan: Path, trained: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+    jobs: JobRunner, scan: Path, trained: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
 ) -> None:
     """[HARD-010]"""
     rng = random.Random(13)
     settings = {"model": str(trained), "overwrite": True}
-    plain = victims.run("infer", tmp_path, scan, settings=settings, pictures=True)
+    plain = jobs.run("infer", tmp_path, scan, settings=settings, pictures=True)
     assert plain.status == 0, plain
     kills, whole = 0, read_product(tmp_path / "run" / "reconstruction.h5").object
     while kills < KILLS["infer"][long]:
         after = rng.uniform(0, 1) * plain.seconds
-        ending = victims.run("infer", tmp_path, scan, kill_after=after, settings=settings, pictures=True)
+        ending = jobs.run("infer", tmp_path, scan, kill_after=after, settings=settings, pictures=True)
         kills += ending.status == KILLED
         check_whole(tmp_path)
         products = [p for p in tmp_path.rglob("reconstruction.h5") if ".part" not in p.name]
         assert products
         assert all(np.array_equal(read_product(p).object, whole) for p in products)
-    assert victims.run("infer", tmp_path, scan, settings=settings).status == 0
+    assert jobs.run("infer", tmp_path, scan, settings=settings).status == 0
     assert leftovers(tmp_path) == []
     figure(f"killed while inferring: {kills}, the earlier reconstruction always whole")
 
 
 def test_killed_while_streaming(
-    victims: Victims, scan: Path, trained: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+    jobs: JobRunner, scan: Path, trained: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
 ) -> None:
     """[HARD-010]"""
     rng = random.Random(16)
     settings = {"model": str(trained)}
-    plain = victims.run("stream", tmp_path, scan, settings=settings, pictures=True)
+    plain = jobs.run("stream", tmp_path, scan, settings=settings, pictures=True)
     assert plain.status == 0, plain
     kills = files = 0
     while kills < KILLS["stream"][long]:
         after = rng.uniform(0, 1) * plain.seconds
-        ending = victims.run("stream", tmp_path, scan, kill_after=after, settings=settings, pictures=True)
+        ending = jobs.run("stream", tmp_path, scan, kill_after=after, settings=settings, pictures=True)
         kills += ending.status == KILLED
         files += check_whole(tmp_path)
-    assert victims.run("stream", tmp_path, scan, settings=settings).status == 0
+    assert jobs.run("stream", tmp_path, scan, settings=settings).status == 0
     assert leftovers(tmp_path) == []
     figure(f"killed while streaming: {kills}, {files} files looked at, all whole")
 
 
 def test_killed_while_comparing(
-    victims: Victims, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+    jobs: JobRunner, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
 ) -> None:
     """[HARD-010] [HARD-031]"""
     if not long:
         pytest.skip("in the long form")
     rng = random.Random(17)
-    plain = victims.run("compare", tmp_path / "plain", scan, settings={"resume": False})
+    plain = jobs.run("compare", tmp_path / "plain", scan, settings={"resume": False})
     assert plain.status == 0, plain
     kills, processes = 0, 0
     while kills < KILLS["compare"][long]:
         begun = (tmp_path / "killed" / "run").exists()
         after = rng.uniform(0, 0.6) * plain.seconds
-        ending = victims.run("compare", tmp_path / "killed", scan, kill_after=after, settings={"resume": begun})
+        ending = jobs.run("compare", tmp_path / "killed", scan, kill_after=after, settings={"resume": begun})
         if ending.status != KILLED:
             assert ending.status == 0, ending
             shutil.rmtree(tmp_path / "killed")
@@ -185,15 +185,15 @@ def test_killed_while_comparing(
         assert wait_for_the_end(ending.others) < GONE_SECONDS
         if (tmp_path / "killed" / "run").exists():
             check_whole(tmp_path / "killed")
-    assert processes > 0, "no leg was at work"
-    ending = victims.run("compare", tmp_path / "killed", scan, settings={"resume": True})
+    assert processes > 0, "no candidate was at work"
+    ending = jobs.run("compare", tmp_path / "killed", scan, settings={"resume": True})
     assert ending.status == 0, ending
     tables = [(tmp_path / name / "run" / "comparison_metrics.csv").read_text() for name in ("plain", "killed")]
     assert len({text.count("\n") for text in tables}) == 1
-    figure(f"killed while comparing: {kills}, with {processes} processes of legs, which ended too; resumed to the end")
+    figure(f"killed while comparing: {kills}, with {processes} of its processes, which ended too; resumed to the end")
 
 
-def test_a_half_file_is_noticed(victims: Victims, trained: Path, tmp_path: Path) -> None:
+def test_a_half_file_is_noticed(jobs: JobRunner, trained: Path, tmp_path: Path) -> None:
     """What looks at the files would see one that is cut."""
     for name in ("wts.h5.zip", "reconstruction.h5", "config.yaml", "scan.json", "report.html"):
         folder = tmp_path / name
@@ -204,11 +204,11 @@ def test_a_half_file_is_noticed(victims: Victims, trained: Path, tmp_path: Path)
             check_whole(folder)
 
 
-def test_a_resumed_training_does_not_choose_its_probe_again(victims: Victims, scan: Path, tmp_path: Path) -> None:
+def test_a_resumed_training_does_not_choose_its_probe_again(jobs: JobRunner, scan: Path, tmp_path: Path) -> None:
     """[HARD-015]"""
     for nepochs, resume in ((2, False), (4, True)):
         changed = {"resume": resume, "train": {"nepochs": nepochs, "probe_trainable": True}}
-        ending = victims.run("train", tmp_path, scan, settings=changed)
+        ending = jobs.run("train", tmp_path, scan, settings=changed)
         assert ending.status == 0, ending
     log = (tmp_path / "run" / "run.log").read_text()
     assert log.count("Probe: forward residual") == 1

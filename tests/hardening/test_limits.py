@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hardening.kit.job_runner import Ending, JobRunner, outcome
 from hardening.kit.mutation import mutate_json
 from hardening.kit.pool import environment
-from hardening.kit.victims import Ending, Victims, outcome
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
 
@@ -35,13 +35,13 @@ def large_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def infer(victims: Victims, folder: Path, scan: Path, model: Path, memory_bytes: int | None) -> Ending:
+def infer(jobs: JobRunner, folder: Path, scan: Path, model: Path, memory_bytes: int | None) -> Ending:
     settings = {"model": str(model), "infer": {"inference_batch_size": 1600, "refine": 0, "synchronise": "off"}}
-    return victims.run("infer", folder, scan, settings=settings, memory_bytes=memory_bytes)
+    return jobs.run("infer", folder, scan, settings=settings, memory_bytes=memory_bytes)
 
 
 def test_a_prediction_under_any_limit(
-    victims: Victims,
+    jobs: JobRunner,
     trained: Path,
     large_scan: Path,
     long: bool,
@@ -51,14 +51,14 @@ def test_a_prediction_under_any_limit(
     """[HARD-020] made or refused: whatever the limit, nothing else comes of it.
 
     On the CPU a backend may compute a batch in parts so small that other work runs out of memory sooner; then nothing
-    is ever halved here. That a batch is halved when it must be is tests/test_streaming.py's to see.
+    is ever halved here. That a batch is halved when it must be is tests/test_batched_inference.py's to see.
     """
-    assert infer(victims, tmp_path / "plain", large_scan, trained, None).status == 0
+    assert infer(jobs, tmp_path / "plain", large_scan, trained, None).status == 0
     whole = read_product(tmp_path / "plain" / "run" / "reconstruction.h5").object
     made, halved, refused = [], [], []
     for mebibytes in (1, *range(100, 400, 20), *range(105, 400, 8)):
         folder = tmp_path / str(mebibytes)
-        ending = infer(victims, folder, large_scan, trained, mebibytes * MIB)
+        ending = infer(jobs, folder, large_scan, trained, mebibytes * MIB)
         if ending.status:
             assert (ending.status, ending.told["error"]) == (RESOURCE, "ResourceError"), ending
             assert ending.told["remedy"]
@@ -77,18 +77,18 @@ def test_a_prediction_under_any_limit(
     figure(f"memory of a prediction: {refused} MiB refused, {made} MiB enough, {halved} MiB with batches halved")
 
 
-def test_training_with_too_little_memory_is_told(victims: Victims, scan: Path, tmp_path: Path) -> None:
+def test_training_with_too_little_memory_is_told(jobs: JobRunner, scan: Path, tmp_path: Path) -> None:
     """[HARD-021]"""
     for mebibytes in (1, 40):
-        ending = victims.run("train", tmp_path / str(mebibytes), scan, memory_bytes=mebibytes * MIB)
+        ending = jobs.run("train", tmp_path / str(mebibytes), scan, memory_bytes=mebibytes * MIB)
         if ending.status:
             assert (ending.status, ending.told["error"]) == (RESOURCE, "ResourceError"), ending
             assert ending.told["remedy"]
-    assert victims.run("train", tmp_path / "1", scan, memory_bytes=MIB).status == RESOURCE
+    assert jobs.run("train", tmp_path / "1", scan, memory_bytes=MIB).status == RESOURCE
 
 
 def test_loading_a_model_that_claims_to_be_another(
-    victims: Victims, trained: Path, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
+    jobs: JobRunner, trained: Path, scan: Path, long: bool, figure: Callable[[str], None], tmp_path: Path
 ) -> None:
     """[HARD-001] [HARD-002] However large its network would be."""
     rng = random.Random(15)
@@ -97,7 +97,7 @@ def test_loading_a_model_that_claims_to_be_another(
     outcomes: dict[str, int] = {}
     for _ in range(LOADS[long]):
         changed = mutate_json(rng, text)
-        ending = victims.run(
+        ending = jobs.run(
             "load", tmp_path, scan, settings={"model": changed, "source": str(trained)}, memory_bytes=512 * MIB
         )
         name = ending.told.get("error", "loaded")

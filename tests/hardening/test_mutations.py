@@ -46,7 +46,7 @@ def test_the_worker_notices(number: int, outcome: str, tmp_path: Path, monkeypat
     if outcome == "hung":  # the others may take as long as a busy machine needs
         monkeypatch.setattr("hardening.kit.pool.SECONDS_A_CASE", 1.0)
         monkeypatch.setattr("hardening.kit.pool._FIRST_SECONDS", 10.0)
-    tally: Tally = run_cases([("misdeeds", number)], tmp_path)
+    tally: Tally = run_cases([("forbidden_actions", number)], tmp_path)
     assert [f["outcome"] for f in tally.failures] == [outcome], tally.failures
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hardening.kit.victims import Victims, check_whole
+from hardening.kit.job_runner import JobRunner, check_whole
 
 from ptychopinn.bundle import read_bundle
-from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import DataError
 from ptychopinn.product import read_product
 
@@ -146,7 +146,7 @@ def arrays(scan: Path) -> Arrays:
 def test_odd_numbers_are_trained_on(
     change: Change,
     arrays: Arrays,
-    victims: Victims,
+    jobs: JobRunner,
     tmp_path: Path,
     long: bool,
     caplog: pytest.LogCaptureFixture,
@@ -160,7 +160,7 @@ def test_odd_numbers_are_trained_on(
         data = read_scan(tmp_path / "odd.npz")
     assert WARNINGS.get(change.__name__, "") in caplog.text
     assert np.isfinite(data.counts(slice(None))).all()
-    ending = victims.run("train", tmp_path, tmp_path / "odd.npz", settings={"train": {"nepochs": 2}}, pictures=True)
+    ending = jobs.run("train", tmp_path, tmp_path / "odd.npz", settings={"train": {"nepochs": 2}}, pictures=True)
     assert ending.status == 0, ending
     check_whole(tmp_path / "run")
     with (tmp_path / "run" / "history.csv").open(newline="") as file:
@@ -171,7 +171,7 @@ def test_odd_numbers_are_trained_on(
     product = read_product(tmp_path / "run" / "reconstruction.h5")
     assert np.isfinite(product.object).all()
     assert np.isfinite(product.probe).all()
-    assert "Warning" not in victims.errors.read_text(), victims.errors.read_text()[-3000:]
+    assert "Warning" not in jobs.errors.read_text(), jobs.errors.read_text()[-3000:]
 
 
 def test_patterns_without_any_photon_are_refused(arrays: Arrays, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from numpy_backend import NumpyReconstructor
 from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ConfigError, DataError, ResourceError
-from ptychopinn.live import Arrival, Chunk, Ending, LiveScan, Refused, Setup, Update, stream
+from ptychopinn.live import Arrival, Chunk, LiveScan, Refused, Setup, StreamStatus, Update, stream
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.simulate import simulate_scan
@@ -80,7 +80,7 @@ def test_the_object_is_that_of_the_whole_scan(
         "backwards, one by one": np.arange(100)[::-1],
     }[order]
     end = last(stream(trained, chunks(scan, numbers, 1 if "one" in order else 7), QUICK))
-    assert end.ending is Ending.FINISHED
+    assert end.ending is StreamStatus.FINISHED
     assert (end.patterns, end.repeated, end.refused, end.missing) == (100, 0, 0, 0)
     assert difference(end.result, whole) < 0.01
     assert end.result.residual == pytest.approx(whole.residual, rel=0.01)
@@ -189,7 +189,7 @@ def test_a_dead_producer_ends_it(
             yield from (None, Refused("Noise.", 0))
 
     end = last(stream(trained, dying(), QUICK, timeout_s=0.2))
-    assert (end.ending, end.patterns) == (Ending.TIMED_OUT, 30)
+    assert (end.ending, end.patterns) == (StreamStatus.TIMED_OUT, 30)
     assert "taken for dead" in caplog.text
 
 
@@ -217,7 +217,7 @@ def test_a_producer_of_rubbish_is_dead(kind: str, scan: ScanDataset, trained: Nu
             last(updates)
     else:
         end = last(updates)
-        assert (end.ending, end.patterns) == (Ending.TIMED_OUT, 30)
+        assert (end.ending, end.patterns) == (StreamStatus.TIMED_OUT, 30)
     assert time.monotonic() - start < 15
 
 
@@ -246,7 +246,7 @@ def test_cancelled_it_keeps_what_is_there(scan: ScanDataset, trained: NumpyRecon
             closed.append(True)
 
     end = last(stream(trained, source(), QUICK, monitor=monitor))
-    assert (end.ending, end.patterns, closed) == (Ending.CANCELLED, 30, [True])
+    assert (end.ending, end.patterns, closed) == (StreamStatus.CANCELLED, 30, [True])
 
 
 def test_a_full_disk_ends_it_with_what_is_there(
@@ -262,7 +262,7 @@ def test_a_full_disk_ends_it_with_what_is_there(
     monkeypatch.setattr(os, "pwrite", pwrite)
     monkeypatch.setattr("ptychopinn.live.scan._BUDGET_UNIT", 1)
     end = last(stream(trained, chunks(scan, range(100)), QUICK))
-    assert end.ending is Ending.OUT_OF_PLACE
+    assert end.ending is StreamStatus.OUT_OF_SPACE
     assert 20 < end.patterns < 100
     assert "No space left" in caplog.text
 

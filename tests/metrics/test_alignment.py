@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import shift as spline_shift
 
 from ptychopinn.errors import DataError
-from ptychopinn.metrics import ScanBox, align, box_of, linear_phase, ramp_of, remove_linear_phase, score
+from ptychopinn.metrics import ScanBox, align, linear_phase, ramp_of, remove_linear_phase, scan_box, score
 
 BOX = ScanBox(12, 84, 10, 78)
 
@@ -27,9 +27,9 @@ def moved(obj, shift_px):
 def test_box_of_scan_positions():
     """[MET-001] The box is the extent of the positions, 4 px inside, within the array."""
     positions = np.array([[10.7, 90.2], [60.9, 20.6], [30.0, 50.0]])
-    assert box_of(positions, (100, 100)) == ScanBox(14, 56, 24, 86)
-    assert box_of(positions, (50, 60), margin=0) == ScanBox(10, 50, 20, 60)
-    assert box_of(positions, (100, 100)).shape == (42, 62)
+    assert scan_box(positions, (100, 100)) == ScanBox(14, 56, 24, 86)
+    assert scan_box(positions, (50, 60), margin=0) == ScanBox(10, 50, 20, 60)
+    assert scan_box(positions, (100, 100)).shape == (42, 62)
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_box_of_scan_positions():
 )
 def test_box_without_room_is_empty(positions):
     """[MET-001] One position, none, or a narrow scan: an empty box, not an error and not a wrapped index."""
-    box = box_of(positions, (100, 100))
+    box = scan_box(positions, (100, 100))
     assert box.is_empty
     assert np.zeros((100, 100))[box.slices].size == 0
 
 
 def test_box_refuses_positions_that_are_not_finite():
     with pytest.raises(DataError, match="not finite"):
-        box_of(np.array([[np.nan, 1.0]]), (10, 10))
+        scan_box(np.array([[np.nan, 1.0]]), (10, 10))
 
 
 @settings(
@@ -107,7 +107,7 @@ def test_agrees_with_the_published_definition(tmp_path, make_object, shape, kind
     command = [sys.executable, str(tool), "product.h5", "reference.npz", "scan.npz"]
     wanted = json.loads(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout)
 
-    aligned = align(reference, reconstruction, box_of(positions, reference.shape))
+    aligned = align(reference, reconstruction, scan_box(positions, reference.shape))
     figures = score(aligned)
     assert aligned.shift_px == pytest.approx(wanted.pop("shift_px"), abs=1e-6)
     assert {key: figures[key] for key in wanted} == pytest.approx(wanted, abs=1e-6)

@@ -11,7 +11,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
 from ptychopinn.geometry import Canvas, Frame
-from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, box_of, flatness, forward_residual
+from ptychopinn.metrics import FLATNESS_LIMIT, ScanBox, flatness, forward_residual, scan_box
 from ptychopinn.metrics.quality import ForwardResidual
 
 
@@ -127,6 +127,6 @@ def test_residual_of_the_measured_scan(shared_data):
     assert 0.09 < residual((0, 0)) < 0.111
     for offset in ((0, 0.5), (0, -0.5), (0.5, 0), (-0.5, 0)):
         assert residual(offset) > residual((0, 0)) + 0.001
-    box = box_of(positions, obj.shape)
+    box = scan_box(positions, obj.shape)
     assert flatness(obj, box) > 10 * FLATNESS_LIMIT
     assert flatness(guess, box) == 0

@@ -11,7 +11,7 @@ from toy_distribution import install_plugins
 
 from ptychopinn.cli import main
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import ConfigError, DataError, PtychoPinnError, UsageError
 from ptychopinn.parity import STAGES, parity_run
 from ptychopinn.parity.stages import difference_of, first_difference, offset_of, statistics_of

@@ -9,8 +9,8 @@ from scipy.ndimage import gaussian_filter
 from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.errors import ConfigError
 from ptychopinn.simulate import TRAINING_KINDS, objects, simulate_object
-from ptychopinn.simulate.fields import FIELDS, spectral_noise, unit
 from ptychopinn.simulate.objects import compose, field_pair
+from ptychopinn.simulate.textures import FIELDS, spectral_noise, unit
 
 SHAPE = (96, 80)
 

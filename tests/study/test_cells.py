@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ptychopinn.comparison.cells import Cell, Point, cells_of, check_simulation, scans_of
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.study import StudyConfig
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ConfigError
 from ptychopinn.geometry import split_positions
 

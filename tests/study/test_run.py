@@ -26,9 +26,11 @@ from ptychopinn.workflows._lock import locked
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def of(*legs: object, photons: tuple[float, ...] = (1e3,), study: dict[str, Any] | None = None, **sections: Any) -> Any:
+def of(
+    *candidates: object, photons: tuple[float, ...] = (1e3,), study: dict[str, Any] | None = None, **sections: Any
+) -> Any:
     """The settings of a tiny study."""
-    axes = {"legs": legs, "photons": photons, **(study or {})}
+    axes = {"legs": candidates, "photons": photons, **(study or {})}
     return comparison_settings(study=axes, simulation={"N": 32, "rows": 7, "cols": 7}, **sections)
 
 
@@ -42,7 +44,7 @@ def test_medians() -> None:
     rows.append(Row("a", "test", "phase", "ssim", None, Status.FAILED, "boom", Cell(point, 3, 0)))
     rows.append(Row("b", "test", "phase", "ssim", None, Status.FAILED, "boom", Cell(point, 3, 0)))
     a, b = medians_of(rows, (0, 100))
-    assert (a.leg, a.median, a.low, a.high, a.count, a.failed) == ("a", 2, 1, 4, 3, 1)
+    assert (a.candidate, a.median, a.low, a.high, a.count, a.failed) == ("a", 2, 1, 4, 3, 1)
     assert (b.median, b.count, b.failed) == (None, 0, 1)
 
 
@@ -60,9 +62,11 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row["status"] for row in rows if row["leg"] == "dies"} == {"failed"}
     assert all(row["value"] for row in rows if row["leg"] != "dies")
     assert len(result.failed) == 4
-    legs = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "out" / "legs").iterdir())
-    assert legs == ["dies"] * 2 + ["epie"] * 2 + ["numpy-pinn"] * 4  # a solver has no gridsize: one result for both
-    epie = {m.point.photons: m.median for m in result.medians if m.leg == "epie" and m.metric == "nrmse"}
+    candidates = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "out" / "legs").iterdir())
+    assert (
+        candidates == ["dies"] * 2 + ["epie"] * 2 + ["numpy-pinn"] * 4
+    )  # a solver has no gridsize: one result for both
+    epie = {m.point.photons: m.median for m in result.medians if m.candidate == "epie" and m.metric == "nrmse"}
     assert epie[1e5] < epie[1e3]
     assert {path.name for path in (tmp_path / "out" / "pictures").iterdir()} >= {"curves.png"}
     assert "dies at photons" in (tmp_path / "out" / "report.html").read_text()
@@ -109,7 +113,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'phase beauty' is not known"):
         study_run(of("epie", study={"metrics": ("phase beauty",)}), tmp_path / "out")
     wide = {"name": "torch-pinn", "model": {"gridsize": 2}}
-    with pytest.raises(ConfigError, match="gridsize is an axis of the study, and the leg torch-pinn sets it"):
+    with pytest.raises(ConfigError, match="gridsize is an axis of the study, and the candidate torch-pinn sets it"):
         study_run(of(wide, study={"gridsize": (1, 2)}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -163,16 +167,18 @@ def test_the_examples_are_valid(path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_small_example(tmp_path: Path) -> None:
-    """[STUDY-005] It runs with the legs that are installed, and dense scans and many photons are better."""
+    """[STUDY-005] It runs with the candidates that are installed, and dense scans and many photons are better."""
     given = read_config_file(ROOT / "examples" / "studies" / "small.yaml")
     specs = discover().specs
     usable = {f"{name}-{kind}" for name in specs if not missing_requirements(specs[name]) for kind in ModelType}
-    given["study"]["legs"] = legs = [leg for leg in given["study"]["legs"] if leg in {*usable, "rpie"}]
+    given["study"]["legs"] = candidates = [
+        candidate for candidate in given["study"]["legs"] if candidate in {*usable, "rpie"}
+    ]
     result = study_run(comparison_settings(**given), tmp_path / "out")
     assert not result.failed
-    assert {m.leg for m in result.medians} == set(legs)
+    assert {m.candidate for m in result.medians} == set(candidates)
     assert all(m.median is not None for m in result.medians if m.metric == "nrmse")
-    found = {m.point: m.median for m in result.medians if m.leg == "rpie" and m.metric == "nrmse"}
+    found = {m.point: m.median for m in result.medians if m.candidate == "rpie" and m.metric == "nrmse"}
     best, worst = Point(1e5, 0.7, None, None), Point(1e3, 0.45, None, None)
     assert found[best] is not None
     assert found[worst] is not None

@@ -22,7 +22,7 @@ from ptychopinn.testing import (
     SettingsConformance,
     TrainingConformance,
 )
-from ptychopinn.testing.elsewhere import in_a_fresh_process, in_this_process
+from ptychopinn.testing.processes import run_in_subprocess, run_in_this_process
 from ptychopinn.typing import ComplexArray, FloatArray
 
 ENTRY = EntryPoint("broken", "broken_backends", GROUP)
@@ -36,7 +36,7 @@ class Least(BackendSuite):
     learn: ClassVar[Mapping[str, Any]] = {"nepochs": 4}
     sizes = (32,)
     gridsizes = (2,)
-    elsewhere = staticmethod(in_this_process)
+    elsewhere = staticmethod(run_in_this_process)
 
     @classmethod
     def entry_points(cls) -> Iterable[EntryPoint]:
@@ -63,7 +63,7 @@ class Settings(Least, SettingsConformance):
 def suite(one: Broken) -> type[Least]:
     attributes: dict[str, Any] = {"spec": one.spec}
     if one.fresh:
-        attributes["elsewhere"] = staticmethod(in_a_fresh_process)
+        attributes["elsewhere"] = staticmethod(run_in_subprocess)
     if one.cls is IsTooNarrow:
         attributes["sizes"] = (32, 64)
     settings = any("setting" in name for name in one.fails)
@@ -89,7 +89,7 @@ class TestImportsItsFramework(Quick):
     """Listing it loads all of it."""
 
     spec = replace(BROKEN["healthy"].spec, requires=("wave",))
-    elsewhere = staticmethod(in_a_fresh_process)
+    elsewhere = staticmethod(run_in_subprocess)
 
     @classmethod
     def entry_points(cls) -> Iterable[EntryPoint]:
@@ -119,7 +119,7 @@ class TestForwardSwapped(ForwardConformance):
 class Cross(CrossBackendConformance):
     """Two backends in this process."""
 
-    elsewhere = staticmethod(in_this_process)
+    elsewhere = staticmethod(run_in_this_process)
 
     @classmethod
     def entry_points(cls) -> Iterable[EntryPoint]:

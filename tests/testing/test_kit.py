@@ -13,8 +13,8 @@ from broken_backends import BROKEN
 
 from ptychopinn.reconstructor import Capability, PatchBatch, Prediction
 from ptychopinn.testing import BackendSuite
-from ptychopinn.testing.elsewhere import backend_arguments, in_a_fresh_process
 from ptychopinn.testing.patches import difference
+from ptychopinn.testing.processes import backend_arguments, run_in_subprocess
 
 
 class Small(BackendSuite):
@@ -75,4 +75,4 @@ def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(
         AssertionError, match=r"(?s)'predict' failed in a fresh process.*The model archive .* is not there"
     ):
-        in_a_fresh_process("predict", arguments, tmp_path)
+        run_in_subprocess("predict", arguments, tmp_path)

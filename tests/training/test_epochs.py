@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.simulate import ObjectStream, simulate_probe
-from ptychopinn.simulate.family import draw_probe
+from ptychopinn.simulate.random_probes import draw_probe
 from ptychopinn.training import EpochSource
 from ptychopinn.typing import AnyArray
 

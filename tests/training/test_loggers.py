@@ -49,8 +49,8 @@ def test_a_table_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_table_grows_by_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[TRAIN-013] It is written anew at the start and where there is a new figure; else a line is added."""
     written: list[Path] = []
-    original = loggers.written_aside
-    monkeypatch.setattr(loggers, "written_aside", lambda path: written.append(path) or original(path))
+    original = loggers.atomic_write
+    monkeypatch.setattr(loggers, "atomic_write", lambda path: written.append(path) or original(path))
     logger = open_logger(LoggerKind.CSV, tmp_path, "ptychopinn-none")
     table = tmp_path / "csv" / "metrics.csv"
     for epoch in range(1, 200):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.plugins import GROUP, discover
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows import RunResult, run_settings, train_run

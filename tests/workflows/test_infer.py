@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import ArchiveError, Cancelled, ConfigError, DataError, PluginError, UsageError
 from ptychopinn.monitor import Monitor
 from ptychopinn.product import read_product

@@ -11,9 +11,9 @@ import pytest
 from numpy_backend import NumpyReconstructor
 
 from ptychopinn.config import ModelConfig, SimulationConfig
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ConfigError, DataError, PluginError, UsageError
-from ptychopinn.metrics import align, box_of, score
+from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.product import read_product
 from ptychopinn.workflows import (
     RunResult,
@@ -48,7 +48,7 @@ def test_scores_are_those_of_the_metrics(pair: tuple[Path, Path]) -> None:
     scores = evaluate_run(*pair)
     scan, product = read_scan(pair[1]), read_product(pair[0])
     assert scan.object_guess is not None
-    expected = score(align(scan.object_guess, product.object, box_of(scan.positions, scan.object_guess.shape)))
+    expected = score(align(scan.object_guess, product.object, scan_box(scan.positions, scan.object_guess.shape)))
     assert scores == pytest.approx(expected)
     assert scores["amp_ssim"] > 0.7
     assert evaluate_run(*pair, scan_path=pair[1]) == pytest.approx(scores)
@@ -86,7 +86,7 @@ def test_an_evaluation_replaces_an_evaluation(pair: tuple[Path, Path], tmp_path:
 
 def test_the_scan_says_where_the_product_lies(pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[CLI-022] In the reference's frame, whatever its size."""
-    from ptychopinn.data.npz import write_scan
+    from ptychopinn.data.io import write_scan
 
     data = read_scan(pair[1])
     assert data.object_guess is not None

@@ -14,7 +14,7 @@ from numpy_backend import NumpyReconstructor
 from ptychopinn import workflows
 from ptychopinn.config import ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.live.messages import pack_end, pack_patterns
 from ptychopinn.monitor import Monitor, Progress

@@ -16,7 +16,7 @@ from numpy_backend import NumpyReconstructor
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.files import read_config_file
-from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import ConfigError, DataError, PluginError, TrainingError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.product import read_product

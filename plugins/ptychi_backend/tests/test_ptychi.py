@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import SimulationConfig
-from ptychopinn.metrics import align, box_of, forward_residual, score
+from ptychopinn.metrics import align, forward_residual, scan_box, score
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import Solver
 from ptychopinn.simulate import simulate_scan
@@ -44,8 +44,8 @@ def test_every_engine_finds_the_object(solver_class, engine: Engine) -> None:
     found = solver.reconstruct(data)
     assert data.object_guess is not None
     assert found.object.shape == data.object_guess.shape
-    pair = align(data.object_guess, found.object, box_of(data.positions, found.object.shape))
-    own = align(data.object_guess, RPIE().reconstruct(data).object, box_of(data.positions, found.object.shape))
+    pair = align(data.object_guess, found.object, scan_box(data.positions, found.object.shape))
+    own = align(data.object_guess, RPIE().reconstruct(data).object, scan_box(data.positions, found.object.shape))
     assert score(pair)["nrmse"] < 0.4  # ePIE is slow on sharp edges
     assert max(map(abs, pair.shift_px)) < 0.3
     assert abs(pair.factor) == pytest.approx(abs(own.factor), rel=0.05)

@@ -19,7 +19,7 @@ from ptychodus.api.settings import SettingsRegistry
 
 from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, write_bundle
 from ptychopinn.config import ModelConfig
-from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import ArchiveError, DataError
 from ptychopinn.jobs import JobError
 from ptychopinn.plugins import discover

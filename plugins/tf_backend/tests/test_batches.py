@@ -10,7 +10,7 @@ from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.simulate import ObjectStream
 from ptychopinn.training import EpochSource, patterns_in
-from ptychopinn_tf.batches import fill_up, tensor_batches
+from ptychopinn_tf.batches import pad_batch, tensor_batches
 
 
 def source(scan: ScanDataset, kind: str) -> EpochSource:
@@ -24,9 +24,9 @@ def source(scan: ScanDataset, kind: str) -> EpochSource:
 
 def test_arrays_are_filled_up_with_zeros() -> None:
     array = np.ones((2, 3), np.float32)
-    assert fill_up(array, 2) is array
-    assert fill_up(array, 4).tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
-    assert fill_up(array, 4).dtype == np.float32
+    assert pad_batch(array, 2) is array
+    assert pad_batch(array, 4).tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert pad_batch(array, 4).dtype == np.float32
 
 
 @pytest.mark.parametrize(("kind", "patterns"), [("measured", [8, 8, 4]), ("simulated", [3] * 3), ("both", [11, 11, 7])])

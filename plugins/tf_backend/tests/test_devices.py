@@ -15,7 +15,7 @@ from backend_suite.fits import Fits
 from ptychopinn.errors import ResourceError
 from ptychopinn_tf import devices
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.devices import arithmetic, choose_devices
+from ptychopinn_tf.devices import choose_devices, exact_float32
 from ptychopinn_tf.options import TfOptions
 
 
@@ -161,7 +161,7 @@ def test_arithmetic_is_put_back(before: bool, wanted: bool) -> None:
     assert config.tensor_float_32_execution_enabled()
     try:
         switch(before)
-        with arithmetic(deterministic=wanted):
+        with exact_float32(deterministic=wanted):
             assert config.is_op_determinism_enabled() is wanted
             assert not config.tensor_float_32_execution_enabled()
         assert config.is_op_determinism_enabled() is before

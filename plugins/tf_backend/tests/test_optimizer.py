@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import TrainConfig
-from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, kept_share
+from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, ema_decay
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.optimizer import AdamW, clipped, move_average
 
@@ -54,7 +54,7 @@ def test_the_average_forgets_where_it_began() -> None:
     expected = 9.0
     for step in range(4):
         weights["w"].assign([step + 1.0])
-        kept = kept_share(0.2, step)
+        kept = ema_decay(0.2, step)
         move_average(average, weights, tf.constant(kept))
         expected = kept * expected + (1 - kept) * (step + 1)
         assert average["w"].numpy()[0] == pytest.approx(expected)

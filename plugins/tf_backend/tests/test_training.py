@@ -12,7 +12,7 @@ from backend_suite.training import *  # noqa: F403
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import TrainingError
-from ptychopinn.training import EpochBook, RunLogger
+from ptychopinn.training import RunLogger, TrainingState
 from ptychopinn.training.objective import Objective
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.training import TrainingLoop
@@ -37,13 +37,13 @@ def test_it_computes_deterministically_if_asked(fit: Fit, monkeypatch: pytest.Mo
     from tensorflow.python.framework import config
 
     seen: list[tuple[bool, bool]] = []
-    original = EpochBook.record
+    original = TrainingState.record
 
-    def spy(self: EpochBook, *args: Any) -> None:
+    def spy(self: TrainingState, *args: Any) -> None:
         seen.append((config.is_op_determinism_enabled(), config.tensor_float_32_execution_enabled()))
         original(self, *args)
 
-    monkeypatch.setattr(EpochBook, "record", spy)
+    monkeypatch.setattr(TrainingState, "record", spy)
     fit(options={"deterministic": wanted})
     assert set(seen) == {(wanted, False)}
     assert not config.is_op_determinism_enabled()
@@ -81,8 +81,8 @@ def test_weights_that_are_not_finite_are_never_the_model(
     """[TRAIN-006] A gradient can break before the loss does: then the average is broken too; an older one is kept."""
     original = TrainingLoop.run
 
-    def breaking(self: TrainingLoop, book: EpochBook, logger: RunLogger) -> None:
-        after = book.after_batch
+    def breaking(self: TrainingLoop, state: TrainingState, logger: RunLogger) -> None:
+        after = state.after_batch
 
         def break_weights(*args: int) -> None:
             if self._plan.clock.step == 6:
@@ -91,8 +91,8 @@ def test_weights_that_are_not_finite_are_never_the_model(
                     bias.assign(math.nan * bias)
             after(*args)
 
-        monkeypatch.setattr(book, "after_batch", break_weights)
-        original(self, book, logger)
+        monkeypatch.setattr(state, "after_batch", break_weights)
+        original(self, state, logger)
 
     monkeypatch.setattr(TrainingLoop, "run", breaking)
     made = new()

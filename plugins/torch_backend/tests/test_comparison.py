@@ -1,4 +1,4 @@
-"""Comparisons whose legs run out of memory: `backend_suite.comparison`."""
+"""Comparisons whose candidates run out of memory: `backend_suite.comparison`."""
 
 from __future__ import annotations
 

@@ -97,8 +97,8 @@ def begun(data: ScanDataset, model: dict[str, Any], train: dict[str, Any], optio
     with pytest.MonkeyPatch.context() as patch:
         original = training.TrainingLoop._run_epoch
 
-        def first(self: training.TrainingLoop, book: Any) -> None:
-            original(self, book)
+        def first(self: training.TrainingLoop, state: Any) -> None:
+            original(self, state)
             loops.append(self)
             raise _Stopped
 

@@ -15,7 +15,7 @@ from torch_fits import fit_to
 
 from ptychopinn.config import InferConfig, SimulationConfig
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.live import Chunk, stream
 from ptychopinn.parity import parity_run
 from ptychopinn.reconstruction import Reconstruction, reconstruct

@@ -12,7 +12,7 @@ import torch
 from backend_suite.fits import Fit
 
 from ptychopinn.simulate import ObjectStream, simulate_probe
-from ptychopinn.simulate.family import draw_probe
+from ptychopinn.simulate.random_probes import draw_probe
 from ptychopinn.training import EpochSource
 from ptychopinn_torch.batches import TensorBatch
 from ptychopinn_torch.simulation import SimulatedPatterns

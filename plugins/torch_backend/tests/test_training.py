@@ -15,7 +15,7 @@ from backend_suite.fits import Fit, Fits, New, Trained, differs, patches_of, set
 from backend_suite.training import *  # noqa: F403
 
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import TrainingError
 from ptychopinn_torch import training
 
@@ -58,7 +58,7 @@ def test_sigterm_ends_it_as_it_ends_everything(fits: Fits, scan: ScanDataset, tm
     write_scan(tmp_path / "scan.npz", scan)
     code = """
 import os, signal, sys
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.monitor import Monitor
 class Hasty(Monitor):
     def report(self, *args, **more):

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.fft
 
 from ptychopinn.arrays.library import Array, ArrayLibrary, ItemT, ResultT, Sparse
-from ptychopinn.parallel import Crew, spread
+from ptychopinn.parallel import ThreadPool, spread
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _SINGLE_THREAD = 1 << 18  # multiplications that OpenBLAS does in one thread (GEMM_MULTITHREAD_THRESHOLD)
@@ -34,7 +34,7 @@ class NumpyLibrary(ArrayLibrary):
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:
         """The same with threads and canvases that stay from call to call."""
-        with Crew() as threads:
+        with ThreadPool() as threads:
             yield _NumpySession(threads)
 
     def from_host(self, array: AnyArray) -> Array:
@@ -203,13 +203,13 @@ class NumpyLibrary(ArrayLibrary):
 class _NumpySession(NumpyLibrary):
     """NumPy with threads and canvases that stay."""
 
-    def __init__(self, threads: Crew) -> None:
+    def __init__(self, threads: ThreadPool) -> None:
         super().__init__()
         self._threads = threads
         self._kept: tuple[ComplexArray, FloatArray] | None = None
 
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-        return self._threads.spread(work, items)
+        return self._threads.map(work, items)
 
     def _canvases(self, shape: tuple[int, int]) -> tuple[ComplexArray, FloatArray]:
         if self._kept is None or self._kept[0].shape != shape:

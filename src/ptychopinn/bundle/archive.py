@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.bundle.manifest import ArchiveKind, Manifest, dump_manifest, parse_manifest
 from ptychopinn.bundle.tensors import pack_weights, unpack_weights
 from ptychopinn.errors import ArchiveError
-from ptychopinn.files import why_unreadable
+from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
 
 MANIFEST_MEMBER = "manifest.json"
@@ -76,13 +76,13 @@ def write_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArr
     ):
         if size > limit:
             raise ArchiveError(f"{member} would have {size:,} bytes; {limit:,} is the limit.", "Save a smaller model.")
-    with written_aside(path) as aside:
-        with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for member, content in ((MANIFEST_MEMBER, text), (WEIGHTS_MEMBER, tensors)):
                 info = zipfile.ZipInfo(member, _EPOCH)
                 info.external_attr = (stat.S_IFREG | 0o644) << 16
                 archive.writestr(info, content)
-        verify_bundle(aside, signed, weights)
+        verify_bundle(temporary, signed, weights)
 
 
 def verify_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArray]) -> None:

@@ -84,8 +84,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             overwrite=args.overwrite,
             monitor=monitor,
         )
-    for leg, reason in result.failed.items():
-        console.warn(f"{leg} failed: {reason}")
+    for candidate, reason in result.failed.items():
+        console.warn(f"{candidate} failed: {reason}")
     _show(result, console, as_json=args.json)
     return PtychoPinnError.exit_code if result.failed else 0
 
@@ -96,12 +96,12 @@ def _show(result: Any, console: Console, *, as_json: bool) -> None:
     chief: dict[str, dict[str, float | None]] = {}
     for row in result.rows:
         if row.scan == "test" and (row.quantity, row.metric) in _CHIEF:
-            chief.setdefault(row.leg, {})[f"{row.quantity} {row.metric}"] = row.value
+            chief.setdefault(row.candidate, {})[f"{row.quantity} {row.metric}"] = row.value
     if as_json:
         console.json({"folder": str(result.folder), "files": files, "test": chief, "failed": dict(result.failed)})
         return
-    for leg, values in chief.items():
+    for candidate, values in chief.items():
         shown = ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in values.items())
-        console.result(f"{leg}: {shown}")
+        console.result(f"{candidate}: {shown}")
     for line in table(files):
         console.result(line)

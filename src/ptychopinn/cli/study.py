@@ -17,7 +17,9 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.usage = "%(prog)s STUDY.yaml -o OUT"
     parser.add_argument(
-        "config", metavar="STUDY", help="YAML or JSON: the section 'study', and those that the legs and scans share."
+        "config",
+        metavar="STUDY",
+        help="YAML or JSON: the section 'study', and those that the candidates and scans share.",
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="The directory to make.")
     there = parser.add_mutually_exclusive_group()
@@ -46,7 +48,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         assert settings.study is not None  # else it was refused
         drawn = [m for m in result.medians if f"{m.quantity} {m.metric}" in settings.study.metrics]
         points = [
-            {"leg": m.leg, **vars(m.point), "figure": f"{m.quantity} {m.metric}", "median": m.median} for m in drawn
+            {"leg": m.candidate, **vars(m.point), "figure": f"{m.quantity} {m.metric}", "median": m.median}
+            for m in drawn
         ]
         console.json({"folder": str(result.folder), "files": files, "medians": points, "failed": dict(result.failed)})
     else:

@@ -24,7 +24,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Check each file; the exit code is that of refused input if one of them would be refused."""
     from ptychopinn.data.checks import check_scan
-    from ptychopinn.data.problems import Severity
+    from ptychopinn.data.diagnostics import Severity
 
     reading = load_settings(args).reading
     found = {file: check_scan(file, **dict(reading)) for file in args.files}

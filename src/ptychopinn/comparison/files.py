@@ -1,4 +1,4 @@
-"""What a leg leaves behind, and by what it is known again: JSON, CSV, and arrays in HDF5."""
+"""What a candidate leaves behind, and by what it is known again: JSON, CSV, and arrays in HDF5."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.comparison.scoring import Figure, Scores
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray
@@ -23,8 +23,8 @@ _READ_BYTES = 1 << 20
 
 def write_json(path: Path, value: Any) -> Path:
     """Write a file of JSON, whole or not at all."""
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, allow_nan=False, default=float) + "\n", "utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False, default=float) + "\n", "utf-8")
     return path
 
 
@@ -58,7 +58,7 @@ def digest_of(value: Any) -> str:
 
 def write_scores(folder: Path, scan: str, scores: Scores, more: Mapping[Figure, float]) -> None:
     """Write ``aligned-SCAN.h5`` and, after it, ``scores-SCAN.json``, which says that the scan is done."""
-    with written_aside(folder / f"aligned-{scan}.h5") as aside, h5py.File(aside, "w") as file:
+    with atomic_write(folder / f"aligned-{scan}.h5") as temporary, h5py.File(temporary, "w") as file:
         for name, array in scores.arrays.items():
             file.create_dataset(name, data=array)
         for name, fact in scores.facts.items():
@@ -113,7 +113,7 @@ def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
 
 def write_csv(path: Path, columns: Iterable[str], lines: Iterable[Sequence[Any]]) -> Path:
     """Write a table; numbers have nine digits, and None is empty."""
-    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in line] for line in lines)

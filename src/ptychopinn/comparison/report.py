@@ -8,12 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.comparison.files import read_arrays
-from ptychopinn.comparison.scoring import best_of
+from ptychopinn.comparison.scoring import best_candidates
 from ptychopinn.comparison.table import MINUS, Row, Status
 from ptychopinn.metrics import FrcCurve
-from ptychopinn.report import Grid, ReportContent, frc_picture, legs_picture, write_report
+from ptychopinn.report import ReportContent, Table, candidates_picture, frc_picture, write_report
 from ptychopinn.typing import AnyArray
 
 _CHIEF = (  # quantity, metric, head
@@ -43,16 +43,16 @@ def write_comparison_report(
     manifest: Mapping[str, Any],
     summary: Mapping[str, Any],
     rows: Sequence[Row],
-    legs: Path,
+    candidates: Path,
 ) -> Path:
     """Write the report of a comparison and, into existing folders, its pictures."""
     names = [plan["name"] for plan in manifest["legs"]]
     scans = list(manifest["scans"])[::-1]  # the test scan first: it is what counts
     figures: list[tuple[str, bytes | str | Path]] = []
     for scan in scans:
-        for caption, name, png in _pictures(scan, names, legs, summary):
-            with written_aside(pictures / f"{scan}-{name}.png") as aside:
-                aside.write_bytes(png)
+        for caption, name, png in _pictures(scan, names, candidates, summary):
+            with atomic_write(pictures / f"{scan}-{name}.png") as temporary:
+                temporary.write_bytes(png)
             figures.append((caption, png))
     facts = {name: source["facts"] for name, source in manifest["scans"].items()}
     train, test = facts.get("train"), facts["test"]
@@ -60,7 +60,11 @@ def write_comparison_report(
     if train is not None:
         lead += f"Networks were trained on {train['file']} ({train['patterns']} patterns). "
     lead += f"All reconstructed {test['file']} ({test['patterns']} patterns of {test['N']} x {test['N']})."
-    failed = {name: leg["message"] for name, leg in summary["legs"].items() if leg["status"] == Status.FAILED}
+    failed = {
+        name: candidate["message"]
+        for name, candidate in summary["legs"].items()
+        if candidate["status"] == Status.FAILED
+    }
     best = summary["best"].get("test", {})
     content = ReportContent(
         title=f"Comparison on {test['file']}",
@@ -91,48 +95,52 @@ def write_comparison_report(
 
 
 def _cards(best: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, str]:
-    """The best leg by each of the chief figures, on the test scan."""
+    """The best candidate by each of the chief figures, on the test scan."""
     cards = {}
     for quantity, metric, head in _CHIEF:
-        leg = best.get(f"{quantity} {metric}")
-        if leg is not None and (quantity != "run" or metric == "reconstruction_seconds") and metric != "frc50_split":
-            value = summary["legs"][leg]["scans"]["test"][quantity][metric]
-            cards[f"best {head}"] = f"{leg}: {value:.3g}"
+        candidate = best.get(f"{quantity} {metric}")
+        if (
+            candidate is not None
+            and (quantity != "run" or metric == "reconstruction_seconds")
+            and metric != "frc50_split"
+        ):
+            value = summary["legs"][candidate]["scans"]["test"][quantity][metric]
+            cards[f"best {head}"] = f"{candidate}: {value:.3g}"
     return cards
 
 
-def _chief(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Grid:
-    """The chief figures, a row a leg; columns that nobody has a value for are left out."""
+def _chief(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Table:
+    """The chief figures, a row a candidate; columns that nobody has a value for are left out."""
     values = [summary["legs"][name]["scans"].get(scan, {}) for name in names]
     columns = [c for c in _CHIEF if any(v.get(c[0], {}).get(c[1]) is not None for v in values)]
     if not columns:
-        return Grid(["leg", "figures"], [[name, "failed"] for name in names])
+        return Table(["candidate", "figures"], [[name, "failed"] for name in names])
     best = set()
     for j, (quantity, metric, _) in enumerate(columns, 1):
         known = {name: v.get(quantity, {}).get(metric) for name, v in zip(names, values, strict=True)}
         if metric != "training_seconds" and sum(value is not None for value in known.values()) > 1:  # solvers need none
-            best |= {(names.index(name), j) for name in best_of(metric, known)}
+            best |= {(names.index(name), j) for name in best_candidates(metric, known)}
     rows = []
     for name, value in zip(names, values, strict=True):
         failed = summary["legs"][name]["status"] == Status.FAILED
         cells = [value.get(quantity, {}).get(metric) for quantity, metric, _ in columns]
         rows.append([name, *("failed" if c is None and failed else _cell(c) for c in cells)])
-    return Grid(["leg", *(c[2] for c in columns)], rows, frozenset(best), _MEANING if scan == "test" else "")
+    return Table(["candidate", *(c[2] for c in columns)], rows, frozenset(best), _MEANING if scan == "test" else "")
 
 
-def _all(rows: Sequence[Row], names: Sequence[str], scans: Sequence[str]) -> Grid:
-    """Every row of the table, a column a leg."""
+def _all(rows: Sequence[Row], names: Sequence[str], scans: Sequence[str]) -> Table:
+    """Every row of the table, a column a candidate."""
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
         if not row.metric.endswith(MINUS):
             text = str(row.status) if row.value is None else f"{row.value:.5g}"
-            cells.setdefault((row.scan, row.quantity, row.metric), {})[row.leg] = text
+            cells.setdefault((row.scan, row.quantity, row.metric), {})[row.candidate] = text
     lines = [
         [f"{scan}: {quantity} {metric}", *(found.get(name, "") for name in names)]
         for (scan, quantity, metric), found in cells.items()
         if scan in scans
     ]
-    return Grid(["figure", *names], lines, folded=True)
+    return Table(["figure", *names], lines, folded=True)
 
 
 def _settings(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -149,9 +157,11 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _pictures(scan: str, names: Sequence[str], legs: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, bytes]]:
+def _pictures(
+    scan: str, names: Sequence[str], candidates: Path, summary: Mapping[str, Any]
+) -> list[tuple[str, str, bytes]]:
     """Caption, name and PNG of a scan's pictures."""
-    arrays = {name: found for name in names if "reconstruction" in (found := read_arrays(legs / name, scan))}
+    arrays = {name: found for name in names if "reconstruction" in (found := read_arrays(candidates / name, scan))}
     if not arrays:
         return []
     reference = next((found["reference"] for found in arrays.values() if "reference" in found), None)
@@ -166,7 +176,7 @@ def _pictures(scan: str, names: Sequence[str], legs: Path, summary: Mapping[str,
         }
         if len(shapes) == 1:
             objects = {name: found["reconstruction"] for name, found in arrays.items()}
-            png = legs_picture(quantity, reference, objects, notes=notes, title=f"{scan} scan: {word}")
+            png = candidates_picture(quantity, reference, objects, notes=notes, title=f"{scan} scan: {word}")
             below = " and, below, what each differs by" if reference is not None else ""
             caption = f"The {word} of the {scan} scan inside the box of positions, on one colour scale{below}."
             pictures.append((caption, word, png))

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.comparison.candidate_run import FORMAT, Limits, default_memory_mb, run_candidate
+from ptychopinn.comparison.candidates import CandidatePlan, Planner
 from ptychopinn.comparison.files import read_arrays, write_json
-from ptychopinn.comparison.leg import FORMAT, Limits, default_memory_mb, run_leg
-from ptychopinn.comparison.legs import LegPlan, Planner
 from ptychopinn.comparison.report import write_comparison_report
 from ptychopinn.comparison.scans import ScanSource, write_central
-from ptychopinn.comparison.table import LegOutcome, Row, comparison_figures, make_rows, summarise, write_table
+from ptychopinn.comparison.table import CandidateOutcome, Row, comparison_figures, make_rows, summarise, write_table
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.run import AllSettings
 from ptychopinn.errors import DataError, UsageError
@@ -23,18 +23,18 @@ from ptychopinn.metrics import MIN_SIDE_PX, ScanBox, align
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import ALIASES, discover
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
-from ptychopinn.workflows._folder import CHECKPOINTS, Kind, output_folder
+from ptychopinn.workflows.folders import CHECKPOINTS, FolderKind, output_folder
 
 MANIFEST, METRICS, SUMMARY, REPORT = "comparison.json", "comparison_metrics.csv", "metrics_summary.json", "report.html"
 VERIFICATION = "verification_report.json"
 _LEGS, _PICTURES, _SELECTION = "legs", "pictures", "test-selection.npz"
-WORTH = (f"{_LEGS}/*/scores-*.json", f"{_LEGS}/*/run-*.json", f"{_LEGS}/*/train/{CHECKPOINTS}")
-_COMPARISON = Kind(
+KEEP_PATTERNS = (f"{_LEGS}/*/scores-*.json", f"{_LEGS}/*/run-*.json", f"{_LEGS}/*/train/{CHECKPOINTS}")
+_COMPARISON = FolderKind(
     "comparison",
     frozenset({MANIFEST, METRICS, SUMMARY, REPORT, VERIFICATION, _LEGS, _PICTURES, _SELECTION}),
-    worth=WORTH,
-    mark=MANIFEST,
-    begins=True,
+    keep=KEEP_PATTERNS,
+    marker=MANIFEST,
+    creates_on_resume=True,
 )
 
 
@@ -47,7 +47,7 @@ class ComparisonResult:
     files:
         What was written, by kind.
     failed:
-        Leg to the reason why it failed.
+        Candidate to the reason why it failed.
     """
 
     folder: Path
@@ -70,17 +70,17 @@ def compare_run(
 ) -> ComparisonResult:
     """Compare reconstructors on a pair of scans.
 
-    Networks train on one scan and reconstruct both; solvers reconstruct both. A leg that fails keeps its rows in the
-    table, and the others go on.
+    Networks train on one scan and reconstruct both; solvers reconstruct both. A candidate that fails keeps its rows in
+    the table, and the others go on.
 
     Parameters
     ----------
     settings:
-        Legs, limits and baseline are in ``comparison``; the other sections are what all legs have in common.
+        ``comparison`` holds candidates, limits and baseline; the other sections apply to all candidates.
     train_reference, test_reference:
         NPZ or product with the trusted object of a scan; None takes the scan's own unless it is a placeholder.
     resume:
-        Keep legs that are done, by content, and go on with the others.
+        Keep candidates that are done, by content, and go on with the others.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def compare_run(
         )
     plans = Planner(discover(), version, train.facts["N"], settings).plan(config.legs)
     baseline = _baseline(config.baseline, plans)
-    with output_folder(output, _COMPARISON, overwrite=overwrite, resume=resume, kept=WORTH) as folder:
+    with output_folder(output, _COMPARISON, overwrite=overwrite, resume=resume, keep=KEEP_PATTERNS) as folder:
         if config.n_test_groups is not None:
             count = config.n_test_groups * ((settings.model.gridsize or 1) ** 2)
             if write_central(test_path, count, folder / _SELECTION, reading):
@@ -128,17 +128,19 @@ def compare_run(
         write_json(folder / MANIFEST, manifest)
         outcomes = []
         for number, plan in enumerate(plans):
-            monitor.report("legs", number, len(plans))
+            monitor.report("candidates", number, len(plans))
             split = ("test",) if config.split_frc else ()
-            outcomes.append(run_leg(folder / _LEGS / plan.name, plan, scans, split, limits=limits, monitor=monitor))
-        monitor.report("legs", len(plans), len(plans))
+            outcomes.append(
+                run_candidate(folder / _LEGS / plan.name, plan, scans, split, limits=limits, monitor=monitor)
+            )
+        monitor.report("candidates", len(plans), len(plans))
         return finish(folder, manifest, outcomes, monitor)
 
 
 def finish(
-    folder: Path, manifest: Mapping[str, Any], outcomes: Sequence[LegOutcome], monitor: Monitor = NULL_MONITOR
+    folder: Path, manifest: Mapping[str, Any], outcomes: Sequence[CandidateOutcome], monitor: Monitor = NULL_MONITOR
 ) -> ComparisonResult:
-    """Table, summary, pictures and report from what the legs left behind."""
+    """Table, summary, pictures and report from what the candidates left behind."""
     baseline, scans = manifest["baseline"], list(manifest["scans"])
     rows = make_rows(
         outcomes, scans, comparison_figures(), baseline, _distances(folder / _LEGS, outcomes, scans, baseline)
@@ -156,20 +158,22 @@ def finish(
     return ComparisonResult(folder, tuple(rows), files, failed)
 
 
-def _baseline(asked: str | None, plans: Sequence[LegPlan]) -> str:
+def _baseline(asked: str | None, plans: Sequence[CandidatePlan]) -> str:
     names = [plan.name for plan in plans]
     if asked is None or asked in names:
         return asked or names[0]
     first, dash, rest = asked.partition("-")
     if (name := ALIASES.get(first, first) + dash + rest) not in names:
-        raise UsageError(f"The baseline '{asked}' is none of the legs {', '.join(names)}.", "Name one of the legs.")
+        raise UsageError(
+            f"The baseline '{asked}' is none of the candidates {', '.join(names)}.", "Name one of the candidates."
+        )
     return name
 
 
 def _distances(
-    folder: Path, outcomes: Sequence[LegOutcome], scans: Sequence[str], baseline: str
+    folder: Path, outcomes: Sequence[CandidateOutcome], scans: Sequence[str], baseline: str
 ) -> dict[tuple[str, str], float | str]:
-    """How far each leg's object is from the baseline's."""
+    """How far each candidate's object is from the baseline's."""
     found: dict[tuple[str, str], float | str] = {}
     for scan in scans:
         base = read_arrays(folder / baseline, scan)

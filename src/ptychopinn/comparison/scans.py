@@ -11,11 +11,11 @@ import numpy as np
 from ptychopinn.comparison.files import digest_of_file
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import DataError
-from ptychopinn.metrics import box_of
+from ptychopinn.metrics import scan_box
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
-from ptychopinn.workflows._reference import reference_of
+from ptychopinn.workflows.reference import reference_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ScanSource:
         Raises
         ------
         DataError
-            If the scan cannot be read, as in `ptychopinn.data.npz.read_scan`, or the reference cannot be one of it.
+            If the scan cannot be read, as in `ptychopinn.data.io.read_scan`, or the reference cannot be one of it.
         """
         data = read_scan(path, **dict(reading))
         given = None if reference is None else Path(reference).resolve()
@@ -71,9 +71,9 @@ class ScanSource:
 
 def _check_reference(reference: ComplexArray, path: Path, data: ScanDataset) -> None:
     """Refuse what no reconstruction of a scan could be scored against."""
-    box = box_of(data.positions, reference.shape)
+    box = scan_box(data.positions, reference.shape)
     low, high = data.positions.min(axis=0), data.positions.max(axis=0)
-    if (low < -0.5).any() or box != box_of(data.positions, (np.iinfo(np.int64).max,) * 2):
+    if (low < -0.5).any() or box != scan_box(data.positions, (np.iinfo(np.int64).max,) * 2):
         height, width = reference.shape
         raise DataError(
             f"The reference {path} is {height} x {width} pixels; the positions of {data.name} span "
@@ -88,7 +88,7 @@ def _check_reference(reference: ComplexArray, path: Path, data: ScanDataset) -> 
         )
 
 
-def central(data: ScanDataset, count: int) -> IntArray:
+def central_indices(data: ScanDataset, count: int) -> IntArray:
     """Sorted (k,) int64 indices of so many patterns nearest to the middle, all if there are no more.
 
     They overlap as all of them do.
@@ -104,5 +104,5 @@ def write_central(path: StrPath, count: int, target: Path, reading: ReadOptions)
     data = read_scan(path, **dict(reading))
     if count >= len(data):
         return False
-    write_scan(target, data.select(central(data, count)))
+    write_scan(target, data.select(central_indices(data, count)))
     return True

@@ -14,17 +14,17 @@ from ptychopinn.metrics import (
     FrcCurve,
     ScanBox,
     align,
-    box_of,
     flatness,
     forward_residual,
     frc,
     frc50,
     ramp_of,
     remove_linear_phase,
+    scan_box,
     score,
 )
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
-from ptychopinn.workflows._reference import laid_into
+from ptychopinn.workflows.reference import embed
 
 QUANTITIES = ("amp", "phase")
 AGAINST_REFERENCE = ("mae", "mse", "psnr", "ssim", "ms_ssim", "corr", "frc50")
@@ -89,7 +89,7 @@ def score_scan(
         taken there; the box is always that of the scan, so that all reconstructions are compared on the same pixels.
     """
     found = Scores()
-    box = box_of(data.positions - np.asarray(origin), obj.shape)
+    box = scan_box(data.positions - np.asarray(origin), obj.shape)
     _statistics(found, obj, box)
     placed = data if positions is None else replace(data, positions=positions)
     found.figures["object", "residual"] = forward_residual(obj, origin, probe, placed)
@@ -121,7 +121,7 @@ def all_figures() -> list[Figure]:
     return [*compared, ("object", "nrmse"), ("object", "residual"), ("object", "flatness"), *own]
 
 
-def best_of(metric: str, values: Mapping[str, float | None]) -> list[str]:
+def best_candidates(metric: str, values: Mapping[str, float | None]) -> list[str]:
     """Whose value of a metric is best; nobody's where more is neither better nor worse, or there is no value."""
     known = {name: value for name, value in values.items() if value is not None}
     if not known or metric not in _LESS_IS_BETTER | _MORE_IS_BETTER:
@@ -167,7 +167,7 @@ def _against_reference(
 ) -> None:
     reason = "no reference was given" if reference is None else ""
     if reference is not None:
-        there = box_of(data.positions, reference.shape)
+        there = scan_box(data.positions, reference.shape)
         if min(there.shape) < MIN_SIDE_PX:
             reason = f"the box of scan positions is under {MIN_SIDE_PX} pixels wide"
     if reference is None or reason:
@@ -179,7 +179,7 @@ def _against_reference(
             found.arrays["reconstruction"] = (flat * np.exp(-1j * np.angle(flat.mean()))).astype(np.complex64)
             found.facts["box"] = [box.y0, box.y1, box.x0, box.x1]
         return
-    pair = align(reference, laid_into(reference.shape, obj, origin), there)
+    pair = align(reference, embed(reference.shape, obj, origin), there)
     found.figures.update(_named(score(pair)))
     found.arrays["reference"] = pair.reference.astype(np.complex64)
     found.arrays["reconstruction"] = pair.reconstruction.astype(np.complex64)

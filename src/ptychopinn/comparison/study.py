@@ -1,4 +1,4 @@
-"""Compare reconstructors over a grid of simulated scans; every leg of every cell is kept by content."""
+"""Compare reconstructors over a grid of simulated scans; every candidate of every cell is kept by content."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ptychopinn.comparison.candidate_run import Limits, default_memory_mb, run_candidate
+from ptychopinn.comparison.candidates import Planner
 from ptychopinn.comparison.cells import Cell, cells_of, check_simulation, scans_of
 from ptychopinn.comparison.files import digest_of, write_json
-from ptychopinn.comparison.leg import Limits, default_memory_mb, run_leg
-from ptychopinn.comparison.legs import Planner
-from ptychopinn.comparison.run import WORTH, ComparisonResult
+from ptychopinn.comparison.run import KEEP_PATTERNS, ComparisonResult
 from ptychopinn.comparison.study_report import write_study_report
 from ptychopinn.comparison.table import (
-    LegOutcome,
+    CandidateOutcome,
     Median,
     make_rows,
     medians_of,
@@ -29,23 +29,23 @@ from ptychopinn.errors import ConfigError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows._folder import Kind, output_folder
+from ptychopinn.workflows.folders import FolderKind, output_folder
 
 MANIFEST, METRICS, MEDIANS, REPORT = "study.json", "study_metrics.csv", "study_medians.csv", "report.html"
 _LIMITS = ("memory_mb", "leg_seconds")
 _LEGS, _SCANS, _PICTURES = "legs", "scans", "pictures"
-_STUDY = Kind(
+_STUDY = FolderKind(
     "study",
     frozenset({MANIFEST, METRICS, MEDIANS, REPORT, _LEGS, _SCANS, _PICTURES}),
-    worth=WORTH,
-    mark=MANIFEST,
-    begins=True,
+    keep=KEEP_PATTERNS,
+    marker=MANIFEST,
+    creates_on_resume=True,
 )
 
 
 @dataclass(frozen=True)
 class StudyResult(ComparisonResult):
-    """What a study made; legs that failed are named with their cell.
+    """What a study made; candidates that failed are named with their cell.
 
     Attributes
     ----------
@@ -69,8 +69,8 @@ def study_run(
     Parameters
     ----------
     settings:
-        Legs and axes are in ``study``, what all scans have in common in ``simulation``, memory and time of a leg in
-        ``comparison``; the other sections are what all legs have in common.
+        ``study`` holds candidates and axes, ``simulation`` what all scans share, ``comparison`` the limits of a
+        candidate; the other sections apply to all candidates.
     resume:
         Keep what is done, by content, and go on. Cells that the study does not have any more stay, too.
 
@@ -91,7 +91,7 @@ def study_run(
     plans = {
         cell: planner.plan(config.legs, gridsize=cell.point.gridsize, repeat=cell.repeat) for cell in cells_of(config)
     }
-    with output_folder(output, _STUDY, overwrite=overwrite, resume=resume, kept=WORTH) as folder:
+    with output_folder(output, _STUDY, overwrite=overwrite, resume=resume, keep=KEEP_PATTERNS) as folder:
         for name in (_LEGS, _SCANS, _PICTURES):
             (folder / name).mkdir(exist_ok=True)
         write_json(
@@ -100,21 +100,21 @@ def study_run(
                 "version": version,
                 "study": config.model_dump(mode="json"),
                 "simulation": simulation.model_dump(mode="json"),
-                "settings": {leg.name: leg.as_dict() for leg in next(iter(plans.values()))},
+                "settings": {candidate.name: candidate.as_dict() for candidate in next(iter(plans.values()))},
             },
         )
         limit = Limits(limits.memory_mb or default_memory_mb(), limits.leg_seconds)
-        outcomes: list[LegOutcome] = []
+        outcomes: list[CandidateOutcome] = []
         homes: dict[tuple[Cell, str], Path] = {}
         failed = {}
-        for done, (cell, legs) in enumerate(plans.items()):
+        for done, (cell, candidates) in enumerate(plans.items()):
             monitor.report("cells", done, len(plans))
             scans = scans_of(cell, simulation, folder / _SCANS, monitor)
-            for plan in legs:
+            for plan in candidates:
                 used = scans if plan.is_network else {"test": scans["test"]}
                 content = {"plan": plan.as_dict(), "scans": {name: source.digest for name, source in used.items()}}
                 home = folder / _LEGS / f"{plan.name}-{digest_of(content)[:16]}"
-                outcome = run_leg(home, plan, used, (), limits=limit, monitor=monitor)
+                outcome = run_candidate(home, plan, used, (), limits=limit, monitor=monitor)
                 outcomes.append(replace(outcome, cell=cell))
                 homes[cell, plan.name] = home
                 if outcome.failure:
@@ -140,9 +140,11 @@ def _check(config: StudyConfig, settings: AllSettings[Any, Any]) -> None:
     named += [f"reading.{name}" for name in given.get("reading", {})]  # its scans are simulated
     if named:
         raise UsageError(
-            f"{', '.join(named)} cannot be set in a study.", "Legs, axes and simulation say it; leave it out."
+            f"{', '.join(named)} cannot be set in a study.", "Candidates, axes and simulation say it; leave it out."
         )
-    if config.gridsize != (None,) and (twice := [leg.name for leg in config.legs if "gridsize" in leg.model]):
+    if config.gridsize != (None,) and (
+        twice := [candidate.name for candidate in config.legs if "gridsize" in candidate.model]
+    ):
         raise ConfigError(
-            f"gridsize is an axis of the study, and the leg {twice[0]} sets it.", "Leave one of them out."
+            f"gridsize is an axis of the study, and the candidate {twice[0]} sets it.", "Leave one of them out."
         )

@@ -8,14 +8,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.files import read_arrays
-from ptychopinn.comparison.scoring import best_of
+from ptychopinn.comparison.scoring import best_candidates
 from ptychopinn.comparison.table import Median
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.config.study import StudyConfig
-from ptychopinn.report import Curve, Grid, Panel, ReportContent, curves_picture, montage_picture, write_report
+from ptychopinn.report import Curve, Panel, ReportContent, Table, curves_picture, montage_picture, write_report
 from ptychopinn.typing import ComplexArray
 
 _AXES = {
@@ -24,7 +24,7 @@ _AXES = {
     "train_patterns": "training patterns",
     "gridsize": "gridsize",
 }
-_MOST_IN_MONTAGE = 6
+_MAX_IN_MONTAGE = 6
 
 
 def write_study_report(
@@ -41,16 +41,16 @@ def write_study_report(
     Parameters
     ----------
     homes:
-        (cell, leg) to the folder of the leg.
+        (cell, candidate) to the folder of the candidate.
     failed:
-        "leg in cell" to the reason.
+        "candidate in cell" to the reason.
     """
     across, down, others = _layout(config)
     figures: list[tuple[str, bytes]] = []
 
     def keep(name: str, caption: str, png: bytes) -> None:
-        with written_aside(pictures / f"{name}.png") as aside:
-            aside.write_bytes(png)
+        with atomic_write(pictures / f"{name}.png") as temporary:
+            temporary.write_bytes(png)
         figures.append((caption, png))
 
     low, high = config.percentiles
@@ -79,8 +79,8 @@ def write_study_report(
     part = simulation.rows * simulation.cols
     content = ReportContent(
         title="Study",
-        lead=f"{', '.join(_legs(medians))} on simulated scans of {simulation.N} x {simulation.N} pixels. Training and "
-        f"test scan are parts of one object, {part} patterns each, that share no pixel.",
+        lead=f"{', '.join(_candidates(medians))} on simulated scans of {simulation.N} x {simulation.N} pixels. "
+        f"Training and test scan are parts of one object, {part} patterns each, that share no pixel.",
         warnings=[f"{where} failed: {reason}" for where, reason in failed.items()],
         summary=_wins(config, medians),
         grids={f"Median {metric}": _grid(metric, across, config, medians) for metric in config.metrics},
@@ -116,18 +116,18 @@ def _panel(
     medians: Sequence[Median],
 ) -> Panel:
     curves = {}
-    for leg in _legs(medians):
+    for candidate in _candidates(medians):
         known = {
             getattr(m.point, across): m
             for m in medians
-            if m.leg == leg
+            if m.candidate == candidate
             and f"{m.quantity} {m.metric}" == metric
             and m.median is not None
             and asdict(m.point).items() >= {**fixed, down: column}.items()
         }
         found = [(x, known[x]) for x in getattr(config, across) if x in known]
         xs = [float("nan") if x is None else float(x) for x, _ in found]
-        curves[leg] = Curve(xs, *([getattr(m, name) for _, m in found] for name in ("median", "low", "high")))
+        curves[candidate] = Curve(xs, *([getattr(m, name) for _, m in found] for name in ("median", "low", "high")))
     single = len(getattr(config, down)) == 1
     return Panel(metric, "" if single else f"{_AXES[down]} {_text(column)}", curves)
 
@@ -135,41 +135,47 @@ def _panel(
 def _montage(
     across: str, fixed: Mapping[str, Any], config: StudyConfig, homes: Mapping[tuple[Cell, str], Path]
 ) -> dict[str, dict[str, ComplexArray]]:
-    """Column to row to picture: the reference and every leg, at each value across."""
+    """Column to row to picture: the reference and every candidate, at each value across."""
     columns: dict[str, dict[str, ComplexArray]] = {}
-    for value in getattr(config, across)[:_MOST_IN_MONTAGE]:
+    for value in getattr(config, across)[:_MAX_IN_MONTAGE]:
         cell = Cell(Point(**{**fixed, across: value}), config.seeds[0], 0)
         shown: dict[str, ComplexArray] = {}
-        for (other, leg), home in homes.items():
+        for (other, candidate), home in homes.items():
             arrays = read_arrays(home, "test") if other == cell else {}
             if "reference" in arrays:
                 shown.setdefault("reference", arrays["reference"])
-                shown[leg] = arrays["reconstruction"]
+                shown[candidate] = arrays["reconstruction"]
         if shown:
             columns[f"{_AXES[across]} {_text(value)}"] = shown
     return columns
 
 
-def _grid(metric: str, across: str, config: StudyConfig, medians: Sequence[Median]) -> Grid:
-    """Medians: a row for each leg at each point but for the axis across, whose values are the columns."""
+def _grid(metric: str, across: str, config: StudyConfig, medians: Sequence[Median]) -> Table:
+    """Medians: a row for each candidate at each point but for the axis across, whose values are the columns."""
     chosen = [m for m in medians if f"{m.quantity} {m.metric}" == metric]
     values = getattr(config, across)
     points = list(dict.fromkeys(_moved(m.point, across, values[0]) for m in chosen))
-    legs = _legs(medians)
-    table = {(m.leg, m.point): m for m in chosen}
+    candidates = _candidates(medians)
+    table = {(m.candidate, m.point): m for m in chosen}
     varied = [name for name in _AXES if name != across and len(getattr(config, name)) > 1]
     rows: list[list[str]] = []
     best = set()
     for point in points:
         where = ", ".join(f"{_AXES[name]} {_text(getattr(point, name))}" for name in varied)
         first = len(rows)
-        for leg in legs:
-            found = [table.get((leg, _moved(point, across, value))) for value in values]
-            rows.append([f"{leg}{', ' + where if where else ''}", *(_cell(m) for m in found)])
+        for candidate in candidates:
+            found = [table.get((candidate, _moved(point, across, value))) for value in values]
+            rows.append([f"{candidate}{', ' + where if where else ''}", *(_cell(m) for m in found)])
         for column, value in enumerate(values, 1):
-            here = {leg: table[leg, at].median for leg in legs if (leg, at := _moved(point, across, value)) in table}
-            best |= {(first + legs.index(leg), column) for leg in best_of(metric.split()[-1], here)}
-    return Grid(["leg", *(f"{_AXES[across]} {_text(value)}" for value in values)], rows, frozenset(best))
+            here = {
+                candidate: table[candidate, at].median
+                for candidate in candidates
+                if (candidate, at := _moved(point, across, value)) in table
+            }
+            best |= {
+                (first + candidates.index(candidate), column) for candidate in best_candidates(metric.split()[-1], here)
+            }
+    return Table(["candidate", *(f"{_AXES[across]} {_text(value)}" for value in values)], rows, frozenset(best))
 
 
 def _moved(point: Point, axis: str, value: Any) -> Point:
@@ -178,22 +184,22 @@ def _moved(point: Point, axis: str, value: Any) -> Point:
 
 
 def _wins(config: StudyConfig, medians: Sequence[Median]) -> dict[str, str]:
-    """How many points each leg is best at, by each metric."""
+    """How many points each candidate is best at, by each metric."""
     cards = {}
     for metric in config.metrics:
         points: dict[Point, dict[str, float | None]] = {}
         for m in medians:
             if f"{m.quantity} {m.metric}" == metric:
-                points.setdefault(m.point, {})[m.leg] = m.median
-        won = [leg for at in points.values() for leg in best_of(metric.split()[-1], at)]
-        counts = {leg: won.count(leg) for leg in _legs(medians)}
-        shown = ", ".join(f"{leg} {count}" for leg, count in counts.items() if count)
+                points.setdefault(m.point, {})[m.candidate] = m.median
+        won = [candidate for at in points.values() for candidate in best_candidates(metric.split()[-1], at)]
+        counts = {candidate: won.count(candidate) for candidate in _candidates(medians)}
+        shown = ", ".join(f"{candidate} {count}" for candidate, count in counts.items() if count)
         cards[f"best {metric} at how many of {len(points)} points"] = shown or "nobody"
     return cards
 
 
-def _legs(medians: Sequence[Median]) -> list[str]:
-    return list(dict.fromkeys(m.leg for m in medians))
+def _candidates(medians: Sequence[Median]) -> list[str]:
+    return list(dict.fromkeys(m.candidate for m in medians))
 
 
 def _cell(median: Median | None) -> str:

@@ -1,4 +1,4 @@
-"""The table of a comparison or study: a row for each leg, cell, scan and figure, whatever became of the leg."""
+"""The table of a comparison or study: a row for each candidate, cell, scan and figure, failed ones too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.files import write_csv
-from ptychopinn.comparison.scoring import AGAINST_REFERENCE, QUANTITIES, Figure, all_figures, best_of
+from ptychopinn.comparison.scoring import AGAINST_REFERENCE, QUANTITIES, Figure, all_figures, best_candidates
 from ptychopinn.errors import DataError
 
 RUN_FIGURES: tuple[Figure, ...] = tuple(
@@ -41,7 +41,7 @@ class Status(StrEnum):
 
     OK = "ok"
     SKIPPED = "skipped"  # there is no such value, and that is no failure
-    FAILED = "failed"  # the leg came to no end
+    FAILED = "failed"  # the candidate came to no end
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Row:
         Of a study; a comparison is one of a single cell, which has no name.
     """
 
-    leg: str
+    candidate: str
     scan: str
     quantity: str
     metric: str
@@ -69,13 +69,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class LegOutcome:
-    """What came of a leg.
+class CandidateOutcome:
+    """What came of a candidate.
 
     Attributes
     ----------
     name:
-        Of the leg.
+        Of the candidate.
     failure:
         Why it failed; empty if it did not.
     scans:
@@ -92,17 +92,17 @@ class LegOutcome:
 
 @dataclass(frozen=True)
 class Median:
-    """The values of one leg at one point of a study, over seeds and repeats.
+    """The values of one candidate at one point of a study, over seeds and repeats.
 
     Attributes
     ----------
     median, low, high:
         The median and the two percentiles asked for; None where there is no value.
     count, failed:
-        Values there are, and cells in which the leg failed.
+        Values there are, and cells in which the candidate failed.
     """
 
-    leg: str
+    candidate: str
     point: Point
     quantity: str
     metric: str
@@ -114,7 +114,7 @@ class Median:
 
 
 def comparison_figures() -> list[Figure]:
-    """Every (quantity, metric) that each leg of a comparison has a row of for each scan, in order."""
+    """Every (quantity, metric) that each candidate of a comparison has a row of for each scan, in order."""
     differences = [(quantity, metric + MINUS) for quantity, metric in _OF_BASELINE]
     return [*all_figures(), *RUN_FIGURES, DISTANCE, *differences]
 
@@ -125,7 +125,7 @@ def study_figures() -> list[Figure]:
 
 
 def make_rows(
-    outcomes: Sequence[LegOutcome],
+    outcomes: Sequence[CandidateOutcome],
     scans: Sequence[str],
     figures: Sequence[Figure],
     baseline: str | None = None,
@@ -136,11 +136,11 @@ def make_rows(
     Parameters
     ----------
     figures:
-        Of which there is a row for each leg and scan.
+        Of which there is a row for each candidate and scan.
     baseline:
-        Name of the leg that the others are told from, where figures are.
+        Name of the candidate that the others are told from, where figures are.
     distances:
-        (leg, scan) to ``|R - B| / |B|``, R the leg's and B the baseline's object; or why there is none.
+        (candidate, scan) to ``|R - B| / |B|``, R the candidate's and B the baseline's object; or why there is none.
     """
     of_baseline = next((outcome.scans for outcome in outcomes if outcome.name == baseline), {})
     rows = []
@@ -164,7 +164,7 @@ def medians_of(rows: Iterable[Row], percentiles: tuple[float, float]) -> list[Me
     groups: dict[tuple[str, Point, str, str], list[Row]] = {}
     for row in rows:
         assert row.cell is not None
-        groups.setdefault((row.leg, row.cell.point, row.quantity, row.metric), []).append(row)
+        groups.setdefault((row.candidate, row.cell.point, row.quantity, row.metric), []).append(row)
     found = []
     for key, members in groups.items():
         values = [row.value for row in members if row.value is not None]
@@ -201,17 +201,18 @@ def _finite(value: float) -> tuple[float | None, str]:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows as CSV, the axes of a study after the leg; a value that is not known is empty."""
+    """Write rows as CSV, the axes of a study after the candidate; a value that is not known is empty."""
     axes = _CELL if any(row.cell is not None for row in rows) else ()
     columns = (_COLUMNS[0], *axes, *_COLUMNS[1:])
-    return write_csv(path, columns, ((row.leg, *_places(row.cell), *astuple(row)[1:-1]) for row in rows))
+    return write_csv(path, columns, ((row.candidate, *_places(row.cell), *astuple(row)[1:-1]) for row in rows))
 
 
 def write_medians(path: Path, medians: Sequence[Median]) -> Path:
     """Write medians as CSV."""
     columns = ("leg", *_POINT, "quantity", "metric", "median", "low", "high", "count", "failed")
     lines = (
-        (m.leg, *astuple(m.point), m.quantity, m.metric, m.median, m.low, m.high, m.count, m.failed) for m in medians
+        (m.candidate, *astuple(m.point), m.quantity, m.metric, m.median, m.low, m.high, m.count, m.failed)
+        for m in medians
     )
     return write_csv(path, columns, lines)
 
@@ -238,30 +239,30 @@ def read_table(path: Path) -> list[Row]:
         raise DataError(f"{path} cannot be read: {error}.", f"Its columns are {','.join(_COLUMNS)}.") from error
 
 
-def _row(leg: str, scan: str, quantity: str, metric: str, value: str, status: str, message: str) -> Row:
-    return Row(leg, scan, quantity, metric, float(value) if value else None, Status(status), message)
+def _row(candidate: str, scan: str, quantity: str, metric: str, value: str, status: str, message: str) -> Row:
+    return Row(candidate, scan, quantity, metric, float(value) if value else None, Status(status), message)
 
 
 def summarise(rows: Sequence[Row], baseline: str) -> dict[str, Any]:
-    """The table as nested mappings: leg, scan, quantity, metric to value; and which leg is best at what."""
-    legs: dict[str, Any] = {}
+    """The table as nested mappings: candidate, scan, quantity, metric to value; and which candidate is best at what."""
+    candidates: dict[str, Any] = {}
     for row in rows:
-        leg = legs.setdefault(row.leg, {"status": str(Status.OK), "message": "", "scans": {}})
+        candidate = candidates.setdefault(row.candidate, {"status": str(Status.OK), "message": "", "scans": {}})
         if row.status is Status.FAILED:
-            leg["status"], leg["message"] = str(Status.FAILED), row.message
-        values = leg["scans"].setdefault(row.scan, {}).setdefault(row.quantity, {})
+            candidate["status"], candidate["message"] = str(Status.FAILED), row.message
+        values = candidate["scans"].setdefault(row.scan, {}).setdefault(row.quantity, {})
         if not row.metric.endswith(MINUS):
             values[row.metric] = row.value
-    return {"baseline": baseline, "legs": legs, "best": _best(rows)}
+    return {"baseline": baseline, "legs": candidates, "best": _best(rows)}
 
 
 def _best(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Scan to ``quantity metric`` to the first leg with the best value."""
+    """Scan to ``quantity metric`` to the first candidate with the best value."""
     values: dict[tuple[str, str, str], dict[str, float | None]] = {}
     for row in rows:
-        values.setdefault((row.scan, row.quantity, row.metric), {})[row.leg] = row.value
+        values.setdefault((row.scan, row.quantity, row.metric), {})[row.candidate] = row.value
     found: dict[str, dict[str, str]] = {}
     for (scan, quantity, metric), known in values.items():
-        if best := best_of(metric, known):
+        if best := best_candidates(metric, known):
             found.setdefault(scan, {})[f"{quantity} {metric}"] = best[0]
     return found

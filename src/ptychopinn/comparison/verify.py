@@ -16,7 +16,7 @@ from ptychopinn.errors import PtychoPinnError
 from ptychopinn.typing import StrPath
 
 _TOLERANCE = 1e-4  # relative; the arrays are kept in single precision
-_LEAST = 1e-6
+_ABSOLUTE_TOLERANCE = 1e-6
 _OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["'](?!data:|#)|url\((?!["']?data:)|<script""", re.IGNORECASE)
 
 
@@ -45,7 +45,7 @@ def verify_comparison(folder: StrPath) -> dict[str, Any]:
 
     rows: list[Row] = []
     check("the table can be read and has its columns", lambda: rows.extend(read_table(folder / METRICS)) or [])  # type: ignore[func-returns-value]
-    check("every leg has its row for each figure, once", lambda: _whole(rows, manifest))
+    check("every candidate has its row for each figure, once", lambda: _whole(rows, manifest))
     check("rows with status ok have a finite value, the others a reason", lambda: _filled(rows))
     check("figures are those of the aligned arrays", lambda: _agree(folder, rows, manifest))
     check("the summary holds the values of the table", lambda: _summary(folder, rows))
@@ -63,7 +63,7 @@ def _whole(rows: list[Row], manifest: Mapping[str, Any]) -> list[str]:
         for scan in manifest["scans"]
         for figure in comparison_figures()
     }
-    there = [(row.leg, row.scan, row.quantity, row.metric) for row in rows]
+    there = [(row.candidate, row.scan, row.quantity, row.metric) for row in rows]
     wrong = [f"missing: {' '.join(row)}" for row in sorted(wanted - set(there))]
     wrong += [f"not expected: {' '.join(row)}" for row in sorted(set(there) - wanted)]
     return wrong + [f"twice: {' '.join(row)}" for row in sorted({row for row in there if there.count(row) > 1})]
@@ -75,34 +75,34 @@ def _filled(rows: list[Row]) -> list[str]:
         ok = row.status is Status.OK
         if ok != (row.value is not None and math.isfinite(row.value)) or (not ok and not row.message):
             wrong.append(
-                f"{row.leg} {row.scan} {row.quantity} {row.metric}: {row.value} is {row.status}: {row.message!r}"
+                f"{row.candidate} {row.scan} {row.quantity} {row.metric}: {row.value} is {row.status}: {row.message!r}"
             )
     return wrong
 
 
 def _agree(folder: Path, rows: list[Row], manifest: Mapping[str, Any]) -> list[str]:
-    told = {(row.leg, row.scan, row.quantity, row.metric): row.value for row in rows}
+    told = {(row.candidate, row.scan, row.quantity, row.metric): row.value for row in rows}
     wrong = []
     for plan in manifest["legs"]:
         for scan in manifest["scans"]:
             for figure, value in rescore(read_arrays(folder / "legs" / plan["name"], scan)).items():
                 known = told.get((plan["name"], scan, *figure))
-                if known is None or abs(known - value) > max(_TOLERANCE * abs(value), _LEAST):
+                if known is None or abs(known - value) > max(_TOLERANCE * abs(value), _ABSOLUTE_TOLERANCE):
                     wrong.append(f"{plan['name']} {scan} {' '.join(figure)}: {known} in the table, {value:.9g} found")
     return wrong
 
 
 def _summary(folder: Path, rows: list[Row]) -> list[str]:
-    legs = read_json(folder / SUMMARY)["legs"]
+    candidates = read_json(folder / SUMMARY)["legs"]
     wrong = []
     for row in rows:
-        values = legs[row.leg]["scans"][row.scan][row.quantity]
+        values = candidates[row.candidate]["scans"][row.scan][row.quantity]
         if row.metric in values:
             known = values[row.metric]
             if (known is None) != (row.value is None) or (
                 row.value is not None and not math.isclose(known, row.value, rel_tol=1e-6, abs_tol=1e-12)
             ):
-                wrong.append(f"{row.leg} {row.scan} {row.quantity} {row.metric}: {known}, not {row.value}")
+                wrong.append(f"{row.candidate} {row.scan} {row.quantity} {row.metric}: {known}, not {row.value}")
     return wrong
 
 

@@ -1,4 +1,4 @@
-"""The work of one leg, in a process of its own: train, reconstruct the scans, score them."""
+"""The work of one candidate, in a process of its own: train, reconstruct the scans, score them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.comparison.candidates import CandidatePlan
 from ptychopinn.comparison.files import read_json, read_scores, write_json, write_scores
-from ptychopinn.comparison.legs import LegPlan
 from ptychopinn.comparison.scoring import Figure, score_scan
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.geometry import Frame
 from ptychopinn.monitor import Monitor
 from ptychopinn.plugins import discover
@@ -32,13 +32,13 @@ from ptychopinn.workflows import (
     solve_run,
     train_run,
 )
-from ptychopinn.workflows._reference import reference_of
+from ptychopinn.workflows.reference import reference_of
 
 _PATCH_SHARE = 4  # of the memory budget a quarter is for patches that wait for their phases
 MODEL, RUN_CONFIG, PRODUCT = "wts.h5.zip", "config.yaml", "reconstruction.h5"
 
 
-def run_leg(
+def run_candidate(
     folder: str,
     plan: Mapping[str, Any],
     scans: Mapping[str, Mapping[str, Any]],
@@ -46,14 +46,14 @@ def run_leg(
     memory_mb: int | None,
     monitor: Monitor,
 ) -> None:
-    """Do each scan of a leg that is not done yet; what was reconstructed before is only scored.
+    """Do each scan of a candidate that is not done yet; what was reconstructed before is only scored.
 
     Parameters
     ----------
     folder:
-        The leg's own.
+        The candidate's own.
     plan:
-        Fields of its `LegPlan`.
+        Fields of its `CandidatePlan`.
     scans:
         Name of a scan to ``path``, ``reference`` and ``reading``.
     split:
@@ -63,16 +63,16 @@ def run_leg(
     monitor:
         Told of progress; the name of the scan and ": " stand before the stage.
     """
-    _Leg(Path(folder), LegPlan.from_dict(plan, discover()), scans, split, memory_mb, monitor).run()
+    _CandidateWorker(Path(folder), CandidatePlan.from_dict(plan, discover()), scans, split, memory_mb, monitor).run()
 
 
-class _Leg:
-    """The work of one leg."""
+class _CandidateWorker:
+    """The work of one candidate."""
 
     def __init__(
         self,
         folder: Path,
-        plan: LegPlan,
+        plan: CandidatePlan,
         scans: Mapping[str, Mapping[str, Any]],
         split: Sequence[str],
         memory_mb: int | None,
@@ -80,7 +80,7 @@ class _Leg:
     ) -> None:
         self._folder, self._plan, self._scans, self._split = folder, plan, scans, split
         self._scan = ""
-        # A leg is never asked to stop: it is ended.
+        # A candidate is never asked to stop: it is ended.
         self._monitor = Monitor(lambda p: monitor.report(f"{self._scan}: {p.stage}", p.done, p.total))
         self._settings = plan.settings
         self._solver = {} if plan.solver is None else plan.solver.model_dump()
@@ -184,7 +184,7 @@ class _Leg:
         write_scores(self._folder, scan, scores, more)
 
     def _training_seconds(self, run: RunResult) -> float:
-        """What the leg's training took, whichever scan was reconstructed after it; nothing for a solver."""
+        """What the candidate's training took, whichever scan was reconstructed after it; nothing for a solver."""
         if not self._plan.is_network:
             return 0.0
         if "training seconds" in run.figures:

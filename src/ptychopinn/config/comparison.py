@@ -9,11 +9,15 @@ from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 
-NOT_SHARED = ("N", "model_type", "architecture")  # settings of the network that scans or legs say, not one for all legs
+NOT_SHARED = (
+    "N",
+    "model_type",
+    "architecture",
+)  # settings of the network that scans or candidates say, not one for all candidates
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
-class LegConfig(Config):
+class CandidateConfig(Config):
     """A reconstructor of a comparison or study, and what is set for it alone; a word stands for its `name`."""
 
     name: str = Field(
@@ -43,10 +47,12 @@ class LegConfig(Config):
 class ComparisonConfig(Config):
     """What is compared, limits, and what it is judged by."""
 
-    legs: tuple[LegConfig, ...] = Field(
+    legs: tuple[CandidateConfig, ...] = Field(
         (), description="Reconstructors: names, or mappings with settings of their own."
     )
-    baseline: str | None = Field(None, description="The leg that the others are told from (default: the first leg).")
+    baseline: str | None = Field(
+        None, description="The candidate that the others are told from (default: the first candidate)."
+    )
     n_test_groups: int | None = Field(
         None,
         ge=1,
@@ -56,10 +62,10 @@ class ComparisonConfig(Config):
     memory_mb: int | None = Field(
         None,
         ge=64,
-        description="MiB of anonymous memory that a leg's processes may take "
+        description="MiB of anonymous memory that a candidate's processes may take "
         "(default: three quarters of what is free).",
     )
-    leg_seconds: float | None = Field(None, gt=0, description="Seconds after which a leg is ended as failed.")
+    leg_seconds: float | None = Field(None, gt=0, description="Seconds after which a candidate is ended as failed.")
     split_frc: bool = Field(
         True,
         description="Also reconstruct the odd and the even patterns of the test scan each alone, for a resolution that "

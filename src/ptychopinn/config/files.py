@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.config.run import RunSettings
 from ptychopinn.errors import ConfigError
-from ptychopinn.files import why_unreadable
+from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import StrPath
 
 MAX_BYTES = 2**18
@@ -63,8 +63,10 @@ def write_config_file(path: StrPath, settings: RunSettings[Any]) -> None:
     """Write all settings of a run as `read_config_file` reads them."""
     import yaml
 
-    with written_aside(path) as aside:
-        aside.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(
+            yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8"
+        )
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

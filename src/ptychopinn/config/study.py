@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
-from ptychopinn.config.comparison import LegConfig
+from ptychopinn.config.comparison import CandidateConfig
 
 _Photons = Annotated[float, Field(gt=0, le=4e9)]
 _Overlap = Annotated[float, Field(ge=0, lt=1)]
@@ -19,7 +19,7 @@ _Seed = Annotated[int, Field(ge=0)]
 class StudyConfig(Config):
     """The axes of a study; a cell is one value of each."""
 
-    legs: tuple[LegConfig, ...] = Field(
+    legs: tuple[CandidateConfig, ...] = Field(
         min_length=1, description="Reconstructors, as 'compare' names them, or mappings with settings of their own."
     )
     photons: tuple[_Photons, ...] = Field((1e6,), min_length=1, description="Mean photons a pattern.")
@@ -42,7 +42,7 @@ class StudyConfig(Config):
     @model_validator(mode="after")
     def _values_make_sense(self) -> Self:
         for name in ("legs", "photons", "overlap", "train_patterns", "gridsize", "seeds", "metrics"):
-            values = [value.name if isinstance(value, LegConfig) else value for value in getattr(self, name)]
+            values = [value.name if isinstance(value, CandidateConfig) else value for value in getattr(self, name)]
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
         low, high = self.percentiles

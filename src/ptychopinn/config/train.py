@@ -349,7 +349,7 @@ class TrainConfig(  # the fields of the last base come first
         given = self.model_dump(exclude_none=True)
         return ResolvedTrainConfig.model_validate(defaults._asdict() | given)
 
-    def refuse_idle(self, model: ModelConfig, *, validates: bool) -> None:
+    def check_all_settings_used(self, model: ModelConfig, *, validates: bool) -> None:
         """Refuse settings that nothing in this training would look at.
 
         Parameters

@@ -1,9 +1,9 @@
 """Scans: the frozen dataset, the NPZ contract, scaling, groups of neighbours, splits by space.
 
-Modules: ``dataset`` (what a scan is), ``npz`` (read and write), ``convert``, ``checks`` (what is wrong with a file),
-``scaling`` (the one rule), ``grouping``, ``splits``, ``truth`` (known patches), ``batches`` (what training draws).
-Behind ``npz``: ``members`` (arrays inside the zip), ``fields`` and ``contract`` (what they mean), ``domain`` (counts,
-amplitudes, dose), ``survey`` (the one pass over the values). The names below are imported when they are used.
+Modules: ``dataset`` (what a scan is), ``io`` (read and write scan files), ``convert``, ``checks`` (what is wrong with a
+file), ``scaling``, ``grouping``, ``splits``, ``ground_truth`` (known patches), ``batches`` (what training draws).
+Behind ``io``: ``scan_file`` (arrays inside an NPZ file), ``scan_reader`` and ``contract`` (what they mean), ``units``
+(counts, amplitudes, dose), ``statistics`` (one pass over the values). The names below are imported when they are used.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from ptychopinn.data.dataset import Measurement as Measurement
     from ptychopinn.data.dataset import ScanDataset as ScanDataset
     from ptychopinn.data.dataset import ScanMetadata as ScanMetadata
-    from ptychopinn.data.npz import read_object as read_object
-    from ptychopinn.data.npz import read_scan as read_scan
-    from ptychopinn.data.npz import write_scan as write_scan
-    from ptychopinn.data.problems import Problem as Problem
-    from ptychopinn.data.problems import Severity as Severity
+    from ptychopinn.data.diagnostics import Problem as Problem
+    from ptychopinn.data.diagnostics import Severity as Severity
+    from ptychopinn.data.io import read_object as read_object
+    from ptychopinn.data.io import read_scan as read_scan
+    from ptychopinn.data.io import write_scan as write_scan
     from ptychopinn.data.scaling import Scaling as Scaling
     from ptychopinn.data.scaling import fit_scaling as fit_scaling
     from ptychopinn.data.splits import split_by_space as split_by_space
 
 _HOME = {
     "Measurement": "dataset",
-    "Problem": "problems",
+    "Problem": "diagnostics",
     "ScanDataset": "dataset",
     "ScanMetadata": "dataset",
     "Scaling": "scaling",
-    "Severity": "problems",
+    "Severity": "diagnostics",
     "check_scan": "checks",
     "convert_scan": "convert",
     "fit_scaling": "scaling",
-    "read_object": "npz",
-    "read_scan": "npz",
+    "read_object": "io",
+    "read_scan": "io",
     "split_by_space": "splits",
-    "write_scan": "npz",
+    "write_scan": "io",
 }
 
 __all__ = [*_HOME]

@@ -109,7 +109,7 @@ def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:
     return data.select(subsample(len(data), config.n_subsample, config.subsample_seed, config.sequential_sampling))
 
 
-def refuse_too_few(data: ScanDataset) -> None:
+def check_pattern_count(data: ScanDataset) -> None:
     """Raise DataError where there are no two patterns."""
     if len(data) < 2:
         raise DataError(
@@ -145,7 +145,7 @@ class GroupBatches:
         config: ResolvedTrainConfig,
         truth: Callable[[IntArray], ComplexArray] | None = None,
     ) -> None:
-        refuse_too_few(data)
+        check_pattern_count(data)
         self._data, self._config, self._truth = data, config, truth
         self._drawn: tuple[int, IntArray] | None = None  # the newest epoch's groups
         self.group_size = model.patterns_per_group

@@ -8,14 +8,14 @@ from scipy.spatial import cKDTree
 
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data.contract import Interpretation, interpret
+from ptychopinn.data.contract import ReadResult, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.frames import some
-from ptychopinn.data.members import NpzFile
-from ptychopinn.data.npz import open_scan
-from ptychopinn.data.problems import Findings, Problem, Severity
+from ptychopinn.data.diagnostics import Findings, Problem, Severity
+from ptychopinn.data.io import open_scan
+from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import fit_scaling
-from ptychopinn.data.survey import Survey
+from ptychopinn.data.scan_file import ScanFile
+from ptychopinn.data.statistics import PatternStatistics
 from ptychopinn.errors import DataError
 from ptychopinn.typing import FloatArray, StrPath
 
@@ -36,7 +36,7 @@ def check_scan(
 ) -> list[Problem]:
     """Say everything that is wrong with a file, errors first.
 
-    `ptychopinn.data.npz.read_scan` refuses the file, with the same arguments, if and only if there is an error here
+    `ptychopinn.data.io.read_scan` refuses the file, with the same arguments, if and only if there is an error here
     that is not about a checksum: those are verified here for mapped arrays too.
 
     Parameters
@@ -44,7 +44,7 @@ def check_scan(
     path:
         The file.
     measurement, nphotons, fftshift:
-        As in `ptychopinn.data.npz.read_scan`.
+        As in `ptychopinn.data.io.read_scan`.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def check_scan(
     return sorted(findings.problems, key=lambda p: _ORDER[p.severity])
 
 
-def _check_bytes(file: NpzFile, findings: Findings) -> None:
+def _check_bytes(file: ScanFile, findings: Findings) -> None:
     for key, member in file.members.items():
         if member.mapped:
             try:
@@ -79,11 +79,11 @@ def _check_bytes(file: NpzFile, findings: Findings) -> None:
                 findings.refused(key, error)
 
 
-def _energies(seen: Survey, measurement: Measurement | None) -> FloatArray:
+def _energies(seen: PatternStatistics, measurement: Measurement | None) -> FloatArray:
     return seen.square_sums if measurement is Measurement.AMPLITUDE else seen.sums
 
 
-def _check_patterns(found: Interpretation, findings: Findings) -> None:
+def _check_patterns(found: ReadResult, findings: Findings) -> None:
     data, seen = found.data, found.seen
     key = "patterns"
     counts = _energies(seen, data.measurement) * data.counts_per_unit
@@ -178,5 +178,5 @@ def _check_extras(data: ScanDataset, findings: Findings) -> None:
     single = scans[0][scans[1] == 1]
     if len(scans[0]) > 1 and len(single):
         findings.warning(
-            "scan_index", f"{len(single)} scans have one pattern: {some(single)}.", "Groups never cross scans."
+            "scan_index", f"{len(single)} scans have one pattern: {preview(single)}.", "Groups never cross scans."
         )

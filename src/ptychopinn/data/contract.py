@@ -9,12 +9,12 @@ import numpy as np
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.domain import resolve_dose, resolve_measurement
-from ptychopinn.data.fields import Reader
-from ptychopinn.data.frames import check_frames
-from ptychopinn.data.members import NpzFile
-from ptychopinn.data.problems import Findings
-from ptychopinn.data.survey import Survey, survey
+from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.pattern_checks import check_patterns
+from ptychopinn.data.scan_file import ScanFile
+from ptychopinn.data.scan_reader import Reader
+from ptychopinn.data.statistics import PatternStatistics, pattern_statistics
+from ptychopinn.data.units import resolve_dose, resolve_measurement
 from ptychopinn.errors import ResourceError
 from ptychopinn.typing import AnyArray, FloatArray
 
@@ -28,20 +28,20 @@ _MIN_TRAINING = 2
 
 
 @dataclass(frozen=True)
-class Interpretation:
+class ReadResult:
     """A scan as read, and the survey of its values."""
 
     data: ScanDataset
-    seen: Survey
+    seen: PatternStatistics
 
 
-def interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Interpretation | None:
+def interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadResult | None:
     """Read a scan out of an open file.
 
     Parameters
     ----------
     file:
-        From `ptychopinn.data.members.open_npz`.
+        From `ptychopinn.data.scan_file.open_npz`.
     options:
         What the caller says about it.
     findings:
@@ -64,7 +64,7 @@ def interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Interp
         ) from error
 
 
-def _interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Interpretation | None:
+def _interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadResult | None:
     reader = Reader(file, findings)
     metadata = reader.metadata()
     x, y = reader.coordinates("xcoords"), reader.coordinates("ycoords")
@@ -96,7 +96,7 @@ def _interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Inter
     if options.fftshift:
         patterns, bad = np.fft.fftshift(patterns, axes=(1, 2)), np.fft.fftshift(bad)
         findings.note(key, "DC moved from the corner to the centre of the patterns and of bad_pixels, as asked.")
-    seen = survey(patterns, bad)
+    seen = pattern_statistics(patterns, bad)
     if seen.stuck.any():
         findings.warning(
             key,
@@ -104,7 +104,7 @@ def _interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Inter
             "pixels); they join bad_pixels.",
         )
         bad = bad | seen.stuck
-        seen = survey(patterns, bad)
+        seen = pattern_statistics(patterns, bad)
     _check_values(key, patterns, seen, findings)
     if metadata is None:
         return None
@@ -137,8 +137,8 @@ def _interpret(file: NpzFile, options: ReadOptions, findings: Findings) -> Inter
         counts_per_unit=per_unit,
         name=file.path.stem,
     )
-    check_frames(sums * per_unit, patterns.dtype, seen, findings)
-    return Interpretation(data, seen)
+    check_patterns(sums * per_unit, patterns.dtype, seen, findings)
+    return ReadResult(data, seen)
 
 
 def _patterns(reader: Reader, key: str, positions: int | None) -> AnyArray | None:
@@ -189,7 +189,7 @@ def _compare_start(reader: Reader, key: str, used: FloatArray) -> None:
         reader.findings.note(key, f"Not used, and not the same as {key.removesuffix('_start')}.")
 
 
-def _check_values(key: str, patterns: AnyArray, seen: Survey, findings: Findings) -> None:
+def _check_values(key: str, patterns: AnyArray, seen: PatternStatistics, findings: Findings) -> None:
     for what, where, pixels in (
         ("not finite", seen.not_finite, seen.not_finite_pixels),
         ("negative", seen.negative, seen.negative_pixels),

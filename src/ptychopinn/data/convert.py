@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.npz import read_scan, write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.typing import StrPath
 
@@ -25,11 +25,11 @@ def convert_scan(
     Parameters
     ----------
     source, measurement, nphotons, fftshift:
-        As in `ptychopinn.data.npz.read_scan`.
+        As in `ptychopinn.data.io.read_scan`.
     target:
         The file to write; may be ``source`` itself with ``overwrite``.
     compress:
-        As in `ptychopinn.data.npz.write_scan`.
+        As in `ptychopinn.data.io.write_scan`.
     overwrite:
         Replace ``target`` if it is there.
 

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ptychopinn.arrays import Array
 from ptychopinn.config.reading import Measurement as Measurement
-from ptychopinn.data.rows import Rows, as_slice, forget_pages, take_rows
+from ptychopinn.data.lazy_rows import LazyRows, as_slice, release_pages, take_rows
 from ptychopinn.errors import DataError
-from ptychopinn.scratch import ScratchRows
+from ptychopinn.spill import SpillableRows
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ class ScanDataset:
         How the whole is scaled where this is a part of a scan; None: fitted to these patterns.
     """
 
-    patterns: AnyArray | Rows | ScratchRows
+    patterns: AnyArray | LazyRows | SpillableRows
     measurement: Measurement
     positions: FloatArray
     probe: ComplexArray
     object_guess: ComplexArray | None = None
-    patches_guess: ComplexArray | Rows | None = None
+    patches_guess: ComplexArray | LazyRows | None = None
     scan_index: IntArray = field(default=None)  # type: ignore[arg-type]
     bad_pixels: BoolArray = field(default=None)  # type: ignore[arg-type]
     metadata: ScanMetadata = field(default_factory=ScanMetadata)
@@ -104,7 +104,7 @@ class ScanDataset:
             object.__setattr__(self, "scan_index", np.zeros(n, np.int64))
         if self.bad_pixels is None:
             object.__setattr__(self, "bad_pixels", np.zeros((size, size), bool))
-        expected: list[tuple[str, AnyArray | Rows | ScratchRows | None, tuple[int, ...]]] = [
+        expected: list[tuple[str, AnyArray | LazyRows | SpillableRows | None, tuple[int, ...]]] = [
             ("positions", self.positions, (n, 2)),
             ("scan_index", self.scan_index, (n,)),
             ("bad_pixels", self.bad_pixels, (size, size)),
@@ -147,7 +147,7 @@ class ScanDataset:
         """Width of a pattern in detector pixels."""
         return int(self.patterns.shape[1])
 
-    def tell_of_scans(self) -> None:
+    def log_scan_count(self) -> None:
         """Log that several scans are reconstructed as one object, if there are several."""
         if (count := len(np.unique(self.scan_index))) > 1:
             _log.info(
@@ -171,7 +171,7 @@ class ScanDataset:
         with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
             # Always a copy: it is written to below. Rows that follow each other are a view, and copied once.
             block = np.array(self.patterns[as_slice(indices)], np.float32)
-        forget_pages(self.patterns)
+        release_pages(self.patterns)
         if self.bad_pixels.any():
             block[..., self.bad_pixels] = 0
         counts: FloatArray = self.to_counts(block)

@@ -9,7 +9,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError
 from ptychopinn.typing import FloatArray, IntArray
 
-_NOBODY = -1
+_NO_MEMBER = -1
 _CHUNK = 1 << 16  # anchors or patterns handled at a time
 
 
@@ -56,7 +56,7 @@ def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntAr
     -------
     (n, count) int64, nearest first; -1 where a scan has fewer. Memory is that of the table.
     """
-    table = np.full((len(positions), count), _NOBODY, np.int64)
+    table = np.full((len(positions), count), _NO_MEMBER, np.int64)
     if count == 0:
         return table
     for members in members_by_scan(scan_index):
@@ -172,7 +172,7 @@ def draw_groups(
     for start in range(0, n_groups, _CHUNK):
         near = neighbour_table[anchors[start : start + _CHUNK]]
         lots = rng.random(near.shape)
-        lots[near == _NOBODY] = 2.0  # after everybody else
+        lots[near == _NO_MEMBER] = 2.0  # after everybody else
         chosen = np.argsort(lots, axis=1, kind="stable")[:, : group_size - 1]
         groups[start : start + _CHUNK, 1:] = np.take_along_axis(near, chosen, axis=1)
     return groups

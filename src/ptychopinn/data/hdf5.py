@@ -1,4 +1,4 @@
-"""Arrays inside an HDF5 file, as `ptychopinn.data.members` has those of an NPZ."""
+"""Arrays inside an HDF5 file, as `ptychopinn.data.scan_file` has those of an NPZ."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptychopinn.data.members import BOMB_BYTES, BOMB_RATIO, MAP_BYTES, NpzFile, allocated
+from ptychopinn.data.scan_file import BOMB_BYTES, BOMB_RATIO, MAP_BYTES, ScanFile, read_into_buffer
 from ptychopinn.errors import DataError
-from ptychopinn.files import why_unreadable
+from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _BLOCK_BYTES = 1 << 24
-_LONGEST_TEXT = 1 << 20
-_AGAIN = "Copy or write the file again."
+_MAX_TEXT_BYTES = 1 << 20
+_COPY_AGAIN = "Copy or write the file again."
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)  # as h5py tells it
 
 
@@ -66,12 +66,12 @@ class H5Member:
                     return np.array(file[self.key].asstr()[()])
             size = math.prod(self.shape) * self.dtype.itemsize
             return (
-                allocated(f"{self.path}: {self.key} ({self})", size, self._blocks())
+                read_into_buffer(f"{self.path}: {self.key} ({self})", size, self._blocks())
                 .view(self.dtype)
                 .reshape(self.shape)
             )
         except _DAMAGE as error:
-            raise DataError(f"This dataset ({self}) cannot be read: {error}.", _AGAIN) from error
+            raise DataError(f"This dataset ({self}) cannot be read: {error}.", _COPY_AGAIN) from error
 
     def verify(self) -> None:
         """What is mapped has no checksum in HDF5."""
@@ -99,7 +99,7 @@ def is_hdf5(path: StrPath) -> bool:
         return False
 
 
-def open_hdf5(path: StrPath) -> NpzFile:
+def open_hdf5(path: StrPath) -> ScanFile:
     """List the datasets at the root of an HDF5 file; reads no values.
 
     Safe on a stranger's file: links to elsewhere, virtual datasets and data stored outside the file are refused, and
@@ -116,7 +116,7 @@ def open_hdf5(path: StrPath) -> NpzFile:
         If it is damaged or open for writing.
     """
     path = Path(path)
-    found = NpzFile(path, {}, {})
+    found = ScanFile(path, {}, {})
     try:
         with h5py.File(path, "r") as file:
             for key in file:
@@ -127,7 +127,7 @@ def open_hdf5(path: StrPath) -> NpzFile:
                 except DataError as error:
                     found.broken[key] = error
                 except _DAMAGE as error:
-                    found.broken[key] = DataError(f"This dataset is damaged: {error}.", _AGAIN)
+                    found.broken[key] = DataError(f"This dataset is damaged: {error}.", _COPY_AGAIN)
     except _DAMAGE as error:
         raise DataError(
             f"{path} is an HDF5 file that cannot be read: {error}.",
@@ -148,7 +148,7 @@ def _member(path: Path, file: Any, key: str) -> H5Member | None:
         raise DataError("This dataset has no values.", "Write the values into the file.")
     shape = tuple(int(n) for n in dataset.shape)
     if h5py.check_string_dtype(dataset.dtype) is not None:
-        if math.prod(shape) != 1 or dataset.dtype.itemsize > _LONGEST_TEXT:
+        if math.prod(shape) != 1 or dataset.dtype.itemsize > _MAX_TEXT_BYTES:
             raise DataError(f"This dataset holds texts of shape {shape}; one text is needed.", "Write one text.")
         return H5Member(path, key, shape, np.dtype("U"), False, 0)
     dtype = dataset.dtype

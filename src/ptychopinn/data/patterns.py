@@ -9,7 +9,7 @@ import numpy as np
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.parallel import Aside
+from ptychopinn.parallel import BackgroundThread
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _READ = 256  # patterns prepared at a time
@@ -109,12 +109,12 @@ class Patterns:
             for indices in chosen:
                 yield indices, partial(_rows, self.amplitudes(indices))
         else:
-            with Aside() as reader:
+            with BackgroundThread() as reader:
                 waiting: tuple[IntArray, Callable[[], AnyArray]] | None = None
                 for following in [*chosen, None]:
                     ahead = None
                     if following is not None:
-                        ahead = following, reader.begin(partial(self._read_raw, following))
+                        ahead = following, reader.submit(partial(self._read_raw, following))
                     if waiting is not None:
                         counts = self._decode(self._to_corner(self.library.from_host(waiting[1]())))
                         yield waiting[0], partial(_rows, self.library.xp.sqrt(counts))

@@ -19,7 +19,7 @@ from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
 # The object's own mean phase gradient moves the centre of mass too, by some hundredths of a pixel. Taking so small an
 # offset for the detector's would take the ramp out of the object.
-_LEAST_OFFSET_PX = 0.25
+_MIN_OFFSET_PX = 0.25
 _SAMPLE = 2048  # patterns that are looked at; more change the mean by less than a per mille
 
 
@@ -109,7 +109,7 @@ def scaling_of(mean: FloatArray, probe: ComplexArray, bad_pixels: BoolArray) -> 
         mean_counts=mean_counts,
         input_scale=len(mean) / float(np.sqrt(mean_counts)),
         probe_scale=float(np.sqrt(mean_counts / seen)),
-        detector_offset_px=offset if np.hypot(*offset) >= _LEAST_OFFSET_PX else np.zeros(2),
+        detector_offset_px=offset if np.hypot(*offset) >= _MIN_OFFSET_PX else np.zeros(2),
     )
 
 

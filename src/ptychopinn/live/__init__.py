@@ -10,15 +10,15 @@ from ptychopinn.live.arrivals import Arrival, Chunk, Refused, Setup
 from ptychopinn.live.hdf5 import follow_hdf5
 from ptychopinn.live.scan import LiveScan
 from ptychopinn.live.socket import listen
-from ptychopinn.live.stream import Ending, Update, stream
+from ptychopinn.live.stream import StreamStatus, Update, stream
 
 __all__ = [
     "Arrival",
     "Chunk",
-    "Ending",
     "LiveScan",
     "Refused",
     "Setup",
+    "StreamStatus",
     "Update",
     "follow_hdf5",
     "listen",

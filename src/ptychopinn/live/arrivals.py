@@ -10,8 +10,8 @@ import numpy as np
 from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
-_MOST_VALUE = 1e15  # as in files: what is above is no measurement
-_MOST_AWAY_PX = 1e7
+_MAX_VALUE = 1e15  # as in files: what is above is no measurement
+_MAX_DISTANCE_PX = 1e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +107,9 @@ def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refu
     good = ~bad_pixels
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = (extreme(patterns, axis=(1, 2), where=good, initial=0) for extreme in (np.min, np.max))
-        usable = np.isfinite(low) & np.isfinite(high) & (low >= 0) & (high <= _MOST_VALUE)
+        usable = np.isfinite(low) & np.isfinite(high) & (low >= 0) & (high <= _MAX_VALUE)
     told = [(~usable, "values that are negative, not finite or too large")]
-    placed = (np.abs(chunk.positions) < _MOST_AWAY_PX).all(axis=1)  # NaN is not
+    placed = (np.abs(chunk.positions) < _MAX_DISTANCE_PX).all(axis=1)  # NaN is not
     told += [(~placed, "positions that are not finite"), (chunk.indices < 0, "negative indices")]
     wrong = np.logical_or.reduce([rows for rows, _ in told])
     if not wrong.any():

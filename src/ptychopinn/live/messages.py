@@ -15,8 +15,8 @@ from ptychopinn.live.arrivals import Chunk, Refused, Setup
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 VERSION = 1
-_MOST_HEADER = 1 << 16
-_MOST_BYTES = 1 << 30  # of one message
+_MAX_HEADER_BYTES = 1 << 16
+_MAX_BYTES = 1 << 30  # of one message
 _DTYPES = frozenset(["|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f4", "<f8"])
 
 
@@ -102,7 +102,7 @@ def unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Refused:
 
 
 def _unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Refused:
-    if not parts or len(parts[0]) > _MOST_HEADER or sum(map(len, parts)) > _MOST_BYTES:
+    if not parts or len(parts[0]) > _MAX_HEADER_BYTES or sum(map(len, parts)) > _MAX_BYTES:
         raise ValueError("it is empty or too large")
     header = json.loads(parts[0])
     if not isinstance(header, dict) or header.get("ptychopinn") != VERSION:

@@ -13,12 +13,12 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.domain import resolve_dose
+from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.problems import Findings
-from ptychopinn.data.rows import Rows
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
-from ptychopinn.data.survey import Survey, survey
+from ptychopinn.data.statistics import PatternStatistics, pattern_statistics
+from ptychopinn.data.units import resolve_dose
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import place_on_pixels
@@ -29,16 +29,16 @@ from ptychopinn.patch_store import HostPatches
 from ptychopinn.reconstruction import Reconstruction, patterns_to_refine, refine_and_assess
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS
-from ptychopinn.scratch import ScratchRows
+from ptychopinn.spill import SpillableRows
 from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights
 from ptychopinn.synchronise import join_phases
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
-_MOST_PIXELS = 1 << 27  # of the object: 1 GiB of complex64. A stray position must not take all memory
+_MAX_PIXELS = 1 << 27  # of the object: 1 GiB of complex64. A stray position must not take all memory
 _GROWTH = 0.25  # room that the object is given beyond what is needed, as a share of its width
-_AGAIN = 1.5  # everything is synchronised anew when there are this many times as many patterns
+_RESYNCHRONISE_GROWTH = 1.5  # everything is synchronised anew when there are this many times as many patterns
 _BUDGET_UNIT = 1 << 19  # bytes of a MiB of the budget for patterns, and as much for patches
 _TABLE_BYTES = 1 << 26  # of numbers of patterns: 8 million; pages that are not written to take no memory
 _FIRST = 32  # patterns, that this is done for first
@@ -88,15 +88,15 @@ class LiveScan:
         self._setup = Setup()
         self._bad: BoolArray = np.zeros((self._size, self._size), bool)
         self._measurement: Measurement | None = None
-        self._patterns: ScratchRows | None = None
-        self._placed: ScratchRows | None = None
-        self._indices = ScratchRows((), np.int64, budget_bytes=_TABLE_BYTES)
-        self._positions = ScratchRows((2,), np.float64, budget_bytes=2 * _TABLE_BYTES)
-        self._scales = ScratchRows((), np.float64, budget_bytes=_TABLE_BYTES)  # mean units in each prediction
+        self._patterns: SpillableRows | None = None
+        self._placed: SpillableRows | None = None
+        self._indices = SpillableRows((), np.int64, budget_bytes=_TABLE_BYTES)
+        self._positions = SpillableRows((2,), np.float64, budget_bytes=2 * _TABLE_BYTES)
+        self._scales = SpillableRows((), np.float64, budget_bytes=_TABLE_BYTES)  # mean units in each prediction
         self._corners: tuple[FloatArray, FloatArray] | None = None  # lowest and highest position
         self._known: set[int] = set()
         self._sum = np.zeros((self._size, self._size))  # of counts, a unit each
-        self._seen: Survey | None = None
+        self._seen: PatternStatistics | None = None
         self._per_unit, self._assumed = 1.0, False  # the dose
         self._predicted = 0
         self._synchronised = 0
@@ -224,7 +224,7 @@ class LiveScan:
         mean = float(self._sum.sum()) * self._per_unit / len(self._patterns)
         dose = {"nphotons": mean, "nphotons_assumed": self._assumed} if mean > 0 else {}
         return ScanDataset(
-            patterns=Rows(self._patterns, order),
+            patterns=LazyRows(self._patterns, order),
             measurement=self._measurement,
             positions=self._positions[order],
             probe=self._light(),
@@ -259,7 +259,7 @@ class LiveScan:
         self._predict_again(scaling, monitor)
         assert self._placed is not None
         probe, library, _ = self._infer(order[:1], scaling)
-        placed = HostPatches(Rows(self._placed, order), library)
+        placed = HostPatches(LazyRows(self._placed, order), library)
         frame = Frame.around(data.positions, self._placed.shape[-1])
         self._stitcher = None  # its memory is needed
         patterns = patterns_to_refine(data, library, self._config)
@@ -305,7 +305,7 @@ class LiveScan:
             low, high = (at, at) if self._corners is None else self._corners
             low, high = np.minimum(low, at), np.maximum(high, at)
             height, width = (high - low + self._size) * (1 + 2 * _GROWTH)
-            stray[number] = height * width > _MOST_PIXELS
+            stray[number] = height * width > _MAX_PIXELS
             if not stray[number]:
                 self._corners = low, high
         return stray
@@ -314,7 +314,7 @@ class LiveScan:
         if self._patterns is None:
             self._measurement = chunk.measurement
             budget = self._config.memory_budget_mb * _BUDGET_UNIT
-            self._patterns = ScratchRows((self._size, self._size), chunk.patterns.dtype, budget_bytes=budget)
+            self._patterns = SpillableRows((self._size, self._size), chunk.patterns.dtype, budget_bytes=budget)
         self._patterns.append(chunk.patterns.astype(self._patterns.dtype, copy=False))
         self._indices.append(chunk.indices)
         self._positions.append(chunk.positions)
@@ -322,7 +322,7 @@ class LiveScan:
         start = len(self._patterns) - len(chunk)
         data = self.data(np.arange(start, len(self._patterns)))
         self._sum += replace(data, counts_per_unit=1.0).counts(slice(None)).sum(axis=0, dtype=np.float64)
-        seen = survey(chunk.patterns, self._bad)
+        seen = pattern_statistics(chunk.patterns, self._bad)
         if self._seen is not None:
             seen = replace(
                 seen,
@@ -363,11 +363,11 @@ class LiveScan:
         self._probe, _, placed = self._infer(slots, scaling)
         if self._placed is None:
             budget = self._config.memory_budget_mb * _BUDGET_UNIT
-            self._placed = ScratchRows(placed.shape[1:], np.complex64, budget_bytes=budget)
+            self._placed = SpillableRows(placed.shape[1:], np.complex64, budget_bytes=budget)
         self._placed.append(placed)
         self._scales.append(np.full(len(slots), scaling.mean_counts / self._per_unit))
         self._predicted = len(self._patterns)
-        due = self._predicted >= max(_AGAIN * self._synchronised, _FIRST)
+        due = self._predicted >= max(_RESYNCHRONISE_GROWTH * self._synchronised, _FIRST)
         if due and self._config.synchronise is not Synchronise.OFF:
             self._synchronise()
         else:
@@ -415,7 +415,7 @@ class LiveScan:
         self._synchronised = self._predicted
         self._stitcher = None  # its memory is needed
         try:
-            placed = Rows(self._placed, slots)
+            placed = LazyRows(self._placed, slots)
             patterns, tiling = Patterns(data), Tiling(frame, NUMPY, data.positions, size, NUMPY)
             stitched, self._how = synchronise(self._probe, patterns, placed, tiling, Stages(self._config))
         except DataError as error:  # too dark to be judged: put together as if they had just come

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import zmq
 
 _log = logging.getLogger(__name__)
-_MOST_WAITING = 256  # messages that wait in memory; beyond it the producer waits
-_MOST_BYTES = 1 << 30  # of one part of a message
+_MAX_WAITING = 256  # messages that wait in memory; beyond it the producer waits
+_MAX_BYTES = 1 << 30  # of one part of a message
 
 
 def listen(address: str, *, bind: bool = False, poll_s: float = 0.05) -> Iterator[Arrival]:
@@ -48,8 +48,8 @@ def listen(address: str, *, bind: bool = False, poll_s: float = 0.05) -> Iterato
     context = zmq.Context()
     socket = context.socket(zmq.PULL)
     socket.linger = 0
-    socket.rcvhwm = _MOST_WAITING
-    socket.maxmsgsize = _MOST_BYTES
+    socket.rcvhwm = _MAX_WAITING
+    socket.maxmsgsize = _MAX_BYTES
     try:
         (socket.bind if bind else socket.connect)(address)
     except zmq.ZMQError as error:

@@ -20,17 +20,17 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
 
 _log = logging.getLogger(__name__)
-_MOST_WAIT_S = 0.1  # that a pattern waits for others to be predicted with
-_TOLD = 5  # refusals that are each told; later ones at each power of ten
+_MAX_WAIT_S = 0.1  # that a pattern waits for others to be predicted with
+_MAX_LOGGED_REFUSALS = 5  # refusals that are each told; later ones at each power of ten
 
 
-class Ending(StrEnum):
+class StreamStatus(StrEnum):
     """Why a stream ended."""
 
     FINISHED = "finished"  # the producer said so
     TIMED_OUT = "timed_out"  # nothing usable came for too long
     CANCELLED = "cancelled"  # the monitor was cancelled
-    OUT_OF_PLACE = "out_of_place"  # memory or the disk of the scratch files did not suffice
+    OUT_OF_SPACE = "out_of_place"  # memory or the disk of the scratch files did not suffice
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Update:
     missing: int
     rate: float
     latency_s: float
-    ending: Ending | None = None
+    ending: StreamStatus | None = None
     result: Reconstruction | None = None
 
 
@@ -110,20 +110,20 @@ def stream(
     config = config or InferConfig()
     with LiveScan(reconstructor, config, name) as scan:
         loop = _Loop(scan, config.stream_batch_size, monitor)
-        ending = Ending.FINISHED
+        ending = StreamStatus.FINISHED
         source = iter(arrivals)
         try:
             shown = time.monotonic()
             for arrival in source:
                 now = time.monotonic()
                 if monitor.cancelled:
-                    ending = Ending.CANCELLED
+                    ending = StreamStatus.CANCELLED
                     break
                 loop.take(arrival)
                 if now - loop.heard > timeout_s:
                     loop.flush()  # what waits may be usable
                 if now - loop.heard > timeout_s:
-                    ending = Ending.TIMED_OUT
+                    ending = StreamStatus.TIMED_OUT
                     _log.warning("Nothing usable came for %.0f s: the producer is taken for dead.", now - loop.heard)
                     break
                 if now - shown >= update_s and len(scan):
@@ -135,7 +135,7 @@ def stream(
                 if isinstance(error, ResourceError):
                     raise
                 raise explained(error) from error
-            ending = Ending.OUT_OF_PLACE
+            ending = StreamStatus.OUT_OF_SPACE
             _log.warning("The stream ends here: %s", error)
             loop.waiting.clear()
         finally:
@@ -169,7 +169,7 @@ class _Loop:
         elif isinstance(arrival, Chunk):
             self.waiting.append((arrival, time.time() if arrival.sent is None else arrival.sent))
         count = sum(len(chunk) for chunk, _ in self.waiting)
-        old = bool(self.waiting) and time.time() - self.waiting[0][1] > _MOST_WAIT_S
+        old = bool(self.waiting) and time.time() - self.waiting[0][1] > _MAX_WAIT_S
         if self.waiting and (arrival is None or count >= self._batch_size or old):
             self.flush()
 
@@ -194,10 +194,10 @@ class _Loop:
     def _refuse(self, refused: Refused) -> None:
         self._refused += refused.count
         self._told += 1
-        if self._told <= _TOLD or str(self._told).strip("0") == "1":
+        if self._told <= _MAX_LOGGED_REFUSALS or str(self._told).strip("0") == "1":
             _log.warning("%s (refusal %d)", refused.reason, self._told)
 
-    def update(self, ending: Ending | None = None, result: Reconstruction | None = None) -> Update:
+    def update(self, ending: StreamStatus | None = None, result: Reconstruction | None = None) -> Update:
         """How it stands, and the clocks start anew."""
         now = time.monotonic()
         rate = self._new / max(now - self._since, 1e-9)

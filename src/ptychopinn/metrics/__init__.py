@@ -7,10 +7,10 @@ from ptychopinn.metrics.alignment import (
     Aligned,
     ScanBox,
     align,
-    box_of,
     linear_phase,
     ramp_of,
     remove_linear_phase,
+    scan_box,
 )
 from ptychopinn.metrics.frc import FrcCurve, frc, frc50
 from ptychopinn.metrics.measures import ms_ssim, score
@@ -23,7 +23,6 @@ __all__ = [
     "FrcCurve",
     "ScanBox",
     "align",
-    "box_of",
     "flatness",
     "forward_residual",
     "frc",
@@ -32,5 +31,6 @@ __all__ = [
     "ms_ssim",
     "ramp_of",
     "remove_linear_phase",
+    "scan_box",
     "score",
 ]

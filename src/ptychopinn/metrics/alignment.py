@@ -48,7 +48,7 @@ class ScanBox:
         return slice(self.y0, self.y0 + self.shape[0]), slice(self.x0, self.x0 + self.shape[1])
 
 
-def box_of(positions: FloatArray, shape: tuple[int, int], margin: int = 4) -> ScanBox:
+def scan_box(positions: FloatArray, shape: tuple[int, int], margin: int = 4) -> ScanBox:
     """The box of scan positions, a margin inside the outermost ones.
 
     Parameters

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.bundle import read_bundle
 from ptychopinn.comparison.files import write_json
-from ptychopinn.comparison.scans import central
+from ptychopinn.comparison.scans import central_indices
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.jobs import LOG, JobError, Task, run_job
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -32,9 +32,9 @@ from ptychopinn.plugins import ALIASES, discover
 from ptychopinn.reconstructor import ReconstructorSpec
 from ptychopinn.report import stage_picture
 from ptychopinn.typing import AnyArray, StrPath
-from ptychopinn.workflows._folder import Kind, model_path, output_folder
+from ptychopinn.workflows.folders import FolderKind, model_path, output_folder
 
-_CHECK = Kind("check", frozenset({"stats.json", "offsets.json", "a", "b", *(f"{stage}.png" for stage in STAGES)}))
+_CHECK = FolderKind("check", frozenset({"stats.json", "offsets.json", "a", "b", *(f"{stage}.png" for stage in STAGES)}))
 TOLERANCE = 1e-4  # relative: what archives promise across backends
 
 
@@ -119,7 +119,7 @@ def parity_run(
     data = read_scan(data_path, **dict(reading))
     if not 1 <= patterns <= len(data):
         raise DataError(f"A batch of {patterns} patterns was asked for; the scan has {len(data)}.", "Ask for fewer.")
-    indices = central(data, patterns)
+    indices = central_indices(data, patterns)
     with output_folder(output, _CHECK, overwrite=overwrite) as folder:
         sides = {}
         for side, archive, spec, own, label in zip("ab", archives, specs, given, labels, strict=True):
@@ -181,6 +181,6 @@ def _report(
         rows = {f"{side}: {labels[side]}": pictures_of(stage, found[stage], 8) for side, found in sides.items()}
         relative = differences[stage]["relative"]
         told = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
-        with written_aside(folder / f"{stage}.png") as aside:
-            aside.write_bytes(stage_picture(rows, title=f"{stage.replace('_', ' ')}: {told}"))
+        with atomic_write(folder / f"{stage}.png") as temporary:
+            temporary.write_bytes(stage_picture(rows, title=f"{stage.replace('_', ' ')}: {told}"))
     return ParityResult(folder, first, differences)

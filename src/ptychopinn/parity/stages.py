@@ -23,7 +23,7 @@ from ptychopinn.typing import AnyArray, ComplexArray
 
 STAGES = ("input", "probe", "prediction", "canvas", "exit_wave", "intensity")
 OFFSETS = "offsets"  # corner of each patch on the canvas, not a stage
-_LEAST_REGISTERED_PX = 16
+_MIN_REGISTERED_PX = 16
 
 
 def stages_of(reconstructor: Reconstructor, data: ScanDataset, config: InferConfig) -> dict[str, AnyArray]:
@@ -106,7 +106,7 @@ def offset_of(a: AnyArray, b: AnyArray) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if energy > 0:
         found = {"factor": abs(product) / energy, "phase_rad": float(np.angle(product))}
-    if a.ndim == 2 and np.iscomplexobj(a) and min(a.shape) >= _LEAST_REGISTERED_PX and np.any(a):
+    if a.ndim == 2 and np.iscomplexobj(a) and min(a.shape) >= _MIN_REGISTERED_PX and np.any(a):
         pair = align(np.asarray(a, np.complex128), np.asarray(b, np.complex128), ScanBox(0, a.shape[0], 0, a.shape[1]))
         found["shift_px"] = list(pair.shift_px)
         found["ramp_rad_per_px"] = list(pair.ramp_rad_per_px)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.config.infer import InferConfig
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.parity.stages import stages_of
 from ptychopinn.workflows import load_reconstructor
 

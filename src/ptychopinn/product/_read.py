@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ptychopinn.errors import DataError, ResourceError
-from ptychopinn.files import why_unreadable
+from ptychopinn.path_checks import why_unreadable
 from ptychopinn.product._model import Product
 from ptychopinn.product._write import PLACEHOLDERS_ATTRIBUTE, PLACEHOLDERS_LINE
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath

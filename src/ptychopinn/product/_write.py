@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.errors import ResourceError
 from ptychopinn.product._model import Product
 from ptychopinn.typing import StrPath
@@ -43,9 +43,9 @@ def write_product(path: StrPath, product: Product) -> None:
     ResourceError
         If the file cannot be written.
     """
-    with written_aside(path) as aside:
+    with atomic_write(path) as temporary:
         try:
-            with h5py.File(aside, "w") as file:
+            with h5py.File(temporary, "w") as file:
                 _fill(file, product)
         except RuntimeError as error:  # HDF5 tells trouble at closing a file like this
             raise ResourceError(

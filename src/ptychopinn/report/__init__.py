@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ptychopinn.report._candidates import candidates_picture, frc_picture
 from ptychopinn.report._comparison import comparison_picture
-from ptychopinn.report._html import Grid, ReportContent, report_html, write_report
-from ptychopinn.report._legs import frc_picture, legs_picture
+from ptychopinn.report._html import ReportContent, Table, report_html, write_report
 from ptychopinn.report._pictures import (
     amplitude_picture,
     history_picture,
@@ -17,15 +17,15 @@ from ptychopinn.report._study import Curve, Panel, curves_picture, montage_pictu
 
 __all__ = [
     "Curve",
-    "Grid",
     "Panel",
     "ReportContent",
+    "Table",
     "amplitude_picture",
+    "candidates_picture",
     "comparison_picture",
     "curves_picture",
     "frc_picture",
     "history_picture",
-    "legs_picture",
     "montage_picture",
     "phase_picture",
     "probe_picture",

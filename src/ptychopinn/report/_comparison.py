@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from ptychopinn.metrics import Aligned, frc
-from ptychopinn.report._canvas import (
+from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     DIFFERENCE_COLOURS,
     PHASE_COLOURS,
     colour_range,
     dpi_for,
     new_figure,
-    plain,
     png_of,
+    printable,
     set_title,
     show,
 )
@@ -54,7 +54,7 @@ def comparison_picture(
     how = f"shift ({dy:+.2f}, {dx:+.2f}) px and ramp ({ky:+.4f}, {kx:+.4f}) rad/px (y, x) removed"
     if scores is not None:
         how += f"; error |G - R| / |G| {scores['nrmse']:.3f}"
-    figure.suptitle(f"{plain(title)}\n{how}" if title else how, parse_math=False, fontsize=11)
+    figure.suptitle(f"{printable(title)}\n{how}" if title else how, parse_math=False, fontsize=11)
     panels = figure.subplots(2, 4)
     for row, (name, key, unit, colours, a, b) in enumerate(
         (

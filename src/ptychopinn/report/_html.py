@@ -9,12 +9,12 @@ from html import escape
 from pathlib import Path
 
 from ptychopinn.errors import DataError
-from ptychopinn.report._canvas import write_file
+from ptychopinn.report._figure import write_file
 from ptychopinn.typing import StrPath
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
-_LONGEST_FIGURE = 40  # characters; a longer cell is prose
+_MAX_FIGURE_LENGTH = 40  # characters; a longer cell is prose
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -61,7 +61,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
-class Grid:
+class Table:
     """A table with a column for each figure.
 
     Attributes
@@ -115,7 +115,7 @@ class ReportContent:
     figures: Sequence[tuple[str, bytes | StrPath]] = ()
     warnings: Sequence[str] = ()
     lead: str = ""
-    grids: Mapping[str, Grid] = field(default_factory=dict)
+    grids: Mapping[str, Table] = field(default_factory=dict)
     wide: bool = False
 
 
@@ -173,7 +173,7 @@ def report_html(content: ReportContent) -> str:
     return "\n".join(parts)
 
 
-def _grid(heading: str, grid: Grid) -> str:
+def _grid(heading: str, grid: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.columns)
     lines = []
     for i, (name, *cells) in enumerate(grid.rows):
@@ -191,7 +191,7 @@ def _grid(heading: str, grid: Grid) -> str:
 def _class(cell: str, best: bool) -> str:
     if best:
         return ' class="best"'
-    return ' class="text"' if len(cell) > _LONGEST_FIGURE else ""
+    return ' class="text"' if len(cell) > _MAX_FIGURE_LENGTH else ""
 
 
 def _figure(caption: str, source: bytes | StrPath, *, wide: bool) -> str:

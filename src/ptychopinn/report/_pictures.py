@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from ptychopinn.metrics import ScanBox, ramp_of, remove_linear_phase
-from ptychopinn.report._canvas import (
+from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
     PHASE_COLOURS,
-    beside,
+    box_or_full,
+    colorbar_axes,
     colour_range,
     dpi_for,
     new_figure,
-    plain,
     png_of,
+    printable,
     set_title,
     show,
-    whole,
     write_file,
 )
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
@@ -29,7 +29,7 @@ _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # a ramp is found from the middle of a large object
 _WRAPPING = 0.9 * 2 * np.pi  # phases that span more than this wrap: then the colours must wrap too
 _MAX_MODES = 8
-_MOST_SHOWN_PX = 2048  # along a side: more than a picture has dots
+_MAX_SHOWN_PX = 2048  # along a side: more than a picture has dots
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
 
@@ -95,7 +95,7 @@ def amplitude_picture(
     title: str = "",
 ) -> bytes:
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
-    box = whole(obj, box)
+    box = box_or_full(obj, box)
     step = _step(box)
     amplitude = _reduced(obj[box.slices], step, np.abs).astype(np.float64)
     return _object_picture(
@@ -124,7 +124,7 @@ def phase_picture(
 
     The intensities do not tell a global phase or a linear ramp: both are taken off, and the title says how much.
     """
-    box = whole(obj, box)
+    box = box_or_full(obj, box)
     step = _step(box)
     phase, ramp = flat_phase(_reduced(obj[box.slices], step, np.asarray))
     ramp = ramp / step
@@ -188,7 +188,7 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
         set_title(axes[1], "hue: phase, brightness: amplitude", fontsize=9)
         bar = ScalarMappable(Normalize(0, 2 * np.pi), "hsv")
         ticks = [0, np.pi, 2 * np.pi]
-        figure.colorbar(bar, cax=beside(axes[1], mode.shape), label="phase (rad)", ticks=ticks).set_ticklabels(
+        figure.colorbar(bar, cax=colorbar_axes(axes[1], mode.shape), label="phase (rad)", ticks=ticks).set_ticklabels(
             ["0", "π", "2π"]
         )
     return png_of(figure)
@@ -236,12 +236,12 @@ def history_columns(history: Mapping[str, Sequence[float]]) -> dict[str, FloatAr
 
 
 def _named(title: str) -> str:
-    return f"{plain(title)}: " if title else ""
+    return f"{printable(title)}: " if title else ""
 
 
 def _step(box: ScanBox) -> int:
     """Pixels of an object along the side of one in its picture."""
-    return max(-(-max(box.shape) // _MOST_SHOWN_PX), 1)
+    return max(-(-max(box.shape) // _MAX_SHOWN_PX), 1)
 
 
 def _reduced(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray]) -> AnyArray:

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ptychopinn.report._canvas import (
+from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
     DIFFERENCE_COLOURS,
     PHASE_COLOURS,
     colour_range,
     new_figure,
-    plain,
     png_of,
+    printable,
 )
 from ptychopinn.typing import AnyArray
 
@@ -50,7 +50,7 @@ def stage_picture(sides: Mapping[str, AnyArray], *, title: str = "") -> bytes:
     columns = max(len(a), len(b))
     each_in = 1.6 if columns > 1 else 3.2
     figure = new_figure(each_in * columns + 1.4, each_in * len(rows) + 0.5, 110)
-    figure.suptitle(plain(title), parse_math=False, fontsize=11)
+    figure.suptitle(printable(title), parse_math=False, fontsize=11)
     for axes_row, (name, pictures, (colours, low, high)) in zip(
         figure.subplots(len(rows), columns, squeeze=False), rows, strict=True
     ):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptychopinn.report._canvas import beside, colour_range, new_figure, plain, png_of, set_title
-from ptychopinn.report._legs import COLOURS, NAMES, Quantity, part_of
+from ptychopinn.report._candidates import COLOURS, NAMES, Quantity, part_of
+from ptychopinn.report._figure import colorbar_axes, colour_range, new_figure, png_of, printable, set_title
 from ptychopinn.typing import ComplexArray
 
 
@@ -24,7 +24,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: what it shows, at what, and a curve for each leg."""
+    """One plot: what it shows, at what, and a curve for each candidate."""
 
     label: str
     title: str
@@ -32,7 +32,7 @@ class Panel:
 
 
 def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool = False, title: str = "") -> bytes:
-    """PNG of rows of plots; those of a row share their scale, and a leg has one colour in all of them.
+    """PNG of rows of plots; those of a row share their scale, and a candidate has one colour in all of them.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool
     """
     columns = len(panels[0])
     figure = new_figure(max(4.6 * columns, 6.5), 2.9 * len(panels) + 0.7)
-    figure.suptitle(plain(title), parse_math=False, fontsize=11)
+    figure.suptitle(printable(title), parse_math=False, fontsize=11)
     drawn = figure.subplots(len(panels), columns, squeeze=False, sharey="row", sharex=True)
     for axes_row, row in zip(drawn, panels, strict=True):
         for axes, panel in zip(axes_row, row, strict=True):
-            for number, (leg, curve) in enumerate(panel.curves.items()):
+            for number, (candidate, curve) in enumerate(panel.curves.items()):
                 colour = f"C{number % 10}"
-                axes.plot(curve.x, curve.median, color=colour, marker="o", markersize=4, label=plain(leg))
+                axes.plot(curve.x, curve.median, color=colour, marker="o", markersize=4, label=printable(candidate))
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
             if log:
                 axes.set_xscale("log")
@@ -84,7 +84,7 @@ def montage_picture(quantity: Quantity, columns: Mapping[str, Mapping[str, Compl
     figure = new_figure(
         each_in * len(columns) + 1.6, float(np.clip(each_in * height / width * len(names) + 1, 3, 60)), 110
     )
-    figure.suptitle(plain(title), parse_math=False, fontsize=11)
+    figure.suptitle(printable(title), parse_math=False, fontsize=11)
     drawn = figure.subplots(len(names), len(columns), squeeze=False)
     for axes in drawn.ravel():
         axes.set_xticks([])
@@ -92,11 +92,11 @@ def montage_picture(quantity: Quantity, columns: Mapping[str, Mapping[str, Compl
         axes.set_frame_on(False)
     for number, (column, shown) in enumerate(columns.items()):
         limits = colour_range(part_of(quantity, next(iter(shown.values()))))
-        set_title(drawn[0, number], plain(column), fontsize=9)
+        set_title(drawn[0, number], printable(column), fontsize=9)
         for line, name in enumerate(names):
             axes = drawn[line, number]
             if number == 0:
-                axes.set_ylabel(plain(name), fontsize=9)
+                axes.set_ylabel(printable(name), fontsize=9)
             if name not in shown:
                 axes.text(0.5, 0.5, "failed", ha="center", va="center", transform=axes.transAxes)
                 continue
@@ -105,5 +105,5 @@ def montage_picture(quantity: Quantity, columns: Mapping[str, Mapping[str, Compl
                 picture, cmap=COLOURS[quantity], vmin=limits[0], vmax=limits[1], interpolation="nearest"
             )
             if line == 0 and number == len(columns) - 1:
-                figure.colorbar(image, cax=beside(axes, picture.shape), label=NAMES[quantity], format="%.2g")
+                figure.colorbar(image, cax=colorbar_axes(axes, picture.shape), label=NAMES[quantity], format="%.2g")
     return png_of(figure)

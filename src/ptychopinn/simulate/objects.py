@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.errors import ConfigError
-from ptychopinn.simulate.fields import FIELDS, Shape, unit
+from ptychopinn.simulate.textures import FIELDS, Shape, unit
 from ptychopinn.typing import ComplexArray, FloatArray
 
 TRAINING_KINDS: tuple[ObjectKind, ...] = tuple(FIELDS)

@@ -8,14 +8,14 @@ import numpy as np
 
 from ptychopinn.config.simulation import ScanKind, SimulationConfig
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
-from ptychopinn.data.truth import true_patches
+from ptychopinn.data.ground_truth import true_patches
 from ptychopinn.errors import ConfigError
 from ptychopinn.forward import detector_ramp, expected_counts
 from ptychopinn.geometry import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.simulate.objects import simulate_object
 from ptychopinn.simulate.probes import probe_width_px, simulate_probe
-from ptychopinn.simulate.scans import scan_positions
+from ptychopinn.simulate.trajectories import scan_positions
 from ptychopinn.typing import ComplexArray
 
 _BLOCK = 256  # patterns simulated at a time

@@ -26,7 +26,7 @@ class RPIE:
 
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> EPIEResult:
         """Reconstruct with the scan's own probe."""
-        data.tell_of_scans()
+        data.log_scan_count()
         given = self._options
         options = PassOptions(
             self.schedule(given.passes),

@@ -23,7 +23,7 @@ import scipy.sparse as sparse
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.thinning import one_a_cell
+from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.interpolation import ShiftedProbe
@@ -77,7 +77,7 @@ def slow_phase(
     across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
     between = float((extent / across).max())
     spacing = max(between, _width(library.to_host(probe)), float(extent.max()) / _MAX_CELLS)
-    chosen = one_a_cell(local, spacing if _CELL * spacing > between else _CELL * between)
+    chosen = thin_positions(local, spacing if _CELL * spacing > between else _CELL * between)
     numbers = chosen if indices is None else indices[chosen]
     gradients = _gradients(patterns, numbers, positions[chosen], canvas, probe, monitor)
     if gradients is None:

@@ -12,8 +12,8 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ArchiveError
 from ptychopinn.reconstructor import TrainStatus
 from ptychopinn.testing.backend import BackendSuite, Trained
-from ptychopinn.testing.elsewhere import backend_arguments
 from ptychopinn.testing.patches import difference
+from ptychopinn.testing.processes import backend_arguments
 
 
 class ArchiveConformance(BackendSuite):

@@ -17,7 +17,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.plugins import GROUP
 from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, TrainResult
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.testing.elsewhere import Elsewhere, in_a_fresh_process
+from ptychopinn.testing.processes import RunJob, run_in_subprocess
 from ptychopinn.typing import ComplexArray
 
 OFFSET_PX = (3.0, -2.0)  # large enough to be the detector's, and not a gradient of the object
@@ -95,7 +95,7 @@ class BackendSuite:
     sizes, gridsizes:
         Every N and gridsize that the backend has.
     elsewhere:
-        Runs a job of `ptychopinn.testing.elsewhere`, in a fresh process unless a subclass says otherwise.
+        Runs a job of `ptychopinn.testing.processes`, in a fresh process unless a subclass says otherwise.
     """
 
     spec: ClassVar[ReconstructorSpec]
@@ -107,7 +107,7 @@ class BackendSuite:
     refuses: ClassVar[frozenset[str]] = frozenset()
     sizes: ClassVar[tuple[int, ...]] = SUPPORTED_N
     gridsizes: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    elsewhere: ClassVar[Elsewhere] = staticmethod(in_a_fresh_process)
+    elsewhere: ClassVar[RunJob] = staticmethod(run_in_subprocess)
 
     @classmethod
     def entry_points(cls) -> Iterable[EntryPoint]:

@@ -15,7 +15,7 @@ from ptychopinn.config.model import ModelType
 from ptychopinn.plugins import GROUP, discover, missing_requirements
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
 from ptychopinn.testing.backend import Tolerances
-from ptychopinn.testing.elsewhere import Elsewhere, backend_arguments, in_a_fresh_process
+from ptychopinn.testing.processes import RunJob, backend_arguments, run_in_subprocess
 from ptychopinn.typing import ComplexArray
 
 _TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
@@ -39,7 +39,7 @@ class CrossBackendConformance:
     train: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[Mapping[str, Any]] = {}
     tolerances: ClassVar[Tolerances] = Tolerances()
-    elsewhere: ClassVar[Elsewhere] = staticmethod(in_a_fresh_process)
+    elsewhere: ClassVar[RunJob] = staticmethod(run_in_subprocess)
 
     @classmethod
     def entry_points(cls) -> Iterable[EntryPoint]:

@@ -55,7 +55,7 @@ TRAIN_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "weight_averaging": {"weight_averaging": 0.0},
 }
 # What these do is seen in the length of a training, in its files, or with a wrong probe alone.
-NOT_SEEN_HERE = frozenset(
+TESTED_ELSEWHERE = frozenset(
     {
         "N",
         *("max_time", "subsample_seed", "probe_refinement", "start_probe", "early_stopping_patience"),

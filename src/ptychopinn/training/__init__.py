@@ -5,41 +5,41 @@ need not: anything that follows `ptychopinn.reconstructor.Reconstructor` is a ba
 """
 
 from ptychopinn.training.base import Fit, NetworkReconstructor
-from ptychopinn.training.book import EpochBook, LossReading, read_step
-from ptychopinn.training.cards import no_cuda, no_such_card
+from ptychopinn.training.cnn_layout import BORDER_CHANNELS, level_filters
+from ptychopinn.training.device_errors import no_cuda, no_such_card
 from ptychopinn.training.epochs import EpochSource, patterns_in
-from ptychopinn.training.light import Light, light_arrays, light_from_arrays
+from ptychopinn.training.illumination import IlluminationArrays, illumination_from_tensors, illumination_tensors
 from ptychopinn.training.loggers import RunLogger
-from ptychopinn.training.looks import Look, features_width, looks
-from ptychopinn.training.parts import Parts
+from ptychopinn.training.micro_batches import MicroBatches
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
 from ptychopinn.training.prefetch import prefetch
-from ptychopinn.training.published import BORDER_CHANNELS, level_filters
+from ptychopinn.training.sampling_schedule import DetectorSampling, features_width, sampling_schedule
+from ptychopinn.training.state import LossReading, TrainingState, read_step
 from ptychopinn.training.tensors import checkpoint_tensors, network_tensors
 
 __all__ = [
     "BORDER_CHANNELS",
-    "EpochBook",
+    "DetectorSampling",
     "EpochSource",
     "Fit",
-    "Light",
-    "Look",
+    "IlluminationArrays",
     "LossReading",
+    "MicroBatches",
     "NetworkReconstructor",
-    "Parts",
     "RunLogger",
     "ScanBatches",
     "TrainingPlan",
+    "TrainingState",
     "checkpoint_tensors",
     "features_width",
+    "illumination_from_tensors",
+    "illumination_tensors",
     "level_filters",
-    "light_arrays",
-    "light_from_arrays",
-    "looks",
     "network_tensors",
     "no_cuda",
     "no_such_card",
     "patterns_in",
     "prefetch",
     "read_step",
+    "sampling_schedule",
 ]

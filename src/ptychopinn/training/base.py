@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.batched_inference import stream_patches
 from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle, writer_named
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.execution import ExecutionOptions
@@ -24,11 +25,17 @@ from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, ResourceError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, TrainResult
-from ptychopinn.streaming import stream_patches
-from ptychopinn.training.book import EpochBook, Weights
-from ptychopinn.training.light import Light, begun_arrays, begun_light, light_arrays, scan_probe, starting_light
+from ptychopinn.training.illumination import (
+    IlluminationArrays,
+    estimate_illumination,
+    illumination_tensors,
+    initial_illumination,
+    initial_tensors,
+    scan_probe,
+)
 from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
+from ptychopinn.training.state import Trainable, TrainingState
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
 _log = logging.getLogger(__name__)
@@ -37,11 +44,11 @@ ModelT_co = TypeVar("ModelT_co", covariant=True)
 Predict = Callable[[Array], Array]
 
 
-class Fit(Weights, Protocol[ModelT_co]):
+class Fit(Trainable, Protocol[ModelT_co]):
     """A training under way in one framework: the model, its optimizer, and the loop around them."""
 
-    def run(self, book: EpochBook, logger: RunLogger) -> None:
-        """Train until the book says stop or the epochs are done."""
+    def run(self, state: TrainingState, logger: RunLogger) -> None:
+        """Train until `state` says stop or the epochs are done."""
         ...
 
     def model(self, averaged: Mapping[str, AnyArray]) -> ModelT_co:
@@ -94,7 +101,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         return False
 
     @abstractmethod
-    def _build(self, light: Light, seed: int) -> ModelT:
+    def _build(self, illumination: IlluminationArrays, seed: int) -> ModelT:
         """A model with fresh weights."""
 
     @abstractmethod
@@ -114,12 +121,12 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         return
 
     @abstractmethod
-    def _start(self, model: ModelT, plan: TrainingPlan) -> Fit[ModelT]:
+    def _make_fit(self, model: ModelT, plan: TrainingPlan) -> Fit[ModelT]:
         """Make ready to train a model in place."""
 
     @abstractmethod
     def _predictor(
-        self, model: ModelT, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
+        self, model: ModelT, scan_probe: ComplexArray | None, mean_counts: float, good: FloatArray
     ) -> tuple[Array, Predict]:
         """Make ready to predict.
 
@@ -127,7 +134,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ----------
         model:
             The model.
-        scan_light:
+        scan_probe:
             (modes, N, N) complex64, a scan's probe in root mean counts, the detector's offset in it, to use instead of
             the model's.
         mean_counts:
@@ -195,44 +202,50 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
         with contextlib.closing(logger):
             data, validation = training_scans(data, validation, config, self._config)
-            store, light = None, None
+            store, illumination = None, None
             if folder is not None:
                 store = CheckpointStore(folder, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
-                light = begun_light(self._config, store.newest())
+                illumination = initial_illumination(self._config, store.newest())
             model = self._model
             if model is None or config.start_probe is StartProbe.SCAN:
-                if light is None:
-                    light = starting_light(data, fit_scaling(data), self._config, config, monitor, self.library)
-                model = self._build(light, config.seed) if model is None else self._relit(model, light)
+                if illumination is None:
+                    illumination = estimate_illumination(
+                        data, fit_scaling(data), self._config, config, monitor, self.library
+                    )
+                model = (
+                    self._build(illumination, config.seed)
+                    if model is None
+                    else self._with_illumination(model, illumination)
+                )
             plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
             _log.info(
                 "Training in batches of %d groups at a learning rate of %g.",
                 plan.training.groups.largest_batch,
                 config.learning_rate,
             )
-            fit = self._start(model, plan)
-            start = begun_arrays(self._to_arrays(model))
-            book = EpochBook(plan, fit, store, self._manifest(), monitor, start)
-            book.resume()
+            fit = self._make_fit(model, plan)
+            start = initial_tensors(self._to_arrays(model))
+            state = TrainingState(plan, fit, store, self._manifest(), monitor, start)
+            state.resume()
             try:
-                if not book.nothing_to_do():
+                if not state.is_over():
                     with self._translate_memory_errors():
-                        fit.run(book, logger)
+                        fit.run(state, logger)
             finally:
-                self._model = fit.model(book.kept())
+                self._model = fit.model(state.final_weights())
         self._summary = TrainingSummary(
-            status=book.status.value,
+            status=state.status.value,
             epochs=plan.clock.epoch,
             seconds=plan.clock.seconds,
-            patterns_seen=book.patterns_seen,
-            figures={k: v[-1] for k, v in book.history.items() if v and math.isfinite(v[-1])},
+            patterns_seen=state.patterns_seen,
+            figures={k: v[-1] for k, v in state.history.items() if v and math.isfinite(v[-1])},
             config=config.model_dump(mode="json"),
         )
         return TrainResult(
-            status=book.status,
-            history=book.history,
+            status=state.status,
+            history=state.history,
             seconds=self._summary.seconds,
-            patterns_seen=book.patterns_seen,
+            patterns_seen=state.patterns_seen,
         )
 
     def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
@@ -257,13 +270,13 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         if len(data) == 0:
             return Prediction(library.from_host(data.probe), self._config.patch_size, iter(()), library)
         scaling = fit_scaling(data)
-        light = (
+        probe_of_scan = (
             scan_probe(data, scaling, self._config, follow_offset=True)
             if config.probe_source is ProbeSource.SCAN
             else None
         )
         with self._translate_memory_errors():
-            probe, predict = self._predictor(model, light, scaling.mean_counts, good_pixels(data))
+            probe, predict = self._predictor(model, probe_of_scan, scaling.mean_counts, good_pixels(data))
             patterns = Patterns(data, library)
         batches = stream_patches(
             patterns,
@@ -331,9 +344,9 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 ) from error
             raise
 
-    def _relit(self, model: ModelT, light: Light) -> ModelT:
-        """A model with the same network and other light."""
-        return self._from_arrays(self._to_arrays(model) | light_arrays(light))
+    def _with_illumination(self, model: ModelT, illumination: IlluminationArrays) -> ModelT:
+        """A model with the same network and other illumination."""
+        return self._from_arrays(self._to_arrays(model) | illumination_tensors(illumination))
 
     def _trained(self) -> ModelT:
         if self._model is None:

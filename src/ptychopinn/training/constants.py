@@ -13,4 +13,4 @@ MODULUS_FLOOR = 1e-3  # of the mean intensity of a detector pixel: keeps the mod
 PROBE_REGULARISATION = 0.1  # of the brightest probe pixel: rPIE's alpha
 
 PHASE_ITERATIONS = 15  # in which the patches of a group agree on their phases
-UNSEEN = 1e-2  # added to the coverage: where little was seen the canvas falls back to 1 + 0j
+COVERAGE_EPSILON = 1e-2  # added to the coverage: where little was seen the canvas falls back to 1 + 0j

@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 
 from ptychopinn.data.batches import GroupBatches
-from ptychopinn.simulate.stream import ObjectStream
+from ptychopinn.simulate.object_stream import ObjectStream
 from ptychopinn.training.shares import loss_shares
 from ptychopinn.typing import AnyArray
 

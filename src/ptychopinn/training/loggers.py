@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ptychopinn.atomic import translate_write_error, written_aside
+from ptychopinn.atomic import atomic_write, translate_write_error
 from ptychopinn.config.execution import LoggerKind
 from ptychopinn.errors import PluginError, UsageError
 
@@ -88,7 +88,7 @@ class _CsvLogger:
         """The rows of epochs before, and one more."""
         rows = [*(old for old in self._rows() if float(old["epoch"]) < epoch), entry]
         self._names = list(dict.fromkeys(name for old in rows for name in old))
-        with written_aside(self._path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._names)
             writer.writeheader()
             writer.writerows(rows)

@@ -26,7 +26,7 @@ from ptychopinn.training.optimizer import OFFSET_RATE, SIMULATED_DEVIANCE
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """Loss terms of a batch.
 
     Those of a part of a batch are its share: their sums over the parts are those of the batch.
@@ -45,9 +45,9 @@ class Terms(NamedTuple):
     parts: dict[str, Tensor]
     products: tuple[Tensor, ...]
 
-    def map(self, function: Callable[..., Tensor], *others: Terms) -> Terms:
+    def map(self, function: Callable[..., Tensor], *others: LossTerms) -> LossTerms:
         """What a function makes of each number, and of the same numbers of others."""
-        return Terms(
+        return LossTerms(
             function(self.total, *(other.total for other in others)),
             {name: function(value, *(other.parts[name] for other in others)) for name, value in self.parts.items()},
             tuple(map(function, self.products, *(other.products for other in others))),
@@ -90,7 +90,7 @@ class GroupPhysics(Protocol):
         """Expected counts (g, C, N, N) of each member, lit by the (modes, N, N) probe at its place."""
         ...
 
-    def alone(self, patches: Tensor, probe: Tensor) -> Tensor:
+    def single_patterns(self, patches: Tensor, probe: Tensor) -> Tensor:
         """Expected counts (b, N, N) of (b, n, n) patches; one probe, or (b, modes, N, N)."""
         ...
 
@@ -103,11 +103,11 @@ class TrainedModel(Protocol):
         """Gives the probe in root mean counts, (modes, N, N) complex64, the detector's offset in it."""
         ...
 
-    def lit(self, probe: Tensor, good: Tensor) -> Any:
+    def prepare_probe(self, probe: Tensor, good: Tensor) -> Any:
         """What the network is told of the light, for the call."""
         ...
 
-    def __call__(self, counts: Tensor, mean_counts: float, lit: Any) -> Tensor:
+    def __call__(self, counts: Tensor, mean_counts: float, sampled_probes: Any) -> Tensor:
         """Counts (g, C, N, N) to patches (g, P, n, n); P is C, or 1 where the anchor's alone is drawn."""
         ...
 
@@ -139,7 +139,7 @@ class Objective:
         self._tells_probe = plan.config.simulate_probes is SimulateProbes.FAMILY
         self._follows = plan.follow_offset and scan is plan.training
 
-    def __call__(self, model: TrainedModel, batch: Mapping[str, Tensor]) -> Terms:
+    def __call__(self, model: TrainedModel, batch: Mapping[str, Tensor]) -> LossTerms:
         """Terms of a batch, or of a part of one.
 
         Parameters
@@ -158,14 +158,14 @@ class Objective:
             parts["simulated"] = self._simulated(model, batch, self._ops.stop_gradient(probe))
         factor = dict(self._weights) | {"simulated": 1.0}
         total = functools.reduce(operator.add, (factor[name] * value for name, value in parts.items()))
-        return Terms(total, parts, products)
+        return LossTerms(total, parts, products)
 
     def _measured(
         self, model: TrainedModel, batch: Mapping[str, Tensor], probe: Tensor
     ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         ops, w, mean_counts = self._ops, self._weights, self._mean_counts
         counts, member, offsets = batch["counts"], batch["member"], batch["offsets"]
-        patches = model(counts, mean_counts, model.lit(ops.stop_gradient(probe), self._good))
+        patches = model(counts, mean_counts, model.prepare_probe(ops.stop_gradient(probe), self._good))
         light = patch_weights(ops, probe, self._config.patch_size)
         drawn = patches.shape[1]
         member = member[:, :drawn]
@@ -177,9 +177,9 @@ class Objective:
         if w.nll or w.mae or w.total_variation:
             canvas = self._group.canvas(patches, light, offsets[:, :drawn], batch["shift"][:, :drawn], member)
             if w.nll or w.mae:
-                lit, share = probe * math.sqrt(mean_counts), batch["member_share"]
+                scaled, share = probe * math.sqrt(mean_counts), batch["member_share"]
                 sigma = self._config.gaussian_smoothing_sigma
-                expected = self._group(canvas, lit, offsets, batch["fractions"], sigma_px=sigma)
+                expected = self._group(canvas, scaled, offsets, batch["fractions"], sigma_px=sigma)
                 if w.nll:
                     parts["nll"] = ops.sum(poisson_deviance(ops, expected, counts, self._good, mean_counts) * share)
                 if w.mae:
@@ -194,10 +194,10 @@ class Objective:
     def _simulated(self, model: TrainedModel, batch: Mapping[str, Tensor], own_probe: Tensor) -> Tensor:
         ops, counts, mean_counts = self._ops, batch["simulated_counts"], self._mean_counts
         probe = batch.get("simulated_probe", own_probe)
-        lit = model.lit(probe if self._tells_probe else own_probe, self._good)
-        patches = model(counts[:, None], mean_counts, lit)[:, 0]
+        sampled_probes = model.prepare_probe(probe if self._tells_probe else own_probe, self._good)
+        patches = model(counts[:, None], mean_counts, sampled_probes)[:, 0]
         weights = patch_weights(ops, probe, self._config.patch_size)
-        expected = self._group.alone(patches, probe * math.sqrt(mean_counts))
+        expected = self._group.single_patterns(patches, probe * math.sqrt(mean_counts))
         deviance = poisson_deviance(ops, expected, counts, self._good, mean_counts)
         errors = patch_error(ops, patches, batch["simulated_truth"], weights) + SIMULATED_DEVIANCE * deviance
         return ops.sum(errors * batch["simulated_share"])

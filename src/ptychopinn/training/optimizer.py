@@ -17,7 +17,7 @@ SIMULATED_DEVIANCE = 0.5  # weight of the counts beside the patches, in the loss
 CLIP_EPSILON = 1e-6  # added to the norm that gradients are clipped by
 
 
-def kept_share(decay: float, steps: int) -> float:
+def ema_decay(decay: float, steps: int) -> float:
     """Share of itself that the running average keeps at a step.
 
     Its memory grows up to ``decay``, so that a short training forgets where it began.

@@ -18,21 +18,21 @@ from ptychopinn.config.train import (
     SimulateProbes,
     TrainConfig,
 )
-from ptychopinn.data.batches import GroupBatches, refuse_too_few, training_subset
+from ptychopinn.data.batches import GroupBatches, check_pattern_count, training_subset
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.ground_truth import TruthPatches
 from ptychopinn.data.grouping import check_groups
 from ptychopinn.data.scaling import Scaling, fit_scaling
 from ptychopinn.data.splits import split_by_space
-from ptychopinn.data.truth import TruthPatches
 from ptychopinn.errors import ConfigError
 from ptychopinn.schedule import TrainingClock
-from ptychopinn.simulate.family import draw_probe, vary_probe
-from ptychopinn.simulate.stream import ObjectStream
+from ptychopinn.simulate.object_stream import ObjectStream
+from ptychopinn.simulate.random_probes import draw_probe, vary_probe
 from ptychopinn.training.epochs import EpochSource
 from ptychopinn.typing import ComplexArray, FloatArray
 
 _FAMILY_DOSES = (0.01, 1.0)  # of the scan's dose: a model for any probe meets any dose
-_LARGEST_SHARE = 0.5  # that validation_fraction may be
+_MAX_SHARE = 0.5  # that validation_fraction may be
 CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
 
 
@@ -120,7 +120,7 @@ def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) 
     """
     try:
         weights = config.loss_weights(model)
-        config.refuse_idle(model, validates=validates)
+        config.check_all_settings_used(model, validates=validates)
         config.offset_for(model)
         if model.patterns_per_patch > 1 and config.simulate_objects is not SimulateObjects.OFF:
             raise ValueError(
@@ -173,7 +173,7 @@ def training_scans(
             f"Give a larger one, or set group_size to {_largest(validation)} or less.",
         )
     data = training_subset(data, config)
-    refuse_too_few(data)
+    check_pattern_count(data)
     check_groups(data, size, config.neighbor_count)
     return data, validation
 
@@ -189,7 +189,7 @@ def _refuse_small_share(held: ScanDataset, whole: ScanDataset, fraction: float, 
     if there >= group_size:
         return
     enough = math.ceil(100 * group_size / of) / 100
-    more = f"Set validation_fraction to {enough:g} or more, or" if enough <= _LARGEST_SHARE else "Set"
+    more = f"Set validation_fraction to {enough:g} or more, or" if enough <= _MAX_SHARE else "Set"
     raise ConfigError(
         f"validation_fraction {fraction:g} holds back {there} of {of} patterns; validation needs {group_size}, "
         "those of a group.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows import _folder
+from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import run_settings
 from ptychopinn.workflows._evaluate import evaluate_run
 from ptychopinn.workflows._infer import infer_run
@@ -14,10 +14,10 @@ from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._train import train_run
 
 _SIDE = 32  # positions a side: enough to learn from in a minute
-_DEMONSTRATION = _folder.Kind(
+_DEMONSTRATION = folders.FolderKind(
     "demonstration",
     frozenset({"train.npz", "test.npz", "training", "reconstruction", "evaluation"}),
-    worth=(f"training/{_folder.MODEL}",),
+    keep=(f"training/{folders.MODEL}",),
 )
 DEMO_SECONDS = 75.0
 
@@ -32,7 +32,7 @@ def demo_run(
 ) -> RunResult:
     """Simulate two scans of different objects, train on one, reconstruct the other from the saved model, score it."""
     kind = _DEMONSTRATION
-    with _folder.output_folder(output, kind, overwrite=overwrite, kept=kind.worth) as folder:
+    with folders.output_folder(output, kind, overwrite=overwrite, keep=kind.keep) as folder:
         for seed, name in enumerate(("train.npz", "test.npz"), start=1):
             simulate_run(SimulationConfig(rows=_SIDE, cols=_SIDE, seed=seed), folder / name, monitor=monitor)
         trained = train_run(

@@ -6,18 +6,18 @@ import json
 
 import numpy as np
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data.npz import read_scan
-from ptychopinn.metrics import align, box_of, score
+from ptychopinn.data.io import read_scan
+from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.product import origin_of, read_product
 from ptychopinn.report import comparison_picture
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows import _folder
-from ptychopinn.workflows._reference import laid_into, read_reference
+from ptychopinn.workflows import folders
+from ptychopinn.workflows.reference import embed, read_reference
 
 SCORES, PICTURE = "scores.json", "comparison.png"
-_EVALUATION = _folder.Kind("evaluation", frozenset({SCORES, PICTURE}))
+_EVALUATION = folders.FolderKind("evaluation", frozenset({SCORES, PICTURE}))
 
 
 def evaluate_run(
@@ -58,16 +58,16 @@ def evaluate_run(
     reference = read_reference(reference_path)
     if scan_path is not None:
         positions = read_scan(scan_path, **dict(reading or ReadOptions())).positions
-        obj = laid_into(reference.shape, product.object, origin_of(product, positions))
+        obj = embed(reference.shape, product.object, origin_of(product, positions))
     else:
         obj = product.object  # the alignment centres it on the reference
         positions = product.local_positions + (np.array(reference.shape) - np.array(obj.shape)) // 2
-    aligned = align(reference, obj, box_of(positions, reference.shape))
+    aligned = align(reference, obj, scan_box(positions, reference.shape))
     scores = {name: float(value) for name, value in score(aligned).items()}
     if output is not None:
-        with _folder.output_folder(output, _EVALUATION, overwrite=overwrite) as folder:
-            with written_aside(folder / SCORES) as aside:
-                aside.write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
-            with written_aside(folder / PICTURE) as aside:
-                aside.write_bytes(comparison_picture(aligned, scores))
+        with folders.output_folder(output, _EVALUATION, overwrite=overwrite) as folder:
+            with atomic_write(folder / SCORES) as temporary:
+                temporary.write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
+            with atomic_write(folder / PICTURE) as temporary:
+                temporary.write_bytes(comparison_picture(aligned, scores))
     return scores

@@ -8,12 +8,12 @@ import numpy as np
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.run import RunSettings
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows import _folder
+from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
@@ -45,8 +45,8 @@ def infer_run(
     PtychoPinnError
         Whatever is refused, before any long work.
     """
-    archive = _folder.model_path(model)
-    _folder.check_apart(archive, output)
+    archive = folders.model_path(model)
+    folders.refuse_model_folder(archive, output)
     manifest = read_bundle(archive).manifest
     settings = settings or RunSettings()
     config = settings.infer
@@ -55,7 +55,7 @@ def infer_run(
     reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
     # Patterns of another size are refused by the backend before the directory is made.
     reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
-    with _folder.run_folder(output, overwrite=overwrite) as folder:
+    with folders.run_folder(output, overwrite=overwrite) as folder:
         reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
         files = write_outputs(
             folder,

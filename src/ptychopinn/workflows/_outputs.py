@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.metrics.alignment import box_of
+from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import product_of, write_product
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import ReportContent, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray, FloatArray
-from ptychopinn.workflows import _folder
+from ptychopinn.workflows import folders
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class RunResult:
 
 def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
     """Write a training history as CSV, a row an epoch; what is not known is empty."""
-    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(history)
         for row in zip(*history.values(), strict=True):
@@ -129,8 +129,8 @@ def write_object(
         photon_count=float((np.abs(probe.astype(np.complex128)) ** 2).sum()),
         comments=comments,
     )
-    write_product(folder / _folder.PRODUCT, product)
-    box = box_of(data.positions - np.asarray(found.frame.origin), found.object.shape)
+    write_product(folder / folders.PRODUCT, product)
+    box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
     pictures = write_pictures(
         folder,
         found.object,
@@ -141,7 +141,7 @@ def write_object(
         pixel_size_m=data.metadata.pixel_size_m,
         title=title,
     )
-    return {"product": folder / _folder.PRODUCT, **pictures}
+    return {"product": folder / folders.PRODUCT, **pictures}
 
 
 def write_outputs(
@@ -185,7 +185,7 @@ def write_outputs(
     versions["python"] = platform.python_version()
     shown = {"Result": reconstruction_figures(reconstruction, len(data)), "Scan": facts, **tables, "Versions": versions}
     report = write_report(
-        folder / _folder.REPORT,
+        folder / folders.REPORT,
         ReportContent(
             title=title,
             summary={k: show(v) for k, v in shown.pop("Result").items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptychopinn.config.simulation import SimulationConfig
-from ptychopinn.data.npz import write_scan
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.simulate import simulate_scan

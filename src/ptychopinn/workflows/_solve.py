@@ -13,10 +13,10 @@ from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.run import options_for
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import PluginError
 from ptychopinn.geometry import Frame, Windows
-from ptychopinn.metrics import box_of, flatness, forward_residual
+from ptychopinn.metrics import flatness, forward_residual, scan_box
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import Reconstruction
@@ -24,7 +24,7 @@ from ptychopinn.reconstructor import Solver, SolverSpec
 from ptychopinn.solvers import frame_of
 from ptychopinn.stitching import patch_weights
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
-from ptychopinn.workflows import _folder
+from ptychopinn.workflows import folders
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
 _BLOCK = 512
@@ -73,7 +73,7 @@ def solve(solver: Solver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR)
             f"The solver returned an object of {obj.shape}; the frame of the scan has {frame.shape}.",
             "Use another solver; this one does not keep to the protocol.",
         )
-    box = box_of(frame.local(data.positions), frame.shape)
+    box = scan_box(frame.local(data.positions), frame.shape)
     coverage = _coverage(data, probe, frame)
     return Reconstruction(
         object=np.asarray(obj, np.complex64),
@@ -129,7 +129,7 @@ def solve_run(
     options = options_for(_solver_spec(solver).options, options)
     made = create_solver(solver, options)
     data = read_scan(data_path, **dict(reading or ReadOptions()))
-    with _folder.run_folder(output, overwrite=overwrite) as folder:
+    with folders.run_folder(output, overwrite=overwrite) as folder:
         reconstruction = solve(made, data, monitor=monitor)
         files = write_outputs(
             folder,

@@ -13,12 +13,12 @@ from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.failures import memory_explained
-from ptychopinn.live import Arrival, Ending, LiveScan, Update, follow_hdf5, listen, stream
+from ptychopinn.live import Arrival, LiveScan, StreamStatus, Update, follow_hdf5, listen, stream
 from ptychopinn.live.scan import check_live
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows import _folder
+from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_object, write_outputs
 
@@ -69,8 +69,8 @@ def stream_run(
             f"An interval of {interval_s:g} s and a timeout of {timeout_s:g} s were given.",
             "Give 0 or more, and more than 0.",
         )
-    archive = _folder.model_path(model)
-    _folder.check_apart(archive, output)
+    archive = folders.model_path(model)
+    folders.refuse_model_folder(archive, output)
     manifest = read_bundle(archive).manifest
     settings = settings or RunSettings()
     config = settings.infer
@@ -78,7 +78,7 @@ def stream_run(
     name = settings.backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
     arrivals = _arrivals(source, settings.reading.measurement, bind)
-    with _folder.run_folder(output, overwrite=overwrite, kept=(_folder.PRODUCT,)) as folder:
+    with folders.run_folder(output, overwrite=overwrite, keep=(folders.PRODUCT,)) as folder:
         due = time.monotonic() + interval_s
         title = Path(source).stem if "://" not in source else "stream"
         for update in stream(
@@ -152,9 +152,9 @@ def _written(
 
 def _told(update: Update) -> tuple[str, ...]:
     said = []
-    if update.ending is Ending.TIMED_OUT:
+    if update.ending is StreamStatus.TIMED_OUT:
         said.append("The producer fell silent; the object is made of what had come.")
-    if update.ending is Ending.OUT_OF_PLACE:
+    if update.ending is StreamStatus.OUT_OF_SPACE:
         said.append("Memory or disk ran out; the object is made of what had come until then.")
     if update.refused:
         said.append(f"{update.refused} patterns were refused; the log says why.")

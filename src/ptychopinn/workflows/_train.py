@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import written_aside
+from ptychopinn.atomic import atomic_write
 from ptychopinn.bundle import read_manifest
 from ptychopinn.config.build import build
 from ptychopinn.config.execution import Accelerator, asks_for_cuda
@@ -20,7 +20,7 @@ from ptychopinn.config.settings import settings_of
 from ptychopinn.config.train import SimulateObjects, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.fingerprint import fingerprint
-from ptychopinn.data.npz import read_scan
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, TrainingError
 from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -28,7 +28,7 @@ from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import check_infer, reconstruct
 from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows import _folder
+from ptychopinn.workflows import folders
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def train_run(
     spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     data = read_scan(data_path, **dict(settings.reading))
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
-    archive = None if start is None else _folder.model_path(start)
+    archive = None if start is None else folders.model_path(start)
     settings = settings.model_copy(
         update={
             "backend": spec.name,
@@ -88,26 +88,26 @@ def train_run(
     else:
         reconstructor = cls.load(archive, settings.execution)
     settings = settings.model_copy(update={"train": _resolved(reconstructor, settings.train)})
-    kept = (_folder.MODEL, _folder.CHECKPOINTS)
-    with _folder.run_folder(output, overwrite=overwrite, resume=resume, kept=kept) as folder:
+    keep = (folders.MODEL, folders.CHECKPOINTS)
+    with folders.run_folder(output, overwrite=overwrite, resume=resume, keep=keep) as folder:
         scans = _scans(data, held)
         if resume:
             _check_resume(folder, settings)
-            _check_scans(folder / _folder.SCAN, scans)
-        with written_aside(folder / _folder.SCAN) as aside:
-            aside.write_text(json.dumps(scans, indent=2) + "\n", "utf-8")
-        write_config_file(folder / _folder.CONFIG, settings)
+            _check_scans(folder / folders.SCAN, scans)
+        with atomic_write(folder / folders.SCAN) as temporary:
+            temporary.write_text(json.dumps(scans, indent=2) + "\n", "utf-8")
+        write_config_file(folder / folders.CONFIG, settings)
         try:
             result = reconstructor.train(
-                data, settings.train, validation=held, checkpoint_dir=folder / _folder.CHECKPOINTS, monitor=monitor
+                data, settings.train, validation=held, checkpoint_dir=folder / folders.CHECKPOINTS, monitor=monitor
             )
         except TrainingError:
-            reconstructor.save(folder / _folder.MODEL)  # its last good weights
+            reconstructor.save(folder / folders.MODEL)  # its last good weights
             raise
         _log.info("Training %s after %.1f s.", result.status, result.seconds)
-        reconstructor.save(folder / _folder.MODEL)
-        write_history(folder / _folder.HISTORY, result.history)
-        files = {"model": folder / _folder.MODEL, "history table": folder / _folder.HISTORY}
+        reconstructor.save(folder / folders.MODEL)
+        write_history(folder / folders.HISTORY, result.history)
+        files = {"model": folder / folders.MODEL, "history table": folder / folders.HISTORY}
         figures: dict[str, float | int | str] = {
             "training": result.status.value,
             "training seconds": result.seconds,
@@ -184,7 +184,7 @@ def _check_resume(folder: Path, settings: RunSettings[Any]) -> None:
 
     A setting that the version of the run did not have yet has its default.
     """
-    values = read_config_file(folder / _folder.CONFIG)
+    values = read_config_file(folder / folders.CONFIG)
     try:
         before = build(RunSettings, {name: values.get(name) for name in ("model", "train")})
     except ConfigError as error:
@@ -205,8 +205,8 @@ def _check_resume(folder: Path, settings: RunSettings[Any]) -> None:
 
 def _writer_of(folder: Path) -> str:
     """Who wrote a run's newest archive that can be read."""
-    checkpoints = sorted((folder / _folder.CHECKPOINTS).glob("*.zip"), reverse=True)
-    for path in (*checkpoints, folder / _folder.MODEL):
+    checkpoints = sorted((folder / folders.CHECKPOINTS).glob("*.zip"), reverse=True)
+    for path in (*checkpoints, folder / folders.MODEL):
         with contextlib.suppress(ArchiveError):
             return str(read_manifest(path).writer)
     return "it left no archive that says which"

@@ -21,8 +21,8 @@ from ptychopinn.config import SimulationConfig
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.npz import read_object, read_scan, write_scan
-from ptychopinn.data.problems import Severity
+from ptychopinn.data.diagnostics import Severity
+from ptychopinn.data.io import read_object, read_scan, write_scan
 from ptychopinn.errors import DataError
 from ptychopinn.simulate import simulate_scan
 

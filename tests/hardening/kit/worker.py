@@ -24,7 +24,7 @@ from ptychopinn.errors import PtychoPinnError
 
 SEED = 20_261_120
 MEMORY_BYTES = 768 << 20
-_LONGEST_MESSAGE = 4000
+_MAX_MESSAGE_LENGTH = 4000
 _FORBIDDEN = frozenset(
     {"os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pickle.find_class"}
     | {"socket.connect", "ctypes.dlopen", "os.symlink", "os.link", "webbrowser.open"}
@@ -79,9 +79,9 @@ def run_case(kind: str, number: int, folder: Path, watch: Watch) -> dict[str, An
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # one of NumPy's is a case that nobody thought of
-            module.open_file(path, target, *([number] if kind == "misdeeds" else []))
+            module.open_file(path, target, *([number] if kind == "forbidden_actions" else []))
     except PtychoPinnError as error:
-        told = bool(error.problem and error.remedy) and len(str(error)) <= _LONGEST_MESSAGE
+        told = bool(error.problem and error.remedy) and len(str(error)) <= _MAX_MESSAGE_LENGTH
         result |= {"outcome": "refused" if told else "ill told", "error": f"{type(error).__name__}: {error!s:.400}"}
     except BaseException as error:
         result |= {"outcome": "raised", "error": "".join(traceback.format_exception(error))[-3000:]}

@@ -10,7 +10,7 @@ import numpy as np
 from ptychopinn.config import Config, ModelConfig, TrainConfig
 from ptychopinn.config.execution import asks_for_cuda
 from ptychopinn.errors import ConfigError, ResourceError
-from ptychopinn.training import Fit, Light, NetworkReconstructor, TrainingPlan
+from ptychopinn.training import Fit, IlluminationArrays, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_numpy.network import project
@@ -44,8 +44,8 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
         """The device in use."""
         return "cpu"
 
-    def _build(self, light: Light, seed: int) -> Model:
-        return Model(FIRST_STEP, light)
+    def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
+        return Model(FIRST_STEP, illumination)
 
     def _to_arrays(self, model: Model) -> dict[str, AnyArray]:
         return model.arrays()
@@ -56,15 +56,15 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
     def _unit_probe(self, model: Model) -> ComplexArray:
         return model.unit_probe
 
-    def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
+    def _make_fit(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
         _refuse(plan.config, _UNUSED_TRAIN, TrainConfig().resolved(on_gpu=False))
         return StepSearch(model, plan)
 
     def _predictor(
-        self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
+        self, model: Model, scan_probe: ComplexArray | None, mean_counts: float, good: FloatArray
     ) -> tuple[ComplexArray, Predict]:
-        light = model.light if scan_light is None else Light(scan_light, np.zeros(2))
-        probe = Model(model.step, light).unit_probe
+        illumination = model.illumination if scan_probe is None else IlluminationArrays(scan_probe, np.zeros(2))
+        probe = Model(model.step, illumination).unit_probe
 
         def predict(counts: FloatArray) -> ComplexArray:
             amplitudes = np.sqrt(counts[:, 0] / np.float32(mean_counts))

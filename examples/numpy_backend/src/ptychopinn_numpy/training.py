@@ -11,18 +11,18 @@ import numpy as np
 
 from ptychopinn.forward import detector_ramp
 from ptychopinn.training import (
-    EpochBook,
-    Light,
+    IlluminationArrays,
     RunLogger,
     ScanBatches,
     TrainingPlan,
-    light_arrays,
-    light_from_arrays,
+    TrainingState,
+    illumination_from_tensors,
+    illumination_tensors,
     read_step,
 )
 from ptychopinn.training.losses import neighbour_products, patch_weights
 from ptychopinn.training.objective import offset_step
-from ptychopinn.training.optimizer import kept_share
+from ptychopinn.training.optimizer import ema_decay
 from ptychopinn.training.tensors import network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray
 from ptychopinn_numpy import operations
@@ -34,27 +34,27 @@ _FACTORS = (1.0, 1.4, 0.7)  # tried at every step
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """All that an archive holds: the network's one weight, and the light it was trained with."""
+    """All that an archive holds: the network's one weight, and the illumination it was trained with."""
 
     step: float
-    light: Light
+    illumination: IlluminationArrays
 
     @property
     def unit_probe(self) -> ComplexArray:
         """(modes, N, N) complex64 in root mean counts, the detector's offset in it."""
-        light = self.light
-        ramp = detector_ramp(light.offset_px, light.probe.shape[-1])
-        return (light.probe * ramp * math.exp(light.log_intensity / 2)).astype(np.complex64)
+        illumination = self.illumination
+        ramp = detector_ramp(illumination.offset_px, illumination.probe.shape[-1])
+        return (illumination.probe * ramp * math.exp(illumination.log_intensity / 2)).astype(np.complex64)
 
     def arrays(self) -> dict[str, AnyArray]:
         """The tensors of an archive, by their names."""
-        return {"network/step": np.array([self.step], np.float32), **light_arrays(self.light)}
+        return {"network/step": np.array([self.step], np.float32), **illumination_tensors(self.illumination)}
 
 
 def model_from_arrays(config: Any, arrays: Mapping[str, AnyArray]) -> Model:
     """The inverse of `Model.arrays`; raises ArchiveError if they do not fit."""
     network = network_tensors(arrays, {"step": (1,)})
-    return Model(float(network["step"][0]), light_from_arrays(config, arrays))
+    return Model(float(network["step"][0]), illumination_from_tensors(config, arrays))
 
 
 class StepSearch:
@@ -88,24 +88,24 @@ class StepSearch:
         """A model with these weights."""
         return model_from_arrays(self._plan.model, averaged)
 
-    def run(self, book: EpochBook, logger: RunLogger) -> None:
-        """Train until the book says stop or the epochs are done."""
+    def run(self, state: TrainingState, logger: RunLogger) -> None:
+        """Train until `state` says stop or the epochs are done."""
         clock, plan = self._plan.clock, self._plan
-        while not (book.stop or clock.out_of_epochs):
+        while not (state.stop or clock.out_of_epochs):
             for number, batch in enumerate(plan.training.batches(clock.epoch)):
                 models = [replace(self._model, step=self._model.step * factor) for factor in _FACTORS]
                 tried = [self._loss(model, plan.training, batch) for model in models]
                 loss, parts, _ = tried[0]
-                book.record(read_step(loss, parts, clock.step))
+                state.record(read_step(loss, parts, clock.step))
                 best = int(np.argmin([loss for loss, _, _ in tried]))
                 self._take_step(models[best].step, tried[best][2])
-                book.after_batch(number, batch["counts"].shape[0] * batch["counts"].shape[1])
-                if book.stop:
+                state.after_batch(number, batch["counts"].shape[0] * batch["counts"].shape[1])
+                if state.stop:
                     break
             held = plan.validation
-            judged = held is not None and not book.cancelled
+            judged = held is not None and not state.cancelled
             losses = [self._loss(self._average, held, b)[0] for b in held.batches(0)] if judged and held else []
-            logger.log(book.close_epoch(losses), clock.step)
+            logger.log(state.close_epoch(losses), clock.step)
 
     def _loss(
         self, model: Model, scan: ScanBatches, batch: Mapping[str, Any]
@@ -123,13 +123,13 @@ class StepSearch:
         return sum(factors[name] * value for name, value in parts.items()), parts, patches
 
     def _take_step(self, step: float, patches: ComplexArray) -> None:
-        light = self._model.light
+        illumination = self._model.illumination
         if self._plan.follow_offset:  # an offset of the detector shows as a ramp of the patches
             weights = patch_weights(operations, self._model.unit_probe, patches.shape[-1])
             products = neighbour_products(operations, patches, weights)
-            moved = light.offset_px + offset_step(operations, products, self._plan.model.N)
-            light = replace(light, offset_px=moved)
-        self._model = Model(step, light)
-        kept = kept_share(self._plan.config.weight_averaging, self._steps)
-        self._average = Model(kept * self._average.step + (1 - kept) * step, light)
+            moved = illumination.offset_px + offset_step(operations, products, self._plan.model.N)
+            illumination = replace(illumination, offset_px=moved)
+        self._model = Model(step, illumination)
+        kept = ema_decay(self._plan.config.weight_averaging, self._steps)
+        self._average = Model(kept * self._average.step + (1 - kept) * step, illumination)
         self._steps += 1

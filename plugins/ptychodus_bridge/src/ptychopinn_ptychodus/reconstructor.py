@@ -18,8 +18,8 @@ from ptychodus.api.reconstruct import (
     TrainOutput,
 )
 
-from ptychopinn.atomic import written_aside
-from ptychopinn.data.npz import write_scan
+from ptychopinn.atomic import atomic_write
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
 from ptychopinn.product import origin_of, read_product
@@ -93,8 +93,8 @@ class BridgeReconstructor(TrainableReconstructor):
         if self._model is None:
             raise UsageError("There is no model to save.", "Train one, or load one.")
         target = _with_suffix(Path(file_path), ".zip")
-        with written_aside(target) as aside:
-            aside.write_bytes(self._model.content)
+        with atomic_write(target) as temporary:
+            temporary.write_bytes(self._model.content)
         _log.info("Saved the model as %s.", target)
 
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:

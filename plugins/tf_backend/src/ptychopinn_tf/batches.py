@@ -15,7 +15,7 @@ TensorBatch: TypeAlias = dict[str, Any]  # name to tensor: the arrays of `EpochS
 _GROUPED = ("counts", "offsets", "fractions", "shift", "member", "truth", "member_share", "group_share")
 
 
-def fill_up(array: AnyArray, size: int) -> AnyArray:
+def pad_batch(array: AnyArray, size: int) -> AnyArray:
     """An array with zeros behind, so that its first axis has at least ``size`` entries."""
     missing = size - len(array)
     return array if missing <= 0 else np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
@@ -37,7 +37,7 @@ def tensor_batches(arrays: Mapping[str, AnyArray], groups: int, parts: int) -> l
     -------
     A batch for each part. What fills it up has no share in the loss.
     """
-    arrays = {name: fill_up(array, groups) if name in _GROUPED else array for name, array in arrays.items()}
+    arrays = {name: pad_batch(array, groups) if name in _GROUPED else array for name, array in arrays.items()}
     shards = {name: np.split(_even(name, array, parts), parts) for name, array in arrays.items()}
     return [{name: tf.constant(shard[part]) for name, shard in shards.items()} for part in range(parts)]
 
@@ -47,4 +47,4 @@ def _even(name: str, array: AnyArray, parts: int) -> AnyArray:
     size = -(-len(array) // parts) * parts
     if name == "simulated_probe":
         return np.concatenate([array, np.repeat(array[:1], size - len(array), axis=0)])
-    return fill_up(array, size)
+    return pad_batch(array, size)

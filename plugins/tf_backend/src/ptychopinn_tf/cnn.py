@@ -17,8 +17,8 @@ from ptychopinn.config.model import ModelConfig
 from ptychopinn.training import BORDER_CHANNELS, level_filters
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import polar
+from ptychopinn_tf.module import Module
 from ptychopinn_tf.network import Convolution, amplitude
-from ptychopinn_tf.variables import Module
 
 
 class DoubleConvolution(Module):
@@ -94,10 +94,10 @@ class CnnNetwork(Module):
         self.amplitude_decoder = Decoder(config, filters, rng)
         self.phase_decoder = Decoder(config, filters, rng)
 
-    def lit(self, probe: tf.Tensor, good: tf.Tensor) -> None:
+    def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> None:
         """Nothing: this network knows probe and detector from its training alone."""
 
-    def __call__(self, amplitudes: tf.Tensor, lit: None) -> tf.Tensor:
+    def __call__(self, amplitudes: tf.Tensor, sampled_probes: None) -> tf.Tensor:
         """Predict the patches of groups.
 
         Parameters

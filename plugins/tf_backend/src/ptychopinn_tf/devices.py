@@ -175,7 +175,7 @@ class Devices:
 
 
 @contextmanager
-def arithmetic(*, deterministic: bool) -> Iterator[None]:
+def exact_float32(*, deterministic: bool) -> Iterator[None]:
     """Compute float32 as float32, and deterministically or not, for a while; put back what was.
 
     TensorFlow otherwise lets GPUs round factors to 10 bits (TensorFloat-32), which is not the same in every backend.

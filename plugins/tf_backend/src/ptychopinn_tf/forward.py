@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ptychopinn.interpolation import shift_basis
-from ptychopinn.training.constants import PHASE_ITERATIONS, UNSEEN
+from ptychopinn.training.constants import COVERAGE_EPSILON, PHASE_ITERATIONS
 from ptychopinn_tf._tensorflow import tf
 
 
@@ -49,11 +49,11 @@ def one_hot_rows(start: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
     return tf.cast(start[..., None, None] + row == column, tf.float32)
 
 
-def apply_both(left: tf.Tensor, image: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+def separable_transform(left: tf.Tensor, image: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """``left @ image @ right^T`` for real matrices and a real or complex image; all (..., a, b)."""
     if image.dtype.is_complex:
         real, imag = tf.math.real(image), tf.math.imag(image)
-        return tf.complex(apply_both(left, real, right), apply_both(left, imag, right))
+        return tf.complex(separable_transform(left, real, right), separable_transform(left, imag, right))
     return tf.matmul(tf.matmul(left, image), right, transpose_b=True)
 
 
@@ -187,16 +187,16 @@ class GroupForward:
         pick = one_hot_rows(offsets + self.reach, n, size)
         place = tf.matmul(pick, shift_matrices(shift, n), transpose_a=True)  # (g, C, 2, M, n)
         rows, columns = place[:, :, 0], place[:, :, 1]
-        placed = apply_both(rows, patches, columns)
+        placed = separable_transform(rows, patches, columns)
         # Spelled out: with one member a group, the CPU's matmul corrupts memory where it broadcasts by itself.
         light = tf.broadcast_to(tf.stop_gradient(weights), patches.shape)
-        w = tf.maximum(apply_both(rows, light, columns), 0)
+        w = tf.maximum(separable_transform(rows, light, columns), 0)
         w = w * member[:, :, None, None]
         total = tf.reduce_sum(w, axis=1)
         v = group_phases(tf.sqrt(w), placed)
         turned = as_complex(w) * placed * tf.math.conj(v)[:, :, None, None]
         mean = tf.reduce_sum(turned, axis=1)
-        return (mean - as_complex(total)) / as_complex(total + UNSEEN)
+        return (mean - as_complex(total)) / as_complex(total + COVERAGE_EPSILON)
 
     def __call__(
         self, canvas: tf.Tensor, probe: tf.Tensor, offsets: tf.Tensor, fractions: tf.Tensor, *, sigma_px: float = 0.0
@@ -220,13 +220,13 @@ class GroupForward:
         """
         margin = (self.N - self.patch_size) // 2
         cut = one_hot_rows(offsets + self.reach - margin, self.N, self.canvas_size)  # (g, C, 2, N, M)
-        windows = apply_both(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
+        windows = separable_transform(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
         field = tf.signal.fft2d(shift_probe(probe / self.N, fractions) * (1 + windows)[:, :, None])
         if sigma_px:
             field = blur_waves(field, sigma_px)
         return tf.reduce_sum(intensity(field), axis=2)
 
-    def alone(self, patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
+    def single_patterns(self, patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
         """Expected counts of patches that lie on whole pixels, the object 1 + 0j around each.
 
         Parameters

@@ -9,13 +9,13 @@ import numpy as np
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import Architecture, ModelConfig
-from ptychopinn.training import Look, light_from_arrays, network_tensors
+from ptychopinn.training import DetectorSampling, illumination_from_tensors, network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.cnn import CnnNetwork
 from ptychopinn_tf.forward import as_complex, polar
-from ptychopinn_tf.network import FastNetwork, Lit
-from ptychopinn_tf.variables import Module
+from ptychopinn_tf.module import Module
+from ptychopinn_tf.network import FastNetwork, SampledProbe
 
 
 class Illumination(Module):
@@ -84,7 +84,7 @@ class Model(Module):
             other.variables()[name].assign(variable)
         return other
 
-    def lit(self, probe: tf.Tensor, good: tf.Tensor) -> dict[Look, Lit] | None:
+    def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> dict[DetectorSampling, SampledProbe] | None:
         """What a prediction needs of the light.
 
         Parameters
@@ -94,9 +94,11 @@ class Model(Module):
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured.
         """
-        return self.network.lit(probe * probe.shape[-1], good)
+        return self.network.prepare_probe(probe * probe.shape[-1], good)
 
-    def __call__(self, counts: tf.Tensor, mean_counts: tf.Tensor, lit: dict[Look, Lit] | None) -> tf.Tensor:
+    def __call__(
+        self, counts: tf.Tensor, mean_counts: tf.Tensor, sampled_probes: dict[DetectorSampling, SampledProbe] | None
+    ) -> tf.Tensor:
         """Predict the patches of groups from their counts.
 
         Parameters
@@ -106,15 +108,15 @@ class Model(Module):
         mean_counts:
             Mean photons a pattern of the scan.
         lit:
-            From `lit`.
+            From `prepare_probe`.
 
         Returns
         -------
         (g, P, n, n) complex64, P that of `ModelConfig.patches_per_group`, but at most C.
         """
         N = counts.shape[-1]  # noqa: N806
-        # Each network gets what its own `lit` has made.
-        return self.network(tf.sqrt(counts) * (N / tf.sqrt(mean_counts)), lit)  # type: ignore[arg-type]
+        # Each network gets what its own `prepare_probe` has made.
+        return self.network(tf.sqrt(counts) * (N / tf.sqrt(mean_counts)), sampled_probes)  # type: ignore[arg-type]
 
 
 def model_arrays(model: Model) -> dict[str, AnyArray]:
@@ -149,7 +151,7 @@ def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], preci
     ArchiveError
         If tensors are missing, or have shapes that the configuration does not.
     """
-    light = light_from_arrays(config, arrays)
+    light = illumination_from_tensors(config, arrays)
     model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)
     variables = model.network.variables()
     shapes = {name: _to_archive_layout(np.empty(variable.shape, bool)).shape for name, variable in variables.items()}

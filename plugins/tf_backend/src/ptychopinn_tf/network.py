@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
-from ptychopinn.training import Look, features_width, looks
+from ptychopinn.training import DetectorSampling, features_width, sampling_schedule
 from ptychopinn.training.constants import (
     AMPLITUDE_LIMIT,
     GRID,
@@ -30,7 +30,7 @@ from ptychopinn.training.constants import (
 )
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, intensity, polar
-from ptychopinn_tf.variables import Module
+from ptychopinn_tf.module import Module
 
 _TILES = GRID * GRID
 
@@ -65,7 +65,7 @@ def from_tiles(tiles: tf.Tensor) -> tf.Tensor:
     return tf.reshape(image, (-1, n, n))
 
 
-def finer(tiles: tf.Tensor, tile: int) -> tf.Tensor:
+def upsample_tiles(tiles: tf.Tensor, tile: int) -> tf.Tensor:
     """(b, GRID^2, pixels): the same picture on tiles of ``tile`` x ``tile`` pixels; every pixel is repeated."""
     old = math.isqrt(tiles.shape[-1])
     pixels = tf.reshape(tiles, (-1, _TILES, old, 1, old, 1))
@@ -73,7 +73,7 @@ def finer(tiles: tf.Tensor, tile: int) -> tf.Tensor:
     return tf.reshape(pixels, (-1, _TILES, tile**2))
 
 
-def centre(image: tf.Tensor, width: int) -> tf.Tensor:
+def crop_spectrum(image: tf.Tensor, width: int) -> tf.Tensor:
     """The (..., width, width) about DC of (..., N, N) with DC at [0, 0]."""
     half, rest = width // 2, image.shape[-1] - width // 2
     if width == image.shape[-1]:
@@ -82,7 +82,7 @@ def centre(image: tf.Tensor, width: int) -> tf.Tensor:
     return tf.concat([rows[..., :half], rows[..., rest:]], axis=-1)
 
 
-def drawn(
+def initial_weights(
     rng: np.random.Generator, shape: tuple[int, ...], outputs: int, fan_in: int, std: float | None
 ) -> tuple[tf.Variable, tf.Variable]:
     """Weights of a shape, and biases.
@@ -110,7 +110,7 @@ class Linear(Module):
     """
 
     def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, *, std: float | None = None) -> None:
-        self.weight, self.bias = drawn(rng, (outputs, inputs), outputs, inputs, std)
+        self.weight, self.bias = initial_weights(rng, (outputs, inputs), outputs, inputs, std)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """(..., inputs) to (..., outputs), in the arithmetic of ``x``."""
@@ -137,7 +137,7 @@ class Convolution(Module):
     def __init__(
         self, rng: np.random.Generator, inputs: int, outputs: int, size: int, *, std: float | None = None
     ) -> None:
-        self.weight, self.bias = drawn(rng, (size, size, inputs, outputs), outputs, inputs * size**2, std)
+        self.weight, self.bias = initial_weights(rng, (size, size, inputs, outputs), outputs, inputs * size**2, std)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """(b, y, x, inputs) to (b, y, x, outputs), in the arithmetic of ``x``."""
@@ -161,7 +161,7 @@ class Embedding(Module):
     """Adds a linear function of two inputs to what every place of the grid holds, without a bias."""
 
     def __init__(self, rng: np.random.Generator, inputs: int, width: int) -> None:
-        self.weight, _ = drawn(rng, (width, inputs), width, inputs, None)
+        self.weight, _ = initial_weights(rng, (width, inputs), width, inputs, None)
 
     def __call__(self, h: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         """(b, GRID^2, width), (b, GRID^2, p) and (b, GRID^2, q) float32, p + q the inputs, to (b, GRID^2, width)."""
@@ -196,8 +196,8 @@ class MixingBlock(Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Lit:
-    """What a `Look` needs of the light.
+class SampledProbe:
+    """What a `DetectorSampling` needs of the light.
 
     Attributes
     ----------
@@ -216,36 +216,36 @@ class Lit:
     good: tf.Tensor
 
     @classmethod
-    def of(cls, look: Look, probe: tf.Tensor, good: tf.Tensor) -> Lit:
+    def of(cls, sampling: DetectorSampling, probe: tf.Tensor, good: tf.Tensor) -> SampledProbe:
         """For (modes, N, N), or (b, modes, N, N), one for each pattern, and (N, N), as the network gets them."""
-        n, margin = look.n, (look.N - look.n) // 2
-        if probe.shape[-1] > look.N:
+        n, margin = sampling.n, (sampling.N - sampling.n) // 2
+        if probe.shape[-1] > sampling.N:
             # About the middle of the picture, that is the origin of both grids.
             turned = tf.signal.fft2d(tf.signal.ifftshift(probe / probe.shape[-1], axes=(-2, -1)))
-            probe = tf.signal.fftshift(tf.signal.ifft2d(centre(turned, look.N) * look.N), axes=(-2, -1))
+            probe = tf.signal.fftshift(tf.signal.ifft2d(crop_spectrum(turned, sampling.N) * sampling.N), axes=(-2, -1))
         # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
         probe = tf.roll(probe, (-margin, -margin), axis=(-2, -1))
         inner = probe[..., :n, :n]
         power = tf.reduce_sum(intensity(inner), axis=-3, keepdims=True)
         regularised = power + PROBE_REGULARISATION * tf.reduce_max(power, axis=(-2, -1), keepdims=True)
         # What is seen of the detector stands for all of it.
-        direction = tf.math.conj(inner) * as_complex(look.stride**2 / look.N / regularised)
+        direction = tf.math.conj(inner) * as_complex(sampling.stride**2 / sampling.N / regularised)
         pixel = np.arange(n)
-        y, x = (-2 * math.pi * first / look.N * pixel for first in look.offset)
+        y, x = (-2 * math.pi * first / sampling.N * pixel for first in sampling.offset)
         ramp = np.exp(1j * (y[:, None] + x)).astype(np.complex64)
 
         def seen(far: tf.Tensor) -> tf.Tensor:
-            return far[..., look.offset[0] :: look.stride, look.offset[1] :: look.stride]
+            return far[..., sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride]
 
         def tiles(image: tf.Tensor) -> tf.Tensor:
             found = to_tiles(image)
             return found if len(image.shape) == 3 else tf.reshape(found, (-1, tf.shape(image)[1], *found.shape[1:]))
 
         return cls(
-            probe=tiles(inner * (ramp / look.N)),
+            probe=tiles(inner * (ramp / sampling.N)),
             direction=tiles(direction * ramp.conj()),
-            alone=seen(tf.signal.fft2d(probe / look.N)),
-            good=seen(centre(good, look.N)),
+            alone=seen(tf.signal.fft2d(probe / sampling.N)),
+            good=seen(crop_spectrum(good, sampling.N)),
         )
 
     def far_field(self, more: tf.Tensor) -> tf.Tensor:
@@ -271,17 +271,17 @@ class FastNetwork(Module):
     def __init__(self, config: ModelConfig, rng: np.random.Generator, dtype: tf.DType) -> None:
         self.activation, self.dtype = config.amp_activation, dtype
         self.N, self.patches_per_group = config.N, config.patches_per_group
-        self.looks = looks(config)
+        self.samplings = sampling_schedule(config)
         self.seen_width = features_width(config)
         width = max(8, 8 * round(WIDTH * config.width_scale / 8))
-        pixels = [look.tile**2 for look in self.looks]
+        pixels = [sampling.tile**2 for sampling in self.samplings]
         self.embed_pattern = Linear(rng, (self.seen_width // GRID) ** 2, width)
         self.mix = MixingBlock(rng, width)
         self.embed = [Embedding(rng, 4 * count, width) for count in pixels]
         self.body = [ResidualBlock(rng, width, dtype) for _ in pixels]
         self.head = [Linear(rng, width, 2 * count, std=HEAD_STD) for count in pixels]
 
-    def lit(self, probe: tf.Tensor, good: tf.Tensor) -> dict[Look, Lit]:
+    def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> dict[DetectorSampling, SampledProbe]:
         """What a prediction needs of the light.
 
         Parameters
@@ -291,9 +291,9 @@ class FastNetwork(Module):
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
         """
-        return {look: Lit.of(look, probe, good) for look in dict.fromkeys(self.looks)}
+        return {sampling: SampledProbe.of(sampling, probe, good) for sampling in dict.fromkeys(self.samplings)}
 
-    def __call__(self, amplitudes: tf.Tensor, lit: dict[Look, Lit]) -> tf.Tensor:
+    def __call__(self, amplitudes: tf.Tensor, sampled_probes: dict[DetectorSampling, SampledProbe]) -> tf.Tensor:
         """Predict the patches of groups, each from its own pattern.
 
         Parameters
@@ -301,34 +301,39 @@ class FastNetwork(Module):
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
         lit:
-            From `lit`.
+            From `prepare_probe`.
 
         Returns
         -------
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), lit)
+        patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), sampled_probes)
         return tf.reshape(patches, (-1, amplitudes.shape[1], *patches.shape[1:]))
 
-    def _solve(self, amplitudes: tf.Tensor, lit: dict[Look, Lit]) -> tf.Tensor:
+    def _solve(self, amplitudes: tf.Tensor, sampled_probes: dict[DetectorSampling, SampledProbe]) -> tf.Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
-        modes = tf.shape(next(iter(lit.values())).probe)[-3]
-        centres = {width: centre(amplitudes, width) for width in {self.seen_width, *(look.N for look in self.looks)}}
+        modes = tf.shape(next(iter(sampled_probes.values())).probe)[-3]
+        centres = {
+            width: crop_spectrum(amplitudes, width)
+            for width in {self.seen_width, *(sampling.N for sampling in self.samplings)}
+        }
         features = to_tiles(tf.math.log1p(centres[self.seen_width]))
         h = tf.cast(self.mix(self.embed_pattern(tf.cast(features, self.dtype))), tf.float32)
         x = tf.zeros_like(amplitudes[:, :1, :1]) * tf.zeros((1, _TILES, 1))
         phase, more = x, tf.complex(x, x)  # more is the patch less 1
-        for look, embed, body, head in zip(self.looks, self.embed, self.body, self.head, strict=True):
-            light, pixels = lit[look], look.tile**2
+        for sampling, embed, body, head in zip(self.samplings, self.embed, self.body, self.head, strict=True):
+            light, pixels = sampled_probes[sampling], sampling.tile**2
             if x.shape[-1] < pixels:
-                x, phase, more = (finer(values, look.tile) for values in (x, phase, more))
-            measured = centres[look.N][:, look.offset[0] :: look.stride, look.offset[1] :: look.stride]
+                x, phase, more = (upsample_tiles(values, sampling.tile) for values in (x, phase, more))
+            measured = centres[sampling.N][
+                :, sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride
+            ]
             field = light.far_field(more)
             modelled = tf.reduce_sum(intensity(field), axis=1)
             ratio = light.good * (measured * tf.math.rsqrt(modelled + MODULUS_FLOOR) - 1)
             # The inverse transform divides by the number of pixels, which the adjoint does not.
-            missed = tf.reshape(field * as_complex(look.n**2 * ratio)[:, None], (-1, look.n, look.n))
+            missed = tf.reshape(field * as_complex(sampling.n**2 * ratio)[:, None], (-1, sampling.n, sampling.n))
             back = tf.reshape(to_tiles(tf.signal.ifft2d(missed)), (-1, modes, _TILES, pixels))
             step = tf.reduce_sum(light.direction * back, axis=1)
             parts = (tf.stack([tf.math.real(z), tf.math.imag(z)], axis=-1) for z in (step, more))

@@ -10,12 +10,12 @@ import numpy as np
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
+from ptychopinn.training import Fit, IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.arrays import DlpackLibrary, choose_library, is_out_of_memory
-from ptychopinn_tf.devices import Devices, arithmetic, choose_devices
+from ptychopinn_tf.devices import Devices, choose_devices, exact_float32
 from ptychopinn_tf.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_tf.options import TfOptions
 from ptychopinn_tf.training import TrainingLoop
@@ -66,10 +66,10 @@ class TfReconstructor(NetworkReconstructor[Model]):
         """Whether a GPU computes."""
         return self._devices.on_gpu
 
-    def _build(self, light: Light, seed: int) -> Model:
+    def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
         with self._devices.scope():
-            illumination = Illumination(light.probe, light.offset_px, light.log_intensity)
-            return Model(self._config, illumination, self._options.precision, seed)
+            module = Illumination(illumination.probe, illumination.offset_px, illumination.log_intensity)
+            return Model(self._config, module, self._options.precision, seed)
 
     def _to_arrays(self, model: Model) -> dict[str, AnyArray]:
         return model_arrays(model)
@@ -82,16 +82,16 @@ class TfReconstructor(NetworkReconstructor[Model]):
         probe: ComplexArray = model.illumination().numpy()
         return probe
 
-    def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        return TrainingLoop(model, plan, self._options, self._devices, Parts(self._out_of_memory))
+    def _make_fit(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
+        return TrainingLoop(model, plan, self._options, self._devices, MicroBatches(self._out_of_memory))
 
     def _predictor(
-        self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
+        self, model: Model, scan_probe: ComplexArray | None, mean_counts: float, good: FloatArray
     ) -> tuple[Array, Predict]:
         light = model.illumination
-        if scan_light is not None:
+        if scan_probe is not None:
             with self._devices.first():
-                light = Illumination(scan_light, np.zeros(2))
+                light = Illumination(scan_probe, np.zeros(2))
         with self._devices.first():
             probe = light()
             fixed = (tf.constant(mean_counts, tf.float32), probe, tf.constant(good))
@@ -103,9 +103,9 @@ class TfReconstructor(NetworkReconstructor[Model]):
             count = counts.shape[0]
             size = max(largest, count) if self._options.xla else count
             try:
-                with arithmetic(deterministic=self._options.deterministic), self._devices.first():
+                with exact_float32(deterministic=self._options.deterministic), self._devices.first():
                     tensor = to_tensor(counts)  # referred to until the patches are there
-                    patches = compiled(_fill_up(tensor, size), *fixed)
+                    patches = compiled(_pad_batch(tensor, size), *fixed)
                     found = from_tensor(patches if size == count else patches[:count])
             except Exception:
                 largest = 0  # memory may have run out, and the next batch be smaller
@@ -133,7 +133,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
             signature = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
 
             def patches(counts: tf.Tensor, mean_counts: tf.Tensor, probe: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
-                return model(counts, mean_counts, model.lit(probe, good))[:, 0]
+                return model(counts, mean_counts, model.prepare_probe(probe, good))[:, 0]
 
             first = self._devices.function(patches, input_signature=signature)
             self._function = model, first
@@ -143,7 +143,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
         return self.library.out_of_memory(error) or is_out_of_memory(error)
 
 
-def _fill_up(tensor: tf.Tensor, size: int) -> tf.Tensor:
+def _pad_batch(tensor: tf.Tensor, size: int) -> tf.Tensor:
     """A batch with zeros behind, so that it has that many entries."""
     missing = size - len(tensor)
     return tensor if missing == 0 else tf.pad(tensor, [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)])

@@ -6,15 +6,24 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ptychopinn.training import EpochBook, Parts, RunLogger, ScanBatches, TrainingPlan, patterns_in, prefetch, read_step
-from ptychopinn.training.objective import Objective, Terms, offset_step
-from ptychopinn.training.optimizer import kept_share
+from ptychopinn.training import (
+    MicroBatches,
+    RunLogger,
+    ScanBatches,
+    TrainingPlan,
+    TrainingState,
+    patterns_in,
+    prefetch,
+    read_step,
+)
+from ptychopinn.training.objective import LossTerms, Objective, offset_step
+from ptychopinn.training.optimizer import ema_decay
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf import operations
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.batches import TensorBatch, tensor_batches
 from ptychopinn_tf.checkpoint import load_variables, variable_arrays
-from ptychopinn_tf.devices import Devices, arithmetic
+from ptychopinn_tf.devices import Devices, exact_float32
 from ptychopinn_tf.forward import GroupForward
 from ptychopinn_tf.model import Model
 from ptychopinn_tf.optimizer import AdamW, clipped, move_average
@@ -30,7 +39,7 @@ def make_objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
 class Slope(NamedTuple):
     """Terms of a batch and the gradient of their sum."""
 
-    terms: Terms
+    terms: LossTerms
     gradients: dict[str, tf.Tensor]
 
 
@@ -51,7 +60,9 @@ class TrainingLoop:
         Into how many parts batches are cut.
     """
 
-    def __init__(self, model: Model, plan: TrainingPlan, options: TfOptions, devices: Devices, parts: Parts) -> None:
+    def __init__(
+        self, model: Model, plan: TrainingPlan, options: TfOptions, devices: Devices, parts: MicroBatches
+    ) -> None:
         self._model, self._plan, self._options, self._devices, self._parts = model, plan, options, devices, parts
         light = model.illumination
         free = {f"network/{name}": variable for name, variable in model.network.variables().items()}
@@ -99,16 +110,16 @@ class TrainingLoop:
         load_variables(model.variables(), averaged)
         return model
 
-    def run(self, book: EpochBook, logger: RunLogger) -> None:
-        """Train until the book says stop or the epochs are done."""
+    def run(self, state: TrainingState, logger: RunLogger) -> None:
+        """Train until `state` says stop or the epochs are done."""
         clock = self._plan.clock
-        with arithmetic(deterministic=self._options.deterministic), self._devices.scope():
-            while not (book.stop or clock.out_of_epochs):
-                self._run_epoch(book)
-                if row := book.close_epoch(self._validation_losses()):
+        with exact_float32(deterministic=self._options.deterministic), self._devices.scope():
+            while not (state.stop or clock.out_of_epochs):
+                self._run_epoch(state)
+                if row := state.close_epoch(self._validation_losses()):
                     logger.log(row, clock.step)
 
-    def _run_epoch(self, book: EpochBook) -> None:
+    def _run_epoch(self, state: TrainingState) -> None:
         plan, clock, source = self._plan, self._plan.clock, self._plan.training.batches
         accumulate, epoch = plan.config.accumulate_grad_batches, clock.epoch
         collected: dict[str, tf.Tensor] = {}
@@ -119,7 +130,7 @@ class TrainingLoop:
                 rate = clock.learning_rate()
                 slope: Slope = self._summed(self._gradient, arrays, plan.training)
                 terms = {name: float(value) for name, value in slope.terms.parts.items()}
-                book.record(read_step(float(slope.terms.total), terms, clock.step))
+                state.record(read_step(float(slope.terms.total), terms, clock.step))
                 if slope.terms.products:
                     self._follow(slope.terms.products)
                 for name, gradient in slope.gradients.items() if accumulate > 1 else ():
@@ -127,12 +138,12 @@ class TrainingLoop:
                     collected[name] = collected[name] + share if name in collected else share
                 if plan.makes_step(number):
                     steps = int(self._averaged_steps.numpy())
-                    kept = kept_share(plan.config.weight_averaging, steps)
+                    kept = ema_decay(plan.config.weight_averaging, steps)
                     gradients = collected or slope.gradients
                     self._step(gradients, tf.constant(rate, tf.float32), tf.constant(kept, tf.float32))
                     collected = {}
-                book.after_batch(number, patterns_in(arrays))
-                if book.stop:
+                state.after_batch(number, patterns_in(arrays))
+                if state.stop:
                     return
 
     def _validation_losses(self) -> list[float]:

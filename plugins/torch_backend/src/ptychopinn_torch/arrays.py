@@ -13,7 +13,7 @@ from torch import Tensor
 from ptychopinn.arrays import ArrayLibrary, ScatterLibrary
 from ptychopinn.arrays.library import Sparse
 from ptychopinn.typing import AnyArray
-from ptychopinn_torch.arithmetic import arithmetic
+from ptychopinn_torch.numerics import exact_float32
 
 _PINNED_BYTES = 1 << 20  # of an array worth page-locked memory, from which a copy need not be waited for
 _MIB = 1 << 20
@@ -70,7 +70,7 @@ class TorchLibrary(ScatterLibrary):
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:
         """Compute float32 as float32, and with algorithms that repeat if that was asked for."""
-        with torch.no_grad(), arithmetic(deterministic=self._deterministic):
+        with torch.no_grad(), exact_float32(deterministic=self._deterministic):
             yield self
 
     def from_host(self, array: AnyArray) -> Tensor:

@@ -91,10 +91,10 @@ class CnnNetwork(nn.Module):
                 nn.init.xavier_normal_(module.weight)
                 nn.init.zeros_(cast(Tensor, module.bias))
 
-    def lit(self, probe: Tensor, good: Tensor) -> None:
+    def prepare_probe(self, probe: Tensor, good: Tensor) -> None:
         """Nothing: this network knows probe and detector from its training alone."""
 
-    def forward(self, amplitudes: Tensor, lit: None) -> Tensor:
+    def forward(self, amplitudes: Tensor, sampled_probes: None) -> Tensor:
         """Predict the patches of groups.
 
         Parameters

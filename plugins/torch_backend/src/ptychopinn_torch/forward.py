@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from ptychopinn.interpolation import shift_basis
-from ptychopinn.training.constants import PHASE_ITERATIONS, UNSEEN
+from ptychopinn.training.constants import COVERAGE_EPSILON, PHASE_ITERATIONS
 from ptychopinn_torch.functions import intensity
 
 
@@ -67,7 +67,7 @@ def _one_hot(start: Tensor, starts: Tensor) -> Tensor:
     return (start[..., None, None] == starts).float()
 
 
-def apply_both(left: Tensor, image: Tensor, right: Tensor) -> Tensor:
+def separable_transform(left: Tensor, image: Tensor, right: Tensor) -> Tensor:
     """``left @ image @ right^T`` for real matrices and a real or complex image; all (..., a, b)."""
     if image.is_complex():
         return torch.complex(left @ image.real @ right.mT, left @ image.imag @ right.mT)
@@ -186,14 +186,14 @@ class GroupForward(torch.nn.Module):
         n = self.patch_size
         place = _one_hot(offsets, self.placing).mT @ _weighted(shift, self.basis)  # (g, C, 2, M, n)
         rows, columns = place[:, :, 0], place[:, :, 1]
-        placed = apply_both(rows, patches, columns)
+        placed = separable_transform(rows, patches, columns)
         with torch.no_grad():
-            w = apply_both(rows, weights.expand(*patches.shape[:2], n, n), columns).clamp_min(0)
+            w = separable_transform(rows, weights.expand(*patches.shape[:2], n, n), columns).clamp_min(0)
             w = w * member[:, :, None, None]
             total = w.sum(dim=1)
         v = group_phases(w.sqrt(), placed)
         mean = (w * placed * v.conj()[:, :, None, None]).sum(dim=1)
-        return (mean - total) / (total + UNSEEN)
+        return (mean - total) / (total + COVERAGE_EPSILON)
 
     def forward(
         self, canvas: Tensor, probe: Tensor, offsets: Tensor, fractions: Tensor, *, sigma_px: float = 0.0
@@ -216,13 +216,13 @@ class GroupForward(torch.nn.Module):
         (g, C, N, N) float32, DC at [0, 0].
         """
         cut = _one_hot(offsets, self.cutting)  # (g, C, 2, N, M)
-        windows = apply_both(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
+        windows = separable_transform(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
         field = torch.fft.fft2(_shifted(probe, fractions, self.frequencies) * (1 + windows)[:, :, None], norm="ortho")
         if sigma_px:
             field = blur_waves(field, sigma_px)
         return intensity(field).sum(dim=2)
 
-    def alone(self, patches: Tensor, probe: Tensor) -> Tensor:
+    def single_patterns(self, patches: Tensor, probe: Tensor) -> Tensor:
         """Expected counts of patches that lie on whole pixels, the object 1 + 0j around each.
 
         Parameters

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import Architecture, ModelConfig
-from ptychopinn.training import Look, light_from_arrays, network_tensors
+from ptychopinn.training import DetectorSampling, illumination_from_tensors, network_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.cnn import CnnNetwork
-from ptychopinn_torch.network import FastNetwork, Lit
+from ptychopinn_torch.network import FastNetwork, SampledProbe
 
 
 class Illumination(nn.Module):
@@ -75,7 +75,7 @@ class Model(nn.Module):
         self.illumination = illumination
         self.precision = precision
 
-    def lit(self, probe: Tensor, good: Tensor) -> dict[Look, Lit] | None:
+    def prepare_probe(self, probe: Tensor, good: Tensor) -> dict[DetectorSampling, SampledProbe] | None:
         """What `forward` needs of the light, made once for all that is predicted with it.
 
         Parameters
@@ -85,9 +85,11 @@ class Model(nn.Module):
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured.
         """
-        return self.network.lit(probe * probe.shape[-1], good)
+        return self.network.prepare_probe(probe * probe.shape[-1], good)
 
-    def forward(self, counts: Tensor, mean_counts: float, lit: dict[Look, Lit] | None) -> Tensor:
+    def forward(
+        self, counts: Tensor, mean_counts: float, sampled_probes: dict[DetectorSampling, SampledProbe] | None
+    ) -> Tensor:
         """Predict the patches of groups from their counts.
 
         Parameters
@@ -97,7 +99,7 @@ class Model(nn.Module):
         mean_counts:
             Mean photons a pattern of the scan.
         lit:
-            From `lit`.
+            From `prepare_probe`.
 
         Returns
         -------
@@ -106,10 +108,10 @@ class Model(nn.Module):
         N = counts.shape[-1]  # noqa: N806
         low = self.precision is Precision.BFLOAT16
         with torch.autocast(counts.device.type, torch.bfloat16) if low else nullcontext():
-            return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), lit))
+            return cast(Tensor, self.network(counts.sqrt() * (N / mean_counts**0.5), sampled_probes))
 
 
-class FixedLight:
+class FixedIllumination:
     """A model whose light stays as it is while it trains: what depends on the light alone is made once.
 
     It is a `ptychopinn.training.objective.TrainedModel`.
@@ -123,7 +125,9 @@ class FixedLight:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._probe: Tensor | None = None
-        self._lit: tuple[Tensor, dict[Look, Lit] | None] | None = None  # with the good pixels that it is for
+        self._sampled_probes: tuple[Tensor, dict[DetectorSampling, SampledProbe] | None] | None = (
+            None  # with the good pixels that it is for
+        )
 
     def illumination(self) -> Tensor:
         """As `Model.illumination`."""
@@ -132,17 +136,19 @@ class FixedLight:
                 self._probe = self._model.illumination()
         return self._probe
 
-    def lit(self, probe: Tensor, good: Tensor) -> dict[Look, Lit] | None:
-        """As `Model.lit`."""
+    def prepare_probe(self, probe: Tensor, good: Tensor) -> dict[DetectorSampling, SampledProbe] | None:
+        """As `Model.prepare_probe`."""
         if probe is not self._probe:
-            return self._model.lit(probe, good)
-        if self._lit is None or self._lit[0] is not good:
-            self._lit = (good, self._model.lit(probe, good))
-        return self._lit[1]
+            return self._model.prepare_probe(probe, good)
+        if self._sampled_probes is None or self._sampled_probes[0] is not good:
+            self._sampled_probes = (good, self._model.prepare_probe(probe, good))
+        return self._sampled_probes[1]
 
-    def __call__(self, counts: Tensor, mean_counts: float, lit: dict[Look, Lit] | None) -> Tensor:
+    def __call__(
+        self, counts: Tensor, mean_counts: float, sampled_probes: dict[DetectorSampling, SampledProbe] | None
+    ) -> Tensor:
         """As `Model.forward`."""
-        return cast(Tensor, self._model(counts, mean_counts, lit))
+        return cast(Tensor, self._model(counts, mean_counts, sampled_probes))
 
 
 def model_arrays(model: Model) -> dict[str, AnyArray]:
@@ -170,7 +176,7 @@ def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], preci
     ArchiveError
         If tensors are missing, or have shapes that the configuration does not.
     """
-    light = light_from_arrays(config, arrays)
+    light = illumination_from_tensors(config, arrays)
     model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)
     names = {name.replace(".", "/"): name for name in model.network.state_dict()}
     shapes = {name: tuple(model.network.state_dict()[inner].shape) for name, inner in names.items()}

@@ -3,9 +3,9 @@
 One pattern alone goes in. The network holds an object patch, starting from 1 + 0j; a few times it sends the patch
 through the physics under the known probe, compares with measured amplitudes, projects the difference back to the
 patch (the direction in which ePIE would step), and corrects the patch by convolutions that see this difference.
-`ptychopinn.training.looks` says which pixels of the detector are compared each time, and how coarse the patch is.
-Arithmetic is spent on a 16 x 16 grid whatever N is. Sources: learned primal-dual (Adler & Oktem, IEEE TMI 37, 2018)
-for the unrolling; the regularised projection of rPIE (Maiden et al., Optica 4, 736, 2017) for the direction.
+`ptychopinn.training.sampling_schedule` says which pixels of the detector are compared each time, and how coarse the
+patch is. Arithmetic is spent on a 16 x 16 grid whatever N is. Sources: learned primal-dual (Adler & Oktem, IEEE TMI
+37, 2018) for the unrolling; the regularised projection of rPIE (Maiden et al., Optica 4, 736, 2017) for the direction.
 
 Between transforms the pixels of a patch are sorted by tiles, (b, GRID^2, pixels of a tile): what the convolutions see
 of a tile lies together, and nothing is sorted anew for them.
@@ -22,7 +22,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
-from ptychopinn.training import Look, features_width, looks
+from ptychopinn.training import DetectorSampling, features_width, sampling_schedule
 from ptychopinn.training.constants import (
     AMPLITUDE_LIMIT,
     GRID,
@@ -61,14 +61,14 @@ def from_tiles(tiles: Tensor) -> Tensor:
     return tiles.reshape(*leading, GRID, GRID, tile, tile).transpose(-3, -2).reshape(*leading, n, n)
 
 
-def finer(tiles: Tensor, tile: int) -> Tensor:
+def upsample_tiles(tiles: Tensor, tile: int) -> Tensor:
     """The same picture on tiles of ``tile`` x ``tile`` pixels, as many times more as fit; every pixel is repeated."""
     old = round(tiles.shape[-1] ** 0.5)
     pixels = tiles.reshape(-1, _TILES, old, 1, old, 1)
     return pixels.expand(-1, -1, -1, tile // old, -1, tile // old).reshape(-1, _TILES, tile**2)
 
 
-def centre(image: Tensor, width: int) -> Tensor:
+def crop_spectrum(image: Tensor, width: int) -> Tensor:
     """The (..., width, width) about DC of (..., N, N) with DC at [0, 0]."""
     half, rest = width // 2, image.shape[-1] - width // 2
     if width == image.shape[-1]:
@@ -77,7 +77,7 @@ def centre(image: Tensor, width: int) -> Tensor:
     return torch.cat([rows[..., :half], rows[..., rest:]], dim=-1)
 
 
-def over_modes(values: Tensor) -> Tensor:
+def sum_modes(values: Tensor) -> Tensor:
     """(b, modes, ...) to (b, ...): their sum, without a copy where there is one."""
     return values.squeeze(1) if values.shape[1] == 1 else values.sum(dim=1)
 
@@ -159,12 +159,12 @@ class _ProbeCentre:
     good: Tensor
 
     @classmethod
-    def of(cls, look: Look, probe: Tensor, good: Tensor) -> _ProbeCentre:
+    def of(cls, sampling: DetectorSampling, probe: Tensor, good: Tensor) -> _ProbeCentre:
         """At the resolution of a look."""
-        n, margin = look.n, (look.N - look.n) // 2
-        if probe.shape[-1] > look.N:
+        n, margin = sampling.n, (sampling.N - sampling.n) // 2
+        if probe.shape[-1] > sampling.N:
             spectrum = torch.fft.fft2(torch.fft.ifftshift(probe, dim=(-2, -1)), norm="ortho")
-            probe = torch.fft.fftshift(torch.fft.ifft2(centre(spectrum, look.N), norm="ortho"), dim=(-2, -1))
+            probe = torch.fft.fftshift(torch.fft.ifft2(crop_spectrum(spectrum, sampling.N), norm="ortho"), dim=(-2, -1))
         # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
         probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
         inner = to_tiles(probe[..., :n, :n])
@@ -173,27 +173,27 @@ class _ProbeCentre:
             inner=inner,
             direction=inner.conj() / (power + PROBE_REGULARISATION * power.amax(dim=(-2, -1), keepdim=True)),
             alone=torch.fft.fft2(probe, norm="ortho"),
-            good=centre(good, look.N),
+            good=crop_spectrum(good, sampling.N),
         )
 
 
-def look_ramps(look: Look) -> Tensor:
+def sampling_ramps(sampling: DetectorSampling) -> Tensor:
     """Factors on a probe on the way to the detector's pixels that a look sees, and on the way back.
 
     Returns
     -------
     (2, GRID^2, pixels) complex64. What is seen of the detector stands for all of it.
     """
-    pixel = torch.arange(look.n)
-    y, x = ((-2 * torch.pi * first / look.N) * pixel for first in look.offset)
+    pixel = torch.arange(sampling.n)
+    y, x = ((-2 * torch.pi * first / sampling.N) * pixel for first in sampling.offset)
     angle = y[:, None] + x
-    ramp = to_tiles(torch.polar(torch.ones_like(angle), angle)) / look.N
-    return torch.stack([ramp, ramp.conj() * look.stride**2])
+    ramp = to_tiles(torch.polar(torch.ones_like(angle), angle)) / sampling.N
+    return torch.stack([ramp, ramp.conj() * sampling.stride**2])
 
 
 @dataclass(frozen=True, eq=False)
-class Lit:
-    """What a `Look` needs of the light.
+class SampledProbe:
+    """What a `DetectorSampling` needs of the light.
 
     Attributes
     ----------
@@ -212,16 +212,16 @@ class Lit:
     good: Tensor
 
     @classmethod
-    def of(cls, look: Look, probe: Tensor, good: Tensor) -> Lit:
+    def of(cls, sampling: DetectorSampling, probe: Tensor, good: Tensor) -> SampledProbe:
         """For (modes, N, N), or (b, modes, N, N), one for each pattern, and (N, N), as the network gets them."""
-        return cls.seen(look, _ProbeCentre.of(look, probe, good), look_ramps(look).to(probe.device))
+        return cls.seen(sampling, _ProbeCentre.of(sampling, probe, good), sampling_ramps(sampling).to(probe.device))
 
     @classmethod
-    def seen(cls, look: Look, light: _ProbeCentre, ramps: Tensor) -> Lit:
-        """Of a probe at the resolution of the look, with its `look_ramps`."""
+    def seen(cls, sampling: DetectorSampling, light: _ProbeCentre, ramps: Tensor) -> SampledProbe:
+        """Of a probe at the resolution of the look, with its `sampling_ramps`."""
 
         def every(image: Tensor) -> Tensor:
-            return image[..., look.offset[0] :: look.stride, look.offset[1] :: look.stride].contiguous()
+            return image[..., sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride].contiguous()
 
         return cls(
             probe=light.inner * ramps[0],
@@ -249,13 +249,13 @@ class FastNetwork(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation, self.patches_per_group = config.amp_activation, config.patches_per_group
-        self.looks = looks(config)
-        self._distinct = list(dict.fromkeys(self.looks))
-        for number, look in enumerate(self._distinct):
-            self.register_buffer(f"ramps_{number}", look_ramps(look), persistent=False)
+        self.samplings = sampling_schedule(config)
+        self._distinct = list(dict.fromkeys(self.samplings))
+        for number, sampling in enumerate(self._distinct):
+            self.register_buffer(f"ramps_{number}", sampling_ramps(sampling), persistent=False)
         self.seen_width = features_width(config)
         width = max(8, 8 * round(WIDTH * config.width_scale / 8))
-        pixels = [look.tile**2 for look in self.looks]
+        pixels = [sampling.tile**2 for sampling in self.samplings]
         self.embed_pattern = nn.Linear((self.seen_width // GRID) ** 2, width)
         self.mix = MixingBlock(width)
         self.embed = nn.ModuleList(Embedding(4 * count, width) for count in pixels)
@@ -265,7 +265,7 @@ class FastNetwork(nn.Module):
             nn.init.normal_(cast(nn.Linear, head).weight, std=HEAD_STD)
             nn.init.zeros_(cast(nn.Linear, head).bias)
 
-    def lit(self, probe: Tensor, good: Tensor) -> dict[Look, Lit]:
+    def prepare_probe(self, probe: Tensor, good: Tensor) -> dict[DetectorSampling, SampledProbe]:
         """What `forward` needs of the light, made once for all that is predicted with it.
 
         Parameters
@@ -275,13 +275,16 @@ class FastNetwork(nn.Module):
         good:
             (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
         """
-        lights = {N: _ProbeCentre.of(look, probe, good) for N, look in {each.N: each for each in self.looks}.items()}
+        lights = {
+            N: _ProbeCentre.of(sampling, probe, good)
+            for N, sampling in {each.N: each for each in self.samplings}.items()
+        }
         return {
-            look: Lit.seen(look, lights[look.N], self.get_buffer(f"ramps_{number}"))
-            for number, look in enumerate(self._distinct)
+            sampling: SampledProbe.seen(sampling, lights[sampling.N], self.get_buffer(f"ramps_{number}"))
+            for number, sampling in enumerate(self._distinct)
         }
 
-    def forward(self, amplitudes: Tensor, lit: dict[Look, Lit]) -> Tensor:
+    def forward(self, amplitudes: Tensor, sampled_probes: dict[DetectorSampling, SampledProbe]) -> Tensor:
         """Predict the patches of groups, each from its own pattern.
 
         Parameters
@@ -289,33 +292,38 @@ class FastNetwork(nn.Module):
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
         lit:
-            From `lit`.
+            From `prepare_probe`.
 
         Returns
         -------
         (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
-        patches = self._solve(amplitudes.flatten(0, 1), lit)
+        patches = self._solve(amplitudes.flatten(0, 1), sampled_probes)
         return patches.reshape(*amplitudes.shape[:2], *patches.shape[1:])
 
-    def _solve(self, amplitudes: Tensor, lit: dict[Look, Lit]) -> Tensor:
+    def _solve(self, amplitudes: Tensor, sampled_probes: dict[DetectorSampling, SampledProbe]) -> Tensor:
         """(b, N, N) amplitudes to (b, n, n) patches."""
         b = len(amplitudes)
-        centres = {width: centre(amplitudes, width) for width in {self.seen_width, *(look.N for look in self.looks)}}
+        centres = {
+            width: crop_spectrum(amplitudes, width)
+            for width in {self.seen_width, *(sampling.N for sampling in self.samplings)}
+        }
         h = self.mix(self.embed_pattern(to_tiles(torch.log1p(centres[self.seen_width])))).float()
         x = phase = amplitudes.new_zeros(b, _TILES, 1)
         more = torch.complex(x, phase)  # the patch less 1
-        for look, embed, body, head in zip(self.looks, self.embed, self.body, self.head, strict=True):
-            light, pixels = lit[look], look.tile**2
+        for sampling, embed, body, head in zip(self.samplings, self.embed, self.body, self.head, strict=True):
+            light, pixels = sampled_probes[sampling], sampling.tile**2
             if x.shape[-1] < pixels:
-                x, phase, more = (finer(values, look.tile) for values in (x, phase, more))
-            measured = centres[look.N][:, look.offset[0] :: look.stride, look.offset[1] :: look.stride]
+                x, phase, more = (upsample_tiles(values, sampling.tile) for values in (x, phase, more))
+            measured = centres[sampling.N][
+                :, sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride
+            ]
             field = light.far_field(more)
-            modelled = over_modes(intensity(field))
+            modelled = sum_modes(intensity(field))
             ratio = light.good * (measured * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)
             back = to_tiles(torch.fft.ifft2(field * ratio[:, None], norm="forward"))
-            step = over_modes(light.direction * back)
+            step = sum_modes(light.direction * back)
             h = body(embed(h, torch.view_as_real(step).flatten(2), torch.view_as_real(more).flatten(2)))
             change, turn = head(h).float().split(pixels, dim=-1)
             x, phase = x + change, phase + turn

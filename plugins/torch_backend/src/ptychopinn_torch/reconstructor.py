@@ -14,16 +14,16 @@ from torch import Tensor
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import PluginError, ResourceError
-from ptychopinn.training import Fit, Light, NetworkReconstructor, Parts, TrainingPlan
+from ptychopinn.training import Fit, IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
-from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
 from ptychopinn_torch.batches import to_tensor
-from ptychopinn_torch.crew import SideBySide
 from ptychopinn_torch.devices import choose_device, describe
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
+from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
+from ptychopinn_torch.parallel import ParallelPredictor
 
 if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
@@ -90,8 +90,8 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         )
 
     @cached_property
-    def _side_by_side(self) -> SideBySide:
-        return SideBySide(self._device)
+    def _parallel_predictor(self) -> ParallelPredictor:
+        return ParallelPredictor(self._device)
 
     @property
     def device(self) -> torch.device:
@@ -103,11 +103,11 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         """Whether a GPU computes."""
         return self._device.type == "cuda"
 
-    def _build(self, light: Light, seed: int) -> Model:
+    def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             torch.default_generator.manual_seed(seed)
-            illumination = Illumination(light.probe, light.offset_px, light.log_intensity)
-            return Model(self._config, illumination, self._options.precision).to(self._device)
+            module = Illumination(illumination.probe, illumination.offset_px, illumination.log_intensity)
+            return Model(self._config, module, self._options.precision).to(self._device)
 
     def _to_arrays(self, model: Model) -> dict[str, AnyArray]:
         return model_arrays(model)
@@ -123,31 +123,31 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     def _prepare_training(self) -> None:
         import_training_loop()
 
-    def _start(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
+    def _make_fit(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
         # A function, not a method of this instance, which would be in a cycle with what it trains.
-        return import_training_loop()(model, plan, self._options, self._device, Parts(is_out_of_memory))
+        return import_training_loop()(model, plan, self._options, self._device, MicroBatches(is_out_of_memory))
 
     def _predictor(
-        self, model: Model, scan_light: ComplexArray | None, mean_counts: float, good: FloatArray
+        self, model: Model, scan_probe: ComplexArray | None, mean_counts: float, good: FloatArray
     ) -> tuple[Array, Predict]:
         light = model.illumination
-        if scan_light is not None:
-            light = Illumination(scan_light, np.zeros(2)).to(self._device)
+        if scan_probe is not None:
+            light = Illumination(scan_probe, np.zeros(2)).to(self._device)
         with torch.inference_mode():
             probe = light()
-            lit = model.lit(probe, to_tensor(good, self._device))
+            sampled_probes = model.prepare_probe(probe, to_tensor(good, self._device))
 
         def on_device(counts: Tensor) -> Tensor:
-            with torch.inference_mode(), arithmetic(deterministic=self._options.deterministic):
-                return cast(Tensor, model(counts, mean_counts, lit)[:, 0])
+            with torch.inference_mode(), exact_float32(deterministic=self._options.deterministic):
+                return cast(Tensor, model(counts, mean_counts, sampled_probes)[:, 0])
 
         def part(counts: FloatArray) -> ComplexArray:
             patches: ComplexArray = on_device(to_tensor(counts)).numpy()
             return patches
 
         def on_host(counts: FloatArray) -> ComplexArray:
-            with arithmetic(deterministic=self._options.deterministic):
-                return self._side_by_side(part, counts)
+            with exact_float32(deterministic=self._options.deterministic):
+                return self._parallel_predictor(part, counts)
 
         if self.library.on_host:
             return probe.cpu().numpy(), on_host

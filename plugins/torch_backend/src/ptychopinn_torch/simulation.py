@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ptychopinn.forward import window_counts
-from ptychopinn.simulate.stream import ObjectStream, RandomPool, WindowDraw
+from ptychopinn.simulate.object_stream import ObjectStream, RandomPool, WindowDraw
 from ptychopinn.training import EpochSource, prefetch
 from ptychopinn.typing import AnyArray, ComplexArray, IntArray
 from ptychopinn_torch.arrays import TorchLibrary

@@ -23,23 +23,23 @@ from torch import Tensor, nn
 
 from ptychopinn.config.train import ClipAlgorithm
 from ptychopinn.training import (
-    EpochBook,
     LossReading,
-    Parts,
+    MicroBatches,
     RunLogger,
     ScanBatches,
     TrainingPlan,
+    TrainingState,
     checkpoint_tensors,
 )
-from ptychopinn.training.objective import Objective, Terms, TrainedModel, offset_step
-from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, kept_share
+from ptychopinn.training.objective import LossTerms, Objective, TrainedModel, offset_step
+from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, ema_decay
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
-from ptychopinn_torch.arithmetic import arithmetic
 from ptychopinn_torch.batches import TensorBatch, to_tensor
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
-from ptychopinn_torch.model import FixedLight, Model
+from ptychopinn_torch.model import FixedIllumination, Model
+from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.sources import DeviceBudget, choose_source
 
@@ -47,7 +47,7 @@ _READING_INTERVAL_S = 0.25  # between two readings of the losses on a GPU; on th
 _AVERAGED, _AVERAGED_STEPS = "averaged/module", "averaged/n_averaged"  # names in checkpoints
 
 # Terms of a batch and the gradient of their sum, None for weights that it does not depend on.
-_LossAndGradients: TypeAlias = tuple[Terms, list[Tensor | None]]
+_LossAndGradients: TypeAlias = tuple[LossTerms, list[Tensor | None]]
 
 
 def make_objective(plan: TrainingPlan, scan: ScanBatches, device: torch.device) -> Objective:
@@ -97,9 +97,9 @@ class BatchLoss(nn.Module):
     def __init__(self, model: Model, objective: Objective, *, fixed_light: bool) -> None:
         super().__init__()
         self.model, self._objective = model, objective
-        self._trained: TrainedModel = FixedLight(model) if fixed_light else model
+        self._trained: TrainedModel = FixedIllumination(model) if fixed_light else model
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Terms:
+    def forward(self, batch: Mapping[str, Tensor]) -> LossTerms:
         """Terms of a batch or of a part of one."""
         return self._objective(self._trained, batch)
 
@@ -120,7 +120,7 @@ class LossMeter:
         self._first_bad = torch.full((1,), math.inf, device=device, dtype=torch.float64)
         self.batches = 0
 
-    def add(self, terms: Terms, usable: Tensor, step: int) -> None:
+    def add(self, terms: LossTerms, usable: Tensor, step: int) -> None:
         """Add a batch, which was to make step ``step``; ``usable`` is a bool: whether its gradient could be used."""
         values = torch.stack([terms.total, *terms.parts.values()])
         if not self._names:
@@ -161,7 +161,7 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device, parts: Parts
+        self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device, parts: MicroBatches
     ) -> None:
         self._model, self._plan, self._options, self._device, self._parts = model, plan, options, device, parts
         light = model.illumination
@@ -220,27 +220,27 @@ class TrainingLoop:
 
     # The loop
 
-    def run(self, book: EpochBook, logger: RunLogger) -> None:
-        """Train until the book says stop or the epochs are done."""
+    def run(self, state: TrainingState, logger: RunLogger) -> None:
+        """Train until `state` says stop or the epochs are done."""
         clock = self._plan.clock
-        with arithmetic(deterministic=self._options.deterministic):
-            while not (book.stop or clock.out_of_epochs):
-                self._run_epoch(book)
-                if row := book.close_epoch(self._validation_losses()):
+        with exact_float32(deterministic=self._options.deterministic):
+            while not (state.stop or clock.out_of_epochs):
+                self._run_epoch(state)
+                if row := state.close_epoch(self._validation_losses()):
                     logger.log(row, clock.step)
 
-    def _run_epoch(self, book: EpochBook) -> None:
+    def _run_epoch(self, state: TrainingState) -> None:
         plan = self._plan
         with closing(self._source.batches(plan.clock.epoch)) as batches:
             for number, batch in enumerate(batches):
                 self.train_on(batch, makes_step=plan.makes_step(number))
                 if self._reading_is_due():
-                    book.record(self._meter.read())
-                book.after_batch(number, batch.patterns)
-                if book.stop:
+                    state.record(self._meter.read())
+                state.after_batch(number, batch.patterns)
+                if state.stop:
                     break
         if self._meter.batches:
-            book.record(self._meter.read())
+            state.record(self._meter.read())
 
     def _reading_is_due(self) -> bool:
         now = time.monotonic()
@@ -274,9 +274,9 @@ class TrainingLoop:
         self._set_gradients([None] * len(self._free))
         return terms, gradients
 
-    def _backward(self, part: Mapping[str, Tensor]) -> Terms:
+    def _backward(self, part: Mapping[str, Tensor]) -> LossTerms:
         """Terms of a part of a batch; adds its gradient to what the weights have."""
-        terms: Terms = self._loss(part)
+        terms: LossTerms = self._loss(part)
         self._fabric.backward(terms.total)
         return terms.map(Tensor.detach)
 
@@ -312,7 +312,7 @@ class TrainingLoop:
         self._adamw.found_inf = (~self._usable).float()  # type: ignore[attr-defined]  # where it is 1, no step is made
         self._optimizer.step()
         self._set_gradients([None] * len(self._free))
-        kept = kept_share(config.weight_averaging, self._averaged_steps)
+        kept = ema_decay(config.weight_averaging, self._averaged_steps)
         torch._foreach_lerp_(_tensors(self._average), _tensors(self._model), 1 - kept)
         self._averaged_steps += 1
 
@@ -325,7 +325,7 @@ class TrainingLoop:
             return self._parts.compute(lambda parts: reduce(operator.add, map(total, batch.cut(parts))), batch.size)
 
         def total(part: Mapping[str, Tensor]) -> Tensor:
-            terms: Terms = self._validation_loss(part)
+            terms: LossTerms = self._validation_loss(part)
             value: Tensor = terms.total
             return value
 

@@ -1,0 +1,31 @@
+"""In what arithmetic PyTorch computes, for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def exact_float32(*, deterministic: bool) -> Iterator[None]:
+    """Compute float32 as float32, and with algorithms that repeat where there are such; put back what was.
+
+    PyTorch otherwise lets convolutions on GPUs round factors to 10 bits (TensorFloat-32), which is not the same in
+    every backend.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn, memory = torch.backends.cudnn, torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
+    kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # Nothing here reads what was not written; filling it first takes up to a quarter of the time.
+    memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        with cudnn.flags(**kept, allow_tf32=False):
+            yield
+    finally:
+        memory.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(before, warn_only=lenient)

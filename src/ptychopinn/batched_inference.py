@@ -1,0 +1,88 @@
+"""Patterns in, patches out, in batches that fit: what every backend's inference shares."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from functools import partial
+
+import numpy as np
+
+from ptychopinn.arrays import Array
+from ptychopinn.data.batches import inference_groups
+from ptychopinn.data.patterns import Patterns
+from ptychopinn.errors import Cancelled, ResourceError
+from ptychopinn.monitor import Monitor
+from ptychopinn.parallel import BackgroundThread
+from ptychopinn.reconstructor import PatchBatch
+from ptychopinn.typing import IntArray
+
+_log = logging.getLogger(__name__)
+
+
+def stream_patches(
+    patterns: Patterns,
+    batch_size: int,
+    predict: Callable[[Array], Array],
+    *,
+    patterns_per_patch: int,
+    out_of_memory: Callable[[BaseException], bool],
+    monitor: Monitor,
+) -> Generator[PatchBatch, None, None]:
+    """Predict all patterns of a scan; every one comes exactly once, in order.
+
+    Parameters
+    ----------
+    patterns:
+        Of the scan.
+    batch_size:
+        Patterns at a time; halved, with a line in the log, when a batch does not fit into memory.
+    predict:
+        (b, C, N, N) float32 counts with DC at [0, 0] to (b, n, n) complex64 patches, those of the first patterns; both
+        of the patterns' library.
+    patterns_per_patch:
+        C; a pattern comes with its C - 1 nearest neighbours, and with zeros where its scan has fewer.
+    out_of_memory:
+        Tells whether an exception of ``predict`` means that memory ran out.
+    monitor:
+        Asked before every batch.
+
+    Raises
+    ------
+    Cancelled
+        When the monitor is cancelled.
+    ResourceError
+        When not even one pattern fits.
+    """
+    data = patterns.data
+    groups = inference_groups(data, patterns_per_patch)
+    start, size = 0, batch_size
+    monitor.report("predict", 0, len(data))
+    with BackgroundThread() as thread:
+
+        def submit_read() -> tuple[IntArray, Callable[[], Array]]:
+            indices = np.arange(start, min(start + size, len(data)))
+            return indices, thread.submit(partial(patterns.groups, groups[indices]))
+
+        indices, counts = submit_read()
+        while len(indices):
+            if monitor.cancelled:
+                raise Cancelled(f"Inference was cancelled after {start} of {len(data)} patterns.")
+            try:
+                start += len(indices)
+                ahead = submit_read()  # the next ones, while these are predicted
+                patches = predict(counts())
+            except Exception as error:
+                if not (isinstance(error, MemoryError) or out_of_memory(error)):
+                    raise
+                if len(indices) == 1:
+                    raise ResourceError(
+                        "Memory does not suffice to predict even one pattern.", "Free memory or use another device."
+                    ) from error
+                start, size = int(indices[0]), len(indices) // 2
+                _log.warning("A batch of %d patterns does not fit into memory; going on with %d.", len(indices), size)
+                indices, counts = submit_read()
+                continue
+            yield PatchBatch(indices, patches)
+            monitor.report("predict", start, len(data))
+            indices, counts = ahead

@@ -1,0 +1,161 @@
+"""One candidate of a comparison: its process, its budget, its results by content."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptychopinn.comparison.candidates import CandidatePlan
+from ptychopinn.comparison.files import RESULT, digest_of, read_json, read_scores, remove_scores, write_json
+from ptychopinn.comparison.scans import ScanSource
+from ptychopinn.comparison.table import CandidateOutcome
+from ptychopinn.errors import Cancelled
+from ptychopinn.jobs import JobError, Task, available_mib, run_job
+from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
+
+FORMAT = 3  # of a candidate's results: another number makes every candidate anew
+_FREE_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may take."""
+
+    memory_mb: float | None = None
+    seconds: float | None = None
+
+
+def run_candidate(
+    folder: Path,
+    plan: CandidatePlan,
+    scans: Mapping[str, ScanSource],
+    split: Sequence[str],
+    *,
+    limits: Limits,
+    monitor: Monitor = NULL_MONITOR,
+) -> CandidateOutcome:
+    """Run one candidate in processes of its own, unless what lies in its folder is what would come of it.
+
+    Parameters
+    ----------
+    folder:
+        The candidate's own; made if it is not there. Results of another content are removed; where only the reference
+        of a scan is another, its scores are.
+    plan:
+        The candidate.
+    scans:
+        Scan to its file, in order; networks train on the one called "train".
+    split:
+        Scans of which the odd and the even patterns are reconstructed alone, too.
+    limits:
+        What it may take.
+    monitor:
+        Progress and cancellation.
+
+    Raises
+    ------
+    Cancelled
+        If the monitor was cancelled; a training goes on from its last checkpoint when the candidate is run again.
+    """
+    key = digest_of(
+        {
+            "format": FORMAT,
+            "plan": plan.as_dict(),
+            "scans": {name: [s.digest, s.reading.model_dump(mode="json")] for name, s in scans.items()},
+        }
+    )
+    scored = {name: [source.reference_digest, name in split] for name, source in scans.items()}
+    before = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
+    if before.get("key") != key:
+        if folder.exists():
+            shutil.rmtree(folder)
+        before = {}
+    stale = [name for name in scans if before.get("scored", {}).get(name) != scored[name]]
+    if not stale and before.get("status") == "ok":
+        return read_outcome(folder, plan.name, list(scans))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in stale:
+        remove_scores(folder, name)
+    arguments = {
+        "folder": folder,
+        "plan": plan.as_dict(),
+        "scans": {
+            name: {
+                "path": source.path,
+                "reference": source.reference,
+                "reading": source.reading.model_dump(mode="json"),
+            }
+            for name, source in scans.items()
+        },
+        "split": list(split),
+        "memory_mb": None if limits.memory_mb is None else int(limits.memory_mb),
+    }
+    result: dict[str, Any] = {"key": key, "scored": scored, "status": "failed", "message": "interrupted"}
+    result["peak_mib"] = before.get("peak_mib", {})
+    write_json(folder / RESULT, result)
+    watch = _Watch(plan.name, next(iter(scans)), result["peak_mib"], monitor)
+    start = time.monotonic()
+    try:
+        run_job(
+            Task("ptychopinn.comparison.worker:run_candidate", arguments),
+            folder,
+            memory_mb=limits.memory_mb,
+            seconds=limits.seconds,
+            on_memory=watch.note_memory,
+            monitor=watch,
+        )
+        result |= {"status": "ok", "message": ""}
+    except Cancelled as error:
+        told = f"The comparison was cancelled during the candidate {plan.name}."
+        raise Cancelled(told, "Go on with it by --resume.") from error
+    except JobError as error:
+        result["message"] = " ".join(str(error).split())
+    result["seconds"] = time.monotonic() - start
+    write_json(folder / RESULT, result)
+    return read_outcome(folder, plan.name, list(scans))
+
+
+class _Watch(Monitor):
+    """Passes progress on under the candidate's name, and keeps how much memory it held in which scan."""
+
+    def __init__(self, candidate: str, scan: str, peaks: dict[str, float], monitor: Monitor) -> None:
+        super().__init__(self._pass_on)
+        self._leg, self._scan, self._peaks, self._monitor = candidate, scan, peaks, monitor
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the comparison is."""
+        return self._monitor.cancelled
+
+    def _pass_on(self, event: Progress) -> None:
+        self._scan = event.stage.partition(": ")[0]
+        self._monitor.report(f"{self._leg}: {event.stage}", event.done, event.total)
+
+    def note_memory(self, mib: float) -> None:
+        """Take what it holds now."""
+        self._peaks[self._scan] = max(self._peaks.get(self._scan, 0.0), mib)
+
+
+def read_outcome(folder: Path, name: str, scans: Sequence[str]) -> CandidateOutcome:
+    """What came of a candidate, from its folder."""
+    result: dict[str, Any] = {"status": "failed", "message": "not run"}
+    if (folder / RESULT).is_file():
+        result = read_json(folder / RESULT)
+    found = {}
+    for scan in scans:
+        if (scores := read_scores(folder, scan)) is not None:
+            figures, skipped = scores
+            peak = result.get("peak_mib", {}).get(scan)
+            found[scan] = ({**figures, **({} if peak is None else {("run", "peak_anonymous_mib"): peak})}, skipped)
+    failure = "" if result["status"] == "ok" else result["message"] or "no reason was given"
+    return CandidateOutcome(name, failure, found)
+
+
+def default_memory_mb() -> float | None:
+    """Three quarters of the memory that is free; None where the system does not tell."""
+    free = available_mib()
+    return None if free is None else free * _FREE_SHARE

@@ -1,0 +1,89 @@
+"""Some rows of a large array, copied only when they are asked for."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptychopinn.spill import SpillableRows
+from ptychopinn.typing import AnyArray, IntArray
+
+_LARGE_BYTES = 1 << 28
+
+
+class LazyRows:
+    """A selection along the first axis that stays where it is: in memory once, or in a file.
+
+    Parameters
+    ----------
+    array:
+        (n, ...) array, or rows of one.
+    index:
+        (k,) int64 of the rows, in order.
+    """
+
+    def __init__(self, array: AnyArray | LazyRows | SpillableRows, index: IntArray) -> None:
+        self._array: AnyArray | SpillableRows = array._array if isinstance(array, LazyRows) else array
+        self._index: IntArray = array._index[index] if isinstance(array, LazyRows) else index
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(k, ...)."""
+        return (len(self._index), *self._array.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._array.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the array."""
+        return self._array.dtype
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, key: int | slice | npt.NDArray[Any]) -> AnyArray:
+        """Copy of rows: an integer, a slice or an array of integers; other axes are not indexed here."""
+        index = self._index[key]
+        rows: AnyArray = self._array[as_slice(index) if np.ndim(index) else index]
+        return rows
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
+        if copy is False:
+            raise ValueError("rows of an array cannot be had without a copy")
+        return np.asarray(self[:], dtype)
+
+
+def release_pages(array: AnyArray | LazyRows | SpillableRows) -> None:
+    """Take the pages of a large mapped file out of the memory of this process; the kernel may keep them.
+
+    Reading a file of many GiB would else count as that much memory, and be refused where memory is limited.
+    """
+    held: Any = array._array if isinstance(array, LazyRows) else array
+    if not isinstance(held, np.ndarray) or held.nbytes < _LARGE_BYTES:
+        return
+    while isinstance(held, np.ndarray):
+        held = held.base
+    if isinstance(held, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        held.madvise(mmap.MADV_DONTNEED)
+
+
+def as_slice(index: IntArray | slice) -> IntArray | slice:
+    """The same rows as a slice, where they follow each other."""
+    if isinstance(index, slice) or len(index) == 0 or index[0] < 0 or (np.diff(index) != 1).any():
+        return index
+    return slice(int(index[0]), int(index[-1]) + 1)
+
+
+def take_rows(array: AnyArray | LazyRows | SpillableRows, index: IntArray) -> AnyArray | LazyRows:
+    """Rows of an array without a copy: a view where they follow each other, else `LazyRows`."""
+    rows = as_slice(index)
+    if isinstance(array, np.ndarray) and isinstance(rows, slice):
+        view: AnyArray = array[rows]
+        return view
+    return LazyRows(array, index)

@@ -1,0 +1,146 @@
+"""What every picture shares: a canvas of its own (never pyplot's), colour scales, axes with units, atomic files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ptychopinn.atomic import atomic_write
+from ptychopinn.metrics import ScanBox
+from ptychopinn.typing import AnyArray, FloatArray, StrPath
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+AMPLITUDE_COLOURS, PHASE_COLOURS, CYCLIC_COLOURS, DIFFERENCE_COLOURS = "gray", "viridis", "twilight", "RdBu_r"
+_PERCENTILES = (0.5, 99.5)
+_MIN_SPAN = 1e-2  # rounding of a flat picture is not blown up to full contrast
+_MAX_TITLE = 60
+
+
+def new_figure(width_in: float, height_in: float, dpi: float = 120) -> Figure:
+    """A figure that knows no window, no pyplot and no other figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), dpi=dpi, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def write_file(path: StrPath, content: bytes) -> Path:
+    """Write a whole file or nothing; errors as in `ptychopinn.atomic.atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
+
+
+def colour_range(values: FloatArray) -> tuple[float, float]:
+    """Limits of a colour scale that a few wild pixels do not move: the 0.5 and 99.5 percentiles."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(finite, _PERCENTILES))
+    if high - low < _MIN_SPAN:
+        middle = (low + high) / 2
+        return middle - _MIN_SPAN / 2, middle + _MIN_SPAN / 2
+    return low, high
+
+
+def box_or_full(obj: AnyArray, box: ScanBox | None) -> ScanBox:
+    """The box to show: the scan box, or the whole array if there is none or it is empty."""
+    return ScanBox(0, obj.shape[0], 0, obj.shape[1]) if box is None or box.is_empty else box
+
+
+def dpi_for(shape: tuple[int, int], width_in: float) -> float:
+    """Enough dots that a picture of this shape is not thinned out, within reason."""
+    return float(np.clip(max(shape) / width_in, 120, 400))
+
+
+def printable(text: str) -> str:
+    """A stranger's text, safe to draw: one line, printable, not endless."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= _MAX_TITLE else line[: _MAX_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def set_title(axes: Axes, text: str, **style: Any) -> None:
+    """A title in which a dollar sign is a dollar sign."""
+    axes.set_title(text, parse_math=False, **style)
+
+
+def show(
+    axes: Axes,
+    values: FloatArray,
+    limits: tuple[float, float],
+    colours: str,
+    label: str,
+    *,
+    first_px: tuple[float, float] = (0, 0),
+    step_px: int = 1,
+    pixel_size_m: float | None = None,
+) -> None:
+    """Draw a picture with its colour bar.
+
+    Parameters
+    ----------
+    axes:
+        Where to draw.
+    values:
+        (h, w) real; what is not finite is drawn grey.
+    limits:
+        Values at the ends of the colour scale.
+    colours:
+        Name of a Matplotlib colour map.
+    label:
+        Text at the colour bar, with the unit.
+    first_px:
+        (y, x) of the first pixel, in the frame the axes count in.
+    step_px:
+        Pixels of that frame along the side of one of ``values``.
+    pixel_size_m:
+        If known, axes are in micrometres instead of pixels.
+    """
+    import matplotlib as mpl
+
+    scale, unit = (1.0, "px") if pixel_size_m is None else (pixel_size_m * 1e6, "µm")
+    (y, x), height, width = first_px, values.shape[0] * step_px, values.shape[1] * step_px
+    edges = [(x - 0.5) * scale, (x + width - 0.5) * scale, (y + height - 0.5) * scale, (y - 0.5) * scale]
+    image = axes.imshow(
+        np.ma.masked_invalid(values),
+        cmap=mpl.colormaps[colours].with_extremes(bad="0.6"),
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=(edges[0], edges[1], edges[2], edges[3]),
+        origin="upper",
+        interpolation="nearest" if max(values.shape) <= 512 else "auto",
+    )
+    axes.set_xlabel(f"x ({unit})")
+    axes.set_ylabel(f"y ({unit})")
+    sides: tuple[tuple[Literal["y", "x"], int], ...] = (("y", height), ("x", width))
+    for axis, size in sides:
+        axes.locator_params(axis=axis, nbins=2 + round(4 * size / max(height, width)))
+    figure = axes.get_figure()
+    assert figure is not None
+    # an extended end tells that values go on beyond the scale
+    finite = values[np.isfinite(values)]
+    below, above = bool((finite < limits[0]).any()), bool((finite > limits[1]).any())
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = figure.colorbar(image, cax=colorbar_axes(axes, values.shape), label=label, extend=extend, format="%.4g")
+    bar.ax.locator_params(nbins=8 if height > width / 4 else 3)
+
+
+def colorbar_axes(axes: Axes, shape: tuple[int, ...]) -> Axes:
+    """Room for a colour bar as tall as a picture of this shape."""
+    part = max(shape[0] / shape[1], 1.0)  # a fraction of the width of a narrow picture is nothing
+    return axes.inset_axes((1 + 0.03 * part, 0, 0.045 * part, 1))

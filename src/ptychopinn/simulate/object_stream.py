@@ -1,0 +1,323 @@
+"""An endless stream of training patterns: ever new objects, under one probe or ever new ones."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.fft
+
+from ptychopinn.config.simulation import ObjectKind
+from ptychopinn.errors import ConfigError
+from ptychopinn.forward import window_counts
+from ptychopinn.simulate.noise import quick_poisson
+from ptychopinn.simulate.objects import TRAINING_KINDS, compose, field_pair
+from ptychopinn.simulate.textures import FIELDS
+from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
+
+_OBJECTS, _BATCHES, _PROBES = 0, 1, 2  # the families of random streams
+_TRANSFORMS = 8  # of a square: transposed or not, flipped in y or not, flipped in x or not
+_BATCHES_AHEAD = 8  # that threads which make batches side by side may be apart
+_PROBES_BYTES = 1 << 25  # of a pool of probes
+_MIN_PROBES, _MAX_PROBES = 16, 256  # in a pool
+
+
+class RandomPool:
+    """Random arrays, made one by one without end, of which a batch takes its share; threads may share a pool.
+
+    Parameters
+    ----------
+    make:
+        Number of an array to the array.
+    size:
+        Arrays that a batch draws from; a quarter of it at first, so that the start is quick.
+    batches_an_array:
+        After so many batches one more is made, and the oldest is dropped.
+    """
+
+    def __init__(self, make: Callable[[int], ComplexArray], size: int, batches_an_array: int) -> None:
+        self.size = size
+        self.arrays: dict[int, ComplexArray] = {}
+        self._make, self._batches_an_array = make, batches_an_array
+        self._lock = threading.Lock()
+
+    def numbers(self, step: int) -> range:
+        """Numbers of the arrays that batch ``step`` draws from: ``size`` at most, that follow each other."""
+        stop = step // self._batches_an_array + max(1, self.size // 4)
+        return range(max(0, stop - self.size), stop)
+
+    def take(self, step: int) -> list[ComplexArray]:
+        """The arrays of `numbers`; those that no batch near this one needs are dropped."""
+        wanted, apart = self.numbers(step), -(-_BATCHES_AHEAD // self._batches_an_array)
+        near = range(wanted.start - apart, wanted.stop + apart)
+        with self._lock:
+            self.arrays = {number: array for number, array in self.arrays.items() if number in near}
+            for number in wanted:
+                if number not in self.arrays:
+                    self.arrays[number] = self._make(number)
+            return [self.arrays[number] for number in wanted]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowDraw:
+    """What is drawn for a batch of b patterns.
+
+    Attributes
+    ----------
+    objects:
+        (b,) int64, numbers of the objects.
+    corners:
+        (b, 2) int64 (y, x) of the windows in them.
+    turns:
+        (b,) int64: bit 0 transposes a window, then bit 1 flips it along y, bit 2 along x.
+    dose:
+        (b, 1, 1) float32, factors on the mean counts; None is 1.
+    probes:
+        (b,) int64, numbers of the probes, where probes are drawn.
+    """
+
+    objects: IntArray
+    corners: IntArray
+    turns: IntArray
+    dose: FloatArray | None
+    probes: IntArray | None
+
+
+class SimulatedBatch(NamedTuple):
+    """Simulated patterns.
+
+    Attributes
+    ----------
+    counts:
+        (b, N, N) float32, DC at ``[N//2, N//2]``, 0 at bad pixels.
+    patches:
+        (b, n, n) complex64, the true patches in the probe's frame.
+    probes:
+        (b, modes, N, N) complex64 in the scale of `ObjectStream.probe`, or None where that is the probe of all.
+    """
+
+    counts: FloatArray
+    patches: ComplexArray
+    probes: ComplexArray | None
+
+
+class ObjectStream:
+    """Counts and true patches, simulated without end.
+
+    Patches are cut at whole pixels from a pool of random objects, turned and flipped at random, lit by the probe, and
+    counted. An object has mean ``|O|^2 = 1``; its kind and its contrast, from hardly seen to strong, are random.
+    Batch k depends only on the seed, k and its size: a training that resumes at k sees what it would have seen. Several
+    threads may ask for batches.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex, with the detector's offset in it.
+    mean_counts:
+        Mean counts of a pattern where ``|O|^2`` is 1: the probe is scaled to have that energy on the good pixels, as
+        `ptychopinn.data.scaling.fit_scaling` does.
+    bad_pixels:
+        (N, N) bool; they count nothing.
+    seed:
+        Of everything random.
+    patch_size:
+        n: the patch is the centre of the window, ``window[(N - n) // 2 : (N - n) // 2 + n]`` in y and x.
+    kinds:
+        Kinds of objects drawn from.
+    object_size_px:
+        Width of an object; None is 6 N, but at least 256 and at most 768.
+    pool_size:
+        Objects that patches are cut from at a time.
+    batches_an_object:
+        One object is replaced after so many batches; the more, the cheaper and the less new.
+    dose_range:
+        Every pattern's dose is ``mean_counts`` times a factor between these, drawn evenly in its logarithm. Its counts
+        are divided by the factor, so that only the noise changes.
+    amplitude_contrast, phase_span_rad:
+        Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its
+        phase over a range of the given width.
+    draw_probe:
+        Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
+        pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is out of its bounds.
+    """
+
+    def __init__(
+        self,
+        probe: ComplexArray,
+        mean_counts: float,
+        bad_pixels: BoolArray | None = None,
+        seed: int = 0,
+        patch_size: int | None = None,
+        kinds: Sequence[ObjectKind | str] = TRAINING_KINDS,
+        *,
+        object_size_px: int | None = None,
+        pool_size: int = 32,
+        batches_an_object: int = 32,
+        dose_range: tuple[float, float] = (1.0, 1.0),
+        amplitude_contrast: tuple[float, float] = (0.0, 0.9),
+        phase_span_rad: tuple[float, float] = (0.1, 3.2),
+        draw_probe: Callable[[np.random.Generator], ComplexArray] | None = None,
+    ) -> None:
+        size = probe.shape[-1]
+        self._patch_size = size // 2 if patch_size is None else patch_size
+        self._kinds = tuple(ObjectKind(kind) for kind in kinds)
+        self._object_size = min(max(6 * size, 256), 768) if object_size_px is None else object_size_px
+        if probe.ndim != 3 or probe.shape[1] != size or not 1 <= self._patch_size <= size <= self._object_size:
+            raise ConfigError(
+                f"A probe of shape {probe.shape}, patches of {self._patch_size} px and objects of "
+                f"{self._object_size} px were given.",
+                "Give a probe (modes, N, N), patches no wider than N and objects no narrower.",
+            )
+        if not self._kinds or not set(self._kinds) <= set(FIELDS):
+            raise ConfigError(
+                f"kinds is {[str(k) for k in self._kinds]}.", f"Give one or more of {[str(k) for k in FIELDS]}."
+            )
+        if not (mean_counts > 0 and pool_size >= 1 and batches_an_object >= 1):
+            raise ConfigError(
+                f"mean_counts {mean_counts}, pool_size {pool_size}, batches_an_object {batches_an_object} were given.",
+                "All of them must be positive.",
+            )
+        if not 0 < dose_range[0] <= dose_range[1]:
+            raise ConfigError(f"dose_range is {dose_range}.", "Give two positive factors, the smaller first.")
+        self._bad_pixels = np.zeros((size, size), bool) if bad_pixels is None else np.asarray(bad_pixels, bool)
+        self._mean_counts = mean_counts
+        self._seed = seed
+        self._dose_range = dose_range
+        self._amplitude_contrast = amplitude_contrast
+        self._phase_span_rad = phase_span_rad
+        self._draw_probe = draw_probe
+        self._probe = self._in_counts(probe)
+        self.objects = RandomPool(self._make, pool_size, batches_an_object)
+        self.probes: RandomPool | None = None
+        if draw_probe is not None:
+            fitting = _PROBES_BYTES // self._probe.nbytes
+            self.probes = RandomPool(self._make_probe, min(max(fitting, _MIN_PROBES), _MAX_PROBES), 1)
+
+    @property
+    def probe(self) -> ComplexArray:
+        """(modes, N, N) complex64, scaled to ``mean_counts``."""
+        return self._probe
+
+    @property
+    def mean_counts(self) -> float:
+        """Mean counts of a pattern where ``|O|^2`` is 1."""
+        return self._mean_counts
+
+    @property
+    def object_size_px(self) -> int:
+        """Width of an object."""
+        return self._object_size
+
+    @property
+    def patch_size(self) -> int:
+        """Width of a patch."""
+        return self._patch_size
+
+    @property
+    def bad_pixels(self) -> BoolArray:
+        """(N, N) bool; they count nothing."""
+        return self._bad_pixels
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+        return self._seed
+
+    def batch(self, step: int, size: int) -> SimulatedBatch:
+        """Batch ``step`` of ``size`` patterns; those before it need not be made.
+
+        Raises
+        ------
+        ConfigError
+            If ``step`` is negative.
+        """
+        drawn, rng = self.draw(step, size)
+        windows = self._cut(drawn, step)
+        n, width = self._patch_size, self._probe.shape[-1]
+        centre = slice((width - n) // 2, (width - n) // 2 + n)
+        patches = windows[:, centre, centre].copy()
+        probes = None
+        if self.probes is not None and drawn.probes is not None:
+            pool, first = self.probes.take(step), self.probes.numbers(step).start
+            chosen = [pool[number - first] for number in drawn.probes.tolist()]
+            probes = np.array(chosen, np.complex64).reshape(size, *self._probe.shape)
+        modes = self._probe if probes is None else probes.swapaxes(0, 1)
+        return SimulatedBatch(self._count(windows, modes, drawn.dose, rng), patches, probes)
+
+    def draw(self, step: int, size: int) -> tuple[WindowDraw, np.random.Generator]:
+        """What is random in a batch but for its noise, and the random numbers that the noise is drawn from."""
+        if step < 0:
+            raise ConfigError(f"Batch {step} of a stream was asked for.", "Batches count from 0.")
+        rng = self._random(_BATCHES, step)
+        width, (low, high) = self._probe.shape[-1], self._dose_range
+        numbers = self.objects.numbers(step)
+        objects = rng.integers(len(numbers), size=size) + numbers.start
+        corners = rng.integers(self._object_size - width + 1, size=(size, 2))
+        turns = rng.integers(_TRANSFORMS, size=size)
+        dose = None
+        if not low == high == 1:
+            dose = np.exp(rng.uniform(math.log(low), math.log(high), (size, 1, 1))).astype(np.float32)
+        probes = None
+        if self.probes is not None:
+            drawn_from = self.probes.numbers(step)
+            probes = rng.integers(len(drawn_from), size=size) + drawn_from.start
+        return WindowDraw(objects, corners, turns, dose, probes), rng
+
+    def _random(self, family: int, number: int) -> np.random.Generator:
+        return np.random.Generator(np.random.SFC64(np.random.SeedSequence([self._seed, family, number])))
+
+    def _in_counts(self, probe: ComplexArray) -> ComplexArray:
+        """A (modes, N, N) probe with the energy ``mean_counts`` on the good pixels, complex64."""
+        pattern = (np.abs(scipy.fft.fftshift(scipy.fft.fft2(probe, norm="ortho"), axes=(1, 2))) ** 2).sum(axis=0)
+        seen = float(pattern[~self._bad_pixels].sum(dtype=np.float64))
+        if not seen > 0 or not math.isfinite(seen):
+            raise ConfigError("The probe carries no energy.", "Give a probe that is not zero.")
+        scaled: ComplexArray = (probe * math.sqrt(self._mean_counts / seen)).astype(np.complex64)
+        return scaled
+
+    def _count(
+        self, windows: ComplexArray, modes: ComplexArray, dose: FloatArray | None, rng: np.random.Generator
+    ) -> FloatArray:
+        """(b, N, N) float32 counts of (b, N, N) windows; ``modes`` is (modes, N, N) or (modes, b, N, N)."""
+        mean = np.fft.fftshift(window_counts(windows, modes), axes=(1, 2))
+        counts = quick_poisson(mean, rng) if dose is None else quick_poisson(mean * dose, rng) / dose
+        counts[:, self._bad_pixels] = 0
+        return counts
+
+    def _cut(self, drawn: WindowDraw, step: int) -> ComplexArray:
+        """(b, N, N) complex64 windows."""
+        size, objects = self._probe.shape[-1], self.objects.take(step)
+        which = (drawn.objects - self.objects.numbers(step).start).tolist()
+        windows = np.empty((len(which), size, size), np.complex64)
+        for window, number, (y, x), turn in zip(
+            windows, which, drawn.corners.tolist(), drawn.turns.tolist(), strict=True
+        ):
+            view = objects[number][y : y + size, x : x + size]
+            if turn & 1:
+                view = view.T
+            window[:] = view[:: -1 if turn & 2 else 1, :: -1 if turn & 4 else 1]
+        return windows
+
+    def _make(self, number: int) -> ComplexArray:
+        """Object ``number`` of the stream, (S, S) complex64, mean ``|O|^2`` 1."""
+        rng = self._random(_OBJECTS, number)
+        kind = self._kinds[rng.integers(len(self._kinds))]
+        contrast, span = rng.uniform(*self._amplitude_contrast), rng.uniform(*self._phase_span_rad)
+        fields = field_pair(kind, (self._object_size, self._object_size), rng)
+        obj = compose(*fields, (1 - contrast, 1.0), (-span / 2, span / 2))
+        obj /= np.float32(math.sqrt(float(np.mean(obj.real**2 + obj.imag**2))))
+        return obj
+
+    def _make_probe(self, number: int) -> ComplexArray:
+        """Probe ``number`` of the stream, in counts."""
+        assert self._draw_probe is not None  # there is a pool of probes only with it
+        return self._in_counts(self._draw_probe(self._random(_PROBES, number)))

@@ -1,0 +1,131 @@
+"""The probe that a network starts with, and that an archive keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.arrays import NUMPY, ArrayLibrary
+from ptychopinn.bundle import Bundle
+from ptychopinn.config.model import ModelConfig
+from ptychopinn.config.train import DetectorOffset, TrainConfig
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import Scaling, circle, probe_in_counts
+from ptychopinn.errors import ArchiveError
+from ptychopinn.forward import detector_ramp
+from ptychopinn.monitor import Monitor
+from ptychopinn.solvers import choose_probe
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+
+_BEGUN = "begun/"
+
+
+@dataclass(frozen=True, eq=False)
+class IlluminationArrays:
+    """The illumination of a model.
+
+    Attributes
+    ----------
+    probe:
+        (modes, N, N) complex64 in units of the square root of a scan's mean counts, without the offset.
+    offset_px:
+        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
+    log_intensity:
+        Natural logarithm of a factor on all counts.
+    """
+
+    probe: ComplexArray
+    offset_px: FloatArray
+    log_intensity: float = 0.0
+
+
+def scan_probe(data: ScanDataset, scaling: Scaling, model: ModelConfig, *, follow_offset: bool = False) -> ComplexArray:
+    """The scan's own probe over the root of its mean counts, as `probe_in_counts` makes it: (modes, N, N) complex64."""
+    probe = probe_in_counts(data, scaling, follow_offset=follow_offset, circular_mask=model.probe_mask)
+    return probe / np.float32(math.sqrt(scaling.mean_counts))
+
+
+def estimate_illumination(
+    data: ScanDataset,
+    scaling: Scaling,
+    model: ModelConfig,
+    config: TrainConfig,
+    monitor: Monitor,
+    library: ArrayLibrary = NUMPY,
+) -> IlluminationArrays:
+    """The light that a training begins with: the scan's probe, and the offset that its patterns show.
+
+    With ``probe_refinement`` the probe is refined by ePIE, with arrays of the library, where that explains the patterns
+    clearly better (`ptychopinn.solvers.choose_probe`); the offset is then in it.
+    """
+    follow = config.offset_for(model) is not DetectorOffset.NONE
+    offset = scaling.detector_offset_px if follow else np.zeros(2)
+    probe = scan_probe(data, scaling, model)
+    if config.probe_refinement:
+        root = np.float32(math.sqrt(scaling.mean_counts))
+        ramp = detector_ramp(offset, data.N)
+        choice = choose_probe(
+            data, probe * root, ramp, config.probe_refinement, seed=config.seed, library=library, monitor=monitor
+        )
+        if choice.refined:
+            probe, offset = choice.probe / root, np.zeros(2)
+            if model.probe_mask:
+                probe = probe * circle(data.N)
+    return IlluminationArrays(probe, offset)
+
+
+def illumination_tensors(light: IlluminationArrays) -> dict[str, AnyArray]:
+    """The tensors of a light in an archive, the inverse of `illumination_from_tensors`."""
+    return {
+        "illumination/probe": light.probe.astype(np.complex64),
+        "illumination/offset_px": np.asarray(light.offset_px, np.float32),
+        "illumination/log_intensity": np.array([light.log_intensity], np.float32),
+    }
+
+
+def initial_tensors(arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    """The light among a model's tensors, as its checkpoints carry it."""
+    return {f"{_BEGUN}{name}": array for name, array in arrays.items() if name.startswith("illumination/")}
+
+
+def initial_illumination(config: ModelConfig, checkpoint: Bundle | None) -> IlluminationArrays | None:
+    """The light that a training began with, out of its checkpoint, so that it is not chosen again.
+
+    Returns
+    -------
+    None where there is no checkpoint, or one of an older version.
+
+    Raises
+    ------
+    ArchiveError
+        If it is not that of the configuration.
+    """
+    weights = {} if checkpoint is None else checkpoint.weights
+    arrays = {name.removeprefix(_BEGUN): array for name, array in weights.items() if name.startswith(_BEGUN)}
+    return illumination_from_tensors(config, arrays) if arrays else None
+
+
+def illumination_from_tensors(config: ModelConfig, arrays: Mapping[str, AnyArray]) -> IlluminationArrays:
+    """The light of an archive's tensors.
+
+    Raises
+    ------
+    ArchiveError
+        If tensors are missing, or have shapes that the configuration does not.
+    """
+    try:
+        probe, offset = arrays["illumination/probe"], arrays["illumination/offset_px"]
+        log_intensity = arrays["illumination/log_intensity"]
+    except KeyError as error:
+        raise ArchiveError(f"The archive lacks the tensor {error}.", "Save the model again.") from error
+    fits = probe.ndim == 3 and probe.shape[1:] == (config.N, config.N)
+    if not fits or offset.shape != (2,) or log_intensity.shape != (1,):
+        raise ArchiveError(
+            f"The archive's illumination has the shapes {probe.shape}, {offset.shape}, {log_intensity.shape}; "
+            f"N = {config.N} was expected.",
+            "Save the model again.",
+        )
+    return IlluminationArrays(probe, offset, float(log_intensity[0]))

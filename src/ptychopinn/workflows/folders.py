@@ -1,0 +1,277 @@
+"""Run directories: what may be written where, and the log that goes into it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptychopinn.atomic import remove_leftovers, translate_write_error
+from ptychopinn.errors import ResourceError, UsageError
+from ptychopinn.path_checks import why_unreadable
+from ptychopinn.typing import StrPath
+from ptychopinn.workflows import _backup
+from ptychopinn.workflows._lock import LOCK, locked
+
+MODEL = "wts.h5.zip"
+CONFIG = "config.yaml"
+SCAN = "scan.json"
+HISTORY = "history.csv"
+PRODUCT = "reconstruction.h5"
+REPORT = "report.html"
+LOG = "run.log"
+CHECKPOINTS = "checkpoints"
+CSV = "csv"
+PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png")
+_log = logging.getLogger(__name__)
+_PASSING = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a run under way, or of one that was killed
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """A kind of output directory.
+
+    Attributes
+    ----------
+    noun:
+        What made it.
+    names:
+        What may be removed to make room.
+    folders:
+        The same, but only where it is a folder.
+    keep:
+        Names, or patterns of them, of what is worth keeping when it was killed.
+    marker:
+        The file without which there is nothing to go on with; none where that cannot be asked for.
+    creates_on_resume:
+        Whether going on in a directory that is empty, or not there, begins one.
+    """
+
+    noun: str
+    names: frozenset[str]
+    folders: frozenset[str] = frozenset()
+    keep: tuple[str, ...] = ()
+    marker: str = ""
+    creates_on_resume: bool = False
+
+    def owns(self, path: Path) -> bool:
+        """Whether it may be removed."""
+        return path.name in self.names or (path.name in self.folders and path.is_dir())
+
+
+RUN = FolderKind(
+    "run",
+    frozenset({MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}),
+    frozenset({CSV, "tensorboard"}),
+    (MODEL, CHECKPOINTS, PRODUCT),
+    CONFIG,
+)
+
+
+@contextmanager
+def output_folder(
+    output: StrPath, kind: FolderKind, *, overwrite: bool = False, resume: bool = False, keep: Iterable[str] = ()
+) -> Iterator[Path]:
+    """An output directory: locked against a second run, and with nothing lost if this one fails.
+
+    What fails before it has something worth keeping leaves nothing behind; what it was to replace is there again. That
+    is so, too, after a kill, as soon as the next run begins there.
+
+    Parameters
+    ----------
+    output:
+        The directory.
+    kind:
+        What it is to hold.
+    overwrite:
+        Replace what is there of that kind, and nothing else.
+    resume:
+        Leave everything, and go on.
+    keep:
+        Names, or patterns of them, of what is worth keeping when this one fails.
+
+    Raises
+    ------
+    UsageError
+        If it is there and neither was asked for, holds files of somebody else or nothing to go on with, or if another
+        run holds it.
+    ResourceError
+        If it cannot be made or written to.
+    """
+    folder, keep = Path(output), tuple(keep)
+    if made := not folder.is_dir():
+        _check(folder, kind, overwrite=overwrite, resume=resume)  # before anything is made
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(f"The directory {folder} cannot be made: {error}.", "Choose another one.") from error
+    try:
+        with locked(folder):
+            for written in (folder, *(folder / name for name in kind.names | kind.folders)):
+                if written.is_dir() and not written.is_symlink():
+                    remove_leftovers(written)
+            _check(folder, kind, overwrite=overwrite, resume=resume, settled=False)
+            _settle(folder, kind)
+            _check(folder, kind, overwrite=overwrite, resume=resume)
+            if not resume and (there := _found(folder)):
+                _backup.set_aside(folder, [path.name for path in there])
+            try:
+                yield folder
+            except BaseException:
+                if resume or _holds_any(folder, keep):
+                    _backup.drop(folder)
+                else:
+                    _clear(folder, kind)
+                    _backup.put_back(folder)
+                raise
+            _backup.drop(folder)
+    except OSError as error:
+        if (told := translate_write_error(error, error.filename or folder)) is None:
+            raise
+        raise told from error
+    finally:
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def run_folder(
+    output: StrPath, *, overwrite: bool = False, resume: bool = False, keep: Iterable[str] = ()
+) -> Iterator[Path]:
+    """`output_folder` of a run, with its log."""
+    with output_folder(output, RUN, overwrite=overwrite, resume=resume, keep=keep) as folder, run_log(folder):
+        yield folder
+
+
+def _found(folder: Path) -> list[Path]:
+    """What lies in a directory, by name."""
+    return sorted(path for path in folder.iterdir() if path.name not in _PASSING) if folder.is_dir() else []
+
+
+def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, settled: bool = True) -> None:
+    """Refuse a directory; one that is not settled yet only for what settling it does not change."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
+    found = _found(folder)
+    if resume:
+        homes = (folder,) if settled else (folder, *(folder / name for name in _PASSING))
+        known = any((home / kind.marker).exists() for home in homes)
+        if not known and (found or not kind.creates_on_resume):
+            raise UsageError(f"{folder} holds no {kind.noun} to resume.", "Check the directory, or leave --resume out.")
+        checkpoints = folder / CHECKPOINTS
+        found += checkpoints.iterdir() if checkpoints.is_dir() else ()
+        if links := sorted(path.name for path in found if path.is_symlink()):
+            raise UsageError(
+                f"In the directory {folder} {', '.join(links[:5])} leads elsewhere; a resumed run would write there.",
+                "Put the files themselves into the directory.",
+            )
+        return
+    foreign = [path.name for path in found if not kind.owns(path)]
+    if foreign:
+        raise UsageError(
+            f"The directory {folder} is there and not empty: it holds files that no {kind.noun} wrote: "
+            f"{', '.join(foreign[:5])}.",
+            f"Choose another directory; --overwrite removes only what a {kind.noun} wrote.",
+        )
+    if found and settled and not overwrite:
+        raise UsageError(
+            f"The directory {folder} is there and not empty.",
+            "Choose another one, or use --overwrite to replace it or, for a training, --resume to go on with it.",
+        )
+
+
+def _settle(folder: Path, kind: FolderKind) -> None:
+    """Bring a directory into order that a killed run left: its results stay, or those that it was to replace."""
+    if (folder / _backup.REPLACED).is_dir():
+        if _holds_any(folder, kind.keep):
+            _backup.drop(folder)
+            return
+        _clear(folder, kind)
+    _backup.put_back(folder)
+
+
+def _holds_any(folder: Path, names: Iterable[str]) -> bool:
+    paths = (path for name in names for path in folder.glob(name))
+    return any(any(path.iterdir()) if path.is_dir() else path.exists() for path in paths)
+
+
+def _clear(folder: Path, kind: FolderKind) -> None:
+    for path in folder.iterdir():
+        if kind.owns(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+class _RunLog(logging.FileHandler):
+    """A log on a disk that may be full: what is not written is told once, not in a traceback a line."""
+
+    failure: OSError | None = None
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name
+        """Note what went wrong."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif self.failure is None:
+            self.failure = error
+
+    def close(self) -> None:
+        """Close the file; what is still to be written may fail, too."""
+        try:
+            super().close()
+        except OSError as error:
+            self.failure = error
+
+
+@contextmanager
+def run_log(folder: Path) -> Iterator[None]:
+    """Write the log of this software to ``run.log`` in a folder for a while."""
+    logger = logging.getLogger("ptychopinn")
+    handler = _RunLog(folder / LOG, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.INFO)
+    before = logger.level
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()
+        if handler.failure is not None:
+            _log.warning("%s is not complete: %s.", folder / LOG, handler.failure)
+
+
+def model_path(path: StrPath) -> Path:
+    """The model archive that a run directory holds, or the path itself when it is a file.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    given = Path(path)
+    found = given / MODEL if given.is_dir() else given
+    if (why := why_unreadable(found)) is not None:
+        raise UsageError(f"The model {found} {why}.", "Give a run directory of 'train', or a model archive.")
+    return found
+
+
+def refuse_model_folder(archive: Path, output: StrPath) -> None:
+    """Refuse to write a run over the one whose model it reads.
+
+    Raises
+    ------
+    UsageError
+        If the archive lies in the output directory.
+    """
+    if archive.resolve().parent == Path(output).resolve():
+        raise UsageError(f"{output} is the directory of the model that is to be used.", "Give another --output.")

@@ -1,0 +1,60 @@
+"""Trusted objects, and how a reconstruction is laid beside one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.io import read_object
+from ptychopinn.geometry import Frame
+from ptychopinn.product import read_product
+from ptychopinn.typing import ComplexArray, StrPath
+
+
+def read_reference(path: StrPath) -> ComplexArray:
+    """The object of a product (HDF5), else of an NPZ file.
+
+    Returns
+    -------
+    (H, W) complex64.
+
+    Raises
+    ------
+    DataError
+        As `ptychopinn.product.read_product` and `ptychopinn.data.io.read_object`.
+    """
+    return read_product(path).object if Path(path).suffix.lower() in (".h5", ".hdf5") else read_object(path)
+
+
+def reference_of(data: ScanDataset, path: StrPath | None) -> ComplexArray | None:
+    """The trusted object of a scan: of the file named, else the scan's own unless that is a placeholder.
+
+    Raises
+    ------
+    DataError
+        As `read_reference`.
+    """
+    if path is not None:
+        return read_reference(path)
+    guess = data.object_guess
+    return None if guess is None or bool((guess == guess.flat[0]).all()) else guess
+
+
+def embed(shape: tuple[int, ...], obj: ComplexArray, origin: tuple[int, int]) -> ComplexArray:
+    """An object in an array of another shape: zero where it does not reach, cut off where it sticks out.
+
+    Parameters
+    ----------
+    shape:
+        (H', W') of the array.
+    obj:
+        (H, W) complex.
+    origin:
+        (y, x): where pixel (0, 0) of ``obj`` lies in the array.
+    """
+    height, width = shape
+    whole = np.zeros((height, width), obj.dtype)
+    Frame((height, width)).paste(whole, obj, Frame((obj.shape[0], obj.shape[1]), origin))
+    return whole
