@@ -27,6 +27,7 @@ from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOp
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
+from ptychopinn.solvers.engine import MAX_MOVE_PX
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
@@ -68,6 +69,8 @@ class Reconstruction:
         (n,) float32, each pattern's light relative to the mean; None where it was not fitted.
     background:
         (N, N) float32, counts a pixel, DC at [N//2, N//2]; None where none was fitted.
+    located:
+        Positions that the network's patches gave before all this; None where they were not asked for.
     """
 
     object: ComplexArray
@@ -85,6 +88,7 @@ class Reconstruction:
     refined: RefinementSummary | None = None
     flux: FloatArray | None = None
     background: FloatArray | None = None
+    located: LocatedScan | None = None
 
 
 def reconstruct(
@@ -172,7 +176,7 @@ def reconstruct(
         if found.refined is not None and found.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
             found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
-        return found
+        return replace(found, located=located)
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
@@ -284,6 +288,11 @@ def _assess(
         warnings.append(
             "No pass of the refinement was kept, for none lowered the forward residual by more than chance: the probe "
             "may be wrong, or the prediction has all that few photons tell."
+        )
+    if refined is not None and refined.positions_reset:
+        warnings.append(
+            f"{refined.positions_reset} positions ran away by {MAX_MOVE_PX} px and were put back: their patterns do "
+            "not fit the others. Look at these patterns, or at the probe."
         )
     for warning in warnings:
         _log.warning("%s", warning)

@@ -106,6 +106,8 @@ class RefinementSummary:
         Whether the probe was set free.
     moved_px:
         Root mean square way of the positions in what was kept, pixels; None where they were not set free.
+    positions_reset:
+        Positions that ran away and were put back where they were given.
     flux_deviation:
         Standard deviation of the patterns' light in what was kept, its mean 1; None where it was not set free.
     background_share:
@@ -121,6 +123,7 @@ class RefinementSummary:
     passes_kept: int
     probe: bool
     moved_px: float | None
+    positions_reset: int = 0
     flux_deviation: float | None = None
     background_share: float | None = None
 
@@ -272,6 +275,7 @@ class _Refinement:
             passes_kept=kept,
             probe=options.update_probe,
             moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if options.update_positions else None,
+            positions_reset=engine.runaways if passes > 0 else 0,
             flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
             background_share=(background or 0.0) if options.update_background is not None else None,
         )

@@ -55,7 +55,7 @@ _WORK_BYTES = 1 << 28  # of transforms held at a time
 _JUDGING_PATTERNS = 1024  # of the scan's middle, by which positions are compared
 _JUDGING_PASSES = 4
 _WORTHWHILE = 0.97  # of the residual with the positions as given, below which others are taken
-_PASSES, _ROUNDS = 8, 2  # of the solver with positions free, before each round of registering on the object
+_PASSES, _MAX_ROUNDS = 8, 4  # of the solver with positions free, before each round of registering on the object
 _RELOCATED_PX = 1.0  # that a pattern must be off for it to be placed anew
 _CANCELLED = "Cancelled while positions were located."
 _CACHE_BYTES = 1 << 30  # of amplitudes, between passes
@@ -71,13 +71,15 @@ class LocatedScan:
         (n, 2) float64 (y, x), object pixels; those of the scan where no others explained the patterns better.
     changed:
         Whether these are others.
+    moved_px:
+        Root mean square way from those of the scan.
     residual_given, residual_located:
-        Forward residuals after the same passes from a flat object, with the scan's positions and with the registered
-        ones.
+        Forward residuals after the same passes from a flat object, with the scan's positions and with the best others.
     """
 
     positions: FloatArray
     changed: bool
+    moved_px: float
     residual_given: float
     residual_located: float
 
@@ -129,26 +131,27 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
     best = int(np.argmin(judged))
     if best == 0 or judged[best] > _WORTHWHILE * judged[0]:
         _log.info("Positions: forward residual %.4f as given, %.4f registered; kept.", judged[0], min(judged[1:]))
-        return LocatedScan(given, False, judged[0], min(judged[1:]))
+        return LocatedScan(given, False, 0.0, judged[0], min(judged[1:]))
     positions = candidates[best]
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         found = solver.solve(positions)
-        steps.done()
         positions = _relocate(data, found, patches)
         steps.done()
+        if positions is found.positions:
+            break
     positions = positions - (positions - given).mean(axis=0)  # no pattern tells where all lie together
     after = solver.judge(positions)
     if after > judged[best]:
         positions, after = candidates[best], judged[best]
-    off = np.sqrt(((positions - given) ** 2).sum(axis=1).mean())
+    off = float(np.sqrt(((positions - given) ** 2).sum(axis=1).mean()))
     _log.info("Positions: forward residual %.4f as given, %.4f located, %.2f px away (rms).", judged[0], after, off)
-    return LocatedScan(positions, True, judged[0], after)
+    return LocatedScan(positions, True, off, judged[0], after)
 
 
 class _Steps:
     """Progress of `locate`."""
 
-    _COUNT = 4 + 2 * _ROUNDS
+    _COUNT = 4 + _MAX_ROUNDS
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor, self._done = monitor, 0
@@ -447,6 +450,8 @@ def _relocate(data: ScanDataset, found: EPIEResult, patches: ComplexArray) -> Fl
 
     better = np.zeros(len(far), bool)
     better[far] = shares(proposed) < shares(found.positions)
+    if not better.any():
+        return found.positions
     _log.info("Positions: %d patterns were placed anew on the object of the others.", better.sum())
     return np.where(better[:, None], proposed, found.positions)
 

@@ -44,6 +44,10 @@ class Product:
         (epoch, loss) pairs, as they came.
     coverage:
         (H, W) float32, how far each object pixel is covered, or None.
+    flux:
+        (n,) float32, the light of each pattern, their mean 1; None if all have the probe's.
+    background:
+        (N, N) float32, counts a pixel that every pattern has beside its light, DC at [N//2, N//2]; None for none.
 
     Raises
     ------
@@ -66,6 +70,8 @@ class Product:
     exposure_time_s: float | None = None
     losses: tuple[tuple[int, float], ...] = ()
     coverage: FloatArray | None = None
+    flux: FloatArray | None = None
+    background: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.positions)
@@ -76,13 +82,16 @@ class Product:
             "probe": self.probe.ndim == 3 and 0 not in self.probe.shape,
             "object": self.object.ndim == 2 and 0 not in self.object.shape,
             "coverage": self.coverage is None or self.coverage.shape == self.object.shape,
+            "flux": self.flux is None or self.flux.shape == (n,),
+            "background": self.background is None or self.background.shape == self.probe.shape[1:],
         }
         for name, fits in fitting.items():
             if not fits:
                 raise DataError(
                     f"The product's {name} has the shape {np.shape(getattr(self, name))}, with {n} positions and "
                     f"an object of {self.object.shape}.",
-                    "Positions are (n, 2), indexes (n,), the probe (modes, N, N), object and coverage (H, W).",
+                    "Positions are (n, 2), indexes and flux (n,), the probe (modes, N, N), the background (N, N), "
+                    "object and coverage (H, W).",
                 )
         if not np.isfinite(self.positions).all():
             raise DataError("The product has positions that are not finite.", "Remove those positions.")
@@ -94,8 +103,9 @@ class Product:
         object.__setattr__(self, "indexes", np.asarray(indexes, np.int64))
         for name in ("probe", "object"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.complex64))
-        if self.coverage is not None:
-            object.__setattr__(self, "coverage", np.asarray(self.coverage, np.float32))
+        for name in ("coverage", "flux", "background"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, np.asarray(values, np.float32))
 
     @property
     def local_positions(self) -> FloatArray:

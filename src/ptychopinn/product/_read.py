@@ -69,6 +69,9 @@ def _refusing(path: Path) -> Iterator[None]:
         ) from error
 
 
+_OURS = {"coverage": 2, "flux": 1, "background": 2}  # that Ptychodus does not have, and their ranks
+
+
 @dataclass(frozen=True)
 class _Reader:
     """Checked access to an open file."""
@@ -157,7 +160,8 @@ def _parse(reader: _Reader) -> Product:
     if y_m.shape != x_m.shape:
         raise _refusal(f"There are {len(y_m)} positions in y and {len(x_m)} in x.")
     positions_m = np.stack([y_m, x_m], axis=1)
-    coverage = reader.dataset("coverage", (2,), "fiu")
+    ours = (reader.dataset(name, (rank,), "fiu") for name, rank in _OURS.items())
+    coverage, flux, background = (None if values is None else values[()] for values in ours)
 
     placeholders = reader.text(PLACEHOLDERS_ATTRIBUTE).split(",")
     comments = reader.text("comments").splitlines()
@@ -178,7 +182,9 @@ def _parse(reader: _Reader) -> Product:
         photon_count=reader.positive("probe_photon_count"),
         exposure_time_s=reader.positive("exposure_time_s"),
         losses=_losses(reader),
-        coverage=None if coverage is None else coverage[()],
+        coverage=coverage,
+        flux=flux,
+        background=background,
     )
 
 

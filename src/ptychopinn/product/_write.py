@@ -92,8 +92,9 @@ def _fill(file: Any, product: Product) -> None:
     file["object_layer_spacing_m"] = np.zeros(0)
     file["loss_epochs"] = np.array([epoch for epoch, _ in product.losses], np.int64)
     file["loss_values"] = np.array([loss for _, loss in product.losses], np.float64)
-    if product.coverage is not None:
-        file["coverage"] = product.coverage
+    for name in ("coverage", "flux", "background"):  # of our own
+        if (values := getattr(product, name)) is not None:
+            file[name] = values
 
 
 def _text(value: str) -> str:

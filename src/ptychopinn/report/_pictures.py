@@ -43,10 +43,11 @@ def write_pictures(  # noqa: PLR0913
     *,
     origin: tuple[int, int] = (0, 0),
     history: Mapping[str, Sequence[float]] | None = None,
+    moved: tuple[FloatArray, FloatArray] | None = None,
     pixel_size_m: float | None = None,
     title: str = "",
 ) -> dict[str, Path]:
-    """Write ``amplitude.png``, ``phase.png``, ``probe.png`` and, with a history, ``history.png``.
+    """Write ``amplitude.png``, ``phase.png``, ``probe.png``; and ``history.png`` and ``positions.png`` if given.
 
     Parameters
     ----------
@@ -62,6 +63,8 @@ def write_pictures(  # noqa: PLR0913
         (y, x): pixel (0, 0) of ``obj`` in the frame of the positions; the axes count in that frame.
     history:
         Column name to values, from `ptychopinn.reconstructor.TrainResult`.
+    moved:
+        (n, 2) float64 (y, x) positions as given and as found, for ``positions.png``.
     pixel_size_m:
         Object pixel size; axes are then in micrometres.
     title:
@@ -70,7 +73,7 @@ def write_pictures(  # noqa: PLR0913
     Returns
     -------
     dict
-        ``amplitude``, ``phase``, ``probe`` and perhaps ``history`` to the files.
+        ``amplitude``, ``phase``, ``probe`` and perhaps ``history`` and ``positions`` to the files.
 
     Raises
     ------
@@ -85,6 +88,8 @@ def write_pictures(  # noqa: PLR0913
     }
     if history is not None and history_columns(history):
         pictures["history"] = history_picture(history, title=title)
+    if moved is not None:
+        pictures["positions"] = positions_picture(*moved, title=title)
     return {name: write_file(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
 
 
@@ -221,6 +226,39 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
     if columns:
         axes.legend()
     set_title(axes, f"{_named(title)}training", fontsize=11)
+    return png_of(figure)
+
+
+def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") -> bytes:
+    """PNG of where positions went, drawn as arrows over the scan and as moves over the order of measurement.
+
+    Parameters
+    ----------
+    given, found:
+        (n, 2) float64 (y, x), object pixels.
+    title:
+        Name of the scan.
+    """
+    moves = found - given
+    figure = new_figure(_WIDTH_IN, 3.6)
+    over_scan, over_time = figure.subplots(1, 2)
+    over_scan.quiver(
+        given[:, 1], given[:, 0], moves[:, 1], moves[:, 0], angles="xy", scale_units="xy", scale=1.0, width=0.003
+    )
+    over_scan.plot(found[:, 1], found[:, 0], ".", markersize=2, color="tab:red")
+    over_scan.set_aspect("equal")
+    over_scan.invert_yaxis()
+    over_scan.set_xlabel("x (px)")
+    over_scan.set_ylabel("y (px)")
+    set_title(over_scan, f"{_named(title)}from the positions given to those found", fontsize=9)
+    for axis, name in enumerate("yx"):
+        over_time.plot(moves[:, axis], ".", markersize=3, label=name)
+    over_time.set_xlabel("pattern")
+    over_time.set_ylabel("move (px)")
+    over_time.grid(alpha=0.3)
+    over_time.legend()
+    rms = float(np.sqrt((moves**2).sum(axis=1).mean()))
+    set_title(over_time, f"{rms:.2f} px (root mean square)", fontsize=9)
     return png_of(figure)
 
 

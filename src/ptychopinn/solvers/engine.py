@@ -311,6 +311,7 @@ class PassEngine:
         self.background = model.background
         if options.update_background is not None and self.background is None:
             self.background = xp.zeros((size, size), dtype=xp.float32, device=self._library.device)
+        self._ran_away = np.zeros(len(used), bool)
         self._position_steps = PositionSteps(self.positions, options.schedule.position_step)
         there = self._library if self._tiling.is_whole else start.library
         copy = there.xp.asarray(start.array, copy=True)
@@ -320,6 +321,11 @@ class PassEngine:
     def canvas(self) -> Canvas:
         """The object as it is."""
         return Canvas(self._motion.object, self.frame, self._motion.library)
+
+    @property
+    def runaways(self) -> int:
+        """Positions that moved by `MAX_MOVE_PX`, and were put back where they were given."""
+        return int(self._ran_away.sum())
 
     def run(self, done: int, passes: int, monitor: Monitor) -> float | None:
         """One pass.
@@ -467,7 +473,9 @@ class PassEngine:
             return
         normal, right = (tally.in_order(of, self._library) for of in (tally.normal, tally.right))
         moved: FloatArray = self.positions + self._position_steps.moves(_solve_moves(normal, right))
-        moved = self._given + np.clip(moved - self._given, -MAX_MOVE_PX, MAX_MOVE_PX)
+        away = (np.abs(moved - self._given) >= MAX_MOVE_PX).any(axis=1)
+        self._ran_away |= away
+        moved[away] = self._given[away]
         half = (self._patterns.data.N - 1) / 2
         visits, size = [], self._patterns.data.N
         for visit in self._visits:

@@ -59,8 +59,19 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
     seconds = sum(reconstruction.seconds.values())
     refined = reconstruction.refined
     predicted = reconstruction.placed + reconstruction.dropped
+    located = reconstruction.located
     return {
         **({} if predicted == patterns else {"patterns predicted": predicted}),
+        **(
+            {}
+            if located is None
+            else {
+                "positions located by patches": str(located.changed).lower(),
+                "positions located, px away": located.moved_px,
+                "residual of passes, positions as given": located.residual_given,
+                "residual of passes, positions located": located.residual_located,
+            }
+        ),
         "patches placed": reconstruction.placed,
         "patches dropped": reconstruction.dropped,
         "forward residual R": reconstruction.residual,
@@ -77,6 +88,8 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
                 "passes of refinement kept": refined.passes_kept,
                 "probe refined": str(refined.probe and refined.passes_kept > 0).lower(),
                 **({} if refined.moved_px is None else {"positions moved, px": refined.moved_px}),
+                **({} if refined.flux_deviation is None else {"flux, deviation": refined.flux_deviation}),
+                **({} if refined.background_share is None else {"background, share": refined.background_share}),
             }
         ),
         "patterns a second": patterns / max(seconds, 1e-9),
@@ -126,8 +139,11 @@ def write_object(  # noqa: PLR0913
         origin=found.frame.origin,
         coverage=found.coverage,
     )
+    light = found if isinstance(found, Reconstruction) else None
     product = replace(
         product,
+        flux=None if light is None else light.flux,
+        background=None if light is None else light.background,
         losses=tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else (),
         photon_count=float((np.abs(probe.astype(np.complex128)) ** 2).sum()),
         comments=comments,
@@ -141,6 +157,7 @@ def write_object(  # noqa: PLR0913
         None if box.is_empty else box,
         origin=found.frame.origin,
         history=history,
+        moved=None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions),
         pixel_size_m=data.metadata.pixel_size_m,
         title=title,
     )
@@ -205,6 +222,7 @@ def caption(kind: str) -> str:
     return {
         "amplitude": "Amplitude of the object inside the box of scan positions.",
         "phase": "Phase of the object inside the box of scan positions, without mean and ramp.",
+        "positions": "Scan positions, from where the scan has them to where the reconstruction found them.",
         "probe": "The probe.",
         "history": "Loss over the epochs of training.",
     }.get(kind, kind)
