@@ -47,6 +47,9 @@ _FAINT = 0.08  # of the probe's brightest intensity: patches are not looked at w
 _MIN_OVERLAP = 0.12  # of a patch's bright part
 _FULL_OVERLAP = 0.5  # a smaller overlap lowers the score, for chance is larger
 _MIN_SCORE = 0.3  # of a correlation that says anything
+_HELD_OUT = 5  # every so many pairs judge the first solution without being used by it
+_AGREEING_SCORE, _AGREEING_PX = 0.4, 2.0  # of a held-out pair that should agree, and how nearly
+_MIN_AGREEMENT = 0.3  # of them; where patches show nothing in common it is 0.1
 _STAGE_PX = 8.0  # deviation of the stage as a prior
 _CORRELATED_PIXELS = 30.0  # of a patch, that are one independent measurement
 _MIN_DEVIATION_PX = 0.3  # of the best pair
@@ -69,19 +72,19 @@ class LocatedScan:
     ----------
     positions:
         (n, 2) float64 (y, x), object pixels; those of the scan where no others explained the patterns better.
-    changed:
-        Whether these are others.
+    agreement:
+        Of the patches' overlaps; see `RegisteredPatches`.
     moved_px:
-        Root mean square way from those of the scan.
-    residual_given, residual_located:
-        Forward residuals after the same passes from a flat object, with the scan's positions and with the best others.
+        Root mean square way from those of the scan; 0 where these are kept.
+    residuals:
+        Forward residuals after the same passes from a flat object, with the scan's positions and with the best others;
+        None where patches agreed on none.
     """
 
     positions: FloatArray
-    changed: bool
+    agreement: float
     moved_px: float
-    residual_given: float
-    residual_located: float
+    residuals: tuple[float, float] | None
 
 
 class _Shifts(NamedTuple):
@@ -123,7 +126,11 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
     steps, solver = _Steps(monitor), _Solver(data, probe, seed, monitor)
     registered = register_patches(patches, given, probe, seed=seed)
     steps.done()
-    candidates = [given, registered, given + _without_affine(registered - given, given)]
+    if registered.agreement < _MIN_AGREEMENT:
+        _log.info("Positions: kept, for only %.0f%% of the patches' overlaps agree.", 100 * registered.agreement)
+        return LocatedScan(given, registered.agreement, 0.0, None)
+    moves = registered.positions - given
+    candidates = [given, registered.positions, given + _without_affine(moves, given)]
     judged = []
     for positions in candidates:
         judged.append(solver.judge(positions))
@@ -131,7 +138,7 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
     best = int(np.argmin(judged))
     if best == 0 or judged[best] > _WORTHWHILE * judged[0]:
         _log.info("Positions: forward residual %.4f as given, %.4f registered; kept.", judged[0], min(judged[1:]))
-        return LocatedScan(given, False, 0.0, judged[0], min(judged[1:]))
+        return LocatedScan(given, registered.agreement, 0.0, (judged[0], min(judged[1:])))
     positions = candidates[best]
     for _ in range(_MAX_ROUNDS):
         found = solver.solve(positions)
@@ -145,7 +152,23 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
         positions, after = candidates[best], judged[best]
     off = float(np.sqrt(((positions - given) ** 2).sum(axis=1).mean()))
     _log.info("Positions: forward residual %.4f as given, %.4f located, %.2f px away (rms).", judged[0], after, off)
-    return LocatedScan(positions, True, off, judged[0], after)
+    return LocatedScan(positions, registered.agreement, off, (judged[0], after))
+
+
+@dataclass(frozen=True, eq=False)
+class RegisteredPatches:
+    """Positions that patches of neighbours agree on.
+
+    Attributes
+    ----------
+    positions:
+        (n, 2) float64 (y, x), object pixels, with the mean of the given ones.
+    agreement:
+        Share of the pairs that were not used, and correlate well, whose shift is that of the positions within 2 px.
+    """
+
+    positions: FloatArray
+    agreement: float
 
 
 class _Steps:
@@ -165,8 +188,10 @@ class _Steps:
         self._monitor.report("locate", self._done, self._COUNT)
 
 
-def register_patches(patches: ComplexArray, positions: FloatArray, probe: ComplexArray, *, seed: int = 0) -> FloatArray:
-    """Positions that patches of neighbours agree on.
+def register_patches(
+    patches: ComplexArray, positions: FloatArray, probe: ComplexArray, *, seed: int = 0
+) -> RegisteredPatches:
+    """Register patches of neighbours on each other, and solve for all positions.
 
     Parameters
     ----------
@@ -178,22 +203,25 @@ def register_patches(patches: ComplexArray, positions: FloatArray, probe: Comple
         (modes, N, N) complex64.
     seed:
         Choice of the pairs, where there are more than are needed.
-
-    Returns
-    -------
-    (n, 2) float64 with the mean of the given ones.
     """
     size = patches.shape[-1]
     registration = _Registration(patches, probe)
     near = min(max(20.0, 0.7 * probe_width_px(probe)), 0.7 * size)
-    found = positions
+    found, agreement = positions, 0.0
     for round_, (reach, robust) in enumerate(zip(_REACHES_PX, _ROBUST_PX, strict=True)):
         pairs = _neighbours(found, near, seed)
         if len(pairs) == 0:
-            return positions
+            break
         measured = registration.measure(found, pairs, min(reach, size // 2))
-        found = _least_squares(positions, found if round_ else None, pairs, measured, robust)
-    return np.asarray(found - (found - positions).mean(axis=0))
+        used = np.ones(len(pairs), bool)
+        used[::_HELD_OUT] = round_ > 0
+        chosen = _Shifts(*(values[used] for values in measured))
+        found = _least_squares(positions, found if round_ else None, pairs[used], chosen, robust)
+        if round_ == 0:
+            sure = ~used & (measured.scores > _AGREEING_SCORE)
+            missed = np.hypot(*(found[pairs[:, 1]] - found[pairs[:, 0]] - measured.shifts).T)
+            agreement = float((missed[sure] < _AGREEING_PX).mean()) if sure.any() else 0.0
+    return RegisteredPatches(found - (found - positions).mean(axis=0), agreement)
 
 
 def _neighbours(positions: FloatArray, near: float, seed: int) -> IntArray:

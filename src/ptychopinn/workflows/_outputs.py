@@ -66,10 +66,13 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
             {}
             if located is None
             else {
-                "positions located by patches": str(located.changed).lower(),
+                "overlaps of patches that agree": located.agreement,
                 "positions located, px away": located.moved_px,
-                "residual of passes, positions as given": located.residual_given,
-                "residual of passes, positions located": located.residual_located,
+                **(
+                    {}
+                    if located.residuals is None
+                    else {"residual, positions as given and located": " ".join(f"{r:.4f}" for r in located.residuals)}
+                ),
             }
         ),
         "patches placed": reconstruction.placed,
