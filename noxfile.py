@@ -162,10 +162,10 @@ def ptychi(session: nox.Session) -> None:
     """The plugin of pty-chi with pty-chi itself; some GB, so not in the default set."""
     # `===` shuts out builds for CPUs alone: torch and torchvision, which pty-chi imports, have to be of one kind.
     session.install(*CONSTRAINED, f"torch==={constrained('torch')}", f"torchvision==={constrained('torchvision')}")
-    session.install(*CONSTRAINED, *TEST_TOOLS, "mypy", "-e", ".", "-e", PTYCHI)
+    session.install(*CONSTRAINED, *TEST_TOOLS, "mypy", "-e", ".", "-e", TORCH, "-e", PTYCHI)
     session.run("python", "-c", "import ptychi.api")  # without it the tests would skip
     session.run("mypy", f"{PTYCHI}/src")
-    run_pytest(session, f"{PTYCHI}/tests")
+    run_pytest(session, f"{PTYCHI}/tests", "tests/docs", "-k", "ptychi")
 
 
 @nox.session
