@@ -130,9 +130,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def arrays(session: nox.Session) -> None:
-    """The algorithms of the core with other arrays: of array-api-strict, and of JAX, which cannot be changed."""
+    """The algorithms of the core with arrays of JAX, which cannot be changed; `tests` has array-api-strict's."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "jax", "-e", ".")
-    run_pytest(session, *SIDE_BY_SIDE, "tests/arrays")
+    run_pytest(session, *SIDE_BY_SIDE, "-k", "jax", "tests/arrays")
 
 
 @nox.session
@@ -162,10 +162,10 @@ def ptychi(session: nox.Session) -> None:
     """The plugin of pty-chi with pty-chi itself; some GB, so not in the default set."""
     # `===` shuts out builds for CPUs alone: torch and torchvision, which pty-chi imports, have to be of one kind.
     session.install(*CONSTRAINED, f"torch==={constrained('torch')}", f"torchvision==={constrained('torchvision')}")
-    session.install(*CONSTRAINED, *TEST_TOOLS, "mypy", "-e", ".", "-e", PTYCHI)
+    session.install(*CONSTRAINED, *TEST_TOOLS, "mypy", "-e", ".", "-e", TORCH, "-e", PTYCHI)
     session.run("python", "-c", "import ptychi.api")  # without it the tests would skip
     session.run("mypy", f"{PTYCHI}/src")
-    run_pytest(session, f"{PTYCHI}/tests")
+    run_pytest(session, f"{PTYCHI}/tests", "tests/docs", "-k", "ptychi")
 
 
 @nox.session
@@ -190,11 +190,11 @@ def hardening(session: nox.Session) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The core's tests with the oldest dependencies that it takes."""
+    """The core's tests but the slow ones, which start many processes, with the oldest dependencies that it takes."""
     # What dependencies of that age did not know yet is kept from warning of them.
     session.install(*lowest_dependencies(), *TEST_TOOLS, "pyparsing<3.2", "hatchling", "editables")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    run_pytest(session, *SIDE_BY_SIDE, *CORE)
+    run_pytest(session, *SIDE_BY_SIDE, "-m", "not slow", *CORE)
 
 
 @nox.session
@@ -205,9 +205,8 @@ def coverage(session: nox.Session) -> None:
     """
     session.install(*CONSTRAINED, *TEST_TOOLS, "coverage", "-e", ".", "-e", TORCH, "-e", f"{TENSORFLOW}[tensorboard]")
     session.run("coverage", "erase")
-    for part in (CORE, (f"{TORCH}/tests",), (f"{TENSORFLOW}/tests",)):
+    for part in (CORE, (f"{TORCH}/tests",), (f"{TENSORFLOW}/tests",)):  # not hardening: it kills what is measured
         session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *part, *session.posargs)
-    session.run("coverage", "run", "-m", "pytest", "tests/hardening", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "html", "--quiet")
     session.run("coverage", "report")

@@ -50,3 +50,25 @@ def test_the_snippet_is_short_and_uses_public_names(snippet: str) -> None:
     lines = [line for line in snippet.splitlines() if line.strip()]
     assert len(lines) == 5
     assert set(re.findall(r"ptychopinn\.(\w+)", snippet)) <= set(ptychopinn.__all__)
+
+
+def test_what_the_page_on_the_architecture_names_is_there() -> None:
+    page = ROOT / "docs" / "architecture.md"
+    if not page.is_file():
+        pytest.skip("not a checkout")
+    core = ROOT / "src" / "ptychopinn"
+    named = re.findall(r"`([a-z_/]+(?:\.py|/))`", page.read_text())
+    assert len(named) > 60
+    shared = {"network.py", "training.py"}  # of both backends
+    assert [name for name in named if not (core / name).exists() and name not in shared] == []
+    for backend in ("torch", "tf"):
+        for name in ("network.py", "forward.py", "training.py", "reconstructor.py"):
+            assert (ROOT / "plugins" / f"{backend}_backend" / "src" / f"ptychopinn_{backend}" / name).is_file()
+
+
+def test_every_package_of_the_core_is_on_the_page_on_the_architecture() -> None:
+    page = ROOT / "docs" / "architecture.md"
+    if not page.is_file():
+        pytest.skip("not a checkout")
+    packages = [folder.parent.name for folder in (ROOT / "src" / "ptychopinn").glob("*/__init__.py")]
+    assert [name for name in packages if f"`{name}/" not in page.read_text()] == []

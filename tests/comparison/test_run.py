@@ -143,6 +143,7 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+@pytest.mark.slow
 def test_resuming_keeps_what_is_done(copied: Path, pair: tuple[Path, Path]) -> None:
     """[COMP-020] By content: the candidate that is whole is not run again, one with other settings is."""
     before = {
@@ -160,6 +161,7 @@ def test_resuming_keeps_what_is_done(copied: Path, pair: tuple[Path, Path]) -> N
     assert not result.failed
 
 
+@pytest.mark.slow
 def test_an_interrupted_leg_goes_on(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-012] [COMP-020] A scan that was done before stays done."""
     monitor = Monitor(lambda event: monitor.cancel() if is_second(event) else None)
@@ -215,6 +217,7 @@ def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, ca
     assert verify_comparison(tmp_path / "out")["passed"]
 
 
+@pytest.mark.slow
 def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-004] n_test_groups groups of gridsize^2 patterns, in the middle of the scan."""
     settings = of("flat", model={"gridsize": 2}, comparison={"n_test_groups": 9})
@@ -226,6 +229,7 @@ def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path)
     assert (np.ptp(chosen, axis=0) < 0.85 * np.ptp(data.positions, axis=0)).all()
 
 
+@pytest.mark.slow
 def test_few_test_groups_of_counts(plugins: None, tmp_path: Path) -> None:
     """[COMP-004] The selection is read as what it is, whatever was said of the file."""
     data = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=3))
@@ -241,6 +245,7 @@ def test_few_test_groups_of_counts(plugins: None, tmp_path: Path) -> None:
     assert whole.photon_count == pytest.approx(counts.sum(axis=(1, 2)).mean(), rel=0.2)
 
 
+@pytest.mark.slow
 def test_another_reference_trains_nothing_anew(
     plugins: None, pair: tuple[Path, Path], copied: Path, tmp_path: Path
 ) -> None:
@@ -317,6 +322,7 @@ def test_a_comparison_that_comes_to_nothing_leaves_the_earlier_one(
     assert verify_comparison(copied)["passed"]
 
 
+@pytest.mark.slow
 def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
     """[COMP-005] [COMP-031] What needs one is skipped with the reason; the rest is there."""
     data = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=3))

@@ -77,6 +77,29 @@ def test_what_is_wrong_with_an_hdf5_file_is_told(tmp_path: Path, scan_arrays: Sc
         read_scan(path)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (h5py.Empty("f8"), "This dataset has no values"),
+        (np.array([b"a", b"b"]), "one text is needed"),
+    ],
+)
+def test_members_that_hold_no_array_are_told(
+    tmp_path: Path, scan_arrays: ScanArrays, values: Any, message: str
+) -> None:
+    """[DATA-026] While a group beside the arrays does not matter."""
+    path = write(tmp_path / "scan.h5", scan_arrays())
+    with h5py.File(path, "a") as file:
+        file.create_group("entry")["instrument"] = 1.0
+    assert_same(read_scan(path), read_scan(write(tmp_path / "plain.h5", scan_arrays())))
+    with h5py.File(path, "a") as file:
+        del file["scan_index"]
+        data = values if isinstance(values, h5py.Empty) else values.astype(h5py.string_dtype())
+        file.create_dataset("scan_index", data=data)
+    with pytest.raises(DataError, match=message):
+        read_scan(path)
+
+
 def test_a_large_compressed_member_waits_in_a_scratch_file(
     tmp_path: Path, scan_arrays: ScanArrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:

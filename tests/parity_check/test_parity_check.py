@@ -60,6 +60,7 @@ def test_the_same_twice_agrees(scan: Path, models: list[Path], tmp_path: Path) -
         assert (tmp_path / "out" / f"{stage}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_backend(scan: Path, models: list[Path], tmp_path: Path) -> None:
     """[PAR-004] With one model, and with the backend that wrote it; each side computes on its own."""
     result = parity_run(scan, models[:1], tmp_path / "out", devices=["cpu", "auto"], options={"accelerator": "cuda"})
@@ -71,6 +72,7 @@ def test_two_devices_of_one_backend(scan: Path, models: list[Path], tmp_path: Pa
     assert apart.first == "prediction"
 
 
+@pytest.mark.slow
 def test_the_command_on_two_devices(
     scan: Path, models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +89,7 @@ def test_the_command_on_two_devices(
         assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_models_first_differ_where_they_do(scan: Path, models: list[Path], tmp_path: Path) -> None:
     """[PAR-001] [PAR-002] Their input is the same, their prediction is not."""
     result = parity_run(scan, models, tmp_path / "out", patterns=5)
@@ -97,6 +100,7 @@ def test_two_models_first_differ_where_they_do(scan: Path, models: list[Path], t
     assert relaxed.first is None
 
 
+@pytest.mark.slow
 def test_the_command(scan: Path, models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """[PAR-002] The exit code tells."""
     arguments = ["parity", *map(str, models), "--data", str(scan), "-o", str(tmp_path / "out"), "--quiet"]

@@ -15,6 +15,8 @@ from ptychopinn.config import ModelConfig, TrainConfig
 from ptychopinn.testing import CrossBackendConformance, ForwardConformance, ReconstructorConformance
 from ptychopinn.testing.settings import MODEL_CHANGES, TESTED_ELSEWHERE, TRAIN_CHANGES
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FORWARD = "test_the_forward_model_is_that_of_the_core"

@@ -130,6 +130,7 @@ def test_reconstructors_by_the_name_of_their_backend(trained: RunResult) -> None
         load_reconstructor(trained.files["model"], options={"warp": 9})
 
 
+@pytest.mark.slow
 def test_the_demonstration_runs_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[CLI-027]"""
     monkeypatch.setattr("ptychopinn.workflows._demo._SIDE", 9)
