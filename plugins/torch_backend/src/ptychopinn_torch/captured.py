@@ -1,8 +1,8 @@
 """A step of a training as one CUDA graph: the host launches it once, not a few hundred operations.
 
 On a card the host needs longer to launch the operations of a step than the card needs to compute them. `torch.compile`
-would launch fewer too, but it needs a compiler on the user's machine (Triton), generates no code for complex numbers, and
-has to compile before it trains. A graph is recorded within one step, and replays the same kernels.
+would launch fewer too, but it needs a compiler on the user's machine (Triton), generates no code for complex numbers,
+and has to compile before it trains. A graph is recorded within one step, and replays the same kernels.
 """
 
 from __future__ import annotations
