@@ -47,8 +47,9 @@ def test_listing_it_imports_no_framework() -> None:
 
 def test_nothing_of_it_imports_another_framework() -> None:
     """Where PyTorch is not installed, the whole session proves it; where it is, this does."""
-    modules = "batches checkpoint devices forward model network operations optimizer options plugin reconstructor"
-    code = "; ".join(f"import ptychopinn_tf.{name}" for name in [*modules.split(), "training", "variables"])
+    modules = "arrays batches checkpoint cnn devices forward model module network operations optimizer options plugin"
+    names = [*modules.split(), "reconstructor", "sources", "tensors", "training"]
+    code = "; ".join(f"import ptychopinn_tf.{name}" for name in names)
     assert not modules_after(code) & {"torch", "lightning_fabric", "jax", "ptychopinn_torch"}
 
 

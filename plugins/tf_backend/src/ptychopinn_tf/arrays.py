@@ -168,12 +168,14 @@ class CupyLibrary(DlpackLibrary):
 
     def add_at(self, target: Array, index: Array, values: Array) -> Array:
         """Add values to an array in place, at indices that may be there several times."""
+        if index.shape[0] == 0:
+            return target
         # Complex numbers are pairs: the device has no addition of them that other threads cannot come between.
         real = target.real.dtype
         sums, parts = (array.view(real).reshape(array.shape[0], -1) for array in (target, values))
         if self._deterministic:
             add_repeatably(self, sums, index, parts, self._add_integers)
-        elif index.shape[0]:
+        else:
             self._cupyx.scatter_add(sums, index, parts)
         return target
 
