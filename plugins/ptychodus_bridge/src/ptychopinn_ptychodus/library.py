@@ -80,7 +80,7 @@ class PluginLibrary(ReconstructorLibrary):
 
     @property
     def latest_run(self) -> Run | None:
-        """The run of one of these entries that goes on or was the last."""
+        """The current run of these entries, or the latest one."""
         return self._host.latest_run
 
     def create_view_controller_factory(self, processing_api: Any, file_dialog_factory: Any) -> Any:

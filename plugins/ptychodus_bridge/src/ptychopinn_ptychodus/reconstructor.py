@@ -1,4 +1,4 @@
-"""One entry of the dropdown: a backend and a model type, worked by a process of its own."""
+"""One entry of the dropdown: a backend and a model type, which work in a process of their own."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class BridgeReconstructor(TrainableReconstructor):
 
 @contextlib.contextmanager
 def _scratch_folder(run: Run) -> Iterator[Path]:
-    """A folder for one job; one whose worker was left alone is cleared away by that."""
+    """A temporary folder for one job. A worker that was left alone removes it itself."""
     folder = Path(tempfile.mkdtemp(prefix="ptychopinn-ptychodus-"))
     try:
         yield folder
