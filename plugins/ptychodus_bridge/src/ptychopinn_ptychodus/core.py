@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptychopinn_ptychodus.libraries import load_libraries
+from ptychopinn_ptychodus.discovery import load_libraries
 
 _NO_ALGORITHM = "none_none"  # what Ptychodus calls its reconstructor that does nothing
 _log = logging.getLogger("ptychopinn.ptychodus")

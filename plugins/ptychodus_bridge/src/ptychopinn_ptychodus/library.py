@@ -14,7 +14,7 @@ from ptychopinn.errors import PluginError
 from ptychopinn.plugins import Registry, discover, missing_requirements
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor, entry_name
-from ptychopinn_ptychodus.runs import Host, Run
+from ptychopinn_ptychodus.run_state import Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
 NAME = "PtychoPINN-Plugin"  # Ptychodus itself has libraries called PtychoPINN

@@ -24,8 +24,8 @@ from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
 from ptychopinn.product import origin_of, read_product
 from ptychopinn_ptychodus.archives import LoadedModel, load_model
-from ptychopinn_ptychodus.exchange import output_product, positions_px, scan_of
-from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host, Run
+from ptychopinn_ptychodus.conversion import output_product, positions_px, scan_of
+from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings
 from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
 from ptychopinn_ptychodus.training_data import find_training_files

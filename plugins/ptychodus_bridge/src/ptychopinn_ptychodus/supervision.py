@@ -10,7 +10,7 @@ from typing import Any
 
 from ptychopinn.errors import Cancelled
 from ptychopinn.jobs import JobError, JobProcess
-from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host, Run
+from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 
 POLL_S = 0.1
 STOP_LIMIT_S = 9.0  # that a job has from being told to stop to being gone: a training saves its model
