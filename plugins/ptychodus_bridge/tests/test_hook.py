@@ -16,7 +16,7 @@ pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_entries import Ptychodus
 
-from ptychopinn_ptychodus import hook, libraries
+from ptychopinn_ptychodus import discovery, hook
 
 _PROBE = """
 import logging, sys
@@ -100,10 +100,10 @@ def test_a_broken_library_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
         make("c", lambda *_: taken),
         make("d", lambda *_: under),
         make("e", lambda *_: Library()),
-        EntryPoint("f", "no_such_module_at_all:x", libraries.GROUP),
+        EntryPoint("f", "no_such_module_at_all:x", discovery.GROUP),
     ]
     with caplog.at_level(logging.ERROR):
-        libs = libraries.load_libraries(None, False, ["pty-chi"], found)
+        libs = discovery.load_libraries(None, False, ["pty-chi"], found)
     assert [library.name for library in libs] == ["Good"]
     for name in "abcdf":
         assert f"'{name}' is left out" in caplog.text

@@ -25,7 +25,7 @@ from ptychopinn.jobs import JobError
 from ptychopinn.plugins import discover
 from ptychopinn_ptychodus.archives import load_model, with_losses
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
-from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host
+from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host
 from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 from ptychopinn_ptychodus.supervision import shares_of
 from ptychopinn_ptychodus.training_data import find_training_files, scan_files

@@ -48,18 +48,18 @@ def add_flags(
             parser.set_bare_value(flag, alone, setting.choices)
 
 
-def add_preset(parser: Parser) -> None:
-    """``--preset``, and the list of presets in the long help."""
+def add_preset(parser: Parser, sections: Collection[str] = ("train", "infer")) -> None:
+    """``--preset``, and in the long help the list of presets with the values that act on these sections."""
     parser.add_argument(
         "--preset", metavar="NAME", help=f"Values for several settings: {', '.join(Preset)} (default: none)."
     )
-    parser.list_in_long_help("presets", {name: describe_preset(name) for name in PRESETS})
+    parser.list_in_long_help("presets", {name: describe_preset(name, sections) for name in PRESETS})
 
 
-def describe_preset(preset: Preset) -> str:
-    """When to use a preset, and its values as flags."""
+def describe_preset(preset: Preset, sections: Collection[str] = ("train", "infer")) -> str:
+    """When to use a preset, and its values in these sections as flags."""
     values = PRESETS[preset].sections
-    flags = [_as_flag(name, value) for fields in values.values() for name, value in fields.items()]
+    flags = [_as_flag(name, value) for section in sections for name, value in values[section].items()]
     return f"{PRESETS[preset].summary} {' '.join(flags)}"
 
 

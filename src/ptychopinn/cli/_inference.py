@@ -16,7 +16,7 @@ def add_inference(parser: Parser, arguments: Sequence[str], without: Collection[
     parser.offer_long_help()
     add_output(parser, "The directory to make.")
     parser.add_argument("--backend", help="The framework to compute with (default: the one that wrote the model).")
-    add_preset(parser)
+    add_preset(parser, ("infer",))
     add_config(parser)
     add_json(parser)
     add_flags(parser, "infer", InferConfig, training=False, without=without)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptychopinn_ptychodus.libraries import load_libraries
+from ptychopinn_ptychodus.discovery import load_libraries
 
-_NOTHING = "none_none"  # what Ptychodus calls its reconstructor that does nothing
+_NO_ALGORITHM = "none_none"  # what Ptychodus calls its reconstructor that does nothing
 _log = logging.getLogger("ptychopinn.ptychodus")
 
 
@@ -33,7 +33,7 @@ def extended_core(base: Any) -> type:
             self.processing_api.external_libraries = tuple(added)
             older = {old: new for library in added for old, new in getattr(library, "older_names", {}).items()}
             _check_algorithms(self.algorithm_parameter, self.processing_api, older)
-            _hand_over_open_scans(self.processing_api, self.algorithm_parameter)
+            _offer_open_scans(self.processing_api, self.algorithm_parameter)
             for library in added:
                 if hasattr(library, "connect"):
                     library.connect(task_manager, self.processing_api.task_monitor)
@@ -58,11 +58,11 @@ def _check_algorithms(parameter: Any, api: Any, older: Mapping[str, str]) -> Non
         nonlocal asked
         value = older.get(value.strip().casefold(), value)
         key = value.strip().casefold()
-        if key not in (_NOTHING, *parameter.available_reconstructors()):
+        if key not in (_NO_ALGORITHM, *parameter.available_reconstructors()):
             asked = value.strip()
             known = ", ".join(parameter.available_reconstructors()) or "none"
             _log.error("There is no algorithm '%s'. Known are: %s.", asked, known)
-        elif key != _NOTHING:
+        elif key != _NO_ALGORITHM:
             asked = ""
         set_value(value, notify=notify)
 
@@ -70,7 +70,7 @@ def _check_algorithms(parameter: Any, api: Any, older: Mapping[str, str]) -> Non
         if algorithm is not None:
             parameter.set_value(algorithm)
         # In the window the dropdown shows what is active instead, and that is what the user means.
-        if parameter.get_value() == _NOTHING or (asked and not getattr(api, "is_shown", False)):
+        if parameter.get_value() == _NO_ALGORITHM or (asked and not getattr(api, "is_shown", False)):
             known = ", ".join(parameter.available_reconstructors()) or "none"
             what = f"There is no algorithm '{asked}'" if asked else "No algorithm is selected"
             raise ValueError(f"{what}. Set 'algorithm' in the section [Processing] to one of: {known}.")
@@ -86,7 +86,7 @@ def _check_algorithms(parameter: Any, api: Any, older: Mapping[str, str]) -> Non
     parameter.set_value, api.train, api.reconstruct = choose, checked_train, checked_reconstruct
 
 
-def _hand_over_open_scans(api: Any, parameter: Any) -> None:
+def _offer_open_scans(api: Any, parameter: Any) -> None:
     """A trainer that can use it gets the scan that is open, for directories that hold no training data."""
     train = api.train
 

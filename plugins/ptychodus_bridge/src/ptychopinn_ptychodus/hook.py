@@ -1,9 +1,9 @@
-"""Makes the Ptychodus that is starting know the libraries of the entry-point group; leaves its files as they are.
+"""Patch the Ptychodus that is starting in this process so that it knows the libraries of the entry-point group.
 
 Ptychodus names its reconstructor libraries and their panes in its two composition roots. In the process that is
 starting, the names ``ProcessingCore`` and ``ProcessingController`` in those two modules are bound to subclasses that
-append what other distributions bring. Batch mode never imports Qt: the second is bound when Ptychodus imports its
-module.
+append what other distributions bring; its files stay as they are. Batch mode never imports Qt: the second is bound when
+Ptychodus imports its module.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def install() -> bool:
 
     Returns
     -------
-    Whether it is extended. False where Ptychodus only reads files, and where its version is not supported; the latter
-    is told in its log.
+    Whether it is extended. False where Ptychodus only reads files, and where its version is not supported, which is
+    logged.
     """
     root = sys.modules.get(MODEL_ROOT)
     if root is None or not hasattr(root, "ProcessingCore"):
@@ -105,12 +105,12 @@ def after_import(name: str, then: Callable[[ModuleType], None]) -> None:
     module = sys.modules.get(name)
     if module is not None:
         then(module)
-    elif not any(isinstance(finder, _Once) and finder.name == name for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Once(name, then))
+    elif not any(isinstance(finder, _OneShotFinder) and finder.name == name for finder in sys.meta_path):
+        sys.meta_path.insert(0, _OneShotFinder(name, then))
 
 
-class _Once(importlib.abc.MetaPathFinder):
-    """Waits for one module, wraps the loader that the others find for it, and is gone."""
+class _OneShotFinder(importlib.abc.MetaPathFinder):
+    """Wraps the loader of one module when that is imported, and removes itself."""
 
     def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
         self.name, self._then = name, then
@@ -123,12 +123,12 @@ class _Once(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Followed(spec.loader, self._then)
+            spec.loader = _CallbackLoader(spec.loader, self._then)
         return spec
 
 
-class _Followed(importlib.abc.Loader):
-    """A loader that calls somebody after the module ran."""
+class _CallbackLoader(importlib.abc.Loader):
+    """A loader that calls a function after the module ran."""
 
     def __init__(self, loader: Any, then: Callable[[ModuleType], None]) -> None:
         self._loader, self._then = loader, then

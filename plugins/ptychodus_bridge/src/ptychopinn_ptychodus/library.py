@@ -14,7 +14,7 @@ from ptychopinn.errors import PluginError
 from ptychopinn.plugins import Registry, discover, missing_requirements
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor, entry_name
-from ptychopinn_ptychodus.runs import Host, Run
+from ptychopinn_ptychodus.run_state import Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
 NAME = "PtychoPINN-Plugin"  # Ptychodus itself has libraries called PtychoPINN
@@ -80,7 +80,7 @@ class PluginLibrary(ReconstructorLibrary):
 
     @property
     def latest_run(self) -> Run | None:
-        """The run of one of these entries that goes on or was the last."""
+        """The current run of these entries, or the latest one."""
         return self._host.latest_run
 
     def create_view_controller_factory(self, processing_api: Any, file_dialog_factory: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One entry of the dropdown: a backend and a model type, worked by a process of its own."""
+"""One entry of the dropdown: a backend and a model type, which work in a process of their own."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
 from ptychopinn.product import origin_of, read_product
 from ptychopinn_ptychodus.archives import LoadedModel, load_model
-from ptychopinn_ptychodus.exchange import output_product, positions_px, scan_of
-from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host, Run
+from ptychopinn_ptychodus.conversion import output_product, positions_px, scan_of
+from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings
 from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
 from ptychopinn_ptychodus.training_data import find_training_files
@@ -208,7 +208,7 @@ class BridgeReconstructor(TrainableReconstructor):
 
 @contextlib.contextmanager
 def _scratch_folder(run: Run) -> Iterator[Path]:
-    """A folder for one job; one whose worker was left alone is cleared away by that."""
+    """A temporary folder for one job. A worker that was left alone removes it itself."""
     folder = Path(tempfile.mkdtemp(prefix="ptychopinn-ptychodus-"))
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""Waiting for a job: what it says goes to the window, and Stop goes to it."""
+"""Wait for a job, pass its log and progress to the window, and pass Stop to the job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ptychopinn.errors import Cancelled
 from ptychopinn.jobs import JobError, JobProcess
-from ptychopinn_ptychodus.runs import PROGRESS_GOAL, Host, Run
+from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 
 POLL_S = 0.1
 STOP_LIMIT_S = 9.0  # that a job has from being told to stop to being gone: a training saves its model
@@ -36,7 +36,7 @@ def shares_of(kind: str, left_out: str = "") -> Mapping[str, tuple[float, float]
 
 
 class Supervision:
-    """Looks after one job, on the thread that Ptychodus works its tasks on.
+    """Waits for one job, on the thread on which Ptychodus runs its tasks.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Supervision:
         """
         while not self._job.has_ended:
             self._take_events(POLL_S)
-            if self._must_go():
+            if self._should_stop_waiting():
                 return None
         self._job.close()
         self._take_events(0)
@@ -104,8 +104,8 @@ class Supervision:
                 self._progress = progress
                 self._host.show_progress(progress)
 
-    def _must_go(self) -> bool:
-        """Look after Stop and closing; whether to give up waiting."""
+    def _should_stop_waiting(self) -> bool:
+        """Act on Stop and on a window that closes; returns whether to give up waiting."""
         now = time.monotonic()
         if self._stopped_at is None:
             if not (self._host.stop_wanted or self._host.closing):

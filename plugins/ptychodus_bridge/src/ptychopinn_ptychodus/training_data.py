@@ -67,7 +67,7 @@ def scan_files(files: TrainingFiles, scratch: Path) -> tuple[Path, Path | None]:
     from ptychodus.api.io import load_diffraction_data, load_product
     from ptychodus.api.reconstruct import prepare_reconstruct_input
 
-    from ptychopinn_ptychodus.exchange import scan_of
+    from ptychopinn_ptychodus.conversion import scan_of
 
     try:
         parameters = prepare_reconstruct_input(load_diffraction_data(files.diffraction), load_product(files.product))

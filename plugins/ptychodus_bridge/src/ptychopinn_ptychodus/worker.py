@@ -1,4 +1,4 @@
-"""What the worker process does besides the core's own workflows."""
+"""Jobs of the worker process: train and infer by the core's workflows, with Ptychodus's files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger("ptychopinn.ptychodus")
 def train(
     folder: str, scan: str | None, scratch: str, output: str, settings: Mapping[str, Any], monitor: Monitor
 ) -> None:
-    """Train, and leave the model with the history of its training.
+    """Train, and write the model with the history of its training.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from ptychodus.api.io import save_product
 
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
-from ptychopinn_ptychodus.exchange import output_product, positions_px, scan_of
+from ptychopinn_ptychodus.conversion import output_product, positions_px, scan_of
 
 
 def test_scan_explains_its_own_patterns() -> None:
@@ -132,7 +132,7 @@ import numpy as np
 from ptychodus.api.diffraction import CropRegion
 from ptychodus.model.core import ModelCore
 from ptychopinn.forward import expected_counts
-from ptychopinn_ptychodus.exchange import scan_of
+from ptychopinn_ptychodus.conversion import scan_of
 with ModelCore(None, log_level=logging.ERROR) as model:
     raw = model.workflow_api.load_diffraction_data(
         Path("raw.npy"), file_type="NPY", crop_region=CropRegion(x_range=(11, 43), y_range=(7, 39)), block=True

@@ -1,4 +1,4 @@
-"""A run as the window watches it, and what the entries share."""
+"""The state of a run, which the window polls, and what the entries share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Run:
     error:
         Why it failed, or None.
     stopping, left_alone, finished:
-        Whether it was told to stop; whether its worker saves by itself while Ptychodus closes; whether it is over.
+        Whether it was asked to stop; whether its worker saves by itself while Ptychodus closes; whether it has ended.
     worker_pid:
         Process id of the worker.
     """
@@ -38,7 +38,7 @@ class Run:
 
 
 class Host:
-    """What the entries share: Ptychodus's monitor and task manager, and the run that goes on or was the last."""
+    """Ptychodus's monitor and task manager, and the current or latest run: what the entries share."""
 
     def __init__(self) -> None:
         self._task_manager: Any = None
@@ -72,6 +72,6 @@ class Host:
 
     @property
     def latest_run(self) -> Run | None:
-        """The run that goes on or was the last."""
+        """The current run, or the latest one."""
         with self._lock:
             return self._run

@@ -1,4 +1,4 @@
-"""Between Ptychodus's reconstruction input and output and this software's scan and object.
+"""Convert Ptychodus's reconstruction input to a scan, and a reconstructed object to its output.
 
 Both count pixels alike: integers are pixel centres, and the patch at c starts at ``c - (N - 1) / 2``. Ptychodus gives
 positions in metres around the object's centre; the pixels here are those of the object array handed over.

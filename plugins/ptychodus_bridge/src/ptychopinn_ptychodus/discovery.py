@@ -30,7 +30,7 @@ def load_libraries(
     taken: Iterable[str],
     found: Iterable[EntryPoint] | None = None,
 ) -> list[Any]:
-    """Make the libraries of the group; one that is broken is told in the log and left out.
+    """Make the libraries of the group. A broken one is logged and left out.
 
     Parameters
     ----------
