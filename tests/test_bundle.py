@@ -333,7 +333,7 @@ def test_an_archive_cut_short_is_refused(saved: Path, share: float) -> None:
     """[ARC-010]"""
     content = saved.read_bytes()
     saved.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ArchiveError, match=r"cut short: copy or save it again"):
+    with pytest.raises(ArchiveError, match=r"truncated: copy or save it again"):
         read_bundle(saved)
 
 

@@ -1,4 +1,4 @@
-"""Any exception as an error of `ptychopinn.errors`, for a user to read."""
+"""Translate any exception into an error of `ptychopinn.errors`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from ptychopinn.atomic import translate_write_error
 from ptychopinn.errors import Cancelled, ConfigError, PtychoPinnError, ResourceError
 
-# Of frameworks that raise a RuntimeError, and of Python for a thread that finds no room for its stack.
+# Messages of frameworks that raise a RuntimeError, and of Python if a thread has no memory for its stack.
 _MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primitive", "can't start new thread")
 
 
 def explained(error: BaseException) -> PtychoPinnError:
-    """The error to show for whatever was raised; one that nobody expected is called a defect."""
+    """The error to show for an exception; an unexpected one is reported as a defect."""
     if isinstance(error, PtychoPinnError):
         return error
     if isinstance(error, KeyboardInterrupt):
@@ -28,7 +28,7 @@ def explained(error: BaseException) -> PtychoPinnError:
         )
     if isinstance(error, OSError):
         known = translate_write_error(error, error.filename or "A file")
-        return known or PtychoPinnError(f"{error}.", "Check the path, and that nobody else is changing it.")
+        return known or PtychoPinnError(f"{error}.", "Check the path, and that no other program changes it.")
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or error.title
@@ -40,7 +40,7 @@ def explained(error: BaseException) -> PtychoPinnError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, as Python or the system says it, or a framework whose own code did not notice."""
+    """Whether an exception of Python, the system or a framework means that memory ran out."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
@@ -50,7 +50,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_explained() -> Iterator[None]:
-    """Raise a `ResourceError` where memory runs out.
+    """Translate out-of-memory errors into `ResourceError`.
 
     Raises
     ------

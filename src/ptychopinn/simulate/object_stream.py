@@ -140,8 +140,8 @@ class ObjectStream:
         Bounds of the random contrast of an object: c of its amplitude range ``(1 - c) ... 1`` before normalisation, and
         the width of its phase range.
     draw_probe:
-        Draws a random (modes, N, N) probe. Every pattern then has its own probe, scaled like ``probe``, from a pool that
-        is renewed by one per batch.
+        Draws a random (modes, N, N) probe. Every pattern then has its own probe, scaled like ``probe``, from a pool
+        that is renewed by one per batch.
 
     Raises
     ------

@@ -126,7 +126,7 @@ class CupyLibrary(DlpackLibrary):
 
     @property
     def budget_bytes(self) -> int:
-        """Bytes of the device that may still be kept for patterns and patches."""
+        """Bytes of the device still available for patterns and patches."""
         pool = self._cupy.get_default_memory_pool()
         if self._budget_mb is not None:
             return max(self._budget_mb * _MIB - int(pool.used_bytes()), 0)

@@ -1,4 +1,4 @@
-"""The published architecture: a group's patterns as channels, one encoder, two decoders.
+"""The published CNN: the patterns of a group as channels, one encoder, two decoders.
 
 Source: Hoidn, Mishra & Mehta, "Physics constrained unsupervised deep learning for rapid, high resolution scanning
 coherent diffraction reconstruction", Sci. Rep. 13, 22789 (2023).
@@ -95,7 +95,7 @@ class CnnNetwork(Module):
         self.phase_decoder = Decoder(config, filters, rng)
 
     def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> None:
-        """Nothing: this network knows probe and detector from its training alone."""
+        """None: this network knows probe and detector only from its training."""
 
     def __call__(self, amplitudes: tf.Tensor, sampled_probes: None) -> tf.Tensor:
         """Predict the patches of groups.
@@ -104,8 +104,8 @@ class CnnNetwork(Module):
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        lit:
-            Not looked at.
+        sampled_probes:
+            Not used.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""NumPy batches of the core as tensors."""
+"""Batches of the core as tensors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ptychopinn.typing import AnyArray
 
 
 def to_tensor(array: AnyArray, device: torch.device | str = "cpu") -> Tensor:
-    """An array as a tensor on a device; shares memory where it can."""
+    """Convert an array to a tensor on a device, without a copy if possible."""
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def upload(array: AnyArray, device: torch.device) -> Tensor:
-    """An array as a tensor on a device; nobody waits for the copy."""
+    """Upload an array to a device asynchronously."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
@@ -31,9 +31,9 @@ class TensorBatch:
     Attributes
     ----------
     tensors:
-        The arrays of `ptychopinn.training.EpochSource` that there are, by name.
+        The arrays of `ptychopinn.training.EpochSource` by name.
     patterns:
-        Patterns in it, simulated ones counted.
+        Number of patterns, with the simulated ones.
     """
 
     tensors: Mapping[str, Tensor]
@@ -41,20 +41,20 @@ class TensorBatch:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> TensorBatch:
-        """A batch of `EpochSource`, in the memory it has."""
+        """A batch of `EpochSource`, without a copy."""
         return cls({name: to_tensor(array) for name, array in arrays.items()}, patterns_in(arrays))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TensorBatch:
-        """The same batch of other tensors."""
+        """Apply a function to every tensor."""
         return TensorBatch({name: function(tensor) for name, tensor in self.tensors.items()}, self.patterns)
 
     @property
     def size(self) -> int:
-        """Into how many parts it can be cut: groups, or single patterns where there are no groups."""
+        """Maximum number of parts: groups, or single patterns if there are no groups."""
         return len(self.tensors["counts" if "counts" in self.tensors else "simulated_counts"])
 
     def cut(self, parts: int) -> list[Mapping[str, Tensor]]:
-        """Its tensors in parts of nearly the same size."""
+        """Split the tensors into parts of nearly the same size."""
         if parts == 1:
             return [self.tensors]
         shares = {name: tensor.tensor_split(parts) for name, tensor in self.tensors.items()}

@@ -1,4 +1,4 @@
-"""A scan that stays on the device: its groups are gathered there by index."""
+"""Batches of a scan that is kept on the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK_PATCHES = 1024  # known patches that are uploaded at a time
 
 
 def resident_bytes(groups: GroupBatches) -> int:
-    """Bytes that the patterns of a scan, and its known patches, take on the device."""
+    """Size of the patterns of a scan and its known patches on the device, bytes."""
     data = groups.data
     truth = groups.truth(np.zeros(1, np.int64))
     patch = 0 if truth is None else truth.nbytes
@@ -27,16 +27,9 @@ def resident_bytes(groups: GroupBatches) -> int:
 
 
 class ResidentGroups:
-    """Batches of a scan's groups, all of one size; of the smaller last batch the rest has no share in the loss.
+    """Batches of equal size of the groups of a scan; padding of the last batch has no share in the loss.
 
-    The groups of an epoch are drawn as indices by the core, and uploaded once.
-
-    Parameters
-    ----------
-    groups:
-        Draws the groups.
-    library:
-        Of the device where they are wanted, which has room for the scan.
+    The indices of an epoch's groups are uploaded once. The device of ``library`` must have room for the scan.
     """
 
     def __init__(self, groups: GroupBatches, library: TorchLibrary) -> None:
@@ -58,7 +51,7 @@ class ResidentGroups:
         """The batches of an epoch in order."""
         size = self._groups.largest_batch
         if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = (epoch, *self._uploaded(epoch))
+            self._epoch = (epoch, *self._upload(epoch))
         _, held, patterns = self._epoch
         for number, count in enumerate(patterns):
             part = {name: tensor[number * size : (number + 1) * size] for name, tensor in held.items()}
@@ -71,8 +64,8 @@ class ResidentGroups:
                 tensors["truth"] = self._truth[chosen]
             yield TensorBatch(tensors, count)
 
-    def _uploaded(self, epoch: int) -> tuple[dict[str, Tensor], list[int]]:
-        """The groups of an epoch on the device, filled up to whole batches, and the patterns in each batch."""
+    def _upload(self, epoch: int) -> tuple[dict[str, Tensor], list[int]]:
+        """Upload the groups of an epoch, padded to whole batches; also returns the number of patterns per batch."""
         groups = self._groups.groups(epoch)
         size, batches = self._groups.largest_batch, self._groups.batches_per_epoch
         layout = self._groups.layout(groups)
@@ -85,7 +78,7 @@ class ResidentGroups:
         }
         if (groups < 0).any():
             arrays["there"] = (groups >= 0).astype(np.float32)
-        filled = {name: _filled(array, size * batches) for name, array in arrays.items()}
+        filled = {name: _pad(array, size * batches) for name, array in arrays.items()}
         members = np.split(filled["member"], batches)
         shares = [loss_shares({"member": member}) for member in members]
         filled |= {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
@@ -93,7 +86,7 @@ class ResidentGroups:
         return tensors, [int(member.sum()) for member in members]
 
 
-def _filled(array: AnyArray, size: int) -> AnyArray:
+def _pad(array: AnyArray, size: int) -> AnyArray:
     found = np.zeros((size, *array.shape[1:]), array.dtype)
     found[: len(array)] = array
     return found

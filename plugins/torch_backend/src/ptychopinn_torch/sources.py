@@ -1,4 +1,4 @@
-"""Where the batches of a training come from: from the core one by one, or from what stays on the device."""
+"""Sources of the batches of a training: the core, or data kept on the device."""
 
 from __future__ import annotations
 
@@ -24,27 +24,22 @@ _NO_LIMIT_MB = 1 << 40
 
 
 class BatchSource(Protocol):
-    """Batches on the device that computes."""
+    """A source of batches on the device."""
 
     def batches(self, epoch: int) -> Generator[TensorBatch, None, None]:
-        """The batches of an epoch in order; close it."""
+        """The batches of an epoch in order; close the generator."""
         ...
 
 
 class DeviceBudget:
-    """Bytes of the device's memory that scans may take.
-
-    Parameters
-    ----------
-    options, device:
-        Where nothing is asked for, it is half of what is free on a GPU; the CPU reads its batches from where they are.
+    """Memory of the device for scans; by default half of the free memory of a GPU, and 0 on the CPU.
 
     Attributes
     ----------
     left:
-        Bytes.
+        Bytes left.
     in_use:
-        Whether there was any room at first.
+        Whether there is a budget at all.
     """
 
     def __init__(self, options: TorchOptions, device: torch.device) -> None:
@@ -56,23 +51,21 @@ class DeviceBudget:
             self.left = torch.cuda.mem_get_info(device)[0] // 2 if on_gpu else 0
 
     def take(self, needed: int) -> bool:
-        """Take so many bytes, if they are there."""
+        """Take ``needed`` bytes, if they are left."""
         fits = needed <= self.left
         self.left -= needed if fits else 0
         return fits
 
 
 def choose_source(source: EpochSource, device: torch.device, budget: DeviceBudget, workers: int) -> BatchSource:
-    """The batches of a training or validation scan.
+    """Choose the source of the batches of a training or validation scan.
 
     Parameters
     ----------
     source:
-        As arrays.
-    device:
-        That computes.
+        The batches as arrays.
     budget:
-        What may stay there; the rest comes from ``source``.
+        Memory for data that stay on the device; other data come from ``source``.
     workers:
         Threads that make batches ahead.
     """
@@ -95,11 +88,11 @@ def choose_source(source: EpochSource, device: torch.device, budget: DeviceBudge
 
 
 def _resident(groups: GroupBatches, device: torch.device, budget: DeviceBudget) -> ResidentGroups | None:
-    """The groups of a scan on the device, where it has room for them."""
+    """The groups of a scan on the device, if it has room for them."""
     needed, name = resident_bytes(groups), groups.data.name
     if budget.take(needed):
         try:
-            # It was asked for above whether there is room.
+            # The budget was checked above.
             resident = ResidentGroups(groups, TorchLibrary(device, deterministic=True, budget_mb=_NO_LIMIT_MB))
         except torch.OutOfMemoryError:
             budget.left += needed
@@ -114,18 +107,10 @@ def _resident(groups: GroupBatches, device: torch.device, budget: DeviceBudget) 
 
 
 class StreamedBatches:
-    """Batches as the core reads them, one after another.
+    """Batches read by the core one after another.
 
-    On a GPU the next batches are read by threads into page-locked memory, and uploaded while one is computed.
-
-    Parameters
-    ----------
-    source:
-        The batches as arrays.
-    device:
-        Where they are wanted.
-    workers:
-        Threads that read; 0 reads in the caller's, or on a GPU in one thread beside it.
+    For a GPU, threads read the next batches into page-locked memory, and they are uploaded during the computation.
+    ``workers`` is the number of threads; with 0 the caller reads, or for a GPU one thread.
     """
 
     def __init__(self, source: EpochSource, device: torch.device, workers: int) -> None:
@@ -140,11 +125,11 @@ class StreamedBatches:
             return batch.map(Tensor.pin_memory) if on_gpu else batch
 
         with closing(prefetch(read, len(source), max(self._workers, 1) if on_gpu else self._workers)) as ready:
-            yield from _uploaded(ready, self._device) if on_gpu else ready
+            yield from _upload(ready, self._device) if on_gpu else ready
 
 
-def _uploaded(batches: Iterator[TensorBatch], device: torch.device) -> Generator[TensorBatch, None, None]:
-    """Page-locked batches on a GPU; each is on its way while the one before is computed."""
+def _upload(batches: Iterator[TensorBatch], device: torch.device) -> Generator[TensorBatch, None, None]:
+    """Upload page-locked batches to a GPU, each while the previous one is computed."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def begin(batch: TensorBatch) -> tuple[TensorBatch, torch.cuda.Event]:
@@ -156,7 +141,7 @@ def _uploaded(batches: Iterator[TensorBatch], device: torch.device) -> Generator
         main = torch.cuda.current_stream(device)
         main.wait_event(arrived)
         for tensor in moved.tensors.values():
-            tensor.record_stream(main)  # else the memory could be used again while it is computed on
+            tensor.record_stream(main)  # else the memory could be reused too early
         return moved
 
     before: tuple[TensorBatch, torch.cuda.Event] | None = None
@@ -170,7 +155,7 @@ def _uploaded(batches: Iterator[TensorBatch], device: torch.device) -> Generator
 
 
 class JoinedBatches:
-    """Batches with what several sources have, each as many batches as the others."""
+    """Batches that join those of several sources of equal length."""
 
     def __init__(self, parts: Sequence[BatchSource]) -> None:
         self._parts = parts
