@@ -316,7 +316,7 @@ def test_a_scan_that_is_nearly_dark_goes_on(scan: ScanDataset, trained: NumpyRec
         for low in range(0, 400, 50):
             live.add(chunk.select(slice(low, low + 50)))
         assert len(live) == 400
-        with pytest.raises(DataError, match="no photon"):
+        with pytest.raises(DataError, match="without a photon"):
             live.stitched()
 
 

@@ -268,6 +268,6 @@ def test_where_cupy_cannot_be_used_the_host_computes(
         assert made.library is NUMPY
         assert made.library is NUMPY
     (said,) = [record.getMessage() for record in caplog.records]
-    assert "The host computes what follows a prediction" in said
+    assert "Stitching and refinement run on the host" in said
     assert reason in said
     assert ("pip install 'ptychopinn-tf[cuda]'" in said) == (spoil is without_cupy)

@@ -120,14 +120,14 @@ class CnnNetwork(Module):
 
 
 def _halved(h: tf.Tensor) -> tf.Tensor:
-    """The largest of every 2 x 2 pixels; XLA has no deterministic gradient of TensorFlow's own pooling."""
+    """Maximum of 2 x 2 pixels; TensorFlow's pooling has no deterministic gradient with XLA."""
     _, height, width, channels = h.shape
     blocks = tf.reshape(h, (-1, height // 2, 2, width // 2, 2, channels))
     return tf.maximum(*tf.unstack(tf.maximum(*tf.unstack(blocks, axis=2)), axis=3))
 
 
 def _doubled(h: tf.Tensor) -> tf.Tensor:
-    """Every pixel four times; its gradient is a sum, and as such deterministic on every device."""
+    """Repeat every pixel 2 x 2 times, with a deterministic gradient on every device."""
     _, height, width, channels = h.shape
     spread = tf.broadcast_to(h[:, :, None, :, None], (tf.shape(h)[0], height, 2, width, 2, channels))
     return tf.reshape(spread, (-1, 2 * height, 2 * width, channels))

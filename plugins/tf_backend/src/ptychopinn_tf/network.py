@@ -66,7 +66,7 @@ def from_tiles(tiles: tf.Tensor) -> tf.Tensor:
 
 
 def upsample_tiles(tiles: tf.Tensor, tile: int) -> tf.Tensor:
-    """(b, GRID^2, pixels): the same picture on tiles of ``tile`` x ``tile`` pixels; every pixel is repeated."""
+    """Upsample (b, GRID^2, pixels) to tiles of ``tile`` x ``tile`` pixels by repeating pixels."""
     old = math.isqrt(tiles.shape[-1])
     pixels = tf.reshape(tiles, (-1, _TILES, old, 1, old, 1))
     pixels = tf.tile(pixels, (1, 1, 1, tile // old, 1, tile // old))
@@ -158,7 +158,7 @@ class ResidualBlock(Module):
 
 
 class Embedding(Module):
-    """Adds a linear function of two inputs to what every place of the grid holds, without a bias."""
+    """Adds a linear function of two inputs to the features of every grid cell, without bias."""
 
     def __init__(self, rng: np.random.Generator, inputs: int, width: int) -> None:
         self.weight, _ = initial_weights(rng, (width, inputs), width, inputs, None)

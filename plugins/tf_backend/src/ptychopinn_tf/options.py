@@ -1,4 +1,4 @@
-"""Options of the TensorFlow backend. Imports no TensorFlow: the command line makes its flags from this model."""
+"""Options of the TensorFlow backend. This module must not import TensorFlow: the command line makes flags from it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ptychopinn.config.execution import Accelerator, ExecutionOptions, cuda_numb
 class TfOptions(ExecutionOptions):
     """Where and how TensorFlow computes."""
 
-    num_workers: int = Field(0, ge=0, le=64, description="Threads that prepare batches; 0 prepares in the main one.")
-    xla: bool = Field(False, description="Compile with XLA: slow to start, quicker on a GPU, seldom on a CPU.")
-    devices: int = Field(1, ge=1, le=64, description="GPUs of this machine that a training is spread over.")
+    num_workers: int = Field(0, ge=0, le=64, description="Threads that prepare batches ahead. 0: none.")
+    xla: bool = Field(False, description="Compile with XLA: slower start, faster on a GPU, rarely on a CPU.")
+    devices: int = Field(1, ge=1, le=64, description="Number of GPUs of this machine for a training.")
     gpu_memory_limit_mb: int | None = Field(
-        None, ge=64, description="MiB that TensorFlow may take on each GPU (default: as many as are needed)."
+        None, ge=64, description="Limit on TensorFlow's memory on each GPU in MiB (default: none)."
     )
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
         if self.xla and self.devices > 1:
             raise ValueError(
-                f"devices is {self.devices} and xla is on; a training is spread without xla: give one of them"
+                f"devices is {self.devices} and xla is on, but xla works on one device only: give one of them"
             )
         if self.devices > 1 and cuda_number(self.accelerator) is not None:
             raise ValueError(f"devices is {self.devices} and accelerator {self.accelerator}: give one of them")
