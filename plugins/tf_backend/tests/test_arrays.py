@@ -227,7 +227,7 @@ def test_a_gpu_has_cupy(
     with caplog.at_level(logging.INFO, logger="ptychopinn"):
         assert isinstance(made.library, CupyLibrary)
     assert made.library.budget_bytes == 5 << 20
-    assert "computed by CuPy on /CPU:0" in caplog.text
+    assert "Stitching and refinement run on /CPU:0 with CuPy" in caplog.text
 
 
 def without_cupy(monkeypatch: pytest.MonkeyPatch) -> str:
