@@ -73,7 +73,7 @@ def test_a_batch_that_does_not_fit_is_halved(
         found = run(scan, 12, network)
     np.testing.assert_array_equal(found, run(scan, 12, Network()))
     assert network.batches == [12, 6, 3, 3, 3, 3]
-    assert "A batch of 12 patterns does not fit into memory; going on with 6." in caplog.text
+    assert "A batch of 12 patterns does not fit into memory; continuing with 6." in caplog.text
 
 
 def test_not_even_one_pattern_fits(scan: ScanDataset) -> None:

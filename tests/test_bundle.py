@@ -333,7 +333,7 @@ def test_an_archive_cut_short_is_refused(saved: Path, share: float) -> None:
     """[ARC-010]"""
     content = saved.read_bytes()
     saved.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ArchiveError, match=r"cut short: copy or save it again"):
+    with pytest.raises(ArchiveError, match=r"truncated: copy or save it again"):
         read_bundle(saved)
 
 
@@ -587,7 +587,7 @@ def test_damaged_tensors_never_pass(tmp_path_factory: pytest.TempPathFactory, po
     ("text", "message"),
     [
         (b"{", "is not JSON"),
-        (b'{"format_version": 1, "format_version": 1}', "a key stands there twice"),
+        (b'{"format_version": 1, "format_version": 1}', "a key is given twice"),
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "not valid at ''.*should be an object"),
         (b"\xff\xfe", "is not JSON"),

@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(
         found = CheckpointStore(tmp_path, top_k=5, mode=CheckpointMode.MIN).newest()
     assert found is not None
     assert found.weights["model/step"] == 2
-    assert "epoch-0000003.ckpt.zip is passed over" in caplog.text
+    assert "epoch-0000003.ckpt.zip is skipped" in caplog.text
 
 
 def test_all_damaged_is_none(tmp_path: Path) -> None:

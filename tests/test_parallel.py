@@ -20,7 +20,7 @@ def test_results_come_in_order_call_after_call(count: int) -> None:
 def test_threads_begin_once_and_end_with_the_crew() -> None:
     begun: list[int] = []
     met = threading.Barrier(2, timeout=10)
-    with ThreadPool(2, begin=lambda: begun.append(threading.get_ident())) as pool:
+    with ThreadPool(2, initializer=lambda: begun.append(threading.get_ident())) as pool:
         for _ in range(3):
             pool.map(lambda _: met.wait(), range(2))  # passes only if both threads are at work
         assert len(set(begun)) == len(begun) == 2

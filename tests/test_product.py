@@ -335,7 +335,7 @@ def test_damaged_files_are_refused(written, keep):
     content = written.read_bytes()
     cut = content[: int(keep * len(content))] if isinstance(keep, float) else content[:keep]
     written.write_bytes(cut)
-    with pytest.raises(DataError, match="damaged, cut short, of another kind"):
+    with pytest.raises(DataError, match="damaged, truncated, of another kind"):
         read_product(written)
     written.write_bytes(b"PK" + content[2:])
     with pytest.raises(DataError, match="cannot be read"):

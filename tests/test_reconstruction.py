@@ -175,7 +175,7 @@ def test_a_batch_too_large_is_halved(
     with caplog.at_level(logging.WARNING, logger="ptychopinn"):
         found = reconstruct(small, scan)
     np.testing.assert_allclose(found.object, reconstruct(trained, scan).object, atol=1e-5)
-    assert "going on with 4" in caplog.text
+    assert "continuing with 4" in caplog.text
     none = NumpyReconstructor(ModelConfig(N=N), NumpyOptions(patterns_that_fit=0))
     none._model = trained._model
     with pytest.raises(ResourceError, match="even one pattern"):
@@ -262,7 +262,7 @@ def test_a_full_disk_is_told_before_it_is_written_to(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     scan = simulate_scan(SimulationConfig(N=64, rows=12, cols=12, seed=1, step_px=3))
-    with pytest.raises(ResourceError, match=r"scratch file of 1,179,648 bytes .* No space left .* TMPDIR"):
+    with pytest.raises(ResourceError, match=r"temporary file of 1,179,648 bytes .* No space left .* TMPDIR"):
         by_oracle(scan, np.ones((144, 32, 32)), memory_budget_mb=1)
 
 

@@ -1,7 +1,6 @@
-"""Neural ptychography reconstructors; each deep-learning framework plugs in as a distribution of its own.
+"""Neural ptychography reconstructors; deep-learning frameworks are separate distributions that plug in.
 
-The names below are imported when they are used: importing this package imports nothing else of it, and never a
-deep-learning framework.
+The names below are imported when they are used. Importing this package imports nothing else of it and no framework.
 """
 
 from __future__ import annotations

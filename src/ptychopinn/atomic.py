@@ -1,4 +1,4 @@
-"""Files written aside and renamed into place: a reader sees the old file or the whole new one."""
+"""Write files atomically: a reader sees the old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -19,29 +19,24 @@ _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.part(\.[^.]*)?")
 
 @contextmanager
 def atomic_write(path: StrPath) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; rename what was written there to ``path`` when the block succeeds.
+    """Yield a temporary name next to ``path``, and rename that file to ``path`` when the block succeeds.
 
-    The block creates the file. When it raises, or creates nothing, the temporary file is removed and ``path`` stays
-    as it was. A symbolic link is followed, so that the file it names is replaced and the link stays.
-
-    Parameters
-    ----------
-    path:
-        Where the file shall be; its folder must exist.
+    The block creates the file. If it raises or creates nothing, the temporary file is removed and ``path`` is
+    unchanged. A symbolic link is followed: its target is replaced.
 
     Raises
     ------
     UsageError
         If the folder does not exist or ``path`` is a folder.
     ResourceError
-        If the disk is full or does not let itself be written to.
+        If the disk is full or not writable.
     """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise UsageError(f"The folder {target.parent} does not exist.", "Create it, or write somewhere else.")
     if target.is_dir():
-        raise UsageError(f"{target} is a folder; a file is to be written there.", "Give another name.")
-    # The suffix stays: some writers choose the format by it. `remove_leftovers` knows the name.
+        raise UsageError(f"{target} is a folder, not a file.", "Give another name.")
+    # Keeps the suffix, by which some writers choose the format. `remove_leftovers` knows this pattern.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.part{target.suffix}")
     try:
         yield temporary
@@ -57,14 +52,14 @@ def atomic_write(path: StrPath) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in a folder; nobody may be writing there now."""
+    """Remove temporary files that killed writers left in a folder; no writer may be active there."""
     for path in folder.iterdir():
         if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 
 def translate_write_error(error: OSError, target: StrPath) -> ResourceError | None:
-    """The error that tells a user why ``target`` could not be written, or None if that is not known."""
+    """Translate an error of writing ``target`` for the user; None if the reason is unknown."""
     reason = error.strerror or str(error)
     if error.errno in _DISK_FULL:
         return ResourceError(

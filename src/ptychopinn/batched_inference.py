@@ -1,4 +1,4 @@
-"""Patterns in, patches out, in batches that fit: what every backend's inference shares."""
+"""Predict patches from patterns in batches that fit into memory, for every backend."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def stream_patches(
     out_of_memory: IsOutOfMemory,
     monitor: Monitor,
 ) -> Generator[PatchBatch, None, None]:
-    """Predict all patterns of a scan; every one comes exactly once, in order.
+    """Predict all patterns of a scan in order.
 
     Parameters
     ----------
     patterns:
-        Of the scan.
+        Patterns of the scan.
     batch_size:
-        Patterns at a time; halved, with a line in the log, when a batch does not fit into memory.
+        Patterns per batch; halved, with a warning, when a batch does not fit into memory.
     predict:
-        (b, C, N, N) float32 counts with DC at [0, 0] to (b, n, n) complex64 patches, those of the first patterns; both
+        (b, C, N, N) float32 counts with DC at [0, 0] to (b, n, n) complex64 patches of the first pattern of each; both
         of the patterns' library.
     patterns_per_patch:
-        C; a pattern comes with its C - 1 nearest neighbours, and with zeros where its scan has fewer.
+        C. A pattern is followed by its C - 1 nearest neighbours, or zeros if its scan has fewer.
     out_of_memory:
-        Tells whether an exception of ``predict`` means that memory ran out.
+        Whether an exception of ``predict`` means that memory ran out.
     monitor:
-        Asked before every batch.
+        Checked before every batch.
 
     Raises
     ------
     Cancelled
-        When the monitor is cancelled.
+        If the monitor is cancelled.
     ResourceError
-        When not even one pattern fits.
+        If not even one pattern fits.
     """
     data = patterns.data
     groups = inference_groups(data, patterns_per_patch)

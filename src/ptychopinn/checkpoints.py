@@ -1,6 +1,6 @@
-"""Training checkpoints: tensors and JSON in archives, the newest and the best few kept.
+"""Training checkpoints: archives of tensors and JSON, of which the newest and the best are kept.
 
-A checkpoint is a model archive of the kind ``checkpoint`` (`ptychopinn.bundle`): opening one runs nothing.
+A checkpoint is a model archive of the kind ``checkpoint`` (`ptychopinn.bundle`); opening one executes nothing.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class CheckpointStore:
     Parameters
     ----------
     folder:
-        Made when the first checkpoint is written.
+        The folder; created with the first checkpoint.
     top_k:
-        Best checkpoints kept besides the newest.
+        Number of best checkpoints kept besides the newest.
     mode:
-        Whether the monitored figure is better small or large.
+        Whether a lower or a higher monitored figure is better.
     """
 
     def __init__(self, folder: StrPath, *, top_k: int, mode: CheckpointMode) -> None:
@@ -50,16 +50,16 @@ class CheckpointStore:
         return found
 
     def save(self, epoch: int, manifest: Manifest, tensors: Mapping[str, AnyArray], figure: float | None) -> None:
-        """Write a checkpoint and drop those that are neither the newest nor among the best.
+        """Write a checkpoint, and remove those that are neither the newest nor among the best.
 
         Parameters
         ----------
         epoch:
             Epochs done.
         manifest, tensors:
-            The whole state of the training.
+            The complete state of the training.
         figure:
-            The monitored figure, or None where there is none yet.
+            The monitored figure, or None.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         extra = {**manifest.extra, _FIGURE: figure}
@@ -74,12 +74,12 @@ class CheckpointStore:
                 self._ranks.pop(old, None)
 
     def newest(self) -> Bundle | None:
-        """The newest checkpoint that can be read; damaged ones are named in the log and passed over."""
+        """The newest readable checkpoint; damaged ones are logged and skipped."""
         for _, path in sorted(self._files().items(), reverse=True):
             try:
                 return read_bundle(path)
             except ArchiveError as error:
-                _log.warning("The checkpoint %s is passed over: %s", path.name, error)
+                _log.warning("The checkpoint %s is skipped: %s", path.name, error)
         return None
 
 
@@ -87,5 +87,5 @@ def _rank_of(path: Path, sign: float) -> float:
     try:
         figure = read_bundle(path).manifest.extra.get(_FIGURE)
     except ArchiveError:
-        return math.inf  # `newest` tells of it; here it only must not rank among the best
+        return math.inf  # `newest` reports it; here it only must not be among the best
     return sign * figure if isinstance(figure, int | float) else math.inf

@@ -1,6 +1,6 @@
-"""The error tree: every refusal says what was wrong, what was got, and the remedy.
+"""The errors of this software. Each says what was wrong, what was received, and the remedy.
 
-Command-line exit codes hang on the classes, so that scripts can tell a bad file from a full disk.
+Each class has its own exit code on the command line, so that scripts can tell a bad file from a full disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class PtychoPinnError(Exception):
     Parameters
     ----------
     problem:
-        One sentence: what was wrong, and what was got.
+        One sentence: what was wrong, and what was received.
     remedy:
         One sentence: what to do about it.
     """
@@ -51,7 +51,7 @@ class ArchiveError(PtychoPinnError):
 
 
 class ResourceError(PtychoPinnError):
-    """Memory, disk or device ran out or is not there."""
+    """Memory or disk ran out, or a device is missing."""
 
     exit_code = 4
 
@@ -61,10 +61,10 @@ class PluginError(PtychoPinnError):
 
 
 class TrainingError(PtychoPinnError):
-    """Training could not go on (a loss that is not finite, say)."""
+    """Training cannot continue (for example a loss that is not finite)."""
 
 
 class Cancelled(PtychoPinnError):
-    """Work was cancelled by its caller before it had a result worth keeping."""
+    """Work was cancelled by its caller before it had a result."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""Any exception as an error of `ptychopinn.errors`, for a user to read."""
+"""Translate any exception into an error of `ptychopinn.errors`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primiti
 
 
 def explained(error: BaseException) -> PtychoPinnError:
-    """The error to show for whatever was raised; one that nobody expected is called a defect."""
+    """The error to show for an exception; an unexpected one is reported as a defect."""
     if isinstance(error, PtychoPinnError):
         return error
     if isinstance(error, KeyboardInterrupt):
@@ -29,7 +29,7 @@ def explained(error: BaseException) -> PtychoPinnError:
         return _memory_error(error)
     if isinstance(error, OSError):
         known = translate_write_error(error, error.filename or "A file")
-        return known or PtychoPinnError(f"{error}.", "Check the path, and that nobody else is changing it.")
+        return known or PtychoPinnError(f"{error}.", "Check the path, and that no other program changes it.")
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or error.title

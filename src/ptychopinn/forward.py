@@ -4,9 +4,9 @@
     I_j          = sum_m | fftshift(fft2(psi_jm, norm="ortho")) |^2
 
 with ``c + f = r_j - (N - 1) / 2`` (`ptychopinn.geometry.Windows`). The unitary transform keeps energy
-(Parseval), so ``sum I_j = sum |psi_j|^2``: a probe scaled to counts gives counts. What lies outside the object array is
-1 + 0j. Sources: Rodenburg & Faulkner, Appl. Phys. Lett. 85, 4795 (2004); for modes Thibault & Menzel, Nature 494, 68
-(2013).
+(Parseval), so ``sum I_j = sum |psi_j|^2``: a probe scaled to counts gives counts. Outside of the object array the
+object is 1 + 0j. Sources: Rodenburg & Faulkner, Appl. Phys. Lett. 85, 4795 (2004); for modes Thibault & Menzel, Nature
+494, 68 (2013).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ptychopinn.interpolation import shift_probe
 from ptychopinn.typing import ComplexArray, FloatArray
 
 COUNT_FLOOR = 0.1
-"""Counts added to measurement and model by Poisson likelihoods: the logarithm stays finite in dark pixels."""
+"""Counts added to measurement and model in Poisson likelihoods, so that logarithms are finite in dark pixels."""
 
 
 def exit_waves(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> ComplexArray:
@@ -83,19 +83,19 @@ def intensity(waves: ComplexArray) -> FloatArray:
 
 
 def sum_modes(values: Array, library: ArrayLibrary = NUMPY) -> Array:
-    """(b, modes, N, N) to (b, N, N), added; the values themselves where there is one mode."""
+    """Sum over modes, (b, modes, N, N) to (b, N, N), without a copy for one mode."""
     return values[:, 0, ...] if values.shape[1] == 1 else library.xp.sum(values, axis=1)
 
 
 def power(waves: Array, library: ArrayLibrary = NUMPY) -> Array:
-    """(b, modes, N, N) complex to (b, N, N) real: the squares of the moduli, added over the modes."""
+    """Squared moduli summed over modes, (b, modes, N, N) complex to (b, N, N) real."""
     squares = library.xp.real(waves) ** 2
     squares += library.xp.imag(waves) ** 2
     return sum_modes(squares, library)
 
 
 def window_counts(windows: Array, modes: Iterable[Array], library: ArrayLibrary = NUMPY) -> Array:
-    """Expected counts of windows of the object that lie on whole pixels, mode by mode: memory is that of one.
+    """Expected counts of windows of the object on whole pixels, mode by mode to save memory.
 
     Parameters
     ----------
@@ -121,13 +121,13 @@ def expected_counts(obj: ComplexArray, probe: ComplexArray, positions: FloatArra
 
     Returns
     -------
-    (b, N, N) real, counts when the probe is scaled to counts. Memory is that of the b patterns: call it in batches.
+    (b, N, N) real, in counts if the probe is scaled to counts. Call it in batches to save memory.
     """
     return intensity(exit_waves(obj, probe, positions))
 
 
 def detector_ramp(offset_px: FloatArray, size: int) -> ComplexArray:
-    """Phase ramp that moves a far field by an offset on the detector.
+    """Phase ramp that shifts a far field by an offset on the detector.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where the windows of scan positions lie on an object array.
+"""Windows of scan positions on an object array.
 
 The window of a position r is N pixels wide and centred on it: ``r - (N - 1) / 2`` is a whole pixel, the corner, and a
 fraction. Patches are cut and placed at whole pixels; the probe, or the predicted patch, is moved by the fraction.
@@ -14,7 +14,7 @@ from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
-_MAX_OBJECT_PIXELS = 2**31  # 16 GiB of complex64: positions in wrong units reach it, real scans do not
+_MAX_OBJECT_PIXELS = 2**31  # 16 GiB of complex64; only positions in wrong units exceed it
 
 
 def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatArray]:
@@ -38,7 +38,7 @@ def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatAr
 
 @dataclass(frozen=True)
 class Frame:
-    """Where an object array lies: ``array[y, x]`` is the object at position ``(y + origin[0], x + origin[1])`` px."""
+    """Frame of an object array: ``array[y, x]`` is the object at position ``(y + origin[0], x + origin[1])`` px."""
 
     shape: tuple[int, int]
     origin: tuple[int, int] = (0, 0)
@@ -59,7 +59,7 @@ class Frame:
         Raises
         ------
         DataError
-            If the frame would be absurdly large: positions in another unit than pixels.
+            If the frame would be too large, because the positions are not in pixels.
         """
         corners, _ = split_positions(positions, size)
         low, high = corners.min(axis=0) - margin, corners.max(axis=0) + size + margin
@@ -77,7 +77,7 @@ class Frame:
         return inside
 
     def overlap(self, other: Frame) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Pixels of this array, and those of another, where the two frames meet; empty if they do not."""
+        """Slices of this array and of another where the two frames overlap; empty if they do not."""
         here, there = [], []
         for k in (0, 1):
             low = max(self.origin[k], other.origin[k])
@@ -87,7 +87,7 @@ class Frame:
         return (here[0], here[1]), (there[0], there[1])
 
     def paste(self, target: AnyArray, source: AnyArray, source_frame: Frame) -> None:
-        """Copy an array of another frame into one of this frame, where they meet."""
+        """Copy an array of another frame into one of this frame where they overlap."""
         here, there = self.overlap(source_frame)
         target[here] = source[there]
 
@@ -123,13 +123,13 @@ class Windows:
     corners:
         (n, 2) int64 (y, x): first pixel of each in the array; may be outside it.
     fractions:
-        (n, 2) float64 (y, x) in [-0.5, 0.5): what remains of a pixel.
+        (n, 2) float64 (y, x) in [-0.5, 0.5), the fractions of a pixel.
     size:
         Width, pixels.
     frame:
-        Where the array lies.
+        Frame of the array.
     library:
-        Whose arrays these are.
+        Library of the arrays.
     inside:
         Whether it is known that none leaves the array.
     object_library:
@@ -146,12 +146,12 @@ class Windows:
 
     @classmethod
     def at(cls, positions: FloatArray, size: int, frame: Frame | None = None, library: ArrayLibrary = NUMPY) -> Windows:
-        """Windows centred on (n, 2) float64 positions, in a frame, or in the smallest that holds them all.
+        """Windows centred on (n, 2) float64 positions, in a frame or in the smallest one for all of them.
 
         Raises
         ------
         DataError
-            As `Frame.around`.
+            As in `Frame.around`.
         """
         frame = Frame.around(positions, size) if frame is None else frame
         corners, fractions, inside = _place(positions, size, frame)
@@ -169,11 +169,11 @@ class Windows:
         return int(self.corners.shape[0])
 
     def __getitem__(self, part: slice) -> Windows:
-        """Some that follow each other."""
+        """A slice of the windows."""
         return replace(self, corners=self.corners[part, ...], fractions=self.fractions[part, ...])
 
     def take(self, index: Array) -> Windows:
-        """Some of them, by an index of the library, (b,) int64."""
+        """Some windows, by an index of the library, (b,) int64."""
         corners, fractions = (self.library.xp.take(array, index, axis=0) for array in (self.corners, self.fractions))
         return replace(self, corners=corners, fractions=fractions)
 
@@ -184,7 +184,7 @@ class Windows:
         return cut if self.object_library is None else self.library.from_host(cut)
 
     def add(self, canvas: Array, values: Array) -> Array:
-        """The canvas with (n, size, size) values added, cropped where they leave it; may change ``canvas``."""
+        """The canvas with (n, size, size) values added, cropped at its edges; may change ``canvas``."""
         return self.library.add_windows(canvas, values, self.corners)
 
 
@@ -197,5 +197,5 @@ def _place(positions: FloatArray, size: int, frame: Frame) -> tuple[IntArray, Fl
 
 
 def flat_object(frame: Frame) -> ComplexArray:
-    """(H, W) complex64 of 1 + 0j: an object of which nothing is known."""
+    """(H, W) complex64 of 1 + 0j, the start of an unknown object."""
     return np.ones(frame.shape, np.complex64)

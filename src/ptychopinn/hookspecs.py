@@ -1,7 +1,7 @@
-"""The hooks that a plugin implements, one of them or both.
+"""The hooks of plugins. A plugin implements one or both.
 
-A distribution names a module under the entry-point group ``ptychopinn``; discovery imports it and calls the hooks. So
-that module, and the options model that it names, must not import a deep-learning framework::
+A distribution names a module under the entry-point group ``ptychopinn``. Discovery imports it and calls the hooks, so
+this module and its options model must not import a deep-learning framework::
 
     [project.entry-points.ptychopinn]
     torch = "ptychopinn_torch.plugin"
@@ -23,21 +23,21 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def ptychopinn_reconstructors() -> Iterable[ReconstructorSpec]:  # type: ignore[empty-body]
-    """Return the reconstructors that this distribution brings.
+    """Return the reconstructors of this distribution.
 
     Returns
     -------
-    Any iterable of `ReconstructorSpec`; each name appears once among all distributions installed. The hook takes no
-    arguments and must be quick: listing plugins calls it.
+    Any iterable of `ReconstructorSpec`; names must be unique among all installed distributions. The hook takes no
+    arguments and must be quick, because listing plugins calls it.
     """
 
 
 @hookspec
 def ptychopinn_solvers() -> Iterable[SolverSpec]:  # type: ignore[empty-body]
-    """Return the solvers that this distribution brings: reconstructors that are not trained.
+    """Return the solvers of this distribution (reconstructors without training).
 
     Returns
     -------
-    Any iterable of `SolverSpec`; names are shared with the reconstructors, each appears once among all. The hook takes
-    no arguments and must be quick.
+    Any iterable of `SolverSpec`; names must be unique among all solvers and reconstructors. The hook takes no arguments
+    and must be quick.
     """

@@ -1,9 +1,9 @@
 """Sub-pixel shifts: patches by quintic B-splines (as matrices, the same in every backend), probes by Fourier.
 
-A pattern at a fractional position sees the object between its pixels. Interpolating the object each time it is
-cut blurs it; so the object stays on its pixels, patches are cut at whole pixels, and the *probe* is moved by the
-remaining fraction of a pixel, which is exact for a band-limited probe. A predicted patch lives in the probe's frame
-and is moved once, when it is placed. Spline: Unser, "Splines: a perfect fit", IEEE Signal Proc. Mag. 16, 1999.
+At fractional positions, the object would have to be interpolated for every pattern, which blurs it. Instead, patches
+are cut at whole pixels and the *probe* is shifted by the remaining fraction, which is exact for a band-limited probe. A
+predicted patch is in the frame of the shifted probe; it is moved to whole pixels once, when it is placed. Spline:
+Unser, "Splines: a perfect fit", IEEE Signal Proc. Mag. 16, 1999.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.typing import ComplexArray, FloatArray
 
 _REACH = 3  # a quintic spline is zero beyond 3 px
-_CACHED = 1 << 15  # pixels of patches moved at a time: they and their matrices fit a core's cache
+_CACHED = 1 << 15  # pixels of patches moved at a time; with their matrices they fit a core's cache
 _ORDERS = 13  # of Chebyshev polynomials: the next one is below 1e-10 at the highest frequency
-_TOLERANCE = 1e-6  # of a shifted probe, in terms of its root energy: what complex64 resolves
+_TOLERANCE = 1e-6  # of a shifted probe, relative to its root energy: the precision of complex64
 _MAX_TERMS = 64
 
 
@@ -75,9 +75,9 @@ class PatchShift:
     size:
         n, the width of the patches.
     library:
-        Whose arrays they are.
+        Library of the patches.
     dtype:
-        Of their real and imaginary parts.
+        dtype of their real and imaginary parts.
     """
 
     def __init__(self, size: int, library: ArrayLibrary = NUMPY, dtype: str = "float32") -> None:
@@ -87,16 +87,16 @@ class PatchShift:
 
     @property
     def at_a_time(self) -> int:
-        """Patches to move at a time."""
+        """Number of patches to move at a time."""
         return self._library.batch_length(self._size**2, _CACHED)
 
     def __call__(self, patches: Array, fractions: Array) -> Array:
-        """(b, n, n) complex at (b, 2) float64 fractions (y, x) to (b, n, n) complex; at best `at_a_time`."""
+        """Move (b, n, n) complex patches from (b, 2) float64 fractions (y, x) to whole pixels; best `at_a_time`."""
         library, xp, n = self._library, self._library.xp, self._size
         weights = library.cast(shift_weights(fractions, library), self._dtype)
         matrices = library.matmul(xp.reshape(weights, (-1, weights.shape[-1])), self._basis)
         matrices = xp.reshape(matrices, (-1, 2, n, n))
-        # Real and imaginary part: a complex product with real matrices would take twice the work.
+        # Real and imaginary part separately: a complex product with real matrices takes twice the work.
         values = xp.stack([xp.real(patches), xp.imag(patches)])
         values = library.matmul(matrices[:, 0, ...], values)
         values = library.matmul(values, xp.matrix_transpose(matrices[:, 1, ...]))
@@ -113,7 +113,7 @@ def place_on_pixels(patches: ComplexArray, fractions: FloatArray) -> ComplexArra
 
 
 def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Array:
-    """What a spectrum of n frequencies (DC first) is multiplied by to move its signal by fractions of a pixel.
+    """Factors on a spectrum of n frequencies (DC first) that shift its signal by fractions of a pixel.
 
     Parameters
     ----------
@@ -129,13 +129,13 @@ def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Arra
     xp = library.xp
     frequency = np.fft.fftfreq(n)
     angle = fractions[..., None] * library.from_host(-2 * np.pi * frequency)
-    # The Nyquist row belongs to both signs of frequency: without its sine a real signal stays real.
+    # The Nyquist row stands for both signs of the frequency; without its sine a real signal stays real.
     has_sine = library.from_host((frequency != -0.5).astype(np.float64))
     return library.complex(xp.cos(angle), xp.sin(angle) * has_sine)
 
 
 def shift_probe(probe: Array, fractions: Array, library: ArrayLibrary = NUMPY) -> Array:
-    """The probe moved by fractions of a pixel, by the Fourier shift theorem.
+    """Shift a probe by fractions of a pixel, by the Fourier shift theorem.
 
     Parameters
     ----------
@@ -170,16 +170,15 @@ def _chebyshev_ramps(n: int) -> ComplexArray:
 
 
 class ShiftedProbe:
-    """`shift_probe` of one probe, ten times as fast where it is moved often.
+    """`shift_probe` of one probe for many shifts, ten times as fast.
 
-    Shifts by fractions of a pixel differ little: all of them are sums of a few arrays, products of Chebyshev
-    polynomials in the fractions. As many are kept as the probe's spectrum asks for, some ten to forty.
+    All shifts by fractions of a pixel are sums of a few arrays, weighted with products of Chebyshev polynomials of the
+    fractions. The number of arrays, about ten to forty, depends on the probe's spectrum.
 
     Parameters
     ----------
     probe:
-        (modes, N, N) complex64 of the library. One that would need more arrays than are worth it is moved by
-        `shift_probe` itself.
+        (modes, N, N) complex64 of the library. A probe that needs too many arrays is shifted by `shift_probe`.
     library:
         Whose arrays are moved.
     """
@@ -193,7 +192,7 @@ class ShiftedProbe:
         gain = np.abs(ramps) ** 2
         size = np.sqrt(gain.T @ power @ gain).ravel()  # of each product, the root of its energy
         order = np.argsort(-size)
-        dropped = np.cumsum(size[order][::-1])[::-1]  # no sum of them is larger
+        dropped = np.cumsum(size[order][::-1])[::-1]  # an upper bound of their sums
         used = order[: max(int((dropped > _TOLERANCE * np.sqrt(power.sum())).sum()), 1)]
         if len(used) > _MAX_TERMS:
             return

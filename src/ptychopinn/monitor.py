@@ -1,4 +1,4 @@
-"""Progress and cancellation: one small object that long work is handed and asks at every step."""
+"""Progress and cancellation of long work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Progress:
     """One progress event.
 
     ``stage`` names the work ("train", "predict", "stitch", ...); ``done`` of ``total`` steps are
-    finished (``total`` 0: not known); ``figures`` are the newest numbers worth showing (losses).
+    finished (``total`` 0: unknown); ``figures`` are the newest numbers to show (losses).
     """
 
     stage: str
@@ -22,12 +22,12 @@ class Progress:
 
 
 class Monitor:
-    """Receives progress and says whether to stop. Safe to cancel from another thread.
+    """Receives progress, and can cancel the work, also from another thread.
 
     Parameters
     ----------
     on_progress:
-        Called with each `Progress`; must be quick, long work waits for it.
+        Called with each `Progress`; must be quick, because the work waits for it.
     """
 
     def __init__(self, on_progress: Callable[[Progress], None] | None = None) -> None:
@@ -35,7 +35,7 @@ class Monitor:
         self._cancelled = threading.Event()
 
     def report(self, stage: str, done: int, total: int = 0, figures: Mapping[str, float] | None = None) -> None:
-        """Tell the listener how far ``stage`` is."""
+        """Report the progress of ``stage``."""
         if self._on_progress is not None:
             self._on_progress(Progress(stage, done, total, dict(figures or {})))
 
@@ -45,15 +45,15 @@ class Monitor:
 
     @property
     def cancelled(self) -> bool:
-        """True once somebody asked to stop."""
+        """Whether cancellation was requested."""
         return self._cancelled.is_set()
 
 
 class NullMonitor(Monitor):
-    """Listens to nothing; what functions use when the caller hands over no monitor."""
+    """The default monitor, which ignores progress."""
 
     def cancel(self) -> None:
-        """Refuse: this instance is shared as a default, cancelling it would cancel everybody."""
+        """Refuse, because this instance is shared by all callers without a monitor."""
         raise RuntimeError("the shared null monitor cannot be cancelled; pass a Monitor() of your own")
 
 

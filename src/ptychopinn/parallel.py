@@ -1,4 +1,4 @@
-"""Independent pieces of NumPy work on the cores there are: its loops let other threads run."""
+"""Thread pools for NumPy work (NumPy releases the GIL in its inner loops)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Self, TypeVar
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-_MAX_THREADS = 8  # threads; beyond it memory, not arithmetic, is what there is too little of
+_MAX_THREADS = 8  # beyond it memory bandwidth is the limit
 
 
 class ThreadPool:
-    """Threads that stay for the next call, where calls are many and short; a context manager.
+    """A pool of threads for many short calls; a context manager.
 
     Parameters
     ----------
     count:
-        Of threads; None is one for each core, 8 at most.
-    begin:
-        What each of them does first.
+        Number of threads; None: one per core, at most 8.
+    initializer:
+        Called first in each thread.
     """
 
-    def __init__(self, count: int | None = None, begin: Callable[[], None] | None = None) -> None:
+    def __init__(self, count: int | None = None, initializer: Callable[[], None] | None = None) -> None:
         self.count = _threads() if count is None else count
-        self._begin = begin
-        self._pool: ThreadPoolExecutor | None = None  # its threads start with the first work there is for several
+        self._initializer = initializer
+        self._pool: ThreadPoolExecutor | None = None  # threads start with the first work for several
 
     def __enter__(self) -> Self:
         return self
@@ -38,18 +38,18 @@ class ThreadPool:
             self._pool.shutdown()
 
     def map(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-        """As the function `spread`."""
+        """``[work(item) for item in items]`` in the threads."""
         if min(self.count, len(items)) < 2:
             return [work(item) for item in items]
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.count, initializer=self._begin)
+            self._pool = ThreadPoolExecutor(self.count, initializer=self._initializer)
         return list(self._pool.map(work, items))
 
 
 class BackgroundThread:
-    """A thread beside the caller's that does one piece of work after another; a context manager that waits for them.
+    """A single background thread. As a context manager it waits for its tasks.
 
-    Where no thread can be started, for memory is short, the caller does the work itself.
+    If no thread can be started because memory is short, tasks run in the caller.
     """
 
     def __init__(self) -> None:
@@ -63,22 +63,22 @@ class BackgroundThread:
             self._pool.shutdown()
 
     def submit(self, work: Callable[[], ResultT]) -> Callable[[], ResultT]:
-        """Begin some work; what is returned waits for its result, and raises what it raised."""
+        """Start a task. The returned function waits for its result, and raises its exceptions."""
         if self._pool is not None:
             try:
                 return self._pool.submit(work).result
-            except RuntimeError:  # the thread cannot be started; what was submitted waits for it in vain
+            except RuntimeError:  # the thread cannot be started, so the submitted task never runs
                 self._pool = None
         done: Future[ResultT] = Future()
         try:
             done.set_result(work())
         except Exception as error:
-            done.set_exception(error)  # for who asks for the result
+            done.set_exception(error)  # raised by the returned function
         return done.result
 
 
 def spread(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-    """``[work(item) for item in items]`` in threads; what one of them raises is raised."""
+    """``[work(item) for item in items]`` in threads; raises what any of them raises."""
     with ThreadPool() as pool:
         return pool.map(work, items)
 

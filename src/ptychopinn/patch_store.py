@@ -1,4 +1,4 @@
-"""Predicted patches on whole pixels, until their phases are known."""
+"""Store predicted patches on whole pixels until their phases are known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptychopinn.typing import AnyArray, IntArray
 
 
 class PlacedPatches(Protocol):
-    """(n, size, size) complex64 patches on whole pixels, read by their numbers."""
+    """(n, size, size) complex64 patches on whole pixels, read by number."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -22,28 +22,28 @@ class PlacedPatches(Protocol):
         ...
 
     def __getitem__(self, key: slice | IntArray) -> Array:
-        """Some of them, in arrays of the library that works on them."""
+        """Some patches, as arrays of the library."""
         ...
 
 
 class PatchStore:
-    """Patches in the memory of a device, else in that of the host up to a budget, else in a scratch file.
+    """Patches in device memory, else in host memory up to a budget, else in a temporary file.
 
     A context manager, or `close` it.
 
     Parameters
     ----------
     count, size:
-        How many patches there will be, and their width.
+        Number and width of the patches.
     library:
-        Whose arrays they are.
+        Library of the patches.
     host_budget_bytes:
-        What they may take in the memory of the host; the budget of a device is its library's.
+        Budget of host memory; that of a device belongs to its library.
 
     Raises
     ------
     ResourceError
-        If they go to the disk, and it has no place.
+        If the disk is full.
     """
 
     def __init__(self, count: int, size: int, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 1 << 30) -> None:
@@ -63,13 +63,13 @@ class PatchStore:
         self.close()
 
     def close(self) -> None:
-        """Give memory and disk back."""
+        """Release memory and disk."""
         self._here = None
         if self._rows is not None:
             self._rows.close()
 
     def put(self, indices: IntArray, patches: Array) -> None:
-        """Keep patches, (b, size, size) complex64 of the library, under their numbers."""
+        """Store (b, size, size) complex64 patches of the library under their numbers."""
         if self._rows is not None:
             self._rows[indices] = self.library.to_host(patches)
         else:
@@ -82,7 +82,7 @@ class PatchStore:
 
 
 class HostPatches:
-    """Patches that stay in rows on the host, read as arrays of a library."""
+    """Patches in rows on the host, read as arrays of a library."""
 
     def __init__(self, rows: AnyArray | LazyRows | SpillableRows, library: ArrayLibrary) -> None:
         self._rows, self._library = rows, library

@@ -1,7 +1,7 @@
-"""Discovery and lookup of backends and solvers. Nothing here imports a deep-learning framework.
+"""Discover and look up backends and solvers, without importing a deep-learning framework.
 
-Each entry point of the group ``ptychopinn`` is loaded on its own and guarded: a broken plugin is listed with its reason
-and the others stay usable.
+Each entry point of the group ``ptychopinn`` is loaded separately. A broken plugin is listed with its reason, and the
+others stay usable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KNOWN_BACKENDS: Mapping[str, str] = {
 
 CORE_SOLVERS: tuple[SolverSpec, ...] = (
     SolverSpec("epie", "ePIE as published", "ptychopinn.solvers:EPIE", SolverOptions),
-    SolverSpec("rpie", "rPIE with momentum that settles", "ptychopinn.solvers:RPIE", SolverOptions),
+    SolverSpec("rpie", "rPIE with decreasing momentum", "ptychopinn.solvers:RPIE", SolverOptions),
 )
 
 _Spec = ReconstructorSpec | SolverSpec
@@ -48,9 +48,9 @@ class BrokenPlugin:
     Attributes
     ----------
     name:
-        Of its entry point, or of the backend that several distributions claim.
+        Name of its entry point, or of a backend that several distributions define.
     distribution:
-        The distributions that bring it, with versions.
+        The distributions that contain it, with versions.
     reason:
         One sentence.
     """
@@ -62,16 +62,16 @@ class BrokenPlugin:
 
 @dataclass(frozen=True)
 class Registry:
-    """What discovery found.
+    """The installed backends and solvers.
 
     Attributes
     ----------
     specs:
         Backend name to its `ReconstructorSpec`, by name.
     distributions:
-        Name of a backend or solver to "distribution version" that brings it.
+        Name of a backend or solver to its "distribution version".
     broken:
-        Plugins that cannot be used, and why.
+        Unusable plugins with reasons.
     solvers:
         Solver name to its `SolverSpec`: those of the core, then those of plugins by name.
     """
@@ -87,7 +87,7 @@ class Registry:
         Raises
         ------
         PluginError
-            If it is not there or broken: says what is there and how to install the known ones.
+            If it is missing or broken; lists the installed ones, and how to install others.
         """
         name = ALIASES.get(name, name)
         if name in self.specs:
@@ -96,7 +96,7 @@ class Registry:
             if plugin.name == name:
                 raise PluginError(
                     f"The backend '{name}' of {plugin.distribution} cannot be used: {plugin.reason}",
-                    "Install it anew, or uninstall it.",
+                    "Install it again, or uninstall it.",
                 )
         there = ", ".join(self.specs) or "none"
         hint = KNOWN_BACKENDS.get(name)
@@ -104,7 +104,7 @@ class Registry:
         raise PluginError(f"There is no backend '{name}'; installed: {there}.", remedy)
 
     def default(self) -> ReconstructorSpec:
-        """The backend to use when none is named: the only one, or torch among several.
+        """The default backend: the only one, or torch.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class Registry:
 
 
 def solver_options(registry: Registry) -> type[SolverOptions]:
-    """Options of the core's solvers, and what those that are installed add; where they compute is for `execution`."""
+    """Options of the core's solvers and of the installed ones; `execution` has the device."""
     added: dict[str, Any] = {}
     for spec in registry.solvers.values():
         for name, info in spec.options.model_fields.items():
@@ -144,12 +144,12 @@ def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
     Parameters
     ----------
     found:
-        Entry points to look at instead of those of the group ``ptychopinn``.
+        Entry points to use instead of those of the group ``ptychopinn``.
 
     Returns
     -------
-    A `Registry`. No plugin makes this raise; a backend name that two distributions claim belongs to neither and is
-    listed as broken, naming both. Solvers share the names of backends.
+    A `Registry`. Broken plugins never raise here. A name that two distributions define is listed as broken, with both.
+    Solvers and backends share one set of names.
     """
     claims: dict[str, list[tuple[str, _Spec]]] = {spec.name: [("ptychopinn", spec)] for spec in CORE_SOLVERS}
     broken: list[BrokenPlugin] = []
@@ -158,7 +158,7 @@ def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
         try:
             specs = _load(entry)
         except (Exception, SystemExit) as error:
-            # Whatever a stranger's module raises must not take the other backends down; it is reported below.
+            # Exceptions of a plugin must not affect other backends; they are reported below.
             _log.debug("plugin %s failed to load", entry.name, exc_info=True)
             broken.append(BrokenPlugin(entry.name, distribution, _reason(error)))
             continue
@@ -188,7 +188,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _load(entry: EntryPoint) -> list[_Spec]:
-    # A manager for each plugin: pluggy checks the hook's arguments, and one that raises does not end the others' call.
+    # A manager per plugin: pluggy checks the arguments of its hooks, and its exceptions do not affect others.
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     plugin = entry.load()
@@ -229,7 +229,7 @@ def _check(spec: _Spec) -> None:
 
 
 def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...]:
-    """The packages that a backend or solver needs and that are not installed; looks for them without importing them."""
+    """The missing packages of a backend or solver, found without importing them."""
     return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
 
 
@@ -240,9 +240,9 @@ class BackendRow:
     Attributes
     ----------
     missing:
-        Packages that it needs and that are not installed.
+        Missing packages.
     capabilities:
-        Every capability there is, and whether it has it.
+        All capabilities, and whether it has them.
     """
 
     name: str
@@ -254,7 +254,7 @@ class BackendRow:
 
 
 def capability_table(registry: Registry) -> list[BackendRow]:
-    """What each backend is and can do, for lists and menus."""
+    """Describe each backend and its capabilities, for lists and menus."""
     return [
         BackendRow(
             name=name,

@@ -1,7 +1,6 @@
-"""What a reconstructor is: protocols, capabilities, specification and result types.
+"""Protocols, capabilities, specifications and result types of reconstructors.
 
-A backend predicts patches; the core places them. So a backend knows nothing of stitching, products or
-files other than its model archive.
+A backend predicts patches; the core does everything else, such as stitching and files.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ class PatchBatch:
     indices:
         (b,) int64: the patterns, as indices into the scan.
     patches:
-        (b, n, n) complex64 of the prediction's library, n <= N: of each, up to one phase a patch, the object patch
-        ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]``.
+        (b, n, n) complex64 of the prediction's library, n <= N: the object patches
+        ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]``, each up to a constant phase.
     """
 
     indices: IntArray
@@ -50,16 +49,16 @@ class Prediction:
     Attributes
     ----------
     probe:
-        (modes, N, N) complex64 of the library, scaled to counts of this scan and with the detector's offset in it: with
-        it, ``ptychopinn.forward`` predicts the measured counts from the object.
+        (modes, N, N) complex64 of the library, scaled to counts of this scan, with the detector's offset, so that
+        ``ptychopinn.forward`` predicts the measured counts from it and the object.
     patch_size:
-        n, the width of every patch.
+        n, the width of the patches.
     batches:
-        Yields `PatchBatch`; every pattern comes exactly once.
+        Yields `PatchBatch`; each pattern occurs exactly once.
     library:
-        Whose arrays probe and patches are: what follows is computed with it, where they are.
+        Library of probe and patches; stitching and refinement compute with it.
     patterns:
-        Of the scan, where the prediction left them; None if it kept none.
+        Patterns of the scan that the prediction kept on the device; None if it kept none.
     """
 
     probe: Array
@@ -69,13 +68,13 @@ class Prediction:
     patterns: Patterns | None = None
 
     def on_host(self) -> Prediction:
-        """The same in NumPy arrays, each batch as it comes: what follows is computed on the host."""
+        """The prediction in NumPy arrays, converted batch by batch."""
         library = self.library
         batches = (PatchBatch(batch.indices, library.to_host(batch.patches)) for batch in self.batches)
         return Prediction(library.to_host(self.probe), self.patch_size, batches)
 
     def collect(self, count: int) -> ComplexArray:
-        """Patches of all batches by the index of their pattern, on the host; 0 where none came.
+        """The patches of all batches on the host, by the index of their pattern; missing ones are 0.
 
         Returns
         -------
@@ -88,31 +87,31 @@ class Prediction:
 
 
 class TrainStatus(StrEnum):
-    """How a training ended; every one leaves a usable model."""
+    """How a training ended; the model is usable in each case."""
 
     FINISHED = "finished"  # all epochs done
-    STOPPED_EARLY = "stopped_early"  # early stopping found no more progress
-    TIMED_OUT = "timed_out"  # max_time was used up
+    STOPPED_EARLY = "stopped_early"  # early stopping
+    TIMED_OUT = "timed_out"  # max_time was reached
     CANCELLED = "cancelled"  # the monitor was cancelled
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came of a training.
+    """Result of a training.
 
     Attributes
     ----------
     status:
         How it ended.
     history:
-        Column name to values, one entry an epoch: ``epoch``, ``seconds``, ``loss`` and, with validation,
-        ``validation_loss``, and whatever terms the loss has.
+        Column name to values, one per epoch: ``epoch``, ``seconds``, ``loss``, the terms of the loss and, with
+        validation, ``validation_loss``.
     seconds:
-        Wall time spent.
+        Wall time.
     patterns_seen:
-        Patterns (measured or simulated) the optimizer saw.
+        Number of patterns processed, measured or simulated.
     warnings:
-        What a user should know, as sentences.
+        Warnings for the user, as sentences.
     """
 
     status: TrainStatus
@@ -124,16 +123,16 @@ class TrainResult:
 
 @runtime_checkable
 class ResolvesTraining(Protocol):
-    """A reconstructor whose device says what a training does where nobody else says it; the rest train as on a CPU."""
+    """A reconstructor whose training defaults depend on the device; others use those of a CPU."""
 
     def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
-        """A training with what depends on the device filled in: `TrainConfig.resolved`."""
+        """Fill in the defaults of the device: `TrainConfig.resolved`."""
         ...
 
 
 @runtime_checkable
 class Reconstructor(Protocol):
-    """A trainable reconstructor: one network and everything needed to use it.
+    """A trainable reconstructor with one network.
 
     Construct with ``Reconstructor(model: ModelConfig, options: BaseModel | None)``; ``options`` is an instance of the
     spec's options model.
@@ -155,14 +154,14 @@ class Reconstructor(Protocol):
         checkpoint_dir: StrPath | None = None,
         monitor: Monitor = NULL_MONITOR,
     ) -> TrainResult:
-        """Fit this instance to ``data``; with ``checkpoint_dir``, leave checkpoints, resume from the newest there.
+        """Train on ``data``; with ``checkpoint_dir``, write checkpoints and resume from the newest one there.
 
         A `ptychopinn.errors.TrainingError` leaves the instance with its last good weights.
         """
         ...
 
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
-        """Predict every pattern's patch, in a stream of batches."""
+        """Predict the patch of every pattern, as a stream of batches."""
         ...
 
     def save(self, path: StrPath) -> None:
@@ -176,7 +175,7 @@ class Reconstructor(Protocol):
 
 
 class SolverResult(Protocol):
-    """What a `Solver` found."""
+    """Result of a `Solver`."""
 
     @property
     def object(self) -> ComplexArray:
@@ -185,13 +184,13 @@ class SolverResult(Protocol):
 
     @property
     def probe(self) -> ComplexArray:
-        """(modes, N, N) complex64, in counts: with it the object predicts the patterns."""
+        """(modes, N, N) complex64 in counts, the probe that belongs to the object."""
         ...
 
 
 @runtime_checkable
 class Solver(Protocol):
-    """A solver that makes an object and no patches, and is not trained (ePIE, pty-chi).
+    """An iterative solver, which needs no training and makes no patches (ePIE, pty-chi).
 
     Construct with ``Solver(options)``, an instance of the spec's options model.
     """
@@ -202,7 +201,7 @@ class Solver(Protocol):
 
 
 class Capability(StrEnum):
-    """Abilities that not every backend has; skips of the conformance kit come from these."""
+    """Abilities that not every backend has; the conformance kit skips tests of missing ones."""
 
     CPU = "cpu"
     CUDA = "cuda"
@@ -214,7 +213,7 @@ class Capability(StrEnum):
 
 @dataclass(frozen=True)
 class ReconstructorSpec:
-    """What a backend registers: readable without importing its framework.
+    """Specification of a backend, readable without importing its framework.
 
     Attributes
     ----------
@@ -227,11 +226,11 @@ class ReconstructorSpec:
     options:
         pydantic model of the backend's own options; it must not import the framework.
     capabilities:
-        What this backend can do.
+        Capabilities of the backend.
     requires:
-        Import names of the framework, to tell whether it is installed without importing it.
+        Import names of required packages, to check them without importing.
     install_hint:
-        A command that installs what is missing.
+        A command that installs missing packages.
     """
 
     name: str
@@ -248,7 +247,7 @@ class ReconstructorSpec:
         Raises
         ------
         PluginError
-            If the framework or the class cannot be imported; carries the reason and the install hint.
+            If the framework or the class cannot be imported, with the reason and the install hint.
         """
         loaded: type[Reconstructor] = _load(self.import_string, f"backend '{self.name}'", self.install_hint)
         return loaded
@@ -256,22 +255,22 @@ class ReconstructorSpec:
 
 @dataclass(frozen=True)
 class SolverSpec:
-    """What a distribution registers of an `Solver`: readable without importing what it computes with.
+    """Specification of a `Solver`, readable without importing its packages.
 
     Attributes
     ----------
     name:
-        What a comparison calls it ("epie").
+        Name in comparisons ("epie").
     summary:
         One line for lists and menus.
     import_string:
         ``"package.module:Class"`` of the `Solver`; imported only when used.
     options:
-        pydantic model of its options; it must not import what the solver computes with.
+        pydantic model of its options; it must not import the solver's packages.
     requires:
-        Import names of what it needs, to tell whether that is installed without importing it.
+        Import names of required packages, to check them without importing.
     install_hint:
-        A command that installs what is missing.
+        A command that installs missing packages.
     """
 
     name: str
@@ -287,7 +286,7 @@ class SolverSpec:
         Raises
         ------
         PluginError
-            If it cannot be imported; carries the reason and the install hint.
+            If it cannot be imported, with the reason and the install hint.
         """
         loaded: type[Solver] = _load(self.import_string, f"solver '{self.name}'", self.install_hint)
         return loaded
@@ -297,8 +296,8 @@ def _load(import_string: str, what: str, install_hint: str) -> Any:
     module_name, _, attribute = import_string.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a framework that is there but broken raises whatever it likes
+    except Exception as error:  # a broken framework can raise anything
         raise PluginError(
             f"The {what} cannot be used: {error}.",
-            f"Install it with: {install_hint}" if install_hint else "Install what it needs.",
+            f"Install it with: {install_hint}" if install_hint else "Install its requirements.",
         ) from error

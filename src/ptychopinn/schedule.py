@@ -1,4 +1,4 @@
-"""How far a training is, when it ends, and the learning rate that goes with it: the same in every backend."""
+"""The clock of a training: progress, end, and learning rate, the same in every backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FINAL = 0.01  # of the peak learning rate
 
 
 class TrainingClock:
-    """Counts epochs, steps and seconds, over resumed trainings too.
+    """Counts epochs, steps and seconds, also of resumed trainings.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class TrainingClock:
         self.resume(epoch=0, step=0, seconds=0.0)
 
     def resume(self, *, epoch: int, step: int, seconds: float) -> None:
-        """Count on from what an earlier run did."""
+        """Continue counting from an earlier run."""
         self.epoch, self.step, self._before = epoch, step, seconds
         self._start = time.monotonic()
 
@@ -44,18 +44,18 @@ class TrainingClock:
 
     @property
     def out_of_time(self) -> bool:
-        """True when max_time is used up."""
+        """Whether max_time is reached."""
         return self._config.max_time is not None and self.seconds >= self._config.max_time
 
     @property
     def out_of_epochs(self) -> bool:
-        """True when all epochs are done."""
+        """Whether all epochs are done."""
         limit = self._config.epoch_limit
         return limit is not None and self.epoch >= limit
 
     @property
     def fraction(self) -> float:
-        """Share of the training that is done, by whichever limit comes first; 0 to 1."""
+        """Fraction of the training that is done, by the limit that comes first; 0 to 1."""
         shares = [0.0]
         if (limit := self._config.epoch_limit) is not None:
             shares.append(self.step / (limit * self._steps_per_epoch))

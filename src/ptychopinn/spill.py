@@ -1,4 +1,4 @@
-"""Rows that wait: in memory up to a budget, in a scratch file beyond it."""
+"""A row store that spills to a temporary file beyond a memory budget."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ from ptychopinn.typing import AnyArray, IntArray
 
 
 class SpillableRows:
-    """Arrays of one shape, written and read by their numbers; a context manager, or `close` it.
+    """Rows of one shape, written and read by number. Use it as a context manager, or `close` it.
 
-    The file has no name and is gone when it is closed. It is written and read, not mapped: a full disk is an error and
-    no signal, and what is read does not stay in the memory of the process. Reading is safe from several threads.
+    The file has no name and disappears when it is closed. It is not memory-mapped, so a full disk is an error and not a
+    signal, and rows do not stay in the memory of the process. Reading is thread-safe.
 
     Parameters
     ----------
     row_shape, dtype:
-        Of one row.
+        Shape and dtype of a row.
     budget_bytes:
-        What rows may take in memory.
+        Memory for rows.
     expected:
-        Rows there will be, if that is known: then they are all in memory or all in the file, the disk is asked for its
-        place at once, and ``len`` is this number from the start. None: rows are appended, the first ones stay in
-        memory.
+        Number of rows, if it is known. All rows are then in memory or all in the file, disk space is allocated at once,
+        and ``len`` is this number from the start. None: rows are appended, and the first ones stay in memory.
 
     Raises
     ------
     ResourceError
-        If the disk has no place; from every method that writes.
+        If the disk is full; from every method that writes.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class SpillableRows:
         fit = budget_bytes // self._row_bytes
         if expected is not None:
             fit = expected if expected <= fit else 0
-        self._kept = np.empty((fit, *row_shape), self.dtype)  # pages that are not written to take no memory
+        self._kept = np.empty((fit, *row_shape), self.dtype)  # unused pages take no memory
         self._count = expected or 0
         self._file: IO[bytes] | None = None
         if self._count > fit:
@@ -63,7 +62,7 @@ class SpillableRows:
         self.close()
 
     def close(self) -> None:
-        """Give memory and disk back."""
+        """Release memory and disk."""
         self._kept = self._kept[:0]
         self._count = 0
         if self._file is not None:
@@ -84,7 +83,7 @@ class SpillableRows:
         return 1 + len(self._row_shape)
 
     def append(self, rows: AnyArray) -> IntArray:
-        """Add rows at the end; returns their numbers."""
+        """Append rows and return their numbers."""
         numbers = np.arange(self._count, self._count + len(rows))
         self._put(numbers, rows)
         self._count += len(rows)
@@ -96,7 +95,7 @@ class SpillableRows:
         self._put(np.asarray(numbers), rows)
 
     def __getitem__(self, key: slice | AnyArray) -> AnyArray:
-        """Rows of a slice (without a copy where they are in memory) or of an array of numbers; not to be written to."""
+        """Rows by a slice (without a copy if they are in memory) or an array of numbers; read-only."""
         if isinstance(key, slice):
             start, stop, step = key.indices(self._count)
             if step == 1 and stop <= len(self._kept):
@@ -140,7 +139,7 @@ class SpillableRows:
                 os.posix_fallocate(self._file.fileno(), 0, size)
         except OSError as error:
             self.close()
-            raise _out_of_space(f"A scratch file of {max(size, 0):,} bytes cannot be made", error) from error
+            raise _out_of_space(f"A temporary file of {max(size, 0):,} bytes cannot be made", error) from error
 
     def _at(self, number: int) -> int:
         return (number - len(self._kept)) * self._row_bytes
@@ -155,7 +154,7 @@ class SpillableRows:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            raise _out_of_space("A scratch file cannot grow", error) from error
+            raise _out_of_space("A temporary file cannot grow", error) from error
 
     def _read(self, rows: AnyArray, number: int) -> None:
         assert self._file is not None
@@ -163,39 +162,28 @@ class SpillableRows:
         while view:
             done = os.preadv(self._file.fileno(), [view], at)
             if done == 0:
-                raise OSError(errno.EIO, "the scratch file ends early")
+                raise OSError(errno.EIO, "the temporary file ends early")
             view, at = view[done:], at + done
 
 
 def read_to_memmap(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
-    """Bytes in a scratch file of their own, mapped read-only; it is gone with the array.
+    """Write ``size`` bytes to a temporary file and map it read-only: (size,) uint8; the file disappears with the array.
 
-    Parameters
-    ----------
-    what:
-        Whose bytes they are, for errors.
-    size:
-        How many.
-    chunks:
-        The bytes.
-
-    Returns
-    -------
-    (size,) uint8.
+    ``what`` names the bytes in errors.
 
     Raises
     ------
     ResourceError
-        If the disk has no place.
+        If the disk is full.
     """
     with tempfile.TemporaryFile(prefix="ptychopinn-", buffering=0) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise _out_of_space(
-                f"{what} needs a scratch file of {size:,} bytes, which cannot be made", error
+                f"{what} needs a temporary file of {size:,} bytes, which cannot be made", error
             ) from error
-        for chunk in chunks:  # written, not mapped: a disk that fails is an error and no signal
+        for chunk in chunks:  # written, not mapped, so that a failing disk is an error and not a signal
             view = memoryview(chunk)
             while view:
                 view = view[file.write(view) :]
@@ -203,7 +191,7 @@ def read_to_memmap(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
 
 
 def _runs(numbers: Any, start: int) -> list[tuple[int, int]]:
-    """Bounds of the stretches, from an index on, in which numbers follow each other."""
+    """Bounds of the runs of consecutive numbers, from an index on."""
     if start >= len(numbers):
         return []
     breaks = np.flatnonzero(np.diff(numbers[start:]) != 1) + start + 1

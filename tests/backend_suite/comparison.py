@@ -54,7 +54,7 @@ def test_candidates_whose_memory_runs_out(exhausted: str, tmp_path: Path, monkey
         "epie": Status.OK,
     }
     assert {row.message for row in result.rows if row.candidate == "full-pinn"} == {result.failed["full-pinn"]}
-    assert "does not fit into memory; going on with 8" in (tmp_path / "out/legs/tight-pinn/test/run.log").read_text()
+    assert "does not fit into memory; continuing with 8" in (tmp_path / "out/legs/tight-pinn/test/run.log").read_text()
     assert np.isfinite(read_product(tmp_path / "out/legs/tight-pinn/test/reconstruction.h5").object).all()
     assert "full-pinn failed: Memory does not suffice" in (tmp_path / "out/report.html").read_text()
     report = verify_comparison(tmp_path / "out")

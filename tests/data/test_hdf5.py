@@ -114,7 +114,7 @@ def test_a_large_compressed_member_waits_in_a_scratch_file(
         assert isinstance(base_of(found.patterns), mmap.mmap)
         assert_same(found, expected)
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(ResourceError, match=r"scratch file of 1,638,400 bytes.*No space left"):
+    with pytest.raises(ResourceError, match=r"temporary file of 1,638,400 bytes.*No space left"):
         read_scan(path)
 
 

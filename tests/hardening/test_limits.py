@@ -67,7 +67,7 @@ def test_a_prediction_under_any_limit(
             continue
         found = read_product(folder / "run" / "reconstruction.h5").object
         np.testing.assert_allclose(found, whole, atol=2e-4)
-        if "does not fit into memory; going on with" in (folder / "run" / "run.log").read_text():
+        if "does not fit into memory; continuing with" in (folder / "run" / "run.log").read_text():
             halved.append(mebibytes)
         made.append(mebibytes)
         if len(made) == (10 if long else 2):  # from here on all of it fits

@@ -105,10 +105,10 @@ def test_only_the_patterns_asked_for(scene):
 def test_nothing_to_compare_with_is_refused(scene):
     """[MET-012] No pattern or no photon is an error."""
     obj, origin, probe, data = scene
-    with pytest.raises(DataError, match="0 patterns with no photon"):
+    with pytest.raises(DataError, match="0 patterns without a photon"):
         forward_residual(obj, origin, probe, data, indices=np.zeros(0, np.int64))
     dark = ScanDataset(np.zeros_like(data.patterns), data.measurement, data.positions, data.probe)
-    with pytest.raises(DataError, match="no photon"):
+    with pytest.raises(DataError, match="without a photon"):
         forward_residual(obj, origin, probe, dark)
 
 

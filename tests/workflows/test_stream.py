@@ -98,7 +98,7 @@ def test_silence_ends_it_with_what_is_there(scan: ScanDataset, run_folder: Path,
     result = workflows.stream_run(run_folder, str(source), tmp_path / "out", timeout_s=0.3)
     assert (result.figures["stream"], result.figures["patterns"]) == ("timed_out", 40)
     assert any("No more data arrived" in warning for warning in result.warnings)
-    with pytest.raises(DataError, match="No pattern has come"):
+    with pytest.raises(DataError, match="No pattern has arrived"):
         workflows.stream_run(run_folder, str(tmp_path / "none.h5"), tmp_path / "out2", timeout_s=0.1)
     assert not (tmp_path / "out2").exists()
 

@@ -227,7 +227,7 @@ def test_a_gpu_has_cupy(
     with caplog.at_level(logging.INFO, logger="ptychopinn"):
         assert isinstance(made.library, CupyLibrary)
     assert made.library.budget_bytes == 5 << 20
-    assert "computed by CuPy on /CPU:0" in caplog.text
+    assert "Stitching and refinement run on /CPU:0 with CuPy" in caplog.text
 
 
 def without_cupy(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -268,6 +268,6 @@ def test_where_cupy_cannot_be_used_the_host_computes(
         assert made.library is NUMPY
         assert made.library is NUMPY
     (said,) = [record.getMessage() for record in caplog.records]
-    assert "The host computes what follows a prediction" in said
+    assert "Stitching and refinement run on the host" in said
     assert reason in said
     assert ("pip install 'ptychopinn-tf[cuda]'" in said) == (spoil is without_cupy)

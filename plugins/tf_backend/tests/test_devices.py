@@ -145,7 +145,7 @@ def test_memory_is_bounded_and_still_grows(machine: Any, monkeypatch: pytest.Mon
 def test_a_process_keeps_the_bound_it_began_with(machine: Any) -> None:
     machine(1, in_use=4096)
     assert choose_devices(TfOptions(gpu_memory_limit_mb=4096)) == choose_devices(TfOptions()) == ["/GPU:0"]
-    with pytest.raises(ResourceError, match="cannot be bounded at 512 MiB any more") as caught:
+    with pytest.raises(ResourceError, match="can no longer be limited to 512 MiB") as caught:
         choose_devices(TfOptions(gpu_memory_limit_mb=512))
     assert "another process" in caught.value.remedy
 

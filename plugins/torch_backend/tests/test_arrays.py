@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_computed_in_smaller_operations(
     monkeypatch.setattr(TorchLibrary, "fft2", greedy)
     found = reconstruct(OnDevice.load(archive), scan, InferConfig(refine=1))
     np.testing.assert_allclose(found.object, expected.object, atol=1e-3)
-    assert "going on with operations on" in caplog.text
+    assert "continuing with operations on" in caplog.text
 
 
 def test_an_object_too_large_for_the_device_is_worked_on_by_the_host(

@@ -78,7 +78,7 @@ def test_auto_takes_the_card_with_most_free_memory(machine: Machine, caplog: pyt
     machine(("A", 10, None), ("B", 70, None), ("C", 75, RuntimeError("CUDA error: out of memory")))
     with caplog.at_level(logging.INFO, logger="ptychopinn"):
         assert choose_device("auto") == torch.device("cuda", 1)
-    assert "cuda:2 is passed over: cuda:2 (C) cannot be used: its memory is full" in caplog.text
+    assert "cuda:2 is skipped: cuda:2 (C) cannot be used: its memory is full" in caplog.text
     assert "Of 3 cards cuda:1 has most free memory (cuda:0 10.0 GiB, cuda:1 70.0 GiB)" in caplog.text
 
 
@@ -87,7 +87,7 @@ def test_auto_says_why_it_is_the_cpu(machine: Machine, caplog: pytest.LogCapture
     busy = RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nCUDA kernel errors might")
     machine(("A", 10, busy))
     assert choose_device("auto") == torch.device("cpu")
-    assert "another program has it for itself" in caplog.text
+    assert "another program has exclusive use of it" in caplog.text
     assert "computing on the CPU" in caplog.text
     caplog.clear()
     machine(cuda=None)
@@ -114,7 +114,7 @@ def test_a_build_for_the_cpu_is_refused(machine: Machine) -> None:
             "for CUDA 13.0 and finds no card: The NVIDIA driver on your system is too old (found version 11040)",
         ),
         ("Found no NVIDIA driver on your system. Please check", "finds no card: Found no NVIDIA driver"),
-        ("", "finds no card: the driver shows none, or CUDA_VISIBLE_DEVICES hides it"),
+        ("", "finds no card: the driver has none, or CUDA_VISIBLE_DEVICES hides it"),
     ],
 )
 def test_a_driver_that_does_not_serve_the_build_is_refused(machine: Machine, driver: str, told: str) -> None:
@@ -150,7 +150,10 @@ def test_a_number_that_no_card_has_is_refused(machine: Machine) -> None:
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "its memory is full"),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "its memory is full"),
-        (RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"), "another program has it"),
+        (
+            RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"),
+            "another program has exclusive use of it",
+        ),
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "has no kernels for it"),
         (RuntimeError("CUDA error: unspecified launch failure\nsecond line"), "unspecified launch failure."),
     ],

@@ -282,7 +282,7 @@ def test_a_batch_that_does_not_fit_is_halved(
         patch.setattr(network, "forward", greedy)
         found = on_cuda.patches(scan)
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    assert "going on with 6" in caplog.text
+    assert "continuing with 6" in caplog.text
 
 
 def agree(cuda: Reconstruction, cpu: Reconstruction) -> None:

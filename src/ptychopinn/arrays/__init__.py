@@ -1,9 +1,8 @@
-"""Arrays of any library on any device: each algorithm is written once, against the library that it is given.
+"""Array libraries: algorithms are written once and run with the arrays of any library on any device.
 
-Algorithms use the Python array API standard (`ArrayLibrary.xp`), and the methods of `ArrayLibrary` where libraries
-differ or where the standard has no such operation. `NUMPY` is the default everywhere. A backend hands over its own
-library with its predictions (`ptychopinn.reconstructor.Prediction`), and what follows stays on its device until the
-object comes back.
+Algorithms use the Python array API standard (`ArrayLibrary.xp`), and methods of `ArrayLibrary` where libraries differ
+or the standard lacks an operation. `NUMPY` is the default. A backend returns its own library with its predictions
+(`ptychopinn.reconstructor.Prediction`); stitching and refinement then run on its device.
 """
 
 from __future__ import annotations

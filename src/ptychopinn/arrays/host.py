@@ -1,4 +1,4 @@
-"""NumPy on the cores there are: operations in pieces that fit a core's cache, and threads where they pay."""
+"""NumPy on all cores: operations in pieces that fit a core's cache, in threads where that is faster."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _SINGLE_THREAD = 1 << 18  # multiplications that OpenBLAS does in one thread (GEMM_MULTITHREAD_THRESHOLD)
 _MIN_COLUMNS = 64  # of the pieces of a product
-_ROWS = 64  # of a large array, changed at a time
-_MIN_THREADED_PX = 96  # width of windows below which threads would wait for Python instead of adding windows
-_BLOCK_PIXELS = 1 << 18  # of a canvas, stepped at a time: shorter operations wait for Python
-_PAIRS = 256  # whose overlaps are multiplied at a time
+_ROWS = 64  # of a large array, processed at a time
+_MIN_THREADED_PX = 96  # narrower windows are added in one thread, where the GIL dominates
+_BLOCK_PIXELS = 1 << 18  # of a canvas, processed at a time; the overhead of Python dominates smaller blocks
+_PAIRS = 256  # pairs of overlaps multiplied at a time
 
 
 class NumpyLibrary(ArrayLibrary):
@@ -33,7 +33,7 @@ class NumpyLibrary(ArrayLibrary):
 
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:
-        """The same with threads and canvases that stay from call to call."""
+        """The library with threads and canvases that are kept between calls."""
         with ThreadPool() as threads:
             yield _NumpySession(threads)
 
@@ -46,15 +46,15 @@ class NumpyLibrary(ArrayLibrary):
         return np.asarray(array)
 
     def batch_length(self, item_values: int, cached: int) -> int:
-        """Items to handle at a time: what fits the cache is quicker than what is large."""
+        """Items to process at a time; those that fit the cache are faster."""
         return max(cached // item_values, 1)
 
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-        """``[work(item) for item in items]`` in threads: NumPy's loops let other threads run."""
+        """``[work(item) for item in items]`` in threads (NumPy releases the GIL)."""
         return spread(work, items)
 
     def by_rows(self, change: Callable[..., Array | tuple[Array, ...]], *arrays: Array) -> Array | tuple[Array, ...]:
-        """What an elementwise function makes of large arrays, in place, by blocks of rows."""
+        """Apply an elementwise function to large arrays in place, by blocks of rows."""
 
         def move(low: int) -> int:
             blocks = [array[low : low + _ROWS] for array in arrays]
@@ -77,9 +77,9 @@ class NumpyLibrary(ArrayLibrary):
         return scipy.fft.ifft2(array, norm=norm, overwrite_x=True)
 
     def matmul(self, a: Array, b: Array) -> Array:
-        """``a @ b`` in pieces so small that BLAS wakes no threads of its own.
+        """``a @ b`` in pieces so small that BLAS uses one thread.
 
-        They would spin beside those of a backend that predicts, and halve its speed.
+        Its other threads would compete with those of a predicting backend, and halve its speed.
         """
         m, k, length = a.shape[-2], a.shape[-1], b.shape[-1]
         if m * k * length <= _SINGLE_THREAD:
@@ -107,7 +107,7 @@ class NumpyLibrary(ArrayLibrary):
         return array[index]
 
     def conj_times(self, a: Array, b: Array) -> Array:
-        """``conj(a) * b``, in place of ``a``."""
+        """``conj(a) * b``, in place in ``a``."""
         np.conjugate(a, out=a)
         a *= b
         return a
@@ -135,7 +135,7 @@ class NumpyLibrary(ArrayLibrary):
         step: float,
         regularisation: float,
     ) -> Array:
-        """Add a quotient of sums of windows; each thread changes a band of rows."""
+        """Add a quotient of sums of windows; each thread processes a band of rows."""
         size = numerators[0].shape[-1]
         every = np.concatenate(corners)
         total, weight = self._canvases(canvas.shape)
@@ -148,7 +148,7 @@ class NumpyLibrary(ArrayLibrary):
                 self.add_windows(weight[low:high], denominator, corner - np.array([low, 0]))
             return max((float(weight[place].max()) for place in _touched(every, size, low, high)), default=0.0)
 
-        # Of the summed denominators: where windows overlap, their changes add up.
+        # The maximum of the summed denominators: overlapping windows add up.
         floor = np.float32(regularisation * max(self.spread(add, bands)))
 
         def take(band: tuple[int, int]) -> None:
@@ -168,15 +168,15 @@ class NumpyLibrary(ArrayLibrary):
         return canvas
 
     def _canvases(self, shape: tuple[int, int]) -> tuple[ComplexArray, FloatArray]:
-        """(H, W) complex64 and float32 zeros, which are zeros again when they are given back."""
+        """(H, W) complex64 and float32 zeros; the caller must reset them to zeros."""
         return np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
 
     def _bands(self, corners: IntArray, size: int, height: int) -> list[tuple[int, int]]:
-        """Rows of a canvas, first and last but one, that threads change side by side."""
+        """Bands of rows of a canvas (half-open), one per thread."""
         return [(0, height)]
 
     def shifted_products(self, images: Array, first: Array, second: Array, offsets: Array) -> Array:
-        """Inner products of pairs of images over the pixels where they overlap; pairs of one offset together."""
+        """Inner products of pairs of images over their overlaps; pairs with the same offset are computed together."""
         values = np.zeros(len(first), np.complex128)
         size, mirrored = images.shape[-1], images.conj()
         order = np.lexsort((offsets[:, 1], offsets[:, 0]))
@@ -196,12 +196,12 @@ class NumpyLibrary(ArrayLibrary):
         return values
 
     def sparse_product(self, matrix: Sparse) -> Callable[[Array], Array]:
-        """A function that multiplies a sparse matrix with (n,) vectors."""
+        """A function that multiplies a sparse matrix by (n,) vectors."""
         return lambda vector: matrix @ vector
 
 
 class _NumpySession(NumpyLibrary):
-    """NumPy with threads and canvases that stay."""
+    """NumPy with threads and canvases that are kept between calls."""
 
     def __init__(self, threads: ThreadPool) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class _NumpySession(NumpyLibrary):
         return self._kept
 
     def _bands(self, corners: IntArray, size: int, height: int) -> list[tuple[int, int]]:
-        """About as much of the windows in each band."""
+        """Bands with similar numbers of windows."""
         if size < _MIN_THREADED_PX:
             return super()._bands(corners, size, height)
         count = self._threads.count
@@ -226,10 +226,7 @@ class _NumpySession(NumpyLibrary):
 
 
 def _touched(corners: IntArray, size: int, low: int, high: int) -> list[tuple[slice, slice]]:
-    """Places of a band of rows that hold all windows in it.
-
-    Window by window, or the box of all where that is less: the cost is bounded by that of the windows.
-    """
+    """Slices of a band of rows that cover all windows in it: each window, or their bounding box if it is smaller."""
     begin, end = np.maximum(corners[:, 0], low), np.minimum(corners[:, 0] + size, high)
     met = begin < end
     begin, end, left = begin[met], end[met], corners[met, 1]
@@ -245,4 +242,4 @@ def _touched(corners: IntArray, size: int, low: int, high: int) -> list[tuple[sl
 
 
 NUMPY = NumpyLibrary()
-"""The library that is used where none is given."""
+"""The default library."""

@@ -1,4 +1,4 @@
-"""What an algorithm asks of an array library, in terms of the array API standard."""
+"""The interface of array libraries, based on the array API standard."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from ptychopinn.typing import AnyArray
 
 _log = logging.getLogger(__name__)
 _MIN_BATCH_VALUES = 1 << 16
-Array: TypeAlias = Any  # of whatever library; the standard gives it no type
+Array: TypeAlias = Any  # of any library; the standard has no type for it
 Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
 def slices_of(count: int, length: int) -> list[slice]:
-    """Slices of so many items each that cover a number of items, the last one shorter: none reaches beyond them."""
+    """Slices that cover a number of items in steps; the last one may be shorter."""
     return [slice(low, min(low + length, count)) for low in range(0, count, length)]
 
 
 class ArrayLibrary:
     """One array library on one device.
 
-    The methods here need nothing but the standard; a subclass makes them fast, or possible where arrays cannot be
-    changed (JAX). A method that says it may change its argument returns the result all the same: use what it returns.
+    The methods here need only the standard; subclasses make them fast, or possible for immutable arrays (JAX). Always
+    use the returned array, also of methods that may change their argument.
 
     Parameters
     ----------
     xp:
         The library's namespace, as `array_api_compat` gives it.
     device:
-        Where arrays are made; None is the library's default.
+        Device of new arrays; None: the library's default.
     name:
-        For logs and messages.
+        Name for logs and messages.
     """
 
     on_host = False
-    """Whether arrays are NumPy's own, so that nothing is gained by keeping copies of them."""
+    """Whether arrays are NumPy's own, so that copies are unnecessary."""
 
     def __init__(self, xp: Any, device: Any = None, name: str = "") -> None:
         self.xp, self.device = xp, device
-        self.batch_values = 1 << 24  # numbers of an operation: a device wants large ones
+        self.batch_values = 1 << 24  # numbers per operation; a device needs large ones
         self.name = name or xp.__name__.rpartition(".")[2]
 
     def __str__(self) -> str:
@@ -58,15 +58,15 @@ class ArrayLibrary:
 
     @property
     def budget_bytes(self) -> int:
-        """Bytes of the device's memory that may still be used for what is kept there: patterns, patches."""
+        """Bytes of the device's memory still available for patterns and patches."""
         return 0
 
     def from_host(self, array: AnyArray) -> Array:
-        """A NumPy array on the device; it may share memory."""
+        """Convert a NumPy array; may share memory."""
         return self.xp.asarray(array, device=self.device)
 
     def to_host(self, array: Array) -> AnyArray:
-        """An array as a NumPy array, not to be changed: it may share memory. Waits for the device."""
+        """Convert an array to a read-only NumPy array, which may share memory. Waits for the device."""
         return np.asarray(array)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -78,18 +78,18 @@ class ArrayLibrary:
         return self.xp.arange(count, dtype=getattr(self.xp, dtype), device=self.device)
 
     def cast(self, array: Array, dtype: str) -> Array:
-        """An array in a dtype of the standard, by its name; without a copy where it has that."""
+        """Convert an array to a dtype of the standard by its name, without a copy if possible."""
         return self.xp.astype(array, getattr(self.xp, dtype), copy=False)
 
     def from_blocks(
         self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
     ) -> Array:
-        """One array of a shape, of blocks of rows that come from the host one after another.
+        """Make one array from blocks of rows on the host.
 
         Parameters
         ----------
         prepare:
-            What is done to each block on the device.
+            Applied to each block on the device.
         """
         return self.xp.concat([prepare(self.from_host(block)) for block in blocks])
 
@@ -97,33 +97,33 @@ class ArrayLibrary:
 
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:
-        """The same library with what its operations share, such as threads or a mode; a context manager."""
+        """A context manager for the library with shared resources, such as threads."""
         yield self
 
     def batch_length(self, item_values: int, cached: int) -> int:
-        """Items to handle at a time, 1 or more.
+        """Items to process at a time, at least 1.
 
         Parameters
         ----------
         item_values:
-            Numbers of an item.
+            Numbers per item.
         cached:
-            Numbers that fit the cache of a processor's core; a device wants as many as it has memory for.
+            Numbers that fit the cache of a processor core; a device uses as many as fit its memory.
         """
         return max(self.batch_values // item_values, 1)
 
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-        """``[work(item) for item in items]``, side by side where that is quicker."""
+        """``[work(item) for item in items]``, in parallel if that is faster."""
         return [work(item) for item in items]
 
     def by_rows(self, change: Callable[..., Array | tuple[Array, ...]], *arrays: Array) -> Array | tuple[Array, ...]:
-        """What an elementwise function makes of large arrays.
+        """Apply an elementwise function to large arrays.
 
         Parameters
         ----------
         change:
-            Takes the arrays, or the same rows of all of them, and returns as many new values, of the first ones; it may
-            change them in place, and return one array for several of them.
+            Takes the arrays, or the same rows of all of them, and returns new values of the first ones. It may change
+            its arguments.
         arrays:
             (H, ...) each; may be changed.
         """
@@ -171,7 +171,7 @@ class ArrayLibrary:
         return self.xp.take(array, self.from_host(index), axis=0)
 
     def put(self, array: Array, place: Any, values: Array) -> Array:
-        """An array with other values at some places: slices, or rows by an index (b,) int64; may change ``array``."""
+        """Set values at slices, or at rows by a (b,) int64 index; may change ``array``."""
         array[place] = values
         return array
 
@@ -187,7 +187,7 @@ class ArrayLibrary:
         size:
             Width of the windows.
         outside:
-            What stands where a window leaves the array; None: none does.
+            Value where a window leaves the array; None: no window does.
 
         Returns
         -------
@@ -260,7 +260,7 @@ class ArrayLibrary:
         return canvas + total * share
 
     def shifted_products(self, images: Array, first: Array, second: Array, offsets: Array) -> Array:
-        """Inner products of pairs of images over the pixels where they overlap.
+        """Inner products of pairs of images over their overlaps.
 
         Parameters
         ----------
@@ -269,7 +269,7 @@ class ArrayLibrary:
         first, second:
             (k,) int64 numbers of the two images of each pair.
         offsets:
-            (k, 2) int64 (y, x): where the second image's first pixel lies in the first image.
+            (k, 2) int64 (y, x): first pixel of the second image in the first image.
 
         Returns
         -------
@@ -291,11 +291,11 @@ class ArrayLibrary:
         return xp.concat(found) if found else self.zeros((0,), "complex64")
 
     def sparse_product(self, matrix: Sparse) -> Callable[[Array], Array]:
-        """A function that multiplies a sparse matrix, of scipy and on the host, with (n,) vectors."""
+        """A function that multiplies a sparse matrix (scipy, on the host) by (n,) vectors."""
         return lambda vector: self.from_host(matrix @ self.to_host(vector))
 
     def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
-        """Solution of a sparse symmetric positive definite system, all of it on the host: (n, n) and (n,) float64."""
+        """Solve a sparse symmetric positive definite system on the host: (n, n) and (n,) float64."""
         factors = splu(
             matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
         )
@@ -303,16 +303,16 @@ class ArrayLibrary:
         return solution
 
     def out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception says that the device's memory ran out."""
+        """Whether an exception means that the device's memory ran out."""
         return False
 
     def fit(self, compute: Callable[[], ResultT]) -> ResultT:
-        """What a function computes; where the device's memory runs out, again with smaller operations.
+        """Call a function, and repeat it with smaller operations while the device's memory runs out.
 
         Parameters
         ----------
         compute:
-            Whatever it changes must be the same when it is called again.
+            May be called again, so it must not accumulate anything.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Libraries of devices, where thousands of threads add values to one array at once."""
+"""Base of libraries for devices, where many threads add values to one array at once."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ def add_repeatably(
 
 
 class ScatterLibrary(ArrayLibrary, ABC):
-    """A library whose arrays can be changed, and that adds values at repeated indices in one operation."""
+    """A library with mutable arrays and an operation that adds values at repeated indices."""
 
     def __init__(self, xp: Any, device: Any = None, name: str = "") -> None:
         super().__init__(xp, device, name)
-        self._grids: dict[tuple[int, int], Array] = {}  # pixels of a window, by its width and the array's
+        self._grids: dict[tuple[int, int], Array] = {}  # pixels of a window by widths of window and array
 
     @abstractmethod
     def add_at(self, target: Array, index: Array, values: Array) -> Array:
-        """Add values to an array at indices that may be there several times; may change ``target``.
+        """Add values to an array at indices that may repeat; may change ``target``.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
         step: float,
         regularisation: float,
     ) -> Array:
-        """Add a quotient of sums of windows: over the whole canvas, or where the windows are if that is less."""
+        """Add a quotient of sums of windows, over the whole canvas or only the windows, whichever is smaller."""
         xp, (height, width) = self.xp, canvas.shape
         flat = self._flat(self._joined(corners), numerators[0].shape[-1], width)
         numerator, denominator = (xp.reshape(self._joined(parts), (-1,)) for parts in (numerators, denominators))
@@ -113,7 +113,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
         if everywhere:
             canvas += xp.reshape(total * share, canvas.shape)
             return canvas
-        # Where windows meet, the same pixel is written several times, each time with the same value.
+        # Pixels in several windows are written repeatedly with the same value.
         changed = xp.reshape(canvas, (-1,))
         changed[flat] = xp.take(changed, flat, axis=0) + xp.take(total, flat, axis=0) * share
         return xp.reshape(changed, canvas.shape)
@@ -121,7 +121,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
     def sparse_product(self, matrix: Sparse) -> Callable[[Array], Array]:
         """A function that multiplies a sparse matrix with (n,) vectors.
 
-        Rows are cut into pieces of as many entries each, so that the sums are of one length and repeat to the bit.
+        Rows are split into pieces of equal length, so that the sums are bitwise reproducible.
         """
         xp, counts = self.xp, np.diff(matrix.indptr)
         pieces = np.maximum(-(-counts // _ROW_ENTRIES), 1)
@@ -136,7 +136,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
         several: Array | None = None
         if len(owner) > len(counts):
             number = first[:, None] + np.arange(pieces.max())
-            number = np.where(number < (first + pieces)[:, None], number, len(owner))  # a zero stands behind them
+            number = np.where(number < (first + pieces)[:, None], number, len(owner))  # index of an appended zero
             several = self.from_host(number.astype(np.int64).ravel())
 
         def multiply(vector: Array) -> Array:

@@ -1,9 +1,8 @@
-"""The model archive: a zip of a JSON manifest and HDF5 tensors. Opening one runs nothing that it holds.
+"""The model archive: a zip of a JSON manifest and HDF5 tensors. Opening one executes nothing.
 
-``manifest.json`` says what the model is and who wrote it; ``weights.h5`` holds plain arrays under framework-neutral
-names ("encoder/0/weight"). Training checkpoints are of the same kind, with groups of their own beside the weights
-("optimizer/..."). An archive from a stranger is checked before anything of it is unpacked: members, names, sizes and
-links.
+``manifest.json`` describes the model and its writer; ``weights.h5`` holds arrays under framework-neutral names
+("encoder/0/weight"). Training checkpoints have the same format with additional groups ("optimizer/..."). Archives are
+untrusted: members, names, sizes and links are checked before anything is unpacked.
 """
 
 from ptychopinn.bundle.archive import Bundle, read_bundle, read_manifest, verify_bundle, write_bundle

@@ -25,7 +25,7 @@ MANIFEST_MEMBER = "manifest.json"
 WEIGHTS_MEMBER = "weights.h5"
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_WEIGHTS_BYTES = 4 * 2**30
-MAX_RATIO = 100  # of unpacked to packed size; tensors of floats do not shrink like that, bombs do
+MAX_RATIO = 100  # of unpacked to packed size; only zip bombs have more
 
 _DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
@@ -38,7 +38,7 @@ class Bundle:
     Attributes
     ----------
     manifest:
-        What it is.
+        The manifest.
     weights:
         Name to array, in its own dtype.
     """
@@ -48,24 +48,24 @@ class Bundle:
 
 
 def write_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArray]) -> None:
-    """Write an archive, read it back, and only then give it its name.
+    """Write an archive atomically, after reading it back.
 
     Parameters
     ----------
     path:
-        Any name; an older file there stays until the new one is whole.
+        Any name; an older file stays until the new one is complete.
     manifest:
         ``sha256`` is filled in here.
     weights:
-        Names like ``encoder/0/weight`` to finite arrays: float32 or complex64, in a checkpoint any number or bool; the
-        ``history/`` of a checkpoint may be NaN.
+        Names like ``encoder/0/weight`` to finite arrays: float32 or complex64, in a checkpoint any number or bool.
+        ``history/`` of a checkpoint may have NaN.
 
     Raises
     ------
     ArchiveError
-        If a name, dtype or value is not allowed, or what was written does not read back the same.
+        If a name, dtype or value is not allowed, or the archive does not read back the same.
     UsageError, ResourceError
-        If the folder is not there or the disk is full.
+        If the folder does not exist or the disk is full.
     """
     tensors = pack_weights(weights, checkpoint=manifest.kind is ArchiveKind.CHECKPOINT)
     signed = manifest.model_copy(update={"sha256": {WEIGHTS_MEMBER: hashlib.sha256(tensors).hexdigest()}})
@@ -86,12 +86,12 @@ def write_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArr
 
 
 def verify_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArray]) -> None:
-    """Read an archive and compare it with what was to be written.
+    """Read an archive and compare it with what was written.
 
     Raises
     ------
     ArchiveError
-        If it differs in anything.
+        If anything differs.
     """
     found = read_bundle(path)
     same = found.manifest.model_dump(mode="json") == manifest.model_dump(mode="json")
@@ -105,13 +105,13 @@ def _identical(one: AnyArray, other: AnyArray) -> bool:
 
 
 def read_bundle(path: StrPath) -> Bundle:
-    """Read an archive after checking all of it.
+    """Read an archive and check all of it.
 
     Raises
     ------
     ArchiveError
-        If it is not there, not an archive, cut short, damaged, of a newer format, or holds what it should not: says
-        which writer made it where that is known, and what to do.
+        If it does not exist, is not an archive, is truncated, damaged, of a newer format, or holds anything forbidden.
+        The error names the writer, if it is known, and a remedy.
     """
     with _opened(path) as archive:
         manifest = parse_manifest(archive.read(MANIFEST_MEMBER), source=str(path))
@@ -128,12 +128,12 @@ def read_bundle(path: StrPath) -> Bundle:
 
 
 def read_manifest(path: StrPath) -> Manifest:
-    """Read what an archive is, without its tensors: quick, and says nothing of whether they are whole.
+    """Read the manifest of an archive quickly, without checking its tensors.
 
     Raises
     ------
     ArchiveError
-        As in `read_bundle`, what concerns tensors left out.
+        As in `read_bundle`, except for the tensors.
     """
     with _opened(path) as archive:
         return parse_manifest(archive.read(MANIFEST_MEMBER), source=str(path))
@@ -141,7 +141,7 @@ def read_manifest(path: StrPath) -> Manifest:
 
 @contextmanager
 def _opened(path: StrPath) -> Iterator[zipfile.ZipFile]:
-    """The zip file, its members checked; what goes wrong in reading it becomes an `ArchiveError`."""
+    """Open the zip file and check its members; errors while reading it become `ArchiveError`."""
     path = Path(path)
     if (why := why_unreadable(path)) is not None:
         raise ArchiveError(f"The model archive {path} {why}.", "Give the file, or the run directory that holds it.")
@@ -151,7 +151,7 @@ def _opened(path: StrPath) -> Iterator[zipfile.ZipFile]:
             yield archive
     except (*_DAMAGE, EOFError, ValueError, NotImplementedError, OSError) as error:
         raise ArchiveError(
-            f"{path} is not a whole model archive: {error}.", "It may have been cut short: copy or save it again."
+            f"{path} is not a whole model archive: {error}.", "It may be truncated: copy or save it again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The manifest of a model archive: what the model is, who wrote it, how it was trained."""
+"""The manifest of a model archive: the model, its writer, and its training."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _UPGRADE = "python -m pip install --upgrade ptychopinn"
 
 
 class ArchiveKind(StrEnum):
-    """What an archive is for."""
+    """Kind of an archive."""
 
     MODEL = "model"
     CHECKPOINT = "checkpoint"
 
 
 class Writer(Config):
-    """Who wrote an archive."""
+    """The software that wrote an archive."""
 
     ptychopinn: str = Field(description="Version of ptychopinn.")
     backend: str = Field(description="Name of the backend, as --backend takes it.")
@@ -38,33 +38,33 @@ class Writer(Config):
 
 
 class ScalingRule(StrEnum):
-    """How a scan's numbers are scaled (`ptychopinn.data.scaling`); its scale is fitted to each scan anew."""
+    """Rule by which scans are scaled (`ptychopinn.data.scaling`); it is fitted to each scan."""
 
     MEAN_COUNTS = "mean-counts"  # probe energy = mean counts of a pattern; input amplitudes of root mean square 1
 
 
 class TrainingSummary(Config):
-    """How the model was trained, for people to read."""
+    """Summary of the training, for information."""
 
     status: str = Field(description="How the training ended.")
     epochs: int = Field(0, ge=0, description="Epochs done.")
     seconds: float = Field(0.0, ge=0, description="Wall time.")
-    patterns_seen: int = Field(0, ge=0, description="Patterns the optimizer saw.")
+    patterns_seen: int = Field(0, ge=0, description="Number of patterns processed.")
     figures: dict[str, float] = Field(default_factory=dict, description="Last value of each figure.")
     config: dict[str, JsonValue] = Field(default_factory=dict, description="The training configuration.")
-    warnings: tuple[str, ...] = Field((), description="What the training warned of.")
+    warnings: tuple[str, ...] = Field((), description="Warnings of the training.")
 
 
 class Manifest(Config):
-    """Everything about a model but its tensors."""
+    """Everything about a model except its tensors."""
 
     format_version: int = Field(FORMAT_VERSION, ge=1, le=FORMAT_VERSION, description="Version of this format.")
     kind: ArchiveKind = Field(ArchiveKind.MODEL, description="A model, or a checkpoint of a training.")
     writer: Writer
-    model: ModelConfig = Field(description="The network, enough to build it again.")
-    scaling: ScalingRule = Field(ScalingRule.MEAN_COUNTS, description="Rule of the scaling, not a scan's scale.")
+    model: ModelConfig = Field(description="Configuration of the network.")
+    scaling: ScalingRule = Field(ScalingRule.MEAN_COUNTS, description="Rule of the scaling.")
     training: TrainingSummary | None = Field(None, description="How it was trained.")
-    extra: dict[str, JsonValue] = Field(default_factory=dict, description="What else the backend needs; plain JSON.")
+    extra: dict[str, JsonValue] = Field(default_factory=dict, description="Other data of the backend, plain JSON.")
     sha256: dict[str, str] = Field(default_factory=dict, description="Digest of every other member; set on writing.")
 
 
@@ -92,12 +92,12 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
     text:
         JSON.
     source:
-        What errors call it.
+        Name of the archive in errors.
 
     Raises
     ------
     ArchiveError
-        If it is no JSON, of a newer format, or not valid: names the writer where it can.
+        If it is not JSON, of a newer format, or not valid; names the writer, if it is known.
     """
     try:
         raw = json.loads(text, object_pairs_hook=_no_duplicates)
@@ -123,7 +123,7 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key is given twice")
     return found
 
 
@@ -137,7 +137,7 @@ def _writer(raw: Mapping[str, Any]) -> str:
 
 @contextmanager
 def writer_named(manifest: Manifest) -> Iterator[None]:
-    """Let a refusal of what an archive holds say which version wrote it, for that one can read it."""
+    """Add to errors about an archive which version wrote it and can read it."""
     try:
         yield
     except ArchiveError as error:

@@ -1,7 +1,7 @@
-"""The tensors of a model archive: named arrays to and from HDF5 bytes, with nothing else in them.
+"""Convert the tensors of a model archive, named arrays, to and from HDF5 bytes.
 
-What is read may come from a stranger: links, virtual or external storage, filters (they load shared libraries),
-attributes and compound types are refused before any value is read.
+The bytes are untrusted: links, virtual or external storage, filters (which load shared libraries), attributes and
+compound types are refused before any value is read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHECKPOINT_DTYPES = (
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 MAX_TENSORS = 100_000
-HISTORY = "history/"  # of a checkpoint: figures, NaN in the epochs that have none
+HISTORY = "history/"  # of a checkpoint: figures; NaN in epochs without a value
 
 _REMEDY = "Do not trust the file; a model archive holds plain tensors only."
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){0,15}")
@@ -44,7 +44,7 @@ def _check_tensor(name: str, array: AnyArray, *, source: str, checkpoint: bool) 
 
 
 def pack_weights(weights: Mapping[str, AnyArray], *, checkpoint: bool = False) -> bytes:
-    """HDF5 bytes of named arrays; the same arrays give the same bytes.
+    """Pack named arrays into HDF5 bytes; the same arrays give the same bytes.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def pack_weights(weights: Mapping[str, AnyArray], *, checkpoint: bool = False) -
         If a name, dtype or value is not allowed, or there is none.
     """
     if not 0 < len(weights) <= MAX_TENSORS:
-        raise ArchiveError(f"{len(weights)} tensors were to be saved.", "Save a model that has been built.")
+        raise ArchiveError(f"{len(weights)} tensors cannot be saved.", "Save a model that has been built.")
     groups = {name.rsplit("/", depth)[0] for name in weights for depth in range(1, name.count("/") + 1)}
     for name, array in weights.items():
         if not _NAME.fullmatch(name):
@@ -68,24 +68,22 @@ def pack_weights(weights: Mapping[str, AnyArray], *, checkpoint: bool = False) -
 
 
 def unpack_weights(content: bytes, *, source: str, checkpoint: bool = False, limit: int) -> dict[str, AnyArray]:
-    """Named arrays of HDF5 bytes, after checking everything in them.
+    """Unpack named arrays from HDF5 bytes after checking all of them.
 
     Parameters
     ----------
-    content:
-        The bytes.
     source:
-        What errors call them.
+        Name of the archive in errors.
     checkpoint:
         Whether the dtypes of a checkpoint are allowed.
     limit:
-        Bytes of all arrays together.
+        Maximum size of all arrays together, bytes.
 
     Raises
     ------
     ArchiveError
-        If there is anything but finite, contiguous, plainly stored arrays of the allowed dtypes; figures of a
-        checkpoint's history may be NaN.
+        If there is anything but finite, contiguous, uncompressed arrays of the allowed dtypes. The history of a
+        checkpoint may have NaN.
     """
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
@@ -98,7 +96,7 @@ def unpack_weights(content: bytes, *, source: str, checkpoint: bool = False, lim
             weights = {name: np.asarray(dataset[()]) for name, dataset in datasets.items()}
     except (ArchiveError, MemoryError):
         raise
-    except Exception as error:  # bytes of a stranger: h5py raises whatever comes of them
+    except Exception as error:  # untrusted bytes: h5py can raise anything
         raise ArchiveError(f"{source}: the tensors cannot be read: {error}.", "Copy or save the file again.") from error
     if not weights:
         raise ArchiveError(f"{source} holds no tensors.", "Save the model again.")

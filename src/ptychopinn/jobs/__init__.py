@@ -1,7 +1,7 @@
-"""Work in another process: a function of this software, called in a fresh Python.
+"""Run a function of this software in another process.
 
-The parent writes a `Task` and reads events, a line of JSON each. `run_job` waits for the end; `JobProcess` is for a
-parent that does something of its own meanwhile. Neither imports what the function needs.
+The parent writes a `Task` and reads events, one line of JSON each. `run_job` waits for the end; `JobProcess` is for a
+parent that works in the meantime. Neither imports what the function needs.
 """
 
 from __future__ import annotations

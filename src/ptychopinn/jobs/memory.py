@@ -1,7 +1,7 @@
-"""Memory of processes, as the kernel counts what is anonymous.
+"""Anonymous memory of processes, as the kernel counts it.
 
-Of one process that is ``RssAnon``, of several their shares (``Pss_Anon``), so that pages shared after a fork count
-once. Files that are mapped do not count: the kernel takes them back. (The figures of psutil, USS and PSS, count them.)
+For one process it is ``RssAnon``, for several the sum of ``Pss_Anon``, so that pages shared after a fork count once.
+Mapped files do not count, because the kernel can reclaim them. (USS and PSS of psutil count them.)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def anonymous_mib(pids: Sequence[int]) -> float | None:
-    """MiB of anonymous memory that processes hold now; None where the system does not tell."""
+    """Anonymous memory of processes in MiB; None if the system does not report it."""
     total, known = 0, False
     for pid in pids:
         source, key = ("status", "RssAnon:") if len(pids) == 1 else ("smaps_rollup", "Pss_Anon:")
@@ -27,7 +27,7 @@ def anonymous_mib(pids: Sequence[int]) -> float | None:
 
 
 def descendants(pid: int) -> list[int]:
-    """A process and all that it started, and what they started."""
+    """A process and all its descendants."""
     tree, new = [pid], [pid]
     while new:
         children = []
@@ -41,7 +41,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def available_mib() -> int | None:
-    """MiB of memory that are free; None where the system does not tell."""
+    """Free memory in MiB; None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The process of a job, as its parent sees it."""
+"""The process of a job, for its parent."""
 
 from __future__ import annotations
 
@@ -17,20 +17,15 @@ from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobError, Ta
 
 _WORKER = "ptychopinn.jobs.worker"
 _READ_BYTES = 1 << 16
-_TERMINATE_S = 0.5  # that a process has to end by itself before it is killed
+_TERMINATE_S = 0.5  # grace period before the process is killed
 _TICK_S = 0.02
 _TAIL_LINES, _TAIL_BYTES = 40, 1 << 14
 
 
 class JobProcess:
-    """A task at work in a fresh Python. A context manager: its end ends the process and all that it started.
+    """A task in a fresh Python process. A context manager, which ends the process and its descendants.
 
-    Parameters
-    ----------
-    task:
-        What to do.
-    folder:
-        Gets the task and the log, which is what the process writes to its standard error.
+    ``folder`` gets the task and the log, the standard error of the process.
     """
 
     def __init__(self, task: Task, folder: Path) -> None:
@@ -46,7 +41,7 @@ class JobProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=_environment(),
-                start_new_session=True,  # Ctrl-C in the terminal is for the parent, which tells the worker
+                start_new_session=True,  # Ctrl-C goes only to the parent, which tells the worker
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -70,11 +65,11 @@ class JobProcess:
         """Whether the process has ended."""
         if not self._open:
             return self._process.poll() is not None
-        # It is not waited for before `close`, so that its number, and that of its group, is its own until then.
+        # Not waited for before `close`, so that the ids of the process and its group stay valid until then.
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def read(self, timeout_s: float) -> list[Event]:
-        """Progress and log records that came since, or that come first within a time."""
+        """The new progress and log records; waits for the first one up to a time."""
         if self._open and not self._pending:
             if self._selector.get_map():
                 self._receive(timeout_s)
@@ -84,38 +79,38 @@ class JobProcess:
         return found
 
     def stop(self) -> None:
-        """Ask it to stop."""
+        """Ask the process to stop."""
         with contextlib.suppress(OSError):  # it is gone already
             self._stdin.write(STOP)
             self._stdin.flush()
 
     def leave(self) -> None:
-        """Let it stop by itself within the time of its task, also when this process is gone."""
+        """Detach: let it stop by itself within the time of its task, even after this process has ended."""
         self._close_pipes()
 
     def close(self) -> None:
-        """End it and all that it started, now."""
+        """End the process and its descendants now."""
         if not self._open:
             return
         self._signal(signal.SIGTERM)
         end = time.monotonic() + _TERMINATE_S
         while not self.has_ended and time.monotonic() < end:
             time.sleep(_TICK_S)
-        self._signal(signal.SIGKILL)  # whatever it left running, too
+        self._signal(signal.SIGKILL)  # also its descendants
         self._process.wait()
         while self._selector.get_map() and self._receive(0):
             pass
         self._close_pipes()
 
     def value(self) -> Any:
-        """What the function returned; ends the process.
+        """The return value of the function; ends the process.
 
         Raises
         ------
         Cancelled
             If it was cancelled before it had a result.
         JobError
-            If it failed, or its process ended without a word.
+            If it failed, or its process ended without a result.
         """
         self.close()
         last = self._last
@@ -130,7 +125,7 @@ class JobProcess:
         )
 
     def tail(self) -> str:
-        """The last lines of its log."""
+        """The last lines of the log."""
         try:
             with self._log.open("rb") as file:
                 file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
@@ -155,11 +150,11 @@ class JobProcess:
         return JobError(f"{words}: {said}" if code > 0 else f"{words}.", remedy, details=tail)
 
     def _receive(self, timeout_s: float) -> bool:
-        """Read once; returns whether there was anything to read."""
+        """Read once, and return whether there was anything."""
         if not self._selector.select(timeout_s):
             return False
         read = os.read(self._stdout.fileno(), _READ_BYTES)
-        if not read:  # closed: nothing but the end is waited for
+        if not read:  # closed: the process is about to end
             self._selector.unregister(self._stdout)
         *lines, self._rest = (self._rest + read).split(b"\n")
         for event in filter(None, map(decode, lines)):
@@ -182,6 +177,6 @@ class JobProcess:
 
 
 def _environment() -> dict[str, str]:
-    """The worker finds the modules that this process finds."""
+    """The environment of the worker, with the module search path of this process."""
     search = os.pathsep.join(path for path in map(str, sys.path) if path)
     return {**os.environ, "PYTHONPATH": search, "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""What a job is told to do, and what it says while it works.
+"""The protocol between a job and its parent.
 
 The task is a file of JSON. Events are lines of JSON on the worker's standard output, by the key "event":
 
@@ -7,11 +7,11 @@ The task is a file of JSON. Events are lines of JSON on the worker's standard ou
 ``log``
     ``name``, ``level``, ``message`` of a record.
 ``result``
-    ``value``: what the function returned. It comes last, as ``error`` does.
+    ``value``: the return value of the function. It is the last event, like ``error``.
 ``error``
     ``problem``, ``remedy``, ``exit_code``, ``refused``: as in `JobError`.
 
-A line "stop" on the worker's standard input, or its end, which is the end of the parent, ends the work.
+A line "stop" on the worker's standard input, or its end (when the parent ends), ends the work.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class JobError(PtychoPinnError):
     Parameters
     ----------
     exit_code:
-        As of the command line.
+        As on the command line.
     details:
         The last lines of its log.
     refused:
-        Whether this software refused something in words, so that the words are enough.
+        Whether this software refused something with an error message, which is then sufficient.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Task:
     function:
         "module:name" in a package of this software: ``ptychopinn``, or one whose name begins with ``ptychopinn_``.
     arguments:
-        Its keyword arguments, plain values. One that takes a ``monitor`` gets one.
+        Its keyword arguments, plain values. A ``monitor`` is added if the function takes one.
     stop_s:
-        Seconds that it has, once told to stop, to end its work; 0 ends the process at once.
+        Seconds to end the work after a stop; 0 ends the process at once.
     scratch:
-        Whether its folder is of no use to anybody after a stop, so that the worker removes it.
+        Whether the worker removes its folder after a stop.
     """
 
     function: str
@@ -77,23 +77,23 @@ class Task:
     scratch: bool = False
 
     def write(self, folder: Path) -> Path:
-        """Write it into the folder of its job."""
+        """Write the task into the folder of its job."""
         path = folder / TASK
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2, default=plain) + "\n", "utf-8")
         return path
 
     @classmethod
     def read(cls, path: Path) -> Task:
-        """Read it."""
+        """Read a task."""
         return cls(**json.loads(path.read_text("utf-8")))
 
     def call(self, monitor: Monitor = NULL_MONITOR) -> Any:
-        """Import the function and call it, here.
+        """Import and call the function in this process.
 
         Raises
         ------
         UsageError
-            If it is in no package of this software.
+            If it is not in a package of this software.
         """
         module, _, name = self.function.partition(":")
         package = module.partition(".")[0]
@@ -105,19 +105,19 @@ class Task:
 
 
 def plain(value: Any) -> Any:
-    """What JSON has no word for, as something that it has: fields of a dataclass, a NumPy number, else the text."""
+    """Convert a value for JSON: dataclasses to mappings, NumPy numbers to Python's, others to text."""
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return value.item() if hasattr(value, "item") else str(value)
 
 
 def encode(kind: str, **content: Any) -> bytes:
-    """An event as a line."""
+    """Encode an event as a line."""
     return json.dumps({"event": kind, **content}, default=plain).encode() + b"\n"
 
 
 def decode(line: bytes) -> Event | None:
-    """The event in a line; None for anything else."""
+    """Decode the event in a line; None for any other text."""
     try:
         found = json.loads(line)
     except ValueError:

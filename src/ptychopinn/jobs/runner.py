@@ -1,4 +1,4 @@
-"""A job from its start to its end, with a budget of memory and of time."""
+"""Run a job with limits on memory and time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ptychopinn.jobs.protocol import JobError, Task
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 
 _TICK_SECONDS = 0.02
-_SAMPLING_SHARE = 30  # a look at the memory takes no more than this part of the time: of many processes it is not cheap
-_TREE_SECONDS = 0.25  # how often new processes are looked for
+_SAMPLING_SHARE = 30  # measuring memory takes at most 1/30 of the time; it is slow for many processes
+_TREE_SECONDS = 0.25  # interval of the search for new processes
 
 
 def run_job(
@@ -27,28 +27,26 @@ def run_job(
     on_memory: Callable[[float], None] = lambda mib: None,
     monitor: Monitor = NULL_MONITOR,
 ) -> Any:
-    """Do a task in a process of its own, and end that with all that it started.
+    """Run a task in its own process, and end that process with its descendants.
 
-    It ends early when a budget is used up or the monitor is cancelled.
+    It ends early when a limit is exceeded or the monitor is cancelled.
 
     Parameters
     ----------
-    task:
-        What to do.
     folder:
-        Gets the task and the log.
+        Folder of the task and the log.
     memory_mb:
-        MiB of anonymous memory of its processes, together.
+        Limit in MiB on the anonymous memory of all its processes.
     seconds:
-        Wall time.
+        Limit on wall time.
     on_memory:
-        Called, up to fifty times a second, with the MiB of anonymous memory held.
+        Called up to fifty times a second with the anonymous memory in MiB.
     monitor:
-        Told of its progress; asked at every tick.
+        Gets progress, and can cancel.
 
     Returns
     -------
-    What the function returned, as JSON has it.
+    The return value of the function, as decoded from JSON.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The process of a job: ``python -m ptychopinn.jobs.worker TASK.json``.
 
-It does one task and ends, so that every job has a clean device and its memory is free afterwards. Events go out on the
-standard output as it was at the start; what anybody else prints goes to the standard error.
+It does one task and ends, so that every job has a clean device and its memory is free afterwards. Events are written to
+the original standard output; all other output goes to the standard error.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ptychopinn.monitor import Monitor, Progress
 
 
 class _Channel:
-    """Where events go. Safe from several threads; a parent that is gone is no error."""
+    """Sends events to the parent; thread-safe. A parent that has ended is not an error."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._lock = descriptor, threading.Lock()
 
     def send(self, kind: str, **content: Any) -> None:
         line = encode(kind, **content)
-        with self._lock, contextlib.suppress(OSError):  # the work goes on: it may be worth saving
+        with self._lock, contextlib.suppress(OSError):  # the work continues, because its results can be saved
             while line:
                 line = line[os.write(self._descriptor, line) :]
 
@@ -39,7 +39,7 @@ class _Channel:
 
 
 class _ChannelHandler(logging.Handler):
-    """Log records as events, besides their place in the log."""
+    """Sends log records as events too."""
 
     def __init__(self, channel: _Channel) -> None:
         super().__init__()
@@ -50,9 +50,9 @@ class _ChannelHandler(logging.Handler):
 
 
 def main(path: str) -> int:
-    """Do a task; the exit code is that of the command line's errors."""
+    """Do a task; exit codes are those of the command line."""
     channel = _Channel(os.dup(1))
-    os.dup2(2, 1)  # frameworks print; that must not get between the events
+    os.dup2(2, 1)  # frameworks print, which must not mix with the events
     monitor, task = Monitor(channel.report), None
     try:
         task = Task.read(Path(path))
@@ -61,7 +61,7 @@ def main(path: str) -> int:
         logging.getLogger().addHandler(_ChannelHandler(channel))
         logging.getLogger("ptychopinn").setLevel(logging.INFO)
         channel.send("result", value=task.call(monitor))
-    except BaseException as error:  # the parent is told, and the process ends
+    except BaseException as error:  # reported to the parent, then the process ends
         if not isinstance(error, Cancelled):
             traceback.print_exc()
         told = explained(error)
@@ -69,13 +69,13 @@ def main(path: str) -> int:
         channel.send("error", problem=told.problem, remedy=told.remedy, exit_code=told.exit_code, refused=refused)
         return told.exit_code
     finally:
-        if monitor.cancelled and task is not None and task.scratch:  # the parent may be gone by now
+        if monitor.cancelled and task is not None and task.scratch:  # the parent may have ended
             shutil.rmtree(Path(path).parent, ignore_errors=True)
     return 0
 
 
 def _listen(monitor: Monitor, stop_s: float) -> None:
-    """Cancel when told so, or when the parent is gone; then see to it that this process ends in time."""
+    """Cancel on "stop" or when the parent ends; then make sure that this process ends in time."""
     with contextlib.suppress(OSError):
         while sys.stdin.buffer.readline() not in (STOP, b""):
             pass
@@ -91,4 +91,4 @@ if __name__ == "__main__":
     code = main(sys.argv[1])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # not through the frameworks' exit handlers, which may hang
+    os._exit(code)  # without the exit handlers of frameworks, which may hang

@@ -1,7 +1,7 @@
-"""Scans as they are measured: patterns arrive, the object is kept up to date.
+"""Reconstruct a scan while it is measured.
 
-`follow_hdf5` and `listen` give what arrives from a growing file or a socket, `stream` keeps an object up to date with
-it, and `ptychopinn.live.messages` is the format on the wire, for producers.
+`follow_hdf5` and `listen` yield the data of a growing file or a socket, `stream` updates an object with them, and
+`ptychopinn.live.messages` is the message format for producers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What arrives from a producer, whatever the way."""
+"""Data from a producer, from a file or a socket."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
-_MAX_VALUE = 1e15  # as in files: what is above is no measurement
+_MAX_VALUE = 1e15  # as in files; no measurement is larger
 _MAX_DISTANCE_PX = 1e7
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What a producer says once, before its patterns.
+    """Data that a producer sends once, before its patterns.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class Setup:
     bad_pixels:
         (N, N) bool, or None.
     metadata:
-        Facts about the scan.
+        Metadata of the scan.
     """
 
     probe: ComplexArray | None = None
@@ -35,7 +35,7 @@ class Setup:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Some patterns.
+    """A chunk of patterns.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Chunk:
     measurement:
         Domain of the patterns.
     sent:
-        When they were sent, seconds of ``time.time()``; None: not known.
+        Time of sending, seconds of ``time.time()``; None: unknown.
     """
 
     indices: IntArray
@@ -61,20 +61,20 @@ class Chunk:
         return len(self.indices)
 
     def select(self, rows: AnyArray | slice) -> Chunk:
-        """The same with some rows only."""
+        """The chunk with some rows only."""
         return replace(self, indices=self.indices[rows], positions=self.positions[rows], patterns=self.patterns[rows])
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Something that arrived and cannot be used.
+    """Data that cannot be used.
 
     Attributes
     ----------
     reason:
         One sentence.
     count:
-        Patterns that are lost with it, as far as that is known.
+        Number of lost patterns, as far as it is known.
     """
 
     reason: str
@@ -82,25 +82,23 @@ class Refused:
 
 
 Arrival: TypeAlias = Setup | Chunk | Refused | None
-"""None: nothing has come lately. The end of the iterator is what the producer says is the end."""
+"""None: no new data. The iterator ends when the producer says so."""
 
 
 def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refused | None]:
-    """The patterns of a chunk that can be used, and why the others cannot.
+    """Check a chunk: return its usable patterns, and why the others cannot be used.
 
     Parameters
     ----------
-    chunk:
-        As it came.
     size:
         N of the model.
     bad_pixels:
-        (N, N) bool: what stands there does not matter.
+        (N, N) bool; values there are ignored.
     """
     b, patterns = len(chunk), chunk.patterns
     if patterns.shape != (b, size, size) or chunk.positions.shape != (b, 2):
         return chunk.select(slice(0, 0)), Refused(
-            f"{b} patterns came with the shape {patterns.shape} and positions {chunk.positions.shape}; "
+            f"{b} patterns arrived with the shape {patterns.shape} and positions {chunk.positions.shape}; "
             f"the model needs ({b}, {size}, {size}) and ({b}, 2).",
             max(b, 1),
         )

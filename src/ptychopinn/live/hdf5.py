@@ -1,4 +1,4 @@
-"""Patterns from an HDF5 file that grows."""
+"""Follow a growing HDF5 file."""
 
 from __future__ import annotations
 
@@ -19,27 +19,33 @@ from ptychopinn.typing import StrPath
 
 _log = logging.getLogger(__name__)
 _PATTERN_KEYS = ("diffraction", "diff3d")
-_NOT_YET = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # as h5py tells of a file that is being written
+_NOT_YET = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+)  # exceptions of h5py for a file that is being written
 
 
 def follow_hdf5(
     path: StrPath, *, measurement: Measurement | None = None, most: int = 256, poll_s: float = 0.2
 ) -> Iterator[Arrival]:
-    """What is added to a file, until it says that it is finished.
+    """Yield the data added to a file, until it says that it is finished.
 
-    The file is opened anew each time it is looked at, for reading beside a writer (SWMR) where it allows that, so a
-    writer that closes it between its additions is followed, too, and one that starts later.
+    The file is opened again for every look, with SWMR if it allows that. So the writer may start later, and may close
+    the file between its additions.
 
     Parameters
     ----------
     path:
-        The file; need not be there yet. Its datasets: specs/17-streaming.md.
+        The file, which may not exist yet; specs/17-streaming.md has its datasets.
     measurement:
         Domain of the patterns; None: as the file says.
     most:
-        Patterns read at a time.
+        Maximum number of patterns read at a time.
     poll_s:
-        Seconds between two looks when nothing is new.
+        Seconds between two looks without new data.
     """
     path = Path(path)
     seen, told, ready = 0, "", False
@@ -71,7 +77,7 @@ def follow_hdf5(
 def _opened(path: Path) -> Any:
     try:
         return h5py.File(path, "r", libver="latest", swmr=True)
-    except (OSError, ValueError):  # a format without SWMR: readable while no writer has it open
+    except (OSError, ValueError):  # a format without SWMR is readable only while no writer has it open
         return h5py.File(path, "r")
 
 
@@ -100,12 +106,12 @@ def _setup(file: Any) -> Setup:
 def _dataset(file: Any) -> Any:
     key = next((key for key in _PATTERN_KEYS if key in file), None)
     if key is None:
-        raise KeyError(f"there is neither {' nor '.join(_PATTERN_KEYS)}")
+        raise KeyError(f"it has neither {' nor '.join(_PATTERN_KEYS)}")
     return file[key]
 
 
 def _rows(file: Any, seen: int, most: int, measurement: Measurement | None) -> tuple[Chunk | None, int]:
-    """The next rows that all datasets have, and how many there are."""
+    """The next rows that all datasets have, and their number."""
     patterns, x, y = _dataset(file), file["xcoords"], file["ycoords"]
     index = file.get("index")
     there = min(len(d) for d in (patterns, x, y, index) if d is not None)

@@ -1,4 +1,4 @@
-"""The format on the wire: specs/17-streaming.md. Knows no socket; a message is a list of byte strings."""
+"""The message format (specs/17-streaming.md). A message is a list of byte strings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DTYPES = frozenset(["|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f
 
 
 class End:
-    """The producer says that nothing comes any more."""
+    """The end of a stream."""
 
 
 def pack_setup(
@@ -29,7 +29,7 @@ def pack_setup(
     bad_pixels: BoolArray | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> list[bytes]:
-    """A setup message.
+    """Make a setup message.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def pack_patterns(
     measurement: Measurement | str = Measurement.COUNTS,
     sent: float | None = None,
 ) -> list[bytes]:
-    """A message with patterns; arguments as `ptychopinn.live.arrivals.Chunk`."""
+    """Make a message with patterns; arguments as in `ptychopinn.live.arrivals.Chunk`."""
     patterns = np.asarray(patterns)
     little = patterns.dtype.newbyteorder("<")
     header = {
@@ -84,7 +84,7 @@ def pack_patterns(
 
 
 def pack_end() -> list[bytes]:
-    """The message that ends a stream."""
+    """Make the message that ends a stream."""
     return [_header({"kind": "end"})]
 
 
@@ -93,12 +93,12 @@ def _header(values: Mapping[str, Any]) -> bytes:
 
 
 def unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Refused:
-    """What a message says; anything that is not to the format is `Refused`, and nothing raises."""
+    """Parse a message. Never raises: messages that violate the format are `Refused`."""
     try:
         return _unpack(parts)
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
-        return Refused(f"A message is not to the format: {reason[:300]}.")
+        return Refused(f"A message violates the format: {reason[:300]}.")
 
 
 def _unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Refused:
@@ -106,7 +106,7 @@ def _unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Refused:
         raise ValueError("it is empty or too large")
     header = json.loads(parts[0])
     if not isinstance(header, dict) or header.get("ptychopinn") != VERSION:
-        raise ValueError(f"its first part is no header of version {VERSION}")
+        raise ValueError(f"its first part is not a header of version {VERSION}")
     kind = header.get("kind")
     if kind == "end":
         return End()
@@ -148,7 +148,7 @@ def _setup(header: Mapping[str, Any], parts: Sequence[bytes]) -> Setup:
         if bad.all():
             raise ValueError("every pixel is bad")
     if left:
-        raise ValueError(f"it has {len(left)} parts too many")
+        raise ValueError(f"it has {len(left)} surplus parts")
     try:
         metadata = ScanMetadata(**header.get("metadata", {}))
     except ValidationError as error:
@@ -166,6 +166,6 @@ def _whole(header: Mapping[str, Any], name: str) -> int:
 def _array(data: bytes, dtype: str, shape: tuple[int, ...], name: str) -> AnyArray:
     needed = math.prod(shape) * np.dtype(dtype).itemsize
     if len(data) != needed:
-        raise ValueError(f"{name} of shape {shape} and dtype {dtype} need {needed} bytes, {len(data)} came")
+        raise ValueError(f"{name} of shape {shape} and dtype {dtype} need {needed} bytes, but {len(data)} arrived")
     array: AnyArray = np.frombuffer(data, dtype).reshape(shape)
     return array

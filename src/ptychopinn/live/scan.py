@@ -1,4 +1,4 @@
-"""The scan so far: its patterns, their patches, and the object that they make."""
+"""The scan so far: its patterns, their patches, and their object."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
-_MAX_PIXELS = 1 << 27  # of the object: 1 GiB of complex64. A stray position must not take all memory
-_GROWTH = 0.25  # room that the object is given beyond what is needed, as a share of its width
-_RESYNCHRONISE_GROWTH = 1.5  # everything is synchronised anew when there are this many times as many patterns
-_BUDGET_UNIT = 1 << 19  # bytes of a MiB of the budget for patterns, and as much for patches
-_TABLE_BYTES = 1 << 26  # of numbers of patterns: 8 million; pages that are not written to take no memory
-_FIRST = 32  # patterns, that this is done for first
-_SCALE_SHIFT = 0.01  # of the mean counts: patches that were predicted with a mean farther off are predicted again
+_MAX_PIXELS = 1 << 27  # of the object: 1 GiB of complex64. A wrong position must not use up the memory
+_GROWTH = 0.25  # spare room of the object, as a fraction of its width
+_RESYNCHRONISE_GROWTH = 1.5  # all phases are solved again when the number of patterns has grown by this factor
+_BUDGET_UNIT = 1 << 19  # half of each MiB of the budget is for patterns, half for patches
+_TABLE_BYTES = 1 << 26  # room for 8 million numbers; unused pages take no memory
+_FIRST = 32  # number of patterns at which the phases are solved first
+_SCALE_SHIFT = 0.01  # relative; patches are predicted again if the mean counts changed by more
 
 
 def check_live(config: InferConfig) -> None:
-    """Refuse what does not go with a stream.
+    """Refuse settings that do not work in a stream.
 
     Raises
     ------
@@ -55,29 +55,21 @@ def check_live(config: InferConfig) -> None:
     """
     if config.predict_overlap is not None:
         raise ConfigError(
-            "predict_overlap is of whole scans; every pattern of a stream is predicted as it comes.", "Leave it out."
+            "predict_overlap needs the whole scan, but the patterns of a stream are predicted as they arrive.",
+            "Leave it out.",
         )
 
 
 class LiveScan:
-    """A scan while it is measured; a context manager, or `close` it.
+    """A scan that is being measured. Use it as a context manager, or `close` it.
 
-    Memory is that of the object, of a batch, and of patterns and patches up to ``memory_budget_mb``; beyond it they
-    wait in scratch files.
-
-    Parameters
-    ----------
-    reconstructor:
-        A trained one.
-    config:
-        How; as for a whole scan.
-    name:
-        Of the scan.
+    It needs memory for the object, for a batch, and for patterns and patches up to ``memory_budget_mb``; more of them
+    are kept in temporary files.
 
     Raises
     ------
     ConfigError
-        As `check_live`.
+        As in `check_live`.
     """
 
     def __init__(self, reconstructor: Reconstructor, config: InferConfig | None = None, name: str = "stream") -> None:
@@ -111,13 +103,13 @@ class LiveScan:
         self.close()
 
     def close(self) -> None:
-        """Give memory and scratch files back."""
+        """Release memory and temporary files."""
         for rows in (self._patterns, self._placed, self._indices, self._positions, self._scales):
             if rows is not None:
                 rows.close()
 
     def __len__(self) -> int:
-        """Patterns there are."""
+        """Number of patterns."""
         return len(self._known)
 
     @property
@@ -127,42 +119,42 @@ class LiveScan:
 
     @property
     def missing(self) -> int:
-        """Numbers below the highest one that have not come."""
+        """Number of patterns below the highest number that have not arrived."""
         return max(self._known) + 1 - len(self._known) if self._known else 0
 
     def set_up(self, setup: Setup) -> Refused | None:
-        """Take what the producer says of the scan; refused once there are patterns, or if it does not fit the model."""
+        """Use the setup of the producer. It is refused after the first patterns, or if it does not fit the model."""
         shape = (self._size, self._size)
         if self._known:
-            return Refused("A setup came after patterns; it is not used.", 0)
+            return Refused("A setup arrived after patterns; it is ignored.", 0)
         if setup.probe is not None and setup.probe.shape[1:] != shape:
-            return Refused(f"A probe of shape {setup.probe.shape} came; the model has N = {self._size}.", 0)
+            return Refused(f"A probe of shape {setup.probe.shape} arrived; the model has N = {self._size}.", 0)
         if setup.bad_pixels is not None and setup.bad_pixels.shape != shape:
-            return Refused(f"Bad pixels of shape {setup.bad_pixels.shape} came; the model has N = {self._size}.", 0)
+            return Refused(f"Bad pixels of shape {setup.bad_pixels.shape} arrived; the model has N = {self._size}.", 0)
         bad = np.zeros(shape, bool) if setup.bad_pixels is None else setup.bad_pixels
         if setup.probe is not None:
             try:
                 scaling_of(np.where(bad, 0.0, 1.0), setup.probe, bad)
             except DataError as error:
-                return Refused(f"A probe came that cannot be used: {error.problem}", 0)
+                return Refused(f"The probe cannot be used: {error.problem}", 0)
         self._setup, self._bad = setup, bad
         return None
 
     def add(self, chunk: Chunk) -> tuple[int, int, list[Refused]]:
-        """Take patterns into the object.
+        """Add patterns to the object.
 
         Returns
         -------
-        How many were new, how many were there already (the first one of each number stays), and what was refused.
+        The number of new patterns, the number of repeated ones (they are ignored), and what was refused.
 
         Raises
         ------
         ConfigError
-            If the probe of the scan is asked for, and none came.
+            If the scan's probe is needed but has not arrived.
         """
         if self._config.probe_source is ProbeSource.SCAN and self._setup.probe is None:
             raise ConfigError(
-                "probe_source is scan, but no probe came with the stream.", "Send one first, or take the model's."
+                "probe_source is scan, but no probe arrived with the stream.", "Send one first, or use the model's."
             )
         came = len(chunk)
         chunk, refused = checked(chunk, self._size, self._bad)
@@ -189,12 +181,12 @@ class LiveScan:
         return len(chunk), repeated, problems
 
     def stitched(self) -> tuple[StitchedObject, float] | None:
-        """The object so far and its forward residual; None before there is one.
+        """The object so far and its forward residual, or None.
 
         Raises
         ------
         DataError
-            If the patterns that would judge it have no photon.
+            If the patterns for the residual have no photon.
         """
         if self._stitcher is None or self._probe is None:
             return None
@@ -206,19 +198,19 @@ class LiveScan:
 
     @property
     def probe(self) -> ComplexArray | None:
-        """(modes, N, N) complex64 in counts; None before there is an object."""
+        """(modes, N, N) complex64 in counts; None without an object."""
         return self._probe
 
     def data(self, order: IntArray | None = None) -> ScanDataset:
-        """The scan so far, or the patterns of some slots; in the order of the patterns' numbers unless said.
+        """The scan so far, or the patterns in some slots, by default in the order of the patterns' numbers.
 
         Raises
         ------
         DataError
-            If nothing has come.
+            If no pattern has arrived.
         """
         if self._patterns is None or self._measurement is None:
-            raise DataError("No pattern has come.", "Check that the producer runs, and where it sends to.")
+            raise DataError("No pattern has arrived.", "Check that the producer runs and sends to this address.")
         if order is None:
             order = self._in_order()
         mean = float(self._sum.sum()) * self._per_unit / len(self._patterns)
@@ -236,21 +228,18 @@ class LiveScan:
 
     @property
     def indices(self) -> IntArray:
-        """(n,) int64, ascending: the numbers of the patterns that are there, in the order of `data`."""
+        """(n,) int64, ascending: the numbers of the patterns, in the order of `data`."""
         return np.sort(self._indices[:])
 
     def finish(self, monitor: Monitor = NULL_MONITOR) -> Reconstruction:
-        """Make of everything what a reconstruction of the whole scan makes of it.
+        """Reconstruct the complete scan, as `ptychopinn.reconstruction.reconstruct` does.
 
-        Parameters
-        ----------
-        monitor:
-            Told of progress. Cancelled, refinement is cut short.
+        If the monitor is cancelled, refinement ends early.
 
         Raises
         ------
         DataError
-            If nothing has come, or no photon.
+            If there is no pattern, or no photon.
         """
         self._find_dose().log(_log, self._name)
         data, order = self.data(), self._in_order()
@@ -271,12 +260,12 @@ class LiveScan:
             return refine_and_assess(stitched, how, probe, patterns, stages)
 
     def _in_order(self) -> IntArray:
-        """Slots, ascending by the patterns' numbers; of what is predicted, once something is."""
+        """Slots of the predicted patterns (of all, if none is predicted), ascending by the patterns' numbers."""
         indices = self._indices[:]
         return np.argsort(indices[: self._predicted] if self._predicted else indices).astype(np.int64)
 
     def _light(self) -> ComplexArray:
-        """The scan's probe; where none came, anything with energy: the model has its own."""
+        """The scan's probe. Without one, any probe with energy, because the model has its own."""
         if self._setup.probe is not None:
             return self._setup.probe
         return np.ones((1, self._size, self._size), np.complex64) if self._probe is None else self._probe
@@ -285,13 +274,15 @@ class LiveScan:
         if self._patterns is None:
             return None
         if chunk.measurement is not self._measurement:
-            return Refused(f"{chunk.measurement} came in a stream of {self._measurement}.", len(chunk))
+            return Refused(f"{chunk.measurement} arrived in a stream of {self._measurement}.", len(chunk))
         if not np.can_cast(chunk.patterns.dtype, self._patterns.dtype):
-            return Refused(f"{chunk.patterns.dtype} patterns came in a stream of {self._patterns.dtype}.", len(chunk))
+            return Refused(
+                f"{chunk.patterns.dtype} patterns arrived in a stream of {self._patterns.dtype}.", len(chunk)
+            )
         return None
 
     def _new(self, indices: IntArray) -> BoolArray:
-        """(b,) bool: patterns that have not come before; of several in one chunk, the first."""
+        """(b,) bool: new patterns; of repeated ones in a chunk, the first."""
         new = np.zeros(len(indices), bool)
         _, first = np.unique(indices, return_index=True)
         new[first] = True
@@ -299,7 +290,7 @@ class LiveScan:
         return new
 
     def _stray(self, positions: FloatArray) -> BoolArray:
-        """(b,) bool: positions with which the object would become larger than is allowed."""
+        """(b,) bool: positions that would make the object too large."""
         stray = np.zeros(len(positions), bool)
         for number, at in enumerate(positions):
             low, high = (at, at) if self._corners is None else self._corners
@@ -333,7 +324,7 @@ class LiveScan:
         self._find_dose()
 
     def _find_dose(self) -> Findings:
-        """Set the dose by the rule of files; what it says of it is worth telling when everything is there."""
+        """Set the dose by the rule for files; its warnings are reported at the end."""
         findings = Findings()
         if self._seen is not None and self._measurement is not None and self._patterns is not None:
             units = np.array([self._sum.sum() / len(self._patterns)])  # a pattern, squared where that makes counts
@@ -344,7 +335,7 @@ class LiveScan:
         return findings
 
     def _infer(self, slots: IntArray, scaling: Scaling) -> tuple[ComplexArray, ArrayLibrary, ComplexArray]:
-        """Probe in counts, the library that predicts, and (b, n, n) patches on whole pixels, on the host."""
+        """The probe in counts, the library of the prediction, and (b, n, n) patches on whole pixels, on the host."""
         data = replace(self.data(slots), scaling=scaling)
         prediction = self._reconstructor.infer(data, self._config)
         library = prediction.library
@@ -355,7 +346,7 @@ class LiveScan:
         return library.to_host(prediction.probe), library, placed
 
     def _predict(self) -> None:
-        """Predict what waits, and add it to the object; without a photon yet there is no scale to do it by."""
+        """Predict waiting patterns and add them to the object; impossible before the first photon."""
         assert self._patterns is not None
         if not self._sum.sum() > 0:
             return
@@ -375,7 +366,7 @@ class LiveScan:
             self._join(placed, self.data(slots).positions)
 
     def _room(self, positions: FloatArray, size: int) -> Frame:
-        """A frame that holds these patches and what is there, with some room."""
+        """A frame for the object and these patches, with some spare room."""
         needed = Frame.around(positions, size)
         there = self._stitcher.frame if self._stitcher is not None else needed
         low = np.minimum(needed.origin, there.origin)
@@ -389,7 +380,7 @@ class LiveScan:
         return Frame((height, width), (int(grown_low[0]), int(grown_low[1])))
 
     def _join(self, placed: ComplexArray, positions: FloatArray) -> None:
-        """Add newcomers: their phases come from the object that is there."""
+        """Add new patches, with their phases aligned to the object."""
         assert self._probe is not None
         size = placed.shape[-1]
         weights = patch_weights(self._probe, size)
@@ -406,7 +397,7 @@ class LiveScan:
         self._stitcher.add_placed(placed, windows, phases)
 
     def _synchronise(self) -> None:
-        """Solve all phases anew."""
+        """Solve the phases of all patches again."""
         assert self._placed is not None
         assert self._probe is not None
         slots = np.arange(self._predicted)
@@ -427,7 +418,7 @@ class LiveScan:
             self._stitcher = Stitcher.from_stitched(stitched, patch_weights(self._probe, size))
 
     def _predict_again(self, scaling: Scaling, monitor: Monitor) -> None:
-        """Patches that were predicted before the mean counts were known well enough."""
+        """Predict patches again whose mean counts were not accurate enough."""
         off = np.abs(self._scales[:] * self._per_unit / scaling.mean_counts - 1) > _SCALE_SHIFT
         slots = np.flatnonzero(off)
         step = self._batch_size

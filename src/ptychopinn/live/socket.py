@@ -1,4 +1,4 @@
-"""Patterns from a socket (ZeroMQ)."""
+"""Receive patterns from a socket (ZeroMQ)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     import zmq
 
 _log = logging.getLogger(__name__)
-_MAX_WAITING = 256  # messages that wait in memory; beyond it the producer waits
+_MAX_WAITING = 256  # messages in memory; beyond it the producer waits
 _MAX_BYTES = 1 << 30  # of one part of a message
 
 
 def listen(address: str, *, bind: bool = False, poll_s: float = 0.05) -> Iterator[Arrival]:
-    """What comes to a PULL socket, until the producer says that it was all.
+    """Yield the data from a PULL socket, until the producer ends the stream.
 
-    The socket is open when this returns, and closed with the iterator.
+    The socket is open when this function returns, and closed with the iterator.
 
     Parameters
     ----------
     address:
-        ``tcp://host:port`` or ``ipc://path``, as ZeroMQ takes it.
+        ``tcp://host:port`` or ``ipc://path``.
     bind:
-        Wait there for producers; else connect to one that waits (and again, whenever it goes away).
+        Bind the address and wait for producers; else connect to one, and reconnect if it goes away.
     poll_s:
-        How long to wait for a message before None is given.
+        Seconds to wait for a message before yielding None.
 
     Raises
     ------
     UsageError
-        If pyzmq is not installed, or the address is none.
+        If pyzmq is not installed, or the address is wrong.
     ResourceError
         If the address is taken.
     """
@@ -57,10 +57,10 @@ def listen(address: str, *, bind: bool = False, poll_s: float = 0.05) -> Iterato
         context.term()
         if error.errno in (zmq.EINVAL, zmq.EPROTONOSUPPORT, zmq.ENOCOMPATPROTO):
             raise UsageError(
-                f"'{address}' is no address: {error}.", "Give one such as tcp://127.0.0.1:5555."
+                f"'{address}' is not an address: {error}.", "Give one such as tcp://127.0.0.1:5555."
             ) from error
         raise ResourceError(
-            f"'{address}' cannot be used: {error}.", "Give another address, or end who uses it."
+            f"'{address}' cannot be used: {error}.", "Give another address, or end the program that uses it."
         ) from error
     _log.info("%s %s.", "Waiting at" if bind else "Connected to", address)
     return _Received(context, socket, poll_s)

@@ -1,4 +1,4 @@
-"""The loop: from what arrives to updates, and at the end the object that the whole scan gives."""
+"""The loop of a live reconstruction: takes arriving data, yields updates, and ends with the full reconstruction."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
 
 _log = logging.getLogger(__name__)
-_MAX_WAIT_S = 0.1  # that a pattern waits for others to be predicted with
-_MAX_LOGGED_REFUSALS = 5  # refusals that are each told; later ones at each power of ten
+_MAX_WAIT_S = 0.1  # that a pattern waits for others in its batch
+_MAX_LOGGED_REFUSALS = 5  # refusals logged one by one; later ones at each power of ten
 
 
 class StreamStatus(StrEnum):
     """Why a stream ended."""
 
     FINISHED = "finished"  # the producer said so
-    TIMED_OUT = "timed_out"  # nothing usable came for too long
+    TIMED_OUT = "timed_out"  # no usable data for too long
     CANCELLED = "cancelled"  # the monitor was cancelled
-    OUT_OF_SPACE = "out_of_place"  # memory or the disk of the scratch files did not suffice
+    OUT_OF_SPACE = "out_of_place"  # memory or disk ran out
 
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """How a stream stands.
+    """State of a stream.
 
     Attributes
     ----------
     scan:
         The scan so far; `LiveScan.stitched` gives its object.
     patterns, repeated, refused, missing:
-        Patterns taken; that came again; that could not be used; and numbers that have been left out so far.
+        Numbers of patterns used, repeated, unusable, and missing so far.
     rate:
-        Patterns a second since the last update.
+        Patterns per second since the last update.
     latency_s:
-        Mean time from a pattern's sending, or from its arrival where that is not told, until it was in the object;
-        NaN without one since the last update.
+        Mean time from sending a pattern (or from its arrival, if unknown) until it is in the object; NaN if there was
+        none since the last update.
     ending:
-        None while it goes on.
+        Why it ended; None while it runs.
     result:
-        At the end, the object of everything.
+        The full reconstruction, at the end.
     """
 
     scan: LiveScan
@@ -75,35 +75,34 @@ def stream(  # noqa: PLR0913
     name: str = "stream",
     monitor: Monitor = NULL_MONITOR,
 ) -> Iterator[Update]:
-    """Keep an object up to date with what arrives.
+    """Update an object with arriving data.
 
     Parameters
     ----------
     reconstructor:
-        A trained one.
+        A trained reconstructor.
     arrivals:
-        From `follow_hdf5` or `listen`, or an iterator of your own.
+        From `follow_hdf5` or `listen`, or any other iterator.
     config:
-        How to reconstruct; ``refine`` acts at the end.
+        Settings; ``refine`` acts at the end.
     timeout_s:
-        When nothing usable comes for so long, the producer is taken for dead, and the stream ends with what is there.
-        Usable are new patterns and a first setup.
+        Seconds without usable data (new patterns, or the first setup) after which the stream ends.
     update_s:
         Seconds between two updates.
     name:
-        Of the scan.
+        Name of the scan.
     monitor:
-        Told of progress. Cancelled, the stream ends with what is there.
+        Gets progress. If it is cancelled, the stream ends with the data so far.
 
     Yields
     ------
     Update
-        The last one has ``ending`` and ``result``. The scan and its scratch files live as long as the iterator.
+        The last one has ``ending`` and ``result``. The scan and its temporary files live as long as the iterator.
 
     Raises
     ------
     DataError
-        At the end, if no pattern came.
+        At the end, if no pattern arrived.
     ResourceError
         If memory or disk run out before there is an object.
     """
@@ -121,10 +120,10 @@ def stream(  # noqa: PLR0913
                     break
                 loop.take(arrival)
                 if now - loop.heard > timeout_s:
-                    loop.flush()  # what waits may be usable
+                    loop.flush()  # waiting patterns may be usable
                 if now - loop.heard > timeout_s:
                     ending = StreamStatus.TIMED_OUT
-                    _log.warning("Nothing usable came for %.0f s: the producer is taken for dead.", now - loop.heard)
+                    _log.warning("No usable data for %.0f s; the stream ends.", now - loop.heard)
                     break
                 if now - shown >= update_s and len(scan):
                     shown = now
@@ -147,17 +146,17 @@ def stream(  # noqa: PLR0913
 
 
 class _Loop:
-    """Gathers patterns into batches, and counts."""
+    """Collects patterns into batches, and counts them."""
 
     def __init__(self, scan: LiveScan, batch_size: int, monitor: Monitor) -> None:
         self.waiting: list[tuple[Chunk, float]] = []
         self._scan, self._batch_size, self._monitor = scan, batch_size, monitor
         self._patterns = self._repeated = self._refused = self._told = 0
         self._since, self._new, self._delay = time.monotonic(), 0, 0.0
-        self.heard, self._set_up = self._since, False  # when something usable came
+        self.heard, self._set_up = self._since, False  # time of the last usable data
 
     def take(self, arrival: Arrival) -> None:
-        """One arrival; patterns wait for others as long as that costs little."""
+        """Take one arrival; patterns wait briefly for others in their batch."""
         if isinstance(arrival, Setup):
             self.flush()
             if (refused := self._scan.set_up(arrival)) is not None:
@@ -174,7 +173,7 @@ class _Loop:
             self.flush()
 
     def flush(self) -> None:
-        """Take what waits into the object."""
+        """Add waiting patterns to the object."""
         waiting, self.waiting = self.waiting, []
         while waiting:
             alike = [waiting.pop(0)]
@@ -198,7 +197,7 @@ class _Loop:
             _log.warning("%s (refusal %d)", refused.reason, self._told)
 
     def update(self, ending: StreamStatus | None = None, result: Reconstruction | None = None) -> Update:
-        """How it stands, and the clocks start anew."""
+        """The state now; restarts rate and latency."""
         now = time.monotonic()
         rate = self._new / max(now - self._since, 1e-9)
         latency = self._delay / self._new if self._new else float("nan")
@@ -219,7 +218,7 @@ class _Loop:
 
 
 def _alike(a: Chunk, b: Chunk) -> bool:
-    """Whether two chunks can be one."""
+    """Whether two chunks can be joined."""
     return (
         a.measurement is b.measurement
         and a.patterns.dtype == b.patterns.dtype

@@ -1,4 +1,4 @@
-"""How good a reconstruction is, against a reference and without one."""
+"""Scores of a reconstruction, with and without a reference."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Removal of what intensities cannot tell: a translation, a linear phase ramp and one complex factor.
+"""Remove what intensities do not determine: a translation, a linear phase ramp and a complex factor.
 
-Everything is decided inside the box of scan positions, where both pictures mean something. Sub-pixel
-registration: Guizar-Sicairos, Thurman & Fienup, Opt. Lett. 33, 156 (2008). The ramp is the peak of
-``|sum conj(g) r exp(-ikx)|``.
+All of them are estimated inside the box of scan positions, where both pictures are valid. Sub-pixel registration:
+Guizar-Sicairos, Thurman & Fienup, Opt. Lett. 33, 156 (2008). The ramp is the peak of ``|sum conj(g) r exp(-ikx)|``.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from skimage.registration import phase_cross_correlation
 from ptychopinn.errors import DataError
 from ptychopinn.typing import ComplexArray, FloatArray
 
-MIN_SIDE_PX = 11  # the widest window of the measures (SSIM with Gaussian weights)
-_REGISTRATION_LIMIT_PX = 40.0  # a larger shift is a failed registration: it is told, not applied
+MIN_SIDE_PX = 11  # the largest window of the metrics (SSIM with Gaussian weights)
+_REGISTRATION_LIMIT_PX = 40.0  # a larger shift means a failed registration; it is reported, not applied
 _UPSAMPLING = 20  # registration in steps of 1/20 px
 _FLAT = 1e-9  # rad: a phase picture with less contrast cannot be registered
 
@@ -39,17 +38,17 @@ class ScanBox:
 
     @property
     def is_empty(self) -> bool:
-        """True when no pixel is inside."""
+        """Whether the box has no pixel."""
         return 0 in self.shape
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Index that cuts the box out of an (H, W) array."""
+        """Index of the box in an (H, W) array."""
         return slice(self.y0, self.y0 + self.shape[0]), slice(self.x0, self.x0 + self.shape[1])
 
 
 def scan_box(positions: FloatArray, shape: tuple[int, int], margin: int = 4) -> ScanBox:
-    """The box of scan positions, a margin inside the outermost ones.
+    """The box of scan positions, less a margin.
 
     Parameters
     ----------
@@ -68,10 +67,10 @@ def scan_box(positions: FloatArray, shape: tuple[int, int], margin: int = 4) -> 
     if len(positions) == 0:
         return ScanBox(0, 0, 0, 0)
     if not np.isfinite(positions).all():
-        raise DataError("Scan positions that are not finite were given.", "Remove those patterns.")
+        raise DataError("Some scan positions are not finite.", "Remove those patterns.")
     edges: list[int] = []
     for axis in (0, 1):
-        # int() and not floor: the published definition of the scores cuts positions like this
+        # int(), not floor, as in the published definition of the scores
         first = int(positions[:, axis].min()) + margin
         last = int(positions[:, axis].max()) - margin
         low = min(max(first, 0), shape[axis])
@@ -81,24 +80,23 @@ def scan_box(positions: FloatArray, shape: tuple[int, int], margin: int = 4) -> 
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """A reference and a reconstruction that may be compared pixel by pixel.
+    """A reference and a reconstruction that can be compared pixel by pixel.
 
     Attributes
     ----------
     reference, reconstruction:
         (h, w) complex128, both cut to the box.
     shift_px:
-        (y, x) by which the reconstruction was moved. A shift beyond 40 px is told here but not applied.
+        (y, x) by which the reconstruction was moved. A shift above 40 px is reported but not applied.
     ramp_rad_per_px:
-        (y, x) phase ramp that was taken off the reconstruction.
+        (y, x) phase ramp that was removed from the reconstruction.
     factor:
         Complex factor the reconstruction was then multiplied by; phases of the ramp are counted from the
         first pixel of the box.
     registered:
-        False when registration was not asked for, was not possible (a flat picture), or failed (beyond
-        40 px).
+        False if registration was off, impossible (a flat picture), or failed (above 40 px).
     not_finite:
-        Pixels of the reconstruction inside the box that were NaN or infinite and were taken as 0.
+        Number of pixels of the reconstruction in the box that are not finite and were set to 0.
     """
 
     reference: ComplexArray
@@ -118,21 +116,21 @@ def align(
     remove_ramp: bool = True,
     register: bool = True,
 ) -> Aligned:
-    """Bring a reconstruction as near to a reference as the ambiguities of ptychography allow.
+    """Align a reconstruction with a reference by removing the ambiguities of ptychography.
 
     Parameters
     ----------
     reference:
         (H, W) complex; finite inside the box.
     reconstruction:
-        (H', W') complex. Of another shape it is cropped or padded with zeros about its centre; values that
-        are not finite count as zero.
+        (H', W') complex. If the shape differs, it is cropped or padded with zeros about its centre. Values that are
+        not finite count as zero.
     box:
-        Where to compare, in pixels of the reference; at least 11 x 11.
+        The region to compare, in pixels of the reference; at least 11 x 11.
     remove_ramp:
         Remove a linear phase ramp (object and probe were both free).
     register:
-        Remove a shared translation (likewise).
+        Remove a translation (likewise).
 
     Returns
     -------
@@ -169,7 +167,7 @@ def align(
         r = remove_linear_phase(r, fine)
     energy = np.vdot(r, r).real
     factor = complex(np.vdot(r, g) / energy) if energy > 0 else 0j
-    # the coarse ramp was taken off the whole array, and moved with it
+    # the coarse ramp was removed from the whole array, and moved with it
     coarse_phase = np.exp(-1j * (coarse @ (np.array([box.y0, box.x0]) - applied)))
     return Aligned(
         reference=g,
@@ -215,17 +213,7 @@ def linear_phase(product: ComplexArray) -> FloatArray:
 
 
 def ramp_of(obj: ComplexArray) -> FloatArray:
-    """The ramp of an object alone, from its phase: what `align` would remove against a flat reference.
-
-    Parameters
-    ----------
-    obj:
-        (h, w) complex, finite.
-
-    Returns
-    -------
-    (2,) float64 (y, x), rad per pixel.
-    """
+    """The phase ramp (2,) (y, x), rad per pixel, of an (h, w) complex object, as relative to a flat reference."""
     return linear_phase(obj / np.maximum(np.abs(obj), 1e-12))
 
 
@@ -250,7 +238,7 @@ def _check(reference: ComplexArray, reconstruction: ComplexArray, box: ScanBox) 
     if bad:
         raise DataError(
             f"The reference has {bad} values that are not finite inside the box of scan positions.",
-            "Give a reference that is known there.",
+            "Give a reference that covers the box.",
         )
     if not np.any(g):
         raise DataError("The reference is zero inside the box of scan positions.", "Give another reference.")
@@ -287,13 +275,13 @@ def _peak(picture: ComplexArray) -> FloatArray:
 
 
 def _coarse_ramp(picture: ComplexArray) -> FloatArray:
-    """The ramp of a picture alone, good enough that two pictures can be registered by their phases."""
+    """The ramp of a picture, accurate enough to register two pictures by their phases."""
     window = np.outer(np.hanning(picture.shape[0]), np.hanning(picture.shape[1]))
     return _peak(picture / np.maximum(np.abs(picture), 1e-12) * window)
 
 
 def _about_mean(picture: ComplexArray) -> FloatArray:
-    """Phases about the phase of the mean; a mean of zero is taken as real."""
+    """Phases relative to that of the mean (0 for a mean of zero)."""
     phase: FloatArray = np.angle(picture * np.exp(-1j * np.angle(picture.mean() + 1e-12)))
     return phase
 
@@ -301,9 +289,9 @@ def _about_mean(picture: ComplexArray) -> FloatArray:
 def _register(
     g: ComplexArray, moved: ComplexArray, cut: tuple[slice, slice]
 ) -> tuple[ComplexArray, FloatArray, FloatArray, bool]:
-    """Move a whole picture so that its phase inside the box lies on that of ``g``: two rounds.
+    """Register a picture by the phases inside the box, in two rounds.
 
-    Returns the moved picture, the shift that was measured, the one that was applied, and whether it went well.
+    Returns the moved picture, the measured shift, the applied shift, and whether it succeeded.
     """
     applied = np.zeros(2)
     wanted = _about_mean(g)

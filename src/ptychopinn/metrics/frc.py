@@ -1,4 +1,4 @@
-"""Fourier ring correlation: down to which detail two pictures agree.
+"""Fourier ring correlation: the detail down to which two pictures agree.
 
 Saxton & Baumeister, J. Microsc. 127, 127 (1982); the fixed threshold of 0.5 is the common figure FRC50.
 """
@@ -18,7 +18,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class FrcCurve:
-    """A correlation for each ring.
+    """The correlation of each ring.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class FrcCurve:
 def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
     """Fourier ring correlation of two pictures on the same pixels.
 
-    Means are removed and a Hann window is applied, because a cut-out has edges and edges correlate.
+    Means are removed and a Hann window is applied, because the edges of the pictures would correlate.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
 
 
 def is_constant(picture: FloatArray | ComplexArray) -> bool:
-    """Whether a picture is constant to the rounding of single precision: what is left of it then is no signal."""
+    """Whether a picture is constant within the rounding of single precision."""
     return bool(picture.std() <= _ROUNDING * np.abs(picture).max())
 
 
@@ -81,7 +81,7 @@ def frc50(curve: FrcCurve, threshold: float = 0.5) -> float:
     Returns
     -------
     float
-        Linear between rings; 0.5 (Nyquist) if the curve never falls below, 0 if its first ring already is.
+        Linear between rings; 0.5 (Nyquist) if the curve stays above, 0 if its first ring is below.
     """
     below = np.flatnonzero(curve.correlation < threshold)
     if len(below) == 0:
@@ -94,5 +94,5 @@ def frc50(curve: FrcCurve, threshold: float = 0.5) -> float:
 
 
 def _hann(n: int) -> FloatArray:
-    """Periodic Hann window: it spreads a frequency by no more than one ring."""
+    """Periodic Hann window, which spreads a frequency by one ring at most."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n)

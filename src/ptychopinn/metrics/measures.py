@@ -1,4 +1,4 @@
-"""Figures for amplitude and phase of an aligned pair.
+"""Scores of amplitude and phase of an aligned pair.
 
 PSNR and SSIM come from scikit-image with the data range given. MS-SSIM: Wang, Simoncelli & Bovik, Asilomar
 Conference on Signals, Systems & Computers, 2003.
@@ -18,22 +18,22 @@ from ptychopinn.metrics.frc import frc, frc50, is_constant
 from ptychopinn.typing import FloatArray
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, finest scale first
-_PSNR_LIMIT_DB = 313.0  # identical to rounding: a finite figure, and valid JSON
+_PSNR_LIMIT_DB = 313.0  # for identical pictures: finite, hence valid JSON
 _SIGMA_PX, _RADIUS_PX = 1.5, 5  # the 11 x 11 Gaussian window of SSIM
 
 
 def score(aligned: Aligned, *, amp_range: float | None = None, phase_range: float | None = None) -> dict[str, float]:
-    """Every figure of an aligned pair.
+    """All scores of an aligned pair.
 
-    Phases are principal values about the phase of the reference's mean, in rad.
+    Phases are principal values relative to the phase of the reference's mean, in rad.
 
     Parameters
     ----------
     aligned:
         From `ptychopinn.metrics.align`.
     amp_range, phase_range:
-        Data ranges of PSNR, SSIM and MS-SSIM; None takes the spread between the 0.5 and 99.5 percentiles of
-        the reference (1 if it has none).
+        Data ranges of PSNR, SSIM and MS-SSIM; None: the difference of the 0.5 and 99.5 percentiles of the reference
+        (1 if that is 0).
 
     Returns
     -------
@@ -65,10 +65,10 @@ def score(aligned: Aligned, *, amp_range: float | None = None, phase_range: floa
 def ms_ssim(a: FloatArray, b: FloatArray, data_range: float) -> float:
     """Multi-scale structural similarity of two pictures.
 
-    Contrast and structure at every scale, luminance at the coarsest, each to its published weight; a scale
-    halves the picture by means of 2 x 2 pixels. A picture whose shorter side is under 176 px has room for fewer
-    than the five scales: then the finest ones are used, as many as leave 11 px, and their weights are scaled to
-    sum 1. A negative contrast term counts as 0.
+    Contrast and structure are compared at every scale, luminance at the coarsest, each with its published weight. Each
+    scale halves the picture by averaging 2 x 2 pixels. A picture with a shorter side below 176 px is too small for five
+    scales: only the finest ones, down to 11 px, are used, and their weights are scaled to the sum 1. A negative
+    contrast term counts as 0.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def _compare(a: FloatArray, b: FloatArray, data_range: float) -> dict[str, float
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:
-    """Pearson's correlation; 0 where one picture is constant to the rounding of single precision."""
+    """Pearson's correlation; 0 if a picture is constant within single precision."""
     if is_constant(a) or is_constant(b):
         return 0.0
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])

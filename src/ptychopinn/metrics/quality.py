@@ -1,4 +1,4 @@
-"""What can be said of a reconstruction without a reference: is it flat, and does it explain the patterns."""
+"""Quality without a reference: flatness and forward residual."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ptychopinn.metrics.alignment import ScanBox
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
-FLATNESS_LIMIT = 0.02  # an object that deviates less has collapsed to a flat picture
-_BATCH_VALUES = 2**17  # complex values of exit waves held at a time
+FLATNESS_LIMIT = 0.02  # an object with a smaller deviation has collapsed to a flat picture
+_BATCH_VALUES = 2**17  # complex values of exit waves in memory at a time
 _ROWS = 64
-_KEPT_BYTES = 2**26  # of what does not change with the object: shifted probes, measured amplitudes
+_KEPT_BYTES = 2**26  # of cached data: shifted probes, measured amplitudes
 
 
 def flatness(obj: ComplexArray, box: ScanBox) -> float:
@@ -68,7 +68,7 @@ def forward_residual(
     indices: IntArray | None = None,
     max_patterns: int = 512,
 ) -> float:
-    """How far the measured amplitudes are from those the object and the probe predict.
+    """Relative difference between the measured amplitudes and those that object and probe predict.
 
     ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` over all pixels that are not bad, with ``A = sqrt(counts)``.
 
@@ -83,9 +83,9 @@ def forward_residual(
     data:
         The scan.
     indices:
-        (k,) integers, the patterns to look at; None for all.
+        (k,) integers, the patterns to use; None for all.
     max_patterns:
-        When there are more, this many are taken, evenly spread.
+        Maximum number of patterns; they are evenly spread.
 
     Raises
     ------
@@ -98,12 +98,12 @@ def forward_residual(
 
 
 class ForwardResidual:
-    """`forward_residual` of one probe and one scan, for several objects: what they share is made once, if it is small.
+    """`forward_residual` of one probe and one scan for several objects; shared data are cached if they are small.
 
-    By the likelihood of Poisson counts it is ``sqrt(D / 4 sum n)`` with half of their deviance,
-    ``D / 2 = sum I - n + (n + c) log((n + c) / (I + c))``: the same as R where counts are many. Where they are few, the
-    mean of their square roots lies below the root of their mean, and R is least for a model that is too dark; this is
-    least for the true one.
+    With the Poisson likelihood the residual is ``sqrt(D / 4 sum n)``, with half the deviance
+    ``D / 2 = sum I - n + (n + c) log((n + c) / (I + c))``. For high counts it equals R. For low counts the mean of
+    square roots is below the root of the mean, so R is smallest for a model that is too dark; the deviance is smallest
+    for the true one.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class ForwardResidual:
     indices, max_patterns:
         As in `forward_residual`.
     likelihood:
-        Whose residual it is.
+        The likelihood of the residual.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class ForwardResidual:
 
 def _no_photon(count: int) -> DataError:
     return DataError(
-        f"{count} patterns with no photon were given to compare with.",
+        f"{count} patterns without a photon cannot be compared with.",
         "Give patterns with counts outside the bad pixels.",
     )
 

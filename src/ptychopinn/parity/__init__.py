@@ -1,4 +1,4 @@
-"""Where two backends, models or devices part: every stage of one batch side by side."""
+"""Find the first stage of a batch at which two backends, models or devices differ."""
 
 from __future__ import annotations
 

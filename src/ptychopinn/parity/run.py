@@ -1,4 +1,4 @@
-"""Two backends, models or devices on one batch: every stage side by side, and the first at which they differ."""
+"""Compare all stages of one batch between two backends, models or devices."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from ptychopinn.typing import AnyArray, StrPath
 from ptychopinn.workflows.folders import FolderKind, model_path, output_folder
 
 _CHECK = FolderKind("check", frozenset({"stats.json", "offsets.json", "a", "b", *(f"{stage}.png" for stage in STAGES)}))
-TOLERANCE = 1e-4  # relative: what archives promise across backends
+TOLERANCE = 1e-4  # relative; required of archives across backends
 
 
 @dataclass(frozen=True)
 class ParityResult:
-    """What a check found.
+    """Result of a check.
 
     Attributes
     ----------
     folder:
-        Where everything lies.
+        Its directory.
     first:
         The first stage that differs; None if all agree.
     differences:
@@ -80,21 +80,21 @@ def parity_run(  # noqa: PLR0913
     models:
         One model archive or run directory, or two.
     output:
-        The directory to make: ``stats.json``, ``offsets.json`` and a picture of each stage.
+        The directory to create, with ``stats.json``, ``offsets.json`` and a picture of each stage.
     backends:
-        Two names; none means those that wrote the models.
+        Two names; empty: those that wrote the models.
     devices:
-        Two devices, as the option ``accelerator`` takes them; none means that of ``options``.
+        Two values of the option ``accelerator``; empty: that of ``options``.
     patterns:
-        Patterns in the batch.
+        Number of patterns in the batch.
     tolerance:
-        Relative difference of a stage that passes for rounding.
+        Relative difference of a stage that counts as rounding.
     options:
-        Fields of the backends' own options; what one does not know is not given to it.
+        Fields of the backends' options; each backend gets the fields that it knows.
     reading:
         How to read the scan.
     overwrite:
-        Replace what an earlier check left there.
+        Replace the results of an earlier check.
     monitor:
         Cancellation.
 
@@ -138,7 +138,7 @@ def parity_run(  # noqa: PLR0913
 
 
 def _options(spec: ReconstructorSpec, options: Mapping[str, object], device: str | None) -> dict[str, object]:
-    """Those of the options that a backend has, on a device, as JSON; refused before any work."""
+    """The options that a backend knows, with a device, as JSON; checked before any work."""
     own = {key: value for key, value in options.items() if key in spec.options.model_fields}
     if device is not None:
         own["accelerator"] = device
@@ -149,7 +149,7 @@ def _stages(home: Path, arguments: Mapping[str, Any], name: str, monitor: Monito
     try:
         run_job(Task("ptychopinn.parity.worker:write_stages", arguments), home, monitor=monitor)
     except JobError as error:
-        log = (home / LOG).read_text("utf-8", "replace")  # for --debug: it goes with the directory
+        log = (home / LOG).read_text("utf-8", "replace")  # for --debug, because the directory is removed
         failed = JobError(f"Side {name} failed: {error.problem}", error.remedy, exit_code=error.exit_code, details=log)
         failed.add_note(log)
         raise failed from error

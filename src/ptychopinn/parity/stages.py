@@ -1,7 +1,7 @@
-"""The stages from a batch of patterns to expected counts, and where two of them part.
+"""The stages from a batch of patterns to expected counts, and their differences.
 
-Input, probe and prediction are a backend's own; canvas, exit waves and intensity are the core's arithmetic on them, so
-that a difference there stems from an earlier stage or would show that rounding grows.
+Input, probe and prediction come from a backend. Canvas, exit waves and intensity are computed from them by the core, so
+their differences come from earlier stages or from growing rounding errors.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def stages_of(reconstructor: Reconstructor, data: ScanDataset, config: InferConf
     Parameters
     ----------
     reconstructor:
-        A trained one.
+        A trained reconstructor.
     data:
-        The batch: a scan of b patterns.
+        The batch, a scan of b patterns.
     config:
-        How to predict.
+        Settings of the prediction.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def statistics_of(array: AnyArray) -> dict[str, Any]:
 
 
 def difference_of(a: AnyArray, b: AnyArray) -> dict[str, Any]:
-    """How far two arrays of a stage are from each other; relative figures are to the norm of the first."""
+    """Difference of two arrays of a stage, relative to the norm of the first."""
     if a.shape != b.shape:
         return {"relative": None, "largest": None, "reason": f"shapes {a.shape} and {b.shape}"}
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -98,7 +98,7 @@ def difference_of(a: AnyArray, b: AnyArray) -> dict[str, Any]:
 
 
 def offset_of(a: AnyArray, b: AnyArray) -> dict[str, Any]:
-    """What of a difference is a factor, a phase, a shift or a ramp: of the canvas, or of the mean over a batch."""
+    """Split a difference of the canvas, or of the mean over a batch, into factor, phase, shift and ramp."""
     if a.shape != b.shape:
         return {}
     product = np.vdot(b.ravel().astype(np.complex128), a.ravel())
@@ -114,7 +114,7 @@ def offset_of(a: AnyArray, b: AnyArray) -> dict[str, Any]:
 
 
 def first_difference(differences: Mapping[str, Mapping[str, Any]], tolerance: float) -> str | None:
-    """The first stage that differs by more than the tolerance or cannot be compared; None if none does."""
+    """The first stage that differs by more than the tolerance or cannot be compared, or None."""
     for stage in STAGES:
         relative = differences[stage]["relative"]
         if relative is None or relative > tolerance:

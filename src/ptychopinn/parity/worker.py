@@ -1,4 +1,4 @@
-"""One side of a parity check, in a process of its own."""
+"""One side of a parity check, in its own process."""
 
 from __future__ import annotations
 

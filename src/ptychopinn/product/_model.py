@@ -1,4 +1,4 @@
-"""What a product is, in pixels; the files alone know metres."""
+"""A product in pixels; only the files use metres."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
-_MAX_MOVED_PX = 4.0  # that half of the positions were refined by
+_MAX_MOVED_PX = 4.0  # maximum median shift of refined positions
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A reconstruction with all that is needed to show it or to go on from it.
+    """A reconstruction with everything needed to show it or to continue from it.
 
     Attributes
     ----------
@@ -37,11 +37,11 @@ class Product:
     energy_eV, detector_distance_m:
         Photon energy and distance from sample to detector; None if not known.
     photon_count:
-        Photons a pattern; None if not known.
+        Photons per pattern; None if not known.
     exposure_time_s:
         Exposure of a pattern; None if not known.
     losses:
-        (epoch, loss) pairs, as they came.
+        (epoch, loss) pairs.
     coverage:
         (H, W) float32, how far each object pixel is covered, or None.
     flux:
@@ -129,7 +129,7 @@ def product_of(
     data:
         The scan.
     obj, origin, coverage:
-        (H, W) reconstruction, where it lies in the frame of the scan's positions, and how far it is covered.
+        (H, W) reconstruction, its origin in the frame of the scan's positions, and its coverage.
     probe:
         (modes, N, N) complex, scaled to counts.
     """
@@ -149,12 +149,12 @@ def product_of(
 
 
 def origin_of(product: Product, positions: FloatArray) -> tuple[int, int]:
-    """Pixel (0, 0) of a product's object in the frame of the positions that its scan was measured at.
+    """Pixel (0, 0) of a product's object in the frame of the scan's positions.
 
     Parameters
     ----------
     product:
-        Of the scan, or of some of its patterns; its positions may have been refined.
+        Product of the scan or of some of its patterns; its positions may be refined.
     positions:
         (n, 2) float64 (y, x), object pixels, of the scan.
 

@@ -1,4 +1,4 @@
-"""Reading of product files, also of strangers' ones."""
+"""Read product files, also untrusted ones."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 
 _MAX_BYTES = 4 * 2**30
 _MAX_TEXT = 2**16
-_DAMAGED = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)  # as h5py tells it
+_DAMAGED = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)  # exceptions of h5py
 
 
 def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
     """Read a product that this software or Ptychodus wrote.
 
     Positions come back as pixels of the object's own array (``origin`` is (0, 0)). Layers of an object are
-    multiplied; of position-dependent probes the first is taken. What the file says is a placeholder, or is not
-    positive, comes back as None. Safe on a stranger's file: links to elsewhere, data outside the file and small
-    files that unpack to absurd sizes are refused before anything is read.
+    multiplied; of position-dependent probes the first is used. Placeholders and values that are not positive become
+    None. Safe for untrusted files: external links, data outside the file, and small files that unpack to huge sizes are
+    refused before anything is read.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
     Raises
     ------
     DataError
-        If the file is not there, damaged, no product, or not safe.
+        If the file does not exist, is damaged, not a product, or not safe.
     ResourceError
         If memory runs out.
     """
@@ -54,7 +54,7 @@ def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Put the path into refusals, and turn what damage makes h5py and NumPy raise into one."""
+    """Add the path to errors, and translate exceptions of h5py and NumPy for damaged files."""
     try:
         yield
     except DataError as error:
@@ -64,7 +64,7 @@ def _refusing(path: Path) -> Iterator[None]:
     except _DAMAGED as error:
         raise DataError(
             f"{path} cannot be read as a Ptychodus product: {error}.",
-            "The file is damaged, cut short, of another kind, or packed with a filter that is not installed; "
+            "The file is damaged, truncated, of another kind, or compressed with a filter that is not installed; "
             "write it again.",
         ) from error
 
@@ -80,7 +80,7 @@ class _Reader:
     max_bytes: int
 
     def dataset(self, name: str, ndims: tuple[int, ...], kinds: str) -> Any:
-        """An HDF5 dataset inside this file, of one of these ranks and dtype kinds; None if not there."""
+        """An HDF5 dataset in this file, of one of these ranks and dtype kinds, or None."""
         link = self.file.get(name, getlink=True)
         if link is None:
             return None
@@ -102,7 +102,7 @@ class _Reader:
         return item
 
     def needed(self, name: str, ndims: tuple[int, ...], kinds: str) -> AnyArray:
-        """The values of a dataset that must be there."""
+        """The values of a required dataset."""
         item = self.dataset(name, ndims, kinds)
         if item is None:
             raise _refusal(f"The dataset '{name}' is missing; the file has {[n[:40] for n in self.file][:20]}.")
@@ -110,7 +110,7 @@ class _Reader:
         return values
 
     def number(self, name: str, attribute: str) -> float | None:
-        """A scalar attribute of an object of the file; None if not there."""
+        """A scalar attribute of an object in the file, or None."""
         attributes = self.file[name].attrs
         if attribute not in attributes:
             return None
@@ -120,14 +120,14 @@ class _Reader:
         return float(value.reshape(()))
 
     def finite(self, name: str, attribute: str) -> float:
-        """A scalar attribute that must be there and finite."""
+        """A required, finite scalar attribute."""
         value = self.number(name, attribute)
         if value is None or not math.isfinite(value):
             raise _refusal(f"The attribute '{attribute}' of '{name}' is {value}; a number is needed.")
         return value
 
     def positive(self, *attributes: str) -> float | None:
-        """The first of these attributes of the file that is there; None if none is, or it is not positive."""
+        """The first existing one of these attributes of the file; None if there is none or it is not positive."""
         for attribute in attributes:
             value = self.number("/", attribute)
             if value is not None:
@@ -135,7 +135,7 @@ class _Reader:
         return None
 
     def text(self, attribute: str) -> str:
-        """A text attribute of the file; empty if not there."""
+        """A text attribute of the file, or an empty text."""
         value = self.file.attrs.get(attribute, "")
         if isinstance(value, bytes):
             value = value.decode("utf-8", errors="replace")
@@ -165,7 +165,7 @@ def _parse(reader: _Reader) -> Product:
 
     placeholders = reader.text(PLACEHOLDERS_ATTRIBUTE).split(",")
     comments = reader.text("comments").splitlines()
-    if any(placeholders):  # they come back as None, and are told again when the product is written again
+    if any(placeholders):  # they become None, and are listed again when the product is written
         comments = [line for line in comments if not line.startswith(PLACEHOLDERS_LINE)]
     energy = reader.positive("photon_energy_eV", "probe_energy_eV")  # the second is the name before 1.7
     distance = reader.positive("detector_object_distance_m")

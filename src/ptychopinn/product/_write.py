@@ -1,4 +1,4 @@
-"""Writing of product files."""
+"""Write product files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ptychopinn.errors import ResourceError
 from ptychopinn.product._model import Product
 from ptychopinn.typing import StrPath
 
-# They stand in for what a scan does not tell.
+# Placeholders for values that a scan does not have.
 PLACEHOLDER_PIXEL_SIZE_M = 1e-8
 PLACEHOLDER_ENERGY_EV = 10_000.0
 PLACEHOLDER_DISTANCE_M = 1.0
@@ -23,18 +23,11 @@ _MAX_TEXT_BYTES = 2**15  # an HDF5 attribute holds 64 KiB
 
 
 def write_product(path: StrPath, product: Product) -> None:
-    """Write a product that Ptychodus opens; a file that is there is replaced in one step, or left as it is.
+    """Write a product for Ptychodus atomically.
 
-    Metres are counted from pixel (0, 0) of the positions' frame, so that crops of one scan agree. What is not
-    known becomes a placeholder (10 nm pixels, 10 keV, 1 m) that the comments name; an unknown photon count or
-    exposure is 0, as Ptychodus has it.
-
-    Parameters
-    ----------
-    path:
-        Where to write.
-    product:
-        What to write.
+    Metres are counted from pixel (0, 0) of the positions' frame, so that crops of one scan agree. Unknown values become
+    placeholders (10 nm pixels, 10 keV, 1 m), which the comments list; an unknown photon count or exposure is 0, as in
+    Ptychodus.
 
     Raises
     ------
@@ -47,14 +40,14 @@ def write_product(path: StrPath, product: Product) -> None:
         try:
             with h5py.File(temporary, "w") as file:
                 _fill(file, product)
-        except RuntimeError as error:  # HDF5 tells trouble at closing a file like this
+        except RuntimeError as error:  # raised by HDF5 for errors at closing a file
             raise ResourceError(
                 f"The product {path} cannot be written: {error}.", "Check the disk and its free space."
             ) from error
 
 
 def _fill(file: Any, product: Product) -> None:
-    """Lay a product out in an open HDF5 file."""
+    """Write the datasets of a product into an open HDF5 file."""
     placeholders: dict[str, str] = {}
 
     def known(name: str, value: float | None, placeholder: float, unit: str) -> float:
@@ -98,6 +91,6 @@ def _fill(file: Any, product: Product) -> None:
 
 
 def _text(value: str) -> str:
-    """Text that an HDF5 attribute can hold: no zero characters, valid UTF-8, cut to 32 KiB."""
+    """Make text fit an HDF5 attribute: no zero characters, valid UTF-8, at most 32 KiB."""
     held = value.replace("\0", "").encode("utf-8", errors="replace")[:_MAX_TEXT_BYTES]
     return held.decode("utf-8", errors="ignore")

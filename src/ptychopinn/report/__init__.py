@@ -1,4 +1,4 @@
-"""Pictures of a reconstruction and a report in one HTML file. Matplotlib is imported when a picture is drawn."""
+"""Pictures and HTML reports. Matplotlib is imported only when a picture is drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several reconstructions of one scan side by side, on shared colour scales, and their Fourier ring correlations."""
+"""Pictures of several reconstructions side by side, and of their Fourier ring correlations."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ptychopinn.typing import ComplexArray, FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLUMNS = 4  # pictures in a row; more candidates go on below
+_COLUMNS = 4  # pictures per row
 _WIDE_IN = 13.0
-_MAX_PIXELS = 512  # a side, in a small picture
+_MAX_PIXELS = 512  # per side of a small picture
 Quantity = Literal["amp", "phase"]
 NAMES = {"amp": "amplitude", "phase": "phase (rad)"}
 COLOURS = {"amp": AMPLITUDE_COLOURS, "phase": PHASE_COLOURS}
@@ -41,7 +41,7 @@ def candidates_picture(
     notes: Mapping[str, str] | None = None,
     title: str = "",
 ) -> bytes:
-    """PNG of one quantity of all candidates on one colour scale and, with a reference, what each differs by on another.
+    """PNG of one quantity of all candidates on one colour scale, and of the differences from the reference on another.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def candidates_picture(
     parts = {name: part_of(quantity, obj) for name, obj in shown.items() if obj is not None}
     limits = colour_range(parts["reference"] if reference is not None else np.stack([p for p in parts.values()]))
     differences = {n: parts[n] - parts["reference"] for n in candidates} if reference is not None else {}
-    # the candidates as one: the worst one sets the scale, and a percentile leaves its wildest pixels out
+    # one scale for all: that of the worst candidate, without its outliers
     most = max((max(map(abs, colour_range(d))) for d in differences.values()), default=1.0)
     names = list(parts)
     blocks = [names[k : k + _COLUMNS] for k in range(0, len(names), _COLUMNS)]
@@ -92,7 +92,7 @@ def candidates_picture(
 def frc_picture(
     curves: Mapping[str, Mapping[str, FrcCurve]], *, title: str = "", against: str = "the reference"
 ) -> bytes:
-    """PNG of the Fourier ring correlations of all candidates, amplitude beside phase.
+    """PNG of the Fourier ring correlations of all candidates, amplitude next to phase.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def frc_picture(
 
 
 def part_of(quantity: Quantity, obj: ComplexArray) -> FloatArray:
-    """Amplitude, or phase about that of the mean, of an (h, w) object: small enough for a small picture."""
+    """Amplitude, or phase relative to that of the mean, of an (h, w) object, reduced for a small picture."""
     if quantity == "amp":
         return _smaller(np.abs(obj))
     mean = obj.mean()
@@ -132,7 +132,7 @@ def part_of(quantity: Quantity, obj: ComplexArray) -> FloatArray:
 
 
 def _smaller(values: FloatArray) -> FloatArray:
-    """Means of k x k pixels where a picture has too many of them."""
+    """Average k x k pixels if a picture has too many."""
     k = math.ceil(max(values.shape) / _MAX_PIXELS)
     if k == 1:
         return values.astype(np.float64)

@@ -1,4 +1,4 @@
-"""A reconstruction beside its reference."""
+"""Picture of a reconstruction and its reference."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def comparison_picture(
     aligned:
         From `ptychopinn.metrics.align`.
     scores:
-        From `ptychopinn.metrics.score`; the chief ones are written beside the pictures.
+        From `ptychopinn.metrics.score`; the main ones are shown next to the pictures.
     pixel_size_m:
         Object pixel size; axes are then in micrometres.
     title:

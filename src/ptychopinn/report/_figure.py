@@ -1,4 +1,4 @@
-"""What every picture shares: a canvas of its own (never pyplot's), colour scales, axes with units, atomic files."""
+"""Helpers for pictures: figures without pyplot, colour scales, axes with units, atomic files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 AMPLITUDE_COLOURS, PHASE_COLOURS, CYCLIC_COLOURS, DIFFERENCE_COLOURS = "gray", "viridis", "twilight", "RdBu_r"
 _PERCENTILES = (0.5, 99.5)
-_MIN_SPAN = 1e-2  # rounding of a flat picture is not blown up to full contrast
+_MIN_SPAN = 1e-2  # minimum contrast, so that rounding errors of a flat picture stay invisible
 _MAX_TITLE = 60
 
 
 def new_figure(width_in: float, height_in: float, dpi: float = 120) -> Figure:
-    """A figure that knows no window, no pyplot and no other figure."""
+    """Create a figure without pyplot and without a window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,21 +34,21 @@ def new_figure(width_in: float, height_in: float, dpi: float = 120) -> Figure:
 
 
 def png_of(figure: Figure) -> bytes:
-    """The figure as PNG; the same figure gives the same bytes."""
+    """Render a figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def write_file(path: StrPath, content: bytes) -> Path:
-    """Write a whole file or nothing; errors as in `ptychopinn.atomic.atomic_write`."""
+    """Write a file atomically; errors as in `ptychopinn.atomic.atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
     return Path(path)
 
 
 def colour_range(values: FloatArray) -> tuple[float, float]:
-    """Limits of a colour scale that a few wild pixels do not move: the 0.5 and 99.5 percentiles."""
+    """Limits of a colour scale without outliers: the 0.5 and 99.5 percentiles."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return 0.0, 1.0
@@ -65,18 +65,18 @@ def box_or_full(obj: AnyArray, box: ScanBox | None) -> ScanBox:
 
 
 def dpi_for(shape: tuple[int, int], width_in: float) -> float:
-    """Enough dots that a picture of this shape is not thinned out, within reason."""
+    """A resolution at which a picture of this shape keeps its pixels, within limits."""
     return float(np.clip(max(shape) / width_in, 120, 400))
 
 
 def printable(text: str) -> str:
-    """A stranger's text, safe to draw: one line, printable, not endless."""
+    """Make untrusted text safe to draw: one printable line of limited length."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return line if len(line) <= _MAX_TITLE else line[: _MAX_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def set_title(axes: Axes, text: str, **style: Any) -> None:
-    """A title in which a dollar sign is a dollar sign."""
+    """Set a title without interpreting dollar signs as mathematics."""
     axes.set_title(text, parse_math=False, **style)
 
 
@@ -137,7 +137,7 @@ def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = Plac
         axes.locator_params(axis=axis, nbins=2 + round(4 * size / max(height, width)))
     figure = axes.get_figure()
     assert figure is not None
-    # an extended end tells that values go on beyond the scale
+    # an extended end shows that values exceed the scale
     finite = values[np.isfinite(values)]
     below, above = bool((finite < limits[0]).any()), bool((finite > limits[1]).any())
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
@@ -146,6 +146,6 @@ def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = Plac
 
 
 def colorbar_axes(axes: Axes, shape: tuple[int, ...]) -> Axes:
-    """Room for a colour bar as tall as a picture of this shape."""
+    """Axes for a colour bar as tall as a picture of this shape."""
     part = max(shape[0] / shape[1], 1.0)  # a fraction of the width of a narrow picture is nothing
     return axes.inset_axes((1 + 0.03 * part, 0, 0.045 * part, 1))

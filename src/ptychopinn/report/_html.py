@@ -1,4 +1,4 @@
-"""One self-contained HTML file: nothing is fetched, everything is escaped, and it prints well."""
+"""Reports as one self-contained HTML file: nothing is loaded, and all text is escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptychopinn.typing import StrPath
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
-_MAX_FIGURE_LENGTH = 40  # characters; a longer cell is prose
+_MAX_FIGURE_LENGTH = 40  # characters; a longer cell is formatted as text
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -56,7 +56,7 @@ summary { cursor: pointer; font-size: 1.1rem; }
 }
 """
 
-# The page may show what it holds and nothing else.
+# The page must not load anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -67,15 +67,15 @@ class Table:
     Attributes
     ----------
     columns:
-        Heads; the first is that of the row's name.
+        Headings; the first is that of the row names.
     rows:
         Cells as text, as many as there are columns.
     best:
-        (row, column) of cells to point out.
+        (row, column) of cells to highlight.
     note:
         A sentence below it.
     folded:
-        Whether it is shown when asked for only.
+        Whether it is collapsed at first.
     """
 
     columns: Sequence[str]
@@ -87,26 +87,26 @@ class Table:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What a report says.
+    """Content of a report.
 
     Attributes
     ----------
     title:
         Headline.
     summary:
-        The few figures that matter: label to text.
+        The main figures: label to text.
     tables:
         Heading to rows of label and text.
     figures:
         Pairs of a caption and a PNG, as bytes or as the path of a file.
     warnings:
-        What a reader must know, as sentences.
+        Warnings, as sentences.
     lead:
-        What the report is about, a sentence or two.
+        Introduction of a sentence or two.
     grids:
-        Heading to a table; before the pictures, those that are folded after everything else.
+        Heading to table; shown before the pictures, folded ones at the end.
     wide:
-        Whether every picture has the full width.
+        Whether pictures have the full width.
     """
 
     title: str
@@ -120,19 +120,12 @@ class ReportContent:
 
 
 def write_report(path: StrPath, content: ReportContent) -> Path:
-    """Write a report to one HTML file that needs no other.
-
-    Parameters
-    ----------
-    path:
-        Where to write, such as ``report.html``.
-    content:
-        What to say.
+    """Write a report to one self-contained HTML file.
 
     Raises
     ------
     DataError
-        If a figure is not there or is no PNG.
+        If a figure is missing or not a PNG.
     UsageError, ResourceError
         If the folder does not exist, or the file cannot be written.
     """
@@ -140,7 +133,7 @@ def write_report(path: StrPath, content: ReportContent) -> Path:
 
 
 def report_html(content: ReportContent) -> str:
-    """The report as text; errors as in `write_report`."""
+    """The report as HTML; errors as in `write_report`."""
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',

@@ -28,10 +28,10 @@ from ptychopinn.report._figure import (
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
 _WIDTH_IN = 7.0
-_RAMP_WINDOW_PX = 1024  # a ramp is found from the middle of a large object
-_WRAPPING = 0.9 * 2 * np.pi  # phases that span more than this wrap: then the colours must wrap too
+_RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
+_WRAPPING = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _MAX_MODES = 8
-_MAX_SHOWN_PX = 2048  # along a side: more than a picture has dots
+_MAX_SHOWN_PX = 2048  # per side; more than the dots of a picture
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
 
@@ -120,7 +120,7 @@ def phase_picture(
 ) -> bytes:
     """PNG of the object's phase, parameters as in `write_pictures`.
 
-    The intensities do not tell a global phase or a linear ramp: both are taken off, and the title says how much.
+    Global phase and linear ramp, which the intensities do not determine, are removed; the title states them.
     """
     box = box_or_full(obj, box)
     step = _step(box)
@@ -136,7 +136,7 @@ def phase_picture(
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
-    """Phase of an object about its mean, without its ramp.
+    """Phase of an object relative to its mean, without its ramp.
 
     Parameters
     ----------
@@ -200,8 +200,7 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
     Parameters
     ----------
     history:
-        Column name to values, one an epoch: ``epoch`` and ``seconds`` are no curves, ``loss`` and every column whose
-        name ends in ``_loss`` are.
+        Column name to values, one per epoch; ``loss`` and columns that end in ``_loss`` are drawn.
     title:
         Name of the scan.
     """
@@ -217,7 +216,7 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
     if columns and positive:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
-        if high < 20 * low:  # too few decades for powers of ten
+        if high < 20 * low:  # too small a range for powers of ten
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("epoch")
@@ -278,7 +277,7 @@ def _step(box: ScanBox) -> int:
 
 
 def _reduced(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray]) -> AnyArray:
-    """Means over squares of ``step`` pixels, row of squares by row: the object may be large; what is left over goes."""
+    """Means over squares of ``step`` pixels, row by row to save memory; incomplete squares are dropped."""
     if step == 1:
         return of(obj)
     height, width = (n // step for n in obj.shape)

@@ -1,4 +1,4 @@
-"""The pictures of one stage of a batch, two sides and their difference, each normalised."""
+"""Pictures of one stage of a parity check: two sides and their difference."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from ptychopinn.report._figure import (
 )
 from ptychopinn.typing import AnyArray
 
-_WRAPPING = 0.9 * 2 * np.pi  # phases that span more than this wrap: then the colours must wrap too
+_WRAPPING = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _PARTS = (("amplitude", np.abs, AMPLITUDE_COLOURS), ("phase", np.angle, PHASE_COLOURS))
 
 
 def stage_picture(sides: Mapping[str, AnyArray], *, title: str = "") -> bytes:
-    """PNG of a grid: a row for each side, amplitudes on one scale and phases on one, and one for the difference, from
-    the largest negative to the largest positive; a column for each picture.
+    """PNG with a row per side, a row for the difference, and a column per image; amplitudes and phases share scales.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Scores over an axis of a study, and its pictures side by side."""
+"""Plots of scores over an axis of a study, and montages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptychopinn.typing import ComplexArray
 
 @dataclass(frozen=True)
 class Curve:
-    """Medians and percentiles over an axis; all of one length."""
+    """Medians and percentiles over an axis, sequences of equal length."""
 
     x: Sequence[float]
     median: Sequence[float]
@@ -24,7 +24,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: what it shows, at what, and a curve for each candidate."""
+    """One plot: its quantity, its subtitle, and a curve per candidate."""
 
     label: str
     title: str
@@ -32,16 +32,16 @@ class Panel:
 
 
 def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool = False, title: str = "") -> bytes:
-    """PNG of rows of plots; those of a row share their scale, and a candidate has one colour in all of them.
+    """PNG of rows of plots. Plots of a row share their scale; a candidate has the same colour in all plots.
 
     Parameters
     ----------
     panels:
         Rows of equal length.
     x_label:
-        What is counted across.
+        Label of the axis.
     log:
-        Whether that is a logarithmic scale.
+        Whether the axis is logarithmic.
     title:
         Headline.
     """
@@ -67,7 +67,7 @@ def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool
 
 
 def montage_picture(quantity: Quantity, columns: Mapping[str, Mapping[str, ComplexArray]], *, title: str = "") -> bytes:
-    """PNG of one quantity of many reconstructions; a column has the colour scale of its first picture.
+    """PNG of one quantity of many reconstructions. Each column has the colour scale of its first picture.
 
     Parameters
     ----------

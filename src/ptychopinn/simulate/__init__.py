@@ -1,4 +1,4 @@
-"""Simulated objects, probes, scans and training patches, all seeded."""
+"""Simulate objects, probes, scans and training patterns from seeds."""
 
 from ptychopinn.data.ground_truth import true_patches
 from ptychopinn.simulate.object_stream import ObjectStream, ObjectStreamOptions

@@ -1,4 +1,4 @@
-"""Poisson counts, quickly."""
+"""Fast Poisson counts for training patterns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from ptychopinn.typing import FloatArray
 
 EXACT_BELOW = 16.0
-"""Means below this are drawn exactly; above, see `quick_poisson`."""
+"""Counts with lower means are exact; for others see `quick_poisson`."""
 
 _INVERTED_BELOW = 2.0  # where the distribution function is walked through; few steps reach its end
 _QUANTUM = np.float32(2**-24)  # of the uniform numbers
@@ -15,19 +15,19 @@ _EXTRA_VARIANCE = 1 / 12 + 1 / 18  # of rounding, and of the skew term
 
 
 def quick_poisson(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Poisson counts for training patterns: exact where few photons fall, a rounded skewed Gaussian where many do.
+    """Poisson counts for training patterns: exact for low means, a rounded skewed Gaussian for high ones.
 
     Above `EXACT_BELOW` a count is ``round(m + sqrt(m - 5/36) z + (z^2 - 1) / 6)`` with a normal z (the Cornish-Fisher
     expansion to the skewness): mean and variance are exact, the total variation distance to the Poisson
-    distribution is 2e-3 at 16 and falls from there. Exact means to the 2^-24 of a float32 probability. Several times as
-    fast as ``Generator.poisson`` on a diffraction pattern, most of which is dark.
+    distribution is 2e-3 at 16 and falls with the mean. "Exact" means within 2^-24, the precision of a float32
+    probability. It is several times as fast as ``Generator.poisson`` on a diffraction pattern, which is mostly dark.
 
     Parameters
     ----------
     mean:
-        Any shape, float32, expected counts, not negative.
+        Expected counts, float32 of any shape, not negative.
     rng:
-        Draws them.
+        Source of random numbers.
 
     Returns
     -------
@@ -43,12 +43,12 @@ def quick_poisson(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
     drawn = np.sqrt(m - np.float32(_EXTRA_VARIANCE)) * z
     drawn += m
     drawn += (z * z - 1) * np.float32(1 / 6)
-    counts[bright] = np.maximum(np.rint(drawn), 0)  # the expansion goes below 0 once in some 1e8 draws at its faintest
+    counts[bright] = np.maximum(np.rint(drawn), 0)  # at the lowest means the expansion is negative about once in 1e8
     return counts.reshape(mean.shape)
 
 
 def _inverted(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Counts of means below `_INVERTED_BELOW`, 0 elsewhere: how many tails ``P(X > k)`` lie above a uniform number."""
+    """Counts for means below `_INVERTED_BELOW`, else 0: the number of tails ``P(X > k)`` above a uniform number."""
     uniform = rng.random(mean.shape, dtype=np.float32) + _QUANTUM / 2  # never 0, which no tail lies below
     counts = np.zeros(mean.shape, np.float32)
     tail = -np.expm1(-mean)

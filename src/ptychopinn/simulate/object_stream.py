@@ -1,4 +1,4 @@
-"""An endless stream of training patterns: ever new objects, under one probe or ever new ones."""
+"""An endless stream of simulated training patterns of random objects, with one probe or random ones."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from ptychopinn.simulate.textures import FIELDS
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _OBJECTS, _BATCHES, _PROBES = 0, 1, 2  # the families of random streams
-_TRANSFORMS = 8  # of a square: transposed or not, flipped in y or not, flipped in x or not
-_BATCHES_AHEAD = 8  # that threads which make batches side by side may be apart
+_TRANSFORMS = 8  # of a square: transposed, flipped in y, flipped in x
+_BATCHES_AHEAD = 8  # maximum distance of batches that threads make at the same time
 _PROBES_BYTES = 1 << 25  # of a pool of probes
 _MIN_PROBES, _MAX_PROBES = 16, 256  # in a pool
 
 
 class RandomPool:
-    """Random arrays, made one by one without end, of which a batch takes its share; threads may share a pool.
+    """A pool of random arrays that is renewed one by one; thread-safe.
 
     Parameters
     ----------
     make:
-        Number of an array to the array.
+        Makes an array from its number.
     size:
-        Arrays that a batch draws from; a quarter of it at first, so that the start is quick.
+        Number of arrays that a batch draws from; a quarter of it at first, for a quick start.
     batches_an_array:
-        After so many batches one more is made, and the oldest is dropped.
+        Number of batches after which an array is added and the oldest is dropped.
     """
 
     def __init__(self, make: Callable[[int], ComplexArray], size: int, batches_an_array: int) -> None:
@@ -46,12 +46,12 @@ class RandomPool:
         self._lock = threading.Lock()
 
     def numbers(self, step: int) -> range:
-        """Numbers of the arrays that batch ``step`` draws from: ``size`` at most, that follow each other."""
+        """Consecutive numbers of the arrays that batch ``step`` draws from, at most ``size``."""
         stop = step // self._batches_an_array + max(1, self.size // 4)
         return range(max(0, stop - self.size), stop)
 
     def take(self, step: int) -> list[ComplexArray]:
-        """The arrays of `numbers`; those that no batch near this one needs are dropped."""
+        """The arrays of `numbers`; older ones that no nearby batch needs are dropped."""
         wanted, apart = self.numbers(step), -(-_BATCHES_AHEAD // self._batches_an_array)
         near = range(wanted.start - apart, wanted.stop + apart)
         with self._lock:
@@ -64,7 +64,7 @@ class RandomPool:
 
 @dataclass(frozen=True, eq=False)
 class WindowDraw:
-    """What is drawn for a batch of b patterns.
+    """Random choices for a batch of b patterns.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class WindowDraw:
     dose:
         (b, 1, 1) float32, factors on the mean counts; None is 1.
     probes:
-        (b,) int64, numbers of the probes, where probes are drawn.
+        (b,) int64, numbers of the probes, if probes are random.
     """
 
     objects: IntArray
@@ -97,7 +97,7 @@ class SimulatedBatch(NamedTuple):
     patches:
         (b, n, n) complex64, the true patches in the probe's frame.
     probes:
-        (b, modes, N, N) complex64 in the scale of `ObjectStream.probe`, or None where that is the probe of all.
+        (b, modes, N, N) complex64 in the scale of `ObjectStream.probe`; None if all patterns have that probe.
     """
 
     counts: FloatArray
@@ -141,24 +141,23 @@ class ObjectStreamOptions:
 
 
 class ObjectStream:
-    """Counts and true patches, simulated without end.
+    """An endless stream of simulated counts and true patches; thread-safe.
 
-    Patches are cut at whole pixels from a pool of random objects, turned and flipped at random, lit by the probe, and
-    counted. An object has mean ``|O|^2 = 1``; its kind and its contrast, from hardly seen to strong, are random.
-    Batch k depends only on the seed, k and its size: a training that resumes at k sees what it would have seen. Several
-    threads may ask for batches.
+    Patches are cut at whole pixels from a pool of random objects, and transposed and flipped at random. The probe gives
+    their diffraction patterns, from which Poisson counts are drawn. An object has mean ``|O|^2 = 1``; its kind and its
+    contrast are random. Batch k depends only on the seed, k and its size, so a resumed training gets the same batches.
 
     Parameters
     ----------
     probe:
-        (modes, N, N) complex, with the detector's offset in it.
+        (modes, N, N) complex, with the detector's offset.
     mean_counts:
-        Mean counts of a pattern where ``|O|^2`` is 1: the probe is scaled to have that energy on the good pixels, as
-        `ptychopinn.data.scaling.fit_scaling` does.
+        Mean counts of a pattern where ``|O|^2`` is 1. The probe is scaled to this energy on the good pixels, as by
+        `ptychopinn.data.scaling.fit_scaling`.
     bad_pixels:
-        (N, N) bool; they count nothing.
+        (N, N) bool; their counts are 0.
     seed:
-        Of everything random.
+        Seed of everything random.
     patch_size:
         n: the patch is the centre of the window, ``window[(N - n) // 2 : (N - n) // 2 + n]`` in y and x.
     options:
@@ -238,16 +237,16 @@ class ObjectStream:
 
     @property
     def bad_pixels(self) -> BoolArray:
-        """(N, N) bool; they count nothing."""
+        """(N, N) bool; their counts are 0."""
         return self._bad_pixels
 
     @property
     def seed(self) -> int:
-        """Of everything random."""
+        """Seed of everything random."""
         return self._seed
 
     def batch(self, step: int, size: int) -> SimulatedBatch:
-        """Batch ``step`` of ``size`` patterns; those before it need not be made.
+        """Batch ``step`` of ``size`` patterns, with random access.
 
         Raises
         ------
@@ -268,7 +267,7 @@ class ObjectStream:
         return SimulatedBatch(self._count(windows, modes, drawn.dose, rng), patches, probes)
 
     def draw(self, step: int, size: int) -> tuple[WindowDraw, np.random.Generator]:
-        """What is random in a batch but for its noise, and the random numbers that the noise is drawn from."""
+        """The random choices of a batch, and the generator of its noise."""
         if step < 0:
             raise ConfigError(f"Batch {step} of a stream was asked for.", "Batches count from 0.")
         rng = self._random(_BATCHES, step)

@@ -1,4 +1,4 @@
-"""Simulated objects: two scalar fields made into an amplitude and a phase."""
+"""Simulate objects from two scalar fields, one for the amplitude and one for the phase."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptychopinn.simulate.textures import FIELDS, Shape, unit
 from ptychopinn.typing import ComplexArray, FloatArray
 
 TRAINING_KINDS: tuple[ObjectKind, ...] = tuple(FIELDS)
-"""Every kind that training may see: not textured, on which it is scored."""
+"""All kinds for training: not textured, which is kept for tests."""
 
 _LINE_REACH_PX = 392
 _LINE_AREA_PX = _LINE_REACH_PX**2 / 130  # a textured object has one line for each of these
@@ -34,13 +34,13 @@ def simulate_object(
     Parameters
     ----------
     kind:
-        What it looks like.
+        Kind of object.
     shape:
         (H, W), pixels.
     rng:
-        Draws it.
+        Source of random numbers.
     amplitude, phase_rad:
-        Ranges: each field's 0.5 and 99.5 percentiles are moved to them, what lies outside is clipped.
+        Ranges. The 0.5 and 99.5 percentiles of a field are mapped to them; values outside are clipped.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def simulate_object(
 
 
 def field_pair(kind: ObjectKind, shape: Shape, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Two fields of a kind for amplitude and phase: the same, of opposite sign, unrelated, or in between."""
+    """Two fields for amplitude and phase: equal, of opposite sign, independent, or in between."""
     make = FIELDS[kind]
     first_sign, second_sign = (np.float32(sign) for sign in rng.choice([-1, 1], 2))
     first = first_sign * unit(make(shape, rng))
@@ -88,7 +88,7 @@ def compose(
     amplitude: tuple[float, float],
     phase_rad: tuple[float, float],
 ) -> ComplexArray:
-    """(H, W) complex64 object from two (H, W) fields, each brought to its range."""
+    """(H, W) complex64 object from two (H, W) fields, each mapped to its range."""
     modulus, phase = _to_range(amplitude_field, *amplitude), _to_range(phase_field, *phase_rad)
     obj = np.empty(modulus.shape, np.complex64)
     obj.real = modulus * np.cos(phase)
@@ -97,11 +97,11 @@ def compose(
 
 
 def _to_range(field: FloatArray, low: float, high: float) -> FloatArray:
-    """Percentiles of the field to ``low`` and ``high``, clipped; float32."""
-    step = max(1, int(math.sqrt(field.size) / 256))  # a quarter of a million pixels tell the percentiles
+    """Map the percentiles of a field to ``low`` and ``high``, and clip; float32."""
+    step = max(1, int(math.sqrt(field.size) / 256))  # a sample of about 256 x 256 pixels is enough for percentiles
     sample = field[::step, ::step]
     bottom, top = np.percentile(sample, (_LOW_PERCENTILE, _HIGH_PERCENTILE))
-    if top <= bottom:  # fewer pixels stand out than the percentiles leave: take all of them
+    if top <= bottom:  # fewer pixels than the percentiles exclude are different: use the full range
         bottom, top = float(field.min()), float(field.max())
     if top <= bottom:
         return np.full(field.shape, (low + high) / 2, np.float32)
@@ -135,7 +135,7 @@ def _lines(shape: Shape, rng: np.random.Generator) -> FloatArray:
 
 
 def letter(shape: Shape) -> FloatArray:
-    """An F on (H, W): 1 on the strokes, 0 elsewhere, float32; no mirror image or turn of it looks the same."""
+    """An F on (H, W) float32, 1 on the strokes, else 0; it differs from all its mirror images and rotations."""
     height, width = shape
     glyph = np.zeros(shape, np.float32)
     top, bottom, left, right = height // 5, height - height // 5, width // 3, width - width // 4

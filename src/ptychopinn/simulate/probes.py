@@ -1,4 +1,4 @@
-"""Simulated probes."""
+"""Simulate probes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ptychopinn.config.simulation import ProbeKind
 from ptychopinn.errors import ConfigError
 from ptychopinn.typing import ComplexArray, FloatArray
 
-_MODE_DECAY = 0.3  # each mode carries this share of the energy of the one before
+_MODE_DECAY = 0.3  # energy of a mode relative to the previous one
 
 
 def simulate_probe(kind: ProbeKind | str, size: int, *, photons: float, modes: int = 1) -> ComplexArray:
-    """A probe, centred on its array; nothing about it is random.
+    """A probe, centred on its array and not random.
 
     Parameters
     ----------
     kind:
-        Its shape; every length is in proportion to ``size``.
+        Its kind; all lengths are proportional to ``size``.
     size:
         N.
     photons:
         Energy ``sum |P|^2`` over modes and pixels: mean counts of a pattern where the object is 1.
     modes:
-        Mutually incoherent modes: orthogonal, each with 0.3 of the energy of the one before (Hermite polynomials times
-        the first, orthogonalised).
+        Mutually incoherent, orthogonal modes, each with 0.3 of the energy of the previous one (Hermite polynomials
+        times the first, orthogonalised).
 
     Returns
     -------
@@ -88,7 +88,7 @@ def _single_mode(kind: ProbeKind, size: int) -> ComplexArray:
             gaussian: ComplexArray = np.exp((-0.5 + 0.25j) * r2 / (0.12 * size) ** 2)
             return gaussian
         case ProbeKind.DEFOCUSED:
-            # An aperture of 0.13 cycles a pixel, 1.2 Fresnel zones out of focus.
+            # An aperture of 0.13 cycles per pixel, 1.2 Fresnel zones out of focus.
             k = np.fft.fftfreq(size)
             k2 = (k[:, None] ** 2 + k[None, :] ** 2) / 0.13**2
             aperture = 1 / (1 + np.exp((np.sqrt(k2) - 1) * 30))

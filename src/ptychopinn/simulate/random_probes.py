@@ -1,4 +1,4 @@
-"""Random probes: of any kind, or near a given one."""
+"""Random probes of any kind, and random variations of a probe."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ptychopinn.forward import detector_ramp
 from ptychopinn.simulate.probes import hermite_modes
 from ptychopinn.typing import ComplexArray, FloatArray
 
-_STEEPNESS = 8  # of the window that keeps a probe off the edges of its array
+_STEEPNESS = 8  # of the window that keeps a probe away from the edges of its array
 
 
 def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
-    """A probe of a random kind, as X-ray and electron optics make them.
+    """A probe of a random kind, like those of X-ray and electron optics.
 
     Half of them are soft-edged discs, rings and Gaussians with a spherical phase; half are the far field of an aperture
     with a central stop, out of focus and aberrated (astigmatism, coma). Both lie a pixel or so off the detector's
@@ -43,7 +43,7 @@ def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
 
 
 def vary_probe(probe: ComplexArray, rng: np.random.Generator) -> ComplexArray:
-    """A probe near a given one: out of focus, wider or narrower, and a little off the detector's centre.
+    """A random variation of a probe: defocused, wider or narrower, and slightly off the detector's centre.
 
     Parameters
     ----------

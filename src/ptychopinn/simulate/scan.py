@@ -1,4 +1,4 @@
-"""A simulated scan: object, probe, positions and Poisson counts."""
+"""Simulate a scan: object, probe, positions and Poisson counts."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def simulate_scan(
 ) -> ScanDataset:
     """Simulate a scan.
 
-    Object, positions, noise and bad pixels have random streams of their own: changing the dose leaves the object as it
-    is. Memory is that of the counts, and of the true patches if they are asked for.
+    Object, positions, noise and bad pixels have separate random streams, so a change of the dose does not change the
+    object. Memory is needed for the counts, and for the true patches if they are stored.
 
     Parameters
     ----------
     config:
-        What to simulate.
+        The settings.
     obj:
         (H, W) complex to use instead of ``object_kind``.
     probe:
-        (modes, N, N) complex to use instead of ``probe_kind``; brought to ``nphotons``.
+        (modes, N, N) complex to use instead of ``probe_kind``; scaled to ``nphotons``.
     monitor:
-        Told the progress as "simulate".
+        Gets progress with the stage "simulate".
 
     Returns
     -------
     A scan of counts (uint32), with the true object as ``object_guess`` and the true probe, scaled to counts, as
-    ``probe``. With ``detector_offset_px`` the patterns are off centre and the probe does not tell.
+    ``probe``. With ``detector_offset_px`` the patterns are shifted, but the probe is not.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def simulate_scan(
 
 
 def step_px(config: SimulationConfig, probe: ComplexArray) -> float:
-    """The step in force: as given, from the overlap of this probe, or the default."""
+    """The step in force: given, or from the overlap and the probe, or the default."""
     if config.step_px is not None:
         return config.step_px
     if config.overlap is not None:
@@ -135,7 +135,7 @@ def step_px(config: SimulationConfig, probe: ComplexArray) -> float:
 
 
 def needed_shape(config: SimulationConfig, probe: ComplexArray) -> tuple[int, int]:
-    """Height and width of the object that holds every window and a margin of 8 px."""
+    """Height and width of an object that contains all windows and a margin of 8 px."""
     step = step_px(config, probe)
     if config.scan_kind is ScanKind.SPIRAL:
         span = [2 * step * math.sqrt(config.rows * config.cols / math.pi)] * 2

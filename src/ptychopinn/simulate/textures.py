@@ -1,7 +1,7 @@
-"""Random scalar fields that objects are made of: many scales, sharp edges, thin lines, slow backgrounds.
+"""Random scalar fields for objects: many scales, sharp edges, thin lines, slow backgrounds.
 
-Every function takes a shape (H, W) and a generator and returns (H, W) float32 without any fixed scale. They are quick
-(a few milliseconds for 384 x 384), since training on simulated objects draws ever new ones.
+Every function takes a shape (H, W) and a generator, and returns (H, W) float32 without a fixed scale. They are fast (a
+few milliseconds for 384 x 384), because training on simulated objects needs many.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ptychopinn.typing import FloatArray
 
 Shape = tuple[int, int]
 Field = Callable[[Shape, np.random.Generator], FloatArray]
-_BASE_AREA_PX = 384 * 384  # numbers of things are for this area
+_BASE_AREA_PX = 384 * 384  # numbers of shapes are for this area
 
 
 def unit(field: FloatArray) -> FloatArray:
-    """The field with mean 0 and deviation 1 (a constant one: 0 everywhere)."""
+    """Scale a field to mean 0 and standard deviation 1 (a constant one to 0)."""
     centred = field - field.mean()
     deviation = float(centred.std())
     scaled: FloatArray = (centred / deviation if deviation > 1e-12 else centred).astype(np.float32)
@@ -32,7 +32,7 @@ def unit(field: FloatArray) -> FloatArray:
 
 
 def blur(field: FloatArray, sigma_px: float) -> FloatArray:
-    """Gaussian blur; below 0.3 px there is none to speak of."""
+    """Gaussian blur; skipped below 0.3 px."""
     if sigma_px < 0.3:
         return field
     blurred: FloatArray = gaussian_filter(field, sigma_px, mode="nearest", truncate=3.0)
@@ -40,8 +40,8 @@ def blur(field: FloatArray, sigma_px: float) -> FloatArray:
 
 
 def spectral_noise(shape: Shape, rng: np.random.Generator, gain: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """Unit Gaussian noise with ``gain`` applied to its spectrum as a function of cycles a pixel."""
-    # A margin that is cut off again: the transform makes opposite edges meet, a real object's do not.
+    """Unit Gaussian noise with ``gain``, a function of cycles per pixel, applied to its spectrum."""
+    # The margin is cut off again, because the transform makes the field periodic.
     size = [scipy.fft.next_fast_len(s + s // 8, real=True) for s in shape]
     spectrum = scipy.fft.rfft2(rng.standard_normal(size, dtype=np.float32), workers=1)
     ky, kx = np.fft.fftfreq(size[0]).astype(np.float32), np.fft.rfftfreq(size[1]).astype(np.float32)
@@ -51,7 +51,7 @@ def spectral_noise(shape: Shape, rng: np.random.Generator, gain: Callable[[Float
 
 
 def power_law(shape: Shape, rng: np.random.Generator) -> FloatArray:
-    """Noise whose amplitude spectrum falls with a power of 1 to 2.2; one in three is folded into ridges."""
+    """Noise with a power-law amplitude spectrum (exponent 1 to 2.2); one in three is folded into ridges."""
     exponent = rng.uniform(1.0, 2.2)
     longest = 1 / rng.uniform(40, 400)
     field = spectral_noise(shape, rng, lambda k: (k * k + longest**2) ** (-exponent / 2))
@@ -180,7 +180,7 @@ def porous(shape: Shape, rng: np.random.Generator) -> FloatArray:
 
 
 def mixture(shape: Shape, rng: np.random.Generator) -> FloatArray:
-    """Two or three other fields, added with random weights, or the one shown where another is high."""
+    """Two or three other fields, added with random weights, or one masked by another."""
     kinds = list(SINGLE_FIELDS.values())
     parts = [unit(kinds[i](shape, rng)) for i in rng.permutation(len(kinds))[: rng.integers(2, 4)]]
     if len(parts) == 3:

@@ -1,4 +1,4 @@
-"""Simulated scan positions."""
+"""Simulate scan positions."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def scan_positions(
     Parameters
     ----------
     kind:
-        raster (rows of y, x fastest), jittered (the same, each moved), or spiral (a Fermat spiral of rows * cols
-        positions from the centre out, as dense as the raster: Vogel, Math. Biosci. 44, 179, 1979).
+        raster (x fastest), jittered (a raster with random shifts), or spiral (a Fermat spiral of rows * cols positions
+        from the centre, as dense as the raster: Vogel, Math. Biosci. 44, 179, 1979).
     rows, cols:
         Rows and columns.
     step_px:
-        Distance of neighbours, pixels; of a spiral, the root of the area a position has.
+        Distance of neighbours in pixels; for a spiral, the square root of the area per position.
     jitter_px:
-        A jittered position moves by a uniformly drawn amount of up to this in y and in x.
+        Maximum of the uniform random shift of a jittered position in y and in x.
     rng:
-        Draws the jitter; needed for nothing else.
+        Source of the jitter; only needed for it.
 
     Returns
     -------
-    (rows * cols, 2) float64 (y, x), pixels; shift them to where the object lies.
+    (rows * cols, 2) float64 (y, x), pixels, relative to the centre.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The conformance kit: pytest classes that tell the author of a backend whether it is right.
+"""The conformance kit: pytest classes with which authors check their backends.
 
 A backend's tests subclass `ReconstructorConformance`, and supply a spec and tiny settings::
 
@@ -9,8 +9,8 @@ A backend's tests subclass `ReconstructorConformance`, and supply a spec and tin
         options = {"accelerator": "cpu"}
 
 `ForwardConformance` compares a backend's forward model with `ptychopinn.forward`, `CrossBackendConformance` its
-archives with those of another backend. Skips come from the capabilities of the spec alone. pytest is needed here and
-nowhere else (``pip install 'ptychopinn[testing]'``).
+archives with those of another backend. Tests are skipped only for missing capabilities of the spec. Only this package
+needs pytest (``pip install 'ptychopinn[testing]'``).
 """
 
 import pkgutil
@@ -50,4 +50,4 @@ class ReconstructorConformance(
     PredictionConformance,
     ArchiveConformance,
 ):
-    """Everything that a reconstructor has to do; `BackendSuite` says what a subclass supplies."""
+    """All requirements of a reconstructor; `BackendSuite` says what a subclass supplies."""

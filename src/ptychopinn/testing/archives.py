@@ -1,4 +1,4 @@
-"""Saving and loading: the archive is the model, for this process and for any other."""
+"""Tests of saving and loading, in this process and in another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ptychopinn.testing.processes import backend_arguments
 
 
 class ArchiveConformance(BackendSuite):
-    """What comes of `save` and `load`."""
+    """Tests of `save` and `load`."""
 
     def test_what_is_saved_is_the_model(self, scan: ScanDataset, tmp_path: Path) -> None:
         """[CONF-050] [ARC-008] Each save is read back and predicts as the instance does, also one over another."""

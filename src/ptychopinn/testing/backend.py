@@ -1,4 +1,4 @@
-"""What a backend supplies to the kit, and the tiny trainings that the suites share."""
+"""What a backend supplies to the kit, and the small trainings that the suites share."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What counts as the same; patches are compared by the largest absolute difference, their amplitude is near 1.
+    """Tolerances. Patches, whose amplitude is near 1, are compared by the largest absolute difference.
 
     Attributes
     ----------
     repeated:
-        Patches of the same training done twice.
+        Patches of two identical trainings.
     rounding:
         Patches of the same weights in other batches, or in another process.
     dose:
@@ -42,13 +42,13 @@ class Tolerances:
     parity:
         Patches of the same archive in another backend, over the mean amplitude.
     devices:
-        Objects that a prediction's own library and NumPy make of the same patches, over the mean amplitude.
+        Objects from the same patches by the prediction's library and by NumPy, over the mean amplitude.
     fall:
-        Last loss of `BackendSuite.learn` over its first.
+        Last loss of `BackendSuite.learn`, relative to its first.
     residual:
         Forward residual of the true object under the probe of a prediction.
     likeness:
-        Correlation of the patches of `BackendSuite.learn` with the object, at least.
+        Minimum correlation of the patches of `BackendSuite.learn` with the object.
     """
 
     repeated: float = 0.0
@@ -64,13 +64,13 @@ class Tolerances:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A training and what came of it."""
+    """A training and its result."""
 
     reconstructor: Reconstructor
     result: TrainResult
 
     def patches(self, scan: ScanDataset, **config: Any) -> ComplexArray:
-        """(n, p, p) complex64: the patch of every pattern of a scan; 0 where none came."""
+        """(n, p, p) complex64: the patch of every pattern of a scan; missing ones are 0."""
         return self.reconstructor.infer(scan, InferConfig(**config)).collect(len(scan))
 
 
@@ -80,18 +80,18 @@ class BackendSuite:
     Attributes
     ----------
     spec:
-        What the backend registers.
+        Specification of the backend.
     model, train:
         Fields of `ModelConfig` and `TrainConfig` that make a training take well under a second, over N = 32 and
         two epochs.
     learn:
-        Fields over ``train`` with which the network learns the tiny scan well enough to tell up from down.
+        Fields added to ``train`` with which the network learns the orientation of the tiny scan.
     options:
         Fields of the backend's options.
     tolerances:
-        What counts as the same.
+        Tolerances of comparisons.
     refuses:
-        Fields of `ModelConfig` and `TrainConfig` that the backend may refuse; every other one must act.
+        Fields of `ModelConfig` and `TrainConfig` that the backend may refuse; all others must have an effect.
     sizes, gridsizes:
         Every N and gridsize that the backend has.
     elsewhere:
@@ -111,7 +111,7 @@ class BackendSuite:
 
     @classmethod
     def entry_points(cls) -> Iterable[EntryPoint]:
-        """Where the backend is registered: what is installed."""
+        """The entry points in which to look for the backend."""
         return entry_points(group=GROUP)
 
     # What the tests are made of
@@ -137,7 +137,7 @@ class BackendSuite:
 
     @classmethod
     def new(cls, model: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None) -> Reconstructor:
-        """A reconstructor that is not trained."""
+        """An untrained reconstructor."""
         made = build(cls.spec.options, {**cls.options, **(options or {})})
         return cls.spec.load_class()(cls.model_config(**(model or {})), made)
 
@@ -160,7 +160,7 @@ class BackendSuite:
 
     @classmethod
     def scan_config(cls, **changes: Any) -> SimulationConfig:
-        """What is simulated: 25 patterns of a textured object."""
+        """Settings of the simulation: 25 patterns of a textured object."""
         return SimulationConfig(**{"N": cls.model_config().N, "rows": 5, "cols": 5, "seed": 1, **changes})
 
     @classmethod
@@ -182,7 +182,7 @@ class BackendSuite:
 
     @pytest.fixture
     def scan(self, pristine_scan: ScanDataset) -> ScanDataset:
-        """The tiny scan, with arrays of its own."""
+        """A copy of the tiny scan."""
         assert pristine_scan.object_guess is not None
         return replace(
             pristine_scan,
@@ -197,11 +197,11 @@ class BackendSuite:
     @pytest.fixture(scope="class")
     @classmethod
     def trained(cls) -> Trained:
-        """A training that tests look at and do not change."""
+        """A training that tests must not change."""
         return cls.fit(cls.make_scan())
 
     @pytest.fixture(scope="class")
     @classmethod
     def learned(cls) -> Trained:
-        """A training that has learned something."""
+        """A training that has learned the scan."""
         return cls.fit(cls.make_scan(), train=cls.learn)

@@ -1,4 +1,4 @@
-"""An archive of one backend in another."""
+"""Tests of archives of one backend in another."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
 
 
 class CrossBackendConformance:
-    """Train in one backend, predict in the other, and the reverse; each in processes of its own.
+    """Train in one backend and predict in the other, in both directions, each in its own process.
 
     Attributes
     ----------
     pair:
-        Names of the two backends; where one is not installed the tests are skipped.
+        Names of the two backends; the tests are skipped if one is not installed.
     model, train, options:
         As in `ptychopinn.testing.BackendSuite`, for both.
     tolerances, elsewhere:
-        As there.
+        As in `ptychopinn.testing.BackendSuite`.
     """
 
     pair: ClassVar[tuple[str, str]]
@@ -43,7 +43,7 @@ class CrossBackendConformance:
 
     @classmethod
     def entry_points(cls) -> Iterable[EntryPoint]:
-        """Where backends are registered: what is installed."""
+        """The entry points in which to look for the backends."""
         return entry_points(group=GROUP)
 
     @pytest.fixture(scope="class")

@@ -1,4 +1,4 @@
-"""The forward model of a backend, against the core's."""
+"""Tests of the forward model of a backend against the core's."""
 
 from __future__ import annotations
 

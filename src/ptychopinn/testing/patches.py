@@ -1,4 +1,4 @@
-"""How far patches are apart."""
+"""Difference of patches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ptychopinn.typing import ComplexArray
 
 
 def difference(one: ComplexArray, other: ComplexArray) -> float:
-    """Largest absolute difference; infinite where something is not finite, or shapes differ."""
+    """Largest absolute difference; infinite if values are not finite or shapes differ."""
     if one.shape != other.shape:
         return np.inf
     worst = float(np.abs(one - other).max(initial=0.0))

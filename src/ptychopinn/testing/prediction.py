@@ -1,4 +1,4 @@
-"""Prediction: every pattern once, the same whatever the batch, upright, and in the scale of the physics."""
+"""Tests of predictions: completeness, independence of batches, orientation, and scale."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _TURNS: dict[str, Callable[[ComplexArray], ComplexArray]] = {
 
 
 class PredictionConformance(BackendSuite):
-    """What comes of `infer`."""
+    """Tests of `infer`."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def by_gridsize(cls) -> Callable[[int], Trained]:
-        """A training for each gridsize."""
+        """A training per gridsize."""
         return cache(lambda gridsize: cls.fit(cls.make_scan(), model={"gridsize": gridsize}, train={"nepochs": 1}))
 
     def test_patches_have_their_shape_and_dtype(self, scan: ScanDataset, trained: Trained) -> None:
@@ -136,7 +136,9 @@ class PredictionConformance(BackendSuite):
         weights = patch_weights(prediction.library.to_host(prediction.probe), size)
         likeness = {name: _likeness(turn(patches), truth, weights) for name, turn in _TURNS.items()}
         assert max(likeness, key=lambda name: likeness[name]) == "upright", likeness
-        assert likeness["upright"] > self.tolerances.likeness, "too little was learned to tell; set `learn`"
+        assert likeness["upright"] > self.tolerances.likeness, (
+            "the network learned too little for this test; set `learn`"
+        )
 
     @pytest.mark.parametrize("modes", [1, 3])
     def test_the_probe_explains_the_counts(self, modes: int) -> None:
@@ -197,7 +199,7 @@ class PredictionConformance(BackendSuite):
 
 
 class _OnHost:
-    """A reconstructor whose predictions are fetched to the host before anything else is done with them."""
+    """A reconstructor whose predictions are converted to NumPy arrays."""
 
     def __init__(self, own: Reconstructor) -> None:
         self._own, self.model = own, own.model
@@ -210,7 +212,7 @@ class _OnHost:
 
 
 def _probe(trained: Trained, scan: ScanDataset, **config: Any) -> ComplexArray:
-    """(modes, N, N) complex64 on the host: the probe of a prediction."""
+    """The probe of a prediction, (modes, N, N) complex64 on the host."""
     prediction = trained.reconstructor.infer(scan, InferConfig(**config))
     probe: ComplexArray = prediction.library.to_host(prediction.probe)
     return probe

@@ -1,6 +1,6 @@
-"""Jobs for a fresh process: what a backend does there must not hang on what this process knows.
+"""Jobs for a new process, where a backend cannot depend on the state of this one.
 
-A job is a name and plain values; its result is plain values, arrays go through files.
+A job has a name and plain values as arguments and result; arrays are exchanged in files.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RunJob(Protocol):
 
 
 def run_in_subprocess(job: str, arguments: Mapping[str, Any], folder: Path) -> Any:
-    """Do a job in a Python of its own, with the same search path.
+    """Run a job in a new Python process with the same search path.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def run_in_subprocess(job: str, arguments: Mapping[str, Any], folder: Path) -> A
 
 
 def run_in_this_process(job: str, arguments: Mapping[str, Any], folder: Path) -> Any:
-    """Do a job here: quick, and proves less."""
+    """Run a job in this process, which is faster but proves less."""
     return json.loads(json.dumps(_task(job, json.loads(json.dumps(dict(arguments)))).call()))
 
 
@@ -58,7 +58,7 @@ def _task(job: str, arguments: Mapping[str, Any]) -> Task:
 
 
 def backend_arguments(spec: ReconstructorSpec, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a job needs to make a backend's reconstructors."""
+    """Arguments with which a job creates reconstructors of a backend."""
     return {
         "class": spec.import_string,
         "options_class": f"{spec.options.__module__}:{spec.options.__qualname__}",
@@ -72,7 +72,7 @@ def _attribute(path: str) -> Any:
 
 
 def list_backend(arguments: Mapping[str, Any]) -> list[str]:
-    """The modules that come with finding and listing a backend, the core's own left out."""
+    """The modules, except the core's, that are imported by finding and listing a backend."""
     before = set(sys.modules)
     registry = discover([EntryPoint(arguments["name"], arguments["value"], GROUP)])
     assert not registry.broken, registry.broken
@@ -81,14 +81,14 @@ def list_backend(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def predict(arguments: Mapping[str, Any]) -> int:
-    """Load an archive, predict a simulated scan, and leave the patches in a file."""
+    """Load an archive, predict a simulated scan, and write the patches to a file."""
     cls, options = _attribute(arguments["class"]), _attribute(arguments["options_class"])
     loaded = cls.load(arguments["archive"], options(**arguments["options"]))
     return _leave_patches(loaded, arguments)
 
 
 def train(arguments: Mapping[str, Any]) -> int:
-    """Train on a simulated scan, save, and leave the patches in a file."""
+    """Train on a simulated scan, save, and write the patches to a file."""
     cls, options = _attribute(arguments["class"]), _attribute(arguments["options_class"])
     made: Reconstructor = cls(ModelConfig(**arguments["model"]), options(**arguments["options"]))
     made.train(simulate_scan(SimulationConfig(**arguments["scan"])), TrainConfig(**arguments["train"]))

@@ -1,4 +1,4 @@
-"""Is it found, and does finding it stay light."""
+"""Tests of registration: the backend is found, and finding it imports no framework."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAMEWORKS = frozenset({"torch", "lightning_fabric", "tensorflow", "keras", "jax
 
 
 class RegistrationConformance(BackendSuite):
-    """Registration, signatures, and what a backend cannot do."""
+    """Tests of registration, signatures, and refusals of missing capabilities."""
 
     def test_it_is_found_by_its_name(self) -> None:
         """[CONF-010] [PLUG-001] An entry point leads to the spec."""

@@ -1,4 +1,4 @@
-"""Every setting acts or is refused; none is ignored."""
+"""Tests that every setting has an effect or is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptychopinn.errors import ConfigError
 from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained
 from ptychopinn.testing.patches import difference
 
-# A field, and with it what it needs to act.
+# A field, with the other fields that it needs to have an effect.
 MODEL_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "model_type": {"model_type": "supervised"},
     "gridsize": {"gridsize": 3},
@@ -54,7 +54,7 @@ TRAIN_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "gradient_clip_algorithm": {"gradient_clip": 1e-3, "gradient_clip_algorithm": "value"},
     "weight_averaging": {"weight_averaging": 0.0},
 }
-# What these do is seen in the length of a training, in its files, or with a wrong probe alone.
+# Their effects show only in the length of a training, in its files, or with a wrong probe.
 TESTED_ELSEWHERE = frozenset(
     {
         "N",
@@ -65,19 +65,19 @@ TESTED_ELSEWHERE = frozenset(
 
 
 class SettingsConformance(BackendSuite):
-    """Flags with no effect are worse than flags that are refused."""
+    """Tests that no setting is ignored."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def lit_scan(cls) -> ScanDataset:
-        """The tiny scan off the centre of the detector, under a probe that reaches the corners."""
+        """The tiny scan with a detector offset and a probe that reaches the corners."""
         scan = cls.make_scan(detector_offset_px=OFFSET_PX)
         return replace(scan, probe=scan.probe + np.float32(0.05) * np.abs(scan.probe).max())
 
     @pytest.fixture(scope="class")
     @classmethod
     def unchanged(cls, lit_scan: ScanDataset) -> Trained:
-        """The training that every other one is compared with."""
+        """The training with which all others are compared."""
         return cls.fit(lit_scan)
 
     @pytest.mark.parametrize("field", list(MODEL_CHANGES))
@@ -93,7 +93,7 @@ class SettingsConformance(BackendSuite):
     def _check(
         self, scan: ScanDataset, unchanged: Trained, field: str, section: str, changes: Mapping[str, Any]
     ) -> None:
-        """Train with the changes and with all of them but the field."""
+        """Train with all changes, and without the field."""
         try:
             found = self.fit(scan, **{section: changes})
         except ConfigError:

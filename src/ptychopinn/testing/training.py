@@ -1,4 +1,4 @@
-"""Training: does it learn, tell of it, stop, resume, and leave everybody else alone."""
+"""Tests of training: learning, progress, cancellation, resuming, and independence of instances."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COLUMNS = ("epoch", "seconds", "loss")
 
 
 class _KilledError(Exception):
-    """Ends a training from outside, as a kill would."""
+    """Ends a training like a kill."""
 
 
 class TrainingConformance(BackendSuite):
-    """What comes of `train`."""
+    """Tests of `train`."""
 
     def test_the_loss_falls(self, learned: Trained) -> None:
         """[CONF-020] [REC-003]"""

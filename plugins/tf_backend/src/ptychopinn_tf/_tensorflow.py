@@ -1,4 +1,4 @@
-"""The one place that imports TensorFlow: ``from ptychopinn_tf._tensorflow import tf``.
+"""The only module that imports TensorFlow: ``from ptychopinn_tf._tensorflow import tf``.
 
 TensorFlow's libraries write notes about processors and drivers to the terminal while they load and when they first
 compute. They are kept out of it, unless the user has set TF_CPP_MIN_LOG_LEVEL; whatever else was written stays.
@@ -21,11 +21,11 @@ _NOTE = re.compile(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what is written to the process's standard error; drop TensorFlow's notes and pass on the rest."""
+    """Filter TensorFlow's notes out of the standard error of the process."""
     if _LEVEL in os.environ or sys.stderr is None:
         yield
         return
-    os.environ[_LEVEL] = "3"  # read once, while the libraries load
+    os.environ[_LEVEL] = "3"  # read once when the libraries are loaded
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -1,4 +1,4 @@
-"""What follows a prediction on a GPU: CuPy's arrays in the memory of TensorFlow's tensors.
+"""Array libraries for stitching and refinement: CuPy arrays in the memory of TensorFlow's tensors.
 
 TensorFlow's tensors do not follow the array API standard, and CuPy's arrays do. Both say by DLPack where their memory
 is, so that nothing is copied between them.
@@ -55,7 +55,7 @@ class _Exporter:
 
 
 class DlpackLibrary(ScatterLibrary):
-    """An array library on the device of TensorFlow's tensors, in memory that both use.
+    """An array library on the device of TensorFlow's tensors, with shared memory.
 
     TensorFlow and the library each have a queue of operations of their own on a device. So each waits until the other
     has computed what it hands over. Memory is used again by its owner, whoever still has to read it: so refer to a
@@ -64,11 +64,11 @@ class DlpackLibrary(ScatterLibrary):
     """
 
     def from_tensor(self, tensor: tf.Tensor) -> Array:
-        """A tensor as an array, in the same memory."""
+        """Convert a tensor to an array without a copy."""
         return self.xp.from_dlpack(_Exporter(tensor))
 
     def to_tensor(self, array: Array) -> tf.Tensor:
-        """An array as a tensor, in the same memory unless that begins where TensorFlow cannot use it, or has gaps."""
+        """Convert an array to a tensor, without a copy if it is contiguous and aligned."""
         address = self.address(array)
         if address is None or address % _ALIGNMENT:
             array = self._aligned(array)
@@ -76,11 +76,11 @@ class DlpackLibrary(ScatterLibrary):
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
     def _aligned(self, array: Array) -> Array:
-        """A copy that begins where TensorFlow can use it."""
+        """A copy with the alignment that TensorFlow needs."""
         size = math.prod(array.shape)
         memory = self.zeros((size + _ALIGNMENT,), str(array.dtype).rpartition(".")[2])
         start, second = self.address(memory), self.address(memory[1:])
-        assert start is not None  # neither has gaps
+        assert start is not None  # both are contiguous
         assert second is not None
         first = -start % _ALIGNMENT // (second - start)
         copy = memory[first : first + size]
@@ -89,19 +89,19 @@ class DlpackLibrary(ScatterLibrary):
 
     @abstractmethod
     def address(self, array: Array) -> int | None:
-        """Where an array's memory begins; None if it has gaps."""
+        """Address of an array's memory; None if it is not contiguous."""
 
     @abstractmethod
     def wait(self) -> None:
-        """Wait until all that was asked of the library is computed."""
+        """Wait until all operations of the library are done."""
 
     def out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception says that memory ran out."""
+        """Whether an exception means that memory ran out."""
         return is_out_of_memory(error)
 
 
 class CupyLibrary(DlpackLibrary):
-    """CuPy on the GPU that is current in CuPy, the first unless somebody has chosen another.
+    """CuPy on CuPy's current GPU, by default the first.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class CupyLibrary(DlpackLibrary):
 
     @property
     def budget_bytes(self) -> int:
-        """Bytes of the device that may still be kept for patterns and patches."""
+        """Bytes of the device still available for patterns and patches."""
         pool = self._cupy.get_default_memory_pool()
         if self._budget_mb is not None:
             return max(self._budget_mb * _MIB - int(pool.used_bytes()), 0)
@@ -136,26 +136,26 @@ class CupyLibrary(DlpackLibrary):
 
     @property
     def number(self) -> int:
-        """Of the GPU, in CUDA's order."""
+        """Number of the GPU in CUDA's order."""
         return int(self._cupy.cuda.Device().id)
 
     def address(self, array: Array) -> int | None:
-        """Where an array's memory begins; None if it has gaps."""
+        """Address of an array's memory; None if it is not contiguous."""
         return int(array.data.ptr) if array.flags.c_contiguous else None
 
     def wait(self) -> None:
-        """Wait until all that was asked of CuPy in this thread's queue is computed; threads share one."""
+        """Wait until all operations in CuPy's queue of this thread are done; threads share one queue."""
         self._cupy.cuda.get_current_stream().synchronize()
 
     def to_host(self, array: Array) -> AnyArray:
-        """An array as a NumPy array; it waits for the device."""
+        """Convert an array to a NumPy array; waits for the device."""
         host: AnyArray = self._cupy.asnumpy(array)
         return host
 
     def from_blocks(
         self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
     ) -> Array:
-        """One array of a shape, of blocks of rows that come from the host one after another."""
+        """Make one array from blocks of rows on the host."""
         whole: Array | None = None
         row = 0
         for block in blocks:
@@ -170,7 +170,7 @@ class CupyLibrary(DlpackLibrary):
         """Add values to an array in place, at indices that may be there several times."""
         if index.shape[0] == 0:
             return target
-        # Complex numbers are pairs: the device has no addition of them that other threads cannot come between.
+        # Complex numbers are added as pairs, because the device has no atomic addition for them.
         real = target.real.dtype
         sums, parts = (array.view(real).reshape(array.shape[0], -1) for array in (target, values))
         if self._deterministic:
@@ -184,7 +184,7 @@ class CupyLibrary(DlpackLibrary):
         self._cupyx.scatter_add(target.view("uint64"), index, values.view("uint64"))
 
     def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
-        """Solution of a sparse symmetric positive definite system; a dense one is quicker here, where it fits."""
+        """Solve a sparse symmetric positive definite system, as a dense one if it fits, which is faster."""
         n = matrix.shape[0]
         if 2 * 8 * n**2 > self.budget_bytes:
             return super().solve_sparse(matrix, right)
@@ -195,7 +195,7 @@ class CupyLibrary(DlpackLibrary):
         return solution if np.isfinite(solution).all() else super().solve_sparse(matrix, right)
 
     def out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception says that memory ran out; then gives back what CuPy holds and does not use."""
+        """Whether an exception means that memory ran out; if so, frees CuPy's unused memory."""
         if not super().out_of_memory(error):
             return False
         self._cupy.get_default_memory_pool().free_all_blocks()
@@ -207,15 +207,7 @@ class CupyLibrary(DlpackLibrary):
 
 
 def choose_library(device: str, *, deterministic: bool, budget_mb: int | None) -> ArrayLibrary:
-    """CuPy for what follows a prediction on a GPU, if it computes there; else NumPy, and a line in the log says so.
-
-    Parameters
-    ----------
-    device:
-        As TensorFlow names it.
-    deterministic, budget_mb:
-        As in `CupyLibrary`.
-    """
+    """Choose CuPy if it works on the GPU, else NumPy, with a log message. ``device`` is TensorFlow's name."""
     try:
         library = CupyLibrary(deterministic=deterministic, budget_mb=budget_mb)
         number = int(device.rpartition(":")[2])
@@ -226,16 +218,16 @@ def choose_library(device: str, *, deterministic: bool, budget_mb: int | None) -
         with tf.device(device):
             tensor = library.to_tensor(library.from_tensor(tf.ones(_ALIGNMENT)) + 1.0)
             if not bool(tf.reduce_all(tensor == 2.0)):
-                raise RuntimeError("it reads other memory than TensorFlow writes")
-    except Exception as error:  # whatever a CuPy raises that is there but does not fit the driver
+                raise RuntimeError("it does not share memory with TensorFlow")
+    except Exception as error:  # a CuPy that does not fit the driver can raise anything
         missing = isinstance(error, ImportError)
         remedy = ". Install it with: python -m pip install 'ptychopinn-tf[cuda]'" if missing else ""
         _log.warning(
-            "The host computes what follows a prediction, for CuPy cannot be used on %s: %s%s.",
+            "Stitching and refinement run on the host, because CuPy cannot be used on %s: %s%s.",
             device,
             " ".join(str(error).split()),
             remedy,
         )
         return NUMPY
-    _log.info("What follows a prediction is computed by CuPy on %s.", device)
+    _log.info("Stitching and refinement run on %s with CuPy.", device)
     return library

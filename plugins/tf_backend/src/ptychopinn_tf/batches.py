@@ -16,7 +16,7 @@ _GROUPED = ("counts", "offsets", "fractions", "shift", "member", "truth", "membe
 
 
 def pad_batch(array: AnyArray, size: int) -> AnyArray:
-    """An array with zeros behind, so that its first axis has at least ``size`` entries."""
+    """Pad the first axis of an array with zeros to at least ``size`` entries."""
     missing = size - len(array)
     return array if missing <= 0 else np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
 

@@ -1,4 +1,4 @@
-"""The state of a training as named tensors, and back."""
+"""Convert the state of a training to named tensors and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def variable_arrays(variables: Mapping[str, tf.Variable], group: str = "") -> di
 
 
 def load_variables(variables: Mapping[str, tf.Variable], arrays: Mapping[str, AnyArray], group: str = "") -> None:
-    """Put `variable_arrays` back.
+    """Restore `variable_arrays`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The published architecture: a group's patterns as channels, one encoder, two decoders.
+"""The published CNN: the patterns of a group as channels, one encoder, two decoders.
 
 Source: Hoidn, Mishra & Mehta, "Physics constrained unsupervised deep learning for rapid, high resolution scanning
 coherent diffraction reconstruction", Sci. Rep. 13, 22789 (2023).
@@ -95,7 +95,7 @@ class CnnNetwork(Module):
         self.phase_decoder = Decoder(config, filters, rng)
 
     def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> None:
-        """Nothing: this network knows probe and detector from its training alone."""
+        """None: this network knows probe and detector only from its training."""
 
     def __call__(self, amplitudes: tf.Tensor, sampled_probes: None) -> tf.Tensor:
         """Predict the patches of groups.
@@ -104,8 +104,8 @@ class CnnNetwork(Module):
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        lit:
-            Not looked at.
+        sampled_probes:
+            Not used.
 
         Returns
         -------
@@ -120,14 +120,14 @@ class CnnNetwork(Module):
 
 
 def _halved(h: tf.Tensor) -> tf.Tensor:
-    """The largest of every 2 x 2 pixels; XLA has no deterministic gradient of TensorFlow's own pooling."""
+    """Maximum of 2 x 2 pixels; TensorFlow's pooling has no deterministic gradient with XLA."""
     _, height, width, channels = h.shape
     blocks = tf.reshape(h, (-1, height // 2, 2, width // 2, 2, channels))
     return tf.maximum(*tf.unstack(tf.maximum(*tf.unstack(blocks, axis=2)), axis=3))
 
 
 def _doubled(h: tf.Tensor) -> tf.Tensor:
-    """Every pixel four times; its gradient is a sum, and as such deterministic on every device."""
+    """Repeat every pixel 2 x 2 times, with a deterministic gradient on every device."""
     _, height, width, channels = h.shape
     spread = tf.broadcast_to(h[:, :, None, :, None], (tf.shape(h)[0], height, 2, width, 2, channels))
     return tf.reshape(spread, (-1, 2 * height, 2 * width, channels))

@@ -1,4 +1,4 @@
-"""Which devices compute, how much of their memory is taken, and in what arithmetic."""
+"""Choose devices, limit their memory, and set their arithmetic."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _INSTALL = "install 'ptychopinn-tf[cuda]'"
 
 
 def choose_devices(options: TfOptions) -> list[str]:
-    """The devices for the options; inference computes on the first.
+    """The devices for the options; inference uses the first.
 
-    ``auto`` and ``cuda`` begin with the first GPU, ``cuda:K`` is that of this number alone.
+    ``auto`` and ``cuda`` start with the first GPU, ``cuda:K`` is only GPU number K.
 
     Raises
     ------
     ResourceError
-        If CUDA was asked for and is not there, there is no GPU of that number, there are fewer GPUs than asked for, or
-        their memory cannot be bounded any more.
+        If CUDA was asked for but is not available, the GPU does not exist, there are too few GPUs, or their memory can
+        no longer be limited.
     """
     gpus = tf.config.list_physical_devices("GPU")
     _bound_memory(gpus, options.gpu_memory_limit_mb)
@@ -52,7 +52,7 @@ def choose_devices(options: TfOptions) -> list[str]:
 
 
 def _build() -> str:
-    """What this TensorFlow is built for."""
+    """The kind of this TensorFlow build."""
     build = tf.sysconfig.get_build_info()
     if not (build.get("is_cuda_build") or build.get("is_rocm_build")):
         return "a build for the CPU only"
@@ -66,7 +66,7 @@ def _name(gpu: Any) -> str:
 
 
 def _bound_memory(gpus: list[Any], limit_mb: int | None) -> None:
-    """Let the memory taken on GPUs grow as needed, up to a limit; the first use of a GPU in a process settles it."""
+    """Let GPU memory grow as needed up to a limit; cannot be changed after the first use of a GPU in a process."""
     if not gpus:
         return
     try:
@@ -76,11 +76,11 @@ def _bound_memory(gpus: list[Any], limit_mb: int | None) -> None:
             else:
                 logical = tf.config.LogicalDeviceConfiguration(memory_limit=limit_mb)
                 tf.config.set_logical_device_configuration(gpu, [logical])
-    except (RuntimeError, ValueError) as error:  # TensorFlow has begun to use them, or they were bounded before
+    except (RuntimeError, ValueError) as error:  # TensorFlow uses them already, or they were limited before
         if limit_mb is not None and any(_limit_in_force(gpu) != limit_mb for gpu in gpus):
             raise ResourceError(
-                f"The memory taken on GPUs cannot be bounded at {limit_mb} MiB any more: {error}.",
-                "Use another process, or the gpu_memory_limit_mb that this one began with.",
+                f"GPU memory can no longer be limited to {limit_mb} MiB: {error}.",
+                "Use another process, or the gpu_memory_limit_mb that this one started with.",
             ) from error
         return
     with _growing():
@@ -95,7 +95,7 @@ def _limit_in_force(gpu: Any) -> float | None:
 
 @contextmanager
 def _growing() -> Iterator[None]:
-    """What TensorFlow is told while it opens the GPUs: also memory under a limit is taken as it is needed."""
+    """Settings while TensorFlow opens the GPUs, so that memory under a limit also grows as needed."""
     before = os.environ.get(_GROWTH)
     os.environ[_GROWTH] = "true"
     try:
@@ -108,14 +108,14 @@ def _growing() -> Iterator[None]:
 
 
 class Devices:
-    """One device, or several of which each computes its share of a batch.
+    """One device, or several that share each batch.
 
     Parameters
     ----------
     names:
-        As TensorFlow names them.
+        TensorFlow's names of the devices.
     xla:
-        Whether what the one device computes is compiled with XLA.
+        Whether to compile with XLA; for one device only.
     """
 
     def __init__(self, names: list[str], *, xla: bool) -> None:
@@ -134,12 +134,12 @@ class Devices:
         return "GPU" in self.names[0]
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Where variables of a model are made and functions are called."""
+        """The scope for creating variables of a model and calling functions."""
         scope: AbstractContextManager[Any] = self.first() if self._strategy is None else self._strategy.scope()
         return scope
 
     def first(self) -> AbstractContextManager[Any]:
-        """Where variables are made of which one copy is enough."""
+        """The scope of variables with a single copy."""
         device: AbstractContextManager[Any] = tf.device(self.names[0])
         return device
 
@@ -150,8 +150,8 @@ class Devices:
             return tf.constant(values, dtype)
 
     def function(self, compute: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
-        """A compiled function, of one device or called on all."""
-        # Nothing in this package branches on tensors, so its code need not be rewritten for that (autograph).
+        """Compile a function, for one device or called on all."""
+        # This package never branches on tensors, so autograph is not needed.
         compiled: Callable[..., Any] = tf.function(compute, jit_compile=self.xla, autograph=False, **settings)
         return compiled
 
@@ -182,11 +182,11 @@ class Devices:
 
 @contextmanager
 def exact_float32(*, deterministic: bool) -> Iterator[None]:
-    """Compute float32 as float32, and deterministically or not, for a while; put back what was.
+    """Compute in true float32, deterministically or not; restores the settings afterwards.
 
-    TensorFlow otherwise lets GPUs round factors to 10 bits (TensorFloat-32), which is not the same in every backend.
+    By default, GPUs round factors to 10 bits (TensorFloat-32), so backends would differ.
     """
-    from tensorflow.python.framework import config  # the public interface switches determinism on, but not off
+    from tensorflow.python.framework import config  # the public interface cannot switch determinism off
 
     def switch(*, on: bool) -> None:
         if on:

@@ -1,6 +1,6 @@
-"""The physics inside the loss: patches of a group on one canvas, cut again, illuminated, propagated.
+"""The physics in the loss: patches of a group are placed on a canvas, cut out, illuminated and propagated.
 
-Placing and cutting are products with small matrices (`ptychopinn.interpolation`), so that they are differentiable,
+Placing and cutting are products with small matrices (`ptychopinn.interpolation`), which are differentiable,
 deterministic, and the same in every framework.
 """
 
@@ -33,7 +33,7 @@ def shift_matrices(weights: tf.Tensor, n: int) -> tf.Tensor:
 
 
 def one_hot_rows(start: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
-    """Matrices that select ``rows`` entries from ``start`` on out of ``columns``; entries outside give 0.
+    """Matrices that select ``rows`` of ``columns`` entries from ``start`` on; entries outside give 0.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def shift_probe(probe: tf.Tensor, fractions: tf.Tensor) -> tf.Tensor:
 
 
 def group_phases(root_weights: tf.Tensor, placed: tf.Tensor) -> tf.Tensor:
-    """Phases in which the patches of each group agree best (`ptychopinn.synchronise` for a handful of patches).
+    """Phases that align the patches of each group (`ptychopinn.synchronise` for few patches).
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class GroupForward:
         shift:
             (g, C, 2, 7) float32, `shift_weights` of the members' fractions.
         member:
-            (g, C) float32; 0 where a group has no such member.
+            (g, C) float32; 0 for missing members.
 
         Returns
         -------
@@ -210,7 +210,7 @@ class GroupForward:
         probe:
             (modes, N, N) complex64, in counts.
         offsets, fractions:
-            (g, C, 2) int64 and float32 (y, x): where each member lies, and by how much the probe is moved there.
+            (g, C, 2) int64 and float32 (y, x): position of each member, and shift of the probe there.
         sigma_px:
             Standard deviation of a blur of the exit wave, pixels; 0 is none.
 
@@ -227,7 +227,7 @@ class GroupForward:
         return tf.reduce_sum(intensity(field), axis=2)
 
     def single_patterns(self, patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
-        """Expected counts of patches that lie on whole pixels, the object 1 + 0j around each.
+        """Expected counts of patches on whole pixels, with 1 + 0j around each.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The network and the illumination it was trained with: all that an archive holds."""
+"""The model in an archive: the network and its illumination."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ptychopinn_tf.network import FastNetwork, SampledProbe
 
 
 class Illumination(Module):
-    """The probe in units of the square root of a scan's mean counts, the detector's offset, and a trim of the scale.
+    """The probe in units of the square root of a scan's mean counts, the detector's offset, and a factor on counts.
 
     Parameters
     ----------
     probe:
-        (modes, N, N) complex64, energy seen by the detector 1 at first.
+        (modes, N, N) complex64, initially with the energy 1 on the detector.
     offset_px:
-        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
+        (2,) (y, x): shift of the patterns from the probe's far field, detector pixels.
     log_intensity:
         Natural logarithm of a factor on all counts.
     """
@@ -46,7 +46,7 @@ class Illumination(Module):
         return tf.complex(self.values[..., 0], self.values[..., 1]) * as_complex(self.peak)
 
     def __call__(self) -> tf.Tensor:
-        """(modes, N, N) complex64; times the root of a scan's mean counts it is the probe of the physics."""
+        """(modes, N, N) complex64; multiplied by the root of a scan's mean counts, the probe of the physics."""
         n = self.values.shape[1]
         grid = (tf.range(n, dtype=tf.float32) - (n - 1) / 2) * (2 * math.pi / n)
         angle = self.offset_px[0] * grid[:, None] + self.offset_px[1] * grid[None, :]
@@ -54,7 +54,7 @@ class Illumination(Module):
 
 
 class Model(Module):
-    """Network and illumination; what training fits and an archive keeps.
+    """Network and illumination: what is trained and saved.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Model(Module):
         return other
 
     def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> dict[DetectorSampling, SampledProbe] | None:
-        """What a prediction needs of the light.
+        """Prepare the probe for predictions.
 
         Parameters
         ----------
@@ -106,8 +106,8 @@ class Model(Module):
         counts:
             (g, C, N, N) float32, DC at [0, 0], zero at bad pixels.
         mean_counts:
-            Mean photons a pattern of the scan.
-        lit:
+            Mean photons per pattern of the scan.
+        sampled_probes:
             From `prepare_probe`.
 
         Returns
@@ -120,7 +120,7 @@ class Model(Module):
 
 
 def model_arrays(model: Model) -> dict[str, AnyArray]:
-    """A model's tensors under framework-neutral names.
+    """The tensors of a model under framework-neutral names.
 
     Convolutions are (out, in, y, x); the probe is (modes, N, N) complex64 in root mean counts, without the offset.
     """
@@ -149,7 +149,7 @@ def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], preci
     Raises
     ------
     ArchiveError
-        If tensors are missing, or have shapes that the configuration does not.
+        If tensors are missing or do not fit the configuration.
     """
     light = illumination_from_tensors(config, arrays)
     model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)

@@ -1,4 +1,4 @@
-"""Variables of nested objects under names with slashes, as an archive has them."""
+"""Named variables of nested objects, as in an archive."""
 
 from __future__ import annotations
 

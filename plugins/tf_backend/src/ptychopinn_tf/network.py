@@ -6,8 +6,8 @@ patch (the direction in which ePIE would step), and corrects the patch by convol
 Arithmetic is spent on a 16 x 16 grid whatever N is. Sources: learned primal-dual (Adler & Oktem, IEEE TMI 37, 2018)
 for the unrolling; the regularised projection of rPIE (Maiden et al., Optica 4, 736, 2017) for the direction.
 
-Between transforms the pixels of a patch are sorted by tiles, (b, GRID^2, pixels of a tile): what the convolutions see
-of a tile lies together, and nothing is sorted anew for them. Kernels are (y, x, in, out) here; `ptychopinn_tf.model`
+Between transforms the pixels of a patch are stored by tiles, (b, GRID^2, pixels of a tile), as the convolutions need
+them. Kernels are (y, x, in, out) here; `ptychopinn_tf.model`
 turns them into the archive's layout.
 """
 
@@ -66,7 +66,7 @@ def from_tiles(tiles: tf.Tensor) -> tf.Tensor:
 
 
 def upsample_tiles(tiles: tf.Tensor, tile: int) -> tf.Tensor:
-    """(b, GRID^2, pixels): the same picture on tiles of ``tile`` x ``tile`` pixels; every pixel is repeated."""
+    """Upsample (b, GRID^2, pixels) to tiles of ``tile`` x ``tile`` pixels by repeating pixels."""
     old = math.isqrt(tiles.shape[-1])
     pixels = tf.reshape(tiles, (-1, _TILES, old, 1, old, 1))
     pixels = tf.tile(pixels, (1, 1, 1, tile // old, 1, tile // old))
@@ -74,7 +74,7 @@ def upsample_tiles(tiles: tf.Tensor, tile: int) -> tf.Tensor:
 
 
 def crop_spectrum(image: tf.Tensor, width: int) -> tf.Tensor:
-    """The (..., width, width) about DC of (..., N, N) with DC at [0, 0]."""
+    """Crop (..., N, N) with DC at [0, 0] to the central (..., width, width)."""
     half, rest = width // 2, image.shape[-1] - width // 2
     if width == image.shape[-1]:
         return image
@@ -146,7 +146,7 @@ class Convolution(Module):
 
 
 class ResidualBlock(Module):
-    """A 3 x 3 convolution beside the identity."""
+    """A 3 x 3 convolution with a skip connection."""
 
     def __init__(self, rng: np.random.Generator, width: int, dtype: tf.DType) -> None:
         self.conv, self.dtype = Convolution(rng, width, width, 3, std=0.0), dtype
@@ -158,7 +158,7 @@ class ResidualBlock(Module):
 
 
 class Embedding(Module):
-    """Adds a linear function of two inputs to what every place of the grid holds, without a bias."""
+    """Adds a linear function of two inputs to the features of every grid cell, without bias."""
 
     def __init__(self, rng: np.random.Generator, inputs: int, width: int) -> None:
         self.weight, _ = initial_weights(rng, (width, inputs), width, inputs, None)
@@ -173,9 +173,9 @@ class Embedding(Module):
 
 
 class MixingBlock(Module):
-    """Lets every place of the grid speak to every other: a matrix a channel down the columns, and one along the rows.
+    """Mixes all grid cells: per channel, one matrix acts along columns and one along rows.
 
-    A Fourier transform is of this kind, and it is what a pattern and its object have to do with each other.
+    The Fourier transform, which relates a pattern to its object, has this form.
     """
 
     def __init__(self, rng: np.random.Generator, width: int) -> None:
@@ -197,15 +197,15 @@ class MixingBlock(Module):
 
 @dataclass(frozen=True, eq=False)
 class SampledProbe:
-    """What a `DetectorSampling` needs of the light.
+    """The probe prepared for a `DetectorSampling`.
 
     Attributes
     ----------
     probe, direction:
-        (..., modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and
-        the difference there on its way back.
+        (..., modes, GRID^2, pixels) complex64: factors on the patch less 1 before propagation, and on the
+        back-propagated difference.
     alone:
-        (..., modes, n, n) complex64, the field of an object that is 1 everywhere.
+        (..., modes, n, n) complex64, the far field for an object that is 1 everywhere.
     good:
         (n, n) float32, 1 where the detector measured.
     """
@@ -217,13 +217,13 @@ class SampledProbe:
 
     @classmethod
     def of(cls, sampling: DetectorSampling, probe: tf.Tensor, good: tf.Tensor) -> SampledProbe:
-        """For (modes, N, N), or (b, modes, N, N), one for each pattern, and (N, N), as the network gets them."""
+        """From a probe (modes, N, N), or (b, modes, N, N), one per pattern, and good pixels (N, N)."""
         n, margin = sampling.n, (sampling.N - sampling.n) // 2
         if probe.shape[-1] > sampling.N:
             # About the middle of the picture, that is the origin of both grids.
             turned = tf.signal.fft2d(tf.signal.ifftshift(probe / probe.shape[-1], axes=(-2, -1)))
             probe = tf.signal.fftshift(tf.signal.ifft2d(crop_spectrum(turned, sampling.N) * sampling.N), axes=(-2, -1))
-        # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
+        # With the patch in the corner, every stride-th frequency is a transform of n pixels.
         probe = tf.roll(probe, (-margin, -margin), axis=(-2, -1))
         inner = probe[..., :n, :n]
         power = tf.reduce_sum(intensity(inner), axis=-3, keepdims=True)
@@ -249,7 +249,7 @@ class SampledProbe:
         )
 
     def far_field(self, more: tf.Tensor) -> tf.Tensor:
-        """(b, GRID^2, pixels), patches less 1, to (b, modes, n, n) of the detector; outside a patch the object is 1."""
+        """Far field (b, modes, n, n) of patches less 1, (b, GRID^2, pixels); the object is 1 outside a patch."""
         waves = from_tiles(tf.reshape(self.probe * more[:, None], (-1, *more.shape[1:])))
         return self.alone + tf.reshape(tf.signal.fft2d(waves), (-1, tf.shape(self.probe)[-3], *waves.shape[1:]))
 
@@ -260,8 +260,7 @@ class FastNetwork(Module):
     Parameters
     ----------
     config:
-        Model configuration; its N, width_scale, steps, patch_size, patches_per_group and amp_activation are
-        used.
+        The model configuration.
     rng:
         Draws the weights.
     dtype:
@@ -282,7 +281,7 @@ class FastNetwork(Module):
         self.head = [Linear(rng, width, 2 * count, std=HEAD_STD) for count in pixels]
 
     def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> dict[DetectorSampling, SampledProbe]:
-        """What a prediction needs of the light.
+        """Prepare the probe for predictions.
 
         Parameters
         ----------
@@ -300,7 +299,7 @@ class FastNetwork(Module):
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        lit:
+        sampled_probes:
             From `prepare_probe`.
 
         Returns

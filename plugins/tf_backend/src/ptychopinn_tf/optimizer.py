@@ -12,14 +12,10 @@ _NETWORK = "network/"
 
 
 class AdamW:
-    """Decoupled weight decay on the network, none on probe and scale, which have a rate of their own.
+    """AdamW with weight decay on the network only, and another rate for probe and scale.
 
-    Keras's AdamW adds epsilon before the bias of the second moment is taken out, and has one rate for all.
-
-    Parameters
-    ----------
-    variables:
-        What is trained, by name.
+    Keras's AdamW adds epsilon before it corrects the bias of the second moment, and has one rate for all.
+    ``variables`` are the trained ones by name.
     """
 
     def __init__(self, variables: Mapping[str, tf.Variable]) -> None:
@@ -29,7 +25,7 @@ class AdamW:
         self.second = {name: tf.Variable(tf.zeros_like(v), trainable=False) for name, v in self.trained.items()}
 
     def variables(self) -> dict[str, tf.Variable]:
-        """The optimizer's own state, by name."""
+        """The state of the optimizer, by name."""
         moments = {f"{name}/first": v for name, v in self.first.items()}
         return {"step": self.step, **moments, **{f"{name}/second": v for name, v in self.second.items()}}
 
@@ -61,6 +57,6 @@ def clipped(gradients: Mapping[str, tf.Tensor], config: TrainConfig) -> tuple[di
 
 
 def move_average(average: Mapping[str, tf.Variable], weights: Mapping[str, tf.Variable], kept: tf.Tensor) -> None:
-    """Move a running average towards the weights; what is the same in both stays as it is, to the bit."""
+    """Update the running average of the weights; equal values stay bitwise equal."""
     for name, variable in average.items():
         variable.assign(weights[name] + kept * (variable - weights[name]))

@@ -1,4 +1,4 @@
-"""Options of the TensorFlow backend. Imports no TensorFlow: the command line makes its flags from this model."""
+"""Options of the TensorFlow backend. This module must not import TensorFlow: the command line makes flags from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TfOptions(ExecutionOptions):
     def _options_agree(self) -> Self:
         if self.xla and self.devices > 1:
             raise ValueError(
-                f"devices is {self.devices} and xla is on; a training is spread without xla: give one of them"
+                f"devices is {self.devices} and xla is on, but xla works on one device only: give one of them"
             )
         if self.devices > 1 and cuda_number(self.accelerator) is not None:
             raise ValueError(f"devices is {self.devices} and accelerator {self.accelerator}: give one of them")

@@ -1,4 +1,4 @@
-"""The TensorFlow reconstructor: what `ptychopinn.training.NetworkReconstructor` leaves to a framework."""
+"""The TensorFlow reconstructor."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
 
     @cached_property
     def library(self) -> ArrayLibrary:
-        """CuPy on a GPU where it is there, else NumPy."""
+        """CuPy on a GPU if it is installed, else NumPy."""
         if not self._devices.on_gpu:
             return NUMPY
         return choose_library(
@@ -106,11 +106,11 @@ class TfReconstructor(NetworkReconstructor[Model]):
             size = max(largest, count) if self._options.xla else count
             try:
                 with exact_float32(deterministic=self._options.deterministic), self._devices.first():
-                    tensor = to_tensor(counts)  # referred to until the patches are there
+                    tensor = to_tensor(counts)  # keeps the memory until the patches are computed
                     patches = compiled(_pad_batch(tensor, size), *fixed)
                     found = from_tensor(patches if size == count else patches[:count])
             except Exception:
-                largest = 0  # memory may have run out, and the next batch be smaller
+                largest = 0  # after memory ran out, the next batch may be smaller
                 raise
             largest = size
             return found
@@ -118,14 +118,14 @@ class TfReconstructor(NetworkReconstructor[Model]):
         return from_tensor(probe), predict
 
     def _hand_over(self) -> tuple[Callable[[Array], tf.Tensor], Callable[[tf.Tensor], Array]]:
-        """Functions of the library's arrays to tensors and back."""
+        """Functions that convert arrays of the library to tensors and back."""
         library = self.library
         if isinstance(library, DlpackLibrary):
             return library.to_tensor, library.from_tensor
         return tf.constant, lambda tensor: tensor.numpy()
 
     def _compiled(self, model: Model) -> Callable[..., tf.Tensor]:
-        """The first patch of every group, by a function that is traced once for all sizes of batches and probes.
+        """Predict the first patch of every group with a function that is traced once for all sizes.
 
         XLA compiles it anew for each size: `_predictor` fills smaller batches up.
         """
@@ -146,6 +146,6 @@ class TfReconstructor(NetworkReconstructor[Model]):
 
 
 def _pad_batch(tensor: tf.Tensor, size: int) -> tf.Tensor:
-    """A batch with zeros behind, so that it has that many entries."""
+    """Pad a batch with zeros to ``size`` entries."""
     missing = size - len(tensor)
     return tensor if missing == 0 else tf.pad(tensor, [[0, missing], *[[0, 0]] * (len(tensor.shape) - 1)])

@@ -1,4 +1,4 @@
-"""Torch tensors on a device as an array library of the core: what follows a prediction runs where the network does."""
+"""Array library of torch tensors, so that stitching and refinement run on the device of the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ptychopinn.arrays.scatter import add_repeatably
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch.numerics import any_order, exact_float32
 
-_PINNED_BYTES = 1 << 20  # of an array worth page-locked memory, from which a copy need not be waited for
+_PINNED_BYTES = 1 << 20  # smallest array that is uploaded asynchronously from page-locked memory
 _MIB = 1 << 20
 _MEMORY_SIGNS = (
     "DefaultCPUAllocator",
@@ -45,11 +45,11 @@ class TorchLibrary(ScatterLibrary):
     Parameters
     ----------
     device:
-        That computes.
+        The device.
     deterministic:
-        Whether sums of windows repeat to the bit.
+        Whether sums of windows are bitwise reproducible.
     budget_mb:
-        MiB of the device that may be kept for patterns and patches; None is half of what is free.
+        MiB of the device for patterns and patches; None: half of the free memory.
     """
 
     def __init__(self, device: torch.device, *, deterministic: bool, budget_mb: int | None = None) -> None:
@@ -58,7 +58,7 @@ class TorchLibrary(ScatterLibrary):
 
     @property
     def budget_bytes(self) -> int:
-        """Bytes of the device that may still be kept for patterns and patches."""
+        """Bytes of the device still available for patterns and patches."""
         if self._budget_mb is not None:
             used = torch.cuda.memory_allocated(self.device) if self._is_cuda else 0
             return max(self._budget_mb * _MIB - used, 0)
@@ -79,12 +79,12 @@ class TorchLibrary(ScatterLibrary):
 
     @contextmanager
     def session(self) -> Iterator[ArrayLibrary]:
-        """Compute float32 as float32, and with algorithms that repeat if that was asked for."""
+        """Compute in true float32, with deterministic algorithms if they are enabled."""
         with torch.no_grad(), exact_float32(deterministic=self._deterministic):
             yield self
 
     def from_host(self, array: AnyArray) -> Tensor:
-        """A NumPy array as a tensor; a large one goes through page-locked memory, and is not waited for."""
+        """Convert a NumPy array to a tensor; a large one is uploaded asynchronously from page-locked memory."""
         array = np.ascontiguousarray(array)
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
         if self._is_cuda:
@@ -95,7 +95,7 @@ class TorchLibrary(ScatterLibrary):
     def from_blocks(
         self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """One tensor of a shape, of blocks of rows that come from the host one after another."""
+        """Make one tensor from blocks of rows on the host."""
         whole: Tensor | None = None
         row = 0
         for block in blocks:
@@ -104,16 +104,16 @@ class TorchLibrary(ScatterLibrary):
                 whole = torch.empty(shape, dtype=tensor.dtype, device=self.device)
             whole[row : row + len(tensor)] = tensor
             row += len(tensor)
-        assert whole is not None  # nobody asks for nothing
+        assert whole is not None  # there is at least one block
         return whole
 
     def to_host(self, array: Tensor) -> AnyArray:
-        """A tensor as a NumPy array; it waits for the device."""
+        """Convert a tensor to a NumPy array; waits for the device."""
         host: AnyArray = array.detach().resolve_conj().cpu().numpy()
         return host
 
     def cast(self, array: Tensor, dtype: str) -> Tensor:
-        """A tensor in another dtype, by its name."""
+        """Convert a tensor to a dtype by its name."""
         return array.to(getattr(torch, dtype))
 
     def fft2(self, array: Tensor, norm: str = "backward") -> Tensor:
@@ -152,7 +152,7 @@ class TorchLibrary(ScatterLibrary):
         return target
 
     def solve_sparse(self, matrix: Sparse, right: AnyArray) -> AnyArray:
-        """Solution of a sparse symmetric positive definite system; on a GPU a dense one is quicker, where it fits."""
+        """Solve a sparse symmetric positive definite system; on a GPU as a dense one, which is faster, if it fits."""
         n = matrix.shape[0]
         if not self._is_cuda or 2 * 8 * n**2 > self.budget_bytes:
             return super().solve_sparse(matrix, right)
@@ -160,12 +160,12 @@ class TorchLibrary(ScatterLibrary):
         dense = torch.zeros(n * n, dtype=torch.float64, device=self.device)
         dense[self.from_host(entries.row.astype(np.int64) * n + entries.col)] = self.from_host(entries.data)
         factor, failed = torch.linalg.cholesky_ex(dense.view(n, n))
-        if int(failed):  # rounding made it indefinite
+        if int(failed):  # indefinite because of rounding
             return super().solve_sparse(matrix, right)
         return self.to_host(torch.cholesky_solve(self.from_host(right)[:, None], factor)[:, 0])
 
     def out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception says that memory ran out; then gives back what the allocator holds."""
+        """Whether an exception means that memory ran out; if so, empties the cache of the allocator."""
         if not is_out_of_memory(error):
             return False
         if self._is_cuda:

@@ -12,12 +12,12 @@ from ptychopinn.typing import AnyArray
 
 
 def to_tensor(array: AnyArray, device: torch.device | str = "cpu") -> Tensor:
-    """An array as a tensor on a device; shares memory where it can."""
+    """Convert an array to a tensor on a device, without a copy if possible."""
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def upload(array: AnyArray, device: torch.device) -> Tensor:
-    """An array as a tensor on a device; nobody waits for the copy."""
+    """Upload an array to a device asynchronously."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

@@ -1,4 +1,4 @@
-"""The state of a training as named tensors and JSON, and back."""
+"""Convert the state of a training to named tensors and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def module_arrays(module: nn.Module, group: str = "") -> dict[str, AnyArray]:
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, AnyArray]:
-    """Copies of tensors of one device, in one transfer; a single number is (1,)."""
+    """Copy tensors of one device in one transfer; scalars become (1,)."""
     flat = [tensor.detach().reshape(-1) for tensor in tensors.values()]
     data = torch.cat([part.view(torch.uint8) for part in flat]).cpu().numpy() if flat else np.zeros(0, np.uint8)
     ends = np.cumsum([part.nbytes for part in flat])
@@ -31,7 +31,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, AnyArray]:
 
 
 def load_module(module: nn.Module, arrays: Mapping[str, AnyArray], group: str = "") -> None:
-    """Put `module_arrays` back.
+    """Restore `module_arrays`.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> 
     optimizer:
         The optimizer.
     names:
-        Of its parameters, in their order.
+        Names of its parameters in order.
     """
     return _arrays(
         {
@@ -70,7 +70,7 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> 
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], arrays: Mapping[str, AnyArray]) -> None:
-    """Put `optimizer_arrays` back into an optimizer over the same parameters."""
+    """Restore `optimizer_arrays` in an optimizer of the same parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for index, (name, parameter) in enumerate(zip(names, parameters, strict=True)):
@@ -79,7 +79,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], array
             if key.startswith(prefix):
                 moment = key.removeprefix(prefix)
                 value = torch.from_numpy(arrays[key].copy())
-                # Moments in the weight's own layout, which fused kernels take for granted.
+                # Moments need the memory layout of the weight, which fused kernels assume.
                 whole = (
                     value.reshape(())
                     if moment == "step"

@@ -1,4 +1,4 @@
-"""The published architecture: a group's patterns as channels, one encoder, two decoders.
+"""The published CNN: the patterns of a group as channels, one encoder, two decoders.
 
 Source: Hoidn, Mishra & Mehta, "Physics constrained unsupervised deep learning for rapid, high resolution scanning
 coherent diffraction reconstruction", Sci. Rep. 13, 22789 (2023).
@@ -32,15 +32,7 @@ class DoubleConvolution(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the deepest grid to one picture a patch.
-
-    Parameters
-    ----------
-    config:
-        Model configuration; its patches_per_group, pad_object and probe_big are used.
-    filters:
-        Of the encoder's levels.
-    """
+    """From the deepest grid to one image per patch; ``filters`` are those of the encoder's levels."""
 
     def __init__(self, config: ModelConfig, filters: list[int]) -> None:
         super().__init__()
@@ -92,7 +84,7 @@ class CnnNetwork(nn.Module):
                 nn.init.zeros_(cast(Tensor, module.bias))
 
     def prepare_probe(self, probe: Tensor, good: Tensor) -> None:
-        """Nothing: this network knows probe and detector from its training alone."""
+        """None: this network knows probe and detector only from its training."""
 
     def forward(self, amplitudes: Tensor, sampled_probes: None) -> Tensor:
         """Predict the patches of groups.
@@ -101,8 +93,8 @@ class CnnNetwork(nn.Module):
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        lit:
-            Not looked at.
+        sampled_probes:
+            Not used.
 
         Returns
         -------

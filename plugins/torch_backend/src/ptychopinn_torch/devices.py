@@ -1,4 +1,4 @@
-"""Which device computes: asked for in words, tried before any work, refused or chosen with a reason.
+"""Choose the device, and test it before any work.
 
 Builds of PyTorch for ROCm call their devices ``cuda`` too; they are used as such.
 """
@@ -22,14 +22,14 @@ _CPU = torch.device("cpu")
 def choose_device(asked: Accelerator | str) -> torch.device:
     """The device for the option ``accelerator``.
 
-    ``cuda`` is the first card, ``cuda:K`` that of this number. ``auto`` takes, of several cards, the one with most free
-    memory that can be used, and the CPU where there is none; what it passed over is logged.
+    ``cuda`` is the first card, ``cuda:K`` card number K. ``auto`` is the usable card with most free memory, or the CPU
+    if there is none; unusable cards are logged.
 
     Raises
     ------
     ResourceError
-        If CUDA was asked for and this build of PyTorch has none, the driver does not serve it, there is no card of that
-        number, or the card is full, taken by another program, or of no use to this build.
+        If CUDA was asked for, but this build of PyTorch has none, the driver does not fit, the card does not exist, or
+        it is full, in exclusive use, or not supported by this build.
     """
     if asked == Accelerator.CPU:
         return _CPU
@@ -50,7 +50,7 @@ def choose_device(asked: Accelerator | str) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """A device in words: its number, its name and its memory, as PyTorch reports them (of a MIG slice: the slice's)."""
+    """Describe a device by number, name and memory, as PyTorch reports them (of a MIG slice, its own)."""
     if device.type != "cuda":
         return str(device)
     free, total = torch.cuda.mem_get_info(device)
@@ -64,11 +64,11 @@ def try_card(number: int) -> None:
     Raises
     ------
     ResourceError
-        If that does not work, with the reason.
+        If it fails, with the reason.
     """
     try:
         _compute(torch.device("cuda", number))
-    except RuntimeError as error:  # torch.OutOfMemoryError and torch.AcceleratorError are such
+    except RuntimeError as error:  # the base of torch.OutOfMemoryError and torch.AcceleratorError
         raise ResourceError(
             f"cuda:{number} ({_name(number)}) cannot be used: {_reason(error)}.",
             "Use another card (--accelerator cuda:K) or --accelerator cpu, or free this one.",
@@ -80,19 +80,19 @@ def _compute(device: torch.device) -> None:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What keeps a card from computing, out of PyTorch's error."""
+    """Why a card cannot compute, from PyTorch's error."""
     text = str(error)
     if is_out_of_memory(error):
         return "its memory is full, not even two numbers fit"
     if "busy or unavailable" in text:
-        return "another program has it for itself"
+        return "another program has exclusive use of it"
     if "no kernel image" in text:
         return f"PyTorch {torch.__version__} has no kernels for it"
     return _first_line(error)
 
 
 def _freest() -> torch.device:
-    """The card with most free memory that can be used; the CPU where there is none."""
+    """The usable card with most free memory, or the CPU."""
     count = torch.cuda.device_count()
     free: dict[int, float] = {}
     for number in range(count):
@@ -100,7 +100,7 @@ def _freest() -> torch.device:
             try_card(number)
             free[number] = torch.cuda.mem_get_info(number)[0] / 2**30
         except (ResourceError, RuntimeError) as error:
-            _log.warning("cuda:%d is passed over: %s", number, _first_line(error))
+            _log.warning("cuda:%d is skipped: %s", number, _first_line(error))
     if not free:
         _log.warning("No card can be used; computing on the CPU.")
         return _CPU
@@ -113,12 +113,12 @@ def _freest() -> torch.device:
 
 def _cuda_is_there() -> bool:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a driver that is too old: said in our words
+        warnings.simplefilter("ignore", UserWarning)  # of an old driver; `_driver_problem` reports it
         return torch.cuda.is_available()
 
 
 def _build() -> str:
-    """What this PyTorch is built for, and why it finds no card."""
+    """The kind of this PyTorch build, and why it finds no card."""
     if torch.version.hip is None and torch.version.cuda is None:
         return "a build for the CPU only"
     built = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
@@ -128,9 +128,9 @@ def _build() -> str:
 def _driver_problem() -> str:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
-    except (RuntimeError, AssertionError) as error:  # names the driver's version where it is too old
+    except (RuntimeError, AssertionError) as error:  # names the version of an old driver
         return _first_line(error)
-    return "the driver shows none, or CUDA_VISIBLE_DEVICES hides it"
+    return "the driver has none, or CUDA_VISIBLE_DEVICES hides it"
 
 
 def _remedy() -> str:

@@ -1,6 +1,6 @@
-"""The physics inside the loss: patches of a group on one canvas, cut again, illuminated, propagated.
+"""The physics in the loss: patches of a group are placed on a canvas, cut out, illuminated and propagated.
 
-Placing and cutting are products with small matrices (`ptychopinn.interpolation`), so that they are differentiable,
+Placing and cutting are products with small matrices (`ptychopinn.interpolation`), which are differentiable,
 deterministic, and the same in every framework.
 """
 
@@ -44,7 +44,7 @@ def _weighted(weights: Tensor, basis: Tensor) -> Tensor:
 
 
 def one_hot_rows(start: Tensor, rows: int, columns: int) -> Tensor:
-    """Matrices that select ``rows`` entries from ``start`` on out of ``columns``; entries outside give 0.
+    """Matrices that select ``rows`` of ``columns`` entries from ``start`` on; entries outside give 0.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def shift_probe(probe: Tensor, fractions: Tensor) -> Tensor:
 
 
 def _frequencies(n: int) -> Tensor:
-    """(2, n) float32: radians a pixel of shift, and 0 at the Nyquist frequency, whose imaginary part is left out."""
+    """(2, n) float32: radians per pixel of shift; 0 at the Nyquist frequency, whose imaginary part is dropped."""
     kept = (torch.arange(n) != n // 2).float()
     return torch.stack([-2 * torch.pi * torch.fft.fftfreq(n), kept])
 
@@ -105,7 +105,7 @@ def _shifted(probe: Tensor, fractions: Tensor, frequencies: Tensor) -> Tensor:
 
 
 def group_phases(root_weights: Tensor, placed: Tensor) -> Tensor:
-    """Phases in which the patches of each group agree best (`ptychopinn.synchronise` for a handful of patches).
+    """Phases that align the patches of each group (`ptychopinn.synchronise` for few patches).
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class GroupForward(torch.nn.Module):
         self.N, self.patch_size, self.reach = N, patch_size, reach
         self.canvas_size = patch_size + 2 * reach
         margin = (N - patch_size) // 2
-        # Made once, where the loss is computed; offsets are compared with them as they come.
+        # Created once, on the device of the loss.
         self.register_buffer("basis", _basis(patch_size))
         self.register_buffer("placing", _starts(patch_size, self.canvas_size) - reach)
         self.register_buffer("cutting", _starts(N, self.canvas_size) - (reach - margin))
@@ -177,7 +177,7 @@ class GroupForward(torch.nn.Module):
         shift:
             (g, C, 2, 7) float32, `shift_weights` of the members' fractions.
         member:
-            (g, C) float32; 0 where a group has no such member.
+            (g, C) float32; 0 for missing members.
 
         Returns
         -------
@@ -207,7 +207,7 @@ class GroupForward(torch.nn.Module):
         probe:
             (modes, N, N) complex64, in counts.
         offsets, fractions:
-            (g, C, 2) int64 and float32 (y, x): where each member lies, and by how much the probe is moved there.
+            (g, C, 2) int64 and float32 (y, x): position of each member, and shift of the probe there.
         sigma_px:
             Standard deviation of a blur of the exit wave, pixels; 0 is none.
 
@@ -223,7 +223,7 @@ class GroupForward(torch.nn.Module):
         return intensity(field).sum(dim=2)
 
     def single_patterns(self, patches: Tensor, probe: Tensor) -> Tensor:
-        """Expected counts of patches that lie on whole pixels, the object 1 + 0j around each.
+        """Expected counts of patches on whole pixels, with 1 + 0j around each.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The network and the illumination it was trained with: all that an archive holds."""
+"""The model in an archive: the network and its illumination."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ptychopinn_torch.network import FastNetwork, SampledProbe
 
 
 class Illumination(nn.Module):
-    """The probe in units of the square root of a scan's mean counts, the detector's offset, and a trim of the scale.
+    """The probe in units of the square root of a scan's mean counts, the detector's offset, and a factor on counts.
 
     Parameters
     ----------
     probe:
-        (modes, N, N) complex64, energy seen by the detector 1 at first.
+        (modes, N, N) complex64, initially with the energy 1 on the detector.
     offset_px:
-        (2,) (y, x): how far patterns lie from the probe's far field, detector pixels.
+        (2,) (y, x): shift of the patterns from the probe's far field, detector pixels.
     log_intensity:
         Natural logarithm of a factor on all counts.
     """
@@ -39,7 +39,7 @@ class Illumination(nn.Module):
         super().__init__()
         values = torch.view_as_real(torch.from_numpy(np.ascontiguousarray(probe, np.complex64)))
         self.register_buffer("peak", values.norm(dim=-1).max())
-        # A parameter of size 1 lets one learning rate serve probes of any width.
+        # Parameters of order 1 have the same learning rate for any width of the probe.
         self.values = nn.Parameter(values / self.peak)
         self.log_intensity = nn.Parameter(torch.tensor(log_intensity, dtype=torch.float32))
         n = probe.shape[-1]
@@ -48,7 +48,7 @@ class Illumination(nn.Module):
         self.register_buffer("offset_px", torch.as_tensor(np.asarray(offset_px), dtype=torch.float32))
 
     def forward(self) -> Tensor:
-        """(modes, N, N) complex64; times the root of a scan's mean counts it is the probe of the physics."""
+        """(modes, N, N) complex64; multiplied by the root of a scan's mean counts, the probe of the physics."""
         angle = self.offset_px[:, None] * self.grid
         ramps = torch.complex(torch.cos(angle), torch.sin(angle))
         probe = torch.view_as_complex(self.values * self.peak) * (ramps[0, :, None] * ramps[1])
@@ -56,7 +56,7 @@ class Illumination(nn.Module):
 
 
 class Model(nn.Module):
-    """Network and illumination; what training fits and an archive keeps.
+    """Network and illumination: what is trained and saved.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Model(nn.Module):
         self.precision = precision
 
     def prepare_probe(self, probe: Tensor, good: Tensor) -> dict[DetectorSampling, SampledProbe] | None:
-        """What `forward` needs of the light, made once for all that is predicted with it.
+        """Prepare the probe for `forward`, once for all predictions.
 
         Parameters
         ----------
@@ -97,8 +97,8 @@ class Model(nn.Module):
         counts:
             (g, C, N, N) float32, DC at [0, 0], zero at bad pixels.
         mean_counts:
-            Mean photons a pattern of the scan.
-        lit:
+            Mean photons per pattern of the scan.
+        sampled_probes:
             From `prepare_probe`.
 
         Returns
@@ -112,21 +112,16 @@ class Model(nn.Module):
 
 
 class FixedIllumination:
-    """A model whose light stays as it is while it trains: what depends on the light alone is made once.
+    """A model with a fixed illumination during training: what depends only on it is computed once, on first use.
 
     It is a `ptychopinn.training.objective.TrainedModel`.
-
-    Parameters
-    ----------
-    model:
-        The model; its light is looked at when it is first asked for.
     """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._probe: Tensor | None = None
         self._sampled_probes: tuple[Tensor, dict[DetectorSampling, SampledProbe] | None] | None = (
-            None  # with the good pixels that it is for
+            None  # the good pixels, and the result for them
         )
 
     def illumination(self) -> Tensor:
@@ -152,7 +147,7 @@ class FixedIllumination:
 
 
 def model_arrays(model: Model) -> dict[str, AnyArray]:
-    """A model's tensors under framework-neutral names.
+    """The tensors of a model under framework-neutral names.
 
     Convolutions are (out, in, y, x); the probe is (modes, N, N) complex64 in root mean counts, without the offset.
     """
@@ -174,7 +169,7 @@ def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], preci
     Raises
     ------
     ArchiveError
-        If tensors are missing, or have shapes that the configuration does not.
+        If tensors are missing or do not fit the configuration.
     """
     light = illumination_from_tensors(config, arrays)
     model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)

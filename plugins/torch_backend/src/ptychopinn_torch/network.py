@@ -1,14 +1,14 @@
-"""The fast architecture: an unrolled solver whose every step is learned.
+"""The fast architecture: an unrolled solver with learned steps.
 
-One pattern alone goes in. The network holds an object patch, starting from 1 + 0j; a few times it sends the patch
-through the physics under the known probe, compares with measured amplitudes, projects the difference back to the
-patch (the direction in which ePIE would step), and corrects the patch by convolutions that see this difference.
+The input is one pattern. The network starts with the object patch 1 + 0j. In each iteration it propagates the patch
+with the known probe, compares with the measured amplitudes, projects the difference back to the patch (the direction of
+an ePIE step), and corrects the patch with convolutions of this difference.
 `ptychopinn.training.sampling_schedule` says which pixels of the detector are compared each time, and how coarse the
-patch is. Arithmetic is spent on a 16 x 16 grid whatever N is. Sources: learned primal-dual (Adler & Oktem, IEEE TMI
+patch is. The network computes on a 16 x 16 grid for every N. Sources: learned primal-dual (Adler & Oktem, IEEE TMI
 37, 2018) for the unrolling; the regularised projection of rPIE (Maiden et al., Optica 4, 736, 2017) for the direction.
 
-Between transforms the pixels of a patch are sorted by tiles, (b, GRID^2, pixels of a tile): what the convolutions see
-of a tile lies together, and nothing is sorted anew for them.
+Between transforms the pixels of a patch are stored by tiles, (b, GRID^2, pixels of a tile), as the convolutions need
+them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def amplitude(activation: AmplitudeActivation, x: Tensor) -> Tensor:
 
 
 def to_tiles(image: Tensor) -> Tensor:
-    """(..., n, n) to (..., GRID^2, (n / GRID)^2): row by row of tiles, and of a tile's pixels."""
+    """(..., n, n) to (..., GRID^2, (n / GRID)^2), tiles and the pixels of a tile row by row."""
     *leading, n, _ = image.shape
     tile = n // GRID
     return image.reshape(*leading, GRID, tile, GRID, tile).transpose(-3, -2).reshape(*leading, _TILES, tile**2)
@@ -62,14 +62,14 @@ def from_tiles(tiles: Tensor) -> Tensor:
 
 
 def upsample_tiles(tiles: Tensor, tile: int) -> Tensor:
-    """The same picture on tiles of ``tile`` x ``tile`` pixels, as many times more as fit; every pixel is repeated."""
+    """Upsample to tiles of ``tile`` x ``tile`` pixels by repeating pixels."""
     old = round(tiles.shape[-1] ** 0.5)
     pixels = tiles.reshape(-1, _TILES, old, 1, old, 1)
     return pixels.expand(-1, -1, -1, tile // old, -1, tile // old).reshape(-1, _TILES, tile**2)
 
 
 def crop_spectrum(image: Tensor, width: int) -> Tensor:
-    """The (..., width, width) about DC of (..., N, N) with DC at [0, 0]."""
+    """Crop (..., N, N) with DC at [0, 0] to the central (..., width, width)."""
     half, rest = width // 2, image.shape[-1] - width // 2
     if width == image.shape[-1]:
         return image
@@ -78,12 +78,12 @@ def crop_spectrum(image: Tensor, width: int) -> Tensor:
 
 
 def sum_modes(values: Tensor) -> Tensor:
-    """(b, modes, ...) to (b, ...): their sum, without a copy where there is one."""
+    """Sum over modes, (b, modes, ...) to (b, ...), without a copy for one mode."""
     return values.squeeze(1) if values.shape[1] == 1 else values.sum(dim=1)
 
 
 class ResidualBlock(nn.Module):
-    """A 3 x 3 convolution beside the identity."""
+    """A 3 x 3 convolution with a skip connection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class ResidualBlock(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Adds a linear function of two inputs to what every place of the grid holds, without joining or biasing them."""
+    """Adds a linear function of two inputs to the features of every grid cell, without concatenation or bias."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Embedding(nn.Module):
     def forward(self, h: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """(b, GRID^2, width), (b, GRID^2, p) and (b, GRID^2, q), p + q the inputs, to (b, GRID^2, width)."""
         weights = torch.split(self.weight, [first.shape[-1], second.shape[-1]], dim=1)
-        # Products with so few inputs gain nothing from less precision.
+        # With so few inputs, lower precision saves nothing.
         with torch.autocast(h.device.type, enabled=False):
             for part, weight in zip((first, second), weights, strict=True):
                 h = torch.addmm(h.flatten(0, 1), part.flatten(0, 1), weight.T).reshape(h.shape)
@@ -116,9 +116,9 @@ class Embedding(nn.Module):
 
 
 class MixingBlock(nn.Module):
-    """Lets every place of the grid speak to every other: a matrix a channel down the columns, and one along the rows.
+    """Mixes all grid cells: per channel, one matrix acts along columns and one along rows.
 
-    A Fourier transform is of this kind, and it is what a pattern and its object have to do with each other.
+    The Fourier transform, which relates a pattern to its object, has this form.
     """
 
     def __init__(self, width: int) -> None:
@@ -140,13 +140,12 @@ class MixingBlock(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class _ProbeCentre:
-    """What the looks of one resolution share of the light.
+    """The probe at one resolution, shared by the samplings of that resolution.
 
     Attributes
     ----------
     inner, direction:
-        (..., modes, GRID^2, pixels) complex64: the probe where the patch lies, and what a difference is multiplied by
-        on its way back.
+        (..., modes, GRID^2, pixels) complex64: the probe on the patch, and the factor for back-projected differences.
     alone:
         (..., modes, N, N) complex64, the far field of the probe.
     good:
@@ -160,12 +159,12 @@ class _ProbeCentre:
 
     @classmethod
     def of(cls, sampling: DetectorSampling, probe: Tensor, good: Tensor) -> _ProbeCentre:
-        """At the resolution of a look."""
+        """At the resolution of a sampling."""
         n, margin = sampling.n, (sampling.N - sampling.n) // 2
         if probe.shape[-1] > sampling.N:
             spectrum = torch.fft.fft2(torch.fft.ifftshift(probe, dim=(-2, -1)), norm="ortho")
             probe = torch.fft.fftshift(torch.fft.ifft2(crop_spectrum(spectrum, sampling.N), norm="ortho"), dim=(-2, -1))
-        # The patch lies in the corner: the pattern is the same, and every stride-th frequency a transform of n pixels.
+        # With the patch in the corner, every stride-th frequency is a transform of n pixels.
         probe = torch.roll(probe, (-margin, -margin), dims=(-2, -1))
         inner = to_tiles(probe[..., :n, :n])
         power = (inner.abs() ** 2).sum(dim=-3, keepdim=True)
@@ -178,11 +177,11 @@ class _ProbeCentre:
 
 
 def sampling_ramps(sampling: DetectorSampling) -> Tensor:
-    """Factors on a probe on the way to the detector's pixels that a look sees, and on the way back.
+    """Factors on a probe for propagation to the detector pixels of a sampling, and for the way back.
 
     Returns
     -------
-    (2, GRID^2, pixels) complex64. What is seen of the detector stands for all of it.
+    (2, GRID^2, pixels) complex64. The second factor compensates for the detector pixels that are not used.
     """
     pixel = torch.arange(sampling.n)
     y, x = ((-2 * torch.pi * first / sampling.N) * pixel for first in sampling.offset)
@@ -193,15 +192,15 @@ def sampling_ramps(sampling: DetectorSampling) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class SampledProbe:
-    """What a `DetectorSampling` needs of the light.
+    """The probe prepared for a `DetectorSampling`.
 
     Attributes
     ----------
     probe, direction:
-        (..., modes, GRID^2, pixels) complex64: what a patch, less 1, is multiplied by on its way to the detector, and
-        the difference there on its way back.
+        (..., modes, GRID^2, pixels) complex64: factors on the patch less 1 before propagation, and on the
+        back-propagated difference.
     alone:
-        (..., modes, n, n) complex64, the field of an object that is 1 everywhere.
+        (..., modes, n, n) complex64, the far field for an object that is 1 everywhere.
     good:
         (n, n) float32, 1 where the detector measured.
     """
@@ -213,12 +212,12 @@ class SampledProbe:
 
     @classmethod
     def of(cls, sampling: DetectorSampling, probe: Tensor, good: Tensor) -> SampledProbe:
-        """For (modes, N, N), or (b, modes, N, N), one for each pattern, and (N, N), as the network gets them."""
+        """From a probe (modes, N, N), or (b, modes, N, N), one per pattern, and good pixels (N, N)."""
         return cls.seen(sampling, _ProbeCentre.of(sampling, probe, good), sampling_ramps(sampling).to(probe.device))
 
     @classmethod
     def seen(cls, sampling: DetectorSampling, light: _ProbeCentre, ramps: Tensor) -> SampledProbe:
-        """Of a probe at the resolution of the look, with its `sampling_ramps`."""
+        """From a probe at the resolution of the sampling, with its `sampling_ramps`."""
 
         def every(image: Tensor) -> Tensor:
             return image[..., sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride].contiguous()
@@ -231,7 +230,7 @@ class SampledProbe:
         )
 
     def far_field(self, more: Tensor) -> Tensor:
-        """(b, GRID^2, pixels), patches less 1, to (b, modes, n, n) of the detector; outside a patch the object is 1."""
+        """Far field (b, modes, n, n) of patches less 1, (b, GRID^2, pixels); the object is 1 outside a patch."""
         field: Tensor = self.alone + torch.fft.fft2(from_tiles(self.probe * more[:, None]))
         return field
 
@@ -242,8 +241,7 @@ class FastNetwork(nn.Module):
     Parameters
     ----------
     config:
-        Model configuration; its N, width_scale, steps, patch_size, patches_per_group and amp_activation are
-        used.
+        The model configuration.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -266,7 +264,7 @@ class FastNetwork(nn.Module):
             nn.init.zeros_(cast(nn.Linear, head).bias)
 
     def prepare_probe(self, probe: Tensor, good: Tensor) -> dict[DetectorSampling, SampledProbe]:
-        """What `forward` needs of the light, made once for all that is predicted with it.
+        """Prepare the probe for `forward`, once for all predictions.
 
         Parameters
         ----------
@@ -291,7 +289,7 @@ class FastNetwork(nn.Module):
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        lit:
+        sampled_probes:
             From `prepare_probe`.
 
         Returns

@@ -1,4 +1,4 @@
-"""In what arithmetic PyTorch computes, for a while."""
+"""Numerical settings of PyTorch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 
 @contextmanager
 def exact_float32(*, deterministic: bool) -> Iterator[None]:
-    """Compute float32 as float32, and with algorithms that repeat where there are such; put back what was.
+    """Compute in true float32, and with deterministic algorithms if asked for; restores the settings afterwards.
 
-    PyTorch otherwise lets convolutions on GPUs round factors to 10 bits (TensorFloat-32), which is not the same in
-    every backend.
+    By default, convolutions on GPUs round factors to 10 bits (TensorFloat-32), so backends would differ.
     """
     before = torch.are_deterministic_algorithms_enabled()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -21,7 +20,7 @@ def exact_float32(*, deterministic: bool) -> Iterator[None]:
     filled = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
     kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    # Nothing here reads what was not written; filling it first takes up to a quarter of the time.
+    # Uninitialised memory is never read here, and filling it takes up to a quarter of the time.
     memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         with cudnn.flags(**kept, allow_tf32=False):

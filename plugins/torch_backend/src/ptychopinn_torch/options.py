@@ -1,4 +1,4 @@
-"""Options of the PyTorch backend. Imports no torch: the command line makes its flags from this model."""
+"""Options of the PyTorch backend. This module must not import torch: the command line makes flags from it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Parts of a batch side by side, each on its share of the cores.
+"""Predict parts of a batch in parallel threads, each with its share of the cores.
 
-PyTorch spreads one operation over the cores; those of our networks are so small that half of the time goes into that.
+PyTorch runs each operation on all cores. The operations of our networks are so small that this costs half of the time.
 """
 
 from __future__ import annotations
@@ -16,45 +16,39 @@ from ptychopinn.parallel import ThreadPool
 from ptychopinn.typing import ComplexArray, FloatArray
 
 _log = logging.getLogger("ptychopinn.torch")
-_MAX_PARTS = 4  # parts at a time
-_MIN_PATTERNS = 8  # patterns that are worth a part of their own
-_START_S = 30.0  # in which the threads must have started: where memory is short, some do not
-_MAX_PATTERNS = 64  # in a part, and
-_MAX_PIXELS = 1 << 20  # pixels of its patterns: what is computed of more does not fit a core's cache
+_MAX_PARTS = 4  # parts in parallel
+_MIN_PATTERNS = 8  # minimum number of patterns in a part
+_START_S = 30.0  # time limit for starting the threads, which can fail if memory is short
+_MAX_PATTERNS = 64  # maximum number of patterns in a part, and
+_MAX_PIXELS = 1 << 20  # of their pixels; the data of more exceed a core's cache
 
 
 class ParallelPredictor:
-    """Threads that compute parts of a batch; on a GPU the batch is computed whole.
-
-    Parameters
-    ----------
-    device:
-        That computes.
-    """
+    """Computes parts of a batch in threads; on a GPU, the whole batch."""
 
     def __init__(self, device: torch.device) -> None:
         self._in_parts = device.type == "cpu"
         cores = torch.get_num_threads() if self._in_parts else 1
-        count = next(k for k in range(min(cores, _MAX_PARTS), 0, -1) if cores % k == 0)  # no core is left over
+        count = next(k for k in range(min(cores, _MAX_PARTS), 0, -1) if cores % k == 0)  # uses all cores
 
-        def begin() -> None:
-            torch.get_num_threads()  # a thread takes over the number of all threads when it first asks, and never again
+        def initialise() -> None:
+            torch.get_num_threads()  # must be called before set_num_threads() takes effect in this thread
             torch.set_num_threads(cores // count)
 
-        self._pool = ThreadPool(count, begin)
+        self._pool = ThreadPool(count, initialise)
         if count > 1:
             all_there = threading.Barrier(count, timeout=_START_S)
             try:
                 self._pool.map(lambda _: all_there.wait(), range(count))
             except (RuntimeError, threading.BrokenBarrierError) as error:
-                _log.warning("No threads for parts of a batch (%s); it is computed whole.", error)
+                _log.warning("Threads cannot be started (%s); batches are computed whole.", error)
                 all_there.abort()
                 self._in_parts = False
             finally:
-                torch.set_num_threads(cores)  # the last to set it sets it for all threads to come, also those of others
+                torch.set_num_threads(cores)  # the last call also sets the number for all later threads
 
     def __call__(self, compute: Callable[[FloatArray], ComplexArray], counts: FloatArray) -> ComplexArray:
-        """What a function makes of (b, C, N, N) patterns, one after another or side by side."""
+        """Apply a function to (b, C, N, N) patterns, in parts."""
         if not self._in_parts:
             return compute(counts)
         side_by_side = min(self._pool.count, max(len(counts) // _MIN_PATTERNS, 1))

@@ -1,4 +1,4 @@
-"""The PyTorch reconstructor: what `ptychopinn.training.NetworkReconstructor` leaves to a framework."""
+"""The PyTorch reconstructor."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
-# What the loader of libraries says.
+# Messages of the library loader.
 _NO_MEMORY_TO_IMPORT = ("Cannot allocate memory", "failed to map segment", "cannot allocate")
 
 
 def import_training_loop() -> type[TrainingLoop]:
-    """The training loop, which inference need not wait for: it imports Lightning Fabric.
+    """Import the training loop, which imports Lightning Fabric and is not needed for inference.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def import_training_loop() -> type[TrainingLoop]:
     except (ImportError, OSError, MemoryError, SystemError) as error:
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY_TO_IMPORT):
             raise ResourceError(
-                f"Memory does not suffice to import what a training needs ({error!s:.200}).",
+                f"Memory does not suffice to import the training loop ({error!s:.200}).",
                 "Free memory, or raise the limit.",
             ) from error
         raise PluginError(
@@ -80,7 +80,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     @cached_property
     def library(self) -> ArrayLibrary:
-        """Torch on a GPU; on the CPU NumPy, whose operations in pieces are quicker there."""
+        """Torch on a GPU; NumPy on the CPU, where it is faster."""
         if self._device.type == "cpu":
             return NUMPY
         return TorchLibrary(
@@ -104,7 +104,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return self._device.type == "cuda"
 
     def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+        with torch.random.fork_rng(devices=[]):  # keeps the caller's random state
             torch.default_generator.manual_seed(seed)
             module = Illumination(illumination.probe, illumination.offset_px, illumination.log_intensity)
             return Model(self._config, module, self._options.precision).to(self._device)
@@ -124,7 +124,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         import_training_loop()
 
     def _make_fit(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
-        # A function, not a method of this instance, which would be in a cycle with what it trains.
+        # Not a method of this instance, which would create a reference cycle.
         return import_training_loop()(model, plan, self._options, self._device, MicroBatches(is_out_of_memory))
 
     def _predictor(

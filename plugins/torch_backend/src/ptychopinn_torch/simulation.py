@@ -1,4 +1,4 @@
-"""Training patterns simulated on the device, from the objects and probes of the core's stream."""
+"""Simulate training patterns on the device, from the objects and probes of the core's stream."""
 
 from __future__ import annotations
 
@@ -19,28 +19,18 @@ from ptychopinn_torch.batches import to_tensor, upload
 
 
 class DevicePool:
-    """The arrays of a `RandomPool` on the device; only what is new is uploaded.
-
-    Parameters
-    ----------
-    pool:
-        Makes the arrays.
-    shape:
-        Of one of them.
-    device:
-        Where they are wanted.
-    """
+    """The arrays of a `RandomPool` on the device; only new ones are uploaded."""
 
     def __init__(self, pool: RandomPool, shape: tuple[int, ...], device: torch.device) -> None:
         self.arrays = torch.zeros((pool.size, *shape), dtype=torch.complex64, device=device)
         self._numbers: list[int | None] = [None] * pool.size
 
     def slots(self, numbers: IntArray) -> IntArray:
-        """Where arrays lie: those that a batch draws from follow each other, so no two of them share a place."""
+        """Slots of arrays. The arrays of a batch have consecutive numbers, so each has its own slot."""
         return numbers % len(self._numbers)
 
     def update(self, numbers: range, arrays: list[ComplexArray]) -> None:
-        """Hold these arrays."""
+        """Make these arrays available."""
         for number, array in zip(numbers, arrays, strict=True):
             slot = number % len(self._numbers)
             if self._numbers[slot] != number:
@@ -50,7 +40,7 @@ class DevicePool:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """What the host makes of a batch: the arrays that it draws from, and where its windows lie."""
+    """The host's part of a batch: the arrays to draw from, and the windows."""
 
     step: int
     objects: list[ComplexArray]
@@ -62,7 +52,7 @@ class _Prepared:
 
 
 class SimulatedPatterns:
-    """Simulated batches; the host draws what is random but the noise, as `ObjectStream.batch` does.
+    """Simulated batches; the host makes all random choices except the noise, as `ObjectStream.batch` does.
 
     A `ptychopinn.training.sources.BatchPart`.
 
@@ -78,14 +68,14 @@ class SimulatedPatterns:
 
     @staticmethod
     def bytes_of(stream: ObjectStream) -> int:
-        """What the objects and probes of a stream take on the device."""
+        """Size of the objects and probes of a stream on the device, bytes."""
         probes = 0 if stream.probes is None else stream.probes.size * stream.probe.size
         pixels = stream.objects.size * stream.object_size_px**2 + probes
         return pixels * np.dtype(np.complex64).itemsize
 
     def __init__(self, source: EpochSource, device: torch.device) -> None:
         if source.stream is None:
-            raise TypeError("nothing is simulated in these batches")
+            raise TypeError("these batches have no simulated patterns")
         self._source, self._stream, self._device = source, source.stream, device
         self._library = TorchLibrary(device, deterministic=True)
         stream, size = self._stream, self._stream.object_size_px
@@ -149,9 +139,9 @@ class SimulatedPatterns:
 
 
 def _strides(drawn: WindowDraw, slots: IntArray, stream: ObjectStream) -> IntArray:
-    """First pixel of each window in the pool, seen as one row, and the steps to the next row and column: (b, 3) int64.
+    """Index of the first pixel of each window in the flattened pool, and its row and column strides: (b, 3) int64.
 
-    A window that is transposed or flipped is the same pixels in other steps.
+    A transposed or flipped window has the same pixels with other strides.
     """
     size, last = stream.object_size_px, stream.probe.shape[-1] - 1
     transposed = (drawn.turns & 1).astype(bool)

@@ -1,4 +1,4 @@
-"""Where the batches of a training come from: from the core one by one, or from what stays on the device."""
+"""Sources of the batches of a training: the core, or data kept on the device."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ def choose_source(source: EpochSource, device: torch.device, budget: MemoryBudge
     Parameters
     ----------
     source:
-        As arrays.
-    device:
-        That computes.
+        The batches as arrays.
     budget:
-        What may stay there; the rest comes from ``source``.
+        Memory for data that stay on the device; other data come from ``source``.
     workers:
         Threads that make batches ahead; on a GPU there is one at least.
     """
