@@ -80,8 +80,8 @@ def test_a_flickering_beam_is_followed(scan: ScanDataset) -> None:
     assert free.model.flux is not None
     assert np.std(free.model.flux - flux) < 0.25 * flux.std()  # slowly over the scan, the object can take some of it
     assert free.model.flux.mean() == pytest.approx(1)
-    assert error(free.object, scan) < 0.7 * error(held.object, scan)
-    assert free.summary.residual_after < 0.8 * held.summary.residual_after
+    assert error(free.object, scan) < 0.8 * error(held.object, scan)
+    assert free.summary.residual_after < 0.9 * held.summary.residual_after
     assert free.summary.flux_deviation == pytest.approx(flux.std(), rel=0.1)
     assert held.model.flux is None
     assert held.summary.flux_deviation is None
