@@ -62,7 +62,7 @@ def _check_whole(seen: dict[str, Any], entry: Entry, folder: Path) -> None:
     assert seen["active at start"] == seen["shown at start"]
     low, high, value, tip = seen["batch_size"]
     assert (low, high, value) == (0, 4096, 2)  # 0 stands for the default
-    assert "Groups in a batch" in tip
+    assert "Groups per batch" in tip
     assert seen["n_groups"] == "default"
     assert seen["scrolled over"] == value  # without focus the wheel scrolls the pane and changes nothing
     kinds = seen["pane"]
