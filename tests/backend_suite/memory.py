@@ -57,7 +57,7 @@ def test_a_batch_that_does_not_fit_is_cut(
     cramped(8 if kind == "simulated" else 2)
     with caplog.at_level(logging.WARNING, logger="ptychopinn"):
         cut = fit(data=off_centre, **settings)
-    assert "does not fit into memory; it is computed in 4 parts" in caplog.text
+    assert "does not fit into memory and is computed in 4 parts" in caplog.text
     assert cut.result.history.keys() == plain.result.history.keys()
     for name in set(plain.result.history) - {"seconds"}:
         np.testing.assert_allclose(cut.result.history[name], plain.result.history[name], rtol=1e-4, err_msg=name)

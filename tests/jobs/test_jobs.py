@@ -77,7 +77,7 @@ def test_lines_that_are_no_events_are_none() -> None:
         ("memory", r"^Memory ran out", 4, False),
         ("other", r"^This is a defect.*ValueError: nobody expected this", 1, False),
         ("exit", r"ended before it was done \(exit code 7\): going away", 1, False),
-        ("kill", r"was killed by the system or by somebody \(SIGKILL, exit code -9\).*memory ran out", 1, False),
+        ("kill", r"was killed by the system or a user \(SIGKILL, exit code -9\).*memory ran out", 1, False),
     ],
 )
 def test_ways_to_fail(tmp_path: Path, how: str, words: str, code: int, refused: bool) -> None:

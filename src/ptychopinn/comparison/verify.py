@@ -81,12 +81,12 @@ def _filled(rows: list[Row]) -> list[str]:
 
 
 def _agree(folder: Path, rows: list[Row], manifest: Mapping[str, Any]) -> list[str]:
-    told = {(row.candidate, row.scan, row.quantity, row.metric): row.value for row in rows}
+    in_table = {(row.candidate, row.scan, row.quantity, row.metric): row.value for row in rows}
     wrong = []
     for plan in manifest["legs"]:
         for scan in manifest["scans"]:
             for figure, value in rescore(read_arrays(folder / "legs" / plan["name"], scan)).items():
-                known = told.get((plan["name"], scan, *figure))
+                known = in_table.get((plan["name"], scan, *figure))
                 if known is None or abs(known - value) > max(_TOLERANCE * abs(value), _ABSOLUTE_TOLERANCE):
                     wrong.append(f"{plan['name']} {scan} {' '.join(figure)}: {known} in the table, {value:.9g} found")
     return wrong

@@ -137,8 +137,8 @@ class JobProcess:
     def _death(self) -> JobError:
         code, tail, remedy = self._process.returncode, self.tail(), ""
         if code == -signal.SIGKILL:
-            how = "was killed by the system or by somebody (SIGKILL"
-            remedy = "If nobody killed it, memory ran out: lower batch_size, or use a machine with more."
+            how = "was killed by the system or a user (SIGKILL"
+            remedy = "If no user killed it, memory ran out: lower batch_size, or use a machine with more."
         elif code < 0:
             how = f"was killed by {signal.strsignal(-code)} (signal {-code}"
         elif code == STOP_FAILED:

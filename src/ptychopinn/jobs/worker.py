@@ -64,10 +64,16 @@ def main(path: str) -> int:
     except BaseException as error:  # reported to the parent, then the process ends
         if not isinstance(error, Cancelled):
             traceback.print_exc()
-        told = explained(error)
+        error_to_show = explained(error)
         refused = isinstance(error, PtychoPinnError)
-        channel.send("error", problem=told.problem, remedy=told.remedy, exit_code=told.exit_code, refused=refused)
-        return told.exit_code
+        channel.send(
+            "error",
+            problem=error_to_show.problem,
+            remedy=error_to_show.remedy,
+            exit_code=error_to_show.exit_code,
+            refused=refused,
+        )
+        return error_to_show.exit_code
     finally:
         if monitor.cancelled and task is not None and task.scratch:  # the parent may have ended
             shutil.rmtree(Path(path).parent, ignore_errors=True)

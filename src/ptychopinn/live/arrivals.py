@@ -106,12 +106,12 @@ def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refu
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = (extreme(patterns, axis=(1, 2), where=good, initial=0) for extreme in (np.min, np.max))
         usable = np.isfinite(low) & np.isfinite(high) & (low >= 0) & (high <= _MAX_VALUE)
-    told = [(~usable, "values that are negative, not finite or too large")]
+    checks = [(~usable, "values that are negative, not finite or too large")]
     placed = (np.abs(chunk.positions) < _MAX_DISTANCE_PX).all(axis=1)  # NaN is not
-    told += [(~placed, "positions that are not finite"), (chunk.indices < 0, "negative indices")]
-    wrong = np.logical_or.reduce([rows for rows, _ in told])
+    checks += [(~placed, "positions that are not finite"), (chunk.indices < 0, "negative indices")]
+    wrong = np.logical_or.reduce([rows for rows, _ in checks])
     if not wrong.any():
         return chunk, None
-    reasons = " and ".join(f"{int(rows.sum())} patterns have {what}" for rows, what in told if rows.any())
+    reasons = " and ".join(f"{int(rows.sum())} patterns have {what}" for rows, what in checks if rows.any())
     first = int(chunk.indices[np.flatnonzero(wrong)[0]])
     return chunk.select(~wrong), Refused(f"{reasons} (the first is pattern {first}).", int(wrong.sum()))

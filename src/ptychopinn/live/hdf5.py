@@ -48,7 +48,7 @@ def follow_hdf5(
         Seconds between two looks without new data.
     """
     path = Path(path)
-    seen, told, ready = 0, "", False
+    seen, last_error, ready = 0, "", False
     while True:
         arrived: list[Arrival] = []
         finished = False
@@ -63,8 +63,8 @@ def follow_hdf5(
                     seen += len(chunk)
                 finished = seen >= there and "finished" in file and bool(np.asarray(file["finished"][()]).any())
         except _NOT_YET as error:
-            if str(error) != told and path.is_file() and not _is_locked(error):
-                told = str(error)
+            if str(error) != last_error and path.is_file() and not _is_locked(error):
+                last_error = str(error)
                 arrived.append(Refused(f"{path} cannot be read (yet): {error}", 0))
         yield from arrived
         if finished:

@@ -179,7 +179,7 @@ def _report(
     for stage in STAGES:
         rows = {f"{side}: {labels[side]}": pictures_of(stage, found[stage], 8) for side, found in sides.items()}
         relative = differences[stage]["relative"]
-        told = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
+        summary = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
         with atomic_write(folder / f"{stage}.png") as temporary:
-            temporary.write_bytes(stage_picture(rows, title=f"{stage.replace('_', ' ')}: {told}"))
+            temporary.write_bytes(stage_picture(rows, title=f"{stage.replace('_', ' ')}: {summary}"))
     return ParityResult(folder, first, differences)

@@ -20,7 +20,7 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.solvers import choose_probe
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
-_BEGUN = "begun/"
+_INITIAL = "begun/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def illumination_tensors(light: IlluminationArrays) -> dict[str, AnyArray]:
 
 def initial_tensors(arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
     """The initial illumination as its checkpoints store it, from the tensors of the untrained model."""
-    return {f"{_BEGUN}{name}": array for name, array in arrays.items() if name.startswith("illumination/")}
+    return {f"{_INITIAL}{name}": array for name, array in arrays.items() if name.startswith("illumination/")}
 
 
 def initial_illumination(config: ModelConfig, checkpoint: Bundle | None) -> IlluminationArrays | None:
@@ -104,7 +104,7 @@ def initial_illumination(config: ModelConfig, checkpoint: Bundle | None) -> Illu
         If it does not fit the configuration.
     """
     weights = {} if checkpoint is None else checkpoint.weights
-    arrays = {name.removeprefix(_BEGUN): array for name, array in weights.items() if name.startswith(_BEGUN)}
+    arrays = {name.removeprefix(_INITIAL): array for name, array in weights.items() if name.startswith(_INITIAL)}
     return illumination_from_tensors(config, arrays) if arrays else None
 
 

@@ -153,9 +153,9 @@ def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelCon
     found = read_manifest(archive).model
     wanted = build(ModelConfig, found.model_dump() | dict(given))
     if changed := [name for name in ModelConfig.model_fields if getattr(found, name) != getattr(wanted, name)]:
-        told = ", ".join(f"{name} = {getattr(found, name)} (not {getattr(wanted, name)})" for name in changed)
+        differences = ", ".join(f"{name} = {getattr(found, name)} (not {getattr(wanted, name)})" for name in changed)
         raise ConfigError(
-            f"The model to continue from has {told}.", "Leave these settings out, or start a new training."
+            f"The model to continue from has {differences}.", "Leave these settings out, or start a new training."
         )
     return found
 

@@ -125,9 +125,9 @@ def output_folder(
                 raise
             _backup.drop(folder)
     except OSError as error:
-        if (told := translate_write_error(error, error.filename or folder)) is None:
+        if (translated := translate_write_error(error, error.filename or folder)) is None:
             raise
-        raise told from error
+        raise translated from error
     finally:
         if made and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -50,8 +50,8 @@ def _hold(path: Path) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            told = translate_write_error(error, path.parent)
-            raise told or ResourceError(
+            translated = translate_write_error(error, path.parent)
+            raise translated or ResourceError(
                 f"The directory {path.parent} cannot be locked: {error}.", "Choose another one."
             ) from error
         try:

@@ -106,8 +106,8 @@ def _freest() -> torch.device:
         return _CPU
     best = max(free, key=lambda number: free[number])
     if count > 1:
-        told = ", ".join(f"cuda:{number} {gib:.1f} GiB" for number, gib in free.items())
-        _log.info("Of %d cards cuda:%d has most free memory (%s).", count, best, told)
+        listed = ", ".join(f"cuda:{number} {gib:.1f} GiB" for number, gib in free.items())
+        _log.info("Of %d cards cuda:%d has most free memory (%s).", count, best, listed)
     return torch.device("cuda", best)
 
 
