@@ -159,6 +159,25 @@ def test_a_position_that_runs_away_is_put_back(scan: ScanDataset, monkeypatch: p
     assert np.abs(found.model.positions - wrong).max() <= 1
 
 
+def test_free_modes_are_orthogonal() -> None:
+    """[REFINE-022] and explain the patterns as before they were mixed."""
+    config = SimulationConfig(N=N, rows=7, cols=7, step_px=5.0, nphotons=1e6, probe_modes=3, seed=2)
+    scan = simulate_scan(config)
+    mixing = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    mixed = replace(scan, probe=np.einsum("ab,byx->ayx", mixing, scan.probe).astype(np.complex64))
+    held, free = (refined(mixed, 3, update_probe=how) for how in (False, True))
+    np.testing.assert_array_equal(held.model.probe, mixed.probe)
+    modes = free.model.probe.reshape(3, -1)
+    overlaps = modes @ modes.conj().T
+    power = np.diag(overlaps).real
+    assert (np.diff(power) < 0).all()
+    assert np.abs(overlaps - np.diag(power)).max() < 1e-3 * power.sum()
+    canvas = Canvas(free.object, Frame(truth(scan).shape))
+    judged = ForwardResidual(free.model, Patterns(mixed), max_patterns=256)(canvas)
+    assert judged == pytest.approx(free.summary.residual_after, rel=1e-4)
+    assert judged < held.summary.residual_after
+
+
 def test_steps_are_learned_from_moves() -> None:
     """[REFINE-011] A share h of the errors is seen: the step becomes 1 / h, whatever h is."""
     rng = np.random.default_rng(0)
