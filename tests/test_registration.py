@@ -138,7 +138,7 @@ class Network:
         self.patches, self.model = patches, model
 
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
-        return predicted(data, self.patches)
+        return predicted(data, self.patches[: len(data)])
 
 
 def test_a_reconstruction_locates_first(scan: ScanDataset, patches: ComplexArray) -> None:
@@ -153,3 +153,14 @@ def test_a_reconstruction_locates_first(scan: ScanDataset, patches: ComplexArray
     assert free.residual < 0.5 * held.residual
     groups: Any = Network(patches, ModelConfig(N=N, architecture="cnn", gridsize=2))
     assert reconstruct(groups, given, InferConfig(refine=1, refine_positions=True)).located is None
+
+
+@pytest.mark.parametrize("wrong", [jittered, scaled, None])
+def test_a_stage_that_is_off_is_told(
+    scan: ScanDataset, patches: ComplexArray, wrong: Callable[[FloatArray], FloatArray] | None
+) -> None:
+    """[REFINE-023] where nobody asked for positions; a stage that is right is not suspected."""
+    positions = scan.positions if wrong is None else wrong(scan.positions)
+    network: Any = Network(patches, ModelConfig(N=N))
+    found = reconstruct(network, replace(scan, positions=positions, object_guess=None), InferConfig(refine=1))
+    assert any("--refine-positions" in words for words in found.warnings) == (wrong is not None)

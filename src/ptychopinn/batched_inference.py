@@ -75,7 +75,7 @@ def stream_patches(
                     "Memory does not suffice to predict even one pattern.", "Free memory or use another device."
                 ) from error
             size = count // 2
-            _log.warning("A batch of %d patterns does not fit into memory; going on with %d.", count, size)
+            _log.warning("A batch of %d patterns does not fit into memory; continuing with %d.", count, size)
             current = submit_read(first)
 
         def predict_current() -> tuple[tuple[IntArray, Callable[[], Array]], Array]:

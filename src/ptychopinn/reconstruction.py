@@ -23,8 +23,8 @@ from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, refine
-from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate
+from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, noise_residual, refine
+from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.engine import MAX_MOVE_PX
@@ -33,6 +33,9 @@ from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _log = logging.getLogger(__name__)
+_SUSPICIOUS = 0.15  # R from which, beyond what noise leaves, positions are checked
+_SUSPICIOUS_PX = 1.5  # from which a stage is off
+_CHECKED_PATTERNS = 256  # of the scan's middle
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +179,10 @@ def reconstruct(
         if found.refined is not None and found.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
             found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
-        return replace(found, located=located)
+    if located is None and (suspicion := _stage_suspicion(reconstructor, data, patterns, found.residual, config)):
+        _log.warning("%s", suspicion)
+        found = replace(found, warnings=(*found.warnings, suspicion))
+    return replace(found, located=located)
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
@@ -186,6 +192,25 @@ def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> 
         return None
     with stages.timed("locate"):
         return locate(reconstructor.infer(data, stages.config, monitor=stages.monitor), data, monitor=stages.monitor)
+
+
+def _stage_suspicion(
+    reconstructor: Reconstructor, data: ScanDataset, patterns: Patterns, residual: float, config: InferConfig
+) -> str | None:
+    """A warning for a scan that is explained badly, if the network's patches agree on other positions."""
+    alone = reconstructor.model.patterns_per_patch == 1
+    if not alone or len(data) < MIN_PATTERNS or residual < max(_SUSPICIOUS, 2 * noise_residual(patterns)):
+        return None
+    middle = np.median(data.positions, axis=0)
+    nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_CHECKED_PATTERNS]
+    part = replace(data.select(np.sort(nearest)), scaling=fit_scaling(data))
+    off = measure_stage_error(reconstructor.infer(part, config), part)
+    if off < _SUSPICIOUS_PX:
+        return None
+    return (
+        f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
+        "agree with each other: the stage may have been off. Add --refine 10 --refine-positions."
+    )
 
 
 def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:

@@ -118,10 +118,7 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
     Cancelled
         If the monitor was cancelled.
     """
-    given, size = data.positions, prediction.patch_size
-    patches = np.empty((len(data), size, size), np.complex64)
-    for batch in prediction.batches:
-        patches[batch.indices] = prediction.library.to_host(batch.patches)
+    given, patches = data.positions, collect_patches(prediction, len(data))
     probe = prediction.library.to_host(prediction.probe)
     steps, solver = _Steps(monitor), _Solver(data, probe, seed, monitor)
     registered = register_patches(patches, given, probe, seed=seed)
@@ -171,6 +168,30 @@ class RegisteredPatches:
     agreement: float
 
 
+def measure_stage_error(prediction: Prediction, data: ScanDataset, *, seed: int = 0) -> float:
+    """How far a stage was off, by the patches of some patterns: root mean square, pixels.
+
+    0 where the patches do not agree with each other, or passes do not explain the patterns better with their positions.
+
+    Parameters
+    ----------
+    prediction:
+        Of every pattern, each from itself alone; its batches are used up.
+    data:
+        Patterns that overlap.
+    seed:
+        As in `locate`.
+    """
+    patches, probe = collect_patches(prediction, len(data)), prediction.library.to_host(prediction.probe)
+    found = register_patches(patches, data.positions, probe, seed=seed)
+    if found.agreement < _MIN_AGREEMENT:
+        return 0.0
+    solver = _Solver(data, probe, seed, NULL_MONITOR)
+    if solver.judge(found.positions) > _WORTHWHILE * solver.judge(data.positions):
+        return 0.0
+    return float(np.sqrt(((found.positions - data.positions) ** 2).sum(axis=1).mean()))
+
+
 class _Steps:
     """Progress of `locate`."""
 
@@ -186,6 +207,14 @@ class _Steps:
             raise Cancelled(_CANCELLED)
         self._done += 1
         self._monitor.report("locate", self._done, self._COUNT)
+
+
+def collect_patches(prediction: Prediction, count: int) -> ComplexArray:
+    """(count, s, s) complex64 on the host: all patches of a prediction, whose batches are used up."""
+    patches = np.empty((count, prediction.patch_size, prediction.patch_size), np.complex64)
+    for batch in prediction.batches:
+        patches[batch.indices] = prediction.library.to_host(batch.patches)
+    return patches
 
 
 def register_patches(
