@@ -522,7 +522,7 @@ class PassEngine:
         share = xp.sqrt(self._energy / xp.sum(xp.abs(self.probe) ** 2))
         of_object = share if self._tiling.is_whole else self._library.to_host(share)
         probe = self.probe * share
-        if self._options.update_probe and len(probe) > 1:
+        if self._options.update_probe and probe.shape[0] > 1:
             probe = _orthogonal_modes(probe, self._library)
         return replace(canvas, array=canvas.array / of_object), probe
 
