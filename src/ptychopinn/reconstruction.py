@@ -199,6 +199,8 @@ def _stage_suspicion(
 ) -> str | None:
     """A warning for a scan that is explained badly, if the network's patches agree on other positions."""
     alone = reconstructor.model.patterns_per_patch == 1
+    if config.refine == 0 and config.synchronise is Synchronise.OFF:
+        return None  # whose phases are not set is explained badly wherever the patterns lie
     if not alone or len(data) < MIN_PATTERNS or residual < max(_SUSPICIOUS, 2 * noise_residual(patterns)):
         return None
     middle = np.median(data.positions, axis=0)
