@@ -208,7 +208,7 @@ def _true_positions(config: SimulationConfig, probe: ComplexArray, shape: tuple[
 
 def _recorded_positions(config: SimulationConfig, true: FloatArray) -> FloatArray:
     """Positions that the scan says it has, (n, 2); their mean is that of the true ones."""
-    shifts = config.position_scale_error * (true - true.mean(axis=0))
+    shifts = config.position_scale_error * true
     shifts += position_errors(len(true), config.position_error_px, _Stream.POSITION_ERRORS.of(config))
     shifts -= stage_drift(len(true), config.drift_px, _Stream.DRIFT.of(config))
     recorded: FloatArray = true + (shifts - shifts.mean(axis=0))
