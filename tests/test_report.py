@@ -16,6 +16,7 @@ from PIL import Image
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.metrics import ScanBox, align, remove_linear_phase, score
 from ptychopinn.report import (
+    ObjectView,
     ReportContent,
     amplitude_picture,
     comparison_picture,
@@ -50,14 +51,14 @@ def pixels(png: bytes) -> np.ndarray:
 def test_pictures_of_a_run(tmp_path):
     """[REP-001] Amplitude, phase, probe and, with a history, its curve: pictures that are not blank."""
     history = {"epoch": [1, 2, 3], "seconds": [1, 2, 3], "loss": [3, 2, 1.5], "validation_loss": [np.nan, 2.5, 2]}
-    written = write_pictures(tmp_path, make_object(), make_probe(), BOX, history=history, title="star")
+    written = write_pictures(tmp_path, make_object(), make_probe(), ObjectView(BOX, title="star"), history=history)
     assert {name: path.name for name, path in written.items()} == {
         name: f"{name}.png" for name in ("amplitude", "phase", "probe", "history")
     }
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in written.values())
     for path in written.values():
         assert len(np.unique(pixels(path.read_bytes()).reshape(-1, 3), axis=0)) > 20
-    assert "history" not in write_pictures(tmp_path, make_object(), make_probe(), None, history={"loss": [np.nan]})
+    assert "history" not in write_pictures(tmp_path, make_object(), make_probe(), history={"loss": [np.nan]})
     with pytest.raises(UsageError, match="does not exist"):
         write_pictures(tmp_path / "no", make_object(), make_probe())
 
@@ -68,8 +69,8 @@ def test_the_scan_box_is_what_is_shown():
     spoiled = np.full_like(obj, 50j)
     spoiled[BOX.slices] = obj[BOX.slices]
     for picture in (amplitude_picture, phase_picture):
-        assert picture(spoiled, BOX) == picture(obj, BOX)
-        assert picture(obj, ScanBox(3, 3, 0, 9)) == picture(obj) != picture(obj, BOX)
+        assert picture(spoiled, ObjectView(BOX)) == picture(obj, ObjectView(BOX))
+        assert picture(obj, ObjectView(ScanBox(3, 3, 0, 9))) == picture(obj) != picture(obj, ObjectView(BOX))
 
 
 def test_scales_ignore_a_few_wild_pixels():
@@ -108,7 +109,7 @@ def test_phase_is_shown_without_mean_and_ramp():
 )
 def test_odd_objects_are_drawn(tmp_path, obj, probe):
     """[REP-002] Flat, not finite, tiny, narrow, wrapping: a picture, no warning, no error."""
-    for path in write_pictures(tmp_path, obj, probe, pixel_size_m=5e-9, origin=(-7, 9)).values():
+    for path in write_pictures(tmp_path, obj, probe, ObjectView(origin=(-7, 9), pixel_size_m=5e-9)).values():
         assert pixels(path.read_bytes()).shape[2] == 3
 
 
@@ -118,7 +119,7 @@ def test_titles_of_strangers(title):
     """[REP-004] A scan's name is text, whatever it holds."""
     assert pixels(history_picture({"loss": [1.0]}, title=title)).size
     if "$" in title:  # what would be typeset, and fail
-        assert pixels(amplitude_picture(make_object(), title=title)).size
+        assert pixels(amplitude_picture(make_object(), ObjectView(title=title))).size
         assert pixels(probe_picture(make_probe(1), title=title)).size
     assert len(printable(title)) <= 60
     assert printable(title).isprintable()
@@ -136,7 +137,7 @@ def test_same_input_same_picture():
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    assert phase_picture(make_object(), BOX) == phase_picture(make_object(), BOX)
+    assert phase_picture(make_object(), ObjectView(BOX)) == phase_picture(make_object(), ObjectView(BOX))
     assert dict(mpl.rcParams) == before
 
 

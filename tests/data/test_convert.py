@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.dataset import Measurement
@@ -25,7 +26,7 @@ def legacy(tmp_path, scan_arrays, counts):
 def test_a_legacy_file_becomes_canonical(legacy, tmp_path, counts):
     """[DATA-082] [DATA-032] [DATA-037]"""
     target = tmp_path / "canonical.npz"
-    convert_scan(legacy, target, fftshift=True)
+    convert_scan(legacy, target, ReadOptions(fftshift=True))
     data = read_scan(target)
     assert data.measurement is Measurement.AMPLITUDE
     np.testing.assert_allclose(data.counts(slice(None)), counts, rtol=1e-6)
@@ -35,11 +36,11 @@ def test_a_legacy_file_becomes_canonical(legacy, tmp_path, counts):
 def test_options_act(legacy, tmp_path, counts):
     """[DATA-082] [DATA-050]"""
     target = tmp_path / "canonical.npz"
-    convert_scan(legacy, target, fftshift=True, nphotons=5e4, compress=True)
+    convert_scan(legacy, target, ReadOptions(fftshift=True, nphotons=5e4), compress=True)
     assert read_scan(target).counts(slice(None)).sum() / 9 == pytest.approx(5e4, rel=1e-4)
     with np.load(legacy) as file:
         np.savez(tmp_path / "float.npz", **(dict(file) | {"diff3d": counts.astype(np.float32)}))
-    convert_scan(tmp_path / "float.npz", tmp_path / "float-canonical.npz", measurement="counts")
+    convert_scan(tmp_path / "float.npz", tmp_path / "float-canonical.npz", ReadOptions(measurement="counts"))
     np.testing.assert_allclose(read_scan(tmp_path / "float-canonical.npz").counts(slice(None)), counts, rtol=1e-6)
 
 
@@ -47,9 +48,9 @@ def test_a_target_is_replaced_only_when_told(legacy, tiny_scan, tmp_path):
     """[DATA-082]"""
     before = tiny_scan.read_bytes()
     with pytest.raises(UsageError, match="exists already.*--overwrite"):
-        convert_scan(legacy, tiny_scan, fftshift=True)
+        convert_scan(legacy, tiny_scan, ReadOptions(fftshift=True))
     assert tiny_scan.read_bytes() == before
-    convert_scan(legacy, tiny_scan, fftshift=True, overwrite=True)
+    convert_scan(legacy, tiny_scan, ReadOptions(fftshift=True), overwrite=True)
     assert tiny_scan.read_bytes() != before
     convert_scan(tiny_scan, tiny_scan, overwrite=True)
     assert len(read_scan(tiny_scan)) == 9

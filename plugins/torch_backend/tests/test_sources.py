@@ -12,7 +12,7 @@ import torch
 from ptychopinn.config import ModelConfig, TrainConfig
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.simulate import ObjectStream
+from ptychopinn.simulate import ObjectStream, ObjectStreamOptions
 from ptychopinn.training import EpochSource
 from ptychopinn.training.resident import ResidentGroups, resident_bytes
 from ptychopinn.training.sources import Batch, BatchLoader, MemoryBudget
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 def source(scan: ScanDataset, kind: str) -> EpochSource:
     config = TrainConfig(n_groups=5, batch_size=2).resolved(on_gpu=False)
     groups = GroupBatches(scan, ModelConfig(N=32, group_size=4), config)
-    stream = ObjectStream(scan.probe, 1e4, scan.bad_pixels, 1, 16, object_size_px=64, pool_size=2)
+    stream = ObjectStream(scan.probe, 1e4, scan.bad_pixels, 1, 16, ObjectStreamOptions(object_size_px=64, pool_size=2))
     return EpochSource(
         None if kind == "simulated" else groups, None if kind == "measured" else stream, groups.batches_per_epoch, 3
     )

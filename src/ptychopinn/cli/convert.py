@@ -25,12 +25,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn.data.convert import convert_scan
 
     reading = load_settings(args).reading
-    data = convert_scan(
-        args.source,
-        args.output,
-        **dict(reading),
-        compress=args.compress,
-        overwrite=args.overwrite,
-    )
+    data = convert_scan(args.source, args.output, reading, compress=args.compress, overwrite=args.overwrite)
     console.result(f"{args.output}: {len(data)} patterns of {data.N} x {data.N}, read as {data.measurement}")
     return 0

@@ -1,4 +1,4 @@
-"""Settings of a simulated scan: object, probe, positions, dose."""
+"""Settings of a simulated scan: object, probe, positions, dose, and what real scans have beside them."""
 
 from __future__ import annotations
 
@@ -145,6 +145,61 @@ class SimulationConfig(Config):
     bad_pixel_fraction: float = Field(
         0.0, ge=0, le=0.5, title="Bad pixels", description="Share of the detector's pixels that measure nothing."
     )
+    background_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Background",
+        description="Smooth background that every pattern has, as a share of the mean counts of a pattern.",
+    )
+    saturation_counts: int | None = Field(
+        None,
+        ge=1,
+        le=2**32 - 1,
+        title="Saturation",
+        description="Counts of a pixel above this are recorded as this.",
+        json_schema_extra=marks(unit="counts", unset="none"),
+    )
+    # beam and stage
+    flux_deviation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Flicker of the beam",
+        description="Relative standard deviation of the flux from pattern to pattern (log-normal, mean 1).",
+    )
+    position_error_px: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        title="Position error",
+        description="Standard deviation, in y and in x, of the recorded positions around the true ones.",
+        json_schema_extra=marks(unit="px"),
+    )
+    position_scale_error: float = Field(
+        0.0,
+        ge=-0.5,
+        le=0.5,
+        title="Scale error of positions",
+        description="Recorded positions are the true ones scaled about their mean by 1 + this.",
+    )
+    drift_px: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        title="Drift of the stage",
+        description="How far the stage is at the end of the scan from where it is recorded, in a random direction; it "
+        "grows with the square of the time.",
+        json_schema_extra=marks(unit="px"),
+    )
+    fly_px: float = Field(
+        0.0,
+        ge=0,
+        le=16,
+        title="Motion in an exposure",
+        description="Distance in x that the stage moves within each exposure of a raster or jittered scan.",
+        json_schema_extra=marks(unit="px"),
+    )
     write_patches: bool = Field(
         False,
         title="Write true patches",
@@ -161,6 +216,8 @@ class SimulationConfig(Config):
             raise ValueError(
                 f"jitter_px {self.jitter_px} has no effect on a {self.scan_kind} scan; use scan_kind jittered"
             )
+        if self.fly_px > 0 and self.scan_kind is ScanKind.SPIRAL:
+            raise ValueError(f"fly_px {self.fly_px} needs scan lines; use scan_kind raster or jittered")
         for name, (low, high) in (("amplitude", self.amplitude), ("phase_rad", self.phase_rad)):
             if low > high:
                 raise ValueError(f"{name} is ({low}, {high}); give the smaller bound first")

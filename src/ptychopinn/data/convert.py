@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.typing import StrPath
 
 
-def convert_scan(  # noqa: PLR0913
+def convert_scan(
     source: StrPath,
     target: StrPath,
+    reading: ReadOptions | None = None,
     *,
-    measurement: Measurement | str | None = None,
-    nphotons: float | None = None,
-    fftshift: bool = False,
     compress: bool = False,
     overwrite: bool = False,
 ) -> ScanDataset:
@@ -24,10 +23,12 @@ def convert_scan(  # noqa: PLR0913
 
     Parameters
     ----------
-    source, measurement, nphotons, fftshift:
+    source:
         As in `ptychopinn.data.io.read_scan`.
     target:
         The file to write; may be ``source`` itself with ``overwrite``.
+    reading:
+        What the file does not say.
     compress:
         As in `ptychopinn.data.io.write_scan`.
     overwrite:
@@ -48,6 +49,6 @@ def convert_scan(  # noqa: PLR0913
     """
     if Path(target).exists() and not overwrite:
         raise UsageError(f"{target} exists already.", "Give another name, or replace it with --overwrite.")
-    data = read_scan(source, measurement=measurement, nphotons=nphotons, fftshift=fftshift)
+    data = read_scan(source, **dict(reading or ReadOptions()))
     write_scan(target, data, compress=compress)
     return data

@@ -6,6 +6,7 @@ from ptychopinn.report._candidates import candidates_picture, frc_picture
 from ptychopinn.report._comparison import comparison_picture
 from ptychopinn.report._html import ReportContent, Table, report_html, write_report
 from ptychopinn.report._pictures import (
+    ObjectView,
     amplitude_picture,
     history_picture,
     phase_picture,
@@ -17,6 +18,7 @@ from ptychopinn.report._study import Curve, Panel, curves_picture, montage_pictu
 
 __all__ = [
     "Curve",
+    "ObjectView",
     "Panel",
     "ReportContent",
     "Table",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,17 +36,36 @@ _MAX_SHOWN_PX = 2048  # per side; more than the dots of a picture
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
 
-def write_pictures(  # noqa: PLR0913
+@dataclass(frozen=True)
+class ObjectView:
+    """What pictures of an object show of it.
+
+    Attributes
+    ----------
+    box:
+        The box of scan positions, in pixels of the object: only this is shown. None or empty shows everything.
+    origin:
+        (y, x): pixel (0, 0) of the object in the frame of the positions; the axes count in that frame.
+    pixel_size_m:
+        Object pixel size; axes are then in micrometres.
+    title:
+        Name of the scan.
+    """
+
+    box: ScanBox | None = None
+    origin: tuple[int, int] = (0, 0)
+    pixel_size_m: float | None = None
+    title: str = ""
+
+
+def write_pictures(
     folder: StrPath,
     obj: ComplexArray,
     probe: ComplexArray,
-    box: ScanBox | None = None,
+    view: ObjectView = ObjectView(),
     *,
-    origin: tuple[int, int] = (0, 0),
     history: Mapping[str, Sequence[float]] | None = None,
     moved: tuple[FloatArray, FloatArray] | None = None,
-    pixel_size_m: float | None = None,
-    title: str = "",
 ) -> dict[str, Path]:
     """Write ``amplitude.png``, ``phase.png``, ``probe.png``; and ``history.png`` and ``positions.png`` if given.
 
@@ -57,18 +77,12 @@ def write_pictures(  # noqa: PLR0913
         (H, W) complex.
     probe:
         (modes, N, N) complex.
-    box:
-        The box of scan positions, in pixels of ``obj``: only this is shown. None or empty shows everything.
-    origin:
-        (y, x): pixel (0, 0) of ``obj`` in the frame of the positions; the axes count in that frame.
+    view:
+        What to show of the object; all pictures have its title.
     history:
         Column name to values, from `ptychopinn.reconstructor.TrainResult`.
     moved:
         (n, 2) float64 (y, x) positions as given and as found, for ``positions.png``.
-    pixel_size_m:
-        Object pixel size; axes are then in micrometres.
-    title:
-        Name of the scan.
 
     Returns
     -------
@@ -80,49 +94,34 @@ def write_pictures(  # noqa: PLR0913
     UsageError, ResourceError
         If the folder does not exist, or a file cannot be written.
     """
-    place = {"origin": origin, "pixel_size_m": pixel_size_m, "title": title}
     pictures = {
-        "amplitude": amplitude_picture(obj, box, **place),  # type: ignore[arg-type]
-        "phase": phase_picture(obj, box, **place),  # type: ignore[arg-type]
-        "probe": probe_picture(probe, title=title),
+        "amplitude": amplitude_picture(obj, view),
+        "phase": phase_picture(obj, view),
+        "probe": probe_picture(probe, title=view.title),
     }
     if history is not None and history_columns(history):
-        pictures["history"] = history_picture(history, title=title)
+        pictures["history"] = history_picture(history, title=view.title)
     if moved is not None:
-        pictures["positions"] = positions_picture(*moved, title=title)
+        pictures["positions"] = positions_picture(*moved, title=view.title)
     return {name: write_file(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
 
 
-def amplitude_picture(
-    obj: ComplexArray,
-    box: ScanBox | None = None,
-    *,
-    origin: tuple[int, int] = (0, 0),
-    pixel_size_m: float | None = None,
-    title: str = "",
-) -> bytes:
+def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
-    box = box_or_full(obj, box)
+    box = box_or_full(obj, view.box)
     step = _step(box)
     amplitude = _reduced(obj[box.slices], step, np.abs).astype(np.float64)
     scale = ColourScale(colour_range(amplitude), AMPLITUDE_COLOURS, "amplitude")
     note = f"{box.shape[0]} x {box.shape[1]} px; {_SCALE_NOTE}"
-    return _object_picture(amplitude, scale, note, _place(box, origin, step, pixel_size_m), title)
+    return _object_picture(amplitude, scale, note, _place(box, view, step), view.title)
 
 
-def phase_picture(
-    obj: ComplexArray,
-    box: ScanBox | None = None,
-    *,
-    origin: tuple[int, int] = (0, 0),
-    pixel_size_m: float | None = None,
-    title: str = "",
-) -> bytes:
+def phase_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the object's phase, parameters as in `write_pictures`.
 
     Global phase and linear ramp, which the intensities do not determine, are removed; the title states them.
     """
-    box = box_or_full(obj, box)
+    box = box_or_full(obj, view.box)
     step = _step(box)
     phase, ramp = flat_phase(_reduced(obj[box.slices], step, np.asarray))
     ramp = ramp / step
@@ -132,7 +131,7 @@ def phase_picture(
     note += f"; ramp ({ramp[0]:+.4f}, {ramp[1]:+.4f}) rad/px (y, x) removed"
     note = f"{box.shape[0]} x {box.shape[1]} px; {note}"
     scale = ColourScale(limits, colours, "phase (rad)")
-    return _object_picture(phase, scale, note, _place(box, origin, step, pixel_size_m), title)
+    return _object_picture(phase, scale, note, _place(box, view, step), view.title)
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
@@ -285,8 +284,8 @@ def _reduced(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray
     return np.stack([row.reshape(step, width, step).mean(axis=(0, 2)) for row in rows])
 
 
-def _place(box: ScanBox, origin: tuple[int, int], step: int, pixel_size_m: float | None) -> Place:
-    return Place((box.y0 + origin[0], box.x0 + origin[1]), step, pixel_size_m)
+def _place(box: ScanBox, view: ObjectView, step: int) -> Place:
+    return Place((box.y0 + view.origin[0], box.x0 + view.origin[1]), step, view.pixel_size_m)
 
 
 def _object_picture(values: FloatArray, scale: ColourScale, note: str, place: Place, title: str) -> bytes:

@@ -43,7 +43,7 @@ class ProbeChoice:
     residual_refined: float
 
 
-def choose_probe(
+def choose_probe(  # noqa: PLR0913
     data: ScanDataset,
     guess: ComplexArray,
     offset: ComplexArray,

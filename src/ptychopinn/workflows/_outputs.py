@@ -17,9 +17,9 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import product_of, write_product
 from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.report import ReportContent, write_pictures, write_report
+from ptychopinn.report import ObjectView, ReportContent, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
-from ptychopinn.typing import ComplexArray, FloatArray
+from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows import folders
 
 
@@ -107,7 +107,6 @@ def write_object(  # noqa: PLR0913
     *,
     title: str,
     comments: str,
-    positions: FloatArray | None = None,
     history: Mapping[str, list[float]] | None = None,
 ) -> dict[str, Path]:
     """Write the product and the pictures of an object.
@@ -119,15 +118,13 @@ def write_object(  # noqa: PLR0913
     data:
         The scan; the pictures show the box of its positions.
     found:
-        The object, its coverage and its frame.
+        The object, its coverage and its frame. A reconstruction has positions, flux and background of the product, too.
     probe:
         (modes, N, N) complex64 in counts.
     title:
         Title of the pictures.
     comments:
         Comments of the product.
-    positions:
-        (n, 2) float64 (y, x) of the product; None: those of the scan.
     history:
         History of a training.
 
@@ -135,6 +132,8 @@ def write_object(  # noqa: PLR0913
     -------
     Kind to path, "product" first.
     """
+    whole = found if isinstance(found, Reconstruction) else None
+    positions = None if whole is None else whole.positions
     product = product_of(
         data if positions is None else replace(data, positions=positions),
         found.object,
@@ -142,11 +141,10 @@ def write_object(  # noqa: PLR0913
         origin=found.frame.origin,
         coverage=found.coverage,
     )
-    light = found if isinstance(found, Reconstruction) else None
     product = replace(
         product,
-        flux=None if light is None else light.flux,
-        background=None if light is None else light.background,
+        flux=None if whole is None else whole.flux,
+        background=None if whole is None else whole.background,
         losses=tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else (),
         photon_count=float((np.abs(probe.astype(np.complex128)) ** 2).sum()),
         comments=comments,
@@ -157,12 +155,9 @@ def write_object(  # noqa: PLR0913
         folder,
         found.object,
         probe,
-        None if box.is_empty else box,
-        origin=found.frame.origin,
+        ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title),
         history=history,
         moved=None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions),
-        pixel_size_m=data.metadata.pixel_size_m,
-        title=title,
     )
     return {"product": folder / folders.PRODUCT, **pictures}
 
@@ -191,7 +186,6 @@ def write_outputs(  # noqa: PLR0913
         reconstruction.probe,
         title=data.name,
         comments=comments,
-        positions=reconstruction.positions,
         history=history,
     )
     pictures = {kind: path for kind, path in written.items() if kind != "product"}
