@@ -424,16 +424,16 @@ class PassEngine:
         field = library.fft2(probes * patches[:, None, ...], norm="ortho")
         intensity = power(field, library)
         sums = self._light_sums(measured, intensity) if options.update_flux else None
-        background = None
         if self.background is not None:
-            if options.update_background is not None:
-                background = _background_sums(measured, intensity, self._patterns.good, library)
             intensity += self.background
         modelled = xp.sqrt(intensity)
         difference = measured - modelled
         if self._patterns.good is not None:
             difference *= self._patterns.good  # bad pixels keep the modelled modulus
         error, energy = (library.squared_sum(values) for values in (difference, measured))
+        background = None
+        if options.update_background is not None:
+            background = self._background_sums(difference, measured + modelled, modelled)
         modelled += 1e-6 * xp.max(modelled) + _TINY
         if options.likelihood is Likelihood.POISSON:
             ratio = _poisson_ratio(difference, measured, modelled, library)
@@ -468,6 +468,17 @@ class PassEngine:
         seen, modelled = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
         return seen, modelled
 
+    def _background_sums(self, difference: Array, total: Array, modelled: Array) -> Array:
+        """(2, N, N): sums over patterns of the weights ``1 / I``, and of ``n - I`` times these; 0 at bad pixels.
+
+        ``n - I`` is the difference of the amplitudes times their sum.
+        """
+        xp, good = self._library.xp, self._patterns.good
+        weight = 1 / (modelled**2 + _DARK_COUNTS)
+        if good is not None:
+            weight *= good
+        return xp.stack([xp.sum(weight, axis=0), xp.sum(weight * difference * total, axis=0)])
+
     def _move_positions(self, tally: _Tally) -> None:
         if not self._options.update_positions:
             return
@@ -498,19 +509,25 @@ class PassEngine:
     def _fit_background(self, tally: _Tally) -> None:
         """The counts that most patterns have more than their light explains, less one deviation of their noise.
 
-        A mean of ``n - I`` with the weights ``1 / I`` of Poisson counts: dark patterns tell most. Less a deviation,
-        for an object can give some of its light to a background that is not there.
+        A mean of ``n - I`` with the weights ``1 / I`` of Poisson counts: dark patterns tell most. A deviation is taken
+        off, for an object can give some of its light to a background that is not there. Where amplitudes are fitted,
+        their variance is taken off too: the square of the mean of ``sqrt(n)`` is that much below the mean of ``n``
+        (`ptychopinn.refinement.noise_residual` has the formula), and objects would become too dark.
         """
         rule = self._options.update_background
         if rule is None:
             return
         library, xp = self._library, self._library.xp
-        weight, excess = tally.background[0, ...], tally.background[1, ...]
+        weight = tally.background[0, ...]
+        excess = tally.background[1, ...] + weight * self.background
         if rule is Background.SMOOTH:
             weight, excess = (_blurred(values, library) for values in (weight, excess))
         floor = 1e-6 * xp.max(weight) + _TINY
         weight = xp.where(weight > floor, weight, floor)
-        self.background = xp.clip(excess / weight - 1 / xp.sqrt(weight), 0.0, None)
+        background = xp.clip(excess / weight - 1 / xp.sqrt(weight), 0.0, None)
+        if self._options.likelihood is Likelihood.AMPLITUDE:
+            background = background - (1 - xp.exp(-4 * background)) / 4
+        self.background = background
 
     def multiply_by_phase(self, phase: Array) -> None:
         """Multiply the object, and the way it is on, by ``exp(i phase)``, (H, W) float32 of the object's library."""
@@ -634,15 +651,6 @@ def _solve_moves(normal: FloatArray, right: FloatArray) -> FloatArray:
     damping = _POSITION_DAMPING * np.trace(normal.mean(axis=0)) / 2 + _TINY
     moves: FloatArray = np.linalg.solve(normal + damping * np.eye(2), right[..., None])[..., 0]
     return moves
-
-
-def _background_sums(measured: Array, intensity: Array, good: Array | None, library: ArrayLibrary) -> Array:
-    """(2, N, N): sums over patterns of the weights ``1 / I``, and of ``n - I`` times these; 0 at bad pixels."""
-    xp = library.xp
-    weight = 1 / (intensity + _DARK_COUNTS)
-    if good is not None:
-        weight *= good
-    return xp.stack([xp.sum(weight, axis=0), xp.sum(weight * (measured**2 - intensity), axis=0)])
 
 
 def _blurred(values: Array, library: ArrayLibrary) -> Array:
