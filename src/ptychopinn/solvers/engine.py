@@ -346,9 +346,7 @@ class PassEngine:
                 if monitor.cancelled:
                     self._store(task.tile, state)
                     return None
-                steps = schedule.at(
-                    (done + (number - 1) / len(batches)) / passes
-                )  # as in one whole object
+                steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as in one whole object
                 _, fetch = next(reading)
                 tally.add(self._update(task, state, chosen, fetch, steps), self._library)
                 if schedule.momentum > 0 and number % every == 0:
