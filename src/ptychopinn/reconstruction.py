@@ -139,11 +139,11 @@ def reconstruct(
     located = _locate(reconstructor, data, stages)
     if located is not None:
         data = replace(data, positions=located.positions)
-    seen = data
+    network_data = data
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
-        seen = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
-    prediction = reconstructor.infer(seen, config, monitor=monitor)
+        network_data = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
+    prediction = reconstructor.infer(network_data, config, monitor=monitor)
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
@@ -160,23 +160,24 @@ def reconstruct(
         place = prediction.library
     library = prediction.library
     with library.session():
-        tiling = Tiling(frame, place, seen.positions, prediction.patch_size, library)
-        stitched, how = assemble(prediction, seen, tiling, stages)
+        tiling = Tiling(frame, place, network_data.positions, prediction.patch_size, library)
+        stitched, how = assemble(prediction, network_data, tiling, stages)
         predicted = stitched.coverage
-        if seen is not data:
+        if network_data is not data:
             # The passes change every pixel that a pattern covers. Where there is no patch, they start from 1.
             with stages.timed("cover"):
                 weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
                 tiling = Tiling(frame, place, data.positions, prediction.patch_size, library)
                 stitched = replace(stitched, coverage=coverage_of(data.positions, weights, tiling))
         patterns = prediction.patterns
-        if patterns is None or seen is not data:
+        if patterns is None or network_data is not data:
             patterns = patterns_to_refine(data, library, config)
-        found = library.fit(lambda: refine_and_assess(stitched, how, prediction.probe, patterns, stages))
-        if found.refined is not None and found.refined.passes_kept == 0:
+        assessed = library.fit(lambda: refine_and_assess(stitched, how, prediction.probe, patterns, stages))
+        if assessed.refined is not None and assessed.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
-            found = replace(found, coverage=coverage)  # the object is the prediction, which only the patches cover
-        return replace(found, located=located)
+            # The object is the prediction, which only the patches cover.
+            assessed = replace(assessed, coverage=coverage)
+        return replace(assessed, located=located)
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
@@ -247,8 +248,8 @@ def refine_and_assess(
             )
             start = replace(stitched.canvas, covered=stitched.covered)
             solved = config.synchronise is Synchronise.AUTO
-            found = refine(patterns, probe, start, options, slow_phase_solved=solved, monitor=monitor)
-        stitched, model, summary = replace(stitched, object=found.object), found.model, found.summary
+            refinement = refine(patterns, probe, start, options, slow_phase_solved=solved, monitor=monitor)
+        stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
         residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
         to_host = stitched.library.to_host

@@ -236,7 +236,7 @@ class _Refinement:
         passes, options = self._options.passes, self._options
         given = ScanModel(probe, self._patterns.data.positions)
         before = best = self._judge(self._start.array, given)
-        kept = done = 0
+        best_pass = done = 0
         if passes > 0:
             best, is_flat = self._best_start(before, given)
             slow_phase_solved &= not is_flat
@@ -255,12 +255,12 @@ class _Refinement:
             now = self._judge(*self._result(engine, first.object))
             monitor.report("refine", done, passes, {"residual": now.residual})
             if now.residual < best.residual and _significantly_lower(now.shares, first.shares, self._sure):
-                best, kept = now, done
+                best, best_pass = now, done
         _log.info(
             "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
             before.residual,
             best.residual,
-            kept,
+            best_pass,
             passes,
         )
         moved = best.model.positions - given.positions
@@ -274,7 +274,7 @@ class _Refinement:
             residual_after=best.residual,
             passes_asked=passes,
             passes_done=done,
-            passes_kept=kept,
+            passes_kept=best_pass,
             probe=options.update_probe,
             moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if options.update_positions else None,
             positions_reset=engine.runaways if passes > 0 else 0,
@@ -361,7 +361,7 @@ class _Refinement:
         library = self._start.library
         canvas, probe = engine.result()
         here, there = self._start.frame.overlap(self._box)
-        found = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
+        refined = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
         positions = self._patterns.data.positions.copy()
         if self._options.update_positions:
             positions[self._used] = engine.positions
@@ -373,7 +373,7 @@ class _Refinement:
                 judged = ForwardResidual(model, self._patterns, indices=self._judges, max_patterns=len(self._judges))
                 flux[self._judges] = judged.light(canvas)
             model = replace(model, flux=flux)
-        return self._where_covered(found, start), model
+        return self._where_covered(refined, start), model
 
     def _solve_slow_phase(self, engine: PassEngine, monitor: Monitor) -> bool:
         """Solve the slow phase and apply it if that lowers the residual; return whether none was left.

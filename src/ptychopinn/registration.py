@@ -139,10 +139,10 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
         return LocatedScan(given, registered.agreement, 0.0, (judged[0], min(judged[1:])))
     positions = candidates[best]
     for _ in range(_MAX_ROUNDS):
-        found = solver.solve(positions)
-        positions = _relocate(data, found, patches)
+        solution = solver.solve(positions)
+        positions = _relocate(data, solution, patches)
         steps.done()
-        if positions is found.positions:
+        if positions is solution.positions:
             break
     positions = positions - (positions - given).mean(axis=0)  # a common shift changes no pattern
     after = solver.judge(positions)
@@ -205,21 +205,21 @@ def register_patches(
     size = patches.shape[-1]
     registration = _Registration(patches, probe)
     near = min(max(20.0, 0.7 * probe_width_px(probe)), 0.7 * size)
-    found, agreement = positions, 0.0
+    solution, agreement = positions, 0.0
     for round_, (reach, robust) in enumerate(zip(_REACHES_PX, _ROBUST_PX, strict=True)):
-        pairs = _neighbours(found, near, seed)
+        pairs = _neighbours(solution, near, seed)
         if len(pairs) == 0:
             break
-        measured = registration.measure(found, pairs, min(reach, size // 2))
+        measured = registration.measure(solution, pairs, min(reach, size // 2))
         used = np.ones(len(pairs), bool)
         used[::_HELD_OUT] = round_ > 0
         chosen = _Shifts(*(values[used] for values in measured))
-        found = _least_squares(positions, found if round_ else None, pairs[used], chosen, robust)
+        solution = _least_squares(positions, solution if round_ else None, pairs[used], chosen, robust)
         if round_ == 0:
             sure = ~used & (measured.scores > _AGREEING_SCORE)
-            missed = np.hypot(*(found[pairs[:, 1]] - found[pairs[:, 0]] - measured.shifts).T)
+            missed = np.hypot(*(solution[pairs[:, 1]] - solution[pairs[:, 0]] - measured.shifts).T)
             agreement = float((missed[sure] < _AGREEING_PX).mean()) if sure.any() else 0.0
-    return RegisteredPatches(found - (found - positions).mean(axis=0), agreement)
+    return RegisteredPatches(solution - (solution - positions).mean(axis=0), agreement)
 
 
 def _neighbours(positions: FloatArray, near: float, seed: int) -> IntArray:
@@ -232,8 +232,8 @@ def _neighbours(positions: FloatArray, near: float, seed: int) -> IntArray:
     lottery[:, 0] = 2.0  # itself
     drawn = np.argsort(lottery, axis=1)[:, :_NEIGHBOURS]
     second = np.take_along_axis(others, drawn, axis=1)
-    kept = np.take_along_axis(lottery, drawn, axis=1) < 1
-    pairs = np.stack([np.repeat(np.arange(len(positions)), drawn.shape[1]), second.ravel()], axis=1)[kept.ravel()]
+    selected = np.take_along_axis(lottery, drawn, axis=1) < 1
+    pairs = np.stack([np.repeat(np.arange(len(positions)), drawn.shape[1]), second.ravel()], axis=1)[selected.ravel()]
     return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
@@ -332,8 +332,8 @@ def _parabola(values: FloatArray, rows: IntArray, y: IntArray, x: IntArray) -> t
     height, width = values.shape[1:]
 
     def at(dy: int, dx: int) -> FloatArray:
-        found: FloatArray = values[rows, (y + dy) % height, (x + dx) % width]
-        return found
+        neighbour: FloatArray = values[rows, (y + dy) % height, (x + dx) % width]
+        return neighbour
 
     middle = at(0, 0)
     slope = np.stack([at(1, 0) - at(-1, 0), at(0, 1) - at(0, -1)], axis=1) / 2
@@ -351,12 +351,12 @@ def _parabola(values: FloatArray, rows: IntArray, y: IntArray, x: IntArray) -> t
 
 def _blocks_of(pairs: IntArray, most: int) -> Iterator[IntArray]:
     """Indices of pairs, in blocks with at most ``most`` different patches (at least two)."""
-    start, seen = 0, set[int]()
+    start, members = 0, set[int]()
     for number, (first, second) in enumerate(pairs.tolist()):
-        seen |= {first, second}
-        if len(seen) > max(most, 2):
+        members |= {first, second}
+        if len(members) > max(most, 2):
             yield np.arange(start, number)
-            start, seen = number, {first, second}
+            start, members = number, {first, second}
     yield np.arange(start, len(pairs))
 
 
@@ -377,12 +377,12 @@ def _least_squares(
     trace = np.trace(measured.information, axis1=1, axis2=2) / 2
     trust = np.clip((measured.scores - _MIN_SCORE) / (1 - _MIN_SCORE), 0, 1) ** 2
     base = measured.information * (trust / np.maximum(1, trace * _MIN_DEVIATION_PX**2))[:, None, None]
-    found = stage if start is None else start
+    solution = stage if start is None else start
     prior = sparse.identity(2 * count, format="csc") / _STAGE_PX**2
     for done in range(_ITERATIONS):
         weights = base
         if done > 0 or start is not None:
-            missed = np.hypot(*(found[second] - found[first] - measured.shifts).T)
+            missed = np.hypot(*(solution[second] - solution[first] - measured.shifts).T)
             scale = robust * (1.5 / robust) ** min(1.0, 2 * done / _ITERATIONS)
             weights = base / ((1 + (missed / scale) ** 2) ** 2)[:, None, None]
         rows, columns, values = [], [], []
@@ -404,8 +404,8 @@ def _least_squares(
         pull = np.einsum("bij,bj->bi", weights, measured.shifts)
         np.add.at(right, second, pull)
         np.add.at(right, first, -pull)
-        found = splu(matrix.tocsc() + prior).solve(right.ravel()).reshape(count, 2)
-    return found
+        solution = splu(matrix.tocsc() + prior).solve(right.ravel()).reshape(count, 2)
+    return solution
 
 
 def _without_affine(moves: FloatArray, positions: FloatArray) -> FloatArray:
@@ -438,10 +438,10 @@ class _Solver:
         options = PassOptions(rpie_schedule(passes), update_positions=free, seed=self._seed)
         box = Frame.around(data.positions, data.N, 2 * MAX_MOVE_PX)
         start, patterns = Canvas(flat_object(box), box), Patterns(data, NUMPY, _CACHE_BYTES)
-        found = epie(patterns, self._probe, passes=passes, options=options, start=start, monitor=self._monitor)
-        if len(found.residuals) < passes:
+        result = epie(patterns, self._probe, passes=passes, options=options, start=start, monitor=self._monitor)
+        if len(result.residuals) < passes:
             raise Cancelled(_CANCELLED)
-        return found
+        return result
 
 
 class _Quiet(Monitor):
@@ -456,30 +456,30 @@ class _Quiet(Monitor):
         return self._monitor.cancelled
 
 
-def _relocate(data: ScanDataset, found: EPIEResult, patches: ComplexArray) -> FloatArray:
+def _relocate(data: ScanDataset, solution: EPIEResult, patches: ComplexArray) -> FloatArray:
     """Positions of a solution. A pattern moves to where its patch fits the object, if that explains it better."""
-    canvas, size = Canvas(found.object, found.frame), patches.shape[-1]
+    canvas, size = Canvas(solution.object, solution.frame), patches.shape[-1]
     reach = min(_REACHES_PX[0], size // 2)
-    proposed = found.positions + _register_on_object(canvas, found.positions, patches, found.probe, reach)
-    far = np.hypot(*(proposed - found.positions).T) > _RELOCATED_PX
+    proposed = solution.positions + _register_on_object(canvas, solution.positions, patches, solution.probe, reach)
+    far = np.hypot(*(proposed - solution.positions).T) > _RELOCATED_PX
     if not far.any():
-        return found.positions
-    moved = replace(data, positions=found.positions, object_guess=None)
+        return solution.positions
+    moved = replace(data, positions=solution.positions, object_guess=None)
     patterns = Patterns(moved)
 
     def shares(positions: FloatArray) -> FloatArray:
         indices = np.flatnonzero(far)
         residual = ForwardResidual(
-            ScanModel(found.probe, positions), patterns, indices=indices, max_patterns=len(indices)
+            ScanModel(solution.probe, positions), patterns, indices=indices, max_patterns=len(indices)
         )
         return residual.shares(canvas)
 
     better = np.zeros(len(far), bool)
-    better[far] = shares(proposed) < shares(found.positions)
+    better[far] = shares(proposed) < shares(solution.positions)
     if not better.any():
-        return found.positions
+        return solution.positions
     _log.info("Positions: %d patterns were moved to where they fit the object of the others.", better.sum())
-    return np.where(better[:, None], proposed, found.positions)
+    return np.where(better[:, None], proposed, solution.positions)
 
 
 def _register_on_object(
@@ -507,10 +507,12 @@ def _register_on_object(
     disc = step[:, None] ** 2 + step**2 <= reach**2
     for block in slices_of(len(positions), max(_WORK_BYTES // (frame**2 * 8 * 6), 1)):
         windows = Windows.on(canvas, positions[block], wide, NUMPY)
-        seen = transform(windows.cut(canvas.array))
+        object_spectra = transform(windows.cut(canvas.array))
         power = transform(np.abs(windows.cut(canvas.array)) ** 2)
-        covariance = np.abs(inside(seen * transform(contrast[block]).conj()))
-        deviation = inside(power * mask_spectrum).real - np.abs(inside(seen * mask_spectrum)) ** 2 / mask.sum()
+        covariance = np.abs(inside(object_spectra * transform(contrast[block]).conj()))
+        deviation = (
+            inside(power * mask_spectrum).real - np.abs(inside(object_spectra * mask_spectrum)) ** 2 / mask.sum()
+        )
         floor = 0.1 * np.median(deviation) + 1e-9
         score = np.where(disc, covariance / np.sqrt(np.maximum(deviation, 0.0) + floor), -1.0)
         rows = np.arange(len(score))

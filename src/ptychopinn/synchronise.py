@@ -100,7 +100,7 @@ def _linked_places(places: IntArray, reach: float) -> IntArray:
     """(k, 2) pairs of (m, 2) different places that are nearer than ``reach`` along either axis."""
     m = len(places)
     count = min(_NEIGHBOURS, m - 1)
-    found = [_triangle_edges(places, reach)]
+    links = [_triangle_edges(places, reach)]
     if count > 0:
         tree = cKDTree(places)
         for low in range(0, m, _QUERIED):
@@ -108,8 +108,8 @@ def _linked_places(places: IntArray, reach: float) -> IntArray:
             _, near = tree.query(places[first], k=count + 1, p=np.inf, distance_upper_bound=reach)
             a, b = np.repeat(first, count + 1), near.ravel()
             keep = (b < m) & (b != a)
-            found.append(_each_once(np.stack([a[keep], b[keep]], axis=1), m))
-    return _each_once(np.concatenate(found), m)
+            links.append(_each_once(np.stack([a[keep], b[keep]], axis=1), m))
+    return _each_once(np.concatenate(links), m)
 
 
 def _triangle_edges(places: IntArray, reach: float) -> IntArray:
@@ -121,14 +121,14 @@ def _triangle_edges(places: IntArray, reach: float) -> IntArray:
     long = int(np.ptp(places, axis=0).argmax()) if m else 0
     order = np.lexsort((places[:, 1 - long], places[:, long]))
     position = places[order, long]
-    found = [np.zeros((0, 2), np.int64)]
+    edge_lists = [np.zeros((0, 2), np.int64)]
     for low in range(0, m, _TRIANGULATED):
         high = min(low + _TRIANGULATED, m)
         stop = min(int(np.searchsorted(position, position[high - 1] + reach)), high + _TRIANGULATED)
         strip = order[low:stop]
         edges = strip[_delaunay(places[strip])]
-        found.append(edges[np.abs(places[edges[:, 0]] - places[edges[:, 1]]).max(axis=1) < reach])
-    return np.concatenate(found)
+        edge_lists.append(edges[np.abs(places[edges[:, 0]] - places[edges[:, 1]]).max(axis=1) < reach])
+    return np.concatenate(edge_lists)
 
 
 def _delaunay(places: IntArray) -> IntArray:
@@ -188,8 +188,8 @@ def measure_overlaps(
         values[chosen] = sampler.products(block, needed, linked)
 
     library.spread(measure, range(tiles))
-    seen = values != 0
-    ends, values = linked_pairs[seen], values[seen]
+    nonzero = values != 0
+    ends, values = linked_pairs[nonzero], values[nonzero]
     rows = np.concatenate([ends[:, 0], ends[:, 1], np.arange(n)]).astype(np.int32)
     columns = np.concatenate([ends[:, 1], ends[:, 0], np.arange(n)]).astype(np.int32)
     matrix = sparse.csr_matrix((np.concatenate([values, values.conj(), diagonal]), (rows, columns)), shape=(n, n))

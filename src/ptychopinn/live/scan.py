@@ -88,7 +88,7 @@ class LiveScan:
         self._corners: tuple[FloatArray, FloatArray] | None = None  # lowest and highest position
         self._known: set[int] = set()
         self._sum = np.zeros((self._size, self._size))  # sum of all patterns at 1 count per unit
-        self._seen: PatternStatistics | None = None
+        self._statistics: PatternStatistics | None = None
         self._per_unit, self._assumed = 1.0, False  # the dose
         self._predicted = 0
         self._synchronised = 0
@@ -313,23 +313,23 @@ class LiveScan:
         start = len(self._patterns) - len(chunk)
         data = self.data(np.arange(start, len(self._patterns)))
         self._sum += replace(data, counts_per_unit=1.0).counts(slice(None)).sum(axis=0, dtype=np.float64)
-        seen = pattern_statistics(chunk.patterns, self._bad)
-        if self._seen is not None:
-            seen = replace(
-                seen,
-                peak=max(seen.peak, self._seen.peak),
-                whole_squares=seen.whole_squares and self._seen.whole_squares,
+        statistics = pattern_statistics(chunk.patterns, self._bad)
+        if self._statistics is not None:
+            statistics = replace(
+                statistics,
+                peak=max(statistics.peak, self._statistics.peak),
+                whole_squares=statistics.whole_squares and self._statistics.whole_squares,
             )
-        self._seen = seen
+        self._statistics = statistics
         self._find_dose()
 
     def _find_dose(self) -> Findings:
         """Set the dose by the rule for files; its warnings are reported at the end."""
         findings = Findings()
-        if self._seen is not None and self._measurement is not None and self._patterns is not None:
+        if self._statistics is not None and self._measurement is not None and self._patterns is not None:
             units = np.array([self._sum.sum() / len(self._patterns)])  # a pattern, squared where that makes counts
-            seen = replace(self._seen, sums=units, square_sums=units)
-            stored = StoredPatterns("patterns", self._patterns.dtype, seen, self._bad)
+            statistics = replace(self._statistics, sums=units, square_sums=units)
+            stored = StoredPatterns("patterns", self._patterns.dtype, statistics, self._bad)
             dose = resolve_dose(stored, self._setup.metadata, self._measurement, None, findings)
             self._per_unit, self._assumed = (1.0, False) if dose is None else dose
         return findings

@@ -433,16 +433,16 @@ class PassEngine:
         moves = _position_equations(change, probes, patches, library) if options.update_positions else None
         probe = None
         if options.update_probe:
-            seen = patches if roots is None else patches * roots[:, 0, ...]
-            probe = _probe_gradient(change, seen, windows.fractions, library)
+            object_waves = patches if roots is None else patches * roots[:, 0, ...]
+            probe = _probe_gradient(change, object_waves, windows.fractions, library)
         light = power(probes, library)
         gradient = sum_modes(library.conj_times(probes, change), library)
         return _Gradients(windows, error, energy, gradient, light, moves, probe, sums, background)
 
     def _step_probe(self, parts: Sequence[_Gradients], step: float) -> None:
         library, xp = self._library, self._library.xp
-        found = [part.probe for part in parts if part.probe is not None]
-        spectrum, light = (sum(one[k] for one in found) for k in (0, 1))
+        probe_gradients = [part.probe for part in parts if part.probe is not None]
+        spectrum, light = (sum(one[k] for one in probe_gradients) for k in (0, 1))
         scale = (1 - _PROBE_ALPHA) * light + _PROBE_ALPHA * xp.max(light)
         moved = step * library.ifft2(spectrum) / scale
         momentum = self._options.schedule.probe_momentum
@@ -454,8 +454,8 @@ class PassEngine:
         xp, good = self._library.xp, self._patterns.good
         counts = measured**2 if self.background is None else measured**2 - self.background
         pair = (counts, intensity) if good is None else (counts * good, intensity * good)
-        seen, modelled = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
-        return seen, modelled
+        measured_sums, modelled_sums = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
+        return measured_sums, modelled_sums
 
     def _move_positions(self, tally: _Tally) -> None:
         if not self._options.update_positions:
@@ -551,9 +551,9 @@ class _Tally:
 
     def in_order(self, values: Sequence[Array], library: ArrayLibrary) -> FloatArray:
         """Values of all batches on the host, in the order of the used patterns."""
-        found = library.to_host(library.xp.concat(list(values)))
-        ordered = np.empty_like(found)
-        ordered[np.concatenate(self._members)] = found
+        joined = library.to_host(library.xp.concat(list(values)))
+        ordered = np.empty_like(joined)
+        ordered[np.concatenate(self._members)] = joined
         return ordered
 
 

@@ -110,9 +110,9 @@ def epie(
         )
     options = PassOptions(rpie_schedule(passes)) if options is None else options
     box = Frame.around(data.positions, data.N, MAX_MOVE_PX if options.update_positions else 0)
-    found = flat_object(frame) if start is None else start.array.astype(np.complex64)
+    obj = flat_object(frame) if start is None else start.array.astype(np.complex64)
     inside = flat_object(box)
-    box.paste(inside, found, frame)
+    box.paste(inside, obj, frame)
     residuals: list[float] = []
     with library.session() as computing:
         place = where_object_fits(box, data.N, computing) or computing
@@ -126,9 +126,9 @@ def epie(
                 break
             residuals.append(residual)
             monitor.report("epie", done + 1, passes, {"residual": residual})
-        canvas, found_probe = engine.result()
-        frame.paste(found, canvas.library.to_host(canvas.array), box)
-        return EPIEResult(found, frame, library.to_host(found_probe), engine.positions, tuple(residuals))
+        canvas, final_probe = engine.result()
+        frame.paste(obj, canvas.library.to_host(canvas.array), box)
+        return EPIEResult(obj, frame, library.to_host(final_probe), engine.positions, tuple(residuals))
 
 
 def refine_probe(

@@ -37,8 +37,8 @@ def register_probe(probe: ComplexArray, guess: ComplexArray) -> ComplexArray:
         return -float((np.abs((products * ramp).sum(axis=(-2, -1))) ** 2).sum())
 
     scale = -cost(peak) or 1.0
-    found = minimize(lambda s: cost(s) / scale, peak, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-10})
-    whole = np.round(found.x)
+    optimum = minimize(lambda s: cost(s) / scale, peak, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-10})
+    whole = np.round(optimum.x)
     moved = np.roll(probe, whole.astype(int), axis=(-2, -1))
-    result: ComplexArray = shift_probe(moved, (found.x - whole)[None])[0]
+    result: ComplexArray = shift_probe(moved, (optimum.x - whole)[None])[0]
     return result

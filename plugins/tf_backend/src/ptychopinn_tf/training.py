@@ -199,8 +199,8 @@ class TrainingLoop:
     def train_on(self, batch: Batch, *, makes_step: bool) -> None:
         """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
         clock, config = self._plan.clock, self._plan.config
-        kept = ema_decay(config.weight_averaging, self._averaged_steps)
-        numbers = self._devices.numbers([clock.learning_rate(), kept, clock.step], tf.float64)
+        decay = ema_decay(config.weight_averaging, self._averaged_steps)
+        numbers = self._devices.numbers([clock.learning_rate(), decay, clock.step], tf.float64)
         at_once = makes_step and self._collected is None and config.accumulate_grad_batches == 1
 
         def computed(parts: int) -> Any:
@@ -208,14 +208,14 @@ class TrainingLoop:
                 return self._whole(batch.tensors, numbers, self._meter.sums)
             return self._summed(self._gradient, batch, parts)
 
-        found = self._parts.compute(computed, -(-batch.size // len(self._devices)))
-        if isinstance(found, Slope):
-            slope = self._collect(found)
+        outcome = self._parts.compute(computed, -(-batch.size // len(self._devices)))
+        if isinstance(outcome, Slope):
+            slope = self._collect(outcome)
             function = self._step if makes_step else self._note
-            found = function(slope, numbers, self._meter.sums)
+            outcome = function(slope, numbers, self._meter.sums)
             self._collected = None if makes_step else slope
         self._averaged_steps += makes_step
-        self._meter.count(found)
+        self._meter.count(outcome)
 
     def _collect(self, slope: Slope) -> Slope:
         """Add the gradient of a batch to those accumulated for the next step."""
@@ -246,8 +246,8 @@ class TrainingLoop:
         """Apply a function of one share of a batch per device, in micro-batches, and sum the results."""
         devices = len(self._devices)
         shares = cut(batch.tensors, devices * parts)
-        found = [compute(shares[k : k + devices]) for k in range(0, len(shares), devices)]
-        return found[0] if parts == 1 else tf.nest.map_structure(lambda *values: tf.add_n(values), *found)
+        results = [compute(shares[k : k + devices]) for k in range(0, len(shares), devices)]
+        return results[0] if parts == 1 else tf.nest.map_structure(lambda *values: tf.add_n(values), *results)
 
     def _gradient_of(self, objective: Objective) -> Callable[[Tensors], Slope]:
         def gradient(batch: Tensors) -> Slope:
@@ -279,10 +279,10 @@ class TrainingLoop:
             self._follow_offset(slope.terms)
             gradients, usable = clipped(slope.gradients, self._plan.config)
             usable = tf.logical_and(usable, tf.math.is_finite(slope.losses))
-            rate, kept = tf.cast(numbers[0], tf.float32), tf.cast(numbers[1], tf.float32)
+            rate, decay = tf.cast(numbers[0], tf.float32), tf.cast(numbers[1], tf.float32)
             gradients = {name: tf.where(usable, value, tf.zeros_like(value)) for name, value in gradients.items()}
             self._optimizer.apply(gradients, tf.where(usable, rate, tf.zeros_like(rate)))
-            move_average(self._average.variables(), self._model.variables(), kept)
+            move_average(self._average.variables(), self._model.variables(), decay)
             return self._meter.added(sums, slope.terms, usable, numbers[2])
 
     def _note_batch(self, slope: Slope, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:

@@ -190,7 +190,7 @@ class TrainingLoop:
         self._readings = ReadingClock(on_gpu=device.type == "cuda")
         self._collected: _Collected | None = None
         # Numbers that change from step to step; a recorded step reads them from these tensors.
-        self._rate, self._kept = torch.zeros((), device=device), torch.zeros((), device=device)
+        self._rate, self._decay = torch.zeros((), device=device), torch.zeros((), device=device)
         self._captured: CapturedStep[tuple[LossTerms, Tensor]] = CapturedStep(make_recorder(device))
 
     # The state
@@ -251,7 +251,7 @@ class TrainingLoop:
         clock = self._plan.clock
         if makes_step:
             self._rate.fill_(clock.learning_rate())
-            self._kept.fill_(ema_decay(self._plan.config.weight_averaging, self._averaged_steps))
+            self._decay.fill_(ema_decay(self._plan.config.weight_averaging, self._averaged_steps))
             self._averaged_steps += 1
         if not makes_step or self._collected is not None:
             terms, collected = self._collect(self._computed(batch), self._collected)
@@ -333,9 +333,9 @@ class TrainingLoop:
         self._optimizer.step()
         self._set_gradients([None] * len(self._free))
         average, weights = _tensors(self._average), _tensors(self._model)
-        # weight + kept * (average - weight): values that are equal in both do not change, to the bit.
+        # weight + decay * (average - weight): values that are equal in both do not change, to the bit.
         torch._foreach_sub_(average, weights)
-        torch._foreach_mul_(average, self._kept)
+        torch._foreach_mul_(average, self._decay)
         torch._foreach_add_(average, weights)
         return usable
 
@@ -355,8 +355,8 @@ class TrainingLoop:
             return value
 
         with torch.no_grad(), closing(self._validation_source.batches(0)) as batches:
-            found: list[float] = torch.stack([loss(batch) for batch in batches]).tolist()
-        return found
+            losses: list[float] = torch.stack([loss(batch) for batch in batches]).tolist()
+        return losses
 
 
 @contextmanager
