@@ -1,4 +1,4 @@
-"""One object of a prediction's patches: placed, synchronised, stitched."""
+"""Assemble the patches of a prediction into one object: place, synchronise, stitch."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from ptychopinn.tiles import Tiling
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
-_TETHER = 0.1  # that AUTO tries, besides free synchronisation and none at all
-_SMALL_OBJECT = 1 << 26  # bytes: several of them at a time matter to nobody
-_SLOW_ROUNDS = 4  # of a slow phase; each is one linear solve
-_SETTLED = 0.95  # of the residual: a round that gains less is the last, for the next gains its square
+_TETHER = 0.1  # AUTO tries this tether, no tether, and no synchronisation
+_SMALL_OBJECT = 1 << 26  # bytes; candidates up to this size are stitched together
+_SLOW_ROUNDS = 4  # maximum number of linear solves for the slow phase
+_SETTLED = 0.95  # stop when a round lowers the residual by less than 5 %: the next would gain the square of it
 
 
 class PhaseRule(StrEnum):
-    """How the phases of the patches were set."""
+    """How the phases of the patches were chosen."""
 
     NONE_NEEDED = "none needed"  # there were no patches
     OFF = "off"
     ON = "on"  # solved from the overlaps
-    TETHERED = f"tethered by {_TETHER:g}"  # the same, pulled towards a real and positive mean of each
+    TETHERED = f"tethered by {_TETHER:g}"  # the same, with each patch pulled towards a real and positive mean
 
 
 @dataclass(frozen=True)
 class Synchronisation:
-    """How the phases of an object's patches were set.
+    """How the phases of an object's patches were chosen.
 
     Attributes
     ----------
     rule:
-        For every patch.
+        Rule for all patches.
     slow_phase_solved:
-        Whether the slow phase of the object was solved after it.
+        Whether the slow phase of the object was solved afterwards.
     """
 
     rule: PhaseRule
@@ -70,16 +70,16 @@ class Synchronisation:
 
 @dataclass(frozen=True)
 class Stages:
-    """How the stages of a reconstruction are done, and where they are told and timed.
+    """Settings, monitor and times of the stages of a reconstruction.
 
     Attributes
     ----------
     config:
-        How.
+        Settings.
     monitor:
-        Told of progress, asked whether to stop.
+        Gets progress, and may cancel.
     seconds:
-        Stage name to wall time so far.
+        Wall time of each stage so far.
     """
 
     config: InferConfig
@@ -88,7 +88,7 @@ class Stages:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of what is done inside to a stage."""
+        """Add the time spent in the ``with`` block to a stage."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
@@ -97,23 +97,23 @@ class Stages:
 def assemble(
     prediction: Prediction, data: ScanDataset, tiling: Tiling, stages: Stages
 ) -> tuple[StitchedObject, Synchronisation]:
-    """The object of a prediction, and how the phases of its patches were set.
+    """Assemble the object of a prediction; also return how the phases of its patches were chosen.
 
     Parameters
     ----------
     prediction:
-        Of the scan; its batches are used up.
+        Prediction for the scan; its batches are consumed.
     data:
-        The scan that it was predicted from.
+        The scan it was predicted from.
     tiling:
-        Of the object, for the patches.
+        Tiling of the object, for the patches.
     stages:
-        How, and where it is told.
+        Settings, monitor and times.
 
     Raises
     ------
     PluginError
-        If the prediction leaves patterns out, or has one twice.
+        If the prediction omits patterns, or has one twice.
     """
     library, size = prediction.library, prediction.patch_size
     if stages.config.synchronise is Synchronise.OFF and tiling.is_whole:
@@ -125,7 +125,7 @@ def assemble(
     budget = stages.config.memory_budget_mb * 2**20
     with BackgroundThread() as background, PatchStore(len(data), size, library, budget) as placed:
         corners, _ = split_positions(data.positions, size)
-        # While a device predicts, the host has time for what depends on positions alone.
+        # While a device predicts, the host computes what depends only on positions.
         pairs = None if library.on_host else background.submit(partial(overlap_pairs, corners, size))
         with stages.timed("predict"):
             _place(prediction, data, placed)
@@ -135,7 +135,7 @@ def assemble(
 
 
 def _every_pattern_once(batches: Iterator[PatchBatch], count: int) -> Iterator[PatchBatch]:
-    """The batches of a prediction; a backend that leaves a pattern out, or predicts one twice, is refused."""
+    """The batches of a prediction. A backend that omits a pattern, or predicts one twice, is refused."""
     times = np.zeros(count, np.int64)
     for batch in batches:
         np.add.at(times, batch.indices, 1)
@@ -144,12 +144,12 @@ def _every_pattern_once(batches: Iterator[PatchBatch], count: int) -> Iterator[P
         raise PluginError(
             f"The backend predicted {int((times > 0).sum())} of {count} patterns, {int((times > 1).sum())} of them "
             "more than once.",
-            "Use another backend; this one does not keep to the protocol. Its conformance kit shows where.",
+            "Use another backend; this one violates the protocol. The conformance kit shows where.",
         )
 
 
 def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> None:
-    """Put all patches on whole pixels, on the host each batch while the next is predicted."""
+    """Move all patches to whole pixels. On the host, a batch is moved while the next is predicted."""
     shift = PatchShift(prediction.patch_size, prediction.library)
 
     def place(batch: PatchBatch) -> None:
@@ -181,26 +181,26 @@ def synchronise(
     stages: Stages,
     pairs: IntArray | None = None,
 ) -> tuple[StitchedObject, Synchronisation]:
-    """Stitch with the phases that explain the patterns best, of those the configuration allows.
+    """Stitch with the phases that explain the patterns best, among the candidates that the settings allow.
 
     Parameters
     ----------
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
     patterns:
-        Of the scan.
+        Patterns of the scan.
     placed:
-        (n, size, size) complex64, every pattern's patch on whole pixels.
+        (n, size, size) complex64, the patch of every pattern on whole pixels.
     tiling:
-        Of the object, for the patches.
+        Tiling of the object, for the patches.
     stages:
-        How, and where it is told.
+        Settings, monitor and times.
     pairs:
-        From `ptychopinn.synchronise.overlap_pairs`, where somebody has looked them up already.
+        Result of `ptychopinn.synchronise.overlap_pairs`, if it was computed already.
 
     Returns
     -------
-    The object, of the tiling's object library, and how its phases were set.
+    The object, of the tiling's object library, and how its phases were chosen.
     """
     config, monitor = stages.config, stages.monitor
     library, positions = patterns.library, patterns.data.positions
@@ -224,7 +224,7 @@ def synchronise(
     monitor.report("synchronise", 1, 1)
     residual_of = ForwardResidual(ScanModel(probe, patterns.data.positions), patterns, max_patterns=RESIDUAL_PATTERNS)
     best: tuple[float, StitchedObject, PhaseRule] | None = None
-    # An object may be large: then never more of them than are needed.
+    # Objects may be large: then they are stitched one at a time.
     together = len(candidates) if 8 * math.prod(tiling.frame.shape) <= _SMALL_OBJECT else 1
     for done in range(0, len(candidates), together):
         monitor.report("stitch", done, len(candidates))
@@ -260,7 +260,7 @@ def _stitch(
     candidates: Sequence[ComplexArray | None],
     coverage: Array | None,
 ) -> list[StitchedObject]:
-    """An object for each candidate, the patches divided by its phases; all have one array of coverage."""
+    """One object per candidate: the patches divided by its phases. All objects share one array of coverage."""
     library = tiling.library
     stitchers = [Stitcher(weights, tiling.frame, tiling.object_library) for _ in candidates]
     for tile in tiling.tiles:
@@ -292,14 +292,14 @@ def _solve_slow_phase(
     residual_of: ForwardResidual,
     monitor: Monitor,
 ) -> tuple[StitchedObject, bool, float]:
-    """Take off the slow phase by which patches drifted from their neighbours, as far as that lowers the residual.
+    """Remove the low-frequency phase error that synchronisation leaves, if that lowers the residual.
 
-    The object may be changed in place, for it may be large. Overlaps tell neighbours' phases, and small errors of them
-    add up over the scan; where the pattern lies on the detector tells the gradient of the phase itself.
+    The object may be changed in place, because it may be large. Overlaps determine the phases of neighbours, and their
+    small errors add up over the scan. The place of a pattern on the detector determines the phase gradient itself.
 
     Returns
     -------
-    The object, whether any slow phase was taken off, and the residual.
+    The object, whether any slow phase was removed, and the residual.
     """
     library, covered, canvas = stitched.library, stitched.covered, stitched.canvas
     solved = False

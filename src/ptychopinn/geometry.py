@@ -1,7 +1,8 @@
 """Windows of scan positions on an object array.
 
-The window of a position r is N pixels wide and centred on it: ``r - (N - 1) / 2`` is a whole pixel, the corner, and a
-fraction. Patches are cut and placed at whole pixels; the probe, or the predicted patch, is moved by the fraction.
+The window of a position r is N pixels wide and centred on r. ``r - (N - 1) / 2`` is split into a whole pixel, the
+corner, and a fraction. Patches are cut and placed at whole pixels. The probe, or the predicted patch, is moved by the
+fraction.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _MAX_OBJECT_PIXELS = 2**31  # 16 GiB of complex64; only positions in wrong units
 
 
 def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatArray]:
-    """Whole-pixel corner and remaining fraction of windows centred on positions.
+    """Split positions into the whole-pixel corners of their windows and the remaining fractions.
 
     Parameters
     ----------
@@ -45,16 +46,7 @@ class Frame:
 
     @classmethod
     def around(cls, positions: FloatArray, size: int, margin: int = 0) -> Frame:
-        """The smallest frame that holds every window of a width, and so many pixels around them.
-
-        Parameters
-        ----------
-        positions:
-            (n, 2) float64 (y, x), object pixels.
-        size:
-            Width of the windows.
-        margin:
-            Pixels around them.
+        """The smallest frame that contains the windows of (n, 2) positions, and a margin around them, in pixels.
 
         Raises
         ------
@@ -72,7 +64,7 @@ class Frame:
         return cls((height, width), (int(low[0]), int(low[1])))
 
     def local(self, positions: FloatArray) -> FloatArray:
-        """(n, 2) positions in the pixels of the array."""
+        """(n, 2) positions relative to the first pixel of the array."""
         inside: FloatArray = positions - np.asarray(self.origin)
         return inside
 
@@ -94,16 +86,16 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """An object, where it lies, and whose array it is.
+    """An object with its frame and its library.
 
     Attributes
     ----------
     array:
         (H, W) complex64.
     frame:
-        Where it lies.
+        Frame of the array.
     library:
-        Whose array it is. An object that does not fit in a device's memory is the host's.
+        Library of the array: that of the host if the object does not fit in a device's memory.
     covered:
         (H, W) bool of the library, pixels that may change; None for all.
     """
@@ -121,7 +113,7 @@ class Windows:
     Attributes
     ----------
     corners:
-        (n, 2) int64 (y, x): first pixel of each in the array; may be outside it.
+        (n, 2) int64 (y, x): first pixel of each window in the array; it may be outside.
     fractions:
         (n, 2) float64 (y, x) in [-0.5, 0.5), the fractions of a pixel.
     size:
@@ -131,9 +123,9 @@ class Windows:
     library:
         Library of the arrays.
     inside:
-        Whether it is known that none leaves the array.
+        True if no window leaves the array; False if this is not known.
     object_library:
-        Whose arrays the object and the corners are where they are not the library's: that of the host.
+        Library of the object and of the corners, if it is not ``library``: that of the host.
     """
 
     corners: Array
@@ -146,7 +138,7 @@ class Windows:
 
     @classmethod
     def at(cls, positions: FloatArray, size: int, frame: Frame | None = None, library: ArrayLibrary = NUMPY) -> Windows:
-        """Windows centred on (n, 2) float64 positions, in a frame or in the smallest one for all of them.
+        """Windows centred on (n, 2) float64 positions, in a given frame or in the smallest frame.
 
         Raises
         ------
@@ -159,7 +151,7 @@ class Windows:
 
     @classmethod
     def on(cls, canvas: Canvas, positions: FloatArray, size: int, library: ArrayLibrary) -> Windows:
-        """Windows on an object that may be the host's while the library computes: then they are cut there."""
+        """Windows on an object that may be on the host while ``library`` computes; then the host cuts them."""
         if canvas.library.on_host == library.on_host:
             return cls.at(positions, size, canvas.frame, library)
         corners, fractions, inside = _place(positions, size, canvas.frame)
@@ -173,23 +165,23 @@ class Windows:
         return replace(self, corners=self.corners[part, ...], fractions=self.fractions[part, ...])
 
     def take(self, index: Array) -> Windows:
-        """Some windows, by an index of the library, (b,) int64."""
+        """Select windows by a (b,) int64 index of the library."""
         corners, fractions = (self.library.xp.take(array, index, axis=0) for array in (self.corners, self.fractions))
         return replace(self, corners=corners, fractions=fractions)
 
     def cut(self, obj: Array, outside: float = 1.0) -> Array:
-        """(n, size, size): the object in each window, and what stands outside where a window leaves the array."""
+        """(n, size, size): the object in each window; ``outside`` where a window leaves the array."""
         there = self.library if self.object_library is None else self.object_library
         cut = there.cut_windows(obj, self.corners, self.size, None if self.inside else outside)
         return cut if self.object_library is None else self.library.from_host(cut)
 
     def add(self, canvas: Array, values: Array) -> Array:
-        """The canvas with (n, size, size) values added, cropped at its edges; may change ``canvas``."""
+        """Add (n, size, size) values, cropped at the edges, to an array; may change ``canvas``."""
         return self.library.add_windows(canvas, values, self.corners)
 
 
 def _place(positions: FloatArray, size: int, frame: Frame) -> tuple[IntArray, FloatArray, bool]:
-    """Corners in the pixels of a frame, fractions, and whether no window leaves it."""
+    """Corners relative to a frame, fractions, and whether no window leaves the frame."""
     corners, fractions = split_positions(positions, size)
     local = corners - np.asarray(frame.origin)
     inside = bool((local >= 0).all() and (local <= np.subtract(frame.shape, size)).all())
@@ -197,5 +189,5 @@ def _place(positions: FloatArray, size: int, frame: Frame) -> tuple[IntArray, Fl
 
 
 def flat_object(frame: Frame) -> ComplexArray:
-    """(H, W) complex64 of 1 + 0j, the start of an unknown object."""
+    """(H, W) complex64 of 1 + 0j: the start for an unknown object."""
     return np.ones(frame.shape, np.complex64)

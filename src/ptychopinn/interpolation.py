@@ -1,9 +1,10 @@
 """Sub-pixel shifts: patches by quintic B-splines (as matrices, the same in every backend), probes by Fourier.
 
-At fractional positions, the object would have to be interpolated for every pattern, which blurs it. Instead, patches
-are cut at whole pixels and the *probe* is shifted by the remaining fraction, which is exact for a band-limited probe. A
-predicted patch is in the frame of the shifted probe; it is moved to whole pixels once, when it is placed. Spline:
-Unser, "Splines: a perfect fit", IEEE Signal Proc. Mag. 16, 1999.
+An interpolation of the object at fractional positions would blur it. Instead, patches are cut at whole pixels, and the
+*probe* is shifted by the remaining fraction, which is exact for a band-limited probe. A predicted patch is in the frame
+of the shifted probe. It is moved to whole pixels once, when it is placed.
+
+Source of the spline: Unser, "Splines: a perfect fit", IEEE Signal Proc. Mag. 16, 1999.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.typing import ComplexArray, FloatArray
 
 _REACH = 3  # a quintic spline is zero beyond 3 px
-_CACHED = 1 << 15  # pixels of patches moved at a time; with their matrices they fit a core's cache
-_ORDERS = 13  # of Chebyshev polynomials: the next one is below 1e-10 at the highest frequency
-_TOLERANCE = 1e-6  # of a shifted probe, relative to its root energy: the precision of complex64
+_CACHED = 1 << 15  # pixels of patches moved at a time; with their matrices they fit the cache of a core
+_ORDERS = 13  # number of Chebyshev polynomials; the next one is below 1e-10 at the highest frequency
+_TOLERANCE = 1e-6  # error of a shifted probe, relative to the root of its energy: the precision of complex64
 _MAX_TERMS = 64
 
 
@@ -129,7 +130,7 @@ def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Arra
     xp = library.xp
     frequency = np.fft.fftfreq(n)
     angle = fractions[..., None] * library.from_host(-2 * np.pi * frequency)
-    # The Nyquist row stands for both signs of the frequency; without its sine a real signal stays real.
+    # The Nyquist row is both the positive and the negative frequency. Without its sine a real signal stays real.
     has_sine = library.from_host((frequency != -0.5).astype(np.float64))
     return library.complex(xp.cos(angle), xp.sin(angle) * has_sine)
 
@@ -150,7 +151,7 @@ def shift_probe(probe: Array, fractions: Array, library: ArrayLibrary = NUMPY) -
     """
     ramp = library.xp.astype(shift_ramps(fractions, probe.shape[-1], library), probe.dtype)
     along_y, along_x = ramp[:, 0, ...][:, None, :, None], ramp[:, 1, ...][:, None, None, :]
-    spectrum = library.fft2(library.xp.asarray(probe, copy=True))[None, ...]  # the probe itself is not changed
+    spectrum = library.fft2(library.xp.asarray(probe, copy=True))[None, ...]  # a copy: the probe must not change
     return library.ifft2(spectrum * along_y * along_x)
 
 
@@ -172,27 +173,27 @@ def _chebyshev_ramps(n: int) -> ComplexArray:
 class ShiftedProbe:
     """`shift_probe` of one probe for many shifts, ten times as fast.
 
-    All shifts by fractions of a pixel are sums of a few arrays, weighted with products of Chebyshev polynomials of the
-    fractions. The number of arrays, about ten to forty, depends on the probe's spectrum.
+    Every shift by a fraction of a pixel is a weighted sum of a few fixed arrays. The weights are products of
+    Chebyshev polynomials of the fractions. There are about ten to forty arrays, depending on the probe's spectrum.
 
     Parameters
     ----------
     probe:
         (modes, N, N) complex64 of the library. A probe that needs too many arrays is shifted by `shift_probe`.
     library:
-        Whose arrays are moved.
+        Library of the arrays.
     """
 
     def __init__(self, probe: Array, library: ArrayLibrary = NUMPY) -> None:
         self._probe, self._library = probe, library
         self._terms: Array | None = None
-        known = library.to_host(probe)  # which arrays are worth it is decided here, once
+        known = library.to_host(probe)  # the arrays are chosen once, on the host
         spectrum, ramps = scipy.fft.fft2(known), _chebyshev_ramps(known.shape[-1])
         power = (np.abs(spectrum) ** 2).sum(axis=0, dtype=np.float64)
         gain = np.abs(ramps) ** 2
-        size = np.sqrt(gain.T @ power @ gain).ravel()  # of each product, the root of its energy
+        size = np.sqrt(gain.T @ power @ gain).ravel()  # root of the energy of each product
         order = np.argsort(-size)
-        dropped = np.cumsum(size[order][::-1])[::-1]  # an upper bound of their sums
+        dropped = np.cumsum(size[order][::-1])[::-1]  # upper bounds of the error
         used = order[: max(int((dropped > _TOLERANCE * np.sqrt(power.sum())).sum()), 1)]
         if len(used) > _MAX_TERMS:
             return
@@ -204,7 +205,7 @@ class ShiftedProbe:
         self._terms = library.from_host(terms.view(np.float32).reshape(len(used), -1))
 
     def __call__(self, fractions: Array) -> Array:
-        """(b, 2) float64 (y, x) pixels, half a pixel at most, to (b, modes, N, N) complex64."""
+        """(b, 2) float64 fractions (y, x) of at most half a pixel, to (b, modes, N, N) complex64."""
         library, xp = self._library, self._library.xp
         if self._terms is None:
             return shift_probe(self._probe, fractions, library)

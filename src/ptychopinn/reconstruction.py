@@ -1,4 +1,4 @@
-"""From a trained reconstructor and a scan to an object: predict, synchronise, stitch, refine if asked, and judge."""
+"""Reconstruct a scan with a trained network: predict, synchronise, stitch, refine on request, and assess."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _CHECKED_PATTERNS = 256  # of the scan's middle
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """An object and what is known of how good it is.
+    """An object and figures of its quality.
 
     Attributes
     ----------
@@ -49,31 +49,31 @@ class Reconstruction:
     coverage:
         (H, W) float32, weights in units of the brightest point of one probe.
     frame:
-        Where the array lies in the scan's positions.
+        Frame of the array, in the coordinates of the positions.
     probe:
-        (modes, N, N) complex64, in counts: with it the object predicts the patterns.
+        (modes, N, N) complex64, in counts. With it the object explains the patterns.
     positions:
-        (n, 2) float64 (y, x), pixels: those of the scan, or as refinement left them.
+        (n, 2) float64 (y, x), pixels: those of the scan, or the refined ones.
     residual:
         R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns.
     flatness:
-        Deviation of the complex object inside the scan box; NaN where the scan has no such box.
+        Standard deviation of the complex object inside the scan box; NaN if the scan has no such box.
     synchronised:
         How the phases of the patches were set.
     placed, dropped:
-        Predicted patches placed, and those that fell outside the frame.
+        Number of patches placed, and number of patches outside the frame.
     seconds:
-        Stage name to wall time.
+        Wall time of each stage.
     warnings:
-        What a user should know, as sentences.
+        Sentences for the user.
     refined:
-        What refinement kept and how it changed the residual; None where it was not asked for.
+        Figures of the refinement; None without refinement.
     flux:
-        (n,) float32, each pattern's light relative to the mean; None where it was not fitted.
+        (n,) float32, flux of each pattern relative to the mean; None if it was not fitted.
     background:
-        (N, N) float32, counts a pixel, DC at [N//2, N//2]; None where none was fitted.
+        (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
     located:
-        Positions that the network's patches gave before all this; None where they were not asked for.
+        Positions located from the network's patches before the prediction; None if they were not requested.
     """
 
     object: ComplexArray
@@ -108,18 +108,18 @@ def reconstruct(
     reconstructor:
         A trained one.
     data:
-        The scan, or several of one object. With an ``object_guess`` the object has its frame, else that of the box of
-        patches.
+        The scan, or several scans of one object. The frame of the object is that of ``object_guess`` if there is one,
+        else the box of all patches.
     config:
-        How; defaults when None.
+        Settings; None means the defaults.
     monitor:
-        Told of progress, asked whether to stop.
+        Gets progress, and may cancel.
 
     Returns
     -------
     Reconstruction
-        Memory is that of the object, of one batch, and of the patches up to ``memory_budget_mb`` while their phases are
-        solved; beyond it they wait in a scratch file. A refinement that is cancelled keeps the best so far.
+        Memory is needed for the object, for one batch, and for the patches while their phases are solved. Beyond
+        ``memory_budget_mb`` the patches are in a scratch file. A cancelled refinement returns its best state so far.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def reconstruct(
     DataError
         If the scan is empty.
     PluginError
-        If the reconstructor leaves patterns out.
+        If the reconstructor omits patterns.
     Cancelled
         If the monitor was cancelled before there was an object.
     ResourceError
@@ -142,11 +142,11 @@ def reconstruct(
     located = _locate(reconstructor, data, stages)
     if located is not None:
         data = replace(data, positions=located.positions)
-    seen = data
+    network_data = data
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
-        seen = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
-    prediction = reconstructor.infer(seen, config, monitor=monitor)
+        network_data = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
+    prediction = reconstructor.infer(network_data, config, monitor=monitor)
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
@@ -163,30 +163,30 @@ def reconstruct(
         place = prediction.library
     library = prediction.library
     with library.session():
-        tiling = Tiling(frame, place, seen.positions, prediction.patch_size, library)
-        stitched, how = assemble(prediction, seen, tiling, stages)
+        tiling = Tiling(frame, place, network_data.positions, prediction.patch_size, library)
+        stitched, how = assemble(prediction, network_data, tiling, stages)
         predicted = stitched.coverage
-        if seen is not data:
-            # The passes change what any pattern sees; where no patch lies they begin from the empty object.
+        if network_data is not data:
+            # The passes change every pixel that a pattern covers. Where there is no patch, they start from 1.
             with stages.timed("cover"):
                 weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
                 tiling = Tiling(frame, place, data.positions, prediction.patch_size, library)
                 stitched = replace(stitched, coverage=coverage_of(data.positions, weights, tiling))
         patterns = prediction.patterns
-        if patterns is None or seen is not data:
+        if patterns is None or network_data is not data:
             patterns = patterns_to_refine(data, library, config)
-        found = library.fit(lambda: refine_and_assess(stitched, how, prediction.probe, patterns, stages))
-        if found.refined is not None and found.refined.passes_kept == 0:
+        assessed = library.fit(lambda: refine_and_assess(stitched, how, prediction.probe, patterns, stages))
+        if assessed.refined is not None and assessed.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
-            found = replace(found, coverage=coverage)  # what no patch covers was not seen after all
-    if located is None and (suspicion := _stage_suspicion(reconstructor, data, patterns, found.residual, config)):
+            assessed = replace(assessed, coverage=coverage)  # the passes added nothing where no patch lies
+    if located is None and (suspicion := _stage_suspicion(reconstructor, data, patterns, assessed.residual, config)):
         _log.warning("%s", suspicion)
-        found = replace(found, warnings=(*found.warnings, suspicion))
-    return replace(found, located=located)
+        assessed = replace(assessed, warnings=(*assessed.warnings, suspicion))
+    return replace(assessed, located=located)
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
-    """Positions from the network's patches, where these are asked for and its patches know nothing of the stage's."""
+    """Positions from the network's patches, if they are requested and a patch does not depend on positions."""
     alone = reconstructor.model.patterns_per_patch == 1
     if not stages.config.refine_positions or not alone or len(data) < MIN_PATTERNS:
         return None
@@ -216,17 +216,17 @@ def _stage_suspicion(
 
 
 def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:
-    """The patterns of a scan for the passes of refinement; what is used once need not be kept on the host."""
+    """The patterns of a scan for refinement. They are cached on the host only if there are several passes."""
     return Patterns(data, library, config.memory_budget_mb * 2**20 if config.refine > 1 else 0)
 
 
 def check_infer(model: ModelConfig, config: InferConfig) -> None:
-    """Refuse settings that do not go with a network.
+    """Refuse settings that a network does not support.
 
     Raises
     ------
     ConfigError
-        With ``predict_overlap`` and a network that sees several patterns at a time.
+        If ``predict_overlap`` is set and the network predicts a patch from several patterns.
     """
     if config.predict_overlap is not None and model.patterns_per_patch > 1:
         raise ConfigError(
@@ -236,18 +236,18 @@ def check_infer(model: ModelConfig, config: InferConfig) -> None:
 
 
 def _thinned(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
-    """Patterns that overlap their neighbours by about so much of the probe's width, all over the scan."""
-    scaling = fit_scaling(data)  # of all: the passes and the judging need the probe in their counts
+    """The scan with only so many patterns that neighbours overlap by about this fraction of the probe's width."""
+    scaling = fit_scaling(data)  # of all patterns: the passes use them all, with the probe in their counts
     spacing = min((1 - overlap) * probe_width_px(data.probe), patch_size / 2)
     chosen = thin_positions(data.positions, spacing)
-    _log.info("The network sees %d of %d patterns, the passes all.", len(chosen), len(data))
+    _log.info("The network sees %d of %d patterns, the passes use all.", len(chosen), len(data))
     return replace(data.select(chosen), scaling=scaling)
 
 
 def refine_and_assess(
     stitched: StitchedObject, how: Synchronisation, probe: Array, patterns: Patterns, stages: Stages
 ) -> Reconstruction:
-    """A stitched object, refined if that is asked for, and assessed.
+    """Refine a stitched object, if the settings request it, and assess it.
 
     Parameters
     ----------
@@ -256,9 +256,9 @@ def refine_and_assess(
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
     patterns:
-        Of the whole scan.
+        All patterns of the scan.
     stages:
-        How, and where it is told, with the time of the stages before.
+        Settings, monitor, and times of the earlier stages.
     """
     config, monitor = stages.config, stages.monitor
     summary, model = None, ScanModel(probe, patterns.data.positions)
@@ -274,8 +274,8 @@ def refine_and_assess(
             )
             start = replace(stitched.canvas, covered=stitched.covered)
             solved = config.synchronise is Synchronise.AUTO
-            found = refine(patterns, probe, start, options, slow_phase_solved=solved, monitor=monitor)
-        stitched, model, summary = replace(stitched, object=found.object), found.model, found.summary
+            refinement = refine(patterns, probe, start, options, slow_phase_solved=solved, monitor=monitor)
+        stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
         residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
         to_host = stitched.library.to_host
@@ -294,7 +294,7 @@ def _assess(
     refined: RefinementSummary | None,
     how: Synchronisation,
 ) -> Reconstruction:
-    """A stitched object on the host with its figures and warnings."""
+    """Figures and warnings of a stitched object on the host."""
     warnings = []
     box = scan_box(stitched.frame.local(model.positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
@@ -313,13 +313,13 @@ def _assess(
         )
     elif refined is not None and refined.passes_kept == 0:
         warnings.append(
-            "No pass of the refinement was kept, for none lowered the forward residual by more than chance: the probe "
-            "may be wrong, or the prediction has all that few photons tell."
+            "No pass of the refinement was kept, because none lowered the forward residual significantly. Either the "
+            "probe is wrong, or so few photons contain no more information than the prediction."
         )
     if refined is not None and refined.positions_reset:
         warnings.append(
-            f"{refined.positions_reset} positions ran away by {MAX_MOVE_PX} px and were put back: their patterns do "
-            "not fit the others. Look at these patterns, or at the probe."
+            f"{refined.positions_reset} positions moved by {MAX_MOVE_PX} px and were set back: their patterns do not "
+            "fit the others. Check these patterns and the probe."
         )
     for warning in warnings:
         _log.warning("%s", warning)

@@ -1,13 +1,13 @@
-"""Refinement: from a predicted object, a few passes of the solver through the same forward model.
+"""Refine a predicted object with a few passes of the solver, through the same forward model.
 
-A network sees at once what an iteration needs many passes for; the passes bring what a network cannot, the agreement
-with every count. Before a pass the object's slow phases are solved (`ptychopinn.solvers.slow_phase`); the pass itself
-is that of `ptychopinn.solvers.engine`, by a schedule for a start that is good. The forward residual decides what is
-kept: the result never explains the patterns worse than the prediction, nor than a flat object.
+The network gives the large scales in one step. The passes then fit every measured count. Before a pass, the slow phase
+of the object is solved (`ptychopinn.solvers.slow_phase`). The pass itself is that of `ptychopinn.solvers.engine`, with
+a schedule for a good start. The forward residual decides which state is returned: the result never explains the
+patterns worse than the prediction, nor worse than a flat object.
 
-Where photons are few, passes follow the likelihood of Poisson counts, and its residual decides: square roots of few
-counts have a mean below the root of their mean, so fitted amplitudes are wrong. Small steps then average the noise, and
-patterns that no pass uses judge, for a pass may fit the noise instead of the object.
+Where photons are few, the passes follow the likelihood of Poisson counts, and its residual decides. The square root of
+a small count has a mean below the root of the mean, so fitted amplitudes would be biased. Small steps then average the
+noise. Patterns that no pass uses decide, because a pass may fit the noise instead of the object.
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 RESIDUAL_PATTERNS = 256
-"""Evenly spread patterns by which a result is judged."""
-_NOISY_RESIDUAL = 0.15  # by Poisson noise alone, from which photons are few,
-_HELD_OUT, _MIN_HELD_OUT = 8, 4  # and then every so many patterns judge without being used, if they are so many
-_SURE_DEVIATIONS = 1.5  # of chance by which a pass must then have lowered the residual
-_GAUGE_PATTERNS = 64  # that a scale is fitted to
-_READ = 32  # patterns looked at a time
-_SETTLED_RAD = 0.005  # a slow phase of a smaller deviation over the positions is the last one that is solved,
-_SETTLED_GAIN = 1e-4  # and one that lowers the residual by a smaller share
+"""Number of evenly spread patterns that the residual is computed from."""
+_NOISY_RESIDUAL = 0.15  # photons are few where Poisson noise alone leaves this forward residual
+_HELD_OUT, _MIN_HELD_OUT = 8, 4  # then every 8th pattern is held out from the passes, if that gives at least 4
+_SURE_DEVIATIONS = 1.5  # and a pass is accepted only if it lowers the residual by this many standard errors
+_GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
+_READ = 32  # patterns read at a time
+# The slow phase is no longer solved once its standard deviation over the positions is below the first limit, or once it
+# lowers the residual by a smaller fraction than the second.
+_SETTLED_RAD = 0.005
+_SETTLED_GAIN = 1e-4
 
 
 def refinement_schedule(passes: int, *, noisy: bool = False) -> StepSchedule:
-    """Steps that a number of passes from a good start does best with; many small steps average noise."""
+    """The best steps for a number of passes from a good start. Many small steps average noise."""
     probe_step = max(0.3 / max(passes, 1), 0.1)
     if noisy:
         step = max(max(passes, 1) ** -0.5, 0.5)
@@ -56,27 +58,28 @@ def refinement_schedule(passes: int, *, noisy: bool = False) -> StepSchedule:
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """What a refinement changes, and how.
+    """Which quantities a refinement changes, and how.
 
     Attributes
     ----------
     passes:
-        Times every pattern is used.
+        Number of passes. Each uses every pattern once.
     update_probe:
-        Refine the probe too. It keeps its energy.
+        Refine the probe too. Its energy is conserved.
     update_positions:
-        Refine the positions too, by `MAX_MOVE_PX` at most. They keep their mean.
+        Refine the positions too, by at most `MAX_MOVE_PX`. Their mean is conserved.
     update_flux:
-        Fit the light of every pattern too. Its mean stays 1.
+        Fit the flux of every pattern too. Its mean stays 1.
     update_background:
-        Fit a background too, of this kind.
+        Fit a background of this kind too.
     likelihood:
-        What the passes make large. None is that of Poisson counts where photons are few, which is where Poisson noise
-        alone leaves a forward residual of 0.15 or more (`noise_residual`), else that of amplitudes.
+        Likelihood that the passes increase. None chooses Poisson counts where photons are few, and amplitudes
+        elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.15 or more
+        (`noise_residual`).
     schedule:
-        How the steps change; None is `refinement_schedule` of the passes and the noise.
+        Step sizes; None chooses `refinement_schedule` for the passes and the noise.
     seed:
-        Order of the patterns.
+        Random seed of the order of the patterns.
     """
 
     passes: int
@@ -91,27 +94,27 @@ class RefineOptions:
 
 @dataclass(frozen=True)
 class RefinementSummary:
-    """What came of a refinement.
+    """Figures of a refinement.
 
     Attributes
     ----------
     likelihood, judged_by:
-        What the passes followed, and whose residual decided.
+        Likelihood that the passes followed, and likelihood whose residual decided.
     residual_before, residual_after:
-        Forward residuals (`ptychopinn.metrics.quality.ForwardResidual`) of the prediction and of what was kept, over
-        the same evenly spread patterns.
+        Forward residuals (`ptychopinn.metrics.quality.ForwardResidual`) of the prediction and of the result, over the
+        same evenly spread patterns.
     passes_asked, passes_done, passes_kept:
-        Passes asked for; made, fewer when cancelled; and in what was kept, 0 when none was better.
+        Passes requested; passes made, which are fewer after a cancellation; passes in the result, 0 if none was better.
     probe:
-        Whether the probe was set free.
+        Whether the probe was refined.
     moved_px:
-        Root mean square way of the positions in what was kept, pixels; None where they were not set free.
+        Root mean square displacement of the positions in the result, pixels; None if they were not refined.
     positions_reset:
-        Positions that ran away and were put back where they were given.
+        Number of positions that moved too far and were set back to their given values.
     flux_deviation:
-        Standard deviation of the patterns' light in what was kept, its mean 1; None where it was not set free.
+        Standard deviation of the flux of the patterns in the result (the mean is 1); None if it was not fitted.
     background_share:
-        Of the counts, in what was kept; None where no background was fitted.
+        Fraction of the counts that the background explains in the result; None if no background was fitted.
     """
 
     likelihood: Likelihood
@@ -130,16 +133,16 @@ class RefinementSummary:
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """What refinement made of a prediction.
+    """Result of `refine`.
 
     Attributes
     ----------
     object:
-        (H, W) complex64 of the start's library, in its frame; what was not covered is as it was.
+        (H, W) complex64 of the start's library, in its frame. Pixels that were not covered are unchanged.
     model:
-        Probe, positions, flux and background; what was not set free is as it was given.
+        Probe, positions, flux and background. Quantities that were not refined are unchanged.
     summary:
-        How it went.
+        Figures.
     """
 
     object: Array
@@ -161,18 +164,17 @@ def refine(
     Parameters
     ----------
     patterns:
-        Of the scan; their library computes. Bad pixels say nothing.
+        Patterns of the scan; their library computes. Bad pixels are ignored.
     probe:
-        (modes, N, N) complex64 of the library, in counts, the one the object was predicted with.
+        (modes, N, N) complex64 of the library, in counts. The object was predicted with it.
     start:
-        The prediction, of the patterns' library, or on the host and worked on in tiles. Windows may reach beyond its
-        frame: there the object is taken as 1 in the result, as everywhere. Only what is covered changes.
-    options:
-        What changes, and how.
+        The prediction, of the patterns' library, or on the host and refined in tiles. Only covered pixels change.
+        Windows may reach beyond its frame; the object is 1 there in the result.
     slow_phase_solved:
-        Whether somebody has solved the slow phase of ``start``; then the first pass begins without that.
+        Whether the slow phase of ``start`` has been solved already. Then it is not solved before the first pass.
     monitor:
-        Told each pass as "refine" with its residual, asked at every batch. Cancelled, the best so far is returned.
+        Gets each pass as "refine" with its residual, and is asked at every batch. If it is cancelled, the best state so
+        far is returned.
 
     Raises
     ------
@@ -196,13 +198,13 @@ def refine(
 class _Candidate:
     """A state and how well it explains the patterns."""
 
-    shares: FloatArray  # of the judging patterns, of the square of the residual
+    shares: FloatArray  # contribution of each judging pattern to the squared residual
     object: Array
     model: ScanModel
 
     @property
     def residual(self) -> float:
-        """Infinite where it is not finite."""
+        """The forward residual; infinite if it is not finite."""
         square = float(self.shares.sum())
         return math.sqrt(square) if math.isfinite(square) else math.inf
 
@@ -225,16 +227,16 @@ class _Refinement:
             options.likelihood or self._judged_by,
             seed=options.seed,
         )
-        # No window leaves it.
+        # No window leaves this box.
         margin = MAX_MOVE_PX if options.update_positions else 0
         self._box = Frame.around(patterns.data.positions[self._used], patterns.data.N, margin)
 
     def run(self, probe: Array, library: ArrayLibrary, slow_phase_solved: bool, monitor: Monitor) -> Refinement:
-        """Make the passes, and keep the best."""
+        """Make the passes, and return the best state."""
         passes, options = self._options.passes, self._options
         given = ScanModel(probe, self._patterns.data.positions)
         before = best = self._judge(self._start.array, given)
-        kept = done = 0
+        best_pass = done = 0
         if passes > 0:
             best, is_flat = self._best_start(before, given)
             slow_phase_solved &= not is_flat
@@ -246,19 +248,19 @@ class _Refinement:
         for _ in range(passes):
             if not settled and (done > 0 or not slow_phase_solved):
                 lacked_none = self._solve_slow_phase(engine, monitor)
-                settled = lacked_none and done > 0  # what the first pass brings makes it worth another look
+                settled = lacked_none and done > 0  # after the first pass there may be a slow phase again
             if engine.run(done, passes, monitor) is None:
                 break
             done += 1
             now = self._judge(*self._result(engine, first.object))
             monitor.report("refine", done, passes, {"residual": now.residual})
             if now.residual < best.residual and _significantly_lower(now.shares, first.shares, self._sure):
-                best, kept = now, done
+                best, best_pass = now, done
         _log.info(
             "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
             before.residual,
             best.residual,
-            kept,
+            best_pass,
             passes,
         )
         moved = best.model.positions - given.positions
@@ -272,7 +274,7 @@ class _Refinement:
             residual_after=best.residual,
             passes_asked=passes,
             passes_done=done,
-            passes_kept=kept,
+            passes_kept=best_pass,
             probe=options.update_probe,
             moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if options.update_positions else None,
             positions_reset=engine.runaways if passes > 0 else 0,
@@ -282,7 +284,7 @@ class _Refinement:
         return Refinement(best.object, best.model, summary)
 
     def _mean_counts(self) -> float:
-        """Of the judging patterns."""
+        """Mean counts of a judging pattern."""
         parts = slices_of(len(self._judges), _READ)
         return sum(float(self._patterns.data.counts(self._judges[part]).sum()) for part in parts) / len(self._judges)
 
@@ -302,19 +304,22 @@ class _Refinement:
         return _Candidate(residual_of.shares(replace(self._start, array=obj)), obj, model)
 
     def _best_start(self, before: _Candidate, model: ScanModel) -> tuple[_Candidate, bool]:
-        """The prediction, the same in the scale of the counts, or a flat object; and whether it is the last."""
+        """The best of prediction, scaled prediction and flat object, and whether it is the flat object."""
         start = self._start
         judge = partial(self._judge_by, self._residual_of(model), model=model)
         scaled = judge(self._fit_scale_and_phase(model.probe))
         best = scaled if scaled.residual < before.residual else before
         flat = judge(self._where_covered(start.library.xp.ones_like(start.array), start.array))
         if flat.residual < best.residual:
-            _log.warning("Refinement starts from a flat object, which explains the patterns better.")
+            _log.warning("Refinement starts from a flat object: it explains the patterns better than the prediction.")
             return flat, True
         return best, False
 
     def _fit_scale_and_phase(self, probe: Array) -> Array:
-        """The start times what fits its amplitudes to the patterns and its mean phase to what is not covered."""
+        """The start times a factor: its amplitudes fit the patterns, and its mean is real and positive.
+
+        Then its mean phase is that of the uncovered pixels, which are 1.
+        """
         patterns, start = self._patterns, self._start
         library, xp = patterns.library, patterns.library.xp
         chosen = _spread(len(patterns), _GAUGE_PATTERNS)
@@ -337,26 +342,26 @@ class _Refinement:
         return self._where_covered(start.array * (product / energy * mean.conjugate() / abs(mean)), start.array)
 
     def _where_covered(self, obj: Array, elsewhere: Array) -> Array:
-        """An object where the start is covered, and another elsewhere."""
+        """``obj`` where the start is covered, ``elsewhere`` at the other pixels."""
         covered = self._start.covered
         return obj if covered is None else self._start.library.xp.where(covered, obj, elsewhere)
 
     def _in_box(self, obj: Array) -> Canvas:
-        """The object on the box of all windows; 1 where it does not reach."""
+        """The object on the box of all windows; 1 outside its frame."""
         library = self._start.library
         inside = library.xp.ones(self._box.shape, dtype=library.xp.complex64, device=library.device)
         here, there = self._box.overlap(self._start.frame)
         return Canvas(library.put(inside, here, obj[there]), self._box, library)
 
     def _result(self, engine: PassEngine, start: Array) -> tuple[Array, ScanModel]:
-        """Object in the frame of what the passes started from, and what goes with it.
+        """Object in the frame of the start, and its model.
 
-        What the passes did not use keeps its position, and is given the light that explains its counts.
+        Patterns that the passes did not use keep their positions. Their flux is the one that explains their counts.
         """
         library = self._start.library
         canvas, probe = engine.result()
         here, there = self._start.frame.overlap(self._box)
-        found = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
+        refined = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
         positions = self._patterns.data.positions.copy()
         if self._options.update_positions:
             positions[self._used] = engine.positions
@@ -368,13 +373,13 @@ class _Refinement:
                 judged = ForwardResidual(model, self._patterns, indices=self._judges, max_patterns=len(self._judges))
                 flux[self._judges] = judged.light(canvas)
             model = replace(model, flux=flux)
-        return self._where_covered(found, start), model
+        return self._where_covered(refined, start), model
 
     def _solve_slow_phase(self, engine: PassEngine, monitor: Monitor) -> bool:
-        """Give the object the slow phase that it lacks, if that lowers the residual; returns whether it lacked none.
+        """Solve the slow phase and apply it if that lowers the residual; return whether none was left.
 
-        No linear part where the probe is free: it takes that on, where no pattern tells it from the object's; what is
-        not covered would stand against it.
+        If the probe is free, the linear part is left out. The probe can carry it, and no pattern shows the difference.
+        A ramp on the object would disagree with the uncovered pixels.
         """
         canvas, positions = engine.canvas, engine.positions
         library, box = canvas.library, self._box
@@ -388,7 +393,8 @@ class _Refinement:
             plane = _fit_plane(values, at)
             phase, values = _without_plane(phase, plane, library), values - plane.at(at)
         changed = multiply_by_phase(library.xp.asarray(canvas.array, copy=True), phase, library)
-        # Of the whole box: what is not covered turns too here. It is 1 in the result, and would count against a ramp.
+        # Both residuals are of the whole box, where the uncovered pixels get the phase too. In the result they are 1,
+        # and a ramp would raise the residual.
         _, model = self._result(engine, self._start.array)
         residual_of = self._residual_of(replace(model, probe=engine.probe))
         before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
@@ -399,41 +405,44 @@ class _Refinement:
 
 
 def _significantly_lower(shares: FloatArray, others: FloatArray, deviations: float) -> bool:
-    """Whether a residual is below another by more than so many deviations of what other patterns would say."""
+    """Whether one residual is below another by more than this many standard errors over the patterns."""
     gain = others - shares
     return float(gain.sum()) > deviations * math.sqrt(len(gain)) * float(gain.std())
 
 
 def _spread(count: int, most: int) -> IntArray:
-    """Evenly spread numbers below ``count``, ``most`` at the most."""
+    """At most ``most`` evenly spread integers below ``count``."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
-    """Patterns that the passes use, and those that judge: all and all, unless the scan is noisy and has enough."""
+    """Indices of the patterns that the passes use, and of those that judge.
+
+    Both are all patterns, unless the scan is noisy and has enough of them.
+    """
     every = np.arange(len(patterns))
     if not noisy or len(patterns) < _HELD_OUT * _MIN_HELD_OUT:
         return every, every
     judges = every % _HELD_OUT == _HELD_OUT // 2
     held = every[judges]
     if not any(patterns.data.counts(held[part]).any() for part in slices_of(len(held), _READ)):
-        return every, every  # without a photon nobody can judge
-    _log.info("Few photons: %d patterns judge the refinement without being used by it.", judges.sum())
+        return every, every  # patterns without a photon cannot judge
+    _log.info("Few photons: %d patterns are held out to judge the refinement.", judges.sum())
     return every[~judges], held
 
 
 def noise_residual(patterns: Patterns) -> float:
     """Forward residual that Poisson noise alone leaves, estimated from the mean pattern.
 
-    The square root of a Poisson count of mean I deviates from sqrt(I) by 1/4 in the mean square where I is large, and
-    by I where it is small; (1 - exp(-4 I)) / 4 lies between.
+    The mean square deviation of the square root of a Poisson count from sqrt(I) is 1/4 for a large mean I, and I for a
+    small one. (1 - exp(-4 I)) / 4 interpolates.
     """
     xp = patterns.library.xp
     chosen = _spread(len(patterns), RESIDUAL_PATTERNS)
     total = sum(
         xp.sum(patterns.counts(chosen[part]), axis=0, dtype=xp.float64) for part in slices_of(len(chosen), _READ)
     )
-    mean = patterns.library.to_host(total) / len(chosen)  # 0 at bad pixels, which add nothing
+    mean = patterns.library.to_host(total) / len(chosen)  # 0 at bad pixels
     return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
 
 
@@ -457,14 +466,14 @@ class _Plane:
 
 def _fit_plane(values: FloatArray, at: IntArray) -> _Plane:
     """The plane that fits (n,) values at (n, 2) pixels best."""
-    centre = at.mean(axis=0)  # from which slopes are told apart from the mean, also on a line of positions
+    centre = at.mean(axis=0)  # about it, slopes and mean are independent, also for positions on a line
     mean = float(values.mean())
     slopes = np.linalg.lstsq(at - centre, values - mean, rcond=None)[0]
     return _Plane(mean, (float(slopes[0]), float(slopes[1])), (float(centre[0]), float(centre[1])))
 
 
 def _without_plane(phase: Array, plane: _Plane, library: ArrayLibrary) -> Array:
-    """A phase, (H, W) float32, less a plane."""
+    """(H, W) float32 phase minus a plane."""
     height, width = phase.shape
     down, across = (
         library.from_host(values.astype(np.float32))

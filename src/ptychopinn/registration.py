@@ -1,9 +1,9 @@
-"""Scan positions from the network's own patches.
+"""Locate scan positions from the network's patches.
 
-A network that sees one pattern at a time knows nothing of positions: its patches show the object wherever the stage
-really was. Patches of neighbours are registered on each other by masked normalised cross-correlation; all their shifts
-together give the positions, by robust least squares with the stage as a prior. Passes of the solver then bring them to
-a fraction of a pixel, and a pattern that was placed wrongly is registered on the object of all the others.
+A network that uses one pattern per patch does not use positions, so its patches show the object at the true positions
+of the stage. Patches of neighbours are registered by masked normalised cross-correlation. The positions follow from all
+shifts by robust least squares, with the stage's positions as a prior. Passes of the solver then refine them to a
+fraction of a pixel, and a pattern at a wrong position is registered on the object of the others.
 
 Sources: Padfield, IEEE Trans. Image Process. 21, 2706 (2012), for the correlation; Geman & McClure, Bull. Int. Stat.
 Inst. 52, 5 (1987), for the weights.
@@ -39,46 +39,46 @@ from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 MIN_PATTERNS = 24
-"""Fewer overlaps than so many patterns have do not outvote a wrong one."""
-_REACHES_PX = (20, 8)  # of the search around where the positions put a neighbour, round by round
-_ROBUST_PX = (8.0, 3.0)  # of a misfit that still counts in full at the start of a round; 1.5 px at its end
-_NEIGHBOURS = 12  # pairs a pattern
-_FAINT = 0.08  # of the probe's brightest intensity: patches are not looked at where it is less
-_MIN_OVERLAP = 0.12  # of a patch's bright part
-_FULL_OVERLAP = 0.5  # a smaller overlap lowers the score, for chance is larger
-_MIN_SCORE = 0.3  # of a correlation that says anything
-_HELD_OUT = 5  # every so many pairs judge the first solution without being used by it
-_AGREEING_SCORE, _AGREEING_PX = 0.4, 2.0  # of a held-out pair that should agree, and how nearly
-_MIN_AGREEMENT = 0.3  # of them; where patches show nothing in common it is 0.1
-_STAGE_PX = 8.0  # deviation of the stage as a prior
-_CORRELATED_PIXELS = 30.0  # of a patch, that are one independent measurement
-_MIN_DEVIATION_PX = 0.3  # of the best pair
-_ITERATIONS = 20  # of a robust solution
-_WORK_BYTES = 1 << 28  # of transforms held at a time
-_JUDGING_PATTERNS = 1024  # of the scan's middle, by which positions are compared
+"""Minimum number of patterns; the overlaps of fewer do not outweigh a wrong one."""
+_REACHES_PX = (20, 8)  # radius of the search around the expected shift, in each round
+_ROBUST_PX = (8.0, 3.0)  # scale of the robust weights at the start of each round; at its end 1.5 px
+_NEIGHBOURS = 12  # pairs per pattern
+_FAINT = 0.08  # pixels where the intensity of the probe (maximum 1) is smaller are ignored
+_MIN_OVERLAP = 0.12  # minimum overlap, as a fraction of the bright part of a patch
+_FULL_OVERLAP = 0.5  # a smaller overlap lowers the score, because chance correlations are larger
+_MIN_SCORE = 0.3  # pairs with a lower correlation are ignored
+_HELD_OUT = 5  # every fifth pair is held out to check the first solution
+_AGREEING_SCORE, _AGREEING_PX = 0.4, 2.0  # minimum score of a checked pair, and tolerance of the check
+_MIN_AGREEMENT = 0.3  # minimum fraction of pairs that agree; by chance it is 0.1
+_STAGE_PX = 8.0  # standard deviation of the prior
+_CORRELATED_PIXELS = 30.0  # pixels of a patch per independent measurement
+_MIN_DEVIATION_PX = 0.3  # minimum standard deviation of a measured shift
+_ITERATIONS = 20  # iterations of robust least squares
+_WORK_BYTES = 1 << 28  # memory for transforms
+_JUDGING_PATTERNS = 1024  # patterns in the middle of the scan that positions are compared with
 _JUDGING_PASSES = 4
-_WORTHWHILE = 0.97  # of the residual with the positions as given, below which others are taken
-_PASSES, _MAX_ROUNDS = 8, 4  # of the solver with positions free, before each round of registering on the object
-_RELOCATED_PX = 1.0  # that a pattern must be off for it to be placed anew
+_WORTHWHILE = 0.97  # other positions are used if they lower the residual to this fraction
+_PASSES, _MAX_ROUNDS = 8, 4  # passes with free positions before each registration on the object, and number of rounds
+_RELOCATED_PX = 1.0  # minimum error of a pattern that is moved
 _CANCELLED = "Cancelled while positions were located."
-_CACHE_BYTES = 1 << 30  # of amplitudes, between passes
+_CACHE_BYTES = 1 << 30  # cache of amplitudes between passes
 
 
 @dataclass(frozen=True, eq=False)
 class LocatedScan:
-    """Positions that the network's patches and a few passes gave.
+    """Result of `locate`.
 
     Attributes
     ----------
     positions:
-        (n, 2) float64 (y, x), object pixels; those of the scan where no others explained the patterns better.
+        (n, 2) float64 (y, x), object pixels; those of the scan if no others explain the patterns better.
     agreement:
-        Of the patches' overlaps; see `RegisteredPatches`.
+        Fraction of overlaps that agree; see `RegisteredPatches`.
     moved_px:
-        Root mean square way from those of the scan; 0 where these are kept.
+        Root mean square distance from the positions of the scan; 0 if these are returned.
     residuals:
-        Forward residuals after the same passes from a flat object, with the scan's positions and with the best others;
-        None where patches agreed on none.
+        Forward residuals after the same passes from a flat object: with the positions of the scan, and with the best
+        others. None if the patches do not agree.
     """
 
     positions: FloatArray
@@ -88,7 +88,7 @@ class LocatedScan:
 
 
 class _Shifts(NamedTuple):
-    """What registering pairs said: (k, 2) shifts in pixels, (k,) scores, (k, 2, 2) inverse variances in 1/px^2."""
+    """Measured shifts of pairs: (k, 2) shifts in pixels, (k,) scores, (k, 2, 2) inverse covariances in 1/px^2."""
 
     shifts: FloatArray
     scores: FloatArray
@@ -96,22 +96,20 @@ class _Shifts(NamedTuple):
 
 
 def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor: Monitor = NULL_MONITOR) -> LocatedScan:
-    """Positions of a scan whose stage may have been anywhere within some 15 px of where it said.
+    """Locate the positions of a scan whose given positions are wrong by up to about 15 px.
 
     Parameters
     ----------
     prediction:
-        Of every pattern of the scan, each from itself alone; its batches are used up.
-    data:
-        The scan.
+        Patches of all patterns of the scan, each predicted from one pattern; its batches are consumed.
     seed:
-        Order of the patterns in passes, and choice of pairs.
+        Random seed of the order of the patterns and of the choice of pairs.
     monitor:
-        Told "locate"; asked between its steps.
+        Gets progress as "locate", and is asked between the steps.
 
     Returns
     -------
-    Never worse than given: positions are taken only if the same passes explain the patterns better with them.
+    The located positions, if the same passes explain the patterns better with them; else those of the scan.
 
     Raises
     ------
@@ -124,7 +122,7 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
     registered = register_patches(patches, given, probe, seed=seed)
     steps.done()
     if registered.agreement < _MIN_AGREEMENT:
-        _log.info("Positions: kept, for only %.0f%% of the patches' overlaps agree.", 100 * registered.agreement)
+        _log.info("Positions: kept, because only %.0f%% of the patches' overlaps agree.", 100 * registered.agreement)
         return LocatedScan(given, registered.agreement, 0.0, None)
     moves = registered.positions - given
     candidates = [given, registered.positions, given + _without_affine(moves, given)]
@@ -138,12 +136,12 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
         return LocatedScan(given, registered.agreement, 0.0, (judged[0], min(judged[1:])))
     positions = candidates[best]
     for _ in range(_MAX_ROUNDS):
-        found = solver.solve(positions)
-        positions = _relocate(data, found, patches)
+        solution = solver.solve(positions)
+        positions = _relocate(data, solution, patches)
         steps.done()
-        if positions is found.positions:
+        if positions is solution.positions:
             break
-    positions = positions - (positions - given).mean(axis=0)  # no pattern tells where all lie together
+    positions = positions - (positions - given).mean(axis=0)  # a common shift changes no pattern
     after = solver.judge(positions)
     if after > judged[best]:
         positions, after = candidates[best], judged[best]
@@ -154,14 +152,14 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
 
 @dataclass(frozen=True, eq=False)
 class RegisteredPatches:
-    """Positions that patches of neighbours agree on.
+    """Result of `register_patches`.
 
     Attributes
     ----------
     positions:
-        (n, 2) float64 (y, x), object pixels, with the mean of the given ones.
+        (n, 2) float64 (y, x), object pixels; their mean is that of the given positions.
     agreement:
-        Share of the pairs that were not used, and correlate well, whose shift is that of the positions within 2 px.
+        Fraction of held-out pairs with a good correlation whose shift agrees with the positions within 2 px.
     """
 
     positions: FloatArray
@@ -202,7 +200,7 @@ class _Steps:
         monitor.report("locate", 0, self._COUNT)
 
     def done(self) -> None:
-        """One more."""
+        """Report a finished step."""
         if self._monitor.cancelled:
             raise Cancelled(_CANCELLED)
         self._done += 1
@@ -225,36 +223,36 @@ def register_patches(
     Parameters
     ----------
     patches:
-        (n, s, s) complex64, one a pattern, centred on its probe.
+        (n, s, s) complex64, one per pattern, centred on its probe.
     positions:
-        (n, 2) float64 (y, x), object pixels, as the stage says.
+        (n, 2) float64 (y, x), object pixels, as given by the stage.
     probe:
         (modes, N, N) complex64.
     seed:
-        Choice of the pairs, where there are more than are needed.
+        Random seed of the choice of pairs.
     """
     size = patches.shape[-1]
     registration = _Registration(patches, probe)
     near = min(max(20.0, 0.7 * probe_width_px(probe)), 0.7 * size)
-    found, agreement = positions, 0.0
+    solution, agreement = positions, 0.0
     for round_, (reach, robust) in enumerate(zip(_REACHES_PX, _ROBUST_PX, strict=True)):
-        pairs = _neighbours(found, near, seed)
+        pairs = _neighbours(solution, near, seed)
         if len(pairs) == 0:
             break
-        measured = registration.measure(found, pairs, min(reach, size // 2))
+        measured = registration.measure(solution, pairs, min(reach, size // 2))
         used = np.ones(len(pairs), bool)
         used[::_HELD_OUT] = round_ > 0
         chosen = _Shifts(*(values[used] for values in measured))
-        found = _least_squares(positions, found if round_ else None, pairs[used], chosen, robust)
+        solution = _least_squares(positions, solution if round_ else None, pairs[used], chosen, robust)
         if round_ == 0:
             sure = ~used & (measured.scores > _AGREEING_SCORE)
-            missed = np.hypot(*(found[pairs[:, 1]] - found[pairs[:, 0]] - measured.shifts).T)
+            missed = np.hypot(*(solution[pairs[:, 1]] - solution[pairs[:, 0]] - measured.shifts).T)
             agreement = float((missed[sure] < _AGREEING_PX).mean()) if sure.any() else 0.0
-    return RegisteredPatches(found - (found - positions).mean(axis=0), agreement)
+    return RegisteredPatches(solution - (solution - positions).mean(axis=0), agreement)
 
 
 def _neighbours(positions: FloatArray, near: float, seed: int) -> IntArray:
-    """(k, 2) pairs of patterns that lie near each other, some `_NEIGHBOURS` for each, in the order of the first."""
+    """(k, 2) pairs of nearby patterns, about `_NEIGHBOURS` for each, sorted by the first."""
     tree = cKDTree(positions)
     wanted = min(4 * _NEIGHBOURS + 1, len(positions))
     distances, others = tree.query(positions, k=wanted, distance_upper_bound=near)
@@ -263,18 +261,18 @@ def _neighbours(positions: FloatArray, near: float, seed: int) -> IntArray:
     lottery[:, 0] = 2.0  # itself
     drawn = np.argsort(lottery, axis=1)[:, :_NEIGHBOURS]
     second = np.take_along_axis(others, drawn, axis=1)
-    kept = np.take_along_axis(lottery, drawn, axis=1) < 1
-    pairs = np.stack([np.repeat(np.arange(len(positions)), drawn.shape[1]), second.ravel()], axis=1)[kept.ravel()]
+    selected = np.take_along_axis(lottery, drawn, axis=1) < 1
+    pairs = np.stack([np.repeat(np.arange(len(positions)), drawn.shape[1]), second.ravel()], axis=1)[selected.ravel()]
     return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
 class _Registration:
-    """Patches made ready to be registered on each other; the mask is where the probe is bright."""
+    """Patches prepared for registration, with a mask of the pixels where the probe is bright."""
 
     def __init__(self, patches: ComplexArray, probe: ComplexArray) -> None:
         size = patches.shape[-1]
         self.mask = mask = _bright_part(probe, size)
-        # Phases of patches mean nothing, and what all patches share is the network's, not the object's.
+        # The phase of a patch is arbitrary, and the mean of all patches is an artefact of the network.
         means = (patches * mask).sum(axis=(1, 2), keepdims=True)
         contrast = patches * np.exp(-1j * np.angle(means))
         contrast -= contrast.mean(axis=0)
@@ -287,13 +285,13 @@ class _Registration:
         self.variance = float(np.median((np.abs(self._contrast) ** 2).sum(axis=(1, 2))) / mask.sum())
 
     def transform(self, values: AnyArray) -> ComplexArray:
-        """Spectra of (k, s, s), padded so that no shift wraps around."""
+        """Spectra of (k, s, s) values, padded so that no shift wraps around."""
         shape = (self.width, self.width)
         spectrum: ComplexArray = scipy.fft.fft2(values.astype(np.complex64), shape, workers=-1)
         return spectrum
 
     def measure(self, positions: FloatArray, pairs: IntArray, reach: int) -> _Shifts:
-        """How far the second of each pair lies from the first, near where the positions put it."""
+        """Shift from the first to the second patch of each pair, searched around the expected shift."""
         block = max(_WORK_BYTES // (self.width**2 * 8 * 6), 16)
         parts = []
         for chosen in _blocks_of(pairs, block):
@@ -307,7 +305,7 @@ class _Registration:
 
 
 class _Correlation:
-    """Masked normalised cross-correlation of some patches; see Padfield."""
+    """Masked normalised cross-correlation of patches (Padfield)."""
 
     def __init__(self, of: _Registration, contrast: ComplexArray) -> None:
         self._of = of
@@ -320,7 +318,7 @@ class _Correlation:
             product: ComplexArray = scipy.fft.ifft2(spectra, workers=-1)
             return product
 
-        # Over the overlap of each shift: sums of the first patch, conjugate sums of the second, and their deviations.
+        # Over the overlap at each shift: sum of the first patch, conjugate sum of the second, and squared deviations.
         self._first = along(self._spectra * mask.conj())
         self._second = along(mask * self._spectra.conj())
         first = along(power * mask.conj()).real - np.abs(self._first) ** 2 / overlap
@@ -336,7 +334,7 @@ class _Correlation:
         product = scipy.fft.ifft2(self._spectra[first] * self._spectra[second].conj(), workers=-1)
         covariance = np.abs(product - self._first[first] * self._second[second] / overlap)
         deviation = np.sqrt(self._first_deviation[first] * self._second_deviation[second])
-        # Where a patch has no contrast chance correlates: a tenth of the usual one is added.
+        # Without contrast the score would be noise: a tenth of the usual variance is added.
         score = covariance / (deviation + 0.1 * of.variance * of.overlap + 1e-12)
         share = of.overlap / of.mask.sum()
         score *= (share > _MIN_OVERLAP) * np.minimum(1.0, np.sqrt(share / _FULL_OVERLAP))
@@ -359,12 +357,12 @@ class _Correlation:
 
 
 def _parabola(values: FloatArray, rows: IntArray, y: IntArray, x: IntArray) -> tuple[FloatArray, FloatArray]:
-    """(b, 2) steps to the tops of parabolas through the pixels about (y, x), and (b, 2, 2) their curvatures."""
+    """(b, 2) steps to the maxima of parabolas through the pixels around (y, x), and (b, 2, 2) curvatures."""
     height, width = values.shape[1:]
 
     def at(dy: int, dx: int) -> FloatArray:
-        found: FloatArray = values[rows, (y + dy) % height, (x + dx) % width]
-        return found
+        neighbour: FloatArray = values[rows, (y + dy) % height, (x + dx) % width]
+        return neighbour
 
     middle = at(0, 0)
     slope = np.stack([at(1, 0) - at(-1, 0), at(0, 1) - at(0, -1)], axis=1) / 2
@@ -381,18 +379,18 @@ def _parabola(values: FloatArray, rows: IntArray, y: IntArray, x: IntArray) -> t
 
 
 def _blocks_of(pairs: IntArray, most: int) -> Iterator[IntArray]:
-    """Numbers of the pairs in blocks whose patches are no more than so many, or two."""
-    start, seen = 0, set[int]()
+    """Indices of pairs, in blocks with at most ``most`` different patches (at least two)."""
+    start, members = 0, set[int]()
     for number, (first, second) in enumerate(pairs.tolist()):
-        seen |= {first, second}
-        if len(seen) > max(most, 2):
+        members |= {first, second}
+        if len(members) > max(most, 2):
             yield np.arange(start, number)
-            start, seen = number, {first, second}
+            start, members = number, {first, second}
     yield np.arange(start, len(pairs))
 
 
 def _bright_part(probe: ComplexArray, size: int) -> FloatArray:
-    """(size, size) float32: 1 where the probe is bright in its middle, else 0."""
+    """(size, size) float32 over the centre of the probe: 1 where it is bright, else 0."""
     intensity = (np.abs(probe) ** 2).sum(axis=0)
     low = (intensity.shape[0] - size) // 2
     smooth = gaussian_filter(intensity[low : low + size, low : low + size].astype(np.float64), size / 32)
@@ -403,17 +401,17 @@ def _bright_part(probe: ComplexArray, size: int) -> FloatArray:
 def _least_squares(
     stage: FloatArray, start: FloatArray | None, pairs: IntArray, measured: _Shifts, robust: float
 ) -> FloatArray:
-    """Positions whose differences are the shifts, as far as these are sure and agree, near the stage's."""
+    """Positions that fit the measured shifts, by robust least squares with the stage's positions as a prior."""
     count, (first, second) = len(stage), pairs.T
     trace = np.trace(measured.information, axis1=1, axis2=2) / 2
     trust = np.clip((measured.scores - _MIN_SCORE) / (1 - _MIN_SCORE), 0, 1) ** 2
     base = measured.information * (trust / np.maximum(1, trace * _MIN_DEVIATION_PX**2))[:, None, None]
-    found = stage if start is None else start
+    solution = stage if start is None else start
     prior = sparse.identity(2 * count, format="csc") / _STAGE_PX**2
     for done in range(_ITERATIONS):
         weights = base
         if done > 0 or start is not None:
-            missed = np.hypot(*(found[second] - found[first] - measured.shifts).T)
+            missed = np.hypot(*(solution[second] - solution[first] - measured.shifts).T)
             scale = robust * (1.5 / robust) ** min(1.0, 2 * done / _ITERATIONS)
             weights = base / ((1 + (missed / scale) ** 2) ** 2)[:, None, None]
         rows, columns, values = [], [], []
@@ -435,19 +433,19 @@ def _least_squares(
         pull = np.einsum("bij,bj->bi", weights, measured.shifts)
         np.add.at(right, second, pull)
         np.add.at(right, first, -pull)
-        found = splu(matrix.tocsc() + prior).solve(right.ravel()).reshape(count, 2)
-    return found
+        solution = splu(matrix.tocsc() + prior).solve(right.ravel()).reshape(count, 2)
+    return solution
 
 
 def _without_affine(moves: FloatArray, positions: FloatArray) -> FloatArray:
-    """Moves less what a linear map of the positions does."""
+    """Moves minus the affine map of the positions that fits them best."""
     columns = np.column_stack([np.ones(len(positions)), positions])
     rest: FloatArray = moves - columns @ np.linalg.lstsq(columns, moves, rcond=None)[0]
     return rest
 
 
 class _Solver:
-    """Passes over a scan with a probe, from a flat object."""
+    """Runs passes over a scan with a probe, from a flat object."""
 
     def __init__(self, data: ScanDataset, probe: ComplexArray, seed: int, monitor: Monitor) -> None:
         self._data, self._probe, self._seed = replace(data, object_guess=None), probe, seed
@@ -457,26 +455,26 @@ class _Solver:
         self._judges = np.sort(order[:_JUDGING_PATTERNS])
 
     def judge(self, positions: FloatArray) -> float:
-        """Forward residual after some passes over the scan's middle."""
+        """Forward residual after a few passes over the middle of the scan."""
         part = replace(self._data, positions=positions).select(self._judges)
         return self._run(part, _JUDGING_PASSES, free=False).residuals[-1]
 
     def solve(self, positions: FloatArray) -> EPIEResult:
-        """Object and positions after some passes with positions free."""
+        """Object and positions after passes with free positions."""
         return self._run(replace(self._data, positions=positions), _PASSES, free=True)
 
     def _run(self, data: ScanDataset, passes: int, *, free: bool) -> EPIEResult:
         options = PassOptions(rpie_schedule(passes), update_positions=free, seed=self._seed)
         box = Frame.around(data.positions, data.N, 2 * MAX_MOVE_PX)
         start, patterns = Canvas(flat_object(box), box), Patterns(data, NUMPY, _CACHE_BYTES)
-        found = epie(patterns, self._probe, passes=passes, options=options, start=start, monitor=self._monitor)
-        if len(found.residuals) < passes:
+        result = epie(patterns, self._probe, passes=passes, options=options, start=start, monitor=self._monitor)
+        if len(result.residuals) < passes:
             raise Cancelled(_CANCELLED)
-        return found
+        return result
 
 
 class _Quiet(Monitor):
-    """A monitor that can be cancelled, and is told nothing."""
+    """A monitor that passes on cancellation but no progress."""
 
     def __init__(self, monitor: Monitor) -> None:
         super().__init__()
@@ -487,36 +485,36 @@ class _Quiet(Monitor):
         return self._monitor.cancelled
 
 
-def _relocate(data: ScanDataset, found: EPIEResult, patches: ComplexArray) -> FloatArray:
-    """Positions of a solution; a pattern whose patch fits elsewhere, and which that explains better, goes there."""
-    canvas, size = Canvas(found.object, found.frame), patches.shape[-1]
+def _relocate(data: ScanDataset, solution: EPIEResult, patches: ComplexArray) -> FloatArray:
+    """Positions of a solution. A pattern moves to where its patch fits the object, if that explains it better."""
+    canvas, size = Canvas(solution.object, solution.frame), patches.shape[-1]
     reach = min(_REACHES_PX[0], size // 2)
-    proposed = found.positions + _register_on_object(canvas, found.positions, patches, found.probe, reach)
-    far = np.hypot(*(proposed - found.positions).T) > _RELOCATED_PX
+    proposed = solution.positions + _register_on_object(canvas, solution.positions, patches, solution.probe, reach)
+    far = np.hypot(*(proposed - solution.positions).T) > _RELOCATED_PX
     if not far.any():
-        return found.positions
-    moved = replace(data, positions=found.positions, object_guess=None)
+        return solution.positions
+    moved = replace(data, positions=solution.positions, object_guess=None)
     patterns = Patterns(moved)
 
     def shares(positions: FloatArray) -> FloatArray:
         indices = np.flatnonzero(far)
         residual = ForwardResidual(
-            ScanModel(found.probe, positions), patterns, indices=indices, max_patterns=len(indices)
+            ScanModel(solution.probe, positions), patterns, indices=indices, max_patterns=len(indices)
         )
         return residual.shares(canvas)
 
     better = np.zeros(len(far), bool)
-    better[far] = shares(proposed) < shares(found.positions)
+    better[far] = shares(proposed) < shares(solution.positions)
     if not better.any():
-        return found.positions
-    _log.info("Positions: %d patterns were placed anew on the object of the others.", better.sum())
-    return np.where(better[:, None], proposed, found.positions)
+        return solution.positions
+    _log.info("Positions: %d patterns were moved to where they fit the object of the others.", better.sum())
+    return np.where(better[:, None], proposed, solution.positions)
 
 
 def _register_on_object(
     canvas: Canvas, positions: FloatArray, patches: ComplexArray, probe: ComplexArray, reach: int
 ) -> FloatArray:
-    """(n, 2): the shift of each position where its patch fits the object best."""
+    """(n, 2): shift of each position to where its patch fits the object best."""
     size = patches.shape[-1]
     wide = size + 2 * reach
     mask = _bright_part(probe, size)
@@ -538,16 +536,18 @@ def _register_on_object(
     disc = step[:, None] ** 2 + step**2 <= reach**2
     for block in slices_of(len(positions), max(_WORK_BYTES // (frame**2 * 8 * 6), 1)):
         windows = Windows.on(canvas, positions[block], wide, NUMPY)
-        seen = transform(windows.cut(canvas.array))
+        object_spectra = transform(windows.cut(canvas.array))
         power = transform(np.abs(windows.cut(canvas.array)) ** 2)
-        covariance = np.abs(inside(seen * transform(contrast[block]).conj()))
-        deviation = inside(power * mask_spectrum).real - np.abs(inside(seen * mask_spectrum)) ** 2 / mask.sum()
+        covariance = np.abs(inside(object_spectra * transform(contrast[block]).conj()))
+        deviation = (
+            inside(power * mask_spectrum).real - np.abs(inside(object_spectra * mask_spectrum)) ** 2 / mask.sum()
+        )
         floor = 0.1 * np.median(deviation) + 1e-9
         score = np.where(disc, covariance / np.sqrt(np.maximum(deviation, 0.0) + floor), -1.0)
         rows = np.arange(len(score))
         at = score[:, 1:-1, 1:-1].reshape(len(score), -1).argmax(axis=1)
         y, x = at // (2 * reach - 1) + 1, at % (2 * reach - 1) + 1
         top, _ = _parabola(score, rows, y, x)
-        # A window is cut at whole pixels: what is left of the position stays.
+        # Windows are cut at whole pixels, so the fraction is subtracted.
         shifts[block] = np.stack([y, x], axis=1) - reach + top - windows.fractions
     return shifts

@@ -1,4 +1,4 @@
-"""What explains the patterns of a scan beside its object: probe, positions, flux and background."""
+"""The model of a scan without its object: probe, positions, flux and background."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ class ScanModel:
     positions:
         (n, 2) float64 (y, x), object pixels, on the host.
     flux:
-        (n,) float32 on the host: the light of each pattern relative to the probe's; None if all have the same. Its
-        mean is 1, for a common factor is the probe's.
+        (n,) float32 on the host: dose of each pattern relative to the energy of the probe; None if all are 1. Its
+        mean is 1, because the probe carries a common factor.
     background:
-        (N, N) float32 of the library, counts a pixel that every pattern has beside its light, DC at [0, 0]; None for
-        none.
+        (N, N) float32 of the library, additional counts per pixel in every pattern, DC at [0, 0]; None for none.
     """
 
     probe: Array

@@ -1,8 +1,8 @@
-"""Weighted patches to one object, and how far it is covered: the only stitcher.
+"""Stitch weighted patches into one object, and compute its coverage. There is no other stitcher.
 
 A patch is moved from the probe's frame to whole pixels (`ptychopinn.interpolation`), weighted by the intensity of the
-probe that saw it, added, and the sum is divided by the weights. For fixed phases this is linear in the patches, and
-patches may come in any order and any batches.
+probe, and added. The sum is divided by the sum of the weights. For fixed phases this is linear in the patches, and the
+patches may come in any order and in any batches.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ptychopinn.interpolation import PatchShift, shift_basis, shift_weights
 from ptychopinn.tiles import Tiling
 from ptychopinn.typing import ComplexArray, FloatArray
 
-# Coverage is in units of the brightest point of one probe. Below this a pixel was seen by nothing but tails.
+# Coverage is in units of the brightest point of one probe. Below this only the tails of probes reach a pixel.
 COVERED = 1e-3
-_MIN_FACTOR = 1e-7  # of the largest singular value of the weights: what is smaller is rounding
-_CACHED = 1 << 15  # pixels of patches handled at a time: they fit a core's cache
+_MIN_FACTOR = 1e-7  # singular values below this fraction of the largest are rounding errors
+_CACHED = 1 << 15  # pixels of patches processed at a time; they fit the cache of a core
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,11 @@ class StitchedObject:
     coverage:
         (H, W) float32 of the library, the sum of weights in units of the brightest point of one probe.
     frame:
-        Where the arrays lie.
+        Frame of the arrays.
     placed, dropped:
-        How many patches were placed whole or in part, and how many fell outside the frame.
+        Number of patches placed, at least in part, and number of patches outside the frame.
     library:
-        Whose arrays these are.
+        Library of the arrays.
     """
 
     object: Array
@@ -50,17 +50,17 @@ class StitchedObject:
 
     @property
     def canvas(self) -> Canvas:
-        """The object alone."""
+        """The object without its coverage."""
         return Canvas(self.object, self.frame, self.library)
 
     @property
     def covered(self) -> Array:
-        """(H, W) bool: where the object was seen."""
+        """(H, W) bool: True where probes cover the object."""
         return self.coverage > COVERED
 
 
 def patch_weights(probe: ComplexArray, patch_size: int) -> FloatArray:
-    """Intensity of a probe over the centre of its array, brightest point 1.
+    """Intensity of a probe over the centre of its array, with maximum 1.
 
     Parameters
     ----------
@@ -81,14 +81,14 @@ def patch_weights(probe: ComplexArray, patch_size: int) -> FloatArray:
 
 
 class ShiftedWeights:
-    """The weights of patches at any fractions of a pixel, as `PatchShift` moves them, by way of few factors.
+    """Patch weights shifted by fractions of a pixel as `PatchShift` does it, through a low-rank factorisation.
 
     Parameters
     ----------
     weights:
         (n, n) float32 on the host, from `patch_weights`.
     library:
-        Whose arrays are made.
+        Library of the results.
     """
 
     def __init__(self, weights: FloatArray, library: ArrayLibrary = NUMPY) -> None:
@@ -103,11 +103,11 @@ class ShiftedWeights:
 
     @property
     def at_a_time(self) -> int:
-        """Patches to weigh at a time."""
+        """Number of patches to weight at a time."""
         return self._library.batch_length(self.size**2, _CACHED)
 
     def at(self, fractions: Array) -> Array:
-        """(b, 2) float64 (y, x) to (b, n, n) float32, 0 or more."""
+        """(b, 2) float64 fractions (y, x) to (b, n, n) float32 weights, not negative."""
         library, xp = self._library, self._library.xp
         taps = library.cast(shift_weights(fractions, library), "float32")
         shape = (-1, self.size, self._rank)
@@ -117,7 +117,7 @@ class ShiftedWeights:
 
 
 def coverage_of(positions: FloatArray, weights: FloatArray, tiling: Tiling) -> Array:
-    """How far patches at some positions cover an object.
+    """Coverage of an object by patches at some positions.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def coverage_of(positions: FloatArray, weights: FloatArray, tiling: Tiling) -> A
     weights:
         (n, n) float32, from `patch_weights`.
     tiling:
-        Of the object, for these positions.
+        Tiling of the object, for these positions.
 
     Returns
     -------
@@ -144,21 +144,21 @@ def coverage_of(positions: FloatArray, weights: FloatArray, tiling: Tiling) -> A
 
 
 class Stitcher:
-    """Adds patches to an object, batch by batch; memory is that of the object.
+    """Adds patches to an object, batch by batch. Memory is needed for the object only.
 
     Parameters
     ----------
     weights:
         (n, n) float32 on the host, from `patch_weights`.
     frame:
-        Where the object lies.
+        Frame of the object.
     library:
-        Whose arrays patches and object are.
+        Library of patches and object.
     """
 
     def __init__(self, weights: FloatArray, frame: Frame, library: ArrayLibrary = NUMPY) -> None:
         self._library = library
-        self.weights = ShiftedWeights(weights, library)  # of any patch, once it lies on whole pixels
+        self.weights = ShiftedWeights(weights, library)  # of patches on whole pixels
         self._shift = PatchShift(self.weights.size, library)
         self._frame = frame
         self._sum = library.zeros(frame.shape, "complex64")
@@ -168,12 +168,12 @@ class Stitcher:
 
     @property
     def frame(self) -> Frame:
-        """Where the object lies."""
+        """Frame of the object."""
         return self._frame
 
     @classmethod
     def from_stitched(cls, stitched: StitchedObject, weights: FloatArray) -> Stitcher:
-        """A stitcher that goes on from an object of NumPy arrays; takes its arrays over."""
+        """A stitcher that continues from an object of NumPy arrays. It reuses these arrays."""
         stitcher = cls(weights, Frame((0, 0), stitched.frame.origin))
         stitcher._frame, stitcher._coverage = stitched.frame, stitched.coverage
         stitcher._sum = stitched.object
@@ -182,7 +182,7 @@ class Stitcher:
         return stitcher
 
     def cut(self, windows: Windows) -> tuple[Array, Array]:
-        """The object so far in patches' windows: (b, n, n) complex64 and (b, n, n) bool, where it is covered."""
+        """The object so far in windows: (b, n, n) complex64, and (b, n, n) bool, True where it is covered."""
         xp = self._library.xp
         coverage = windows.cut(self._coverage, outside=0.0)
         covered = coverage > COVERED
@@ -190,7 +190,7 @@ class Stitcher:
         return xp.where(covered, obj, xp.zeros_like(obj)), covered
 
     def grow(self, frame: Frame) -> None:
-        """Go on in a larger frame, which holds the present one."""
+        """Enlarge the frame. The new frame contains the present one."""
         if frame == self._frame:
             return
         library = self._library
@@ -201,7 +201,7 @@ class Stitcher:
         self._frame = frame
 
     def add(self, patches: Array, positions: FloatArray, phases: ComplexArray | None = None) -> None:
-        """Place patches that are sampled in the probe's frame, as backends predict them.
+        """Add patches that are sampled in the probe's frame, as backends predict them.
 
         Parameters
         ----------
@@ -210,7 +210,7 @@ class Stitcher:
         positions:
             (b, 2) float64 (y, x) on the host, object pixels.
         phases:
-            (b,) complex of modulus 1 on the host to divide the patches by, or None.
+            (b,) complex of modulus 1 on the host, which the patches are divided by, or None.
         """
         windows = Windows.at(positions, self.weights.size, self._frame, self._library)
         for block in slices_of(len(windows), self._shift.at_a_time):
@@ -218,14 +218,14 @@ class Stitcher:
             self.add_placed(placed, windows[block], None if phases is None else phases[block])
 
     def add_placed(self, placed: Array, windows: Windows, phases: ComplexArray | None = None) -> None:
-        """Add patches that lie on whole pixels already.
+        """Add patches that are on whole pixels.
 
         Parameters
         ----------
         placed:
             (b, n, n) complex64, from `PatchShift`.
         windows:
-            Where they lie.
+            Their windows.
         phases:
             As in `add`.
         """
@@ -237,9 +237,9 @@ class Stitcher:
             self.add_weighted(weighted, weights, windows[block])
 
     def add_weighted(self, weighted: Array, weights: Array | None, windows: Windows) -> None:
-        """Add patches that were multiplied by their weights: (b, n, n) complex64 and float32.
+        """Add patches that are multiplied by their weights: (b, n, n) complex64 and float32.
 
-        Without weights the coverage is not added up: another stitcher of the same patches knows it.
+        Without weights, coverage is not summed, because another stitcher of the same patches sums it.
         """
         xp = self._library.xp
         self._sum = windows.add(self._sum, weighted)
@@ -248,11 +248,11 @@ class Stitcher:
         y, x = windows.corners[:, 0], windows.corners[:, 1]
         height, width = self._frame.shape
         inside = (y > -windows.size) & (y < height) & (x > -windows.size) & (x < width)
-        self._placed = self._placed + xp.sum(xp.astype(inside, xp.int64))  # a device is not waited for
+        self._placed = self._placed + xp.sum(xp.astype(inside, xp.int64))  # on the device, without waiting for it
         self._count += len(windows)
 
     def add_tile(self, part: Stitcher, *, coverage: bool = True) -> None:
-        """Add to NumPy arrays what a stitcher of a tile has added up on a device; its coverage too, if it did that."""
+        """Add the sums of a tile, which may be on a device, to these NumPy arrays; its coverage on request."""
         here, there = self._frame.overlap(part.frame)
         arrays = [(self._sum, part._sum), (self._coverage, part._coverage)]
         for mine, other in arrays if coverage else arrays[:1]:
@@ -261,18 +261,18 @@ class Stitcher:
         self._count += part._count
 
     def result(self) -> StitchedObject:
-        """The object so far; the stitcher goes on after it."""
+        """The object so far. More patches can be added."""
         xp = self._library.xp
         total, coverage = (xp.asarray(array, copy=True) for array in (self._sum, self._coverage))
         return self._stitched(total, coverage)
 
     def take_result(self, coverage: Array | None = None) -> StitchedObject:
-        """The object, in the memory of the sums: nothing can be added after it.
+        """The object, in the memory of the sums. Afterwards no patch can be added.
 
         Parameters
         ----------
         coverage:
-            That of the same patches, where this stitcher did not add it up.
+            Coverage of the same patches, if this stitcher did not sum it.
         """
         total, self._sum = self._sum, None
         return self._stitched(total, self._coverage if coverage is None else coverage)
@@ -291,5 +291,5 @@ class Stitcher:
 
 
 def phase_factors(phases: ComplexArray, library: ArrayLibrary = NUMPY) -> Array:
-    """(b,) phases on the host that patches are divided by, to the (b, 1, 1) complex64 that they are multiplied by."""
+    """(b,) phases on the host, to the (b, 1, 1) complex64 factors that divide patches by them."""
     return library.from_host(phases.conj().astype(np.complex64))[:, None, None]

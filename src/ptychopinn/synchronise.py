@@ -1,10 +1,12 @@
-"""One phase a patch, solved from the overlaps.
+"""Solve one phase per patch from the overlaps of the patches.
 
-A pattern does not change when its object is multiplied by a phase, so a network cannot know the phase of a patch, and
-averaging patches that disagree destroys the object. With overlaps ``H_jk = sum sqrt(u_j u_k) O_j conj(O_k)`` (u a power
-of the probe's intensity; diagonal kept: a Gram matrix), the phases v that agree best maximise ``v^H H v`` with
-``|v_j| = 1``: start from a maximum spanning tree of coherences, then iterate ``v <- H v / |H v|``. Sources: Singer,
-Appl. Comput. Harmon. Anal. 30, 20 (2011); Boumal, SIAM J. Optim. 26, 2355 (2016).
+A pattern does not change when its object is multiplied by a phase. So a network cannot know the phase of a patch, and
+the average of patches with different phases destroys the object. The overlaps are
+``H_jk = sum sqrt(u_j u_k) O_j conj(O_k)``, where u is a power of the probe's intensity. With its diagonal, H is a Gram
+matrix. The phases v that agree best maximise ``v^H H v`` with ``|v_j| = 1``. They start from a maximum spanning tree of
+the coherences, and are iterated as ``v <- H v / |H v|``.
+
+Sources: Singer, Appl. Comput. Harmon. Anal. 30, 20 (2011); Boumal, SIAM J. Optim. 26, 2355 (2016).
 """
 
 from __future__ import annotations
@@ -23,18 +25,18 @@ from ptychopinn.patch_store import PlacedPatches
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
-_NEIGHBOURS = 10  # overlaps taken a patch: more change the phases by less than the patches' own noise
-_LINKED = 0.75  # of a patch's width: farther ones share too little to tell a phase
-_SHARPNESS = 4  # power of the probe's intensity in an overlap: a patch is sure of itself only where the probe is bright
+_NEIGHBOURS = 10  # overlaps used per patch; more change the phases by less than the noise of the patches
+_LINKED = 0.75  # maximum distance of linked patches, in patch widths; beyond it they share too few pixels
+_SHARPNESS = 4  # exponent of the probe's intensity in an overlap: patches are reliable only where the probe is bright
 _ITERATIONS = 200
 _CONVERGED_RAD = 1e-4
-_CHECK_EVERY = 5  # iterations between two looks at whether they have converged
-_MIN_SHARED = 0.1  # of a patch's energy, for it to be tied to an object that is there
-_QUERIED = 1 << 16  # patches whose neighbours are looked up at a time
-_TRIANGULATED = 1 << 14  # places at a time
-_FAINT = 1e-3  # of the weight's root, brightest 1: below it a pixel is not looked at
-_SAMPLES, _MIN_SAMPLES = 32, 16  # pixels that an overlap is measured on, along a side, and across the light
-_TILE_VALUES = 1 << 21  # of patches that are looked at together
+_CHECK_EVERY = 5  # iterations between two checks of convergence
+_MIN_SHARED = 0.1  # minimum fraction of a patch's energy on the known object, for its phase to be taken from there
+_QUERIED = 1 << 16  # patches whose neighbours are searched at a time
+_TRIANGULATED = 1 << 14  # places triangulated at a time
+_FAINT = 1e-3  # pixels where the root of the weight (maximum 1) is smaller are ignored
+_SAMPLES, _MIN_SAMPLES = 32, 16  # pixels along a side of an overlap, and at least so many across the bright part
+_TILE_VALUES = 1 << 21  # values of patches processed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +48,9 @@ class Overlaps:
     matrix:
         (n, n) sparse Hermitian complex128 with its diagonal.
     components:
-        (n,) int: patches that no chain of overlaps connects have different numbers.
+        (n,) int, number of the connected component that each patch belongs to.
     means:
-        (n,) complex128, in any one unit: each patch's mean where its light is bright; 0 where nothing is known of it.
+        (n,) complex128 in an arbitrary common unit: mean of each patch where the probe is bright; 0 if unknown.
     """
 
     matrix: sparse.csr_matrix
@@ -57,11 +59,11 @@ class Overlaps:
 
 
 def overlap_pairs(corners: IntArray, size: int) -> IntArray:
-    """Pairs of patches that overlap by a quarter or more of their width: the nearest ones, in every direction.
+    """Pairs of patches that overlap by at least a quarter of their width: the nearest ones, in every direction.
 
-    Between places these are the nearest ones of each and the edges of a Delaunay triangulation, for the nearest alone
-    may all lie in one row. Where a place has several patches, each is paired with one at every place that its own is
-    linked to, and with the next at its own. Time is linear in the patches, memory that of the pairs.
+    A place is linked with its nearest places, and along the edges of a Delaunay triangulation, because the nearest
+    places may all be in one row. If a place has several patches, each of them is paired with one patch at every linked
+    place, and with the next patch at its own place. Time and memory are linear in the number of patches.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ def _linked_places(places: IntArray, reach: float) -> IntArray:
     """(k, 2) pairs of (m, 2) different places that are nearer than ``reach`` along either axis."""
     m = len(places)
     count = min(_NEIGHBOURS, m - 1)
-    found = [_triangle_edges(places, reach)]
+    links = [_triangle_edges(places, reach)]
     if count > 0:
         tree = cKDTree(places)
         for low in range(0, m, _QUERIED):
@@ -106,31 +108,31 @@ def _linked_places(places: IntArray, reach: float) -> IntArray:
             _, near = tree.query(places[first], k=count + 1, p=np.inf, distance_upper_bound=reach)
             a, b = np.repeat(first, count + 1), near.ravel()
             keep = (b < m) & (b != a)
-            found.append(_each_once(np.stack([a[keep], b[keep]], axis=1), m))
-    return _each_once(np.concatenate(found), m)
+            links.append(_each_once(np.stack([a[keep], b[keep]], axis=1), m))
+    return _each_once(np.concatenate(links), m)
 
 
 def _triangle_edges(places: IntArray, reach: float) -> IntArray:
-    """(k, 2) edges below ``reach`` of Delaunay triangulations of strips of places that overlap one another.
+    """(k, 2) edges shorter than ``reach`` of Delaunay triangulations of overlapping strips of places.
 
-    A triangulation holds a shortest spanning tree: what steps below ``reach`` connect is connected.
+    A triangulation contains a shortest spanning tree, so places that steps below ``reach`` connect stay connected.
     """
     m = len(places)
     long = int(np.ptp(places, axis=0).argmax()) if m else 0
     order = np.lexsort((places[:, 1 - long], places[:, long]))
     position = places[order, long]
-    found = [np.zeros((0, 2), np.int64)]
+    edge_lists = [np.zeros((0, 2), np.int64)]
     for low in range(0, m, _TRIANGULATED):
         high = min(low + _TRIANGULATED, m)
         stop = min(int(np.searchsorted(position, position[high - 1] + reach)), high + _TRIANGULATED)
         strip = order[low:stop]
         edges = strip[_delaunay(places[strip])]
-        found.append(edges[np.abs(places[edges[:, 0]] - places[edges[:, 1]]).max(axis=1) < reach])
-    return np.concatenate(found)
+        edge_lists.append(edges[np.abs(places[edges[:, 0]] - places[edges[:, 1]]).max(axis=1) < reach])
+    return np.concatenate(edge_lists)
 
 
 def _delaunay(places: IntArray) -> IntArray:
-    """(k, 2) edges of a triangulation of different places in ascending order, or of the line that they lie on."""
+    """(k, 2) edges of a triangulation of different places in ascending order; if they are collinear, of the line."""
     away = places - places[0]
     if not (away[:, 0] * away[-1, 1] - away[:, 1] * away[-1, 0]).any():
         return np.stack([np.arange(len(places) - 1), np.arange(1, len(places))], axis=1)
@@ -145,23 +147,23 @@ def measure_overlaps(
     library: ArrayLibrary = NUMPY,
     pairs: IntArray | None = None,
 ) -> Overlaps:
-    """Inner products of all overlapping patches, tile by tile of neighbouring ones.
+    """Inner products of all overlapping patches, computed in tiles of neighbouring patches.
 
-    Of patches wider than 32 pixels every second (fourth, ...) pixel is looked at, unless their light is narrow: that is
-    plenty for one phase.
+    Of patches wider than 32 pixels only every second (fourth, ...) pixel is used, unless the probe is narrow. One phase
+    needs no more.
 
     Parameters
     ----------
     placed:
-        (n, size, size) complex64 on whole pixels. Memory is that of some tiles, and of the table of pairs.
+        (n, size, size) complex64 on whole pixels. Memory is needed for some tiles and for the table of pairs.
     corners:
-        (n, 2) int64 (y, x) on the host; several scans of one object have one frame, and overlap too.
+        (n, 2) int64 (y, x) on the host. Several scans of one object share one frame, and may overlap.
     weights:
         (size, size) float32 on the host, `ptychopinn.stitching.patch_weights`.
     library:
-        Whose arrays the patches are.
+        Library of the patches.
     pairs:
-        From `overlap_pairs`, where somebody has looked them up already.
+        Result of `overlap_pairs`, if it was computed already.
     """
     n, size = len(corners), placed.shape[-1]
     sampler = _OverlapSampler(corners, weights, library)
@@ -186,8 +188,8 @@ def measure_overlaps(
         values[chosen] = sampler.products(block, needed, linked)
 
     library.spread(measure, range(tiles))
-    seen = values != 0
-    ends, values = linked_pairs[seen], values[seen]
+    nonzero = values != 0
+    ends, values = linked_pairs[nonzero], values[nonzero]
     rows = np.concatenate([ends[:, 0], ends[:, 1], np.arange(n)]).astype(np.int32)
     columns = np.concatenate([ends[:, 1], ends[:, 0], np.arange(n)]).astype(np.int32)
     matrix = sparse.csr_matrix((np.concatenate([values, values.conj(), diagonal]), (rows, columns)), shape=(n, n))
@@ -197,7 +199,7 @@ def measure_overlaps(
 
 
 def _tiles(corners: IntArray, size: int, patches: int) -> tuple[IntArray, int]:
-    """(n,) number of the tile of each patch, and how many: squares of the object with about ``patches`` each."""
+    """(n,) number of each patch's tile, and number of tiles: squares of the object with about ``patches`` patches."""
     if len(corners) == 0:
         return np.zeros(0, np.int64), 0
     extent = np.ptp(corners, axis=0) + size
@@ -216,7 +218,7 @@ class _OverlapSampler:
         bright = np.flatnonzero((np.maximum(root, root.T) > _FAINT).any(axis=0))
         low, high = (int(bright[0]), int(bright[-1]) + 1) if len(bright) else (0, len(root))
         self._library = library
-        self._bright = slice(low, high)  # what lies outside weighs nothing
+        self._bright = slice(low, high)  # the weight is negligible outside
         root = root[self._bright, self._bright]
         self.stride = stride = max(min(len(weights) // _SAMPLES, len(root) // _MIN_SAMPLES), 1)
         self._size = len(root) // stride
@@ -226,7 +228,7 @@ class _OverlapSampler:
         self._corners = (corners + low + self._skipped) // stride
 
     def sample(self, patches: Array, indices: IntArray) -> Array:
-        """(m, size, size) patches to (m, s, s) samples times the root of their weight."""
+        """(m, size, size) patches to (m, s, s) samples, multiplied by the root of their weight."""
         library, stride, size = self._library, self.stride, self._size
         patches = patches[:, self._bright, self._bright]
         if stride == 1:
@@ -242,19 +244,19 @@ class _OverlapSampler:
         return sampled
 
     def energies(self, block: Array) -> Array:
-        """(m,) float32: sums of the squares of what ``sample`` gave."""
+        """(m,) float32: sums of squares of samples."""
         xp = self._library.xp
         return xp.sum(xp.real(block) ** 2 + xp.imag(block) ** 2, axis=(1, 2))
 
     def means(self, patches: Array) -> Array:
-        """(m, size, size) patches to (m,) complex64: sums of them times their weight, on as many pixels."""
+        """(m, size, size) patches to (m,) complex64: weighted sums, over every ``stride``-th pixel."""
         thin = slice(None, None, self.stride)
         return self._library.xp.sum(
             patches[:, self._bright, self._bright][:, thin, thin] * self._thin_weights, axis=(1, 2)
         )
 
     def products(self, block: Array, indices: IntArray, pairs: IntArray) -> ComplexArray:
-        """(k,) complex128 on the host: inner products over the overlaps of (k, 2) pairs of what ``sample`` gave."""
+        """(k,) complex128 on the host: inner products of samples over the overlaps of (k, 2) pairs."""
         library = self._library
         first, second = (np.searchsorted(indices, pairs[:, k]) for k in (0, 1))
         offsets = self._corners[pairs[:, 1]] - self._corners[pairs[:, 0]]
@@ -266,24 +268,24 @@ class _OverlapSampler:
 def solve_phases(
     overlaps: Overlaps, *, tether: float = 0.0, start: ComplexArray | None = None, library: ArrayLibrary = NUMPY
 ) -> ComplexArray:
-    """Phases that make the patches agree.
+    """Solve for the phases with which the patches agree best.
 
     Parameters
     ----------
     overlaps:
-        From `measure_overlaps`.
+        Result of `measure_overlaps`.
     tether:
-        Pull of each patch towards a real and positive mean of its own, in units of a patch's energy; 0 trusts the
-        overlaps alone. Over a weak object small errors of the overlaps add up to slow clouds; a tether holds them down.
+        Strength, in units of a patch's energy, of a pull of each patch towards a real and positive mean; 0 uses only
+        the overlaps. Over a weak object small errors of the overlaps add up to slow phases. A tether limits them.
     start:
-        (n,) phases to start from, of another tether; None starts from the tree.
+        (n,) phases to start from, for example of another tether; None starts from the tree.
     library:
-        Where the iterations are computed.
+        Library that computes the iterations.
 
     Returns
     -------
-    (n,) complex128 of modulus 1 on the host; divide patch j by v_j. The mean of each component is then real and
-    positive: how they lie to each other no pattern tells, and a network cannot know either.
+    (n,) complex128 of modulus 1 on the host; divide patch j by v_j. Then the mean of each component is real and
+    positive. Neither the patterns nor the network determine the phase between components.
     """
     matrix, components, means = overlaps.matrix, overlaps.components, overlaps.means
     n = matrix.shape[0]
@@ -297,7 +299,7 @@ def solve_phases(
         new = multiply(now) + pull
         size = xp.abs(new)
         new = xp.where(size > 0, new, xp.ones_like(new)) / xp.where(size > 0, size, xp.ones_like(size))
-        # A device is asked now and then only: each answer is waited for.
+        # Checked only every few iterations, because each check waits for the device.
         settled = n > 0 and done % _CHECK_EVERY == 0 and float(xp.max(xp.abs(new - now))) < _CONVERGED_RAD
         now = new
         if settled:
@@ -307,12 +309,12 @@ def solve_phases(
         _remove_mean_phase(v, means, components)
     count = int(components.max()) + 1 if n else 0
     if count > 1:
-        _log.info("%d parts of the scan do not overlap; their phases were set to the same mean.", count)
+        _log.info("%d parts of the scan do not overlap; each got a real and positive mean.", count)
     return v
 
 
 def _individual_phases(overlaps: Overlaps) -> ComplexArray:
-    """(n,) complex128 of modulus 1: each patch's own mean phase, 1 where it has none."""
+    """(n,) complex128 of modulus 1: phase of each patch's mean; 1 if the mean is 0."""
     means, size = overlaps.means.copy(), np.abs(overlaps.means)
     means[size == 0], size[size == 0] = 1, 1
     means /= size
@@ -322,28 +324,28 @@ def _individual_phases(overlaps: Overlaps) -> ComplexArray:
 def join_phases(
     placed: ComplexArray, corners: IntArray, weights: FloatArray, known: ComplexArray, covered: BoolArray
 ) -> ComplexArray:
-    """Phases of newcomers, from their overlaps with each other and with an object that is there.
+    """Phases of new patches, from their overlaps with each other and with a known object.
 
-    The object is one more patch, which overlaps with many.
+    The object acts as one more patch, which overlaps with many.
 
     Parameters
     ----------
     placed, corners, weights:
         As in `measure_overlaps`.
     known, covered:
-        (n, size, size) complex64 and bool: the object in each patch's window, and where it is known.
+        (n, size, size) complex64 and bool: the object in the window of each patch, and where it is known.
 
     Returns
     -------
-    (n,) complex128 of modulus 1; divide patch j by v_j. Patches that no chain of overlaps connects with the object
-    have a real and positive mean.
+    (n,) complex128 of modulus 1; divide patch j by v_j. Patches that no chain of overlaps connects with the object get
+    a real and positive mean.
     """
     overlaps = measure_overlaps(placed, corners, weights)
     n = len(placed)
     sharp = weights**_SHARPNESS * covered
     own = overlaps.matrix.diagonal().real
     shared = ((placed.real**2 + placed.imag**2) * sharp).sum(axis=(1, 2))
-    stride = _OverlapSampler(corners, weights, NUMPY).stride  # of the energies of `measure_overlaps`
+    stride = _OverlapSampler(corners, weights, NUMPY).stride  # as in `measure_overlaps`
     links = (placed * known.conj() * sharp).sum(axis=(1, 2)) / stride**2
     links[shared < _MIN_SHARED * own * stride**2] = 0
     touched = np.flatnonzero(links)
@@ -362,7 +364,7 @@ def join_phases(
 
 
 def _remove_mean_phase(v: ComplexArray, means: ComplexArray, components: IntArray) -> None:
-    """Turn each component, in place, so that dividing by v leaves it a real and positive mean."""
+    """Change v in place, so that after the division by v the mean of each component is real and positive."""
     left, count = means * v.conj(), int(components.max()) + 1 if len(v) else 0
     mean = np.bincount(components, left.real, count) + 1j * np.bincount(components, left.imag, count)
     turn = np.where(np.abs(mean) > 0, mean, 1)
@@ -370,7 +372,7 @@ def _remove_mean_phase(v: ComplexArray, means: ComplexArray, components: IntArra
 
 
 def _tree_phases(overlaps: Overlaps) -> ComplexArray:
-    """Phases along a maximum spanning tree of coherences: no iteration can get stuck from there."""
+    """Phases along a maximum spanning tree of coherences: a start from which the iteration does not get stuck."""
     matrix = overlaps.matrix
     n = matrix.shape[0]
     v = np.ones(n, np.complex128)
@@ -380,7 +382,7 @@ def _tree_phases(overlaps: Overlaps) -> ComplexArray:
         return v
     coherence = np.abs(upper.data) / (scale[upper.row] * scale[upper.col])
     cost = sparse.csr_matrix((2.0 - np.minimum(coherence, 1.0), (upper.row, upper.col)), shape=(n, n))
-    # A root beside the patches, with an edge to one patch of each component, makes one tree of them all.
+    # An additional root with an edge to one patch of each component makes one tree.
     _, starts = np.unique(overlaps.components, return_index=True)
     edges = csgraph.minimum_spanning_tree(cost).tocoo()
     ends = np.concatenate([edges.row, np.full(len(starts), n)]), np.concatenate([edges.col, starts])
@@ -391,7 +393,7 @@ def _tree_phases(overlaps: Overlaps) -> ComplexArray:
     child, parent = child[inner], parent[inner]
     steps = np.asarray(matrix[child, parent]).ravel()
     steps = np.where(steps == 0, 1, steps / np.maximum(np.abs(steps), np.finfo(float).tiny))
-    # Every patch's phase to its root: each turn doubles how far it has come along the tree.
+    # Phase of each patch relative to its root, by pointer doubling.
     above = np.arange(n)
     above[child], v[child] = parent, steps
     while (above[above] != above).any():

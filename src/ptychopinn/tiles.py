@@ -1,8 +1,8 @@
-"""Objects that are larger than the memory of a device: they stay on the host, and are worked on tile by tile.
+"""Tiles of objects that are larger than the memory of a device.
 
-A tile is the part of an object that the windows of some patterns reach. Each pattern belongs to one tile, and the tiles
-overlap by the width of a window: a core with a halo. What a tile's patterns change in its halo is written back before
-the next tile is read, so neighbours see it.
+Such an object stays on the host, and the device processes one tile after the other. A tile is the part of the object
+that the windows of some patterns cover. Each pattern belongs to one tile, and tiles overlap by the width of a window: a
+core with a halo. A tile is written back before the next tile is read, so neighbours see the changes in its halo.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 PIXEL_BYTES = 56
-"""Of a pixel of the object in the passes: it, two of its past, sums, light, coverage."""
-_MIN_WIDTHS = 2  # of a window, across a tile: a smaller one is nearly all halo
+"""Memory per object pixel in the passes: the object, two earlier states, sums, illumination, coverage."""
+_MIN_WIDTHS = 2  # minimum width of a tile in window widths; a smaller tile is nearly all halo
 
 
 def where_object_fits(frame: Frame, size: int, library: ArrayLibrary) -> ArrayLibrary | None:
-    """Whose array an object becomes that a library works on, for windows of a width.
+    """Library that should hold an object while ``library`` computes with windows of a width.
 
-    Its own, if it has the memory for it and for what passes keep of it; that of the host, if it has it for tiles; None,
-    if it has not even that.
+    It is ``library`` itself if its memory suffices for the object and for the state of the passes. It is NumPy if the
+    memory suffices for tiles. It is None if the memory does not suffice for a tile.
     """
     budget = math.inf if library.on_host else library.budget_bytes
     if PIXEL_BYTES * math.prod(frame.shape) <= budget:
@@ -37,14 +37,14 @@ def where_object_fits(frame: Frame, size: int, library: ArrayLibrary) -> ArrayLi
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A part of an object, and the patterns that are worked on there.
+    """A part of an object, and the patterns that are processed there.
 
     Attributes
     ----------
     frame:
-        Where it lies, inside the object's frame.
+        Its frame, inside that of the object.
     members:
-        (k,) int64, ascending: the patterns, by their numbers among the positions that were given.
+        (k,) int64, ascending: indices of the patterns in the given positions.
     """
 
     frame: Frame
@@ -52,27 +52,27 @@ class Tile:
 
 
 class Tiling:
-    """The tiles of an object. There is one, which is the whole object, where the object is the device's own array.
+    """The tiles of an object. If the object is an array of the device, the only tile is the whole object.
 
     Parameters
     ----------
     frame:
-        Of the object.
+        Frame of the object.
     object_library:
-        Whose array the object is: that of the host, if it is worked on in tiles.
+        Library of the object: that of the host if the object is processed in tiles.
     positions:
         (n, 2) float64 (y, x), object pixels.
     size:
         Width of the windows.
     library:
-        That computes.
+        Library that computes.
     margin:
-        Pixels around the windows of a tile that these may move by.
+        Maximum displacement of the windows, pixels. Tiles are so much wider.
 
     Attributes
     ----------
     tiles:
-        Every pattern is a member of one.
+        The tiles. Every pattern is a member of one tile.
     """
 
     def __init__(
@@ -104,26 +104,26 @@ class Tiling:
         )
 
     def load(self, tile: Tile, array: Array) -> Array:
-        """The part of an array of the object's frame that a tile works on, in the memory of what computes."""
+        """The part of an array of the object's frame that belongs to a tile, as an array of the computing library."""
         if self.is_whole:
             return array
         here, _ = self.frame.overlap(tile.frame)
         return self.library.from_host(array[here])
 
     def store(self, tile: Tile, array: Array, part: Array) -> Array:
-        """An array of the object's frame with a tile's part written back; may change ``array``."""
+        """Write the part of a tile back to an array of the object's frame; may change ``array``."""
         if self.is_whole:
             return part
         here, _ = self.frame.overlap(tile.frame)
         return self.object_library.put(array, here, self.library.to_host(part))
 
     def windows(self, tile: Tile, positions: FloatArray, size: int) -> Windows:
-        """Those of a tile's members on it, in the order of its members."""
+        """Windows of the members of a tile, in their order."""
         return Windows.at(positions[tile.members], size, tile.frame, self.library)
 
 
 def _split(corners: IntArray, members: IntArray, size: int, pixels: int) -> list[IntArray]:
-    """Members in parts whose windows reach no more than so many pixels, each a half of a part that reached more."""
+    """Split members in halves until the windows of each part cover at most ``pixels`` pixels."""
     low, high = corners[members].min(axis=0), corners[members].max(axis=0)
     if math.prod((high - low + size).tolist()) <= pixels:
         return [members]
@@ -133,7 +133,7 @@ def _split(corners: IntArray, members: IntArray, size: int, pixels: int) -> list
 
 
 def _inside(box: Frame, frame: Frame) -> Frame:
-    """The part of a box that lies in a frame, one pixel of it at the least."""
+    """The part of a box that is inside a frame, at least one pixel."""
     begin, end = np.asarray(frame.origin), np.add(frame.origin, frame.shape)
     low = np.clip(box.origin, begin, end - 1)
     high = np.clip(np.add(box.origin, box.shape), low + 1, end)

@@ -48,7 +48,7 @@ def follow_hdf5(
         Seconds between two looks without new data.
     """
     path = Path(path)
-    seen, last_error, ready = 0, "", False
+    rows_read, last_error, ready = 0, "", False
     while True:
         arrived: list[Arrival] = []
         finished = False
@@ -57,11 +57,13 @@ def follow_hdf5(
                 if not ready:
                     arrived.append(_setup(file))
                     ready = True
-                chunk, there = _rows(file, seen, most, measurement)
+                chunk, available = _rows(file, rows_read, most, measurement)
                 if chunk is not None:
                     arrived.append(chunk)
-                    seen += len(chunk)
-                finished = seen >= there and "finished" in file and bool(np.asarray(file["finished"][()]).any())
+                    rows_read += len(chunk)
+                finished = (
+                    rows_read >= available and "finished" in file and bool(np.asarray(file["finished"][()]).any())
+                )
         except _NOT_YET as error:
             if str(error) != last_error and path.is_file() and not _is_locked(error):
                 last_error = str(error)
@@ -110,30 +112,30 @@ def _dataset(file: Any) -> Any:
     return file[key]
 
 
-def _rows(file: Any, seen: int, most: int, measurement: Measurement | None) -> tuple[Chunk | None, int]:
+def _rows(file: Any, rows_read: int, most: int, measurement: Measurement | None) -> tuple[Chunk | None, int]:
     """The next rows that all datasets have, and their number."""
     patterns, x, y = _dataset(file), file["xcoords"], file["ycoords"]
     index = file.get("index")
-    there = min(len(d) for d in (patterns, x, y, index) if d is not None)
-    if there <= seen:
-        return None, there
+    available = min(len(d) for d in (patterns, x, y, index) if d is not None)
+    if available <= rows_read:
+        return None, available
     if patterns.ndim != 3 or x.ndim != 1 or y.ndim != 1:
         raise ValueError(f"patterns have the shape {patterns.shape}; (n, N, N) is needed, and (n,) of the coordinates")
-    part = slice(seen, min(there, seen + most))
+    part = slice(rows_read, min(available, rows_read + most))
     chunk = Chunk(
         indices=np.arange(part.start, part.stop) if index is None else np.asarray(index[part], np.int64),
         positions=np.stack([y[part], x[part]], axis=1).astype(np.float64),
         patterns=patterns[part],
         measurement=measurement or _measurement(file, patterns),
     )
-    return chunk, there
+    return chunk, available
 
 
 def _measurement(file: Any, patterns: Any) -> Measurement:
     if "_metadata" in file:
-        said = json.loads(file["_metadata"].asstr()[()]).get("measurement")
-        if said is not None:
-            return Measurement(said)
+        declared = json.loads(file["_metadata"].asstr()[()]).get("measurement")
+        if declared is not None:
+            return Measurement(declared)
     if patterns.dtype.kind in "iu":
         return Measurement.COUNTS
     raise ValueError("it does not say whether its patterns are counts or amplitudes; use --measurement")

@@ -36,7 +36,7 @@ from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
-_MAX_PIXELS = 1 << 27  # of the object: 1 GiB of complex64. A wrong position must not use up the memory
+_MAX_PIXELS = 1 << 27  # of the object (1 GiB of complex64), so that a wrong position does not use up the memory
 _GROWTH = 0.25  # spare room of the object, as a fraction of its width
 _RESYNCHRONISE_GROWTH = 1.5  # all phases are solved again when the number of patterns has grown by this factor
 _BUDGET_UNIT = 1 << 19  # half of each MiB of the budget is for patterns, half for patches
@@ -87,8 +87,8 @@ class LiveScan:
         self._scales = SpillableRows((), np.float64, budget_bytes=_TABLE_BYTES)  # mean units in each prediction
         self._corners: tuple[FloatArray, FloatArray] | None = None  # lowest and highest position
         self._known: set[int] = set()
-        self._sum = np.zeros((self._size, self._size))  # of counts, a unit each
-        self._seen: PatternStatistics | None = None
+        self._sum = np.zeros((self._size, self._size))  # sum of all patterns at 1 count per unit
+        self._statistics: PatternStatistics | None = None
         self._per_unit, self._assumed = 1.0, False  # the dose
         self._predicted = 0
         self._synchronised = 0
@@ -156,10 +156,10 @@ class LiveScan:
             raise ConfigError(
                 "probe_source is scan, but no probe arrived with the stream.", "Send one first, or use the model's."
             )
-        came = len(chunk)
+        count = len(chunk)
         chunk, refused = checked(chunk, self._size, self._bad)
         problems = [refused] if refused is not None else []
-        if len(chunk) and (problem := self._other_kind(chunk)) is not None:
+        if len(chunk) and (problem := self._check_kind(chunk)) is not None:
             return 0, 0, [*problems, problem]
         new = self._new(chunk.indices)
         repeated = len(chunk) - int(new.sum())
@@ -177,7 +177,7 @@ class LiveScan:
         if len(chunk):
             self._store(chunk)
             self._predict()
-        _log.debug("%d patterns came, %d are new.", came, len(chunk))
+        _log.debug("%d patterns arrived, %d are new.", count, len(chunk))
         return len(chunk), repeated, problems
 
     def stitched(self) -> tuple[StitchedObject, float] | None:
@@ -219,7 +219,7 @@ class LiveScan:
             patterns=LazyRows(self._patterns, order),
             measurement=self._measurement,
             positions=self._positions[order],
-            probe=self._light(),
+            probe=self._scan_probe(),
             bad_pixels=self._bad,
             metadata=self._setup.metadata.model_copy(update={"measurement": self._measurement, **dose}),
             counts_per_unit=self._per_unit,
@@ -264,13 +264,13 @@ class LiveScan:
         indices = self._indices[:]
         return np.argsort(indices[: self._predicted] if self._predicted else indices).astype(np.int64)
 
-    def _light(self) -> ComplexArray:
+    def _scan_probe(self) -> ComplexArray:
         """The scan's probe. Without one, any probe with energy, because the model has its own."""
         if self._setup.probe is not None:
             return self._setup.probe
         return np.ones((1, self._size, self._size), np.complex64) if self._probe is None else self._probe
 
-    def _other_kind(self, chunk: Chunk) -> Refused | None:
+    def _check_kind(self, chunk: Chunk) -> Refused | None:
         if self._patterns is None:
             return None
         if chunk.measurement is not self._measurement:
@@ -313,23 +313,23 @@ class LiveScan:
         start = len(self._patterns) - len(chunk)
         data = self.data(np.arange(start, len(self._patterns)))
         self._sum += replace(data, counts_per_unit=1.0).counts(slice(None)).sum(axis=0, dtype=np.float64)
-        seen = pattern_statistics(chunk.patterns, self._bad)
-        if self._seen is not None:
-            seen = replace(
-                seen,
-                peak=max(seen.peak, self._seen.peak),
-                whole_squares=seen.whole_squares and self._seen.whole_squares,
+        statistics = pattern_statistics(chunk.patterns, self._bad)
+        if self._statistics is not None:
+            statistics = replace(
+                statistics,
+                peak=max(statistics.peak, self._statistics.peak),
+                whole_squares=statistics.whole_squares and self._statistics.whole_squares,
             )
-        self._seen = seen
+        self._statistics = statistics
         self._find_dose()
 
     def _find_dose(self) -> Findings:
         """Set the dose by the rule for files; its warnings are reported at the end."""
         findings = Findings()
-        if self._seen is not None and self._measurement is not None and self._patterns is not None:
+        if self._statistics is not None and self._measurement is not None and self._patterns is not None:
             units = np.array([self._sum.sum() / len(self._patterns)])  # a pattern, squared where that makes counts
-            seen = replace(self._seen, sums=units, square_sums=units)
-            stored = StoredPatterns("patterns", self._patterns.dtype, seen, self._bad)
+            statistics = replace(self._statistics, sums=units, square_sums=units)
+            stored = StoredPatterns("patterns", self._patterns.dtype, statistics, self._bad)
             dose = resolve_dose(stored, self._setup.metadata, self._measurement, None, findings)
             self._per_unit, self._assumed = (1.0, False) if dose is None else dose
         return findings
@@ -351,7 +351,7 @@ class LiveScan:
         if not self._sum.sum() > 0:
             return
         slots = np.arange(self._predicted, len(self._patterns))
-        scaling = scaling_of(self._per_unit * self._sum / len(self._patterns), self._light(), self._bad)
+        scaling = scaling_of(self._per_unit * self._sum / len(self._patterns), self._scan_probe(), self._bad)
         self._probe, _, placed = self._infer(slots, scaling)
         if self._placed is None:
             budget = self._config.memory_budget_mb * _BUDGET_UNIT
@@ -410,8 +410,8 @@ class LiveScan:
             placed = LazyRows(self._placed, slots)
             patterns, tiling = Patterns(data), Tiling(frame, NUMPY, data.positions, size, NUMPY)
             stitched, self._how = synchronise(self._probe, patterns, placed, tiling, Stages(self._config))
-        except DataError as error:  # too dark to be judged: put together as if they had just come
-            _log.info("Not synchronised anew: %s", error)
+        except DataError as error:  # too dark for a residual: the patches are joined like new ones
+            _log.info("Not synchronised again: %s", error)
             for part in np.array_split(slots, -(-len(slots) // self._batch_size)):
                 self._join(self._placed[part], data.positions[part])
         else:

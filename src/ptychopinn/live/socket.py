@@ -77,11 +77,11 @@ class _Received(Iterator[Arrival]):
             raise StopIteration
         if not self._socket.poll(self._poll_ms):
             return None
-        said = unpack(self._socket.recv_multipart())
-        if isinstance(said, End):
+        message = unpack(self._socket.recv_multipart())
+        if isinstance(message, End):
             self.close()
             raise StopIteration
-        return said
+        return message
 
     def close(self) -> None:
         self._socket.close()

@@ -20,7 +20,7 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
 
 _log = logging.getLogger(__name__)
-_MAX_WAIT_S = 0.1  # that a pattern waits for others in its batch
+_MAX_WAIT_S = 0.1  # maximum time that a pattern waits for its batch
 _MAX_LOGGED_REFUSALS = 5  # refusals logged one by one; later ones at each power of ten
 
 
@@ -119,11 +119,11 @@ def stream(  # noqa: PLR0913
                     ending = StreamStatus.CANCELLED
                     break
                 loop.take(arrival)
-                if now - loop.heard > timeout_s:
+                if now - loop.last_usable > timeout_s:
                     loop.flush()  # waiting patterns may be usable
-                if now - loop.heard > timeout_s:
+                if now - loop.last_usable > timeout_s:
                     ending = StreamStatus.TIMED_OUT
-                    _log.warning("No usable data for %.0f s; the stream ends.", now - loop.heard)
+                    _log.warning("No usable data for %.0f s; the stream ends.", now - loop.last_usable)
                     break
                 if now - shown >= update_s and len(scan):
                     shown = now
@@ -151,9 +151,9 @@ class _Loop:
     def __init__(self, scan: LiveScan, batch_size: int, monitor: Monitor) -> None:
         self.waiting: list[tuple[Chunk, float]] = []
         self._scan, self._batch_size, self._monitor = scan, batch_size, monitor
-        self._patterns = self._repeated = self._refused = self._told = 0
+        self._patterns = self._repeated = self._refused = self._refusals = 0
         self._since, self._new, self._delay = time.monotonic(), 0, 0.0
-        self.heard, self._set_up = self._since, False  # time of the last usable data
+        self.last_usable, self._set_up = self._since, False  # time of the last usable data
 
     def take(self, arrival: Arrival) -> None:
         """Take one arrival; patterns wait briefly for others in their batch."""
@@ -162,7 +162,7 @@ class _Loop:
             if (refused := self._scan.set_up(arrival)) is not None:
                 self._refuse(refused)
             elif not self._set_up:
-                self.heard, self._set_up = time.monotonic(), True
+                self.last_usable, self._set_up = time.monotonic(), True
         elif isinstance(arrival, Refused):
             self._refuse(arrival)
         elif isinstance(arrival, Chunk):
@@ -176,25 +176,25 @@ class _Loop:
         """Add waiting patterns to the object."""
         waiting, self.waiting = self.waiting, []
         while waiting:
-            alike = [waiting.pop(0)]
-            while waiting and _alike(alike[0][0], waiting[0][0]):
-                alike.append(waiting.pop(0))
-            new, repeated, refused = self._scan.add(_joined([chunk for chunk, _ in alike]))
+            group = [waiting.pop(0)]
+            while waiting and _can_join(group[0][0], waiting[0][0]):
+                group.append(waiting.pop(0))
+            new, repeated, refused = self._scan.add(_join([chunk for chunk, _ in group]))
             now = time.time()
-            self._delay += sum(len(chunk) * max(now - sent, 0.0) for chunk, sent in alike)
-            self._new += sum(len(chunk) for chunk, _ in alike)
+            self._delay += sum(len(chunk) * max(now - sent, 0.0) for chunk, sent in group)
+            self._new += sum(len(chunk) for chunk, _ in group)
             self._patterns += new
             if new:
-                self.heard = time.monotonic()
+                self.last_usable = time.monotonic()
             self._repeated += repeated
             for one in refused:
                 self._refuse(one)
 
     def _refuse(self, refused: Refused) -> None:
         self._refused += refused.count
-        self._told += 1
-        if self._told <= _MAX_LOGGED_REFUSALS or str(self._told).strip("0") == "1":
-            _log.warning("%s (refusal %d)", refused.reason, self._told)
+        self._refusals += 1
+        if self._refusals <= _MAX_LOGGED_REFUSALS or str(self._refusals).strip("0") == "1":
+            _log.warning("%s (refusal %d)", refused.reason, self._refusals)
 
     def update(self, ending: StreamStatus | None = None, result: Reconstruction | None = None) -> Update:
         """The state now; restarts rate and latency."""
@@ -217,7 +217,7 @@ class _Loop:
         )
 
 
-def _alike(a: Chunk, b: Chunk) -> bool:
+def _can_join(a: Chunk, b: Chunk) -> bool:
     """Whether two chunks can be joined."""
     return (
         a.measurement is b.measurement
@@ -229,7 +229,7 @@ def _alike(a: Chunk, b: Chunk) -> bool:
     )
 
 
-def _joined(chunks: list[Chunk]) -> Chunk:
+def _join(chunks: list[Chunk]) -> Chunk:
     if len(chunks) == 1:
         return chunks[0]
     return Chunk(

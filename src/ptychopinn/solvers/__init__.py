@@ -1,4 +1,4 @@
-"""Classical solvers: an object from a scan, without a network."""
+"""Classical solvers: reconstruct a scan without a network."""
 
 from ptychopinn.solvers.classical import EPIE, RPIE
 from ptychopinn.solvers.epie import EPIEResult, epie, frame_of, refine_probe

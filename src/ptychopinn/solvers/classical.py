@@ -1,4 +1,4 @@
-"""The iterative reference of every comparison, as `ptychopinn.reconstructor.Solver`s."""
+"""ePIE and rPIE as `ptychopinn.reconstructor.Solver`s, for comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ptychopinn.solvers.epie import EPIE_SCHEDULE, EPIEResult, epie, rpie_schedu
 
 
 class RPIE:
-    """`epie` with small regularisation and momentum that give way to averaging.
+    """`epie` with small regularisation and momentum at the start, and averaging at the end.
 
     Source: Maiden, Johnson & Li, Optica 4, 736 (2017).
     """
@@ -21,7 +21,7 @@ class RPIE:
         self._options = SolverOptions() if options is None else options
 
     def schedule(self, passes: int) -> StepSchedule:
-        """Steps of so many passes."""
+        """Steps for a number of passes."""
         return rpie_schedule(passes)
 
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> EPIEResult:
@@ -47,5 +47,5 @@ class EPIE(RPIE):
     """`epie` as published: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009)."""
 
     def schedule(self, passes: int) -> StepSchedule:
-        """The same to the end."""
+        """Constant steps."""
         return EPIE_SCHEDULE

@@ -1,13 +1,15 @@
-"""The ptychographic iterative engine: passes over a scan that change an object, and if asked probe and positions.
+"""The ptychographic iterative engine: passes over a scan that update the object, and on request probe and positions.
 
-Each pattern's exit wave keeps its modelled phase and is given its measured modulus; what that changes, ``d_j``, is
-laid back onto the object and the probe:
+The far field of each pattern keeps its modelled phase and gets the measured modulus. The resulting change ``d_j`` of
+the exit wave updates the object and the probe:
 
     O += s sum_j conj(P_j) d_j / ((1 - a) sum_j |P_j|^2 + a max sum_j |P_j|^2)
     P += b sum_j conj(O_j) d_j / ((1 - a') sum_j |O_j|^2 + a' max sum_j |O_j|^2)
 
-Sources: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009); the denominators and the momentum: Maiden, Johnson &
-Li, Optica 4, 736 (2017). It is the engine of ePIE, rPIE and refinement, which differ by their `StepSchedule`.
+ePIE, rPIE and refinement all use this engine. They differ by their `StepSchedule`.
+
+Sources: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009); for the denominators and the momentum, Maiden, Johnson &
+Li, Optica 4, 736 (2017).
 """
 
 from __future__ import annotations
@@ -35,37 +37,26 @@ from ptychopinn.tiles import Tile, Tiling
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _MIN_ALPHA = 1e-3
-_PROBE_ALPHA = 0.1  # as alpha, for the probe
-_POSITION_DAMPING = 0.05  # of a position's equations, in terms of their mean over the scan
+_PROBE_ALPHA = 0.1  # regularisation of the probe, as alpha for the object
+_POSITION_DAMPING = 0.05  # damping of the position equations, relative to their mean over the scan
 MAX_MOVE_PX = 16
-"""That a position may move in all: the object needs so many pixels around it."""
-_FLUX_RANGE = 4.0  # of a pattern, either way
-_BACKGROUND_WIDTH = 1 / 20  # of N: deviation of the Gaussian that a smooth background is blurred with
-_DARK_COUNTS = 0.5  # of a pixel, added to what weighs it in the background
+"""Maximum total displacement of a position. The object needs a margin of this many pixels."""
+_FLUX_RANGE = 4.0  # the flux of a pattern is between 1/4 and 4
+_BACKGROUND_WIDTH = 1 / 20  # standard deviation of the Gaussian of a smooth background, in units of N
+_DARK_COUNTS = 0.5  # added to the modelled counts in the weights of the background
 _MOMENTUM_STEPS_PER_PASS = 8
-_BATCH_VALUES = 1 << 19  # complex values of exit waves in a batch of a long scan: 4 MiB an array
+_BATCH_VALUES = 1 << 19  # exit-wave values in a batch of a long scan: 4 MiB per array
 _MAX_DEVICE_BATCH = 256
-_THREAD_VALUES = 1 << 17  # complex values of exit waves that a thread takes at a time: fewer do not pay
+_THREAD_VALUES = 1 << 17  # exit-wave values that a thread processes at a time; fewer are slower
 _TINY = float(np.finfo(np.float32).tiny)
 
 
 def default_batch_size(count: int, size: int, *, on_host: bool = True) -> int:
-    """Patterns that act at once when nobody says.
+    """Default number of patterns in a batch, for ``count`` patterns of ``size`` x ``size`` pixels.
 
-    Parameters
-    ----------
-    count:
-        Patterns of the scan.
-    size:
-        N.
-    on_host:
-        Whether the host computes.
-
-    Returns
-    -------
-    1/32 of the scan, at least 8 and at most 32. In longer scans, whose patterns seldom meet in a batch, 1/64 where that
-    is more: larger batches spread better over the cores, as long as exit waves take no more than 4 MiB a mode. A device
-    wants them larger; 256 patterns leave 2% more error after a pass over 10,000 than 32 do.
+    It is 1/32 of the scan, at least 8 and at most 32, or 1/64 of a long scan if that is more. The patterns of a batch
+    seldom overlap in a long scan, and larger batches use the cores better while an exit wave takes at most 4 MiB per
+    mode. On a device the maximum is 256; after a pass over 10,000 patterns the error is 2% larger than with 32.
     """
     most = _BATCH_VALUES // size**2 if on_host else _MAX_DEVICE_BATCH
     return max(min(max(count // 32, 8), 32), min(count // 64, most))
@@ -84,34 +75,34 @@ class Steps(NamedTuple):
 class StepSchedule:
     """How the steps change over the passes.
 
-    With ``alpha`` small and momentum, slow phases settle several times sooner; with ``alpha`` 1 and small steps noise
-    averages out. So the steps go from the one to the other, with the cube of the share of the passes that is done.
+    With a small ``alpha`` and momentum, slow phases converge several times faster. With ``alpha`` 1 and small steps,
+    noise averages out. The steps change from the first to the second kind with the cube of the fraction of passes done.
 
     Attributes
     ----------
     alpha:
-        ``a`` above at the start: 1 steps as the brightest point of the probe allows, 0 as every pixel's own light does.
-        It rises to 1.
+        ``a`` of the formula at the start; it rises to 1. With 1 the brightest point of the probe limits the step of
+        every pixel, with 0 the illumination of the pixel itself.
     momentum:
-        Share of the object's last step that is taken again, 8 times a pass; it falls to 0.
+        Fraction of the object's last change that is repeated, 8 times per pass; it falls to 0.
     object_step, last_object_step:
-        Of the object.
+        Step of the object in the first and in the last pass.
     probe_step, probe_momentum:
-        Of the probe, where it is free, as a share of the object's step; its momentum acts at every batch.
+        Step of a free probe, as a fraction of the object's step, and its momentum, which acts at every batch.
     position_step:
-        Of the positions, where they are free: share of a Gauss-Newton step in the first pass. Later ones follow from
-        how the moves answered (`SecantStep`).
+        Step of free positions in the first pass, in Gauss-Newton steps. Later steps follow from the effect of the
+        earlier ones (`SecantStep`).
     settles:
-        False keeps the steps of the start.
+        False keeps the first steps for all passes.
     """
 
     alpha: float = 0.1
     momentum: float = 0.5
     object_step: float = 1.0
-    last_object_step: float = 0.3  # small last steps average the noise of the counts
+    last_object_step: float = 0.3  # small steps at the end average the noise of the counts
     probe_step: float = 0.1
     probe_momentum: float = 0.7
-    position_step: float = 4.0  # the object follows most of what a position is off, and the patterns see the rest
+    position_step: float = 4.0  # the object hides most of a position error, so the first step is enlarged
     settles: bool = True
 
     def __post_init__(self) -> None:
@@ -124,7 +115,7 @@ class StepSchedule:
             )
 
     def at(self, share: float) -> Steps:
-        """Steps where a share of the passes is done."""
+        """Steps after a fraction of the passes."""
         late = share**3 if self.settles else 0.0
         step = self.object_step + (self.last_object_step - self.object_step) * late
         return Steps(
@@ -137,22 +128,22 @@ class StepSchedule:
 
 @dataclass(frozen=True)
 class PassOptions:
-    """What passes change, and how.
+    """Which quantities the passes update, and how.
 
     Attributes
     ----------
     schedule:
-        Of the steps.
+        Steps.
     update_probe, update_positions, update_flux:
-        Whether these are free.
+        Whether to update these.
     update_background:
-        Whether a background is, and of which kind; None leaves that of the model.
+        Kind of background to fit; None keeps that of the model.
     likelihood:
-        Whose gradient the far field follows.
+        Likelihood that the far fields follow.
     batch_size:
-        Patterns that act at once; None is `default_batch_size`.
+        Patterns that update the object together; None chooses `default_batch_size`.
     seed:
-        Order of the patterns.
+        Random seed of the order of the patterns.
     """
 
     schedule: StepSchedule
@@ -171,24 +162,24 @@ class PassOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Gradients:
-    """What b patterns of a batch say.
+    """Gradients of b patterns of a batch.
 
     Attributes
     ----------
     windows:
-        Where they lie.
+        Windows of the patterns.
     error, energy:
-        Squared error of their amplitudes, and their square.
+        Sum of squared amplitude errors, and sum of squared amplitudes.
     gradient, light:
-        (b, N, N) complex64 and float32: what each adds to the object's change, and the probe's power.
+        (b, N, N) complex64 gradients of the object, and (b, N, N) float32 intensities of the probe.
     moves:
-        (b, 2, 2) and (b, 2) of `_position_equations`, where positions move.
+        (b, 2, 2) and (b, 2) of `_position_equations`, if positions are free.
     probe:
-        Of `_probe_gradient`, where the probe changes.
+        Result of `_probe_gradient`, if the probe is free.
     light_sums:
-        (b,) and (b,) of `_light_sums`, where the flux is free.
+        (b,) and (b,) of `_light_sums`, if the flux is free.
     background:
-        (2, N, N) of `_background_sums`, where it is free.
+        (2, N, N) of `_background_sums`, if the background is free.
     """
 
     windows: Windows
@@ -202,22 +193,22 @@ class _Gradients:
     background: Array | None
 
 
-class _Motion:
-    """An object, or a tile of it, and the way it is on.
+class _ObjectState:
+    """An object, or a tile of it, with its momentum.
 
     Attributes
     ----------
     object, velocity, last:
-        (H, W) complex64 each: the last one is where the momentum was taken last.
+        (H, W) complex64 each; ``last`` is the object when momentum was applied last.
     library:
-        Whose arrays these are.
+        Library of the arrays.
     """
 
     def __init__(self, obj: Array, velocity: Array, last: Array, library: ArrayLibrary) -> None:
         self.object, self.velocity, self.last, self.library = obj, velocity, last, library
 
-    def take_again(self, momentum: float) -> None:
-        """Take a share of the object's way since the last time once more."""
+    def apply_momentum(self, momentum: float) -> None:
+        """Repeat a fraction of the object's change since the last call."""
 
         def move(obj: Array, velocity: Array, last: Array) -> tuple[Array, Array, Array]:
             velocity *= momentum
@@ -229,15 +220,15 @@ class _Motion:
         self.object, self.velocity, self.last = self.library.by_rows(move, self.object, self.velocity, self.last)
 
     def multiply_by_phase(self, phase: Array) -> None:
-        """Multiply all of it by ``exp(i phase)``, (H, W) float32."""
+        """Multiply object and momentum by ``exp(i phase)``, (H, W) float32."""
         self.object, self.velocity, self.last = (
             multiply_by_phase(array, phase, self.library) for array in (self.object, self.velocity, self.last)
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Visit:
-    """A tile, the windows of its members, whose numbers are those among the used patterns, and how many act at once."""
+class _TileTask:
+    """A tile, the windows of its members (indices into the used patterns), and the size of its batches."""
 
     tile: Tile
     windows: Windows
@@ -245,34 +236,32 @@ class _Visit:
 
 
 class PassEngine:
-    """Object, probe and positions while passes change them.
+    """Makes passes over a scan; holds the current object, probe, positions, flux and background.
 
-    Where the object is the host's and another library computes, a pass visits one tile after the other: the object and
-    the way it is on come to the device, and are written back before the next tile's. So neighbours see each other's
-    changes; probe, positions and steps go on from tile to tile.
+    If the object is on the host and another library computes, a pass processes one tile after the other. Object and
+    momentum of a tile are copied to the device, and written back before the next tile is read. So neighbours see each
+    other's changes. Probe, positions and steps continue from tile to tile.
 
     Parameters
     ----------
     patterns:
-        Of the scan; their library computes.
+        Patterns of the scan; their library computes.
     used:
-        (k,) int64: those that the passes use.
+        (k,) int64: indices of the patterns that the passes use.
     model:
-        Of the scan; its arrays are of the patterns' library.
+        Model of the scan; its arrays are of the patterns' library.
     start:
-        The object, changed; no window leaves it. Positions that are free stay where this is so: give it `MAX_MOVE_PX`
-        around them.
-    options:
-        What changes, and how.
+        The object, which is changed in place. No window leaves it. Free positions are limited to it, so it needs a
+        margin of `MAX_MOVE_PX`.
     library:
-        That of the patterns, as `ArrayLibrary.session` gives it.
+        Library of the patterns, from `ArrayLibrary.session`.
 
     Attributes
     ----------
     probe, background:
-        As they are now.
+        Current values.
     positions, flux:
-        (k, 2) float64, and (k,) float32 or None, on the host: those of the used patterns as they are now.
+        (k, 2) float64, and (k,) float32 or None, on the host: current values of the used patterns.
     """
 
     def __init__(
@@ -292,8 +281,8 @@ class PassEngine:
         size = patterns.data.N
         margin = MAX_MOVE_PX if options.update_positions else 0
         self._tiling = Tiling(start.frame, start.library, self.positions, size, self._library, margin)
-        self._visits = [
-            _Visit(
+        self._tasks = [
+            _TileTask(
                 tile,
                 self._tiling.windows(tile, self.positions, size),
                 options.batch_size or default_batch_size(len(tile.members), size, on_host=self._library.on_host),
@@ -304,7 +293,7 @@ class PassEngine:
         self.probe = self._library.cast(model.probe, "complex64")
         self._energy = xp.sum(xp.abs(self.probe) ** 2)
         self._probe_velocity = xp.zeros_like(self.probe)
-        self._shifted: ShiftedProbe | None = None  # while the probe does not change
+        self._shifted: ShiftedProbe | None = None  # cached while the probe is fixed
         self.flux: FloatArray | None = None if model.flux is None else model.flux[used]
         if options.update_flux and self.flux is None:
             self.flux = np.ones(len(used), np.float32)
@@ -315,94 +304,94 @@ class PassEngine:
         self._position_steps = PositionSteps(self.positions, options.schedule.position_step)
         there = self._library if self._tiling.is_whole else start.library
         copy = there.xp.asarray(start.array, copy=True)
-        self._motion = _Motion(start.array, there.xp.zeros_like(start.array), copy, there)
+        self._state = _ObjectState(start.array, there.xp.zeros_like(start.array), copy, there)
 
     @property
     def canvas(self) -> Canvas:
-        """The object as it is."""
-        return Canvas(self._motion.object, self.frame, self._motion.library)
+        """The current object."""
+        return Canvas(self._state.object, self.frame, self._state.library)
 
     @property
     def runaways(self) -> int:
-        """Positions that moved by `MAX_MOVE_PX`, and were put back where they were given."""
+        """Number of positions that moved by `MAX_MOVE_PX` and were set back to their given values."""
         return int(self._ran_away.sum())
 
     def run(self, done: int, passes: int, monitor: Monitor) -> float | None:
-        """One pass.
+        """Make one pass.
 
         Parameters
         ----------
         done, passes:
-            Passes done before, and in all.
+            Number of passes before this one, and in total.
         monitor:
             Asked at every batch.
 
         Returns
         -------
-        ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` over the good pixels, each pattern looked at just before it changes
-        the object; None if cancelled.
+        ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` over the good pixels, evaluated for each pattern just before it
+        updates the object; None if cancelled.
         """
         schedule = self._options.schedule
         plan = [
-            (visit, list(shuffled_batches(self._rng.permutation(len(visit.windows)), visit.batch_size)))
-            for visit in self._visits
+            (task, list(shuffled_batches(self._rng.permutation(len(task.windows)), task.batch_size)))
+            for task in self._tasks
         ]
-        members = [visit.tile.members[chosen] for visit, batches in plan for chosen in batches]
-        reading = iter(self._patterns.batches([self._used[some] for some in members]))  # the next tile's too, in time
+        members = [task.tile.members[chosen] for task, batches in plan for chosen in batches]
+        reading = iter(self._patterns.batches([self._used[some] for some in members]))  # reads ahead into the next tile
         tally = _Tally(members)
-        for visit, batches in plan:
-            motion = self._load(visit.tile)
+        for task, batches in plan:
+            state = self._load(task.tile)
             every = max(1, len(batches) // _MOMENTUM_STEPS_PER_PASS)
             for number, chosen in enumerate(batches, 1):
                 if monitor.cancelled:
-                    self._store(visit.tile, motion)
+                    self._store(task.tile, state)
                     return None
-                steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # in every tile as in the whole
+                steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as in one whole object
                 _, fetch = next(reading)
-                tally.add(self._update(visit, motion, chosen, fetch, steps), self._library)
+                tally.add(self._update(task, state, chosen, fetch, steps), self._library)
                 if schedule.momentum > 0 and number % every == 0:
-                    motion.take_again(steps.momentum)
-            self._store(visit.tile, motion)
+                    state.apply_momentum(steps.momentum)
+            self._store(task.tile, state)
         self._move_positions(tally)
         self._fit_flux(tally)
         self._fit_background(tally)
         total = float(tally.energy)
         return math.sqrt(float(tally.error) / total) if total > 0 else 0.0
 
-    def _load(self, tile: Tile) -> _Motion:
+    def _load(self, tile: Tile) -> _ObjectState:
         if self._tiling.is_whole:
-            return self._motion
-        whole = self._motion
+            return self._state
+        whole = self._state
         obj, velocity, last = (self._tiling.load(tile, one) for one in (whole.object, whole.velocity, whole.last))
-        return _Motion(obj, velocity, last, self._library)
+        return _ObjectState(obj, velocity, last, self._library)
 
-    def _store(self, tile: Tile, motion: _Motion) -> None:
-        if motion is not self._motion:
+    def _store(self, tile: Tile, state: _ObjectState) -> None:
+        if state is not self._state:
             for name in ("object", "velocity", "last"):
-                stored = self._tiling.store(tile, getattr(self._motion, name), getattr(motion, name))
-                setattr(self._motion, name, stored)
+                stored = self._tiling.store(tile, getattr(self._state, name), getattr(state, name))
+                setattr(self._state, name, stored)
 
     def _update(
-        self, visit: _Visit, motion: _Motion, chosen: IntArray, fetch: Fetch, steps: Steps
+        self, task: _TileTask, state: _ObjectState, chosen: IntArray, fetch: Fetch, steps: Steps
     ) -> Sequence[_Gradients]:
-        """Change the object, and the probe where it is free, by what the patterns of a batch say."""
+        """Update the object, and a free probe, with a batch of patterns."""
         library, options = self._library, self._options
         if not options.update_probe and self._shifted is None:
             self._shifted = ShiftedProbe(self.probe, library)
-        windows = visit.windows.take(library.from_host(chosen))
-        flux = None if self.flux is None else self.flux[visit.tile.members[chosen]]
+        windows = task.windows.take(library.from_host(chosen))
+        flux = None if self.flux is None else self.flux[task.tile.members[chosen]]
         roots = None if flux is None else library.from_host(np.sqrt(flux)[:, None, None, None])
-        # Of the shape alone: the cores there are change no result.
+        # Depends only on the shape, so that the number of cores does not change the result.
         step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
 
         def compute(part: slice) -> _Gradients:
             return self._gradients(
-                motion.object, windows[part], None if roots is None else roots[part, ...], fetch(part)
+                state.object, windows[part], None if roots is None else roots[part, ...], fetch(part)
             )
 
         parts = library.spread(compute, slices_of(len(chosen), step))
-        motion.object = library.add_quotient(
-            motion.object,
+        state.object = library.add_quotient(
+            state.object,
             [part.gradient for part in parts],
             [part.light for part in parts],
             [part.windows.corners for part in parts],
@@ -414,7 +403,7 @@ class PassEngine:
         return parts
 
     def _gradients(self, obj: Array, windows: Windows, roots: Array | None, measured: Array) -> _Gradients:
-        """What some patterns of a batch say; nothing is changed."""
+        """Gradients of some patterns of a batch; changes no state."""
         library, xp, options = self._library, self._library.xp, self._options
         shifted = self._shifted
         probes = shift_probe(self.probe, windows.fractions, library) if shifted is None else shifted(windows.fractions)
@@ -444,16 +433,16 @@ class PassEngine:
         moves = _position_equations(change, probes, patches, library) if options.update_positions else None
         probe = None
         if options.update_probe:
-            seen = patches if roots is None else patches * roots[:, 0, ...]
-            probe = _probe_gradient(change, seen, windows.fractions, library)
+            object_waves = patches if roots is None else patches * roots[:, 0, ...]
+            probe = _probe_gradient(change, object_waves, windows.fractions, library)
         light = power(probes, library)
         gradient = sum_modes(library.conj_times(probes, change), library)
         return _Gradients(windows, error, energy, gradient, light, moves, probe, sums, background)
 
     def _step_probe(self, parts: Sequence[_Gradients], step: float) -> None:
         library, xp = self._library, self._library.xp
-        found = [part.probe for part in parts if part.probe is not None]
-        spectrum, light = (sum(one[k] for one in found) for k in (0, 1))
+        probe_gradients = [part.probe for part in parts if part.probe is not None]
+        spectrum, light = (sum(one[k] for one in probe_gradients) for k in (0, 1))
         scale = (1 - _PROBE_ALPHA) * light + _PROBE_ALPHA * xp.max(light)
         moved = step * library.ifft2(spectrum) / scale
         momentum = self._options.schedule.probe_momentum
@@ -461,12 +450,12 @@ class PassEngine:
         self.probe = self.probe + moved + momentum * self._probe_velocity
 
     def _light_sums(self, measured: Array, intensity: Array) -> tuple[Array, Array]:
-        """(b,) and (b,) float64: measured counts less the background, and what flux and object make of them."""
+        """(b,) and (b,) float64: measured counts minus the background, and modelled counts."""
         xp, good = self._library.xp, self._patterns.good
         counts = measured**2 if self.background is None else measured**2 - self.background
         pair = (counts, intensity) if good is None else (counts * good, intensity * good)
-        seen, modelled = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
-        return seen, modelled
+        measured_sums, modelled_sums = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
+        return measured_sums, modelled_sums
 
     def _background_sums(self, difference: Array, total: Array, modelled: Array) -> Array:
         """(2, N, N): sums over patterns of the weights ``1 / I``, and of ``n - I`` times these; 0 at bad pixels.
@@ -488,17 +477,17 @@ class PassEngine:
         self._ran_away |= away
         moved[away] = self._given[away]
         half = (self._patterns.data.N - 1) / 2
-        visits, size = [], self._patterns.data.N
-        for visit in self._visits:
-            low = np.asarray(visit.tile.frame.origin) + half
-            high = np.maximum(low + np.asarray(visit.tile.frame.shape) - size, low)
-            members = visit.tile.members
+        tasks, size = [], self._patterns.data.N
+        for task in self._tasks:
+            low = np.asarray(task.tile.frame.origin) + half
+            high = np.maximum(low + np.asarray(task.tile.frame.shape) - size, low)
+            members = task.tile.members
             moved[members] = np.clip(moved[members], low, high)
-            visits.append(replace(visit, windows=self._tiling.windows(visit.tile, moved, size)))
-        self.positions, self._visits = moved, visits
+            tasks.append(replace(task, windows=self._tiling.windows(task.tile, moved, size)))
+        self.positions, self._tasks = moved, tasks
 
     def _fit_flux(self, tally: _Tally) -> None:
-        """Give every pattern the light it was measured with; the mean of all stays 1."""
+        """Set the flux of every pattern to fit its counts. The mean stays 1."""
         if not self._options.update_flux or self.flux is None:
             return
         measured, modelled = (tally.in_order(of, self._library) for of in (tally.measured, tally.modelled))
@@ -507,7 +496,7 @@ class PassEngine:
         self.flux = (flux / flux.mean()).astype(np.float32)
 
     def _fit_background(self, tally: _Tally) -> None:
-        """The counts that most patterns have more than their light explains, less one deviation of their noise.
+        """Set the background to the mean excess of the counts over the model, minus its standard error.
 
         A mean of ``n - I`` with the weights ``1 / I`` of Poisson counts: dark patterns tell most. A deviation is taken
         off, for an object can give some of its light to a background that is not there. Where amplitudes are fitted,
@@ -530,8 +519,8 @@ class PassEngine:
         self.background = background
 
     def multiply_by_phase(self, phase: Array) -> None:
-        """Multiply the object, and the way it is on, by ``exp(i phase)``, (H, W) float32 of the object's library."""
-        self._motion.multiply_by_phase(phase)
+        """Multiply object and momentum by ``exp(i phase)``, (H, W) float32 of the object's library."""
+        self._state.multiply_by_phase(phase)
 
     def result(self) -> tuple[Canvas, Array]:
         """Object and probe: the probe keeps its energy, the object takes the scale; free modes are made orthogonal."""
@@ -545,16 +534,16 @@ class PassEngine:
 
 
 class _Tally:
-    """What the batches of a pass say together.
+    """Sums over the batches of a pass.
 
     Attributes
     ----------
     error, energy:
-        Squared error of all amplitudes, each looked at just before it changed the object, and their square.
+        Sum of squared amplitude errors, evaluated just before each update, and sum of squared amplitudes.
     normal, right, measured, modelled:
-        Of `_position_equations` and `PassEngine._light_sums`, a part of a batch after the other.
+        Results of `_position_equations` and `PassEngine._light_sums`, in the order of the batches.
     background:
-        (2, N, N), the sum of `_background_sums`.
+        (2, N, N), sum of `_background_sums`.
     """
 
     def __init__(self, members: Sequence[IntArray]) -> None:
@@ -568,7 +557,7 @@ class _Tally:
         self.background: Array = 0.0
 
     def add(self, parts: Sequence[_Gradients], library: ArrayLibrary) -> None:
-        """Count a batch."""
+        """Add a batch."""
         for part in parts:
             self.error, self.energy = self.error + part.error, self.energy + part.energy
             if part.moves is not None:
@@ -581,15 +570,15 @@ class _Tally:
                 self.background = self.background + part.background
 
     def in_order(self, values: Sequence[Array], library: ArrayLibrary) -> FloatArray:
-        """Values of the batches, on the host, in the order of the used patterns."""
-        found = library.to_host(library.xp.concat(list(values)))
-        ordered = np.empty_like(found)
-        ordered[np.concatenate(self._members)] = found
+        """Values of all batches on the host, in the order of the used patterns."""
+        joined = library.to_host(library.xp.concat(list(values)))
+        ordered = np.empty_like(joined)
+        ordered[np.concatenate(self._members)] = joined
         return ordered
 
 
 def check_passes(data: ScanDataset, probe: AnyArray, passes: int) -> None:
-    """Refuse what no pass can be made of.
+    """Check the arguments of passes.
 
     Raises
     ------
@@ -610,16 +599,16 @@ def check_passes(data: ScanDataset, probe: AnyArray, passes: int) -> None:
 
 
 def shuffled_batches(order: IntArray, size: int) -> Iterator[IntArray]:
-    """Indices of each batch, ascending, so that a memory-mapped scan is read forwards."""
+    """Indices of each batch, sorted, so that a memory-mapped scan is read forwards."""
     for low in range(0, len(order), size):
         yield np.sort(order[low : low + size])
 
 
 def _poisson_ratio(difference: Array, measured: Array, modelled: Array, library: ArrayLibrary) -> Array:
-    """(n - I) / (2 (I + c)), the gradient of the Poisson likelihood of counts with a floor c, over the field.
+    """(n - I) / (2 (I + c)): gradient of the Poisson likelihood of counts with a floor c, divided by the field.
 
-    Where the counts are many it is the amplitudes' ratio ``(sqrt n - sqrt I) / sqrt I``; dark pixels weigh less. Every
-    pattern's step is made no longer than that of the amplitudes: the curvature at dark pixels bounds it.
+    For large counts it is the ratio of amplitudes, ``(sqrt n - sqrt I) / sqrt I``. Dark pixels have a smaller weight.
+    The step of a pattern is at most as long as with amplitudes, because the curvature at dark pixels limits it.
     """
     xp = library.xp
     intensity = modelled**2
@@ -647,14 +636,14 @@ def _orthogonal_modes(probe: Array, library: ArrayLibrary) -> Array:
 
 
 def _solve_moves(normal: FloatArray, right: FloatArray) -> FloatArray:
-    """(n, 2) Gauss-Newton steps from the equations of each pattern; where one says little, their mean damps it."""
+    """(n, 2) Gauss-Newton steps of the patterns, damped by the mean of all equations."""
     damping = _POSITION_DAMPING * np.trace(normal.mean(axis=0)) / 2 + _TINY
     moves: FloatArray = np.linalg.solve(normal + damping * np.eye(2), right[..., None])[..., 0]
     return moves
 
 
 def _blurred(values: Array, library: ArrayLibrary) -> Array:
-    """(N, N) float32 blurred by the Gaussian of a smooth background."""
+    """Blur (N, N) float32 with the Gaussian of a smooth background."""
     size = values.shape[-1]
     k = np.fft.fftfreq(size)
     gain = np.exp(-2 * (np.pi * _BACKGROUND_WIDTH * size) ** 2 * (k[:, None] ** 2 + k**2)).astype(np.float32)
@@ -663,17 +652,17 @@ def _blurred(values: Array, library: ArrayLibrary) -> Array:
 
 
 def _probe_gradient(change: Array, patches: Array, fractions: Array, library: ArrayLibrary) -> tuple[Array, Array]:
-    """The gradient's spectrum, (modes, N, N), and (N, N) of the object's power, summed over some patterns."""
+    """Spectrum of the probe gradient, (modes, N, N), and power of the object, (N, N), summed over patterns."""
     xp = library.xp
     gradient = library.fft2(xp.conj(patches)[:, None, ...] * change)
-    # Back to the unshifted probe: the adjoint of shift_probe, summed over the patterns on the way.
+    # Back to the unshifted probe: the adjoint of shift_probe.
     back = library.cast(xp.conj(shift_ramps(fractions, patches.shape[-1], library)), "complex64")
     gradient *= (back[:, 0, :, None] * back[:, 1, None, :])[:, None, ...]
     return xp.sum(gradient, axis=0), xp.sum(power(patches[:, None, ...], library), axis=0)
 
 
 def _position_equations(change: Array, probes: Array, patches: Array, library: ArrayLibrary) -> tuple[Array, Array]:
-    """(b, 2, 2) and (b, 2): the equations of the moves that make exit waves change most nearly as they should."""
+    """(b, 2, 2) and (b, 2): normal equations of the moves that fit the changes of the exit waves best."""
     xp, size = library.xp, probes.shape[-1]
     k = 2j * np.pi * np.fft.fftfreq(size)
     k[size // 2] = 0  # the Nyquist row has no direction
@@ -681,7 +670,7 @@ def _position_equations(change: Array, probes: Array, patches: Array, library: A
     spectrum = library.fft2(xp.asarray(probes, copy=True))
     slopes = []
     for along in (factor[:, None], factor[None, :]):
-        slope = library.ifft2(spectrum * along) * patches[:, None, ...]  # of the exit wave with the position, negative
+        slope = library.ifft2(spectrum * along) * patches[:, None, ...]  # minus the derivative by the position
         slopes.append(xp.reshape(slope, (slope.shape[0], -1)))
     slope = xp.stack(slopes, axis=1)  # (b, 2, modes N N)
     flat = xp.reshape(change, (change.shape[0], -1, 1))

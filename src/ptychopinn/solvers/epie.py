@@ -1,4 +1,4 @@
-"""ePIE and rPIE: the classical iterative solvers, from an object of which nothing is known."""
+"""ePIE and rPIE: the classical iterative solvers, from an unknown object."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ptychopinn.tiles import where_object_fits
 from ptychopinn.typing import ComplexArray, FloatArray
 
 CACHE_BYTES = 1 << 31
-"""Of amplitudes on the host; beyond it they are made anew in every pass."""
+"""Size of the cache of amplitudes on the host; the others are computed again in every pass."""
 
 
 @dataclass(frozen=True, eq=False)
 class EPIEResult:
-    """What a run of `epie` found.
+    """Result of `epie`.
 
     Attributes
     ----------
     object:
-        (H, W) complex64; where no window reached, the start, or 1.
+        (H, W) complex64; pixels that no window reaches are those of the start, or 1.
     frame:
-        Where the array lies.
+        Frame of the array.
     probe:
-        (modes, N, N) complex64 with the energy it started with.
+        (modes, N, N) complex64 with its initial energy.
     positions:
-        (n, 2) float64 (y, x), pixels; those of the scan unless they were free.
+        (n, 2) float64 (y, x), pixels; those of the scan unless they were refined.
     residuals:
-        One figure a finished pass: ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` over the good pixels, each pattern
-        looked at just before it changes the object.
+        ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` of each finished pass over the good pixels, evaluated for each
+        pattern just before it updates the object.
     """
 
     object: ComplexArray
@@ -47,7 +47,7 @@ class EPIEResult:
 
 
 def frame_of(data: ScanDataset) -> Frame:
-    """Where an object of this scan lies: as its ``object_guess`` does, else the box of all windows."""
+    """Frame of the object of a scan: that of ``object_guess`` if there is one, else the box of all windows."""
     if data.object_guess is not None:
         height, width = data.object_guess.shape
         return Frame((height, width))
@@ -55,12 +55,12 @@ def frame_of(data: ScanDataset) -> Frame:
 
 
 def rpie_schedule(passes: int) -> StepSchedule:
-    """Steps that a number of passes from a flat object does best with: a short run has no time to swing back."""
+    """The best steps for a number of passes from a flat object. Short runs need less momentum."""
     return StepSchedule(momentum=min(0.2 + 0.1 * passes, 0.6), probe_step=0.5)
 
 
 EPIE_SCHEDULE = StepSchedule(alpha=1.0, momentum=0.0, probe_step=0.5, probe_momentum=0.0, settles=False)
-"""ePIE as published: steps as the brightest point of the probe allows, no momentum, the same to the end."""
+"""ePIE as published: the brightest point of the probe limits the steps, no momentum, constant steps."""
 
 
 def epie(
@@ -72,24 +72,25 @@ def epie(
     start: Canvas | None = None,
     monitor: Monitor = NULL_MONITOR,
 ) -> EPIEResult:
-    """Reconstruct an object, and if asked the probe, from a scan.
+    """Reconstruct the object of a scan, and on request probe and positions.
 
     Parameters
     ----------
     patterns:
-        Of the scan; their library computes. Bad pixels keep the modelled modulus.
+        Patterns of the scan; their library computes. Bad pixels keep the modelled modulus.
     probe:
-        (modes, N, N) complex on the host, scaled to counts and with the detector's offset in it, as
-        `ptychopinn.data.scaling.probe_in_counts` returns it.
+        (modes, N, N) complex on the host, scaled to counts and including the detector's offset, as from
+        `ptychopinn.data.scaling.probe_in_counts`.
     passes:
-        Times every pattern is used; 0 returns the start.
+        Number of passes; 0 returns the start.
     options:
-        What changes, and how; None is the object alone by `rpie_schedule`. Where the probe is free, a shared shift of
-        probe and object, and a shared ramp, cannot be told from the counts.
+        What is updated, and how; None updates the object only, with `rpie_schedule`. The counts do not determine a
+        common shift, nor opposite ramps, of a free probe and the object.
     start:
-        The object to start from, on the host; None is 1 everywhere in `frame_of` the scan.
+        The object to start from, on the host; None starts from 1 in `frame_of` the scan.
     monitor:
-        Told each pass as "epie" with its residual; asked at every batch. Cancelled, the object so far is returned.
+        Gets each pass as "epie" with its residual, and is asked at every batch. If it is cancelled, the object so far
+        is returned.
 
     Raises
     ------
@@ -109,9 +110,9 @@ def epie(
         )
     options = PassOptions(rpie_schedule(passes)) if options is None else options
     box = Frame.around(data.positions, data.N, MAX_MOVE_PX if options.update_positions else 0)
-    found = flat_object(frame) if start is None else start.array.astype(np.complex64)
+    obj = flat_object(frame) if start is None else start.array.astype(np.complex64)
     inside = flat_object(box)
-    box.paste(inside, found, frame)
+    box.paste(inside, obj, frame)
     residuals: list[float] = []
     with library.session() as computing:
         place = where_object_fits(box, data.N, computing) or computing
@@ -125,15 +126,15 @@ def epie(
                 break
             residuals.append(residual)
             monitor.report("epie", done + 1, passes, {"residual": residual})
-        canvas, found_probe = engine.result()
-        frame.paste(found, canvas.library.to_host(canvas.array), box)
-        return EPIEResult(found, frame, library.to_host(found_probe), engine.positions, tuple(residuals))
+        canvas, final_probe = engine.result()
+        frame.paste(obj, canvas.library.to_host(canvas.array), box)
+        return EPIEResult(obj, frame, library.to_host(final_probe), engine.positions, tuple(residuals))
 
 
 def refine_probe(
     data: ScanDataset, probe: ComplexArray, passes: int = 10, *, seed: int = 0, monitor: Monitor = NULL_MONITOR
 ) -> ComplexArray:
-    """The probe that explains a scan better: `epie` from an empty object, the probe free from the first batch.
+    """Refine a probe: `epie` from an empty object, with the probe free from the first batch.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What intensities cannot tell of a probe: where it lies. Object and probe may move together."""
+"""Align a refined probe with its guess: object and probe may shift together without changing the patterns."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ptychopinn.typing import ComplexArray, FloatArray
 
 
 def register_probe(probe: ComplexArray, guess: ComplexArray) -> ComplexArray:
-    """Move a refined probe to where it overlaps its guess best.
+    """Shift a refined probe to where it overlaps its guess best.
 
-    The patterns do not change when probe and object move together, so a refined probe may have drifted, and the
-    object with it. The shift is that of the largest complex overlap ``sum_mk |<G_m, T_s P_k>|^2``, which does not
-    depend on how incoherent modes are mixed.
+    The patterns do not change when probe and object shift together, so a refined probe may have drifted with its
+    object. The shift maximises the complex overlap ``sum_mk |<G_m, T_s P_k>|^2``, which does not depend on how
+    incoherent modes are mixed.
 
     Parameters
     ----------
     probe, guess:
-        (modes, N, N) complex; numbers of modes may differ.
+        (modes, N, N) complex; their numbers of modes may differ.
 
     Returns
     -------
-    (modes, N, N) of the dtype of ``probe``, moved by a fraction of a pixel or more.
+    (modes, N, N) of the dtype of ``probe``, shifted to sub-pixel precision.
     """
     products = np.conj(np.fft.fft2(guess))[:, None] * np.fft.fft2(probe)[None]  # (m, k, N, N)
     size = probe.shape[-1]
@@ -37,8 +37,8 @@ def register_probe(probe: ComplexArray, guess: ComplexArray) -> ComplexArray:
         return -float((np.abs((products * ramp).sum(axis=(-2, -1))) ** 2).sum())
 
     scale = -cost(peak) or 1.0
-    found = minimize(lambda s: cost(s) / scale, peak, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-10})
-    whole = np.round(found.x)
+    optimum = minimize(lambda s: cost(s) / scale, peak, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-10})
+    whole = np.round(optimum.x)
     moved = np.roll(probe, whole.astype(int), axis=(-2, -1))
-    result: ComplexArray = shift_probe(moved, (found.x - whole)[None])[0]
+    result: ComplexArray = shift_probe(moved, (optimum.x - whole)[None])[0]
     return result

@@ -1,9 +1,9 @@
-"""How far positions move after a pass: as far as the last moves have shown to pay.
+"""Step length of position moves, chosen from the effect of the previous moves.
 
-An object that is made of patterns at wrong places agrees with these in part, so each pass sees but a share of what a
-position is off. How large this share is depends on probe, overlap and object, and it is measured: where moves
-``m = s h e`` take a step ``s`` of a share ``h`` off the errors ``e``, the next ones tell ``h``. What all positions do
-together (a scale, a turn, a drift) is hidden better than what each does alone, so it has a step of its own.
+An object reconstructed at wrong positions partly agrees with them, so a pass measures only a fraction ``h`` of each
+position error ``e``. The fraction depends on probe, overlap and object. It follows from two passes: moves
+``m = s h e`` of step ``s`` reduce the errors, and the next measured moves show by how much. Common motions of all
+positions (a scale, a rotation, a drift) are hidden more than individual ones, so they have their own step.
 
 Source of the step: Barzilai & Borwein, IMA J. Numer. Anal. 8, 141 (1988).
 """
@@ -14,20 +14,20 @@ import numpy as np
 
 from ptychopinn.typing import FloatArray
 
-_MAX_GROWTH = 4.0  # of a step, from pass to pass
-_MAX_STEP_PX = 1.0  # that a position moves in a pass by itself,
-_MAX_GLOBAL_STEP_PX = 2.0  # and together with all others
-_MIN_POSITIONS = 24  # for a motion of all together to be told from theirs
+_MAX_GROWTH = 4.0  # maximum change of a step from pass to pass, as a factor
+_MAX_STEP_PX = 1.0  # maximum individual move in a pass
+_MAX_GLOBAL_STEP_PX = 2.0  # maximum common move in a pass
+_MIN_POSITIONS = 24  # fewer do not determine a common motion
 _LARGEST_STEP = 1e4
 
 
 class SecantStep:
-    """A step that goes as far as the last two moves say.
+    """Step length from the last two moves.
 
     Attributes
     ----------
     length:
-        Of the next step, in terms of the moves that are given.
+        Length of the next step, as a factor of the measured moves.
     """
 
     def __init__(self, first: float) -> None:
@@ -35,7 +35,7 @@ class SecantStep:
         self._last: FloatArray | None = None
 
     def update(self, moves: FloatArray) -> None:
-        """Moves of a step of length 1; those of the last call were taken by ``length``."""
+        """Update the length with new measured moves. Those of the last call were made times ``length``."""
         last = self._last
         if last is not None and (square := float((last * last).sum())) > 0:
             taken = (1 - float((moves * last).sum()) / square) / self.length
@@ -61,9 +61,9 @@ class PositionSteps:
         self._each, self._all = SecantStep(first), SecantStep(first)
 
     def moves(self, steps: FloatArray) -> FloatArray:
-        """(n, 2) steps of length 1, as the patterns of a pass say, to (n, 2) moves, pixels.
+        """(n, 2) Gauss-Newton steps of a pass to (n, 2) moves, pixels.
 
-        Their mean is 0: object and positions may move together without any pattern changing.
+        Their mean is 0, because a common shift of object and positions changes no pattern.
         """
         steps = steps - steps.mean(axis=0)
         together: FloatArray = self._together @ (self._together.T @ steps)
@@ -78,7 +78,7 @@ class PositionSteps:
 
 
 def _common_motions(positions: FloatArray) -> FloatArray:
-    """(n, k) orthonormal: what a linear map and a drift do to positions, less their means."""
+    """(n, k) orthonormal basis of linear maps and drifts of the positions, with mean 0."""
     count = len(positions)
     if count < _MIN_POSITIONS:
         return np.zeros((count, 0))

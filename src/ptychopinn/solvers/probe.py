@@ -1,4 +1,4 @@
-"""Is the probe's guess good enough to train with, and if not, a better one."""
+"""Decide whether the guess of the probe is good enough for training; if not, refine it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ptychopinn.solvers.gauge import register_probe
 from ptychopinn.typing import ComplexArray
 
 _log = logging.getLogger(__name__)
-_PATTERNS = 1024  # of the scan's middle: they hold enough of the probe, and a long scan does not wait
-# A right probe set free lowers the residual by some per cent, fitting the noise; a wrong one lowers it severalfold.
+_PATTERNS = 1024  # patterns in the middle of the scan; they determine the probe, and the time is limited
+# Refining a correct probe lowers the residual by a few per cent (it fits noise), refining a wrong one severalfold.
 _WORTHWHILE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
 class ProbeChoice:
-    """What `choose_probe` decided.
+    """Result of `choose_probe`.
 
     Attributes
     ----------
     probe:
-        (modes, N, N) complex64, scaled to counts: the guess, or the refined one.
+        (modes, N, N) complex64, scaled to counts: the guess or the refined probe.
     refined:
-        Which of them it is.
+        Whether it is the refined probe.
     residual_guess, residual_refined:
-        Forward residuals after the same passes with the guess held and with the probe free.
+        Forward residuals after the same passes with the probe fixed to the guess, and with the probe free.
     """
 
     probe: ComplexArray
@@ -53,25 +53,25 @@ def choose_probe(  # noqa: PLR0913
     library: ArrayLibrary = NUMPY,
     monitor: Monitor = NULL_MONITOR,
 ) -> ProbeChoice:
-    """Refine a probe by some passes of ePIE, and keep the refinement where it explains the patterns clearly better.
+    """Refine a probe with a few passes, and return the refined probe if it explains the patterns clearly better.
 
     Parameters
     ----------
     data:
-        The scan, or several of one object; patterns of the middle of all are used.
+        The scan, or several scans of one object. Patterns in the middle are used.
     guess:
         (modes, N, N) complex64, the scan's own probe scaled to counts.
     offset:
-        (N, N) complex, the ramp of the detector's offset as the centre of mass shows it. It helps the probe as given,
-        and misleads a probe that is free: that one finds the ramp by itself.
+        (N, N) complex, the phase ramp of the detector's offset, estimated from the centre of mass. It is applied to the
+        fixed probe only, because a free probe finds its ramp more accurately.
     passes:
-        Passes, twice: with the probe held, and with it free.
+        Number of passes with the probe fixed, and again with the probe free.
     seed:
-        Order of the patterns.
+        Random seed of the order of the patterns.
     library:
-        That computes.
+        Library that computes.
     monitor:
-        Progress and cancellation; cancelled, the guess is returned with its ramp.
+        Gets progress. If it is cancelled, the guess is returned with its ramp.
     """
     middle = np.median(data.positions, axis=0)
     nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_PATTERNS]

@@ -1,16 +1,16 @@
-"""The slow phases of an object, solved at once from how far patterns lie from where the model puts them.
+"""Solve for the low-frequency phase error of an object, from the displacement of the patterns on the detector.
 
-A slow phase over the object is a gradient within one window, and a gradient moves the pattern on the detector. An
-iteration hands such phases on from window to window and needs many passes for it. Here the gradient of every pattern is
-one Gauss-Newton step on its amplitudes, and one smooth phase is fitted to all of them:
+A slow phase is a phase gradient within one window, and a gradient displaces the pattern on the detector. Iterative
+solvers pass such phases on from window to window and need many passes. Here the gradient at every pattern is one
+Gauss-Newton step on its amplitudes, and one smooth phase is fitted to all gradients:
 
     J_jk = Re(conj(F_j) FFT(i x_k psi_j)) / A_j      F_j = FFT(psi_j)
     H_j  = J_j J_j^T,   b_j = J_j (A_measured - A_j)
     minimise  sum_j (grad phi(r_j) - H_j^-1 b_j)^T H_j (grad phi(r_j) - H_j^-1 b_j)
 
-and a small weight on the second differences of phi, which is a sum of cubic B-splines. It is the coarse grid of a
-two-grid method, whose fine grid is any solver's pass. Where photons are many, two numbers a pattern need not all of it:
-every second pixel along y and x is looked at, the transform of an exit wave that is folded to half its width.
+with a small weight on the second differences of phi, which is a sum of cubic B-splines. This is the coarse grid of a
+two-grid method; the fine grid is a pass of any solver. With many photons, only every second pixel along y and x is
+used, which suffices for two numbers per pattern: it is the transform of the exit wave folded to half its width.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from ptychopinn.interpolation import ShiftedProbe
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
-Sparse: TypeAlias = Any  # scipy's sparse arrays, which it does not type
-_BATCH_VALUES = 1 << 18  # complex values of exit waves handled at a time: with fewer, threads wait for each other
-_BRIGHT = 5e4  # photons a pattern, below which a quarter of the pixels tells slow phases less well than all
-_MAX_CELLS = 96  # along a side: slow means slow, and the cost is bounded
-_STIFFNESS = 1e-3  # of the second differences, in units of the mean weight of a node
-_ANCHOR = 1e-6  # the same of the phase itself: its mean is no matter of the patterns
+Sparse: TypeAlias = Any  # sparse arrays of scipy, which are not typed
+_BATCH_VALUES = 1 << 18  # exit-wave values processed at a time; with fewer, threads wait for each other
+_BRIGHT = 5e4  # photons per pattern, from which a quarter of the pixels is as accurate as all
+_MAX_CELLS = 96  # cells along a side; limits the cost
+_STIFFNESS = 1e-3  # weight of the second differences, relative to the mean weight of a node
+_ANCHOR = 1e-6  # weight of the phase itself, because the patterns do not determine its mean
 _TINY = float(np.finfo(np.float32).tiny)
-_CELL = 0.7  # in mean distances of positions: patterns are taken one from each cell
+_CELL = 0.7  # minimum cell in mean distances of positions; one pattern of each cell is used
 
 
 def slow_phase(
@@ -49,12 +49,12 @@ def slow_phase(
     indices: IntArray | None = None,
     monitor: Monitor = NULL_MONITOR,
 ) -> Array | None:
-    """The smooth phase that an object lacks.
+    """Solve for the smooth phase that an object lacks.
 
     Parameters
     ----------
     patterns:
-        Of the scan; where it is dense, one pattern is used for each node of the splines. Bad pixels say nothing.
+        Patterns of the scan. In a dense scan only one per node of the splines is used. Bad pixels are ignored.
     positions:
         (k, 2) float64 (y, x), pixels.
     canvas:
@@ -62,14 +62,14 @@ def slow_phase(
     probe:
         (modes, N, N) complex64 of the library, in counts.
     indices:
-        (k,) int64: the patterns at these positions; None for all.
+        (k,) int64: indices of the patterns at these positions; None for all.
     monitor:
         Asked at every batch.
 
     Returns
     -------
-    (H, W) float32 of the object's library in rad, of mean 0 over the positions: multiply the object by
-    ``exp(i phase)``. None if cancelled, or if the patterns say nothing about it.
+    (H, W) float32 of the object's library in rad, with mean 0 over the positions: multiply the object by
+    ``exp(i phase)``. None if cancelled, or if the patterns do not determine it.
     """
     library = patterns.library
     local = canvas.frame.local(positions)
@@ -100,7 +100,7 @@ def slow_phase(
     matrix = matrix + scale * (_STIFFNESS * (bending.T @ bending) + _ANCHOR * sparse.eye(matrix.shape[0]))
     right = along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]
     coefficients = library.solve_sparse(matrix, right).reshape(nodes)
-    # The splines sum to 1: what all coefficients have in common is a constant.
+    # The splines sum to 1, so a common offset of the coefficients is a constant phase.
     coefficients = coefficients - float((_products(values_y, values_x) @ coefficients.ravel()).mean())
     rows, columns = (
         _splines((np.arange(size) - first[k]) / spacing, int(nodes[k]))[0] for k, size in enumerate(canvas.frame.shape)
@@ -129,7 +129,7 @@ def multiply_by_phase(
     xp = library.xp
 
     def turn(values: Array, angle: Array, *mask: Array) -> Array:
-        # By parts: the exponential of a complex number takes ten times as long.
+        # Sine and cosine: the exponential of a complex number takes ten times as long.
         factor = library.complex(xp.cos(angle), xp.sin(angle) if sign > 0 else -xp.sin(angle))
         for inside in mask:
             factor = xp.where(inside, factor, xp.ones_like(factor))
@@ -141,7 +141,7 @@ def multiply_by_phase(
 
 
 def _width(probe: ComplexArray) -> float:
-    """Root mean square diameter of the probe along one axis: what lies closer together sees the same."""
+    """Root mean square diameter of the probe along one axis; closer patterns measure the same gradient."""
     power = (np.abs(probe) ** 2).sum(axis=0)
     r = np.arange(probe.shape[-1]) - (probe.shape[-1] - 1) / 2
     radius2 = (power * (r[:, None] ** 2 + r[None, :] ** 2)).sum() / power.sum()
@@ -151,14 +151,14 @@ def _width(probe: ComplexArray) -> float:
 def _gradients(
     patterns: Patterns, chosen: IntArray, positions: FloatArray, canvas: Canvas, probe: Array, monitor: Monitor
 ) -> tuple[FloatArray, FloatArray] | None:
-    """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module's text; None if cancelled."""
+    """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module docstring; None if cancelled."""
     library, xp, size = patterns.library, patterns.library.xp, patterns.data.N
     windows = Windows.on(canvas, positions, size, library)
     shifted = ShiftedProbe(library.cast(probe, "complex64"), library)
     bright = float(xp.sum(xp.abs(probe) ** 2)) >= _BRIGHT
-    stride = 2 if bright and size % 4 == 0 else 1  # with 4, DC is among what is seen
+    stride = 2 if bright and size % 4 == 0 else 1  # with a multiple of 4, DC is among the pixels used
     half = size // stride
-    axis = library.arange(half, "float32")  # what all pixels have in common changes nothing
+    axis = library.arange(half, "float32")  # its origin does not matter
     good = None if patterns.good is None else patterns.good[::stride, ::stride]
     step = library.batch_length(math.prod(probe.shape), _BATCH_VALUES)
 
@@ -168,7 +168,7 @@ def _gradients(
         some = windows[part]
         waves = shifted(some.fractions)
         waves *= some.cut(canvas.array)[:, None, ...]
-        # x times the wave, folded: x of the first half times the folded wave, and what the rest is further on.
+        # x times the wave, folded: x of the first half times the folded wave, plus ``half`` times the second half.
         by_y, by_x = (_fold(waves, axes, stride) for axes in ((-1,), (-2,)))
         rest = [by_y[..., half:, :], by_x[..., half:]]
         folded = _fold(by_y, (-2,), stride)
@@ -186,7 +186,7 @@ def _gradients(
         if good is not None:
             weight *= good
         real, imag = xp.real(field), xp.imag(field)
-        # Of i times the lever.
+        # Derivatives by the gradients, i times the levers.
         changes = [weight * xp.sum(imag * xp.real(moved) - real * xp.imag(moved), axis=1) for moved in levers]
         jacobian = xp.reshape(xp.stack(changes, axis=1), (-1, 2, half**2))
         missing = xp.reshape(missing, (-1, half**2, 1))
@@ -200,7 +200,7 @@ def _gradients(
 
 
 def _fold(waves: Array, axes: tuple[int, ...], stride: int) -> Array:
-    """Both halves along some axes added: its transform is every second frequency of what was folded, exactly."""
+    """Add both halves along some axes. The transform of the result is every second frequency, exactly."""
     if stride > 1:
         for axis in axes:
             half = waves.shape[axis] // 2
@@ -210,7 +210,7 @@ def _fold(waves: Array, axes: tuple[int, ...], stride: int) -> Array:
 
 
 def _splines(t: FloatArray, nodes: int) -> tuple[Sparse, Sparse]:
-    """(n, nodes) sparse values, and slopes a node, of cubic B-splines at ``t`` nodes from the first."""
+    """(n, nodes) sparse values, and slopes per node, of cubic B-splines at ``t``, in nodes from the first."""
     t = np.clip(t, 0, nodes - 3 - 1e-9)
     first = np.floor(t).astype(np.int64)
     u = t - first
@@ -225,7 +225,7 @@ def _splines(t: FloatArray, nodes: int) -> tuple[Sparse, Sparse]:
 
 
 def _products(a: Sparse, b: Sparse) -> Sparse:
-    """(n, p q) sparse: the products of row j of a (n, p) with row j of b (n, q); four entries in each row of both."""
+    """(n, p q) sparse: products of row j of a (n, p) with row j of b (n, q), which have four entries per row."""
     n = a.shape[0]
     columns = a.indices.reshape(n, 4, 1) * b.shape[1] + b.indices.reshape(n, 1, 4)
     values = a.data.reshape(n, 4, 1) * b.data.reshape(n, 1, 4)

@@ -1,1 +1,1 @@
-"""Pty-chi as a solver that ptychopinn compares networks with."""
+"""Pty-chi as a solver, for comparisons with the networks."""

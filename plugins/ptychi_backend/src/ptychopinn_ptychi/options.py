@@ -1,4 +1,4 @@
-"""Options of pty-chi's engines; imports neither it nor torch."""
+"""Options of pty-chi's engines. Imports neither pty-chi nor torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptychopinn.config.settings import marks
 
 
 class Engine(StrEnum):
-    """Engines of pty-chi that are offered."""
+    """Available engines of pty-chi."""
 
     LSQML = "lsqml"
     EPIE = "epie"

@@ -1,4 +1,4 @@
-"""What is registered. Imports neither pty-chi nor torch: listing solvers stays quick."""
+"""Registration. Imports neither pty-chi nor torch, so that listing solvers is fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ptychopinn_ptychi.options import PtychiOptions
 
 @hookimpl
 def ptychopinn_solvers() -> list[SolverSpec]:
-    """The one solver of this distribution."""
+    """The solver of this distribution."""
     return [
         SolverSpec(
             name="ptychi",

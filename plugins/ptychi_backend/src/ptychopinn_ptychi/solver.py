@@ -1,4 +1,4 @@
-"""Pty-chi behind the protocol `ptychopinn.reconstructor.Solver`."""
+"""Pty-chi as a `ptychopinn.reconstructor.Solver`."""
 
 from __future__ import annotations
 
@@ -27,33 +27,28 @@ _MARGIN_PX = 2
 
 @dataclass(frozen=True, eq=False)
 class PtychiResult:
-    """Object (H, W) and probe (modes, N, N), complex64, the probe in counts."""
+    """Object (H, W) and probe (modes, N, N) in counts, both complex64."""
 
     object: ComplexArray
     probe: ComplexArray
 
 
 class PtychiSolver:
-    """One of pty-chi's engines with the scan's own probe.
-
-    Parameters
-    ----------
-    options:
-        None takes the defaults.
-    """
+    """An engine of pty-chi, started with the scan's own probe."""
 
     def __init__(self, options: PtychiOptions | None = None) -> None:
         self._options = PtychiOptions() if options is None else options
 
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> PtychiResult:
-        """Reconstruct a scan; a cancelled run returns what it has.
+        """Reconstruct a scan. A cancelled run returns the object so far.
 
         Raises
         ------
         ResourceError
-            If CUDA was asked for and is not there.
+            If CUDA is requested but not available.
         """
-        box = Frame.around(data.positions, data.N + 2 * _MARGIN_PX)  # it rounds corners in its own way
+        # The margin is needed because pty-chi rounds corners differently.
+        box = Frame.around(data.positions, data.N + 2 * _MARGIN_PX)
         local = data.positions - np.asarray(box.origin)
         task = PtychographyTask(
             self._task_options(data),
@@ -69,26 +64,26 @@ class PtychiSolver:
                 break
             task.run(1)
             monitor.report("ptychi", epoch + 1, self._options.passes)
-        found = np.asarray(task.get_data_to_cpu("object", as_numpy=True)[0], np.complex64)
+        reconstructed = np.asarray(task.get_data_to_cpu("object", as_numpy=True)[0], np.complex64)
         probe = np.asarray(task.get_data_to_cpu("probe", as_numpy=True)[0] * data.N, np.complex64)
         frame = frame_of(data)
         obj = flat_object(frame)
-        frame.paste(obj, found, box)
+        frame.paste(obj, reconstructed, box)
         return PtychiResult(obj, probe)
 
     def _probe(self, data: ScanDataset) -> ComplexArray:
-        """The probe to start from, (1, modes, N, N) complex64; pty-chi's Fourier transform is not unitary."""
+        """Initial probe, (1, modes, N, N) complex64, scaled because pty-chi's Fourier transform is not unitary."""
         probe = probe_in_counts(data, fit_scaling(data), follow_offset=self._options.follow_offset)
         return (probe[None] / data.N).astype(np.complex64)
 
     def _task_options(self, data: ScanDataset) -> Any:
-        """Pty-chi's options; lengths are in pixels, so that its pixel size is 1."""
+        """Options of pty-chi, with lengths in pixels (pixel size 1)."""
         chosen = self._options
         options = _ENGINES[chosen.engine]()
         options.object_options.pixel_size_m = 1.0
         options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
         options.object_options.position_origin_coords = np.zeros(2)
-        # It would share out the scale between object and probe now and then: ours is that of the counts.
+        # Otherwise it rescales object and probe from time to time; here the probe stays in counts.
         options.object_options.remove_object_probe_ambiguity.enabled = False
         options.probe_options.optimizable = chosen.update_probe
         options.reconstructor_options.num_epochs = chosen.passes
@@ -98,7 +93,7 @@ class PtychiSolver:
         return options
 
     def _device(self) -> Any:
-        there = torch.cuda.is_available()
-        if self._options.accelerator is Accelerator.CUDA and not there:
+        available = torch.cuda.is_available()
+        if self._options.accelerator is Accelerator.CUDA and not available:
             raise ResourceError("CUDA was asked for, but there is no such device.", "Use --accelerator cpu or auto.")
-        return api.Devices.GPU if there and self._options.accelerator is not Accelerator.CPU else api.Devices.CPU
+        return api.Devices.GPU if available and self._options.accelerator is not Accelerator.CPU else api.Devices.CPU

@@ -1,6 +1,6 @@
-"""The training loop: one function for a step on one batch, and its pieces for batches that are cut or collected.
+"""The training loop: one function for a step on one batch, and its pieces for micro-batches and accumulated gradients.
 
-Nothing in a step waits for the device: losses are summed there, and read a few times a second.
+Nothing in a step waits for the device. Losses are summed there, and read a few times a second.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from ptychopinn_tf.optimizer import AdamW, clipped, move_average
 from ptychopinn_tf.options import TfOptions
 from ptychopinn_tf.sources import choose_source
 
-_AVERAGED_STEPS = "averaged/steps"  # its name in checkpoints
+_AVERAGED_STEPS = "averaged/steps"  # name in checkpoints
 
 
 def make_objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
-    """The loss of a plan's training or validation scan."""
+    """The loss on a plan's training or validation scan."""
     group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach)
     return Objective(plan, scan, operations, group, tf.constant(scan.good))
 
 
 class Slope(NamedTuple):
-    """Terms of the newest batch, gradients for the coming step, and the sum of the losses that they are of."""
+    """Terms of the newest batch, gradients for the next step, and the sum of their losses."""
 
     terms: LossTerms
     gradients: dict[str, tf.Tensor]
@@ -55,34 +55,34 @@ class Slope(NamedTuple):
 
 
 class LossMeter:
-    """Losses of batches, summed where they are computed, in a tensor that each step makes anew.
+    """Sums losses of batches on the device, in a tensor that each step replaces.
 
     Parameters
     ----------
     names:
-        Of the figures: ``loss``, then the terms.
+        Names of the figures: ``loss``, then the terms.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
         self._nothing = tf.constant([0.0] * (len(names) + 1) + [math.inf], tf.float64)
-        self.sums = self._nothing  # of each figure; the newest loss; the first step that could not be made
+        self.sums = self._nothing  # sum of each figure, newest loss, first step with an unusable gradient
         self.batches = 0
 
     def added(self, sums: tf.Tensor, terms: LossTerms, usable: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """The sums with those of a batch, which was to make a step; ``usable``: whether its gradient could be used."""
+        """The sums plus the losses of a batch of step ``step``; ``usable``: whether its gradient was used."""
         values = tf.stack([terms.total, *(terms.parts[name] for name in self._names[1:])])
         bad = tf.where(usable, tf.constant(math.inf, tf.float64), step)
         last = tf.stack([tf.cast(terms.total, tf.float64), tf.minimum(sums[-1], bad)])
         return tf.concat([sums[:-2] + tf.cast(values, tf.float64), last], axis=0)
 
     def count(self, sums: tf.Tensor) -> None:
-        """Take over the sums with one more batch."""
+        """Store the sums, which have one more batch."""
         self.sums = sums
         self.batches += 1
 
     def read(self) -> LossReading:
-        """The losses since the last reading, in one transfer; begins anew."""
+        """The losses since the last reading, in one transfer; resets the sums."""
         *sums, newest, step = self.sums.numpy().tolist()
         reading = LossReading(
             sums=dict(zip(self._names, sums, strict=True)),
@@ -95,22 +95,18 @@ class LossMeter:
 
 
 class TrainingLoop:
-    """A training under way (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
+    """The training loop (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
 
     Parameters
     ----------
     model:
         Trained in place.
-    plan:
-        The training.
-    options:
-        How to compute.
     devices:
-        Where; the model's variables are theirs.
+        Devices of the model's variables.
     parts:
-        Into how many parts batches are cut.
+        Number of micro-batches per batch.
     budget:
-        What scans may take of the device's memory.
+        Device memory available for scans.
     """
 
     def __init__(
@@ -146,7 +142,7 @@ class TrainingLoop:
             self._validate = devices.summed(lambda batch: objective(self._average, batch).total)
             self._validation_source = choose_source(plan.validation, devices, budget, options.num_workers)
         self._readings = ReadingClock(on_gpu=devices.on_gpu)
-        self._collected: Slope | None = None  # of the batches before, for the coming step
+        self._collected: Slope | None = None  # accumulated from earlier batches for the next step
 
     def averaged(self) -> dict[str, AnyArray]:
         """Copies of the averaged weights."""
@@ -172,7 +168,7 @@ class TrainingLoop:
         self._averaged_steps = int(checkpoint_tensors(arrays, {_AVERAGED_STEPS: ()})[_AVERAGED_STEPS])
 
     def model(self, averaged: Mapping[str, AnyArray]) -> Model:
-        """A model of its own with these weights."""
+        """A separate model with these weights."""
         with self._devices.scope():
             model = self._model.copy()
         load_variables(model.variables(), averaged)
@@ -201,10 +197,10 @@ class TrainingLoop:
             state.record(self._meter.read())
 
     def train_on(self, batch: Batch, *, makes_step: bool) -> None:
-        """Collect the gradient of a batch, and take a step with those that are collected."""
+        """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
         clock, config = self._plan.clock, self._plan.config
-        kept = ema_decay(config.weight_averaging, self._averaged_steps)
-        numbers = self._devices.numbers([clock.learning_rate(), kept, clock.step], tf.float64)
+        decay = ema_decay(config.weight_averaging, self._averaged_steps)
+        numbers = self._devices.numbers([clock.learning_rate(), decay, clock.step], tf.float64)
         at_once = makes_step and self._collected is None and config.accumulate_grad_batches == 1
 
         def computed(parts: int) -> Any:
@@ -212,17 +208,17 @@ class TrainingLoop:
                 return self._whole(batch.tensors, numbers, self._meter.sums)
             return self._summed(self._gradient, batch, parts)
 
-        found = self._parts.compute(computed, -(-batch.size // len(self._devices)))
-        if isinstance(found, Slope):
-            slope = self._collect(found)
+        outcome = self._parts.compute(computed, -(-batch.size // len(self._devices)))
+        if isinstance(outcome, Slope):
+            slope = self._collect(outcome)
             function = self._step if makes_step else self._note
-            found = function(slope, numbers, self._meter.sums)
+            outcome = function(slope, numbers, self._meter.sums)
             self._collected = None if makes_step else slope
         self._averaged_steps += makes_step
-        self._meter.count(found)
+        self._meter.count(outcome)
 
     def _collect(self, slope: Slope) -> Slope:
-        """The gradient of a batch added to those collected for the coming step."""
+        """Add the gradient of a batch to those accumulated for the next step."""
         accumulate, before = self._plan.config.accumulate_grad_batches, self._collected
         if accumulate == 1:
             return slope
@@ -247,11 +243,11 @@ class TrainingLoop:
         return losses
 
     def _summed(self, compute: Callable[[list[Tensors]], Any], batch: Batch, parts: int) -> Any:
-        """What a function of a share of a batch for each device makes of it, in parts that are added up."""
+        """Apply a function of one share of a batch per device, in micro-batches, and sum the results."""
         devices = len(self._devices)
         shares = cut(batch.tensors, devices * parts)
-        found = [compute(shares[k : k + devices]) for k in range(0, len(shares), devices)]
-        return found[0] if parts == 1 else tf.nest.map_structure(lambda *values: tf.add_n(values), *found)
+        results = [compute(shares[k : k + devices]) for k in range(0, len(shares), devices)]
+        return results[0] if parts == 1 else tf.nest.map_structure(lambda *values: tf.add_n(values), *results)
 
     def _gradient_of(self, objective: Objective) -> Callable[[Tensors], Slope]:
         def gradient(batch: Tensors) -> Slope:
@@ -264,29 +260,29 @@ class TrainingLoop:
 
         return gradient
 
-    # What is compiled
+    # Compiled functions
 
     def _finish(self, slope: Slope, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
-        """Take a step; returns the sums of the losses. Where something is not finite, the weights stay as they are.
+        """Make a step and return the sums of the losses. If a value is not finite, the weights do not change.
 
         Parameters
         ----------
         slope:
-            Terms of the newest batch, and the gradients to step with.
+            Terms of the newest batch, and the gradients.
         numbers:
-            (3,) float64: learning rate, share of itself that the average keeps, number of the step.
+            (3,) float64: learning rate, decay of the running average, number of the step.
         sums:
-            Those of `LossMeter`.
+            Sums of `LossMeter`.
         """
-        # A step that does not fit into memory changes nothing: all gradients are there before the first change.
+        # All gradients are computed before the first change, so a step that does not fit into memory changes nothing.
         with tf.control_dependencies(list(slope.gradients.values())):
             self._follow_offset(slope.terms)
             gradients, usable = clipped(slope.gradients, self._plan.config)
             usable = tf.logical_and(usable, tf.math.is_finite(slope.losses))
-            rate, kept = tf.cast(numbers[0], tf.float32), tf.cast(numbers[1], tf.float32)
+            rate, decay = tf.cast(numbers[0], tf.float32), tf.cast(numbers[1], tf.float32)
             gradients = {name: tf.where(usable, value, tf.zeros_like(value)) for name, value in gradients.items()}
             self._optimizer.apply(gradients, tf.where(usable, rate, tf.zeros_like(rate)))
-            move_average(self._average.variables(), self._model.variables(), kept)
+            move_average(self._average.variables(), self._model.variables(), decay)
             return self._meter.added(sums, slope.terms, usable, numbers[2])
 
     def _note_batch(self, slope: Slope, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
@@ -295,7 +291,7 @@ class TrainingLoop:
         return self._meter.added(sums, slope.terms, tf.math.is_finite(slope.losses), numbers[2])
 
     def _follow_offset(self, terms: LossTerms) -> None:
-        """Move the detector's offset towards the one that the mean phase gradient of a batch shows."""
+        """Move the detector's offset towards the one given by the mean phase gradient of a batch."""
         if terms.products:
             move = offset_step(operations, terms.products, self._plan.model.N)
             move = tf.where(tf.math.is_finite(terms.total), move, tf.zeros_like(move))

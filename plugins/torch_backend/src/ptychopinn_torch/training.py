@@ -1,6 +1,6 @@
-"""The training loop: one function for the gradient of a batch, one for the step that it makes.
+"""The training loop: one function for the gradient of a batch, one for the step.
 
-Nothing in a step waits for the device: losses are summed there, and read a few times a second.
+Nothing in a step waits for the device. Losses are summed there, and read a few times a second.
 """
 
 from __future__ import annotations
@@ -47,29 +47,29 @@ from ptychopinn_torch.sources import choose_source, device_budget
 
 _AVERAGED, _AVERAGED_STEPS = "averaged/module", "averaged/n_averaged"  # names in checkpoints
 
-# Terms of a batch and the gradient of their sum, None for weights that it does not depend on.
+# Terms of a batch and the gradient of their sum; None for weights that it does not depend on.
 _LossAndGradients: TypeAlias = tuple[LossTerms, list[Tensor | None]]
 
 
 class _Collected(NamedTuple):
-    """Gradients for the coming step, and whether they can be used, a bool."""
+    """Gradients accumulated for the next step, and a bool tensor: whether they can be used."""
 
     gradients: list[Tensor | None]
     usable: Tensor
 
 
 def make_objective(plan: TrainingPlan, scan: ScanBatches, device: torch.device) -> Objective:
-    """The loss of a plan's training or validation scan, on a device."""
+    """The loss on a plan's training or validation scan, on a device."""
     group = GroupForward(plan.model.N, plan.model.patch_size, scan.groups.reach).to(device)
     return Objective(plan, scan, operations, group, to_tensor(scan.good, device))
 
 
 def make_fabric(device: torch.device) -> Fabric:
-    """Lightning Fabric on a device: one process, whatever job it is a part of.
+    """Lightning Fabric on a device, as one process also in a job with several tasks.
 
-    Its precision is full: `Model` lowers that of the network alone, the physics stays in float32.
+    Its precision is full. `Model` lowers the precision of the network only; the physics stays in float32.
     """
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its notes about devices are not for our users
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # hide its notes about devices
     on_gpu = device.type == "cuda"
     return Fabric(
         accelerator="cuda" if on_gpu else "cpu",
@@ -79,12 +79,12 @@ def make_fabric(device: torch.device) -> Fabric:
 
 
 def make_recorder(device: torch.device) -> Recorder | None:
-    """What records the steps of a training; nothing does on a CPU."""
+    """Recorder of training steps; None on a CPU."""
     return CudaRecorder(device) if device.type == "cuda" else None
 
 
 def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
-    """AdamW over the network and whatever physics is free; each group has its share ``rate`` of the learning rate."""
+    """AdamW over the network and the free physics. ``rate`` of a group multiplies the learning rate."""
     config, light = plan.config, model.illumination
     groups: list[dict[str, Any]] = [{"params": list(model.network.parameters()), "rate": 1.0}]
     if config.probe_trainable:
@@ -97,14 +97,12 @@ def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
 
 
 class BatchLoss(nn.Module):
-    """The objective and the model that it is of, as the one module that Fabric sets up.
+    """The model and its objective, as one module for Fabric.
 
     Parameters
     ----------
-    model, objective:
-        These.
     fixed_light:
-        Whether the model's light stays as it is.
+        Whether the illumination of the model is fixed.
     """
 
     def __init__(self, model: Model, objective: Objective, *, fixed_light: bool) -> None:
@@ -113,18 +111,12 @@ class BatchLoss(nn.Module):
         self._trained: TrainedModel = FixedIllumination(model) if fixed_light else model
 
     def forward(self, batch: Mapping[str, Tensor]) -> LossTerms:
-        """Terms of a batch or of a part of one."""
+        """Terms of a batch or micro-batch."""
         return self._objective(self._trained, batch)
 
 
 class LossMeter:
-    """Losses of batches, summed where they are computed.
-
-    Parameters
-    ----------
-    device:
-        That computes.
-    """
+    """Sums losses of batches on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self._names: tuple[str, ...] = ()
@@ -134,7 +126,7 @@ class LossMeter:
         self.batches = 0
 
     def add(self, terms: LossTerms, usable: Tensor, step: int) -> None:
-        """Add a batch, which was to make step ``step``; ``usable`` is a bool: whether its gradient could be used."""
+        """Add a batch of step ``step``. ``usable`` is a bool tensor: whether its gradient was used."""
         values = torch.stack([terms.total, *terms.parts.values()])
         if not self._names:
             self._names = ("loss", *terms.parts)
@@ -145,7 +137,7 @@ class LossMeter:
         self.batches += 1
 
     def read(self) -> LossReading:
-        """The losses since the last reading, in one transfer; begins anew."""
+        """The losses since the last reading, in one transfer; resets the sums."""
         *sums, newest, step = torch.cat([self._sums, self._newest, self._first_bad]).tolist()
         reading = LossReading(
             sums=dict(zip(self._names, sums, strict=True)),
@@ -159,18 +151,14 @@ class LossMeter:
 
 
 class TrainingLoop:
-    """A training under way (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
+    """The training loop (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
 
     Parameters
     ----------
     model:
         Trained in place, on its device.
-    plan:
-        The training.
-    options, device:
-        How to compute, and where.
     parts:
-        Into how many parts batches are cut.
+        Number of micro-batches per batch.
     """
 
     def __init__(
@@ -201,8 +189,8 @@ class TrainingLoop:
         self._meter = LossMeter(device)
         self._readings = ReadingClock(on_gpu=device.type == "cuda")
         self._collected: _Collected | None = None
-        # Numbers that change from step to step, where a recorded step reads them.
-        self._rate, self._kept = torch.zeros((), device=device), torch.zeros((), device=device)
+        # Numbers that change from step to step; a recorded step reads them from these tensors.
+        self._rate, self._decay = torch.zeros((), device=device), torch.zeros((), device=device)
         self._captured: CapturedStep[tuple[LossTerms, Tensor]] = CapturedStep(make_recorder(device))
 
     # The state
@@ -226,10 +214,10 @@ class TrainingLoop:
         load_module(self._average, arrays, _AVERAGED)
         self._averaged_steps = int(checkpoint_tensors(arrays, {_AVERAGED_STEPS: ()})[_AVERAGED_STEPS])
         load_optimizer(self._adamw, self._names, arrays)
-        self._captured = CapturedStep(make_recorder(self._device))  # the optimizer has other tensors now
+        self._captured = CapturedStep(make_recorder(self._device))  # because the optimizer has new tensors
 
     def model(self, averaged: Mapping[str, AnyArray]) -> Model:
-        """A model of its own with these weights, ready to predict."""
+        """A separate model with these weights, ready to predict."""
         model = copy.deepcopy(self._average)
         load_module(model, averaged)
         return model.eval()
@@ -259,18 +247,18 @@ class TrainingLoop:
             state.record(self._meter.read())
 
     def train_on(self, batch: Batch, *, makes_step: bool) -> None:
-        """Collect the gradient of a batch, and take a step with those that are collected."""
+        """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
         clock = self._plan.clock
         if makes_step:
             self._rate.fill_(clock.learning_rate())
-            self._kept.fill_(ema_decay(self._plan.config.weight_averaging, self._averaged_steps))
+            self._decay.fill_(ema_decay(self._plan.config.weight_averaging, self._averaged_steps))
             self._averaged_steps += 1
         if not makes_step or self._collected is not None:
             terms, collected = self._collect(self._computed(batch), self._collected)
             usable = self._step(collected) if makes_step else collected.usable
             self._collected = None if makes_step else collected
         elif self._parts.count > 1:
-            self._captured = CapturedStep(None)  # memory is short: no graph keeps any, and none is recorded
+            self._captured = CapturedStep(None)  # memory is short: drop graphs, and record none
             terms, usable = self._whole_step(self._computed(batch))
         else:
             terms, usable = self._captured(
@@ -279,11 +267,11 @@ class TrainingLoop:
         self._meter.add(terms, usable, clock.step)
 
     def _computed(self, batch: Batch) -> _LossAndGradients:
-        """Terms and gradient of a batch, in as many parts as it needs to fit into memory."""
+        """Terms and gradient of a batch, in as many micro-batches as the memory requires."""
         return self._parts.compute(lambda parts: self._gradients(cut(batch.tensors, parts)), batch.size)
 
     def _whole_step(self, computed: _LossAndGradients) -> tuple[LossTerms, Tensor]:
-        """Take a step with the gradient of one batch; returns its terms, and whether the gradient could be used."""
+        """Make a step with the gradient of one batch; return its terms, and whether the gradient was used."""
         terms, collected = self._collect(computed, None)
         return terms, self._step(collected)
 
@@ -292,21 +280,21 @@ class TrainingLoop:
             return self._whole_step(self._gradients([tensors]))
 
     def _gradients(self, parts: Sequence[Mapping[str, Tensor]]) -> _LossAndGradients:
-        """Terms of a batch and the gradient of its loss; a part of it is done with before the next one begins."""
-        self._set_gradients([None] * len(self._free))  # of a batch that did not fit, too
+        """Terms of a batch and the gradient of its loss, one micro-batch after the other."""
+        self._set_gradients([None] * len(self._free))  # a batch that did not fit may have left some
         terms = reduce(lambda one, other: one.map(operator.add, other), map(self._backward, parts))
         gradients = [weight.grad for weight in self._free]
         self._set_gradients([None] * len(self._free))
         return terms, gradients
 
     def _backward(self, part: Mapping[str, Tensor]) -> LossTerms:
-        """Terms of a part of a batch; adds its gradient to what the weights have."""
+        """Terms of a micro-batch; adds its gradient to those of the weights."""
         terms: LossTerms = self._loss(part)
         self._fabric.backward(terms.total)
         return terms.map(Tensor.detach)
 
     def _collect(self, computed: _LossAndGradients, before: _Collected | None) -> tuple[LossTerms, _Collected]:
-        """Add the gradient of a batch to those collected for the coming step; the detector's offset follows it."""
+        """Add the gradient of a batch to those accumulated for the next step; update the detector's offset."""
         terms, gradients = computed
         finite = torch.isfinite(terms.total)
         if terms.products:
@@ -325,9 +313,9 @@ class TrainingLoop:
             weight.grad = gradient
 
     def _step(self, collected: _Collected) -> Tensor:
-        """Step with collected gradients and move the running average; returns whether the gradients could be used.
+        """Make a step, and update the running average; return whether the gradients were used.
 
-        Where they are not finite, the weights stay as they are.
+        If they are not finite, the weights do not change.
         """
         config, usable = self._plan.config, collected.usable
         self._set_gradients(collected.gradients)
@@ -335,19 +323,19 @@ class TrainingLoop:
             norm = self._fabric.clip_gradients(
                 self._loss, self._optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
             )
-            assert norm is not None  # only clipping by value gives none
+            assert norm is not None  # None only if clipping by value
             usable = usable & torch.isfinite(norm)
         elif config.gradient_clip is not None:
             self._fabric.clip_gradients(self._loss, self._optimizer, clip_val=config.gradient_clip)
         for group in self._adamw.param_groups:
             group["lr"] = self._rate * group["rate"]
-        self._adamw.found_inf = (~usable).float()  # type: ignore[attr-defined]  # where it is 1, no step is made
+        self._adamw.found_inf = (~usable).float()  # type: ignore[attr-defined]  # 1 skips the step
         self._optimizer.step()
         self._set_gradients([None] * len(self._free))
         average, weights = _tensors(self._average), _tensors(self._model)
-        # weight + kept * (average - weight): what is the same in both stays as it is, to the bit.
+        # weight + decay * (average - weight): values that are equal in both do not change, to the bit.
         torch._foreach_sub_(average, weights)
-        torch._foreach_mul_(average, self._kept)
+        torch._foreach_mul_(average, self._decay)
         torch._foreach_add_(average, weights)
         return usable
 
@@ -367,13 +355,13 @@ class TrainingLoop:
             return value
 
         with torch.no_grad(), closing(self._validation_source.batches(0)) as batches:
-            found: list[float] = torch.stack([loss(batch) for batch in batches]).tolist()
-        return found
+            losses: list[float] = torch.stack([loss(batch) for batch in batches]).tolist()
+        return losses
 
 
 @contextmanager
 def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Let a step be recorded; it is the same step."""
+    """Allow the optimizer's step to be recorded; the step is the same."""
     for group in optimizer.param_groups:
         group["capturable"] = True
     try:
