@@ -21,6 +21,7 @@ from ptychopinn.errors import ResourceError
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.refinement import RefineOptions, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule
 from ptychopinn.tiles import PIXEL_BYTES
@@ -148,7 +149,8 @@ def engine(scan: ScanDataset, *, free: bool, batch_size: int) -> PassEngine:
     patterns, frame = Patterns(scan, here), Frame.around(scan.positions, N)
     options = PassOptions(StepSchedule(), update_probe=free, update_positions=free, batch_size=batch_size)
     start = Canvas(here.from_host(flat_object(frame)), frame, here)
-    return PassEngine(patterns, np.arange(len(scan)), here.from_host(scan.probe), start, options)
+    model = ScanModel(here.from_host(scan.probe), scan.positions)
+    return PassEngine(patterns, np.arange(len(scan)), model, start, options)
 
 
 @pytest.mark.parametrize("free", [False, True])

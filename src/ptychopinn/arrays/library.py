@@ -328,7 +328,7 @@ class ArrayLibrary:
                 "Free memory there, or set --accelerator cpu.",
             ) from error
         self.batch_values //= 2
-        _log.warning("Memory of %s ran out; going on with operations on %d numbers.", self.name, self.batch_values)
+        _log.warning("Memory of %s ran out; continuing with operations on %d numbers.", self.name, self.batch_values)
 
     def poisson(self, mean: Array, seed: Sequence[int]) -> Array:
         """Poisson counts of a mean, any shape, float32; the same for the same seed, a sequence of integers."""

@@ -172,12 +172,11 @@ class _Gradients:
         Sum of squared amplitude errors, and sum of squared amplitudes.
     gradient, light:
         (b, N, N) complex64 gradients of the object, and (b, N, N) float32 intensities of the probe.
-    moves:
-        (b, 2, 2) and (b, 2) of `_position_equations`, if positions are free.
     probe:
         Result of `_probe_gradient`, if the probe is free.
-    light_sums:
-        (b,) and (b,) of `_light_sums`, if the flux is free.
+    figures:
+        (b, k) float64: the equations of `_position_equations` where positions move, 6 columns, and the sums of
+        `_light_sums` where the flux is free, 2 columns; None where neither is.
     background:
         (2, N, N) of `_background_sums`, if the background is free.
     """
@@ -187,9 +186,8 @@ class _Gradients:
     energy: Array
     gradient: Array
     light: Array
-    moves: tuple[Array, Array] | None
     probe: tuple[Array, Array] | None
-    light_sums: tuple[Array, Array] | None
+    figures: Array | None
     background: Array | None
 
 
@@ -348,15 +346,18 @@ class PassEngine:
                     return None
                 steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as in one whole object
                 _, fetch = next(reading)
-                tally.add(self._update(task, state, chosen, fetch, steps), self._library)
+                tally.add(self._update(task, state, chosen, fetch, steps))
                 if schedule.momentum > 0 and number % every == 0:
                     state.apply_momentum(steps.momentum)
             self._store(task.tile, state)
-        self._move_positions(tally)
-        self._fit_flux(tally)
+        rows = tally.figures_in_order(self._library)
+        if self._options.update_positions:
+            self._move_positions(rows[:, :4].reshape(-1, 2, 2), rows[:, 4:6])
+        if self._options.update_flux:
+            self._fit_flux(rows[:, -2], rows[:, -1])
         self._fit_background(tally)
-        total = float(tally.energy)
-        return math.sqrt(float(tally.error) / total) if total > 0 else 0.0
+        error, total = self._library.to_host(self._library.xp.stack([tally.error, tally.energy])).tolist()
+        return math.sqrt(error / total) if total > 0 else 0.0
 
     def _load(self, tile: Tile) -> _ObjectState:
         if self._tiling.is_whole:
@@ -412,7 +413,7 @@ class PassEngine:
         patches = windows.cut(obj)
         field = library.fft2(probes * patches[:, None, ...], norm="ortho")
         intensity = power(field, library)
-        sums = self._light_sums(measured, intensity) if options.update_flux else None
+        figures = self._light_sums(measured, intensity) if options.update_flux else []
         if self.background is not None:
             intensity += self.background
         modelled = xp.sqrt(intensity)
@@ -430,14 +431,16 @@ class PassEngine:
             ratio = difference / modelled
         field *= ratio[:, None, ...]
         change = library.ifft2(field, norm="ortho")
-        moves = _position_equations(change, probes, patches, library) if options.update_positions else None
+        if options.update_positions:
+            figures = [*_position_equations(change, probes, patches, library), *figures]
         probe = None
         if options.update_probe:
             object_waves = patches if roots is None else patches * roots[:, 0, ...]
             probe = _probe_gradient(change, object_waves, windows.fractions, library)
         light = power(probes, library)
         gradient = sum_modes(library.conj_times(probes, change), library)
-        return _Gradients(windows, error, energy, gradient, light, moves, probe, sums, background)
+        rows = xp.concat(figures, axis=1) if figures else None
+        return _Gradients(windows, error, energy, gradient, light, probe, rows, background)
 
     def _step_probe(self, parts: Sequence[_Gradients], step: float) -> None:
         library, xp = self._library, self._library.xp
@@ -449,13 +452,12 @@ class PassEngine:
         self._probe_velocity = momentum * self._probe_velocity + moved
         self.probe = self.probe + moved + momentum * self._probe_velocity
 
-    def _light_sums(self, measured: Array, intensity: Array) -> tuple[Array, Array]:
-        """(b,) and (b,) float64: measured counts minus the background, and modelled counts."""
+    def _light_sums(self, measured: Array, intensity: Array) -> list[Array]:
+        """(b, 1) and (b, 1) float64: measured counts less the background, and what flux and object make of them."""
         xp, good = self._library.xp, self._patterns.good
         counts = measured**2 if self.background is None else measured**2 - self.background
         pair = (counts, intensity) if good is None else (counts * good, intensity * good)
-        measured_sums, modelled_sums = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
-        return measured_sums, modelled_sums
+        return [xp.sum(values, axis=(1, 2), dtype=xp.float64)[:, None] for values in pair]
 
     def _background_sums(self, difference: Array, total: Array, modelled: Array) -> Array:
         """(2, N, N): sums over patterns of the weights ``1 / I``, and of ``n - I`` times these; 0 at bad pixels.
@@ -468,10 +470,7 @@ class PassEngine:
             weight *= good
         return xp.stack([xp.sum(weight, axis=0), xp.sum(weight * difference * total, axis=0)])
 
-    def _move_positions(self, tally: _Tally) -> None:
-        if not self._options.update_positions:
-            return
-        normal, right = (tally.in_order(of, self._library) for of in (tally.normal, tally.right))
+    def _move_positions(self, normal: FloatArray, right: FloatArray) -> None:
         moved: FloatArray = self.positions + self._position_steps.moves(_solve_moves(normal, right))
         away = (np.abs(moved - self._given) >= MAX_MOVE_PX).any(axis=1)
         self._ran_away |= away
@@ -486,11 +485,9 @@ class PassEngine:
             tasks.append(replace(task, windows=self._tiling.windows(task.tile, moved, size)))
         self.positions, self._tasks = moved, tasks
 
-    def _fit_flux(self, tally: _Tally) -> None:
+    def _fit_flux(self, measured: FloatArray, modelled: FloatArray) -> None:
         """Set the flux of every pattern to fit its counts. The mean stays 1."""
-        if not self._options.update_flux or self.flux is None:
-            return
-        measured, modelled = (tally.in_order(of, self._library) for of in (tally.measured, tally.modelled))
+        assert self.flux is not None  # it is there where it is free
         factor = np.where((measured > 0) & (modelled > 0), measured / np.maximum(modelled, _TINY), 1.0)
         flux = np.clip(self.flux * factor, 1 / _FLUX_RANGE, _FLUX_RANGE)
         self.flux = (flux / flux.mean()).astype(np.float32)
@@ -540,38 +537,31 @@ class _Tally:
     ----------
     error, energy:
         Sum of squared amplitude errors, evaluated just before each update, and sum of squared amplitudes.
-    normal, right, measured, modelled:
-        Results of `_position_equations` and `PassEngine._light_sums`, in the order of the batches.
     background:
         (2, N, N), sum of `_background_sums`.
     """
 
     def __init__(self, members: Sequence[IntArray]) -> None:
         self._members = members
+        self._figures: list[Array] = []
         self.error: Array = 0.0
         self.energy: Array = 0.0
-        self.normal: list[Array] = []
-        self.right: list[Array] = []
-        self.measured: list[Array] = []
-        self.modelled: list[Array] = []
         self.background: Array = 0.0
 
-    def add(self, parts: Sequence[_Gradients], library: ArrayLibrary) -> None:
+    def add(self, parts: Sequence[_Gradients]) -> None:
         """Add a batch."""
         for part in parts:
             self.error, self.energy = self.error + part.error, self.energy + part.energy
-            if part.moves is not None:
-                self.normal.append(part.moves[0])
-                self.right.append(part.moves[1])
-            if part.light_sums is not None:
-                self.measured.append(part.light_sums[0])
-                self.modelled.append(part.light_sums[1])
+            if part.figures is not None:
+                self._figures.append(part.figures)
             if part.background is not None:
                 self.background = self.background + part.background
 
-    def in_order(self, values: Sequence[Array], library: ArrayLibrary) -> FloatArray:
-        """Values of all batches on the host, in the order of the used patterns."""
-        joined = library.to_host(library.xp.concat(list(values)))
+    def figures_in_order(self, library: ArrayLibrary) -> FloatArray:
+        """(n, k) figures of all batches, read from the device once, in the order of the used patterns."""
+        if not self._figures:
+            return np.zeros((0, 0))
+        joined = library.to_host(library.xp.concat(self._figures))
         ordered = np.empty_like(joined)
         ordered[np.concatenate(self._members)] = joined
         return ordered
@@ -661,8 +651,8 @@ def _probe_gradient(change: Array, patches: Array, fractions: Array, library: Ar
     return xp.sum(gradient, axis=0), xp.sum(power(patches[:, None, ...], library), axis=0)
 
 
-def _position_equations(change: Array, probes: Array, patches: Array, library: ArrayLibrary) -> tuple[Array, Array]:
-    """(b, 2, 2) and (b, 2): normal equations of the moves that fit the changes of the exit waves best."""
+def _position_equations(change: Array, probes: Array, patches: Array, library: ArrayLibrary) -> list[Array]:
+    """(b, 4) and (b, 2) float64: normal equations of the moves that fit the changes of the exit waves best."""
     xp, size = library.xp, probes.shape[-1]
     k = 2j * np.pi * np.fft.fftfreq(size)
     k[size // 2] = 0  # the Nyquist row has no direction
@@ -676,4 +666,4 @@ def _position_equations(change: Array, probes: Array, patches: Array, library: A
     flat = xp.reshape(change, (change.shape[0], -1, 1))
     normal = xp.real(library.matmul(slope, xp.conj(xp.matrix_transpose(slope))))
     right = -xp.real(library.matmul(xp.conj(slope), flat))[..., 0]
-    return library.cast(normal, "float64"), library.cast(right, "float64")
+    return [library.cast(xp.reshape(normal, (-1, 4)), "float64"), library.cast(right, "float64")]

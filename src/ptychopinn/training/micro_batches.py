@@ -59,4 +59,4 @@ class MicroBatches:
                 "Lower --n-filters-scale or --group-size, use --precision bf16, or free memory.",
             ) from error
         self.count *= 2
-        _log.warning("A batch of %d does not fit into memory; it is computed in %d parts.", size, self.count)
+        _log.warning("A batch of %d does not fit into memory and is computed in %d parts.", size, self.count)
