@@ -57,7 +57,7 @@ def test_the_terminal_stays_quiet() -> None:
     """Neither loading nor computing writes notes about the machine; the environment is as it was."""
     code = """
 import os
-import tensorflow as tf
+from ptychopinn_tf._tensorflow import tf
 assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ
 print(tf.function(lambda x: tf.linalg.matmul(x, x), jit_compile=True)(tf.ones((8, 8)))[0, 0].numpy())
 """
