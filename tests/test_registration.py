@@ -164,3 +164,23 @@ def test_a_stage_that_is_off_is_told(
     network: Any = Network(patches, ModelConfig(N=N))
     found = reconstruct(network, replace(scan, positions=positions, object_guess=None), InferConfig(refine=1))
     assert any("--refine-positions" in words for words in found.warnings) == (wrong is not None)
+
+
+def test_a_long_scan_is_looked_at_first(
+    scan: ScanDataset, patches: ComplexArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[REFINE-018] A stage that is right in the middle of a long scan costs no more than that look."""
+    monkeypatch.setattr("ptychopinn.reconstruction._CHECKED_PATTERNS", 60)
+    sizes = []
+
+    class Counting(Network):
+        def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+            sizes.append(len(data))
+            at = [int(np.flatnonzero((scan.positions == position).all(axis=1))[0]) for position in data.positions]
+            return predicted(data, self.patches[at])
+
+    network: Any = Counting(patches, ModelConfig(N=N))
+    found = reconstruct(network, replace(scan, object_guess=None), InferConfig(refine=2, refine_positions=True))
+    assert found.located is None
+    assert sizes == [60, len(scan)]
+    assert away(found.positions, scan) < 0.1

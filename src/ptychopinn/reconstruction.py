@@ -33,9 +33,9 @@ from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _log = logging.getLogger(__name__)
-_SUSPICIOUS = 0.15  # R from which, beyond what noise leaves, positions are checked
-_SUSPICIOUS_PX = 1.5  # from which a stage is off
-_CHECKED_PATTERNS = 256  # of the scan's middle
+_BAD_RESIDUAL = 0.15  # R above which positions are checked, if noise explains less than half of it
+_WRONG_STAGE_PX = 1.5  # error of a stage that passes alone may not correct
+_CHECKED_PATTERNS = 256  # patterns in the middle of the scan that show whether the stage was off
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,35 +179,50 @@ def reconstruct(
         if assessed.refined is not None and assessed.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
             assessed = replace(assessed, coverage=coverage)  # the passes added nothing where no patch lies
-    if located is None and (suspicion := _stage_suspicion(reconstructor, data, patterns, assessed.residual, config)):
-        _log.warning("%s", suspicion)
-        assessed = replace(assessed, warnings=(*assessed.warnings, suspicion))
+    if warning := _stage_warning(reconstructor, data, patterns, assessed.residual, config):
+        _log.warning("%s", warning)
+        assessed = replace(assessed, warnings=(*assessed.warnings, warning))
     return replace(assessed, located=located)
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
-    """Positions from the network's patches, if they are requested and a patch does not depend on positions."""
-    alone = reconstructor.model.patterns_per_patch == 1
-    if not stages.config.refine_positions or not alone or len(data) < MIN_PATTERNS:
+    """Positions from the network's patches, if they are requested, and if the stage was off.
+
+    A part of a long scan shows whether it was: the passes correct what is less than `_WRONG_STAGE_PX`.
+    """
+    if not stages.config.refine_positions or not _can_locate(reconstructor, data):
         return None
     with stages.timed("locate"):
+        if len(data) > 2 * _CHECKED_PATTERNS and _stage_error(reconstructor, data, stages.config) < _WRONG_STAGE_PX:
+            _log.info("Positions: the stage was right, as far as patches show; the passes refine it.")
+            return None
         return locate(reconstructor.infer(data, stages.config, monitor=stages.monitor), data, monitor=stages.monitor)
 
 
-def _stage_suspicion(
-    reconstructor: Reconstructor, data: ScanDataset, patterns: Patterns, residual: float, config: InferConfig
-) -> str | None:
-    """A warning for a scan that is explained badly, if the network's patches agree on other positions."""
-    alone = reconstructor.model.patterns_per_patch == 1
-    if config.refine == 0 and config.synchronise is Synchronise.OFF:
-        return None  # whose phases are not set is explained badly wherever the patterns lie
-    if not alone or len(data) < MIN_PATTERNS or residual < max(_SUSPICIOUS, 2 * noise_residual(patterns)):
-        return None
+def _can_locate(reconstructor: Reconstructor, data: ScanDataset) -> bool:
+    """Whether patches do not depend on positions, and are enough."""
+    return reconstructor.model.patterns_per_patch == 1 and len(data) >= MIN_PATTERNS
+
+
+def _stage_error(reconstructor: Reconstructor, data: ScanDataset, config: InferConfig) -> float:
+    """How far the stage was off in the middle of a scan, pixels, as `measure_stage_error` says."""
     middle = np.median(data.positions, axis=0)
     nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_CHECKED_PATTERNS]
     part = replace(data.select(np.sort(nearest)), scaling=fit_scaling(data))
-    off = measure_stage_error(reconstructor.infer(part, config), part)
-    if off < _SUSPICIOUS_PX:
+    return measure_stage_error(reconstructor.infer(part, config), part)
+
+
+def _stage_warning(
+    reconstructor: Reconstructor, data: ScanDataset, patterns: Patterns, residual: float, config: InferConfig
+) -> str | None:
+    """A warning for a scan that is explained badly, if the network's patches agree on other positions."""
+    phases_set = config.refine > 0 or config.synchronise is not Synchronise.OFF
+    if config.refine_positions or not phases_set or not _can_locate(reconstructor, data):
+        return None
+    if residual < max(_BAD_RESIDUAL, 2 * noise_residual(patterns)):
+        return None
+    off = _stage_error(reconstructor, data, config)
+    if off < _WRONG_STAGE_PX:
         return None
     return (
         f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
