@@ -35,7 +35,7 @@ from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 _log = logging.getLogger(__name__)
 _BAD_RESIDUAL = 0.15  # R above which positions are checked, if noise explains less than half of it
 _WRONG_STAGE_PX = 1.5  # error of a stage that passes alone may not correct
-_CHECKED_PATTERNS = 256  # patterns in the middle of the scan that show whether the stage was off
+_CHECKED_PATTERNS = 128  # patterns in the middle of the scan that show whether the stage was off
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> 
     if not stages.config.refine_positions or not _can_locate(reconstructor, data):
         return None
     with stages.timed("locate"):
-        if len(data) > 2 * _CHECKED_PATTERNS and _stage_error(reconstructor, data, stages.config) < _WRONG_STAGE_PX:
+        if len(data) > 2 * _CHECKED_PATTERNS and _stage_error(reconstructor, data, stages.config) == 0:
             _log.info("Positions: the stage was right, as far as patches show; the passes refine it.")
             return None
         return locate(reconstructor.infer(data, stages.config, monitor=stages.monitor), data, monitor=stages.monitor)
@@ -205,11 +205,11 @@ def _can_locate(reconstructor: Reconstructor, data: ScanDataset) -> bool:
 
 
 def _stage_error(reconstructor: Reconstructor, data: ScanDataset, config: InferConfig) -> float:
-    """How far the stage was off in the middle of a scan, pixels, as `measure_stage_error` says."""
+    """How far the stage was off in the middle of a scan, pixels; 0 if by less than `_WRONG_STAGE_PX`."""
     middle = np.median(data.positions, axis=0)
     nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_CHECKED_PATTERNS]
     part = replace(data.select(np.sort(nearest)), scaling=fit_scaling(data))
-    return measure_stage_error(reconstructor.infer(part, config), part)
+    return measure_stage_error(reconstructor.infer(part, config), part, ignored_px=_WRONG_STAGE_PX)
 
 
 def _stage_warning(
@@ -222,7 +222,7 @@ def _stage_warning(
     if residual < max(_BAD_RESIDUAL, 2 * noise_residual(patterns)):
         return None
     off = _stage_error(reconstructor, data, config)
-    if off < _WRONG_STAGE_PX:
+    if off == 0:
         return None
     return (
         f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "

@@ -166,7 +166,7 @@ class RegisteredPatches:
     agreement: float
 
 
-def measure_stage_error(prediction: Prediction, data: ScanDataset, *, seed: int = 0) -> float:
+def measure_stage_error(prediction: Prediction, data: ScanDataset, *, ignored_px: float = 0.0, seed: int = 0) -> float:
     """How far a stage was off, by the patches of some patterns: root mean square, pixels.
 
     0 where the patches do not agree with each other, or passes do not explain the patterns better with their positions.
@@ -177,17 +177,19 @@ def measure_stage_error(prediction: Prediction, data: ScanDataset, *, seed: int 
         Of every pattern, each from itself alone; its batches are used up.
     data:
         Patterns that overlap.
+    ignored_px:
+        A smaller error is returned as 0, without any pass.
     seed:
         As in `locate`.
     """
     patches, probe = collect_patches(prediction, len(data)), prediction.library.to_host(prediction.probe)
     found = register_patches(patches, data.positions, probe, seed=seed)
-    if found.agreement < _MIN_AGREEMENT:
+    off = float(np.sqrt(((found.positions - data.positions) ** 2).sum(axis=1).mean()))
+    if found.agreement < _MIN_AGREEMENT or off < ignored_px:
         return 0.0
     solver = _Solver(data, probe, seed, NULL_MONITOR)
-    if solver.judge(found.positions) > _WORTHWHILE * solver.judge(data.positions):
-        return 0.0
-    return float(np.sqrt(((found.positions - data.positions) ** 2).sum(axis=1).mean()))
+    is_better = solver.judge(found.positions) <= _WORTHWHILE * solver.judge(data.positions)
+    return off if is_better else 0.0
 
 
 class _Steps:
