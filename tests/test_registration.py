@@ -162,7 +162,7 @@ def test_a_stage_that_is_off_is_told(
     """[REFINE-023] where nobody asked for positions; a stage that is right is not suspected."""
     positions = scan.positions if wrong is None else wrong(scan.positions)
     network: Any = Network(patches, ModelConfig(N=N))
-    found = reconstruct(network, replace(scan, positions=positions, object_guess=None), InferConfig(refine=1))
+    found = reconstruct(network, replace(scan, positions=positions, object_guess=None), InferConfig())
     assert any("--refine-positions" in words for words in found.warnings) == (wrong is not None)
 
 

@@ -33,7 +33,7 @@ from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _log = logging.getLogger(__name__)
-_BAD_RESIDUAL = 0.15  # R above which positions are checked, if noise explains less than half of it
+_BAD_RESIDUAL = 0.2  # R above which positions are checked, if noise explains less than half of it
 _WRONG_STAGE_PX = 1.5  # error of a stage that passes alone may not correct
 _CHECKED_PATTERNS = 128  # patterns in the middle of the scan that show whether the stage was off
 
