@@ -12,7 +12,7 @@ import pytest
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.ground_truth import true_patches
-from ptychopinn.errors import Cancelled
+from ptychopinn.errors import Cancelled, PluginError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
@@ -184,3 +184,13 @@ def test_a_long_scan_is_looked_at_first(
     assert found.located is None
     assert sizes == [60, len(scan)]
     assert away(found.positions, scan) < 0.1
+
+
+@pytest.mark.parametrize("indices", [[*range(120)], [*range(121), 5]])
+def test_a_prediction_that_leaves_a_pattern_out_is_refused(
+    scan: ScanDataset, patches: ComplexArray, indices: list[int]
+) -> None:
+    """[REFINE-017] as everywhere: no position comes from a patch that is not there."""
+    batch = PatchBatch(np.array(indices), patches[indices])
+    with pytest.raises(PluginError, match="of 121 patterns"):
+        locate(Prediction(scan.probe, SIZE, iter([batch])), scan)

@@ -11,20 +11,17 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
-import numpy as np
-
 from ptychopinn.arrays import Array, slices_of
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.errors import PluginError
 from ptychopinn.geometry import split_positions
 from ptychopinn.interpolation import PatchShift
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import BackgroundThread
 from ptychopinn.patch_store import PatchStore, PlacedPatches
-from ptychopinn.reconstructor import PatchBatch, Prediction
+from ptychopinn.reconstructor import PatchBatch, Prediction, every_pattern_once
 from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
@@ -119,7 +116,7 @@ def assemble(
     if stages.config.synchronise is Synchronise.OFF and tiling.is_whole:
         with stages.timed("predict and stitch"):
             stitcher = Stitcher(patch_weights(library.to_host(prediction.probe), size), tiling.frame, library)
-            for batch in _every_pattern_once(prediction.batches, len(data)):
+            for batch in every_pattern_once(prediction.batches, len(data)):
                 stitcher.add(batch.patches, data.positions[batch.indices])
             return stitcher.take_result(), Synchronisation(PhaseRule.OFF)
     budget = stages.config.memory_budget_mb * 2**20
@@ -134,20 +131,6 @@ def assemble(
         return library.fit(lambda: synchronise(prediction.probe, patterns, placed, tiling, stages, known))
 
 
-def _every_pattern_once(batches: Iterator[PatchBatch], count: int) -> Iterator[PatchBatch]:
-    """The batches of a prediction. A backend that omits a pattern, or predicts one twice, is refused."""
-    times = np.zeros(count, np.int64)
-    for batch in batches:
-        np.add.at(times, batch.indices, 1)
-        yield batch
-    if (times != 1).any():
-        raise PluginError(
-            f"The backend predicted {int((times > 0).sum())} of {count} patterns, {int((times > 1).sum())} of them "
-            "more than once.",
-            "Use another backend; this one violates the protocol. The conformance kit shows where.",
-        )
-
-
 def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> None:
     """Move all patches to whole pixels. On the host, a batch is moved while the next is predicted."""
     shift = PatchShift(prediction.patch_size, prediction.library)
@@ -158,7 +141,7 @@ def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> Non
         for block in slices_of(len(batch.indices), shift.at_a_time):
             placed.put(batch.indices[block], shift(batch.patches[block, ...], moved[block, ...]))
 
-    batches = _every_pattern_once(prediction.batches, len(data))
+    batches = every_pattern_once(prediction.batches, len(data))
     if not prediction.library.on_host:
         for batch in batches:
             place(batch)

@@ -16,7 +16,7 @@ from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
-from ptychopinn.data.subsampling import thin_positions
+from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame
 from ptychopinn.metrics.alignment import scan_box
@@ -206,9 +206,8 @@ def _can_locate(reconstructor: Reconstructor, data: ScanDataset) -> bool:
 
 def _stage_error(reconstructor: Reconstructor, data: ScanDataset, config: InferConfig) -> float:
     """How far the stage was off in the middle of a scan, pixels; 0 if by less than `_WRONG_STAGE_PX`."""
-    middle = np.median(data.positions, axis=0)
-    nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_CHECKED_PATTERNS]
-    part = replace(data.select(np.sort(nearest)), scaling=fit_scaling(data))
+    chosen = nearest_to_middle(data.positions, _CHECKED_PATTERNS)
+    part = replace(data.select(chosen), scaling=fit_scaling(data))
     return measure_stage_error(reconstructor.infer(part, config), part, ignored_px=_WRONG_STAGE_PX)
 
 

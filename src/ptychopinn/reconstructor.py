@@ -86,6 +86,26 @@ class Prediction:
         return found
 
 
+def every_pattern_once(batches: Iterator[PatchBatch], count: int) -> Iterator[PatchBatch]:
+    """The batches of a prediction, checked.
+
+    Raises
+    ------
+    PluginError
+        After the last batch, if the backend omitted a pattern or predicted one twice.
+    """
+    times = np.zeros(count, np.int64)
+    for batch in batches:
+        np.add.at(times, batch.indices, 1)
+        yield batch
+    if (times != 1).any():
+        raise PluginError(
+            f"The backend predicted {int((times > 0).sum())} of {count} patterns, {int((times > 1).sum())} of them "
+            "more than once.",
+            "Use another backend; this one violates the protocol. The conformance kit shows where.",
+        )
+
+
 class TrainStatus(StrEnum):
     """How a training ended; the model is usable in each case."""
 

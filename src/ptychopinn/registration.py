@@ -26,11 +26,12 @@ from scipy.spatial import cKDTree
 from ptychopinn.arrays import NUMPY, slices_of
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.subsampling import nearest_to_middle
 from ptychopinn.errors import Cancelled
 from ptychopinn.geometry import Canvas, Frame, Windows, flat_object
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstructor import Prediction
+from ptychopinn.reconstructor import Prediction, every_pattern_once
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.engine import MAX_MOVE_PX, PassOptions
@@ -116,7 +117,7 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
     Cancelled
         If the monitor was cancelled.
     """
-    given, patches = data.positions, collect_patches(prediction, len(data))
+    given, patches = data.positions, _patches_on_host(prediction, len(data))
     probe = prediction.library.to_host(prediction.probe)
     steps, solver = _Steps(monitor), _Solver(data, probe, seed, monitor)
     registered = register_patches(patches, given, probe, seed=seed)
@@ -167,22 +168,22 @@ class RegisteredPatches:
 
 
 def measure_stage_error(prediction: Prediction, data: ScanDataset, *, ignored_px: float = 0.0, seed: int = 0) -> float:
-    """How far a stage was off, by the patches of some patterns: root mean square, pixels.
+    """Measure the error of the stage from the patches of some patterns: root mean square, pixels.
 
-    0 where the patches do not agree with each other, or passes do not explain the patterns better with their positions.
+    It is 0 if the patches do not agree, or if their positions do not explain the patterns better after a few passes.
 
     Parameters
     ----------
     prediction:
-        Of every pattern, each from itself alone; its batches are used up.
+        Patches of all patterns, each predicted from one pattern; its batches are consumed.
     data:
         Patterns that overlap.
     ignored_px:
-        A smaller error is returned as 0, without any pass.
+        Smaller errors count as 0, and no passes are made.
     seed:
         As in `locate`.
     """
-    patches, probe = collect_patches(prediction, len(data)), prediction.library.to_host(prediction.probe)
+    patches, probe = _patches_on_host(prediction, len(data)), prediction.library.to_host(prediction.probe)
     found = register_patches(patches, data.positions, probe, seed=seed)
     off = float(np.sqrt(((found.positions - data.positions) ** 2).sum(axis=1).mean()))
     if found.agreement < _MIN_AGREEMENT or off < ignored_px:
@@ -209,12 +210,9 @@ class _Steps:
         self._monitor.report("locate", self._done, self._COUNT)
 
 
-def collect_patches(prediction: Prediction, count: int) -> ComplexArray:
-    """(count, s, s) complex64 on the host: all patches of a prediction, whose batches are used up."""
-    patches = np.empty((count, prediction.patch_size, prediction.patch_size), np.complex64)
-    for batch in prediction.batches:
-        patches[batch.indices] = prediction.library.to_host(batch.patches)
-    return patches
+def _patches_on_host(prediction: Prediction, count: int) -> ComplexArray:
+    """(count, s, s) complex64: the patches of all patterns."""
+    return replace(prediction, batches=every_pattern_once(prediction.batches, count)).collect(count)
 
 
 def register_patches(
@@ -452,9 +450,7 @@ class _Solver:
     def __init__(self, data: ScanDataset, probe: ComplexArray, seed: int, monitor: Monitor) -> None:
         self._data, self._probe, self._seed = replace(data, object_guess=None), probe, seed
         self._monitor = _Quiet(monitor)
-        middle = np.median(data.positions, axis=0)
-        order = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")
-        self._judges = np.sort(order[:_JUDGING_PATTERNS])
+        self._judges = nearest_to_middle(data.positions, _JUDGING_PATTERNS)
 
     def judge(self, positions: FloatArray) -> float:
         """Forward residual after a few passes over the middle of the scan."""
@@ -538,8 +534,8 @@ def _register_on_object(
     disc = step[:, None] ** 2 + step**2 <= reach**2
     for block in slices_of(len(positions), max(_WORK_BYTES // (frame**2 * 8 * 6), 1)):
         windows = Windows.on(canvas, positions[block], wide, NUMPY)
-        object_spectra = transform(windows.cut(canvas.array))
-        power = transform(np.abs(windows.cut(canvas.array)) ** 2)
+        parts = windows.cut(canvas.array)
+        object_spectra, power = transform(parts), transform(np.abs(parts) ** 2)
         covariance = np.abs(inside(object_spectra * transform(contrast[block]).conj()))
         deviation = (
             inside(power * mask_spectrum).real - np.abs(inside(object_spectra * mask_spectrum)) ** 2 / mask.sum()

@@ -1,4 +1,4 @@
-"""Select a subset of the patterns that covers the whole scan."""
+"""Select some of the patterns: all over the scan, or in its middle."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def thin_positions(positions: FloatArray, spacing: float) -> IntArray:
     cells = np.floor((positions - positions.min(axis=0)) / spacing).astype(np.int64)
     _, first = np.unique(cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1], return_index=True)
     return np.sort(first)
+
+
+def nearest_to_middle(positions: FloatArray, count: int) -> IntArray:
+    """Select the ``count`` positions nearest to the median of (n, 2) positions, or all: ascending int64 indices."""
+    distance = ((positions - np.median(positions, axis=0)) ** 2).sum(axis=1)
+    return np.sort(np.argsort(distance, kind="stable")[:count])

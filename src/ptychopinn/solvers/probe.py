@@ -11,6 +11,7 @@ import numpy as np
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.subsampling import nearest_to_middle
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.solvers.engine import PassOptions
 from ptychopinn.solvers.epie import CACHE_BYTES, epie, rpie_schedule
@@ -73,9 +74,7 @@ def choose_probe(  # noqa: PLR0913
     monitor:
         Gets progress. If it is cancelled, the guess is returned with its ramp.
     """
-    middle = np.median(data.positions, axis=0)
-    nearest = np.argsort(((data.positions - middle) ** 2).sum(axis=1), kind="stable")[:_PATTERNS]
-    part = data.select(np.sort(nearest))
+    part = data.select(nearest_to_middle(data.positions, _PATTERNS))
     probe = (guess * offset).astype(np.complex64)
     solve = partial(epie, Patterns(part, library, CACHE_BYTES), passes=passes, monitor=monitor)
     options = PassOptions(rpie_schedule(passes), seed=seed)
