@@ -18,6 +18,7 @@ import math
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -118,9 +119,9 @@ class Bench:
             found = work()
             return emit({"what": what, **facts, **found, **device_memory(self.device)})
         except Exception as error:
-            return emit(
-                {"what": what, **facts, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-            )
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            frames = [f"{Path(one.filename).name}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)]
+            return emit({"what": what, **facts, "error": f"{why} (at {', '.join(frames[-4:])})"})
 
 
 def emit(facts: Facts) -> Facts:
