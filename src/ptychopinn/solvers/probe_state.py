@@ -32,11 +32,16 @@ class ProbeState:
     """
 
     def __init__(self, probe: Array, library: ArrayLibrary, *, free: bool, momentum: float) -> None:
-        self.modes = library.cast(probe, "complex64")
+        self.modes = library.xp.asarray(library.cast(probe, "complex64"), copy=free)
         self._library, self._free, self._momentum = library, free, momentum
         self._energy = library.xp.sum(library.xp.abs(self.modes) ** 2)
         self._velocity = library.xp.zeros_like(self.modes)
         self._prepared: ShiftedProbe | None = None
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays that steps read and change."""
+        return [self.modes, self._velocity]
 
     def prepare(self) -> None:
         """Prepare a fixed probe for shifts, if that was not done before."""
@@ -48,14 +53,16 @@ class ProbeState:
         prepared = self._prepared
         return shift_probe(self.modes, fractions, self._library) if prepared is None else prepared(fractions)
 
-    def step(self, gradients: Sequence[tuple[Array, Array]], step: float) -> None:
+    def step(self, gradients: Sequence[tuple[Array, Array]], step: float | Array) -> None:
         """Update the probe with the results of `probe_gradient` of a batch."""
         library, xp = self._library, self._library.xp
         spectrum, light = (sum(one[k] for one in gradients) for k in (0, 1))
         scale = (1 - _ALPHA) * light + _ALPHA * xp.max(light)
         moved = step * library.ifft2(spectrum) / scale
-        self._velocity = self._momentum * self._velocity + moved
-        self.modes = self.modes + moved + self._momentum * self._velocity
+        velocity = self._momentum * self._velocity + moved
+        modes = self.modes + moved + self._momentum * velocity
+        # In place, because a recorded step has these arrays.
+        self._velocity, self.modes = library.put(self._velocity, ..., velocity), library.put(self.modes, ..., modes)
 
     def result(self) -> tuple[Array, Array]:
         """The probe with its initial energy, free modes orthogonal, and the factor that it was multiplied by."""
