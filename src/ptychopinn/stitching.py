@@ -25,25 +25,12 @@ _CACHED = 1 << 15  # pixels of patches processed at a time; they fit the cache o
 
 @dataclass(frozen=True, eq=False)
 class StitchedObject:
-    """A stitched object.
+    """A stitched object."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64 of the library; 1 + 0j where nothing covers it.
-    coverage:
-        (H, W) float32 of the library, the sum of weights in units of the brightest point of one probe.
-    frame:
-        Frame of the arrays.
-    placed, dropped:
-        Number of patches placed, at least in part, and number of patches outside the frame.
-    library:
-        Library of the arrays.
-    """
-
-    object: Array
-    coverage: Array
+    object: Array  # (H, W) complex64 of the library; 1 + 0j where nothing covers it
+    coverage: Array  # (H, W) float32 of the library, the sum of weights in units of the brightest point of one probe
     frame: Frame
+    # Number of patches placed, at least in part, and number of patches outside the frame.
     placed: int
     dropped: int
     library: ArrayLibrary = NUMPY

@@ -41,20 +41,11 @@ _TILE_VALUES = 1 << 21  # values of patches processed together
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """Inner products of overlapping patches.
+    """Inner products of overlapping patches."""
 
-    Attributes
-    ----------
-    matrix:
-        (n, n) sparse Hermitian complex128 with its diagonal.
-    components:
-        (n,) int, number of the connected component that each patch belongs to.
-    means:
-        (n,) complex128 in an arbitrary common unit: mean of each patch where the probe is bright; 0 if unknown.
-    """
-
-    matrix: sparse.csr_matrix
-    components: IntArray
+    matrix: sparse.csr_matrix  # (n, n) sparse Hermitian complex128 with its diagonal
+    components: IntArray  # (n,) int, number of the connected component that each patch belongs to
+    # (n,) complex128 in an arbitrary common unit: mean of each patch where the probe is bright; 0 if unknown.
     means: ComplexArray
 
 

@@ -29,17 +29,10 @@ class Preset(StrEnum):
 
 @dataclass(frozen=True)
 class PresetValues:
-    """The values of a preset.
+    """The values of a preset."""
 
-    Attributes
-    ----------
-    summary:
-        When to use it.
-    train, infer:
-        Fields of `TrainConfig` and `InferConfig` and their values.
-    """
-
-    summary: str
+    summary: str  # when to use it
+    # Fields of `TrainConfig` and `InferConfig` and their values.
     train: Mapping[str, object]
     infer: Mapping[str, object]
 

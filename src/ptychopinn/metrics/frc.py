@@ -18,18 +18,10 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class FrcCurve:
-    """The correlation of each ring.
+    """The correlation of each ring."""
 
-    Attributes
-    ----------
-    frequency:
-        (k,) float64, cycles per pixel, rising, from one period in the shorter side to 0.5.
-    correlation:
-        (k,) float64 in [-1, 1]; 0 where a picture has no signal (`is_constant`).
-    """
-
-    frequency: FloatArray
-    correlation: FloatArray
+    frequency: FloatArray  # (k,) float64, cycles per pixel, rising, from one period in the shorter side to 0.5
+    correlation: FloatArray  # (k,) float64 in [-1, 1]; 0 where a picture has no signal (`is_constant`)
 
 
 def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:

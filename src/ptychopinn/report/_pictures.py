@@ -38,24 +38,14 @@ _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
 @dataclass(frozen=True)
 class ObjectView:
-    """What pictures of an object show of it.
+    """What pictures of an object show of it."""
 
-    Attributes
-    ----------
-    box:
-        The box of scan positions, in pixels of the object: only this is shown. None or empty shows everything.
-    origin:
-        (y, x): pixel (0, 0) of the object in the frame of the positions; the axes count in that frame.
-    pixel_size_m:
-        Object pixel size; axes are then in micrometres.
-    title:
-        Name of the scan.
-    """
-
+    # The box of scan positions, in pixels of the object: only this is shown. None or empty shows everything.
     box: ScanBox | None = None
+    # (y, x): pixel (0, 0) of the object in the frame of the positions; the axes count in that frame.
     origin: tuple[int, int] = (0, 0)
-    pixel_size_m: float | None = None
-    title: str = ""
+    pixel_size_m: float | None = None  # object pixel size; axes are then in micrometres
+    title: str = ""  # name of the scan
 
 
 def write_pictures(

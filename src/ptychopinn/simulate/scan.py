@@ -45,26 +45,13 @@ class _Stream(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class SimulatedTruth:
-    """What the patterns of a simulated scan are made of.
+    """What the patterns of a simulated scan are made of."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64, or as the caller gave it.
-    probe:
-        (modes, N, N) complex64, scaled to counts, without the detector's offset.
-    positions:
-        (n, 2) float64 (y, x), object pixels: where the probe was, in the middle of each exposure.
-    flux:
-        (n,) float32: factor of the dose of each pattern; their distribution has the mean 1.
-    background:
-        (N, N) float32: expected counts that every pattern has beside its own, DC at ``[N//2, N//2]``.
-    """
-
-    object: ComplexArray
-    probe: ComplexArray
-    positions: FloatArray
-    flux: FloatArray
+    object: ComplexArray  # (H, W) complex64, or as the caller gave it
+    probe: ComplexArray  # (modes, N, N) complex64, scaled to counts, without the detector's offset
+    positions: FloatArray  # (n, 2) float64 (y, x), object pixels: where the probe was, in the middle of each exposure
+    flux: FloatArray  # (n,) float32: factor of the dose of each pattern; their distribution has the mean 1
+    # (N, N) float32: expected counts that every pattern has beside its own, DC at ``[N//2, N//2]``.
     background: FloatArray
 
 

@@ -29,20 +29,11 @@ class LossTerms(NamedTuple):
     """Loss terms of a batch.
 
     The terms of the parts of a batch add up to those of the batch.
-
-    Attributes
-    ----------
-    total:
-        The weighted sum of the terms; it carries the gradient.
-    parts:
-        The terms by name, unweighted.
-    products:
-        `neighbour_products`, if the detector's offset follows them; else empty.
     """
 
-    total: Tensor
-    parts: dict[str, Tensor]
-    products: tuple[Tensor, ...]
+    total: Tensor  # the weighted sum of the terms; it carries the gradient
+    parts: dict[str, Tensor]  # the terms by name, unweighted
+    products: tuple[Tensor, ...]  # `neighbour_products`, if the detector's offset follows them; else empty
 
     def map(self, function: Callable[..., Tensor], *others: LossTerms) -> LossTerms:
         """Apply a function to every tensor, together with the same tensors of others."""

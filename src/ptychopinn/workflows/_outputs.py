@@ -25,23 +25,11 @@ from ptychopinn.workflows import folders
 
 @dataclass(frozen=True)
 class RunResult:
-    """Results of a run.
-
-    Attributes
-    ----------
-    folder:
-        Its directory.
-    files:
-        Written files by kind: "model", "product", "phase", ...
-    figures:
-        Figures to print, in order.
-    warnings:
-        Warnings for the user, as sentences.
-    """
+    """Results of a run."""
 
     folder: Path
-    files: Mapping[str, Path]
-    figures: Mapping[str, float | int | str] = field(default_factory=dict)
+    files: Mapping[str, Path]  # written files by kind: "model", "product", "phase", ...
+    figures: Mapping[str, float | int | str] = field(default_factory=dict)  # figures to print, in order
     warnings: tuple[str, ...] = ()
 
 

@@ -197,23 +197,14 @@ class MixingBlock(Module):
 
 @dataclass(frozen=True, eq=False)
 class SampledProbe:
-    """The probe prepared for a `DetectorSampling`.
+    """The probe prepared for a `DetectorSampling`."""
 
-    Attributes
-    ----------
-    probe, direction:
-        (..., modes, GRID^2, pixels) complex64: factors on the patch less 1 before propagation, and on the
-        back-propagated difference.
-    alone:
-        (..., modes, n, n) complex64, the far field for an object that is 1 everywhere.
-    good:
-        (n, n) float32, 1 where the detector measured.
-    """
-
+    # (..., modes, GRID^2, pixels) complex64: factors on the patch less 1 before propagation, and on the back-propagated
+    # difference.
     probe: tf.Tensor
     direction: tf.Tensor
-    alone: tf.Tensor
-    good: tf.Tensor
+    alone: tf.Tensor  # (..., modes, n, n) complex64, the far field for an object that is 1 everywhere
+    good: tf.Tensor  # (n, n) float32, 1 where the detector measured
 
     @classmethod
     def of(cls, sampling: DetectorSampling, probe: tf.Tensor, good: tf.Tensor) -> SampledProbe:
