@@ -27,7 +27,7 @@ from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOp
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.engine import MAX_MOVE_PX
+from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray

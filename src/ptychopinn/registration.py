@@ -34,8 +34,9 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, every_pattern_once
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.engine import MAX_MOVE_PX, PassOptions
 from ptychopinn.solvers.epie import EPIEResult, epie, rpie_schedule
+from ptychopinn.solvers.options import PassOptions
+from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from scipy.sparse.linalg import splu
@@ -25,6 +25,31 @@ ResultT = TypeVar("ResultT")
 def slices_of(count: int, length: int) -> list[slice]:
     """Slices that cover a number of items in steps; the last one may be shorter."""
     return [slice(low, min(low + length, count)) for low in range(0, count, length)]
+
+
+class RepeatedStep(Generic[ResultT]):
+    """A step that is taken many times on arrays of the same shapes: computed each time, or recorded and replayed."""
+
+    def __call__(
+        self, inputs: Mapping[str, Array], state: Sequence[Array], compute: Callable[[Mapping[str, Array]], ResultT]
+    ) -> ResultT:
+        """Take the step.
+
+        Parameters
+        ----------
+        inputs:
+            What differs from step to step.
+        state:
+            Other arrays that the step reads, or changes in place.
+        compute:
+            Takes the step on the inputs that it is given, in operations on arrays alone. No value is read from the
+            device, and what is not an array is the same in every step.
+
+        Returns
+        -------
+        What ``compute`` returns. Its arrays may be overwritten by the next step.
+        """
+        return compute(inputs)
 
 
 class ArrayLibrary:
@@ -115,6 +140,10 @@ class ArrayLibrary:
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
         """``[work(item) for item in items]``, in parallel if that is faster."""
         return [work(item) for item in items]
+
+    def repeated_step(self) -> RepeatedStep[ResultT]:
+        """A step that will be taken many times; a device may record its operations."""
+        return RepeatedStep()
 
     def by_rows(self, change: Callable[..., Array | tuple[Array, ...]], *arrays: Array) -> Array | tuple[Array, ...]:
         """Apply an elementwise function to large arrays.
@@ -234,8 +263,8 @@ class ArrayLibrary:
         denominators: Sequence[Array],
         corners: Sequence[Array],
         *,
-        step: float,
-        regularisation: float,
+        step: float | Array,
+        regularisation: float | Array,
     ) -> Array:
         """Add a quotient of sums of windows, the step of the ptychographic iterative engine.
 

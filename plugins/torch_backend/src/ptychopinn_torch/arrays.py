@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import array_api_compat.torch
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ptychopinn import failures
-from ptychopinn.arrays import ArrayLibrary, ScatterLibrary
-from ptychopinn.arrays.library import Sparse
+from ptychopinn.arrays import ArrayLibrary, RepeatedStep, ScatterLibrary
+from ptychopinn.arrays.library import ResultT, Sparse
 from ptychopinn.arrays.scatter import add_repeatably
 from ptychopinn.typing import AnyArray
+from ptychopinn_torch.captured import CapturedStep, Recorder, make_recorder
 from ptychopinn_torch.numerics import any_order, exact_float32
 
 _PINNED_BYTES = 1 << 20  # smallest array that is uploaded asynchronously from page-locked memory
@@ -37,6 +38,22 @@ def _add_integers(target: Tensor, index: Tensor, values: Tensor) -> None:
     """Add rows, in any order: PyTorch would sort them first, as it must do with fractions for sums that repeat."""
     with any_order():
         target.index_add_(0, index, values)
+
+
+class _RecordedStep(RepeatedStep[ResultT]):
+    """Steps that are recorded as a CUDA graph."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._captured: CapturedStep[ResultT] = CapturedStep(recorder)
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Tensor],
+        state: Sequence[Tensor],
+        compute: Callable[[Mapping[str, Tensor]], ResultT],
+    ) -> ResultT:
+        """Take the step."""
+        return self._captured(inputs, lambda: compute(inputs), compute, state)
 
 
 class TorchLibrary(ScatterLibrary):
@@ -82,6 +99,11 @@ class TorchLibrary(ScatterLibrary):
         """Compute in true float32, with deterministic algorithms if they are enabled."""
         with torch.no_grad(), exact_float32(deterministic=self._deterministic):
             yield self
+
+    def repeated_step(self) -> RepeatedStep[ResultT]:
+        """A step that will be taken many times; on a card it becomes a CUDA graph."""
+        recorder = make_recorder(self.device)
+        return RepeatedStep() if recorder is None else _RecordedStep(recorder)
 
     def from_host(self, array: AnyArray) -> Tensor:
         """Convert a NumPy array to a tensor; a large one is uploaded asynchronously from page-locked memory."""

@@ -37,7 +37,7 @@ from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
 from ptychopinn_torch.batches import cut, to_tensor
-from ptychopinn_torch.captured import CapturedStep, CudaRecorder, Recorder
+from ptychopinn_torch.captured import CapturedStep, make_recorder
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
 from ptychopinn_torch.model import FixedIllumination, Model
@@ -76,11 +76,6 @@ def make_fabric(device: torch.device) -> Fabric:
         devices=[device.index or 0] if on_gpu else 1,
         plugins=[LightningEnvironment()],
     )
-
-
-def make_recorder(device: torch.device) -> Recorder | None:
-    """Recorder of training steps; None on a CPU."""
-    return CudaRecorder(device) if device.type == "cuda" else None
 
 
 def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
