@@ -84,10 +84,6 @@ def assemble(
         Prediction for the scan; its batches are consumed.
     data:
         The scan it was predicted from.
-    tiling:
-        Tiling of the object, for the patches.
-    stages:
-        Settings, monitor and times.
 
     Raises
     ------
@@ -152,14 +148,8 @@ def synchronise(
     ----------
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
-    patterns:
-        Patterns of the scan.
     placed:
         (n, size, size) complex64, the patch of every pattern on whole pixels.
-    tiling:
-        Tiling of the object, for the patches.
-    stages:
-        Settings, monitor and times.
     pairs:
         Result of `ptychopinn.synchronise.overlap_pairs`, if it was computed already.
 

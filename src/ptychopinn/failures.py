@@ -69,8 +69,6 @@ def memory_explained(out_of_memory: IsOutOfMemory = is_out_of_memory, place: str
     ----------
     out_of_memory:
         Says whether an exception means that.
-    place:
-        Whose memory it is, for the message.
 
     Raises
     ------

@@ -25,8 +25,6 @@ def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatAr
     ----------
     positions:
         (b, 2) float64 (y, x) in object pixels, integers are pixel centres.
-    size:
-        Width of the window.
 
     Returns
     -------

@@ -33,10 +33,6 @@ class PatchStore:
 
     Parameters
     ----------
-    count, size:
-        Number and width of the patches.
-    library:
-        Library of the patches.
     host_budget_bytes:
         Budget of host memory; that of a device belongs to its library.
 

@@ -74,15 +74,9 @@ def reconstruct(
 
     Parameters
     ----------
-    reconstructor:
-        A trained one.
     data:
         The scan, or several scans of one object. The frame of the object is that of ``object_guess`` if there is one,
         else the box of all patches.
-    config:
-        Settings; None means the defaults.
-    monitor:
-        Gets progress, and may cancel.
 
     Returns
     -------
@@ -234,14 +228,8 @@ def refine_and_assess(
 
     Parameters
     ----------
-    stitched, how:
-        From `ptychopinn.assembly.assemble`.
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
-    patterns:
-        All patterns of the scan.
-    stages:
-        Settings, monitor, and times of the earlier stages.
     """
     config, monitor = stages.config, stages.monitor
     summary, model = None, ScanModel(probe, patterns.data.positions)

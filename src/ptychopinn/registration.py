@@ -160,8 +160,6 @@ def measure_stage_error(prediction: Prediction, data: ScanDataset, *, ignored_px
     ----------
     prediction:
         Patches of all patterns, each predicted from one pattern; its batches are consumed.
-    data:
-        Patterns that overlap.
     ignored_px:
         Smaller errors count as 0, and no passes are made.
     seed:

@@ -74,8 +74,6 @@ class ShiftedWeights:
     ----------
     weights:
         (n, n) float32 on the host, from `patch_weights`.
-    library:
-        Library of the results.
     """
 
     def __init__(self, weights: FloatArray, library: ArrayLibrary = NUMPY) -> None:
@@ -137,10 +135,6 @@ class Stitcher:
     ----------
     weights:
         (n, n) float32 on the host, from `patch_weights`.
-    frame:
-        Frame of the object.
-    library:
-        Library of patches and object.
     """
 
     def __init__(self, weights: FloatArray, frame: Frame, library: ArrayLibrary = NUMPY) -> None:
@@ -211,8 +205,6 @@ class Stitcher:
         ----------
         placed:
             (b, n, n) complex64, from `PatchShift`.
-        windows:
-            Their windows.
         phases:
             As in `add`.
         """

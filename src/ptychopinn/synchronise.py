@@ -60,8 +60,6 @@ def overlap_pairs(corners: IntArray, size: int) -> IntArray:
     ----------
     corners:
         (n, 2) int (y, x).
-    size:
-        Width of a patch.
 
     Returns
     -------
@@ -151,8 +149,6 @@ def measure_overlaps(
         (n, 2) int64 (y, x) on the host. Several scans of one object share one frame, and may overlap.
     weights:
         (size, size) float32 on the host, `ptychopinn.stitching.patch_weights`.
-    library:
-        Library of the patches.
     pairs:
         Result of `overlap_pairs`, if it was computed already.
     """
@@ -263,15 +259,11 @@ def solve_phases(
 
     Parameters
     ----------
-    overlaps:
-        Result of `measure_overlaps`.
     tether:
         Strength, in units of a patch's energy, of a pull of each patch towards a real and positive mean; 0 uses only
         the overlaps. Over a weak object small errors of the overlaps add up to slow phases. A tether limits them.
     start:
         (n,) phases to start from, for example of another tether; None starts from the tree.
-    library:
-        Library that computes the iterations.
 
     Returns
     -------

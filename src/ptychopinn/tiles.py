@@ -48,16 +48,10 @@ class Tiling:
 
     Parameters
     ----------
-    frame:
-        Frame of the object.
     object_library:
         Library of the object: that of the host if the object is processed in tiles.
     positions:
         (n, 2) float64 (y, x), object pixels.
-    size:
-        Width of the windows.
-    library:
-        Library that computes.
     margin:
         Maximum displacement of the windows, pixels. Tiles are so much wider.
     """

@@ -64,8 +64,6 @@ class ArrayLibrary:
         The library's namespace, as `array_api_compat` gives it.
     device:
         Device of new arrays; None: the library's default.
-    name:
-        Name for logs and messages.
     """
 
     on_host = False
@@ -130,8 +128,6 @@ class ArrayLibrary:
 
         Parameters
         ----------
-        item_values:
-            Numbers per item.
         cached:
             Numbers that fit the cache of a processor core; a device uses as many as fit its memory.
         """
@@ -213,8 +209,6 @@ class ArrayLibrary:
             (H, W).
         corners:
             (b, 2) int64 (y, x) of each window's first pixel; may be outside the array.
-        size:
-            Width of the windows.
         outside:
             Value where a window leaves the array; None: no window does.
 

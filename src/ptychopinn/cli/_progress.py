@@ -64,8 +64,6 @@ class PlainProgress:
 
     Parameters
     ----------
-    say:
-        Prints a line.
     clock:
         Seconds, monotonic.
     """

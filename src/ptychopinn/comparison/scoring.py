@@ -70,10 +70,6 @@ def score_scan(
 
     Parameters
     ----------
-    data:
-        The scan.
-    found:
-        What was reconstructed of it.
     reference:
         (H', W') complex, the true object in the frame of the positions, or None.
     halves:

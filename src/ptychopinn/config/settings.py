@@ -127,8 +127,6 @@ def settings_of(
     ----------
     training:
         False leaves out fields with the mark ``training_only``.
-    without:
-        Fields to leave out.
     """
     found = [setting_of(section, cls, name) for name in cls.model_fields if name not in without]
     return [setting for setting in found if training or not setting.marks.get("training_only")]

@@ -435,8 +435,6 @@ class TrainConfig(  # the fields of the last base come first
 
         Parameters
         ----------
-        model:
-            The model.
         validates:
             Whether there is a validation loss, whose terms are those of measured patterns.
 

@@ -33,10 +33,6 @@ class Patterns:
 
     Parameters
     ----------
-    data:
-        The scan.
-    library:
-        The array library.
     host_budget_bytes:
         Budget of the amplitudes on the host; that of a device belongs to its library.
     """

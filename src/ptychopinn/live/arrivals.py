@@ -58,8 +58,6 @@ def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refu
 
     Parameters
     ----------
-    size:
-        N of the model.
     bad_pixels:
         (N, N) bool; values there are ignored.
     """

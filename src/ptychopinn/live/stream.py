@@ -65,18 +65,12 @@ def stream(  # noqa: PLR0913
 
     Parameters
     ----------
-    reconstructor:
-        A trained reconstructor.
     arrivals:
         From `follow_hdf5` or `listen`, or any other iterator.
     config:
         Settings; ``refine`` acts at the end.
     timeout_s:
         Seconds without usable data (new patterns, or the first setup) after which the stream ends.
-    update_s:
-        Seconds between two updates.
-    name:
-        Name of the scan.
     monitor:
         Gets progress. If it is cancelled, the stream ends with the data so far.
 

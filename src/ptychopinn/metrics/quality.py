@@ -80,8 +80,6 @@ def forward_residual(
         (y, x): pixel (0, 0) of ``obj`` in the frame of the scan's positions.
     probe:
         (modes, N, N) complex, scaled to counts.
-    data:
-        The scan.
     indices:
         (k,) integers, the patterns to use; None for all.
     max_patterns:
@@ -109,12 +107,8 @@ class ForwardResidual:
     ----------
     model:
         Of the scan; its arrays are of the patterns' library.
-    patterns:
-        Of the scan.
     indices, max_patterns:
         As in `forward_residual`.
-    likelihood:
-        The likelihood of the residual.
     """
 
     def __init__(

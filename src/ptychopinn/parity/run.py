@@ -75,18 +75,10 @@ def parity_run(  # noqa: PLR0913
         Two names; empty: those that wrote the models.
     devices:
         Two values of the option ``accelerator``; empty: that of ``options``.
-    patterns:
-        Number of patterns in the batch.
     tolerance:
         Relative difference of a stage that counts as rounding.
     options:
         Fields of the backends' options; each backend gets the fields that it knows.
-    reading:
-        How to read the scan.
-    overwrite:
-        Replace the results of an earlier check.
-    monitor:
-        Cancellation.
 
     Raises
     ------

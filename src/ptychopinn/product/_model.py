@@ -100,8 +100,6 @@ def product_of(
 
     Parameters
     ----------
-    data:
-        The scan.
     obj, origin, coverage:
         (H, W) reconstruction, its origin in the frame of the scan's positions, and its coverage.
     probe:

@@ -61,8 +61,6 @@ def write_pictures(
 
     Parameters
     ----------
-    folder:
-        An existing folder.
     obj:
         (H, W) complex.
     probe:
@@ -152,8 +150,6 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     ----------
     probe:
         (modes, N, N) complex, square root of counts.
-    title:
-        Name of the scan.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize, hsv_to_rgb
@@ -190,8 +186,6 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
     ----------
     history:
         Column name to values, one per epoch; ``loss`` and columns that end in ``_loss`` are drawn.
-    title:
-        Name of the scan.
     """
     columns = history_columns(history)
     figure = new_figure(_WIDTH_IN, 4.0)
@@ -224,8 +218,6 @@ def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") 
     ----------
     given, found:
         (n, 2) float64 (y, x), object pixels.
-    title:
-        Name of the scan.
     """
     moves = found - given
     figure = new_figure(_WIDTH_IN, 3.6)

@@ -38,12 +38,6 @@ def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool
     ----------
     panels:
         Rows of equal length.
-    x_label:
-        Label of the axis.
-    log:
-        Whether the axis is logarithmic.
-    title:
-        Headline.
     """
     columns = len(panels[0])
     figure = new_figure(max(4.6 * columns, 6.5), 2.9 * len(panels) + 0.7)
@@ -75,8 +69,6 @@ def montage_picture(quantity: Quantity, columns: Mapping[str, Mapping[str, Compl
         "amp" or "phase".
     columns:
         Column to row to (h, w) complex, the reference first.
-    title:
-        Headline.
     """
     names = list(dict.fromkeys(name for shown in columns.values() for name in shown))
     height, width = next(iter(next(iter(columns.values())).values())).shape

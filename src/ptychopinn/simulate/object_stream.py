@@ -118,12 +118,8 @@ class ObjectStream:
         `ptychopinn.data.scaling.fit_scaling`.
     bad_pixels:
         (N, N) bool; their counts are 0.
-    seed:
-        Seed of everything random.
     patch_size:
         n: the patch is the centre of the window, ``window[(N - n) // 2 : (N - n) // 2 + n]`` in y and x.
-    options:
-        How objects, doses and probes are drawn.
 
     Raises
     ------

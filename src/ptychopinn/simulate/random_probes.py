@@ -27,8 +27,6 @@ def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
         N.
     modes:
         Mutually incoherent modes.
-    rng:
-        Source of the draw.
 
     Returns
     -------
@@ -49,8 +47,6 @@ def vary_probe(probe: ComplexArray, rng: np.random.Generator) -> ComplexArray:
     ----------
     probe:
         (modes, N, N) complex64.
-    rng:
-        Source of the draw.
 
     Returns
     -------

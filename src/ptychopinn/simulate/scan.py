@@ -69,14 +69,10 @@ def simulate_scan(
 
     Parameters
     ----------
-    config:
-        The settings.
     obj:
         (H, W) complex to use instead of ``object_kind``.
     probe:
         (modes, N, N) complex to use instead of ``probe_kind``; scaled to ``nphotons``.
-    monitor:
-        Gets progress with the stage "simulate".
 
     Returns
     -------

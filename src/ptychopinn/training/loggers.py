@@ -30,8 +30,6 @@ def open_logger(kind: LoggerKind, folder: Path | None, distribution: str) -> Run
 
     Parameters
     ----------
-    folder:
-        The run directory, or None.
     distribution:
         Distribution whose extras install the trackers: ``ptychopinn-torch``.
 

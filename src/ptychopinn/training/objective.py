@@ -49,12 +49,8 @@ def offset_step(ops: Operations, products: tuple[Tensor, ...], N: int) -> Tensor
 
     Parameters
     ----------
-    ops:
-        The framework's.
     products:
         `neighbour_products` of the whole batch.
-    N:
-        Width of a pattern.
 
     Returns
     -------
@@ -109,8 +105,6 @@ class Objective:
     ----------
     scan:
         The training or the validation scan of the plan.
-    ops:
-        The operations of the framework.
     group:
         Its physics, for the widths of the plan and the largest offset in the scan.
     good:

@@ -48,8 +48,6 @@ class BatchLoader:
     ----------
     parts:
         One or more.
-    count:
-        Batches in an epoch.
     workers:
         Threads that prepare batches ahead; 0 prepares each in the caller's thread.
     """

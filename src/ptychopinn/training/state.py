@@ -199,8 +199,6 @@ class TrainingState:
         ----------
         number:
             Number of the batch in its epoch, from 0.
-        patterns:
-            Number of patterns in it.
         """
         clock = self._clock
         self._done += 1

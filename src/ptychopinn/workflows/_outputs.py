@@ -101,20 +101,12 @@ def write_object(  # noqa: PLR0913
 
     Parameters
     ----------
-    folder:
-        A run directory.
     data:
         The scan; the pictures show the box of its positions.
     found:
         The object, its coverage and its frame. A reconstruction has positions, flux and background of the product, too.
     probe:
         (modes, N, N) complex64 in counts.
-    title:
-        Title of the pictures.
-    comments:
-        Comments of the product.
-    history:
-        History of a training.
 
     Returns
     -------

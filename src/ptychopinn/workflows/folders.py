@@ -67,10 +67,6 @@ def output_folder(
 
     Parameters
     ----------
-    output:
-        The directory.
-    kind:
-        Kind of the directory.
     overwrite:
         Replace existing results of that kind, and nothing else.
     resume:

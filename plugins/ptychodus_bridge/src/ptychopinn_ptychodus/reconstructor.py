@@ -46,10 +46,6 @@ class BridgeReconstructor(TrainableReconstructor):
     ----------
     backend, model_type:
         As the command line takes them.
-    settings:
-        Its parameter group.
-    host:
-        Shared with the other entries.
     """
 
     def __init__(self, backend: str, model_type: str, settings: EntrySettings, host: Host) -> None:

@@ -153,8 +153,6 @@ class Editor(Observer):
     ----------
     setting:
         Says which widget, its bounds, choices and tooltip.
-    parameter:
-        Ptychodus's, holding text.
     """
 
     def __init__(self, setting: Setting, parameter: Any) -> None:

@@ -30,14 +30,8 @@ def train(
         Where training data are looked for.
     scan:
         NPZ of the scan that is open, for a folder that has none.
-    scratch:
-        Gets the run directory.
-    output:
-        The model to write.
     settings:
         Arguments of `ptychopinn.workflows.run_settings`.
-    monitor:
-        Progress and cancellation.
     """
     files = find_training_files(Path(folder))
     if files is None and scan is not None:

@@ -26,8 +26,6 @@ def to_tensors(arrays: Mapping[str, AnyArray], groups: int) -> dict[str, tf.Tens
 
     Parameters
     ----------
-    arrays:
-        The batch.
     groups:
         Groups in a full batch; a smaller one is filled up, so that nothing is compiled anew for it. What fills it up
         has no share in the loss.

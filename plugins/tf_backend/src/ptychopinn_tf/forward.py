@@ -22,8 +22,6 @@ def shift_matrices(weights: tf.Tensor, n: int) -> tf.Tensor:
     ----------
     weights:
         (..., 7) from `ptychopinn.interpolation.shift_weights`.
-    n:
-        Patch width.
 
     Returns
     -------

@@ -97,17 +97,7 @@ def initial_weights(
 
 
 class Linear(Module):
-    """A product with a matrix.
-
-    Parameters
-    ----------
-    rng:
-        Draws the weights.
-    inputs, outputs:
-        Channels.
-    std:
-        As in `drawn`.
-    """
+    """A product with a matrix."""
 
     def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, *, std: float | None = None) -> None:
         self.weight, self.bias = initial_weights(rng, (outputs, inputs), outputs, inputs, std)
@@ -124,14 +114,8 @@ class Convolution(Module):
 
     Parameters
     ----------
-    rng:
-        Draws the weights.
-    inputs, outputs:
-        Channels.
     size:
         Width of the kernel, odd.
-    std:
-        As in `drawn`.
     """
 
     def __init__(
@@ -250,10 +234,6 @@ class FastNetwork(Module):
 
     Parameters
     ----------
-    config:
-        The model configuration.
-    rng:
-        Draws the weights.
     dtype:
         Arithmetic of the convolutions; the physics between them stays in float32.
     """

@@ -101,12 +101,8 @@ class TrainingLoop:
     ----------
     model:
         Trained in place.
-    devices:
-        Devices of the model's variables.
     parts:
         Number of micro-batches per batch.
-    budget:
-        Device memory available for scans.
     """
 
     def __init__(
@@ -267,12 +263,8 @@ class TrainingLoop:
 
         Parameters
         ----------
-        slope:
-            Terms of the newest batch, and the gradients.
         numbers:
             (3,) float64: learning rate, decay of the running average, number of the step.
-        sums:
-            Sums of `LossMeter`.
         """
         # All gradients are computed before the first change, so a step that does not fit into memory changes nothing.
         with tf.control_dependencies(list(slope.gradients.values())):

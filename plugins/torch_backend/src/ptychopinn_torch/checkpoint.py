@@ -55,8 +55,6 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> 
 
     Parameters
     ----------
-    optimizer:
-        The optimizer.
     names:
         Names of its parameters in order.
     """

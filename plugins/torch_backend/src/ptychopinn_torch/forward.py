@@ -23,8 +23,6 @@ def shift_matrices(weights: Tensor, n: int) -> Tensor:
     ----------
     weights:
         (..., 7) from `ptychopinn.interpolation.shift_weights`.
-    n:
-        Patch width.
 
     Returns
     -------

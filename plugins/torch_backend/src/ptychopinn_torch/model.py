@@ -60,10 +60,6 @@ class Model(nn.Module):
 
     Parameters
     ----------
-    config:
-        Model configuration.
-    illumination:
-        The probe.
     precision:
         Arithmetic of the network; the physics stays in float32.
     """

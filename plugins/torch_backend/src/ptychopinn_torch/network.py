@@ -218,13 +218,7 @@ class SampledProbe:
 
 
 class FastNetwork(nn.Module):
-    """Diffraction amplitudes to object patches, one pattern at a time.
-
-    Parameters
-    ----------
-    config:
-        The model configuration.
-    """
+    """Diffraction amplitudes to object patches, one pattern at a time."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

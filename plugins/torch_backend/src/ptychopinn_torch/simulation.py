@@ -60,8 +60,6 @@ class SimulatedPatterns:
     ----------
     source:
         Has the stream, and says how long an epoch is.
-    device:
-        Where batches are made.
     """
 
     on_host = True
