@@ -68,13 +68,7 @@ def patch_weights(probe: ComplexArray, patch_size: int) -> FloatArray:
 
 
 class ShiftedWeights:
-    """Patch weights shifted by fractions of a pixel as `PatchShift` does it, through a low-rank factorisation.
-
-    Parameters
-    ----------
-    weights:
-        (n, n) float32 on the host, from `patch_weights`.
-    """
+    """`patch_weights` shifted by fractions of a pixel as `PatchShift` does it, through a low-rank factorisation."""
 
     def __init__(self, weights: FloatArray, library: ArrayLibrary = NUMPY) -> None:
         self.size, self._library = int(weights.shape[-1]), library
@@ -129,13 +123,7 @@ def coverage_of(positions: FloatArray, weights: FloatArray, tiling: Tiling) -> A
 
 
 class Stitcher:
-    """Adds patches to an object, batch by batch. Memory is needed for the object only.
-
-    Parameters
-    ----------
-    weights:
-        (n, n) float32 on the host, from `patch_weights`.
-    """
+    """Adds patches with their `patch_weights` to an object, batch by batch. Memory is needed for the object only."""
 
     def __init__(self, weights: FloatArray, frame: Frame, library: ArrayLibrary = NUMPY) -> None:
         self._library = library
@@ -248,10 +236,7 @@ class Stitcher:
     def take_result(self, coverage: Array | None = None) -> StitchedObject:
         """The object, in the memory of the sums. Afterwards no patch can be added.
 
-        Parameters
-        ----------
-        coverage:
-            Coverage of the same patches, if this stitcher did not sum it.
+        ``coverage`` is that of the same patches, if this stitcher did not sum it.
         """
         total, self._sum = self._sum, None
         return self._stitched(total, self._coverage if coverage is None else coverage)

@@ -123,10 +123,7 @@ def settings_of(
 ) -> list[Setting]:
     """The settings of a configuration model, in order.
 
-    Parameters
-    ----------
-    training:
-        False leaves out fields with the mark ``training_only``.
+    ``training`` False leaves out those with the mark ``training_only``.
     """
     found = [setting_of(section, cls, name) for name in cls.model_fields if name not in without]
     return [setting for setting in found if training or not setting.marks.get("training_only")]

@@ -95,10 +95,7 @@ def check_pattern_count(data: ScanDataset) -> None:
 class GroupBatches:
     """Batches of random groups, new in each epoch; epoch k depends only on the seed and k. Thread-safe.
 
-    Parameters
-    ----------
-    truth:
-        The known patches of patterns, or None.
+    ``truth`` gives the known patches of patterns.
 
     Raises
     ------

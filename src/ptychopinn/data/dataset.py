@@ -149,17 +149,7 @@ class ScanDataset:
             )
 
     def counts(self, indices: IntArray | slice) -> FloatArray:
-        """Photon counts of some patterns.
-
-        Parameters
-        ----------
-        indices:
-            (b,) integers, or a slice.
-
-        Returns
-        -------
-        (b, N, N) float32, zero at bad pixels.
-        """
+        """Photon counts of (b,) patterns, or of a slice: (b, N, N) float32, zero at bad pixels."""
         with np.errstate(over="ignore", invalid="ignore"):  # values at bad pixels may be anything
             # Always a copy, because it is changed below. Consecutive rows are a view, so they are copied once.
             block = np.array(self.patterns[as_slice(indices)], np.float32)

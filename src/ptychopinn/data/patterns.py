@@ -29,12 +29,7 @@ class Patterns:
     """The patterns of a scan.
 
     On the host, amplitudes are kept in memory if they fit the budget. On a device, patterns are kept in their own dtype
-    if they fit; else they are read for every batch, ahead of the computation.
-
-    Parameters
-    ----------
-    host_budget_bytes:
-        Budget of the amplitudes on the host; that of a device belongs to its library.
+    if they fit the budget of its library; else they are read for every batch, ahead of the computation.
     """
 
     def __init__(self, data: ScanDataset, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 0) -> None:

@@ -46,10 +46,7 @@ def _sample(data: ScanDataset) -> FloatArray:
 def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling:
     """Fit the scaling rule to a scan; a part of a scan has the scaling of the whole (``data.scaling``).
 
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex probe to use instead of the scan's own.
+    ``probe``, (modes, N, N) complex, is used instead of the scan's own.
 
     Raises
     ------

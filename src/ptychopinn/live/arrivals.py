@@ -54,13 +54,7 @@ Arrival: TypeAlias = Setup | Chunk | Refused | None
 
 
 def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refused | None]:
-    """Check a chunk: return its usable patterns, and why the others cannot be used.
-
-    Parameters
-    ----------
-    bad_pixels:
-        (N, N) bool; values there are ignored.
-    """
+    """Check a chunk: return its usable patterns, and why the others cannot be used; bad pixels may be anything."""
     b, patterns = len(chunk), chunk.patterns
     if patterns.shape != (b, size, size) or chunk.positions.shape != (b, 2):
         return chunk.select(slice(0, 0)), Refused(

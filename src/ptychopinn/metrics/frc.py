@@ -25,14 +25,9 @@ class FrcCurve:
 
 
 def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
-    """Fourier ring correlation of two pictures on the same pixels.
+    """Fourier ring correlation of two (h, w) pictures on the same pixels, real or complex, at least 4 x 4.
 
     Means are removed and a Hann window is applied, because the edges of the pictures would correlate.
-
-    Parameters
-    ----------
-    a, b:
-        (h, w) real or complex, finite, of one shape, at least 4 x 4.
 
     Raises
     ------

@@ -150,16 +150,9 @@ class ForwardResidual:
         return math.sqrt(self.shares(canvas).sum())
 
     def shares(self, canvas: Canvas) -> FloatArray:
-        """What each pattern contributes to the square of R; raises as `forward_residual` does.
+        """What each pattern contributes to the square of R, (k,) float64; raises as `forward_residual` does.
 
-        Parameters
-        ----------
-        canvas:
-            The object, of the patterns' library or on the host.
-
-        Returns
-        -------
-        (k,) float64, on the host.
+        The object is of the patterns' library or on the host.
         """
         xp, good = self._library.xp, self._patterns.good
 

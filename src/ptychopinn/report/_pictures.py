@@ -144,13 +144,7 @@ def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
 
 
 def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
-    """PNG of a probe: amplitude, and phase as hue with amplitude as brightness, of the first 8 modes.
-
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex, square root of counts.
-    """
+    """PNG of a (modes, N, N) probe: amplitude, and phase as hue with amplitude as brightness, of up to 8 modes."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize, hsv_to_rgb
 
@@ -180,13 +174,7 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
 
 
 def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") -> bytes:
-    """PNG of the loss curves.
-
-    Parameters
-    ----------
-    history:
-        Column name to values, one per epoch; ``loss`` and columns that end in ``_loss`` are drawn.
-    """
+    """PNG of the loss curves: ``loss`` and the columns that end in ``_loss``."""
     columns = history_columns(history)
     figure = new_figure(_WIDTH_IN, 4.0)
     axes = figure.subplots()
@@ -212,13 +200,7 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
 
 
 def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") -> bytes:
-    """PNG of where positions went, drawn as arrows over the scan and as moves over the order of measurement.
-
-    Parameters
-    ----------
-    given, found:
-        (n, 2) float64 (y, x), object pixels.
-    """
+    """PNG of moves from (n, 2) positions to others: arrows over the scan, and moves in the order of measurement."""
     moves = found - given
     figure = new_figure(_WIDTH_IN, 3.6)
     over_scan, over_time = figure.subplots(1, 2)

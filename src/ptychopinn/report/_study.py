@@ -32,12 +32,9 @@ class Panel:
 
 
 def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool = False, title: str = "") -> bytes:
-    """PNG of rows of plots. Plots of a row share their scale; a candidate has the same colour in all plots.
+    """PNG of rows of plots, as many in each.
 
-    Parameters
-    ----------
-    panels:
-        Rows of equal length.
+    Plots of a row share their scale; a candidate has the same colour in all plots.
     """
     columns = len(panels[0])
     figure = new_figure(max(4.6 * columns, 6.5), 2.9 * len(panels) + 0.7)

@@ -122,15 +122,10 @@ def simulate_scan(
 def simulated_truth(
     config: SimulationConfig, *, obj: ComplexArray | None = None, probe: ComplexArray | None = None
 ) -> SimulatedTruth:
-    """What `simulate_scan` makes patterns of, to compare found positions, flux and background with.
+    """What `simulate_scan`, with the same arguments, makes patterns of.
 
-    A file of `simulate_scan` has the settings in its metadata:
-    ``simulated_truth(SimulationConfig(**scan.metadata.model_extra["simulation"]))``.
-
-    Parameters
-    ----------
-    config, obj, probe:
-        As in `simulate_scan`.
+    It is for comparing found positions, flux and background with. A file of `simulate_scan` has the settings in its
+    metadata: ``simulated_truth(SimulationConfig(**scan.metadata.model_extra["simulation"]))``.
 
     Raises
     ------

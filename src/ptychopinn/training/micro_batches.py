@@ -19,11 +19,6 @@ class MicroBatches:
 
     Every term of the loss is a sum over patterns or groups weighted with their shares of the whole batch
     (`ptychopinn.training.shares`). So the sum over the parts is the same to rounding, however many there are.
-
-    Parameters
-    ----------
-    out_of_memory:
-        Whether an exception means that memory ran out.
     """
 
     def __init__(self, out_of_memory: IsOutOfMemory) -> None:

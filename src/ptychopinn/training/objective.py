@@ -45,16 +45,9 @@ class LossTerms(NamedTuple):
 
 
 def offset_step(ops: Operations, products: tuple[Tensor, ...], N: int) -> Tensor:  # noqa: N803
-    """The step of the detector's offset after a batch.
+    """The step of the detector's offset after a batch, (2,) float32 (y, x) in detector pixels.
 
-    Parameters
-    ----------
-    products:
-        `neighbour_products` of the whole batch.
-
-    Returns
-    -------
-    (2,) float32 (y, x), detector pixels.
+    ``products`` are the `neighbour_products` of the whole batch.
     """
     return ops.angle(ops.stack(list(products))) * (OFFSET_RATE * N / (2 * math.pi))
 

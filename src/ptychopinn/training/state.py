@@ -193,13 +193,7 @@ class TrainingState:
         self._newest = reading.newest
 
     def after_batch(self, number: int, patterns: int) -> None:
-        """Count a batch and its step, report progress, and check monitor and clock.
-
-        Parameters
-        ----------
-        number:
-            Number of the batch in its epoch, from 0.
-        """
+        """Count a batch, from 0 in its epoch, and its step; report progress, and check monitor and clock."""
         clock = self._clock
         self._done += 1
         self.patterns_seen += patterns

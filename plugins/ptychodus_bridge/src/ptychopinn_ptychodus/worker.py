@@ -62,13 +62,7 @@ def train(
 
 
 def infer(model: str, scan: str, output: str, settings: Mapping[str, Any], monitor: Monitor) -> RunResult:
-    """Reconstruct a scan with a model into a run directory.
-
-    Parameters
-    ----------
-    settings:
-        Arguments of `ptychopinn.workflows.run_settings`.
-    """
+    """Reconstruct a scan with a model into a run directory; ``settings`` are those of `run_settings`."""
     return infer_run(model, scan, output, run_settings(**settings), monitor=monitor)
 
 

@@ -110,13 +110,7 @@ class Linear(Module):
 
 
 class Convolution(Module):
-    """A convolution that keeps the size.
-
-    Parameters
-    ----------
-    size:
-        Width of the kernel, odd.
-    """
+    """A convolution that keeps the size, with an odd width of the kernel."""
 
     def __init__(
         self, rng: np.random.Generator, inputs: int, outputs: int, size: int, *, std: float | None = None
@@ -232,10 +226,7 @@ class SampledProbe:
 class FastNetwork(Module):
     """Diffraction amplitudes to object patches, one pattern at a time.
 
-    Parameters
-    ----------
-    dtype:
-        Arithmetic of the convolutions; the physics between them stays in float32.
+    Convolutions compute in ``dtype``; the physics between them stays in float32.
     """
 
     def __init__(self, config: ModelConfig, rng: np.random.Generator, dtype: tf.DType) -> None:

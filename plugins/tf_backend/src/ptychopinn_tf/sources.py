@@ -58,13 +58,7 @@ def choose_source(scan: ScanBatches, devices: Devices, budget: MemoryBudget, wor
 
 
 class StreamedBatches:
-    """Batches as the core reads them; a `ptychopinn.training.sources.BatchPart`.
-
-    Parameters
-    ----------
-    groups:
-        Groups in a full batch.
-    """
+    """Batches as the core reads them; a `ptychopinn.training.sources.BatchPart`. A full batch has ``groups`` groups."""
 
     on_host = True
 
