@@ -48,18 +48,10 @@ class PhaseRule(StrEnum):
 
 @dataclass(frozen=True)
 class Synchronisation:
-    """How the phases of an object's patches were chosen.
+    """How the phases of an object's patches were chosen."""
 
-    Attributes
-    ----------
-    rule:
-        Rule for all patches.
-    slow_phase_solved:
-        Whether the slow phase of the object was solved afterwards.
-    """
-
-    rule: PhaseRule
-    slow_phase_solved: bool = False
+    rule: PhaseRule  # rule for all patches
+    slow_phase_solved: bool = False  # whether the slow phase of the object was solved afterwards
 
     def __str__(self) -> str:
         return f"{self.rule}, slow phase solved" if self.slow_phase_solved else str(self.rule)
@@ -67,21 +59,11 @@ class Synchronisation:
 
 @dataclass(frozen=True)
 class Stages:
-    """Settings, monitor and times of the stages of a reconstruction.
-
-    Attributes
-    ----------
-    config:
-        Settings.
-    monitor:
-        Gets progress, and may cancel.
-    seconds:
-        Wall time of each stage so far.
-    """
+    """Settings, monitor and times of the stages of a reconstruction."""
 
     config: InferConfig
-    monitor: Monitor = NULL_MONITOR
-    seconds: dict[str, float] = field(default_factory=dict)
+    monitor: Monitor = NULL_MONITOR  # gets progress, and may cancel
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time of each stage so far
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -102,10 +84,6 @@ def assemble(
         Prediction for the scan; its batches are consumed.
     data:
         The scan it was predicted from.
-    tiling:
-        Tiling of the object, for the patches.
-    stages:
-        Settings, monitor and times.
 
     Raises
     ------
@@ -170,14 +148,8 @@ def synchronise(
     ----------
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
-    patterns:
-        Patterns of the scan.
     placed:
         (n, size, size) complex64, the patch of every pattern on whole pixels.
-    tiling:
-        Tiling of the object, for the patches.
-    stages:
-        Settings, monitor and times.
     pairs:
         Result of `ptychopinn.synchronise.overlap_pairs`, if it was computed already.
 

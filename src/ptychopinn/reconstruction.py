@@ -40,57 +40,26 @@ _CHECKED_PATTERNS = 128  # patterns in the middle of the scan that show whether 
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """An object and figures of its quality.
+    """An object and figures of its quality."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64; 1 + 0j where no pattern covers it.
-    coverage:
-        (H, W) float32, weights in units of the brightest point of one probe.
-    frame:
-        Frame of the array, in the coordinates of the positions.
-    probe:
-        (modes, N, N) complex64, in counts. With it the object explains the patterns.
-    positions:
-        (n, 2) float64 (y, x), pixels: those of the scan, or the refined ones.
-    residual:
-        R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns.
-    flatness:
-        Standard deviation of the complex object inside the scan box; NaN if the scan has no such box.
-    synchronised:
-        How the phases of the patches were set.
-    placed, dropped:
-        Number of patches placed, and number of patches outside the frame.
-    seconds:
-        Wall time of each stage.
-    warnings:
-        Sentences for the user.
-    refined:
-        Figures of the refinement; None without refinement.
-    flux:
-        (n,) float32, flux of each pattern relative to the mean; None if it was not fitted.
-    background:
-        (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
-    located:
-        Positions located from the network's patches before the prediction; None if they were not requested.
-    """
-
-    object: ComplexArray
-    coverage: AnyArray
-    frame: Frame
-    probe: ComplexArray
-    positions: FloatArray
-    residual: float
-    flatness: float
-    synchronised: Synchronisation
+    object: ComplexArray  # (H, W) complex64; 1 + 0j where no pattern covers it
+    coverage: AnyArray  # (H, W) float32, weights in units of the brightest point of one probe
+    frame: Frame  # frame of the array, in the coordinates of the positions
+    probe: ComplexArray  # (modes, N, N) complex64, in counts. With it the object explains the patterns.
+    positions: FloatArray  # (n, 2) float64 (y, x), pixels: those of the scan, or the refined ones
+    residual: float  # R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns
+    flatness: float  # standard deviation of the complex object inside the scan box; NaN if the scan has no such box
+    synchronised: Synchronisation  # how the phases of the patches were set
+    # Number of patches placed, and number of patches outside the frame.
     placed: int
     dropped: int
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float]  # wall time of each stage
     warnings: tuple[str, ...]
-    refined: RefinementSummary | None = None
-    flux: FloatArray | None = None
+    refined: RefinementSummary | None = None  # figures of the refinement; None without refinement
+    flux: FloatArray | None = None  # (n,) float32, flux of each pattern relative to the mean; None if it was not fitted
+    # (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
     background: FloatArray | None = None
+    # Positions located from the network's patches before the prediction; None if they were not requested.
     located: LocatedScan | None = None
 
 
@@ -105,15 +74,9 @@ def reconstruct(
 
     Parameters
     ----------
-    reconstructor:
-        A trained one.
     data:
         The scan, or several scans of one object. The frame of the object is that of ``object_guess`` if there is one,
         else the box of all patches.
-    config:
-        Settings; None means the defaults.
-    monitor:
-        Gets progress, and may cancel.
 
     Returns
     -------
@@ -265,14 +228,8 @@ def refine_and_assess(
 
     Parameters
     ----------
-    stitched, how:
-        From `ptychopinn.assembly.assemble`.
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
-    patterns:
-        All patterns of the scan.
-    stages:
-        Settings, monitor, and times of the earlier stages.
     """
     config, monitor = stages.config, stages.monitor
     summary, model = None, ScanModel(probe, patterns.data.positions)

@@ -29,26 +29,13 @@ class Patterns:
     """The patterns of a scan.
 
     On the host, amplitudes are kept in memory if they fit the budget. On a device, patterns are kept in their own dtype
-    if they fit; else they are read for every batch, ahead of the computation.
-
-    Parameters
-    ----------
-    data:
-        The scan.
-    library:
-        The array library.
-    host_budget_bytes:
-        Budget of the amplitudes on the host; that of a device belongs to its library.
-
-    Attributes
-    ----------
-    good:
-        (N, N) float32 of the library, DC at [0, 0]: 0 at bad pixels, else 1; None without bad pixels.
+    if they fit the budget of its library; else they are read for every batch, ahead of the computation.
     """
 
     def __init__(self, data: ScanDataset, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 0) -> None:
         self.data, self.library = data, library
         good = np.fft.ifftshift(~data.bad_pixels)
+        # (N, N) float32 of the library, DC at [0, 0]: 0 at bad pixels, else 1; None without bad pixels.
         self.good: Array | None = None if good.all() else library.from_host(good.astype(np.float32))
         self._kept: Array | None = None  # amplitudes on the host, raw patterns on a device
         shape, pixels = (len(data), data.N, data.N), len(data) * data.N**2

@@ -61,8 +61,6 @@ class TorchLibrary(ScatterLibrary):
 
     Parameters
     ----------
-    device:
-        The device.
     deterministic:
         Whether sums of windows are bitwise reproducible.
     budget_mb:

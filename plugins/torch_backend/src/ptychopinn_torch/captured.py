@@ -42,13 +42,7 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs.
-
-    Parameters
-    ----------
-    device:
-        The card.
-    """
+    """CUDA graphs."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -129,10 +123,6 @@ class CapturedStep(Generic[ResultT]):
 
         Parameters
         ----------
-        batch:
-            What it is taken on.
-        eager:
-            Takes the step.
         recorded:
             Takes the step on the batch that it is given, in operations on tensors alone: whatever else changes from
             step to step lies in tensors that stay, and no later step needs what this changes elsewhere.
