@@ -23,6 +23,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import TrainingError
 from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.refinement import Refinement, RefineOptions, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
@@ -211,9 +212,9 @@ def test_replayed_passes_are_the_passes(
     library = TorchLibrary(torch.device("cpu"), deterministic=True)
 
     def passes() -> Refinement:
-        frame = Frame.around(scan.positions, scan.N)
+        frame, model = Frame.around(scan.positions, scan.N), ScanModel(library.from_host(scan.probe), scan.positions)
         start = Canvas(library.cast(library.from_host(np.ones(frame.shape)), "complex64"), frame, library)
-        return refine(Patterns(scan, library), library.from_host(scan.probe), start, RefineOptions(3, **free))
+        return refine(Patterns(scan, library), model, start, RefineOptions(3, **free))
 
     computed = passes()
     made = recorders(None)
