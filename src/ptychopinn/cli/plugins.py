@@ -25,6 +25,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             {
                 "backends": [asdict(row) for row in rows],
                 "solvers": [{"name": name, "summary": solver.summary} for name, solver in registry.solvers.items()],
+                "readers": [{"name": name, "summary": reader.summary} for name, reader in registry.readers.items()],
                 "broken": [asdict(plugin) for plugin in registry.broken],
             }
         )
@@ -40,6 +41,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.result(f"{name}  ({registry.distributions.get(name, 'ptychopinn')})  solver: {solver.summary}")
         if missing := missing_requirements(solver):
             console.result(f"  not usable: {', '.join(missing)} missing; install with: {solver.install_hint}")
+    for name, reader in registry.readers.items():
+        origin = registry.distributions.get(name, "ptychopinn")
+        console.result(f"{name}  ({origin})  reader: {reader.summary} ({', '.join(reader.suffixes)})")
     for plugin in registry.broken:
         console.result(_broken_line(plugin))
     for name, hint in KNOWN_BACKENDS.items():
