@@ -18,6 +18,7 @@ from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.data.hdf5 import is_hdf5
 from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import EV_METRES, JOULE_PER_EV, Geometry, RawScan
+from ptychopinn.data.readers import cxi
 from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.data.readers.shadow import refuse_near_field
 from ptychopinn.data.readers.spec import ReaderSpec
@@ -32,8 +33,8 @@ _JOULES = 1e-10  # an energy without a unit below this is in joules
 
 
 def sniff(path: Path) -> bool:
-    """Whether it has an NXentry with patterns."""
-    if not is_hdf5(path):
+    """Whether it has an NXentry with patterns, and is no plain CXI file."""
+    if not is_hdf5(path) or cxi.sniff(path):
         return False
     with Hdf5Tree(path) as tree:
         entry = _entry(tree)
