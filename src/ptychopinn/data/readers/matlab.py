@@ -208,7 +208,7 @@ def _geometry(found: dict[str, AnyArray]) -> Geometry:
 
 def sniff_fold_slice(path: Path) -> bool:
     """Whether it is one of the pair ``*_dp.hdf5`` and ``*_para.hdf5``."""
-    if not is_hdf5(path) or path.stem.rpartition("_")[2] not in ("dp", "para"):
+    if _version(path) is not None or not is_hdf5(path) or path.stem.rpartition("_")[2] not in ("dp", "para"):
         return False
     with Hdf5Tree(path) as tree:
         return any(isinstance(tree.find(name), h5py.Dataset) for name in ("dp", "ppX"))
