@@ -21,7 +21,7 @@ from ptychopinn.product import product_of, read_product, write_product
 from ptychopinn.refinement import Refinement, RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.solvers import engine
+from ptychopinn.solvers import positions
 from ptychopinn.solvers.position_steps import PositionSteps, SecantStep
 from ptychopinn.typing import ComplexArray, FloatArray
 
@@ -49,7 +49,12 @@ def refined(scan: ScanDataset, passes: int = 12, **options: Any) -> Refinement:
     """From an object of which nothing is known."""
     frame = Frame(truth(scan).shape)
     start = Canvas(flat_object(frame), frame)
-    return refine(Patterns(scan, host_budget_bytes=1 << 30), scan.probe, start, RefineOptions(passes, **options))
+    return refine(
+        Patterns(scan, host_budget_bytes=1 << 30),
+        ScanModel(scan.probe, scan.positions),
+        start,
+        RefineOptions(passes, **options),
+    )
 
 
 def error(found: ComplexArray, scan: ScanDataset) -> float:
@@ -151,7 +156,7 @@ def test_the_model_that_judges_knows_light_and_background(scan: ScanDataset) -> 
 
 def test_a_position_that_runs_away_is_put_back(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-011] and counted."""
-    monkeypatch.setattr(engine, "MAX_MOVE_PX", 1)
+    monkeypatch.setattr(positions, "MAX_MOVE_PX", 1)
     wrong = scan.positions.copy()
     wrong[50] += [5.0, -5.0]
     found = refined(replace(scan, positions=wrong), update_positions=True)

@@ -22,7 +22,8 @@ from ptychopinn.refinement import Refinement, RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers import epie
-from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule
+from ptychopinn.solvers.engine import PassEngine
+from ptychopinn.solvers.options import PassOptions, StepSchedule
 from ptychopinn.solvers.slow_phase import slow_phase
 from ptychopinn.stitching import Stitcher, coverage_of, patch_weights
 from ptychopinn.tiles import PIXEL_BYTES, Tiling, where_object_fits
@@ -144,7 +145,12 @@ def test_windows_of_an_object_on_the_host_are_cut_there(scan: ScanDataset) -> No
 def refined(scan: ScanDataset, library: ArrayLibrary, on: ArrayLibrary, **changes: Any) -> Refinement:
     obj = predicted(scan)
     start = Canvas(on.from_host(obj), Frame(obj.shape), on)
-    return refine(Patterns(scan, library), library.from_host(scan.probe), start, RefineOptions(**changes))
+    return refine(
+        Patterns(scan, library),
+        ScanModel(library.from_host(scan.probe), scan.positions),
+        start,
+        RefineOptions(**changes),
+    )
 
 
 @pytest.mark.parametrize("free", [False, True])

@@ -27,8 +27,8 @@ from ptychopinn.refinement import Refinement, RefineOptions, noise_residual, ref
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan, true_patches
 from ptychopinn.solvers import epie
-from ptychopinn.solvers.engine import PassOptions
 from ptychopinn.solvers.epie import rpie_schedule
+from ptychopinn.solvers.options import PassOptions
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import ShiftedWeights, Stitcher, coverage_of, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases
@@ -226,7 +226,7 @@ def test_refinements_are_the_same(library: ArrayLibrary, scan: ScanDataset, opti
     def run(of: ArrayLibrary) -> Refinement:
         seen = of.from_host(covered) if part else None
         canvas = Canvas(of.from_host(start.copy()), frame, of, seen)
-        return refine(Patterns(scan, of), of.from_host(scan.probe), canvas, options)
+        return refine(Patterns(scan, of), ScanModel(of.from_host(scan.probe), scan.positions), canvas, options)
 
     found, expected = run(library), run(NUMPY)
     agree(library, found.object, expected.object)

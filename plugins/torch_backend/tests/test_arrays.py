@@ -23,7 +23,8 @@ from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.refinement import RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule
+from ptychopinn.solvers.engine import PassEngine
+from ptychopinn.solvers.options import PassOptions, StepSchedule
 from ptychopinn.tiles import PIXEL_BYTES
 from ptychopinn_torch.arrays import TorchLibrary
 from ptychopinn_torch.reconstructor import TorchReconstructor
@@ -287,7 +288,7 @@ def test_the_same_seed_gives_the_same_passes(scan: ScanDataset) -> None:
         patterns = Patterns(scan, here)
         options = RefineOptions(2, update_probe=True, update_positions=True)
         start = Canvas(here.from_host(flat_object(frame)), frame, here)
-        found = refine(patterns, here.from_host(scan.probe), start, options)
+        found = refine(patterns, ScanModel(here.from_host(scan.probe), scan.positions), start, options)
         return found.object
 
     assert torch.equal(run(), run())
