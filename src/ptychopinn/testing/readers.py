@@ -49,21 +49,21 @@ class ReaderConformance:
         raise NotImplementedError
 
     def test_its_name_and_suffixes_are_allowed(self) -> None:
-        """[CONF-060] [READ-001]"""
+        """[CONF-090] [READ-001]"""
         assert _NAME.fullmatch(self.reader.name)
         assert self.reader.summary
         assert self.reader.suffixes
         assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in self.reader.suffixes)
 
     def test_it_is_found(self) -> None:
-        """[CONF-060] [READ-001] By its entry point, or among those of the core."""
+        """[CONF-090] [READ-001] By its entry point, or among those of the core."""
         if self.entry_point is None:
             assert self.reader in CORE_READERS
         else:
             assert self.reader in plugin_readers([EntryPoint("mine", self.entry_point, "ptychopinn")])
 
     def test_it_knows_its_own_files_alone(self, tmp_path: Path) -> None:
-        """[CONF-061] [READ-002] Not those of other formats, nothing that is empty or missing, and no folder."""
+        """[CONF-091] [READ-002] Not those of other formats, nothing that is empty or missing, and no folder."""
         assert knows(self.reader, self.write(tmp_path))
         others = tmp_path / "others"
         others.mkdir()
@@ -76,7 +76,7 @@ class ReaderConformance:
             assert not knows(self.reader, path), path.name
 
     def test_it_reads_a_scan(self, tmp_path: Path) -> None:
-        """[CONF-062] [READ-003] Patterns and positions, the same each time."""
+        """[CONF-092] [READ-003] Patterns and positions, the same each time."""
         path = self.write(tmp_path)
         first, second = (read_by(self.reader, path) for _ in range(2))
         assert isinstance(first, RawScan)
@@ -87,14 +87,14 @@ class ReaderConformance:
         np.testing.assert_array_equal(first.positions, np.asarray(second.positions))
 
     def test_it_writes_nothing(self, tmp_path: Path) -> None:
-        """[CONF-063] [READ-004] [HARD-004]"""
+        """[CONF-093] [READ-004] [HARD-004]"""
         path = self.write(tmp_path)
         before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.iterdir()}
         read_by(self.reader, path)
         assert before == {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.iterdir()}
 
     def test_damaged_files_are_read_or_refused_with_a_remedy(self, tmp_path: Path) -> None:
-        """[CONF-064] [READ-004] [HARD-001]"""
+        """[CONF-094] [READ-004] [HARD-001]"""
         path = self.write(tmp_path)
         content = path.read_bytes()
         refusals: list[PtychoPinnError] = []
