@@ -12,13 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 import numpy as np
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Synchronisation
-from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.infer import Background, InferConfig, Likelihood, ProbeSource
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
@@ -64,15 +63,6 @@ _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
 _OBJECT_FIXED = StepSchedule(
     alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
 )
-
-
-class Freedom(StrEnum):
-    """What passes may change beside the object."""
-
-    PROBE = "probe"
-    POSITIONS = "positions"
-    FLUX = "flux"
-    BACKGROUND = "background"
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +278,7 @@ class _Work:
 
     def _free_more(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
         """Free what explains held-out patterns better; returns whether something was freed."""
-        fixed = [Freedom(one) for one in self._config.may_free if Freedom(one) not in self._freed]
+        fixed = [one for one in self._config.may_free if one not in self._freed]
         count = min(max(_TRIAL_PIXELS // self._data.N**2, _TRIAL_MIN), _TRIAL_MAX, len(self._data))
         cost = (len(fixed) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass * count / len(self._data)
         if not fixed or cost > _TRIAL_SHARE * self._limit.left or count < 4 * _HELD_OUT:
