@@ -207,7 +207,7 @@ def _check(spec: _Spec) -> None:
         raise PluginError(f"The backend '{spec.name}' claims capabilities that do not exist: {strange}.")
 
 
-def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...]:
+def missing_requirements(spec: _Spec) -> tuple[str, ...]:
     """The missing packages of a backend or solver, found without importing them."""
     return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
 

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel
@@ -23,6 +23,8 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
+
+ClassT = TypeVar("ClassT")
 
 
 @dataclass(frozen=True)
@@ -200,58 +202,48 @@ class Capability(StrEnum):
 
 
 @dataclass(frozen=True)
-class ReconstructorSpec:
-    """Specification of a backend, readable without importing its framework."""
+class PluginSpec(Generic[ClassT]):
+    """Specification of a backend or solver, readable without importing its packages."""
 
-    name: str  # what ``--backend`` takes ("torch")
+    noun: ClassVar[str]
+
+    name: str  # what ``--backend`` takes ("torch"), or the name of a solver in comparisons ("epie")
     summary: str  # one line for lists and menus
-    import_string: str  # ``"package.module:Class"`` of the `Reconstructor`; imported only when used
-    options: type[BaseModel]  # pydantic model of the backend's own options; it must not import the framework
-    capabilities: frozenset[Capability] = field(default_factory=frozenset)
+    import_string: str  # ``"package.module:Class"``; imported only when used
+    options: type[BaseModel]  # pydantic model of its own options; it must not import the packages either
     requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
     install_hint: str = ""  # a command that installs missing packages
 
-    def load_class(self) -> type[Reconstructor]:
-        """Import the backend's class.
+    def load_class(self) -> type[ClassT]:
+        """Import the class.
 
         Raises
         ------
         PluginError
-            If the framework or the class cannot be imported, with the reason and the install hint.
+            If that fails, with the reason and the install hint.
         """
-        loaded: type[Reconstructor] = _load(self.import_string, f"backend '{self.name}'", self.install_hint)
+        module_name, _, attribute = self.import_string.partition(":")
+        try:
+            loaded: type[ClassT] = getattr(importlib.import_module(module_name), attribute)
+        except Exception as error:  # a broken framework can raise anything
+            raise PluginError(
+                f"The {self.noun} '{self.name}' cannot be used: {error}.",
+                f"Install it with: {self.install_hint}" if self.install_hint else "Install its requirements.",
+            ) from error
         return loaded
 
 
 @dataclass(frozen=True)
-class SolverSpec:
-    """Specification of a `Solver`, readable without importing its packages."""
+class ReconstructorSpec(PluginSpec[Reconstructor]):
+    """Specification of a backend."""
 
-    name: str  # name in comparisons ("epie")
-    summary: str  # one line for lists and menus
-    import_string: str  # ``"package.module:Class"`` of the `Solver`; imported only when used
-    options: type[BaseModel]  # pydantic model of its options; it must not import the solver's packages
-    requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
-    install_hint: str = ""  # a command that installs missing packages
+    noun = "backend"
 
-    def load_class(self) -> type[Solver]:
-        """Import the solver's class.
-
-        Raises
-        ------
-        PluginError
-            If it cannot be imported, with the reason and the install hint.
-        """
-        loaded: type[Solver] = _load(self.import_string, f"solver '{self.name}'", self.install_hint)
-        return loaded
+    capabilities: frozenset[Capability] = field(default_factory=frozenset)
 
 
-def _load(import_string: str, what: str, install_hint: str) -> Any:
-    module_name, _, attribute = import_string.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a broken framework can raise anything
-        raise PluginError(
-            f"The {what} cannot be used: {error}.",
-            f"Install it with: {install_hint}" if install_hint else "Install its requirements.",
-        ) from error
+@dataclass(frozen=True)
+class SolverSpec(PluginSpec[Solver]):
+    """Specification of a `Solver`."""
+
+    noun = "solver"

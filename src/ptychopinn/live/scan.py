@@ -93,7 +93,7 @@ class LiveScan:
         self._predicted = 0
         self._synchronised = 0
         self._how = Synchronisation(PhaseRule.ON)
-        self._probe: ComplexArray | None = None
+        self.probe: ComplexArray | None = None  # (modes, N, N) complex64 in counts; None without an object
         self._stitcher: Stitcher | None = None
 
     def __enter__(self) -> Self:
@@ -188,18 +188,13 @@ class LiveScan:
         DataError
             If the patterns for the residual have no photon.
         """
-        if self._stitcher is None or self._probe is None:
+        if self._stitcher is None or self.probe is None:
             return None
         stitched = self._stitcher.result()
         data = self.data(np.arange(self._predicted))
         return stitched, forward_residual(
-            stitched.object, stitched.frame.origin, self._probe, data, max_patterns=RESIDUAL_PATTERNS
+            stitched.object, stitched.frame.origin, self.probe, data, max_patterns=RESIDUAL_PATTERNS
         )
-
-    @property
-    def probe(self) -> ComplexArray | None:
-        """(modes, N, N) complex64 in counts; None without an object."""
-        return self._probe
 
     def data(self, order: IntArray | None = None) -> ScanDataset:
         """The scan so far, or the patterns in some slots, by default in the order of the patterns' numbers.
@@ -268,7 +263,7 @@ class LiveScan:
         """The scan's probe. Without one, any probe with energy, because the model has its own."""
         if self._setup.probe is not None:
             return self._setup.probe
-        return np.ones((1, self._size, self._size), np.complex64) if self._probe is None else self._probe
+        return np.ones((1, self._size, self._size), np.complex64) if self.probe is None else self.probe
 
     def _check_kind(self, chunk: Chunk) -> Refused | None:
         if self._patterns is None:
@@ -352,7 +347,7 @@ class LiveScan:
             return
         slots = np.arange(self._predicted, len(self._patterns))
         scaling = scaling_of(self._per_unit * self._sum / len(self._patterns), self._scan_probe(), self._bad)
-        self._probe, _, placed = self._infer(slots, scaling)
+        self.probe, _, placed = self._infer(slots, scaling)
         if self._placed is None:
             budget = self._config.memory_budget_mb * _BUDGET_UNIT
             self._placed = SpillableRows(placed.shape[1:], np.complex64, budget_bytes=budget)
@@ -381,9 +376,9 @@ class LiveScan:
 
     def _join(self, placed: ComplexArray, positions: FloatArray) -> None:
         """Add new patches, with their phases aligned to the object."""
-        assert self._probe is not None
+        assert self.probe is not None
         size = placed.shape[-1]
-        weights = patch_weights(self._probe, size)
+        weights = patch_weights(self.probe, size)
         frame = self._room(positions, size)
         if self._stitcher is None:
             self._stitcher = Stitcher(weights, frame)
@@ -399,7 +394,7 @@ class LiveScan:
     def _synchronise(self) -> None:
         """Solve the phases of all patches again."""
         assert self._placed is not None
-        assert self._probe is not None
+        assert self.probe is not None
         slots = np.arange(self._predicted)
         data = self.data(slots)
         size = self._placed.shape[-1]
@@ -409,13 +404,13 @@ class LiveScan:
         try:
             placed = LazyRows(self._placed, slots)
             patterns, tiling = Patterns(data), Tiling(frame, NUMPY, data.positions, size, NUMPY)
-            stitched, self._how = synchronise(self._probe, patterns, placed, tiling, Stages(self._config))
+            stitched, self._how = synchronise(self.probe, patterns, placed, tiling, Stages(self._config))
         except DataError as error:  # too dark for a residual: the patches are joined like new ones
             _log.info("Not synchronised again: %s", error)
             for part in np.array_split(slots, -(-len(slots) // self._batch_size)):
                 self._join(self._placed[part], data.positions[part])
         else:
-            self._stitcher = Stitcher.from_stitched(stitched, patch_weights(self._probe, size))
+            self._stitcher = Stitcher.from_stitched(stitched, patch_weights(self.probe, size))
 
     def _predict_again(self, scaling: Scaling, monitor: Monitor) -> None:
         """Predict patches again whose mean counts were not accurate enough."""

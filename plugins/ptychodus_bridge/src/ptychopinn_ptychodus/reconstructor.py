@@ -183,7 +183,7 @@ class BridgeReconstructor(TrainableReconstructor):
         self, function: str, arguments: Mapping[str, Any], run: Run, scratch: Path, shares: Mapping[str, Any]
     ) -> tuple[Any] | None:
         """Do a job to its end: what it returned, None if it was stopped without a result."""
-        self._host.begin(run)
+        self._host.latest_run = run
         try:
             with JobProcess(Task(function, arguments, STOP_LIMIT_S, scratch=True), scratch) as job:
                 run.worker_pid = job.pid
