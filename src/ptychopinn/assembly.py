@@ -26,7 +26,7 @@ from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights, phase_factors
-from ptychopinn.synchronise import measure_overlaps, overlap_pairs, solve_phases
+from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.tiles import Tiling
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
@@ -74,7 +74,11 @@ class Stages:
 
 
 def assemble(
-    prediction: Prediction, data: ScanDataset, tiling: Tiling, stages: Stages
+    prediction: Prediction,
+    data: ScanDataset,
+    tiling: Tiling,
+    stages: Stages,
+    pairs: Callable[[], IntArray] | None = None,
 ) -> tuple[StitchedObject, Synchronisation]:
     """Assemble the object of a prediction; also return how the phases of its patches were chosen.
 
@@ -84,6 +88,8 @@ def assemble(
         Prediction for the scan; its batches are consumed.
     data:
         The scan it was predicted from.
+    pairs:
+        Waits for the result of `ptychopinn.synchronise.overlap_pairs`, if it is computed elsewhere.
 
     Raises
     ------
@@ -98,10 +104,7 @@ def assemble(
                 stitcher.add(batch.patches, data.positions[batch.indices])
             return stitcher.take_result(), Synchronisation(PhaseRule.OFF)
     budget = stages.config.memory_budget_mb * 2**20
-    with BackgroundThread() as background, PatchStore(len(data), size, library, budget) as placed:
-        corners, _ = split_positions(data.positions, size)
-        # While a device predicts, the host computes what depends only on positions.
-        pairs = None if library.on_host else background.submit(partial(overlap_pairs, corners, size))
+    with PatchStore(len(data), size, library, budget) as placed:
         with stages.timed("predict"):
             _place(prediction, data, placed)
         patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,10 +19,11 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.geometry import Frame
+from ptychopinn.geometry import Frame, split_positions
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.parallel import BackgroundThread
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, noise_residual, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
@@ -29,8 +31,9 @@ from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
+from ptychopinn.synchronise import overlap_pairs
 from ptychopinn.tiles import Tiling, where_object_fits
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _BAD_RESIDUAL = 0.2  # R above which positions are checked, if noise explains less than half of it
@@ -109,7 +112,29 @@ def reconstruct(
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
         network_data = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
-    prediction = reconstructor.infer(network_data, config, monitor=monitor)
+    with BackgroundThread() as background:
+        pairs = None
+        if config.synchronise is not Synchronise.OFF:
+            # What depends only on positions is computed while patterns are read and predicted.
+            size = reconstructor.model.patch_size
+            corners, _ = split_positions(network_data.positions, size)
+            pairs = background.submit(partial(overlap_pairs, corners, size))
+        found = _reconstruct_at(data, network_data, reconstructor, stages, pairs)
+    return replace(found, located=located)
+
+
+def _reconstruct_at(
+    data: ScanDataset,
+    network_data: ScanDataset,
+    reconstructor: Reconstructor,
+    stages: Stages,
+    pairs: Callable[[], IntArray] | None,
+) -> Reconstruction:
+    """`reconstruct` with positions as they are, and a network that sees a part of the scan."""
+    config = stages.config
+    prediction = reconstructor.infer(network_data, config, monitor=stages.monitor)
+    if prediction.patch_size != reconstructor.model.patch_size:
+        pairs = None  # they are of patches of another width
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
@@ -127,7 +152,7 @@ def reconstruct(
     library = prediction.library
     with library.session():
         tiling = Tiling(frame, place, network_data.positions, prediction.patch_size, library)
-        stitched, how = assemble(prediction, network_data, tiling, stages)
+        stitched, how = assemble(prediction, network_data, tiling, stages, pairs)
         predicted = stitched.coverage
         if network_data is not data:
             # The passes change every pixel that a pattern covers. Where there is no patch, they start from 1.
@@ -145,7 +170,7 @@ def reconstruct(
     if warning := _stage_warning(reconstructor, data, patterns, assessed.residual, config):
         _log.warning("%s", warning)
         assessed = replace(assessed, warnings=(*assessed.warnings, warning))
-    return replace(assessed, located=located)
+    return assessed
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:

@@ -118,11 +118,13 @@ class Patterns:
         """Patterns for a device, in a dtype that every library supports."""
         with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
             raw = self.data.raw(indices).astype(stored_dtype(self.data), copy=False)
-        # `_decode` adds the half of the range that is subtracted here.
-        return raw.view(np.int16) ^ np.int16(-_HALF_RANGE) if raw.dtype == np.uint16 else raw
+        return raw.view(np.int16) if raw.dtype == np.uint16 else raw
 
     def _to_corner(self, raw: Array) -> Array:
+        """`_read_raw` on the device with DC at [0, 0]; half of the range is subtracted from unsigned numbers."""
         half = self.data.N // 2
+        if stored_dtype(self.data) == np.uint16:
+            raw = raw ^ -_HALF_RANGE  # of the bits of an unsigned number, read as a signed one
         return self.library.xp.roll(raw, (-half, -half), axis=(-2, -1))  # as ifftshift, of whole numbers too
 
     def _raw(self, indices: IntArray) -> Array:
