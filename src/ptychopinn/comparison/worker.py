@@ -187,13 +187,13 @@ class _CandidateWorker:
         found = []
         for first in (0, 1):
             part = data.select(np.arange(first, len(data), 2))
-            half = self._again(part)
+            half = self._reconstruct_part(part)
             whole = np.ones(frame.shape, np.complex64)
             frame.paste(whole, half.object, half.frame)
             found.append(whole)
         return found[0], found[1]
 
-    def _again(self, data: ScanDataset) -> Reconstruction:
+    def _reconstruct_part(self, data: ScanDataset) -> Reconstruction:
         source = self._plan.source
         if self._settings is not None:
             model = load_reconstructor(self._folder / "train" / MODEL, backend=source, options=self._settings.execution)

@@ -443,13 +443,13 @@ class TrainConfig(  # the fields of the last base come first
         weights = self.loss_weights(model)
         only = self.simulate_objects is SimulateObjects.ONLY
         physics = bool(weights.nll or weights.mae)
-        unlearnt = {
+        physics_to_train = {
             "probe_trainable": self.probe_trainable,
             "intensity_scale_trainable": self.intensity_scale_trainable,
         }
-        unfollowed = {"detector_offset train": self.detector_offset is DetectorOffset.TRAIN}
-        unseen = {"gaussian_smoothing_sigma": model.gaussian_smoothing_sigma > 0}
-        unweighed = {
+        offset_to_follow = {"detector_offset train": self.detector_offset is DetectorOffset.TRAIN}
+        blur = {"gaussian_smoothing_sigma": model.gaussian_smoothing_sigma > 0}
+        loss_weights_given = {
             "nll_weight": bool(self.nll_weight),
             "mae_weight": self.mae_weight > 0,
             "realspace_weight": self.realspace_weight > 0,
@@ -457,10 +457,10 @@ class TrainConfig(  # the fields of the last base come first
             "neighbor_count": self.neighbor_count is not None,
         }
         idle = {
-            **(unlearnt if only or not physics else {}),
-            **(unfollowed if only or model.model_type is ModelType.SUPERVISED else {}),
-            **(unseen if (only and not validates) or not physics else {}),
-            **(unweighed if only and not validates else {}),
+            **(physics_to_train if only or not physics else {}),
+            **(offset_to_follow if only or model.model_type is ModelType.SUPERVISED else {}),
+            **(blur if (only and not validates) or not physics else {}),
+            **(loss_weights_given if only and not validates else {}),
         }
         if names := [name for name, is_set in idle.items() if is_set]:
             reason = "the known patches of model_type supervised fix the mean phase gradient"

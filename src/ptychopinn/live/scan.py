@@ -22,7 +22,7 @@ from ptychopinn.data.units import StoredPatterns, resolve_dose
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import place_on_pixels
-from ptychopinn.live.arrivals import Chunk, Refused, Setup, checked
+from ptychopinn.live.arrivals import Chunk, Rejection, Setup, check_chunk
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.patch_store import HostPatches
@@ -122,25 +122,27 @@ class LiveScan:
         """Number of patterns below the highest number that have not arrived."""
         return max(self._known) + 1 - len(self._known) if self._known else 0
 
-    def set_up(self, setup: Setup) -> Refused | None:
+    def set_up(self, setup: Setup) -> Rejection | None:
         """Use the setup of the producer. It is refused after the first patterns, or if it does not fit the model."""
         shape = (self._size, self._size)
         if self._known:
-            return Refused("A setup arrived after patterns; it is ignored.", 0)
+            return Rejection("A setup arrived after patterns; it is ignored.", 0)
         if setup.probe is not None and setup.probe.shape[1:] != shape:
-            return Refused(f"A probe of shape {setup.probe.shape} arrived; the model has N = {self._size}.", 0)
+            return Rejection(f"A probe of shape {setup.probe.shape} arrived; the model has N = {self._size}.", 0)
         if setup.bad_pixels is not None and setup.bad_pixels.shape != shape:
-            return Refused(f"Bad pixels of shape {setup.bad_pixels.shape} arrived; the model has N = {self._size}.", 0)
+            return Rejection(
+                f"Bad pixels of shape {setup.bad_pixels.shape} arrived; the model has N = {self._size}.", 0
+            )
         bad = np.zeros(shape, bool) if setup.bad_pixels is None else setup.bad_pixels
         if setup.probe is not None:
             try:
                 scaling_of(np.where(bad, 0.0, 1.0), setup.probe, bad)
             except DataError as error:
-                return Refused(f"The probe cannot be used: {error.problem}", 0)
+                return Rejection(f"The probe cannot be used: {error.problem}", 0)
         self._setup, self._bad = setup, bad
         return None
 
-    def add(self, chunk: Chunk) -> tuple[int, int, list[Refused]]:
+    def add(self, chunk: Chunk) -> tuple[int, int, list[Rejection]]:
         """Add patterns to the object.
 
         Returns
@@ -157,7 +159,7 @@ class LiveScan:
                 "probe_source is scan, but no probe arrived with the stream.", "Send one first, or use the model's."
             )
         count = len(chunk)
-        chunk, refused = checked(chunk, self._size, self._bad)
+        chunk, refused = check_chunk(chunk, self._size, self._bad)
         problems = [refused] if refused is not None else []
         if len(chunk) and (problem := self._check_kind(chunk)) is not None:
             return 0, 0, [*problems, problem]
@@ -167,7 +169,7 @@ class LiveScan:
         if (stray := self._stray(chunk.positions)).any():
             where = chunk.positions[stray][0]
             problems.append(
-                Refused(
+                Rejection(
                     f"{int(stray.sum())} positions lie too far from the others (the first at y {where[0]:.6g}, x "
                     f"{where[1]:.6g} px); are they in object pixels?",
                     int(stray.sum()),
@@ -265,13 +267,13 @@ class LiveScan:
             return self._setup.probe
         return np.ones((1, self._size, self._size), np.complex64) if self.probe is None else self.probe
 
-    def _check_kind(self, chunk: Chunk) -> Refused | None:
+    def _check_kind(self, chunk: Chunk) -> Rejection | None:
         if self._patterns is None:
             return None
         if chunk.measurement is not self._measurement:
-            return Refused(f"{chunk.measurement} arrived in a stream of {self._measurement}.", len(chunk))
+            return Rejection(f"{chunk.measurement} arrived in a stream of {self._measurement}.", len(chunk))
         if not np.can_cast(chunk.patterns.dtype, self._patterns.dtype):
-            return Refused(
+            return Rejection(
                 f"{chunk.patterns.dtype} patterns arrived in a stream of {self._patterns.dtype}.", len(chunk)
             )
         return None

@@ -119,7 +119,7 @@ def report_html(content: ReportContent) -> str:
             f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in content.summary.items()
         )
         parts.append(f'<dl class="summary">{cards}</dl>')
-    parts += [_grid(heading, grid) for heading, grid in content.grids.items() if not grid.folded]
+    parts += [_table(heading, grid) for heading, grid in content.grids.items() if not grid.folded]
     if content.figures:
         parts.append('<h2>Pictures</h2>\n<div class="figures">')
         parts += [_figure(caption, source, wide=content.wide) for caption, source in content.figures]
@@ -129,12 +129,12 @@ def report_html(content: ReportContent) -> str:
             f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>\n' for key, value in rows.items()
         )
         parts.append(f"<h2>{escape(heading)}</h2>\n<table>\n{lines}</table>")
-    parts += [_grid(heading, grid) for heading, grid in content.grids.items() if grid.folded]
+    parts += [_table(heading, grid) for heading, grid in content.grids.items() if grid.folded]
     parts.append("</body>\n</html>\n")
     return "\n".join(parts)
 
 
-def _grid(heading: str, grid: Table) -> str:
+def _table(heading: str, grid: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.columns)
     lines = []
     for i, (name, *cells) in enumerate(grid.rows):

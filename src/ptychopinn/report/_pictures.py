@@ -153,7 +153,7 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     total = float(power.sum())
     figure = new_figure(_WIDTH_IN, 3.2 * len(modes) + 0.5)
     drawn = "" if len(modes) == len(probe) else f", {len(modes)} of {len(probe)} modes"
-    figure.suptitle(f"{_named(title)}probe{drawn}", parse_math=False, fontsize=11)
+    figure.suptitle(f"{_title_prefix(title)}probe{drawn}", parse_math=False, fontsize=11)
     for row, (axes, mode) in enumerate(zip(figure.subplots(len(modes), 2, squeeze=False), modes, strict=True)):
         amplitude = np.abs(mode).astype(np.float64)
         brightest = float(np.nanmax(amplitude, initial=0)) or 1.0
@@ -195,7 +195,7 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
     axes.grid(alpha=0.3, which="both")
     if columns:
         axes.legend()
-    set_title(axes, f"{_named(title)}training", fontsize=11)
+    set_title(axes, f"{_title_prefix(title)}training", fontsize=11)
     return png_of(figure)
 
 
@@ -212,7 +212,7 @@ def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") 
     over_scan.invert_yaxis()
     over_scan.set_xlabel("x (px)")
     over_scan.set_ylabel("y (px)")
-    set_title(over_scan, f"{_named(title)}from the positions given to those found", fontsize=9)
+    set_title(over_scan, f"{_title_prefix(title)}from the positions given to those found", fontsize=9)
     for axis, name in enumerate("yx"):
         over_time.plot(moves[:, axis], ".", markersize=3, label=name)
     over_time.set_xlabel("pattern")
@@ -230,7 +230,7 @@ def history_columns(history: Mapping[str, Sequence[float]]) -> dict[str, FloatAr
     return {name: values for name, values in curves.items() if np.isfinite(values).any()}
 
 
-def _named(title: str) -> str:
+def _title_prefix(title: str) -> str:
     return f"{printable(title)}: " if title else ""
 
 
@@ -259,7 +259,7 @@ def _object_picture(values: FloatArray, scale: ColourScale, note: str, place: Pl
     axes = figure.subplots()
     show(axes, values, scale, place)
     quantity = scale.label.split(" (")[0]
-    set_title(axes, f"{_named(title)}{quantity}", fontsize=11, loc="left", pad=18)
+    set_title(axes, f"{_title_prefix(title)}{quantity}", fontsize=11, loc="left", pad=18)
     axes.annotate(
         note,
         (0, 1),

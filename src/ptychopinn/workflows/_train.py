@@ -126,7 +126,7 @@ def train_run(  # noqa: PLR0913
             data,
             reconstruction,
             title=f"Training on {data.name}",
-            tables={"Training": figures, "Configuration": _flat(settings)},
+            tables={"Training": figures, "Configuration": _settings_table(settings)},
             history=dict(result.history) if result.history["epoch"] else None,
             warnings=warnings,
             comments=f"ptychopinn, backend {spec.name}, model {settings.model.model_type}",
@@ -156,7 +156,7 @@ def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelCon
     return found
 
 
-def _flat(settings: RunSettings[Any]) -> dict[str, object]:
+def _settings_table(settings: RunSettings[Any]) -> dict[str, object]:
     """All settings as one table."""
     table: dict[str, object] = {}
     for section, value in settings.model_dump(mode="json", exclude_none=True).items():
@@ -235,12 +235,12 @@ def _check_scans(path: Path, scans: Mapping[str, Mapping[str, object]]) -> None:
         raise DataError(f"{path} is damaged: {error!r:.200}.", "Start again with --overwrite.") from error
     if known != {use: scan["fingerprint"] for use, scan in scans.items()}:
         raise DataError(
-            f"The run was started with other data: {_named(before)}; now it is {_named(scans)}.",
+            f"The run was started with other data: {_describe_scans(before)}; now it is {_describe_scans(scans)}.",
             "Resume with the same files, --measurement and --nphotons, or start again with --overwrite.",
         )
 
 
-def _named(scans: Mapping[str, Mapping[str, object]]) -> str:
+def _describe_scans(scans: Mapping[str, Mapping[str, object]]) -> str:
     return " and ".join(
         f"'{str(scan.get('name'))[:80]}' for {use[:20]} ({scan.get('patterns')} patterns, "
         f"{str(scan.get('fingerprint'))[:8]})"

@@ -28,7 +28,7 @@ CHECKPOINTS = "checkpoints"
 CSV = "csv"
 PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png", "positions.png")
 _log = logging.getLogger(__name__)
-_PASSING = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
+_TEMPORARY_NAMES = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def output_folder(
         with locked(folder):
             _remove_all_leftovers(folder, kind)
             _check(folder, kind, overwrite=overwrite, resume=resume, settled=False)
-            _settle(folder, kind)
+            _recover_after_kill(folder, kind)
             _check(folder, kind, overwrite=overwrite, resume=resume)
             if not resume and (there := _found(folder)):
                 _backup.set_aside(folder, [path.name for path in there])
@@ -138,16 +138,16 @@ def _remove_all_leftovers(folder: Path, kind: FolderKind) -> None:
 
 def _found(folder: Path) -> list[Path]:
     """The files in a directory, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.name not in _PASSING) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if path.name not in _TEMPORARY_NAMES) if folder.is_dir() else []
 
 
 def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, settled: bool = True) -> None:
-    """Refuse a directory. Before `_settle` (``settled`` false) only for reasons that it does not change."""
+    """Refuse a directory. Before `_recover_after_kill` (``settled`` false) only for reasons that it does not change."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
     found = _found(folder)
     if resume:
-        homes = (folder,) if settled else (folder, *(folder / name for name in _PASSING))
+        homes = (folder,) if settled else (folder, *(folder / name for name in _TEMPORARY_NAMES))
         known = any((home / kind.marker).exists() for home in homes)
         if not known and (found or not kind.creates_on_resume):
             raise UsageError(f"{folder} holds no {kind.noun} to resume.", "Check the directory, or leave --resume out.")
@@ -173,7 +173,7 @@ def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, set
         )
 
 
-def _settle(folder: Path, kind: FolderKind) -> None:
+def _recover_after_kill(folder: Path, kind: FolderKind) -> None:
     """Recover a directory after a kill: keep the results of the killed run, or restore those it was replacing."""
     if (folder / _backup.REPLACED).is_dir():
         if _holds_any(folder, kind.keep):

@@ -20,7 +20,7 @@ from ptychopinn.reconstructor import ReconstructorSpec
 
 # Set by the entry or by the data; at home in a run directory, which Ptychodus has none of; or for a training that goes
 # on from a model, as none does here.
-_LEFT_OUT = frozenset({"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k", "start_probe"})
+_EXCLUDED_FIELDS = frozenset({"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k", "start_probe"})
 
 PRESET = ("", "preset")  # it stands above the sections, and before them: what a settings file gives goes before it
 _SECTIONS = ("train", "model", "infer", "execution")
@@ -32,7 +32,7 @@ def entry_settings(spec: ReconstructorSpec) -> list[Setting]:
     found = [setting_of(PRESET[0], RunSettings, PRESET[1])]
     for section in _SECTIONS:
         model: Any = fields[section].annotation
-        found += settings_of(section, model, without=_LEFT_OUT)
+        found += settings_of(section, model, without=_EXCLUDED_FIELDS)
     return found
 
 

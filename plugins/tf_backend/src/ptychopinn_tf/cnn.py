@@ -60,13 +60,13 @@ class Decoder(Module):
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
         """(g, y, x, deepest) to (g, P, n, n) float32."""
         for level in self.levels:
-            h = _doubled(level(h))
+            h = _upsample(level(h))
         picture = _pictures(self.centre(h))
         if not self.probe_big:
             return picture
         margin = picture.shape[-1] // 2
         around = ((0, 0), (0, 0), (margin, margin), (margin, margin))
-        border = _pictures(self.border(_doubled(self.border_level(h))))
+        border = _pictures(self.border(_upsample(self.border_level(h))))
         return tf.pad(picture, around) + border * (1 - tf.pad(tf.ones_like(picture), around))
 
 
@@ -108,19 +108,19 @@ class CnnNetwork(Module):
         h = tf.transpose(tf.signal.fftshift(amplitudes, axes=(-2, -1)), (0, 2, 3, 1))
         h = tf.cast(h, self.dtype)
         for level in self.encoder:
-            h = _halved(level(h))
+            h = _max_pool(level(h))
         phase = math.pi * tf.tanh(self.phase_decoder(h))
         return polar(amplitude(self.activation, self.amplitude_decoder(h)), phase)
 
 
-def _halved(h: tf.Tensor) -> tf.Tensor:
+def _max_pool(h: tf.Tensor) -> tf.Tensor:
     """Maximum of 2 x 2 pixels; TensorFlow's pooling has no deterministic gradient with XLA."""
     _, height, width, channels = h.shape
     blocks = tf.reshape(h, (-1, height // 2, 2, width // 2, 2, channels))
     return tf.maximum(*tf.unstack(tf.maximum(*tf.unstack(blocks, axis=2)), axis=3))
 
 
-def _doubled(h: tf.Tensor) -> tf.Tensor:
+def _upsample(h: tf.Tensor) -> tf.Tensor:
     """Repeat every pixel 2 x 2 times, with a deterministic gradient on every device."""
     _, height, width, channels = h.shape
     spread = tf.broadcast_to(h[:, :, None, :, None], (tf.shape(h)[0], height, 2, width, 2, channels))

@@ -30,7 +30,7 @@ def choose_devices(options: TfOptions) -> list[str]:
         no longer be limited.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    _bound_memory(gpus, options.gpu_memory_limit_mb)
+    _limit_memory(gpus, options.gpu_memory_limit_mb)
     if options.accelerator == Accelerator.CPU or (options.accelerator == Accelerator.AUTO and not gpus):
         if options.devices > 1 or options.gpu_memory_limit_mb is not None:
             raise ResourceError(
@@ -65,7 +65,7 @@ def _name(gpu: Any) -> str:
     return name
 
 
-def _bound_memory(gpus: list[Any], limit_mb: int | None) -> None:
+def _limit_memory(gpus: list[Any], limit_mb: int | None) -> None:
     """Let GPU memory grow as needed up to a limit; cannot be changed after the first use of a GPU in a process."""
     if not gpus:
         return
@@ -83,7 +83,7 @@ def _bound_memory(gpus: list[Any], limit_mb: int | None) -> None:
                 "Use another process, or the gpu_memory_limit_mb that this one started with.",
             ) from error
         return
-    with _growing():
+    with _memory_growth():
         tf.config.list_logical_devices()
 
 
@@ -94,7 +94,7 @@ def _limit_in_force(gpu: Any) -> float | None:
 
 
 @contextmanager
-def _growing() -> Iterator[None]:
+def _memory_growth() -> Iterator[None]:
     """Settings while TensorFlow opens the GPUs, so that memory under a limit also grows as needed."""
     before = os.environ.get(_GROWTH)
     os.environ[_GROWTH] = "true"

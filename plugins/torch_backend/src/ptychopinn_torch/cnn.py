@@ -51,12 +51,12 @@ class Decoder(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(g, deepest, y, x) to (g, P, n, n)."""
         for level in self.levels:
-            h = _doubled(level(h))
+            h = _upsample(level(h))
         picture: Tensor = self.centre(h)
         if not self.probe_big:
             return picture
         around = (picture.shape[-1] // 2,) * 4
-        border: Tensor = self.border(_doubled(self.border_level(h)))
+        border: Tensor = self.border(_upsample(self.border_level(h)))
         return F.pad(picture, around) + border * (1 - F.pad(torch.ones_like(picture), around))
 
 
@@ -105,5 +105,5 @@ class CnnNetwork(nn.Module):
         return torch.polar(amplitude(self.activation, self.amplitude_decoder(h).float()), phase)
 
 
-def _doubled(h: Tensor) -> Tensor:
+def _upsample(h: Tensor) -> Tensor:
     return F.interpolate(h, scale_factor=2, mode="nearest")
