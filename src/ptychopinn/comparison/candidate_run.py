@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidates import CandidatePlan
-from ptychopinn.comparison.files import RESULT, digest_of, read_json, read_scores, remove_scores, write_json
+from ptychopinn.comparison.files import RESULT, digest_of, read_json, read_scores, remove_scores
 from ptychopinn.comparison.scans import ScanSource
 from ptychopinn.comparison.table import CandidateOutcome
 from ptychopinn.errors import Cancelled

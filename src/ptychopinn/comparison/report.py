@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.scoring import best_candidates
 from ptychopinn.comparison.table import MINUS, Row, Status
@@ -51,8 +51,7 @@ def write_comparison_report(
     figures: list[tuple[str, bytes | str | Path]] = []
     for scan in scans:
         for caption, name, png in _pictures(scan, names, candidates, summary):
-            with atomic_write(pictures / f"{scan}-{name}.png") as temporary:
-                temporary.write_bytes(png)
+            write_bytes(pictures / f"{scan}-{name}.png", png)
             figures.append((caption, png))
     facts = {name: source["facts"] for name, source in manifest["scans"].items()}
     train, test = facts.get("train"), facts["test"]

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.scoring import best_candidates
@@ -49,8 +49,7 @@ def write_study_report(
     figures: list[tuple[str, bytes]] = []
 
     def keep(name: str, caption: str, png: bytes) -> None:
-        with atomic_write(pictures / f"{name}.png") as temporary:
-            temporary.write_bytes(png)
+        write_bytes(pictures / f"{name}.png", png)
         figures.append((caption, png))
 
     def heading(column: object) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.atomic import write_csv
 from ptychopinn.comparison.cells import Cell, Point
-from ptychopinn.comparison.files import write_csv
 from ptychopinn.comparison.scoring import AGAINST_REFERENCE, QUANTITIES, Figure, all_figures, best_candidates
 from ptychopinn.errors import DataError
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidates import CandidatePlan
-from ptychopinn.comparison.files import read_json, read_scores, write_json, write_scores
+from ptychopinn.comparison.files import read_json, read_scores, write_scores
 from ptychopinn.comparison.scoring import Figure, ScoredObject, score_scan
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes, write_json
 from ptychopinn.bundle import read_bundle
-from ptychopinn.comparison.files import write_json
 from ptychopinn.comparison.scans import central_indices
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
@@ -162,6 +161,6 @@ def _report(
         rows = {f"{side}: {labels[side]}": pictures_of(stage, found[stage], 8) for side, found in sides.items()}
         relative = differences[stage]["relative"]
         summary = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
-        with atomic_write(folder / f"{stage}.png") as temporary:
-            temporary.write_bytes(stage_picture(rows, title=f"{stage.replace('_', ' ')}: {summary}"))
+        picture = stage_picture(rows, title=f"{stage.replace('_', ' ')}: {summary}")
+        write_bytes(folder / f"{stage}.png", picture)
     return ParityResult(folder, first, differences)

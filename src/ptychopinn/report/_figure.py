@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
 from ptychopinn.metrics import ScanBox
-from ptychopinn.typing import AnyArray, FloatArray, StrPath
+from ptychopinn.typing import AnyArray, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,13 +36,6 @@ def png_of(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def write_file(path: StrPath, content: bytes) -> Path:
-    """Write a file atomically; errors as in `ptychopinn.atomic.atomic_write`."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
-    return Path(path)
 
 
 def colour_range(values: FloatArray) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from ptychopinn.atomic import write_bytes
 from ptychopinn.errors import DataError
-from ptychopinn.report._figure import write_file
 from ptychopinn.typing import StrPath
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -97,7 +97,7 @@ def write_report(path: StrPath, content: ReportContent) -> Path:
     UsageError, ResourceError
         If the folder does not exist, or the file cannot be written.
     """
-    return write_file(path, report_html(content).encode("utf-8", errors="replace"))
+    return write_bytes(path, report_html(content).encode("utf-8", errors="replace"))
 
 
 def report_html(content: ReportContent) -> str:

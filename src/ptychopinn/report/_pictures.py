@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptychopinn.atomic import write_bytes
 from ptychopinn.metrics import ScanBox, ramp_of, remove_linear_phase
 from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
@@ -24,7 +25,6 @@ from ptychopinn.report._figure import (
     printable,
     set_title,
     show,
-    write_file,
 )
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
@@ -91,7 +91,7 @@ def write_pictures(
         pictures["history"] = history_picture(history, title=view.title)
     if moved is not None:
         pictures["positions"] = positions_picture(*moved, title=view.title)
-    return {name: write_file(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
+    return {name: write_bytes(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
 
 
 def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_csv, write_json
 from ptychopinn.bundle import read_manifest
 from ptychopinn.config.build import build
 from ptychopinn.config.execution import Accelerator, asks_for_cuda
@@ -29,7 +29,7 @@ from ptychopinn.reconstruction import check_infer, reconstruct
 from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
+from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
 _log = logging.getLogger(__name__)
 _REASONS = {
@@ -95,8 +95,7 @@ def train_run(  # noqa: PLR0913
         if resume:
             _check_resume(folder, settings)
             _check_scans(folder / folders.SCAN, scans)
-        with atomic_write(folder / folders.SCAN) as temporary:
-            temporary.write_text(json.dumps(scans, indent=2) + "\n", "utf-8")
+        write_json(folder / folders.SCAN, scans)
         write_config_file(folder / folders.CONFIG, settings)
         try:
             result = reconstructor.train(
@@ -107,7 +106,7 @@ def train_run(  # noqa: PLR0913
             raise
         _log.info("Training finished after %.1f s: %s.", result.seconds, _REASONS[result.status])
         reconstructor.save(folder / folders.MODEL)
-        write_history(folder / folders.HISTORY, result.history)
+        write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
         files = {"model": folder / folders.MODEL, "history table": folder / folders.HISTORY}
         figures: dict[str, float | int | str] = {
             "training": result.status.value,

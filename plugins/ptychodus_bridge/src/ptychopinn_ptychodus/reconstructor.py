@@ -18,7 +18,7 @@ from ptychodus.api.reconstruct import (
     TrainOutput,
 )
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.data.io import write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
@@ -94,8 +94,7 @@ class BridgeReconstructor(TrainableReconstructor):
         if self._model is None:
             raise UsageError("There is no model to save.", "Train one, or load one.")
         target = _with_suffix(Path(file_path), ".zip")
-        with atomic_write(target) as temporary:
-            temporary.write_bytes(self._model.content)
+        write_bytes(target, self._model.content)
         _log.info("Saved the model as %s.", target)
 
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
