@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ptychopinn.arrays.library import Array, ArrayLibrary, Sparse
+from ptychopinn.typing import AnyArray
 
 _ROW_ENTRIES = 32  # of a sparse matrix that are multiplied together
 _SUM_BITS = 62  # of a sum of whole numbers
@@ -55,6 +56,20 @@ class ScatterLibrary(ArrayLibrary, ABC):
     def __init__(self, xp: Any, device: Any = None, name: str = "") -> None:
         super().__init__(xp, device, name)
         self._grids: dict[tuple[int, int], Array] = {}  # pixels of a window by widths of window and array
+
+    def from_blocks(
+        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
+    ) -> Array:
+        """Make one array from blocks of rows on the host, in memory that is allocated once."""
+        whole: Array | None = None
+        row = 0
+        for block in blocks:
+            array = prepare(self.from_host(block))
+            if whole is None:
+                whole = self.xp.empty(shape, dtype=array.dtype, device=self.device)
+            whole[row : row + array.shape[0]] = array
+            row += array.shape[0]
+        return whole
 
     @abstractmethod
     def add_at(self, target: Array, index: Array, values: Array) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, JsonValue, ValidationError
 
 from ptychopinn.config import Config, ModelConfig
+from ptychopinn.config.files import unique_keys
 from ptychopinn.errors import ArchiveError
 
 FORMAT_VERSION = 1
@@ -100,7 +101,7 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
         If it is not JSON, of a newer format, or not valid; names the writer, if it is known.
     """
     try:
-        raw = json.loads(text, object_pairs_hook=_no_duplicates)
+        raw = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{source}: the manifest is not JSON: {error}.", "Copy or save the file again.") from error
     raw = raw if isinstance(raw, dict) else {}
@@ -119,12 +120,6 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
             f"{source}: the manifest, written by {_writer(raw)}, is not valid at '{where}': {first['msg']}.",
             "Copy or save the file again.",
         ) from error
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) != len(pairs):
-        raise ValueError("a key is given twice")
-    return found
 
 
 def _writer(raw: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from ptychopinn.report._figure import (
     PHASE_COLOURS,
     colorbar_axes,
     colour_range,
+    downsample,
     new_figure,
     png_of,
     printable,
@@ -121,21 +122,13 @@ def frc_picture(
 
 def part_of(quantity: Quantity, obj: ComplexArray) -> FloatArray:
     """Amplitude, or phase relative to that of the mean, of an (h, w) object, reduced for a small picture."""
-    if quantity == "amp":
-        return _smaller(np.abs(obj))
-    mean = obj.mean()
-    return _smaller(np.angle(obj * np.exp(-1j * np.angle(mean))))
-
-
-def _smaller(values: FloatArray) -> FloatArray:
-    """Average k x k pixels if a picture has too many."""
-    k = math.ceil(max(values.shape) / _MAX_PIXELS)
-    if k == 1:
-        return values.astype(np.float64)
-    height, width = (n // k for n in values.shape)
-    blocks = values[: height * k, : width * k].reshape(height, k, width, k)
-    means: FloatArray = blocks.mean(axis=(1, 3), dtype=np.float64)
-    return means
+    turn = np.exp(-1j * np.angle(obj.mean()))
+    values = downsample(
+        obj,
+        math.ceil(max(obj.shape) / _MAX_PIXELS),
+        np.abs if quantity == "amp" else lambda rows: np.angle(rows * turn),
+    )
+    return values.astype(np.float64)
 
 
 def _draw(axes: Axes, values: FloatArray, limits: tuple[float, float], colours: str, label: str | None) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ptychopinn.metrics import ScanBox
-from ptychopinn.typing import AnyArray, FloatArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 AMPLITUDE_COLOURS, PHASE_COLOURS, CYCLIC_COLOURS, DIFFERENCE_COLOURS = "gray", "viridis", "twilight", "RdBu_r"
+WRAPPING_RAD = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _PERCENTILES = (0.5, 99.5)
 _MIN_SPAN = 1e-2  # minimum contrast, so that rounding errors of a flat picture stay invisible
 _MAX_TITLE = 60
@@ -36,6 +38,15 @@ def png_of(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def downsample(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray]) -> AnyArray:
+    """Means of a quantity over squares of ``step`` pixels, row by row to save memory, without a rest at the edges."""
+    if step == 1:
+        return of(obj)
+    height, width = (n // step for n in obj.shape)
+    rows = (of(obj[step * y : step * (y + 1), : step * width]) for y in range(height))
+    return np.stack([row.reshape(step, width, step).mean(axis=(0, 2)) for row in rows])
 
 
 def colour_range(values: FloatArray) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
     PHASE_COLOURS,
+    WRAPPING_RAD,
     ColourScale,
     Place,
     box_or_full,
     colorbar_axes,
     colour_range,
+    downsample,
     dpi_for,
     new_figure,
     png_of,
@@ -26,11 +28,10 @@ from ptychopinn.report._figure import (
     set_title,
     show,
 )
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
+from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 
 _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
-_WRAPPING = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _MAX_MODES = 8
 _MAX_SHOWN_PX = 2048  # per side; more than the dots of a picture
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
@@ -98,7 +99,7 @@ def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> byt
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
     box = box_or_full(obj, view.box)
     step = _step(box)
-    amplitude = _reduced(obj[box.slices], step, np.abs).astype(np.float64)
+    amplitude = downsample(obj[box.slices], step, np.abs).astype(np.float64)
     scale = ColourScale(colour_range(amplitude), AMPLITUDE_COLOURS, "amplitude")
     note = f"{box.shape[0]} x {box.shape[1]} px; {_SCALE_NOTE}"
     return _object_picture(amplitude, scale, note, _place(box, view, step), view.title)
@@ -111,10 +112,10 @@ def phase_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """
     box = box_or_full(obj, view.box)
     step = _step(box)
-    phase, ramp = flat_phase(_reduced(obj[box.slices], step, np.asarray))
+    phase, ramp = flat_phase(downsample(obj[box.slices], step, np.asarray))
     ramp = ramp / step
     limits, colours, note = colour_range(phase), PHASE_COLOURS, _SCALE_NOTE
-    if limits[1] - limits[0] > _WRAPPING:
+    if limits[1] - limits[0] > WRAPPING_RAD:
         limits, colours, note = (-np.pi, np.pi), CYCLIC_COLOURS, "the phase wraps"
     note += f"; ramp ({ramp[0]:+.4f}, {ramp[1]:+.4f}) rad/px (y, x) removed"
     note = f"{box.shape[0]} x {box.shape[1]} px; {note}"
@@ -237,15 +238,6 @@ def _title_prefix(title: str) -> str:
 def _step(box: ScanBox) -> int:
     """Pixels of an object along the side of one in its picture."""
     return max(-(-max(box.shape) // _MAX_SHOWN_PX), 1)
-
-
-def _reduced(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray]) -> AnyArray:
-    """Means over squares of ``step`` pixels, row by row to save memory; incomplete squares are dropped."""
-    if step == 1:
-        return of(obj)
-    height, width = (n // step for n in obj.shape)
-    rows = (of(obj[step * y : step * (y + 1), : step * width]) for y in range(height))
-    return np.stack([row.reshape(step, width, step).mean(axis=(0, 2)) for row in rows])
 
 
 def _place(box: ScanBox, view: ObjectView, step: int) -> Place:

@@ -34,15 +34,7 @@ class DoubleConvolution(Module):
 
 
 class Decoder(Module):
-    """From the deepest grid to one picture a patch.
-
-    Parameters
-    ----------
-    config:
-        Model configuration; its patches_per_group, pad_object and probe_big are used.
-    filters:
-        Of the encoder's levels.
-    """
+    """From the deepest grid to one image per patch; ``filters`` are those of the encoder's levels."""
 
     def __init__(self, config: ModelConfig, filters: list[int], rng: np.random.Generator) -> None:
         patches, rising = config.patches_per_group, filters[::-1]
@@ -71,16 +63,7 @@ class Decoder(Module):
 
 
 class CnnNetwork(Module):
-    """Diffraction amplitudes of groups to object patches.
-
-    Parameters
-    ----------
-    config:
-        Model configuration; its N, patterns_per_group, patches_per_group, width_scale, amp_activation, pad_object and
-        probe_big are used.
-    dtype:
-        Arithmetic of the convolutions.
-    """
+    """Diffraction amplitudes of groups to object patches; convolutions compute in ``dtype``."""
 
     def __init__(self, config: ModelConfig, rng: np.random.Generator, dtype: tf.DType) -> None:
         self.activation, self.dtype = config.amp_activation, dtype
@@ -96,14 +79,8 @@ class CnnNetwork(Module):
     def __call__(self, amplitudes: tf.Tensor, sampled_probes: None) -> tf.Tensor:
         """Predict the patches of groups.
 
-        Parameters
-        ----------
-        amplitudes:
-            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, P that of ``patches_per_group``.
+        (g, C, N, N) float32 amplitudes, root mean square near 1, DC at [0, 0], zero at bad pixels, to (g, P, n, n)
+        complex64, P that of ``patches_per_group``.
         """
         h = tf.transpose(tf.signal.fftshift(amplitudes, axes=(-2, -1)), (0, 2, 3, 1))
         h = tf.cast(h, self.dtype)

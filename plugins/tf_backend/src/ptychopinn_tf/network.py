@@ -243,30 +243,14 @@ class FastNetwork(Module):
         self.head = [Linear(rng, width, 2 * count, std=HEAD_STD) for count in pixels]
 
     def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> dict[DetectorSampling, SampledProbe]:
-        """Prepare the probe for predictions.
-
-        Parameters
-        ----------
-        probe:
-            (modes, N, N) complex64 in the scale of the amplitudes; or (b, modes, N, N), one for each pattern.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
-        """
+        """Prepare the probe for predictions, as `Model` does, but in the scale of the amplitudes."""
         return {sampling: SampledProbe.of(sampling, probe, good) for sampling in dict.fromkeys(self.samplings)}
 
     def __call__(self, amplitudes: tf.Tensor, sampled_probes: dict[DetectorSampling, SampledProbe]) -> tf.Tensor:
         """Predict the patches of groups, each from its own pattern.
 
-        Parameters
-        ----------
-        amplitudes:
-            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        sampled_probes:
-            From `prepare_probe`.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
+        (g, C, N, N) float32 amplitudes, root mean square near 1, DC at [0, 0], zero at bad pixels, to (g, P, n, n)
+        complex64, n the patch size, P the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
         patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), sampled_probes)

@@ -240,15 +240,7 @@ class FastNetwork(nn.Module):
             nn.init.zeros_(cast(nn.Linear, head).bias)
 
     def prepare_probe(self, probe: Tensor, good: Tensor) -> dict[DetectorSampling, SampledProbe]:
-        """Prepare the probe for `forward`, once for all predictions.
-
-        Parameters
-        ----------
-        probe:
-            (modes, N, N) complex64 in the scale of the amplitudes; or (b, modes, N, N), one for each pattern.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
-        """
+        """Prepare the probe for predictions, as `Model` does, but in the scale of the amplitudes."""
         lights = {
             N: _ProbeCentre.of(sampling, probe, good)
             for N, sampling in {each.N: each for each in self.samplings}.items()
@@ -261,16 +253,8 @@ class FastNetwork(nn.Module):
     def forward(self, amplitudes: Tensor, sampled_probes: dict[DetectorSampling, SampledProbe]) -> Tensor:
         """Predict the patches of groups, each from its own pattern.
 
-        Parameters
-        ----------
-        amplitudes:
-            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        sampled_probes:
-            From `prepare_probe`.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
+        (g, C, N, N) float32 amplitudes, root mean square near 1, DC at [0, 0], zero at bad pixels, to (g, P, n, n)
+        complex64, n the patch size, P the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
         patches = self._solve(amplitudes.flatten(0, 1), sampled_probes)
