@@ -47,19 +47,7 @@ class StitchedObject:
 
 
 def patch_weights(probe: ComplexArray, patch_size: int) -> FloatArray:
-    """Intensity of a probe over the centre of its array, with maximum 1.
-
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex.
-    patch_size:
-        n <= N.
-
-    Returns
-    -------
-    (n, n) float32.
-    """
+    """Intensity of a (modes, N, N) probe over the centre of its array: (n, n) float32 with maximum 1, n <= N."""
     margin = (probe.shape[-1] - patch_size) // 2
     power: FloatArray = (np.abs(probe) ** 2).sum(axis=0)
     window = power[margin : margin + patch_size, margin : margin + patch_size]
@@ -96,20 +84,9 @@ class ShiftedWeights:
 
 
 def coverage_of(positions: FloatArray, weights: FloatArray, tiling: Tiling) -> Array:
-    """Coverage of an object by patches at some positions.
+    """Coverage of an object by patches at (n, 2) float64 positions (y, x), as `StitchedObject.coverage`.
 
-    Parameters
-    ----------
-    positions:
-        (n, 2) float64 (y, x), object pixels.
-    weights:
-        (n, n) float32, from `patch_weights`.
-    tiling:
-        Tiling of the object, for these positions.
-
-    Returns
-    -------
-    (H, W) float32 of the object's library, as `StitchedObject.coverage`.
+    The weights are `patch_weights`, the tiling is one for these positions; (H, W) float32 of the library of the object.
     """
     shifted = ShiftedWeights(weights, tiling.library)
     coverage = tiling.object_library.zeros(tiling.frame.shape, "float32")
@@ -165,16 +142,10 @@ class Stitcher:
         self.frame = frame
 
     def add(self, patches: Array, positions: FloatArray, phases: ComplexArray | None = None) -> None:
-        """Add patches that are sampled in the probe's frame, as backends predict them.
+        """Add (b, n, n) complex64 patches that are sampled in the probe's frame, as backends predict them.
 
-        Parameters
-        ----------
-        patches:
-            (b, n, n) complex64 of the library.
-        positions:
-            (b, 2) float64 (y, x) on the host, object pixels.
-        phases:
-            (b,) complex of modulus 1 on the host, which the patches are divided by, or None.
+        Positions are (b, 2) float64 (y, x) on the host; patches are divided by phases, (b,) complex of modulus 1 on the
+        host.
         """
         windows = Windows.at(positions, self.weights.size, self.frame, self._library)
         for block in slices_of(len(windows), self._shift.at_a_time):
@@ -182,15 +153,7 @@ class Stitcher:
             self.add_placed(placed, windows[block], None if phases is None else phases[block])
 
     def add_placed(self, placed: Array, windows: Windows, phases: ComplexArray | None = None) -> None:
-        """Add patches that are on whole pixels.
-
-        Parameters
-        ----------
-        placed:
-            (b, n, n) complex64, from `PatchShift`.
-        phases:
-            As in `add`.
-        """
+        """Add (b, n, n) complex64 patches that are on whole pixels, from `PatchShift`; phases as in `add`."""
         for block in slices_of(len(windows), self.weights.at_a_time):
             weights = self.weights.at(windows[block].fractions)
             weighted = placed[block, ...] * weights

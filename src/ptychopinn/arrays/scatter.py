@@ -29,16 +29,8 @@ def add_repeatably(
     Rounding depends on the order. So whole numbers are added, which stand for the values to 2^-62 of the largest
     possible sum.
 
-    Parameters
-    ----------
-    target:
-        (n, k), real.
-    index:
-        (m,) int64, rows of ``target``; may be there several times.
-    values:
-        (m, k) of the same dtype.
-    add_integers:
-        Does the same with int64 for both.
+    (m, k) values are added to rows of a real (n, k) target, by an (m,) int64 index that may repeat; ``add_integers``
+    does the same with int64 for both.
     """
     xp, count = library.xp, index.shape[0]
     if count == 0:
@@ -73,17 +65,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
 
     @abstractmethod
     def add_at(self, target: Array, index: Array, values: Array) -> Array:
-        """Add values to an array at indices that may repeat; may change ``target``.
-
-        Parameters
-        ----------
-        target:
-            (n,).
-        index:
-            (k,) int64.
-        values:
-            (k,) of the dtype of ``target``.
-        """
+        """Add (k,) values to an (n,) array at a (k,) int64 index that may repeat; may change ``target``."""
 
     def cut_windows(self, obj: Array, corners: Array, size: int, outside: float | None = 1.0) -> Array:
         """Windows of an object at whole pixels."""

@@ -86,14 +86,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(text: bytes, *, source: str) -> Manifest:
-    """Read a manifest.
-
-    Parameters
-    ----------
-    text:
-        JSON.
-    source:
-        Name of the archive in errors.
+    """Read a manifest from JSON; ``source`` names the archive in errors.
 
     Raises
     ------

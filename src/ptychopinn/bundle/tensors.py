@@ -68,16 +68,7 @@ def pack_weights(weights: Mapping[str, AnyArray], *, checkpoint: bool = False) -
 
 
 def unpack_weights(content: bytes, *, source: str, checkpoint: bool = False, limit: int) -> dict[str, AnyArray]:
-    """Unpack named arrays from HDF5 bytes after checking all of them.
-
-    Parameters
-    ----------
-    source:
-        Name of the archive in errors.
-    checkpoint:
-        Whether the dtypes of a checkpoint are allowed.
-    limit:
-        Maximum size of all arrays together, bytes.
+    """Unpack named arrays from HDF5 bytes after checking all of them; ``limit`` is for all arrays together.
 
     Raises
     ------

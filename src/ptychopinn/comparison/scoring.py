@@ -68,12 +68,8 @@ def score_scan(
 ) -> Scores:
     """Score a reconstruction.
 
-    Parameters
-    ----------
-    reference:
-        (H', W') complex, the true object in the frame of the positions, or None.
-    halves:
-        (H, W) objects of the odd and of the even patterns, in its frame; or why there are none.
+    ``reference`` is the true object in the frame of the positions, (H', W') complex. ``halves`` are (H, W) objects of
+    the odd and of the even patterns, in the frame of the reconstruction; or why there are none.
     """
     scores, obj, origin = Scores(), found.object, found.origin
     box = scan_box(data.positions - np.asarray(origin), obj.shape)

@@ -49,14 +49,8 @@ def run_candidate(
 ) -> None:
     """Reconstruct and score every scan that is not done yet. Existing reconstructions are only scored.
 
-    Parameters
-    ----------
-    scans:
-        Name of a scan to ``path``, ``reference`` and ``reading``.
-    split:
-        Scans whose odd and even patterns are also reconstructed separately.
-    monitor:
-        Gets progress; stages are prefixed with the name of the scan and ": ".
+    ``scans`` have ``path``, ``reference`` and ``reading``; of those in ``split``, odd and even patterns are also
+    reconstructed separately. Stages of the progress are prefixed with the name of the scan and ": ".
     """
     _CandidateWorker(Path(folder), CandidatePlan.from_dict(plan, discover()), scans, split, memory_mb, monitor).run()
 

@@ -93,12 +93,8 @@ def frc_picture(
 ) -> bytes:
     """PNG of the Fourier ring correlations of all candidates, amplitude next to phase.
 
-    Parameters
-    ----------
-    curves:
-        Quantity ("amp", "phase") to candidate to curve.
-    against:
-        What each candidate was correlated with.
+    ``curves`` are those of the candidates by quantity ("amp", "phase"); ``against`` is what each candidate was
+    correlated with.
     """
     figure = new_figure(11.0, 4.2)
     figure.suptitle(printable(title), parse_math=False, fontsize=12)

@@ -104,15 +104,7 @@ class Place:
 
 
 def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = Place()) -> None:
-    """Draw a picture with its colour bar.
-
-    Parameters
-    ----------
-    values:
-        (h, w) real; what is not finite is drawn grey.
-    place:
-        Where it lies in the frame that the axes count in.
-    """
+    """Draw a picture with its colour bar; values that are not finite are grey."""
     import matplotlib as mpl
 
     side, unit = (1.0, "px") if place.pixel_size_m is None else (place.pixel_size_m * 1e6, "µm")

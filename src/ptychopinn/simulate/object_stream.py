@@ -27,16 +27,10 @@ _MIN_PROBES, _MAX_PROBES = 16, 256  # in a pool
 
 
 class RandomPool:
-    """A pool of random arrays that is renewed one by one; thread-safe.
+    """A pool of random arrays, made by number, that is renewed one by one; thread-safe.
 
-    Parameters
-    ----------
-    make:
-        Makes an array from its number.
-    size:
-        Number of arrays that a batch draws from; a quarter of it at first, for a quick start.
-    batches_an_array:
-        Number of batches after which an array is added and the oldest is dropped.
+    A batch draws from ``size`` arrays; from a quarter of it at first, for a quick start. After each
+    ``batches_an_array`` batches an array is added and the oldest is dropped.
     """
 
     def __init__(self, make: Callable[[int], ComplexArray], size: int, batches_an_array: int) -> None:

@@ -15,22 +15,11 @@ _STEEPNESS = 8  # of the window that keeps a probe away from the edges of its ar
 
 
 def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
-    """A probe of a random kind, like those of X-ray and electron optics.
+    """A probe of a random kind, like those of X-ray and electron optics: (modes, N, N) complex64 of energy 1.
 
     Half of them are soft-edged discs, rings and Gaussians with a spherical phase; half are the far field of an aperture
     with a central stop, out of focus and aberrated (astigmatism, coma). Both lie a pixel or so off the detector's
     centre. The first mode carries most of the energy.
-
-    Parameters
-    ----------
-    size:
-        N.
-    modes:
-        Mutually incoherent modes.
-
-    Returns
-    -------
-    (modes, N, N) complex64 of energy 1, centred on the array.
     """
     base = _aperture_probe(size, rng) if rng.random() < 0.5 else _focused_probe(size, rng)
     base = base * _window(size) * detector_ramp(rng.normal(0, 0.7, 2), size)

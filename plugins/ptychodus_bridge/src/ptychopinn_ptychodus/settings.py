@@ -50,16 +50,9 @@ def as_text(value: object) -> str:
 
 
 class EntrySettings(Observer):
-    """The parameter group of one entry. A preset that is chosen fills in its values.
+    """The parameter group of one entry: a section of settings.ini. A preset that is chosen fills in its values.
 
-    Parameters
-    ----------
-    registry:
-        Ptychodus's settings registry; the group is made in it.
-    group:
-        Name of the group, a section of settings.ini.
-    settings:
-        What it holds. A name that two sections share is written with its section.
+    A name that two sections share is written with its section.
     """
 
     def __init__(self, registry: Any, group: str, settings: Sequence[Setting]) -> None:

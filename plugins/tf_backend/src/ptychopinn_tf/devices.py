@@ -108,15 +108,7 @@ def _memory_growth() -> Iterator[None]:
 
 
 class Devices:
-    """One device, or several that share each batch.
-
-    Parameters
-    ----------
-    names:
-        TensorFlow's names of the devices.
-    xla:
-        Whether to compile with XLA; for one device only.
-    """
+    """One device, or several that share each batch, by their names in TensorFlow; XLA is for one device only."""
 
     def __init__(self, names: list[str], *, xla: bool) -> None:
         self.names, self.xla = names, xla

@@ -62,12 +62,7 @@ class Illumination(Module):
 class Model(Module):
     """Network and illumination: what is trained and saved.
 
-    Parameters
-    ----------
-    precision:
-        Arithmetic of the network; the physics stays in float32.
-    seed:
-        Of the network's weights.
+    ``precision`` is the arithmetic of the network; the physics stays in float32.
     """
 
     def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision, seed: int = 0) -> None:

@@ -85,14 +85,9 @@ class LossMeter:
 
 
 class TrainingLoop(EpochLoop):
-    """The training loop (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
+    """The training loop: a model, trained in place, its running average, and the optimizer.
 
-    Parameters
-    ----------
-    model:
-        Trained in place.
-    parts:
-        Number of micro-batches per batch.
+    It is a `ptychopinn.training.Fit`.
     """
 
     _meter: LossMeter
