@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
@@ -211,6 +211,7 @@ class PluginSpec(Generic[ClassT]):
     summary: str  # one line for lists and menus
     import_string: str  # ``"package.module:Class"``; imported only when used
     options: type[BaseModel]  # pydantic model of its own options; it must not import the packages either
+    _: KW_ONLY
     requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
     install_hint: str = ""  # a command that installs missing packages
 
