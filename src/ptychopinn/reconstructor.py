@@ -18,6 +18,7 @@ from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
+from ptychopinn.cores import short_waits
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError
@@ -225,7 +226,8 @@ class PluginSpec(Generic[ClassT]):
         """
         module_name, _, attribute = self.import_string.partition(":")
         try:
-            loaded: type[ClassT] = getattr(importlib.import_module(module_name), attribute)
+            with short_waits():
+                loaded: type[ClassT] = getattr(importlib.import_module(module_name), attribute)
         except Exception as error:  # a broken framework can raise anything
             raise PluginError(
                 f"The {self.noun} '{self.name}' cannot be used: {error}.",
