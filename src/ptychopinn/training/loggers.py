@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ptychopinn.atomic import translate_write_error, write_csv
+from ptychopinn.atomic import atomic_write, translate_write_error
 from ptychopinn.config.execution import LoggerKind
 from ptychopinn.errors import PluginError, UsageError
 
@@ -79,7 +79,10 @@ class _CsvLogger:
         """Write the rows of earlier epochs and one more."""
         rows = [*(old for old in self._rows() if float(old["epoch"]) < epoch), entry]
         self._names = list(dict.fromkeys(name for old in rows for name in old))
-        write_csv(self._path, self._names, ([old.get(name) for name in self._names] for old in rows))
+        with atomic_write(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._names)
+            writer.writeheader()
+            writer.writerows(rows)
 
     def _rows(self) -> list[dict[str, str]]:
         """The complete lines of the table; a killed run may have left half a line at its end."""
