@@ -257,7 +257,7 @@ class LiveScan:
             return refine_and_assess(stitched, how, probe, patterns, stages)
 
     def _in_order(self) -> IntArray:
-        """Slots of the predicted patterns (of all, if none is predicted), ascending by the patterns' numbers."""
+        """Slots by ascending number of the patterns: of the predicted ones, or of all if none is predicted."""
         indices = self._indices[:]
         return np.argsort(indices[: self._predicted] if self._predicted else indices).astype(np.int64)
 

@@ -130,7 +130,7 @@ def _make(folder: Path) -> None:
 
 
 def _remove_all_leftovers(folder: Path, kind: FolderKind) -> None:
-    """Remove what killed writers left in a directory and in those inside it that are of its kind."""
+    """Remove what killed writers left in a directory and in the folders of its kind inside it."""
     for written in (folder, *(folder / name for name in kind.names | kind.folders)):
         if written.is_dir() and not written.is_symlink():
             remove_leftovers(written)
@@ -142,7 +142,7 @@ def _found(folder: Path) -> list[Path]:
 
 
 def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, settled: bool = True) -> None:
-    """Refuse a directory. Before `_recover_after_kill` (``settled`` false) only for reasons that it does not change."""
+    """Refuse a directory. With ``settled`` false, only for reasons that `_recover_after_kill` does not change."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
     found = _found(folder)
