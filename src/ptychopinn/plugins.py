@@ -63,10 +63,7 @@ class Registry:
     def get(self, name: str) -> ReconstructorSpec:
         """The backend of that name or alias (pytorch, tensorflow).
 
-        Raises
-        ------
-        PluginError
-            If it is missing or broken; lists the installed ones, and how to install others.
+        Raises PluginError if it is missing or broken; lists the installed ones, and how to install others.
         """
         name = ALIASES.get(name, name)
         if name in self.specs:
@@ -85,10 +82,7 @@ class Registry:
     def default(self) -> ReconstructorSpec:
         """The default backend: the only one, or torch.
 
-        Raises
-        ------
-        PluginError
-            If there is none, or none of them is torch.
+        Raises PluginError if there is none, or none of them is torch.
         """
         if len(self.specs) == 1:
             return next(iter(self.specs.values()))

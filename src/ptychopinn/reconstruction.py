@@ -225,10 +225,7 @@ def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferCo
 def check_infer(model: ModelConfig, config: InferConfig) -> None:
     """Refuse settings that a network does not support.
 
-    Raises
-    ------
-    ConfigError
-        If ``predict_overlap`` is set and the network predicts a patch from several patterns.
+    Raises ConfigError if ``predict_overlap`` is set and the network predicts a patch from several patterns.
     """
     if config.predict_overlap is not None and model.patterns_per_patch > 1:
         raise ConfigError(

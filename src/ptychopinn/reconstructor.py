@@ -217,13 +217,7 @@ class PluginSpec(Generic[ClassT]):
     install_hint: str = ""  # a command that installs missing packages
 
     def load_class(self) -> type[ClassT]:
-        """Import the class.
-
-        Raises
-        ------
-        PluginError
-            If that fails, with the reason and the install hint.
-        """
+        """Import the class. Raises PluginError if that fails, with the reason and the install hint."""
         module_name, _, attribute = self.import_string.partition(":")
         try:
             with short_waits():

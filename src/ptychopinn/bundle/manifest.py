@@ -70,13 +70,7 @@ class Manifest(Config):
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """A manifest as JSON.
-
-    Raises
-    ------
-    ArchiveError
-        If a value is not finite.
-    """
+    """A manifest as JSON. Raises ArchiveError if a value is not finite."""
     try:
         return json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False).encode()
     except ValueError as error:
@@ -88,10 +82,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
 def parse_manifest(text: bytes, *, source: str) -> Manifest:
     """Read a manifest from JSON; ``source`` names the archive in errors.
 
-    Raises
-    ------
-    ArchiveError
-        If it is not JSON, of a newer format, or not valid; names the writer, if it is known.
+    Raises ArchiveError if it is not JSON, of a newer format, or not valid; names the writer, if it is known.
     """
     try:
         raw = json.loads(text, object_pairs_hook=unique_keys)

@@ -20,13 +20,7 @@ RESULT = "leg.json"
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises
-    ------
-    DataError
-        If it is not there or damaged.
-    """
+    """Read a JSON file. Raises DataError if it is not there or damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -75,13 +69,7 @@ def remove_scores(folder: Path, scan: str) -> None:
 
 
 def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
-    """The arrays of ``aligned-SCAN.h5`` by name; empty without such a file.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged.
-    """
+    """The arrays of ``aligned-SCAN.h5`` by name; empty without such a file. Raises DataError if the file is damaged."""
     path = folder / f"aligned-{scan}.h5"
     if not path.is_file():
         return {}

@@ -195,13 +195,7 @@ def _places(cell: Cell | None) -> tuple[object, ...]:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read the table of a comparison.
-
-    Raises
-    ------
-    DataError
-        If it does not exist, or a column, number or status is wrong.
-    """
+    """Read the table of a comparison. Raises DataError if it does not exist, or a column, number or status is wrong."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = list(csv.reader(file)) or [[]]

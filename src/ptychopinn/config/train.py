@@ -221,10 +221,7 @@ class LossOptions(Config):
     def loss_weights(self, model: ModelConfig) -> LossWeights:
         """The weights in force for a model type.
 
-        Raises
-        ------
-        ValueError
-            If no term of the loss uses the data for this model type.
+        Raises ValueError if no term of the loss uses the data for this model type.
         """
         supervised = model.model_type is ModelType.SUPERVISED
         weights = LossWeights(
@@ -287,10 +284,7 @@ class PhysicsOptions(Config):
     def offset_for(self, model: ModelConfig) -> DetectorOffset:
         """How to treat the detector's offset for a model.
 
-        Raises
-        ------
-        ValueError
-            If the network does not get the probe and so cannot follow the offset.
+        Raises ValueError if the network does not get the probe and so cannot follow the offset.
         """
         follows = model.architecture is Architecture.FAST
         if self.detector_offset is None:

@@ -71,13 +71,7 @@ def inference_groups(data: ScanDataset, size: int) -> IntArray:
 
 
 def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:
-    """Select ``n_subsample`` patterns of a scan.
-
-    Raises
-    ------
-    ConfigError
-        If the scan has fewer patterns.
-    """
+    """Select ``n_subsample`` patterns of a scan. Raises ConfigError if the scan has fewer patterns."""
     if config.n_subsample is None:
         return data
     return data.select(subsample(len(data), config.n_subsample, config.subsample_seed, config.sequential_sampling))

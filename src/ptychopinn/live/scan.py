@@ -185,10 +185,7 @@ class LiveScan:
     def stitched(self) -> tuple[StitchedObject, float] | None:
         """The object so far and its forward residual, or None.
 
-        Raises
-        ------
-        DataError
-            If the patterns for the residual have no photon.
+        Raises DataError if the patterns for the residual have no photon.
         """
         if self._stitcher is None or self.probe is None:
             return None
@@ -201,10 +198,7 @@ class LiveScan:
     def data(self, order: IntArray | None = None) -> ScanDataset:
         """The scan so far, or the patterns in some slots, by default in the order of the patterns' numbers.
 
-        Raises
-        ------
-        DataError
-            If no pattern has arrived.
+        Raises DataError if no pattern has arrived.
         """
         if self._patterns is None or self._measurement is None:
             raise DataError("No pattern has arrived.", "Check that the producer runs and sends to this address.")

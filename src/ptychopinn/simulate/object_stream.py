@@ -164,13 +164,7 @@ class ObjectStream:
             self.probes = RandomPool(self._make_probe, min(max(fitting, _MIN_PROBES), _MAX_PROBES), 1)
 
     def batch(self, step: int, size: int) -> SimulatedBatch:
-        """Batch ``step`` of ``size`` patterns, with random access.
-
-        Raises
-        ------
-        ConfigError
-            If ``step`` is negative.
-        """
+        """Batch ``step`` of ``size`` patterns, with random access. Raises ConfigError if ``step`` is negative."""
         drawn, rng = self.draw(step, size)
         windows = self._cut(drawn, step)
         n, width = self.patch_size, self.probe.shape[-1]

@@ -183,13 +183,7 @@ class TrainingState:
         return self.status is TrainStatus.CANCELLED
 
     def record(self, reading: LossReading) -> None:
-        """Record the losses of some batches.
-
-        Raises
-        ------
-        TrainingError
-            If one of them, or its gradient, is not finite.
-        """
+        """Record the losses of some batches. Raises TrainingError if one of them, or its gradient, is not finite."""
         if reading.not_finite is not None:
             step, loss = reading.not_finite
             what = "The gradient of the loss is not finite" if math.isfinite(loss) else f"The loss is {loss}"

@@ -240,13 +240,7 @@ def run_log(folder: Path) -> Iterator[None]:
 
 
 def model_path(path: StrPath) -> Path:
-    """The model archive of a run directory, or the path itself if it is a file.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
+    """The model archive of a run directory, or the path itself if it is a file. Raises UsageError if there is none."""
     given = Path(path)
     found = given / MODEL if given.is_dir() else given
     if (why := why_unreadable(found)) is not None:
@@ -255,12 +249,6 @@ def model_path(path: StrPath) -> Path:
 
 
 def refuse_model_folder(archive: Path, output: StrPath) -> None:
-    """Refuse an output directory that is the model's.
-
-    Raises
-    ------
-    UsageError
-        If the archive lies in the output directory.
-    """
+    """Refuse an output directory that is the model's. Raises UsageError if the archive lies in the output directory."""
     if archive.resolve().parent == Path(output).resolve():
         raise UsageError(f"{output} is the directory of the model.", "Give another --output.")

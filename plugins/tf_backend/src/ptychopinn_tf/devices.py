@@ -55,10 +55,7 @@ def choose_devices(options: TfOptions) -> list[str]:
 def limit_threads(asked: int | None) -> None:
     """Let TensorFlow compute with so many threads, by default one for each granted core.
 
-    Raises
-    ------
-    ResourceError
-        If TensorFlow already computes in this process with another number than the requested one.
+    Raises ResourceError if TensorFlow already computes in this process with another number than the requested one.
     """
     threading = tf.config.threading
     if asked is None and threading.get_intra_op_parallelism_threads():

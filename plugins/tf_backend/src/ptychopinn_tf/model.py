@@ -117,13 +117,7 @@ def _from_archive_layout(array: AnyArray) -> AnyArray:
 
 
 def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], precision: Precision) -> Model:
-    """The inverse of `model_arrays`.
-
-    Raises
-    ------
-    ArchiveError
-        If tensors are missing or do not fit the configuration.
-    """
+    """The inverse of `model_arrays`. Raises ArchiveError if tensors are missing or do not fit the configuration."""
     light = illumination_from_tensors(config, arrays)
     model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)
     variables = model.network.variables()

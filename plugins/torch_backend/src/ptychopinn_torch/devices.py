@@ -59,13 +59,7 @@ def describe(device: torch.device) -> str:
 
 
 def try_card(number: int) -> None:
-    """Compute two numbers on a card.
-
-    Raises
-    ------
-    ResourceError
-        If it fails, with the reason.
-    """
+    """Compute two numbers on a card. Raises ResourceError if it fails, with the reason."""
     try:
         _compute(torch.device("cuda", number))
     except RuntimeError as error:  # the base of torch.OutOfMemoryError and torch.AcceleratorError
