@@ -19,6 +19,7 @@ from ptychopinn.report._figure import (
     new_figure,
     png_of,
     printable,
+    set_frc_axes,
     set_title,
 )
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -103,13 +104,8 @@ def frc_picture(
         for number, (name, curve) in enumerate(candidates.items()):
             style = ("-", "--", "-.", ":")[number // 10 % 4]
             axes.plot(curve.frequency, curve.correlation, style, color=f"C{number % 10}", label=printable(name), lw=1.4)
-        axes.axhline(0.5, color="0.5", linestyle="--", linewidth=1)
-        axes.set_xlim(0, 0.5)
         lowest = min((float(c.correlation.min()) for c in candidates.values()), default=0.0)
-        axes.set_ylim(min(-0.1, lowest), 1.05)
-        axes.set_xlabel("spatial frequency (cycles/px)")
-        axes.set_ylabel(f"correlation with {against}")
-        axes.grid(alpha=0.3)
+        set_frc_axes(axes, lowest, f"correlation with {against}")
         set_title(axes, {"amp": "amplitude"}.get(quantity, quantity), fontsize=10)
         if candidates:
             axes.legend(fontsize=8)

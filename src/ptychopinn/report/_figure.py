@@ -82,6 +82,16 @@ def set_title(axes: Axes, text: str, **style: Any) -> None:
     axes.set_title(text, parse_math=False, **style)
 
 
+def set_frc_axes(axes: Axes, lowest: float, label: str) -> None:
+    """Axes of a Fourier ring correlation, down to the lowest value, with a line at 0.5."""
+    axes.axhline(0.5, color="0.5", linestyle="--", linewidth=1)
+    axes.set_xlim(0, 0.5)
+    axes.set_ylim(min(-0.1, lowest), 1.05)
+    axes.set_xlabel("spatial frequency (cycles/px)")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+
+
 @dataclass(frozen=True)
 class ColourScale:
     """Colours of a picture: values at their ends, the name of a Matplotlib colour map, a label with the unit."""

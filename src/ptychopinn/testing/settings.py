@@ -11,8 +11,7 @@ import pytest
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError
-from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained
-from ptychopinn.testing.patches import difference
+from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained, difference
 
 # A field, with the other fields that it needs to have an effect.
 MODEL_CHANGES: Mapping[str, Mapping[str, Any]] = {
