@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -228,6 +229,16 @@ class PluginSpec(Generic[ClassT]):
                 f"Install it with: {self.install_hint}" if self.install_hint else "Install its requirements.",
             ) from error
         return loaded
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A trained model that a distribution has, for any scan with patterns of its size."""
+
+    name: str  # unique among all plugins ("family-64")
+    path: Path  # its archive
+    N: int  # width of the patterns
+    summary: str  # one line for lists
 
 
 @dataclass(frozen=True)
