@@ -54,6 +54,7 @@ class ComparisonConfig(Config):
     )
     baseline: str | None = Field(
         None,
+        title="Baseline",
         description="The candidate that the others are compared with.",
         json_schema_extra=marks(unset="the first one"),
     )

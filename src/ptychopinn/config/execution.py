@@ -110,12 +110,14 @@ class ExecutionOptions(Config):
         None,
         ge=1,
         le=1024,
+        title="Threads",
         description="Threads that compute the network on a CPU. A resumed training keeps its number, because the "
         "rounding depends on it.",
         json_schema_extra=marks(unset="one for each core that is granted and free"),
     )
     logger: LoggerKind = Field(
         LoggerKind.NONE,
+        title="Logger",
         description="Where else to write the training history.",
         json_schema_extra=marks(training_only=True),
     )

@@ -63,6 +63,7 @@ class ModelConfig(Config):
     )
     model_type: ModelType = Field(
         ModelType.PINN,
+        title="Model type",
         description="pinn learns from the measured counts alone; supervised learns from a known object.",
         json_schema_extra=marks(basic=True),
     )
@@ -84,6 +85,7 @@ class ModelConfig(Config):
         None,
         ge=1,
         le=32,
+        title="Group size",
         description="Neighbouring patterns whose overlap acts together in the loss. A grid size sets it too.",
         json_schema_extra=marks(
             unit="patterns",

@@ -25,6 +25,7 @@ class ReadOptions(Config):
 
     measurement: Measurement | None = Field(
         None,
+        title="Measurement",
         description="Take the numbers of the patterns as counts or as amplitudes, whatever the file says.",
         json_schema_extra=marks(unset="as the file says"),
     )

@@ -50,6 +50,7 @@ class RunSettings(Config, Generic[OptionsT]):
     )
     preset: Preset | None = Field(
         None,
+        title="Preset",
         description="A named set of values for several settings. A setting that is given itself keeps its own value.",
         json_schema_extra=marks(basic=True),
     )

@@ -1,7 +1,7 @@
 """The settings of configuration models one by one: what flags, panes and the page of settings are made from.
 
-A field declares everything once: ``title`` is its label, if its name is not, ``description`` its help, bounds are
-pydantic's, and `marks` says the rest. The group is the `title` of the model that declares it.
+A field declares everything once: ``title`` is its label, ``description`` its help, bounds are pydantic's, and
+`marks` says the rest. The group is the `title` of the model that declares it.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ class SimulationConfig(Config):
     seed: int = Field(
         0,
         ge=0,
+        title="Seed",
         description="Random seed of object, positions and noise.",
         json_schema_extra=marks(basic=True),
     )
@@ -84,7 +85,9 @@ class SimulationConfig(Config):
     probe_kind: ProbeKind = Field(
         ProbeKind.DISC, title="Probe", description="Kind of probe.", json_schema_extra=marks(basic=True)
     )
-    probe_modes: int = Field(1, ge=1, le=10, description="Number of mutually incoherent modes of the probe.")
+    probe_modes: int = Field(
+        1, ge=1, le=10, title="Probe modes", description="Number of mutually incoherent modes of the probe."
+    )
     # positions
     scan_kind: ScanKind = Field(
         ScanKind.JITTERED,
@@ -95,6 +98,7 @@ class SimulationConfig(Config):
     rows: int = Field(
         45,
         ge=1,
+        title="Rows",
         description="Rows of positions. A spiral has rows * cols positions.",
         json_schema_extra=marks(basic=True),
     )
@@ -112,6 +116,7 @@ class SimulationConfig(Config):
         None,
         ge=0,
         lt=1,
+        title="Overlap",
         description="1 - step / full width at half maximum of the probe: another way to set the step.",
         json_schema_extra=marks(basic=True, unset="as the step makes it"),
     )

@@ -15,7 +15,9 @@ class SolverOptions(Config):
 
     title: ClassVar[str] = "iterative solvers"
 
-    passes: int = Field(100, ge=1, le=100_000, description="Number of times that every pattern is used.")
+    passes: int = Field(
+        100, ge=1, le=100_000, title="Passes", description="Number of times that every pattern is used."
+    )
     update_probe: bool = Field(False, title="Update the probe", description="Let the solver change the probe too.")
     follow_offset: bool = Field(
         True,
@@ -25,6 +27,7 @@ class SolverOptions(Config):
     batch_size: int | None = Field(
         None,
         ge=1,
+        title="Batch size",
         description="Patterns that change the object together.",
         json_schema_extra=marks(unit="patterns", unset="1/32 of the scan, 8 to 32; more in long scans of small ones"),
     )
@@ -35,4 +38,4 @@ class SolverOptions(Config):
         description="Memory for the amplitudes of the patterns. Where they do not fit, every pass computes them again.",
         json_schema_extra=marks(unit="MiB"),
     )
-    seed: int = Field(0, ge=0, description="Random seed of the order of the patterns.")
+    seed: int = Field(0, ge=0, title="Seed", description="Random seed of the order of the patterns.")

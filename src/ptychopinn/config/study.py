@@ -34,6 +34,7 @@ class StudyConfig(Config):
     overlap: tuple[_Overlap, ...] = Field(
         (0.7,),
         min_length=1,
+        title="Overlap",
         description="1 - step / full width at half maximum of the probe.",
     )
     train_patterns: tuple[_Count | None, ...] = Field(
@@ -45,12 +46,19 @@ class StudyConfig(Config):
     gridsize: tuple[_GridSize | None, ...] = Field(
         (None,), min_length=1, title="Grid size", description="gridsize of the networks; null is their default."
     )
-    seeds: tuple[_Seed, ...] = Field((0,), min_length=1, description="Random seeds of object, positions and noise.")
-    repeats: int = Field(1, ge=1, description="Runs of every cell, each with another seed of the candidate.")
-    percentiles: tuple[float, float] = Field((25, 75), description="Range that is shown around the median.")
+    seeds: tuple[_Seed, ...] = Field(
+        (0,), min_length=1, title="Seeds", description="Random seeds of object, positions and noise."
+    )
+    repeats: int = Field(
+        1, ge=1, title="Repeats", description="Runs of every cell, each with another seed of the candidate."
+    )
+    percentiles: tuple[float, float] = Field(
+        (25, 75), title="Percentiles", description="Range that is shown around the median."
+    )
     metrics: tuple[str, ...] = Field(
         ("phase ssim", "amp ssim", "object nrmse"),
         min_length=1,
+        title="Metrics",
         description="What is drawn: quantity and metric.",
     )
 

@@ -120,12 +120,15 @@ class DataOptions(Config):
         None,
         ge=1,
         le=4096,
+        title="Batch size",
         description="Groups of patterns in a batch; all of them if there are fewer. More groups need more memory.",
         json_schema_extra=marks(
             basic=True, unit="groups", unset=f"{_ON_CPU.batch_size} (CPU), {_ON_GPU.batch_size} (GPU)"
         ),
     )
-    seed: int = Field(0, ge=0, description="Random seed of the network's weights, the groups and simulated objects.")
+    seed: int = Field(
+        0, ge=0, title="Seed", description="Random seed of the network's weights, the groups and simulated objects."
+    )
     n_groups: int | None = Field(
         None,
         ge=1,
@@ -257,6 +260,7 @@ class PhysicsOptions(Config):
     )
     detector_offset: DetectorOffset | None = Field(
         None,
+        title="Detector offset",
         description="Shift of the patterns on the detector: none, estimate it once, or follow it in training (fast "
         "only).",
         json_schema_extra=marks(unset="train (fast), estimate (cnn)"),
@@ -323,6 +327,7 @@ class OptimizerOptions(Config):
         None,
         gt=0,
         le=1,
+        title="Learning rate",
         description="Highest step size of the optimizer.",
         json_schema_extra=marks(basic=True, unset=f"{_ON_CPU.learning_rate:g} (CPU), {_ON_GPU.learning_rate:g} (GPU)"),
     )
@@ -355,6 +360,7 @@ class OptimizerOptions(Config):
         0.99,
         ge=0,
         lt=1,
+        title="Weight averaging",
         description="Decay of the running average of the weights. The model keeps that average; 0 is no averaging.",
     )
 

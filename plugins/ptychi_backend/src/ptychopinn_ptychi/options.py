@@ -25,11 +25,14 @@ class PtychiOptions(Config):
 
     title: ClassVar[str] = "pty-chi"
 
-    engine: Engine = Field(Engine.LSQML, description="Reconstruction engine of pty-chi.")
-    passes: int = Field(100, ge=1, le=100_000, description="Number of times that every pattern is used (epochs).")
+    engine: Engine = Field(Engine.LSQML, title="Engine", description="Reconstruction engine of pty-chi.")
+    passes: int = Field(
+        100, ge=1, le=100_000, title="Passes", description="Number of times that every pattern is used (epochs)."
+    )
     batch_size: int = Field(
         64,
         ge=1,
+        title="Batch size",
         description="Patterns that change the object together.",
         json_schema_extra=marks(unit="patterns"),
     )
@@ -42,4 +45,4 @@ class PtychiOptions(Config):
     accelerator: Accelerator = Field(
         Accelerator.AUTO, title="Device", description="Where to compute: auto takes a CUDA GPU if there is one."
     )
-    seed: int = Field(0, ge=0, description="Random seed of the order of the patterns.")
+    seed: int = Field(0, ge=0, title="Seed", description="Random seed of the order of the patterns.")
