@@ -170,7 +170,7 @@ class _CandidateWorker:
         write_scores(self._folder, scan, scores, more)
 
     def _training_seconds(self, run: RunResult) -> float:
-        """Duration of the candidate's training; None for a solver."""
+        """Duration of the candidate's training; 0 for a solver."""
         if not self._plan.is_network:
             return 0.0
         if "training seconds" in run.figures:
