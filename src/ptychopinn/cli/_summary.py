@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ptychopinn.cli._console import Console
+from ptychopinn.errors import Cancelled
+from ptychopinn.monitor import Monitor
 
 if TYPE_CHECKING:
     from ptychopinn.workflows import RunResult
 
 
-def show_run(result: RunResult, console: Console, *, as_json: bool) -> None:
-    """Print what a run made: warnings on stderr, then figures and files on stdout."""
+def show_run(result: RunResult, monitor: Monitor, console: Console, *, as_json: bool) -> int:
+    """Print what a run made, warnings on stderr, figures and files on stdout; return the exit code."""
     for warning in result.warnings:
         console.warn(warning)
     files = {kind: str(path) for kind, path in result.files.items()}
@@ -25,9 +27,10 @@ def show_run(result: RunResult, console: Console, *, as_json: bool) -> None:
                 "warnings": list(result.warnings),
             }
         )
-        return
-    for line in table({**result.figures, **files}):
-        console.result(line)
+    else:
+        for line in table({**result.figures, **files}):
+            console.result(line)
+    return Cancelled.exit_code if monitor.cancelled else 0
 
 
 def table(values: Mapping[str, object]) -> list[str]:

@@ -14,7 +14,6 @@ from ptychopinn.cli._summary import show_run
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.errors import Cancelled
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -54,5 +53,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
             overwrite=args.overwrite,
             monitor=monitor,
         )
-    show_run(result, console, as_json=args.json)
-    return Cancelled.exit_code if monitor.cancelled else 0
+    return show_run(result, monitor, console, as_json=args.json)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import product_of, write_product
@@ -31,15 +28,6 @@ class RunResult:
     files: Mapping[str, Path]  # written files by kind: "model", "product", "phase", ...
     figures: Mapping[str, float | int | str] = field(default_factory=dict)  # figures to print, in order
     warnings: tuple[str, ...] = ()
-
-
-def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
-    """Write a training history as CSV, a row per epoch; unknown values are empty."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(history)
-        for row in zip(*history.values(), strict=True):
-            writer.writerow([f"{value:.9g}" if math.isfinite(value) else "" for value in row])
 
 
 def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dict[str, float | int | str]:

@@ -22,19 +22,11 @@ _log = logging.getLogger("ptychopinn.ptychodus")
 
 
 def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
-    """What Ptychodus hands over, as a scan.
+    """What Ptychodus hands over, a `ptychodus.api.reconstruct.ReconstructInput`, as a scan.
 
-    Parameters
-    ----------
-    parameters:
-        `ptychodus.api.reconstruct.ReconstructInput`.
-    with_object:
-        Whether its object goes along, as the known object of supervised training.
-
-    Returns
-    -------
-    Counts as they are; positions in pixels of the object handed over; all modes of the probe. Of a probe that varies
-    from position to position (OPR) the first is taken, layers of an object are multiplied; both are logged.
+    Counts as they are; positions in pixels of the object handed over; all modes of the probe; on request the object, as
+    the known one of supervised training. Of a probe that varies from position to position (OPR) the first is taken,
+    layers of an object are multiplied; both are logged.
 
     Raises
     ------
