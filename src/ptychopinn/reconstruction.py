@@ -31,6 +31,7 @@ from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.verdict import Evidence, Explains, Verdict, judge
 
 _log = logging.getLogger(__name__)
 _BAD_RESIDUAL = 0.2  # R above which positions are checked, if noise explains less than half of it
@@ -74,6 +75,8 @@ class Reconstruction:
         (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
     located:
         Positions located from the network's patches before the prediction; None if they were not requested.
+    verdict:
+        Whether the object explains the patterns; None if that was not judged.
     """
 
     object: ComplexArray
@@ -92,6 +95,7 @@ class Reconstruction:
     flux: FloatArray | None = None
     background: FloatArray | None = None
     located: LocatedScan | None = None
+    verdict: Verdict | None = None
 
 
 def reconstruct(
@@ -297,25 +301,28 @@ def refine_and_assess(
         home = patterns.library.to_host
         background = None if model.background is None else np.fft.fftshift(home(model.background))
         model = replace(model, probe=home(model.probe), background=background)
-        assessed = _assess(on_host, model, residual, summary, how)
+        data = replace(patterns.data, positions=model.positions)
+        passes = 0 if summary is None else summary.passes_kept
+        verdict = judge(Evidence(data, model.probe, residual, passes))
+        assessed = _assess(on_host, model, verdict, summary, how)
     return replace(assessed, seconds=dict(stages.seconds))
 
 
 def _assess(
     stitched: StitchedObject,
     model: ScanModel,
-    residual: float,
+    verdict: Verdict,
     refined: RefinementSummary | None,
     how: Synchronisation,
 ) -> Reconstruction:
     """Figures and warnings of a stitched object on the host."""
-    warnings = []
+    warnings = [] if verdict.warning is None else [verdict.warning]
     box = scan_box(stitched.frame.local(model.positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     if flat < FLATNESS_LIMIT:
         warnings.append(
-            f"The object is flat: it deviates by {flat:.4f} inside the scan box, less than {FLATNESS_LIMIT}. "
-            "Training may have collapsed; lower --learning-rate or train longer."
+            f"The object is flat: it deviates by {flat:.4f} inside the scan box, less than {FLATNESS_LIMIT}."
+            + _why_flat(verdict)
         )
     if stitched.dropped:
         count = stitched.placed + stitched.dropped
@@ -345,7 +352,8 @@ def _assess(
         positions=model.positions,
         flux=model.flux,
         background=model.background,
-        residual=residual,
+        residual=verdict.residual,
+        verdict=verdict,
         flatness=flat,
         synchronised=how,
         placed=stitched.placed,
@@ -354,3 +362,13 @@ def _assess(
         warnings=tuple(warnings),
         refined=refined,
     )
+
+
+def _why_flat(verdict: Verdict) -> str:
+    match verdict.explains:
+        case Explains.YES:
+            return " The patterns say so too: there is little in the beam."
+        case Explains.UNKNOWN:
+            return " The patterns have too few photons to show more."
+        case _:
+            return ""

@@ -85,6 +85,7 @@ def test_train_as_json(cli: Cli, calls: Any, result: RunResult) -> None:
         "files": {"model": str(result.files["model"]), "phase": str(result.files["phase"])},
         "figures": {"training": "finished", "loss": 0.123456, "patches placed": 9},
         "warnings": ["The object is flat."],
+        "verdict": None,
     }
 
 

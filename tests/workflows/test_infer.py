@@ -17,7 +17,7 @@ from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows import RunResult, infer_run, run_settings
 
-CONTENT = ["amplitude.png", "phase.png", "probe.png", "reconstruction.h5", "report.html", "run.log"]
+CONTENT = ["amplitude.png", "phase.png", "probe.png", "reconstruction.h5", "reconstruction.json", "report.html", "run.log"]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_run_reconstructs_a_scan(trained: RunResult, scan_file: Path, tmp_path
     """[CLI-021] the same object as the training's own reconstruction."""
     result = infer_run(trained.folder, scan_file, tmp_path / "out")
     assert names(tmp_path / "out") == CONTENT
-    assert set(result.files) == {"product", "amplitude", "phase", "probe", "report"}
+    assert set(result.files) == {"product", "sidecar", "amplitude", "phase", "probe", "report"}
     assert result.figures["patches placed"] == 36
     found, before = (read_product(r.files["product"]).object for r in (result, trained))
     np.testing.assert_allclose(found, before, atol=1e-5)
@@ -130,7 +130,7 @@ def test_an_output_is_replaced_only_when_asked(trained: RunResult, scan_file: Pa
         infer_run(trained.folder, scan_file, tmp_path)
     assert names(tmp_path) == ["phase.png"]
     infer_run(trained.folder, scan_file, tmp_path, overwrite=True)
-    assert names(tmp_path) == ["reconstruction.h5", "report.html", "run.log"]
+    assert names(tmp_path) == ["reconstruction.h5", "reconstruction.json", "report.html", "run.log"]
 
 
 def test_a_cancelled_inference_leaves_nothing(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:

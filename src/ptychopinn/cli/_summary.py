@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ptychopinn.cli._console import Console
+from ptychopinn.cli._parser import Parser
+from ptychopinn.errors import UnexplainedDataError
 
 if TYPE_CHECKING:
     from ptychopinn.workflows import RunResult
@@ -23,11 +25,28 @@ def show_run(result: RunResult, console: Console, *, as_json: bool) -> None:
                 "files": files,
                 "figures": dict(result.figures),
                 "warnings": list(result.warnings),
+                "verdict": None if result.verdict is None else dict(result.verdict.record),
             }
         )
         return
     for line in table({**result.figures, **files}):
         console.result(line)
+
+
+def add_strict(parser: Parser) -> None:
+    """Add ``--strict``."""
+    parser.add_argument(
+        "--strict", action="store_true", help="Exit with 5 if the reconstruction does not explain the data."
+    )
+
+
+def refuse_unexplained(result: RunResult) -> None:
+    """Raise UnexplainedDataError if the reconstruction does not explain the patterns."""
+    verdict = result.verdict
+    if verdict is not None and verdict.warning is not None:
+        raise UnexplainedDataError(
+            "The reconstruction does not explain the data (--strict).", "Its likely causes are in the warnings above."
+        )
 
 
 def table(values: Mapping[str, object]) -> list[str]:

@@ -22,6 +22,7 @@ CONFIG = "config.yaml"
 SCAN = "scan.json"
 HISTORY = "history.csv"
 PRODUCT = "reconstruction.h5"
+SIDECAR = "reconstruction.json"
 REPORT = "report.html"
 LOG = "run.log"
 CHECKPOINTS = "checkpoints"
@@ -65,7 +66,9 @@ class FolderKind:
 
 RUN = FolderKind(
     "run",
-    frozenset({MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}),
+    frozenset(
+        {MODEL, CONFIG, SCAN, HISTORY, PRODUCT, SIDECAR, REPORT, LOG, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}
+    ),
     frozenset({CSV, "tensorboard"}),
     (MODEL, CHECKPOINTS, PRODUCT),
     CONFIG,
