@@ -118,10 +118,11 @@ def test_nonsense_is_not_excused_by_noise(scan: ScanDataset) -> None:
         assert judge(Evidence(scan, probe, residual)).explains is Explains.NO
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("dose", "step"), [(3e2, 3.0), (3e3, 6.0), (1e6, 5.0)])
-def test_good_scans_raise_no_alarm(dose: float, step: float, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "dose", "step"),
+    [(ObjectKind.POROUS, 3e2, 3.0), (ObjectKind.MIXTURE, 3e3, 6.0), (ObjectKind.STAR, 1e6, 5.0)],
+)
+def test_good_scans_raise_no_alarm(kind: ObjectKind, dose: float, step: float) -> None:
     """[VER-005] of other objects than the thresholds were chosen with."""
-    kind = (ObjectKind.POROUS, ObjectKind.MIXTURE, ObjectKind.STAR)[seed]
-    data = scan_of(nphotons=dose, step_px=step, seed=90 + seed, object_kind=kind)
+    data = scan_of(nphotons=dose, step_px=step, seed=90, object_kind=kind)
     assert after_passes(replace(data, object_guess=None)).explains is not Explains.NO

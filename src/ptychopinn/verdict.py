@@ -232,8 +232,8 @@ def _free_probe_cause(evidence: Evidence, geometry: GeometryCheck | None) -> str
     if geometry is None or not _another_probe_is_better(evidence, geometry):
         return None
     return (
-        f"Passes that correct the probe explain the patterns far better (R {geometry.given_residual:.3f}): the probe is "
-        "not that of this scan, or both axes are negated, which its complex conjugate can make up for. Add "
+        f"Passes that correct the probe explain the patterns far better (R {geometry.given_residual:.3f}): the probe "
+        "is not that of this scan, or both axes are negated, which its complex conjugate can make up for. Add "
         "--refine-probe, or try: ptychopinn convert SCAN -o MENDED --negate-y --negate-x."
     )
 

@@ -53,9 +53,7 @@ def test_a_scan_that_agrees_is_left_alone(scan: ScanDataset) -> None:
     [Orientation(negate_x=True), Orientation(negate_y=True), Orientation(True), Orientation(True, True, False)],
     ids=str,
 )
-def test_planted_orientations_are_found_with_the_flags_that_mend_them(
-    scan: ScanDataset, planted: Orientation
-) -> None:
+def test_planted_orientations_are_found_with_the_flags_that_mend_them(scan: ScanDataset, planted: Orientation) -> None:
     """[INSP-001] [INSP-002]"""
     wrong = replace(scan, positions=planted.of_positions(scan.positions))
     for check in (check_geometry, look_at_geometry):

@@ -25,8 +25,8 @@ _EXPLAINED = 0.1  # of what can be explained; below it no comparison says anythi
 _SETTLED = 0.85  # the scan as given explains so much that nothing else needs to be tried
 _CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave for a contradiction to be seen
 _ROOM = 1.15  # the same for a scale to be seen
-_OVERLAP = 0.5  # with less, patterns left out are not predicted well even if all is right
-_QUICK_COUNT, _QUICK_WIDTH, _QUICK_PASSES = 64, 32, 2
+_OVERLAP = 0.15  # with less, patterns left out are not predicted well even if all is right
+_QUICK_COUNT, _QUICK_PASSES, _DOUBT_COUNT = 64, 2, 80
 _SEVERAL = (0.7, 1.4)
 
 
@@ -136,7 +136,7 @@ def look_at_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Ge
     """
     if not _can_check(data):
         return None
-    patch = TrialPatch(data, probe, count=_QUICK_COUNT, passes=_QUICK_PASSES, max_width=_QUICK_WIDTH)
+    patch = TrialPatch(data, probe, count=_QUICK_COUNT, passes=_QUICK_PASSES)
     comparison = _Comparison(patch)
     comparison.choose_probe([Change()])
     if not comparison.is_settled:
@@ -149,7 +149,7 @@ def doubt_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Geom
     """`check_geometry` in steps: it ends as soon as the scan as given explains nearly all, or seems to be right."""
     if not _can_check(data):
         return None
-    comparison = _Comparison(TrialPatch(data, probe))
+    comparison = _Comparison(TrialPatch(data, probe, count=_DOUBT_COUNT))
     comparison.choose_probe([Change()])
     if not comparison.is_settled:
         comparison.run([Change(positions=one) for one in ORIENTATIONS[1:]])
@@ -261,7 +261,7 @@ class _Comparison:
             return Agreement.CHANGED
         explained = self._patch.explained(best)
         if not explained > _EXPLAINED:
-            contradicts = self._is_clear and self._patch.overlap > _OVERLAP
+            contradicts = explained < 0 and self._is_clear and self._patch.overlap > _OVERLAP
             return Agreement.NONE if contradicts else Agreement.UNKNOWN
         oriented = [change for change in alike if change.is_orientation]
         return Agreement.UNKNOWN if len(oriented) == len(ORIENTATIONS) - 1 else Agreement.AS_GIVEN

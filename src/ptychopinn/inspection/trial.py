@@ -74,8 +74,6 @@ class TrialPatch:
         Number of patterns.
     passes:
         Passes of each trial.
-    max_width:
-        Width of the patterns at most, pixels; narrower ones are quicker.
 
     Attributes
     ----------
@@ -95,7 +93,6 @@ class TrialPatch:
         *,
         count: int = 120,
         passes: int = 3,
-        max_width: int = 64,
     ) -> None:
         self._passes = passes
         width = probe_width_px(data.probe if probe is None else probe)
@@ -105,7 +102,7 @@ class TrialPatch:
         counts = data.counts(self._chosen)
         if probe is None:
             probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
-        self.width = _width(counts.sum(axis=0), max_width)
+        self.width = _width(counts.sum(axis=0))
         low = (data.N - self.width) // 2
         inner = slice(low, low + self.width)
         self._counts: FloatArray = np.ascontiguousarray(counts[:, inner, inner])
@@ -164,14 +161,14 @@ def explained_share(residual: float, nothing: float, noise: float) -> float:
     return (nothing**2 - residual**2) / room if room > 0 else math.nan
 
 
-def _width(pattern: AnyArray, most: int) -> int:
+def _width(pattern: AnyArray) -> int:
     """Half, a quarter, ... of the width of a pattern, as long as its middle has nearly all counts."""
     size = len(pattern)
     width, total = size, float(pattern.sum())
     while width % 2 == 0 and width // 2 >= _MIN_WIDTH:
         low = (size - width // 2) // 2
         inner = slice(low, low + width // 2)
-        if width <= most and float(pattern[inner, inner].sum()) < _COUNTS_KEPT * total:
+        if float(pattern[inner, inner].sum()) < _COUNTS_KEPT * total:
             break
         width //= 2
     return width
