@@ -64,8 +64,6 @@ class ArrayLibrary:
         The library's namespace, as `array_api_compat` gives it.
     device:
         Device of new arrays; None: the library's default.
-    name:
-        Name for logs and messages.
     """
 
     on_host = False
@@ -102,6 +100,11 @@ class ArrayLibrary:
         """0 to count - 1."""
         return self.xp.arange(count, dtype=getattr(self.xp, dtype), device=self.device)
 
+    def frequencies(self, count: int) -> Array:
+        """(count,) float64 of `numpy.fft.fftfreq`, without an upload: a step that uploads cannot be recorded."""
+        k = self.arange(count, "float64")
+        return self.xp.where(k < (count + 1) // 2, k, k - count) / count
+
     def cast(self, array: Array, dtype: str) -> Array:
         """Convert an array to a dtype of the standard by its name, without a copy if possible."""
         return self.xp.astype(array, getattr(self.xp, dtype), copy=False)
@@ -109,13 +112,7 @@ class ArrayLibrary:
     def from_blocks(
         self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
     ) -> Array:
-        """Make one array from blocks of rows on the host.
-
-        Parameters
-        ----------
-        prepare:
-            Applied to each block on the device.
-        """
+        """Make one array from blocks of rows on the host; ``prepare`` is applied to each on the device."""
         return self.xp.concat([prepare(self.from_host(block)) for block in blocks])
 
     # How work is cut and spread
@@ -126,14 +123,9 @@ class ArrayLibrary:
         yield self
 
     def batch_length(self, item_values: int, cached: int) -> int:
-        """Items to process at a time, at least 1.
+        """Items of ``item_values`` numbers to process at a time, at least 1.
 
-        Parameters
-        ----------
-        item_values:
-            Numbers per item.
-        cached:
-            Numbers that fit the cache of a processor core; a device uses as many as fit its memory.
+        ``cached`` numbers fit the cache of a processor core; a device uses as many as fit its memory.
         """
         return max(self.batch_values // item_values, 1)
 
@@ -213,8 +205,6 @@ class ArrayLibrary:
             (H, W).
         corners:
             (b, 2) int64 (y, x) of each window's first pixel; may be outside the array.
-        size:
-            Width of the windows.
         outside:
             Value where a window leaves the array; None: no window does.
 
@@ -338,10 +328,7 @@ class ArrayLibrary:
     def fit(self, compute: Callable[[], ResultT]) -> ResultT:
         """Call a function, and repeat it with smaller operations while the device's memory runs out.
 
-        Parameters
-        ----------
-        compute:
-            May be called again, so it must not accumulate anything.
+        ``compute`` may be called again, so it must not accumulate anything.
 
         Raises
         ------

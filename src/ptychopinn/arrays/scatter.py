@@ -30,8 +30,6 @@ def add_repeatably(
 
     Parameters
     ----------
-    library:
-        Of the arrays.
     target:
         (n, k), real.
     index:

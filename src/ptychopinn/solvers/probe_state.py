@@ -62,7 +62,9 @@ class ProbeState:
         velocity = self._momentum * self._velocity + moved
         modes = self.modes + moved + self._momentum * velocity
         # In place, because a recorded step has these arrays.
-        self._velocity, self.modes = library.put(self._velocity, ..., velocity), library.put(self.modes, ..., modes)
+        self._velocity, self.modes = (
+            library.put(old, (...,), new) for old, new in ((self._velocity, velocity), (self.modes, modes))
+        )
 
     def result(self) -> tuple[Array, Array]:
         """The probe with its initial energy, free modes orthogonal, and the factor that it was multiplied by."""

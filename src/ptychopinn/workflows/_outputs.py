@@ -27,27 +27,13 @@ from ptychopinn.workflows import folders
 
 @dataclass(frozen=True)
 class RunResult:
-    """Results of a run.
-
-    Attributes
-    ----------
-    folder:
-        Its directory.
-    files:
-        Written files by kind: "model", "product", "phase", ...
-    figures:
-        Figures to print, in order.
-    warnings:
-        Warnings for the user, as sentences.
-    verdict:
-        Whether the object explains the patterns; None without an object.
-    """
+    """Results of a run."""
 
     folder: Path
-    files: Mapping[str, Path]
-    figures: Mapping[str, float | int | str] = field(default_factory=dict)
+    files: Mapping[str, Path]  # written files by kind: "model", "product", "phase", ...
+    figures: Mapping[str, float | int | str] = field(default_factory=dict)  # figures to print, in order
     warnings: tuple[str, ...] = ()
-    verdict: Verdict | None = None
+    verdict: Verdict | None = None  # whether the object explains the patterns; None without an object
 
 
 def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
@@ -119,20 +105,12 @@ def write_object(  # noqa: PLR0913
 
     Parameters
     ----------
-    folder:
-        A run directory.
     data:
         The scan; the pictures show the box of its positions.
     found:
         The object, its coverage and its frame. A reconstruction has positions, flux and background of the product, too.
     probe:
         (modes, N, N) complex64 in counts.
-    title:
-        Title of the pictures.
-    comments:
-        Comments of the product.
-    history:
-        History of a training.
 
     Returns
     -------

@@ -8,6 +8,7 @@ and has to compile before it trains. A graph is recorded within one step, and re
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,13 +43,7 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs.
-
-    Parameters
-    ----------
-    device:
-        The card.
-    """
+    """CUDA graphs."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -76,8 +71,12 @@ class CudaRecorder:
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 result = compute()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about what was recorded before the error
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         main.wait_stream(self._stream)
         return result, graph.replay
 
@@ -129,10 +128,6 @@ class CapturedStep(Generic[ResultT]):
 
         Parameters
         ----------
-        batch:
-            What it is taken on.
-        eager:
-            Takes the step.
         recorded:
             Takes the step on the batch that it is given, in operations on tensors alone: whatever else changes from
             step to step lies in tensors that stay, and no later step needs what this changes elsewhere.

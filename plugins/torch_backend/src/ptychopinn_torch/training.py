@@ -92,13 +92,7 @@ def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
 
 
 class BatchLoss(nn.Module):
-    """The model and its objective, as one module for Fabric.
-
-    Parameters
-    ----------
-    fixed_light:
-        Whether the illumination of the model is fixed.
-    """
+    """The model and its objective, as one module for Fabric. ``fixed_light``: the illumination does not change."""
 
     def __init__(self, model: Model, objective: Objective, *, fixed_light: bool) -> None:
         super().__init__()
