@@ -10,7 +10,7 @@ from ptychopinn.cli._inference import add_inference
 from ptychopinn.cli._parser import Parser
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
-from ptychopinn.cli._summary import show_run
+from ptychopinn.cli._summary import add_strict, show_run
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -19,6 +19,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("model", metavar="RUN", help="The run directory of a training, or a model archive.")
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
     add_inference(parser, arguments)
+    add_strict(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -30,4 +31,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
         result = workflows.infer_run(
             args.model, args.data, args.output, settings.run_settings(), overwrite=args.overwrite, monitor=monitor
         )
-    return show_run(result, monitor, console, as_json=args.json)
+    return show_run(result, monitor, console, as_json=args.json, strict=args.strict)

@@ -67,4 +67,10 @@ def infer_run(
             warnings=reconstruction.warnings,
             comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
         )
-    return RunResult(folder, files, reconstruction_figures(reconstruction, len(data)), reconstruction.warnings)
+    return RunResult(
+        folder,
+        files,
+        reconstruction_figures(reconstruction, len(data)),
+        reconstruction.warnings,
+        reconstruction.verdict,
+    )

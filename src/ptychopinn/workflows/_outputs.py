@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import ObjectView, ReportContent, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray
+from ptychopinn.verdict import Verdict
 from ptychopinn.workflows import folders
 
 
@@ -28,6 +30,7 @@ class RunResult:
     files: Mapping[str, Path]  # written files by kind: "model", "product", "phase", ...
     figures: Mapping[str, float | int | str] = field(default_factory=dict)  # figures to print, in order
     warnings: tuple[str, ...] = ()
+    verdict: Verdict | None = None  # whether the object explains the patterns; None without an object
 
 
 def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dict[str, float | int | str]:
@@ -54,6 +57,7 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
         "patches placed": reconstruction.placed,
         "patches dropped": reconstruction.dropped,
         "forward residual R": reconstruction.residual,
+        **({} if reconstruction.verdict is None else reconstruction.verdict.figures),
         "flatness": reconstruction.flatness,
         "synchronisation": str(reconstruction.synchronised),
         **(
@@ -141,12 +145,15 @@ def write_outputs(  # noqa: PLR0913
     warnings: tuple[str, ...] = (),
     comments: str = "",
 ) -> dict[str, Path]:
-    """Write product, pictures and report.
+    """Write product with its sidecar, pictures and report.
 
     Returns
     -------
     Kind to path.
     """
+    verdict = reconstruction.verdict
+    if verdict is not None and verdict.warning is not None:
+        comments = f"{comments}\n{verdict.warning}"
     written = write_object(
         folder,
         data,
@@ -157,6 +164,8 @@ def write_outputs(  # noqa: PLR0913
         history=history,
     )
     pictures = {kind: path for kind, path in written.items() if kind != "product"}
+    figures = reconstruction_figures(reconstruction, len(data))
+    _write_sidecar(folder / folders.SIDECAR, figures, warnings, verdict)
     facts = {
         "patterns": len(data),
         "N": data.N,
@@ -168,7 +177,7 @@ def write_outputs(  # noqa: PLR0913
     versions = {name: _version(name) for name in ("ptychopinn", "ptychopinn-torch", "ptychopinn-tf", "numpy")}
     versions = {name: version for name, version in versions.items() if version}
     versions["python"] = platform.python_version()
-    shown = {"Result": reconstruction_figures(reconstruction, len(data)), "Scan": facts, **tables, "Versions": versions}
+    shown = {"Result": figures, "Scan": facts, **tables, "Versions": versions}
     report = write_report(
         folder / folders.REPORT,
         ReportContent(
@@ -179,7 +188,28 @@ def write_outputs(  # noqa: PLR0913
             warnings=list(warnings),
         ),
     )
-    return {**written, "report": report}
+    return {**written, "sidecar": folder / folders.SIDECAR, "report": report}
+
+
+def _write_sidecar(
+    path: Path, figures: Mapping[str, float | int | str], warnings: tuple[str, ...], verdict: Verdict | None
+) -> None:
+    """Write figures, warnings and verdict as JSON beside the product; figures that are not finite are null."""
+    content = {
+        "figures": figures,
+        "warnings": list(warnings),
+        "verdict": None if verdict is None else dict(verdict.record),
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(name): _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def caption(kind: str) -> str:

@@ -22,6 +22,7 @@ CONFIG = "config.yaml"
 SCAN = "scan.json"
 HISTORY = "history.csv"
 PRODUCT = "reconstruction.h5"
+SIDECAR = "reconstruction.json"
 REPORT = "report.html"
 LOG = "run.log"
 STORY = "story.txt"
@@ -51,7 +52,10 @@ class FolderKind:
 RUN = FolderKind(
     "run",
     frozenset(
-        {MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, STORY, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}
+        {
+            *(MODEL, CONFIG, SCAN, HISTORY, PRODUCT, SIDECAR, REPORT, LOG, STORY, CHECKPOINTS),
+            *(*PICTURES, "mlflow.db", "mlruns"),
+        }
     ),
     frozenset({CSV, "tensorboard"}),
     (MODEL, CHECKPOINTS, PRODUCT),
