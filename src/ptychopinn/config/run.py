@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, SerializeAsAny, model_validator
 from ptychopinn.config._base import Config
 from ptychopinn.config.build import build
 from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
@@ -87,6 +88,7 @@ class RunSettings(Config, Generic[OptionsT]):
 class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
     """Everything that a configuration file may have. Each command uses the sections that concern it."""
 
+    conversion: ConversionOptions = Field(ConversionOptions(), description="What convert does to a scan.")
     simulation: SimulationConfig = Field(SimulationConfig(), description="Simulated scans.")
     solver: SerializeAsAny[SolverT] = Field(default_factory=_DEFAULTS, description="Iterative solvers.")
     comparison: ComparisonConfig = Field(ComparisonConfig(), description="Comparisons.")

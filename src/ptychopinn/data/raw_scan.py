@@ -161,6 +161,26 @@ class RawScan:
         return replace(self, notes=notes, **changes)  # type: ignore[arg-type]
 
 
+def is_amplitude(raw: RawScan) -> bool:
+    """Whether patterns are amplitudes, as far as the file says (`ptychopinn.data.units` decides on reading)."""
+    return raw.measurement is Measurement.AMPLITUDE or (raw.measurement is None and not raw.legacy_key)
+
+
+def pattern_sums(raw: RawScan) -> FloatArray:
+    """(n,) light of each pattern outside the bad pixels, in counts; NaN where values are not finite."""
+    good = np.ones(raw.size, bool) if raw.bad_pixels is None else ~raw.bad_pixels
+    sums = np.empty(len(raw.patterns))
+    for start in range(0, len(sums), patterns_at_once(raw)):
+        block = np.asarray(raw.patterns[start : start + patterns_at_once(raw)], np.float64)[:, good]
+        sums[start : start + len(block)] = (block**2 if is_amplitude(raw) else block).sum(axis=1)
+    return np.where(np.isfinite(sums), sums, np.nan)
+
+
+def patterns_at_once(raw: RawScan) -> int:
+    """How many patterns a pass takes at a time: some MiB."""
+    return max(1, (1 << 22) // (raw.size[0] * raw.size[1]))
+
+
 def to_pixels(raw: RawScan) -> RawScan:
     """Positions in object pixels, and the size of a pixel in the geometry; the computation is a note.
 

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
 from ptychopinn.config.model import SUPPORTED_N
-from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.raw_scan import RawScan
+from ptychopinn.data.raw_scan import RawScan, is_amplitude, pattern_sums
 from ptychopinn.data.stacking import map_rows
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray
@@ -108,7 +107,17 @@ def resize_patterns(raw: RawScan, size: int) -> RawScan:
     changed = raw.said(said, patterns=patterns, bad_pixels=bad if bad.any() else None, patches=None)
     if raw.probe is not None and raw.probe.shape[1:] == raw.size:
         changed = replace(changed, probe=resample_probe(raw.probe, (size, size)))
-    return _rescale(changed, scales)
+    return _rescale(_with_dose(changed, raw), scales)
+
+
+def _with_dose(changed: RawScan, before: RawScan) -> RawScan:
+    """The mean photons of the metadata, less the share of the light that was cropped."""
+    dose = before.metadata.nphotons
+    if dose is None or (changed.size[0] >= before.size[0] and changed.size[1] >= before.size[1]):
+        return changed
+    left, whole = (float(np.nansum(pattern_sums(scan))) for scan in (changed, before))
+    share = left / whole if whole > 0 and left > 0 else 1.0
+    return replace(changed, metadata=before.metadata.model_copy(update={"nphotons": dose * share}))
 
 
 def bin_patterns(raw: RawScan, factor: int) -> RawScan:
@@ -132,7 +141,7 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
         raw = _crop_rectangle(raw, (height - height % factor, width - width % factor))
         height, width = raw.size
     shape = (height // factor, width // factor)
-    amplitude = raw.measurement is Measurement.AMPLITUDE or (raw.measurement is None and not raw.legacy_key)
+    amplitude = is_amplitude(raw)
     kind = np.dtype(np.float32) if amplitude or raw.patterns.dtype.kind == "f" else _sum_dtype(raw.patterns, factor)
     good = None if raw.bad_pixels is None else ~raw.bad_pixels
 
