@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from ptychopinn.cli._flags import describe_preset, flag_of
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.presets import PRESETS
@@ -26,6 +27,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "execution": ExecutionOptions,
     "reading": ReadOptions,
     "conversion": ConversionOptions,
+    "automatic": AutomaticConfig,
     "simulation": SimulationConfig,
     "solver": SolverOptions,
     "comparison": ComparisonConfig,

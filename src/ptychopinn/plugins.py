@@ -23,7 +23,7 @@ from ptychopinn.config.solver import SolverOptions
 from ptychopinn.data.readers.find import CORE_READERS
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import PluginError
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, SolverSpec
+from ptychopinn.reconstructor import Capability, ModelSpec, ReconstructorSpec, SolverSpec
 
 GROUP = "ptychopinn"
 ALIASES: Mapping[str, str] = {"pytorch": "torch", "tensorflow": "tf"}
@@ -37,7 +37,7 @@ CORE_SOLVERS: tuple[SolverSpec, ...] = (
     SolverSpec("rpie", "rPIE with decreasing momentum", "ptychopinn.solvers:RPIE", SolverOptions),
 )
 
-_Spec = ReconstructorSpec | SolverSpec | ReaderSpec
+_Spec = ReconstructorSpec | SolverSpec | ReaderSpec | ModelSpec
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PREFERRED = "torch"
 _log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Registry:
     solvers: Mapping[str, SolverSpec] = field(default_factory=lambda: {spec.name: spec for spec in CORE_SOLVERS})
     # Reader name to its `ReaderSpec`: those of the core and those of plugins, by name.
     readers: Mapping[str, ReaderSpec] = field(default_factory=lambda: {spec.name: spec for spec in CORE_READERS})
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)  # trained models of plugins, by name
 
     def get(self, name: str) -> ReconstructorSpec:
         """The backend of that name or alias (pytorch, tensorflow).
@@ -160,6 +161,7 @@ def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
         broken=tuple(broken),
         solvers={name: spec for name, (_, spec) in alone.items() if isinstance(spec, SolverSpec)},
         readers={name: spec for name, (_, spec) in alone.items() if isinstance(spec, ReaderSpec)},
+        models={name: spec for name, (_, spec) in alone.items() if isinstance(spec, ModelSpec)},
     )
 
 
@@ -182,13 +184,14 @@ def _load(entry: EntryPoint) -> list[_Spec]:
     if not manager.get_hookcallers(plugin):
         raise PluginError(
             f"{entry.value} implements no hook.",
-            "Mark ptychopinn_reconstructors, ptychopinn_solvers or ptychopinn_readers with hookimpl.",
+            "Mark ptychopinn_reconstructors or another hook of ptychopinn.hookspecs with hookimpl.",
         )
     specs: list[_Spec] = []
     for hook, kind in (
         (manager.hook.ptychopinn_reconstructors, ReconstructorSpec),
         (manager.hook.ptychopinn_solvers, SolverSpec),
         (manager.hook.ptychopinn_readers, ReaderSpec),
+        (manager.hook.ptychopinn_models, ModelSpec),
     ):
         for spec in (spec for returned in hook() for spec in returned):
             if not isinstance(spec, kind):
@@ -204,6 +207,10 @@ def _check(spec: _Spec) -> None:
             f"The name {spec.name!r} is not allowed: lower-case letters, digits and inner dashes, "
             f"and none of {', '.join(ALIASES)}."
         )
+    if isinstance(spec, ModelSpec):
+        if not spec.path.is_file():
+            raise PluginError(f"The archive of the model '{spec.name}', {spec.path}, is not there.")
+        return
     if isinstance(spec, ReaderSpec):
         if not (callable(spec.sniff) and callable(spec.read)):
             raise PluginError(f"The reader '{spec.name}' has no functions sniff and read.")
