@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ptychopinn.data.dataset import Measurement, ScanMetadata
+from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.scan_file import ArrayInMemory, ArrayMember, ScanFile
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -220,6 +220,30 @@ def metadata_of(raw: RawScan) -> ScanMetadata:
         "detector_distance_m": geometry.distance_m,
     }
     return raw.metadata.model_copy(update={name: value for name, value in known.items() if value is not None})
+
+
+def dataset_of(raw: RawScan) -> ScanDataset:
+    """The scan of arrays that need no more checks, with square patterns and positions in pixels.
+
+    Raises
+    ------
+    DataError
+        If it has no positions, no probe or no domain.
+    """
+    if raw.positions is None or raw.probe is None or raw.measurement is None:
+        raise DataError(f"'{raw.name}' lacks positions, a probe or the domain of its patterns.", "Give all three.")
+    return ScanDataset(
+        patterns=raw.patterns,
+        measurement=raw.measurement,
+        positions=raw.positions,
+        probe=raw.probe,
+        object_guess=raw.object_guess,
+        patches_guess=raw.patches,
+        scan_index=raw.scan_index,  # type: ignore[arg-type]
+        bad_pixels=raw.bad_pixels,  # type: ignore[arg-type]
+        metadata=metadata_of(raw),
+        name=raw.name,
+    )
 
 
 def as_scan_file(raw: RawScan, path: Path) -> ScanFile:

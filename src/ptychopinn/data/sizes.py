@@ -266,12 +266,35 @@ def _rescale(raw: RawScan, scales: tuple[float, float]) -> RawScan:
 
 
 def resample_object(obj: ComplexArray, scales: tuple[float, float]) -> ComplexArray:
-    """An (h, w) object on pixels that are ``scales`` times as many; pixel (0, 0) stays where it is (cubic splines)."""
-    shape = [max(1, math.floor((n - 1) * scale + 1e-9) + 1) for n, scale in zip(obj.shape, scales, strict=True)]
-    grid = np.meshgrid(*(np.arange(n) / scale for n, scale in zip(shape, scales, strict=True)), indexing="ij")
+    """An (h, w) object on pixels that are ``scales`` times as many; pixel (0, 0) stays where it is."""
+    return resample_placed(obj, (0, 0), scales)[0]
+
+
+def resample_placed(
+    obj: ComplexArray, origin: tuple[int, int], scales: tuple[float, float]
+) -> tuple[ComplexArray, tuple[int, int]]:
+    """An object on pixels that are ``scales`` times as many, by cubic splines.
+
+    Parameters
+    ----------
+    obj, origin:
+        (h, w) complex, and its pixel (0, 0) in the frame of the positions.
+    scales:
+        (y, x) new pixels in one old pixel. Position p in old pixels is p * scale in new ones.
+
+    Returns
+    -------
+    The object at the whole new pixels that lie inside it, and its pixel (0, 0) in the new frame.
+    """
+    low = [math.ceil(start * scale - 1e-9) for start, scale in zip(origin, scales, strict=True)]
+    ends = zip(origin, obj.shape, scales, strict=True)
+    high = [math.floor((start + n - 1) * scale + 1e-9) for start, n, scale in ends]
+    axes = zip(low, high, origin, scales, strict=True)
+    places = [np.arange(first, max(last, first) + 1) / scale - start for first, last, start, scale in axes]
+    grid = np.meshgrid(*places, indexing="ij")
     values = np.asarray(obj, np.complex128)
     resampled: ComplexArray = (
         map_coordinates(values.real, grid, order=3, mode="nearest")
         + 1j * map_coordinates(values.imag, grid, order=3, mode="nearest")
     ).astype(np.complex64)
-    return resampled
+    return resampled, (low[0], low[1])
