@@ -20,16 +20,26 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("model", metavar="RUN", help="The run directory of a training, or a model archive.")
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
     add_inference(parser, arguments)
+    parser.add_argument(
+        "--write", metavar="FORMAT,...", default="", help="Write the product in these formats too: cxi, nexus."
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Load the model, predict, stitch, write."""
     from ptychopinn import workflows
 
+    formats = [name for name in args.write.split(",") if name.strip()]
     settings = load_settings(args, spec=args.spec, training=False)
     with progress_monitor(console) as monitor:
         result = workflows.infer_run(
-            args.model, args.data, args.output, settings.run_settings(), overwrite=args.overwrite, monitor=monitor
+            args.model,
+            args.data,
+            args.output,
+            settings.run_settings(),
+            overwrite=args.overwrite,
+            formats=formats,
+            monitor=monitor,
         )
     show_run(result, console, as_json=args.json)
     return Cancelled.exit_code if monitor.cancelled else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from ptychopinn.atomic import atomic_write
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
-from ptychopinn.product import product_of, write_product
+from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import ObjectView, ReportContent, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
@@ -96,6 +96,7 @@ def write_object(  # noqa: PLR0913
     title: str,
     comments: str,
     history: Mapping[str, list[float]] | None = None,
+    formats: Collection[ProductFormat] = (),
 ) -> dict[str, Path]:
     """Write the product and the pictures of an object.
 
@@ -107,6 +108,8 @@ def write_object(  # noqa: PLR0913
         The object, its coverage and its frame. A reconstruction has positions, flux and background of the product, too.
     probe:
         (modes, N, N) complex64 in counts.
+    formats:
+        Formats in which the product is written too.
 
     Returns
     -------
@@ -130,6 +133,9 @@ def write_object(  # noqa: PLR0913
         comments=comments,
     )
     write_product(folder / folders.PRODUCT, product)
+    others = {str(form): (folder / folders.PRODUCT).with_suffix(SUFFIXES[form]) for form in formats}
+    for form in formats:
+        write_product_as(others[form], product, form)
     box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
     pictures = write_pictures(
         folder,
@@ -139,7 +145,7 @@ def write_object(  # noqa: PLR0913
         history=history,
         moved=None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions),
     )
-    return {"product": folder / folders.PRODUCT, **pictures}
+    return {"product": folder / folders.PRODUCT, **others, **pictures}
 
 
 def write_outputs(  # noqa: PLR0913
@@ -152,8 +158,9 @@ def write_outputs(  # noqa: PLR0913
     history: Mapping[str, list[float]] | None = None,
     warnings: tuple[str, ...] = (),
     comments: str = "",
+    formats: Collection[ProductFormat] = (),
 ) -> dict[str, Path]:
-    """Write product, pictures and report.
+    """Write product, in other ``formats`` too, pictures and report.
 
     Returns
     -------
@@ -167,8 +174,9 @@ def write_outputs(  # noqa: PLR0913
         title=data.name,
         comments=comments,
         history=history,
+        formats=formats,
     )
-    pictures = {kind: path for kind, path in written.items() if kind != "product"}
+    pictures = {kind: path for kind, path in written.items() if path.suffix == ".png"}
     facts = {
         "patterns": len(data),
         "N": data.N,
