@@ -23,6 +23,7 @@ SCAN = "scan.json"
 HISTORY = "history.csv"
 PRODUCT = "reconstruction.h5"
 SIDECAR = "reconstruction.json"
+OTHER_PRODUCTS = ("reconstruction.cxi", "reconstruction.nxs")
 REPORT = "report.html"
 LOG = "run.log"
 STORY = "story.txt"
@@ -51,12 +52,8 @@ class FolderKind:
 
 RUN = FolderKind(
     "run",
-    frozenset(
-        {
-            *(MODEL, CONFIG, SCAN, HISTORY, PRODUCT, SIDECAR, REPORT, LOG, STORY, CHECKPOINTS),
-            *(*PICTURES, "mlflow.db", "mlruns"),
-        }
-    ),
+    frozenset({MODEL, CONFIG, SCAN, HISTORY, REPORT, LOG, STORY, CHECKPOINTS, "mlflow.db", "mlruns"})
+    | {PRODUCT, SIDECAR, *OTHER_PRODUCTS, *PICTURES},
     frozenset({CSV, "tensorboard"}),
     (MODEL, CHECKPOINTS, PRODUCT),
     CONFIG,
