@@ -105,7 +105,12 @@ class PassEngine:
         ]
         schedule, xp = options.schedule, self._library.xp
         self._probe = ProbeState(
-            model.probe, self._library, free=options.update_probe, momentum=schedule.probe_momentum
+            model.probe,
+            self._library,
+            free=options.update_probe,
+            momentum=schedule.probe_momentum,
+            count=0 if options.update_positions else len(used),
+            budget_bytes=patterns.spare_bytes,
         )
         self.flux: FloatArray | None = None if model.flux is None else model.flux[used]
         if options.update_flux and self.flux is None:
@@ -154,7 +159,7 @@ class PassEngine:
         members = [task.tile.members[chosen] for task, batches in plan for chosen in batches]
         reading = iter(self._patterns.batches([self._used[some] for some in members]))  # reads ahead into the next tile
         tally = Tally(members)
-        self._probe.prepare()
+        self._probe.begin_pass(passes - done)
         for task, batches in plan:
             state = self._state.load(self._tiling, task.tile)
             every = max(1, len(batches) // _MOMENTUM_STEPS_PER_PASS)
@@ -188,14 +193,17 @@ class PassEngine:
         """Update the object, and a free probe, with a batch of patterns."""
         library = self._library
         windows = task.windows.take(library.from_host(chosen))
-        flux = None if self.flux is None else self.flux[task.tile.members[chosen]]
+        members = task.tile.members[chosen]
+        flux = None if self.flux is None else self.flux[members]
         roots = None if flux is None else library.from_host(np.sqrt(flux)[:, None, None, None])
-        gradients = GradientModel(self._probe, self.background, self._patterns.good, self._options, library)
+        gradients = GradientModel(self.background, self._patterns.good, self._options, library)
         # Depends only on the shape, so that the number of cores does not change the result.
         step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
 
         def compute(part: slice) -> Gradients:
-            return gradients(state.object, windows[part], None if roots is None else roots[part, ...], fetch(part))
+            some = windows[part]
+            probes = self._probe.at(some.fractions, members[part])
+            return gradients(state.object, some, probes, None if roots is None else roots[part, ...], fetch(part))
 
         parts = library.spread(compute, slices_of(len(chosen), step))
         state.object = library.add_quotient(
