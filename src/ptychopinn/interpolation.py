@@ -75,8 +75,6 @@ class PatchShift:
     ----------
     size:
         n, the width of the patches.
-    library:
-        Library of the patches.
     dtype:
         dtype of their real and imaginary parts.
     """
@@ -128,10 +126,10 @@ def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Arra
     (..., 2, n) complex128: the factor along y, and along x. Its conjugate moves back.
     """
     xp = library.xp
-    frequency = np.fft.fftfreq(n)
-    angle = fractions[..., None] * library.from_host(-2 * np.pi * frequency)
+    frequency = library.frequencies(n)
+    angle = fractions[..., None] * (-2 * np.pi * frequency)
     # The Nyquist row is both the positive and the negative frequency. Without its sine a real signal stays real.
-    has_sine = library.from_host((frequency != -0.5).astype(np.float64))
+    has_sine = library.cast(frequency != -0.5, "float64")
     return library.complex(xp.cos(angle), xp.sin(angle) * has_sine)
 
 
@@ -180,8 +178,6 @@ class ShiftedProbe:
     ----------
     probe:
         (modes, N, N) complex64 of the library. A probe that needs too many arrays is shifted by `shift_probe`.
-    library:
-        Library of the arrays.
     """
 
     def __init__(self, probe: Array, library: ArrayLibrary = NUMPY) -> None:

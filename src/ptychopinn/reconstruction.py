@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,19 +19,21 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.geometry import Frame
+from ptychopinn.geometry import Frame, split_positions
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.parallel import BackgroundThread
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, noise_residual, refine
+from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, StartKind, noise_residual, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
+from ptychopinn.synchronise import overlap_pairs
 from ptychopinn.tiles import Tiling, where_object_fits
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _BAD_RESIDUAL = 0.2  # R above which positions are checked, if noise explains less than half of it
@@ -40,58 +43,29 @@ _CHECKED_PATTERNS = 128  # patterns in the middle of the scan that show whether 
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """An object and figures of its quality.
+    """An object and figures of its quality."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64; 1 + 0j where no pattern covers it.
-    coverage:
-        (H, W) float32, weights in units of the brightest point of one probe.
-    frame:
-        Frame of the array, in the coordinates of the positions.
-    probe:
-        (modes, N, N) complex64, in counts. With it the object explains the patterns.
-    positions:
-        (n, 2) float64 (y, x), pixels: those of the scan, or the refined ones.
-    residual:
-        R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns.
-    flatness:
-        Standard deviation of the complex object inside the scan box; NaN if the scan has no such box.
-    synchronised:
-        How the phases of the patches were set.
-    placed, dropped:
-        Number of patches placed, and number of patches outside the frame.
-    seconds:
-        Wall time of each stage.
-    warnings:
-        Sentences for the user.
-    refined:
-        Figures of the refinement; None without refinement.
-    flux:
-        (n,) float32, flux of each pattern relative to the mean; None if it was not fitted.
-    background:
-        (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
-    located:
-        Positions located from the network's patches before the prediction; None if they were not requested.
-    """
-
-    object: ComplexArray
-    coverage: AnyArray
-    frame: Frame
-    probe: ComplexArray
-    positions: FloatArray
-    residual: float
-    flatness: float
-    synchronised: Synchronisation
+    object: ComplexArray  # (H, W) complex64; 1 + 0j where no pattern covers it
+    coverage: AnyArray  # (H, W) float32, weights in units of the brightest point of one probe
+    frame: Frame  # frame of the array, in the coordinates of the positions
+    probe: ComplexArray  # (modes, N, N) complex64, in counts. With it the object explains the patterns.
+    positions: FloatArray  # (n, 2) float64 (y, x), pixels: those of the scan, or the refined ones
+    residual: float  # R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns
+    flatness: float  # standard deviation of the complex object inside the scan box; NaN if the scan has no such box
+    synchronised: Synchronisation  # how the phases of the patches were set
+    # Number of patches placed, and number of patches outside the frame.
     placed: int
     dropped: int
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float]  # wall time of each stage
     warnings: tuple[str, ...]
-    refined: RefinementSummary | None = None
-    flux: FloatArray | None = None
+    refined: RefinementSummary | None = None  # figures of the refinement; None without refinement
+    flux: FloatArray | None = None  # (n,) float32, flux of each pattern relative to the mean; None if it was not fitted
+    # (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
     background: FloatArray | None = None
+    # Positions located from the network's patches before the prediction; None if they were not requested.
     located: LocatedScan | None = None
+    # By how much the network's patches showed the stage to be off, pixels; 0 if it was right or was not looked at.
+    stage_error_px: float = 0.0
 
 
 def reconstruct(
@@ -105,15 +79,9 @@ def reconstruct(
 
     Parameters
     ----------
-    reconstructor:
-        A trained one.
     data:
         The scan, or several scans of one object. The frame of the object is that of ``object_guess`` if there is one,
         else the box of all patches.
-    config:
-        Settings; None means the defaults.
-    monitor:
-        Gets progress, and may cancel.
 
     Returns
     -------
@@ -146,7 +114,29 @@ def reconstruct(
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
         network_data = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
-    prediction = reconstructor.infer(network_data, config, monitor=monitor)
+    with BackgroundThread() as background:
+        pairs = None
+        if config.synchronise is not Synchronise.OFF:
+            # What depends only on positions is computed while patterns are read and predicted.
+            size = reconstructor.model.patch_size
+            corners, _ = split_positions(network_data.positions, size)
+            pairs = background.submit(partial(overlap_pairs, corners, size))
+        found = _reconstruct_at(data, network_data, reconstructor, stages, pairs)
+    return replace(found, located=located)
+
+
+def _reconstruct_at(
+    data: ScanDataset,
+    network_data: ScanDataset,
+    reconstructor: Reconstructor,
+    stages: Stages,
+    pairs: Callable[[], IntArray] | None,
+) -> Reconstruction:
+    """`reconstruct` with positions as they are, and a network that sees a part of the scan."""
+    config = stages.config
+    prediction = reconstructor.infer(network_data, config, monitor=stages.monitor)
+    if prediction.patch_size != reconstructor.model.patch_size:
+        pairs = None  # they are of patches of another width
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
@@ -164,7 +154,7 @@ def reconstruct(
     library = prediction.library
     with library.session():
         tiling = Tiling(frame, place, network_data.positions, prediction.patch_size, library)
-        stitched, how = assemble(prediction, network_data, tiling, stages)
+        stitched, how = assemble(prediction, network_data, tiling, stages, pairs)
         predicted = stitched.coverage
         if network_data is not data:
             # The passes change every pixel that a pattern covers. Where there is no patch, they start from 1.
@@ -179,10 +169,15 @@ def reconstruct(
         if assessed.refined is not None and assessed.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
             assessed = replace(assessed, coverage=coverage)  # the passes added nothing where no patch lies
-    if warning := _stage_warning(reconstructor, data, patterns, assessed.residual, config):
-        _log.warning("%s", warning)
-        assessed = replace(assessed, warnings=(*assessed.warnings, warning))
-    return replace(assessed, located=located)
+    off = _explained_by_stage(reconstructor, data, patterns, assessed.residual, config)
+    if off == 0:
+        return assessed
+    warning = (
+        f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
+        "agree with each other: the stage may have been off. Add --refine 10 --refine-positions."
+    )
+    _log.warning("%s", warning)
+    return replace(assessed, warnings=(*assessed.warnings, warning), stage_error_px=off)
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
@@ -211,22 +206,16 @@ def _stage_error(reconstructor: Reconstructor, data: ScanDataset, config: InferC
     return measure_stage_error(reconstructor.infer(part, config), part, ignored_px=_WRONG_STAGE_PX)
 
 
-def _stage_warning(
+def _explained_by_stage(
     reconstructor: Reconstructor, data: ScanDataset, patterns: Patterns, residual: float, config: InferConfig
-) -> str | None:
-    """A warning for a scan that is explained badly, if the network's patches agree on other positions."""
+) -> float:
+    """How far the stage was off, pixels, if that may be why a scan is explained badly; else 0."""
     phases_set = config.refine > 0 or config.synchronise is not Synchronise.OFF
     if config.refine_positions or not phases_set or not _can_locate(reconstructor, data):
-        return None
+        return 0.0
     if residual < max(_BAD_RESIDUAL, 2 * noise_residual(patterns)):
-        return None
-    off = _stage_error(reconstructor, data, config)
-    if off == 0:
-        return None
-    return (
-        f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
-        "agree with each other: the stage may have been off. Add --refine 10 --refine-positions."
-    )
+        return 0.0
+    return _stage_error(reconstructor, data, config)
 
 
 def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:
@@ -265,14 +254,8 @@ def refine_and_assess(
 
     Parameters
     ----------
-    stitched, how:
-        From `ptychopinn.assembly.assemble`.
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
-    patterns:
-        All patterns of the scan.
-    stages:
-        Settings, monitor, and times of the earlier stages.
     """
     config, monitor = stages.config, stages.monitor
     summary, model = None, ScanModel(probe, patterns.data.positions)
@@ -288,17 +271,28 @@ def refine_and_assess(
             )
             start = replace(stitched.canvas, covered=stitched.covered)
             solved = config.synchronise is Synchronise.AUTO
-            refinement = refine(patterns, probe, start, options, slow_phase_solved=solved, monitor=monitor)
+            kind = StartKind.SYNCHRONISED if solved else StartKind.PREDICTED
+            refinement = refine(patterns, model, start, options, kind=kind, monitor=monitor)
         stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
-        residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
-        to_host = stitched.library.to_host
-        on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
-        home = patterns.library.to_host
-        background = None if model.background is None else np.fft.fftshift(home(model.background))
-        model = replace(model, probe=home(model.probe), background=background)
-        assessed = _assess(on_host, model, residual, summary, how)
+        assessed = assess(stitched, model, patterns, summary, how)
     return replace(assessed, seconds=dict(stages.seconds))
+
+
+def assess(
+    stitched: StitchedObject,
+    model: ScanModel,
+    patterns: Patterns,
+    refined: RefinementSummary | None,
+    how: Synchronisation,
+) -> Reconstruction:
+    """Bring an object and its model to the host, with figures and warnings."""
+    residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
+    to_host = stitched.library.to_host
+    on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
+    home = patterns.library.to_host
+    background = None if model.background is None else np.fft.fftshift(home(model.background))
+    return _assess(on_host, replace(model, probe=home(model.probe), background=background), residual, refined, how)
 
 
 def _assess(

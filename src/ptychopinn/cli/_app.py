@@ -17,6 +17,7 @@ from ptychopinn.cli._parser import Parser, add_common
 from ptychopinn.failures import explained
 
 COMMANDS: Mapping[str, str] = {
+    "reconstruct": "Reconstruct a scan in a given time, without any decision.",
     "train": "Train a network on a scan, without ground truth.",
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",
@@ -28,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "convert": "Convert a scan file to the canonical form.",
     "validate": "List everything that is wrong with scan files.",
     "plugins": "List the backends and what they can do.",
+    "doctor": "Describe this machine and what is installed, for a bug report.",
     "demo": "Simulate, train, save, load, reconstruct and score, in some minutes.",
 }
 
@@ -48,17 +50,7 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv:
-        Arguments without the program's name; ``sys.argv[1:]`` when None.
-
-    Returns
-    -------
-    The exit code.
-    """
+    """Run the command line with some arguments, by default ``sys.argv[1:]``, and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console(quiet="--quiet" in arguments, debug="--debug" in arguments)
     try:

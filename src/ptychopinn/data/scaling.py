@@ -25,23 +25,12 @@ _SAMPLE = 2048  # patterns; more change the mean by less than 0.1 %
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Scaling of a scan.
+    """Scaling of a scan."""
 
-    Attributes
-    ----------
-    mean_counts:
-        Mean photons per pattern, without bad pixels.
-    input_scale:
-        Factor from square roots of counts to the network's input (root mean square 1).
-    probe_scale:
-        Factor that scales the scan's probe to counts.
-    detector_offset_px:
-        (2,) float64 (y, x): shift of the patterns from the probe's far field; 0 below a quarter of a pixel.
-    """
-
-    mean_counts: float
-    input_scale: float
-    probe_scale: float
+    mean_counts: float  # mean photons per pattern, without bad pixels
+    input_scale: float  # factor from square roots of counts to the network's input (root mean square 1)
+    probe_scale: float  # factor that scales the scan's probe to counts
+    # (2,) float64 (y, x): shift of the patterns from the probe's far field; 0 below a quarter of a pixel.
     detector_offset_px: FloatArray
 
 
@@ -57,10 +46,7 @@ def _sample(data: ScanDataset) -> FloatArray:
 def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling:
     """Fit the scaling rule to a scan; a part of a scan has the scaling of the whole (``data.scaling``).
 
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex probe to use instead of the scan's own.
+    ``probe``, (modes, N, N) complex, is used instead of the scan's own.
 
     Raises
     ------

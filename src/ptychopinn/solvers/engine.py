@@ -15,12 +15,12 @@ Li, Optica 4, 736 (2017).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary, slices_of
+from ptychopinn.arrays import Array, ArrayLibrary, RepeatedStep, slices_of
 from ptychopinn.data.patterns import Fetch, Patterns
 from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.monitor import Monitor
@@ -118,6 +118,7 @@ class PassEngine:
         self.background = model.background
         if options.update_background is not None and self.background is None:
             self.background = xp.zeros((size, size), dtype=xp.float32, device=self._library.device)
+        self._repeated: RepeatedStep[Sequence[Gradients]] = self._library.repeated_step()
         self._free_positions = FreePositions(self.positions, schedule.position_step)
         self._state = ObjectState.at_rest(start.array, self._library if self._tiling.is_whole else start.library)
 
@@ -169,10 +170,11 @@ class PassEngine:
                     return None
                 steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as in one whole object
                 _, fetch = next(reading)
-                tally.add(self._update(task, state, chosen, fetch, steps))
+                tally.add(self._update(task, state, chosen, fetch, steps), self._library)
                 if schedule.momentum > 0 and number % every == 0:
                     state.apply_momentum(steps.momentum)
             self._state.store(self._tiling, task.tile, state)
+        self._probe.end_pass()
         self._fit_after_pass(tally)
         return tally.residual(self._library)
 
@@ -194,18 +196,43 @@ class PassEngine:
         library = self._library
         windows = task.windows.take(library.from_host(chosen))
         members = task.tile.members[chosen]
-        flux = None if self.flux is None else self.flux[members]
-        roots = None if flux is None else library.from_host(np.sqrt(flux)[:, None, None, None])
-        gradients = GradientModel(self.background, self._patterns.good, self._options, library)
+        inputs = {"corners": windows.corners, "fractions": windows.fractions}
+        if self.flux is not None:
+            roots = np.sqrt(self.flux[members])
+            inputs["roots"] = library.from_host(roots[:, None, None, None])
+        if self.background is not None:
+            inputs["background"] = self.background
+        if library.on_host:  # each thread reads its patterns
+            return self._step(state, windows, inputs, fetch, steps, members)
+        inputs |= {"measured": fetch(slice(None)), "steps": library.from_host(np.array(steps, np.float32))}
+
+        def compute(given: Mapping[str, Array]) -> Sequence[Gradients]:
+            some = replace(windows, corners=given["corners"], fractions=given["fractions"])
+            step = Steps(*(given["steps"][k] for k in range(len(steps))))
+            return self._step(state, some, given, lambda part: given["measured"][part, ...], step)
+
+        return self._repeated(inputs, [state.object, *self._probe.arrays], compute)
+
+    def _step(
+        self,
+        state: ObjectState,
+        windows: Windows,
+        inputs: Mapping[str, Array],
+        fetch: Fetch,
+        steps: Steps,
+        members: IntArray | None = None,
+    ) -> Sequence[Gradients]:
+        library, roots = self._library, inputs.get("roots")
+        gradients = GradientModel(inputs.get("background"), self._patterns.good, self._options, library)
         # Depends only on the shape, so that the number of cores does not change the result.
         step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
 
         def compute(part: slice) -> Gradients:
             some = windows[part]
-            probes = self._probe.at(some.fractions, members[part])
+            probes = self._probe.at(some.fractions, None if members is None else members[part])
             return gradients(state.object, some, probes, None if roots is None else roots[part, ...], fetch(part))
 
-        parts = library.spread(compute, slices_of(len(chosen), step))
+        parts = library.spread(compute, slices_of(len(windows), step))
         state.object = library.add_quotient(
             state.object,
             [part.gradient for part in parts],

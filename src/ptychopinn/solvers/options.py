@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ptychopinn.arrays import Array
 from ptychopinn.config.infer import Background, Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError, DataError
@@ -16,12 +17,12 @@ _MAX_DEVICE_BATCH = 256
 
 
 class Steps(NamedTuple):
-    """Steps of one batch; see `StepSchedule`."""
+    """Steps of one batch; see `StepSchedule`. Numbers, or arrays without axes in a step that a device repeats."""
 
-    alpha: float
-    momentum: float
-    object_step: float
-    probe_step: float
+    alpha: float | Array
+    momentum: float | Array
+    object_step: float | Array
+    probe_step: float | Array
 
 
 @dataclass(frozen=True)

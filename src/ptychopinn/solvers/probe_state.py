@@ -44,7 +44,7 @@ class ProbeState:
     def __init__(
         self, probe: Array, library: ArrayLibrary, *, free: bool, momentum: float, count: int = 0, budget_bytes: int = 0
     ) -> None:
-        self.modes = library.cast(probe, "complex64")
+        self.modes = library.xp.asarray(library.cast(probe, "complex64"), copy=free)
         self._library, self._free, self._momentum = library, free, momentum
         self._energy = library.xp.sum(library.xp.abs(self.modes) ** 2)
         self._velocity = library.xp.zeros_like(self.modes)
@@ -55,40 +55,50 @@ class ProbeState:
         self._kept: ComplexArray | None = None
         self._kept_all = False
 
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays that steps read and change."""
+        return [self.modes, self._velocity]
+
     def begin_pass(self, passes: int) -> None:
         """Prepare for a pass; ``passes`` of them are left."""
         if self._free:
             return
         if self._prepared is None:
             self._prepared = ShiftedProbe(self.modes, self._library)
-        elif self._kept is not None:
-            self._kept_all = True  # the last pass was at every position
         if self._kept is None and self._kept_shape is not None and passes > 1:
             self._kept = np.empty(self._kept_shape, np.complex64)
 
-    def at(self, fractions: Array, members: IntArray) -> Array:
+    def end_pass(self) -> None:
+        """Say that the pass was at every position."""
+        self._kept_all = self._kept is not None
+
+    def at(self, fractions: Array, members: IntArray | None = None) -> Array:
         """(b, modes, N, N), which may be changed: the probe shifted by (b, 2) fractions of a pixel.
 
-        ``members`` are the numbers of the patterns at these fractions, (b,) int64 on the host.
+        ``members`` are the numbers of the patterns at these fractions, (b,) int64 on the host; with them shifts are
+        kept.
         """
         if self._prepared is None:
             return shift_probe(self.modes, fractions, self._library)
-        kept = self._kept
-        if kept is not None and self._kept_all:
-            return self._library.take(kept, members)
-        shifted = self._prepared(fractions)
-        if kept is not None:
-            kept[members] = shifted
-        return shifted
+        if self._kept is None or members is None:
+            return self._prepared(fractions)
+        if not self._kept_all:
+            self._kept[members] = self._prepared(fractions)
+        return self._library.take(self._kept, members)
 
-    def step(self, gradients: Sequence[tuple[Array, Array]], step: float) -> None:
+    def step(self, gradients: Sequence[tuple[Array, Array]], step: float | Array) -> None:
         """Update the probe with the results of `probe_gradient` of a batch."""
         library, xp = self._library, self._library.xp
         spectrum, light = (sum(one[k] for one in gradients) for k in (0, 1))
         scale = (1 - _ALPHA) * light + _ALPHA * xp.max(light)
         moved = step * library.ifft2(spectrum) / scale
-        self._velocity = self._momentum * self._velocity + moved
-        self.modes = self.modes + moved + self._momentum * self._velocity
+        velocity = self._momentum * self._velocity + moved
+        modes = self.modes + moved + self._momentum * velocity
+        # In place, because a recorded step has these arrays.
+        self._velocity, self.modes = (
+            library.put(old, (...,), new) for old, new in ((self._velocity, velocity), (self.modes, modes))
+        )
 
     def result(self) -> tuple[Array, Array]:
         """The probe with its initial energy, free modes orthogonal, and the factor that it was multiplied by."""

@@ -33,12 +33,12 @@ class Tally:
         self._energy: Array = 0.0
         self.background: Array = 0.0
 
-    def add(self, parts: Sequence[Gradients]) -> None:
+    def add(self, parts: Sequence[Gradients], library: ArrayLibrary) -> None:
         """Add a batch."""
         for part in parts:
             self._error, self._energy = self._error + part.error, self._energy + part.energy
             if part.figures is not None:
-                self._figures.append(part.figures)
+                self._figures.append(library.xp.asarray(part.figures, copy=True))  # the next step may overwrite it
             if part.background is not None:
                 self.background = self.background + part.background
 

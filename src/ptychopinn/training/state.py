@@ -14,6 +14,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from ptychopinn.bundle import HISTORY, ArchiveKind, Bundle, Manifest, writer_named
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.train import CheckpointMode, TrainConfig
+from ptychopinn.cores import StarvationWatch
 from ptychopinn.errors import ArchiveError, ConfigError, TrainingError
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import TrainStatus
@@ -54,23 +55,12 @@ class ResumeState(BaseModel):
 
 @dataclass(frozen=True)
 class LossReading:
-    """Losses of the batches since the last reading.
+    """Losses of the batches since the last reading."""
 
-    Attributes
-    ----------
-    sums:
-        Sums over these batches of ``loss`` (the weighted sum of the terms) and of each term.
-    batches:
-        Number of batches.
-    newest:
-        Loss of the last batch.
-    not_finite:
-        Step and loss of the first batch whose loss or gradient is not finite (it was not used), or None.
-    """
-
-    sums: Mapping[str, float]
+    sums: Mapping[str, float]  # sums over these batches of ``loss`` (the weighted sum of the terms) and of each term
     batches: int
-    newest: float
+    newest: float  # loss of the last batch
+    # Step and loss of the first batch whose loss or gradient is not finite (it was not used), or None.
     not_finite: tuple[int, float] | None = None
 
 
@@ -98,17 +88,6 @@ class TrainingState:
     ------
     ConfigError
         If checkpoint_monitor is not a figure of this training.
-
-    Attributes
-    ----------
-    history:
-        As in `ptychopinn.reconstructor.TrainResult`.
-    status:
-        How the training ended; so far FINISHED.
-    stop:
-        Whether to end after this batch.
-    patterns_seen:
-        Number of patterns processed.
     """
 
     def __init__(
@@ -124,9 +103,13 @@ class TrainingState:
         self._weights, self._store, self._monitor, self._start = weights, store, monitor, start
         self._manifest = manifest.model_copy(update={"kind": ArchiveKind.CHECKPOINT})
         self._monitored = _monitored_figure(plan.config, plan.figures)
+        # As in `ptychopinn.reconstructor.TrainResult`.
         self.history: dict[str, list[float]] = {name: [] for name in (*CLOCK_FIGURES, "loss")}
-        self.status, self.stop = TrainStatus.FINISHED, False
+        self.status = TrainStatus.FINISHED  # how the training ended
+        self.stop = False  # whether to end after this batch
         self.patterns_seen = 0
+        self.warnings: list[str] = []  # for the user, as sentences
+        self.watch: StarvationWatch | None = None  # notices that the training gets too little of the processor
         self._sums: dict[str, float] = {}
         self._batches, self._done = 0, 0
         self._newest = math.nan
@@ -213,15 +196,7 @@ class TrainingState:
         self._newest = reading.newest
 
     def after_batch(self, number: int, patterns: int) -> None:
-        """Count a batch and its step, report progress, and check monitor and clock.
-
-        Parameters
-        ----------
-        number:
-            Number of the batch in its epoch, from 0.
-        patterns:
-            Number of patterns in it.
-        """
+        """Count a batch, from 0 in its epoch, and its step; report progress, and check monitor and clock."""
         clock = self._clock
         self._done += 1
         self.patterns_seen += patterns
@@ -235,6 +210,19 @@ class TrainingState:
             self.status, self.stop = TrainStatus.CANCELLED, True
         elif clock.out_of_time:
             self.status, self.stop = TrainStatus.TIMED_OUT, True
+            self._check_first_epoch(number + 1)
+        if self.watch is not None and (starving := self.watch.notice()) is not None:
+            _log.warning("%s", starving)
+
+    def _check_first_epoch(self, batches: int) -> None:
+        """Warn if time ran out after some batches of the first epoch."""
+        clock, in_epoch = self._clock, len(self._plan.training.batches)
+        if clock.epoch == 0 and batches < in_epoch:
+            self.warnings.append(
+                f"max_time of {clock.time_limit:g} s ended the training in its first epoch, after {batches} of "
+                f"{in_epoch} batches: the model has not seen the whole scan. An epoch takes about "
+                f"{clock.seconds * in_epoch / batches:.0f} s."
+            )
 
     def close_epoch(self, validation_losses: Sequence[float] = ()) -> dict[str, float]:
         """Close an epoch: history, best weights, early stopping, checkpoint.

@@ -24,6 +24,7 @@ HISTORY = "history.csv"
 PRODUCT = "reconstruction.h5"
 REPORT = "report.html"
 LOG = "run.log"
+STORY = "story.txt"
 CHECKPOINTS = "checkpoints"
 CSV = "csv"
 PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png", "positions.png")
@@ -33,30 +34,14 @@ _PASSING = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running o
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of output directory.
+    """A kind of output directory."""
 
-    Attributes
-    ----------
-    noun:
-        What creates it, in messages.
-    names:
-        Names of files and folders that may be replaced.
-    folders:
-        Names of folders that may be replaced; not of files.
-    keep:
-        Names or patterns of results that make a killed run worth keeping.
-    marker:
-        The file that a run needs to be resumed; empty if runs cannot be resumed.
-    creates_on_resume:
-        Whether resuming in a missing or empty directory starts a new run.
-    """
-
-    noun: str
-    names: frozenset[str]
-    folders: frozenset[str] = frozenset()
-    keep: tuple[str, ...] = ()
-    marker: str = ""
-    creates_on_resume: bool = False
+    noun: str  # what creates it, in messages
+    names: frozenset[str]  # names of files and folders that may be replaced
+    folders: frozenset[str] = frozenset()  # names of folders that may be replaced; not of files
+    keep: tuple[str, ...] = ()  # names or patterns of results that make a killed run worth keeping
+    marker: str = ""  # the file that a run needs to be resumed; empty if runs cannot be resumed
+    creates_on_resume: bool = False  # whether resuming in a missing or empty directory starts a new run
 
     def owns(self, path: Path) -> bool:
         """Whether a path may be replaced."""
@@ -65,7 +50,9 @@ class FolderKind:
 
 RUN = FolderKind(
     "run",
-    frozenset({MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}),
+    frozenset(
+        {MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, STORY, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}
+    ),
     frozenset({CSV, "tensorboard"}),
     (MODEL, CHECKPOINTS, PRODUCT),
     CONFIG,
@@ -83,10 +70,6 @@ def output_folder(
 
     Parameters
     ----------
-    output:
-        The directory.
-    kind:
-        Kind of the directory.
     overwrite:
         Replace existing results of that kind, and nothing else.
     resume:

@@ -1,4 +1,4 @@
-"""A step of a training as one CUDA graph: the host launches it once, not a few hundred operations.
+"""A step of a training or of the passes as one CUDA graph: the host launches it once, not every operation.
 
 On a card the host needs longer to launch the operations of a step than the card needs to compute them. `torch.compile`
 would launch fewer too, but it needs a compiler on the user's machine (Triton), generates no code for complex numbers,
@@ -8,8 +8,9 @@ and has to compile before it trains. A graph is recorded within one step, and re
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Generic, Protocol, TypeAlias, TypeVar
@@ -21,7 +22,7 @@ _log = logging.getLogger("ptychopinn.torch")
 WARM_UP_STEPS = 3  # before the recording: libraries choose kernels and make plans and workspaces in them
 
 ResultT = TypeVar("ResultT")
-Signature: TypeAlias = tuple[tuple[str, torch.Size, torch.dtype], ...]
+Signature: TypeAlias = tuple[tuple[object, ...], ...]
 
 
 class Recorder(Protocol):
@@ -42,13 +43,7 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs.
-
-    Parameters
-    ----------
-    device:
-        The card.
-    """
+    """CUDA graphs."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -64,11 +59,31 @@ class CudaRecorder:
         return result
 
     def record(self, compute: Callable[[], ResultT]) -> tuple[ResultT, Callable[[], object]]:
-        """Record a graph; other threads may read and upload batches meanwhile."""
+        """Record a graph; other threads may read and upload batches meanwhile.
+
+        `torch.cuda.graph` would collect garbage and empty the allocator's cache first, which takes longer than passes
+        over a small scan.
+        """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            result = compute()
+        main = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(main)
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                result = compute()
+            except BaseException:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about what was recorded before the error
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        main.wait_stream(self._stream)
         return result, graph.replay
+
+
+def make_recorder(device: torch.device) -> Recorder | None:
+    """Recorder of steps; None on a CPU."""
+    return CudaRecorder(device) if device.type == "cuda" else None
 
 
 @cache
@@ -86,7 +101,7 @@ class _Recording(Generic[ResultT]):
 
 
 class CapturedStep(Generic[ResultT]):
-    """Steps of a training, recorded once and replayed for every batch of the same shapes.
+    """Steps, recorded once and replayed for every batch of the same shapes.
 
     The first steps are computed operation by operation, and so are those on batches of other shapes, and all of them if
     recording fails.
@@ -107,18 +122,17 @@ class CapturedStep(Generic[ResultT]):
         batch: Mapping[str, Tensor],
         eager: Callable[[], ResultT],
         recorded: Callable[[Mapping[str, Tensor]], ResultT],
+        state: Sequence[Tensor] = (),
     ) -> ResultT:
         """Take a step.
 
         Parameters
         ----------
-        batch:
-            What it is taken on.
-        eager:
-            Takes the step.
         recorded:
             Takes the step on the batch that it is given, in operations on tensors alone: whatever else changes from
             step to step lies in tensors that stay, and no later step needs what this changes elsewhere.
+        state:
+            Tensors that the step reads or changes, if they may be replaced by others: for these it is computed again.
 
         Returns
         -------
@@ -126,7 +140,8 @@ class CapturedStep(Generic[ResultT]):
         """
         if self._recorder is None:
             return eager()
-        signature = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
+        shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
+        signature = (*shapes, tuple(tensor.data_ptr() for tensor in state))
         if self._recording is None:
             if self._seen[signature] < WARM_UP_STEPS:
                 self._seen[signature] += 1
