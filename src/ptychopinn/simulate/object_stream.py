@@ -15,13 +15,14 @@ from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.errors import ConfigError
 from ptychopinn.forward import window_counts
 from ptychopinn.simulate.noise import quick_poisson
-from ptychopinn.simulate.objects import TRAINING_KINDS, compose, field_pair
+from ptychopinn.simulate.objects import TRAINING_KINDS, compose, field_pair, plateaus
 from ptychopinn.simulate.textures import FIELDS
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _OBJECTS, _BATCHES, _PROBES = 0, 1, 2  # the families of random streams
 _TRANSFORMS = 8  # of a square: transposed, flipped in y, flipped in x
 _BATCHES_AHEAD = 8  # maximum distance of batches that threads make at the same time
+_PHASE_OBJECT = 0.1  # of the amplitude contrast: the most that phase objects have
 _PROBES_BYTES = 1 << 25  # of a pool of probes
 _MIN_PROBES, _MAX_PROBES = 16, 256  # in a pool
 
@@ -125,6 +126,9 @@ class ObjectStreamOptions:
     amplitude_contrast, phase_span_rad:
         Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its
         phase over a range of the given width.
+    phase_object_share, strong_share, plateau_share:
+        Shares of objects whose amplitude contrast is a tenth at most of that, whose phase range is doubled, and that
+        have plateaus: few values with edges between them, as structures of one thickness have.
     draw_probe:
         Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
         pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
@@ -137,6 +141,9 @@ class ObjectStreamOptions:
     dose_range: tuple[float, float] = (1.0, 1.0)
     amplitude_contrast: tuple[float, float] = (0.0, 0.9)
     phase_span_rad: tuple[float, float] = (0.1, 3.2)
+    phase_object_share: float = 0.3
+    strong_share: float = 0.2
+    plateau_share: float = 0.3
     draw_probe: Callable[[np.random.Generator], ComplexArray] | None = None
 
 
@@ -205,9 +212,7 @@ class ObjectStream:
         self._mean_counts = mean_counts
         self._seed = seed
         self._dose_range = options.dose_range
-        self._amplitude_contrast = options.amplitude_contrast
-        self._phase_span_rad = options.phase_span_rad
-        self._draw_probe = options.draw_probe
+        self._options = options
         self._probe = self._in_counts(probe)
         self.objects = RandomPool(self._make, options.pool_size, options.batches_an_object)
         self.probes: RandomPool | None = None
@@ -324,13 +329,21 @@ class ObjectStream:
         """Object ``number`` of the stream, (S, S) complex64, mean ``|O|^2`` 1."""
         rng = self._random(_OBJECTS, number)
         kind = self._kinds[rng.integers(len(self._kinds))]
-        contrast, span = rng.uniform(*self._amplitude_contrast), rng.uniform(*self._phase_span_rad)
+        options = self._options
+        contrast, span = rng.uniform(*options.amplitude_contrast), rng.uniform(*options.phase_span_rad)
         fields = field_pair(kind, (self._object_size, self._object_size), rng)
+        if rng.random() < options.phase_object_share:
+            contrast *= rng.uniform(0, _PHASE_OBJECT)
+        if rng.random() < options.strong_share:
+            span *= 2
+        if rng.random() < options.plateau_share:
+            fields = plateaus(fields, rng)
         obj = compose(*fields, (1 - contrast, 1.0), (-span / 2, span / 2))
         obj /= np.float32(math.sqrt(float(np.mean(obj.real**2 + obj.imag**2))))
         return obj
 
     def _make_probe(self, number: int) -> ComplexArray:
         """Probe ``number`` of the stream, in counts."""
-        assert self._draw_probe is not None  # there is a pool of probes only with it
-        return self._in_counts(self._draw_probe(self._random(_PROBES, number)))
+        draw_probe = self._options.draw_probe
+        assert draw_probe is not None  # there is a pool of probes only with it
+        return self._in_counts(draw_probe(self._random(_PROBES, number)))
