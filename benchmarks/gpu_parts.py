@@ -393,9 +393,10 @@ def agreement(bench: Bench) -> None:
     scan = simulate_scan(SimulationConfig(N=n, rows=rows, cols=rows, seed=1))
     path = Path(bench.folder) / "agreement.model"
     losses = []
+    settings = TrainConfig(nepochs=2, probe_refinement=2, batch_size=4, learning_rate=1e-3)  # not those of each device
     for device in (bench.device, "cpu"):
         trained = bench.new(n, device)
-        losses.append(np.asarray(trained.train(scan, TrainConfig(nepochs=2, probe_refinement=2)).history["loss"]))
+        losses.append(np.asarray(trained.train(scan, settings).history["loss"]))
     trained.save(path)  # the CPU's
     sides = [bench.load(path, device) for device in ("cpu", bench.device)]
     batch = scan.select(np.arange(8))

@@ -34,8 +34,8 @@ from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefineOptions, refine
 from ptychopinn.solvers import EPIE, RPIE, epie
-from ptychopinn.solvers.engine import PassOptions
 from ptychopinn.solvers.epie import CACHE_BYTES
+from ptychopinn.solvers.options import PassOptions
 from ptychopinn.stitching import COVERED
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows import load_reconstructor

@@ -21,7 +21,7 @@ from ptychopinn.product import product_of, read_product, write_product
 from ptychopinn.refinement import Refinement, RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.solvers import engine
+from ptychopinn.solvers import positions
 from ptychopinn.solvers.position_steps import PositionSteps, SecantStep
 from ptychopinn.typing import ComplexArray, FloatArray
 
@@ -151,7 +151,7 @@ def test_the_model_that_judges_knows_light_and_background(scan: ScanDataset) -> 
 
 def test_a_position_that_runs_away_is_put_back(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-011] and counted."""
-    monkeypatch.setattr(engine, "MAX_MOVE_PX", 1)
+    monkeypatch.setattr(positions, "MAX_MOVE_PX", 1)
     wrong = scan.positions.copy()
     wrong[50] += [5.0, -5.0]
     found = refined(replace(scan, positions=wrong), update_positions=True)

@@ -22,7 +22,8 @@ from ptychopinn.refinement import Refinement, RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers import epie
-from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule
+from ptychopinn.solvers.engine import PassEngine
+from ptychopinn.solvers.options import PassOptions, StepSchedule
 from ptychopinn.solvers.slow_phase import slow_phase
 from ptychopinn.stitching import Stitcher, coverage_of, patch_weights
 from ptychopinn.tiles import PIXEL_BYTES, Tiling, where_object_fits

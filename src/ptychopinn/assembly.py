@@ -26,7 +26,7 @@ from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights, phase_factors
-from ptychopinn.synchronise import measure_overlaps, overlap_pairs, solve_phases
+from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.tiles import Tiling
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
@@ -48,18 +48,10 @@ class PhaseRule(StrEnum):
 
 @dataclass(frozen=True)
 class Synchronisation:
-    """How the phases of an object's patches were chosen.
+    """How the phases of an object's patches were chosen."""
 
-    Attributes
-    ----------
-    rule:
-        Rule for all patches.
-    slow_phase_solved:
-        Whether the slow phase of the object was solved afterwards.
-    """
-
-    rule: PhaseRule
-    slow_phase_solved: bool = False
+    rule: PhaseRule  # rule for all patches
+    slow_phase_solved: bool = False  # whether the slow phase of the object was solved afterwards
 
     def __str__(self) -> str:
         return f"{self.rule}, slow phase solved" if self.slow_phase_solved else str(self.rule)
@@ -67,21 +59,11 @@ class Synchronisation:
 
 @dataclass(frozen=True)
 class Stages:
-    """Settings, monitor and times of the stages of a reconstruction.
-
-    Attributes
-    ----------
-    config:
-        Settings.
-    monitor:
-        Gets progress, and may cancel.
-    seconds:
-        Wall time of each stage so far.
-    """
+    """Settings, monitor and times of the stages of a reconstruction."""
 
     config: InferConfig
-    monitor: Monitor = NULL_MONITOR
-    seconds: dict[str, float] = field(default_factory=dict)
+    monitor: Monitor = NULL_MONITOR  # gets progress, and may cancel
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time of each stage so far
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -92,7 +74,11 @@ class Stages:
 
 
 def assemble(
-    prediction: Prediction, data: ScanDataset, tiling: Tiling, stages: Stages
+    prediction: Prediction,
+    data: ScanDataset,
+    tiling: Tiling,
+    stages: Stages,
+    pairs: Callable[[], IntArray] | None = None,
 ) -> tuple[StitchedObject, Synchronisation]:
     """Assemble the object of a prediction; also return how the phases of its patches were chosen.
 
@@ -102,10 +88,8 @@ def assemble(
         Prediction for the scan; its batches are consumed.
     data:
         The scan it was predicted from.
-    tiling:
-        Tiling of the object, for the patches.
-    stages:
-        Settings, monitor and times.
+    pairs:
+        Waits for the result of `ptychopinn.synchronise.overlap_pairs`, if it is computed elsewhere.
 
     Raises
     ------
@@ -120,10 +104,7 @@ def assemble(
                 stitcher.add(batch.patches, data.positions[batch.indices])
             return stitcher.take_result(), Synchronisation(PhaseRule.OFF)
     budget = stages.config.memory_budget_mb * 2**20
-    with BackgroundThread() as background, PatchStore(len(data), size, library, budget) as placed:
-        corners, _ = split_positions(data.positions, size)
-        # While a device predicts, the host computes what depends only on positions.
-        pairs = None if library.on_host else background.submit(partial(overlap_pairs, corners, size))
+    with PatchStore(len(data), size, library, budget) as placed:
         with stages.timed("predict"):
             _place(prediction, data, placed)
         patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns
@@ -170,14 +151,8 @@ def synchronise(
     ----------
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
-    patterns:
-        Patterns of the scan.
     placed:
         (n, size, size) complex64, the patch of every pattern on whole pixels.
-    tiling:
-        Tiling of the object, for the patches.
-    stages:
-        Settings, monitor and times.
     pairs:
         Result of `ptychopinn.synchronise.overlap_pairs`, if it was computed already.
 

@@ -34,8 +34,6 @@ def stream_patches(
 
     Parameters
     ----------
-    patterns:
-        Patterns of the scan.
     batch_size:
         Patterns per batch; halved, with a warning, when a batch does not fit into memory.
     predict:

@@ -54,8 +54,6 @@ class CheckpointStore:
 
         Parameters
         ----------
-        epoch:
-            Epochs done.
         manifest, tensors:
             The complete state of the training.
         figure:

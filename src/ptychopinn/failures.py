@@ -63,14 +63,7 @@ def _memory_error(error: BaseException, place: str = "") -> ResourceError:
 
 @contextmanager
 def memory_explained(out_of_memory: IsOutOfMemory = is_out_of_memory, place: str = "") -> Iterator[None]:
-    """Raise a `ResourceError` where memory runs out.
-
-    Parameters
-    ----------
-    out_of_memory:
-        Says whether an exception means that.
-    place:
-        Whose memory it is, for the message.
+    """Raise a `ResourceError` that names a place where memory runs out, as ``out_of_memory`` tells.
 
     Raises
     ------

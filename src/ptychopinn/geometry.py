@@ -25,8 +25,6 @@ def split_positions(positions: FloatArray, size: int) -> tuple[IntArray, FloatAr
     ----------
     positions:
         (b, 2) float64 (y, x) in object pixels, integers are pixel centres.
-    size:
-        Width of the window.
 
     Returns
     -------
@@ -86,54 +84,26 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """An object with its frame and its library.
+    """An object with its frame and its library."""
 
-    Attributes
-    ----------
-    array:
-        (H, W) complex64.
-    frame:
-        Frame of the array.
-    library:
-        Library of the array: that of the host if the object does not fit in a device's memory.
-    covered:
-        (H, W) bool of the library, pixels that may change; None for all.
-    """
-
-    array: Array
+    array: Array  # (H, W) complex64
     frame: Frame
+    # Library of the array: that of the host if the object does not fit in a device's memory.
     library: ArrayLibrary = NUMPY
-    covered: Array | None = None
+    covered: Array | None = None  # (H, W) bool of the library, pixels that may change; None for all
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Windows of one width on an object array.
+    """Windows of one width on an object array."""
 
-    Attributes
-    ----------
-    corners:
-        (n, 2) int64 (y, x): first pixel of each window in the array; it may be outside.
-    fractions:
-        (n, 2) float64 (y, x) in [-0.5, 0.5), the fractions of a pixel.
-    size:
-        Width, pixels.
-    frame:
-        Frame of the array.
-    library:
-        Library of the arrays.
-    inside:
-        True if no window leaves the array; False if this is not known.
-    object_library:
-        Library of the object and of the corners, if it is not ``library``: that of the host.
-    """
-
-    corners: Array
-    fractions: Array
-    size: int
+    corners: Array  # (n, 2) int64 (y, x): first pixel of each window in the array; it may be outside
+    fractions: Array  # (n, 2) float64 (y, x) in [-0.5, 0.5), the fractions of a pixel
+    size: int  # width, pixels
     frame: Frame
     library: ArrayLibrary = NUMPY
-    inside: bool = False
+    inside: bool = False  # True if no window leaves the array; False if this is not known
+    # Library of the object and of the corners, if it is not ``library``: that of the host.
     object_library: ArrayLibrary | None = None
 
     @classmethod

@@ -75,8 +75,6 @@ class PatchShift:
     ----------
     size:
         n, the width of the patches.
-    library:
-        Library of the patches.
     dtype:
         dtype of their real and imaginary parts.
     """
@@ -180,8 +178,6 @@ class ShiftedProbe:
     ----------
     probe:
         (modes, N, N) complex64 of the library. A probe that needs too many arrays is shifted by `shift_probe`.
-    library:
-        Library of the arrays.
     """
 
     def __init__(self, probe: Array, library: ArrayLibrary = NUMPY) -> None:

@@ -24,10 +24,7 @@ class Progress:
 class Monitor:
     """Receives progress, and can cancel the work, also from another thread.
 
-    Parameters
-    ----------
-    on_progress:
-        Called with each `Progress`; must be quick, because the work waits for it.
+    ``on_progress`` must be quick, because the work waits for it.
     """
 
     def __init__(self, on_progress: Callable[[Progress], None] | None = None) -> None:

@@ -29,16 +29,7 @@ class PlacedPatches(Protocol):
 class PatchStore:
     """Patches in device memory, else in host memory up to a budget, else in a temporary file.
 
-    A context manager, or `close` it.
-
-    Parameters
-    ----------
-    count, size:
-        Number and width of the patches.
-    library:
-        Library of the patches.
-    host_budget_bytes:
-        Budget of host memory; that of a device belongs to its library.
+    A context manager, or `close` it. The budget of a device belongs to its library.
 
     Raises
     ------

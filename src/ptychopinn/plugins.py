@@ -43,42 +43,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that cannot be used.
+    """A plugin that cannot be used."""
 
-    Attributes
-    ----------
-    name:
-        Name of its entry point, or of a backend that several distributions define.
-    distribution:
-        The distributions that contain it, with versions.
-    reason:
-        One sentence.
-    """
-
-    name: str
-    distribution: str
-    reason: str
+    name: str  # name of its entry point, or of a backend that several distributions define
+    distribution: str  # the distributions that contain it, with versions
+    reason: str  # one sentence
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The installed backends and solvers.
+    """The installed backends and solvers."""
 
-    Attributes
-    ----------
-    specs:
-        Backend name to its `ReconstructorSpec`, by name.
-    distributions:
-        Name of a backend or solver to its "distribution version".
-    broken:
-        Unusable plugins with reasons.
-    solvers:
-        Solver name to its `SolverSpec`: those of the core, then those of plugins by name.
-    """
-
-    specs: Mapping[str, ReconstructorSpec]
-    distributions: Mapping[str, str]
-    broken: tuple[BrokenPlugin, ...] = ()
+    specs: Mapping[str, ReconstructorSpec]  # backend name to its `ReconstructorSpec`, by name
+    distributions: Mapping[str, str]  # name of a backend or solver to its "distribution version"
+    broken: tuple[BrokenPlugin, ...] = ()  # unusable plugins with reasons
+    # Solver name to its `SolverSpec`: those of the core, then those of plugins by name.
     solvers: Mapping[str, SolverSpec] = field(default_factory=lambda: {spec.name: spec for spec in CORE_SOLVERS})
 
     def get(self, name: str) -> ReconstructorSpec:
@@ -235,21 +214,13 @@ def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...
 
 @dataclass(frozen=True)
 class BackendRow:
-    """One row of the table of backends, plain values only.
-
-    Attributes
-    ----------
-    missing:
-        Missing packages.
-    capabilities:
-        All capabilities, and whether it has them.
-    """
+    """One row of the table of backends, plain values only."""
 
     name: str
     distribution: str
     summary: str
     missing: tuple[str, ...]
-    capabilities: Mapping[str, bool]
+    capabilities: Mapping[str, bool]  # all capabilities, and whether it has them
     install_hint: str
 
 

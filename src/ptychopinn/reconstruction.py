@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,19 +19,21 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
 from ptychopinn.errors import ConfigError, DataError
-from ptychopinn.geometry import Frame
+from ptychopinn.geometry import Frame, split_positions
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.parallel import BackgroundThread
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, noise_residual, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.engine import MAX_MOVE_PX
+from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
+from ptychopinn.synchronise import overlap_pairs
 from ptychopinn.tiles import Tiling, where_object_fits
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _BAD_RESIDUAL = 0.2  # R above which positions are checked, if noise explains less than half of it
@@ -40,57 +43,26 @@ _CHECKED_PATTERNS = 128  # patterns in the middle of the scan that show whether 
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """An object and figures of its quality.
+    """An object and figures of its quality."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64; 1 + 0j where no pattern covers it.
-    coverage:
-        (H, W) float32, weights in units of the brightest point of one probe.
-    frame:
-        Frame of the array, in the coordinates of the positions.
-    probe:
-        (modes, N, N) complex64, in counts. With it the object explains the patterns.
-    positions:
-        (n, 2) float64 (y, x), pixels: those of the scan, or the refined ones.
-    residual:
-        R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns.
-    flatness:
-        Standard deviation of the complex object inside the scan box; NaN if the scan has no such box.
-    synchronised:
-        How the phases of the patches were set.
-    placed, dropped:
-        Number of patches placed, and number of patches outside the frame.
-    seconds:
-        Wall time of each stage.
-    warnings:
-        Sentences for the user.
-    refined:
-        Figures of the refinement; None without refinement.
-    flux:
-        (n,) float32, flux of each pattern relative to the mean; None if it was not fitted.
-    background:
-        (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
-    located:
-        Positions located from the network's patches before the prediction; None if they were not requested.
-    """
-
-    object: ComplexArray
-    coverage: AnyArray
-    frame: Frame
-    probe: ComplexArray
-    positions: FloatArray
-    residual: float
-    flatness: float
-    synchronised: Synchronisation
+    object: ComplexArray  # (H, W) complex64; 1 + 0j where no pattern covers it
+    coverage: AnyArray  # (H, W) float32, weights in units of the brightest point of one probe
+    frame: Frame  # frame of the array, in the coordinates of the positions
+    probe: ComplexArray  # (modes, N, N) complex64, in counts. With it the object explains the patterns.
+    positions: FloatArray  # (n, 2) float64 (y, x), pixels: those of the scan, or the refined ones
+    residual: float  # R = sqrt(sum (A - A_model)^2 / sum A^2) over evenly spread patterns
+    flatness: float  # standard deviation of the complex object inside the scan box; NaN if the scan has no such box
+    synchronised: Synchronisation  # how the phases of the patches were set
+    # Number of patches placed, and number of patches outside the frame.
     placed: int
     dropped: int
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float]  # wall time of each stage
     warnings: tuple[str, ...]
-    refined: RefinementSummary | None = None
-    flux: FloatArray | None = None
+    refined: RefinementSummary | None = None  # figures of the refinement; None without refinement
+    flux: FloatArray | None = None  # (n,) float32, flux of each pattern relative to the mean; None if it was not fitted
+    # (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
     background: FloatArray | None = None
+    # Positions located from the network's patches before the prediction; None if they were not requested.
     located: LocatedScan | None = None
 
 
@@ -105,15 +77,9 @@ def reconstruct(
 
     Parameters
     ----------
-    reconstructor:
-        A trained one.
     data:
         The scan, or several scans of one object. The frame of the object is that of ``object_guess`` if there is one,
         else the box of all patches.
-    config:
-        Settings; None means the defaults.
-    monitor:
-        Gets progress, and may cancel.
 
     Returns
     -------
@@ -146,7 +112,29 @@ def reconstruct(
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
         network_data = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
-    prediction = reconstructor.infer(network_data, config, monitor=monitor)
+    with BackgroundThread() as background:
+        pairs = None
+        if config.synchronise is not Synchronise.OFF:
+            # What depends only on positions is computed while patterns are read and predicted.
+            size = reconstructor.model.patch_size
+            corners, _ = split_positions(network_data.positions, size)
+            pairs = background.submit(partial(overlap_pairs, corners, size))
+        found = _reconstruct_at(data, network_data, reconstructor, stages, pairs)
+    return replace(found, located=located)
+
+
+def _reconstruct_at(
+    data: ScanDataset,
+    network_data: ScanDataset,
+    reconstructor: Reconstructor,
+    stages: Stages,
+    pairs: Callable[[], IntArray] | None,
+) -> Reconstruction:
+    """`reconstruct` with positions as they are, and a network that sees a part of the scan."""
+    config = stages.config
+    prediction = reconstructor.infer(network_data, config, monitor=stages.monitor)
+    if prediction.patch_size != reconstructor.model.patch_size:
+        pairs = None  # they are of patches of another width
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
@@ -164,7 +152,7 @@ def reconstruct(
     library = prediction.library
     with library.session():
         tiling = Tiling(frame, place, network_data.positions, prediction.patch_size, library)
-        stitched, how = assemble(prediction, network_data, tiling, stages)
+        stitched, how = assemble(prediction, network_data, tiling, stages, pairs)
         predicted = stitched.coverage
         if network_data is not data:
             # The passes change every pixel that a pattern covers. Where there is no patch, they start from 1.
@@ -182,7 +170,7 @@ def reconstruct(
     if warning := _stage_warning(reconstructor, data, patterns, assessed.residual, config):
         _log.warning("%s", warning)
         assessed = replace(assessed, warnings=(*assessed.warnings, warning))
-    return replace(assessed, located=located)
+    return assessed
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
@@ -265,14 +253,8 @@ def refine_and_assess(
 
     Parameters
     ----------
-    stitched, how:
-        From `ptychopinn.assembly.assemble`.
     probe:
         (modes, N, N) complex64 of the patterns' library, in counts.
-    patterns:
-        All patterns of the scan.
-    stages:
-        Settings, monitor, and times of the earlier stages.
     """
     config, monitor = stages.config, stages.monitor
     summary, model = None, ScanModel(probe, patterns.data.positions)

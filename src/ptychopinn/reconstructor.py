@@ -27,44 +27,25 @@ from ptychopinn.typing import ComplexArray, IntArray, StrPath
 
 @dataclass(frozen=True)
 class PatchBatch:
-    """Predicted patches of some patterns.
+    """Predicted patches of some patterns."""
 
-    Attributes
-    ----------
-    indices:
-        (b,) int64: the patterns, as indices into the scan.
-    patches:
-        (b, n, n) complex64 of the prediction's library, n <= N: the object patches
-        ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]``, each up to a constant phase.
-    """
-
-    indices: IntArray
+    indices: IntArray  # (b,) int64: the patterns, as indices into the scan
+    # (b, n, n) complex64 of the prediction's library, n <= N, each up to a constant phase: the object patches
+    # ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]``.
     patches: Array
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A stream of patches and the probe that weights them.
+    """A stream of patches and the probe that weights them."""
 
-    Attributes
-    ----------
-    probe:
-        (modes, N, N) complex64 of the library, scaled to counts of this scan, with the detector's offset, so that
-        ``ptychopinn.forward`` predicts the measured counts from it and the object.
-    patch_size:
-        n, the width of the patches.
-    batches:
-        Yields `PatchBatch`; each pattern occurs exactly once.
-    library:
-        Library of probe and patches; stitching and refinement compute with it.
-    patterns:
-        Patterns of the scan that the prediction kept on the device; None if it kept none.
-    """
-
+    # (modes, N, N) complex64 of the library, scaled to counts of this scan, with the detector's offset, so that
+    # ``ptychopinn.forward`` predicts the measured counts from it and the object.
     probe: Array
-    patch_size: int
-    batches: Iterator[PatchBatch]
-    library: ArrayLibrary = NUMPY
+    patch_size: int  # n, the width of the patches
+    batches: Iterator[PatchBatch]  # yields `PatchBatch`; each pattern occurs exactly once
+    library: ArrayLibrary = NUMPY  # library of probe and patches; stitching and refinement compute with it
+    # Patterns of the scan that the prediction kept on the device; None if it kept none.
     patterns: Patterns | None = None
 
     def on_host(self) -> Prediction:
@@ -117,27 +98,14 @@ class TrainStatus(StrEnum):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Result of a training.
-
-    Attributes
-    ----------
-    status:
-        How it ended.
-    history:
-        Column name to values, one per epoch: ``epoch``, ``seconds``, ``loss``, the terms of the loss and, with
-        validation, ``validation_loss``.
-    seconds:
-        Wall time.
-    patterns_seen:
-        Number of patterns processed, measured or simulated.
-    warnings:
-        Warnings for the user, as sentences.
-    """
+    """Result of a training."""
 
     status: TrainStatus
+    # Column name to values, one per epoch: ``epoch``, ``seconds``, ``loss``, the terms of the loss and, with
+    # validation, ``validation_loss``.
     history: Mapping[str, list[float]]
     seconds: float
-    patterns_seen: int
+    patterns_seen: int  # number of patterns processed, measured or simulated
     warnings: tuple[str, ...] = ()
 
 
@@ -233,33 +201,15 @@ class Capability(StrEnum):
 
 @dataclass(frozen=True)
 class ReconstructorSpec:
-    """Specification of a backend, readable without importing its framework.
+    """Specification of a backend, readable without importing its framework."""
 
-    Attributes
-    ----------
-    name:
-        What ``--backend`` takes ("torch").
-    summary:
-        One line for lists and menus.
-    import_string:
-        ``"package.module:Class"`` of the `Reconstructor`; imported only when used.
-    options:
-        pydantic model of the backend's own options; it must not import the framework.
-    capabilities:
-        Capabilities of the backend.
-    requires:
-        Import names of required packages, to check them without importing.
-    install_hint:
-        A command that installs missing packages.
-    """
-
-    name: str
-    summary: str
-    import_string: str
-    options: type[BaseModel]
+    name: str  # what ``--backend`` takes ("torch")
+    summary: str  # one line for lists and menus
+    import_string: str  # ``"package.module:Class"`` of the `Reconstructor`; imported only when used
+    options: type[BaseModel]  # pydantic model of the backend's own options; it must not import the framework
     capabilities: frozenset[Capability] = field(default_factory=frozenset)
-    requires: tuple[str, ...] = ()
-    install_hint: str = ""
+    requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
+    install_hint: str = ""  # a command that installs missing packages
 
     def load_class(self) -> type[Reconstructor]:
         """Import the backend's class.
@@ -275,30 +225,14 @@ class ReconstructorSpec:
 
 @dataclass(frozen=True)
 class SolverSpec:
-    """Specification of a `Solver`, readable without importing its packages.
+    """Specification of a `Solver`, readable without importing its packages."""
 
-    Attributes
-    ----------
-    name:
-        Name in comparisons ("epie").
-    summary:
-        One line for lists and menus.
-    import_string:
-        ``"package.module:Class"`` of the `Solver`; imported only when used.
-    options:
-        pydantic model of its options; it must not import the solver's packages.
-    requires:
-        Import names of required packages, to check them without importing.
-    install_hint:
-        A command that installs missing packages.
-    """
-
-    name: str
-    summary: str
-    import_string: str
-    options: type[BaseModel]
-    requires: tuple[str, ...] = ()
-    install_hint: str = ""
+    name: str  # name in comparisons ("epie")
+    summary: str  # one line for lists and menus
+    import_string: str  # ``"package.module:Class"`` of the `Solver`; imported only when used
+    options: type[BaseModel]  # pydantic model of its options; it must not import the solver's packages
+    requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
+    install_hint: str = ""  # a command that installs missing packages
 
     def load_class(self) -> type[Solver]:
         """Import the solver's class.

@@ -29,7 +29,9 @@ from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.scan_model import ScanModel
-from ptychopinn.solvers.engine import MAX_MOVE_PX, PassEngine, PassOptions, StepSchedule, check_passes
+from ptychopinn.solvers.engine import PassEngine
+from ptychopinn.solvers.options import PassOptions, StepSchedule, check_passes
+from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.typing import FloatArray, IntArray
 

@@ -34,8 +34,9 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, every_pattern_once
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.engine import MAX_MOVE_PX, PassOptions
 from ptychopinn.solvers.epie import EPIEResult, epie, rpie_schedule
+from ptychopinn.solvers.options import PassOptions
+from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
@@ -67,24 +68,14 @@ _CACHE_BYTES = 1 << 30  # cache of amplitudes between passes
 
 @dataclass(frozen=True, eq=False)
 class LocatedScan:
-    """Result of `locate`.
+    """Result of `locate`."""
 
-    Attributes
-    ----------
-    positions:
-        (n, 2) float64 (y, x), object pixels; those of the scan if no others explain the patterns better.
-    agreement:
-        Fraction of overlaps that agree; see `RegisteredPatches`.
-    moved_px:
-        Root mean square distance from the positions of the scan; 0 if these are returned.
-    residuals:
-        Forward residuals after the same passes from a flat object: with the positions of the scan, and with the best
-        others. None if the patches do not agree.
-    """
-
+    # (n, 2) float64 (y, x), object pixels; those of the scan if no others explain the patterns better.
     positions: FloatArray
-    agreement: float
-    moved_px: float
+    agreement: float  # fraction of overlaps that agree; see `RegisteredPatches`
+    moved_px: float  # root mean square distance from the positions of the scan; 0 if these are returned
+    # Forward residuals after the same passes from a flat object: with the positions of the scan, and with the best
+    # others. None if the patches do not agree.
     residuals: tuple[float, float] | None
 
 
@@ -153,17 +144,10 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
 
 @dataclass(frozen=True, eq=False)
 class RegisteredPatches:
-    """Result of `register_patches`.
+    """Result of `register_patches`."""
 
-    Attributes
-    ----------
-    positions:
-        (n, 2) float64 (y, x), object pixels; their mean is that of the given positions.
-    agreement:
-        Fraction of held-out pairs with a good correlation whose shift agrees with the positions within 2 px.
-    """
-
-    positions: FloatArray
+    positions: FloatArray  # (n, 2) float64 (y, x), object pixels; their mean is that of the given positions
+    # Fraction of held-out pairs with a good correlation whose shift agrees with the positions within 2 px.
     agreement: float
 
 
@@ -176,8 +160,6 @@ def measure_stage_error(prediction: Prediction, data: ScanDataset, *, ignored_px
     ----------
     prediction:
         Patches of all patterns, each predicted from one pattern; its batches are consumed.
-    data:
-        Patterns that overlap.
     ignored_px:
         Smaller errors count as 0, and no passes are made.
     seed:

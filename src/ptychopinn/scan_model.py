@@ -12,24 +12,14 @@ from ptychopinn.typing import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class ScanModel:
-    """A pattern's expected counts are ``flux_j sum_m |FFT(P_m O_j)|^2 + background``.
+    """A pattern's expected counts are ``flux_j sum_m |FFT(P_m O_j)|^2 + background``."""
 
-    Attributes
-    ----------
-    probe:
-        (modes, N, N) complex64 of a library, in counts.
-    positions:
-        (n, 2) float64 (y, x), object pixels, on the host.
-    flux:
-        (n,) float32 on the host: dose of each pattern relative to the energy of the probe; None if all are 1. Its
-        mean is 1, because the probe carries a common factor.
-    background:
-        (N, N) float32 of the library, additional counts per pixel in every pattern, DC at [0, 0]; None for none.
-    """
-
-    probe: Array
-    positions: FloatArray
+    probe: Array  # (modes, N, N) complex64 of a library, in counts
+    positions: FloatArray  # (n, 2) float64 (y, x), object pixels, on the host
+    # (n,) float32 on the host: dose of each pattern relative to the energy of the probe; None if all are 1. Its mean is
+    # 1, because the probe carries a common factor.
     flux: FloatArray | None = None
+    # (N, N) float32 of the library, additional counts per pixel in every pattern, DC at [0, 0]; None for none.
     background: Array | None = None
 
     def root_flux(self, indices: IntArray) -> FloatArray | None:

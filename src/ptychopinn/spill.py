@@ -28,8 +28,6 @@ class SpillableRows:
     ----------
     row_shape, dtype:
         Shape and dtype of a row.
-    budget_bytes:
-        Memory for rows.
     expected:
         Number of rows, if it is known. All rows are then in memory or all in the file, disk space is allocated at once,
         and ``len`` is this number from the start. None: rows are appended, and the first ones stay in memory.

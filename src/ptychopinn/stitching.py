@@ -25,25 +25,12 @@ _CACHED = 1 << 15  # pixels of patches processed at a time; they fit the cache o
 
 @dataclass(frozen=True, eq=False)
 class StitchedObject:
-    """A stitched object.
+    """A stitched object."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64 of the library; 1 + 0j where nothing covers it.
-    coverage:
-        (H, W) float32 of the library, the sum of weights in units of the brightest point of one probe.
-    frame:
-        Frame of the arrays.
-    placed, dropped:
-        Number of patches placed, at least in part, and number of patches outside the frame.
-    library:
-        Library of the arrays.
-    """
-
-    object: Array
-    coverage: Array
+    object: Array  # (H, W) complex64 of the library; 1 + 0j where nothing covers it
+    coverage: Array  # (H, W) float32 of the library, the sum of weights in units of the brightest point of one probe
     frame: Frame
+    # Number of patches placed, at least in part, and number of patches outside the frame.
     placed: int
     dropped: int
     library: ArrayLibrary = NUMPY
@@ -81,15 +68,7 @@ def patch_weights(probe: ComplexArray, patch_size: int) -> FloatArray:
 
 
 class ShiftedWeights:
-    """Patch weights shifted by fractions of a pixel as `PatchShift` does it, through a low-rank factorisation.
-
-    Parameters
-    ----------
-    weights:
-        (n, n) float32 on the host, from `patch_weights`.
-    library:
-        Library of the results.
-    """
+    """`patch_weights` shifted by fractions of a pixel as `PatchShift` does it, through a low-rank factorisation."""
 
     def __init__(self, weights: FloatArray, library: ArrayLibrary = NUMPY) -> None:
         self.size, self._library = int(weights.shape[-1]), library
@@ -144,17 +123,7 @@ def coverage_of(positions: FloatArray, weights: FloatArray, tiling: Tiling) -> A
 
 
 class Stitcher:
-    """Adds patches to an object, batch by batch. Memory is needed for the object only.
-
-    Parameters
-    ----------
-    weights:
-        (n, n) float32 on the host, from `patch_weights`.
-    frame:
-        Frame of the object.
-    library:
-        Library of patches and object.
-    """
+    """Adds patches with their `patch_weights` to an object, batch by batch. Memory is needed for the object only."""
 
     def __init__(self, weights: FloatArray, frame: Frame, library: ArrayLibrary = NUMPY) -> None:
         self._library = library
@@ -224,8 +193,6 @@ class Stitcher:
         ----------
         placed:
             (b, n, n) complex64, from `PatchShift`.
-        windows:
-            Their windows.
         phases:
             As in `add`.
         """
@@ -269,10 +236,7 @@ class Stitcher:
     def take_result(self, coverage: Array | None = None) -> StitchedObject:
         """The object, in the memory of the sums. Afterwards no patch can be added.
 
-        Parameters
-        ----------
-        coverage:
-            Coverage of the same patches, if this stitcher did not sum it.
+        ``coverage`` is that of the same patches, if this stitcher did not sum it.
         """
         total, self._sum = self._sum, None
         return self._stitched(total, self._coverage if coverage is None else coverage)

@@ -41,20 +41,11 @@ _TILE_VALUES = 1 << 21  # values of patches processed together
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """Inner products of overlapping patches.
+    """Inner products of overlapping patches."""
 
-    Attributes
-    ----------
-    matrix:
-        (n, n) sparse Hermitian complex128 with its diagonal.
-    components:
-        (n,) int, number of the connected component that each patch belongs to.
-    means:
-        (n,) complex128 in an arbitrary common unit: mean of each patch where the probe is bright; 0 if unknown.
-    """
-
-    matrix: sparse.csr_matrix
-    components: IntArray
+    matrix: sparse.csr_matrix  # (n, n) sparse Hermitian complex128 with its diagonal
+    components: IntArray  # (n,) int, number of the connected component that each patch belongs to
+    # (n,) complex128 in an arbitrary common unit: mean of each patch where the probe is bright; 0 if unknown.
     means: ComplexArray
 
 
@@ -69,8 +60,6 @@ def overlap_pairs(corners: IntArray, size: int) -> IntArray:
     ----------
     corners:
         (n, 2) int (y, x).
-    size:
-        Width of a patch.
 
     Returns
     -------
@@ -160,8 +149,6 @@ def measure_overlaps(
         (n, 2) int64 (y, x) on the host. Several scans of one object share one frame, and may overlap.
     weights:
         (size, size) float32 on the host, `ptychopinn.stitching.patch_weights`.
-    library:
-        Library of the patches.
     pairs:
         Result of `overlap_pairs`, if it was computed already.
     """
@@ -272,15 +259,11 @@ def solve_phases(
 
     Parameters
     ----------
-    overlaps:
-        Result of `measure_overlaps`.
     tether:
         Strength, in units of a patch's energy, of a pull of each patch towards a real and positive mean; 0 uses only
         the overlaps. Over a weak object small errors of the overlaps add up to slow phases. A tether limits them.
     start:
         (n,) phases to start from, for example of another tether; None starts from the tree.
-    library:
-        Library that computes the iterations.
 
     Returns
     -------

@@ -37,18 +37,10 @@ def where_object_fits(frame: Frame, size: int, library: ArrayLibrary) -> ArrayLi
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A part of an object, and the patterns that are processed there.
+    """A part of an object, and the patterns that are processed there."""
 
-    Attributes
-    ----------
-    frame:
-        Its frame, inside that of the object.
-    members:
-        (k,) int64, ascending: indices of the patterns in the given positions.
-    """
-
-    frame: Frame
-    members: IntArray
+    frame: Frame  # its frame, inside that of the object
+    members: IntArray  # (k,) int64, ascending: indices of the patterns in the given positions
 
 
 class Tiling:
@@ -56,23 +48,12 @@ class Tiling:
 
     Parameters
     ----------
-    frame:
-        Frame of the object.
     object_library:
         Library of the object: that of the host if the object is processed in tiles.
     positions:
         (n, 2) float64 (y, x), object pixels.
-    size:
-        Width of the windows.
-    library:
-        Library that computes.
     margin:
         Maximum displacement of the windows, pixels. Tiles are so much wider.
-
-    Attributes
-    ----------
-    tiles:
-        The tiles. Every pattern is a member of one tile.
     """
 
     def __init__(

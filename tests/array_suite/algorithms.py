@@ -27,8 +27,8 @@ from ptychopinn.refinement import Refinement, RefineOptions, noise_residual, ref
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan, true_patches
 from ptychopinn.solvers import epie
-from ptychopinn.solvers.engine import PassOptions
 from ptychopinn.solvers.epie import rpie_schedule
+from ptychopinn.solvers.options import PassOptions
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import ShiftedWeights, Stitcher, coverage_of, patch_weights
 from ptychopinn.synchronise import measure_overlaps, solve_phases

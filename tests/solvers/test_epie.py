@@ -19,9 +19,9 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import Solver
 from ptychopinn.refinement import RefineOptions, refine
 from ptychopinn.simulate import simulate_object, simulate_scan
-from ptychopinn.solvers import EPIE, RPIE, engine, epie, frame_of, refine_probe
-from ptychopinn.solvers.engine import PassOptions, StepSchedule
+from ptychopinn.solvers import EPIE, RPIE, engine, epie, frame_of, probe_state, refine_probe
 from ptychopinn.solvers.epie import rpie_schedule
+from ptychopinn.solvers.options import PassOptions, StepSchedule, default_batch_size
 
 
 def scan(obj=None, **changes):
@@ -298,8 +298,8 @@ def test_an_offset_can_be_followed():
 def test_a_probe_is_prepared_for_shifts_once_where_it_stays(data, monkeypatch):
     """[PHYS-030] A free one changes with every batch."""
     prepared = []
-    original = engine.ShiftedProbe
-    monkeypatch.setattr(engine, "ShiftedProbe", lambda probe, *a: prepared.append(probe) or original(probe, *a))
+    original = probe_state.ShiftedProbe
+    monkeypatch.setattr(probe_state, "ShiftedProbe", lambda probe, *a: prepared.append(probe) or original(probe, *a))
     for options, expected in ((None, 1), (free_probe(2), 0)):
         prepared.clear()
         epie(Patterns(data), data.probe, passes=2, options=options)
@@ -312,7 +312,7 @@ def test_a_probe_is_prepared_for_shifts_once_where_it_stays(data, monkeypatch):
 )
 def test_the_usual_batch(count, size, expected):
     """[PHYS-030] Its patterns seldom meet, and its exit waves take 4 MiB."""
-    assert engine.default_batch_size(count, size) == expected
+    assert default_batch_size(count, size) == expected
 
 
 def test_threads_change_nothing(data, monkeypatch):

@@ -23,7 +23,8 @@ from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.refinement import RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.solvers.engine import PassEngine, PassOptions, StepSchedule
+from ptychopinn.solvers.engine import PassEngine
+from ptychopinn.solvers.options import PassOptions, StepSchedule
 from ptychopinn.tiles import PIXEL_BYTES
 from ptychopinn_torch.arrays import TorchLibrary
 from ptychopinn_torch.reconstructor import TorchReconstructor

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,18 @@ from backend_suite.fits import Fit, New, Trained, settings_of
 from recorded_operations import OperationRecorder
 from test_device_path import KINDS
 
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.infer import Background, Likelihood
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import TrainingError
+from ptychopinn.geometry import Canvas, Frame
+from ptychopinn.refinement import Refinement, RefineOptions, refine
+from ptychopinn.simulate import simulate_scan
 from ptychopinn.training.sources import Batch
-from ptychopinn_torch import training
-from ptychopinn_torch.captured import WARM_UP_STEPS, CapturedStep
+from ptychopinn_torch import arrays, training
+from ptychopinn_torch.arrays import TorchLibrary
+from ptychopinn_torch.captured import WARM_UP_STEPS, CapturedStep, make_recorder
 
 RESIDENT = {"device_memory_budget_mb": 256}
 Recorders = Callable[[Exception | None], list[OperationRecorder]]
@@ -27,7 +35,7 @@ Recorders = Callable[[Exception | None], list[OperationRecorder]]
 
 @pytest.fixture
 def recorders(monkeypatch: pytest.MonkeyPatch) -> Recorders:
-    """From now on trainings record; a list of what records each."""
+    """From now on trainings and passes record; a list of what records each."""
 
     def use(error: Exception | None = None) -> list[OperationRecorder]:
         made: list[OperationRecorder] = []
@@ -37,6 +45,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> Recorders:
             return made[-1]
 
         monkeypatch.setattr(training, "make_recorder", make)
+        monkeypatch.setattr(arrays, "make_recorder", make)
         return made
 
     return use
@@ -169,6 +178,39 @@ def test_a_resumed_training_records_anew(fit: Fit, recorders: Recorders, tmp_pat
     assert len(resumed.result.history["loss"]) == len(whole.result.history["loss"]) == 4
 
 
+# Passes
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        {},
+        {"update_probe": True, "update_positions": True},
+        {"update_flux": True, "update_background": Background.FREE, "likelihood": Likelihood.POISSON},
+    ],
+    ids=str,
+)
+def test_replayed_passes_are_the_passes(recorders: Recorders, free: dict[str, Any]) -> None:
+    """[ARR-010] Steps of the schedule, probe, positions, flux and background go on; a last, small batch is computed."""
+    scan = simulate_scan(SimulationConfig(N=32, rows=15, cols=13, seed=2))
+    library = TorchLibrary(torch.device("cpu"), deterministic=True)
+
+    def passes() -> Refinement:
+        frame = Frame.around(scan.positions, scan.N)
+        start = Canvas(library.cast(library.from_host(np.ones(frame.shape)), "complex64"), frame, library)
+        return refine(Patterns(scan, library), library.from_host(scan.probe), start, RefineOptions(3, **free))
+
+    computed = passes()
+    made = recorders(None)
+    replayed = passes()
+    assert made[0].replayed > 40
+    for name in ("object", "model.probe", "model.positions", "model.flux", "model.background"):
+        found, expected = (attrgetter(name)(result) for result in (replayed, computed))
+        if expected is not None:
+            expected = np.asarray(expected)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).mean(), err_msg=name)
+
+
 # The rule itself
 
 
@@ -209,4 +251,4 @@ def test_without_a_recorder_nothing_is_recorded() -> None:
 
 
 def test_a_cpu_records_nothing() -> None:
-    assert training.make_recorder(torch.device("cpu")) is None
+    assert make_recorder(torch.device("cpu")) is None

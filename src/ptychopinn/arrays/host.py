@@ -132,8 +132,8 @@ class NumpyLibrary(ArrayLibrary):
         denominators: Sequence[Array],
         corners: Sequence[Array],
         *,
-        step: float,
-        regularisation: float,
+        step: float | Array,
+        regularisation: float | Array,
     ) -> Array:
         """Add a quotient of sums of windows; each thread processes a band of rows."""
         size = numerators[0].shape[-1]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from scipy.sparse.linalg import splu
@@ -27,6 +27,31 @@ def slices_of(count: int, length: int) -> list[slice]:
     return [slice(low, min(low + length, count)) for low in range(0, count, length)]
 
 
+class RepeatedStep(Generic[ResultT]):
+    """A step that is taken many times on arrays of the same shapes: computed each time, or recorded and replayed."""
+
+    def __call__(
+        self, inputs: Mapping[str, Array], state: Sequence[Array], compute: Callable[[Mapping[str, Array]], ResultT]
+    ) -> ResultT:
+        """Take the step.
+
+        Parameters
+        ----------
+        inputs:
+            What differs from step to step.
+        state:
+            Other arrays that the step reads, or changes in place.
+        compute:
+            Takes the step on the inputs that it is given, in operations on arrays alone. No value is read from the
+            device, and what is not an array is the same in every step.
+
+        Returns
+        -------
+        What ``compute`` returns. Its arrays may be overwritten by the next step.
+        """
+        return compute(inputs)
+
+
 class ArrayLibrary:
     """One array library on one device.
 
@@ -39,8 +64,6 @@ class ArrayLibrary:
         The library's namespace, as `array_api_compat` gives it.
     device:
         Device of new arrays; None: the library's default.
-    name:
-        Name for logs and messages.
     """
 
     on_host = False
@@ -84,13 +107,7 @@ class ArrayLibrary:
     def from_blocks(
         self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
     ) -> Array:
-        """Make one array from blocks of rows on the host.
-
-        Parameters
-        ----------
-        prepare:
-            Applied to each block on the device.
-        """
+        """Make one array from blocks of rows on the host; ``prepare`` is applied to each on the device."""
         return self.xp.concat([prepare(self.from_host(block)) for block in blocks])
 
     # How work is cut and spread
@@ -101,20 +118,19 @@ class ArrayLibrary:
         yield self
 
     def batch_length(self, item_values: int, cached: int) -> int:
-        """Items to process at a time, at least 1.
+        """Items of ``item_values`` numbers to process at a time, at least 1.
 
-        Parameters
-        ----------
-        item_values:
-            Numbers per item.
-        cached:
-            Numbers that fit the cache of a processor core; a device uses as many as fit its memory.
+        ``cached`` numbers fit the cache of a processor core; a device uses as many as fit its memory.
         """
         return max(self.batch_values // item_values, 1)
 
     def spread(self, work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
         """``[work(item) for item in items]``, in parallel if that is faster."""
         return [work(item) for item in items]
+
+    def repeated_step(self) -> RepeatedStep[ResultT]:
+        """A step that will be taken many times; a device may record its operations."""
+        return RepeatedStep()
 
     def by_rows(self, change: Callable[..., Array | tuple[Array, ...]], *arrays: Array) -> Array | tuple[Array, ...]:
         """Apply an elementwise function to large arrays.
@@ -184,8 +200,6 @@ class ArrayLibrary:
             (H, W).
         corners:
             (b, 2) int64 (y, x) of each window's first pixel; may be outside the array.
-        size:
-            Width of the windows.
         outside:
             Value where a window leaves the array; None: no window does.
 
@@ -234,8 +248,8 @@ class ArrayLibrary:
         denominators: Sequence[Array],
         corners: Sequence[Array],
         *,
-        step: float,
-        regularisation: float,
+        step: float | Array,
+        regularisation: float | Array,
     ) -> Array:
         """Add a quotient of sums of windows, the step of the ptychographic iterative engine.
 
@@ -309,10 +323,7 @@ class ArrayLibrary:
     def fit(self, compute: Callable[[], ResultT]) -> ResultT:
         """Call a function, and repeat it with smaller operations while the device's memory runs out.
 
-        Parameters
-        ----------
-        compute:
-            May be called again, so it must not accumulate anything.
+        ``compute`` may be called again, so it must not accumulate anything.
 
         Raises
         ------

@@ -30,8 +30,6 @@ def add_repeatably(
 
     Parameters
     ----------
-    library:
-        Of the arrays.
     target:
         (n, k), real.
     index:
@@ -98,8 +96,8 @@ class ScatterLibrary(ArrayLibrary, ABC):
         denominators: Sequence[Array],
         corners: Sequence[Array],
         *,
-        step: float,
-        regularisation: float,
+        step: float | Array,
+        regularisation: float | Array,
     ) -> Array:
         """Add a quotient of sums of windows, over the whole canvas or only the windows, whichever is smaller."""
         xp, (height, width) = self.xp, canvas.shape

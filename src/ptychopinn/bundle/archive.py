@@ -33,18 +33,10 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """An archive in memory.
-
-    Attributes
-    ----------
-    manifest:
-        The manifest.
-    weights:
-        Name to array, in its own dtype.
-    """
+    """An archive in memory."""
 
     manifest: Manifest
-    weights: Mapping[str, AnyArray]
+    weights: Mapping[str, AnyArray]  # name to array, in its own dtype
 
 
 def write_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArray]) -> None:

@@ -48,17 +48,7 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv:
-        Arguments without the program's name; ``sys.argv[1:]`` when None.
-
-    Returns
-    -------
-    The exit code.
-    """
+    """Run the command line with some arguments, by default ``sys.argv[1:]``, and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console(quiet="--quiet" in arguments, debug="--debug" in arguments)
     try:

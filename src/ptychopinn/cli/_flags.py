@@ -23,12 +23,7 @@ def add_flags(
     """Add a flag for each field of a configuration model, in the groups that the model names.
 
     What is not given stays out of the namespace; what is given goes to ``SECTION.FIELD`` as text (or bool, None, list),
-    for the model to convert and check.
-
-    Parameters
-    ----------
-    section, cls, training, without:
-        As in `ptychopinn.config.settings.settings_of`.
+    for the model to convert and check. Arguments as in `ptychopinn.config.settings.settings_of`.
     """
     for setting in settings_of(section, cls, training=training, without=without):
         group = parser.group(setting.group)

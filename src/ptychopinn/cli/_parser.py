@@ -17,14 +17,7 @@ Section = tuple[str | None, str | None, Sequence[argparse.Action]]
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse.ArgumentParser` that raises, and takes no abbreviated flags: they break when flags are added.
-
-    Attributes
-    ----------
-    basic:
-        The flags of settings that the short help shows, where `offer_long_help` was called; ``--help-all`` shows the
-        others too, in their groups. Flags that belong to no group are in both.
-    """
+    """An `argparse.ArgumentParser` that raises, and takes no abbreviated flags: they break when flags are added."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
@@ -32,6 +25,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         for action in self._actions:  # argparse's own --help
             action.help = "Show this help."
+        # Flags of settings that the short help shows, where `offer_long_help` was called. ``--help-all`` shows all
+        # settings, in their groups. Flags without a group are in both.
         self.basic: list[argparse.Action] = []
         self._groups: dict[str, Any] = {}
         self._lists: dict[str, Mapping[str, str]] = {}

@@ -60,15 +60,7 @@ def interruptible(monitor: Monitor, console: Console) -> Iterator[None]:
 
 
 class PlainProgress:
-    """Progress as occasional lines, for logs of batch systems.
-
-    Parameters
-    ----------
-    say:
-        Prints a line.
-    clock:
-        Seconds, monotonic.
-    """
+    """Progress as occasional lines, for logs of batch systems; ``clock`` gives monotonic seconds."""
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say

@@ -22,27 +22,13 @@ _OF_NETWORKS = ("model", "train", "infer")
 
 @dataclass(frozen=True)
 class CandidatePlan:
-    """One reconstructor with everything that determines its results.
+    """One reconstructor with everything that determines its results."""
 
-    Attributes
-    ----------
-    name:
-        The name asked for, aliases resolved.
-    source:
-        Name of the backend or solver.
-    origin:
-        "distribution version" that provides it.
-    settings:
-        Settings of a network; else None.
-    solver:
-        Options of a solver; else None.
-    """
-
-    name: str
-    source: str
-    origin: str
-    settings: RunSettings[Any] | None = None
-    solver: BaseModel | None = None
+    name: str  # the name asked for, aliases resolved
+    source: str  # name of the backend or solver
+    origin: str  # "distribution version" that provides it
+    settings: RunSettings[Any] | None = None  # settings of a network; else None
+    solver: BaseModel | None = None  # options of a solver; else None
 
     @property
     def is_network(self) -> bool:
@@ -83,24 +69,13 @@ def comparison_settings(**sections: Mapping[str, object]) -> AllSettings[Any, An
 
 @dataclass(frozen=True)
 class Planner:
-    """Makes the plans of candidates from common settings and their own.
+    """Makes the plans of candidates from common settings and their own."""
 
-    Attributes
-    ----------
-    registry:
-        The installed backends and solvers.
-    core_version:
-        Version of this software.
-    pattern_size:
-        N of the scans.
-    settings:
-        The common settings. They override the defaults, and a candidate's own settings override them. A candidate uses
-        the fields of ``execution`` and ``solver`` that it knows; for a solver, ``solver`` overrides ``execution``.
-    """
-
-    registry: Registry
+    registry: Registry  # the installed backends and solvers
     core_version: str
-    pattern_size: int
+    pattern_size: int  # N of the scans
+    # The common settings. They override the defaults, and a candidate's own settings override them. A candidate uses
+    # the fields of ``execution`` and ``solver`` that it knows; for a solver, ``solver`` overrides ``execution``.
     settings: AllSettings[Any, Any]
 
     def plan(

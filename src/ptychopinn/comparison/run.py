@@ -40,20 +40,12 @@ _COMPARISON = FolderKind(
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """Results of a comparison.
-
-    Attributes
-    ----------
-    files:
-        Written files by kind.
-    failed:
-        Candidate to the reason of its failure.
-    """
+    """Results of a comparison."""
 
     folder: Path
     rows: tuple[Row, ...]
-    files: Mapping[str, Path]
-    failed: Mapping[str, str]
+    files: Mapping[str, Path]  # written files by kind
+    failed: Mapping[str, str]  # candidate to the reason of its failure
 
 
 def compare_run(  # noqa: PLR0913

@@ -20,26 +20,16 @@ from ptychopinn.workflows.reference import reference_of
 
 @dataclass(frozen=True)
 class ScanSource:
-    """A scan file, and the file of its reference object, with hashes of their content.
+    """A scan file, and the file of its reference object, with hashes of their content."""
 
-    Attributes
-    ----------
-    path, reference:
-        The files. Without a reference the scan's own object is used, unless it is a placeholder.
-    reading:
-        How to read the scan.
-    digest, reference_digest:
-        Hashes of their bytes; empty without a reference.
-    facts:
-        Properties of the scan, for the report.
-    """
-
+    # The files. Without a reference the scan's own object is used, unless it is a placeholder.
     path: Path
     reference: Path | None
-    reading: ReadOptions
+    reading: ReadOptions  # how to read the scan
+    # Hashes of their bytes; empty without a reference.
     digest: str
     reference_digest: str
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # properties of the scan, for the report
 
     @classmethod
     def of(cls, path: StrPath, reference: StrPath | None, reading: ReadOptions, name: str = "") -> ScanSource:

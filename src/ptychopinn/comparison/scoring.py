@@ -38,47 +38,25 @@ _MORE_IS_BETTER = frozenset({"psnr", "ssim", "ms_ssim", "corr", "frc50", "frc50_
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Figures and arrays of one reconstruction.
+    """Figures and arrays of one reconstruction."""
 
-    Attributes
-    ----------
-    figures:
-        (quantity, metric) to value.
-    skipped:
-        (quantity, metric) to the reason why there is no value.
-    arrays:
-        Name to array: ``reconstruction`` and, if there is one, ``reference``, complex64 inside the scan box, aligned;
-        ``frc/QUANTITY`` and ``frc_split/QUANTITY``, (2, k) frequency and correlation.
-    facts:
-        What the alignment removed, and the box.
-    """
-
-    figures: dict[Figure, float] = field(default_factory=dict)
-    skipped: dict[Figure, str] = field(default_factory=dict)
+    figures: dict[Figure, float] = field(default_factory=dict)  # (quantity, metric) to value
+    skipped: dict[Figure, str] = field(default_factory=dict)  # (quantity, metric) to the reason why there is no value
+    # Name to array: ``reconstruction`` and, if there is one, ``reference``, complex64 inside the scan box, aligned;
+    # ``frc/QUANTITY`` and ``frc_split/QUANTITY``, (2, k) frequency and correlation.
     arrays: dict[str, AnyArray] = field(default_factory=dict)
-    facts: dict[str, list[float]] = field(default_factory=dict)
+    facts: dict[str, list[float]] = field(default_factory=dict)  # what the alignment removed, and the box
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredObject:
-    """A reconstruction that is scored.
+    """A reconstruction that is scored."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex.
-    origin:
-        (y, x): its pixel (0, 0) in the frame of the scan's positions.
-    probe:
-        (modes, N, N) complex, in counts.
-    positions:
-        (n, 2) float64 (y, x), where it put the patterns; None: where the scan says. The residual is taken there; the
-        box is always that of the scan, so that all reconstructions are compared on the same pixels.
-    """
-
-    object: ComplexArray
-    origin: tuple[int, int]
-    probe: ComplexArray
+    object: ComplexArray  # (H, W) complex
+    origin: tuple[int, int]  # (y, x): its pixel (0, 0) in the frame of the scan's positions
+    probe: ComplexArray  # (modes, N, N) complex, in counts
+    # (n, 2) float64 (y, x), where it put the patterns; None: where the scan says. The residual is taken there; the box
+    # is always that of the scan, so that all reconstructions are compared on the same pixels.
     positions: FloatArray | None = None
 
 
@@ -92,10 +70,6 @@ def score_scan(
 
     Parameters
     ----------
-    data:
-        The scan.
-    found:
-        What was reconstructed of it.
     reference:
         (H', W') complex, the true object in the frame of the positions, or None.
     halves:

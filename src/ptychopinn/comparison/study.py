@@ -45,13 +45,7 @@ _STUDY = FolderKind(
 
 @dataclass(frozen=True)
 class StudyResult(ComparisonResult):
-    """Results of a study; ``failed`` names candidates with their cell.
-
-    Attributes
-    ----------
-    medians:
-        Medians over seeds and repeats.
-    """
+    """Results of a study; ``failed`` names candidates with their cell."""
 
     medians: tuple[Median, ...]
 

@@ -29,21 +29,11 @@ _MAX_IN_MONTAGE = 6
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """What came of a study.
+    """What came of a study."""
 
-    Attributes
-    ----------
-    medians:
-        Of every candidate and figure at every point.
-    homes:
-        (cell, candidate) to the folder of the candidate.
-    failed:
-        "candidate in cell" to the reason.
-    """
-
-    medians: Sequence[Median]
-    homes: Mapping[tuple[Cell, str], Path]
-    failed: Mapping[str, str]
+    medians: Sequence[Median]  # of every candidate and figure at every point
+    homes: Mapping[tuple[Cell, str], Path]  # (cell, candidate) to the folder of the candidate
+    failed: Mapping[str, str]  # "candidate in cell" to the reason
 
 
 def write_study_report(

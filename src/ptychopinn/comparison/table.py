@@ -46,67 +46,42 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """One value.
-
-    Attributes
-    ----------
-    value:
-        None unless the status is ok.
-    message:
-        Why there is no value.
-    cell:
-        Cell of a study; None in a comparison.
-    """
+    """One value."""
 
     candidate: str
     scan: str
     quantity: str
     metric: str
-    value: float | None
+    value: float | None  # None unless the status is ok
     status: Status
-    message: str = ""
-    cell: Cell | None = None
+    message: str = ""  # why there is no value
+    cell: Cell | None = None  # cell of a study; None in a comparison
 
 
 @dataclass(frozen=True)
 class CandidateOutcome:
-    """Results of a candidate.
-
-    Attributes
-    ----------
-    failure:
-        Why it failed; empty if it did not.
-    scans:
-        Finished scans to their figures, and the reasons of skipped ones.
-    cell:
-        Cell of a study; None in a comparison.
-    """
+    """Results of a candidate."""
 
     name: str
-    failure: str
+    failure: str  # why it failed; empty if it did not
+    # Finished scans to their figures, and the reasons of skipped ones.
     scans: Mapping[str, tuple[Mapping[Figure, float], Mapping[Figure, str]]]
-    cell: Cell | None = None
+    cell: Cell | None = None  # cell of a study; None in a comparison
 
 
 @dataclass(frozen=True)
 class Median:
-    """The values of one candidate at one point of a study, over seeds and repeats.
-
-    Attributes
-    ----------
-    median, low, high:
-        The median and the two percentiles; None if there is no value.
-    count, failed:
-        Number of values, and of cells in which the candidate failed.
-    """
+    """The values of one candidate at one point of a study, over seeds and repeats."""
 
     candidate: str
     point: Point
     quantity: str
     metric: str
+    # The median and the two percentiles; None if there is no value.
     median: float | None
     low: float | None
     high: float | None
+    # Number of values, and of cells in which the candidate failed.
     count: int
     failed: int
 

@@ -50,16 +50,10 @@ def run_candidate(
 
     Parameters
     ----------
-    folder:
-        Folder of the candidate.
-    plan:
-        Fields of its `CandidatePlan`.
     scans:
         Name of a scan to ``path``, ``reference`` and ``reading``.
     split:
         Scans whose odd and even patterns are also reconstructed separately.
-    memory_mb:
-        Memory budget in MiB.
     monitor:
         Gets progress; stages are prefixed with the name of the scan and ": ".
     """

@@ -10,15 +10,9 @@ from ptychopinn.config.settings import marks_of
 
 
 class Config(BaseModel):
-    """Frozen, and refuses unknown keys; each field holds its help, bounds and marks (`ptychopinn.config.settings`).
+    """Frozen, and refuses unknown keys; each field holds its help, bounds and marks (`ptychopinn.config.settings`)."""
 
-    Attributes
-    ----------
-    title:
-        Heading of the model's settings in help, panes and documentation.
-    """
-
-    title: ClassVar[str] = ""
+    title: ClassVar[str] = ""  # heading of the model's settings in help, panes and documentation
 
     model_config = ConfigDict(
         frozen=True,

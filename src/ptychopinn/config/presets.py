@@ -29,17 +29,10 @@ class Preset(StrEnum):
 
 @dataclass(frozen=True)
 class PresetValues:
-    """The values of a preset.
+    """The values of a preset."""
 
-    Attributes
-    ----------
-    summary:
-        When to use it.
-    train, infer:
-        Fields of `TrainConfig` and `InferConfig` and their values.
-    """
-
-    summary: str
+    summary: str  # when to use it
+    # Fields of `TrainConfig` and `InferConfig` and their values.
     train: Mapping[str, object]
     infer: Mapping[str, object]
 
@@ -83,13 +76,8 @@ _MODELS: Mapping[str, type[BaseModel]] = {"train": TrainConfig, "infer": InferCo
 def fill_in(preset: Preset, sections: Mapping[str, Any]) -> dict[str, Any]:
     """The sections that a preset acts on: its values, and before them what is given.
 
-    A value of the preset that has no effect without a setting that is given as off is left out: ``refine`` 0 leaves
-    out ``refine_probe``.
-
-    Parameters
-    ----------
-    sections:
-        Section to its fields, as a mapping or a model. Anything else is returned as it is, to be refused later.
+    A value of the preset that has no effect without a setting that is given as off is left out: ``refine`` 0 leaves out
+    ``refine_probe``. A section that is neither a mapping nor a model is returned as it is, to be refused later.
     """
     filled: dict[str, Any] = {}
     for section, values in PRESETS[preset].sections.items():

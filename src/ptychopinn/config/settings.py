@@ -57,43 +57,20 @@ def marks_of(field: FieldInfo) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of a configuration model.
+    """One field of a configuration model."""
 
-    Attributes
-    ----------
-    section, name:
-        Place in a configuration file: ``train``, ``batch_size``.
-    group:
-        Title of the model that declares it; the section where that has none.
-    label:
-        In words, for people.
-    kind:
-        Its type without None; the first one of a union.
-    optional:
-        Whether it may be None.
-    takes_text:
-        Whether text other than `choices` is allowed too.
-    default:
-        None if it has none.
-    description:
-        Its help, one sentence or a few.
-    bounds:
-        Any of ge, gt, le, lt.
-    marks:
-        From `marks`.
-    """
-
+    # Place in a configuration file: ``train``, ``batch_size``.
     section: str
     name: str
-    group: str
-    label: str
-    kind: Any
-    optional: bool
-    takes_text: bool
-    default: Any
-    description: str
-    bounds: Mapping[str, float]
-    marks: Mapping[str, Any]
+    group: str  # title of the model that declares it; the section where that has none
+    label: str  # in words, for people
+    kind: Any  # its type without None; the first one of a union
+    optional: bool  # whether it may be None
+    takes_text: bool  # whether text other than `choices` is allowed too
+    default: Any  # None if it has none
+    description: str  # its help, one sentence or a few
+    bounds: Mapping[str, float]  # any of ge, gt, le, lt
+    marks: Mapping[str, Any]  # from `marks`
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -146,12 +123,7 @@ def settings_of(
 ) -> list[Setting]:
     """The settings of a configuration model, in order.
 
-    Parameters
-    ----------
-    training:
-        False leaves out fields with the mark ``training_only``.
-    without:
-        Fields to leave out.
+    ``training`` False leaves out those with the mark ``training_only``.
     """
     found = [setting_of(section, cls, name) for name in cls.model_fields if name not in without]
     return [setting for setting in found if training or not setting.marks.get("training_only")]

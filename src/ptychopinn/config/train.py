@@ -433,12 +433,7 @@ class TrainConfig(  # the fields of the last base come first
     def check_all_settings_used(self, model: ModelConfig, *, validates: bool) -> None:
         """Refuse settings that have no effect in this training.
 
-        Parameters
-        ----------
-        model:
-            The model.
-        validates:
-            Whether there is a validation loss, whose terms are those of measured patterns.
+        ``validates``: there is a validation loss, whose terms are those of measured patterns.
 
         Raises
         ------

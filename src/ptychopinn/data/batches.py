@@ -19,49 +19,26 @@ from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class GroupLayout:
-    """Positions of the members of groups; column 0 is the anchor.
+    """Positions of the members of groups; column 0 is the anchor."""
 
-    Attributes
-    ----------
-    patterns:
-        (g, C) int64 numbers of the patterns; that of the anchor for a missing member.
-    offsets:
-        (g, C, 2) int64 (y, x): corner of each member minus that of its anchor, limited to the reach.
-    fractions:
-        (g, C, 2) float32 (y, x): fractional part of the position, pixels.
-    shift:
-        (g, C, 2, 7) float32: `ptychopinn.interpolation.shift_weights` of the fractions.
-    member:
-        (g, C) float32: 0 for a member that is missing or does not overlap its anchor.
-    """
-
-    patterns: IntArray
-    offsets: IntArray
-    fractions: FloatArray
-    shift: FloatArray
-    member: FloatArray
+    patterns: IntArray  # (g, C) int64 numbers of the patterns; that of the anchor for a missing member
+    offsets: IntArray  # (g, C, 2) int64 (y, x): corner of each member minus that of its anchor, limited to the reach
+    fractions: FloatArray  # (g, C, 2) float32 (y, x): fractional part of the position, pixels
+    shift: FloatArray  # (g, C, 2, 7) float32: `ptychopinn.interpolation.shift_weights` of the fractions
+    member: FloatArray  # (g, C) float32: 0 for a member that is missing or does not overlap its anchor
 
 
 @dataclass(frozen=True, eq=False)
 class GroupBatch:
-    """Groups of neighbouring patterns with their `GroupLayout` and counts.
+    """Groups of neighbouring patterns with their `GroupLayout` and counts."""
 
-    Attributes
-    ----------
-    counts:
-        (g, C, N, N) float32, DC at [0, 0]; zeros for missing members.
-    offsets, fractions, shift, member:
-        As in `GroupLayout`.
-    truth:
-        (g, C, n, n) complex64 known patches, or None.
-    """
-
-    counts: FloatArray
+    counts: FloatArray  # (g, C, N, N) float32, DC at [0, 0]; zeros for missing members
+    # The next four as in `GroupLayout`.
     offsets: IntArray
     fractions: FloatArray
     shift: FloatArray
     member: FloatArray
-    truth: ComplexArray | None
+    truth: ComplexArray | None  # (g, C, n, n) complex64 known patches, or None
 
 
 def read_patterns(data: ScanDataset, indices: IntArray) -> FloatArray:
@@ -118,10 +95,7 @@ def check_pattern_count(data: ScanDataset) -> None:
 class GroupBatches:
     """Batches of random groups, new in each epoch; epoch k depends only on the seed and k. Thread-safe.
 
-    Parameters
-    ----------
-    truth:
-        The known patches of patterns, or None.
+    ``truth`` gives the known patches of patterns.
 
     Raises
     ------

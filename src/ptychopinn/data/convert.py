@@ -27,12 +27,8 @@ def convert_scan(
         As in `ptychopinn.data.io.read_scan`.
     target:
         The file to write; may be ``source`` itself with ``overwrite``.
-    reading:
-        What the file does not say.
     compress:
         As in `ptychopinn.data.io.write_scan`.
-    overwrite:
-        Replace an existing ``target``.
 
     Returns
     -------

@@ -45,48 +45,30 @@ class ScanMetadata(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class ScanDataset:
-    """One scan, checked on creation and read-only afterwards.
+    """One scan, checked on creation and read-only afterwards."""
 
-    Attributes
-    ----------
-    patterns:
-        (n, N, N) of any real dtype, in the domain ``measurement``, DC at ``[N//2, N//2]``. They may be memory-mapped or
-        rows of a larger array; use `counts` to read them.
-    measurement:
-        Domain of ``patterns``.
-    positions:
-        (n, 2) float64, (y, x) of the probe centre in object pixels; integers are pixel centres. Pattern j sees
-        ``object[y + r_y - (N-1)/2, x + r_x - (N-1)/2]``.
-    probe:
-        (modes, N, N) complex64, in any scale; `ptychopinn.data.scaling.fit_scaling` finds the scale.
-    object_guess:
-        (H, W) complex64, in the frame of the positions, or None.
-    patches_guess:
-        (n, N, N) complex64 ground-truth patches (key ``Y``), or None.
-    scan_index:
-        (n,) int64: number of the scan of each pattern. All scans are of one object and share one frame. Groups never
-        cross scans; a reconstruction uses all scans.
-    bad_pixels:
-        (N, N) bool; True pixels have no measurement and no loss.
-    counts_per_unit:
-        Counts are ``patterns * counts_per_unit`` (domain counts) or ``patterns**2 * counts_per_unit`` (amplitude); 1
-        unless normalised amplitudes have a dose.
-    scaling:
-        Scaling of the whole scan, if this is a part of it; None: fitted to these patterns.
-    """
-
+    # (n, N, N) of any real dtype, in the domain ``measurement``, DC at ``[N//2, N//2]``. They may be memory-mapped or
+    # rows of a larger array; use `counts` to read them.
     patterns: AnyArray | LazyRows | SpillableRows
     measurement: Measurement
+    # (n, 2) float64, (y, x) of the probe centre in object pixels; integers are pixel centres. Pattern j sees
+    # ``object[y + r_y - (N-1)/2, x + r_x - (N-1)/2]``.
     positions: FloatArray
-    probe: ComplexArray
-    object_guess: ComplexArray | None = None
+    probe: ComplexArray  # (modes, N, N) complex64, in any scale; `ptychopinn.data.scaling.fit_scaling` finds the scale
+    object_guess: ComplexArray | None = None  # (H, W) complex64, in the frame of the positions, or None
+    # (n, N, N) complex64 ground-truth patches (key ``Y``), or None.
     patches_guess: ComplexArray | LazyRows | None = None
+    # (n,) int64: number of the scan of each pattern. All scans are of one object and share one frame. Groups never
+    # cross scans; a reconstruction uses all scans.
     scan_index: IntArray = field(default=None)  # type: ignore[arg-type]
+    # (N, N) bool; True pixels have no measurement and no loss.
     bad_pixels: BoolArray = field(default=None)  # type: ignore[arg-type]
     metadata: ScanMetadata = field(default_factory=ScanMetadata)
+    # Counts are ``patterns * counts_per_unit`` (domain counts) or ``patterns**2 * counts_per_unit`` (amplitude); 1
+    # unless normalised amplitudes have a dose.
     counts_per_unit: float = 1.0
     name: str = "scan"
-    scaling: Scaling | None = None
+    scaling: Scaling | None = None  # scaling of the whole scan, if this is a part of it; None: fitted to these patterns
 
     def __post_init__(self) -> None:
         self._check_patterns()
@@ -167,17 +149,7 @@ class ScanDataset:
             )
 
     def counts(self, indices: IntArray | slice) -> FloatArray:
-        """Photon counts of some patterns.
-
-        Parameters
-        ----------
-        indices:
-            (b,) integers, or a slice.
-
-        Returns
-        -------
-        (b, N, N) float32, zero at bad pixels.
-        """
+        """Photon counts of (b,) patterns, or of a slice: (b, N, N) float32, zero at bad pixels."""
         with np.errstate(over="ignore", invalid="ignore"):  # values at bad pixels may be anything
             # Always a copy, because it is changed below. Consecutive rows are a view, so they are copied once.
             block = np.array(self.patterns[as_slice(indices)], np.float32)

@@ -128,8 +128,6 @@ def draw_groups(
         Patterns in a group; count must reach ``group_size - 1``.
     n_groups:
         Groups to draw. Each round of n groups has every pattern as an anchor once.
-    rng:
-        Source of the draw.
     sequential:
         Take anchors in scan order; neighbours are still drawn.
 

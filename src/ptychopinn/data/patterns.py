@@ -29,26 +29,13 @@ class Patterns:
     """The patterns of a scan.
 
     On the host, amplitudes are kept in memory if they fit the budget. On a device, patterns are kept in their own dtype
-    if they fit; else they are read for every batch, ahead of the computation.
-
-    Parameters
-    ----------
-    data:
-        The scan.
-    library:
-        The array library.
-    host_budget_bytes:
-        Budget of the amplitudes on the host; that of a device belongs to its library.
-
-    Attributes
-    ----------
-    good:
-        (N, N) float32 of the library, DC at [0, 0]: 0 at bad pixels, else 1; None without bad pixels.
+    if they fit the budget of its library; else they are read for every batch, ahead of the computation.
     """
 
     def __init__(self, data: ScanDataset, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 0) -> None:
         self.data, self.library = data, library
         good = np.fft.ifftshift(~data.bad_pixels)
+        # (N, N) float32 of the library, DC at [0, 0]: 0 at bad pixels, else 1; None without bad pixels.
         self.good: Array | None = None if good.all() else library.from_host(good.astype(np.float32))
         self._kept: Array | None = None  # amplitudes on the host, raw patterns on a device
         shape, pixels = (len(data), data.N, data.N), len(data) * data.N**2
@@ -131,11 +118,13 @@ class Patterns:
         """Patterns for a device, in a dtype that every library supports."""
         with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
             raw = self.data.raw(indices).astype(stored_dtype(self.data), copy=False)
-        # `_decode` adds the half of the range that is subtracted here.
-        return raw.view(np.int16) ^ np.int16(-_HALF_RANGE) if raw.dtype == np.uint16 else raw
+        return raw.view(np.int16) if raw.dtype == np.uint16 else raw
 
     def _to_corner(self, raw: Array) -> Array:
+        """`_read_raw` on the device with DC at [0, 0]; half of the range is subtracted from unsigned numbers."""
         half = self.data.N // 2
+        if stored_dtype(self.data) == np.uint16:
+            raw = raw ^ -_HALF_RANGE  # of the bits of an unsigned number, read as a signed one
         return self.library.xp.roll(raw, (-half, -half), axis=(-2, -1))  # as ifftshift, of whole numbers too
 
     def _raw(self, indices: IntArray) -> Array:

@@ -16,46 +16,22 @@ _MAX_DISTANCE_PX = 1e7
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """Data that a producer sends once, before its patterns.
+    """Data that a producer sends once, before its patterns."""
 
-    Attributes
-    ----------
-    probe:
-        (modes, N, N) complex64 in any scale, or None: the model's.
-    bad_pixels:
-        (N, N) bool, or None.
-    metadata:
-        Metadata of the scan.
-    """
-
-    probe: ComplexArray | None = None
-    bad_pixels: BoolArray | None = None
+    probe: ComplexArray | None = None  # (modes, N, N) complex64 in any scale, or None: the model's
+    bad_pixels: BoolArray | None = None  # (N, N) bool, or None
     metadata: ScanMetadata = field(default_factory=ScanMetadata)
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A chunk of patterns.
+    """A chunk of patterns."""
 
-    Attributes
-    ----------
-    indices:
-        (b,) int64, the number of each pattern in its scan, 0 or more.
-    positions:
-        (b, 2) float64 (y, x), object pixels.
-    patterns:
-        (b, N, N) real, DC at ``[N//2, N//2]``.
-    measurement:
-        Domain of the patterns.
-    sent:
-        Time of sending, seconds of ``time.time()``; None: unknown.
-    """
-
-    indices: IntArray
-    positions: FloatArray
-    patterns: AnyArray
+    indices: IntArray  # (b,) int64, the number of each pattern in its scan, 0 or more
+    positions: FloatArray  # (b, 2) float64 (y, x), object pixels
+    patterns: AnyArray  # (b, N, N) real, DC at ``[N//2, N//2]``
     measurement: Measurement
-    sent: float | None = None
+    sent: float | None = None  # time of sending, seconds of ``time.time()``; None: unknown
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -67,18 +43,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Refused:
-    """Data that cannot be used.
+    """Data that cannot be used."""
 
-    Attributes
-    ----------
-    reason:
-        One sentence.
-    count:
-        Number of lost patterns, as far as it is known.
-    """
-
-    reason: str
-    count: int = 1
+    reason: str  # one sentence
+    count: int = 1  # number of lost patterns, as far as it is known
 
 
 Arrival: TypeAlias = Setup | Chunk | Refused | None
@@ -86,15 +54,7 @@ Arrival: TypeAlias = Setup | Chunk | Refused | None
 
 
 def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refused | None]:
-    """Check a chunk: return its usable patterns, and why the others cannot be used.
-
-    Parameters
-    ----------
-    size:
-        N of the model.
-    bad_pixels:
-        (N, N) bool; values there are ignored.
-    """
+    """Check a chunk: return its usable patterns, and why the others cannot be used; bad pixels may be anything."""
     b, patterns = len(chunk), chunk.patterns
     if patterns.shape != (b, size, size) or chunk.positions.shape != (b, 2):
         return chunk.select(slice(0, 0)), Refused(

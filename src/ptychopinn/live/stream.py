@@ -35,34 +35,20 @@ class StreamStatus(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """State of a stream.
+    """State of a stream."""
 
-    Attributes
-    ----------
-    scan:
-        The scan so far; `LiveScan.stitched` gives its object.
-    patterns, repeated, refused, missing:
-        Numbers of patterns used, repeated, unusable, and missing so far.
-    rate:
-        Patterns per second since the last update.
-    latency_s:
-        Mean time from sending a pattern (or from its arrival, if unknown) until it is in the object; NaN if there was
-        none since the last update.
-    ending:
-        Why it ended; None while it runs.
-    result:
-        The full reconstruction, at the end.
-    """
-
-    scan: LiveScan
+    scan: LiveScan  # the scan so far; `LiveScan.stitched` gives its object
+    # Numbers of patterns used, repeated, unusable, and missing so far.
     patterns: int
     repeated: int
     refused: int
     missing: int
-    rate: float
+    rate: float  # patterns per second since the last update
+    # Mean time from sending a pattern (or from its arrival, if unknown) until it is in the object; NaN if there was
+    # none since the last update.
     latency_s: float
-    ending: StreamStatus | None = None
-    result: Reconstruction | None = None
+    ending: StreamStatus | None = None  # why it ended; None while it runs
+    result: Reconstruction | None = None  # the full reconstruction, at the end
 
 
 def stream(  # noqa: PLR0913
@@ -79,18 +65,12 @@ def stream(  # noqa: PLR0913
 
     Parameters
     ----------
-    reconstructor:
-        A trained reconstructor.
     arrivals:
         From `follow_hdf5` or `listen`, or any other iterator.
     config:
         Settings; ``refine`` acts at the end.
     timeout_s:
         Seconds without usable data (new patterns, or the first setup) after which the stream ends.
-    update_s:
-        Seconds between two updates.
-    name:
-        Name of the scan.
     monitor:
         Gets progress. If it is cancelled, the stream ends with the data so far.
 

@@ -80,32 +80,19 @@ def scan_box(positions: FloatArray, shape: tuple[int, int], margin: int = 4) -> 
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """A reference and a reconstruction that can be compared pixel by pixel.
+    """A reference and a reconstruction that can be compared pixel by pixel."""
 
-    Attributes
-    ----------
-    reference, reconstruction:
-        (h, w) complex128, both cut to the box.
-    shift_px:
-        (y, x) by which the reconstruction was moved. A shift above 40 px is reported but not applied.
-    ramp_rad_per_px:
-        (y, x) phase ramp that was removed from the reconstruction.
-    factor:
-        Complex factor the reconstruction was then multiplied by; phases of the ramp are counted from the
-        first pixel of the box.
-    registered:
-        False if registration was off, impossible (a flat picture), or failed (above 40 px).
-    not_finite:
-        Number of pixels of the reconstruction in the box that are not finite and were set to 0.
-    """
-
+    # (h, w) complex128, both cut to the box.
     reference: ComplexArray
     reconstruction: ComplexArray
+    # (y, x) by which the reconstruction was moved. A shift above 40 px is reported but not applied.
     shift_px: tuple[float, float]
-    ramp_rad_per_px: tuple[float, float]
+    ramp_rad_per_px: tuple[float, float]  # (y, x) phase ramp that was removed from the reconstruction
+    # Complex factor the reconstruction was then multiplied by; phases of the ramp are counted from the first pixel of
+    # the box.
     factor: complex
-    registered: bool
-    not_finite: int
+    registered: bool  # False if registration was off, impossible (a flat picture), or failed (above 40 px)
+    not_finite: int  # number of pixels of the reconstruction in the box that are not finite and were set to 0
 
 
 def align(

@@ -18,29 +18,16 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class FrcCurve:
-    """The correlation of each ring.
+    """The correlation of each ring."""
 
-    Attributes
-    ----------
-    frequency:
-        (k,) float64, cycles per pixel, rising, from one period in the shorter side to 0.5.
-    correlation:
-        (k,) float64 in [-1, 1]; 0 where a picture has no signal (`is_constant`).
-    """
-
-    frequency: FloatArray
-    correlation: FloatArray
+    frequency: FloatArray  # (k,) float64, cycles per pixel, rising, from one period in the shorter side to 0.5
+    correlation: FloatArray  # (k,) float64 in [-1, 1]; 0 where a picture has no signal (`is_constant`)
 
 
 def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
-    """Fourier ring correlation of two pictures on the same pixels.
+    """Fourier ring correlation of two (h, w) pictures on the same pixels, real or complex, at least 4 x 4.
 
     Means are removed and a Hann window is applied, because the edges of the pictures would correlate.
-
-    Parameters
-    ----------
-    a, b:
-        (h, w) real or complex, finite, of one shape, at least 4 x 4.
 
     Raises
     ------

@@ -29,8 +29,6 @@ def score(aligned: Aligned, *, amp_range: float | None = None, phase_range: floa
 
     Parameters
     ----------
-    aligned:
-        From `ptychopinn.metrics.align`.
     amp_range, phase_range:
         Data ranges of PSNR, SSIM and MS-SSIM; None: the difference of the 0.5 and 99.5 percentiles of the reference
         (1 if that is 0).

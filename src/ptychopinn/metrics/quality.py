@@ -80,8 +80,6 @@ def forward_residual(
         (y, x): pixel (0, 0) of ``obj`` in the frame of the scan's positions.
     probe:
         (modes, N, N) complex, scaled to counts.
-    data:
-        The scan.
     indices:
         (k,) integers, the patterns to use; None for all.
     max_patterns:
@@ -109,12 +107,8 @@ class ForwardResidual:
     ----------
     model:
         Of the scan; its arrays are of the patterns' library.
-    patterns:
-        Of the scan.
     indices, max_patterns:
         As in `forward_residual`.
-    likelihood:
-        The likelihood of the residual.
     """
 
     def __init__(
@@ -156,16 +150,9 @@ class ForwardResidual:
         return math.sqrt(self.shares(canvas).sum())
 
     def shares(self, canvas: Canvas) -> FloatArray:
-        """What each pattern contributes to the square of R; raises as `forward_residual` does.
+        """What each pattern contributes to the square of R, (k,) float64; raises as `forward_residual` does.
 
-        Parameters
-        ----------
-        canvas:
-            The object, of the patterns' library or on the host.
-
-        Returns
-        -------
-        (k,) float64, on the host.
+        The object is of the patterns' library or on the host.
         """
         xp, good = self._library.xp, self._patterns.good
 

@@ -40,21 +40,11 @@ TOLERANCE = 1e-4  # relative; required of archives across backends
 
 @dataclass(frozen=True)
 class ParityResult:
-    """Result of a check.
-
-    Attributes
-    ----------
-    folder:
-        Its directory.
-    first:
-        The first stage that differs; None if all agree.
-    differences:
-        Stage to its relative and its largest difference.
-    """
+    """Result of a check."""
 
     folder: Path
-    first: str | None
-    differences: Mapping[str, Mapping[str, Any]]
+    first: str | None  # the first stage that differs; None if all agree
+    differences: Mapping[str, Mapping[str, Any]]  # stage to its relative and its largest difference
 
 
 def parity_run(  # noqa: PLR0913
@@ -85,18 +75,10 @@ def parity_run(  # noqa: PLR0913
         Two names; empty: those that wrote the models.
     devices:
         Two values of the option ``accelerator``; empty: that of ``options``.
-    patterns:
-        Number of patterns in the batch.
     tolerance:
         Relative difference of a stage that counts as rounding.
     options:
         Fields of the backends' options; each backend gets the fields that it knows.
-    reading:
-        How to read the scan.
-    overwrite:
-        Replace the results of an earlier check.
-    monitor:
-        Cancellation.
 
     Raises
     ------

@@ -31,12 +31,8 @@ def stages_of(reconstructor: Reconstructor, data: ScanDataset, config: InferConf
 
     Parameters
     ----------
-    reconstructor:
-        A trained reconstructor.
     data:
         The batch, a scan of b patterns.
-    config:
-        Settings of the prediction.
 
     Returns
     -------

@@ -18,37 +18,6 @@ _MAX_MOVED_PX = 4.0  # maximum median shift of refined positions
 class Product:
     """A reconstruction with everything needed to show it or to continue from it.
 
-    Attributes
-    ----------
-    name, comments:
-        Free text.
-    positions:
-        (n, 2) float64 (y, x) of probe centres, object pixels, in the frame of ``origin``.
-    probe:
-        (modes, N, N) complex64, square root of counts.
-    object:
-        (H, W) complex64.
-    origin:
-        (y, x): pixel (0, 0) of ``object`` in the frame of ``positions``; (0, 0) after reading a file.
-    indexes:
-        (n,) int64, the number of each position's pattern in the diffraction data; None counts from 0.
-    pixel_size_m:
-        (y, x) of object and probe pixels, metres; None if not known.
-    energy_eV, detector_distance_m:
-        Photon energy and distance from sample to detector; None if not known.
-    photon_count:
-        Photons per pattern; None if not known.
-    exposure_time_s:
-        Exposure of a pattern; None if not known.
-    losses:
-        (epoch, loss) pairs.
-    coverage:
-        (H, W) float32, how far each object pixel is covered, or None.
-    flux:
-        (n,) float32, the light of each pattern, their mean 1; None if all have the probe's.
-    background:
-        (N, N) float32, counts a pixel that every pattern has beside its light, DC at [N//2, N//2]; None for none.
-
     Raises
     ------
     DataError
@@ -57,20 +26,25 @@ class Product:
     """
 
     name: str
-    positions: FloatArray
-    probe: ComplexArray
-    object: ComplexArray
+    positions: FloatArray  # (n, 2) float64 (y, x) of probe centres, object pixels, in the frame of ``origin``
+    probe: ComplexArray  # (modes, N, N) complex64, square root of counts
+    object: ComplexArray  # (H, W) complex64
+    # (y, x): pixel (0, 0) of ``object`` in the frame of ``positions``; (0, 0) after reading a file.
     origin: tuple[int, int] = (0, 0)
+    # (n,) int64, the number of each position's pattern in the diffraction data; None counts from 0.
     indexes: IntArray | None = None
     comments: str = ""
-    pixel_size_m: tuple[float, float] | None = None
+    pixel_size_m: tuple[float, float] | None = None  # (y, x) of object and probe pixels, metres; None if not known
+    # Photon energy and distance from sample to detector; None if not known.
     energy_eV: float | None = None  # noqa: N815 - the unit's own spelling
     detector_distance_m: float | None = None
-    photon_count: float | None = None
+    photon_count: float | None = None  # photons per pattern; None if not known
     exposure_time_s: float | None = None
-    losses: tuple[tuple[int, float], ...] = ()
-    coverage: FloatArray | None = None
+    losses: tuple[tuple[int, float], ...] = ()  # (epoch, loss) pairs
+    coverage: FloatArray | None = None  # (H, W) float32, how far each object pixel is covered, or None
+    # (n,) float32, the light of each pattern, their mean 1; None if all have the probe's.
     flux: FloatArray | None = None
+    # (N, N) float32, counts a pixel that every pattern has beside its light, DC at [N//2, N//2]; None for none.
     background: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -126,8 +100,6 @@ def product_of(
 
     Parameters
     ----------
-    data:
-        The scan.
     obj, origin, coverage:
         (H, W) reconstruction, its origin in the frame of the scan's positions, and its coverage.
     probe:

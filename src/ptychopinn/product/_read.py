@@ -33,8 +33,6 @@ def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
 
     Parameters
     ----------
-    path:
-        The file.
     max_bytes:
         Bytes that one dataset may unpack to, unless the file itself holds as many.
 

@@ -53,8 +53,6 @@ def candidates_picture(
         Name to (h, w) complex, aligned with the reference.
     notes:
         Name to a line below the name, such as a score.
-    title:
-        Headline.
     """
     shown = {"reference": reference, **candidates} if reference is not None else dict(candidates)
     parts = {name: part_of(quantity, obj) for name, obj in shown.items() if obj is not None}
@@ -98,8 +96,6 @@ def frc_picture(
     ----------
     curves:
         Quantity ("amp", "phase") to candidate to curve.
-    title:
-        Headline.
     against:
         What each candidate was correlated with.
     """

@@ -36,14 +36,10 @@ def comparison_picture(
 
     Parameters
     ----------
-    aligned:
-        From `ptychopinn.metrics.align`.
     scores:
         From `ptychopinn.metrics.score`; the main ones are shown next to the pictures.
     pixel_size_m:
         Object pixel size; axes are then in micrometres.
-    title:
-        Name of the scan.
     """
     turn = np.exp(-1j * np.angle(aligned.reference.mean()))
     g, r = aligned.reference * turn, aligned.reconstruction * turn

@@ -106,12 +106,8 @@ def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = Plac
 
     Parameters
     ----------
-    axes:
-        Where to draw.
     values:
         (h, w) real; what is not finite is drawn grey.
-    scale:
-        Its colours.
     place:
         Where it lies in the frame that the axes count in.
     """

@@ -62,61 +62,29 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a column for each figure.
+    """A table with a column for each figure."""
 
-    Attributes
-    ----------
-    columns:
-        Headings; the first is that of the row names.
-    rows:
-        Cells as text, as many as there are columns.
-    best:
-        (row, column) of cells to highlight.
-    note:
-        A sentence below it.
-    folded:
-        Whether it is collapsed at first.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    best: frozenset[tuple[int, int]] = frozenset()
-    note: str = ""
-    folded: bool = False
+    columns: Sequence[str]  # headings; the first is that of the row names
+    rows: Sequence[Sequence[str]]  # cells as text, as many as there are columns
+    best: frozenset[tuple[int, int]] = frozenset()  # (row, column) of cells to highlight
+    note: str = ""  # a sentence below it
+    folded: bool = False  # whether it is collapsed at first
 
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Content of a report.
-
-    Attributes
-    ----------
-    title:
-        Headline.
-    summary:
-        The main figures: label to text.
-    tables:
-        Heading to rows of label and text.
-    figures:
-        Pairs of a caption and a PNG, as bytes or as the path of a file.
-    warnings:
-        Warnings, as sentences.
-    lead:
-        Introduction of a sentence or two.
-    grids:
-        Heading to table; shown before the pictures, folded ones at the end.
-    wide:
-        Whether pictures have the full width.
-    """
+    """Content of a report."""
 
     title: str
-    summary: Mapping[str, str] = field(default_factory=dict)
-    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    summary: Mapping[str, str] = field(default_factory=dict)  # the main figures: label to text
+    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # heading to rows of label and text
+    # Pairs of a caption and a PNG, as bytes or as the path of a file.
     figures: Sequence[tuple[str, bytes | StrPath]] = ()
     warnings: Sequence[str] = ()
-    lead: str = ""
+    lead: str = ""  # introduction of a sentence or two
+    # Heading to table; shown before the pictures, folded ones at the end.
     grids: Mapping[str, Table] = field(default_factory=dict)
-    wide: bool = False
+    wide: bool = False  # whether pictures have the full width
 
 
 def write_report(path: StrPath, content: ReportContent) -> Path:

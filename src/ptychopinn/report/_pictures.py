@@ -38,24 +38,14 @@ _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
 @dataclass(frozen=True)
 class ObjectView:
-    """What pictures of an object show of it.
+    """What pictures of an object show of it."""
 
-    Attributes
-    ----------
-    box:
-        The box of scan positions, in pixels of the object: only this is shown. None or empty shows everything.
-    origin:
-        (y, x): pixel (0, 0) of the object in the frame of the positions; the axes count in that frame.
-    pixel_size_m:
-        Object pixel size; axes are then in micrometres.
-    title:
-        Name of the scan.
-    """
-
+    # The box of scan positions, in pixels of the object: only this is shown. None or empty shows everything.
     box: ScanBox | None = None
+    # (y, x): pixel (0, 0) of the object in the frame of the positions; the axes count in that frame.
     origin: tuple[int, int] = (0, 0)
-    pixel_size_m: float | None = None
-    title: str = ""
+    pixel_size_m: float | None = None  # object pixel size; axes are then in micrometres
+    title: str = ""  # name of the scan
 
 
 def write_pictures(
@@ -71,8 +61,6 @@ def write_pictures(
 
     Parameters
     ----------
-    folder:
-        An existing folder.
     obj:
         (H, W) complex.
     probe:
@@ -156,15 +144,7 @@ def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
 
 
 def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
-    """PNG of a probe: amplitude, and phase as hue with amplitude as brightness, of the first 8 modes.
-
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex, square root of counts.
-    title:
-        Name of the scan.
-    """
+    """PNG of a (modes, N, N) probe: amplitude, and phase as hue with amplitude as brightness, of up to 8 modes."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize, hsv_to_rgb
 
@@ -194,15 +174,7 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
 
 
 def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") -> bytes:
-    """PNG of the loss curves.
-
-    Parameters
-    ----------
-    history:
-        Column name to values, one per epoch; ``loss`` and columns that end in ``_loss`` are drawn.
-    title:
-        Name of the scan.
-    """
+    """PNG of the loss curves: ``loss`` and the columns that end in ``_loss``."""
     columns = history_columns(history)
     figure = new_figure(_WIDTH_IN, 4.0)
     axes = figure.subplots()
@@ -228,15 +200,7 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
 
 
 def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") -> bytes:
-    """PNG of where positions went, drawn as arrows over the scan and as moves over the order of measurement.
-
-    Parameters
-    ----------
-    given, found:
-        (n, 2) float64 (y, x), object pixels.
-    title:
-        Name of the scan.
-    """
+    """PNG of moves from (n, 2) positions to others: arrows over the scan, and moves in the order of measurement."""
     moves = found - given
     figure = new_figure(_WIDTH_IN, 3.6)
     over_scan, over_time = figure.subplots(1, 2)

@@ -29,8 +29,6 @@ def stage_picture(sides: Mapping[str, AnyArray], *, title: str = "") -> bytes:
     ----------
     sides:
         Two names to (k, h, w) real or complex; shapes may differ, then there is no difference.
-    title:
-        Headline.
     """
     (name_a, a), (name_b, b) = sides.items()
     a, b = (np.where(np.isfinite(v), v, 0) for v in (a, b))

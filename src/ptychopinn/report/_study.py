@@ -32,18 +32,9 @@ class Panel:
 
 
 def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool = False, title: str = "") -> bytes:
-    """PNG of rows of plots. Plots of a row share their scale; a candidate has the same colour in all plots.
+    """PNG of rows of plots, as many in each.
 
-    Parameters
-    ----------
-    panels:
-        Rows of equal length.
-    x_label:
-        Label of the axis.
-    log:
-        Whether the axis is logarithmic.
-    title:
-        Headline.
+    Plots of a row share their scale; a candidate has the same colour in all plots.
     """
     columns = len(panels[0])
     figure = new_figure(max(4.6 * columns, 6.5), 2.9 * len(panels) + 0.7)
@@ -75,8 +66,6 @@ def montage_picture(quantity: Quantity, columns: Mapping[str, Mapping[str, Compl
         "amp" or "phase".
     columns:
         Column to row to (h, w) complex, the reference first.
-    title:
-        Headline.
     """
     names = list(dict.fromkeys(name for shown in columns.values() for name in shown))
     height, width = next(iter(next(iter(columns.values())).values())).shape

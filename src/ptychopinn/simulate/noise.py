@@ -26,8 +26,6 @@ def quick_poisson(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
     ----------
     mean:
         Expected counts, float32 of any shape, not negative.
-    rng:
-        Source of random numbers.
 
     Returns
     -------

@@ -65,85 +65,46 @@ class RandomPool:
 
 @dataclass(frozen=True, eq=False)
 class WindowDraw:
-    """Random choices for a batch of b patterns.
+    """Random choices for a batch of b patterns."""
 
-    Attributes
-    ----------
-    objects:
-        (b,) int64, numbers of the objects.
-    corners:
-        (b, 2) int64 (y, x) of the windows in them.
-    turns:
-        (b,) int64: bit 0 transposes a window, then bit 1 flips it along y, bit 2 along x.
-    dose:
-        (b, 1, 1) float32, factors on the mean counts; None is 1.
-    probes:
-        (b,) int64, numbers of the probes, if probes are random.
-    """
-
-    objects: IntArray
-    corners: IntArray
-    turns: IntArray
-    dose: FloatArray | None
-    probes: IntArray | None
+    objects: IntArray  # (b,) int64, numbers of the objects
+    corners: IntArray  # (b, 2) int64 (y, x) of the windows in them
+    turns: IntArray  # (b,) int64: bit 0 transposes a window, then bit 1 flips it along y, bit 2 along x
+    dose: FloatArray | None  # (b, 1, 1) float32, factors on the mean counts; None is 1
+    probes: IntArray | None  # (b,) int64, numbers of the probes, if probes are random
 
 
 class SimulatedBatch(NamedTuple):
-    """Simulated patterns.
+    """Simulated patterns."""
 
-    Attributes
-    ----------
-    counts:
-        (b, N, N) float32, DC at ``[N//2, N//2]``, 0 at bad pixels.
-    patches:
-        (b, n, n) complex64, the true patches in the probe's frame.
-    probes:
-        (b, modes, N, N) complex64 in the scale of `ObjectStream.probe`; None if all patterns have that probe.
-    """
-
-    counts: FloatArray
-    patches: ComplexArray
+    counts: FloatArray  # (b, N, N) float32, DC at ``[N//2, N//2]``, 0 at bad pixels
+    patches: ComplexArray  # (b, n, n) complex64, the true patches in the probe's frame
+    # (b, modes, N, N) complex64 in the scale of `ObjectStream.probe`; None if all patterns have that probe.
     probes: ComplexArray | None
 
 
 @dataclass(frozen=True)
 class ObjectStreamOptions:
-    """How an `ObjectStream` draws objects, doses and probes.
-
-    Attributes
-    ----------
-    kinds:
-        Kinds of objects drawn from.
-    object_size_px:
-        Width of an object; None is 6 N, but at least 256 and at most 768.
-    pool_size:
-        Objects that patches are cut from at a time.
-    batches_an_object:
-        One object is replaced after so many batches; the more, the cheaper and the less new.
-    dose_range:
-        Every pattern's dose is ``mean_counts`` times a factor between these, drawn evenly in its logarithm. Its counts
-        are divided by the factor, so that only the noise changes.
-    amplitude_contrast, phase_span_rad:
-        Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its
-        phase over a range of the given width.
-    phase_object_share, strong_share, plateau_share:
-        Shares of objects whose amplitude contrast is a tenth at most of that, whose phase range is doubled, and that
-        have plateaus: few values with edges between them, as structures of one thickness have.
-    draw_probe:
-        Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
-        pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
-    """
+    """How an `ObjectStream` draws objects, doses and probes."""
 
     kinds: Sequence[ObjectKind | str] = TRAINING_KINDS
-    object_size_px: int | None = None
-    pool_size: int = 32
-    batches_an_object: int = 32
+    object_size_px: int | None = None  # width of an object; None is 6 N, but at least 256 and at most 768
+    pool_size: int = 32  # objects that patches are cut from at a time
+    batches_an_object: int = 32  # one object is replaced after so many batches; the more, the cheaper and the less new
+    # Every pattern's dose is ``mean_counts`` times a factor between these, drawn evenly in its logarithm. Its counts
+    # are divided by the factor, so that only the noise changes.
     dose_range: tuple[float, float] = (1.0, 1.0)
+    # Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its
+    # phase over a range of the given width.
     amplitude_contrast: tuple[float, float] = (0.0, 0.9)
     phase_span_rad: tuple[float, float] = (0.1, 3.2)
+    # Shares of objects whose amplitude contrast is a tenth of that at most, whose phase range is doubled, and that have
+    # plateaus: few values with edges between them, as structures of one thickness have.
     phase_object_share: float = 0.3
     strong_share: float = 0.2
     plateau_share: float = 0.3
+    # Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
+    # pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
     draw_probe: Callable[[np.random.Generator], ComplexArray] | None = None
 
 
@@ -163,12 +124,8 @@ class ObjectStream:
         `ptychopinn.data.scaling.fit_scaling`.
     bad_pixels:
         (N, N) bool; their counts are 0.
-    seed:
-        Seed of everything random.
     patch_size:
         n: the patch is the centre of the window, ``window[(N - n) // 2 : (N - n) // 2 + n]`` in y and x.
-    options:
-        How objects, doses and probes are drawn.
 
     Raises
     ------

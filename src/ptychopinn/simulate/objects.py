@@ -33,12 +33,8 @@ def simulate_object(
 
     Parameters
     ----------
-    kind:
-        Kind of object.
     shape:
         (H, W), pixels.
-    rng:
-        Source of random numbers.
     amplitude, phase_rad:
         Ranges. The 0.5 and 99.5 percentiles of a field are mapped to them; values outside are clipped.
 

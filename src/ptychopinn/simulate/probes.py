@@ -51,16 +51,9 @@ def simulate_probe(kind: ProbeKind | str, size: int, *, photons: float, modes: i
 
 
 def probe_width_px(probe: ComplexArray) -> float:
-    """Full width at half maximum of a probe's amplitude.
+    """Full width at half maximum of the amplitude of a (modes, N, N) probe.
 
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex.
-
-    Returns
-    -------
-    Diameter, in pixels, of the disc with the area where ``sqrt(sum |P|^2)`` exceeds half its maximum.
+    It is the diameter, in pixels, of the disc with the area where ``sqrt(sum |P|^2)`` exceeds half its maximum.
     """
     amplitude = np.sqrt((np.abs(probe) ** 2).sum(axis=0))
     return 2 * math.sqrt(float((amplitude > amplitude.max() / 2).sum()) / math.pi)

@@ -37,8 +37,6 @@ def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
         N.
     modes:
         Mutually incoherent modes.
-    rng:
-        Source of the draw.
 
     Returns
     -------
@@ -55,16 +53,8 @@ def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
 def vary_probe(probe: ComplexArray, rng: np.random.Generator) -> ComplexArray:
     """A random variation of a probe: defocused, wider or narrower, and slightly off the detector's centre.
 
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex64.
-    rng:
-        Source of the draw.
-
-    Returns
-    -------
-    (modes, N, N) complex64 of the same energy; its width deviates by a tenth, its phase at the rim by half a radian.
+    (modes, N, N) complex64, and the energy stays the same. The width deviates by a tenth, the phase at the rim by half
+    a radian.
     """
     size = probe.shape[-1]
     y, x = _axes(size)

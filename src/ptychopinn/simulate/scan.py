@@ -45,26 +45,13 @@ class _Stream(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class SimulatedTruth:
-    """What the patterns of a simulated scan are made of.
+    """What the patterns of a simulated scan are made of."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64, or as the caller gave it.
-    probe:
-        (modes, N, N) complex64, scaled to counts, without the detector's offset.
-    positions:
-        (n, 2) float64 (y, x), object pixels: where the probe was, in the middle of each exposure.
-    flux:
-        (n,) float32: factor of the dose of each pattern; their distribution has the mean 1.
-    background:
-        (N, N) float32: expected counts that every pattern has beside its own, DC at ``[N//2, N//2]``.
-    """
-
-    object: ComplexArray
-    probe: ComplexArray
-    positions: FloatArray
-    flux: FloatArray
+    object: ComplexArray  # (H, W) complex64, or as the caller gave it
+    probe: ComplexArray  # (modes, N, N) complex64, scaled to counts, without the detector's offset
+    positions: FloatArray  # (n, 2) float64 (y, x), object pixels: where the probe was, in the middle of each exposure
+    flux: FloatArray  # (n,) float32: factor of the dose of each pattern; their distribution has the mean 1
+    # (N, N) float32: expected counts that every pattern has beside its own, DC at ``[N//2, N//2]``.
     background: FloatArray
 
 
@@ -82,14 +69,10 @@ def simulate_scan(
 
     Parameters
     ----------
-    config:
-        The settings.
     obj:
         (H, W) complex to use instead of ``object_kind``.
     probe:
         (modes, N, N) complex to use instead of ``probe_kind``; scaled to ``nphotons``.
-    monitor:
-        Gets progress with the stage "simulate".
 
     Returns
     -------
@@ -139,15 +122,10 @@ def simulate_scan(
 def simulated_truth(
     config: SimulationConfig, *, obj: ComplexArray | None = None, probe: ComplexArray | None = None
 ) -> SimulatedTruth:
-    """What `simulate_scan` makes patterns of, to compare found positions, flux and background with.
+    """What `simulate_scan`, with the same arguments, makes patterns of.
 
-    A file of `simulate_scan` has the settings in its metadata:
-    ``simulated_truth(SimulationConfig(**scan.metadata.model_extra["simulation"]))``.
-
-    Parameters
-    ----------
-    config, obj, probe:
-        As in `simulate_scan`.
+    It is for comparing found positions, flux and background with. A file of `simulate_scan` has the settings in its
+    metadata: ``simulated_truth(SimulationConfig(**scan.metadata.model_extra["simulation"]))``.
 
     Raises
     ------

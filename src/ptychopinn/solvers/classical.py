@@ -7,8 +7,8 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.solvers.engine import PassOptions, StepSchedule
 from ptychopinn.solvers.epie import EPIE_SCHEDULE, EPIEResult, epie, rpie_schedule
+from ptychopinn.solvers.options import PassOptions, StepSchedule
 
 
 class RPIE:

@@ -12,7 +12,9 @@ from ptychopinn.errors import DataError
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.scan_model import ScanModel
-from ptychopinn.solvers.engine import MAX_MOVE_PX, PassEngine, PassOptions, StepSchedule, check_passes
+from ptychopinn.solvers.engine import PassEngine
+from ptychopinn.solvers.options import PassOptions, StepSchedule, check_passes
+from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.tiles import where_object_fits
 from ptychopinn.typing import ComplexArray, FloatArray
 

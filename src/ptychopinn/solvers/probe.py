@@ -13,9 +13,9 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.subsampling import nearest_to_middle
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.solvers.engine import PassOptions
 from ptychopinn.solvers.epie import CACHE_BYTES, epie, rpie_schedule
 from ptychopinn.solvers.gauge import register_probe
+from ptychopinn.solvers.options import PassOptions
 from ptychopinn.typing import ComplexArray
 
 _log = logging.getLogger(__name__)

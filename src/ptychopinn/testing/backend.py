@@ -27,39 +27,18 @@ _TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Tolerances. Patches, whose amplitude is near 1, are compared by the largest absolute difference.
+    """Tolerances. Patches, whose amplitude is near 1, are compared by the largest absolute difference."""
 
-    Attributes
-    ----------
-    repeated:
-        Patches of two identical trainings.
-    rounding:
-        Patches of the same weights in other batches, or in another process.
-    dose:
-        Patches of the same patterns at another dose.
-    forward:
-        Counts of the forward model, over the brightest pixel.
-    parity:
-        Patches of the same archive in another backend, over the mean amplitude.
-    devices:
-        Objects from the same patches by the prediction's library and by NumPy, over the mean amplitude.
-    fall:
-        Last loss of `BackendSuite.learn`, relative to its first.
-    residual:
-        Forward residual of the true object under the probe of a prediction.
-    likeness:
-        Minimum correlation of the patches of `BackendSuite.learn` with the object.
-    """
-
-    repeated: float = 0.0
-    rounding: float = 1e-5
-    dose: float = 1e-4
-    forward: float = 1e-4
-    parity: float = 1e-4
+    repeated: float = 0.0  # patches of two identical trainings
+    rounding: float = 1e-5  # patches of the same weights in other batches, or in another process
+    dose: float = 1e-4  # patches of the same patterns at another dose
+    forward: float = 1e-4  # counts of the forward model, over the brightest pixel
+    parity: float = 1e-4  # patches of the same archive in another backend, over the mean amplitude
+    # Objects from the same patches by the prediction's library and by NumPy, over the mean amplitude.
     devices: float = 1e-3
-    fall: float = 0.9
-    residual: float = 0.1
-    likeness: float = 0.1
+    fall: float = 0.9  # last loss of `BackendSuite.learn`, relative to its first
+    residual: float = 0.1  # forward residual of the true object under the probe of a prediction
+    likeness: float = 0.1  # minimum correlation of the patches of `BackendSuite.learn` with the object
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,38 +54,23 @@ class Trained:
 
 
 class BackendSuite:
-    """The base of every suite.
-
-    Attributes
-    ----------
-    spec:
-        Specification of the backend.
-    model, train:
-        Fields of `ModelConfig` and `TrainConfig` that make a training take well under a second, over N = 32 and
-        two epochs.
-    learn:
-        Fields added to ``train`` with which the network learns the orientation of the tiny scan.
-    options:
-        Fields of the backend's options.
-    tolerances:
-        Tolerances of comparisons.
-    refuses:
-        Fields of `ModelConfig` and `TrainConfig` that the backend may refuse; all others must have an effect.
-    sizes, gridsizes:
-        Every N and gridsize that the backend has.
-    elsewhere:
-        Runs a job of `ptychopinn.testing.processes`, in a fresh process unless a subclass says otherwise.
-    """
+    """The base of every suite."""
 
     spec: ClassVar[ReconstructorSpec]
+    # Fields of `ModelConfig` and `TrainConfig` that make a training take well under a second, over N = 32 and two
+    # epochs.
     model: ClassVar[Mapping[str, Any]] = {}
     train: ClassVar[Mapping[str, Any]] = {}
+    # Fields added to ``train`` with which the network learns the orientation of the tiny scan.
     learn: ClassVar[Mapping[str, Any]] = {"nepochs": 8}
     options: ClassVar[Mapping[str, Any]] = {}
     tolerances: ClassVar[Tolerances] = Tolerances()
+    # Fields of `ModelConfig` and `TrainConfig` that the backend may refuse; all others must have an effect.
     refuses: ClassVar[frozenset[str]] = frozenset()
+    # Every N and gridsize that the backend has.
     sizes: ClassVar[tuple[int, ...]] = SUPPORTED_N
     gridsizes: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    # Runs a job of `ptychopinn.testing.processes`, in a fresh process unless a subclass says otherwise.
     elsewhere: ClassVar[RunJob] = staticmethod(run_in_subprocess)
 
     @classmethod

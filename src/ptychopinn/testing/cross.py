@@ -22,22 +22,14 @@ _TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
 
 
 class CrossBackendConformance:
-    """Train in one backend and predict in the other, in both directions, each in its own process.
+    """Train in one backend and predict in the other, in both directions, each in its own process."""
 
-    Attributes
-    ----------
-    pair:
-        Names of the two backends; the tests are skipped if one is not installed.
-    model, train, options:
-        As in `ptychopinn.testing.BackendSuite`, for both.
-    tolerances, elsewhere:
-        As in `ptychopinn.testing.BackendSuite`.
-    """
-
-    pair: ClassVar[tuple[str, str]]
+    pair: ClassVar[tuple[str, str]]  # names of the two backends; the tests are skipped if one is not installed
+    # As in `ptychopinn.testing.BackendSuite`, for both.
     model: ClassVar[Mapping[str, Any]] = {}
     train: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[Mapping[str, Any]] = {}
+    # As in `ptychopinn.testing.BackendSuite`.
     tolerances: ClassVar[Tolerances] = Tolerances()
     elsewhere: ClassVar[RunJob] = staticmethod(run_in_subprocess)
 

@@ -128,8 +128,6 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
 
         Parameters
         ----------
-        model:
-            The model.
         scan_probe:
             (modes, N, N) complex64 in root mean counts, with the detector's offset: a probe to use instead of the
             model's.
@@ -162,8 +160,6 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
 
         Parameters
         ----------
-        data:
-            The scan.
         config:
             The settings; ``start_probe`` selects the probe of a trained instance.
         validation:

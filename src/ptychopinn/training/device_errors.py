@@ -18,8 +18,6 @@ def no_cuda(asked: str, framework: str, reason: str, install: str) -> ResourceEr
         Name, version and build of the framework.
     reason:
         Why it has no CUDA; follows ``framework`` in the sentence.
-    install:
-        How to get CUDA.
     """
     return ResourceError(f"{asked} was asked for, but {framework} {reason}.", f"Use --accelerator cpu, or {install}.")
 

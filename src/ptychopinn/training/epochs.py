@@ -23,14 +23,7 @@ def patterns_in(batch: Mapping[str, AnyArray]) -> int:
 class EpochSource:
     """Batches of measured groups, simulated patterns, or both, with random access; safe to read from several threads.
 
-    Attributes
-    ----------
-    groups:
-        Measured groups, or None.
-    stream:
-        Simulated patterns, or None.
-    simulated_patterns:
-        Simulated patterns in a batch.
+    ``simulated_patterns`` is the number of simulated patterns in a batch.
     """
 
     def __init__(

@@ -25,21 +25,12 @@ _INITIAL = "begun/"
 
 @dataclass(frozen=True, eq=False)
 class IlluminationArrays:
-    """The illumination of a model, as NumPy arrays.
+    """The illumination of a model, as NumPy arrays."""
 
-    Attributes
-    ----------
-    probe:
-        (modes, N, N) complex64 in units of the square root of a scan's mean counts, without the offset.
-    offset_px:
-        (2,) (y, x): shift of the patterns from the probe's far field, in detector pixels.
-    log_intensity:
-        Natural logarithm of a factor on all counts.
-    """
-
+    # (modes, N, N) complex64 in units of the square root of a scan's mean counts, without the offset.
     probe: ComplexArray
-    offset_px: FloatArray
-    log_intensity: float = 0.0
+    offset_px: FloatArray  # (2,) (y, x): shift of the patterns from the probe's far field, in detector pixels
+    log_intensity: float = 0.0  # natural logarithm of a factor on all counts
 
 
 def scan_probe(data: ScanDataset, scaling: Scaling, model: ModelConfig, *, follow_offset: bool = False) -> ComplexArray:

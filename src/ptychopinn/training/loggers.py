@@ -26,14 +26,7 @@ class RunLogger(Protocol):
 
 
 def open_logger(kind: LoggerKind, folder: Path | None, distribution: str) -> RunLogger:
-    """Open a logger.
-
-    Parameters
-    ----------
-    folder:
-        The run directory, or None.
-    distribution:
-        Distribution whose extras install the trackers: ``ptychopinn-torch``.
+    """Open a logger; the extras of ``distribution`` (``ptychopinn-torch``) install the trackers.
 
     Raises
     ------

@@ -16,8 +16,6 @@ def poisson_deviance(
 
     Parameters
     ----------
-    ops:
-        The framework's.
     expected, counts:
         (..., N, N) float32, counts.
     good:
@@ -55,8 +53,6 @@ def patch_error(ops: Operations, patches: Tensor, truth: Tensor, weights: Tensor
 
     Parameters
     ----------
-    ops:
-        The framework's.
     patches, truth:
         (..., n, n) complex64.
     weights:
@@ -85,8 +81,6 @@ def neighbour_products(ops: Operations, patches: Tensor, weights: Tensor) -> tup
 
     Parameters
     ----------
-    ops:
-        The framework's.
     patches:
         (..., n, n) complex64.
     weights:

@@ -19,21 +19,11 @@ class MicroBatches:
 
     Every term of the loss is a sum over patterns or groups weighted with their shares of the whole batch
     (`ptychopinn.training.shares`). So the sum over the parts is the same to rounding, however many there are.
-
-    Parameters
-    ----------
-    out_of_memory:
-        Whether an exception means that memory ran out.
-
-    Attributes
-    ----------
-    count:
-        Parts of a batch.
     """
 
     def __init__(self, out_of_memory: IsOutOfMemory) -> None:
         self._out_of_memory = out_of_memory
-        self.count = 1
+        self.count = 1  # parts of a batch
 
     def compute(self, summed: Callable[[int], T], size: int) -> T:
         """Return ``summed(parts)``, and double ``parts`` until the batch fits into memory.

@@ -29,20 +29,11 @@ class LossTerms(NamedTuple):
     """Loss terms of a batch.
 
     The terms of the parts of a batch add up to those of the batch.
-
-    Attributes
-    ----------
-    total:
-        The weighted sum of the terms; it carries the gradient.
-    parts:
-        The terms by name, unweighted.
-    products:
-        `neighbour_products`, if the detector's offset follows them; else empty.
     """
 
-    total: Tensor
-    parts: dict[str, Tensor]
-    products: tuple[Tensor, ...]
+    total: Tensor  # the weighted sum of the terms; it carries the gradient
+    parts: dict[str, Tensor]  # the terms by name, unweighted
+    products: tuple[Tensor, ...]  # `neighbour_products`, if the detector's offset follows them; else empty
 
     def map(self, function: Callable[..., Tensor], *others: LossTerms) -> LossTerms:
         """Apply a function to every tensor, together with the same tensors of others."""
@@ -54,20 +45,9 @@ class LossTerms(NamedTuple):
 
 
 def offset_step(ops: Operations, products: tuple[Tensor, ...], N: int) -> Tensor:  # noqa: N803
-    """The step of the detector's offset after a batch.
+    """The step of the detector's offset after a batch, (2,) float32 (y, x) in detector pixels.
 
-    Parameters
-    ----------
-    ops:
-        The framework's.
-    products:
-        `neighbour_products` of the whole batch.
-    N:
-        Width of a pattern.
-
-    Returns
-    -------
-    (2,) float32 (y, x), detector pixels.
+    ``products`` are the `neighbour_products` of the whole batch.
     """
     return ops.angle(ops.stack(list(products))) * (OFFSET_RATE * N / (2 * math.pi))
 
@@ -118,8 +98,6 @@ class Objective:
     ----------
     scan:
         The training or the validation scan of the plan.
-    ops:
-        The operations of the framework.
     group:
         Its physics, for the widths of the plan and the largest offset in the scan.
     good:

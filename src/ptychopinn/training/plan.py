@@ -39,54 +39,27 @@ CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
 
 @dataclass(frozen=True, eq=False)
 class ScanBatches:
-    """One scan, prepared for training or validation.
-
-    Attributes
-    ----------
-    scaling:
-        The units of its numbers.
-    good:
-        (N, N) float32, DC at [0, 0]: 1 where the detector measured.
-    groups:
-        The grouping of its patterns.
-    batches:
-        The batches of an epoch.
-    """
+    """One scan, prepared for training or validation."""
 
     scaling: Scaling
-    good: FloatArray
+    good: FloatArray  # (N, N) float32, DC at [0, 0]: 1 where the detector measured
     groups: GroupBatches
     batches: EpochSource
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingPlan:
-    """Everything that a training needs.
-
-    Attributes
-    ----------
-    model, config:
-        The configurations.
-    weights:
-        Weights of the loss terms.
-    training, validation:
-        The scans; validation may be None.
-    clock:
-        Progress in time, steps and epochs, and the learning rate.
-    figures:
-        Names of the figures of an epoch, without those of the clock.
-    follow_offset:
-        Whether the detector's offset follows the mean phase gradient.
-    """
+    """Everything that a training needs."""
 
     model: ModelConfig
     config: ResolvedTrainConfig
     weights: LossWeights
+    # The scans; validation may be None.
     training: ScanBatches
     validation: ScanBatches | None
-    clock: TrainingClock
-    figures: tuple[str, ...]
-    follow_offset: bool
+    clock: TrainingClock  # progress in time, steps and epochs, and the learning rate
+    figures: tuple[str, ...]  # names of the figures of an epoch, without those of the clock
+    follow_offset: bool  # whether the detector's offset follows the mean phase gradient
 
     @property
     def total_batches(self) -> int:

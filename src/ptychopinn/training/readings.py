@@ -9,13 +9,7 @@ _INTERVAL_S = 0.25
 
 
 class ReadingClock:
-    """Says when losses are to be read: at every step on a CPU, a few times a second on a GPU.
-
-    Parameters
-    ----------
-    on_gpu:
-        Whether a GPU computes.
-    """
+    """Says when losses are to be read: at every step on a CPU, a few times a second on a GPU."""
 
     def __init__(self, *, on_gpu: bool) -> None:
         self._interval_s = _INTERVAL_S if on_gpu else 0.0

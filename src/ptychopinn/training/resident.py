@@ -73,8 +73,6 @@ class ResidentGroups:
 
     Parameters
     ----------
-    groups:
-        Draws the groups.
     library:
         Of the device where they are wanted, which has room for the scan.
     compiled:

@@ -20,20 +20,13 @@ _FEATURES = 64  # pixels: only the iterations use pixels further out
 
 @dataclass(frozen=True)
 class DetectorSampling:
-    """Resolution and detector pixels of one iteration.
+    """Resolution and detector pixels of one iteration."""
 
-    Attributes
-    ----------
-    N, n:
-        Widths in pixels of the used centre of the pattern, and of the patch. Both are smaller than the model's by the
-        factor by which a pixel of the object is wider.
-    offset:
-        (y, x) of the used pixel in each cell of ``stride`` x ``stride`` pixels; DC is at (0, 0).
-    """
-
+    # Widths in pixels of the used centre of the pattern, and of the patch. Both are smaller than the model's by the
+    # factor by which a pixel of the object is wider.
     N: int
     n: int
-    offset: tuple[int, int]
+    offset: tuple[int, int]  # (y, x) of the used pixel in each cell of ``stride`` x ``stride`` pixels; DC is at (0, 0)
 
     @property
     def stride(self) -> int:

@@ -13,18 +13,10 @@ from ptychopinn.training.prefetch import prefetch
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch.
+    """One batch."""
 
-    Attributes
-    ----------
-    tensors:
-        The arrays of `EpochSource` that there are, by name, on the device that computes.
-    patterns:
-        Patterns in it, simulated ones counted.
-    """
-
-    tensors: Mapping[str, Tensor]
-    patterns: int
+    tensors: Mapping[str, Tensor]  # the arrays of `EpochSource` that there are, by name, on the device that computes
+    patterns: int  # patterns in it, simulated ones counted
 
     @property
     def size(self) -> int:
@@ -56,8 +48,6 @@ class BatchLoader:
     ----------
     parts:
         One or more.
-    count:
-        Batches in an epoch.
     workers:
         Threads that prepare batches ahead; 0 prepares each in the caller's thread.
     """
@@ -82,17 +72,7 @@ class BatchLoader:
 class MemoryBudget:
     """Bytes of a device's memory that scans may take.
 
-    Parameters
-    ----------
-    left:
-        Bytes.
-    in_use:
-        Whether anybody expects scans to be kept, so that the log says why one is not.
-
-    Attributes
-    ----------
-    left, in_use:
-        These.
+    With ``in_use``, somebody expects scans to be kept, so the log says why one is not.
     """
 
     def __init__(self, left: int, *, in_use: bool) -> None:

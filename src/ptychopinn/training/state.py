@@ -54,23 +54,12 @@ class ResumeState(BaseModel):
 
 @dataclass(frozen=True)
 class LossReading:
-    """Losses of the batches since the last reading.
+    """Losses of the batches since the last reading."""
 
-    Attributes
-    ----------
-    sums:
-        Sums over these batches of ``loss`` (the weighted sum of the terms) and of each term.
-    batches:
-        Number of batches.
-    newest:
-        Loss of the last batch.
-    not_finite:
-        Step and loss of the first batch whose loss or gradient is not finite (it was not used), or None.
-    """
-
-    sums: Mapping[str, float]
+    sums: Mapping[str, float]  # sums over these batches of ``loss`` (the weighted sum of the terms) and of each term
     batches: int
-    newest: float
+    newest: float  # loss of the last batch
+    # Step and loss of the first batch whose loss or gradient is not finite (it was not used), or None.
     not_finite: tuple[int, float] | None = None
 
 
@@ -98,17 +87,6 @@ class TrainingState:
     ------
     ConfigError
         If checkpoint_monitor is not a figure of this training.
-
-    Attributes
-    ----------
-    history:
-        As in `ptychopinn.reconstructor.TrainResult`.
-    status:
-        How the training ended; so far FINISHED.
-    stop:
-        Whether to end after this batch.
-    patterns_seen:
-        Number of patterns processed.
     """
 
     def __init__(
@@ -124,8 +102,10 @@ class TrainingState:
         self._weights, self._store, self._monitor, self._start = weights, store, monitor, start
         self._manifest = manifest.model_copy(update={"kind": ArchiveKind.CHECKPOINT})
         self._monitored = _monitored_figure(plan.config, plan.figures)
+        # As in `ptychopinn.reconstructor.TrainResult`.
         self.history: dict[str, list[float]] = {name: [] for name in (*CLOCK_FIGURES, "loss")}
-        self.status, self.stop = TrainStatus.FINISHED, False
+        self.status = TrainStatus.FINISHED  # how the training ended
+        self.stop = False  # whether to end after this batch
         self.patterns_seen = 0
         self._sums: dict[str, float] = {}
         self._batches, self._done = 0, 0
@@ -213,15 +193,7 @@ class TrainingState:
         self._newest = reading.newest
 
     def after_batch(self, number: int, patterns: int) -> None:
-        """Count a batch and its step, report progress, and check monitor and clock.
-
-        Parameters
-        ----------
-        number:
-            Number of the batch in its epoch, from 0.
-        patterns:
-            Number of patterns in it.
-        """
+        """Count a batch, from 0 in its epoch, and its step; report progress, and check monitor and clock."""
         clock = self._clock
         self._done += 1
         self.patterns_seen += patterns

@@ -13,10 +13,7 @@ _NETWORK = "network/"
 def network_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
     """The tensors of a network from the tensors of an archive.
 
-    Parameters
-    ----------
-    shapes:
-        Expected names, without ``network/``, and shapes in the archive's layout.
+    ``shapes`` are the expected names, without ``network/``, and shapes in the archive's layout.
 
     Raises
     ------

@@ -40,8 +40,6 @@ def evaluate_run(
     scan_path:
         The scan of the product. It gives the place of the product's array in the reference, and the box of positions.
         Without it, arrays of different sizes are assumed to have the same centre.
-    reading:
-        What the scan file does not say.
     output:
         Directory for ``scores.json`` and ``comparison.png``, or None.
 

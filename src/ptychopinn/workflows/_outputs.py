@@ -25,23 +25,11 @@ from ptychopinn.workflows import folders
 
 @dataclass(frozen=True)
 class RunResult:
-    """Results of a run.
-
-    Attributes
-    ----------
-    folder:
-        Its directory.
-    files:
-        Written files by kind: "model", "product", "phase", ...
-    figures:
-        Figures to print, in order.
-    warnings:
-        Warnings for the user, as sentences.
-    """
+    """Results of a run."""
 
     folder: Path
-    files: Mapping[str, Path]
-    figures: Mapping[str, float | int | str] = field(default_factory=dict)
+    files: Mapping[str, Path]  # written files by kind: "model", "product", "phase", ...
+    figures: Mapping[str, float | int | str] = field(default_factory=dict)  # figures to print, in order
     warnings: tuple[str, ...] = ()
 
 
@@ -113,20 +101,12 @@ def write_object(  # noqa: PLR0913
 
     Parameters
     ----------
-    folder:
-        A run directory.
     data:
         The scan; the pictures show the box of its positions.
     found:
         The object, its coverage and its frame. A reconstruction has positions, flux and background of the product, too.
     probe:
         (modes, N, N) complex64 in counts.
-    title:
-        Title of the pictures.
-    comments:
-        Comments of the product.
-    history:
-        History of a training.
 
     Returns
     -------

@@ -118,8 +118,6 @@ def solve_run(  # noqa: PLR0913
     ----------
     options:
         Its options, or fields of them.
-    reading:
-        What the scan file does not say.
 
     Raises
     ------

@@ -59,12 +59,8 @@ def train_run(  # noqa: PLR0913
     ----------
     settings:
         Settings of the run. The default backend is the first installed, the default N that of the scan.
-    validation:
-        Another scan for validation.
     start:
         A run directory or model archive of any backend. The training continues from its network and configuration.
-    only_model:
-        Do not reconstruct the scan.
     monitor:
         Progress and cancellation. A cancelled training saves its model, without a reconstruction.
 

@@ -33,30 +33,14 @@ _PASSING = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running o
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of output directory.
+    """A kind of output directory."""
 
-    Attributes
-    ----------
-    noun:
-        What creates it, in messages.
-    names:
-        Names of files and folders that may be replaced.
-    folders:
-        Names of folders that may be replaced; not of files.
-    keep:
-        Names or patterns of results that make a killed run worth keeping.
-    marker:
-        The file that a run needs to be resumed; empty if runs cannot be resumed.
-    creates_on_resume:
-        Whether resuming in a missing or empty directory starts a new run.
-    """
-
-    noun: str
-    names: frozenset[str]
-    folders: frozenset[str] = frozenset()
-    keep: tuple[str, ...] = ()
-    marker: str = ""
-    creates_on_resume: bool = False
+    noun: str  # what creates it, in messages
+    names: frozenset[str]  # names of files and folders that may be replaced
+    folders: frozenset[str] = frozenset()  # names of folders that may be replaced; not of files
+    keep: tuple[str, ...] = ()  # names or patterns of results that make a killed run worth keeping
+    marker: str = ""  # the file that a run needs to be resumed; empty if runs cannot be resumed
+    creates_on_resume: bool = False  # whether resuming in a missing or empty directory starts a new run
 
     def owns(self, path: Path) -> bool:
         """Whether a path may be replaced."""
@@ -83,10 +67,6 @@ def output_folder(
 
     Parameters
     ----------
-    output:
-        The directory.
-    kind:
-        Kind of the directory.
     overwrite:
         Replace existing results of that kind, and nothing else.
     resume:

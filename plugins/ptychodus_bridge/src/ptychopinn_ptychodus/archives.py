@@ -13,21 +13,11 @@ _LOSSES = "losses"  # in the manifest's extra: [[epoch, loss], ...]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model held in memory, so that saving it does not depend on the file it came from.
+    """A model held in memory, so that saving it does not depend on the file it came from."""
 
-    Attributes
-    ----------
-    name:
-        Of the file it came from.
-    content:
-        The archive.
-    manifest:
-        What it is.
-    """
-
-    name: str
-    content: bytes
-    manifest: Manifest
+    name: str  # of the file it came from
+    content: bytes  # the archive
+    manifest: Manifest  # what it is
 
     @property
     def losses(self) -> list[tuple[int, float]]:

@@ -45,11 +45,7 @@ def _check_algorithms(parameter: Any, api: Any, older: Mapping[str, str]) -> Non
     """Take older names of algorithms too; log an unknown one as an error, and fail where none is selected.
 
     Ptychodus itself falls back to a reconstructor that does nothing, says so at the debug level, and exits with 0.
-
-    Parameters
-    ----------
-    older:
-        Older name to today's.
+    ``older`` maps older names to those of today.
     """
     asked = ""
     set_value, train, reconstruct = parameter.set_value, api.train, api.reconstruct

@@ -55,13 +55,6 @@ class Pane(QWidget):
     """Settings of an entry, its model, and Save Model, which Ptychodus has no action for.
 
     The settings that matter first are at the top, all others folded under Advanced.
-
-    Parameters
-    ----------
-    reconstructor:
-        The entry.
-    processing_api, file_dialog_factory:
-        Ptychodus's.
     """
 
     def __init__(self, reconstructor: BridgeReconstructor, processing_api: Any, file_dialog_factory: Any) -> None:

@@ -40,17 +40,7 @@ def entry_name(backend: str, model_type: str) -> str:
 
 
 class BridgeReconstructor(TrainableReconstructor):
-    """One backend and model type as Ptychodus's trainable reconstructor.
-
-    Parameters
-    ----------
-    backend, model_type:
-        As the command line takes them.
-    settings:
-        Its parameter group.
-    host:
-        Shared with the other entries.
-    """
+    """One backend and model type, named as on the command line, as Ptychodus's trainable reconstructor."""
 
     def __init__(self, backend: str, model_type: str, settings: EntrySettings, host: Host) -> None:
         self._backend, self._model_type = backend, model_type

@@ -11,26 +11,15 @@ PROGRESS_GOAL = 1000  # of the progress bar
 
 @dataclass
 class Run:
-    """A call of train or infer, as the GUI watches it from another thread.
+    """A call of train or infer, as the GUI watches it from another thread."""
 
-    Attributes
-    ----------
-    entry, kind:
-        Name of the reconstructor that started it; "train" or "infer".
-    losses:
-        (batches, loss) so far: batches seen, and the mean loss since the entry before.
-    error:
-        Why it failed, or None.
-    stopping, left_alone, finished:
-        Whether it was asked to stop; whether its worker saves by itself while Ptychodus closes; whether it has ended.
-    worker_pid:
-        Process id of the worker.
-    """
-
+    # Name of the reconstructor that started it; "train" or "infer".
     entry: str
     kind: str
+    # (batches, loss) so far: batches seen, and the mean loss since the entry before.
     losses: list[tuple[int, float]] = field(default_factory=list)
     error: Exception | None = None
+    # Whether it was asked to stop; whether its worker saves by itself while Ptychodus closes; whether it has ended.
     stopping: bool = False
     left_alone: bool = False
     finished: bool = False

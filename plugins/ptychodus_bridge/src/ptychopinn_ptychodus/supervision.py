@@ -36,19 +36,7 @@ def shares_of(kind: str, left_out: str = "") -> Mapping[str, tuple[float, float]
 
 
 class Supervision:
-    """Waits for one job, on the thread on which Ptychodus runs its tasks.
-
-    Parameters
-    ----------
-    job:
-        What works.
-    run:
-        Is kept up to date for the window.
-    host:
-        Says whether to stop, and shows the progress.
-    shares:
-        From `shares_of`.
-    """
+    """Waits for one job, on the thread on which Ptychodus runs its tasks."""
 
     def __init__(self, job: JobProcess, run: Run, host: Host, shares: Mapping[str, tuple[float, float]]) -> None:
         self._job, self._run, self._host, self._shares = job, run, host, shares

@@ -48,13 +48,6 @@ def find_training_files(folder: Path) -> TrainingFiles | None:
 def scan_files(files: TrainingFiles, scratch: Path) -> tuple[Path, Path | None]:
     """NPZ of the scan to train on, and of one to validate on or None; Ptychodus's pair is written as one.
 
-    Parameters
-    ----------
-    files:
-        What was found.
-    scratch:
-        The folder to write into.
-
     Raises
     ------
     DataError

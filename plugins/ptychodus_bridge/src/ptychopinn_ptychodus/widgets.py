@@ -147,15 +147,7 @@ def _show_as_is(line: QLineEdit | None, text: str) -> None:
 
 
 class Editor(Observer):
-    """A widget and the parameter that it shows and changes.
-
-    Parameters
-    ----------
-    setting:
-        Says which widget, its bounds, choices and tooltip.
-    parameter:
-        Ptychodus's, holding text.
-    """
+    """A widget and the parameter that it shows and changes; the setting says which widget it is."""
 
     def __init__(self, setting: Setting, parameter: Any) -> None:
         super().__init__()

@@ -30,14 +30,8 @@ def train(
         Where training data are looked for.
     scan:
         NPZ of the scan that is open, for a folder that has none.
-    scratch:
-        Gets the run directory.
-    output:
-        The model to write.
     settings:
         Arguments of `ptychopinn.workflows.run_settings`.
-    monitor:
-        Progress and cancellation.
     """
     files = find_training_files(Path(folder))
     if files is None and scan is not None:
@@ -68,13 +62,7 @@ def train(
 
 
 def infer(model: str, scan: str, output: str, settings: Mapping[str, Any], monitor: Monitor) -> RunResult:
-    """Reconstruct a scan with a model into a run directory.
-
-    Parameters
-    ----------
-    settings:
-        Arguments of `ptychopinn.workflows.run_settings`.
-    """
+    """Reconstruct a scan with a model into a run directory; ``settings`` are those of `run_settings`."""
     return infer_run(model, scan, output, run_settings(**settings), monitor=monitor)
 
 

@@ -24,13 +24,8 @@ def pad_batch(array: AnyArray, size: int) -> AnyArray:
 def to_tensors(arrays: Mapping[str, AnyArray], groups: int) -> dict[str, tf.Tensor]:
     """One batch of `EpochSource` as tensors.
 
-    Parameters
-    ----------
-    arrays:
-        The batch.
-    groups:
-        Groups in a full batch; a smaller one is filled up, so that nothing is compiled anew for it. What fills it up
-        has no share in the loss.
+    A batch with fewer than ``groups`` groups is filled up, so that nothing is compiled anew for it. What fills it up
+    has no share in the loss.
     """
     return {name: tf.constant(pad_batch(a, groups) if name in _GROUPED else a) for name, a in arrays.items()}
 

@@ -42,8 +42,6 @@ class Decoder(Module):
         Model configuration; its patches_per_group, pad_object and probe_big are used.
     filters:
         Of the encoder's levels.
-    rng:
-        Draws the weights.
     """
 
     def __init__(self, config: ModelConfig, filters: list[int], rng: np.random.Generator) -> None:
@@ -80,8 +78,6 @@ class CnnNetwork(Module):
     config:
         Model configuration; its N, patterns_per_group, patches_per_group, width_scale, amp_activation, pad_object and
         probe_big are used.
-    rng:
-        Draws the weights.
     dtype:
         Arithmetic of the convolutions.
     """
@@ -104,8 +100,6 @@ class CnnNetwork(Module):
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        sampled_probes:
-            Not used.
 
         Returns
         -------

@@ -16,33 +16,14 @@ from ptychopinn_tf._tensorflow import tf
 
 
 def shift_matrices(weights: tf.Tensor, n: int) -> tf.Tensor:
-    """Matrices that move patches to whole pixels.
-
-    Parameters
-    ----------
-    weights:
-        (..., 7) from `ptychopinn.interpolation.shift_weights`.
-    n:
-        Patch width.
-
-    Returns
-    -------
-    (..., n, n) float32.
-    """
+    """Matrices that move patches to whole pixels: (..., 7) `shift_weights` to (..., n, n) float32."""
     return tf.tensordot(weights, tf.constant(shift_basis(n), tf.float32), axes=1)
 
 
 def one_hot_rows(start: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
     """Matrices that select ``rows`` of ``columns`` entries from ``start`` on; entries outside give 0.
 
-    Parameters
-    ----------
-    start:
-        (...,) int64; may be negative.
-
-    Returns
-    -------
-    (..., rows, columns) float32.
+    (...,) int64, which may be negative, to (..., rows, columns) float32.
     """
     row = tf.range(rows, dtype=start.dtype)[:, None]
     column = tf.range(columns, dtype=start.dtype)[None, :]

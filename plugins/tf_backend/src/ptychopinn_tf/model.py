@@ -58,10 +58,6 @@ class Model(Module):
 
     Parameters
     ----------
-    config:
-        Model configuration.
-    illumination:
-        The probe.
     precision:
         Arithmetic of the network; the physics stays in float32.
     seed:

@@ -97,17 +97,7 @@ def initial_weights(
 
 
 class Linear(Module):
-    """A product with a matrix.
-
-    Parameters
-    ----------
-    rng:
-        Draws the weights.
-    inputs, outputs:
-        Channels.
-    std:
-        As in `drawn`.
-    """
+    """A product with a matrix."""
 
     def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, *, std: float | None = None) -> None:
         self.weight, self.bias = initial_weights(rng, (outputs, inputs), outputs, inputs, std)
@@ -120,19 +110,7 @@ class Linear(Module):
 
 
 class Convolution(Module):
-    """A convolution that keeps the size.
-
-    Parameters
-    ----------
-    rng:
-        Draws the weights.
-    inputs, outputs:
-        Channels.
-    size:
-        Width of the kernel, odd.
-    std:
-        As in `drawn`.
-    """
+    """A convolution that keeps the size, with an odd width of the kernel."""
 
     def __init__(
         self, rng: np.random.Generator, inputs: int, outputs: int, size: int, *, std: float | None = None
@@ -197,23 +175,14 @@ class MixingBlock(Module):
 
 @dataclass(frozen=True, eq=False)
 class SampledProbe:
-    """The probe prepared for a `DetectorSampling`.
+    """The probe prepared for a `DetectorSampling`."""
 
-    Attributes
-    ----------
-    probe, direction:
-        (..., modes, GRID^2, pixels) complex64: factors on the patch less 1 before propagation, and on the
-        back-propagated difference.
-    alone:
-        (..., modes, n, n) complex64, the far field for an object that is 1 everywhere.
-    good:
-        (n, n) float32, 1 where the detector measured.
-    """
-
+    # (..., modes, GRID^2, pixels) complex64: factors on the patch less 1 before propagation, and on the back-propagated
+    # difference.
     probe: tf.Tensor
     direction: tf.Tensor
-    alone: tf.Tensor
-    good: tf.Tensor
+    alone: tf.Tensor  # (..., modes, n, n) complex64, the far field for an object that is 1 everywhere
+    good: tf.Tensor  # (n, n) float32, 1 where the detector measured
 
     @classmethod
     def of(cls, sampling: DetectorSampling, probe: tf.Tensor, good: tf.Tensor) -> SampledProbe:
@@ -257,14 +226,7 @@ class SampledProbe:
 class FastNetwork(Module):
     """Diffraction amplitudes to object patches, one pattern at a time.
 
-    Parameters
-    ----------
-    config:
-        The model configuration.
-    rng:
-        Draws the weights.
-    dtype:
-        Arithmetic of the convolutions; the physics between them stays in float32.
+    Convolutions compute in ``dtype``; the physics between them stays in float32.
     """
 
     def __init__(self, config: ModelConfig, rng: np.random.Generator, dtype: tf.DType) -> None:

@@ -25,15 +25,7 @@ _log = logging.getLogger("ptychopinn.tf")
 
 
 class TfReconstructor(NetworkReconstructor[Model]):
-    """A network in TensorFlow; see `ptychopinn.reconstructor.Reconstructor` for the contract.
-
-    Parameters
-    ----------
-    model:
-        Configuration of the network.
-    options:
-        Where and how to compute.
-    """
+    """A network in TensorFlow; see `ptychopinn.reconstructor.Reconstructor` for the contract."""
 
     backend = "tf"
     distribution = "ptychopinn-tf"

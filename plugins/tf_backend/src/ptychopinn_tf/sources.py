@@ -32,15 +32,11 @@ def choose_source(scan: ScanBatches, devices: Devices, budget: MemoryBudget, wor
 
     Parameters
     ----------
-    scan:
-        The scan.
     devices:
         That compute; several share each batch, and then nothing stays on them.
     budget:
         What may stay on the device; the rest is read for each batch. Simulated patterns are: TensorFlow draws Poisson
         counts on the host alone.
-    workers:
-        Threads that make batches ahead.
     """
     source, full = scan.batches, scan.groups.largest_batch
     parts: list[BatchPart] = []
@@ -62,15 +58,7 @@ def choose_source(scan: ScanBatches, devices: Devices, budget: MemoryBudget, wor
 
 
 class StreamedBatches:
-    """Batches as the core reads them; a `ptychopinn.training.sources.BatchPart`.
-
-    Parameters
-    ----------
-    source:
-        The batches as arrays.
-    groups:
-        Groups in a full batch.
-    """
+    """Batches as the core reads them; a `ptychopinn.training.sources.BatchPart`. A full batch has ``groups`` groups."""
 
     on_host = True
 

@@ -68,13 +68,7 @@ _NAMESPACE = SimpleNamespace(
 
 
 class TensorLibrary(ArrayLibrary):
-    """TensorFlow's tensors on one device, for what a training keeps there; it cannot do more.
-
-    Parameters
-    ----------
-    device:
-        As TensorFlow names it.
-    """
+    """TensorFlow's tensors on one device, for what a training keeps there; it cannot do more."""
 
     def __init__(self, device: str) -> None:
         super().__init__(_NAMESPACE, device, f"TensorFlow's {device}")

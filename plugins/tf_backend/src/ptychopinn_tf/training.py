@@ -57,10 +57,7 @@ class Slope(NamedTuple):
 class LossMeter:
     """Sums losses of batches on the device, in a tensor that each step replaces.
 
-    Parameters
-    ----------
-    names:
-        Names of the figures: ``loss``, then the terms.
+    ``names`` are those of the figures: ``loss``, then the terms.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -101,12 +98,8 @@ class TrainingLoop:
     ----------
     model:
         Trained in place.
-    devices:
-        Devices of the model's variables.
     parts:
         Number of micro-batches per batch.
-    budget:
-        Device memory available for scans.
     """
 
     def __init__(
@@ -265,14 +258,7 @@ class TrainingLoop:
     def _finish(self, slope: Slope, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
         """Make a step and return the sums of the losses. If a value is not finite, the weights do not change.
 
-        Parameters
-        ----------
-        slope:
-            Terms of the newest batch, and the gradients.
-        numbers:
-            (3,) float64: learning rate, decay of the running average, number of the step.
-        sums:
-            Sums of `LossMeter`.
+        ``numbers`` is (3,) float64: learning rate, decay of the running average, number of the step.
         """
         # All gradients are computed before the first change, so a step that does not fit into memory changes nothing.
         with tf.control_dependencies(list(slope.gradients.values())):

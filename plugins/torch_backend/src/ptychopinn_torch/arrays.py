@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import array_api_compat.torch
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from ptychopinn import failures
-from ptychopinn.arrays import ArrayLibrary, ScatterLibrary
-from ptychopinn.arrays.library import Sparse
+from ptychopinn.arrays import ArrayLibrary, RepeatedStep, ScatterLibrary, slices_of
+from ptychopinn.arrays.library import ResultT, Sparse
 from ptychopinn.arrays.scatter import add_repeatably
+from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray
+from ptychopinn_torch.captured import CapturedStep, Recorder, make_recorder
 from ptychopinn_torch.numerics import any_order, exact_float32
 
 _PINNED_BYTES = 1 << 20  # smallest array that is uploaded asynchronously from page-locked memory
+_COPIED_PARTS = 16
 _MIB = 1 << 20
 _MEMORY_SIGNS = (
     "DefaultCPUAllocator",
@@ -39,13 +42,36 @@ def _add_integers(target: Tensor, index: Tensor, values: Tensor) -> None:
         target.index_add_(0, index, values)
 
 
+def _pinned(array: AnyArray) -> Tensor:
+    """Copy an array to page-locked memory, by several threads: one is slower than the upload."""
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    tensor = torch.empty(array.shape, dtype=dtype, pin_memory=True)
+    there, rows = tensor.numpy(), -(-len(array) // _COPIED_PARTS)
+    spread(lambda part: np.copyto(there[part], array[part]), slices_of(len(array), rows))
+    return tensor
+
+
+class _RecordedStep(RepeatedStep[ResultT]):
+    """Steps that are recorded as a CUDA graph."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._captured: CapturedStep[ResultT] = CapturedStep(recorder)
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Tensor],
+        state: Sequence[Tensor],
+        compute: Callable[[Mapping[str, Tensor]], ResultT],
+    ) -> ResultT:
+        """Take the step."""
+        return self._captured(inputs, lambda: compute(inputs), compute, state)
+
+
 class TorchLibrary(ScatterLibrary):
     """Torch on one device.
 
     Parameters
     ----------
-    device:
-        The device.
     deterministic:
         Whether sums of windows are bitwise reproducible.
     budget_mb:
@@ -83,14 +109,18 @@ class TorchLibrary(ScatterLibrary):
         with torch.no_grad(), exact_float32(deterministic=self._deterministic):
             yield self
 
+    def repeated_step(self) -> RepeatedStep[ResultT]:
+        """A step that will be taken many times; on a card it becomes a CUDA graph."""
+        recorder = make_recorder(self.device)
+        return RepeatedStep() if recorder is None else _RecordedStep(recorder)
+
     def from_host(self, array: AnyArray) -> Tensor:
         """Convert a NumPy array to a tensor; a large one is uploaded asynchronously from page-locked memory."""
+        if self._is_cuda and array.nbytes >= _PINNED_BYTES:
+            return _pinned(array).to(self.device, non_blocking=True)
         array = np.ascontiguousarray(array)
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-        if self._is_cuda:
-            tensor = tensor.pin_memory() if array.nbytes >= _PINNED_BYTES else tensor
-            return tensor.to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        return tensor.to(self.device, non_blocking=self._is_cuda)
 
     def from_blocks(
         self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Tensor], Tensor]

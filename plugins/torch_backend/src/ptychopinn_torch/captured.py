@@ -1,4 +1,4 @@
-"""A step of a training as one CUDA graph: the host launches it once, not a few hundred operations.
+"""A step of a training or of the passes as one CUDA graph: the host launches it once, not every operation.
 
 On a card the host needs longer to launch the operations of a step than the card needs to compute them. `torch.compile`
 would launch fewer too, but it needs a compiler on the user's machine (Triton), generates no code for complex numbers,
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -20,7 +21,7 @@ _log = logging.getLogger("ptychopinn.torch")
 WARM_UP_STEPS = 3  # before the recording: libraries choose kernels and make plans and workspaces in them
 
 ResultT = TypeVar("ResultT")
-Signature: TypeAlias = tuple[tuple[str, torch.Size, torch.dtype], ...]
+Signature: TypeAlias = tuple[tuple[object, ...], ...]
 
 
 class Recorder(Protocol):
@@ -41,17 +42,11 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs.
-
-    Parameters
-    ----------
-    device:
-        The card.
-    """
+    """CUDA graphs."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _recording_stream(device)
 
     def warm_up(self, compute: Callable[[], ResultT]) -> ResultT:
         """Compute in the stream that operations are recorded in."""
@@ -63,11 +58,33 @@ class CudaRecorder:
         return result
 
     def record(self, compute: Callable[[], ResultT]) -> tuple[ResultT, Callable[[], object]]:
-        """Record a graph; other threads may read and upload batches meanwhile."""
+        """Record a graph; other threads may read and upload batches meanwhile.
+
+        `torch.cuda.graph` would collect garbage and empty the allocator's cache first, which takes longer than passes
+        over a small scan.
+        """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            result = compute()
+        main = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(main)
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                result = compute()
+            finally:
+                graph.capture_end()
+        main.wait_stream(self._stream)
         return result, graph.replay
+
+
+def make_recorder(device: torch.device) -> Recorder | None:
+    """Recorder of steps; None on a CPU."""
+    return CudaRecorder(device) if device.type == "cuda" else None
+
+
+@cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream of a card in which operations are recorded: cuBLAS keeps 33 MiB for every stream that it saw."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +96,7 @@ class _Recording(Generic[ResultT]):
 
 
 class CapturedStep(Generic[ResultT]):
-    """Steps of a training, recorded once and replayed for every batch of the same shapes.
+    """Steps, recorded once and replayed for every batch of the same shapes.
 
     The first steps are computed operation by operation, and so are those on batches of other shapes, and all of them if
     recording fails.
@@ -100,18 +117,17 @@ class CapturedStep(Generic[ResultT]):
         batch: Mapping[str, Tensor],
         eager: Callable[[], ResultT],
         recorded: Callable[[Mapping[str, Tensor]], ResultT],
+        state: Sequence[Tensor] = (),
     ) -> ResultT:
         """Take a step.
 
         Parameters
         ----------
-        batch:
-            What it is taken on.
-        eager:
-            Takes the step.
         recorded:
             Takes the step on the batch that it is given, in operations on tensors alone: whatever else changes from
             step to step lies in tensors that stay, and no later step needs what this changes elsewhere.
+        state:
+            Tensors that the step reads or changes, if they may be replaced by others: for these it is computed again.
 
         Returns
         -------
@@ -119,7 +135,8 @@ class CapturedStep(Generic[ResultT]):
         """
         if self._recorder is None:
             return eager()
-        signature = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
+        shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
+        signature = (*shapes, tuple(tensor.data_ptr() for tensor in state))
         if self._recording is None:
             if self._seen[signature] < WARM_UP_STEPS:
                 self._seen[signature] += 1

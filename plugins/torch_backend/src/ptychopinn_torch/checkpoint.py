@@ -53,12 +53,7 @@ def _name(group: str, name: str) -> str:
 def optimizer_arrays(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, AnyArray]:
     """The moments of an optimizer: ``optimizer/<name of the parameter>/<name of the moment>``.
 
-    Parameters
-    ----------
-    optimizer:
-        The optimizer.
-    names:
-        Names of its parameters in order.
+    ``names`` are those of its parameters in order.
     """
     return _arrays(
         {

@@ -93,8 +93,6 @@ class CnnNetwork(nn.Module):
         ----------
         amplitudes:
             (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        sampled_probes:
-            Not used.
 
         Returns
         -------

@@ -17,19 +17,7 @@ from ptychopinn_torch.functions import intensity
 
 
 def shift_matrices(weights: Tensor, n: int) -> Tensor:
-    """Matrices that move patches to whole pixels.
-
-    Parameters
-    ----------
-    weights:
-        (..., 7) from `ptychopinn.interpolation.shift_weights`.
-    n:
-        Patch width.
-
-    Returns
-    -------
-    (..., n, n) float32.
-    """
+    """Matrices that move patches to whole pixels: (..., 7) `shift_weights` to (..., n, n) float32."""
     return _weighted(weights, _basis(n).to(weights.device))
 
 
@@ -46,14 +34,7 @@ def _weighted(weights: Tensor, basis: Tensor) -> Tensor:
 def one_hot_rows(start: Tensor, rows: int, columns: int) -> Tensor:
     """Matrices that select ``rows`` of ``columns`` entries from ``start`` on; entries outside give 0.
 
-    Parameters
-    ----------
-    start:
-        (...,) int64; may be negative.
-
-    Returns
-    -------
-    (..., rows, columns) float32.
+    (...,) int64, which may be negative, to (..., rows, columns) float32.
     """
     return _one_hot(start, _starts(rows, columns).to(start.device))
 

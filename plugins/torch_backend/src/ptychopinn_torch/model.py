@@ -58,14 +58,7 @@ class Illumination(nn.Module):
 class Model(nn.Module):
     """Network and illumination: what is trained and saved.
 
-    Parameters
-    ----------
-    config:
-        Model configuration.
-    illumination:
-        The probe.
-    precision:
-        Arithmetic of the network; the physics stays in float32.
+    ``precision`` is the arithmetic of the network; the physics stays in float32.
     """
 
     def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision) -> None:

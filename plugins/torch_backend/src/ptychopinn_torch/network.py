@@ -140,22 +140,13 @@ class MixingBlock(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class _ProbeCentre:
-    """The probe at one resolution, shared by the samplings of that resolution.
+    """The probe at one resolution, shared by the samplings of that resolution."""
 
-    Attributes
-    ----------
-    inner, direction:
-        (..., modes, GRID^2, pixels) complex64: the probe on the patch, and the factor for back-projected differences.
-    alone:
-        (..., modes, N, N) complex64, the far field of the probe.
-    good:
-        (N, N) float32, 1 where the detector measured.
-    """
-
+    # (..., modes, GRID^2, pixels) complex64: the probe on the patch, and the factor for back-projected differences.
     inner: Tensor
     direction: Tensor
-    alone: Tensor
-    good: Tensor
+    alone: Tensor  # (..., modes, N, N) complex64, the far field of the probe
+    good: Tensor  # (N, N) float32, 1 where the detector measured
 
     @classmethod
     def of(cls, sampling: DetectorSampling, probe: Tensor, good: Tensor) -> _ProbeCentre:
@@ -192,23 +183,14 @@ def sampling_ramps(sampling: DetectorSampling) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class SampledProbe:
-    """The probe prepared for a `DetectorSampling`.
+    """The probe prepared for a `DetectorSampling`."""
 
-    Attributes
-    ----------
-    probe, direction:
-        (..., modes, GRID^2, pixels) complex64: factors on the patch less 1 before propagation, and on the
-        back-propagated difference.
-    alone:
-        (..., modes, n, n) complex64, the far field for an object that is 1 everywhere.
-    good:
-        (n, n) float32, 1 where the detector measured.
-    """
-
+    # (..., modes, GRID^2, pixels) complex64: factors on the patch less 1 before propagation, and on the back-propagated
+    # difference.
     probe: Tensor
     direction: Tensor
-    alone: Tensor
-    good: Tensor
+    alone: Tensor  # (..., modes, n, n) complex64, the far field for an object that is 1 everywhere
+    good: Tensor  # (n, n) float32, 1 where the detector measured
 
     @classmethod
     def of(cls, sampling: DetectorSampling, probe: Tensor, good: Tensor) -> SampledProbe:
@@ -236,13 +218,7 @@ class SampledProbe:
 
 
 class FastNetwork(nn.Module):
-    """Diffraction amplitudes to object patches, one pattern at a time.
-
-    Parameters
-    ----------
-    config:
-        The model configuration.
-    """
+    """Diffraction amplitudes to object patches, one pattern at a time."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -58,15 +58,7 @@ def import_training_loop() -> type[TrainingLoop]:
 
 
 class TorchReconstructor(NetworkReconstructor[Model]):
-    """A network in PyTorch; see `ptychopinn.reconstructor.Reconstructor` for the contract.
-
-    Parameters
-    ----------
-    model:
-        Configuration of the network.
-    options:
-        Where and how to compute.
-    """
+    """A network in PyTorch; see `ptychopinn.reconstructor.Reconstructor` for the contract."""
 
     backend = "torch"
     distribution = "ptychopinn-torch"

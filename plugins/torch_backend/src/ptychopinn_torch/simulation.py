@@ -52,16 +52,10 @@ class _Prepared:
 
 
 class SimulatedPatterns:
-    """Simulated batches; the host makes all random choices except the noise, as `ObjectStream.batch` does.
+    """Simulated batches; a `ptychopinn.training.sources.BatchPart`.
 
-    A `ptychopinn.training.sources.BatchPart`.
-
-    Parameters
-    ----------
-    source:
-        Has the stream, and says how long an epoch is.
-    device:
-        Where batches are made.
+    The host makes all random choices except the noise, as `ObjectStream.batch` does. ``source`` has the stream, and
+    says how long an epoch is.
     """
 
     on_host = True

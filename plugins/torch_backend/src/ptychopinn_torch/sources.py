@@ -32,8 +32,6 @@ def choose_source(source: EpochSource, device: torch.device, budget: MemoryBudge
 
     Parameters
     ----------
-    source:
-        The batches as arrays.
     budget:
         Memory for data that stay on the device; other data come from ``source``.
     workers:
@@ -61,13 +59,6 @@ class StreamedBatches:
     """Batches as the core reads them, one after another; a `ptychopinn.training.sources.BatchPart`.
 
     On a GPU they are read into page-locked memory, and are on their way while the ones before are computed.
-
-    Parameters
-    ----------
-    source:
-        The batches as arrays.
-    device:
-        Where they are wanted.
     """
 
     on_host = True

@@ -37,7 +37,7 @@ from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
 from ptychopinn_torch.batches import cut, to_tensor
-from ptychopinn_torch.captured import CapturedStep, CudaRecorder, Recorder
+from ptychopinn_torch.captured import CapturedStep, make_recorder
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
 from ptychopinn_torch.model import FixedIllumination, Model
@@ -78,11 +78,6 @@ def make_fabric(device: torch.device) -> Fabric:
     )
 
 
-def make_recorder(device: torch.device) -> Recorder | None:
-    """Recorder of training steps; None on a CPU."""
-    return CudaRecorder(device) if device.type == "cuda" else None
-
-
 def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
     """AdamW over the network and the free physics. ``rate`` of a group multiplies the learning rate."""
     config, light = plan.config, model.illumination
@@ -97,13 +92,7 @@ def make_optimizer(model: Model, plan: TrainingPlan) -> torch.optim.AdamW:
 
 
 class BatchLoss(nn.Module):
-    """The model and its objective, as one module for Fabric.
-
-    Parameters
-    ----------
-    fixed_light:
-        Whether the illumination of the model is fixed.
-    """
+    """The model and its objective, as one module for Fabric. ``fixed_light``: the illumination does not change."""
 
     def __init__(self, model: Model, objective: Objective, *, fixed_light: bool) -> None:
         super().__init__()

@@ -1,0 +1,68 @@
+"""Counts that every pattern has beside its light, fitted after a pass."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.config.infer import Background, Likelihood
+
+_WIDTH = 1 / 20  # standard deviation of the Gaussian of a smooth background, in units of N
+_DARK_COUNTS = 0.5  # added to the modelled counts in the weights
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def background_sums(
+    difference: Array, total: Array, modelled: Array, good: Array | None, library: ArrayLibrary
+) -> Array:
+    """(2, N, N): sums over patterns of the weights ``1 / I``, and of ``n - I`` times these; 0 at bad pixels.
+
+    ``n - I`` is the difference of the amplitudes times their sum.
+
+    Parameters
+    ----------
+    difference, total, modelled:
+        (b, N, N) float32: measured amplitude minus modelled, their sum, and the modelled amplitude.
+    """
+    xp = library.xp
+    weight = 1 / (modelled**2 + _DARK_COUNTS)
+    if good is not None:
+        weight *= good
+    return xp.stack([xp.sum(weight, axis=0), xp.sum(weight * difference * total, axis=0)])
+
+
+def fit_background(
+    background: Array, sums: Array, kind: Background, likelihood: Likelihood, library: ArrayLibrary
+) -> Array:
+    """The mean excess of the counts over the light of the object, minus its standard error; (N, N) float32.
+
+    A mean of ``n - I`` with the weights ``1 / I`` of Poisson counts: dark patterns tell most. A deviation is taken off,
+    for an object can give some of its light to a background that is not there. Where amplitudes are fitted, their
+    variance is taken off too: the square of the mean of ``sqrt(n)`` is that much below the mean of ``n``
+    (`ptychopinn.refinement.noise_residual` has the formula), and objects would become too dark.
+
+    Parameters
+    ----------
+    background:
+        (N, N) float32, of the model that the sums were made with.
+    sums:
+        (2, N, N): `background_sums` of all patterns.
+    """
+    xp = library.xp
+    weight = sums[0, ...]
+    excess = sums[1, ...] + weight * background
+    if kind is Background.SMOOTH:
+        weight, excess = (_blurred(values, library) for values in (weight, excess))
+    floor = 1e-6 * xp.max(weight) + _TINY
+    weight = xp.where(weight > floor, weight, floor)
+    fitted = xp.clip(excess / weight - 1 / xp.sqrt(weight), 0.0, None)
+    return fitted - (1 - xp.exp(-4 * fitted)) / 4 if likelihood is Likelihood.AMPLITUDE else fitted
+
+
+def _blurred(values: Array, library: ArrayLibrary) -> Array:
+    """Blur (N, N) float32 with the Gaussian of a smooth background."""
+    size = values.shape[-1]
+    k = np.fft.fftfreq(size)
+    gain = np.exp(-2 * (np.pi * _WIDTH * size) ** 2 * (k[:, None] ** 2 + k**2)).astype(np.float32)
+    spectrum = library.fft2(library.cast(values, "complex64")[None, ...]) * library.from_host(gain)
+    return library.xp.real(library.ifft2(spectrum))[0, ...]

@@ -1,0 +1,45 @@
+"""The flux of each pattern, fitted to its counts after a pass."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.typing import FloatArray
+
+_RANGE = 4.0  # the flux of a pattern is between 1/4 and 4
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def counts_and_model(
+    measured: Array, intensity: Array, background: Array | None, good: Array | None, library: ArrayLibrary
+) -> list[Array]:
+    """(b, 1) and (b, 1) float64: measured counts less the background, and counts of the object over the good pixels.
+
+    Parameters
+    ----------
+    measured, intensity:
+        (b, N, N) float32 amplitudes, and modelled counts without the background.
+    background, good:
+        (N, N) float32, or None for none and for all.
+    """
+    xp = library.xp
+    counts = measured**2 if background is None else measured**2 - background
+    pair = (counts, intensity) if good is None else (counts * good, intensity * good)
+    return [xp.sum(values, axis=(1, 2), dtype=xp.float64)[:, None] for values in pair]
+
+
+def fit_flux(flux: FloatArray, measured: FloatArray, modelled: FloatArray) -> FloatArray:
+    """The flux, (n,) float32, that fits the counts of every pattern. Its mean stays 1.
+
+    Parameters
+    ----------
+    flux:
+        (n,) float32 of the model.
+    measured, modelled:
+        (n,) float64 of `counts_and_model`.
+    """
+    factor = np.where((measured > 0) & (modelled > 0), measured / np.maximum(modelled, _TINY), 1.0)
+    fitted: FloatArray = np.clip(flux * factor, 1 / _RANGE, _RANGE)
+    fitted = (fitted / fitted.mean()).astype(np.float32)
+    return fitted

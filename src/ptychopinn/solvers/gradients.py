@@ -1,0 +1,137 @@
+"""Gradients of patterns by object, probe, positions, flux and background, from one modelled far field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.config.infer import Likelihood
+from ptychopinn.forward import COUNT_FLOOR, power, sum_modes
+from ptychopinn.geometry import Windows
+from ptychopinn.solvers.background import background_sums
+from ptychopinn.solvers.flux import counts_and_model
+from ptychopinn.solvers.options import PassOptions
+from ptychopinn.solvers.positions import position_equations
+from ptychopinn.solvers.probe_state import ProbeState, probe_gradient
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Gradients of b patterns of a batch.
+
+    Attributes
+    ----------
+    windows:
+        Windows of the patterns.
+    error, energy:
+        Sum of squared amplitude errors, and sum of squared amplitudes.
+    gradient, light:
+        (b, N, N) complex64 gradients of the object, and (b, N, N) float32 intensities of the probe.
+    probe:
+        Result of `probe_gradient`, if the probe is free.
+    figures:
+        (b, k) float64: the `position_equations` where positions move, 6 columns, and `counts_and_model` where the flux
+        is free, 2 columns; None where neither is.
+    background:
+        (2, N, N) of `background_sums`, if the background is free.
+    """
+
+    windows: Windows
+    error: Array
+    energy: Array
+    gradient: Array
+    light: Array
+    probe: tuple[Array, Array] | None
+    figures: Array | None
+    background: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class GradientModel:
+    """Computes `Gradients` with the state of one batch; changes no state, so threads can share it.
+
+    Attributes
+    ----------
+    probe:
+        The probe.
+    background, good:
+        (N, N) float32 of the library: background in counts, and 1 at good pixels; None for none and for all.
+    options:
+        Which gradients to compute.
+    library:
+        Library that computes.
+    """
+
+    probe: ProbeState
+    background: Array | None
+    good: Array | None
+    options: PassOptions
+    library: ArrayLibrary
+
+    def __call__(self, obj: Array, windows: Windows, roots: Array | None, measured: Array) -> Gradients:
+        """Gradients of some patterns.
+
+        Parameters
+        ----------
+        obj:
+            (H, W) complex64.
+        roots:
+            (b, 1, 1, 1) float32 square roots of the flux; None if all are 1.
+        measured:
+            (b, N, N) float32 amplitudes, DC at [0, 0], 0 at bad pixels.
+        """
+        library, xp, options, good = self.library, self.library.xp, self.options, self.good
+        probes = self.probe.at(windows.fractions)
+        if roots is not None:
+            probes *= roots
+        patches = windows.cut(obj)
+        field = library.fft2(probes * patches[:, None, ...], norm="ortho")
+        intensity = power(field, library)
+        figures = []
+        if options.update_flux:
+            figures = counts_and_model(measured, intensity, self.background, good, library)
+        if self.background is not None:
+            intensity += self.background
+        modelled = xp.sqrt(intensity)
+        difference = measured - modelled
+        if good is not None:
+            difference *= good  # bad pixels keep the modelled modulus
+        error, energy = (library.squared_sum(values) for values in (difference, measured))
+        background = None
+        if options.update_background is not None:
+            background = background_sums(difference, measured + modelled, modelled, good, library)
+        modelled += 1e-6 * xp.max(modelled) + _TINY
+        if options.likelihood is Likelihood.POISSON:
+            ratio = _poisson_ratio(difference, measured, modelled, library)
+        else:
+            ratio = difference / modelled
+        field *= ratio[:, None, ...]
+        change = library.ifft2(field, norm="ortho")
+        if options.update_positions:
+            figures = [*position_equations(change, probes, patches, library), *figures]
+        probe = None
+        if options.update_probe:
+            object_waves = patches if roots is None else patches * roots[:, 0, ...]
+            probe = probe_gradient(change, object_waves, windows.fractions, library)
+        light = power(probes, library)
+        gradient = sum_modes(library.conj_times(probes, change), library)
+        rows = xp.concat(figures, axis=1) if figures else None
+        return Gradients(windows, error, energy, gradient, light, probe, rows, background)
+
+
+def _poisson_ratio(difference: Array, measured: Array, modelled: Array, library: ArrayLibrary) -> Array:
+    """(n - I) / (2 (I + c)): gradient of the Poisson likelihood of counts with a floor c, divided by the field.
+
+    For large counts it is the ratio of amplitudes, ``(sqrt n - sqrt I) / sqrt I``. Dark pixels have a smaller weight.
+    The step of a pattern is at most as long as with amplitudes, because the curvature at dark pixels limits it.
+    """
+    xp = library.xp
+    intensity = modelled**2
+    ratio = difference * (measured + modelled) / (2 * (intensity + COUNT_FLOOR))
+    length = xp.sqrt(xp.sum(ratio**2 * intensity, axis=(1, 2), keepdims=True))
+    longest = xp.sqrt(xp.sum(difference**2, axis=(1, 2), keepdims=True))
+    return ratio * xp.clip(longest / xp.clip(length, _TINY, None), None, 1.0)

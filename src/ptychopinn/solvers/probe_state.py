@@ -1,0 +1,103 @@
+"""The probe of the passes: its steps where it is free, and the gauge of its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.forward import power
+from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
+
+_ALPHA = 0.1  # regularisation of the probe, as alpha for the object
+
+
+class ProbeState:
+    """A probe, with its momentum if it is free.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64 of the library.
+    free:
+        Whether `step` will change it. A probe that stays is prepared for shifts once.
+    momentum:
+        Fraction of the last step that is repeated.
+
+    Attributes
+    ----------
+    modes:
+        (modes, N, N) complex64, its current value.
+    """
+
+    def __init__(self, probe: Array, library: ArrayLibrary, *, free: bool, momentum: float) -> None:
+        self.modes = library.xp.asarray(library.cast(probe, "complex64"), copy=free)
+        self._library, self._free, self._momentum = library, free, momentum
+        self._energy = library.xp.sum(library.xp.abs(self.modes) ** 2)
+        self._velocity = library.xp.zeros_like(self.modes)
+        self._prepared: ShiftedProbe | None = None
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays that steps read and change."""
+        return [self.modes, self._velocity]
+
+    def prepare(self) -> None:
+        """Prepare a fixed probe for shifts, if that was not done before."""
+        if not self._free and self._prepared is None:
+            self._prepared = ShiftedProbe(self.modes, self._library)
+
+    def at(self, fractions: Array) -> Array:
+        """(b, modes, N, N): the probe shifted by (b, 2) fractions of a pixel."""
+        prepared = self._prepared
+        return shift_probe(self.modes, fractions, self._library) if prepared is None else prepared(fractions)
+
+    def step(self, gradients: Sequence[tuple[Array, Array]], step: float | Array) -> None:
+        """Update the probe with the results of `probe_gradient` of a batch."""
+        library, xp = self._library, self._library.xp
+        spectrum, light = (sum(one[k] for one in gradients) for k in (0, 1))
+        scale = (1 - _ALPHA) * light + _ALPHA * xp.max(light)
+        moved = step * library.ifft2(spectrum) / scale
+        velocity = self._momentum * self._velocity + moved
+        modes = self.modes + moved + self._momentum * velocity
+        # In place, because a recorded step has these arrays.
+        self._velocity, self.modes = (
+            library.put(old, (...,), new) for old, new in ((self._velocity, velocity), (self.modes, modes))
+        )
+
+    def result(self) -> tuple[Array, Array]:
+        """The probe with its initial energy, free modes orthogonal, and the factor that it was multiplied by."""
+        xp = self._library.xp
+        share = xp.sqrt(self._energy / xp.sum(xp.abs(self.modes) ** 2))
+        probe = self.modes * share
+        if self._free and probe.shape[0] > 1:
+            probe = orthogonal_modes(probe, self._library)
+        return probe, share
+
+
+def probe_gradient(change: Array, patches: Array, fractions: Array, library: ArrayLibrary) -> tuple[Array, Array]:
+    """Spectrum of the probe gradient, (modes, N, N), and power of the object, (N, N), summed over patterns."""
+    xp = library.xp
+    gradient = library.fft2(xp.conj(patches)[:, None, ...] * change)
+    # Back to the unshifted probe: the adjoint of shift_probe.
+    back = library.cast(xp.conj(shift_ramps(fractions, patches.shape[-1], library)), "complex64")
+    gradient *= (back[:, 0, :, None] * back[:, 1, None, :])[:, None, ...]
+    return xp.sum(gradient, axis=0), xp.sum(power(patches[:, None, ...], library), axis=0)
+
+
+def orthogonal_modes(probe: Array, library: ArrayLibrary) -> Array:
+    """The modes, (m, N, N), mixed so that they are orthogonal, the strongest first; no pattern changes by that.
+
+    Source: Thibault & Menzel, Nature 494, 68 (2013).
+    """
+    xp, size = library.xp, probe.shape[-1]
+    modes = xp.reshape(probe, (probe.shape[0], -1))
+    overlaps = library.to_host(library.matmul(modes, xp.conj(xp.matrix_transpose(modes)))).astype(np.complex128)
+    _, axes = np.linalg.eigh(overlaps)
+    mixing = axes[:, ::-1].conj().T
+    largest = np.abs(mixing).argmax(axis=1)
+    turn = mixing[np.arange(len(mixing)), largest]
+    mixing = mixing * (np.abs(turn) / turn)[:, None]  # an axis has any phase: that of the mode it is most of
+    mixed = library.matmul(library.from_host(mixing.astype(np.complex64)), modes)
+    return xp.reshape(mixed, (-1, size, size))
