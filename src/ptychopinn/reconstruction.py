@@ -25,7 +25,7 @@ from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import BackgroundThread
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, noise_residual, refine
+from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, StartKind, noise_residual, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
@@ -270,7 +270,8 @@ def refine_and_assess(
             )
             start = replace(stitched.canvas, covered=stitched.covered)
             solved = config.synchronise is Synchronise.AUTO
-            refinement = refine(patterns, probe, start, options, slow_phase_solved=solved, monitor=monitor)
+            kind = StartKind.SYNCHRONISED if solved else StartKind.PREDICTED
+            refinement = refine(patterns, model, start, options, kind=kind, monitor=monitor)
         stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
         residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)

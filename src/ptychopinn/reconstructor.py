@@ -18,6 +18,7 @@ from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
+from ptychopinn.cores import short_waits
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError
@@ -249,7 +250,8 @@ class SolverSpec:
 def _load(import_string: str, what: str, install_hint: str) -> Any:
     module_name, _, attribute = import_string.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        with short_waits():
+            return getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # a broken framework can raise anything
         raise PluginError(
             f"The {what} cannot be used: {error}.",

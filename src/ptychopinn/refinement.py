@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 
 import numpy as np
@@ -56,6 +57,14 @@ def refinement_schedule(passes: int, *, noisy: bool = False) -> StepSchedule:
         step = max(max(passes, 1) ** -0.5, 0.5)
         return StepSchedule(alpha=1.0, momentum=0.0, object_step=step, last_object_step=step, probe_step=probe_step)
     return StepSchedule(momentum=min(0.4 + 0.1 * passes, 0.6), probe_step=probe_step)
+
+
+class StartKind(StrEnum):
+    """What the object is that a refinement starts from."""
+
+    PREDICTED = "predicted"  # the slow phase is solved before the first pass
+    SYNCHRONISED = "synchronised"  # predicted, with its slow phase solved
+    REFINED = "refined"  # by an earlier refinement, so no other start is tried
 
 
 @dataclass(frozen=True)
@@ -154,11 +163,11 @@ class Refinement:
 
 def refine(
     patterns: Patterns,
-    probe: Array,
+    model: ScanModel,
     start: Canvas,
     options: RefineOptions,
     *,
-    slow_phase_solved: bool = False,
+    kind: StartKind = StartKind.PREDICTED,
     monitor: Monitor = NULL_MONITOR,
 ) -> Refinement:
     """Refine a predicted object.
@@ -167,13 +176,13 @@ def refine(
     ----------
     patterns:
         Patterns of the scan; their library computes. Bad pixels are ignored.
-    probe:
-        (modes, N, N) complex64 of the library, in counts. The object was predicted with it.
+    model:
+        Model of the scan, with a probe of the library in counts. The object was predicted with it.
     start:
         The prediction, of the patterns' library, or on the host and refined in tiles. Only covered pixels change.
         Windows may reach beyond its frame; the object is 1 there in the result.
-    slow_phase_solved:
-        Whether the slow phase of ``start`` has been solved already. Then it is not solved before the first pass.
+    kind:
+        What the start is.
     monitor:
         Gets each pass as "refine" with its residual, and is asked at every batch. If it is cancelled, the best state so
         far is returned.
@@ -185,15 +194,17 @@ def refine(
     ConfigError
         If ``passes`` is negative.
     """
-    check_passes(patterns.data, probe, options.passes)
+    check_passes(patterns.data, model.probe, options.passes)
     for name, array in (("object to refine", start.array), ("map of covered pixels", start.covered)):
         if array is not None and tuple(array.shape) != start.frame.shape:
             shape = tuple(array.shape)
             raise DataError(f"The {name} has the shape {shape}, its frame {start.frame.shape}.", "Give both alike.")
     library = patterns.library
     with library.session() as computing:
-        work = _Refinement(patterns, replace(start, array=start.library.cast(start.array, "complex64")), options)
-        return work.run(library.cast(probe, "complex64"), computing, slow_phase_solved, monitor)
+        model = replace(model, probe=library.cast(model.probe, "complex64"))
+        start = replace(start, array=start.library.cast(start.array, "complex64"))
+        work = _Refinement(patterns, model, start, options)
+        return work.run(computing, kind, monitor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +225,8 @@ class _Candidate:
 class _Refinement:
     """One refinement; see `refine`."""
 
-    def __init__(self, patterns: Patterns, start: Canvas, options: RefineOptions) -> None:
-        self._patterns, self._start, self._options = patterns, start, options
+    def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
+        self._patterns, self._given, self._start, self._options = patterns, given, start, options
         noisy = noise_residual(patterns) >= _NOISY_RESIDUAL
         self._used, self._judges = _split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
@@ -231,16 +242,16 @@ class _Refinement:
         )
         # No window leaves this box.
         margin = MAX_MOVE_PX if options.update_positions else 0
-        self._box = Frame.around(patterns.data.positions[self._used], patterns.data.N, margin)
+        self._box = Frame.around(given.positions[self._used], patterns.data.N, margin)
 
-    def run(self, probe: Array, library: ArrayLibrary, slow_phase_solved: bool, monitor: Monitor) -> Refinement:
+    def run(self, library: ArrayLibrary, kind: StartKind, monitor: Monitor) -> Refinement:
         """Make the passes, and return the best state."""
-        passes, options = self._options.passes, self._options
-        given = ScanModel(probe, self._patterns.data.positions)
+        slow_phase_solved = kind is not StartKind.PREDICTED
+        passes, options, given = self._options.passes, self._options, self._given
         before = best = self._judge(self._start.array, given)
         best_pass = done = 0
         if passes > 0:
-            best, is_flat = self._best_start(before, given)
+            best, is_flat = (before, False) if kind is StartKind.REFINED else self._best_start(before, given)
             slow_phase_solved &= not is_flat
             start = self._in_box(best.object)
             engine = PassEngine(self._patterns, self._used, given, start, self._passes, library)
@@ -325,7 +336,7 @@ class _Refinement:
         patterns, start = self._patterns, self._start
         library, xp = patterns.library, patterns.library.xp
         chosen = _spread(len(patterns), _GAUGE_PATTERNS)
-        windows = Windows.on(start, patterns.data.positions[chosen], patterns.data.N, library)
+        windows = Windows.on(start, self._given.positions[chosen], patterns.data.N, library)
         product = energy = 0.0
         for part in slices_of(len(chosen), _READ):
             waves = shift_probe(probe, windows.fractions[part, ...], library)
@@ -364,7 +375,7 @@ class _Refinement:
         canvas, probe = engine.result()
         here, there = self._start.frame.overlap(self._box)
         refined = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
-        positions = self._patterns.data.positions.copy()
+        positions = self._given.positions.copy()
         if self._options.update_positions:
             positions[self._used] = engine.positions
         model = ScanModel(probe, positions, background=engine.background)

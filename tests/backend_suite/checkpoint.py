@@ -159,7 +159,7 @@ def test_a_checkpoint_holds_tensors_and_json_alone(fit: Fit, tmp_path: Path) -> 
     bundle = read_bundle(tmp_path / "epoch-0000001.ckpt.zip")
     assert bundle.manifest.kind is ArchiveKind.CHECKPOINT
     groups = {name.partition("/")[0] for name in bundle.weights}
-    assert groups == {"model", "averaged", "best", "begun", "history", "optimizer"}
+    assert groups == {"model", "averaged", "best", "begun", "history", "optimizer", "threads"}
     state = bundle.manifest.extra["state"]
     assert isinstance(state, dict)
     assert (state["epoch"], state["step"]) == (1, 4)

@@ -282,3 +282,16 @@ def test_demo_runs_with_the_default_backend_and_prints_where_things_are(
     cli("demo", "-o", "there", "--backend", "tf", "--max-time", "20", "--overwrite")
     assert calls.made[-1][1] == ("there",)
     assert (calls.last["backend"], calls.last["max_time"], calls.last["overwrite"]) == ("tf", 20.0, True)
+
+
+def test_doctor_prints_a_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[RUN-020]"""
+    sections = {"versions": {"python": "3", "system": "long " * 50}, "places": {"here": "there"}}
+    monkeypatch.setattr("ptychopinn.machine_check.check_machine", lambda: sections)
+    code, out, _ = cli("doctor")
+    assert code == 0
+    assert out.splitlines()[:2] == ["versions", f"  {'python':<24}3"]
+    assert max(map(len, out.splitlines())) <= 120
+    assert out.count("long") == 50
+    _, out, _ = cli("doctor", "--json")
+    assert json.loads(out) == sections

@@ -14,8 +14,10 @@ from ptychopinn.bundle import Manifest, Writer, write_bundle
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config import ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.train import CheckpointMode
+from ptychopinn.cores import StarvationWatch
 from ptychopinn.errors import ArchiveError, TrainingError
 from ptychopinn.monitor import NULL_MONITOR
+from ptychopinn.reconstructor import TrainStatus
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.training.plan import make_plan
 from ptychopinn.training.state import LossReading, TrainingState, read_step
@@ -118,3 +120,32 @@ def test_what_is_not_finite_ends_it(tmp_path: Path, loss: float, words: str) -> 
         state_in(tmp_path).record(LossReading({"loss": loss}, 3, loss, not_finite=(7, loss)))
     with pytest.raises(TrainingError, match="The loss is inf at step 2"):
         state_in(tmp_path).record(read_step(math.inf, {}, 2))
+
+
+def test_time_that_does_not_suffice_for_an_epoch_is_said(tmp_path: Path) -> None:
+    """[RUN-013] With the time of an epoch; a later epoch may be incomplete."""
+    state = state_in(tmp_path, max_time=1e-9, batch_size=1)
+    state.record(read_step(0.1, {}, 1))
+    state.after_batch(0, 4)
+    assert state.status is TrainStatus.TIMED_OUT
+    (warning,) = state.warnings
+    assert "after 1 of " in warning
+    assert "An epoch takes about" in warning
+    later = state_in(tmp_path / "later", max_time=1e-9, batch_size=1)
+    later._plan.clock.epoch = 1
+    later.after_batch(0, 4)
+    assert later.stop
+    assert later.warnings == []
+
+
+def test_a_training_that_starves_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """[RUN-012]"""
+
+    class Starving(StarvationWatch):
+        def notice(self) -> str | None:
+            return "It starves."
+
+    state = state_in(tmp_path)
+    state.watch = Starving()
+    state.after_batch(0, 4)
+    assert caplog.messages == ["It starves."]

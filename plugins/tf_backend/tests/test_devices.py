@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -214,3 +215,20 @@ def test_several_devices_compute_what_one_does(fits: Fits, tmp_path: Path) -> No
     assert one.keys() == two.keys()
     for name in one.keys() - {"seconds", "again_seconds"}:
         np.testing.assert_allclose(two[name], one[name], rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+def test_tensorflow_computes_with_the_threads_of_the_option() -> None:
+    """[RUN-010] Another number is refused once it computes, because it cannot be changed."""
+    code = (
+        "from ptychopinn.errors import ResourceError\n"
+        "from ptychopinn_tf.devices import limit_threads, tf\n"
+        "limit_threads(3)\n"
+        "assert tf.config.threading.get_intra_op_parallelism_threads() == 3\n"
+        "tf.constant(1.0) + 1\n"
+        "limit_threads(None)\n"
+        "limit_threads(3)\n"
+        "try:\n    limit_threads(2)\nexcept ResourceError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "can no longer be set to 2" in done.stdout

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "convert": "Convert a scan file to the canonical form.",
     "validate": "List everything that is wrong with scan files.",
     "plugins": "List the backends and what they can do.",
+    "doctor": "Describe this machine and what is installed, for a bug report.",
     "demo": "Simulate, train, save, load, reconstruct and score, in some minutes.",
 }
 

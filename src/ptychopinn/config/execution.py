@@ -106,6 +106,15 @@ class ExecutionOptions(Config):
         title="Loader threads",
         description="Threads that prepare batches in advance. With 0 a batch is prepared when it is needed.",
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        title="Threads",
+        description="Threads that compute the network on a CPU. A resumed training keeps its number, because the "
+        "rounding depends on it.",
+        json_schema_extra=marks(unset="one for each core that is granted and free"),
+    )
     logger: LoggerKind = Field(
         LoggerKind.NONE,
         title="Logger",

@@ -20,6 +20,7 @@ from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import ResolvedTrainConfig, StartProbe, TrainConfig
+from ptychopinn.cores import CoreLoad, StarvationWatch
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
@@ -38,6 +39,7 @@ from ptychopinn.training.illumination import (
 from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
 from ptychopinn.training.state import Trainable, TrainingState
+from ptychopinn.training.threads import choose_threads, thread_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
 _log = logging.getLogger(__name__)
@@ -116,6 +118,15 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         """Import what only trainings need; called before any work."""
         return
 
+    @property
+    def _max_threads(self) -> int:
+        """Number of threads that the framework would compute a network with; 1 if the number does not matter."""
+        return 1
+
+    def _use_threads(self, count: int) -> AbstractContextManager[None]:
+        """Compute networks with so many threads in a block."""
+        return contextlib.nullcontext()
+
     @abstractmethod
     def _make_fit(self, model: ModelT, plan: TrainingPlan) -> Fit[ModelT]:
         """Prepare a training that changes the model in place."""
@@ -178,6 +189,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ResourceError
             If memory runs out.
         """
+        load = CoreLoad()
         config = self.resolve(config)
         self._prepare_training()
         for scan in (data, validation):
@@ -194,10 +206,11 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
         with contextlib.closing(logger):
             data, validation = training_scans(data, validation, config, self._config)
-            store, illumination = None, None
+            store, checkpoint = None, None
             if folder is not None:
                 store = CheckpointStore(folder, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
-                illumination = initial_illumination(self._config, store.newest())
+                checkpoint = store.newest()
+            illumination = initial_illumination(self._config, checkpoint)
             model = self._model
             if model is None or config.start_probe is StartProbe.SCAN:
                 if illumination is None:
@@ -216,12 +229,14 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 config.learning_rate,
             )
             fit = self._make_fit(model, plan)
-            start = initial_tensors(self._to_arrays(model))
+            threads = choose_threads(self._options.threads, self._max_threads, load, checkpoint)
+            start = {**initial_tensors(self._to_arrays(model)), **thread_tensors(threads)}
             state = TrainingState(plan, fit, store, self._manifest(), monitor, start)
+            state.watch = None if self.on_gpu else StarvationWatch()
             state.resume()
             try:
                 if not state.is_over():
-                    with self._memory_explained():
+                    with self._memory_explained(), self._use_threads(threads):
                         fit.run(state, logger)
             finally:
                 self._model = fit.model(state.final_weights())
@@ -238,6 +253,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             history=state.history,
             seconds=self._summary.seconds,
             patterns_seen=state.patterns_seen,
+            warnings=tuple(state.warnings),
         )
 
     def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from ptychopinn.bundle import HISTORY, ArchiveKind, Bundle, Manifest, writer_named
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.train import CheckpointMode, TrainConfig
+from ptychopinn.cores import StarvationWatch
 from ptychopinn.errors import ArchiveError, ConfigError, TrainingError
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import TrainStatus
@@ -107,6 +108,8 @@ class TrainingState:
         self.status = TrainStatus.FINISHED  # how the training ended
         self.stop = False  # whether to end after this batch
         self.patterns_seen = 0
+        self.warnings: list[str] = []  # for the user, as sentences
+        self.watch: StarvationWatch | None = None  # notices that the training gets too little of the processor
         self._sums: dict[str, float] = {}
         self._batches, self._done = 0, 0
         self._newest = math.nan
@@ -207,6 +210,19 @@ class TrainingState:
             self.status, self.stop = TrainStatus.CANCELLED, True
         elif clock.out_of_time:
             self.status, self.stop = TrainStatus.TIMED_OUT, True
+            self._check_first_epoch(number + 1)
+        if self.watch is not None and (starving := self.watch.notice()) is not None:
+            _log.warning("%s", starving)
+
+    def _check_first_epoch(self, batches: int) -> None:
+        """Warn if time ran out after some batches of the first epoch."""
+        clock, in_epoch = self._clock, len(self._plan.training.batches)
+        if clock.epoch == 0 and batches < in_epoch:
+            self.warnings.append(
+                f"max_time of {clock.time_limit:g} s ended the training in its first epoch, after {batches} of "
+                f"{in_epoch} batches: the model has not seen the whole scan. An epoch takes about "
+                f"{clock.seconds * in_epoch / batches:.0f} s."
+            )
 
     def close_epoch(self, validation_losses: Sequence[float] = ()) -> dict[str, float]:
         """Close an epoch: history, best weights, early stopping, checkpoint.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import logging
 import os
 import socket
@@ -14,7 +14,13 @@ from pathlib import Path
 from ptychopinn.atomic import translate_write_error
 from ptychopinn.errors import ResourceError, UsageError
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 LOCK = ".lock"
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _log = logging.getLogger(__name__)
 
@@ -45,17 +51,44 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def can_lock(folder: Path) -> bool:
+    """Whether files in a directory can be locked.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written to.
+    """
+    path = folder / LOCK
+    descriptor = os.open(path, _FLAGS, 0o644)
+    try:
+        _lock(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+        path.unlink()
+    return True
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open file, or raise BlockingIOError if another process has locked it."""
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, "this system has no flock")
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _hold(path: Path) -> int:
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, _FLAGS, 0o644)
         except OSError as error:
             translated = translate_write_error(error, path.parent)
             raise translated or ResourceError(
                 f"The directory {path.parent} cannot be locked: {error}.", "Choose another one."
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except BlockingIOError as error:

@@ -35,7 +35,7 @@ class NumpyReconstructor(NetworkReconstructor[Model]):
     def __init__(self, model: ModelConfig, options: Any = None) -> None:
         super().__init__(model, options)
         _refuse(model, set(ModelConfig.model_fields) - _MODEL, ModelConfig())
-        _refuse(self._options, {"precision", "num_workers", "device_memory_budget_mb"}, NumpyOptions())
+        _refuse(self._options, {"precision", "num_workers", "threads", "device_memory_budget_mb"}, NumpyOptions())
         if asks_for_cuda(self._options.accelerator):
             raise ResourceError("CUDA was asked for; NumPy computes on the cpu.", "Use --accelerator cpu.")
 

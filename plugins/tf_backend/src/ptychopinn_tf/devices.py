@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ptychopinn.config.execution import Accelerator, cuda_number
+from ptychopinn.cores import granted_cores
 from ptychopinn.errors import ResourceError
 from ptychopinn.training import no_cuda, no_such_card
 from ptychopinn_tf._tensorflow import tf
@@ -49,6 +50,27 @@ def choose_devices(options: TfOptions) -> list[str]:
             f"{options.devices} GPUs were asked for; TensorFlow sees {len(gpus)}.", f"Use --devices {len(gpus)}."
         )
     return [f"/GPU:{number}" for number in range(options.devices)]
+
+
+def limit_threads(asked: int | None) -> None:
+    """Let TensorFlow compute with so many threads, by default one for each granted core.
+
+    Raises
+    ------
+    ResourceError
+        If TensorFlow already computes in this process with another number than the requested one.
+    """
+    threading = tf.config.threading
+    if asked is None and threading.get_intra_op_parallelism_threads():
+        return  # the caller has set it
+    try:
+        threading.set_intra_op_parallelism_threads(asked or granted_cores())
+    except RuntimeError as error:  # it has begun to compute
+        if asked not in (None, threading.get_intra_op_parallelism_threads()):
+            raise ResourceError(
+                f"The number of threads can no longer be set to {asked}: {error}.",
+                "Use another process, or the number that this one started with.",
+            ) from error
 
 
 def _build() -> str:

@@ -15,7 +15,7 @@ from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.arrays import DlpackLibrary, choose_library, is_out_of_memory
-from ptychopinn_tf.devices import Devices, choose_devices, exact_float32
+from ptychopinn_tf.devices import Devices, choose_devices, exact_float32, limit_threads
 from ptychopinn_tf.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_tf.options import TfOptions
 from ptychopinn_tf.sources import device_budget
@@ -34,6 +34,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
 
     def __init__(self, model: ModelConfig, options: TfOptions | None = None) -> None:
         super().__init__(model, options)
+        limit_threads(self._options.threads)
         self._devices = Devices(choose_devices(self._options), xla=self._options.xla)
         self._function: tuple[Model, Callable[..., tf.Tensor]] | None = None
         _log.info("Computing on %s.", self._devices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -23,7 +24,7 @@ from ptychopinn_torch.devices import choose_device, describe
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.parallel import ParallelPredictor
+from ptychopinn_torch.parallel import ParallelPredictor, limited_threads
 
 if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
@@ -83,7 +84,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     @cached_property
     def _parallel_predictor(self) -> ParallelPredictor:
-        return ParallelPredictor(self._device)
+        return ParallelPredictor(self._device, self._options.threads)
 
     @property
     def device(self) -> torch.device:
@@ -94,6 +95,13 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     def on_gpu(self) -> bool:
         """Whether a GPU computes."""
         return self._device.type == "cuda"
+
+    @property
+    def _max_threads(self) -> int:
+        return torch.get_num_threads() if self._device.type == "cpu" else 1
+
+    def _use_threads(self, count: int) -> AbstractContextManager[None]:
+        return nullcontext() if self.on_gpu and self._options.threads is None else limited_threads(count)
 
     def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
         with torch.random.fork_rng(devices=[]):  # keeps the caller's random state
