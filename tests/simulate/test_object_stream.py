@@ -111,12 +111,14 @@ def test_probes_are_drawn_for_every_pattern():
     counts, patches, probes = made.batch(0, 6)
     assert probes.shape == (6, 1, N, N)
     np.testing.assert_allclose((np.abs(probes) ** 2).sum(axis=(1, 2, 3)), 1e9, rtol=1e-4)
-    assert len({probe.tobytes() for probe in probes}) > 2
+    assert len({probe.tobytes() for probe in probes}) == 6
+    drawn, _ = made.draw(0, 2 * 256)
+    assert np.bincount(drawn.probes).tolist() == [2] * 256
     mean = intensity(patches[:, None] * probes)
     assert np.abs(counts - mean).sum() < 2e-3 * mean.sum()
     again = stream(mean_counts=1e9, patch_size=N, draw_probe=draw).batch(3, 6)
     np.testing.assert_array_equal(again.probes, made.batch(3, 6).probes)
-    assert made.probes.size == 256
+    assert made.probes.size == 1024
     assert stream(np.ones((40, 256, 256)), object_size_px=256, draw_probe=draw).probes.size == 16  # 21 MB each
 
 

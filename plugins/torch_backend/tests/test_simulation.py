@@ -99,4 +99,4 @@ def test_pools_count_towards_the_budget() -> None:
     stream = source(probes=True).stream
     assert stream is not None
     assert stream.probes is not None
-    assert SimulatedPatterns.bytes_of(stream) == 8 * (4 * 48**2 + 256 * N**2)
+    assert SimulatedPatterns.bytes_of(stream) == 8 * (4 * 48**2 + 1024 * N**2)

@@ -23,8 +23,8 @@ _OBJECTS, _BATCHES, _PROBES = 0, 1, 2  # the families of random streams
 _TRANSFORMS = 8  # of a square: transposed, flipped in y, flipped in x
 _BATCHES_AHEAD = 8  # maximum distance of batches that threads make at the same time
 _PHASE_OBJECT = 0.1  # of the amplitude contrast: the most that phase objects have
-_PROBES_BYTES = 1 << 25  # of a pool of probes
-_MIN_PROBES, _MAX_PROBES = 16, 256  # in a pool
+_PROBES_BYTES = 1 << 27  # of a pool of probes
+_MIN_PROBES, _MAX_PROBES = 16, 1024  # in a pool
 
 
 class RandomPool:
@@ -244,7 +244,9 @@ class ObjectStream:
         probes = None
         if self.probes is not None:
             drawn_from = self.probes.numbers(step)
-            probes = rng.integers(len(drawn_from), size=size) + drawn_from.start
+            # Each once before one is drawn again.
+            rounds = [rng.permutation(len(drawn_from)) for _ in range(-(-size // len(drawn_from)))]
+            probes = np.concatenate([np.zeros(0, np.int64), *rounds])[:size] + drawn_from.start
         return WindowDraw(objects, corners, turns, dose, probes), rng
 
     def _random(self, family: int, number: int) -> np.random.Generator:
