@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from ptychopinn.cli._flags import describe_preset, flag_of
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.presets import PRESETS
 from ptychopinn.config.reading import ReadOptions
@@ -24,6 +25,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "infer": InferConfig,
     "execution": ExecutionOptions,
     "reading": ReadOptions,
+    "automatic": AutomaticConfig,
     "simulation": SimulationConfig,
     "solver": SolverOptions,
     "comparison": ComparisonConfig,

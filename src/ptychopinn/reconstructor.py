@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -222,6 +223,16 @@ class ReconstructorSpec:
         """
         loaded: type[Reconstructor] = _load(self.import_string, f"backend '{self.name}'", self.install_hint)
         return loaded
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A trained model that a distribution has, for any scan with patterns of its size."""
+
+    name: str  # unique among all plugins ("family-64")
+    path: Path  # its archive
+    N: int  # width of the patterns
+    summary: str  # one line for lists
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from pydantic import BaseModel, Field, SerializeAsAny, model_validator
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.build import build
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.execution import ExecutionOptions
@@ -87,6 +88,7 @@ class RunSettings(Config, Generic[OptionsT]):
 class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
     """Everything that a configuration file may have. Each command uses the sections that concern it."""
 
+    automatic: AutomaticConfig = Field(AutomaticConfig(), description="Reconstructions that decide by themselves.")
     simulation: SimulationConfig = Field(SimulationConfig(), description="Simulated scans.")
     solver: SerializeAsAny[SolverT] = Field(default_factory=_DEFAULTS, description="Iterative solvers.")
     comparison: ComparisonConfig = Field(ComparisonConfig(), description="Comparisons.")

@@ -16,6 +16,7 @@ from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows.pretrained import model_archive
 
 
 @memory_explained()
@@ -33,7 +34,7 @@ def infer_run(
     Parameters
     ----------
     model:
-        A run directory of `train_run`, or a model archive.
+        A run directory of `train_run`, a model archive, "pretrained" or the name of an installed model.
     output:
         The directory to create; not that of the model.
     settings:
@@ -45,12 +46,12 @@ def infer_run(
     PtychoPinnError
         If something is refused; raised before any long work.
     """
-    archive = folders.model_path(model)
-    folders.refuse_model_folder(archive, output)
-    manifest = read_bundle(archive).manifest
     settings = settings or RunSettings()
     config = settings.infer
     data = read_scan(data_path, **dict(settings.reading))
+    archive = model_archive(model, data)
+    folders.refuse_model_folder(archive, output)
+    manifest = read_bundle(archive).manifest
     name = settings.backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
     # The backend refuses patterns of another size before the directory is created.

@@ -30,6 +30,7 @@ from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpe
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
+from ptychopinn.workflows.pretrained import model_archive
 
 _log = logging.getLogger(__name__)
 _REASONS = {
@@ -60,7 +61,8 @@ def train_run(  # noqa: PLR0913
     settings:
         Settings of the run. The default backend is the first installed, the default N that of the scan.
     start:
-        A run directory or model archive of any backend. The training continues from its network and configuration.
+        A run directory, a model archive of any backend, "pretrained" or the name of an installed model. The training
+        continues from its network and configuration.
     monitor:
         Progress and cancellation. A cancelled training saves its model, without a reconstruction.
 
@@ -73,7 +75,7 @@ def train_run(  # noqa: PLR0913
     spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     data = read_scan(data_path, **dict(settings.reading))
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
-    archive = None if start is None else folders.model_path(start)
+    archive = None if start is None else model_archive(start, data)
     settings = settings.model_copy(
         update={
             "backend": spec.name,

@@ -24,6 +24,7 @@ HISTORY = "history.csv"
 PRODUCT = "reconstruction.h5"
 REPORT = "report.html"
 LOG = "run.log"
+STORY = "story.txt"
 CHECKPOINTS = "checkpoints"
 CSV = "csv"
 PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png", "positions.png")
@@ -49,7 +50,9 @@ class FolderKind:
 
 RUN = FolderKind(
     "run",
-    frozenset({MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}),
+    frozenset(
+        {MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, STORY, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}
+    ),
     frozenset({CSV, "tensorboard"}),
     (MODEL, CHECKPOINTS, PRODUCT),
     CONFIG,
