@@ -106,10 +106,7 @@ class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
 def options_for(cls: type[OptionsModelT], given: BaseModel | Mapping[str, object] | None) -> OptionsModelT:
     """Validate the options of a backend or solver, from given fields or from the given fields of another's options.
 
-    Raises
-    ------
-    ConfigError
-        If it does not know one of them.
+    Raises ConfigError if it does not know one of them.
     """
     if isinstance(given, cls):
         return given

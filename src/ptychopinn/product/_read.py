@@ -70,7 +70,7 @@ def _refusing(path: Path) -> Iterator[None]:
         ) from error
 
 
-_OURS = {"coverage": 2, "flux": 1, "background": 2}  # that Ptychodus does not have, and their ranks
+_EXTRA_DATASETS = {"coverage": 2, "flux": 1, "background": 2}  # that Ptychodus does not have, and their ranks
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _parse(reader: _Reader) -> Product:
     if y_m.shape != x_m.shape:
         raise _refusal(f"There are {len(y_m)} positions in y and {len(x_m)} in x.")
     positions_m = np.stack([y_m, x_m], axis=1)
-    ours = (reader.dataset(name, (rank,), "fiu") for name, rank in _OURS.items())
+    ours = (reader.dataset(name, (rank,), "fiu") for name, rank in _EXTRA_DATASETS.items())
     coverage, flux, background = (None if values is None else values[()] for values in ours)
 
     placeholders = reader.text(PLACEHOLDERS_ATTRIBUTE).split(",")

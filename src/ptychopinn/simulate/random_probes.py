@@ -15,24 +15,13 @@ _STEEPNESS = 8  # of the window that keeps a probe away from the edges of its ar
 
 
 def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
-    """A probe of a random kind, like those of X-ray and electron optics.
+    """A probe of a random kind, like those of X-ray and electron optics: (modes, N, N) complex64 of energy 1.
 
     Half of them are soft-edged discs, rings and Gaussians with a spherical phase; half are the far field of an aperture
     with a central stop, out of focus and aberrated (astigmatism, coma). Both lie a pixel or so off the detector's
     centre. The first mode carries most of the energy.
-
-    Parameters
-    ----------
-    size:
-        N.
-    modes:
-        Mutually incoherent modes.
-
-    Returns
-    -------
-    (modes, N, N) complex64 of energy 1, centred on the array.
     """
-    base = _written(size, rng) if rng.random() < 0.5 else _focused(size, rng)
+    base = _aperture_probe(size, rng) if rng.random() < 0.5 else _focused_probe(size, rng)
     base = base * _window(size) * detector_ramp(rng.normal(0, 0.7, 2), size)
     weights = rng.uniform(0.02, 0.5) ** np.arange(modes)
     probe = hermite_modes(base, modes) * np.sqrt(weights / weights.sum())[:, None, None]
@@ -74,7 +63,7 @@ def _window(size: int) -> FloatArray:
     return window
 
 
-def _written(size: int, rng: np.random.Generator) -> ComplexArray:
+def _aperture_probe(size: int, rng: np.random.Generator) -> ComplexArray:
     """Disc, ring or Gaussian with a spherical phase, (N, N)."""
     y, x = _axes(size)
     radius, edge = rng.uniform(0.1, 0.28) * size, rng.uniform(0.01, 0.06) * size
@@ -89,7 +78,7 @@ def _written(size: int, rng: np.random.Generator) -> ComplexArray:
     return curved
 
 
-def _focused(size: int, rng: np.random.Generator) -> ComplexArray:
+def _focused_probe(size: int, rng: np.random.Generator) -> ComplexArray:
     """Far field of an aberrated aperture with a central stop, (N, N)."""
     k = scipy.fft.fftfreq(size)
     cut = rng.uniform(0.06, 0.2)  # cycles a pixel

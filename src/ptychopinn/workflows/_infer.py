@@ -74,4 +74,10 @@ def infer_run(  # noqa: PLR0913
             comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
             formats=others,
         )
-    return RunResult(folder, files, reconstruction_figures(reconstruction, len(data)), reconstruction.warnings)
+    return RunResult(
+        folder,
+        files,
+        reconstruction_figures(reconstruction, len(data)),
+        reconstruction.warnings,
+        reconstruction.verdict,
+    )

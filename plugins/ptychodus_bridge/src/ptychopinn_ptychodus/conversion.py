@@ -24,20 +24,12 @@ _log = logging.getLogger("ptychopinn.ptychodus")
 
 
 def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
-    """What Ptychodus hands over, as a scan.
+    """What Ptychodus hands over, a `ptychodus.api.reconstruct.ReconstructInput`, as a scan.
 
-    Parameters
-    ----------
-    parameters:
-        `ptychodus.api.reconstruct.ReconstructInput`.
-    with_object:
-        Whether its object goes along, as the known object of supervised training.
-
-    Returns
-    -------
     Counts as they are, cropped, padded or binned to a size that networks take; positions in pixels of the object handed
-    over, or of the pixels that belong to that size (`object_scales`); all modes of the probe. Of a probe that varies
-    from position to position (OPR) the first is taken, layers of an object are multiplied; both are logged.
+    over, or of the pixels that belong to that size (`object_scales`); all modes of the probe; on request the object, as
+    the known one of supervised training. Of a probe that varies from position to position (OPR) the first is taken,
+    layers of an object are multiplied; both are logged.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from ptychodus.api.reconstruct import (
     TrainOutput,
 )
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.data.io import write_scan
 from ptychopinn.data.sizes import resample_placed
 from ptychopinn.errors import UsageError
@@ -95,8 +95,7 @@ class BridgeReconstructor(TrainableReconstructor):
         if self._model is None:
             raise UsageError("There is no model to save.", "Train one, or load one.")
         target = _with_suffix(Path(file_path), ".zip")
-        with atomic_write(target) as temporary:
-            temporary.write_bytes(self._model.content)
+        write_bytes(target, self._model.content)
         _log.info("Saved the model as %s.", target)
 
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
@@ -188,7 +187,7 @@ class BridgeReconstructor(TrainableReconstructor):
         self, function: str, arguments: Mapping[str, Any], run: Run, scratch: Path, shares: Mapping[str, Any]
     ) -> tuple[Any] | None:
         """Do a job to its end: what it returned, None if it was stopped without a result."""
-        self._host.begin(run)
+        self._host.latest_run = run
         try:
             with JobProcess(Task(function, arguments, STOP_LIMIT_S, scratch=True), scratch) as job:
                 run.worker_pid = job.pid
