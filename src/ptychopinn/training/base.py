@@ -26,6 +26,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, UsageError
 from ptychopinn.failures import is_out_of_memory, memory_explained
+from ptychopinn.forks import check_not_forked
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, TrainResult
 from ptychopinn.training.illumination import (
@@ -119,6 +120,15 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         return
 
     @property
+    def _needs_own_threads(self) -> bool:
+        """Whether the framework computes with threads that a fork of this process would lack."""
+        return False
+
+    def _check_process(self) -> None:
+        if self._needs_own_threads:
+            check_not_forked(self.framework)
+
+    @property
     def _max_threads(self) -> int:
         """Number of threads that the framework would compute a network with; 1 if the number does not matter."""
         return 1
@@ -189,6 +199,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ResourceError
             If memory runs out.
         """
+        self._check_process()
         load = CoreLoad()
         config = self.resolve(config)
         self._prepare_training()
@@ -272,6 +283,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ResourceError
             If memory does not suffice for even one pattern.
         """
+        self._check_process()
         model = self.trained_model()
         self._check(data)
         library = self.library

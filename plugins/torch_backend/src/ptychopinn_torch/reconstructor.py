@@ -97,6 +97,10 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return self._device.type == "cuda"
 
     @property
+    def _needs_own_threads(self) -> bool:
+        return self.on_gpu or torch.get_num_threads() > 1
+
+    @property
     def _max_threads(self) -> int:
         return torch.get_num_threads() if self._device.type == "cpu" else 1
 
