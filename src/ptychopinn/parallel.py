@@ -18,9 +18,7 @@ _log = logging.getLogger(__name__)
 _MAX_THREADS = 8  # beyond it memory bandwidth is the limit
 
 
-NO_THREADS = (
-    "Threads cannot be started, because memory or processes are short; the work goes on with fewer."
-)
+NO_THREADS = "Threads cannot be started, because memory or processes are short; the work goes on with fewer."
 
 
 def is_thread_missing(error: RuntimeError) -> bool:

@@ -110,6 +110,20 @@ class TrainResult:
     warnings: tuple[str, ...] = ()
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """A training was interrupted (Ctrl-C twice, or in a notebook); the instance has the model of the last step.
+
+    Parameters
+    ----------
+    result:
+        Result of the training so far.
+    """
+
+    def __init__(self, result: TrainResult) -> None:
+        super().__init__("The training was interrupted.")
+        self.result = result
+
+
 @runtime_checkable
 class ResolvesTraining(Protocol):
     """A reconstructor whose training defaults depend on the device; others use those of a CPU."""

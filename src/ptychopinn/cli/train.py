@@ -13,7 +13,6 @@ from ptychopinn.cli._settings import choose_backend, load_settings
 from ptychopinn.cli._summary import show_run
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.errors import Cancelled
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -24,7 +23,9 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
-        "--resume", action="store_true", help="Go on with the run that is there, from its last checkpoint."
+        "--resume",
+        action="store_true",
+        help="Go on with the run that is there, or start it.",
     )
     there.add_argument("--overwrite", action="store_true", help="Replace the run that is there.")
     parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by (default: none).")
@@ -67,4 +68,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
             monitor=monitor,
         )
     show_run(result, console, as_json=args.json)
-    return Cancelled.exit_code if monitor.cancelled else 0
+    return console.stop.exit_code if monitor.cancelled else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ptychopinn.parity.stages import (
 )
 from ptychopinn.plugins import ALIASES, discover
 from ptychopinn.reconstructor import ReconstructorSpec
-from ptychopinn.report import stage_picture
+from ptychopinn.report import attempt, stage_picture
 from ptychopinn.typing import AnyArray, StrPath
 from ptychopinn.workflows.folders import FolderKind, model_path, output_folder
 
@@ -162,6 +163,8 @@ def _report(
         rows = {f"{side}: {labels[side]}": pictures_of(stage, found[stage], 8) for side, found in sides.items()}
         relative = differences[stage]["relative"]
         summary = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
-        with atomic_write(folder / f"{stage}.png") as temporary:
-            temporary.write_bytes(stage_picture(rows, title=f"{stage.replace('_', ' ')}: {summary}"))
+        title = f"{stage.replace('_', ' ')}: {summary}"
+        if (png := attempt(f"The picture of {stage}", partial(stage_picture, rows, title=title))) is not None:
+            with atomic_write(folder / f"{stage}.png") as temporary:
+                temporary.write_bytes(png)
     return ParityResult(folder, first, differences)

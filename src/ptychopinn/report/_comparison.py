@@ -20,9 +20,11 @@ from ptychopinn.report._figure import (
     printable,
     set_title,
     show,
+    with_own_settings,
 )
 
 
+@with_own_settings
 def comparison_picture(
     aligned: Aligned,
     scores: Mapping[str, float] | None = None,

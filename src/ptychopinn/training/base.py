@@ -28,7 +28,7 @@ from ptychopinn.errors import ArchiveError, ConfigError, DataError, UsageError
 from ptychopinn.failures import is_out_of_memory, memory_explained
 from ptychopinn.forks import check_not_forked
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstructor import Prediction, TrainResult
+from ptychopinn.reconstructor import Prediction, TrainingInterrupted, TrainResult, TrainStatus
 from ptychopinn.training.illumination import (
     IlluminationArrays,
     estimate_illumination,
@@ -198,6 +198,10 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             If the loss is not finite; the instance then has its last good weights.
         ResourceError
             If memory runs out.
+        TrainingInterrupted
+            At a KeyboardInterrupt; the instance has the model so far.
+        UsageError
+            In a fork of a process that has computed.
         """
         self._check_process()
         load = CoreLoad()
@@ -245,10 +249,13 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             state = TrainingState(plan, fit, store, self._manifest(), monitor, start)
             state.watch = None if self.on_gpu else StarvationWatch()
             state.resume()
+            interrupt: KeyboardInterrupt | None = None
             try:
                 if not state.is_over():
                     with self._memory_explained(), self._use_threads(threads):
                         fit.run(state, logger)
+            except KeyboardInterrupt as signal:
+                interrupt, state.status = signal, TrainStatus.CANCELLED
             finally:
                 self._model = fit.model(state.final_weights())
         self._summary = TrainingSummary(
@@ -259,13 +266,16 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             figures={k: v[-1] for k, v in state.history.items() if v and math.isfinite(v[-1])},
             config=config.model_dump(mode="json"),
         )
-        return TrainResult(
+        result = TrainResult(
             status=state.status,
             history=state.history,
             seconds=self._summary.seconds,
             patterns_seen=state.patterns_seen,
             warnings=tuple(state.warnings),
         )
+        if interrupt is not None:
+            raise TrainingInterrupted(result) from interrupt
+        return result
 
     def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
         """Fill in the defaults of the device (`ptychopinn.reconstructor.ResolvesTraining`)."""

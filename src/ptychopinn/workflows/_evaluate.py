@@ -11,7 +11,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.io import read_scan
 from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.product import origin_of, read_product
-from ptychopinn.report import comparison_picture
+from ptychopinn.report import attempt, comparison_picture
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows.reference import embed, read_reference
@@ -66,6 +66,7 @@ def evaluate_run(
         with folders.output_folder(output, _EVALUATION, overwrite=overwrite) as folder:
             with atomic_write(folder / SCORES) as temporary:
                 temporary.write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
-            with atomic_write(folder / PICTURE) as temporary:
-                temporary.write_bytes(comparison_picture(aligned, scores))
+            if (png := attempt("The picture", lambda: comparison_picture(aligned, scores))) is not None:
+                with atomic_write(folder / PICTURE) as temporary:
+                    temporary.write_bytes(png)
     return scores

@@ -17,7 +17,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import product_of, write_product
 from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.report import ObjectView, ReportContent, write_pictures, write_report
+from ptychopinn.report import ObjectView, ReportContent, attempt, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows import folders
@@ -131,15 +131,13 @@ def write_object(  # noqa: PLR0913
     )
     write_product(folder / folders.PRODUCT, product)
     box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
-    pictures = write_pictures(
-        folder,
-        found.object,
-        probe,
-        ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title),
-        history=history,
-        moved=None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions),
+    moved = None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions)
+    view = ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title)
+    pictures = attempt(
+        "The pictures",
+        lambda: write_pictures(folder, found.object, probe, view, history=history, moved=moved),
     )
-    return {"product": folder / folders.PRODUCT, **pictures}
+    return {"product": folder / folders.PRODUCT, **(pictures or {})}
 
 
 def write_outputs(  # noqa: PLR0913
@@ -181,17 +179,15 @@ def write_outputs(  # noqa: PLR0913
     versions = {name: version for name, version in versions.items() if version}
     versions["python"] = platform.python_version()
     shown = {"Result": reconstruction_figures(reconstruction, len(data)), "Scan": facts, **tables, "Versions": versions}
-    report = write_report(
-        folder / folders.REPORT,
-        ReportContent(
-            title=title,
-            summary={k: show(v) for k, v in shown.pop("Result").items()},
-            tables={name: {k: show(v) for k, v in table.items()} for name, table in shown.items()},
-            figures=[(caption(kind), path) for kind, path in pictures.items()],
-            warnings=list(warnings),
-        ),
+    content = ReportContent(
+        title=title,
+        summary={k: show(v) for k, v in shown.pop("Result").items()},
+        tables={name: {k: show(v) for k, v in table.items()} for name, table in shown.items()},
+        figures=[(caption(kind), path) for kind, path in pictures.items()],
+        warnings=list(warnings),
     )
-    return {**written, "report": report}
+    report = attempt("The report", lambda: write_report(folder / folders.REPORT, content))
+    return written if report is None else {**written, "report": report}
 
 
 def caption(kind: str) -> str:
