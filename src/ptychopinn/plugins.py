@@ -6,7 +6,6 @@ others stay usable.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from ptychopinn import hookspecs
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.errors import PluginError
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, SolverSpec
+from ptychopinn.reconstructor import Capability, ReconstructorSpec, SolverSpec, missing_requirements
 
 GROUP = "ptychopinn"
 ALIASES: Mapping[str, str] = {"pytorch": "torch", "tensorflow": "tf"}
@@ -205,11 +204,6 @@ def _check(spec: _Spec) -> None:
         return
     if strange := [c for c in spec.capabilities if not isinstance(c, Capability)]:
         raise PluginError(f"The backend '{spec.name}' claims capabilities that do not exist: {strange}.")
-
-
-def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...]:
-    """The missing packages of a backend or solver, found without importing them."""
-    return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
 
 
 @dataclass(frozen=True)

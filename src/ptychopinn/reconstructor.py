@@ -5,7 +5,7 @@ A backend predicts patches; the core does everything else, such as stitching and
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,7 +21,8 @@ from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
 from ptychopinn.cores import short_waits
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.errors import PluginError
+from ptychopinn.errors import PluginError, ResourceError
+from ptychopinn.failures import NO_MEMORY_TO_IMPORT, is_out_of_memory
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
 
@@ -234,7 +235,7 @@ class ReconstructorSpec:
         PluginError
             If the framework or the class cannot be imported, with the reason and the install hint.
         """
-        loaded: type[Reconstructor] = _load(self.import_string, f"backend '{self.name}'", self.install_hint)
+        loaded: type[Reconstructor] = _load(self, f"backend '{self.name}'")
         return loaded
 
 
@@ -257,17 +258,30 @@ class SolverSpec:
         PluginError
             If it cannot be imported, with the reason and the install hint.
         """
-        loaded: type[Solver] = _load(self.import_string, f"solver '{self.name}'", self.install_hint)
+        loaded: type[Solver] = _load(self, f"solver '{self.name}'")
         return loaded
 
 
-def _load(import_string: str, what: str, install_hint: str) -> Any:
-    module_name, _, attribute = import_string.partition(":")
+def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...]:
+    """The missing packages of a backend or solver, found without importing them."""
+    return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
+
+
+def _load(spec: ReconstructorSpec | SolverSpec, what: str) -> Any:
+    module_name, _, attribute = spec.import_string.partition(":")
     try:
         with short_waits():
             return getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # a broken framework can raise anything
-        raise PluginError(
-            f"The {what} cannot be used: {error}.",
-            f"Install it with: {install_hint}" if install_hint else "Install its requirements.",
-        ) from error
+        if is_out_of_memory(error) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
+            raise ResourceError(
+                f"Memory does not suffice to import the {what} ({error!s:.200}).", "Free memory, or raise the limit."
+            ) from error
+        if missing := missing_requirements(spec):
+            remedy = f"Install it with: {spec.install_hint}" if spec.install_hint else f"Install {', '.join(missing)}."
+        else:
+            remedy = (
+                "All packages that it needs are installed, so one of them is broken, or does not fit the others or "
+                "this machine: install it again, and see 'ptychopinn doctor'."
+            )
+        raise PluginError(f"The {what} cannot be used: {type(error).__name__}: {error}.", remedy) from error

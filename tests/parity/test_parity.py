@@ -11,7 +11,8 @@ import parity
 import pytest
 
 from ptychopinn.bundle import read_bundle
-from ptychopinn.plugins import discover, missing_requirements
+from ptychopinn.plugins import discover
+from ptychopinn.reconstructor import missing_requirements
 from ptychopinn.testing import CrossBackendConformance
 
 FAST = {"n_filters_scale": 0.2, "iterations": 2, "group_size": 4}

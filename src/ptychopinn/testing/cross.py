@@ -12,8 +12,8 @@ import pytest
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.model import ModelType
-from ptychopinn.plugins import GROUP, discover, missing_requirements
-from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn.plugins import GROUP, discover
+from ptychopinn.reconstructor import Capability, ReconstructorSpec, missing_requirements
 from ptychopinn.testing.backend import Tolerances
 from ptychopinn.testing.processes import RunJob, backend_arguments, run_in_subprocess
 from ptychopinn.typing import ComplexArray
