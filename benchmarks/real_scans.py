@@ -25,6 +25,7 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.refinement import RefineOptions, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_probe, simulate_scan, simulated_truth
 from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -103,7 +104,12 @@ def measure(
     errors, seconds, positions = [], 0.0, scan.positions
     for options in ({}, fitted):
         began = time.perf_counter()
-        found = refine(patterns, scan.probe, start, RefineOptions(passes, schedule=rpie_schedule(passes), **options))
+        found = refine(
+            patterns,
+            ScanModel(scan.probe, scan.positions),
+            start,
+            RefineOptions(passes, schedule=rpie_schedule(passes), **options),
+        )
         seconds, positions = time.perf_counter() - began, found.model.positions
         errors.append(error(found.object, box, scan))
     off, after = (beside_shift(where - truth) for where in (scan.positions, positions))

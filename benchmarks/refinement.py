@@ -32,7 +32,8 @@ from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.reconstruction import reconstruct
-from ptychopinn.refinement import RESIDUAL_PATTERNS, RefineOptions, refine
+from ptychopinn.refinement import RESIDUAL_PATTERNS, RefineOptions, StartKind, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers import EPIE, RPIE, epie
 from ptychopinn.solvers.epie import CACHE_BYTES
 from ptychopinn.solvers.options import PassOptions
@@ -123,14 +124,14 @@ def measured(
             start = time.perf_counter()
             better = refine(
                 Patterns(scan, host_budget_bytes=_BUDGET_BYTES if passes > 1 else 0),
-                found.probe,
+                ScanModel(found.probe, found.positions),
                 Canvas(found.object, found.frame, covered=covered),
                 RefineOptions(passes, update_probe=free),
-                slow_phase_solved=True,  # by the prediction
+                kind=StartKind.SYNCHRONISED,
             )
             kept = better.summary.passes_kept
             what = f"network + {passes}{name}" + (f" ({kept} kept)" if kept != passes else "")
-            line(what, better.object, found.frame, better.probe, time.perf_counter() - start)
+            line(what, better.object, found.frame, better.model.probe, time.perf_counter() - start)
     for passes in args.passes if args.predict_overlap is not None else ():
         config = InferConfig(refine=passes, predict_overlap=args.predict_overlap, refine_probe=args.refine_probe)
         start = time.perf_counter()

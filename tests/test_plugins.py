@@ -148,8 +148,8 @@ def leave() -> Iterable[ReconstructorSpec]:
         (returning(replace(SPEC, import_string="toy_backend")), "not 'package.module:Class'"),
         (returning(replace(SPEC, options=dict)), "a pydantic model is needed"),
         (returning(replace(SPEC, capabilities=frozenset({"fly"}))), "capabilities that do not exist"),
-        (returning(replace(SPEC, name="My Toy")), "backend name 'My Toy' is not allowed"),
-        (returning(replace(SPEC, name="my_toy")), "backend name 'my_toy' is not allowed"),
+        (returning(replace(SPEC, name="My Toy")), "name 'My Toy' is not allowed"),
+        (returning(replace(SPEC, name="my_toy")), "name 'my_toy' is not allowed"),
     ],
 )
 def test_a_broken_plugin_is_reported_and_the_others_live(entry: Any, hook: Any, reason: str) -> None:
@@ -271,9 +271,7 @@ def test_an_import_for_which_memory_does_not_suffice_is_named_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[PLUG-009]"""
-    (tmp_path / "needs_memory.py").write_text(
-        "raise ImportError('lib.so: failed to map segment from shared object')"
-    )
+    (tmp_path / "needs_memory.py").write_text("raise ImportError('lib.so: failed to map segment from shared object')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ResourceError, match="Memory does not suffice to import the backend 'toy'"):
         replace(SPEC, import_string="needs_memory:Toy").load_class()

@@ -29,11 +29,13 @@ from ptychopinn.refinement import (
     RESIDUAL_PATTERNS,
     Refinement,
     RefineOptions,
+    StartKind,
     _fit_plane,
     _without_plane,
     noise_residual,
     refine,
 )
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import probe_width_px, simulate_scan, true_patches
 from ptychopinn.solvers import epie
 from ptychopinn.solvers.slow_phase import slow_phase
@@ -94,10 +96,11 @@ def empty(frame: Frame) -> Canvas:
 def refined(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 2, **changes: Any) -> Refinement:
     start = predicted(scan) if start is None else start
     given: dict[str, Any] = {"probe": scan.probe, "frame": frame_of(scan)} | changes
-    at_call = {name: given.pop(name) for name in ("slow_phase_solved", "monitor") if name in given}
+    at_call = {name: given.pop(name) for name in ("kind", "monitor") if name in given}
     probe, canvas = given.pop("probe"), Canvas(start, given.pop("frame"), covered=given.pop("covered", None))
     patterns = Patterns(scan, host_budget_bytes=given.pop("host_budget_bytes", 0))
-    return refine(patterns, probe, canvas, RefineOptions(passes, **given), **at_call)
+    model = ScanModel(probe, scan.positions)
+    return refine(patterns, model, canvas, RefineOptions(passes, **given), **at_call)
 
 
 def lacking_phase(scan: ScanDataset, obj: ComplexArray, origin: tuple[int, int]) -> AnyArray | None:
@@ -184,7 +187,7 @@ def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monke
     noise = np.random.default_rng(0).normal(size=truth(scan).shape).astype(np.complex64)
     for start, passes, times in ((predicted(scan), 1, 0), (predicted(scan), 2, 1), (noise, 1, 1)):
         solved.clear()
-        refined(scan, start, passes, slow_phase_solved=True)
+        refined(scan, start, passes, kind=StartKind.SYNCHRONISED)
         assert len(solved) == times
     solved.clear()
     refined(scan, truth(scan), 4)  # it lacks none: looked at before the first pass and after it

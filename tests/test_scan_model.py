@@ -49,7 +49,12 @@ def refined(scan: ScanDataset, passes: int = 12, **options: Any) -> Refinement:
     """From an object of which nothing is known."""
     frame = Frame(truth(scan).shape)
     start = Canvas(flat_object(frame), frame)
-    return refine(Patterns(scan, host_budget_bytes=1 << 30), scan.probe, start, RefineOptions(passes, **options))
+    return refine(
+        Patterns(scan, host_budget_bytes=1 << 30),
+        ScanModel(scan.probe, scan.positions),
+        start,
+        RefineOptions(passes, **options),
+    )
 
 
 def error(found: ComplexArray, scan: ScanDataset) -> float:

@@ -131,7 +131,7 @@ def test_pairs_of_many_patches_are_those_of_few(monkeypatch: pytest.MonkeyPatch)
     """[SYNC-008] Triangulated piece by piece, what is near stays connected; a patch has about as many links."""
     corners = np.random.default_rng(5).permutation(split_positions(fly_scan(), SIZE)[0] * 2)
     whole = overlap_pairs(corners, 16)
-    monkeypatch.setattr("ptychopinn.synchronise._TRIANGULATED", 16)
+    monkeypatch.setattr("ptychopinn.synchronise._LINKED_TOGETHER", 16)
     pieces = overlap_pairs(corners, 16)
     for pairs in (whole, pieces):
         assert (pairs[:, 0] < pairs[:, 1]).all()

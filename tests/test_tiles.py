@@ -145,7 +145,12 @@ def test_windows_of_an_object_on_the_host_are_cut_there(scan: ScanDataset) -> No
 def refined(scan: ScanDataset, library: ArrayLibrary, on: ArrayLibrary, **changes: Any) -> Refinement:
     obj = predicted(scan)
     start = Canvas(on.from_host(obj), Frame(obj.shape), on)
-    return refine(Patterns(scan, library), library.from_host(scan.probe), start, RefineOptions(**changes))
+    return refine(
+        Patterns(scan, library),
+        ScanModel(library.from_host(scan.probe), scan.positions),
+        start,
+        RefineOptions(**changes),
+    )
 
 
 @pytest.mark.parametrize("free", [False, True])

@@ -1,4 +1,4 @@
-"""The hooks of plugins. A plugin implements one or both.
+"""The hooks of plugins. A plugin implements one or more.
 
 A distribution names a module under the entry-point group ``ptychopinn``. Discovery imports it and calls the hooks, so
 this module and its options model must not import a deep-learning framework::
@@ -13,9 +13,9 @@ from collections.abc import Iterable
 
 import pluggy
 
+from ptychopinn.data.readers.spec import PROJECT as PROJECT
+from ptychopinn.data.readers.spec import ptychopinn_readers as ptychopinn_readers
 from ptychopinn.reconstructor import ReconstructorSpec, SolverSpec
-
-PROJECT = "ptychopinn"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -126,10 +126,10 @@ def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Arra
     (..., 2, n) complex128: the factor along y, and along x. Its conjugate moves back.
     """
     xp = library.xp
-    frequency = np.fft.fftfreq(n)
-    angle = fractions[..., None] * library.from_host(-2 * np.pi * frequency)
+    frequency = library.frequencies(n)
+    angle = fractions[..., None] * (-2 * np.pi * frequency)
     # The Nyquist row is both the positive and the negative frequency. Without its sine a real signal stays real.
-    has_sine = library.from_host((frequency != -0.5).astype(np.float64))
+    has_sine = library.cast(frequency != -0.5, "float64")
     return library.complex(xp.cos(angle), xp.sin(angle) * has_sine)
 
 

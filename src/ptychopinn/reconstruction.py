@@ -25,7 +25,7 @@ from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import BackgroundThread
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, noise_residual, refine
+from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, StartKind, noise_residual, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
@@ -64,6 +64,8 @@ class Reconstruction:
     background: FloatArray | None = None
     # Positions located from the network's patches before the prediction; None if they were not requested.
     located: LocatedScan | None = None
+    # By how much the network's patches showed the stage to be off, pixels; 0 if it was right or was not looked at.
+    stage_error_px: float = 0.0
 
 
 def reconstruct(
@@ -167,10 +169,15 @@ def _reconstruct_at(
         if assessed.refined is not None and assessed.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
             assessed = replace(assessed, coverage=coverage)  # the passes added nothing where no patch lies
-    if warning := _stage_warning(reconstructor, data, patterns, assessed.residual, config):
-        _log.warning("%s", warning)
-        assessed = replace(assessed, warnings=(*assessed.warnings, warning))
-    return assessed
+    off = _explained_by_stage(reconstructor, data, patterns, assessed.residual, config)
+    if off == 0:
+        return assessed
+    warning = (
+        f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
+        "agree with each other: the stage may have been off. Add --refine 10 --refine-positions."
+    )
+    _log.warning("%s", warning)
+    return replace(assessed, warnings=(*assessed.warnings, warning), stage_error_px=off)
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
@@ -199,22 +206,16 @@ def _stage_error(reconstructor: Reconstructor, data: ScanDataset, config: InferC
     return measure_stage_error(reconstructor.infer(part, config), part, ignored_px=_WRONG_STAGE_PX)
 
 
-def _stage_warning(
+def _explained_by_stage(
     reconstructor: Reconstructor, data: ScanDataset, patterns: Patterns, residual: float, config: InferConfig
-) -> str | None:
-    """A warning for a scan that is explained badly, if the network's patches agree on other positions."""
+) -> float:
+    """How far the stage was off, pixels, if that may be why a scan is explained badly; else 0."""
     phases_set = config.refine > 0 or config.synchronise is not Synchronise.OFF
     if config.refine_positions or not phases_set or not _can_locate(reconstructor, data):
-        return None
+        return 0.0
     if residual < max(_BAD_RESIDUAL, 2 * noise_residual(patterns)):
-        return None
-    off = _stage_error(reconstructor, data, config)
-    if off == 0:
-        return None
-    return (
-        f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
-        "agree with each other: the stage may have been off. Add --refine 10 --refine-positions."
-    )
+        return 0.0
+    return _stage_error(reconstructor, data, config)
 
 
 def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:
@@ -270,17 +271,28 @@ def refine_and_assess(
             )
             start = replace(stitched.canvas, covered=stitched.covered)
             solved = config.synchronise is Synchronise.AUTO
-            refinement = refine(patterns, probe, start, options, slow_phase_solved=solved, monitor=monitor)
+            kind = StartKind.SYNCHRONISED if solved else StartKind.PREDICTED
+            refinement = refine(patterns, model, start, options, kind=kind, monitor=monitor)
         stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
-        residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
-        to_host = stitched.library.to_host
-        on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
-        home = patterns.library.to_host
-        background = None if model.background is None else np.fft.fftshift(home(model.background))
-        model = replace(model, probe=home(model.probe), background=background)
-        assessed = _assess(on_host, model, residual, summary, how)
+        assessed = assess(stitched, model, patterns, summary, how)
     return replace(assessed, seconds=dict(stages.seconds))
+
+
+def assess(
+    stitched: StitchedObject,
+    model: ScanModel,
+    patterns: Patterns,
+    refined: RefinementSummary | None,
+    how: Synchronisation,
+) -> Reconstruction:
+    """Bring an object and its model to the host, with figures and warnings."""
+    residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
+    to_host = stitched.library.to_host
+    on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
+    home = patterns.library.to_host
+    background = None if model.background is None else np.fft.fftshift(home(model.background))
+    return _assess(on_host, replace(model, probe=home(model.probe), background=background), residual, refined, how)
 
 
 def _assess(

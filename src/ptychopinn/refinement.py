@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 
 import numpy as np
@@ -56,6 +57,15 @@ def refinement_schedule(passes: int, *, noisy: bool = False) -> StepSchedule:
         step = max(max(passes, 1) ** -0.5, 0.5)
         return StepSchedule(alpha=1.0, momentum=0.0, object_step=step, last_object_step=step, probe_step=probe_step)
     return StepSchedule(momentum=min(0.4 + 0.1 * passes, 0.6), probe_step=probe_step)
+
+
+class StartKind(StrEnum):
+    """What the object is that a refinement starts from."""
+
+    PREDICTED = "predicted"  # the slow phase is solved before the first pass
+    SYNCHRONISED = "synchronised"  # predicted, with its slow phase solved
+    REFINED = "refined"  # by an earlier refinement, so no other start is tried
+    FLAT = "flat"  # nothing is known yet
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,8 @@ class RefinementSummary:
         Passes requested; passes made, which are fewer after a cancellation; passes in the result, 0 if none was better.
     probe:
         Whether the probe was refined.
+    from_flat:
+        Whether the passes started from a flat object, because it explained the patterns better than the prediction.
     moved_px:
         Root mean square displacement of the positions in the result, pixels; None if they were not refined.
     positions_reset:
@@ -128,6 +140,7 @@ class RefinementSummary:
     passes_kept: int
     probe: bool
     moved_px: float | None
+    from_flat: bool = False
     positions_reset: int = 0
     flux_deviation: float | None = None
     background_share: float | None = None
@@ -154,11 +167,11 @@ class Refinement:
 
 def refine(
     patterns: Patterns,
-    probe: Array,
+    model: ScanModel,
     start: Canvas,
     options: RefineOptions,
     *,
-    slow_phase_solved: bool = False,
+    kind: StartKind = StartKind.PREDICTED,
     monitor: Monitor = NULL_MONITOR,
 ) -> Refinement:
     """Refine a predicted object.
@@ -167,13 +180,13 @@ def refine(
     ----------
     patterns:
         Patterns of the scan; their library computes. Bad pixels are ignored.
-    probe:
-        (modes, N, N) complex64 of the library, in counts. The object was predicted with it.
+    model:
+        Model of the scan, with a probe of the library in counts. The object was predicted with it.
     start:
         The prediction, of the patterns' library, or on the host and refined in tiles. Only covered pixels change.
         Windows may reach beyond its frame; the object is 1 there in the result.
-    slow_phase_solved:
-        Whether the slow phase of ``start`` has been solved already. Then it is not solved before the first pass.
+    kind:
+        What the start is.
     monitor:
         Gets each pass as "refine" with its residual, and is asked at every batch. If it is cancelled, the best state so
         far is returned.
@@ -185,15 +198,17 @@ def refine(
     ConfigError
         If ``passes`` is negative.
     """
-    check_passes(patterns.data, probe, options.passes)
+    check_passes(patterns.data, model.probe, options.passes)
     for name, array in (("object to refine", start.array), ("map of covered pixels", start.covered)):
         if array is not None and tuple(array.shape) != start.frame.shape:
             shape = tuple(array.shape)
             raise DataError(f"The {name} has the shape {shape}, its frame {start.frame.shape}.", "Give both alike.")
     library = patterns.library
     with library.session() as computing:
-        work = _Refinement(patterns, replace(start, array=start.library.cast(start.array, "complex64")), options)
-        return work.run(library.cast(probe, "complex64"), computing, slow_phase_solved, monitor)
+        model = replace(model, probe=library.cast(model.probe, "complex64"))
+        start = replace(start, array=start.library.cast(start.array, "complex64"))
+        work = _Refinement(patterns, model, start, options)
+        return work.run(computing, kind, monitor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,9 +229,9 @@ class _Candidate:
 class _Refinement:
     """One refinement; see `refine`."""
 
-    def __init__(self, patterns: Patterns, start: Canvas, options: RefineOptions) -> None:
-        self._patterns, self._start, self._options = patterns, start, options
-        noisy = noise_residual(patterns) >= _NOISY_RESIDUAL
+    def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
+        self._patterns, self._given, self._start, self._options = patterns, given, start, options
+        noisy = is_noisy(patterns)
         self._used, self._judges = _split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
         self._sure = _SURE_DEVIATIONS if noisy else 0.0
@@ -231,16 +246,18 @@ class _Refinement:
         )
         # No window leaves this box.
         margin = MAX_MOVE_PX if options.update_positions else 0
-        self._box = Frame.around(patterns.data.positions[self._used], patterns.data.N, margin)
+        self._box = Frame.around(given.positions[self._used], patterns.data.N, margin)
 
-    def run(self, probe: Array, library: ArrayLibrary, slow_phase_solved: bool, monitor: Monitor) -> Refinement:
+    def run(self, library: ArrayLibrary, kind: StartKind, monitor: Monitor) -> Refinement:
         """Make the passes, and return the best state."""
-        passes, options = self._options.passes, self._options
-        given = ScanModel(probe, self._patterns.data.positions)
+        slow_phase_solved = kind is not StartKind.PREDICTED
+        passes, options, given = self._options.passes, self._options, self._given
         before = best = self._judge(self._start.array, given)
         best_pass = done = 0
+        is_flat = False
         if passes > 0:
-            best, is_flat = self._best_start(before, given)
+            if kind in (StartKind.PREDICTED, StartKind.SYNCHRONISED):
+                best, is_flat = self._best_start(before, given)
             slow_phase_solved &= not is_flat
             start = self._in_box(best.object)
             engine = PassEngine(self._patterns, self._used, given, start, self._passes, library)
@@ -256,7 +273,7 @@ class _Refinement:
             done += 1
             now = self._judge(*self._result(engine, first.object))
             monitor.report("refine", done, passes, {"residual": now.residual})
-            if now.residual < best.residual and _significantly_lower(now.shares, first.shares, self._sure):
+            if now.residual < best.residual and significantly_lower(now.shares, first.shares, self._sure):
                 best, best_pass = now, done
         _log.info(
             "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
@@ -278,6 +295,7 @@ class _Refinement:
             passes_done=done,
             passes_kept=best_pass,
             probe=options.update_probe,
+            from_flat=is_flat,
             moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if options.update_positions else None,
             positions_reset=engine.runaways if passes > 0 else 0,
             flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
@@ -325,7 +343,7 @@ class _Refinement:
         patterns, start = self._patterns, self._start
         library, xp = patterns.library, patterns.library.xp
         chosen = _spread(len(patterns), _GAUGE_PATTERNS)
-        windows = Windows.on(start, patterns.data.positions[chosen], patterns.data.N, library)
+        windows = Windows.on(start, self._given.positions[chosen], patterns.data.N, library)
         product = energy = 0.0
         for part in slices_of(len(chosen), _READ):
             waves = shift_probe(probe, windows.fractions[part, ...], library)
@@ -364,7 +382,7 @@ class _Refinement:
         canvas, probe = engine.result()
         here, there = self._start.frame.overlap(self._box)
         refined = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
-        positions = self._patterns.data.positions.copy()
+        positions = self._given.positions.copy()
         if self._options.update_positions:
             positions[self._used] = engine.positions
         model = ScanModel(probe, positions, background=engine.background)
@@ -400,13 +418,13 @@ class _Refinement:
         _, model = self._result(engine, self._start.array)
         residual_of = self._residual_of(replace(model, probe=engine.probe))
         before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
-        if _significantly_lower(after, before, self._sure):
+        if significantly_lower(after, before, self._sure):
             engine.multiply_by_phase(phase)
         small = values.std() < _SETTLED_RAD
         return bool(small) or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
 
 
-def _significantly_lower(shares: FloatArray, others: FloatArray, deviations: float) -> bool:
+def significantly_lower(shares: FloatArray, others: FloatArray, deviations: float) -> bool:
     """Whether one residual is below another by more than this many standard errors over the patterns."""
     gain = others - shares
     return float(gain.sum()) > deviations * math.sqrt(len(gain)) * float(gain.std())
@@ -431,6 +449,11 @@ def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArr
         return every, every  # patterns without a photon cannot judge
     _log.info("Few photons: %d patterns are held out to judge the refinement.", judges.sum())
     return every[~judges], held
+
+
+def is_noisy(patterns: Patterns) -> bool:
+    """Whether photons are so few that passes follow the likelihood of Poisson counts."""
+    return noise_residual(patterns) >= _NOISY_RESIDUAL
 
 
 def noise_residual(patterns: Patterns) -> float:

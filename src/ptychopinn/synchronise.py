@@ -14,13 +14,15 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.spatial import Delaunay, cKDTree
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
+from ptychopinn.parallel import spread
 from ptychopinn.patch_store import PlacedPatches
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -32,8 +34,7 @@ _ITERATIONS = 200
 _CONVERGED_RAD = 1e-4
 _CHECK_EVERY = 5  # iterations between two checks of convergence
 _MIN_SHARED = 0.1  # minimum fraction of a patch's energy on the known object, for its phase to be taken from there
-_QUERIED = 1 << 16  # patches whose neighbours are searched at a time
-_TRIANGULATED = 1 << 14  # places triangulated at a time
+_LINKED_TOGETHER = 1 << 12  # places that a thread links at a time
 _FAINT = 1e-3  # pixels where the root of the weight (maximum 1) is smaller are ignored
 _SAMPLES, _MIN_SAMPLES = 32, 16  # pixels along a side of an overlap, and at least so many across the bright part
 _TILE_VALUES = 1 << 21  # values of patches processed together
@@ -88,17 +89,21 @@ def _each_once(pairs: IntArray, n: int) -> IntArray:
 def _linked_places(places: IntArray, reach: float) -> IntArray:
     """(k, 2) pairs of (m, 2) different places that are nearer than ``reach`` along either axis."""
     m = len(places)
-    count = min(_NEIGHBOURS, m - 1)
     links = [_triangle_edges(places, reach)]
-    if count > 0:
+    if m > 1:
         tree = cKDTree(places)
-        for low in range(0, m, _QUERIED):
-            first = np.arange(low, min(low + _QUERIED, m))
-            _, near = tree.query(places[first], k=count + 1, p=np.inf, distance_upper_bound=reach)
-            a, b = np.repeat(first, count + 1), near.ravel()
-            keep = (b < m) & (b != a)
-            links.append(_each_once(np.stack([a[keep], b[keep]], axis=1), m))
+        links += spread(partial(_nearest, tree, reach), slices_of(m, _LINKED_TOGETHER))
     return _each_once(np.concatenate(links), m)
+
+
+def _nearest(tree: cKDTree, reach: float, part: slice) -> IntArray:
+    """(k, 2) links of some places of a tree with their nearest ones."""
+    count = min(_NEIGHBOURS + 1, tree.n)  # a place is its own nearest
+    first = np.arange(part.start, part.stop)
+    _, near = tree.query(tree.data[part], k=count, p=np.inf, distance_upper_bound=reach)
+    a, b = np.repeat(first, count), near.ravel()
+    keep = (b < tree.n) & (b != a)
+    return _each_once(np.stack([a[keep], b[keep]], axis=1), tree.n)
 
 
 def _triangle_edges(places: IntArray, reach: float) -> IntArray:
@@ -110,14 +115,15 @@ def _triangle_edges(places: IntArray, reach: float) -> IntArray:
     long = int(np.ptp(places, axis=0).argmax()) if m else 0
     order = np.lexsort((places[:, 1 - long], places[:, long]))
     position = places[order, long]
-    edge_lists = [np.zeros((0, 2), np.int64)]
-    for low in range(0, m, _TRIANGULATED):
-        high = min(low + _TRIANGULATED, m)
-        stop = min(int(np.searchsorted(position, position[high - 1] + reach)), high + _TRIANGULATED)
-        strip = order[low:stop]
-        edges = strip[_delaunay(places[strip])]
-        edge_lists.append(edges[np.abs(places[edges[:, 0]] - places[edges[:, 1]]).max(axis=1) < reach])
-    return np.concatenate(edge_lists)
+
+    def edges_of(part: slice) -> IntArray:
+        stop = min(int(np.searchsorted(position, position[part.stop - 1] + reach)), part.stop + _LINKED_TOGETHER)
+        strip = order[part.start : stop]
+        edges: IntArray = strip[_delaunay(places[strip])]
+        short: BoolArray = np.abs(places[edges[:, 0]] - places[edges[:, 1]]).max(axis=1) < reach
+        return edges[short]
+
+    return np.concatenate([np.zeros((0, 2), np.int64), *spread(edges_of, slices_of(m, _LINKED_TOGETHER))])
 
 
 def _delaunay(places: IntArray) -> IntArray:

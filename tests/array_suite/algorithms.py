@@ -226,7 +226,7 @@ def test_refinements_are_the_same(library: ArrayLibrary, scan: ScanDataset, opti
     def run(of: ArrayLibrary) -> Refinement:
         seen = of.from_host(covered) if part else None
         canvas = Canvas(of.from_host(start.copy()), frame, of, seen)
-        return refine(Patterns(scan, of), of.from_host(scan.probe), canvas, options)
+        return refine(Patterns(scan, of), ScanModel(of.from_host(scan.probe), scan.positions), canvas, options)
 
     found, expected = run(library), run(NUMPY)
     agree(library, found.object, expected.object)

@@ -18,6 +18,7 @@ from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import Solver
 from ptychopinn.refinement import RefineOptions, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_object, simulate_scan
 from ptychopinn.solvers import EPIE, RPIE, engine, epie, frame_of, probe_state, refine_probe
 from ptychopinn.solvers.epie import rpie_schedule
@@ -323,7 +324,7 @@ def test_threads_change_nothing(data, monkeypatch):
         monkeypatch.setattr(parallel, "_threads", lambda cores=cores: cores)
         monkeypatch.setattr(engine, "_THREAD_VALUES", values)
         options = RefineOptions(passes=2, update_probe=True, update_positions=True)
-        found.append(refine(Patterns(data), data.probe, Canvas(flat, frame), options))
+        found.append(refine(Patterns(data), ScanModel(data.probe, data.positions), Canvas(flat, frame), options))
     together, apart, threads = found
     np.testing.assert_array_equal(threads.object, apart.object)
     for name in ("probe", "positions"):

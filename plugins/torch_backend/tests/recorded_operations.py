@@ -55,6 +55,7 @@ class OperationRecorder:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.warmed, self.recorded, self.replayed = 0, 0, 0
+        self.recording = False
 
     def warm_up(self, compute: Callable[[], ResultT]) -> ResultT:
         """Compute."""
@@ -64,6 +65,7 @@ class OperationRecorder:
     def record(self, compute: Callable[[], ResultT]) -> tuple[ResultT, Callable[[], object]]:
         """Compute, and put back what was changed: on a device, recording computes nothing."""
         self.recorded += 1
+        self.recording = True
         tape = _Tape()
         try:
             with tape:
@@ -71,6 +73,7 @@ class OperationRecorder:
                 if self.error is not None:
                     raise self.error
         finally:
+            self.recording = False
             with torch.no_grad():
                 for tensor, values in tape.before.values():
                     tensor.copy_(values)

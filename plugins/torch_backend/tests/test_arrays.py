@@ -288,7 +288,7 @@ def test_the_same_seed_gives_the_same_passes(scan: ScanDataset) -> None:
         patterns = Patterns(scan, here)
         options = RefineOptions(2, update_probe=True, update_positions=True)
         start = Canvas(here.from_host(flat_object(frame)), frame, here)
-        found = refine(patterns, here.from_host(scan.probe), start, options)
+        found = refine(patterns, ScanModel(here.from_host(scan.probe), scan.positions), start, options)
         return found.object
 
     assert torch.equal(run(), run())

@@ -23,8 +23,10 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import TrainingError
 from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.refinement import Refinement, RefineOptions, refine
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.training.sources import Batch
+from ptychopinn.typing import AnyArray
 from ptychopinn_torch import arrays, training
 from ptychopinn_torch.arrays import TorchLibrary
 from ptychopinn_torch.captured import WARM_UP_STEPS, CapturedStep, make_recorder
@@ -181,6 +183,18 @@ def test_a_resumed_training_records_anew(fit: Fit, recorders: Recorders, tmp_pat
 # Passes
 
 
+def refuse_while_recording(
+    upload: Callable[[AnyArray], torch.Tensor], recorders: list[OperationRecorder]
+) -> Callable[[AnyArray], torch.Tensor]:
+    """As a card does, which records no copy from memory that is not page-locked."""
+
+    def from_host(array: AnyArray) -> torch.Tensor:
+        assert not any(recorder.recording for recorder in recorders), "an upload is recorded"
+        return upload(array)
+
+    return from_host
+
+
 @pytest.mark.parametrize(
     "free",
     [
@@ -190,18 +204,21 @@ def test_a_resumed_training_records_anew(fit: Fit, recorders: Recorders, tmp_pat
     ],
     ids=str,
 )
-def test_replayed_passes_are_the_passes(recorders: Recorders, free: dict[str, Any]) -> None:
+def test_replayed_passes_are_the_passes(
+    recorders: Recorders, monkeypatch: pytest.MonkeyPatch, free: dict[str, Any]
+) -> None:
     """[ARR-010] Steps of the schedule, probe, positions, flux and background go on; a last, small batch is computed."""
     scan = simulate_scan(SimulationConfig(N=32, rows=15, cols=13, seed=2))
     library = TorchLibrary(torch.device("cpu"), deterministic=True)
 
     def passes() -> Refinement:
-        frame = Frame.around(scan.positions, scan.N)
+        frame, model = Frame.around(scan.positions, scan.N), ScanModel(library.from_host(scan.probe), scan.positions)
         start = Canvas(library.cast(library.from_host(np.ones(frame.shape)), "complex64"), frame, library)
-        return refine(Patterns(scan, library), library.from_host(scan.probe), start, RefineOptions(3, **free))
+        return refine(Patterns(scan, library), model, start, RefineOptions(3, **free))
 
     computed = passes()
     made = recorders(None)
+    monkeypatch.setattr(library, "from_host", refuse_while_recording(library.from_host, made))
     replayed = passes()
     assert made[0].replayed > 40
     for name in ("object", "model.probe", "model.positions", "model.flux", "model.background"):

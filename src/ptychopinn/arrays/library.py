@@ -100,6 +100,11 @@ class ArrayLibrary:
         """0 to count - 1."""
         return self.xp.arange(count, dtype=getattr(self.xp, dtype), device=self.device)
 
+    def frequencies(self, count: int) -> Array:
+        """(count,) float64 of `numpy.fft.fftfreq`, without an upload: a step that uploads cannot be recorded."""
+        k = self.arange(count, "float64")
+        return self.xp.where(k < (count + 1) // 2, k, k - count) / count
+
     def cast(self, array: Array, dtype: str) -> Array:
         """Convert an array to a dtype of the standard by its name, without a copy if possible."""
         return self.xp.astype(array, getattr(self.xp, dtype), copy=False)

@@ -46,9 +46,9 @@ class FreePositions:
 def position_equations(change: Array, probes: Array, patches: Array, library: ArrayLibrary) -> list[Array]:
     """(b, 4) and (b, 2) float64: normal equations of the moves that fit the changes of the exit waves best."""
     xp, size = library.xp, probes.shape[-1]
-    k = 2j * np.pi * np.fft.fftfreq(size)
-    k[size // 2] = 0  # the Nyquist row has no direction
-    factor = library.from_host(k.astype(np.complex64))
+    frequency = library.frequencies(size)
+    slopes_of = 2 * np.pi * xp.where(frequency == -0.5, xp.zeros_like(frequency), frequency)  # Nyquist has no direction
+    factor = library.cast(library.complex(xp.zeros_like(slopes_of), slopes_of), "complex64")
     spectrum = library.fft2(xp.asarray(probes, copy=True))
     slopes = []
     for along in (factor[:, None], factor[None, :]):

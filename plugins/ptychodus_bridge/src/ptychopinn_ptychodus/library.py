@@ -11,8 +11,8 @@ from ptychodus.api.reconstruct import Reconstructor, ReconstructorLibrary
 
 from ptychopinn.config.model import ModelType
 from ptychopinn.errors import PluginError
-from ptychopinn.plugins import Registry, discover, missing_requirements
-from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn.plugins import Registry, discover
+from ptychopinn.reconstructor import Capability, ReconstructorSpec, missing_requirements
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor, entry_name
 from ptychopinn_ptychodus.run_state import Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings, entry_settings

@@ -8,6 +8,7 @@ and has to compile before it trains. A graph is recorded within one step, and re
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,12 @@ class CudaRecorder:
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 result = compute()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about what was recorded before the error
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         main.wait_stream(self._stream)
         return result, graph.replay
 
