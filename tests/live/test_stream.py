@@ -23,10 +23,10 @@ from ptychopinn.live import Arrival, Chunk, LiveScan, Refused, Setup, StreamStat
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.simulate import simulate_scan
+from ptychopinn.system import PlacedFile
 
 N = 32
 QUICK = InferConfig(inference_batch_size=16)
-from ptychopinn.system import PlacedFile
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from ptychopinn.atomic import atomic_write
 from ptychopinn.data.io import write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
-from ptychopinn.product import origin_of, read_product
+from ptychopinn.product import read_product
 from ptychopinn_ptychodus.archives import LoadedModel, load_model
-from ptychopinn_ptychodus.conversion import output_product, positions_px, scan_of
+from ptychopinn_ptychodus.conversion import output_product, scan_of
 from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings
 from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
@@ -175,8 +175,7 @@ class BridgeReconstructor(TrainableReconstructor):
             words = "%d patches placed, forward residual R = %.4f, synchronisation %s."
             _log.info(words, *(figures[key] for key in ("patches placed", "forward residual R", "synchronisation")))
             found = read_product(done[0]["files"]["product"])
-            origin = origin_of(found, positions_px(parameters.product))
-            product = output_product(parameters, found.object, origin, losses)
+            product = output_product(parameters, found, losses)
         yield ReconstructOutput(product, PROGRESS_GOAL)
 
     def _work(
