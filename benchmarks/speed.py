@@ -162,8 +162,7 @@ class Run:
 
     def backends(self) -> list[str]:
         """Backends to measure."""
-        from ptychopinn.plugins import discover
-        from ptychopinn.reconstructor import missing_requirements
+        from ptychopinn.plugins import discover, missing_requirements
 
         if not any(self.wanted(part) for part in ("import", *NETWORK)):
             return []

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.hookspecs import PROJECT, hookimpl, hookspec, ptychopinn_reconstructors
-from ptychopinn.plugins import KNOWN_BACKENDS, Registry, capability_table, discover
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, Solver, SolverSpec, missing_requirements
+from ptychopinn.plugins import KNOWN_BACKENDS, Registry, capability_table, discover, missing_requirements
+from ptychopinn.reconstructor import Capability, ReconstructorSpec, Solver, SolverSpec
 
 SPEC = ReconstructorSpec(
     name="toy",

@@ -21,8 +21,7 @@ from ptychopinn.cores import granted_cores
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.failures import explained
 from ptychopinn.jobs import Task, available_mib, run_job
-from ptychopinn.plugins import discover
-from ptychopinn.reconstructor import missing_requirements
+from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.workflows.lock import can_lock
 
 Facts = Mapping[str, str]

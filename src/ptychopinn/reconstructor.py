@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, Self, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel
@@ -25,6 +26,8 @@ from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.failures import NO_MEMORY_TO_IMPORT, is_out_of_memory
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
+
+ClassT = TypeVar("ClassT")
 
 
 @dataclass(frozen=True)
@@ -216,72 +219,78 @@ class Capability(StrEnum):
 
 
 @dataclass(frozen=True)
-class ReconstructorSpec:
-    """Specification of a backend, readable without importing its framework."""
+class PluginSpec(Generic[ClassT]):
+    """Specification of a backend or solver, readable without importing its packages."""
 
-    name: str  # what ``--backend`` takes ("torch")
+    noun: ClassVar[str]
+
+    name: str  # what ``--backend`` takes ("torch"), or the name of a solver in comparisons ("epie")
     summary: str  # one line for lists and menus
-    import_string: str  # ``"package.module:Class"`` of the `Reconstructor`; imported only when used
-    options: type[BaseModel]  # pydantic model of the backend's own options; it must not import the framework
-    capabilities: frozenset[Capability] = field(default_factory=frozenset)
+    import_string: str  # ``"package.module:Class"``; imported only when used
+    options: type[BaseModel]  # pydantic model of its own options; it must not import the packages either
+    _: KW_ONLY
     requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
     install_hint: str = ""  # a command that installs missing packages
 
-    def load_class(self) -> type[Reconstructor]:
-        """Import the backend's class.
+    @property
+    def missing_packages(self) -> tuple[str, ...]:
+        """The missing ones of ``requires``, found without importing them."""
+        return tuple(name for name in self.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
+
+    def load_class(self) -> type[ClassT]:
+        """Import the class.
 
         Raises
         ------
         PluginError
-            If the framework or the class cannot be imported, with the reason and the install hint.
+            If that fails, with the reason. If packages are missing, with the install hint.
+        ResourceError
+            If memory does not suffice.
         """
-        loaded: type[Reconstructor] = _load(self, f"backend '{self.name}'")
-        return loaded
-
-
-@dataclass(frozen=True)
-class SolverSpec:
-    """Specification of a `Solver`, readable without importing its packages."""
-
-    name: str  # name in comparisons ("epie")
-    summary: str  # one line for lists and menus
-    import_string: str  # ``"package.module:Class"`` of the `Solver`; imported only when used
-    options: type[BaseModel]  # pydantic model of its options; it must not import the solver's packages
-    requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
-    install_hint: str = ""  # a command that installs missing packages
-
-    def load_class(self) -> type[Solver]:
-        """Import the solver's class.
-
-        Raises
-        ------
-        PluginError
-            If it cannot be imported, with the reason and the install hint.
-        """
-        loaded: type[Solver] = _load(self, f"solver '{self.name}'")
-        return loaded
-
-
-def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...]:
-    """The missing packages of a backend or solver, found without importing them."""
-    return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
-
-
-def _load(spec: ReconstructorSpec | SolverSpec, what: str) -> Any:
-    module_name, _, attribute = spec.import_string.partition(":")
-    try:
-        with short_waits():
-            return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a broken framework can raise anything
-        if is_out_of_memory(error) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
-            raise ResourceError(
-                f"Memory does not suffice to import the {what} ({error!s:.200}).", "Free memory, or raise the limit."
-            ) from error
-        if missing := missing_requirements(spec):
-            remedy = f"Install it with: {spec.install_hint}" if spec.install_hint else f"Install {', '.join(missing)}."
-        else:
+        module_name, _, attribute = self.import_string.partition(":")
+        try:
+            with short_waits():
+                loaded: type[ClassT] = getattr(importlib.import_module(module_name), attribute)
+        except Exception as error:  # a broken framework can raise anything
+            if is_out_of_memory(error) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
+                raise ResourceError(
+                    f"Memory does not suffice to import the {self.noun} '{self.name}' ({error!s:.200}).",
+                    "Free memory, or raise the limit.",
+                ) from error
             remedy = (
                 "All packages that it needs are installed, so one of them is broken, or does not fit the others or "
                 "this machine: install it again, and see 'ptychopinn doctor'."
             )
-        raise PluginError(f"The {what} cannot be used: {type(error).__name__}: {error}.", remedy) from error
+            if missing := self.missing_packages:
+                hint = self.install_hint
+                remedy = f"Install it with: {hint}" if hint else f"Install {', '.join(missing)}."
+            raise PluginError(
+                f"The {self.noun} '{self.name}' cannot be used: {type(error).__name__}: {error}.", remedy
+            ) from error
+        return loaded
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A trained model that a distribution has, for any scan with patterns of its size."""
+
+    name: str  # unique among all plugins ("family-64")
+    path: Path  # its archive
+    N: int  # width of the patterns
+    summary: str  # one line for lists
+
+
+@dataclass(frozen=True)
+class ReconstructorSpec(PluginSpec[Reconstructor]):
+    """Specification of a backend."""
+
+    noun = "backend"
+
+    capabilities: frozenset[Capability] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class SolverSpec(PluginSpec[Solver]):
+    """Specification of a `Solver`."""
+
+    noun = "solver"

@@ -27,8 +27,7 @@ from ptychopinn.cli import main
 from ptychopinn.comparison import comparison_settings
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.io import write_scan
-from ptychopinn.plugins import discover
-from ptychopinn.reconstructor import missing_requirements
+from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.simulate import simulate_scan
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.bundle import read_bundle
-from ptychopinn.plugins import discover
-from ptychopinn.reconstructor import missing_requirements
+from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.testing import CrossBackendConformance
 
 pytest.importorskip("resource", reason="the benchmark measures memory by it")

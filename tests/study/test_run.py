@@ -20,8 +20,7 @@ from ptychopinn.config.run import AllSettings
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import Cancelled, ConfigError, UsageError
 from ptychopinn.monitor import Monitor
-from ptychopinn.plugins import discover
-from ptychopinn.reconstructor import missing_requirements
+from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.workflows.lock import locked
 
 ROOT = Path(__file__).resolve().parents[2]

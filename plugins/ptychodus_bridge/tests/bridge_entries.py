@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ptychopinn.plugins import discover
-from ptychopinn.reconstructor import Capability, missing_requirements
+from ptychopinn.plugins import discover, missing_requirements
+from ptychopinn.reconstructor import Capability
 
 Ptychodus = Callable[..., subprocess.CompletedProcess[str]]
 

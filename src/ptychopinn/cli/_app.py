@@ -16,6 +16,7 @@ from ptychopinn.errors import Cancelled
 from ptychopinn.failures import explained
 
 COMMANDS: Mapping[str, str] = {
+    "reconstruct": "Reconstruct a scan in a given time, without any decision.",
     "train": "Train a network on a scan, without ground truth.",
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",
@@ -32,8 +33,9 @@ COMMANDS: Mapping[str, str] = {
 }
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 failure, 2 usage, 3 input refused, 4 out of memory, disk or device, 130 interrupted, "
-    "128 + N stopped by signal N. 'ptychopinn COMMAND --help' lists a command's flags."
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 input refused, 4 out of memory, disk or device, 5 data not explained "
+    "(--strict), 130 interrupted, 128 + N stopped by signal N. "
+    "'ptychopinn COMMAND --help' lists a command's flags."
 )
 
 

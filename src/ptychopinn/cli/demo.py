@@ -29,5 +29,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
     more = {} if args.max_time is None else {"max_time": args.max_time}
     with progress_monitor(console) as monitor:
         result = workflows.demo_run(args.output, backend=spec.name, overwrite=args.overwrite, monitor=monitor, **more)
-    show_run(result, console, as_json=args.json)
-    return console.stop.exit_code if monitor.cancelled else 0
+    return show_run(result, monitor, console, as_json=args.json)

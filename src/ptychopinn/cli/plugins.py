@@ -8,8 +8,7 @@ from dataclasses import asdict
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser, add_json
-from ptychopinn.plugins import KNOWN_BACKENDS, BrokenPlugin, Registry, capability_table, discover
-from ptychopinn.reconstructor import missing_requirements
+from ptychopinn.plugins import KNOWN_BACKENDS, BrokenPlugin, Registry, capability_table, discover, missing_requirements
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:

@@ -49,5 +49,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
             monitor=monitor,
             overwrite=args.overwrite,
         )
-    show_run(result, console, as_json=args.json)
-    return console.stop.exit_code if monitor.cancelled else 0
+    return show_run(result, monitor, console, as_json=args.json)

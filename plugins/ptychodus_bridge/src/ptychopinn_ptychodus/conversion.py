@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.data.raw_scan import Geometry, RawScan, dataset_of
+from ptychopinn.data.sizes import fit_size, resample_placed, resample_probe, rule_for
 from ptychopinn.errors import DataError
 from ptychopinn.product import Product as Reconstructed
 from ptychopinn.product import origin_of
@@ -26,31 +28,19 @@ _log = logging.getLogger("ptychopinn.ptychodus")
 
 
 def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
-    """What Ptychodus hands over, as a scan.
+    """What Ptychodus hands over, a `ptychodus.api.reconstruct.ReconstructInput`, as a scan.
 
-    Parameters
-    ----------
-    parameters:
-        `ptychodus.api.reconstruct.ReconstructInput`.
-    with_object:
-        Whether its object goes along, as the known object of supervised training.
-
-    Returns
-    -------
-    Counts as they are; positions in pixels of the object handed over; all modes of the probe. Of a probe that varies
-    from position to position (OPR) the first is taken, layers of an object are multiplied; both are logged.
+    Counts as they are, cropped, padded or binned to a size that networks take; positions in pixels of the object handed
+    over, or of the pixels that belong to that size (`object_scales`); all modes of the probe; on request the object, as
+    the known one of supervised training. Of a probe that varies from position to position (OPR) the first is taken,
+    layers of an object are multiplied; both are logged.
 
     Raises
     ------
     DataError
-        If patterns are not square, the probe does not fit them, or geometry is missing.
+        If the probe does not fit the patterns, or geometry is missing.
     """
     patterns, product = parameters.diffraction_patterns, parameters.product
-    if patterns.ndim != 3 or patterns.shape[1] != patterns.shape[2]:
-        raise DataError(
-            f"The patterns are {' x '.join(str(n) for n in patterns.shape[1:])} pixels (height x width), not square.",
-            "Crop or pad them when the diffraction data are loaded in Ptychodus.",
-        )
     pixel = _pixel_size(product)
     positions = positions_px(product)
     if len(positions) != len(patterns):
@@ -59,22 +49,37 @@ def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
         )
     metadata = product.metadata
     energy = getattr(metadata, "photon_energy_eV", None) or getattr(metadata, "probe_energy_eV", None)
-    return ScanDataset(
-        patterns=patterns,
-        measurement=Measurement.COUNTS,
-        positions=positions,
-        probe=_probe(product),
-        object_guess=_object(product) if with_object else None,
-        bad_pixels=np.asarray(parameters.bad_pixels, bool),
-        metadata=ScanMetadata(
+    raw = fit_size(
+        RawScan(
+            patterns=patterns,
+            positions=positions,
             measurement=Measurement.COUNTS,
-            pixel_size_m=pixel[1] if math.isclose(pixel[0], pixel[1], rel_tol=1e-6) else None,
-            probe_energy_eV=_positive(energy),
-            detector_distance_m=_positive(metadata.detector_distance_m),
-            source="Ptychodus",
-        ),
-        name=metadata.name or "scan",
+            probe=_probe(product),
+            object_guess=_object(product) if with_object else None,
+            bad_pixels=np.asarray(parameters.bad_pixels, bool),
+            geometry=Geometry(
+                energy_eV=_positive(energy),
+                distance_m=_positive(metadata.detector_distance_m),
+                object_pixel_m=pixel,
+            ),
+            metadata=ScanMetadata(source="Ptychodus"),
+            name=metadata.name or "scan",
+        )
     )
+    for note in raw.notes:
+        _log.info("%s", note)
+    for warning in raw.warnings:
+        _log.warning("%s", warning)
+    return dataset_of(raw)
+
+
+def object_scales(parameters: Any, data: ScanDataset) -> tuple[float, float]:
+    """(y, x) pixels of a scan, from `scan_of`, in one of the object handed over; (1, 1) for supported sizes."""
+    height, width = parameters.diffraction_patterns.shape[1:]
+    if (height, width) == (data.N, data.N):
+        return 1.0, 1.0
+    rule = rule_for((height, width), _probe(parameters.product))
+    return data.N * rule.binning / height, data.N * rule.binning / width
 
 
 def positions_px(product: Any) -> FloatArray:
@@ -95,20 +100,20 @@ def output_product(parameters: Any, found: Reconstructed, losses: Sequence[Seque
     parameters:
         What was handed over; its metadata stay.
     found:
-        Product of the reconstruction of the scan that was handed over. Object, probe and positions come from it,
-        because they belong together. The object has the frame of the object handed over, made larger where the
-        reconstruction reaches beyond it; what no pattern covers is 1. The flux becomes weights of the probe, if it has
-        one mode. A background is left out, because Ptychodus has no place for it.
+        Product of the reconstruction, from `in_frame_of_input`. Object, probe and positions come from it, because they
+        belong together. The object has the frame of the object handed over, made larger where the reconstruction
+        reaches beyond it; what no pattern covers is 1. The flux becomes weights of the probe, if it has one mode. A
+        background is left out, because Ptychodus has no place for it. A probe of another size than the one handed over
+        is left out, too.
     losses:
         (epoch, loss) pairs of the training.
     """
     from ptychodus.api.object import Object, ObjectCenter
-    from ptychodus.api.probe import ProbeSequence
     from ptychodus.api.product import LossValue, Product
 
     product = parameters.product
     given, obj = product.object_, found.object
-    origin = np.array(origin_of(found, positions_px(product)))
+    origin = np.array(found.origin)
     shape = np.array([given.height_px, given.width_px])
     low, high = origin, origin + obj.shape
     if shape.all():
@@ -118,13 +123,10 @@ def output_product(parameters: Any, found: Reconstructed, losses: Sequence[Seque
     canvas[y : y + obj.shape[0], x : x + obj.shape[1]] = obj
     pixel, center = given.get_pixel_geometry(), given.get_center()
     shift = low + (high - low - 1) / 2 - (shape - 1) / 2  # of the centre, in pixels
-    weights = None
-    if found.flux is not None and len(found.probe) == 1:
-        weights = np.sqrt(np.asarray(found.flux, np.float64))[:, None]
     return Product(
         metadata=product.metadata,
-        probe_positions=_moved_positions(product, found.local_positions + origin),
-        probes=ProbeSequence(found.probe[None].astype(np.complex64), weights, pixel.copy()),
+        probe_positions=_moved_positions(product, found.positions),
+        probes=_probes(product, found),
         object_=Object(
             array=canvas,
             pixel_geometry=pixel.copy(),
@@ -134,6 +136,41 @@ def output_product(parameters: Any, found: Reconstructed, losses: Sequence[Seque
         ),
         losses=[LossValue(int(epoch), float(value)) for epoch, value in losses],
     )
+
+
+def in_frame_of_input(parameters: Any, data: ScanDataset, found: Reconstructed) -> Reconstructed:
+    """A reconstruction with positions and object in pixels of the object handed over.
+
+    Parameters
+    ----------
+    data:
+        From `scan_of`.
+    found:
+        Product of its reconstruction.
+    """
+    down, given = object_scales(parameters, data), positions_px(parameters.product)
+    obj, origin = found.object, origin_of(found, data.positions)
+    moved = (found.local_positions + origin - data.positions) / down
+    probe, size = found.probe, parameters.diffraction_patterns.shape[1:]
+    if down != (1.0, 1.0):
+        obj, origin = resample_placed(obj, origin, (1 / down[0], 1 / down[1]))
+        if rule_for(size, _probe(parameters.product)).binning == 1:
+            probe = resample_probe(probe, size)
+    return replace(found, object=obj, origin=origin, positions=given + moved, probe=probe, coverage=None)
+
+
+def _probes(product: Any, found: Reconstructed) -> Any:
+    """The probe of a reconstruction, with the roots of its flux as weights."""
+    from ptychodus.api.probe import ProbeSequence
+
+    given = product.probes
+    if found.probe.shape[1:] != (given.height_px, given.width_px):
+        _log.warning("The patterns were binned; the product keeps the probe that was handed over.")
+        return given
+    weights = None
+    if found.flux is not None and len(found.probe) == 1:
+        weights = np.sqrt(np.asarray(found.flux, np.float64))[:, None]
+    return ProbeSequence(found.probe[None].astype(np.complex64), weights, product.object_.get_pixel_geometry().copy())
 
 
 def _moved_positions(product: Any, positions: FloatArray) -> Any:

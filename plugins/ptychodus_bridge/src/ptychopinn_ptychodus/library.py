@@ -11,8 +11,8 @@ from ptychodus.api.reconstruct import Reconstructor, ReconstructorLibrary
 
 from ptychopinn.config.model import ModelType
 from ptychopinn.errors import PluginError
-from ptychopinn.plugins import Registry, discover
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, missing_requirements
+from ptychopinn.plugins import Registry, discover, missing_requirements
+from ptychopinn.reconstructor import Capability, ReconstructorSpec
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor, entry_name
 from ptychopinn_ptychodus.run_state import Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
@@ -24,15 +24,7 @@ _log = logging.getLogger("ptychopinn.ptychodus")
 
 
 class PluginLibrary(ReconstructorLibrary):
-    """The reconstructors of all installed backends.
-
-    Parameters
-    ----------
-    settings_registry:
-        Ptychodus's; each entry gets a group in it.
-    registry:
-        The backends; None looks for the installed ones.
-    """
+    """The reconstructors of all installed backends; each entry gets a group in Ptychodus's settings registry."""
 
     def __init__(self, settings_registry: Any, registry: Registry | None = None) -> None:
         super().__init__("ptychopinn")  # not below it: Ptychodus's own library listens there already
