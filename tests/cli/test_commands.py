@@ -129,6 +129,7 @@ def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_
         "infer": {"synchronise": "off"},
         "execution": {},
         "reading": {"measurement": Measurement.COUNTS},
+        "formats": [],
         "overwrite": False,
     }
     assert calls.made[-1][1][3].backend is None  # that of the model
