@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ptychopinn.data.io import read_object as read_object
     from ptychopinn.data.io import read_scan as read_scan
     from ptychopinn.data.io import write_scan as write_scan
+    from ptychopinn.data.mending import mend_scan as mend_scan
     from ptychopinn.data.scaling import Scaling as Scaling
     from ptychopinn.data.scaling import fit_scaling as fit_scaling
     from ptychopinn.data.splits import split_by_space as split_by_space
@@ -36,6 +37,7 @@ _HOME = {
     "check_scan": "checks",
     "convert_scan": "convert",
     "fit_scaling": "scaling",
+    "mend_scan": "mending",
     "read_object": "io",
     "read_scan": "io",
     "split_by_space": "splits",

@@ -6,7 +6,7 @@ The contract of files, messages of streams and arrays in Python use these rules,
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, maximum_filter, median_filter, minimum_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, median_filter, minimum_filter, rank_filter
 from scipy.spatial import cKDTree
 
 from ptychopinn.data.dataset import ScanMetadata
@@ -14,6 +14,7 @@ from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.grouping import members_by_scan
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.pattern_checks import preview
+from ptychopinn.data.scaling import centre_of_mass
 from ptychopinn.data.statistics import PatternStatistics, is_mark, pattern_statistics
 from ptychopinn.forward import far_field
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -26,6 +27,7 @@ _BLUR_PX = 2.0  # of the neighbours of a dead pixel
 _FEW_LIT = 0.2  # of the neighbours: where fewer have counts, their mean says little
 _AROUND_PX = 3  # the far field is taken from this square
 _HOT_RATIO = 20.0  # times the median of the neighbourhood, and times what the probe puts there
+_ALONE_IN_SQUARE = 3  # the third brightest of 3 x 3 pixels is no longer bright: a peak of light is wider
 _HOT_SHARE = 1e-3  # of all counts: less does no harm
 _BRIGHT = 20.0  # times the median pattern
 _DIM = 0.01  # of the median pattern
@@ -39,9 +41,21 @@ _MIN_POSITIONS = 9
 
 
 def mark_bad_values(
-    key: str, patterns: AnyArray | LazyRows, bad_pixels: BoolArray, findings: Findings
+    key: str,
+    patterns: AnyArray | LazyRows,
+    bad_pixels: BoolArray,
+    findings: Findings,
+    *,
+    marks_only: bool = False,
 ) -> tuple[PatternStatistics, BoolArray]:
     """Add pixels with marks, values that are not finite, and negative ones to the bad pixels.
+
+    Parameters
+    ----------
+    key:
+        Name of the patterns in findings.
+    marks_only:
+        Add only those with marks.
 
     Returns
     -------
@@ -59,6 +73,8 @@ def mark_bad_values(
             "values that are not finite": (seen.not_finite_pixels, _MAX_SHARE, "DATA-034"),
             "negative values": (seen.negative_pixels, _MAX_NEGATIVE, "DATA-034"),
         }
+        if marks_only:
+            found = {what: one for what, one in found.items() if one[2] == "DATA-035"}
         new = np.zeros_like(bad)
         for what, (pixels, most, code) in found.items():
             if pixels.any() and pixels.mean() <= most:
@@ -106,7 +122,7 @@ def dead_pixels(mean_counts: FloatArray, count: int, bad_pixels: BoolArray, prob
     if probe is not None:
         weight = gaussian_filter((mean_counts > 0).astype(np.float64), _BLUR_PX)
         neighbours = gaussian_filter(mean_counts.astype(np.float64), _BLUR_PX) / np.maximum(weight, 1e-12)
-        light = minimum_filter(_light(probe), size=_AROUND_PX) * float(mean_counts.sum())
+        light = minimum_filter(_light(probe, mean_counts), size=_AROUND_PX) * float(mean_counts.sum())
         dead |= dark & (weight > _FEW_LIT) & (np.minimum(neighbours, light) * count > _SURE_COUNTS)
     for axis in (0, 1):
         lit = mean_counts.sum(axis=1 - axis) * count > _SURE_COUNTS
@@ -117,9 +133,13 @@ def dead_pixels(mean_counts: FloatArray, count: int, bad_pixels: BoolArray, prob
     return dead
 
 
-def _light(probe: ComplexArray) -> FloatArray:
-    """The probe's far field, (N, N) of sum 1."""
+def _light(probe: ComplexArray, pattern: FloatArray) -> FloatArray:
+    """The probe's far field, (N, N) of sum 1, moved by whole pixels to where the patterns lie."""
     light = (np.abs(far_field(probe.astype(np.complex128))) ** 2).sum(axis=0)
+    seen = np.where(pattern > 0, light, 0.0)  # gaps must not move its centre
+    if seen.any() and pattern.any():
+        offset = np.rint(centre_of_mass(pattern) - centre_of_mass(seen)).astype(int)
+        light = np.roll(light, offset, (0, 1))
     found: FloatArray = light / max(float(light.sum()), 1e-300)
     return found
 
@@ -135,13 +155,14 @@ def hot_pixels(mean: FloatArray, probe: ComplexArray | None) -> BoolArray:
         (modes, N, N) complex, if it is known.
     """
     total = float(mean.sum())
-    hot: BoolArray = (mean > _HOT_RATIO * median_filter(mean, size=5)) & (mean > _HOT_SHARE * total)
+    around = np.maximum(median_filter(mean, size=5), rank_filter(mean, -_ALONE_IN_SQUARE, size=3))
+    hot: BoolArray = (mean > _HOT_RATIO * around) & (mean > _HOT_SHARE * total)
     if probe is None or not hot.any():
         return hot
     size = len(mean)
     calm = float(mean[~hot].sum())
-    # The patterns may lie a little beside the probe's far field.
-    expected = maximum_filter(_light(probe), size=_AROUND_PX) * (calm if calm > 0 else total)
+    light = _light(probe, np.where(hot, 0.0, mean))
+    expected = maximum_filter(light, size=_AROUND_PX) * (calm if calm > 0 else total)
     middle = np.hypot(*(np.indices((size, size)) - size // 2)) <= 2  # the direct beam
     surprising: BoolArray = hot & (mean > _HOT_RATIO * expected) & ~middle
     return surprising

@@ -87,7 +87,7 @@ def scaling_of(mean: FloatArray, probe: ComplexArray, bad_pixels: BoolArray) -> 
     seen = float(pattern[~bad_pixels].sum())
     if not np.isfinite(seen) or seen <= 0:
         raise DataError("The probe carries no energy.", "Give a probeGuess that is not zero.")
-    offset = _centre(mean) - _centre(np.where(bad_pixels, 0, pattern))
+    offset = centre_of_mass(mean) - centre_of_mass(np.where(bad_pixels, 0, pattern))
     return Scaling(
         mean_counts=mean_counts,
         input_scale=len(mean) / float(np.sqrt(mean_counts)),
@@ -96,7 +96,7 @@ def scaling_of(mean: FloatArray, probe: ComplexArray, bad_pixels: BoolArray) -> 
     )
 
 
-def _centre(pattern: FloatArray) -> FloatArray:
+def centre_of_mass(pattern: FloatArray) -> FloatArray:
     """(2,) centre of mass (y, x) in pixels of an (N, N) pattern."""
     index = np.arange(pattern.shape[0])
     moments = [float(pattern.sum(axis=axis) @ index) for axis in (1, 0)]
