@@ -12,13 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 import numpy as np
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Synchronisation
-from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.infer import Background, InferConfig, Likelihood, ProbeSource
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
@@ -59,20 +58,13 @@ _CHOICES = 3  # rounds before which freedoms are tried
 # Trials: patterns in the middle of the scan (fewer of large ones), every so manyth of them held out, passes.
 _TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX = 1 << 21, 48, 192
 _HELD_OUT, _TRIAL_PASSES, _SETTLING_PASSES = 6, 6, 3
-_SURE, _WORTH = 2.0, 0.02  # standard errors, and fraction of the squared residual, by which a freedom must lower it
+_SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
+# And the fraction by which it must lower it. Positions that turn or scale move the picture: they need more reason.
+_WORTH = {Freedom.PROBE: 0.02, Freedom.POSITIONS: 0.1, Freedom.FLUX: 0.02, Freedom.BACKGROUND: 0.02}
 _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
 _OBJECT_FIXED = StepSchedule(
     alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
 )
-
-
-class Freedom(StrEnum):
-    """What passes may change beside the object."""
-
-    PROBE = "probe"
-    POSITIONS = "positions"
-    FLUX = "flux"
-    BACKGROUND = "background"
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +280,7 @@ class _Work:
 
     def _free_more(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
         """Free what explains held-out patterns better; returns whether something was freed."""
-        fixed = [Freedom(one) for one in self._config.may_free if Freedom(one) not in self._freed]
+        fixed = [one for one in self._config.may_free if one not in self._freed]
         count = min(max(_TRIAL_PIXELS // self._data.N**2, _TRIAL_MIN), _TRIAL_MAX, len(self._data))
         cost = (len(fixed) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass * count / len(self._data)
         if not fixed or cost > _TRIAL_SHARE * self._limit.left or count < 4 * _HELD_OUT:
@@ -297,7 +289,7 @@ class _Work:
         base = trial.shares(self._freed)
         if base is None:
             return False
-        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base)]
+        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base, _WORTH[one])]
         if not helped:
             return False
         self._freed |= set(helped)
@@ -385,11 +377,11 @@ class _Trial:
         return engine
 
 
-def _explains_more(shares: FloatArray | None, base: FloatArray) -> bool:
+def _explains_more(shares: FloatArray | None, base: FloatArray, worth: float) -> bool:
     """Whether held-out patterns are explained better, by more than chance and by enough to matter."""
     if shares is None:
         return False
-    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - _WORTH) * float(base.sum())
+    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - worth) * float(base.sum())
 
 
 def _with(array: AnyArray, index: IntArray, values: AnyArray) -> AnyArray:

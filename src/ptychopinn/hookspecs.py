@@ -15,7 +15,7 @@ import pluggy
 
 from ptychopinn.data.readers.spec import PROJECT as PROJECT
 from ptychopinn.data.readers.spec import ptychopinn_readers as ptychopinn_readers
-from ptychopinn.reconstructor import ReconstructorSpec, SolverSpec
+from ptychopinn.reconstructor import ModelSpec, ReconstructorSpec, SolverSpec
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -40,4 +40,14 @@ def ptychopinn_solvers() -> Iterable[SolverSpec]:  # type: ignore[empty-body]
     -------
     Any iterable of `SolverSpec`; names must be unique among all solvers and reconstructors. The hook takes no arguments
     and must be quick.
+    """
+
+
+@hookspec
+def ptychopinn_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
+    """Return the trained models of this distribution, which reconstruct scans without training.
+
+    Returns
+    -------
+    Any iterable of `ModelSpec`; names must be unique among all plugins. The hook takes no arguments and must be quick.
     """

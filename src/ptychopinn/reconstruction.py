@@ -115,7 +115,7 @@ def reconstruct(
     network_data = data
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
-        network_data = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
+        network_data = _thin(data, config.predict_overlap, reconstructor.model.patch_size)
     with BackgroundThread() as background:
         pairs = None
         if config.synchronise is not Synchronise.OFF:
@@ -228,10 +228,7 @@ def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferCo
 def check_infer(model: ModelConfig, config: InferConfig) -> None:
     """Refuse settings that a network does not support.
 
-    Raises
-    ------
-    ConfigError
-        If ``predict_overlap`` is set and the network predicts a patch from several patterns.
+    Raises ConfigError if ``predict_overlap`` is set and the network predicts a patch from several patterns.
     """
     if config.predict_overlap is not None and model.patterns_per_patch > 1:
         raise ConfigError(
@@ -240,7 +237,7 @@ def check_infer(model: ModelConfig, config: InferConfig) -> None:
         )
 
 
-def _thinned(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
+def _thin(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
     """The scan with only so many patterns that neighbours overlap by about this fraction of the probe's width."""
     scaling = fit_scaling(data)  # of all patterns: the passes use them all, with the probe in their counts
     spacing = min((1 - overlap) * probe_width_px(data.probe), patch_size / 2)

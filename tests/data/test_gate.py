@@ -11,8 +11,8 @@ import pytest
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.from_arrays import mend_scan
 from ptychopinn.data.io import read_scan, write_scan
-from ptychopinn.data.mending import mend_scan
 from ptychopinn.errors import DataError
 from ptychopinn.product import origin_of, product_of
 from ptychopinn.simulate import simulate_scan

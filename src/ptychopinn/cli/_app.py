@@ -17,6 +17,7 @@ from ptychopinn.cli._parser import Parser, add_common
 from ptychopinn.failures import explained
 
 COMMANDS: Mapping[str, str] = {
+    "reconstruct": "Reconstruct a scan in a given time, without any decision.",
     "train": "Train a network on a scan, without ground truth.",
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 from pydantic import Field
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.settings import marks
+
+
+class Freedom(StrEnum):
+    """What passes may change beside the object."""
+
+    PROBE = "probe"
+    POSITIONS = "positions"
+    FLUX = "flux"
+    BACKGROUND = "background"
 
 
 class AutomaticConfig(Config):
@@ -22,8 +32,8 @@ class AutomaticConfig(Config):
         description="Give the best picture of this many seconds, counted from when the scan was read.",
         json_schema_extra=marks(basic=True, unit="s", unset="until passes no longer pay"),
     )
-    may_free: tuple[str, ...] = Field(
-        ("probe", "positions", "flux", "background"),
+    may_free: tuple[Freedom, ...] = Field(
+        tuple(Freedom),
         title="May free",
         description="What passes may change beside the object, if held-out patterns are explained better by it.",
     )

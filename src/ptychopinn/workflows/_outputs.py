@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_json
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
-from ptychopinn.product import product_of, write_product
+from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import ObjectView, ReportContent, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
@@ -34,15 +32,6 @@ class RunResult:
     figures: Mapping[str, float | int | str] = field(default_factory=dict)  # figures to print, in order
     warnings: tuple[str, ...] = ()
     verdict: Verdict | None = None  # whether the object explains the patterns; None without an object
-
-
-def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
-    """Write a training history as CSV, a row per epoch; unknown values are empty."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(history)
-        for row in zip(*history.values(), strict=True):
-            writer.writerow([f"{value:.9g}" if math.isfinite(value) else "" for value in row])
 
 
 def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dict[str, float | int | str]:
@@ -100,6 +89,7 @@ def write_object(  # noqa: PLR0913
     title: str,
     comments: str,
     history: Mapping[str, list[float]] | None = None,
+    formats: Collection[ProductFormat] = (),
 ) -> dict[str, Path]:
     """Write the product and the pictures of an object.
 
@@ -111,6 +101,8 @@ def write_object(  # noqa: PLR0913
         The object, its coverage and its frame. A reconstruction has positions, flux and background of the product, too.
     probe:
         (modes, N, N) complex64 in counts.
+    formats:
+        Formats in which the product is written too.
 
     Returns
     -------
@@ -134,6 +126,9 @@ def write_object(  # noqa: PLR0913
         comments=comments,
     )
     write_product(folder / folders.PRODUCT, product)
+    others = {str(form): (folder / folders.PRODUCT).with_suffix(SUFFIXES[form]) for form in formats}
+    for form in formats:
+        write_product_as(others[form], product, form)
     box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
     pictures = write_pictures(
         folder,
@@ -143,7 +138,7 @@ def write_object(  # noqa: PLR0913
         history=history,
         moved=None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions),
     )
-    return {"product": folder / folders.PRODUCT, **pictures}
+    return {"product": folder / folders.PRODUCT, **others, **pictures}
 
 
 def write_outputs(  # noqa: PLR0913
@@ -156,8 +151,9 @@ def write_outputs(  # noqa: PLR0913
     history: Mapping[str, list[float]] | None = None,
     warnings: tuple[str, ...] = (),
     comments: str = "",
+    formats: Collection[ProductFormat] = (),
 ) -> dict[str, Path]:
-    """Write product with its sidecar, pictures and report.
+    """Write product (in other ``formats`` too) with its sidecar, pictures and report.
 
     Returns
     -------
@@ -174,8 +170,9 @@ def write_outputs(  # noqa: PLR0913
         title=data.name,
         comments=comments,
         history=history,
+        formats=formats,
     )
-    pictures = {kind: path for kind, path in written.items() if kind != "product"}
+    pictures = {kind: path for kind, path in written.items() if path.suffix == ".png"}
     figures = reconstruction_figures(reconstruction, len(data))
     _write_sidecar(folder / folders.SIDECAR, figures, warnings, reconstruction, data)
     facts = {
@@ -218,8 +215,7 @@ def _write_sidecar(
         "verdict": None if verdict is None else dict(verdict.record),
         "findings": [{"code": problem.code, "text": problem.text} for problem in data.findings],
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", "utf-8")
+    write_json(path, _finite(content))
 
 
 def _finite(value: object) -> object:
