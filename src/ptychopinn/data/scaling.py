@@ -110,7 +110,7 @@ def _offset(mean: FloatArray, alone: FloatArray, good: BoolArray) -> FloatArray:
     correlation: FloatArray = scipy.fft.irfft2(spectrum, s=mean.shape)
     peak = np.unravel_index(int(correlation.argmax()), mean.shape)
     if correlation[peak] < _ALIKE * np.linalg.norm(first) * np.linalg.norm(second):
-        return _centre(mean) - _centre(alone)
+        return centre_of_mass(mean) - centre_of_mass(alone)
     lines = (correlation[:, peak[1]], correlation[peak[0], :])
     return np.array([_peak(line, int(at)) for line, at in zip(lines, peak, strict=True)])
 
@@ -123,7 +123,7 @@ def _peak(line: FloatArray, at: int) -> float:
     return float(place if place < len(line) / 2 else place - len(line))
 
 
-def _centre(pattern: FloatArray) -> FloatArray:
+def centre_of_mass(pattern: FloatArray) -> FloatArray:
     """(2,) centre of mass (y, x) in pixels of an (N, N) pattern."""
     index = np.arange(pattern.shape[0])
     moments = [float(pattern.sum(axis=axis) @ index) for axis in (1, 0)]

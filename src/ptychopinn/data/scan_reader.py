@@ -16,7 +16,6 @@ from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 SCHEMA_VERSION = 1
-_SPAN_PX = 100_000  # an object this wide needs 80 GB: the positions are not in pixels
 _BLOCK = 256
 
 
@@ -117,19 +116,6 @@ class Reader:
         if array.dtype != np.float64:
             self.findings.note(key, f"{array.dtype} is read as float64.")
         values = array.astype(np.float64)
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if len(wrong):
-            self.findings.error(
-                key,
-                f"{len(wrong)} of {len(values)} values are not finite (the first at index {wrong[0]}).",
-                "Remove those patterns or give their positions.",
-            )
-            return None
-        if len(values) and (span := float(np.ptp(values))) > _SPAN_PX:
-            self.findings.error(
-                key, f"The positions span {span:.4g} pixels, more than {_SPAN_PX}.", "Give them in object pixels."
-            )
-            return None
         return values
 
     def probe(self, size: int) -> ComplexArray | None:

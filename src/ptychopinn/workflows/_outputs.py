@@ -172,7 +172,7 @@ def write_outputs(  # noqa: PLR0913
     )
     pictures = {kind: path for kind, path in written.items() if path.suffix == ".png"}
     figures = reconstruction_figures(reconstruction, len(data))
-    _write_sidecar(folder / folders.SIDECAR, figures, warnings, verdict)
+    _write_sidecar(folder / folders.SIDECAR, figures, warnings, reconstruction, data)
     facts = {
         "patterns": len(data),
         "N": data.N,
@@ -190,7 +190,7 @@ def write_outputs(  # noqa: PLR0913
         summary={k: show(v) for k, v in shown.pop("Result").items()},
         tables={name: {k: show(v) for k, v in table.items()} for name, table in shown.items()},
         figures=[(caption(kind), path) for kind, path in pictures.items()],
-        warnings=list(warnings),
+        warnings=[*warnings, *(problem.text for problem in data.findings)],
     )
     report = attempt("The report", lambda: write_report(folder / folders.REPORT, content))
     written["sidecar"] = folder / folders.SIDECAR
@@ -198,13 +198,19 @@ def write_outputs(  # noqa: PLR0913
 
 
 def _write_sidecar(
-    path: Path, figures: Mapping[str, float | int | str], warnings: tuple[str, ...], verdict: Verdict | None
+    path: Path,
+    figures: Mapping[str, float | int | str],
+    warnings: tuple[str, ...],
+    reconstruction: Reconstruction,
+    data: ScanDataset,
 ) -> None:
-    """Write figures, warnings and verdict as JSON beside the product; figures that are not finite are null."""
+    """Write figures, warnings, verdict and findings as JSON beside the product; figures not finite are null."""
+    verdict = reconstruction.verdict
     content = {
         "figures": figures,
         "warnings": list(warnings),
         "verdict": None if verdict is None else dict(verdict.record),
+        "findings": [{"code": problem.code, "text": problem.text} for problem in data.findings],
     }
     write_json(path, _finite(content))
 
