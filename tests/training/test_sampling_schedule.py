@@ -66,7 +66,7 @@ def test_iterations_that_follow_each_other_see_the_whole_detector() -> None:
     for four in (found[:4], found[4:8]):
         seen = np.zeros((four[0].N, four[0].N), int)
         for sampling in four:
-            seen[sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride] += 1
+            seen[sampling.pixels] += 1
         assert (seen == 1).all()
 
 

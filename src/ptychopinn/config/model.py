@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.settings import marks
 
 SUPPORTED_N = (32, 64, 128, 256)
+
+
+def _supported(value: int) -> int:
+    if value not in SUPPORTED_N:
+        raise ValueError(f"N = {value} is not supported; use one of {SUPPORTED_N} (crop or pad the patterns)")
+    return value
+
+
+PatternWidth: TypeAlias = Annotated[int, AfterValidator(_supported)]
 
 
 class ModelType(StrEnum):
@@ -45,7 +54,7 @@ class ModelConfig(Config):
 
     title: ClassVar[str] = "network"
 
-    N: int = Field(
+    N: PatternWidth = Field(
         64,
         title="Pattern width",
         description=f"Width of a diffraction pattern: {', '.join(map(str, SUPPORTED_N))}. A training takes that of the "
@@ -142,13 +151,6 @@ class ModelConfig(Config):
         description="Standard deviation of a blur of the exit wave in the forward model; 0 is no blur.",
         json_schema_extra=marks(unit="px"),
     )
-
-    @field_validator("N")
-    @classmethod
-    def _n_is_supported(cls, value: int) -> int:
-        if value not in SUPPORTED_N:
-            raise ValueError(f"N = {value} is not supported; use one of {SUPPORTED_N} (crop or pad the patterns)")
-        return value
 
     @model_validator(mode="after")
     def _one_group_size(self) -> Self:

@@ -24,23 +24,13 @@ _MIN_BEAM_RADIUS = 0.05  # of N: a smaller beam sees hardly any of its patch
 
 
 def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
-    """A probe of a random kind, like those of X-ray and electron optics.
+    """A probe of a random kind, like those of X-ray and electron optics: (modes, N, N) complex64 of energy 1.
 
     One in three is a soft-edged disc, ring or Gaussian with a spherical phase. The others are far fields of a round or
     rectangular aperture, which may have a central stop, roughness and aberrations, and be out of focus. The aperture's
     image takes between a twentieth and nearly all of the detector. All lie a pixel or so off the detector's centre and
     some per cent of N off the middle of the array, and some reach its edges.
-
-    Parameters
-    ----------
-    size:
-        N.
-    modes:
-        Mutually incoherent modes.
-
-    Returns
-    -------
-    (modes, N, N) complex64 of energy 1. The first mode carries most of it.
+    The first mode carries most of the energy.
     """
     base = _written(size, rng) if rng.random() < _WRITTEN_SHARE else _focused(size, rng)
     base = base * _window(size, rng.uniform(*_WINDOW_RADII)) * detector_ramp(rng.normal(0, 0.7, 2), size)

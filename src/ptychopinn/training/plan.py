@@ -80,10 +80,7 @@ def good_pixels(data: ScanDataset) -> FloatArray:
 def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) -> LossWeights:
     """Check the settings of a training and return the weights of the loss terms.
 
-    Raises
-    ------
-    ConfigError
-        If settings contradict each other or have no effect.
+    Raises ConfigError if settings contradict each other or have no effect.
     """
     try:
         weights = config.loss_weights(model)

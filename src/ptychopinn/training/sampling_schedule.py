@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.training.constants import GRID
+from ptychopinn.training.constants import GRID, WIDTH
 
 _FEATURES = 64  # pixels: only the iterations use pixels further out
 
@@ -31,6 +31,12 @@ class DetectorSampling:
     def stride(self) -> int:
         """Distance of the used detector pixels, the largest without loss of information."""
         return self.N // self.n
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """The used detector pixels, (y, x) indices into a picture (N, N)."""
+        y, x = self.offset
+        return slice(y, None, self.stride), slice(x, None, self.stride)
 
     @property
     def tile(self) -> int:
@@ -60,3 +66,8 @@ def _offsets(stride: int) -> list[tuple[int, int]]:
 def features_width(config: ModelConfig) -> int:
     """Width in pixels of the centre of the pattern from which the network computes its initial features."""
     return min(config.N, _FEATURES)
+
+
+def network_width(config: ModelConfig) -> int:
+    """The number of features of each grid cell."""
+    return max(8, 8 * round(WIDTH * config.width_scale / 8))
