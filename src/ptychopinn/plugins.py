@@ -23,7 +23,7 @@ from ptychopinn.config.solver import SolverOptions
 from ptychopinn.data.readers.find import CORE_READERS
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import PluginError
-from ptychopinn.reconstructor import Capability, ModelSpec, ReconstructorSpec, SolverSpec
+from ptychopinn.reconstructor import Capability, ModelSpec, PluginSpec, ReconstructorSpec, SolverSpec
 
 GROUP = "ptychopinn"
 ALIASES: Mapping[str, str] = {"pytorch": "torch", "tensorflow": "tf"}
@@ -68,10 +68,7 @@ class Registry:
     def get(self, name: str) -> ReconstructorSpec:
         """The backend of that name or alias (pytorch, tensorflow).
 
-        Raises
-        ------
-        PluginError
-            If it is missing or broken; lists the installed ones, and how to install others.
+        Raises PluginError if it is missing or broken; lists the installed ones, and how to install others.
         """
         name = ALIASES.get(name, name)
         if name in self.specs:
@@ -90,10 +87,7 @@ class Registry:
     def default(self) -> ReconstructorSpec:
         """The default backend: the only one, or torch.
 
-        Raises
-        ------
-        PluginError
-            If there is none, or none of them is torch.
+        Raises PluginError if there is none, or none of them is torch.
         """
         if len(self.specs) == 1:
             return next(iter(self.specs.values()))
@@ -226,7 +220,7 @@ def _check(spec: _Spec) -> None:
         raise PluginError(f"The backend '{spec.name}' claims capabilities that do not exist: {strange}.")
 
 
-def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...]:
+def missing_requirements(spec: PluginSpec[Any]) -> tuple[str, ...]:
     """The missing packages of a backend or solver, found without importing them."""
     return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
 

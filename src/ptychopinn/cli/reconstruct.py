@@ -10,11 +10,10 @@ from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_config, add_json, add_output
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import choose_backend, load_settings
-from ptychopinn.cli._summary import show_run
+from ptychopinn.cli._summary import add_strict, show_run
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.errors import Cancelled
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -33,6 +32,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("--backend", help="The framework to compute with (default: the one that wrote the model).")
     add_config(parser)
     add_json(parser)
+    add_strict(parser)
     add_flags(parser, "automatic", AutomaticConfig, training=False)
     spec = choose_backend(arguments)
     add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions, training=False)
@@ -54,5 +54,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
             overwrite=args.overwrite,
             monitor=monitor,
         )
-    show_run(result, console, as_json=args.json)
-    return Cancelled.exit_code if monitor.cancelled else 0
+    return show_run(result, monitor, console, as_json=args.json, strict=args.strict)
