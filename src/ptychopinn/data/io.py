@@ -30,6 +30,7 @@ def read_scan(
     *,
     measurement: Measurement | str | None = None,
     nphotons: float | None = None,
+    saturation_counts: float | None = None,
     fftshift: bool = False,
     probe: str | None = None,
 ) -> ScanDataset:
@@ -48,6 +49,8 @@ def read_scan(
     nphotons:
         Mean photons per pattern without bad pixels; overrides the file. It scales amplitudes, and counts in detector
         units, to photons.
+    saturation_counts:
+        Counts that the file has where a pixel is saturated; overrides the file.
     fftshift:
         Move DC from the corner to ``[N//2, N//2]``, which reads the patterns into memory.
     probe:
@@ -67,7 +70,14 @@ def read_scan(
         If a compressed array does not fit into memory.
     """
     options = build(
-        ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift, "probe": probe}
+        ReadOptions,
+        {
+            "measurement": measurement,
+            "nphotons": nphotons,
+            "saturation_counts": saturation_counts,
+            "fftshift": fftshift,
+            "probe": probe,
+        },
     )
     findings = Findings()
     found = interpret(open_scan(path, options), options, findings)

@@ -163,7 +163,8 @@ class ForwardResidual:
 
         def add_up(intensity: Array, measured: Array) -> tuple[Array, Array]:
             counts = intensity if good is None else intensity * good
-            modelled, seen = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in (counts, measured**2))
+            pair = (self._patterns.unsaturated(values, measured) for values in (counts, measured**2))
+            modelled, seen = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
             return modelled, seen
 
         modelled, seen = self._of_every_pattern(canvas, add_up)
@@ -184,7 +185,7 @@ class ForwardResidual:
             intensity = power(field, library)
             if self._background is not None:
                 intensity += self._background
-            return look(intensity, measured)
+            return look(self._patterns.recorded(intensity, measured), measured)
 
         found = library.spread(of_batch, range(len(self._batches)))
         if not found:
