@@ -46,29 +46,38 @@ def read(path: Path) -> RawScan:
     ``translation`` moves the sample, so the probe moves by its negative along the detector's axes, which
     ``basis_vectors`` gives; without them CXI's slow and fast axes point along -y and -x, and the two signs cancel.
     """
-    with Hdf5Tree(path) as tree:
+    partner = _partner(path)
+    with Hdf5Tree(path) as tree, Hdf5Tree(partner or path) as places:
         patterns = values.needed(tree, "patterns", *_DATA)
         if patterns.ndim != 3:
             raise DataError(f"The patterns have the shape {patterns.shape}.", "Save them as (n, H, W).")
-        found = values.array(tree, *_TRANSLATION)
-        positions = None if found is None else _positions(tree, found)
-        mask = values.array(tree, f"{_DETECTOR}/mask")
-        probe = values.complex_probe(values.array(tree, *_PROBE))
+        found = values.array(places, *_TRANSLATION)
         raw = RawScan(
             patterns=patterns,
-            positions=positions,
+            positions=None if found is None else _positions(tree, found),
             unit="m",
             measurement=Measurement.COUNTS,
-            probe=probe,
-            bad_pixels=_bad(mask),
-            geometry=_geometry(tree),
+            probe=values.complex_probe(values.array(places, *_PROBE)),
+            bad_pixels=_bad(values.array(tree, f"{_DETECTOR}/mask")),
+            geometry=_geometry(tree, places),
             metadata=ScanMetadata(source="CXI"),
             name=path.stem,
             notes=("Positions are the translations of the sample along the detector's axes.",),
         )
-        raw = _with_object(tree, raw)
+        raw = _with_object(places, raw)
+    if partner is not None:
+        raw = raw.said(f"Positions, probe and object are those of {partner.name}.")
     refuse_near_field(raw)
     return raw
+
+
+def _partner(path: Path) -> Path | None:
+    """The product.cxi that Ptychodus writes beside a diffraction.cxi without positions; None if there is none."""
+    beside = path.with_name(path.name.replace("diffraction", "product"))
+    if beside == path or not is_hdf5(beside):
+        return None
+    with Hdf5Tree(path) as tree:
+        return None if any(tree.find(name) is not None for name in _TRANSLATION) else beside
 
 
 def _positions(tree: Hdf5Tree, found: FloatArray) -> FloatArray:
@@ -100,7 +109,7 @@ def detector_axes(basis: FloatArray | None) -> FloatArray:
     return np.asarray(basis / lengths[:, None])
 
 
-def _geometry(tree: Hdf5Tree) -> Geometry:
+def _geometry(tree: Hdf5Tree, places: Hdf5Tree) -> Geometry:
     energy_j = values.number(tree, f"{_SOURCE}/energy")
     wavelength = values.number(tree, f"{_SOURCE}/wavelength")
     energy = None if not energy_j else energy_j / JOULE_PER_EV
@@ -110,7 +119,7 @@ def _geometry(tree: Hdf5Tree) -> Geometry:
     x, y = x or y, y or x
     if not x and (basis := values.array(tree, f"{_DETECTOR}/basis_vectors")) is not None and basis.ndim == 2:
         y, x = np.linalg.norm(basis.T if basis.shape == (3, 2) else basis, axis=-1).tolist()[:2]
-    said = tuple(values.number(tree, f"{_EXTRAS}/probe_pixel_{side}_m") for side in ("height", "width"))
+    said = tuple(values.number(places, f"{_EXTRAS}/probe_pixel_{side}_m") for side in ("height", "width"))
     return Geometry(
         energy_eV=energy,
         distance_m=_absolute(values.number(tree, f"{_DETECTOR}/distance")),
