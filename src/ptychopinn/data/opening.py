@@ -10,11 +10,12 @@ import numpy as np
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import PATTERN_KEYS, interpret
+from ptychopinn.data.dataset import ScanMetadata
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
 from ptychopinn.data.made_probes import is_recipe, with_made_probe, with_probe_of
 from ptychopinn.data.mending import centre_patterns
-from ptychopinn.data.raw_scan import RawScan, as_scan_file, to_pixels
+from ptychopinn.data.raw_scan import Geometry, RawScan, as_scan_file, to_pixels
 from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_with
 from ptychopinn.data.scan_file import ScanFile, open_npz
 from ptychopinn.data.scan_reader import Reader
@@ -231,12 +232,22 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         patches=reader.load("Y", kinds="fc", what="a complex array"),
         scan_index=index,
         bad_pixels=None if mask is None else mask.astype(bool),
+        geometry=_stated_geometry(metadata),
         metadata=metadata,
         name=file.path.stem,
         notes=file.notes,
         warnings=file.warnings,
     )
     return None if reader.findings.errors else raw
+
+
+def _stated_geometry(metadata: ScanMetadata) -> Geometry:
+    pixel = metadata.pixel_size_m
+    return Geometry(
+        energy_eV=metadata.probe_energy_eV,
+        distance_m=metadata.detector_distance_m,
+        object_pixel_m=None if pixel is None else (pixel, pixel),
+    )
 
 
 def _modes_first(probe: np.ndarray, size: tuple[int, ...]) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from ptychopinn.typing import FloatArray
 
 _MAX_PAIRS = 60
 _MIN_PAIRS = 12
+_MAX_PIXELS = 1 << 23  # of the patterns that are compared: 64 MiB
 _LIGHT = 0.1  # of the bright level: where the patterns are compared
 _AGREEMENT_PX = 1.0  # median distance of measured from predicted shifts
 _MIN_SHIFT_PX = 2.0  # median: less is not a shadow that moves
@@ -59,7 +60,7 @@ def refuse_near_field(raw: RawScan) -> None:
 
 def _bright(raw: RawScan) -> tuple[FloatArray, FloatArray]:
     """Some patterns over their mean, minus 1, where there is light; and where that is."""
-    n = min(len(raw.patterns), 4 * _MAX_PAIRS)
+    n = min(len(raw.patterns), 4 * _MAX_PAIRS, max(_MAX_PIXELS // (raw.size[0] * raw.size[1]), 2 * _MIN_PAIRS))
     counts = np.asarray(raw.patterns[:n], np.float64)
     usable = np.isfinite(counts).all(axis=0)
     if raw.bad_pixels is not None:
