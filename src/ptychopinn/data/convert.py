@@ -14,6 +14,7 @@ from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data import mending
 from ptychopinn.data.contract import interpret
+from ptychopinn.data.cxi_writer import write_cxi_scan
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.io import read_scan, write_scan
@@ -45,7 +46,7 @@ def convert_scan(
     source:
         As in `ptychopinn.data.io.read_scan`; several scans of one object are joined.
     target:
-        The file to write; may be ``source`` itself with ``overwrite``.
+        The file to write, NPZ, or CXI if it ends with .cxi; may be ``source`` itself with ``overwrite``.
     reading:
         What the file does not say.
     conversion:
@@ -74,7 +75,8 @@ def convert_scan(
         data = read_scan(sources[0], **dict(reading))
     else:
         data = _checked(_joined(sources, reading, conversion), Path(sources[0]), reading)
-    write_scan(target, data, compress=compress)
+    write = write_cxi_scan if Path(target).suffix.lower() == ".cxi" else write_scan
+    write(target, data, compress=compress)
     return data
 
 

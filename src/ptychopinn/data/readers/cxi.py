@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ptychopinn.data.cxi_writer import EXTRAS
 from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.data.hdf5 import is_hdf5
 from ptychopinn.data.hdf5_tree import Hdf5Tree
@@ -64,7 +65,7 @@ def read(path: Path) -> RawScan:
             name=path.stem,
             notes=("Positions are the translations of the sample along the detector's axes.",),
         )
-        raw = _with_object(places, raw)
+        raw = _with_own(tree, raw) if tree.find(EXTRAS) is not None else _with_object(places, raw)
     if partner is not None:
         raw = raw.said(f"Positions, probe and object are those of {partner.name}.")
     refuse_near_field(raw)
@@ -165,6 +166,38 @@ def _with_object(tree: Hdf5Tree, raw: RawScan) -> RawScan:
         (float(pixel[0] or 0), float(pixel[1] or 0)),
     )
     return raw.said(object_guess=obj, positions=local, unit="px", geometry=geometry)
+
+
+def _with_own(tree: Hdf5Tree, raw: RawScan) -> RawScan:
+    """With what `ptychopinn.data.cxi_writer` adds: positions in pixels, scans, metadata, object.
+
+    Raises
+    ------
+    DataError
+        If it does not fit the patterns.
+    """
+    positions, index = (values.array(tree, f"{EXTRAS}/{name}") for name in ("positions_px", "scan_index"))
+    if positions is None:
+        return raw
+    try:
+        metadata = ScanMetadata.model_validate_json(values.text(tree, f"{EXTRAS}/metadata") or "{}")
+    except ValueError as error:
+        raise DataError(f"The metadata do not fit the schema: {error!s:.300}.", "Write the file again.") from error
+    pixel = metadata.pixel_size_m
+    obj = values.array(tree, f"{EXTRAS}/object_guess")
+    return raw.said(
+        positions=positions.astype(np.float64) if positions.dtype.kind in "iuf" else positions,
+        unit="px",
+        scan_index=index,
+        object_guess=obj if obj is not None and obj.ndim == 2 and obj.dtype.kind == "c" else None,
+        metadata=metadata,
+        geometry=Geometry(
+            energy_eV=metadata.probe_energy_eV,
+            distance_m=metadata.detector_distance_m,
+            detector_pixel_m=raw.geometry.detector_pixel_m,
+            object_pixel_m=None if pixel is None else (pixel, pixel),
+        ),
+    )
 
 
 def several_slices(count: int) -> DataError:
