@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, pattern_sums, patterns_at_once, to_pixels
-from ptychopinn.data.stacking import map_rows, stack_rows
+from ptychopinn.data.stacking import map_rows, pick_rows, stack_rows
 from ptychopinn.data.statistics import pattern_statistics
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -340,15 +340,13 @@ def take_patterns(raw: RawScan, numbers: IntArray, what: str = "Patterns selecte
     n, index = len(raw.patterns), np.asarray(numbers, np.int64)
     if index.ndim != 1 or not len(index) or index.min() < 0 or index.max() >= n:
         raise DataError(f"{what}: {len(index)} of {n} patterns.", f"Select at least one, from 0 to {n - 1}.")
-    first, last = int(index[0]), int(index[-1])
-    rows = slice(first, last + 1) if np.array_equal(index, np.arange(first, last + 1)) else index
 
     def part(array: AnyArray | None) -> AnyArray | None:
-        return None if array is None else array[rows]
+        return None if array is None else pick_rows(array, index)
 
     return raw.said(
         f"{what}: {len(index)} of {n}.",
-        patterns=raw.patterns[rows],
+        patterns=pick_rows(raw.patterns, index),
         positions=part(raw.positions),
         patches=part(raw.patches),
         scan_index=part(raw.scan_index),

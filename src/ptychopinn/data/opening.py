@@ -162,7 +162,10 @@ def read_raw(path: StrPath, options: ReadOptions) -> RawScan:
     raw = read_foreign(path)
     if raw is None:
         file = open_arrays(path)
-        raw = raw_scan_of(file, options)
+        try:
+            raw = raw_scan_of(file, options)
+        except DataError as error:
+            raise DataError(f"{path}: {error.problem}", error.remedy) from error
         if raw is None:
             findings = Findings()
             interpret(file, options, findings)

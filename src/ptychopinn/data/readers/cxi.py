@@ -63,7 +63,7 @@ def read(path: Path) -> RawScan:
             geometry=_geometry(tree, places),
             metadata=ScanMetadata(source="CXI"),
             name=path.stem,
-            notes=("Positions are the translations of the sample along the detector's axes.",),
+            notes=(_axes_note(tree),),
         )
         raw = _with_own(tree, raw) if tree.find(EXTRAS) is not None else _with_object(places, raw)
     if partner is not None:
@@ -89,6 +89,15 @@ def _positions(tree: Hdf5Tree, found: FloatArray) -> FloatArray:
     moved[:, : min(3, found.shape[1])] = found[:, :3]
     axes = detector_axes(values.array(tree, f"{_DETECTOR}/basis_vectors"))
     return np.asarray(-moved @ axes.T)
+
+
+def _axes_note(tree: Hdf5Tree) -> str:
+    if tree.find(f"{_DETECTOR}/basis_vectors") is not None:
+        return "Positions are the negative translations of the sample along the detector's basis_vectors."
+    return (
+        "Positions are the translations of the sample: the file has no basis_vectors, and CXI has -y and -x. "
+        "If it means the negative, convert --negate-y --negate-x."
+    )
 
 
 def detector_axes(basis: FloatArray | None) -> FloatArray:
