@@ -150,15 +150,15 @@ class Hdf5Tree:
         DataError
             If it lies elsewhere or is not there.
         """
-        shown = f"'{what:.100}' lies in the file '{filename:.200}'"
+        problem = f"'{what:.100}' lies in the file '{filename:.200}'"
         remedy = "Put that file beside this one under its own name, or copy the data into this file."
         if Path(filename).name != filename or filename in ("", ".", "..") or "%" in filename:
-            raise DataError(f"{shown}, which is not in the folder of {self.path.name}; it is not opened.", remedy)
+            raise DataError(f"{problem}, which is not in the folder of {self.path.name}; it is not opened.", remedy)
         path = self.path.parent / filename
         if (why := why_unreadable(path)) is not None:
-            raise DataError(f"{shown}, which {why}.", remedy)
+            raise DataError(f"{problem}, which {why}.", remedy)
         if path.resolve().parent not in (self.path.parent.resolve(), self.path.resolve().parent):
-            raise DataError(f"{shown}, a link out of the folder of {self.path.name}; it is not opened.", remedy)
+            raise DataError(f"{problem}, a link out of the folder of {self.path.name}; it is not opened.", remedy)
         return path
 
     def walk(self) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from ptychopinn.data.hdf5 import is_hdf5
 from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import EV_METRES, JOULE_PER_EV, Geometry, RawScan
 from ptychopinn.data.readers import hdf5_values as values
-from ptychopinn.data.readers.shadow import refuse_near_field
+from ptychopinn.data.readers.near_field import refuse_near_field
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import DataError
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
@@ -67,7 +67,7 @@ def read(path: Path) -> RawScan:
         )
         raw = _with_own(tree, raw) if tree.find(EXTRAS) is not None else _with_object(places, raw)
     if partner is not None:
-        raw = raw.said(f"Positions, probe and object are those of {partner.name}.")
+        raw = raw.with_changes(f"Positions, probe and object are those of {partner.name}.")
     refuse_near_field(raw)
     return raw
 
@@ -129,12 +129,12 @@ def _geometry(tree: Hdf5Tree, places: Hdf5Tree) -> Geometry:
     x, y = x or y, y or x
     if not x and (basis := values.array(tree, f"{_DETECTOR}/basis_vectors")) is not None and basis.ndim == 2:
         y, x = np.linalg.norm(basis.T if basis.shape == (3, 2) else basis, axis=-1).tolist()[:2]
-    said = tuple(values.number(places, f"{_EXTRAS}/probe_pixel_{side}_m") for side in ("height", "width"))
+    stated = tuple(values.number(places, f"{_EXTRAS}/probe_pixel_{side}_m") for side in ("height", "width"))
     return Geometry(
         energy_eV=energy,
         distance_m=_absolute(values.number(tree, f"{_DETECTOR}/distance")),
         detector_pixel_m=None if x is None or y is None else (y, x),
-        object_pixel_m=None if said[0] is None or said[1] is None else (said[0], said[1]),
+        object_pixel_m=None if stated[0] is None or stated[1] is None else (stated[0], stated[1]),
     )
 
 
@@ -166,7 +166,7 @@ def _with_object(tree: Hdf5Tree, raw: RawScan) -> RawScan:
     centre = [values.number(tree, f"{_EXTRAS}/object_center_{axis}_m") for axis in "yx"]
     pixel = [values.number(tree, f"{_EXTRAS}/object_pixel_{side}_m") for side in ("height", "width")]
     if raw.positions is None or obj.ndim != 2 or None in centre or not all(pixel):
-        return raw.said("The object of the file has no place in the frame of the positions; it is not used.")
+        return raw.with_changes("The object of the file has no place in the frame of the positions; it is not used.")
     local = (raw.positions - np.array(centre, float)) / np.array(pixel, float) + (np.array(obj.shape) - 1) / 2
     geometry = Geometry(
         raw.geometry.energy_eV,
@@ -174,7 +174,7 @@ def _with_object(tree: Hdf5Tree, raw: RawScan) -> RawScan:
         raw.geometry.detector_pixel_m,
         (float(pixel[0] or 0), float(pixel[1] or 0)),
     )
-    return raw.said(object_guess=obj, positions=local, unit="px", geometry=geometry)
+    return raw.with_changes(object_guess=obj, positions=local, unit="px", geometry=geometry)
 
 
 def _with_own(tree: Hdf5Tree, raw: RawScan) -> RawScan:
@@ -194,7 +194,7 @@ def _with_own(tree: Hdf5Tree, raw: RawScan) -> RawScan:
         raise DataError(f"The metadata do not fit the schema: {error!s:.300}.", "Write the file again.") from error
     pixel = metadata.pixel_size_m
     obj = values.array(tree, f"{EXTRAS}/object_guess")
-    return raw.said(
+    return raw.with_changes(
         positions=positions.astype(np.float64) if positions.dtype.kind in "iuf" else positions,
         unit="px",
         scan_index=index,

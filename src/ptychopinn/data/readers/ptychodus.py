@@ -17,7 +17,7 @@ from ptychopinn.data.raw_scan import Geometry, RawScan
 from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.data.readers.cxi import several_slices
 from ptychopinn.data.readers.spec import ReaderSpec
-from ptychopinn.data.stacking import pick_rows
+from ptychopinn.data.row_blocks import pick_rows
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
