@@ -18,7 +18,7 @@ from ptychopinn.config.reading import ReadOptions
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags; those of execution are the backend's own."""
     parser.usage = "%(prog)s DATA.npz -o RUN [FLAGS]"
-    parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
+    parser.add_argument("data", metavar="DATA", help="The scan: NPZ, HDF5, CXI, NeXus or any format that has a reader.")
     parser.offer_long_help()
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
     add_resume(parser, "run", resume="Go on with the run that is there, or start it.")

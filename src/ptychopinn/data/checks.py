@@ -10,7 +10,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import ReadResult, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings, Problem, Severity
-from ptychopinn.data.opening import open_scan
+from ptychopinn.data.open_scan import open_scan
 from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.scan_file import ScanFile
