@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from ptychopinn.cli._console import Console
@@ -20,17 +20,13 @@ PLAIN_SECONDS = 10.0
 @contextmanager
 def progress_monitor(console: Console) -> Iterator[Monitor]:
     """A `Monitor` that shows progress bars, or plain lines when stderr is no terminal, or nothing when quiet."""
-    if console.quiet:
-        monitor = Monitor()
-        with interruptible(monitor, console):
-            yield monitor
-    elif sys.stderr.isatty():
-        with _bars() as show:
-            monitor = Monitor(show)
-            with interruptible(monitor, console):
-                yield monitor
-    else:
-        monitor = Monitor(PlainProgress(console.say))
+    with ExitStack() as stack:
+        show: Callable[[Progress], None] | None = PlainProgress(console.say)
+        if console.quiet:
+            show = None
+        elif sys.stderr.isatty():
+            show = stack.enter_context(_bars())
+        monitor = Monitor(show)
         with interruptible(monitor, console):
             yield monitor
 

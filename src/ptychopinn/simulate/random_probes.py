@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import scipy.fft
+from scipy.special import expit
 
 from ptychopinn.forward import detector_ramp
 from ptychopinn.simulate.probes import hermite_modes
@@ -68,10 +69,10 @@ def _aperture_probe(size: int, rng: np.random.Generator) -> ComplexArray:
     y, x = _axes(size)
     radius, edge = rng.uniform(0.1, 0.28) * size, rng.uniform(0.01, 0.06) * size
     r = np.hypot(y * math.exp(rng.normal(0, 0.08)), x)
-    amplitude = 1 / (1 + np.exp(np.clip((r - radius) / (edge / 2), -60, 60)))
+    amplitude = expit((radius - r) / (edge / 2))
     if rng.random() < 0.3:
         hole = rng.uniform(0.2, 0.5) * radius
-        amplitude = amplitude - rng.uniform(0.5, 1) / (1 + np.exp(np.clip((r - hole) / (edge / 2), -60, 60)))
+        amplitude = amplitude - rng.uniform(0.5, 1) * expit((hole - r) / (edge / 2))
     if rng.random() < 0.6:
         amplitude = amplitude * np.exp(-0.5 * (r / rng.uniform(0.08, 0.25) / size) ** 2)
     curved: ComplexArray = amplitude * np.exp(1j * rng.uniform(-2.5, 2.5) * (r / radius) ** 2)
@@ -84,9 +85,9 @@ def _focused_probe(size: int, rng: np.random.Generator) -> ComplexArray:
     cut = rng.uniform(0.06, 0.2)  # cycles a pixel
     v, u = k[:, None] / cut, k[None, :] / cut
     r2 = v**2 + u**2
-    aperture = 1 / (1 + np.exp(np.clip((np.sqrt(r2) - 1) * 25, -60, 60)))
+    aperture = expit((1 - np.sqrt(r2)) * 25)
     if rng.random() < 0.5:
-        aperture = aperture * (1 - 1 / (1 + np.exp(np.clip((np.sqrt(r2) - rng.uniform(0.1, 0.5)) * 25, -60, 60))))
+        aperture = aperture * expit((np.sqrt(r2) - rng.uniform(0.1, 0.5)) * 25)
     # Defocus spreads the beam over |phase gradient| / (2 pi cut) pixels: keep it inside the window.
     most = 0.25 * size * math.pi * cut
     phase = rng.uniform(-most, most) * r2
