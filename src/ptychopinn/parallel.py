@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Self, TypeVar
 
 from ptychopinn.cores import granted_cores
@@ -22,14 +21,14 @@ class ThreadPool:
     """
 
     def __init__(self, count: int | None = None, initializer: Callable[[], None] | None = None) -> None:
-        self.count = _threads() if count is None else count
+        self.count = min(granted_cores(), _MAX_THREADS) if count is None else count
         self._initializer = initializer
         self._pool: ThreadPoolExecutor | None = None  # threads start with the first work for several
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -54,7 +53,7 @@ class BackgroundThread:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -77,7 +76,3 @@ def spread(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[Res
     """``[work(item) for item in items]`` in threads; raises what any of them raises."""
     with ThreadPool() as pool:
         return pool.map(work, items)
-
-
-def _threads() -> int:
-    return min(granted_cores(), _MAX_THREADS)
