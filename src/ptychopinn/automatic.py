@@ -58,7 +58,9 @@ _CHOICES = 3  # rounds before which freedoms are tried
 # Trials: patterns in the middle of the scan (fewer of large ones), every so manyth of them held out, passes.
 _TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX = 1 << 21, 48, 192
 _HELD_OUT, _TRIAL_PASSES, _SETTLING_PASSES = 6, 6, 3
-_SURE, _WORTH = 2.0, 0.02  # standard errors, and fraction of the squared residual, by which a freedom must lower it
+_SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
+# And the fraction by which it must lower it. Positions that turn or scale move the picture: they need more reason.
+_WORTH = {Freedom.PROBE: 0.02, Freedom.POSITIONS: 0.1, Freedom.FLUX: 0.02, Freedom.BACKGROUND: 0.02}
 _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
 _OBJECT_FIXED = StepSchedule(
     alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
@@ -287,7 +289,7 @@ class _Work:
         base = trial.shares(self._freed)
         if base is None:
             return False
-        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base)]
+        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base, _WORTH[one])]
         if not helped:
             return False
         self._freed |= set(helped)
@@ -375,11 +377,11 @@ class _Trial:
         return engine
 
 
-def _explains_more(shares: FloatArray | None, base: FloatArray) -> bool:
+def _explains_more(shares: FloatArray | None, base: FloatArray, worth: float) -> bool:
     """Whether held-out patterns are explained better, by more than chance and by enough to matter."""
     if shares is None:
         return False
-    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - _WORTH) * float(base.sum())
+    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - worth) * float(base.sum())
 
 
 def _with(array: AnyArray, index: IntArray, values: AnyArray) -> AnyArray:

@@ -59,6 +59,12 @@ class TrainingError(PtychoPinnError):
     """Training cannot continue (for example a loss that is not finite)."""
 
 
+class UnexplainedDataError(PtychoPinnError):
+    """A reconstruction was made, but it does not explain the patterns, and the caller asked to be strict."""
+
+    exit_code = 5
+
+
 class Cancelled(PtychoPinnError):
     """Work was cancelled by its caller before it had a result."""
 

@@ -34,6 +34,7 @@ from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.synchronise import overlap_pairs
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.verdict import Evidence, Explains, Verdict, judge
 
 _log = logging.getLogger(__name__)
 _BAD_RESIDUAL = 0.2  # R above which positions are checked, if noise explains less than half of it
@@ -66,6 +67,7 @@ class Reconstruction:
     located: LocatedScan | None = None
     # By how much the network's patches showed the stage to be off, pixels; 0 if it was right or was not looked at.
     stage_error_px: float = 0.0
+    verdict: Verdict | None = None  # whether the object explains the patterns
 
 
 def reconstruct(
@@ -289,24 +291,27 @@ def assess(
     on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
     home = patterns.library.to_host
     background = None if model.background is None else np.fft.fftshift(home(model.background))
-    return _assess(on_host, replace(model, probe=home(model.probe), background=background), residual, refined, how)
+    model = replace(model, probe=home(model.probe), background=background)
+    data = replace(patterns.data, positions=model.positions)
+    verdict = judge(Evidence(data, model.probe, residual, 0 if refined is None else refined.passes_kept))
+    return _assess(on_host, model, verdict, refined, how)
 
 
 def _assess(
     stitched: StitchedObject,
     model: ScanModel,
-    residual: float,
+    verdict: Verdict,
     refined: RefinementSummary | None,
     how: Synchronisation,
 ) -> Reconstruction:
     """Figures and warnings of a stitched object on the host."""
-    warnings = []
+    warnings = [] if verdict.warning is None else [verdict.warning]
     box = scan_box(stitched.frame.local(model.positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     if flat < FLATNESS_LIMIT:
         warnings.append(
-            f"The object is flat: it deviates by {flat:.4f} inside the scan box, less than {FLATNESS_LIMIT}. "
-            "Training may have collapsed; lower --learning-rate or train longer."
+            f"The object is flat: it deviates by {flat:.4f} inside the scan box, less than {FLATNESS_LIMIT}."
+            + _why_flat(verdict)
         )
     if stitched.dropped:
         count = stitched.placed + stitched.dropped
@@ -336,7 +341,8 @@ def _assess(
         positions=model.positions,
         flux=model.flux,
         background=model.background,
-        residual=residual,
+        residual=verdict.residual,
+        verdict=verdict,
         flatness=flat,
         synchronised=how,
         placed=stitched.placed,
@@ -345,3 +351,13 @@ def _assess(
         warnings=tuple(warnings),
         refined=refined,
     )
+
+
+def _why_flat(verdict: Verdict) -> str:
+    match verdict.explains:
+        case Explains.YES:
+            return " The patterns say so too: there is little in the beam."
+        case Explains.UNKNOWN:
+            return " The patterns have too few photons to show more."
+        case _:
+            return ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,23 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.io import write_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import ArchiveError, Cancelled, ConfigError, DataError, PluginError, UsageError
 from ptychopinn.monitor import Monitor
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
+from ptychopinn.verdict import Explains
 from ptychopinn.workflows import RunResult, infer_run, run_settings
 
-CONTENT = ["amplitude.png", "phase.png", "probe.png", "reconstruction.h5", "report.html", "run.log"]
+CONTENT = [
+    "amplitude.png",
+    "phase.png",
+    "probe.png",
+    "reconstruction.h5",
+    "reconstruction.json",
+    "report.html",
+    "run.log",
+]
 
 
 @pytest.fixture
@@ -33,10 +44,36 @@ def test_a_run_reconstructs_a_scan(trained: RunResult, scan_file: Path, tmp_path
     """[CLI-021] the same object as the training's own reconstruction."""
     result = infer_run(trained.folder, scan_file, tmp_path / "out")
     assert names(tmp_path / "out") == CONTENT
-    assert set(result.files) == {"product", "amplitude", "phase", "probe", "report"}
+    assert set(result.files) == {"product", "sidecar", "amplitude", "phase", "probe", "report"}
     assert result.figures["patches placed"] == 36
     found, before = (read_product(r.files["product"]).object for r in (result, trained))
     np.testing.assert_allclose(found, before, atol=1e-5)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_result_that_explains_nothing_says_so_everywhere(
+    trained: RunResult, scan_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[VER-004] [PROD-009] in log, report, product, sidecar and result."""
+    scan = read_scan(scan_file)
+    mixed = np.random.default_rng(0).permutation(len(scan))
+    write_scan(tmp_path / "mixed.npz", replace(scan, positions=scan.positions[mixed], object_guess=None))
+    with caplog.at_level("WARNING", logger="ptychopinn"):
+        result = infer_run(trained.folder, tmp_path / "mixed.npz", tmp_path / "out")
+    words = "This reconstruction does not explain the data"
+    sidecar = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
+    assert result.verdict is not None
+    assert result.verdict.explains is Explains.NO
+    assert result.warnings[0].startswith(words)
+    assert sidecar["verdict"]["explains_the_data"] == sidecar["figures"]["explains the data"] == "no"
+    assert sidecar["verdict"]["causes"] == list(result.verdict.causes)
+    assert sidecar["warnings"] == list(result.warnings)
+    for text in (caplog.text, read_product(result.files["product"]).comments, result.files["report"].read_text()):
+        assert words in text
+    good = infer_run(trained.folder, scan_file, tmp_path / "good")
+    assert words not in (tmp_path / "good" / "report.html").read_text()
+    assert good.verdict is not None
+    assert good.verdict.explains is not Explains.NO
 
 
 def test_the_model_that_is_used_is_not_replaced(trained: RunResult, scan_file: Path) -> None:
@@ -130,7 +167,7 @@ def test_an_output_is_replaced_only_when_asked(trained: RunResult, scan_file: Pa
         infer_run(trained.folder, scan_file, tmp_path)
     assert names(tmp_path) == ["phase.png"]
     infer_run(trained.folder, scan_file, tmp_path, overwrite=True)
-    assert names(tmp_path) == ["reconstruction.h5", "report.html", "run.log"]
+    assert names(tmp_path) == ["reconstruction.h5", "reconstruction.json", "report.html", "run.log"]
 
 
 def test_a_cancelled_inference_leaves_nothing(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ COMMANDS: Mapping[str, str] = {
 }
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 failure, 2 usage, 3 input refused, 4 out of memory, disk or device, 130 interrupted. "
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 input refused, 4 out of memory, disk or device, 5 data not explained "
+    "(--strict), 130 interrupted. "
     "'ptychopinn COMMAND --help' lists a command's flags."
 )
 

@@ -10,7 +10,7 @@ from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_config, add_json, add_output
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import add_backend_flags, load_settings
-from ptychopinn.cli._summary import show_run
+from ptychopinn.cli._summary import add_strict, show_run
 from ptychopinn.config.automatic import AutomaticConfig
 
 
@@ -30,6 +30,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("--backend", help="The framework to compute with (default: the one that wrote the model).")
     add_config(parser)
     add_json(parser)
+    add_strict(parser)
     add_flags(parser, "automatic", AutomaticConfig, training=False)
     add_backend_flags(parser, arguments, training=False)
 
@@ -48,4 +49,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
             overwrite=args.overwrite,
             monitor=monitor,
         )
-    return show_run(result, monitor, console, as_json=args.json)
+    return show_run(result, monitor, console, as_json=args.json, strict=args.strict)

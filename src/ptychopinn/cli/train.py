@@ -10,7 +10,7 @@ from ptychopinn.cli._flags import add_flags, add_preset
 from ptychopinn.cli._parser import Parser, add_config, add_json, add_resume
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import add_backend_flags, load_settings
-from ptychopinn.cli._summary import show_run
+from ptychopinn.cli._summary import add_strict, show_run
 from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
 
 
@@ -35,6 +35,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_preset(parser)
     add_config(parser)
     add_json(parser)
+    add_strict(parser)
     add_flags(parser, "train", TrainConfig)
     add_flags(parser, "model", ModelConfig)
     add_flags(parser, "infer", InferConfig)
@@ -57,4 +58,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
             overwrite=args.overwrite,
             monitor=monitor,
         )
-    return show_run(result, monitor, console, as_json=args.json)
+    return show_run(result, monitor, console, as_json=args.json, strict=args.strict)

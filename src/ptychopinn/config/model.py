@@ -46,7 +46,7 @@ class AmplitudeActivation(StrEnum):
 
 _GROUP_SIZE = {Architecture.FAST: 8, Architecture.CNN: 4}
 _WIDTH_SCALE = {Architecture.FAST: 0.25, Architecture.CNN: 2.0}
-_ITERATIONS = 8
+_ITERATIONS, _FINE_ITERATIONS = 8, 2
 
 
 class ModelConfig(Config):
@@ -110,6 +110,15 @@ class ModelConfig(Config):
         description="How often the fast network compares its object with the pattern and corrects it.",
         json_schema_extra=marks(unset=f"{_ITERATIONS}"),
     )
+    fine_iterations: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        title="Iterations at each finer resolution",
+        description="How many of the iterations each resolution has, from the finest on; the coarsest has those that "
+        "are left. More are slower, and better for probes whose far field fills the detector.",
+        json_schema_extra=marks(unset=f"{_FINE_ITERATIONS}"),
+    )
     amp_activation: AmplitudeActivation = Field(
         AmplitudeActivation.BOUNDED,
         title="Amplitude activation",
@@ -154,8 +163,10 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _fields_apply(self) -> Self:
-        if self.architecture is Architecture.CNN and self.iterations is not None:
-            raise ValueError("iterations belongs to architecture fast; leave it out with cnn")
+        fast_only = {"iterations": self.iterations, "fine_iterations": self.fine_iterations}
+        given = [name for name, value in fast_only.items() if value is not None]
+        if self.architecture is Architecture.CNN and given:
+            raise ValueError(f"{given[0]} belongs to architecture fast; leave it out with cnn")
         if self.probe_big and self.architecture is not Architecture.CNN:
             raise ValueError("probe_big belongs to architecture cnn; leave it out, or use pad_object = false")
         if self.probe_big and not self.pad_object:
@@ -188,6 +199,11 @@ class ModelConfig(Config):
     def steps(self) -> int:
         """The iterations in force, of the fast network."""
         return _ITERATIONS if self.iterations is None else self.iterations
+
+    @property
+    def steps_a_resolution(self) -> int:
+        """The iterations in force of every resolution but the coarsest, of the fast network."""
+        return _FINE_ITERATIONS if self.fine_iterations is None else self.fine_iterations
 
     @property
     def patch_size(self) -> int:

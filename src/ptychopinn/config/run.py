@@ -21,6 +21,7 @@ from ptychopinn.config._base import Config
 from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.build import build
 from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
@@ -88,6 +89,7 @@ class RunSettings(Config, Generic[OptionsT]):
 class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
     """Everything that a configuration file may have. Each command uses the sections that concern it."""
 
+    conversion: ConversionOptions = Field(ConversionOptions(), description="What convert does to a scan.")
     automatic: AutomaticConfig = Field(AutomaticConfig(), description="Reconstructions that decide by themselves.")
     simulation: SimulationConfig = Field(SimulationConfig(), description="Simulated scans.")
     solver: SerializeAsAny[SolverT] = Field(default_factory=_DEFAULTS, description="Iterative solvers.")

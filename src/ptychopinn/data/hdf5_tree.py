@@ -33,6 +33,9 @@ DAMAGE = (
 )  # of h5py
 _MAX_LINKS = 64  # on the way to one object
 _MAX_FILES = 10_000
+_HEAP = b"GCOL\x01\x00\x00\x00"
+_HEAP_HEADER = 16  # bytes, of a collection and of each object in it
+_HEAP_BYTES = 1 << 24
 _MAX_LISTED = 30
 _MAX_WALKED = 2000
 _MAX_DEPTH = 12
@@ -84,6 +87,7 @@ class Hdf5Tree:
             raise DataError(f"{path} {why}; an HDF5 file is needed.", "Check the name and the folder.")
         if len(self._files) >= _MAX_FILES:
             raise DataError(f"{self.path} links to more than {_MAX_FILES} files.", "Copy the data into one file.")
+        refuse_endless_heap(path)
         try:
             self._files[path] = self._stack.enter_context(h5py.File(path, "r"))
         except DAMAGE as error:
@@ -246,6 +250,43 @@ class Hdf5Tree:
         if not isinstance(here, h5py.Dataset):
             raise DataError(f"Its source '{name:.200}' is not a dataset.", "Copy the data into the file itself.")
         return here
+
+
+def refuse_endless_heap(path: Path) -> None:
+    """Refuse a file in which the HDF5 library would look for a text for ever.
+
+    Texts of variable length lie in collections ("GCOL", HDF5 file format 3.0, III.E). The library walks through their
+    objects, and never ends at a free one of size 0. Collections lie near the ends of a file, where they are looked for.
+
+    Raises
+    ------
+    DataError
+        If there is such a collection.
+    """
+    with path.open("rb") as stream:
+        ends = [stream.read(_HEAP_BYTES)]
+        if (size := path.stat().st_size) > _HEAP_BYTES:
+            stream.seek(max(size - _HEAP_BYTES, _HEAP_BYTES))
+            ends.append(stream.read())
+    for content in ends:
+        start = content.find(_HEAP)
+        while start >= 0:
+            if _is_endless(content, start):
+                raise DataError(f"{path} is an HDF5 file whose texts are damaged.", "Copy or write the file again.")
+            start = content.find(_HEAP, start + len(_HEAP))
+
+
+def _is_endless(content: bytes, start: int) -> bool:
+    """Whether a walk through the collection at ``start`` does not advance at some object."""
+    end = min(start + int.from_bytes(content[start + 8 : start + 16], "little"), len(content))
+    at = start + _HEAP_HEADER
+    while at + _HEAP_HEADER <= end:
+        index, size = (int.from_bytes(content[at + k : at + k + n], "little") for k, n in ((0, 2), (8, 8)))
+        step = size if index == 0 else _HEAP_HEADER + ((size + 7) & ~7) % 2**64
+        if step == 0:
+            return True
+        at += step
+    return False
 
 
 def _shape_of(dataset: Any) -> str:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.raw_scan import RawScan, to_pixels
+from ptychopinn.data.raw_scan import RawScan, is_amplitude, patterns_at_once, to_pixels
 from ptychopinn.data.sizes import resample_probe
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -207,8 +206,7 @@ def _soft_disc(radii: FloatArray, radius: float) -> FloatArray:
 def _mean_counts(raw: RawScan) -> FloatArray:
     """(H, W) mean counts, 0 at bad pixels and where values are not finite or negative."""
     total = np.zeros(raw.size)
-    amplitude = raw.measurement is Measurement.AMPLITUDE or (raw.measurement is None and not raw.legacy_key)
-    step = max(1, (1 << 22) // (raw.size[0] * raw.size[1]))
+    amplitude, step = is_amplitude(raw), patterns_at_once(raw)
     for start in range(0, len(raw.patterns), step):
         block = np.asarray(raw.patterns[start : start + step], np.float64)
         block = np.where(np.isfinite(block) & (block > 0), block, 0.0)

@@ -9,17 +9,19 @@ import numpy as np
 
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data.contract import PATTERN_KEYS
+from ptychopinn.data.contract import PATTERN_KEYS, interpret
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
 from ptychopinn.data.made_probes import is_recipe, with_made_probe, with_probe_of
+from ptychopinn.data.mending import centre_patterns
 from ptychopinn.data.raw_scan import RawScan, as_scan_file, to_pixels
 from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_with
 from ptychopinn.data.scan_file import ScanFile, open_npz
 from ptychopinn.data.scan_reader import Reader
 from ptychopinn.data.sizes import fit_size
 from ptychopinn.errors import DataError, ResourceError
-from ptychopinn.typing import StrPath
+from ptychopinn.path_checks import why_unreadable
+from ptychopinn.typing import AnyArray, StrPath
 
 _ZIP = b"PK"
 _PROBE_KEYS = ("probeGuess", "probe")
@@ -49,11 +51,11 @@ def open_scan(path: StrPath, options: ReadOptions | None = None) -> ScanFile:
     try:
         raw = read_foreign(path)
         if raw is not None:
-            return _usable(raw, path, options)
+            return usable(raw, path, options)
         file = open_arrays(path)
         if options.probe is not None:
             raw = raw_scan_of(file, options)
-            return file if raw is None else replace(_usable(raw, path, options), contents=file.contents)
+            return file if raw is None else replace(usable(raw, path, options), contents=file.contents)
         return _fitted(file, options) or file
     except MemoryError as error:
         raise ResourceError(
@@ -61,7 +63,7 @@ def open_scan(path: StrPath, options: ReadOptions | None = None) -> ScanFile:
         ) from error
 
 
-def _usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
+def usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
     """The arrays under the names of the contract: with the probe that is asked for, of a supported size, in pixels.
 
     Raises
@@ -96,14 +98,76 @@ def with_probe(raw: RawScan, text: str) -> RawScan:
     """
     if is_recipe(text):
         return with_made_probe(raw, text)
-    file = open_arrays(text)
-    key = next((key for key in _PROBE_KEYS if key in file.members), _PROBE_KEYS[0])
-    probe = Reader(file, Findings()).load(key, kinds="fc", what="a complex array")
-    if probe is None:
-        raise DataError(f"{text} has no probe (probeGuess or probe); it has {file.listed}.", "Name a file with one.")
+    probe = load_array(text, _PROBE_KEYS)
     while probe.ndim > 3:
         probe = probe[0]
     return with_probe_of(raw, probe[None] if probe.ndim == 2 else probe, Path(text).name)
+
+
+def load_array(path: str, keys: tuple[str, ...], pair: tuple[str, str] | None = None) -> AnyArray:
+    """An array of numbers out of an NPY, NPZ or HDF5 file.
+
+    Parameters
+    ----------
+    path:
+        The file.
+    keys:
+        Its names; the first that is there.
+    pair:
+        Names of two arrays that become the columns of one, if there is none of ``keys``.
+
+    Raises
+    ------
+    DataError
+        If there is none; the error lists what is there.
+    """
+    if Path(path).suffix.lower() == ".npy":
+        return _load_npy(path)
+    file = open_arrays(path)
+    reader = Reader(file, Findings())
+    wanted = next((key for key in keys if reader.has(key)), None)
+    names = [wanted] if wanted is not None else [*(pair or ())]
+    arrays = [reader.load(name, kinds="biufc", what="numbers") for name in names]
+    if not arrays or any(array is None for array in arrays):
+        said = f" ({reader.findings.errors[0].message})" if reader.findings.errors else ""
+        raise DataError(f"{path} has no {' or '.join(keys)}{said}; it has {file.listed}.", "Name a file with one.")
+    found = [np.asarray(array) for array in arrays]
+    if len({array.shape for array in found}) > 1:
+        raise DataError(f"{path}: {' and '.join(names)} have different shapes.", "Give every pattern its position.")
+    return found[0] if wanted is not None else np.stack(found, axis=-1)
+
+
+def _load_npy(path: str) -> AnyArray:
+    if (why := why_unreadable(path)) is not None:
+        raise DataError(f"{path} {why}.", "Check the name and the folder.")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise DataError(f"{path} cannot be read as an array: {error!s:.300}.", "Save it with numpy.save.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+        raise DataError(f"{path} holds no array of numbers.", "Save it with numpy.save.")
+    return array
+
+
+def read_raw(path: StrPath, options: ReadOptions) -> RawScan:
+    """A scan before it is checked, of any format, with DC in the centre.
+
+    Raises
+    ------
+    DataError
+        If arrays are missing or do not belong together.
+    """
+    path = Path(path)
+    raw = read_foreign(path)
+    if raw is None:
+        file = open_arrays(path)
+        raw = raw_scan_of(file, options)
+        if raw is None:
+            findings = Findings()
+            interpret(file, options, findings)
+            findings.raise_first(path)
+            raise DataError(f"{path} has no patterns (n, H, W); it has {file.listed}.", "Name the file of a scan.")
+    return centre_patterns(raw) if options.fftshift else raw
 
 
 def open_arrays(path: StrPath) -> ScanFile:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ptychopinn.data.dataset import Measurement, ScanMetadata
+from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.scan_file import ArrayInMemory, ArrayMember, ScanFile
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -161,6 +161,26 @@ class RawScan:
         return replace(self, notes=notes, **changes)  # type: ignore[arg-type]
 
 
+def is_amplitude(raw: RawScan) -> bool:
+    """Whether patterns are amplitudes, as far as the file says (`ptychopinn.data.units` decides on reading)."""
+    return raw.measurement is Measurement.AMPLITUDE or (raw.measurement is None and not raw.legacy_key)
+
+
+def pattern_sums(raw: RawScan) -> FloatArray:
+    """(n,) light of each pattern outside the bad pixels, in counts; NaN where values are not finite."""
+    good = np.ones(raw.size, bool) if raw.bad_pixels is None else ~raw.bad_pixels
+    sums = np.empty(len(raw.patterns))
+    for start in range(0, len(sums), patterns_at_once(raw)):
+        block = np.asarray(raw.patterns[start : start + patterns_at_once(raw)], np.float64)[:, good]
+        sums[start : start + len(block)] = (block**2 if is_amplitude(raw) else block).sum(axis=1)
+    return np.where(np.isfinite(sums), sums, np.nan)
+
+
+def patterns_at_once(raw: RawScan) -> int:
+    """How many patterns a pass takes at a time: some MiB."""
+    return max(1, (1 << 22) // (raw.size[0] * raw.size[1]))
+
+
 def to_pixels(raw: RawScan) -> RawScan:
     """Positions in object pixels, and the size of a pixel in the geometry; the computation is a note.
 
@@ -200,6 +220,30 @@ def metadata_of(raw: RawScan) -> ScanMetadata:
         "detector_distance_m": geometry.distance_m,
     }
     return raw.metadata.model_copy(update={name: value for name, value in known.items() if value is not None})
+
+
+def dataset_of(raw: RawScan) -> ScanDataset:
+    """The scan of arrays that need no more checks, with square patterns and positions in pixels.
+
+    Raises
+    ------
+    DataError
+        If it has no positions, no probe or no domain.
+    """
+    if raw.positions is None or raw.probe is None or raw.measurement is None:
+        raise DataError(f"'{raw.name}' lacks positions, a probe or the domain of its patterns.", "Give all three.")
+    return ScanDataset(
+        patterns=raw.patterns,
+        measurement=raw.measurement,
+        positions=raw.positions,
+        probe=raw.probe,
+        object_guess=raw.object_guess,
+        patches_guess=raw.patches,
+        scan_index=raw.scan_index,  # type: ignore[arg-type]
+        bad_pixels=raw.bad_pixels,  # type: ignore[arg-type]
+        metadata=metadata_of(raw),
+        name=raw.name,
+    )
 
 
 def as_scan_file(raw: RawScan, path: Path) -> ScanFile:

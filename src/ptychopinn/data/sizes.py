@@ -15,8 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
 from ptychopinn.config.model import SUPPORTED_N
-from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.raw_scan import RawScan
+from ptychopinn.data.raw_scan import RawScan, is_amplitude, pattern_sums
 from ptychopinn.data.stacking import map_rows
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray
@@ -108,7 +107,17 @@ def resize_patterns(raw: RawScan, size: int) -> RawScan:
     changed = raw.said(said, patterns=patterns, bad_pixels=bad if bad.any() else None, patches=None)
     if raw.probe is not None and raw.probe.shape[1:] == raw.size:
         changed = replace(changed, probe=resample_probe(raw.probe, (size, size)))
-    return _rescale(changed, scales)
+    return _rescale(_with_dose(changed, raw), scales)
+
+
+def _with_dose(changed: RawScan, before: RawScan) -> RawScan:
+    """The mean photons of the metadata, less the share of the light that was cropped."""
+    dose = before.metadata.nphotons
+    if dose is None or (changed.size[0] >= before.size[0] and changed.size[1] >= before.size[1]):
+        return changed
+    left, whole = (float(np.nansum(pattern_sums(scan))) for scan in (changed, before))
+    share = left / whole if whole > 0 and left > 0 else 1.0
+    return replace(changed, metadata=before.metadata.model_copy(update={"nphotons": dose * share}))
 
 
 def bin_patterns(raw: RawScan, factor: int) -> RawScan:
@@ -132,7 +141,7 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
         raw = _crop_rectangle(raw, (height - height % factor, width - width % factor))
         height, width = raw.size
     shape = (height // factor, width // factor)
-    amplitude = raw.measurement is Measurement.AMPLITUDE or (raw.measurement is None and not raw.legacy_key)
+    amplitude = is_amplitude(raw)
     kind = np.dtype(np.float32) if amplitude or raw.patterns.dtype.kind == "f" else _sum_dtype(raw.patterns, factor)
     good = None if raw.bad_pixels is None else ~raw.bad_pixels
 
@@ -257,12 +266,35 @@ def _rescale(raw: RawScan, scales: tuple[float, float]) -> RawScan:
 
 
 def resample_object(obj: ComplexArray, scales: tuple[float, float]) -> ComplexArray:
-    """An (h, w) object on pixels that are ``scales`` times as many; pixel (0, 0) stays where it is (cubic splines)."""
-    shape = [max(1, math.floor((n - 1) * scale + 1e-9) + 1) for n, scale in zip(obj.shape, scales, strict=True)]
-    grid = np.meshgrid(*(np.arange(n) / scale for n, scale in zip(shape, scales, strict=True)), indexing="ij")
+    """An (h, w) object on pixels that are ``scales`` times as many; pixel (0, 0) stays where it is."""
+    return resample_placed(obj, (0, 0), scales)[0]
+
+
+def resample_placed(
+    obj: ComplexArray, origin: tuple[int, int], scales: tuple[float, float]
+) -> tuple[ComplexArray, tuple[int, int]]:
+    """An object on pixels that are ``scales`` times as many, by cubic splines.
+
+    Parameters
+    ----------
+    obj, origin:
+        (h, w) complex, and its pixel (0, 0) in the frame of the positions.
+    scales:
+        (y, x) new pixels in one old pixel. Position p in old pixels is p * scale in new ones.
+
+    Returns
+    -------
+    The object at the whole new pixels that lie inside it, and its pixel (0, 0) in the new frame.
+    """
+    low = [math.ceil(start * scale - 1e-9) for start, scale in zip(origin, scales, strict=True)]
+    ends = zip(origin, obj.shape, scales, strict=True)
+    high = [math.floor((start + n - 1) * scale + 1e-9) for start, n, scale in ends]
+    axes = zip(low, high, origin, scales, strict=True)
+    places = [np.arange(first, max(last, first) + 1) / scale - start for first, last, start, scale in axes]
+    grid = np.meshgrid(*places, indexing="ij")
     values = np.asarray(obj, np.complex128)
     resampled: ComplexArray = (
         map_coordinates(values.real, grid, order=3, mode="nearest")
         + 1j * map_coordinates(values.imag, grid, order=3, mode="nearest")
     ).astype(np.complex64)
-    return resampled
+    return resampled, (low[0], low[1])

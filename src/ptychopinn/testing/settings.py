@@ -53,10 +53,10 @@ TRAIN_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "gradient_clip_algorithm": {"gradient_clip": 1e-3, "gradient_clip_algorithm": "value"},
     "weight_averaging": {"weight_averaging": 0.0},
 }
-# Their effects show only in the length of a training, in its files, or with a wrong probe.
+# Their effects show only in the length of a training, in its files, with a wrong probe, or with wider patches.
 TESTED_ELSEWHERE = frozenset(
     {
-        "N",
+        *("N", "fine_iterations"),
         *("max_time", "subsample_seed", "probe_refinement", "start_probe", "early_stopping_patience"),
         *("checkpoint_every", "checkpoint_top_k", "checkpoint_monitor", "checkpoint_mode"),
     }

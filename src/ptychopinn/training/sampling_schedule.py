@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.training.constants import GRID, WIDTH
 
-_ITERATIONS_PER_RESOLUTION = 2  # the coarsest resolution, the cheapest, gets all others
 _FEATURES = 64  # pixels: only the iterations use pixels further out
 
 
@@ -50,7 +49,7 @@ def sampling_schedule(config: ModelConfig) -> tuple[DetectorSampling, ...]:
     seen: Counter[int] = Counter()
     found = []
     for left in reversed(range(config.steps)):
-        factor = min(2 ** (left // _ITERATIONS_PER_RESOLUTION), config.patch_size // GRID)
+        factor = min(2 ** (left // config.steps_a_resolution), config.patch_size // GRID)
         N, n = config.N // factor, config.patch_size // factor  # noqa: N806
         offsets = _offsets(N // n)
         found.append(DetectorSampling(N, n, offsets[seen[factor] % len(offsets)]))

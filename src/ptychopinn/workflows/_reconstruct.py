@@ -73,7 +73,8 @@ def reconstruct_run(
             comments=f"ptychopinn reconstruct. {story}",
         )
     figures = {**reconstruction_figures(reconstruction, len(data)), "what was done": story}
-    return RunResult(folder, {**files, "story": folder / folders.STORY}, figures, reconstruction.warnings)
+    files = {**files, "story": folder / folders.STORY}
+    return RunResult(folder, files, figures, reconstruction.warnings, reconstruction.verdict)
 
 
 def _archive(model: StrPath, data: ScanDataset) -> Path | None:

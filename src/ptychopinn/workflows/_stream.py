@@ -147,7 +147,9 @@ def _write_result(
         warnings=warnings,
         comments=f"ptychopinn, backend {backend}, streamed",
     )
-    return RunResult(folder, files, {**counts, **reconstruction_figures(result, update.patterns)}, warnings)
+    return RunResult(
+        folder, files, {**counts, **reconstruction_figures(result, update.patterns)}, warnings, result.verdict
+    )
 
 
 def _warnings_of(update: Update) -> tuple[str, ...]:

@@ -133,7 +133,7 @@ def train_run(  # noqa: PLR0913
             comments=f"ptychopinn, backend {spec.name}, model {settings.model.model_type}",
         )
     figures |= reconstruction_figures(reconstruction, len(data))
-    return RunResult(folder, files, figures, warnings)
+    return RunResult(folder, files, figures, warnings, reconstruction.verdict)
 
 
 def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:

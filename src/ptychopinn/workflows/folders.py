@@ -22,6 +22,8 @@ CONFIG = "config.yaml"
 SCAN = "scan.json"
 HISTORY = "history.csv"
 PRODUCT = "reconstruction.h5"
+SIDECAR = "reconstruction.json"
+OTHER_PRODUCTS = ("reconstruction.cxi", "reconstruction.nxs")
 REPORT = "report.html"
 LOG = "run.log"
 STORY = "story.txt"
@@ -50,9 +52,8 @@ class FolderKind:
 
 RUN = FolderKind(
     "run",
-    frozenset(
-        {MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, STORY, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}
-    ),
+    frozenset({MODEL, CONFIG, SCAN, HISTORY, REPORT, LOG, STORY, CHECKPOINTS, "mlflow.db", "mlruns"})
+    | {PRODUCT, SIDECAR, *OTHER_PRODUCTS, *PICTURES},
     frozenset({CSV, "tensorboard"}),
     (MODEL, CHECKPOINTS, PRODUCT),
     CONFIG,

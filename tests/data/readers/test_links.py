@@ -135,3 +135,15 @@ def test_filters_of_hdf5plugin_are_used(tmp_path: Path) -> None:
             "diff3d", data=scan_formats.example().counts, chunks=(1, 32, 32), **plugin.Bitshuffle(cname="lz4")
         )
     assert_read(path)
+
+
+def test_a_damaged_collection_of_texts_does_not_hang(tmp_path: Path) -> None:
+    """[HARD-002] A free object of size 0 would be an endless loop of the HDF5 library."""
+    path = tmp_path / "scan.nxs"
+    scan_formats.nexus(path, scan_formats.example())
+    content = bytearray(path.read_bytes())
+    at = content.index(b"GCOL")
+    content[at + 16 : at + 48] = bytes(32)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="texts are damaged"):
+        read_scan(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -81,6 +82,8 @@ def read_by(reader: ReaderSpec, path: Path) -> RawScan:
     except (PtychoPinnError, MemoryError):
         raise
     except Exception as error:  # of h5py, SciPy, NumPy or a plugin, for bytes that nobody thought of
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from error
         raise DataError(
             f"{path} cannot be read as {reader.summary}: {type(error).__name__}: {error!s:.500}.",
             "Copy or write the file again; if it is in order, report this.",
