@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ptychopinn.atomic import nan_to_none
 from ptychopinn.errors import PtychoPinnError
 
 _LOGGER = "ptychopinn"
@@ -37,7 +38,7 @@ class Console:
 
     def json(self, value: Any) -> None:
         """The result as JSON on stdout; figures that are not finite become null."""
-        print(json.dumps(_finite(value), indent=2, allow_nan=False))
+        print(json.dumps(nan_to_none(value), indent=2, allow_nan=False))
 
     def error(self, error: PtychoPinnError) -> None:
         """One paragraph on stderr."""
@@ -58,13 +59,3 @@ class Console:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.atomic import write_json
+from ptychopinn.atomic import nan_to_none, write_json
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
@@ -209,15 +208,7 @@ def _write_sidecar(
         "warnings": list(warnings),
         "verdict": None if verdict is None else dict(verdict.record),
     }
-    write_json(path, _finite(content))
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_json(path, nan_to_none(content))
 
 
 def caption(kind: str) -> str:
