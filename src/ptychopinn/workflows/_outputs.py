@@ -172,13 +172,12 @@ def write_outputs(  # noqa: PLR0913
     versions = {name: _version(name) for name in ("ptychopinn", "ptychopinn-torch", "ptychopinn-tf", "numpy")}
     versions = {name: version for name, version in versions.items() if version}
     versions["python"] = platform.python_version()
-    shown = {"Scan": facts, **tables, "Versions": versions}
     report = write_report(
         folder / folders.REPORT,
         ReportContent(
             title=title,
-            summary={k: show(v) for k, v in figures.items()},
-            tables={name: {k: show(v) for k, v in table.items()} for name, table in shown.items()},
+            summary=figures,
+            tables={"Scan": facts, **tables, "Versions": versions},
             figures=[(caption(kind), path) for kind, path in pictures.items()],
             warnings=list(warnings),
         ),
@@ -208,13 +207,6 @@ def caption(kind: str) -> str:
         "probe": "The probe.",
         "history": "Loss over the epochs of training.",
     }.get(kind, kind)
-
-
-def show(value: object) -> str:
-    """Format a value for reading."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
 
 
 def _version(distribution: str) -> str:
