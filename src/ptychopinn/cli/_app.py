@@ -19,6 +19,7 @@ from ptychopinn.failures import explained
 COMMANDS: Mapping[str, str] = {
     "reconstruct": "Reconstruct a scan in a given time, without any decision.",
     "train": "Train a network on a scan, without ground truth.",
+    "pretrain": "Train a network on simulated patterns alone, for any scan.",
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",
     "evaluate": "Score a reconstruction against a reference.",

@@ -49,12 +49,18 @@ def _choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
 
 
 def add_backend_flags(
-    parser: Parser, arguments: Sequence[str], *, training: bool = True, without: Collection[str] = ()
+    parser: Parser,
+    arguments: Sequence[str],
+    *,
+    training: bool = True,
+    reads: bool = True,
+    without: Collection[str] = (),
 ) -> None:
-    """Add the flags of execution, which are the backend's own, and of reading; keep the chosen backend as ``spec``."""
+    """Add the flags of execution, which are the backend's own, and of reading files; keep the backend as ``spec``."""
     spec = _choose_backend(arguments)
     add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions, training=training)
-    add_flags(parser, "reading", ReadOptions, without=without)
+    if reads:
+        add_flags(parser, "reading", ReadOptions, without=without)
     parser.set_defaults(spec=spec)
 
 
