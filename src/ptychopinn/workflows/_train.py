@@ -29,6 +29,7 @@ from ptychopinn.reconstruction import check_infer, reconstruct
 from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
+from ptychopinn.workflows._inspect import warn_of_geometry
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
@@ -74,6 +75,7 @@ def train_run(  # noqa: PLR0913
     settings = settings or RunSettings()
     spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     data = read_scan(data_path, **dict(settings.reading))
+    warn_of_geometry(data)
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
     archive = None if start is None else model_archive(start, data)
     settings = settings.model_copy(
