@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,7 +14,16 @@ from ptychopinn.cores import granted_cores
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+_log = logging.getLogger(__name__)
 _MAX_THREADS = 8  # beyond it memory bandwidth is the limit
+
+
+NO_THREADS = "Threads cannot be started, because memory or processes are short; the work goes on with fewer."
+
+
+def is_thread_missing(error: RuntimeError) -> bool:
+    """Whether an exception says that a thread cannot be started."""
+    return "can't start new thread" in str(error)
 
 
 class ThreadPool:
@@ -39,7 +50,18 @@ class ThreadPool:
             return [work(item) for item in items]
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count, initializer=self._initializer)
-        return list(self._pool.map(work, items))
+        return [result() for result in [self._submit(work, item) for item in items]]
+
+    def _submit(self, work: Callable[[ItemT], ResultT], item: ItemT) -> Callable[[], ResultT]:
+        """Start a call. If no thread can be started for it, the returned function calls itself."""
+        assert self._pool is not None
+        try:
+            return self._pool.submit(work, item).result
+        except RuntimeError as error:
+            if not is_thread_missing(error):
+                raise
+            _log.warning("%s", NO_THREADS)
+            return partial(work, item)
 
 
 class BackgroundThread:

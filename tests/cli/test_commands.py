@@ -112,7 +112,7 @@ def test_an_interrupted_training_tells_what_it_saved(cli: Cli, calls: Any, resul
     code, out, err = cli("train", "scan.npz", "-o", "run")
     assert code == 130
     assert str(result.files["model"]) in out
-    assert "Stopping after this step" in err
+    assert "SIGINT: stopping after this step" in err
 
 
 def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_path: Path) -> None:
@@ -129,6 +129,7 @@ def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_
         "infer": {"synchronise": "off"},
         "execution": {},
         "reading": {"measurement": Measurement.COUNTS},
+        "formats": [],
         "overwrite": False,
     }
     assert calls.made[-1][1][3].backend is None  # that of the model

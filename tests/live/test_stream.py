@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -24,6 +23,7 @@ from ptychopinn.live import Arrival, Chunk, LiveScan, Rejection, Setup, StreamSt
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.simulate import simulate_scan
+from ptychopinn.system import PlacedFile
 
 N = 32
 QUICK = InferConfig(inference_batch_size=16)
@@ -254,12 +254,14 @@ def test_a_full_disk_ends_it_with_what_is_there(
 ) -> None:
     """[STREAM-006]"""
 
-    def pwrite(fd: int, data: Any, at: int, write: Any = os.pwrite) -> int:
+    write = PlacedFile.write
+
+    def limited(self: PlacedFile, data: memoryview, at: int) -> None:
         if at + len(data) > 120_000:
             raise OSError(28, "No space left on device")
-        return int(write(fd, data, at))
+        write(self, data, at)
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(PlacedFile, "write", limited)
     monkeypatch.setattr("ptychopinn.live.scan._BUDGET_UNIT", 1)
     end = last(stream(trained, chunks(scan, range(100)), QUICK))
     assert end.ending is StreamStatus.OUT_OF_SPACE

@@ -21,7 +21,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
     parser.offer_long_help()
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
-    add_resume(parser, "run", resume="Go on with the run that is there, from its last checkpoint.")
+    add_resume(parser, "run", resume="Go on with the run that is there, or start it.")
     parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by (default: none).")
     parser.add_argument(
         "--from",

@@ -14,6 +14,7 @@ import numpy as np
 from ptychopinn.data.hdf5_tree import DAMAGE, Hdf5Tree
 from ptychopinn.data.scan_file import MAP_BYTES, ScanFile, read_into_buffer
 from ptychopinn.errors import DataError
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
 
@@ -66,7 +67,7 @@ class H5Member:
             if self.mapped:
                 return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape))
             if self.dtype.kind == "U":
-                with h5py.File(self.path, "r") as file:
+                with open_hdf5_file(self.path) as file:
                     return np.array(file[self.key].asstr()[()]).reshape(())
             size = math.prod(self.shape) * self.dtype.itemsize
             return (
@@ -81,7 +82,7 @@ class H5Member:
         """Do nothing: contiguous HDF5 datasets have no checksum."""
 
     def _blocks(self) -> Iterator[bytes]:
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5_file(self.path) as file:
             dataset = file[self.key]
             if not self.shape:
                 yield self._bytes(dataset[()])

@@ -18,6 +18,7 @@ import h5py
 
 from ptychopinn.data.scan_file import BOMB_BYTES, BOMB_RATIO
 from ptychopinn.errors import DataError
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import StrPath
 
@@ -89,7 +90,7 @@ class Hdf5Tree:
             raise DataError(f"{self.path} links to more than {_MAX_FILES} files.", "Copy the data into one file.")
         refuse_endless_heap(path)
         try:
-            self._files[path] = self._stack.enter_context(h5py.File(path, "r"))
+            self._files[path] = self._stack.enter_context(open_hdf5_file(path))
         except DAMAGE as error:
             raise DataError(
                 f"{path} is an HDF5 file that cannot be read: {error!s:.500}.",

@@ -8,6 +8,7 @@ from ptychopinn.workflows._evaluate import evaluate_run
 from ptychopinn.workflows._infer import infer_run
 from ptychopinn.workflows._inspect import Inspection, inspect_run
 from ptychopinn.workflows._outputs import RunResult
+from ptychopinn.workflows._pretrain import pretrain_run, record_pretraining
 from ptychopinn.workflows._reconstruct import reconstruct_run
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._solve import create_solver, solve, solve_run
@@ -25,7 +26,9 @@ __all__ = [
     "infer_run",
     "inspect_run",
     "load_reconstructor",
+    "pretrain_run",
     "reconstruct_run",
+    "record_pretraining",
     "run_settings",
     "simulate_run",
     "solve",

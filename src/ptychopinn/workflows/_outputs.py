@@ -16,7 +16,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
 from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.report import ObjectView, ReportContent, write_pictures, write_report
+from ptychopinn.report import ObjectView, ReportContent, attempt, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray
 from ptychopinn.verdict import Verdict
@@ -130,15 +130,13 @@ def write_object(  # noqa: PLR0913
     for form in formats:
         write_product_as(others[form], product, form)
     box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
-    pictures = write_pictures(
-        folder,
-        found.object,
-        probe,
-        ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title),
-        history=history,
-        moved=None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions),
+    moved = None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions)
+    view = ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title)
+    pictures = attempt(
+        "The pictures",
+        lambda: write_pictures(folder, found.object, probe, view, history=history, moved=moved),
     )
-    return {"product": folder / folders.PRODUCT, **others, **pictures}
+    return {"product": folder / folders.PRODUCT, **others, **(pictures or {})}
 
 
 def write_outputs(  # noqa: PLR0913
@@ -187,17 +185,16 @@ def write_outputs(  # noqa: PLR0913
     versions = {name: version for name, version in versions.items() if version}
     versions["python"] = platform.python_version()
     shown = {"Result": figures, "Scan": facts, **tables, "Versions": versions}
-    report = write_report(
-        folder / folders.REPORT,
-        ReportContent(
-            title=title,
-            summary={k: show(v) for k, v in shown.pop("Result").items()},
-            tables={name: {k: show(v) for k, v in table.items()} for name, table in shown.items()},
-            figures=[(caption(kind), path) for kind, path in pictures.items()],
-            warnings=[*warnings, *(problem.text for problem in data.findings)],
-        ),
+    content = ReportContent(
+        title=title,
+        summary={k: show(v) for k, v in shown.pop("Result").items()},
+        tables={name: {k: show(v) for k, v in table.items()} for name, table in shown.items()},
+        figures=[(caption(kind), path) for kind, path in pictures.items()],
+        warnings=[*warnings, *(problem.text for problem in data.findings)],
     )
-    return {**written, "sidecar": folder / folders.SIDECAR, "report": report}
+    report = attempt("The report", lambda: write_report(folder / folders.REPORT, content))
+    written["sidecar"] = folder / folders.SIDECAR
+    return written if report is None else {**written, "report": report}
 
 
 def _write_sidecar(

@@ -26,7 +26,15 @@ from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import check_infer, reconstruct
-from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
+from ptychopinn.reconstructor import (
+    Capability,
+    Reconstructor,
+    ReconstructorSpec,
+    ResolvesTraining,
+    TrainingInterrupted,
+    TrainResult,
+    TrainStatus,
+)
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._inspect import warn_of_geometry
@@ -96,7 +104,7 @@ def train_run(  # noqa: PLR0913
     keep = (folders.MODEL, folders.CHECKPOINTS)
     with folders.run_folder(output, overwrite=overwrite, resume=resume, keep=keep) as folder:
         scans = _scans(data, held)
-        if resume:
+        if resume and (folder / folders.CONFIG).exists():
             _check_resume(folder, settings)
             _check_scans(folder / folders.SCAN, scans)
         write_json(folder / folders.SCAN, scans)
@@ -108,9 +116,16 @@ def train_run(  # noqa: PLR0913
         except TrainingError:
             reconstructor.save(folder / folders.MODEL)  # its last good weights
             raise
+        except TrainingInterrupted as interrupted:
+            _save(reconstructor, interrupted.result, folder)
+            _log.warning("The training was interrupted; its model is saved.")
+            raise
         _log.info("Training finished after %.1f s: %s.", result.seconds, _REASONS[result.status])
-        reconstructor.save(folder / folders.MODEL)
-        write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
+        try:
+            _save(reconstructor, result, folder)
+        except KeyboardInterrupt:
+            _save(reconstructor, result, folder)
+            raise
         files = {"model": folder / folders.MODEL, "history table": folder / folders.HISTORY}
         figures: dict[str, float | int | str] = {
             "training": result.status.value,
@@ -136,6 +151,12 @@ def train_run(  # noqa: PLR0913
         )
     figures |= reconstruction_figures(reconstruction, len(data))
     return RunResult(folder, files, figures, warnings, reconstruction.verdict)
+
+
+def _save(reconstructor: Reconstructor, result: TrainResult, folder: Path) -> None:
+    """Save the model and the history of a training."""
+    reconstructor.save(folder / folders.MODEL)
+    write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
 
 
 def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:
