@@ -14,7 +14,8 @@ from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MAX_BARS = 12
+_MAX_BARS = 14
+_GIVEN = "as given"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ def inspection_picture(scan: ScanView, trials: Sequence[tuple[str, float]]) -> b
     amplitude = np.sqrt((np.abs(probe) ** 2).sum(axis=0))
     show(light, amplitude, ColourScale((0.0, float(amplitude.max()) or 1.0), "magma", "amplitude of the probe"))
     set_title(light, f"probe, {scan.probe_width_px:.1f} px wide", fontsize=9)
-    _draw_trials(bars, trials[:_MAX_BARS])
+    _draw_trials(bars, trials)
     return png_of(figure)
 
 
@@ -64,7 +65,7 @@ def _draw_positions(axes: Axes, positions: FloatArray, width: float) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
-    set_title(axes, f"{len(positions)} positions in their order; circle: width of the probe", fontsize=9)
+    set_title(axes, f"{len(positions)} positions, and the width of the probe", fontsize=9)
 
 
 def _draw_trials(axes: Axes, trials: Sequence[tuple[str, float]]) -> None:
@@ -72,10 +73,13 @@ def _draw_trials(axes: Axes, trials: Sequence[tuple[str, float]]) -> None:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "too few patterns to compare", ha="center", va="center")
         return
-    names, residuals = zip(*trials, strict=True)
-    colours = ["tab:red" if name == "as given" else "tab:blue" for name in names]
+    first = [*trials[:_MAX_BARS], *[one for one in trials[_MAX_BARS:] if one[0] == _GIVEN]]
+    names, residuals = zip(*first, strict=True)
+    colours = ["tab:orange" if name == _GIVEN else "lightsteelblue" for name in names]
     axes.barh(range(len(names)), residuals, color=colours)
-    axes.set_yticks(range(len(names)), [printable(name) for name in names], fontsize=7)
+    for row, name in enumerate(names):
+        axes.text(0.01 * max(residuals), row, printable(name), va="center", fontsize=7, parse_math=False)
+    axes.set_yticks([])
     axes.invert_yaxis()
-    axes.set_xlabel("residual of patterns that passes did not use")
+    axes.set_xlabel("R of patterns not used by passes")
     set_title(axes, "what was tried, the best first", fontsize=9)
