@@ -10,7 +10,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import ReadResult, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings, Problem, Severity
-from ptychopinn.data.opening import open_scan
+from ptychopinn.data.open_scan import open_scan
 from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.scan_file import ScanFile
@@ -29,6 +29,7 @@ def check_scan(
     *,
     measurement: Measurement | str | None = None,
     nphotons: float | None = None,
+    saturation_counts: float | None = None,
     fftshift: bool = False,
     probe: str | None = None,
 ) -> list[Problem]:
@@ -41,7 +42,7 @@ def check_scan(
     ----------
     path:
         The file.
-    measurement, nphotons, fftshift, probe:
+    measurement, nphotons, saturation_counts, fftshift, probe:
         As in `ptychopinn.data.io.read_scan`.
 
     Raises
@@ -52,7 +53,14 @@ def check_scan(
         If a compressed array does not fit into memory.
     """
     options = build(
-        ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift, "probe": probe}
+        ReadOptions,
+        {
+            "measurement": measurement,
+            "nphotons": nphotons,
+            "saturation_counts": saturation_counts,
+            "fftshift": fftshift,
+            "probe": probe,
+        },
     )
     findings = Findings()
     try:

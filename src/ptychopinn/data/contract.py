@@ -18,7 +18,7 @@ from ptychopinn.data.scan_file import ScanFile
 from ptychopinn.data.scan_reader import Reader
 from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.statistics import PatternStatistics, pattern_statistics
-from ptychopinn.data.units import StoredPatterns, resolve_dose, resolve_measurement
+from ptychopinn.data.units import StoredPatterns, resolve_dose, resolve_measurement, resolve_saturation
 from ptychopinn.errors import ResourceError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -193,6 +193,7 @@ def _make_scan(
     if findings.errors or dose is None or positions is None or probe is None or arrays.scan_index is None:
         return None
     per_unit, assumed = dose
+    level = resolve_saturation(stored, metadata, measurement, options.saturation_counts)
     sums = _energies(seen, measurement)
     data = ScanDataset(
         patterns=arrays.patterns,
@@ -208,6 +209,7 @@ def _make_scan(
                 "measurement": measurement,
                 "nphotons": float(sums.mean()) * per_unit,
                 "nphotons_assumed": assumed,
+                "saturation_counts": None if level is None else level * per_unit,
             }
         ),
         counts_per_unit=per_unit,

@@ -41,6 +41,9 @@ class ScanMetadata(BaseModel):
     detector_distance_m: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Distance from sample to detector, metres."
     )
+    saturation_counts: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Counts of a saturated pixel: so many or more reached it."
+    )
     source: str = Field("", description="Source of the data.")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.fft
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.forward import detector_ramp, far_field
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
@@ -38,7 +39,7 @@ class Scaling:
 
 def _sample(data: ScanDataset) -> FloatArray:
     """(N, N) float64 mean counts of evenly spread patterns."""
-    indices = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+    indices = evenly_spread(len(data), _SAMPLE)
     total = np.zeros((data.N, data.N))
     for start in range(0, len(indices), 64):
         total += data.counts(indices[start : start + 64]).sum(axis=0)  # float32 is exact enough for 64

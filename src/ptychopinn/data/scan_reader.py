@@ -17,6 +17,12 @@ from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, Int
 
 SCHEMA_VERSION = 1
 _BLOCK = 256
+_CONVERT_POSITIONS = ", or give a file of them: ptychopinn convert --positions FILE"
+_COMMANDS = {
+    "probeGuess": ", or let a probe be made: --probe mean",
+    "xcoords": _CONVERT_POSITIONS,
+    "ycoords": _CONVERT_POSITIONS,
+}
 
 
 class Reader:
@@ -37,7 +43,7 @@ class Reader:
                 self.findings.error(
                     key,
                     f"The key is missing; the file has {self.file.listed}.",
-                    f"Add {what} under '{key}'.",
+                    f"Add {what} under '{key}'{_COMMANDS.get(key, '')}.",
                 )
             return None
         if member.dtype.kind not in kinds:
@@ -136,7 +142,7 @@ class Reader:
             self.findings.error(
                 key,
                 f"It has shape {shape} and dtype {array.dtype}; the patterns are {size} x {size}, so {what} is needed.",
-                "Crop, pad or resample the probe to the size of the patterns, with their pixel size.",
+                "Give a probe of the size of the patterns, or of the same window: --probe FILE resamples it.",
             )
             return None
         if array.shape != shape:

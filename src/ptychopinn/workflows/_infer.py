@@ -20,7 +20,7 @@ from ptychopinn.reconstruction import reconstruct
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows._outputs import RunResult, write_outputs
 from ptychopinn.workflows._probe_source import choose_probe_source
 from ptychopinn.workflows.pretrained import model_archive
 
@@ -75,7 +75,7 @@ def infer_run(  # noqa: PLR0913
         config, said = choose_probe_source(reconstructor, data, config)
         reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
         warnings = reconstruction.warnings if said is None else (said, *reconstruction.warnings)
-        files = write_outputs(
+        return write_outputs(
             folder,
             data,
             reconstruction,
@@ -85,13 +85,6 @@ def infer_run(  # noqa: PLR0913
             comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
             formats=others,
         )
-    return RunResult(
-        folder,
-        files,
-        reconstruction_figures(reconstruction, len(data)),
-        warnings,
-        reconstruction.verdict,
-    )
 
 
 def _knows_no_probe(manifest: Manifest) -> bool:
