@@ -195,8 +195,8 @@ class BridgeReconstructor(TrainableReconstructor):
                 return
             figures = done[0]["figures"]
             words = (
-                "%d patches placed, forward residual R = %.4f (the part of the measured amplitudes that object and probe "
-                "do not explain), synchronisation %s."
+                "%d patches placed, forward residual R = %.4f (the part of the measured amplitudes that object "
+                "and probe do not explain), synchronisation %s."
             )
             _log.info(words, *(figures[key] for key in ("patches placed", "forward residual R", "synchronisation")))
             found = read_product(done[0]["files"]["product"])
