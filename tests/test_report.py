@@ -19,6 +19,7 @@ from ptychopinn.metrics import ScanBox, align, remove_linear_phase, score
 from ptychopinn.report import (
     ObjectView,
     ReportContent,
+    Table,
     amplitude_picture,
     attempt,
     comparison_picture,
@@ -221,6 +222,14 @@ def test_report_is_one_file(tmp_path):
     assert not re.search(r"https?:|url\(|@import", text)
     assert "default-src 'none'" in text
     assert "@media print" in text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.123456, "0.1235"), (36, "36"), ("on", "on"), (None, "-")])
+def test_values_are_shown_as_a_person_would_write_them(value, text):
+    content = ReportContent("t", {"k": value}, {"T": {"k": value}}, grids={"G": Table(["a", "b"], [["k", value]])})
+    page = report_html(content)
+    assert f"<dd>{text}</dd>" in page
+    assert page.count(f'<th scope="row">k</th><td>{text}</td>') == 2
 
 
 def test_report_escapes_everything():

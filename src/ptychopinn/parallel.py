@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from types import TracebackType
 from typing import Self, TypeVar
 
 from ptychopinn.cores import granted_cores
@@ -33,14 +32,14 @@ class ThreadPool:
     """
 
     def __init__(self, count: int | None = None, initializer: Callable[[], None] | None = None) -> None:
-        self.count = _threads() if count is None else count
+        self.count = min(granted_cores(), _MAX_THREADS) if count is None else count
         self._initializer = initializer
         self._pool: ThreadPoolExecutor | None = None  # threads start with the first work for several
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -76,7 +75,7 @@ class BackgroundThread:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -99,7 +98,3 @@ def spread(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[Res
     """``[work(item) for item in items]`` in threads; raises what any of them raises."""
     with ThreadPool() as pool:
         return pool.map(work, items)
-
-
-def _threads() -> int:
-    return min(granted_cores(), _MAX_THREADS)

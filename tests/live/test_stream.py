@@ -429,3 +429,20 @@ def test_parts_that_do_not_meet_join_later(
     updates = list(stream(trained, chunks(scan, order), QUICK, update_s=0))
     assert not math.isnan(updates[-1].result.residual)  # type: ignore[union-attr]
     assert difference(updates[-1].result, whole) < 0.01  # type: ignore[arg-type]
+
+
+def test_marks_of_gaps_become_bad_pixels(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[DATA-127] and the object is that of the scan with a mask."""
+    counts = np.asarray(scan.patterns).astype(np.uint32)
+    counts[:, 21] = 2**32 - 1
+    marked = replace(scan, patterns=counts)
+    mask = np.zeros((N, N), bool)
+    mask[21] = True
+    with LiveScan(trained, QUICK) as live:
+        for number in range(0, 100, 20):
+            assert live.add(chunk_of(marked, range(number, number + 20))) == (20, 0, [])
+        found, result = live.data(), live.finish()
+    np.testing.assert_array_equal(found.bad_pixels, mask)
+    assert [problem.code for problem in found.findings] == ["DATA-035"]
+    expected = reconstruct(trained, replace(scan, bad_pixels=mask), QUICK)
+    assert difference(result, expected) < 0.01

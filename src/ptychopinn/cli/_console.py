@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptychopinn.atomic import nan_to_none
 from ptychopinn.cli._output import NoteStream, discard, write_line, write_note
 from ptychopinn.cli._signals import StopSignals
 from ptychopinn.errors import PtychoPinnError, ResourceError
@@ -44,7 +45,7 @@ class Console:
 
     def json(self, value: Any) -> None:
         """The result as JSON on stdout; figures that are not finite become null."""
-        _print(json.dumps(_finite(value), indent=2, allow_nan=False))
+        _print(json.dumps(nan_to_none(value), indent=2, allow_nan=False))
 
     def error(self, error: PtychoPinnError) -> None:
         """One paragraph on stderr."""
@@ -108,13 +109,3 @@ def _print(text: str) -> None:
         write_line(sys.stdout, text)
     except (OSError, ValueError) as error:
         raise OutputError(error) from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value

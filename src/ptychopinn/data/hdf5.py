@@ -38,7 +38,7 @@ class H5Member:
         Whether `load` maps it instead of reading it (contiguous and uncompressed).
     offset:
         Offset of its bytes in the file, if they are mapped.
-    parts:
+    fields:
         Names of real and imaginary part, if the file has a record of two.
     """
 
@@ -48,7 +48,7 @@ class H5Member:
     dtype: np.dtype[Any]
     mapped: bool
     offset: int
-    parts: tuple[str, str] | None = None
+    fields: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         return f"shape {self.shape}, {self.dtype}"
@@ -93,8 +93,8 @@ class H5Member:
                 yield self._bytes(dataset[low : low + step])
 
     def _bytes(self, values: Any) -> bytes:
-        if self.parts is not None:
-            values = values[self.parts[0]] + 1j * values[self.parts[1]]
+        if self.fields is not None:
+            values = values[self.fields[0]] + 1j * values[self.fields[1]]
         return np.ascontiguousarray(values, self.dtype).tobytes()
 
 
@@ -168,20 +168,20 @@ def member_of(tree: Hdf5Tree, dataset: Any) -> H5Member:
         if math.prod(shape) != 1 or dataset.dtype.itemsize > _MAX_TEXT_BYTES:
             raise DataError(f"This dataset holds texts of shape {shape}; one text is needed.", "Write one text.")
         return H5Member(path, key, shape, np.dtype("U"), False, 0)
-    dtype, parts = dataset.dtype, None
-    if dtype.names is not None and (parts := _parts_of(dtype)) is not None:
+    dtype, fields = dataset.dtype, None
+    if dtype.names is not None and (fields := _complex_fields_of(dtype)) is not None:
         dtype = np.dtype(np.complex128 if dtype[0].itemsize > 4 else np.complex64)
     if dtype.kind not in "biufc":
         raise DataError(
             f"This dataset has the dtype {str(dtype)[:300]}, which is not a number or text.", "Save numeric arrays."
         )
     size = math.prod(shape) * dtype.itemsize
-    offset = None if dataset.chunks is not None or dataset.is_virtual or parts else dataset.id.get_offset()
+    offset = None if dataset.chunks is not None or dataset.is_virtual or fields else dataset.id.get_offset()
     mapped = offset is not None and stored == size >= MAP_BYTES and offset + size <= path.stat().st_size
-    return H5Member(path, key, shape, dtype, mapped, offset if mapped and offset is not None else 0, parts)
+    return H5Member(path, key, shape, dtype, mapped, offset if mapped and offset is not None else 0, fields)
 
 
-def _parts_of(dtype: np.dtype[Any]) -> tuple[str, str] | None:
+def _complex_fields_of(dtype: np.dtype[Any]) -> tuple[str, str] | None:
     """Names of real and imaginary part of a record of two numbers; None for other records."""
     names = dtype.names or ()
     known = [pair for pair in _COMPLEX_FIELDS if tuple(name.lower() for name in names) == pair]

@@ -53,8 +53,9 @@ def evaluate_run(
     product = read_product(product_path)
     reference = read_reference(reference_path)
     if scan_path is not None:
-        positions = read_scan(scan_path, **dict(reading or ReadOptions())).positions
-        obj = embed(reference.shape, product.object, origin_of(product, positions))
+        scan = read_scan(scan_path, **dict(reading or ReadOptions()))
+        positions = scan.positions
+        obj = embed(reference.shape, product.object, origin_of(product, scan.positions_by_number))
     else:
         obj = product.object  # the alignment centres it on the reference
         positions = product.local_positions + (np.array(reference.shape) - np.array(obj.shape)) // 2

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from ptychopinn.reconstructor import (
 )
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows._outputs import RunResult, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
 _log = logging.getLogger(__name__)
@@ -136,19 +137,17 @@ def train_run(  # noqa: PLR0913
         if only_model:
             return RunResult(folder, files, figures, result.warnings)
         reconstruction = reconstruct(reconstructor, data, settings.infer, monitor=monitor)
-        warnings = (*result.warnings, *reconstruction.warnings)
-        files |= write_outputs(
+        written = write_outputs(
             folder,
             data,
             reconstruction,
             title=f"Training on {data.name}",
             tables={"Training": figures, "Configuration": _settings_table(settings)},
             history=dict(result.history) if result.history["epoch"] else None,
-            warnings=warnings,
+            warnings=(*result.warnings, *reconstruction.warnings),
             comments=f"ptychopinn, backend {spec.name}, model {settings.model.model_type}",
         )
-    figures |= reconstruction_figures(reconstruction, len(data))
-    return RunResult(folder, files, figures, warnings, reconstruction.verdict)
+    return replace(written, files={**files, **written.files}, figures={**figures, **written.figures})
 
 
 def _save(reconstructor: Reconstructor, result: TrainResult, folder: Path) -> None:
