@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import SimulationConfig
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.simulation import ObjectKind
+from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.io import write_scan
 from ptychopinn.inspection import Agreement, Change, check_geometry, look_at_geometry
 from ptychopinn.inspection.changes import ORIENTATIONS, Orientation
 from ptychopinn.simulate import simulate_scan
