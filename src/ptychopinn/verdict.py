@@ -17,6 +17,7 @@ import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.forward import far_field
 from ptychopinn.inspection.changes import Change
 from ptychopinn.inspection.geometry import Agreement, GeometryCheck, doubt_geometry
@@ -144,7 +145,7 @@ def judge(evidence: Evidence) -> Verdict:
     reconstructed some times.
     """
     data = evidence.data
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _PATTERNS)).astype(np.int64))
+    chosen = evenly_spread(len(data), _PATTERNS)
     counts, good = data.counts(chosen), ~data.bad_pixels
     flat = flat_residual(counts, evidence.probe, good)
     mean = mean_pattern_residual(counts, good)
