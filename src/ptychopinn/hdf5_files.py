@@ -18,13 +18,7 @@ _NO_LOCKS = {os.strerror(number) for number in (errno.ENOLCK, errno.ENOSYS, errn
 
 
 def open_hdf5_file(path: StrPath, mode: str = "r", **settings: Any) -> Any:
-    """Open a file as `h5py.File` does. Where the file system has no locks, it is opened without one.
-
-    Parameters
-    ----------
-    settings:
-        Of `h5py.File`.
-    """
+    """Open a file as `h5py.File` does. Where the file system has no locks, it is opened without one."""
     try:
         return h5py.File(path, mode, **settings)
     except OSError as error:

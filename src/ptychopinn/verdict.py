@@ -46,33 +46,16 @@ class Explains(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """Whether a reconstruction explains the patterns, and what may be wrong.
-
-    Attributes
-    ----------
-    explains:
-        The conclusion.
-    residual:
-        Forward residual R of the result.
-    flat_residual:
-        R of a flat object under the same probe, of the best amplitude.
-    mean_residual:
-        R of the mean pattern as a model of every pattern.
-    noise_residual:
-        R of Poisson noise alone.
-    causes:
-        Likely causes, as sentences with a remedy, in the order of what was tested; empty unless ``explains`` is no.
-    geometry:
-        What passes on a part of the scan showed; None if they were not needed.
-    """
+    """Whether a reconstruction explains the patterns, and what may be wrong."""
 
     explains: Explains
-    residual: float
-    flat_residual: float
-    mean_residual: float
-    noise_residual: float
+    residual: float  # forward residual R of the result
+    flat_residual: float  # R of a flat object under the same probe, of the best amplitude
+    mean_residual: float  # R of the mean pattern as a model of every pattern
+    noise_residual: float  # R of Poisson noise alone
+    # Likely causes, as sentences with a remedy, in the order of what was tested; empty unless ``explains`` is no.
     causes: tuple[str, ...] = ()
-    geometry: GeometryCheck | None = None
+    geometry: GeometryCheck | None = None  # what passes on a part of the scan showed; None if they were not needed
 
     @property
     def explained(self) -> float:
@@ -115,27 +98,13 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a verdict is about.
+    """What a verdict is about."""
 
-    Attributes
-    ----------
-    data:
-        The scan, with the positions of the result.
-    probe:
-        (modes, N, N) complex64 in counts, of the result.
-    residual:
-        Forward residual R of the result.
-    passes:
-        Passes of a solver that are in the result; they fit wrong positions too.
-    trained:
-        Whether a network made it.
-    """
-
-    data: ScanDataset
-    probe: ComplexArray
-    residual: float
-    passes: int = 0
-    trained: bool = True
+    data: ScanDataset  # with the positions of the result
+    probe: ComplexArray  # (modes, N, N) complex64 in counts, of the result
+    residual: float  # forward residual R of the result
+    passes: int = 0  # passes of a solver that are in the result; they fit wrong positions too
+    trained: bool = True  # whether a network made it
 
 
 def judge(evidence: Evidence) -> Verdict:
