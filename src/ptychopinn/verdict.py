@@ -9,7 +9,7 @@ that they do not use (`ptychopinn.inspection`), because passes fit the patterns 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -170,18 +170,15 @@ def flat_residual(counts: FloatArray, probe: ComplexArray, good: BoolArray) -> f
 
 
 def _causes(evidence: Evidence, geometry: GeometryCheck | None, mean: float, noise: float) -> tuple[str, ...]:
-    tests: tuple[Callable[[], str | None], ...] = (
-        lambda: _geometry_cause(geometry),
-        lambda: _free_probe_cause(evidence, geometry),
-        lambda: _probe_cause(evidence),
-        lambda: _dose_cause(mean, noise),
-        lambda: _overlap_cause(geometry),
-        lambda: _training_cause(evidence, geometry),
+    tested = (
+        _geometry_cause(geometry),
+        _free_probe_cause(evidence, geometry),
+        _probe_cause(evidence),
+        _dose_cause(mean, noise),
+        _overlap_cause(geometry),
+        _training_cause(evidence, geometry),
     )
-    found = tuple(said for test in tests if (said := test()) is not None)
-    if found:
-        return found
-    return (
+    return tuple(cause for cause in tested if cause is not None) or (
         "Axes, signs, scale and order of the positions, the probe, the dose, the overlap and the training were tested, "
         "and none stands out: inspect the patterns (ptychopinn inspect).",
     )
