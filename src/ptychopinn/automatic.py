@@ -62,8 +62,7 @@ _CHOICES = 3  # rounds before which freedoms are tried
 _TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX = 1 << 21, 48, 192
 _HELD_OUT, _TRIAL_PASSES, _SETTLING_PASSES = 6, 6, 3
 _SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
-# And the fraction by which it must lower it. Positions that turn or scale move the picture: they need more reason.
-_WORTH = {Freedom.PROBE: 0.02, Freedom.POSITIONS: 0.1, Freedom.FLUX: 0.1, Freedom.BACKGROUND: 0.05}
+_WORTH = 0.1  # and the fraction by which it must lower it: a right value that is freed fits some noise
 _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
 _OBJECT_FIXED = StepSchedule(
     alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
@@ -188,8 +187,8 @@ class _Work:
         overlap = 1 - _spacing_px(self._data.positions) / probe_width_px(self._data.probe)
         if overlap > _DENSE and not is_noisy(Patterns(self._data)):
             self._start_flat(
-                f"Neighbouring probes overlap by {overlap:.0%} of their width, and photons are many: passes from a flat "
-                "object are faster than the network."
+                f"Neighbouring probes overlap by {overlap:.0%} of their width, and photons are many: passes from a "
+                "flat object are faster than the network."
             )
             return
         try:
@@ -265,6 +264,8 @@ class _Work:
             if update is not None and not self._limit.cancelled:
                 update(self.result().reconstruction)
             passes = min(2 * passes, _MAX_ROUND)
+        if self._passes == 0:
+            self._story.append("The time did not suffice for a pass.")
 
     def _move_to(self, library: ArrayLibrary, place: ArrayLibrary) -> None:
         stitched, model = self._stitched, self._model
@@ -306,7 +307,7 @@ class _Work:
         base = trial.shares(self._freed)
         if base is None:
             return False
-        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base, _WORTH[one])]
+        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base)]
         if not helped:
             return False
         self._freed |= set(helped)
@@ -401,11 +402,11 @@ def _spacing_px(positions: FloatArray) -> float:
     return float(np.median(distances[:, -1]))
 
 
-def _explains_more(shares: FloatArray | None, base: FloatArray, worth: float) -> bool:
+def _explains_more(shares: FloatArray | None, base: FloatArray) -> bool:
     """Whether held-out patterns are explained better, by more than chance and by enough to matter."""
     if shares is None:
         return False
-    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - worth) * float(base.sum())
+    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - _WORTH) * float(base.sum())
 
 
 def _with(array: AnyArray, index: IntArray, values: AnyArray) -> AnyArray:

@@ -6,28 +6,24 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._flags import add_flags
-from ptychopinn.cli._parser import Parser, add_json, add_output, add_resume
+from ptychopinn.cli._parser import Parser, add_json, add_resume
 from ptychopinn.cli._progress import progress_monitor
-from ptychopinn.cli._settings import choose_backend, load_settings
+from ptychopinn.cli._settings import add_backend_flags, load_settings
 from ptychopinn.cli._summary import show_run
-from ptychopinn.config import ExecutionOptions
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
-    add_output(parser, "The run directory to make.")
+    parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
     parser.add_argument("--size", type=int, choices=(64, 128, 256), default=64, help="N of the patterns (default: 64).")
     parser.add_argument(
         "--max-time", dest="seconds", type=float, default=600.0, metavar="SECONDS", help="Of training (default: 600)."
     )
     parser.add_argument("--seed", type=int, default=2026, help="Of objects, probes and weights (default: 2026).")
     parser.add_argument("--backend", help="The framework to train with (default: the first installed).")
-    add_resume(parser, "Continue the training in this directory, or begin it.")
+    add_resume(parser, "run", resume="Continue the training in this directory, or begin it.")
     add_json(parser)
-    spec = choose_backend(arguments)
-    add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions)
-    parser.set_defaults(spec=spec)
+    add_backend_flags(parser, arguments, reads=False)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

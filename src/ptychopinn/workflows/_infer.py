@@ -20,7 +20,7 @@ from ptychopinn.reconstruction import reconstruct
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows._outputs import RunResult, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
 _log = logging.getLogger(__name__)
@@ -72,23 +72,15 @@ def infer_run(  # noqa: PLR0913
     reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
     with folders.run_folder(output, overwrite=overwrite) as folder:
         reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
-        files = write_outputs(
+        return write_outputs(
             folder,
             data,
             reconstruction,
             title=f"Reconstruction of {data.name}",
             tables={"Model": {"archive": archive.name, **manifest.model.model_dump(mode="json", exclude_none=True)}},
-            warnings=reconstruction.warnings,
             comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
             formats=others,
         )
-    return RunResult(
-        folder,
-        files,
-        reconstruction_figures(reconstruction, len(data)),
-        reconstruction.warnings,
-        reconstruction.verdict,
-    )
 
 
 def _knows_no_probe(manifest: Manifest) -> bool:
