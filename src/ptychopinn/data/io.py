@@ -15,7 +15,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.opening import open_arrays, open_scan
+from ptychopinn.data.open_scan import open_arrays, open_scan
 from ptychopinn.data.scan_reader import SCHEMA_VERSION, Reader
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -54,7 +54,7 @@ def read_scan(
     fftshift:
         Move DC from the corner to ``[N//2, N//2]``, which reads the patterns into memory.
     probe:
-        A file with a probe, or how to make one (`ptychopinn.data.made_probes`); it replaces that of the scan.
+        A file with a probe, or how to make one (`ptychopinn.data.probe_recipes`); it replaces that of the scan.
 
     Returns
     -------
