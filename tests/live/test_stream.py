@@ -26,7 +26,7 @@ from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.simulate import simulate_scan
 
 N = 32
-QUICK = InferConfig(inference_batch_size=16)
+QUICK = InferConfig(inference_batch_size=16, refine=0)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_object_is_there_while_the_scan_goes_on(
 @pytest.mark.parametrize("synchronise", ["on", "off"])
 def test_other_ways_to_synchronise(synchronise: str, scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STREAM-001]"""
-    config = InferConfig(inference_batch_size=16, synchronise=synchronise)
+    config = InferConfig(inference_batch_size=16, synchronise=synchronise, refine=0)
     end = last(stream(trained, chunks(scan, range(100)), config))
     assert end.result.synchronised == Synchronisation(PhaseRule(synchronise))
     assert difference(end.result, reconstruct(trained, scan, config)) < 0.01
@@ -339,7 +339,7 @@ def test_the_setup_brings_probe_and_bad_pixels(scan: ScanDataset, trained: Numpy
     """[STREAM-007]"""
     bad = np.zeros((N, N), bool)
     bad[3:5] = True
-    config = InferConfig(inference_batch_size=16, probe_source="scan")
+    config = InferConfig(inference_batch_size=16, probe_source="scan", refine=0)
     marked = replace(scan, bad_pixels=bad)
     broken = np.asarray(scan.patterns).astype(np.float64)
     broken[:, bad] = np.nan
