@@ -409,6 +409,15 @@ def test_the_probe_of_a_reconstruction(scan: ScanDataset) -> None:
         InferConfig(refine=0, refine_positions=True, refine_likelihood="poisson")
 
 
+def test_two_passes_by_default(scan: ScanDataset) -> None:
+    """[REFINE-009] A reconstruction without settings makes them."""
+    oracle: Any = Oracle(predicted(scan))
+    found = reconstruct(oracle, scan)
+    assert found.refined is not None
+    assert (found.refined.passes_asked, found.refined.passes_kept) == (2, 2)
+    assert reconstructed(scan, refine=0).refined is None
+
+
 def test_a_cancelled_refinement_is_told(scan: ScanDataset) -> None:
     """[REFINE-007] the object so far is there, with a warning."""
     monitor = Monitor(lambda p: monitor.cancel() if (p.stage, p.done) == ("refine", 1) else None)

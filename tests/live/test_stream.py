@@ -126,6 +126,14 @@ def test_refinement_acts_at_the_end(scan: ScanDataset, trained: NumpyReconstruct
     assert difference(end.result, reconstruct(trained, scan, config)) < 0.01
 
 
+def test_no_pass_unless_it_is_asked_for(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-001] [REFINE-009] Not by the default of other reconstructions, nor for a setting that needs passes."""
+    for config in (None, InferConfig(inference_batch_size=16)):
+        assert last(stream(trained, chunks(scan, range(40)), config)).result.refined is None
+    with pytest.raises(ConfigError, match="refine_probe has no effect without refine"):
+        LiveScan(trained, InferConfig(refine_probe=True))
+
+
 def test_gaps_repeats_and_disorder(scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STREAM-003] A number that comes again is left out, also within one chunk; gaps are counted."""
     kept = np.r_[0:40, 60:100]
