@@ -14,10 +14,10 @@ import pytest
 from pydantic import BaseModel
 
 from ptychopinn.config import ExecutionOptions
-from ptychopinn.errors import PluginError
+from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.hookspecs import PROJECT, hookimpl, hookspec, ptychopinn_reconstructors
 from ptychopinn.plugins import KNOWN_BACKENDS, Registry, capability_table, discover, missing_requirements
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, Solver, SolverSpec
+from ptychopinn.reconstructor import Capability, ModelSpec, ReconstructorSpec, Solver, SolverSpec
 
 SPEC = ReconstructorSpec(
     name="toy",
@@ -96,6 +96,28 @@ def test_the_hook_is_documented_with_the_arguments_it_has() -> None:
     assert manager.hook.ptychopinn_reconstructors.spec.argnames == ()
     assert "takes no\n    arguments" in (ptychopinn_reconstructors.__doc__ or "")
     assert hookspec.project_name == PROJECT
+
+
+def test_a_model_is_found(entry: Any, tmp_path: Path) -> None:
+    """[MODEL-001] One whose archive is not there is listed as broken."""
+    (tmp_path / "there.zip").write_bytes(b"archive")
+    there, lost = (ModelSpec(name, tmp_path / f"{name}.zip", 64, "A toy") for name in ("there", "lost"))
+    points = [entry(returning(SPEC), name=name) for name in ("first", "second")]
+    for point, spec in zip(points, (there, lost), strict=True):
+        module = sys.modules[point.value]
+        del module.ptychopinn_reconstructors
+        module.ptychopinn_models = hookimpl(_models_of(spec))
+    registry = discover(points)
+    assert dict(registry.models) == {"there": there}
+    (broken,) = registry.broken
+    assert "lost.zip, is not there" in broken.reason
+
+
+def _models_of(spec: ModelSpec) -> Any:
+    def ptychopinn_models() -> list[ModelSpec]:
+        return [spec]
+
+    return ptychopinn_models
 
 
 class Spring(BaseModel):
@@ -255,15 +277,26 @@ def test_a_class_that_cannot_be_imported_gives_reason_and_hint(import_string: st
         replace(SPEC, import_string=import_string).load_class()
 
 
-@pytest.mark.parametrize("error", ["ValueError", "TypeError", "RuntimeError", "SyntaxError"])
+@pytest.mark.parametrize("error", ["ImportError", "ValueError", "TypeError", "RuntimeError", "SyntaxError"])
 def test_a_framework_that_is_broken_gives_reason_and_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
 ) -> None:
     """[PLUG-009] It is there, and fails while it is imported."""
     (tmp_path / f"breaks_by_{error}.py").write_text(f"raise {error}('made for another NumPy')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(PluginError, match="'toy' cannot be used: made for another NumPy.*pip install toy"):
-        replace(SPEC, import_string=f"breaks_by_{error}:Toy").load_class()
+    with pytest.raises(PluginError, match="cannot be used: .*made for another NumPy.*one of them is broken") as caught:
+        replace(SPEC, import_string=f"breaks_by_{error}:Toy", requires=("numpy",)).load_class()
+    assert "pip install toy" not in str(caught.value)
+
+
+def test_an_import_for_which_memory_does_not_suffice_is_named_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[PLUG-009]"""
+    (tmp_path / "needs_memory.py").write_text("raise ImportError('lib.so: failed to map segment from shared object')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ResourceError, match="Memory does not suffice to import the backend 'toy'"):
+        replace(SPEC, import_string="needs_memory:Toy").load_class()
 
 
 def registry_of(*names: str) -> Registry:

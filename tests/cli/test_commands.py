@@ -112,13 +112,16 @@ def test_an_interrupted_training_tells_what_it_saved(cli: Cli, calls: Any, resul
     code, out, err = cli("train", "scan.npz", "-o", "run")
     assert code == 130
     assert str(result.files["model"]) in out
-    assert "Stopping after this step" in err
+    assert "SIGINT: stopping after this step" in err
 
 
 def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_path: Path) -> None:
     """[CLI-021]"""
     calls.returns["infer_run"] = result
-    code, out, _ = cli("infer", "run", "scan.npz", "-o", "out", "--synchronise", "off", "--measurement", "counts")
+    code, out, _ = cli(
+        *("infer", "run", "scan.npz", "-o", "out", "--synchronise", "off", "--measurement", "counts"),
+        *("--write", "cxi,nexus"),
+    )
     assert code == 0
     assert calls.files == ("infer_run", ("run", "scan.npz", "out"))
     asked = dict(calls.last)
@@ -130,6 +133,7 @@ def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_
         "execution": {},
         "reading": {"measurement": Measurement.COUNTS},
         "overwrite": False,
+        "formats": ["cxi", "nexus"],
     }
     assert calls.made[-1][1][3].backend is None  # that of the model
     assert "patches placed" in out
@@ -312,3 +316,19 @@ def test_doctor_prints_a_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
     assert out.count("long") == 50
     _, out, _ = cli("doctor", "--json")
     assert json.loads(out) == sections
+
+
+def test_inspect_says_what_fits_best(cli: Cli, tmp_path: Path) -> None:
+    """[CLI-033] [INSP-004]"""
+    scan, picture = str(tmp_path / "scan.npz"), tmp_path / "scan.png"
+    assert cli("simulate", "-o", scan, "--N", "32", "--rows", "6", "--cols", "6", "--seed", "3")[0] == 0
+    code, out, _ = cli("inspect", scan, "-o", str(picture))
+    assert code == 0
+    assert "Patterns, positions and probe agree as given" in out
+    assert picture.is_file()
+    code, out, _ = cli("inspect", scan, "--json")
+    found = json.loads(out)
+    assert found["flags"] == []
+    assert found["figures"]["patterns and positions"] == "as given"
+    assert {"change": "as given", "residual": found["figures"]["residual as given"]} in found["tried"]
+    assert cli("inspect", str(tmp_path / "missing.npz"))[0] == 3

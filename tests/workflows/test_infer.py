@@ -13,6 +13,7 @@ import pytest
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.io import read_scan, write_scan
+from ptychopinn.data.sizes import place_centred, resample_probe
 from ptychopinn.errors import ArchiveError, Cancelled, ConfigError, DataError, PluginError, UsageError
 from ptychopinn.monitor import Monitor
 from ptychopinn.product import read_product
@@ -176,3 +177,59 @@ def test_a_cancelled_inference_leaves_nothing(trained: RunResult, scan_file: Pat
     with pytest.raises(Cancelled):
         infer_run(trained.folder, scan_file, tmp_path / "out", monitor=monitor)
     assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_product_is_written_in_other_formats_too(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    """[PROD-020] Beside it, the same; and --overwrite replaces them."""
+    for _ in range(2):
+        result = infer_run(trained.folder, scan_file, tmp_path / "out", formats=["cxi", "nexus"], overwrite=True)
+        whole = read_product(result.files["product"])
+        for kind, name in (("cxi", "reconstruction.cxi"), ("nexus", "reconstruction.nxs")):
+            assert result.files[kind] == tmp_path / "out" / name
+            found = read_product(result.files[kind])
+            np.testing.assert_array_equal(found.object, whole.object)
+            np.testing.assert_allclose(found.local_positions, whole.local_positions, atol=1e-6)
+    with pytest.raises(UsageError, match="no such format"):
+        infer_run(trained.folder, scan_file, tmp_path / "other", formats=["png"])
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("size", [(28, 28), (35, 33), (30, 24)])
+def test_patterns_of_any_size_are_reconstructed(
+    trained: RunResult, scan_file: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """[DATA-210] With a network for 32 x 32, without the user's help."""
+    scan = read_scan(scan_file)
+    np.savez(
+        tmp_path / "scan.npz",
+        diff3d=np.rint(place_centred(scan.counts(slice(None)), size)).astype(np.uint32),
+        ycoords=scan.positions[:, 0] * size[0] / 32,
+        xcoords=scan.positions[:, 1] * size[1] / 32,
+        probeGuess=resample_probe(scan.probe, size),
+    )
+    result = infer_run(trained.folder, tmp_path / "scan.npz", tmp_path / "out")
+    whole = infer_run(trained.folder, scan_file, tmp_path / "whole")
+    figure = "forward residual R"
+    assert float(result.figures[figure]) < 1.2 * float(whole.figures[figure]) + 0.02
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_scans_probe_is_used_where_the_models_is_of_other_light(
+    trained: RunResult, scan_file: Path, tmp_path: Path
+) -> None:
+    """[VER-006] but not where both are the same, nor against the settings."""
+    config = SimulationConfig(N=32, rows=6, cols=6, seed=5, nphotons=1e6, probe_kind="defocused")
+    write_scan(tmp_path / "other.npz", replace(simulate_scan(config), object_guess=None))
+    found = infer_run(trained.folder, tmp_path / "other.npz", tmp_path / "out")
+    assert found.warnings[0].startswith("The probe of the scan is used")
+    product = read_product(found.files["product"])
+    probe = read_scan(tmp_path / "other.npz").probe
+    like = np.abs(np.vdot(product.probe, probe)) / np.linalg.norm(product.probe) / np.linalg.norm(probe)
+    assert like > 0.99
+    asked = run_settings(infer={"probe_source": "model"})
+    other = infer_run(trained.folder, tmp_path / "other.npz", tmp_path / "model", asked)
+    assert not any("probe of the scan is used" in text for text in other.warnings)
+    same = infer_run(trained.folder, scan_file, tmp_path / "same")
+    assert not any("probe of the scan is used" in text for text in same.warnings)

@@ -27,6 +27,7 @@ from ptychopinn.report._figure import (
     printable,
     set_title,
     show,
+    with_own_settings,
 )
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 
@@ -95,6 +96,7 @@ def write_pictures(
     return {name: write_bytes(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
 
 
+@with_own_settings
 def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
     box = box_or_full(obj, view.box)
@@ -105,6 +107,7 @@ def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> byt
     return _object_picture(amplitude, scale, note, _place(box, view, step), view.title)
 
 
+@with_own_settings
 def phase_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the object's phase, parameters as in `write_pictures`.
 
@@ -144,6 +147,7 @@ def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
     return np.where(finite, phase, np.nan), ramp
 
 
+@with_own_settings
 def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     """PNG of a (modes, N, N) probe: amplitude, and phase as hue with amplitude as brightness, of up to 8 modes."""
     from matplotlib.cm import ScalarMappable
@@ -174,6 +178,7 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     return png_of(figure)
 
 
+@with_own_settings
 def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") -> bytes:
     """PNG of the loss curves: ``loss`` and the columns that end in ``_loss``."""
     columns = history_columns(history)
@@ -200,6 +205,7 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
     return png_of(figure)
 
 
+@with_own_settings
 def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") -> bytes:
     """PNG of moves from (n, 2) positions to others: arrows over the scan, and moves in the order of measurement."""
     moves = found - given

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,19 @@ from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import check_infer, reconstruct
-from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
+from ptychopinn.reconstructor import (
+    Capability,
+    Reconstructor,
+    ReconstructorSpec,
+    ResolvesTraining,
+    TrainingInterrupted,
+    TrainResult,
+    TrainStatus,
+)
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows._inspect import warn_of_geometry
+from ptychopinn.workflows._outputs import RunResult, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
 _log = logging.getLogger(__name__)
@@ -76,6 +86,7 @@ def train_run(  # noqa: PLR0913
     settings = settings or RunSettings()
     spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     data = read_scan(data_path, **dict(settings.reading))
+    warn_of_geometry(data)
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
     archive = None if start is None else model_archive(start, data)
     settings = settings.model_copy(
@@ -96,7 +107,7 @@ def train_run(  # noqa: PLR0913
     keep = (folders.MODEL, folders.CHECKPOINTS)
     with folders.run_folder(output, overwrite=overwrite, resume=resume, keep=keep) as folder:
         scans = _scans(data, held)
-        if resume:
+        if resume and (folder / folders.CONFIG).exists():
             settings = settings.model_copy(update={"infer": _resumed(folder, settings)})
             check_infer(settings.model, settings.infer)
             _check_scans(folder / folders.SCAN, scans)
@@ -109,9 +120,16 @@ def train_run(  # noqa: PLR0913
         except TrainingError:
             reconstructor.save(folder / folders.MODEL)  # its last good weights
             raise
+        except TrainingInterrupted as interrupted:
+            _save(reconstructor, interrupted.result, folder)
+            _log.warning("The training was interrupted; its model is saved.")
+            raise
         _log.info("Training finished after %.1f s: %s.", result.seconds, _REASONS[result.status])
-        reconstructor.save(folder / folders.MODEL)
-        write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
+        try:
+            _save(reconstructor, result, folder)
+        except KeyboardInterrupt:
+            _save(reconstructor, result, folder)
+            raise
         files = {"model": folder / folders.MODEL, "history table": folder / folders.HISTORY}
         figures: dict[str, float | int | str] = {
             "training": result.status.value,
@@ -124,19 +142,23 @@ def train_run(  # noqa: PLR0913
         if only_model:
             return RunResult(folder, files, figures, result.warnings)
         reconstruction = reconstruct(reconstructor, data, settings.infer, monitor=monitor)
-        warnings = (*result.warnings, *reconstruction.warnings)
-        files |= write_outputs(
+        written = write_outputs(
             folder,
             data,
             reconstruction,
             title=f"Training on {data.name}",
             tables={"Training": figures, "Configuration": _settings_table(settings)},
             history=dict(result.history) if result.history["epoch"] else None,
-            warnings=warnings,
+            warnings=(*result.warnings, *reconstruction.warnings),
             comments=f"ptychopinn, backend {spec.name}, model {settings.model.model_type}",
         )
-    figures |= reconstruction_figures(reconstruction, len(data))
-    return RunResult(folder, files, figures, warnings, reconstruction.verdict)
+    return replace(written, files={**files, **written.files}, figures={**figures, **written.figures})
+
+
+def _save(reconstructor: Reconstructor, result: TrainResult, folder: Path) -> None:
+    """Save the model and the history of a training."""
+    reconstructor.save(folder / folders.MODEL)
+    write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
 
 
 def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:
