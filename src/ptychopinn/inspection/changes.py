@@ -45,24 +45,13 @@ ORIENTATIONS = tuple(Orientation(*which) for which in product((False, True), rep
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a scan.
-
-    Attributes
-    ----------
-    positions, patterns:
-        Orientations.
-    scale:
-        Factor of the positions about their mean.
-    offset:
-        Pattern j has the position of pattern j - offset.
-    conjugate_probe, probe_from_corner:
-        The probe is the complex conjugate, or has its middle in the corner of the array.
-    """
+    """A change of a scan."""
 
     positions: Orientation = AS_GIVEN
     patterns: Orientation = AS_GIVEN
-    scale: float = 1.0
-    offset: int = 0
+    scale: float = 1.0  # factor of the positions about their mean
+    offset: int = 0  # pattern j has the position of pattern j - offset
+    # The probe is the complex conjugate, or has its middle in the corner of the array.
     conjugate_probe: bool = False
     probe_from_corner: bool = False
 
