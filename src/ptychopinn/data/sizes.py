@@ -16,10 +16,9 @@ import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
 from ptychopinn.config.model import SUPPORTED_N
-from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.gate import mark_bad_values
 from ptychopinn.data.raw_scan import RawScan, is_amplitude, pattern_sums
 from ptychopinn.data.row_blocks import map_rows
+from ptychopinn.data.scan_steps import mark_gaps
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray
 
@@ -143,7 +142,7 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
         raise DataError(f"Patterns of {height} x {width} cannot be binned by {factor}.", "Give a factor of 2 or so.")
     if factor == 1:
         return raw
-    raw = _with_marks(raw)
+    raw = mark_gaps(raw)
     if height % factor or width % factor:
         raw = _crop_rectangle(raw, (height - height % factor, width - width % factor))
         height, width = raw.size
@@ -187,15 +186,6 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
             f"Only {share:.1%} of the probe's light lies inside the smaller window: binning blurs the patterns.",
         )
     return replace(changed, probe=_narrow_probe(raw.probe, shape, factor), warnings=warnings)
-
-
-def _with_marks(raw: RawScan) -> RawScan:
-    """A scan whose pixels with marks of gaps, with negative values and those that are not finite are bad."""
-    findings = Findings()
-    bad = np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels
-    _, bad = mark_bad_values("patterns", raw.patterns, bad, findings)
-    warnings = (*raw.warnings, *(problem.message for problem in findings.problems))
-    return replace(raw, bad_pixels=bad if bad.any() else None, warnings=warnings)
 
 
 def _sum_dtype(patterns: AnyArray, factor: int) -> np.dtype[Any]:
