@@ -67,7 +67,7 @@ FAULTS = {
     "Matplotlib uses TeX": Fault(
         env={"MATPLOTLIBRC": "FOLDER/rc"}, prepare=lambda folder: (folder / "rc").write_text("text.usetex: True\n")
     ),
-    "Matplotlib's settings are damaged": Fault(
+    "the settings of Matplotlib are damaged": Fault(
         env={"MATPLOTLIBRC": "FOLDER/rc"},
         prepare=lambda folder: (folder / "rc").write_text("image.cmap: none such\n{\n"),
     ),
