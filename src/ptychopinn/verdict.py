@@ -242,10 +242,10 @@ def _probe_cause(evidence: Evidence) -> str | None:
     """Whether the scan's own probe explains the patterns much better than that of the result."""
     if len(evidence.data) < _MIN_PATTERNS:
         return None
-    trials = {}
     own = probe_in_counts(evidence.data, fit_scaling(evidence.data), follow_offset=True)
-    for name, probe in (("result", evidence.probe), ("scan", own)):
-        trials[name] = TrialPatch(evidence.data, probe).trial(Change()).residual
+    patch = TrialPatch(evidence.data, own)
+    trials = {"scan": patch.trial(Change()).residual}
+    trials["result"] = patch.trial(Change(), other_probe=evidence.probe).residual
     if trials["scan"] ** 2 < (1 - _OWN_PROBE) * trials["result"] ** 2:
         return (
             f"The scan's own probe explains the patterns better than that of the result (R {trials['scan']:.3f}, not "

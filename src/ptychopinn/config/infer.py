@@ -22,6 +22,7 @@ class Synchronise(StrEnum):
 class ProbeSource(StrEnum):
     """The probe that enters the network and weights the patches."""
 
+    AUTO = "auto"  # that of the model, unless that of the scan explains the patterns far better
     MODEL = "model"  # that of the training, refined
     SCAN = "scan"  # the probeGuess of the scan
 
@@ -64,9 +65,10 @@ class PredictionOptions(Config):
         ),
     )
     probe_source: ProbeSource = Field(
-        ProbeSource.MODEL,
+        ProbeSource.AUTO,
         title="Probe to use",
-        description="Use the probe of the model (as its training refined it), or the one in the scan.",
+        description="Use the probe of the model (as its training refined it), or the one in the scan. auto uses that "
+        "of the model, unless infer finds that the scan's explains the patterns far better.",
     )
     synchronise: Synchronise = Field(
         Synchronise.AUTO,

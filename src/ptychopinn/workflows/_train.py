@@ -38,6 +38,7 @@ from ptychopinn.reconstructor import (
 )
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
+from ptychopinn.workflows._inspect import warn_of_geometry
 from ptychopinn.workflows._outputs import RunResult, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
@@ -83,6 +84,7 @@ def train_run(  # noqa: PLR0913
     settings = settings or RunSettings()
     spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     data = read_scan(data_path, **dict(settings.reading))
+    warn_of_geometry(data)
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
     archive = None if start is None else model_archive(start, data)
     settings = settings.model_copy(
