@@ -37,18 +37,10 @@ _CACHE_BYTES = 1 << 28
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A change, and how the passes explain patterns with it.
-
-    Attributes
-    ----------
-    change:
-        What was changed.
-    shares:
-        (k,) float64: what each pattern left out contributes to the square of its forward residual.
-    """
+    """A change, and how the passes explain patterns with it."""
 
     change: Change
-    shares: FloatArray
+    shares: FloatArray  # (k,) float64: what each pattern left out contributes to the square of its forward residual
 
     @property
     def residual(self) -> float:
