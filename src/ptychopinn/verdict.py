@@ -211,6 +211,8 @@ def _probe_cause(evidence: Evidence) -> str | None:
         return None
     own = probe_in_counts(evidence.data, fit_scaling(evidence.data), follow_offset=True)
     patch = TrialPatch(evidence.data, own)
+    if not patch.is_lit:
+        return None
     trials = {"scan": patch.trial(Change()).residual}
     trials["result"] = patch.trial(Change(), other_probe=evidence.probe).residual
     if trials["scan"] ** 2 < (1 - _OWN_PROBE) * trials["result"] ** 2:

@@ -131,3 +131,10 @@ def test_amplitudes_and_bad_pixels_do_not_matter(scan: ScanDataset) -> None:
     found = check_geometry(replace(scan, patterns=roots, measurement=Measurement.AMPLITUDE, bad_pixels=bad))
     assert found is not None
     assert found.agreement is Agreement.AS_GIVEN
+
+
+def test_patterns_without_light_are_not_checked(scan: ScanDataset) -> None:
+    counts = np.zeros(scan.patterns.shape, np.float32)
+    counts[3, 16, 16] = 1
+    assert check_geometry(replace(scan, patterns=counts)) is None
+    assert look_at_geometry(replace(scan, patterns=counts)) is None

@@ -95,9 +95,10 @@ def check_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Geom
     -------
     None if the scan has fewer than 16 patterns or no extent.
     """
-    if not _can_check(data):
+    patch = _patch(data, probe)
+    if patch is None:
         return None
-    comparison = _Comparison(TrialPatch(data, probe))
+    comparison = _Comparison(patch)
     comparison.choose_probe(Change(positions=one) for one in ORIENTATIONS)
     best = comparison.leading
     comparison.run([replace(best, offset=offset) for offset in _OFFSETS])
@@ -115,9 +116,9 @@ def look_at_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Ge
 
     It never concludes that patterns contradict each other: what it compares is too coarse for that.
     """
-    if not _can_check(data):
+    patch = _patch(data, probe, count=_QUICK_COUNT, passes=_QUICK_PASSES)
+    if patch is None:
         return None
-    patch = TrialPatch(data, probe, count=_QUICK_COUNT, passes=_QUICK_PASSES)
     comparison = _Comparison(patch)
     comparison.choose_probe([Change()])
     if not comparison.is_settled:
@@ -128,9 +129,10 @@ def look_at_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Ge
 
 def doubt_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
     """`check_geometry` in steps: it ends as soon as the scan as given explains nearly all, or seems to be right."""
-    if not _can_check(data):
+    patch = _patch(data, probe, count=_DOUBT_COUNT)
+    if patch is None:
         return None
-    comparison = _Comparison(TrialPatch(data, probe, count=_DOUBT_COUNT))
+    comparison = _Comparison(patch)
     comparison.choose_probe([Change()])
     if not comparison.is_settled:
         comparison.run([Change(positions=one) for one in ORIENTATIONS[1:]])
@@ -141,8 +143,12 @@ def doubt_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Geom
     return found if found.agreement is Agreement.AS_GIVEN else check_geometry(data, probe)
 
 
-def _can_check(data: ScanDataset) -> bool:
-    return len(data) >= MIN_PATTERNS and bool((data.positions.std(axis=0) >= 1).any())
+def _patch(data: ScanDataset, probe: ComplexArray | None, **size: int) -> TrialPatch | None:
+    """A part to make trials on, or None where there is none."""
+    if len(data) < MIN_PATTERNS or not (data.positions.std(axis=0) >= 1).any():
+        return None
+    patch = TrialPatch(data, probe, **size)
+    return patch if patch.is_lit else None
 
 
 class _Comparison:
