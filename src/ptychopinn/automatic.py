@@ -122,12 +122,12 @@ def reconstruct_automatically(
     work = _Work(data, config, limit, library if reconstructor is None else _library_of(reconstructor))
     work.start(reconstructor)
     with work.library.session() as computing:
-        work.library.fit(lambda: work.iterate(computing, update))
+        work.iterate(computing, update)
         return work.result()
 
 
 def _library_of(reconstructor: Reconstructor) -> ArrayLibrary:
-    """The library that a reconstructor computes with, as its predictions say."""
+    """The library of a reconstructor, if it says which; else that of the host."""
     return getattr(reconstructor, "library", NUMPY)
 
 
@@ -288,7 +288,9 @@ class _Work:
             seed=len(self._rounds),
         )
         start = replace(self._stitched.canvas, covered=self._stitched.covered)
-        found = refine(self._patterns, self._model, start, options, kind=self._kind, monitor=self._limit)
+        found = self.library.fit(
+            lambda: refine(self._patterns, self._model, start, options, kind=self._kind, monitor=self._limit)
+        )
         self._stitched = replace(self._stitched, object=found.object)
         self._model, self._kind = found.model, StartKind.REFINED
         self._rounds.append(found.summary)

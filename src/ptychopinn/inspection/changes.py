@@ -98,9 +98,14 @@ class Change:
     @property
     def remedy(self) -> str:
         """What the user may do."""
-        if self.patterns != AS_GIVEN:
-            return "Turn the patterns like this, and leave the probe as it is"
-        return f"ptychopinn convert SCAN -o MENDED {' '.join(self.flags)}" if self.flags else ""
+        turned = [
+            ("--transpose", self.patterns.exchange),
+            ("--flip-y", self.patterns.negate_y),
+            ("--flip-x", self.patterns.negate_x),
+            ("--no-turn-probe", self.patterns != AS_GIVEN),
+        ]
+        flags = [*self.flags, *(flag for flag, there in turned if there)]
+        return f"ptychopinn convert SCAN -o MENDED {' '.join(flags)}" if flags else ""
 
     def __str__(self) -> str:
         said = [f"{what} {words}" for what, words in self._oriented() if words]

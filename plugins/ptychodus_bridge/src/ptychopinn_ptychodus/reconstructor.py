@@ -19,6 +19,7 @@ from ptychodus.api.reconstruct import (
 )
 
 from ptychopinn.atomic import write_bytes
+from ptychopinn.config.settings import is_off
 from ptychopinn.data.io import write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
@@ -189,7 +190,7 @@ class BridgeReconstructor(TrainableReconstructor):
                     "execution": values.get("execution", {}),
                 },
             }
-            shares = shares_of("infer", left_out="refine" if infer.get("refine") in (None, "0") else "")
+            shares = shares_of("infer", left_out="refine" if is_off(infer.get("refine")) else "")
             done = self._work("ptychopinn_ptychodus.worker:infer", arguments, run, scratch, shares)
             if done is None:
                 return
