@@ -81,9 +81,8 @@ def convert_scan(
 
 
 def _joined(sources: Sequence[StrPath], reading: ReadOptions, conversion: ConversionOptions) -> RawScan:
-    raw = scan_steps.join_scans(
-        [apply_steps(scan_steps.in_photons(read_raw(path, reading)), conversion) for path in sources]
-    )
+    scans = [scan_steps.in_photons(scan_steps.mark_gaps(read_raw(path, reading))) for path in sources]
+    raw = scan_steps.join_scans([apply_steps(scan, conversion) for scan in scans])
     if conversion.bin > 1:
         raw = bin_patterns(raw, conversion.bin)
     return scan_steps.with_dose(raw if conversion.resize is None else resize_patterns(raw, conversion.resize))
@@ -146,6 +145,7 @@ def _pair(values: tuple[float, ...], name: str) -> tuple[float, float]:
 
 def _orient(raw: RawScan, options: ConversionOptions) -> RawScan:
     """Orientation of the patterns and of the probe."""
+    probe = raw.probe
     if options.transpose:
         raw = scan_steps.transpose_patterns(raw)
     if options.flip_y:
@@ -153,6 +153,8 @@ def _orient(raw: RawScan, options: ConversionOptions) -> RawScan:
     if options.flip_x:
         raw = scan_steps.flip_patterns(raw, "x")
     raw = scan_steps.rotate_patterns(raw, options.rotate)
+    if not options.turn_probe and probe is not None:
+        raw = raw.with_changes("The probe is left as it was.", probe=probe)
     if options.shift is not None:
         raw = scan_steps.shift_patterns(raw, options.shift)
     if options.conjugate_probe:

@@ -37,18 +37,10 @@ _CACHE_BYTES = 1 << 28
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A change, and how the passes explain patterns with it.
-
-    Attributes
-    ----------
-    change:
-        What was changed.
-    shares:
-        (k,) float64: what each pattern left out contributes to the square of its forward residual.
-    """
+    """A change, and how the passes explain patterns with it."""
 
     change: Change
-    shares: FloatArray
+    shares: FloatArray  # (k,) float64: what each pattern left out contributes to the square of its forward residual
 
     @property
     def residual(self) -> float:
@@ -124,6 +116,11 @@ class TrialPatch:
     def __len__(self) -> int:
         """Number of patterns."""
         return len(self._chosen)
+
+    @property
+    def is_lit(self) -> bool:
+        """Whether the patterns that are used and those left out have counts, so that trials can be made."""
+        return all(bool(self._counts[numbers].any()) for numbers in (self._used, self._held))
 
     def explained(self, trial: Trial) -> float:
         """Share of what can be explained that a trial explains: 0 for the mean pattern, 1 for noise alone."""

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.io import read_scan
-from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.scaling import fit_scaling, mean_pattern, probe_in_counts
 from ptychopinn.failures import memory_explained
-from ptychopinn.inspection import Agreement, GeometryCheck, check_geometry, look_at_geometry
+from ptychopinn.inspection import Agreement, GeometryCheck, check_geometry, check_geometry_quickly
 from ptychopinn.report import ScanView, inspection_picture
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.typing import StrPath
@@ -68,18 +68,13 @@ def inspect_run(path: StrPath, picture: StrPath | None = None, reading: ReadOpti
     """
     data = read_scan(path, **dict(reading or ReadOptions()))
     geometry = check_geometry(data)
-    written = None
-    if picture is not None:
-        written = Path(picture)
-        content = _picture(data, geometry)
-        with atomic_write(written) as temporary:
-            temporary.write_bytes(content)
+    written = None if picture is None else write_bytes(picture, _picture(data, geometry))
     return Inspection(data, geometry, _figures(data, geometry), written)
 
 
 def warn_of_geometry(data: ScanDataset) -> None:
     """Log a warning if a quick look at a scan shows that other axes or signs fit better. It takes under a second."""
-    found = look_at_geometry(data)
+    found = check_geometry_quickly(data)
     if found is not None and found.agreement is Agreement.CHANGED:
         _log.warning("%s: %s %s", data.name, found.sentence, found.best.remedy)
 
@@ -110,13 +105,9 @@ def _figures(data: ScanDataset, geometry: GeometryCheck | None) -> dict[str, flo
 
 
 def _picture(data: ScanDataset, geometry: GeometryCheck | None) -> bytes:
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _PATTERNS)).astype(np.int64))
-    total = np.zeros((data.N, data.N))
-    for number in np.array_split(chosen, -(-len(chosen) // 64)):
-        total += data.counts(number).sum(axis=0)
     trials = () if geometry is None else geometry.trials
     view = ScanView(
-        mean_counts=total / len(chosen),
+        mean_counts=mean_pattern(data, _PATTERNS),
         bad_pixels=data.bad_pixels,
         positions=data.positions,
         probe=probe_in_counts(data, fit_scaling(data), follow_offset=False),
