@@ -20,7 +20,7 @@ from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.forward import far_field
 from ptychopinn.inspection.changes import Change
-from ptychopinn.inspection.geometry import Agreement, GeometryCheck, doubt_geometry
+from ptychopinn.inspection.geometry import Agreement, GeometryCheck, check_geometry_stepwise
 from ptychopinn.inspection.trial import TrialPatch, explained_share
 from ptychopinn.metrics.baselines import mean_pattern_residual, poisson_residual
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
@@ -130,7 +130,7 @@ def judge(evidence: Evidence) -> Verdict:
     explained = explained_share(evidence.residual, nothing, noise)
     if explained >= (_TRUSTED_PASSES if evidence.passes else _TRUSTED) and nothing > _ROOM * noise:
         return verdict(Explains.YES)
-    geometry = doubt_geometry(data, evidence.probe)
+    geometry = check_geometry_stepwise(data, evidence.probe)
     if geometry is not None and geometry.agreement in {Agreement.CHANGED, Agreement.NONE}:
         return verdict(Explains.NO, geometry)
     if not nothing > _ROOM * noise:

@@ -111,7 +111,7 @@ def check_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Geom
     return comparison.conclude()
 
 
-def look_at_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
+def check_geometry_quickly(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
     """A quick form of `check_geometry`: a smaller part of the scan, and only orientations if the scan fits badly.
 
     It never concludes that patterns contradict each other: what it compares is too coarse for that.
@@ -127,7 +127,7 @@ def look_at_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Ge
     return replace(found, agreement=Agreement.UNKNOWN) if found.agreement is Agreement.NONE else found
 
 
-def doubt_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
+def check_geometry_stepwise(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
     """`check_geometry` in steps: it ends as soon as the scan as given explains nearly all, or seems to be right."""
     patch = _patch(data, probe, count=_DOUBT_COUNT)
     if patch is None:
