@@ -155,8 +155,11 @@ def hot_pixels(mean: FloatArray, probe: ComplexArray | None) -> BoolArray:
         (modes, N, N) complex, if it is known.
     """
     total = float(mean.sum())
-    around = np.maximum(median_filter(mean, size=5), rank_filter(mean, -_ALONE_IN_SQUARE, size=3))
-    hot: BoolArray = (mean > _HOT_RATIO * around) & (mean > _HOT_SHARE * total)
+    hot: BoolArray = mean > _HOT_SHARE * total
+    if hot.any():
+        hot &= mean > _HOT_RATIO * rank_filter(mean, -_ALONE_IN_SQUARE, size=3)
+    if hot.any():  # seldom, and the median takes long
+        hot &= mean > _HOT_RATIO * median_filter(mean, size=5)
     if probe is None or not hot.any():
         return hot
     size = len(mean)
