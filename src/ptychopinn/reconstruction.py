@@ -18,7 +18,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
-from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.errors import Cancelled, ConfigError, DataError
 from ptychopinn.geometry import Frame, split_positions
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
@@ -34,6 +34,7 @@ from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.synchronise import overlap_pairs
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.uncertainty import ScanResult, Uncertainty, check_uncertainty, estimate_uncertainty
 
 _log = logging.getLogger(__name__)
 _BAD_RESIDUAL = 0.2  # R above which positions are checked, if noise explains less than half of it
@@ -64,6 +65,8 @@ class Reconstruction:
     background: FloatArray | None = None
     # Positions located from the network's patches before the prediction; None if they were not requested.
     located: LocatedScan | None = None
+    # Standard errors and resolution; None if they were not requested, or if no pass was kept.
+    uncertainty: Uncertainty | None = None
 
 
 def reconstruct(
@@ -92,7 +95,7 @@ def reconstruct(
     ConfigError
         As `check_infer`.
     DataError
-        If the scan is empty.
+        If the scan is empty, or too small for the standard errors that are requested.
     PluginError
         If the reconstructor omits patterns.
     Cancelled
@@ -104,6 +107,8 @@ def reconstruct(
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
     data.log_scan_count()
     config = config or InferConfig()
+    if config.uncertainty:
+        check_uncertainty(data)
     stages = Stages(config, monitor)
     located = _locate(reconstructor, data, stages)
     if located is not None:
@@ -279,9 +284,54 @@ def refine_and_assess(
         on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
         home = patterns.library.to_host
         background = None if model.background is None else np.fft.fftshift(home(model.background))
+        result = ScanResult(on_host.object, on_host.frame, model, summary is not None and summary.flat_start)
         model = replace(model, probe=home(model.probe), background=background)
         assessed = _assess(on_host, model, residual, summary, how)
+    if config.uncertainty:
+        with stages.timed("uncertainty"):
+            assessed = _with_uncertainty(assessed, patterns, result, monitor)
     return replace(assessed, seconds=dict(stages.seconds))
+
+
+def _with_uncertainty(
+    assessed: Reconstruction, patterns: Patterns, result: ScanResult, monitor: Monitor
+) -> Reconstruction:
+    """Add standard errors, or a warning that says why there are none."""
+    if assessed.refined is None or assessed.refined.passes_kept == 0:
+        warning = "There are no standard errors: they hold for objects that passes made, and no pass was kept."
+    else:
+        try:
+            return replace(assessed, uncertainty=estimate_uncertainty(patterns, result, monitor=monitor))
+        except Cancelled:
+            warning = "There are no standard errors: the reconstruction was cancelled before."
+    _log.warning("%s", warning)
+    return replace(assessed, warnings=(*assessed.warnings, warning))
+
+
+def uncertainty_of(
+    data: ScanDataset, found: Reconstruction, *, flat_start: bool, monitor: Monitor = NULL_MONITOR
+) -> Uncertainty:
+    """Standard errors and resolution of any reconstruction that passes made, such as that of a solver.
+
+    Parameters
+    ----------
+    flat_start:
+        Whether the passes started from a flat object, and not from a prediction.
+    monitor:
+        Gets each pass as "uncertainty", and may cancel.
+
+    Raises
+    ------
+    DataError
+        If the scan is too small (`ptychopinn.uncertainty.check_uncertainty`).
+    Cancelled
+        If the monitor is cancelled.
+    """
+    background = None if found.background is None else np.fft.ifftshift(found.background)
+    model = ScanModel(found.probe, found.positions, found.flux, background)
+    result = ScanResult(found.object, found.frame, model, flat_start)
+    patterns = Patterns(data, host_budget_bytes=InferConfig().memory_budget_mb * 2**20)
+    return estimate_uncertainty(patterns, result, monitor=monitor)
 
 
 def _assess(

@@ -126,6 +126,8 @@ class RefinementSummary:
         Standard deviation of the flux of the patterns in the result (the mean is 1); None if it was not fitted.
     background_share:
         Fraction of the counts that the background explains in the result; None if no background was fitted.
+    flat_start:
+        Whether the passes started from a flat object, because it explained the patterns better than the prediction.
     """
 
     likelihood: Likelihood
@@ -140,6 +142,7 @@ class RefinementSummary:
     positions_reset: int = 0
     flux_deviation: float | None = None
     background_share: float | None = None
+    flat_start: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +230,7 @@ class _Refinement:
 
     def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
         self._patterns, self._given, self._start, self._options = patterns, given, start, options
-        noisy = noise_residual(patterns) >= _NOISY_RESIDUAL
+        noisy = photons_are_few(patterns)
         self._used, self._judges = _split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
         self._sure = _SURE_DEVIATIONS if noisy else 0.0
@@ -250,6 +253,7 @@ class _Refinement:
         passes, options, given = self._options.passes, self._options, self._given
         before = best = self._judge(self._start.array, given)
         best_pass = done = 0
+        is_flat = False
         if passes > 0:
             best, is_flat = (before, False) if kind is StartKind.REFINED else self._best_start(before, given)
             slow_phase_solved &= not is_flat
@@ -293,6 +297,7 @@ class _Refinement:
             positions_reset=engine.runaways if passes > 0 else 0,
             flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
             background_share=(background or 0.0) if options.update_background is not None else None,
+            flat_start=is_flat,
         )
         return Refinement(best.object, best.model, summary)
 
@@ -442,6 +447,11 @@ def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArr
         return every, every  # patterns without a photon cannot judge
     _log.info("Few photons: %d patterns are held out to judge the refinement.", judges.sum())
     return every[~judges], held
+
+
+def photons_are_few(patterns: Patterns) -> bool:
+    """Whether Poisson noise alone leaves a forward residual of 0.15 or more."""
+    return noise_residual(patterns) >= _NOISY_RESIDUAL
 
 
 def noise_residual(patterns: Patterns) -> float:

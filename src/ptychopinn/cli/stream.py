@@ -30,7 +30,9 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         metavar="FLOAT",
         help="Seconds of silence after which the producer is taken for dead (default: 60).",
     )
-    add_inference(parser, arguments, without=("predict_overlap", "nphotons", "fftshift"))  # of whole scans
+    add_inference(
+        parser, arguments, without=("predict_overlap", "uncertainty", "nphotons", "fftshift")
+    )  # of whole scans
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -51,12 +51,17 @@ def check_live(config: InferConfig) -> None:
     Raises
     ------
     ConfigError
-        With ``predict_overlap``.
+        With ``predict_overlap`` or ``uncertainty``.
     """
     if config.predict_overlap is not None:
         raise ConfigError(
             "predict_overlap needs the whole scan, but the patterns of a stream are predicted as they arrive.",
             "Leave it out.",
+        )
+    if config.uncertainty:
+        raise ConfigError(
+            "Standard errors are of whole scans, and a stream may end after any pattern.",
+            "Leave uncertainty out, and use 'infer' after the scan.",
         )
 
 

@@ -11,6 +11,7 @@ from ptychopinn.report._pictures import (
     history_picture,
     phase_picture,
     probe_picture,
+    uncertainty_picture,
     write_pictures,
 )
 from ptychopinn.report._stages import stage_picture
@@ -33,6 +34,7 @@ __all__ = [
     "probe_picture",
     "report_html",
     "stage_picture",
+    "uncertainty_picture",
     "write_pictures",
     "write_report",
 ]

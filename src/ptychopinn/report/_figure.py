@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AMPLITUDE_COLOURS, PHASE_COLOURS, CYCLIC_COLOURS, DIFFERENCE_COLOURS = "gray", "viridis", "twilight", "RdBu_r"
+ERROR_COLOURS = "magma"
 _PERCENTILES = (0.5, 99.5)
 _MIN_SPAN = 1e-2  # minimum contrast, so that rounding errors of a flat picture stay invisible
 _MAX_TITLE = 60

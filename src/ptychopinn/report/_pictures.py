@@ -12,6 +12,7 @@ from ptychopinn.metrics import ScanBox, ramp_of, remove_linear_phase
 from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
+    ERROR_COLOURS,
     PHASE_COLOURS,
     ColourScale,
     Place,
@@ -27,6 +28,7 @@ from ptychopinn.report._figure import (
     write_file,
 )
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
+from ptychopinn.uncertainty import HALVES_AGREE, Uncertainty
 
 _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
@@ -143,6 +145,36 @@ def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
     return np.where(finite, phase, np.nan), ramp
 
 
+def uncertainty_picture(uncertainty: Uncertainty, view: ObjectView = ObjectView()) -> bytes:
+    """PNG of the standard errors of phase and amplitude, and of the correlation of two halves of the patterns."""
+    box = box_or_full(uncertainty.phase_error, view.box)
+    step = _step(box)
+    figure = new_figure(2.2 * _WIDTH_IN, 4.8)
+    left, middle, right = figure.subplots(1, 3)
+    figure.suptitle(f"{_named(view.title)}standard errors and resolution", parse_math=False, fontsize=11)
+    for axes, values, label in (
+        (left, uncertainty.phase_error, "standard error of the phase (rad)"),
+        (middle, uncertainty.amplitude_error, "standard error of the amplitude"),
+    ):
+        errors = _reduced(values[box.slices], step, np.asarray).astype(np.float64)
+        finite = errors[np.isfinite(errors)]
+        largest = float(np.percentile(finite, 99.5)) if finite.size else 1.0
+        show(axes, errors, ColourScale((0.0, largest), ERROR_COLOURS, label), _place(box, view, step))
+    right.plot(uncertainty.frc.frequency, uncertainty.frc.correlation)
+    right.axhline(HALVES_AGREE, color="0.5", linestyle="--", linewidth=1)
+    right.axvline(1 / (2 * uncertainty.resolution_px), color="0.5", linestyle=":", linewidth=1)
+    right.set_xlim(0, 0.5)
+    right.set_ylim(min(-0.1, float(uncertainty.frc.correlation.min())), 1.05)
+    right.set_xlabel("spatial frequency (cycles/px)")
+    right.set_ylabel("correlation of the halves")
+    right.grid(alpha=0.3)
+    found = f"resolution (half period): {uncertainty.resolution_px:.2f} px"
+    if uncertainty.resolution_m is not None:
+        found += f", {uncertainty.resolution_m * 1e9:.3g} nm"
+    set_title(right, found, fontsize=9)
+    return png_of(figure)
+
+
 def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     """PNG of a (modes, N, N) probe: amplitude, and phase as hue with amplitude as brightness, of up to 8 modes."""
     from matplotlib.cm import ScalarMappable
@@ -239,7 +271,7 @@ def _step(box: ScanBox) -> int:
     return max(-(-max(box.shape) // _MAX_SHOWN_PX), 1)
 
 
-def _reduced(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray]) -> AnyArray:
+def _reduced(obj: AnyArray, step: int, of: Callable[[AnyArray], AnyArray]) -> AnyArray:
     """Means over squares of ``step`` pixels, row by row to save memory; incomplete squares are dropped."""
     if step == 1:
         return of(obj)

@@ -17,9 +17,10 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import product_of, write_product
 from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.report import ObjectView, ReportContent, write_pictures, write_report
+from ptychopinn.report import ObjectView, ReportContent, uncertainty_picture, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray
+from ptychopinn.uncertainty import Uncertainty
 from ptychopinn.workflows import folders
 
 
@@ -83,7 +84,17 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
                 **({} if refined.background_share is None else {"background, share": refined.background_share}),
             }
         ),
+        **({} if reconstruction.uncertainty is None else _uncertainty_figures(reconstruction.uncertainty)),
         "patterns a second": patterns / max(seconds, 1e-9),
+    }
+
+
+def _uncertainty_figures(found: Uncertainty) -> dict[str, float | int | str]:
+    return {
+        "standard error of phase, rad (median)": found.median_phase_error,
+        "standard error of amplitude (median)": found.median_amplitude_error,
+        "resolution, px (half period)": found.resolution_px,
+        **({} if found.resolution_m is None else {"resolution, nm (half period)": found.resolution_m * 1e9}),
     }
 
 
@@ -114,6 +125,7 @@ def write_object(  # noqa: PLR0913
     """
     whole = found if isinstance(found, Reconstruction) else None
     positions = None if whole is None else whole.positions
+    errors = None if whole is None else whole.uncertainty
     product = product_of(
         data if positions is None else replace(data, positions=positions),
         found.object,
@@ -125,20 +137,28 @@ def write_object(  # noqa: PLR0913
         product,
         flux=None if whole is None else whole.flux,
         background=None if whole is None else whole.background,
+        phase_error=None if errors is None else errors.phase_error,
+        amplitude_error=None if errors is None else errors.amplitude_error,
+        frc=None if errors is None else np.stack([errors.frc.frequency, errors.frc.correlation], axis=1),
         losses=tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else (),
         photon_count=float((np.abs(probe.astype(np.complex128)) ** 2).sum()),
         comments=comments,
     )
     write_product(folder / folders.PRODUCT, product)
     box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
+    view = ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title)
     pictures = write_pictures(
         folder,
         found.object,
         probe,
-        ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title),
+        view,
         history=history,
         moved=None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions),
     )
+    if errors is not None:
+        pictures["uncertainty"] = folder / folders.UNCERTAINTY
+        with atomic_write(pictures["uncertainty"]) as temporary:
+            temporary.write_bytes(uncertainty_picture(errors, view))
     return {"product": folder / folders.PRODUCT, **pictures}
 
 
@@ -199,6 +219,7 @@ def caption(kind: str) -> str:
     return {
         "amplitude": "Amplitude of the object inside the box of scan positions.",
         "phase": "Phase of the object inside the box of scan positions, without mean and ramp.",
+        "uncertainty": "Standard errors of phase and amplitude, and correlation of two halves of the patterns.",
         "positions": "Scan positions, from where the scan has them to where the reconstruction found them.",
         "probe": "The probe.",
         "history": "Loss over the epochs of training.",

@@ -26,7 +26,8 @@ REPORT = "report.html"
 LOG = "run.log"
 CHECKPOINTS = "checkpoints"
 CSV = "csv"
-PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png", "positions.png")
+UNCERTAINTY = "uncertainty.png"
+PICTURES = ("amplitude.png", "phase.png", UNCERTAINTY, "probe.png", "history.png", "positions.png")
 _log = logging.getLogger(__name__)
 _PASSING = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
 
