@@ -11,7 +11,9 @@ from pydantic import BaseModel
 
 from ptychopinn.cli._flags import describe_preset, flag_of
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.presets import PRESETS
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.settings import Setting, settings_of
@@ -24,6 +26,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "infer": InferConfig,
     "execution": ExecutionOptions,
     "reading": ReadOptions,
+    "conversion": ConversionOptions,
+    "automatic": AutomaticConfig,
     "simulation": SimulationConfig,
     "solver": SolverOptions,
     "comparison": ComparisonConfig,

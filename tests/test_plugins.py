@@ -148,8 +148,8 @@ def leave() -> Iterable[ReconstructorSpec]:
         (returning(replace(SPEC, import_string="toy_backend")), "not 'package.module:Class'"),
         (returning(replace(SPEC, options=dict)), "a pydantic model is needed"),
         (returning(replace(SPEC, capabilities=frozenset({"fly"}))), "capabilities that do not exist"),
-        (returning(replace(SPEC, name="My Toy")), "backend name 'My Toy' is not allowed"),
-        (returning(replace(SPEC, name="my_toy")), "backend name 'my_toy' is not allowed"),
+        (returning(replace(SPEC, name="My Toy")), "name 'My Toy' is not allowed"),
+        (returning(replace(SPEC, name="my_toy")), "name 'my_toy' is not allowed"),
     ],
 )
 def test_a_broken_plugin_is_reported_and_the_others_live(entry: Any, hook: Any, reason: str) -> None:

@@ -85,7 +85,7 @@ def test_errors_are_unknown_where_no_light_was_and_bounded_elsewhere() -> None:
     assert np.isfinite(found.amplitude_error[found.box.slices]).all()
     most = math.pi / math.sqrt(3)
     np.testing.assert_allclose(found.phase_error[middle], most, rtol=1e-5)
-    assert np.nanmax(found.phase_error) <= np.float32(most)
+    assert np.nanmax(found.phase_error) <= most * (1 + 1e-6)
 
 
 def test_more_photons_make_errors_smaller_and_the_resolution_finer(

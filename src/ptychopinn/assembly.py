@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _TETHER = 0.1  # AUTO tries this tether, no tether, and no synchronisation
 _SMALL_OBJECT = 1 << 26  # bytes; candidates up to this size are stitched together
 _SLOW_ROUNDS = 4  # maximum number of linear solves for the slow phase
-_SETTLED = 0.95  # stop when a round lowers the residual by less than 5 %: the next would gain the square of it
+_SETTLED_RATIO = 0.95  # stop when a round lowers the residual by less than 5 %: the next would gain the square of it
 
 
 class PhaseRule(StrEnum):
@@ -272,7 +272,7 @@ def _solve_slow_phase(
             back = multiply_by_phase(canvas.array, phase, library, where=covered, sign=-1.0)
             canvas = replace(canvas, array=back)
             break
-        settled, residual, solved = after > _SETTLED * residual, after, True
+        settled, residual, solved = after > _SETTLED_RATIO * residual, after, True
         if settled:
             break
     monitor.report("slow phase", _SLOW_ROUNDS, _SLOW_ROUNDS)

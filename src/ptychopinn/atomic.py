@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import json
+import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ptychopinn.errors import ResourceError, UsageError
 from ptychopinn.typing import StrPath
@@ -49,6 +53,32 @@ def atomic_write(path: StrPath) -> Iterator[Path]:
         raise translated from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: StrPath, content: bytes) -> Path:
+    """Write a file; errors as in `atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
+
+
+def write_json(path: StrPath, value: Any) -> Path:
+    """Write plain values as JSON; errors as in `atomic_write`."""
+    text = json.dumps(value, indent=2, allow_nan=False, default=float)
+    return write_bytes(path, f"{text}\n".encode())
+
+
+def write_csv(path: StrPath, columns: Iterable[str], lines: Iterable[Sequence[Any]]) -> Path:
+    """Write a table; numbers have nine digits, None and NaN are empty. Errors as in `atomic_write`."""
+
+    def cell(value: Any) -> Any:
+        return value if not isinstance(value, float) else f"{value:.9g}" if math.isfinite(value) else ""
+
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([cell(value) for value in line] for line in lines)
+    return Path(path)
 
 
 def remove_leftovers(folder: Path) -> None:

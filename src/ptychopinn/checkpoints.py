@@ -22,17 +22,7 @@ _FIGURE = "checkpoint_figure"
 
 
 class CheckpointStore:
-    """A folder of checkpoints.
-
-    Parameters
-    ----------
-    folder:
-        The folder; created with the first checkpoint.
-    top_k:
-        Number of best checkpoints kept besides the newest.
-    mode:
-        Whether a lower or a higher monitored figure is better.
-    """
+    """A folder of checkpoints; created with the first one. The ``top_k`` best are kept besides the newest."""
 
     def __init__(self, folder: StrPath, *, top_k: int, mode: CheckpointMode) -> None:
         self._folder = Path(folder)
@@ -52,12 +42,7 @@ class CheckpointStore:
     def save(self, epoch: int, manifest: Manifest, tensors: Mapping[str, AnyArray], figure: float | None) -> None:
         """Write a checkpoint, and remove those that are neither the newest nor among the best.
 
-        Parameters
-        ----------
-        manifest, tensors:
-            The complete state of the training.
-        figure:
-            The monitored figure, or None.
+        ``figure`` is the monitored figure, if it is known.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         extra = {**manifest.extra, _FIGURE: figure}

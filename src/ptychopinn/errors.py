@@ -9,12 +9,7 @@ from __future__ import annotations
 class PtychoPinnError(Exception):
     """Base of every error this software raises on purpose.
 
-    Parameters
-    ----------
-    problem:
-        One sentence: what was wrong, and what was received.
-    remedy:
-        One sentence: what to do about it.
+    Two sentences: the problem says what was wrong, and what was received; the remedy says what to do about it.
     """
 
     exit_code = 1
@@ -62,6 +57,12 @@ class PluginError(PtychoPinnError):
 
 class TrainingError(PtychoPinnError):
     """Training cannot continue (for example a loss that is not finite)."""
+
+
+class UnexplainedDataError(PtychoPinnError):
+    """A reconstruction was made, but it does not explain the patterns, and the caller asked to be strict."""
+
+    exit_code = 5
 
 
 class Cancelled(PtychoPinnError):

@@ -83,14 +83,8 @@ def retry_smaller(
 ) -> ResultT:
     """What a function computes; where memory runs out, it is called again when the work was made smaller.
 
-    Parameters
-    ----------
-    compute:
-        Whatever it changes must be the same when it is called again.
-    shrink:
-        Makes the work smaller and logs it; raises a `ResourceError` where that is not possible.
-    out_of_memory:
-        Says whether an exception means that memory ran out.
+    Whatever ``compute`` changes must be the same when it is called again. ``shrink`` makes the work smaller and logs
+    it; it raises a `ResourceError` where that is not possible.
     """
     while True:
         try:

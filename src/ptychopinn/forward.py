@@ -26,20 +26,10 @@ COUNT_FLOOR = 0.1
 
 
 def exit_waves(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> ComplexArray:
-    """Exit waves behind an object.
+    """Exit waves behind an object, (b, modes, N, N) complex.
 
-    Parameters
-    ----------
-    obj:
-        (H, W) complex.
-    probe:
-        (modes, N, N) complex.
-    positions:
-        (b, 2) float64 (y, x) of probe centres, object pixels.
-
-    Returns
-    -------
-    (b, modes, N, N) complex.
+    The object is (H, W), the probe (modes, N, N) complex; positions are (b, 2) float64 (y, x) of probe centres, object
+    pixels.
     """
     windows = Windows.at(positions, probe.shape[-1], Frame(obj.shape))
     waves: ComplexArray = shift_probe(probe, windows.fractions) * windows.cut(obj)[:, None]
@@ -51,18 +41,7 @@ def exit_waves_adjoint(
 ) -> ComplexArray:
     """Adjoint of `exit_waves` in the object: ``<waves, A obj> = <A^H waves, obj>`` where windows stay inside.
 
-    Parameters
-    ----------
-    waves:
-        (b, modes, N, N) complex.
-    probe, positions:
-        As in `exit_waves`.
-    shape:
-        (H, W) of the object.
-
-    Returns
-    -------
-    (H, W) complex.
+    (b, modes, N, N) waves to an object of the shape (H, W).
     """
     windows = Windows.at(positions, probe.shape[-1], Frame(shape))
     values = (shift_probe(probe, windows.fractions).conj() * waves).sum(axis=1)
@@ -97,16 +76,8 @@ def power(waves: Array, library: ArrayLibrary = NUMPY) -> Array:
 def window_counts(windows: Array, modes: Iterable[Array], library: ArrayLibrary = NUMPY) -> Array:
     """Expected counts of windows of the object on whole pixels, mode by mode to save memory.
 
-    Parameters
-    ----------
-    windows:
-        (b, N, N) complex64.
-    modes:
-        (N, N) or (b, N, N) complex64 each, in counts.
-
-    Returns
-    -------
-    (b, N, N) float32, DC at [0, 0].
+    (b, N, N) complex64 windows, and modes in counts, (N, N) or (b, N, N) complex64 each, to (b, N, N) float32, DC at
+    [0, 0].
     """
     counts = None
     for mode in modes:
@@ -127,18 +98,9 @@ def expected_counts(obj: ComplexArray, probe: ComplexArray, positions: FloatArra
 
 
 def detector_ramp(offset_px: FloatArray, size: int) -> ComplexArray:
-    """Phase ramp that shifts a far field by an offset on the detector.
+    """Phase ramp that shifts a far field by an offset on the detector: (N, N) complex128, to multiply a probe by.
 
-    Parameters
-    ----------
-    offset_px:
-        (2,) (y, x), detector pixels; positive moves the pattern towards higher index.
-    size:
-        N.
-
-    Returns
-    -------
-    (N, N) complex128; multiply the probe by it.
+    The offset is (2,) (y, x), detector pixels; positive moves the pattern towards higher index.
     """
     grid = (np.arange(size) - (size - 1) / 2) / size
     ramp: ComplexArray = np.exp(2j * np.pi * (offset_px[0] * grid[:, None] + offset_px[1] * grid[None, :]))

@@ -46,10 +46,7 @@ class Frame:
     def around(cls, positions: FloatArray, size: int, margin: int = 0) -> Frame:
         """The smallest frame that contains the windows of (n, 2) positions, and a margin around them, in pixels.
 
-        Raises
-        ------
-        DataError
-            If the frame would be too large, because the positions are not in pixels.
+        Raises DataError if the frame would be too large, because the positions are not in pixels.
         """
         corners, _ = split_positions(positions, size)
         low, high = corners.min(axis=0) - margin, corners.max(axis=0) + size + margin

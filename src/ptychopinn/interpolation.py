@@ -71,12 +71,7 @@ def shift_weights(fractions: Array, library: ArrayLibrary = NUMPY) -> Array:
 class PatchShift:
     """Moves patches from the probe's frame (samples at ``corner + fraction + i``) to whole pixels (``corner + i``).
 
-    Parameters
-    ----------
-    size:
-        n, the width of the patches.
-    dtype:
-        dtype of their real and imaginary parts.
+    Patches are ``size`` wide; ``dtype`` is that of their real and imaginary parts.
     """
 
     def __init__(self, size: int, library: ArrayLibrary = NUMPY, dtype: str = "float32") -> None:
@@ -114,16 +109,8 @@ def place_on_pixels(patches: ComplexArray, fractions: FloatArray) -> ComplexArra
 def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Array:
     """Factors on a spectrum of n frequencies (DC first) that shift its signal by fractions of a pixel.
 
-    Parameters
-    ----------
-    fractions:
-        (..., 2) float64 (y, x), in pixels; positive moves towards higher index.
-    n:
-        Samples along a side.
-
-    Returns
-    -------
-    (..., 2, n) complex128: the factor along y, and along x. Its conjugate moves back.
+    (..., 2) float64 fractions (y, x), positive towards higher index, to (..., 2, n) complex128: the factor along y, and
+    along x. Its conjugate moves back.
     """
     xp = library.xp
     frequency = library.frequencies(n)
@@ -136,16 +123,8 @@ def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Arra
 def shift_probe(probe: Array, fractions: Array, library: ArrayLibrary = NUMPY) -> Array:
     """Shift a probe by fractions of a pixel, by the Fourier shift theorem.
 
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex.
-    fractions:
-        (b, 2) float64 (y, x), in pixels; positive moves towards higher index.
-
-    Returns
-    -------
-    (b, modes, N, N) of the dtype of ``probe``: values ``probe(y - f_y, x - f_x)``.
+    (modes, N, N) complex and (b, 2) float64 fractions (y, x), positive towards higher index, to (b, modes, N, N) of the
+    dtype of the probe: values ``probe(y - f_y, x - f_x)``.
     """
     ramp = library.xp.astype(shift_ramps(fractions, probe.shape[-1], library), probe.dtype)
     along_y, along_x = ramp[:, 0, ...][:, None, :, None], ramp[:, 1, ...][:, None, None, :]
@@ -169,15 +148,11 @@ def _chebyshev_ramps(n: int) -> ComplexArray:
 
 
 class ShiftedProbe:
-    """`shift_probe` of one probe for many shifts, ten times as fast.
+    """`shift_probe` of one probe, (modes, N, N) complex64, for many shifts, ten times as fast.
 
-    Every shift by a fraction of a pixel is a weighted sum of a few fixed arrays. The weights are products of
-    Chebyshev polynomials of the fractions. There are about ten to forty arrays, depending on the probe's spectrum.
-
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex64 of the library. A probe that needs too many arrays is shifted by `shift_probe`.
+    Every shift by a fraction of a pixel is a weighted sum of a few fixed arrays. The weights are products of Chebyshev
+    polynomials of the fractions. There are about ten to forty arrays, depending on the probe's spectrum; a probe that
+    needs too many is shifted by `shift_probe`.
     """
 
     def __init__(self, probe: Array, library: ArrayLibrary = NUMPY) -> None:

@@ -16,14 +16,9 @@ _MAX_THREADS = 8  # beyond it memory bandwidth is the limit
 
 
 class ThreadPool:
-    """A pool of threads for many short calls; a context manager.
+    """A pool of threads for many short calls, by default one per core, at most 8; a context manager.
 
-    Parameters
-    ----------
-    count:
-        Number of threads; None: one per core, at most 8.
-    initializer:
-        Called first in each thread.
+    ``initializer`` is called first in each thread.
     """
 
     def __init__(self, count: int | None = None, initializer: Callable[[], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Discover and look up backends and solvers, without importing a deep-learning framework.
+"""Discover and look up backends, solvers and readers of files, without importing a deep-learning framework.
 
 Each entry point of the group ``ptychopinn`` is loaded separately. A broken plugin is listed with its reason, and the
 others stay usable.
@@ -20,8 +20,10 @@ from pydantic import BaseModel, create_model
 from ptychopinn import hookspecs
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.solver import SolverOptions
+from ptychopinn.data.readers.find import CORE_READERS
+from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import PluginError
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, SolverSpec
+from ptychopinn.reconstructor import Capability, ModelSpec, PluginSpec, ReconstructorSpec, SolverSpec
 
 GROUP = "ptychopinn"
 ALIASES: Mapping[str, str] = {"pytorch": "torch", "tensorflow": "tf"}
@@ -35,7 +37,7 @@ CORE_SOLVERS: tuple[SolverSpec, ...] = (
     SolverSpec("rpie", "rPIE with decreasing momentum", "ptychopinn.solvers:RPIE", SolverOptions),
 )
 
-_Spec = ReconstructorSpec | SolverSpec
+_Spec = ReconstructorSpec | SolverSpec | ReaderSpec | ModelSpec
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PREFERRED = "torch"
 _log = logging.getLogger(__name__)
@@ -59,14 +61,14 @@ class Registry:
     broken: tuple[BrokenPlugin, ...] = ()  # unusable plugins with reasons
     # Solver name to its `SolverSpec`: those of the core, then those of plugins by name.
     solvers: Mapping[str, SolverSpec] = field(default_factory=lambda: {spec.name: spec for spec in CORE_SOLVERS})
+    # Reader name to its `ReaderSpec`: those of the core and those of plugins, by name.
+    readers: Mapping[str, ReaderSpec] = field(default_factory=lambda: {spec.name: spec for spec in CORE_READERS})
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)  # trained models of plugins, by name
 
     def get(self, name: str) -> ReconstructorSpec:
         """The backend of that name or alias (pytorch, tensorflow).
 
-        Raises
-        ------
-        PluginError
-            If it is missing or broken; lists the installed ones, and how to install others.
+        Raises PluginError if it is missing or broken; lists the installed ones, and how to install others.
         """
         name = ALIASES.get(name, name)
         if name in self.specs:
@@ -85,10 +87,7 @@ class Registry:
     def default(self) -> ReconstructorSpec:
         """The default backend: the only one, or torch.
 
-        Raises
-        ------
-        PluginError
-            If there is none, or none of them is torch.
+        Raises PluginError if there is none, or none of them is torch.
         """
         if len(self.specs) == 1:
             return next(iter(self.specs.values()))
@@ -128,9 +127,10 @@ def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
     Returns
     -------
     A `Registry`. Broken plugins never raise here. A name that two distributions define is listed as broken, with both.
-    Solvers and backends share one set of names.
+    Solvers, backends and readers share one set of names.
     """
-    claims: dict[str, list[tuple[str, _Spec]]] = {spec.name: [("ptychopinn", spec)] for spec in CORE_SOLVERS}
+    core: tuple[_Spec, ...] = (*CORE_SOLVERS, *CORE_READERS)
+    claims: dict[str, list[tuple[str, _Spec]]] = {spec.name: [("ptychopinn", spec)] for spec in core}
     broken: list[BrokenPlugin] = []
     for entry in entry_points(group=GROUP) if found is None else found:
         distribution = _distribution(entry)
@@ -151,9 +151,11 @@ def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
     alone = {name: claimants[0] for name, claimants in sorted(claims.items()) if len(claimants) == 1}
     return Registry(
         specs={name: spec for name, (_, spec) in alone.items() if isinstance(spec, ReconstructorSpec)},
-        distributions={name: origin for name, (origin, spec) in alone.items() if spec not in CORE_SOLVERS},
+        distributions={name: origin for name, (origin, spec) in alone.items() if spec not in core},
         broken=tuple(broken),
         solvers={name: spec for name, (_, spec) in alone.items() if isinstance(spec, SolverSpec)},
+        readers={name: spec for name, (_, spec) in alone.items() if isinstance(spec, ReaderSpec)},
+        models={name: spec for name, (_, spec) in alone.items() if isinstance(spec, ModelSpec)},
     )
 
 
@@ -175,12 +177,15 @@ def _load(entry: EntryPoint) -> list[_Spec]:
     manager.check_pending()
     if not manager.get_hookcallers(plugin):
         raise PluginError(
-            f"{entry.value} implements no hook.", "Mark ptychopinn_reconstructors or ptychopinn_solvers with hookimpl."
+            f"{entry.value} implements no hook.",
+            "Mark ptychopinn_reconstructors or another hook of ptychopinn.hookspecs with hookimpl.",
         )
     specs: list[_Spec] = []
     for hook, kind in (
         (manager.hook.ptychopinn_reconstructors, ReconstructorSpec),
         (manager.hook.ptychopinn_solvers, SolverSpec),
+        (manager.hook.ptychopinn_readers, ReaderSpec),
+        (manager.hook.ptychopinn_models, ModelSpec),
     ):
         for spec in (spec for returned in hook() for spec in returned):
             if not isinstance(spec, kind):
@@ -193,9 +198,17 @@ def _load(entry: EntryPoint) -> list[_Spec]:
 def _check(spec: _Spec) -> None:
     if not _NAME.fullmatch(spec.name) or spec.name in ALIASES:
         raise PluginError(
-            f"The backend name {spec.name!r} is not allowed: lower-case letters, digits and inner dashes, "
+            f"The name {spec.name!r} is not allowed: lower-case letters, digits and inner dashes, "
             f"and none of {', '.join(ALIASES)}."
         )
+    if isinstance(spec, ModelSpec):
+        if not spec.path.is_file():
+            raise PluginError(f"The archive of the model '{spec.name}', {spec.path}, is not there.")
+        return
+    if isinstance(spec, ReaderSpec):
+        if not (callable(spec.sniff) and callable(spec.read)):
+            raise PluginError(f"The reader '{spec.name}' has no functions sniff and read.")
+        return
     module, colon, attribute = spec.import_string.partition(":")
     if not (module and colon and attribute):
         raise PluginError(f"The import string {spec.import_string!r} of '{spec.name}' is not 'package.module:Class'.")
@@ -207,7 +220,7 @@ def _check(spec: _Spec) -> None:
         raise PluginError(f"The backend '{spec.name}' claims capabilities that do not exist: {strange}.")
 
 
-def missing_requirements(spec: ReconstructorSpec | SolverSpec) -> tuple[str, ...]:
+def missing_requirements(spec: PluginSpec[Any]) -> tuple[str, ...]:
     """The missing packages of a backend or solver, found without importing them."""
     return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
 

@@ -35,6 +35,7 @@ from ptychopinn.synchronise import overlap_pairs
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 from ptychopinn.uncertainty import ScanResult, Uncertainty, check_uncertainty, estimate_uncertainty
+from ptychopinn.verdict import Evidence, Explains, Verdict, judge
 
 _log = logging.getLogger(__name__)
 _BAD_RESIDUAL = 0.2  # R above which positions are checked, if noise explains less than half of it
@@ -67,6 +68,9 @@ class Reconstruction:
     located: LocatedScan | None = None
     # Standard errors and resolution; None if they were not requested, or if no pass was kept.
     uncertainty: Uncertainty | None = None
+    # By how much the network's patches showed the stage to be off, pixels; 0 if it was right or was not looked at.
+    stage_error_px: float = 0.0
+    verdict: Verdict | None = None  # whether the object explains the patterns
 
 
 def reconstruct(
@@ -116,7 +120,7 @@ def reconstruct(
     network_data = data
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)
-        network_data = _thinned(data, config.predict_overlap, reconstructor.model.patch_size)
+        network_data = _thin(data, config.predict_overlap, reconstructor.model.patch_size)
     with BackgroundThread() as background:
         pairs = None
         if config.synchronise is not Synchronise.OFF:
@@ -172,10 +176,15 @@ def _reconstruct_at(
         if assessed.refined is not None and assessed.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
             assessed = replace(assessed, coverage=coverage)  # the passes added nothing where no patch lies
-    if warning := _stage_warning(reconstructor, data, patterns, assessed.residual, config):
-        _log.warning("%s", warning)
-        assessed = replace(assessed, warnings=(*assessed.warnings, warning))
-    return assessed
+    off = _explained_by_stage(reconstructor, data, patterns, assessed.residual, config)
+    if off == 0:
+        return assessed
+    warning = (
+        f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
+        "agree with each other: the stage may have been off. Add --refine 10 --refine-positions."
+    )
+    _log.warning("%s", warning)
+    return replace(assessed, warnings=(*assessed.warnings, warning), stage_error_px=off)
 
 
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
@@ -204,22 +213,16 @@ def _stage_error(reconstructor: Reconstructor, data: ScanDataset, config: InferC
     return measure_stage_error(reconstructor.infer(part, config), part, ignored_px=_WRONG_STAGE_PX)
 
 
-def _stage_warning(
+def _explained_by_stage(
     reconstructor: Reconstructor, data: ScanDataset, patterns: Patterns, residual: float, config: InferConfig
-) -> str | None:
-    """A warning for a scan that is explained badly, if the network's patches agree on other positions."""
+) -> float:
+    """How far the stage was off, pixels, if that may be why a scan is explained badly; else 0."""
     phases_set = config.refine > 0 or config.synchronise is not Synchronise.OFF
     if config.refine_positions or not phases_set or not _can_locate(reconstructor, data):
-        return None
+        return 0.0
     if residual < max(_BAD_RESIDUAL, 2 * noise_residual(patterns)):
-        return None
-    off = _stage_error(reconstructor, data, config)
-    if off == 0:
-        return None
-    return (
-        f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
-        "agree with each other: the stage may have been off. Add --refine 10 --refine-positions."
-    )
+        return 0.0
+    return _stage_error(reconstructor, data, config)
 
 
 def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferConfig) -> Patterns:
@@ -230,10 +233,7 @@ def patterns_to_refine(data: ScanDataset, library: ArrayLibrary, config: InferCo
 def check_infer(model: ModelConfig, config: InferConfig) -> None:
     """Refuse settings that a network does not support.
 
-    Raises
-    ------
-    ConfigError
-        If ``predict_overlap`` is set and the network predicts a patch from several patterns.
+    Raises ConfigError if ``predict_overlap`` is set and the network predicts a patch from several patterns.
     """
     if config.predict_overlap is not None and model.patterns_per_patch > 1:
         raise ConfigError(
@@ -242,7 +242,7 @@ def check_infer(model: ModelConfig, config: InferConfig) -> None:
         )
 
 
-def _thinned(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
+def _thin(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
     """The scan with only so many patterns that neighbours overlap by about this fraction of the probe's width."""
     scaling = fit_scaling(data)  # of all patterns: the passes use them all, with the probe in their counts
     spacing = min((1 - overlap) * probe_width_px(data.probe), patch_size / 2)
@@ -279,28 +279,22 @@ def refine_and_assess(
             refinement = refine(patterns, model, start, options, kind=kind, monitor=monitor)
         stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
-        residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
-        to_host = stitched.library.to_host
-        on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
-        home = patterns.library.to_host
-        background = None if model.background is None else np.fft.fftshift(home(model.background))
-        result = ScanResult(on_host.object, on_host.frame, model, summary is not None and summary.flat_start)
-        model = replace(model, probe=home(model.probe), background=background)
-        assessed = _assess(on_host, model, residual, summary, how)
+        assessed = assess(stitched, model, patterns, summary, how)
     if config.uncertainty:
         with stages.timed("uncertainty"):
-            assessed = _with_uncertainty(assessed, patterns, result, monitor)
+            assessed = _with_uncertainty(assessed, patterns, model, monitor)
     return replace(assessed, seconds=dict(stages.seconds))
 
 
 def _with_uncertainty(
-    assessed: Reconstruction, patterns: Patterns, result: ScanResult, monitor: Monitor
+    assessed: Reconstruction, patterns: Patterns, model: ScanModel, monitor: Monitor
 ) -> Reconstruction:
     """Add standard errors, or a warning that says why there are none."""
     if assessed.refined is None or assessed.refined.passes_kept == 0:
         warning = "There are no standard errors: they hold for objects that passes made, and no pass was kept."
     else:
         try:
+            result = ScanResult(assessed.object, assessed.frame, model, assessed.refined.flat_start)
             return replace(assessed, uncertainty=estimate_uncertainty(patterns, result, monitor=monitor))
         except Cancelled:
             warning = "There are no standard errors: the reconstruction was cancelled before."
@@ -334,21 +328,40 @@ def uncertainty_of(
     return estimate_uncertainty(patterns, result, monitor=monitor)
 
 
+def assess(
+    stitched: StitchedObject,
+    model: ScanModel,
+    patterns: Patterns,
+    refined: RefinementSummary | None,
+    how: Synchronisation,
+) -> Reconstruction:
+    """Bring an object and its model to the host, with figures and warnings."""
+    residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
+    to_host = stitched.library.to_host
+    on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
+    home = patterns.library.to_host
+    background = None if model.background is None else np.fft.fftshift(home(model.background))
+    model = replace(model, probe=home(model.probe), background=background)
+    data = replace(patterns.data, positions=model.positions)
+    verdict = judge(Evidence(data, model.probe, residual, 0 if refined is None else refined.passes_kept))
+    return _assess(on_host, model, verdict, refined, how)
+
+
 def _assess(
     stitched: StitchedObject,
     model: ScanModel,
-    residual: float,
+    verdict: Verdict,
     refined: RefinementSummary | None,
     how: Synchronisation,
 ) -> Reconstruction:
     """Figures and warnings of a stitched object on the host."""
-    warnings = []
+    warnings = [] if verdict.warning is None else [verdict.warning]
     box = scan_box(stitched.frame.local(model.positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     if flat < FLATNESS_LIMIT:
         warnings.append(
-            f"The object is flat: it deviates by {flat:.4f} inside the scan box, less than {FLATNESS_LIMIT}. "
-            "Training may have collapsed; lower --learning-rate or train longer."
+            f"The object is flat: it deviates by {flat:.4f} inside the scan box, less than {FLATNESS_LIMIT}."
+            + _why_flat(verdict)
         )
     if stitched.dropped:
         count = stitched.placed + stitched.dropped
@@ -378,7 +391,8 @@ def _assess(
         positions=model.positions,
         flux=model.flux,
         background=model.background,
-        residual=residual,
+        residual=verdict.residual,
+        verdict=verdict,
         flatness=flat,
         synchronised=how,
         placed=stitched.placed,
@@ -387,3 +401,13 @@ def _assess(
         warnings=tuple(warnings),
         refined=refined,
     )
+
+
+def _why_flat(verdict: Verdict) -> str:
+    match verdict.explains:
+        case Explains.YES:
+            return " The patterns say so too: there is little in the beam."
+        case Explains.UNKNOWN:
+            return " The patterns have too few photons to show more."
+        case _:
+            return ""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, Self, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel
@@ -24,6 +25,8 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
+
+ClassT = TypeVar("ClassT")
 
 
 @dataclass(frozen=True)
@@ -201,59 +204,54 @@ class Capability(StrEnum):
 
 
 @dataclass(frozen=True)
-class ReconstructorSpec:
-    """Specification of a backend, readable without importing its framework."""
+class PluginSpec(Generic[ClassT]):
+    """Specification of a backend or solver, readable without importing its packages."""
 
-    name: str  # what ``--backend`` takes ("torch")
+    noun: ClassVar[str]
+
+    name: str  # what ``--backend`` takes ("torch"), or the name of a solver in comparisons ("epie")
     summary: str  # one line for lists and menus
-    import_string: str  # ``"package.module:Class"`` of the `Reconstructor`; imported only when used
-    options: type[BaseModel]  # pydantic model of the backend's own options; it must not import the framework
-    capabilities: frozenset[Capability] = field(default_factory=frozenset)
+    import_string: str  # ``"package.module:Class"``; imported only when used
+    options: type[BaseModel]  # pydantic model of its own options; it must not import the packages either
+    _: KW_ONLY
     requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
     install_hint: str = ""  # a command that installs missing packages
 
-    def load_class(self) -> type[Reconstructor]:
-        """Import the backend's class.
-
-        Raises
-        ------
-        PluginError
-            If the framework or the class cannot be imported, with the reason and the install hint.
-        """
-        loaded: type[Reconstructor] = _load(self.import_string, f"backend '{self.name}'", self.install_hint)
+    def load_class(self) -> type[ClassT]:
+        """Import the class. Raises PluginError if that fails, with the reason and the install hint."""
+        module_name, _, attribute = self.import_string.partition(":")
+        try:
+            with short_waits():
+                loaded: type[ClassT] = getattr(importlib.import_module(module_name), attribute)
+        except Exception as error:  # a broken framework can raise anything
+            raise PluginError(
+                f"The {self.noun} '{self.name}' cannot be used: {error}.",
+                f"Install it with: {self.install_hint}" if self.install_hint else "Install its requirements.",
+            ) from error
         return loaded
 
 
 @dataclass(frozen=True)
-class SolverSpec:
-    """Specification of a `Solver`, readable without importing its packages."""
+class ModelSpec:
+    """A trained model that a distribution has, for any scan with patterns of its size."""
 
-    name: str  # name in comparisons ("epie")
-    summary: str  # one line for lists and menus
-    import_string: str  # ``"package.module:Class"`` of the `Solver`; imported only when used
-    options: type[BaseModel]  # pydantic model of its options; it must not import the solver's packages
-    requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
-    install_hint: str = ""  # a command that installs missing packages
-
-    def load_class(self) -> type[Solver]:
-        """Import the solver's class.
-
-        Raises
-        ------
-        PluginError
-            If it cannot be imported, with the reason and the install hint.
-        """
-        loaded: type[Solver] = _load(self.import_string, f"solver '{self.name}'", self.install_hint)
-        return loaded
+    name: str  # unique among all plugins ("family-64")
+    path: Path  # its archive
+    N: int  # width of the patterns
+    summary: str  # one line for lists
 
 
-def _load(import_string: str, what: str, install_hint: str) -> Any:
-    module_name, _, attribute = import_string.partition(":")
-    try:
-        with short_waits():
-            return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a broken framework can raise anything
-        raise PluginError(
-            f"The {what} cannot be used: {error}.",
-            f"Install it with: {install_hint}" if install_hint else "Install its requirements.",
-        ) from error
+@dataclass(frozen=True)
+class ReconstructorSpec(PluginSpec[Reconstructor]):
+    """Specification of a backend."""
+
+    noun = "backend"
+
+    capabilities: frozenset[Capability] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class SolverSpec(PluginSpec[Solver]):
+    """Specification of a `Solver`."""
+
+    noun = "solver"

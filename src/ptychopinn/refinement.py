@@ -65,6 +65,7 @@ class StartKind(StrEnum):
     PREDICTED = "predicted"  # the slow phase is solved before the first pass
     SYNCHRONISED = "synchronised"  # predicted, with its slow phase solved
     REFINED = "refined"  # by an earlier refinement, so no other start is tried
+    FLAT = "flat"  # nothing is known yet
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ class RefinementSummary:
         Passes requested; passes made, which are fewer after a cancellation; passes in the result, 0 if none was better.
     probe:
         Whether the probe was refined.
+    from_flat:
+        Whether the passes started from a flat object, because it explained the patterns better than the prediction.
     moved_px:
         Root mean square displacement of the positions in the result, pixels; None if they were not refined.
     positions_reset:
@@ -139,6 +142,7 @@ class RefinementSummary:
     passes_kept: int
     probe: bool
     moved_px: float | None
+    from_flat: bool = False
     positions_reset: int = 0
     flux_deviation: float | None = None
     background_share: float | None = None
@@ -230,7 +234,7 @@ class _Refinement:
 
     def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
         self._patterns, self._given, self._start, self._options = patterns, given, start, options
-        noisy = photons_are_few(patterns)
+        noisy = is_noisy(patterns)
         self._used, self._judges = _split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
         self._sure = _SURE_DEVIATIONS if noisy else 0.0
@@ -255,7 +259,8 @@ class _Refinement:
         best_pass = done = 0
         is_flat = False
         if passes > 0:
-            best, is_flat = (before, False) if kind is StartKind.REFINED else self._best_start(before, given)
+            if kind in (StartKind.PREDICTED, StartKind.SYNCHRONISED):
+                best, is_flat = self._best_start(before, given)
             slow_phase_solved &= not is_flat
             start = self._in_box(best.object)
             engine = PassEngine(self._patterns, self._used, given, start, self._passes, library)
@@ -271,7 +276,7 @@ class _Refinement:
             done += 1
             now = self._judge(*self._result(engine, first.object))
             monitor.report("refine", done, passes, {"residual": now.residual})
-            if now.residual < best.residual and _significantly_lower(now.shares, first.shares, self._sure):
+            if now.residual < best.residual and significantly_lower(now.shares, first.shares, self._sure):
                 best, best_pass = now, done
         _log.info(
             "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
@@ -293,6 +298,7 @@ class _Refinement:
             passes_done=done,
             passes_kept=best_pass,
             probe=options.update_probe,
+            from_flat=is_flat,
             moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if options.update_positions else None,
             positions_reset=engine.runaways if passes > 0 else 0,
             flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
@@ -416,13 +422,13 @@ class _Refinement:
         _, model = self._result(engine, self._start.array)
         residual_of = self._residual_of(replace(model, probe=engine.probe))
         before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
-        if _significantly_lower(after, before, self._sure):
+        if significantly_lower(after, before, self._sure):
             engine.multiply_by_phase(phase)
         small = values.std() < _SETTLED_RAD
         return bool(small) or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
 
 
-def _significantly_lower(shares: FloatArray, others: FloatArray, deviations: float) -> bool:
+def significantly_lower(shares: FloatArray, others: FloatArray, deviations: float) -> bool:
     """Whether one residual is below another by more than this many standard errors over the patterns."""
     gain = others - shares
     return float(gain.sum()) > deviations * math.sqrt(len(gain)) * float(gain.std())
@@ -449,8 +455,8 @@ def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArr
     return every[~judges], held
 
 
-def photons_are_few(patterns: Patterns) -> bool:
-    """Whether Poisson noise alone leaves a forward residual of 0.15 or more."""
+def is_noisy(patterns: Patterns) -> bool:
+    """Whether photons are so few that passes follow the likelihood of Poisson counts."""
     return noise_residual(patterns) >= _NOISY_RESIDUAL
 
 

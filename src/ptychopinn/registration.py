@@ -59,7 +59,7 @@ _ITERATIONS = 20  # iterations of robust least squares
 _WORK_BYTES = 1 << 28  # memory for transforms
 _JUDGING_PATTERNS = 1024  # patterns in the middle of the scan that positions are compared with
 _JUDGING_PASSES = 4
-_WORTHWHILE = 0.97  # other positions are used if they lower the residual to this fraction
+_MAX_RESIDUAL_RATIO = 0.97  # other positions are used if they lower the residual to this fraction
 _PASSES, _MAX_ROUNDS = 8, 4  # passes with free positions before each registration on the object, and number of rounds
 _RELOCATED_PX = 1.0  # minimum error of a pattern that is moved
 _CANCELLED = "Cancelled while positions were located."
@@ -110,7 +110,7 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
     """
     given, patches = data.positions, _patches_on_host(prediction, len(data))
     probe = prediction.library.to_host(prediction.probe)
-    steps, solver = _Steps(monitor), _Solver(data, probe, seed, monitor)
+    steps, solver = _StepProgress(monitor), _Solver(data, probe, seed, monitor)
     registered = register_patches(patches, given, probe, seed=seed)
     steps.done()
     if registered.agreement < _MIN_AGREEMENT:
@@ -123,7 +123,7 @@ def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor:
         judged.append(solver.judge(positions))
         steps.done()
     best = int(np.argmin(judged))
-    if best == 0 or judged[best] > _WORTHWHILE * judged[0]:
+    if best == 0 or judged[best] > _MAX_RESIDUAL_RATIO * judged[0]:
         _log.info("Positions: forward residual %.4f as given, %.4f registered; kept.", judged[0], min(judged[1:]))
         return LocatedScan(given, registered.agreement, 0.0, (judged[0], min(judged[1:])))
     positions = candidates[best]
@@ -171,11 +171,11 @@ def measure_stage_error(prediction: Prediction, data: ScanDataset, *, ignored_px
     if found.agreement < _MIN_AGREEMENT or off < ignored_px:
         return 0.0
     solver = _Solver(data, probe, seed, NULL_MONITOR)
-    is_better = solver.judge(found.positions) <= _WORTHWHILE * solver.judge(data.positions)
+    is_better = solver.judge(found.positions) <= _MAX_RESIDUAL_RATIO * solver.judge(data.positions)
     return off if is_better else 0.0
 
 
-class _Steps:
+class _StepProgress:
     """Progress of `locate`."""
 
     _COUNT = 4 + _MAX_ROUNDS
@@ -214,7 +214,7 @@ def register_patches(
         Random seed of the choice of pairs.
     """
     size = patches.shape[-1]
-    registration = _Registration(patches, probe)
+    registration = _PreparedPatches(patches, probe)
     near = min(max(20.0, 0.7 * probe_width_px(probe)), 0.7 * size)
     solution, agreement = positions, 0.0
     for round_, (reach, robust) in enumerate(zip(_REACHES_PX, _ROBUST_PX, strict=True)):
@@ -248,7 +248,7 @@ def _neighbours(positions: FloatArray, near: float, seed: int) -> IntArray:
     return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
-class _Registration:
+class _PreparedPatches:
     """Patches prepared for registration, with a mask of the pixels where the probe is bright."""
 
     def __init__(self, patches: ComplexArray, probe: ComplexArray) -> None:
@@ -278,7 +278,7 @@ class _Registration:
         parts = []
         for chosen in _blocks_of(pairs, block):
             numbers, places = np.unique(pairs[chosen].ravel(), return_inverse=True)
-            correlation = _Correlation(self, self._contrast[numbers])
+            correlation = _MaskedCorrelation(self, self._contrast[numbers])
             ends = places.reshape(-1, 2)
             for part in slices_of(len(chosen), block):
                 expected = positions[pairs[chosen[part], 1]] - positions[pairs[chosen[part], 0]]
@@ -286,10 +286,10 @@ class _Registration:
         return _Shifts(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
-class _Correlation:
+class _MaskedCorrelation:
     """Masked normalised cross-correlation of patches (Padfield)."""
 
-    def __init__(self, of: _Registration, contrast: ComplexArray) -> None:
+    def __init__(self, of: _PreparedPatches, contrast: ComplexArray) -> None:
         self._of = of
         mask = of.mask_spectrum
         self._spectra = of.transform(contrast)
@@ -431,7 +431,7 @@ class _Solver:
 
     def __init__(self, data: ScanDataset, probe: ComplexArray, seed: int, monitor: Monitor) -> None:
         self._data, self._probe, self._seed = replace(data, object_guess=None), probe, seed
-        self._monitor = _Quiet(monitor)
+        self._monitor = _SilentMonitor(monitor)
         self._judges = nearest_to_middle(data.positions, _JUDGING_PATTERNS)
 
     def judge(self, positions: FloatArray) -> float:
@@ -453,7 +453,7 @@ class _Solver:
         return result
 
 
-class _Quiet(Monitor):
+class _SilentMonitor(Monitor):
     """A monitor that passes on cancellation but no progress."""
 
     def __init__(self, monitor: Monitor) -> None:

@@ -12,15 +12,7 @@ _FINAL = 0.01  # of the peak learning rate
 
 
 class TrainingClock:
-    """Counts epochs, steps and seconds, also of resumed trainings.
-
-    Parameters
-    ----------
-    config:
-        nepochs, max_time and scheduler are used.
-    steps_per_epoch:
-        Optimizer steps in an epoch.
-    """
+    """Counts epochs, steps and seconds, also of resumed trainings."""
 
     def __init__(self, config: ResolvedTrainConfig, steps_per_epoch: int) -> None:
         self._config = config

@@ -47,19 +47,7 @@ class StitchedObject:
 
 
 def patch_weights(probe: ComplexArray, patch_size: int) -> FloatArray:
-    """Intensity of a probe over the centre of its array, with maximum 1.
-
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex.
-    patch_size:
-        n <= N.
-
-    Returns
-    -------
-    (n, n) float32.
-    """
+    """Intensity of a (modes, N, N) probe over the centre of its array: (n, n) float32 with maximum 1, n <= N."""
     margin = (probe.shape[-1] - patch_size) // 2
     power: FloatArray = (np.abs(probe) ** 2).sum(axis=0)
     window = power[margin : margin + patch_size, margin : margin + patch_size]
@@ -96,20 +84,9 @@ class ShiftedWeights:
 
 
 def coverage_of(positions: FloatArray, weights: FloatArray, tiling: Tiling) -> Array:
-    """Coverage of an object by patches at some positions.
+    """Coverage of an object by patches at (n, 2) float64 positions (y, x), as `StitchedObject.coverage`.
 
-    Parameters
-    ----------
-    positions:
-        (n, 2) float64 (y, x), object pixels.
-    weights:
-        (n, n) float32, from `patch_weights`.
-    tiling:
-        Tiling of the object, for these positions.
-
-    Returns
-    -------
-    (H, W) float32 of the object's library, as `StitchedObject.coverage`.
+    The weights are `patch_weights`, the tiling is one for these positions; (H, W) float32 of the library of the object.
     """
     shifted = ShiftedWeights(weights, tiling.library)
     coverage = tiling.object_library.zeros(tiling.frame.shape, "float32")
@@ -129,22 +106,17 @@ class Stitcher:
         self._library = library
         self.weights = ShiftedWeights(weights, library)  # of patches on whole pixels
         self._shift = PatchShift(self.weights.size, library)
-        self._frame = frame
+        self.frame = frame
         self._sum = library.zeros(frame.shape, "complex64")
         self._coverage = library.zeros(frame.shape, "float32")
         self._placed: Array = 0
         self._count = 0
 
-    @property
-    def frame(self) -> Frame:
-        """Frame of the object."""
-        return self._frame
-
     @classmethod
     def from_stitched(cls, stitched: StitchedObject, weights: FloatArray) -> Stitcher:
         """A stitcher that continues from an object of NumPy arrays. It reuses these arrays."""
         stitcher = cls(weights, Frame((0, 0), stitched.frame.origin))
-        stitcher._frame, stitcher._coverage = stitched.frame, stitched.coverage
+        stitcher.frame, stitcher._coverage = stitched.frame, stitched.coverage
         stitcher._sum = stitched.object
         stitcher._sum *= stitched.coverage
         stitcher._placed, stitcher._count = stitched.placed, stitched.placed + stitched.dropped
@@ -160,42 +132,28 @@ class Stitcher:
 
     def grow(self, frame: Frame) -> None:
         """Enlarge the frame. The new frame contains the present one."""
-        if frame == self._frame:
+        if frame == self.frame:
             return
         library = self._library
-        here, there = frame.overlap(self._frame)
+        here, there = frame.overlap(self.frame)
         total, coverage = library.zeros(frame.shape, "complex64"), library.zeros(frame.shape, "float32")
         self._sum = library.put(total, here, self._sum[there])
         self._coverage = library.put(coverage, here, self._coverage[there])
-        self._frame = frame
+        self.frame = frame
 
     def add(self, patches: Array, positions: FloatArray, phases: ComplexArray | None = None) -> None:
-        """Add patches that are sampled in the probe's frame, as backends predict them.
+        """Add (b, n, n) complex64 patches that are sampled in the probe's frame, as backends predict them.
 
-        Parameters
-        ----------
-        patches:
-            (b, n, n) complex64 of the library.
-        positions:
-            (b, 2) float64 (y, x) on the host, object pixels.
-        phases:
-            (b,) complex of modulus 1 on the host, which the patches are divided by, or None.
+        Positions are (b, 2) float64 (y, x) on the host; patches are divided by phases, (b,) complex of modulus 1 on the
+        host.
         """
-        windows = Windows.at(positions, self.weights.size, self._frame, self._library)
+        windows = Windows.at(positions, self.weights.size, self.frame, self._library)
         for block in slices_of(len(windows), self._shift.at_a_time):
             placed = self._shift(patches[block, ...], windows[block].fractions)
             self.add_placed(placed, windows[block], None if phases is None else phases[block])
 
     def add_placed(self, placed: Array, windows: Windows, phases: ComplexArray | None = None) -> None:
-        """Add patches that are on whole pixels.
-
-        Parameters
-        ----------
-        placed:
-            (b, n, n) complex64, from `PatchShift`.
-        phases:
-            As in `add`.
-        """
+        """Add (b, n, n) complex64 patches that are on whole pixels, from `PatchShift`; phases as in `add`."""
         for block in slices_of(len(windows), self.weights.at_a_time):
             weights = self.weights.at(windows[block].fractions)
             weighted = placed[block, ...] * weights
@@ -213,14 +171,14 @@ class Stitcher:
         if weights is not None:
             self._coverage = windows.add(self._coverage, weights)
         y, x = windows.corners[:, 0], windows.corners[:, 1]
-        height, width = self._frame.shape
+        height, width = self.frame.shape
         inside = (y > -windows.size) & (y < height) & (x > -windows.size) & (x < width)
         self._placed = self._placed + xp.sum(xp.astype(inside, xp.int64))  # on the device, without waiting for it
         self._count += len(windows)
 
     def add_tile(self, part: Stitcher, *, coverage: bool = True) -> None:
         """Add the sums of a tile, which may be on a device, to these NumPy arrays; its coverage on request."""
-        here, there = self._frame.overlap(part.frame)
+        here, there = self.frame.overlap(part.frame)
         arrays = [(self._sum, part._sum), (self._coverage, part._coverage)]
         for mine, other in arrays if coverage else arrays[:1]:
             mine[here] += part._library.to_host(other)[there]
@@ -251,7 +209,7 @@ class Stitcher:
 
         obj = self._library.by_rows(divide, total, coverage)
         placed = int(self._placed)
-        return StitchedObject(obj, coverage, self._frame, placed, self._count - placed, self._library)
+        return StitchedObject(obj, coverage, self.frame, placed, self._count - placed, self._library)
 
 
 def phase_factors(phases: ComplexArray, library: ArrayLibrary = NUMPY) -> Array:

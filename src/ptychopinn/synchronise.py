@@ -57,14 +57,7 @@ def overlap_pairs(corners: IntArray, size: int) -> IntArray:
     places may all be in one row. If a place has several patches, each of them is paired with one patch at every linked
     place, and with the next patch at its own place. Time and memory are linear in the number of patches.
 
-    Parameters
-    ----------
-    corners:
-        (n, 2) int (y, x).
-
-    Returns
-    -------
-    (k, 2) int64, first below second, each pair once, sorted.
+    (n, 2) int corners (y, x) of patches of one width to (k, 2) int64, first below second, each pair once, sorted.
     """
     n = len(corners)
     places, place, patches = np.unique(corners, axis=0, return_inverse=True, return_counts=True)

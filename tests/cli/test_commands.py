@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ptychopinn.config import ReadOptions, SimulationConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.io import read_object, read_scan
 from ptychopinn.plugins import BrokenPlugin, Registry
+from ptychopinn.verdict import Explains, Verdict
 from ptychopinn.workflows import RunResult
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -85,7 +87,22 @@ def test_train_as_json(cli: Cli, calls: Any, result: RunResult) -> None:
         "files": {"model": str(result.files["model"]), "phase": str(result.files["phase"])},
         "figures": {"training": "finished", "loss": 0.123456, "patches placed": 9},
         "warnings": ["The object is flat."],
+        "verdict": None,
     }
+
+
+@pytest.mark.parametrize("command", [("train", "scan.npz"), ("infer", "run", "scan.npz")])
+@pytest.mark.parametrize(("explains", "strict", "code"), [("no", True, 5), ("no", False, 0), ("yes", True, 0)])
+def test_a_result_that_explains_nothing_is_an_error_if_asked(
+    cli: Cli, calls: Any, result: RunResult, command: tuple[str, ...], explains: str, strict: bool, code: int
+) -> None:
+    """[CLI-010] [CLI-032]"""
+    verdict = Verdict(Explains(explains), 0.3, 0.2, 0.2, 0.1)
+    calls.returns[f"{command[0]}_run"] = replace(result, verdict=verdict)
+    found, out, err = cli(*command, "-o", "out", *(["--strict"] * strict))
+    assert found == code
+    assert "wts.h5.zip" in out
+    assert ("does not explain the data (--strict)" in err) is (code == 5)
 
 
 def test_an_interrupted_training_tells_what_it_saved(cli: Cli, calls: Any, result: RunResult) -> None:

@@ -61,6 +61,7 @@ def test_patches_and_patterns_of_a_group() -> None:
     ("given", "message"),
     [
         ({"architecture": "cnn", "iterations": 3}, "iterations belongs to architecture fast"),
+        ({"architecture": "cnn", "fine_iterations": 3}, "fine_iterations belongs to architecture fast"),
         ({"probe_big": True}, "probe_big belongs to architecture cnn"),
         ({"architecture": "cnn", "probe_big": True, "pad_object": False}, "there is no border"),
     ],

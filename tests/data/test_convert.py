@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+import scan_formats
 
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.checks import check_scan
-from ptychopinn.data.convert import convert_scan
+from ptychopinn.data.convert import convert_scan, parse_frames
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.diagnostics import Severity
 from ptychopinn.data.io import read_scan
-from ptychopinn.errors import DataError, UsageError
+from ptychopinn.errors import ConfigError, DataError, UsageError
 
 
 @pytest.fixture
@@ -76,3 +78,93 @@ def test_the_measured_scan(shared_data, tmp_path):
     np.testing.assert_allclose(data.counts(index), source.counts(index), rtol=1e-6)
     assert data.metadata.nphotons == pytest.approx(source.metadata.nphotons, rel=1e-9)
     np.testing.assert_array_equal(data.positions, source.positions)
+
+
+def converted(source, target, **steps):
+    convert_scan(source, target, conversion=ConversionOptions(**steps), overwrite=True)
+    return read_scan(target)
+
+
+def test_a_scan_with_every_fault_is_mended(tmp_path, scan_arrays, counts):
+    """[DATA-220] [DATA-221] [DATA-222] [DATA-223] One command undoes what was done to a scan."""
+    right = scan_arrays()
+    wrong = {
+        "diff3d": np.roll(np.flip(counts, 1), 1, axis=1).astype(np.int64).swapaxes(1, 2),
+        "ycoords": -right["xcoords"] * 1e-8 * 1e6,  # exchanged, negated, micrometres
+        "xcoords": right["ycoords"] * 1e-8 * 1e6,
+        "probeGuess": np.flip(right["probeGuess"], 1).swapaxes(1, 2),
+    }
+    wrong["diff3d"][2, 5, 6] = 2**31 - 1
+    np.savez(tmp_path / "wrong.npz", **wrong)
+    data = converted(
+        tmp_path / "wrong.npz",
+        tmp_path / "right.npz",
+        transpose=True,
+        flip_y=True,
+        swap_axes=True,
+        negate_x=True,
+        position_unit="um",
+        pixel_size=1e-8,
+        mask_above=1e8,
+        frames="0-6,8",
+    )
+    np.testing.assert_allclose(data.positions, np.stack([right["ycoords"], right["xcoords"]], 1)[[*range(7), 8]])
+    assert data.bad_pixels.sum() == 1
+    good = ~data.bad_pixels
+    np.testing.assert_allclose(data.counts(slice(None))[:, good], counts[[*range(7), 8]][:, good], rtol=1e-6)
+    np.testing.assert_array_equal(data.probe, right["probeGuess"])
+    assert data.metadata.pixel_size_m == 1e-8
+
+
+def test_several_scans_are_joined(tmp_path, scan_arrays):
+    """[DATA-224]"""
+    np.savez(tmp_path / "scan.npz", **scan_arrays())
+    convert_scan([tmp_path / "scan.npz"] * 2, tmp_path / "both.npz")
+    data = read_scan(tmp_path / "both.npz")
+    assert (len(data), data.scan_index.tolist()) == (18, [0] * 9 + [1] * 9)
+
+
+def test_positions_masks_and_backgrounds_come_from_files(tmp_path, scan_arrays):
+    """[DATA-221] [DATA-222]"""
+    arrays = scan_arrays()
+    np.savez(tmp_path / "scan.npz", **scan_arrays(xcoords=None, ycoords=None))
+    table = "y,x\n" + "\n".join(f"{y},{x}" for y, x in zip(arrays["ycoords"], arrays["xcoords"], strict=True))
+    (tmp_path / "positions.csv").write_text(table)
+    np.save(tmp_path / "mask.npy", np.eye(32))
+    np.savez(tmp_path / "dark.npz", background=np.full((32, 32), 0.5))
+    data = converted(
+        tmp_path / "scan.npz",
+        tmp_path / "out.npz",
+        positions=str(tmp_path / "positions.csv"),
+        mask=str(tmp_path / "mask.npy"),
+        background=str(tmp_path / "dark.npz"),
+    )
+    np.testing.assert_allclose(data.positions[:, 0], arrays["ycoords"])
+    np.testing.assert_array_equal(data.bad_pixels, np.eye(32, dtype=bool))
+    expected = np.maximum(arrays["diffraction"].astype(float) ** 2 - 0.5, 0)
+    expected[:, np.eye(32, dtype=bool)] = 0
+    np.testing.assert_allclose(data.counts(slice(None)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_pickles_are_not_opened(tmp_path, scan_arrays):
+    """[HARD-003]"""
+    np.savez(tmp_path / "scan.npz", **scan_arrays())
+    np.save(tmp_path / "mask.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(DataError, match="cannot be read as an array"):
+        converted(tmp_path / "scan.npz", tmp_path / "out.npz", mask=str(tmp_path / "mask.npy"))
+
+
+@pytest.mark.parametrize("frames", ["", "5-2", "a", "1-", "0-99999999999"])
+def test_a_list_that_is_none_is_refused(frames):
+    """[DATA-223]"""
+    with pytest.raises(ConfigError, match="pattern"):
+        parse_frames(frames)
+
+
+def test_every_format_is_converted(tmp_path):
+    """[DATA-082] With a probe that is made, and cropped."""
+    path = scan_formats.ptyd(tmp_path / "scan.ptyd", scan_formats.example(64))
+    convert_scan(path, tmp_path / "out.npz", ReadOptions(probe="mean"), ConversionOptions(resize=32))
+    data = read_scan(tmp_path / "out.npz")
+    assert data.N == 32
+    assert data.metadata.pixel_size_m == pytest.approx(2 * scan_formats.example(64).pixel_m)

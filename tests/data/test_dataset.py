@@ -122,13 +122,3 @@ def test_rows_are_an_array_to_numpy():
     np.testing.assert_array_equal(rows[-1], [0, 1, 2])
     assert np.asarray(rows, np.float32).dtype == np.float32
     assert len(rows) == 2
-
-
-def test_the_package_offers_its_names():
-    import ptychopinn.data as package
-
-    assert set(package.__all__) <= set(dir(package))
-    for name in package.__all__:
-        assert getattr(package, name).__name__ == name
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = package.nothing

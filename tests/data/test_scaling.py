@@ -83,6 +83,18 @@ def test_a_detector_offset_is_found_and_followed(roll):
     assert np.abs(ramped - mean).sum() < 0.5 * np.abs(plain - mean).sum()
 
 
+@pytest.mark.parametrize(("scattered", "image"), [(0.15, True), (0.5, False)])
+def test_light_scattered_to_one_side_does_not_move_the_patterns(scattered, image):
+    """[DATA-091] If they hardly look like the probe's far field, only their centres of mass can be compared."""
+    data = scan(modes=1)
+    alone = intensity(data.probe[None])[0]
+    aside = np.roll(alone, (0, 6), (0, 1))
+    counts = np.repeat(((1 - scattered) * alone + scattered * aside)[None], 3, axis=0)
+    there = ScanDataset(counts, Measurement.COUNTS, data.positions[:3], data.probe)
+    x = 0 if image else 6 * scattered
+    np.testing.assert_allclose(fit_scaling(there).detector_offset_px, (0, x), atol=0.1)
+
+
 def test_bad_pixels_are_left_out_of_both():
     """[DATA-090] [DATA-091] Whatever the mask hides, the scale of the probe is the same."""
     bad = np.zeros((N, N), bool)

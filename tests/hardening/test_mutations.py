@@ -20,7 +20,13 @@ from ptychopinn.bundle.manifest import parse_manifest
 from ptychopinn.data.checks import check_scan
 from ptychopinn.errors import PtychoPinnError
 
-CASES = {"scans": (150, 1200), "archives": (150, 700), "products": (100, 600), "configs": (60, 500)}  # short, long
+CASES = {  # short, long
+    "scans": (150, 1200),
+    "archives": (150, 700),
+    "products": (100, 600),
+    "configs": (60, 500),
+    "formats": (120, 2400),
+}
 
 
 @pytest.mark.parametrize("kind", CASES)

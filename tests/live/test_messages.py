@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.live import Chunk, Refused, Setup
+from ptychopinn.live import Chunk, Rejection, Setup
 from ptychopinn.live.messages import End, pack_end, pack_patterns, pack_setup, unpack
 
 INDICES, POSITIONS = np.array([4, 2]), np.array([[1.5, 2.0], [3.0, -4.5]])
@@ -99,7 +99,7 @@ good = pack_patterns(INDICES, POSITIONS, PATTERNS)
 def test_what_is_not_to_the_format_is_refused(parts: list[bytes]) -> None:
     """[STREAM-004]"""
     said = unpack(parts)
-    assert isinstance(said, Refused)
+    assert isinstance(said, Rejection)
     assert len(said.reason) < 400
 
 

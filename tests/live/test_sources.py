@@ -16,7 +16,7 @@ import pytest
 
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import ResourceError, UsageError
-from ptychopinn.live import Arrival, Chunk, Refused, Setup, follow_hdf5, listen
+from ptychopinn.live import Arrival, Chunk, Rejection, Setup, follow_hdf5, listen
 from ptychopinn.live.messages import pack_end, pack_patterns, pack_setup
 
 N = 32
@@ -131,13 +131,13 @@ def test_a_file_that_cannot_be_read_is_told_once_and_looked_at_again(tmp_path: P
     path = tmp_path / "scan.h5"
     path.write_bytes(b"no HDF5")
     source = follow_hdf5(path, poll_s=0.001)
-    assert isinstance(next(source), Refused)
+    assert isinstance(next(source), Rejection)
     assert [next(source) for _ in range(3)] == [None] * 3
     path.unlink()
     with make(path, dtype="f4", key="diffraction") as file:
         extend(file, 1)
-    refused = until(source, Refused)[-1]
-    assert isinstance(refused, Refused)
+    refused = until(source, Rejection)[-1]
+    assert isinstance(refused, Rejection)
     assert "--measurement" in refused.reason
     told = follow_hdf5(path, measurement=Measurement.AMPLITUDE, poll_s=0.001)
     chunk = until(told, Chunk)[-1]
@@ -169,7 +169,7 @@ def test_a_socket_is_listened_to(tmp_path: Path) -> None:
             for message in messages:
                 socket.send_multipart(message)
             kinds = [type(arrival) for arrival in source if arrival is not None]
-            assert kinds == [Setup, Refused, Chunk]
+            assert kinds == [Setup, Rejection, Chunk]
         finally:
             socket.close(0)
             context.term()

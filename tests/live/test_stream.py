@@ -20,7 +20,7 @@ from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainC
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ConfigError, DataError, ResourceError
-from ptychopinn.live import Arrival, Chunk, LiveScan, Refused, Setup, StreamStatus, Update, stream
+from ptychopinn.live import Arrival, Chunk, LiveScan, Rejection, Setup, StreamStatus, Update, stream
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.simulate import simulate_scan
@@ -145,7 +145,7 @@ def test_what_cannot_be_used_is_refused(
     good = chunks(scan, range(100))
     nan = np.full((2, 2), np.nan)
     bad: list[Arrival] = [
-        Refused("Noise on the line."),
+        Rejection("Noise on the line."),
         chunk_of(scan, [0], indices=np.array([200]), patterns=np.zeros((1, 16, 16), np.uint16)),
         chunk_of(scan, [0, 1], indices=np.array([300, 301]), positions=nan),
         chunk_of(scan, [0], indices=np.array([-5])),
@@ -173,7 +173,7 @@ def test_a_flood_of_refusals_is_not_a_flood_of_warnings(
 ) -> None:
     """[STREAM-004]"""
     with caplog.at_level(logging.WARNING, logger="ptychopinn"):
-        end = last(stream(trained, [*[Refused("Noise.")] * 1000, *chunks(scan, range(20))], QUICK))
+        end = last(stream(trained, [*[Rejection("Noise.")] * 1000, *chunks(scan, range(20))], QUICK))
     assert end.refused == 1000
     assert caplog.text.count("Noise.") == 5 + 3
 
@@ -186,7 +186,7 @@ def test_a_dead_producer_ends_it(
     def dying() -> Iterator[Arrival]:
         yield from chunks(scan, range(30))
         while True:
-            yield from (None, Refused("Noise.", 0))
+            yield from (None, Rejection("Noise.", 0))
 
     end = last(stream(trained, dying(), QUICK, timeout_s=0.2))
     assert (end.ending, end.patterns) == (StreamStatus.TIMED_OUT, 30)

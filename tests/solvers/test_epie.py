@@ -307,6 +307,26 @@ def test_a_probe_is_prepared_for_shifts_once_where_it_stays(data, monkeypatch):
         assert len(prepared) == expected
 
 
+@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_probe_that_stays_is_shifted_once_where_memory_allows_it(data, monkeypatch, passes, moving):
+    """[REFINE-008] with the same result; a single pass keeps nothing."""
+    amplitudes, shifts = 4 * len(data) * data.N**2, 8 * data.probe.size * len(data)
+    shifted = []
+    original = probe_state.ShiftedProbe.__call__
+    monkeypatch.setattr(
+        probe_state.ShiftedProbe, "__call__", lambda self, at: shifted.append(len(at)) or original(self, at)
+    )
+    options = PassOptions(rpie_schedule(passes), update_positions=moving)
+    found = []
+    for budget, times in ((amplitudes + shifts - 1, passes), (amplitudes + shifts, passes if moving else 1)):
+        shifted.clear()
+        patterns = Patterns(data, host_budget_bytes=budget)
+        found.append(epie(patterns, data.probe, passes=passes, options=options).object)
+        assert sum(shifted) == times * len(data)
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
     [(10, 64, 8), (516, 128, 16), (2025, 64, 32), (4096, 64, 64), (100_000, 64, 128), (100_000, 128, 32)],

@@ -13,7 +13,7 @@ from broken_backends import BROKEN
 
 from ptychopinn.reconstructor import Capability, PatchBatch, Prediction
 from ptychopinn.testing import BackendSuite
-from ptychopinn.testing.patches import difference
+from ptychopinn.testing.backend import difference
 from ptychopinn.testing.processes import backend_arguments, run_in_subprocess
 
 

@@ -41,6 +41,21 @@ def test_each_resolution_has_two_and_the_coarsest_the_rest(size: int, padded: bo
     ] == expected
 
 
+@pytest.mark.parametrize(
+    ("size", "fine", "expected"),
+    [
+        (64, 4, [32, 32, 32, 64, 64, 64, 64]),
+        (64, 7, [64] * 7),
+        (64, 16, [64] * 7),
+        (256, 3, [64, 128, 128, 128] + [256] * 3),
+    ],
+)
+def test_each_resolution_has_as_many_as_are_asked_for(size: int, fine: int, expected: list[int]) -> None:
+    """[NET-005]"""
+    found = sampling_schedule(ModelConfig(N=size, iterations=7, fine_iterations=fine))
+    assert [sampling.N for sampling in found] == expected
+
+
 def test_a_patch_as_small_as_the_grid_is_never_coarser() -> None:
     assert {sampling.n for sampling in sampling_schedule(ModelConfig(N=32))} == {GRID}
 
@@ -51,7 +66,7 @@ def test_iterations_that_follow_each_other_see_the_whole_detector() -> None:
     for four in (found[:4], found[4:8]):
         seen = np.zeros((four[0].N, four[0].N), int)
         for sampling in four:
-            seen[sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride] += 1
+            seen[sampling.pixels] += 1
         assert (seen == 1).all()
 
 

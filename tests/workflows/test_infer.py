@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,26 @@ import numpy as np
 import pytest
 
 from ptychopinn.config import SimulationConfig
-from ptychopinn.data.io import write_scan
+from ptychopinn.data.io import read_scan, write_scan
+from ptychopinn.data.sizes import place_centred, resample_probe
 from ptychopinn.errors import ArchiveError, Cancelled, ConfigError, DataError, PluginError, UsageError
 from ptychopinn.metrics import scan_box
 from ptychopinn.monitor import Monitor
 from ptychopinn.product import read_product
 from ptychopinn.refinement import Refinement, refine
 from ptychopinn.simulate import simulate_scan
+from ptychopinn.verdict import Explains
 from ptychopinn.workflows import RunResult, infer_run, run_settings
 
-CONTENT = ["amplitude.png", "phase.png", "probe.png", "reconstruction.h5", "report.html", "run.log"]
+CONTENT = [
+    "amplitude.png",
+    "phase.png",
+    "probe.png",
+    "reconstruction.h5",
+    "reconstruction.json",
+    "report.html",
+    "run.log",
+]
 
 
 @pytest.fixture
@@ -36,10 +47,36 @@ def test_a_run_reconstructs_a_scan(trained: RunResult, scan_file: Path, tmp_path
     """[CLI-021] the same object as the training's own reconstruction."""
     result = infer_run(trained.folder, scan_file, tmp_path / "out")
     assert names(tmp_path / "out") == CONTENT
-    assert set(result.files) == {"product", "amplitude", "phase", "probe", "report"}
+    assert set(result.files) == {"product", "sidecar", "amplitude", "phase", "probe", "report"}
     assert result.figures["patches placed"] == 36
     found, before = (read_product(r.files["product"]).object for r in (result, trained))
     np.testing.assert_allclose(found, before, atol=1e-5)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_result_that_explains_nothing_says_so_everywhere(
+    trained: RunResult, scan_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[VER-004] [PROD-009] in log, report, product, sidecar and result."""
+    scan = read_scan(scan_file)
+    mixed = np.random.default_rng(0).permutation(len(scan))
+    write_scan(tmp_path / "mixed.npz", replace(scan, positions=scan.positions[mixed], object_guess=None))
+    with caplog.at_level("WARNING", logger="ptychopinn"):
+        result = infer_run(trained.folder, tmp_path / "mixed.npz", tmp_path / "out")
+    words = "This reconstruction does not explain the data"
+    sidecar = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
+    assert result.verdict is not None
+    assert result.verdict.explains is Explains.NO
+    assert result.warnings[0].startswith(words)
+    assert sidecar["verdict"]["explains_the_data"] == sidecar["figures"]["explains the data"] == "no"
+    assert sidecar["verdict"]["causes"] == list(result.verdict.causes)
+    assert sidecar["warnings"] == list(result.warnings)
+    for text in (caplog.text, read_product(result.files["product"]).comments, result.files["report"].read_text()):
+        assert words in text
+    good = infer_run(trained.folder, scan_file, tmp_path / "good")
+    assert words not in (tmp_path / "good" / "report.html").read_text()
+    assert good.verdict is not None
+    assert good.verdict.explains is not Explains.NO
 
 
 def test_the_model_that_is_used_is_not_replaced(trained: RunResult, scan_file: Path) -> None:
@@ -190,7 +227,7 @@ def test_an_output_is_replaced_only_when_asked(trained: RunResult, scan_file: Pa
         infer_run(trained.folder, scan_file, tmp_path)
     assert names(tmp_path) == ["phase.png"]
     infer_run(trained.folder, scan_file, tmp_path, overwrite=True)
-    assert names(tmp_path) == ["reconstruction.h5", "report.html", "run.log"]
+    assert names(tmp_path) == ["reconstruction.h5", "reconstruction.json", "report.html", "run.log"]
 
 
 def test_a_cancelled_inference_leaves_nothing(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
@@ -199,3 +236,39 @@ def test_a_cancelled_inference_leaves_nothing(trained: RunResult, scan_file: Pat
     with pytest.raises(Cancelled):
         infer_run(trained.folder, scan_file, tmp_path / "out", monitor=monitor)
     assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_product_is_written_in_other_formats_too(trained: RunResult, scan_file: Path, tmp_path: Path) -> None:
+    """[PROD-020] Beside it, the same; and --overwrite replaces them."""
+    for _ in range(2):
+        result = infer_run(trained.folder, scan_file, tmp_path / "out", formats=["cxi", "nexus"], overwrite=True)
+        whole = read_product(result.files["product"])
+        for kind, name in (("cxi", "reconstruction.cxi"), ("nexus", "reconstruction.nxs")):
+            assert result.files[kind] == tmp_path / "out" / name
+            found = read_product(result.files[kind])
+            np.testing.assert_array_equal(found.object, whole.object)
+            np.testing.assert_allclose(found.local_positions, whole.local_positions, atol=1e-6)
+    with pytest.raises(UsageError, match="no such format"):
+        infer_run(trained.folder, scan_file, tmp_path / "other", formats=["png"])
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("size", [(28, 28), (35, 33), (30, 24)])
+def test_patterns_of_any_size_are_reconstructed(
+    trained: RunResult, scan_file: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """[DATA-210] With a network for 32 x 32, without the user's help."""
+    scan = read_scan(scan_file)
+    np.savez(
+        tmp_path / "scan.npz",
+        diff3d=np.rint(place_centred(scan.counts(slice(None)), size)).astype(np.uint32),
+        ycoords=scan.positions[:, 0] * size[0] / 32,
+        xcoords=scan.positions[:, 1] * size[1] / 32,
+        probeGuess=resample_probe(scan.probe, size),
+    )
+    result = infer_run(trained.folder, tmp_path / "scan.npz", tmp_path / "out")
+    whole = infer_run(trained.folder, scan_file, tmp_path / "whole")
+    figure = "forward residual R"
+    assert float(result.figures[figure]) < 1.2 * float(whole.figures[figure]) + 0.02

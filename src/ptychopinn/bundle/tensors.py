@@ -46,10 +46,7 @@ def _check_tensor(name: str, array: AnyArray, *, source: str, checkpoint: bool) 
 def pack_weights(weights: Mapping[str, AnyArray], *, checkpoint: bool = False) -> bytes:
     """Pack named arrays into HDF5 bytes; the same arrays give the same bytes.
 
-    Raises
-    ------
-    ArchiveError
-        If a name, dtype or value is not allowed, or there is none.
+    Raises ArchiveError if a name, dtype or value is not allowed, or there is none.
     """
     if not 0 < len(weights) <= MAX_TENSORS:
         raise ArchiveError(f"{len(weights)} tensors cannot be saved.", "Save a model that has been built.")
@@ -68,16 +65,7 @@ def pack_weights(weights: Mapping[str, AnyArray], *, checkpoint: bool = False) -
 
 
 def unpack_weights(content: bytes, *, source: str, checkpoint: bool = False, limit: int) -> dict[str, AnyArray]:
-    """Unpack named arrays from HDF5 bytes after checking all of them.
-
-    Parameters
-    ----------
-    source:
-        Name of the archive in errors.
-    checkpoint:
-        Whether the dtypes of a checkpoint are allowed.
-    limit:
-        Maximum size of all arrays together, bytes.
+    """Unpack named arrays from HDF5 bytes after checking all of them; ``limit`` is for all arrays together.
 
     Raises
     ------

@@ -17,6 +17,7 @@ from ptychopinn.cli._parser import Parser, add_common
 from ptychopinn.failures import explained
 
 COMMANDS: Mapping[str, str] = {
+    "reconstruct": "Reconstruct a scan in a given time, without any decision.",
     "train": "Train a network on a scan, without ground truth.",
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",
@@ -33,7 +34,8 @@ COMMANDS: Mapping[str, str] = {
 }
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 failure, 2 usage, 3 input refused, 4 out of memory, disk or device, 130 interrupted. "
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 input refused, 4 out of memory, disk or device, 5 data not explained "
+    "(--strict), 130 interrupted. "
     "'ptychopinn COMMAND --help' lists a command's flags."
 )
 

@@ -150,6 +150,15 @@ def add_output(
     parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
 
 
+def add_resume(
+    parser: argparse.ArgumentParser, what: str, resume: str = "Keep what is done, by content, and go on."
+) -> None:
+    """``--resume`` or ``--overwrite``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help=resume)
+    group.add_argument("--overwrite", action="store_true", help=f"Replace the {what} that is there.")
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """``--config``."""
     parser.add_argument(

@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ptychopinn.cli._console import Console
+from ptychopinn.cli._parser import Parser
+from ptychopinn.errors import Cancelled, UnexplainedDataError
+from ptychopinn.monitor import Monitor
 
 if TYPE_CHECKING:
     from ptychopinn.workflows import RunResult
 
 
-def show_run(result: RunResult, console: Console, *, as_json: bool) -> None:
-    """Print what a run made: warnings on stderr, then figures and files on stdout."""
+def show_run(result: RunResult, monitor: Monitor, console: Console, *, as_json: bool, strict: bool = False) -> int:
+    """Print what a run made, warnings on stderr, figures and files on stdout; return the exit code.
+
+    Raises
+    ------
+    UnexplainedDataError
+        If ``strict``, and the reconstruction does not explain the patterns.
+    """
     for warning in result.warnings:
         console.warn(warning)
     files = {kind: str(path) for kind, path in result.files.items()}
@@ -23,11 +32,24 @@ def show_run(result: RunResult, console: Console, *, as_json: bool) -> None:
                 "files": files,
                 "figures": dict(result.figures),
                 "warnings": list(result.warnings),
+                "verdict": None if result.verdict is None else dict(result.verdict.record),
             }
         )
-        return
-    for line in table({**result.figures, **files}):
-        console.result(line)
+    else:
+        for line in table({**result.figures, **files}):
+            console.result(line)
+    if strict and result.verdict is not None and result.verdict.warning is not None:
+        raise UnexplainedDataError(
+            "The reconstruction does not explain the data (--strict).", "Its likely causes are in the warnings above."
+        )
+    return Cancelled.exit_code if monitor.cancelled else 0
+
+
+def add_strict(parser: Parser) -> None:
+    """Add ``--strict``."""
+    parser.add_argument(
+        "--strict", action="store_true", help="Exit with 5 if the reconstruction does not explain the data."
+    )
 
 
 def table(values: Mapping[str, object]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags, add_preset
-from ptychopinn.cli._parser import Parser, add_config, add_json
+from ptychopinn.cli._parser import Parser, add_config, add_json, add_resume
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
@@ -45,9 +45,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     )
     parser.add_argument("-o", "--output", metavar="OUT", help="The directory to make.")
     parser.add_argument("--verify", metavar="OUT", help="Check a finished comparison again, and do nothing else.")
-    there = parser.add_mutually_exclusive_group()
-    there.add_argument("--resume", action="store_true", help="Keep what is done, by content, and go on.")
-    there.add_argument("--overwrite", action="store_true", help="Replace the comparison that is there.")
+    add_resume(parser, "comparison")
     add_preset(parser)
     add_config(parser)
     add_json(parser)

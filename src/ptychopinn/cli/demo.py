@@ -9,7 +9,6 @@ from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser, add_json, add_output
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._summary import show_run
-from ptychopinn.errors import Cancelled
 from ptychopinn.plugins import discover
 
 
@@ -30,5 +29,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
     more = {} if args.max_time is None else {"max_time": args.max_time}
     with progress_monitor(console) as monitor:
         result = workflows.demo_run(args.output, backend=spec.name, overwrite=args.overwrite, monitor=monitor, **more)
-    show_run(result, console, as_json=args.json)
-    return Cancelled.exit_code if monitor.cancelled else 0
+    return show_run(result, monitor, console, as_json=args.json)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser, add_json
-from ptychopinn.plugins import KNOWN_BACKENDS, BrokenPlugin, capability_table, discover, missing_requirements
+from ptychopinn.plugins import KNOWN_BACKENDS, BrokenPlugin, Registry, capability_table, discover, missing_requirements
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -25,6 +25,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             {
                 "backends": [asdict(row) for row in rows],
                 "solvers": [{"name": name, "summary": solver.summary} for name, solver in registry.solvers.items()],
+                "readers": [{"name": name, "summary": reader.summary} for name, reader in registry.readers.items()],
                 "broken": [asdict(plugin) for plugin in registry.broken],
             }
         )
@@ -40,12 +41,20 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.result(f"{name}  ({registry.distributions.get(name, 'ptychopinn')})  solver: {solver.summary}")
         if missing := missing_requirements(solver):
             console.result(f"  not usable: {', '.join(missing)} missing; install with: {solver.install_hint}")
-    for plugin in registry.broken:
-        console.result(_broken_line(plugin))
+    for line in (*_reader_lines(registry), *map(_broken_line, registry.broken)):
+        console.result(line)
     for name, hint in KNOWN_BACKENDS.items():
         if name not in registry.specs:
             console.result(f"{name}  not installed; install with: {hint}")
     return 0
+
+
+def _reader_lines(registry: Registry) -> list[str]:
+    return [
+        f"{name}  ({registry.distributions.get(name, 'ptychopinn')})  reader: {reader.summary} "
+        f"({', '.join(reader.suffixes)})"
+        for name, reader in registry.readers.items()
+    ]
 
 
 def _broken_line(plugin: BrokenPlugin) -> str:

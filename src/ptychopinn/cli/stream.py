@@ -11,7 +11,6 @@ from ptychopinn.cli._parser import Parser
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import show_run
-from ptychopinn.errors import Cancelled
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -52,5 +51,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
             monitor=monitor,
             overwrite=args.overwrite,
         )
-    show_run(result, console, as_json=args.json)
-    return Cancelled.exit_code if monitor.cancelled else 0
+    return show_run(result, monitor, console, as_json=args.json)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import describe
-from ptychopinn.cli._parser import Parser, add_json
+from ptychopinn.cli._parser import Parser, add_json, add_resume
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
@@ -27,9 +27,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "settings of 'ptychopinn compare' and 'ptychopinn simulate'.",
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="The directory to make.")
-    there = parser.add_mutually_exclusive_group()
-    there.add_argument("--resume", action="store_true", help="Keep what is done, by content, and go on.")
-    there.add_argument("--overwrite", action="store_true", help="Replace the study that is there.")
+    add_resume(parser, "study")
     add_json(parser)
     keys = {setting.name: describe(setting) for setting in settings_of("study", StudyConfig)}
     parser.list_in_long_help("keys of the section 'study'", keys)

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags, add_preset
-from ptychopinn.cli._parser import Parser, add_config, add_json
+from ptychopinn.cli._parser import Parser, add_config, add_json, add_resume
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import choose_backend, load_settings
-from ptychopinn.cli._summary import show_run
+from ptychopinn.cli._summary import add_strict, show_run
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.errors import Cancelled
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -22,11 +21,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
     parser.offer_long_help()
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
-    there = parser.add_mutually_exclusive_group()
-    there.add_argument(
-        "--resume", action="store_true", help="Go on with the run that is there, from its last checkpoint."
-    )
-    there.add_argument("--overwrite", action="store_true", help="Replace the run that is there.")
+    add_resume(parser, "run", resume="Go on with the run that is there, from its last checkpoint.")
     parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by (default: none).")
     parser.add_argument(
         "--from",
@@ -41,6 +36,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_preset(parser)
     add_config(parser)
     add_json(parser)
+    add_strict(parser)
     add_flags(parser, "train", TrainConfig)
     add_flags(parser, "model", ModelConfig)
     add_flags(parser, "infer", InferConfig)
@@ -66,5 +62,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
             overwrite=args.overwrite,
             monitor=monitor,
         )
-    show_run(result, console, as_json=args.json)
-    return Cancelled.exit_code if monitor.cancelled else 0
+    return show_run(result, monitor, console, as_json=args.json, strict=args.strict)

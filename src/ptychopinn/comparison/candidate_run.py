@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidates import CandidatePlan
-from ptychopinn.comparison.files import RESULT, digest_of, read_json, read_scores, remove_scores, write_json
+from ptychopinn.comparison.files import RESULT, digest_of, read_json, read_scores, remove_scores
 from ptychopinn.comparison.scans import ScanSource
 from ptychopinn.comparison.table import CandidateOutcome
 from ptychopinn.errors import Cancelled
@@ -91,7 +92,7 @@ def run_candidate(
     result: dict[str, Any] = {"key": key, "scored": scored, "status": "failed", "message": "interrupted"}
     result["peak_mib"] = before.get("peak_mib", {})
     write_json(folder / RESULT, result)
-    watch = _Watch(plan.name, next(iter(scans)), result["peak_mib"], monitor)
+    watch = _CandidateMonitor(plan.name, next(iter(scans)), result["peak_mib"], monitor)
     start = time.monotonic()
     try:
         run_job(
@@ -113,12 +114,12 @@ def run_candidate(
     return read_outcome(folder, plan.name, list(scans))
 
 
-class _Watch(Monitor):
+class _CandidateMonitor(Monitor):
     """Forwards progress under the candidate's name, and records the peak memory of each scan."""
 
     def __init__(self, candidate: str, scan: str, peaks: dict[str, float], monitor: Monitor) -> None:
         super().__init__(self._pass_on)
-        self._leg, self._scan, self._peaks, self._monitor = candidate, scan, peaks, monitor
+        self._candidate, self._scan, self._peaks, self._monitor = candidate, scan, peaks, monitor
 
     @property
     def cancelled(self) -> bool:
@@ -127,7 +128,7 @@ class _Watch(Monitor):
 
     def _pass_on(self, event: Progress) -> None:
         self._scan = event.stage.partition(": ")[0]
-        self._monitor.report(f"{self._leg}: {event.stage}", event.done, event.total)
+        self._monitor.report(f"{self._candidate}: {event.stage}", event.done, event.total)
 
     def note_memory(self, mib: float) -> None:
         """Record the memory in use."""

@@ -83,12 +83,8 @@ class Planner:
     ) -> list[CandidatePlan]:
         """Check candidates and their settings.
 
-        Parameters
-        ----------
-        gridsize:
-            gridsize of all networks; None keeps their own.
-        repeat:
-            Added to the seed of the training or the solver.
+        ``gridsize`` is for all networks; None keeps their own. ``repeat`` is added to the seed of the training or the
+        solver.
 
         Raises
         ------

@@ -82,12 +82,8 @@ def scans_of(
     One object is scanned in ``2 rows + gap`` rows. The first ``rows`` are the training scan, the last ``rows`` the test
     scan. The gap is so wide that no windows of the two parts overlap.
 
-    Parameters
-    ----------
-    simulation:
-        The common settings; ``rows`` and ``cols`` are those of each part.
-    folder:
-        Folder of the scans of all cells; their names are hashes of their content.
+    ``rows`` and ``cols`` of ``simulation`` are those of each part. The folder is for the scans of all cells; their
+    names are hashes of their content.
     """
     point = cell.point
     fields = {**simulation.model_dump(), "nphotons": point.photons, "overlap": point.overlap, "seed": cell.seed}

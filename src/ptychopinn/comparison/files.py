@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import atomic_write, write_json
 from ptychopinn.comparison.scoring import Figure, Scores
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray
 
 RESULT = "leg.json"
-_READ_BYTES = 1 << 20
-
-
-def write_json(path: Path, value: Any) -> Path:
-    """Write a JSON file atomically."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False, default=float) + "\n", "utf-8")
-    return path
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises
-    ------
-    DataError
-        If it is not there or damaged.
-    """
+    """Read a JSON file. Raises DataError if it is not there or damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -44,11 +29,8 @@ def read_json(path: Path) -> Any:
 
 def digest_of_file(path: Path) -> str:
     """SHA-256 of the bytes of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(value: Any) -> str:
@@ -87,13 +69,7 @@ def remove_scores(folder: Path, scan: str) -> None:
 
 
 def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
-    """The arrays of ``aligned-SCAN.h5`` by name; empty without such a file.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged.
-    """
+    """The arrays of ``aligned-SCAN.h5`` by name; empty without such a file. Raises DataError if the file is damaged."""
     path = folder / f"aligned-{scan}.h5"
     if not path.is_file():
         return {}
@@ -109,12 +85,3 @@ def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}.", "Create it again with --overwrite.") from error
     return arrays
-
-
-def write_csv(path: Path, columns: Iterable[str], lines: Iterable[Sequence[Any]]) -> Path:
-    """Write a CSV file; numbers have nine digits, None is empty."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in line] for line in lines)
-    return path

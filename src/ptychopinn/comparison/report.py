@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.scoring import best_candidates
 from ptychopinn.comparison.table import MINUS, Row, Status
@@ -16,7 +16,7 @@ from ptychopinn.metrics import FrcCurve
 from ptychopinn.report import ReportContent, Table, candidates_picture, frc_picture, write_report
 from ptychopinn.typing import AnyArray
 
-_CHIEF = (  # quantity, metric, head
+_MAIN_FIGURES = (  # quantity, metric, head
     ("phase", "ssim", "phase SSIM"),
     ("amp", "ssim", "amplitude SSIM"),
     ("phase", "corr", "phase correlation"),
@@ -28,7 +28,7 @@ _CHIEF = (  # quantity, metric, head
     ("run", "reconstruction_seconds", "reconstruction (s)"),
     ("run", "peak_anonymous_mib", "peak memory (MiB)"),
 )
-_MEANING = (
+_EXPLANATION = (
     "SSIM, correlation, error and FRC50 compare with the reference inside the box of scan positions, after scale, "
     "phase ramp and shift are removed. R is the forward residual, the relative difference between the measured "
     "amplitudes and those that object and probe predict; it needs no reference, and it includes the noise. The best "
@@ -51,8 +51,7 @@ def write_comparison_report(
     figures: list[tuple[str, bytes | str | Path]] = []
     for scan in scans:
         for caption, name, png in _pictures(scan, names, candidates, summary):
-            with atomic_write(pictures / f"{scan}-{name}.png") as temporary:
-                temporary.write_bytes(png)
+            write_bytes(pictures / f"{scan}-{name}.png", png)
             figures.append((caption, png))
     facts = {name: source["facts"] for name, source in manifest["scans"].items()}
     train, test = facts.get("train"), facts["test"]
@@ -72,8 +71,8 @@ def write_comparison_report(
         warnings=[f"{name} failed: {reason}" for name, reason in failed.items()],
         summary=_cards(best, summary),
         grids={
-            **{f"{scan.capitalize()} scan": _chief(scan, names, summary) for scan in scans},
-            "All figures": _all(rows, names, scans),
+            **{f"{scan.capitalize()} scan": _main_table(scan, names, summary) for scan in scans},
+            "All figures": _full_table(rows, names, scans),
         },
         figures=figures,
         wide=True,
@@ -97,7 +96,7 @@ def write_comparison_report(
 def _cards(best: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, str]:
     """The best candidate by each of the main figures, on the test scan."""
     cards = {}
-    for quantity, metric, head in _CHIEF:
+    for quantity, metric, head in _MAIN_FIGURES:
         candidate = best.get(f"{quantity} {metric}")
         if (
             candidate is not None
@@ -109,10 +108,10 @@ def _cards(best: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, str
     return cards
 
 
-def _chief(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Table:
+def _main_table(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Table:
     """Table of the main figures with a row per candidate, without empty columns."""
     values = [summary["legs"][name]["scans"].get(scan, {}) for name in names]
-    columns = [c for c in _CHIEF if any(v.get(c[0], {}).get(c[1]) is not None for v in values)]
+    columns = [c for c in _MAIN_FIGURES if any(v.get(c[0], {}).get(c[1]) is not None for v in values)]
     if not columns:
         return Table(["candidate", "figures"], [[name, "failed"] for name in names])
     best = set()
@@ -125,10 +124,10 @@ def _chief(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> Table
         failed = summary["legs"][name]["status"] == Status.FAILED
         cells = [value.get(quantity, {}).get(metric) for quantity, metric, _ in columns]
         rows.append([name, *("failed" if c is None and failed else _cell(c) for c in cells)])
-    return Table(["candidate", *(c[2] for c in columns)], rows, frozenset(best), _MEANING if scan == "test" else "")
+    return Table(["candidate", *(c[2] for c in columns)], rows, frozenset(best), _EXPLANATION if scan == "test" else "")
 
 
-def _all(rows: Sequence[Row], names: Sequence[str], scans: Sequence[str]) -> Table:
+def _full_table(rows: Sequence[Row], names: Sequence[str], scans: Sequence[str]) -> Table:
     """Table of all figures with a column per candidate."""
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:

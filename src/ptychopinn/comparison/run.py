@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidate_run import FORMAT, Limits, default_memory_mb, run_candidate
 from ptychopinn.comparison.candidates import CandidatePlan, Planner
-from ptychopinn.comparison.files import read_arrays, write_json
+from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.report import write_comparison_report
 from ptychopinn.comparison.scans import ScanSource, write_central
 from ptychopinn.comparison.table import CandidateOutcome, Row, comparison_figures, make_rows, summarise, write_table

@@ -35,10 +35,8 @@ class ScanSource:
     def of(cls, path: StrPath, reference: StrPath | None, reading: ReadOptions, name: str = "") -> ScanSource:
         """Read a scan and check its reference.
 
-        Raises
-        ------
-        DataError
-            If the scan cannot be read, as in `ptychopinn.data.io.read_scan`, or the reference does not fit it.
+        Raises DataError if the scan cannot be read, as in `ptychopinn.data.io.read_scan`, or the reference does not fit
+        it.
         """
         data = read_scan(path, **dict(reading))
         given = None if reference is None else Path(reference).resolve()

@@ -68,12 +68,8 @@ def score_scan(
 ) -> Scores:
     """Score a reconstruction.
 
-    Parameters
-    ----------
-    reference:
-        (H', W') complex, the true object in the frame of the positions, or None.
-    halves:
-        (H, W) objects of the odd and of the even patterns, in its frame; or why there are none.
+    ``reference`` is the true object in the frame of the positions, (H', W') complex. ``halves`` are (H, W) objects of
+    the odd and of the even patterns, in the frame of the reconstruction; or why there are none.
     """
     scores, obj, origin = Scores(), found.object, found.origin
     box = scan_box(data.positions - np.asarray(origin), obj.shape)
@@ -98,7 +94,7 @@ def rescore(arrays: Mapping[str, AnyArray]) -> dict[Figure, float]:
         True,
         0,
     )
-    return _named(score(pair))
+    return _by_figure(score(pair))
 
 
 def all_figures() -> list[Figure]:
@@ -122,7 +118,7 @@ def parts_of(obj: ComplexArray) -> dict[str, FloatArray]:
     return {"amp": np.abs(obj), "phase": np.angle(obj * np.exp(-1j * np.angle(obj.mean())))}
 
 
-def _named(scores: Mapping[str, float]) -> dict[Figure, float]:
+def _by_figure(scores: Mapping[str, float]) -> dict[Figure, float]:
     named = {
         (quantity, metric): scores[f"{quantity}_{metric}"] for quantity in QUANTITIES for metric in AGAINST_REFERENCE
     }
@@ -167,7 +163,7 @@ def _against_reference(
             found.facts["box"] = [box.y0, box.y1, box.x0, box.x1]
         return
     pair = align(reference, embed(reference.shape, obj, origin), there)
-    found.figures.update(_named(score(pair)))
+    found.figures.update(_by_figure(score(pair)))
     found.arrays["reference"] = pair.reference.astype(np.complex64)
     found.arrays["reconstruction"] = pair.reconstruction.astype(np.complex64)
     found.facts.update(

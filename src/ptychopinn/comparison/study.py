@@ -7,10 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidate_run import Limits, default_memory_mb, run_candidate
 from ptychopinn.comparison.candidates import Planner
 from ptychopinn.comparison.cells import Cell, cells_of, check_simulation, scans_of
-from ptychopinn.comparison.files import digest_of, write_json
+from ptychopinn.comparison.files import digest_of
 from ptychopinn.comparison.run import KEEP_PATTERNS, ComparisonResult
 from ptychopinn.comparison.study_report import StudyOutcome, write_study_report
 from ptychopinn.comparison.table import (

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.scoring import best_candidates
@@ -49,8 +49,7 @@ def write_study_report(
     figures: list[tuple[str, bytes]] = []
 
     def keep(name: str, caption: str, png: bytes) -> None:
-        with atomic_write(pictures / f"{name}.png") as temporary:
-            temporary.write_bytes(png)
+        write_bytes(pictures / f"{name}.png", png)
         figures.append((caption, png))
 
     def heading(column: object) -> str:
@@ -87,8 +86,8 @@ def write_study_report(
         lead=f"{', '.join(_candidates(medians))} on simulated scans of {simulation.N} x {simulation.N} pixels. "
         f"Training and test scan are parts of one object, {part} patterns each, that share no pixel.",
         warnings=[f"{where} failed: {reason}" for where, reason in outcome.failed.items()],
-        summary=_wins(config, medians),
-        grids={f"Median {metric}": _grid(metric, across, config, medians) for metric in config.metrics},
+        summary=_win_counts(config, medians),
+        grids={f"Median {metric}": _median_table(metric, across, config, medians) for metric in config.metrics},
         figures=figures,
         wide=True,
         tables={
@@ -153,11 +152,11 @@ def _montage(
     return columns
 
 
-def _grid(metric: str, across: str, config: StudyConfig, medians: Sequence[Median]) -> Table:
+def _median_table(metric: str, across: str, config: StudyConfig, medians: Sequence[Median]) -> Table:
     """Table of medians: the values of the axis across are columns; candidates at all other values are rows."""
     chosen = [m for m in medians if f"{m.quantity} {m.metric}" == metric]
     values = getattr(config, across)
-    points = list(dict.fromkeys(_moved(m.point, across, values[0]) for m in chosen))
+    points = list(dict.fromkeys(_with_axis_value(m.point, across, values[0]) for m in chosen))
     candidates = _candidates(medians)
     table = {(m.candidate, m.point): m for m in chosen}
     varied = [name for name in _AXES if name != across and len(getattr(config, name)) > 1]
@@ -167,13 +166,13 @@ def _grid(metric: str, across: str, config: StudyConfig, medians: Sequence[Media
         where = ", ".join(f"{_AXES[name]} {_text(getattr(point, name))}" for name in varied)
         first = len(rows)
         for candidate in candidates:
-            found = [table.get((candidate, _moved(point, across, value))) for value in values]
+            found = [table.get((candidate, _with_axis_value(point, across, value))) for value in values]
             rows.append([f"{candidate}{', ' + where if where else ''}", *(_cell(m) for m in found)])
         for column, value in enumerate(values, 1):
             here = {
                 candidate: table[candidate, at].median
                 for candidate in candidates
-                if (candidate, at := _moved(point, across, value)) in table
+                if (candidate, at := _with_axis_value(point, across, value)) in table
             }
             best |= {
                 (first + candidates.index(candidate), column) for candidate in best_candidates(metric.split()[-1], here)
@@ -181,12 +180,12 @@ def _grid(metric: str, across: str, config: StudyConfig, medians: Sequence[Media
     return Table(["candidate", *(f"{_AXES[across]} {_text(value)}" for value in values)], rows, frozenset(best))
 
 
-def _moved(point: Point, axis: str, value: Any) -> Point:
+def _with_axis_value(point: Point, axis: str, value: Any) -> Point:
     """The point at another value of one axis."""
     return Point(**{**asdict(point), axis: value})
 
 
-def _wins(config: StudyConfig, medians: Sequence[Median]) -> dict[str, str]:
+def _win_counts(config: StudyConfig, medians: Sequence[Median]) -> dict[str, str]:
     """Number of points at which each candidate is best, by metric."""
     cards = {}
     for metric in config.metrics:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.atomic import write_csv
 from ptychopinn.comparison.cells import Cell, Point
-from ptychopinn.comparison.files import write_csv
 from ptychopinn.comparison.scoring import AGAINST_REFERENCE, QUANTITIES, Figure, all_figures, best_candidates
 from ptychopinn.errors import DataError
 
@@ -195,13 +195,7 @@ def _places(cell: Cell | None) -> tuple[object, ...]:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read the table of a comparison.
-
-    Raises
-    ------
-    DataError
-        If it does not exist, or a column, number or status is wrong.
-    """
+    """Read the table of a comparison. Raises DataError if it does not exist, or a column, number or status is wrong."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = list(csv.reader(file)) or [[]]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.comparison.files import digest_of_file, read_arrays, read_json, write_json
+from ptychopinn.atomic import write_json
+from ptychopinn.comparison.files import digest_of_file, read_arrays, read_json
 from ptychopinn.comparison.run import MANIFEST, METRICS, REPORT, SUMMARY, VERIFICATION
 from ptychopinn.comparison.scoring import rescore
 from ptychopinn.comparison.table import Row, Status, comparison_figures, read_table

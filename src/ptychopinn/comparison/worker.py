@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidates import CandidatePlan
-from ptychopinn.comparison.files import read_json, read_scores, write_json, write_scores
+from ptychopinn.comparison.files import read_json, read_scores, write_scores
 from ptychopinn.comparison.scoring import Figure, ScoredObject, score_scan
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
@@ -48,14 +49,8 @@ def run_candidate(
 ) -> None:
     """Reconstruct and score every scan that is not done yet. Existing reconstructions are only scored.
 
-    Parameters
-    ----------
-    scans:
-        Name of a scan to ``path``, ``reference`` and ``reading``.
-    split:
-        Scans whose odd and even patterns are also reconstructed separately.
-    monitor:
-        Gets progress; stages are prefixed with the name of the scan and ": ".
+    ``scans`` have ``path``, ``reference`` and ``reading``; of those in ``split``, odd and even patterns are also
+    reconstructed separately. Stages of the progress are prefixed with the name of the scan and ": ".
     """
     _CandidateWorker(Path(folder), CandidatePlan.from_dict(plan, discover()), scans, split, memory_mb, monitor).run()
 
@@ -175,7 +170,7 @@ class _CandidateWorker:
         write_scores(self._folder, scan, scores, more)
 
     def _training_seconds(self, run: RunResult) -> float:
-        """Duration of the candidate's training; None for a solver."""
+        """Duration of the candidate's training; 0 for a solver."""
         if not self._plan.is_network:
             return 0.0
         if "training seconds" in run.figures:
@@ -187,13 +182,13 @@ class _CandidateWorker:
         found = []
         for first in (0, 1):
             part = data.select(np.arange(first, len(data), 2))
-            half = self._again(part)
+            half = self._reconstruct_part(part)
             whole = np.ones(frame.shape, np.complex64)
             frame.paste(whole, half.object, half.frame)
             found.append(whole)
         return found[0], found[1]
 
-    def _again(self, data: ScanDataset) -> Reconstruction:
+    def _reconstruct_part(self, data: ScanDataset) -> Reconstruction:
         source = self._plan.source
         if self._settings is not None:
             model = load_reconstructor(self._folder / "train" / MODEL, backend=source, options=self._settings.execution)

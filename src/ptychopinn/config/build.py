@@ -29,14 +29,10 @@ def dotted(path: Sequence[str]) -> str:
 
 
 def build(cls: type[ModelT], values: Mapping[str, object], name_of: NameOf = dotted) -> ModelT:
-    """Make a configuration model.
+    """Make a configuration model from field names and values.
 
-    Parameters
-    ----------
-    values:
-        Field name to value. Text is converted to the field's type; missing fields have their defaults.
-    name_of:
-        The caller's name for a field.
+    Text is converted to the field's type; missing fields have their defaults. ``name_of`` gives the caller's name for a
+    field.
 
     Raises
     ------

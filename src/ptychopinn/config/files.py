@@ -43,7 +43,7 @@ def read_config_file(path: StrPath) -> dict[str, Any]:
     try:
         # JSON files are parsed as JSON, so that errors speak of JSON; all others as YAML.
         if path.suffix.lower() == ".json":
-            parsed = json.loads(text, object_pairs_hook=_unique)
+            parsed = json.loads(text, object_pairs_hook=unique_keys)
         else:
             parsed = yaml.load(text, _yaml_loader())
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -69,7 +69,8 @@ def write_config_file(path: StrPath, settings: RunSettings[Any]) -> None:
         )
 
 
-def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The mapping of some pairs, for ``json.loads``; raises ValueError if a key is given twice."""
     if len(found := dict(pairs)) != len(pairs):
         raise ValueError(f"the key {_first_repeated([key for key, _ in pairs])!r} is given twice")
     return found

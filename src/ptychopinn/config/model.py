@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.settings import marks
 
 SUPPORTED_N = (32, 64, 128, 256)
+
+
+def _supported(value: int) -> int:
+    if value not in SUPPORTED_N:
+        raise ValueError(f"N = {value} is not supported; use one of {SUPPORTED_N} (crop or pad the patterns)")
+    return value
+
+
+PatternWidth: TypeAlias = Annotated[int, AfterValidator(_supported)]
 
 
 class ModelType(StrEnum):
@@ -37,7 +46,7 @@ class AmplitudeActivation(StrEnum):
 
 _GROUP_SIZE = {Architecture.FAST: 8, Architecture.CNN: 4}
 _WIDTH_SCALE = {Architecture.FAST: 0.25, Architecture.CNN: 2.0}
-_ITERATIONS = 8
+_ITERATIONS, _FINE_ITERATIONS = 8, 2
 
 
 class ModelConfig(Config):
@@ -45,7 +54,7 @@ class ModelConfig(Config):
 
     title: ClassVar[str] = "network"
 
-    N: int = Field(
+    N: PatternWidth = Field(
         64,
         title="Pattern width",
         description=f"Width of a diffraction pattern: {', '.join(map(str, SUPPORTED_N))}. A training takes that of the "
@@ -101,6 +110,15 @@ class ModelConfig(Config):
         description="How often the fast network compares its object with the pattern and corrects it.",
         json_schema_extra=marks(unset=f"{_ITERATIONS}"),
     )
+    fine_iterations: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        title="Iterations at each finer resolution",
+        description="How many of the iterations each resolution has, from the finest on; the coarsest has those that "
+        "are left. More are slower, and better for probes whose far field fills the detector.",
+        json_schema_extra=marks(unset=f"{_FINE_ITERATIONS}"),
+    )
     amp_activation: AmplitudeActivation = Field(
         AmplitudeActivation.BOUNDED,
         title="Amplitude activation",
@@ -134,13 +152,6 @@ class ModelConfig(Config):
         json_schema_extra=marks(unit="px"),
     )
 
-    @field_validator("N")
-    @classmethod
-    def _n_is_supported(cls, value: int) -> int:
-        if value not in SUPPORTED_N:
-            raise ValueError(f"N = {value} is not supported; use one of {SUPPORTED_N} (crop or pad the patterns)")
-        return value
-
     @model_validator(mode="after")
     def _one_group_size(self) -> Self:
         if self.gridsize is not None and self.group_size is not None and self.group_size != self.gridsize**2:
@@ -152,8 +163,10 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _fields_apply(self) -> Self:
-        if self.architecture is Architecture.CNN and self.iterations is not None:
-            raise ValueError("iterations belongs to architecture fast; leave it out with cnn")
+        fast_only = {"iterations": self.iterations, "fine_iterations": self.fine_iterations}
+        given = [name for name, value in fast_only.items() if value is not None]
+        if self.architecture is Architecture.CNN and given:
+            raise ValueError(f"{given[0]} belongs to architecture fast; leave it out with cnn")
         if self.probe_big and self.architecture is not Architecture.CNN:
             raise ValueError("probe_big belongs to architecture cnn; leave it out, or use pad_object = false")
         if self.probe_big and not self.pad_object:
@@ -186,6 +199,11 @@ class ModelConfig(Config):
     def steps(self) -> int:
         """The iterations in force, of the fast network."""
         return _ITERATIONS if self.iterations is None else self.iterations
+
+    @property
+    def steps_a_resolution(self) -> int:
+        """The iterations in force of every resolution but the coarsest, of the fast network."""
+        return _FINE_ITERATIONS if self.fine_iterations is None else self.fine_iterations
 
     @property
     def patch_size(self) -> int:

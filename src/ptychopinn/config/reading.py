@@ -36,6 +36,14 @@ class ReadOptions(Config):
         description="Mean number of photons in a pattern, whatever the file says.",
         json_schema_extra=marks(unset="as the file says"),
     )
+    probe: str | None = Field(
+        None,
+        title="Probe to make",
+        description="A probe for a scan without one, or instead of its own: a FILE with one, or mean (from the mean "
+        "pattern), aperture:diameter=, gaussian:fwhm=, zone-plate:diameter=,outer_width=,stop=, each with defocus=. "
+        "Lengths are metres, or object pixels with px.",
+        json_schema_extra=marks(unset="that of the scan"),
+    )
     fftshift: bool = Field(
         False,
         title="Zero frequency in the corner",

@@ -18,8 +18,10 @@ from typing import Any, Generic, Self, TypeVar, cast
 from pydantic import BaseModel, Field, SerializeAsAny, model_validator
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.build import build
 from ptychopinn.config.comparison import ComparisonConfig
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig
@@ -87,6 +89,8 @@ class RunSettings(Config, Generic[OptionsT]):
 class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
     """Everything that a configuration file may have. Each command uses the sections that concern it."""
 
+    conversion: ConversionOptions = Field(ConversionOptions(), description="What convert does to a scan.")
+    automatic: AutomaticConfig = Field(AutomaticConfig(), description="Reconstructions that decide by themselves.")
     simulation: SimulationConfig = Field(SimulationConfig(), description="Simulated scans.")
     solver: SerializeAsAny[SolverT] = Field(default_factory=_DEFAULTS, description="Iterative solvers.")
     comparison: ComparisonConfig = Field(ComparisonConfig(), description="Comparisons.")
@@ -102,10 +106,7 @@ class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
 def options_for(cls: type[OptionsModelT], given: BaseModel | Mapping[str, object] | None) -> OptionsModelT:
     """Validate the options of a backend or solver, from given fields or from the given fields of another's options.
 
-    Raises
-    ------
-    ConfigError
-        If it does not know one of them.
+    Raises ConfigError if it does not know one of them.
     """
     if isinstance(given, cls):
         return given

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
-from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.config.model import SUPPORTED_N, PatternWidth
 from ptychopinn.config.settings import marks
 
 _STEP_PER_N = 7 / 64
@@ -52,7 +52,7 @@ class SimulationConfig(Config):
 
     title: ClassVar[str] = "simulation"
 
-    N: int = Field(
+    N: PatternWidth = Field(
         64,
         title="Pattern width",
         description=f"Width of a diffraction pattern: {', '.join(map(str, SUPPORTED_N))}.",
@@ -208,8 +208,6 @@ class SimulationConfig(Config):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        if self.N not in SUPPORTED_N:
-            raise ValueError(f"N = {self.N} is not supported; use one of {SUPPORTED_N}")
         if self.step_px is not None and self.overlap is not None:
             raise ValueError(f"step_px {self.step_px} and overlap {self.overlap} both set the step; give one of them")
         if self.jitter_px is not None and self.jitter_px > 0 and self.scan_kind is not ScanKind.JITTERED:

@@ -221,10 +221,7 @@ class LossOptions(Config):
     def loss_weights(self, model: ModelConfig) -> LossWeights:
         """The weights in force for a model type.
 
-        Raises
-        ------
-        ValueError
-            If no term of the loss uses the data for this model type.
+        Raises ValueError if no term of the loss uses the data for this model type.
         """
         supervised = model.model_type is ModelType.SUPERVISED
         weights = LossWeights(
@@ -287,10 +284,7 @@ class PhysicsOptions(Config):
     def offset_for(self, model: ModelConfig) -> DetectorOffset:
         """How to treat the detector's offset for a model.
 
-        Raises
-        ------
-        ValueError
-            If the network does not get the probe and so cannot follow the offset.
+        Raises ValueError if the network does not get the probe and so cannot follow the offset.
         """
         follows = model.architecture is Architecture.FAST
         if self.detector_offset is None:
@@ -443,13 +437,13 @@ class TrainConfig(  # the fields of the last base come first
         weights = self.loss_weights(model)
         only = self.simulate_objects is SimulateObjects.ONLY
         physics = bool(weights.nll or weights.mae)
-        unlearnt = {
+        physics_to_train = {
             "probe_trainable": self.probe_trainable,
             "intensity_scale_trainable": self.intensity_scale_trainable,
         }
-        unfollowed = {"detector_offset train": self.detector_offset is DetectorOffset.TRAIN}
-        unseen = {"gaussian_smoothing_sigma": model.gaussian_smoothing_sigma > 0}
-        unweighed = {
+        offset_to_follow = {"detector_offset train": self.detector_offset is DetectorOffset.TRAIN}
+        blur = {"gaussian_smoothing_sigma": model.gaussian_smoothing_sigma > 0}
+        loss_weights_given = {
             "nll_weight": bool(self.nll_weight),
             "mae_weight": self.mae_weight > 0,
             "realspace_weight": self.realspace_weight > 0,
@@ -457,10 +451,10 @@ class TrainConfig(  # the fields of the last base come first
             "neighbor_count": self.neighbor_count is not None,
         }
         idle = {
-            **(unlearnt if only or not physics else {}),
-            **(unfollowed if only or model.model_type is ModelType.SUPERVISED else {}),
-            **(unseen if (only and not validates) or not physics else {}),
-            **(unweighed if only and not validates else {}),
+            **(physics_to_train if only or not physics else {}),
+            **(offset_to_follow if only or model.model_type is ModelType.SUPERVISED else {}),
+            **(blur if (only and not validates) or not physics else {}),
+            **(loss_weights_given if only and not validates else {}),
         }
         if names := [name for name, is_set in idle.items() if is_set]:
             reason = "the known patches of model_type supervised fix the mean phase gradient"

@@ -71,13 +71,7 @@ def inference_groups(data: ScanDataset, size: int) -> IntArray:
 
 
 def training_subset(data: ScanDataset, config: TrainConfig) -> ScanDataset:
-    """Select ``n_subsample`` patterns of a scan.
-
-    Raises
-    ------
-    ConfigError
-        If the scan has fewer patterns.
-    """
+    """Select ``n_subsample`` patterns of a scan. Raises ConfigError if the scan has fewer patterns."""
     if config.n_subsample is None:
         return data
     return data.select(subsample(len(data), config.n_subsample, config.subsample_seed, config.sequential_sampling))
@@ -113,7 +107,7 @@ class GroupBatches:
         truth: Callable[[IntArray], ComplexArray] | None = None,
     ) -> None:
         check_pattern_count(data)
-        self._data, self._config, self._truth = data, config, truth
+        self.data, self._config, self._truth = data, config, truth
         self._drawn: tuple[int, IntArray] | None = None  # groups of the newest epoch
         self.group_size = model.patterns_per_group
         self._table = neighbour_table(data, self.group_size, config.neighbor_count)
@@ -137,11 +131,6 @@ class GroupBatches:
     def largest_batch(self) -> int:
         """Groups per batch, except the smaller last one."""
         return min(self._config.batch_size, self.n_groups)
-
-    @property
-    def data(self) -> ScanDataset:
-        """The scan."""
-        return self._data
 
     def groups(self, epoch: int) -> IntArray:
         """The groups of an epoch, (n_groups, C) int64; -1: no such member."""
@@ -182,7 +171,7 @@ class GroupBatches:
         """Read groups, (g, C) int64; -1: no such member."""
         layout = self.layout(groups)
         return GroupBatch(
-            counts=read_groups(self._data, groups),
+            counts=read_groups(self.data, groups),
             offsets=layout.offsets,
             fractions=layout.fractions,
             shift=layout.shift,

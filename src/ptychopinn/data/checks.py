@@ -11,7 +11,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import ReadResult, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings, Problem, Severity
-from ptychopinn.data.io import open_scan
+from ptychopinn.data.opening import open_scan
 from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.scan_file import ScanFile
@@ -33,6 +33,7 @@ def check_scan(
     measurement: Measurement | str | None = None,
     nphotons: float | None = None,
     fftshift: bool = False,
+    probe: str | None = None,
 ) -> list[Problem]:
     """List all problems of a file, errors first.
 
@@ -43,7 +44,7 @@ def check_scan(
     ----------
     path:
         The file.
-    measurement, nphotons, fftshift:
+    measurement, nphotons, fftshift, probe:
         As in `ptychopinn.data.io.read_scan`.
 
     Raises
@@ -53,10 +54,12 @@ def check_scan(
     ResourceError
         If a compressed array does not fit into memory.
     """
-    options = build(ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift})
+    options = build(
+        ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift, "probe": probe}
+    )
     findings = Findings()
     try:
-        file = open_scan(path)
+        file = open_scan(path, options)
     except DataError as error:
         findings.refused("", error)
         return findings.problems

@@ -19,10 +19,10 @@ from ptychopinn.data.units import StoredPatterns, resolve_dose, resolve_measurem
 from ptychopinn.errors import ResourceError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
-_PATTERN_KEYS = ("diffraction", "diff3d")
+PATTERN_KEYS = ("diffraction", "diff3d")
 _POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start")
 _OTHER_KEYS = ("probeGuess", "objectGuess", "Y", "scan_index", "bad_pixels", "_metadata")
-CONTRACT_KEYS = frozenset((*_PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS))
+CONTRACT_KEYS = frozenset((*PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS))
 _CENTRE_RATIO = 2.0  # a corner must hold this many times the energy of the centre; a flat pattern passes
 _CENTRE_SHARE = 0.4  # and this share of the total; a flat pattern has a quarter
 _MIN_TRAINING = 2
@@ -57,6 +57,10 @@ def interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadR
     ResourceError
         If it does not fit into memory.
     """
+    for note in file.notes:
+        findings.note("", note)
+    for warning in file.warnings:
+        findings.warning("", warning)
     try:
         return _interpret(file, options, findings)
     except MemoryError as error:

@@ -1,38 +1,59 @@
-"""Convert scan files to the canonical format."""
+"""Convert scan files to the canonical format, with the steps that mend a scan on the way."""
 
 from __future__ import annotations
 
+import logging
+import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data import mending
+from ptychopinn.data.contract import interpret
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.io import read_scan, write_scan
-from ptychopinn.errors import UsageError
-from ptychopinn.typing import StrPath
+from ptychopinn.data.opening import load_array, read_raw, usable
+from ptychopinn.data.raw_scan import Geometry, RawScan
+from ptychopinn.data.sizes import bin_patterns, resize_patterns
+from ptychopinn.errors import ConfigError, DataError, UsageError
+from ptychopinn.path_checks import why_unreadable
+from ptychopinn.typing import FloatArray, IntArray, StrPath
+
+_LOG = logging.getLogger(__name__)
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_MAX_FRAMES = 100_000_000
 
 
 def convert_scan(
-    source: StrPath,
+    source: StrPath | Sequence[StrPath],
     target: StrPath,
     reading: ReadOptions | None = None,
+    conversion: ConversionOptions | None = None,
     *,
     compress: bool = False,
     overwrite: bool = False,
 ) -> ScanDataset:
-    """Read a scan file and write it in the canonical format.
+    """Read scan files and write one in the canonical format.
 
     Parameters
     ----------
     source:
-        As in `ptychopinn.data.io.read_scan`.
+        As in `ptychopinn.data.io.read_scan`; several scans of one object are joined.
     target:
         The file to write; may be ``source`` itself with ``overwrite``.
+    reading:
+        What the file does not say.
+    conversion:
+        What to change; the scan is checked afterwards.
     compress:
         As in `ptychopinn.data.io.write_scan`.
-
-    Returns
-    -------
-    The scan.
+    overwrite:
+        Replace an existing ``target``.
 
     Raises
     ------
@@ -40,11 +61,203 @@ def convert_scan(
         If ``target`` exists and ``overwrite`` is false, or its folder does not exist.
     DataError
         If ``source`` is refused; ``target`` is then unchanged.
+    ConfigError
+        If a step cannot be done.
     ResourceError
         If it could not be written.
     """
+    sources = [source] if isinstance(source, str | Path) or not isinstance(source, Sequence) else list(source)
+    reading, conversion = reading or ReadOptions(), conversion or ConversionOptions()
     if Path(target).exists() and not overwrite:
         raise UsageError(f"{target} exists already.", "Give another name, or replace it with --overwrite.")
-    data = read_scan(source, **dict(reading or ReadOptions()))
+    if len(sources) == 1 and conversion == ConversionOptions():
+        data = read_scan(sources[0], **dict(reading))
+    else:
+        data = _checked(_joined(sources, reading, conversion), Path(sources[0]), reading)
     write_scan(target, data, compress=compress)
     return data
+
+
+def _joined(sources: Sequence[StrPath], reading: ReadOptions, conversion: ConversionOptions) -> RawScan:
+    raw = mending.join_scans([apply_steps(mending.in_photons(read_raw(path, reading)), conversion) for path in sources])
+    if conversion.bin > 1:
+        raw = bin_patterns(raw, conversion.bin)
+    return mending.with_dose(raw if conversion.resize is None else resize_patterns(raw, conversion.resize))
+
+
+def _checked(raw: RawScan, path: Path, reading: ReadOptions) -> ScanDataset:
+    """The scan after all checks of a file; what was done is logged."""
+    findings = Findings()
+    options = reading.model_copy(update={"fftshift": False})  # done before
+    found = interpret(usable(raw, path, options), options, findings)
+    findings.raise_first(path)
+    assert found is not None
+    findings.log(_LOG, path)
+    return found.data
+
+
+def apply_steps(raw: RawScan, options: ConversionOptions) -> RawScan:
+    """Do all steps but joining, binning and resizing, in the order of the options' fields.
+
+    Raises
+    ------
+    DataError, ConfigError
+        If a step cannot be done.
+    """
+    return _select(_repair(_orient(_place(raw, options), options), options), options)
+
+
+def _place(raw: RawScan, options: ConversionOptions) -> RawScan:
+    """Positions and geometry."""
+    if options.positions is not None:
+        raw = mending.set_positions(raw, read_positions(options.positions))
+    if options.position_unit is not None:
+        raw = mending.positions_in(raw, options.position_unit)
+    if options.swap_axes:
+        raw = mending.swap_axes(raw)
+    for axis, asked in (("y", options.negate_y), ("x", options.negate_x)):
+        if asked:
+            raw = mending.negate_positions(raw, axis)  # type: ignore[arg-type]
+    if options.scale_positions is not None:
+        raw = mending.scale_positions(raw, _pair(options.scale_positions, "scale_positions"))
+    if options.offset_positions is not None:
+        raw = mending.offset_positions(raw, options.offset_positions)
+    if options.roll_positions:
+        raw = mending.roll_positions(raw, options.roll_positions)
+    pixel, detector = options.pixel_size, options.detector_pixel
+    given = Geometry(
+        energy_eV=options.energy,
+        distance_m=options.distance,
+        detector_pixel_m=None if detector is None else (detector, detector),
+        object_pixel_m=None if pixel is None else (pixel, pixel),
+    )
+    return mending.set_geometry(raw, given)
+
+
+def _pair(values: tuple[float, ...], name: str) -> tuple[float, float]:
+    if len(values) not in (1, 2):
+        raise ConfigError(f"{name} has {len(values)} values.", "Give one, or one for y and one for x.")
+    return values[0], values[-1]
+
+
+def _orient(raw: RawScan, options: ConversionOptions) -> RawScan:
+    """Orientation of the patterns and of the probe."""
+    if options.transpose:
+        raw = mending.transpose_patterns(raw)
+    if options.flip_y:
+        raw = mending.flip_patterns(raw, "y")
+    if options.flip_x:
+        raw = mending.flip_patterns(raw, "x")
+    raw = mending.rotate_patterns(raw, options.rotate)
+    if options.shift is not None:
+        raw = mending.shift_patterns(raw, options.shift)
+    if options.conjugate_probe:
+        raw = mending.conjugate_probe(raw)
+    return mending.centre_probe(raw) if options.probe_from_corner else raw
+
+
+def _repair(raw: RawScan, options: ConversionOptions) -> RawScan:
+    """Bad pixels and background."""
+    if options.mask is not None:
+        mask = load_array(options.mask, ("bad_pixels", "mask"))
+        raw = mending.mask_pixels(raw, mask != 0, options.mask)
+    if options.mask_above is not None:
+        raw = mending.mask_above(raw, options.mask_above)
+    if options.background is not None:
+        raw = mending.subtract_background(raw, read_background(options.background))
+    return raw
+
+
+def _select(raw: RawScan, options: ConversionOptions) -> RawScan:
+    """Some of the patterns."""
+    if options.frames is not None:
+        raw = mending.take_patterns(raw, parse_frames(options.frames), "Patterns of the list")
+    if options.region is not None:
+        raw = mending.take_region(raw, options.region)
+    if options.stride > 1:
+        raw = mending.take_patterns(raw, np.arange(0, len(raw.patterns), options.stride), "Every so manieth pattern")
+    return mending.drop_outliers(raw) if options.drop_outliers else raw
+
+
+def read_background(text: str) -> float | FloatArray:
+    """A number, or the array of a file (keys background, dark or data).
+
+    Raises
+    ------
+    DataError
+        If it is neither.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        return load_array(text, ("background", "dark", "data"))
+    if not math.isfinite(number):
+        raise DataError(f"The background is {text}.", "Give counts a pixel.")
+    return number
+
+
+def read_positions(path: str) -> FloatArray:
+    """(n, 2) (y, x) of a file: two columns of text, an array, or the keys ycoords and xcoords or positions.
+
+    Raises
+    ------
+    DataError
+        If it has none.
+    """
+    if Path(path).suffix.lower() in (".txt", ".csv", ".dat", ".tsv"):
+        found = _table(path)
+    else:
+        found = load_array(path, ("positions", "position"), pair=("ycoords", "xcoords"))
+    if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "iuf":
+        raise DataError(f"{path} has an array of shape {found.shape}.", "Give two columns, y and x, a row a pattern.")
+    return found[:, :2].astype(np.float64)
+
+
+def _table(path: str) -> FloatArray:
+    """Numbers of a text file; commas and white space separate, lines that do not begin with a number are left out."""
+    rows = []
+    for line in load_text(path).splitlines():
+        words = line.replace(",", " ").replace(";", " ").split()
+        try:
+            rows.append([float(word) for word in words[:2]])
+        except ValueError:
+            continue
+    if not rows or any(len(row) != 2 for row in rows):
+        raise DataError(f"{path} has no two columns of numbers.", "Give y and x, a row a pattern.")
+    return np.array(rows)
+
+
+def load_text(path: str) -> str:
+    """The text of a file of at most 256 MiB.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    if (why := why_unreadable(path)) is not None:
+        raise DataError(f"{path} {why}.", "Check the name and the folder.")
+    with Path(path).open("rb") as stream:
+        return stream.read(1 << 28).decode("utf-8", "replace")
+
+
+def parse_frames(text: str) -> IntArray:
+    """Numbers of patterns out of ``0-99,120``, or of a text file of them.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither.
+    """
+    if not _RANGE.match(text) and Path(text).is_file():
+        text = ",".join(load_text(text).split())
+    numbers: list[IntArray] = []
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        match = _RANGE.fullmatch(part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if high < low or high - low > _MAX_FRAMES:
+            raise ConfigError(f"'{part[:50]}' is no pattern or range of patterns.", "Give such as 0-99,120.")
+        numbers.append(np.arange(low, high + 1))
+    if not numbers:
+        raise ConfigError("No pattern is named.", "Give such as 0-99,120.")
+    return np.concatenate(numbers)

@@ -17,18 +17,10 @@ _CONSTANT = 1e-3  # relative deviation below which an object is a placeholder
 
 
 class TruthPatches:
-    """Known patches at the fractional positions of a scan, in the scale of the physics.
+    """Known patches, n wide, at the fractional positions of a scan, in the scale of the physics.
 
-    Parameters
-    ----------
-    data:
-        Scan with ``patches_guess`` (key Y) or ``object_guess``; Y takes precedence.
-    probe:
-        (modes, N, N) complex64 in counts. The truth is scaled so that this probe gives the mean counts.
-    mean_counts:
-        Mean photons per pattern on good pixels.
-    patch_size:
-        Width n of the patches.
+    They are cut from ``patches_guess`` (key Y), else from ``object_guess``. They are scaled so that the (modes, N, N)
+    probe, in counts, gives the mean counts on good pixels.
 
     Raises
     ------
@@ -72,18 +64,8 @@ class TruthPatches:
 def true_patches(obj: ComplexArray, positions: FloatArray, size: int) -> ComplexArray:
     """Patches of an object in the probe's frame, ``object[y + r_y - (n-1)/2, x + r_x - (n-1)/2]``.
 
-    Parameters
-    ----------
-    obj:
-        (H, W) complex.
-    positions:
-        (b, 2) float64 (y, x), object pixels.
-    size:
-        n.
-
-    Returns
-    -------
-    (b, n, n) of the dtype of ``obj``, interpolated by quintic splines where positions are fractional.
+    (H, W) complex and (b, 2) float64 positions (y, x), object pixels, to (b, n, n), n = ``size``, of the dtype of the
+    object; interpolated by quintic splines where positions are fractional.
     """
     windows = Windows.at(positions, size + 2 * _APRON_PX, Frame(obj.shape))
     wide, fractions = windows.cut(obj), windows.fractions

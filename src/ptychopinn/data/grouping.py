@@ -33,20 +33,10 @@ def members_by_scan(scan_index: IntArray) -> list[IntArray]:
 
 
 def neighbours(positions: FloatArray, scan_index: IntArray, count: int) -> IntArray:
-    """Nearest neighbours of each pattern in the same scan.
+    """Nearest neighbours of each pattern in the same scan, without itself.
 
-    Parameters
-    ----------
-    positions:
-        (n, 2) float64 (y, x), pixels; positions may repeat.
-    scan_index:
-        (n,) int.
-    count:
-        Neighbours of each pattern, without itself.
-
-    Returns
-    -------
-    (n, count) int64, nearest first; -1 if a scan has fewer.
+    (n, 2) float64 positions (y, x), which may repeat, and (n,) scan numbers to (n, count) int64, nearest first; -1 if a
+    scan has fewer.
     """
     table = np.full((len(positions), count), _NO_MEMBER, np.int64)
     if count == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptychopinn.data.scan_file import BOMB_BYTES, BOMB_RATIO, MAP_BYTES, ScanFile, read_into_buffer
+from ptychopinn.data.hdf5_tree import DAMAGE, Hdf5Tree
+from ptychopinn.data.scan_file import MAP_BYTES, ScanFile, read_into_buffer
 from ptychopinn.errors import DataError
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
+_USER_BLOCKS = (0, 512, 1024, 2048)  # offsets at which HDF5 may begin; MATLAB writes 512 bytes of its own before it
 _BLOCK_BYTES = 1 << 24
 _MAX_TEXT_BYTES = 1 << 20
 _COPY_AGAIN = "Copy or write the file again."
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)  # exceptions of h5py
+_COMPLEX_FIELDS = (("real", "imag"), ("r", "i"), ("re", "im"))  # of MATLAB, of h5py, of others
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class H5Member:
     Attributes
     ----------
     key, shape, dtype:
-        From the file; text has the dtype ``U``.
+        From the file; text has the dtype ``U``, a pair of real and imaginary part is complex.
     mapped:
         Whether `load` maps it instead of reading it (contiguous and uncompressed).
     offset:
         Offset of its bytes in the file, if they are mapped.
+    parts:
+        Names of real and imaginary part, if the file has a record of two.
     """
 
     path: Path
@@ -43,7 +47,7 @@ class H5Member:
     dtype: np.dtype[Any]
     mapped: bool
     offset: int
-    fortran: bool = False
+    parts: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         return f"shape {self.shape}, {self.dtype}"
@@ -54,7 +58,7 @@ class H5Member:
         Raises
         ------
         DataError
-            If the bytes are damaged, or their compression filter is not installed.
+            If the bytes are damaged.
         ResourceError
             If neither memory nor disk suffice.
         """
@@ -63,15 +67,15 @@ class H5Member:
                 return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape))
             if self.dtype.kind == "U":
                 with h5py.File(self.path, "r") as file:
-                    return np.array(file[self.key].asstr()[()])
+                    return np.array(file[self.key].asstr()[()]).reshape(())
             size = math.prod(self.shape) * self.dtype.itemsize
             return (
                 read_into_buffer(f"{self.path}: {self.key} ({self})", size, self._blocks())
                 .view(self.dtype)
                 .reshape(self.shape)
             )
-        except _DAMAGE as error:
-            raise DataError(f"This dataset ({self}) cannot be read: {error}.", _COPY_AGAIN) from error
+        except DAMAGE as error:
+            raise DataError(f"This dataset ({self}) cannot be read: {error!s:.500}.", _COPY_AGAIN) from error
 
     def verify(self) -> None:
         """Do nothing: contiguous HDF5 datasets have no checksum."""
@@ -80,30 +84,35 @@ class H5Member:
         with h5py.File(self.path, "r") as file:
             dataset = file[self.key]
             if not self.shape:
-                yield np.asarray(dataset[()]).tobytes()
+                yield self._bytes(dataset[()])
                 return
             row = math.prod(self.shape[1:]) * self.dtype.itemsize
             step = max(_BLOCK_BYTES // max(row, 1), 1)
             for low in range(0, self.shape[0], step):
-                yield np.ascontiguousarray(dataset[low : low + step]).tobytes()
+                yield self._bytes(dataset[low : low + step])
+
+    def _bytes(self, values: Any) -> bytes:
+        if self.parts is not None:
+            values = values[self.parts[0]] + 1j * values[self.parts[1]]
+        return np.ascontiguousarray(values, self.dtype).tobytes()
 
 
 def is_hdf5(path: StrPath) -> bool:
-    """Whether a file starts like HDF5."""
+    """Whether a file starts like HDF5, perhaps after a block of another program."""
     if why_unreadable(path) is not None:
         return False
     try:
         with Path(path).open("rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
+            return any(stream.seek(offset) >= 0 and stream.read(len(MAGIC)) == MAGIC for offset in _USER_BLOCKS)
     except OSError:
         return False
 
 
-def open_hdf5(path: StrPath) -> ScanFile:
+def open_hdf5(path: StrPath, wanted: Collection[str] = ()) -> ScanFile:
     """List the datasets at the root of an HDF5 file, without reading values.
 
-    Safe for untrusted files: external links, virtual datasets, data outside the file, and datasets that claim far more
-    than is stored are refused.
+    If none of the ``wanted`` names is there, but exactly one group of the file has one of them, that group is listed.
+    Safe for untrusted files: see `ptychopinn.data.hdf5_tree`.
 
     Raises
     ------
@@ -111,51 +120,70 @@ def open_hdf5(path: StrPath) -> ScanFile:
         If it is damaged or open for writing.
     """
     path = Path(path)
-    found = ScanFile(path, {}, {})
-    try:
-        with h5py.File(path, "r") as file:
-            for key in file:
-                try:
-                    member = _member(path, file, key)
-                    if member is not None:
-                        found.members[key] = member
-                except DataError as error:
-                    found.broken[key] = error
-                except _DAMAGE as error:
-                    found.broken[key] = DataError(f"This dataset is damaged: {error}.", _COPY_AGAIN)
-    except _DAMAGE as error:
-        raise DataError(
-            f"{path} is an HDF5 file that cannot be read: {error}.",
-            "Close it where it is being written, or copy it again.",
-        ) from error
+    with Hdf5Tree(path) as tree:
+        try:
+            return _list(tree, wanted)
+        except DAMAGE as error:
+            raise DataError(f"{path} is an HDF5 file that is damaged: {error!s:.500}.", _COPY_AGAIN) from error
+
+
+def _list(tree: Hdf5Tree, wanted: Collection[str]) -> ScanFile:
+    group = tree.root["/"]
+    notes: list[str] = []
+    if wanted and not any(name in group for name in wanted):
+        groups = [item for item in tree.walk() if isinstance(item, h5py.Group) and any(n in item for n in wanted)]
+        if len(groups) == 1:
+            group = groups[0]
+            notes.append(f"The arrays are those of the group {str(group.name)[:200]}.")
+    found = ScanFile(tree.path, {}, {}, tree.listing(), tuple(notes))
+    for key in group:
+        try:
+            item = tree.member(group, key)
+            if isinstance(item, h5py.Dataset):
+                found.members[key] = member_of(tree, item)
+            elif item is None:
+                found.broken[key] = DataError("This is a link to what is not there.", _COPY_AGAIN)
+        except DataError as error:
+            found.broken[key] = error
+        except DAMAGE as error:
+            found.broken[key] = DataError(f"This dataset is damaged: {error!s:.500}.", _COPY_AGAIN)
     return found
 
 
-def _member(path: Path, file: Any, key: str) -> H5Member | None:
-    if not isinstance(file.get(key, getlink=True), h5py.HardLink):
-        raise DataError("This is a link to elsewhere.", "Copy the data into the file itself.")
-    dataset = file[key]
-    if not isinstance(dataset, h5py.Dataset):
-        return None
-    if dataset.is_virtual or dataset.external:
-        raise DataError("Its data lie outside the file.", "Copy them into the file itself.")
+def member_of(tree: Hdf5Tree, dataset: Any) -> H5Member:
+    """A dataset of a tree, checked but not read.
+
+    Raises
+    ------
+    DataError
+        As `Hdf5Tree.check`, and for dtypes other than numbers and one text.
+    """
+    path, key = Path(dataset.file.filename), str(dataset.name)
     if dataset.shape is None:
         raise DataError("This dataset has no values.", "Write the values into the file.")
     shape = tuple(int(n) for n in dataset.shape)
+    stored = tree.check(dataset)
     if h5py.check_string_dtype(dataset.dtype) is not None:
         if math.prod(shape) != 1 or dataset.dtype.itemsize > _MAX_TEXT_BYTES:
             raise DataError(f"This dataset holds texts of shape {shape}; one text is needed.", "Write one text.")
         return H5Member(path, key, shape, np.dtype("U"), False, 0)
-    dtype = dataset.dtype
+    dtype, parts = dataset.dtype, None
+    if dtype.names is not None and (parts := _parts_of(dtype)) is not None:
+        dtype = np.dtype(np.complex128 if dtype[0].itemsize > 4 else np.complex64)
     if dtype.kind not in "biufc":
-        raise DataError(f"This dataset has the dtype {dtype}, which is not a number or text.", "Save numeric arrays.")
-    size, stored = math.prod(shape) * dtype.itemsize, dataset.id.get_storage_size()
-    if size > BOMB_BYTES and size > BOMB_RATIO * stored:
         raise DataError(
-            f"This dataset of shape {shape} claims {size} bytes, and {stored} are stored: more than {BOMB_RATIO}:1 "
-            f"above {BOMB_BYTES >> 30} GiB; it is not unpacked.",
-            "Write the values into the file, without compression if they are nearly all the same.",
+            f"This dataset has the dtype {str(dtype)[:300]}, which is not a number or text.", "Save numeric arrays."
         )
-    offset = dataset.id.get_offset() if dataset.chunks is None else None
+    size = math.prod(shape) * dtype.itemsize
+    offset = None if dataset.chunks is not None or dataset.is_virtual or parts else dataset.id.get_offset()
     mapped = offset is not None and stored == size >= MAP_BYTES and offset + size <= path.stat().st_size
-    return H5Member(path, key, shape, dtype, mapped, offset if mapped and offset is not None else 0)
+    return H5Member(path, key, shape, dtype, mapped, offset if mapped and offset is not None else 0, parts)
+
+
+def _parts_of(dtype: np.dtype[Any]) -> tuple[str, str] | None:
+    """Names of real and imaginary part of a record of two numbers; None for other records."""
+    names = dtype.names or ()
+    known = [pair for pair in _COMPLEX_FIELDS if tuple(name.lower() for name in names) == pair]
+    if not known or any(dtype[k].kind not in "fiu" for k in (0, 1)):
+        return None
+    return names[0], names[1]

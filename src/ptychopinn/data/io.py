@@ -15,8 +15,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
-from ptychopinn.data.scan_file import ScanFile, open_npz
+from ptychopinn.data.opening import open_arrays, open_scan
 from ptychopinn.data.scan_reader import SCHEMA_VERSION, Reader
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -26,17 +25,13 @@ _BLOCK_PIXELS = 1 << 18
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of zip, so that the same scan gives the same bytes
 
 
-def open_scan(path: StrPath) -> ScanFile:
-    """List the arrays of a scan file, NPZ or HDF5."""
-    return open_hdf5(path) if is_hdf5(path) else open_npz(path)
-
-
 def read_scan(
     path: StrPath,
     *,
     measurement: Measurement | str | None = None,
     nphotons: float | None = None,
     fftshift: bool = False,
+    probe: str | None = None,
 ) -> ScanDataset:
     """Read a scan file; every conversion is logged.
 
@@ -46,7 +41,8 @@ def read_scan(
     Parameters
     ----------
     path:
-        An NPZ file, or an HDF5 file with the same names.
+        An NPZ file, an HDF5 file with the same names, or a file of any format with a reader
+        (`ptychopinn.data.readers`).
     measurement:
         "counts" or "amplitude": the domain of the patterns; overrides the file.
     nphotons:
@@ -54,6 +50,8 @@ def read_scan(
         units, to photons.
     fftshift:
         Move DC from the corner to ``[N//2, N//2]``, which reads the patterns into memory.
+    probe:
+        A file with a probe, or how to make one (`ptychopinn.data.made_probes`); it replaces that of the scan.
 
     Returns
     -------
@@ -68,9 +66,11 @@ def read_scan(
     ResourceError
         If a compressed array does not fit into memory.
     """
-    options = build(ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift})
+    options = build(
+        ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift, "probe": probe}
+    )
     findings = Findings()
-    found = interpret(open_scan(path), options, findings)
+    found = interpret(open_scan(path, options), options, findings)
     findings.raise_first(path)
     assert found is not None
     findings.log(_LOG, path)
@@ -90,7 +90,7 @@ def read_object(path: StrPath) -> ComplexArray:
         If there is none, if it is not one finite complex layer, or if it is constant (a placeholder).
     """
     findings = Findings()
-    reader = Reader(open_scan(path), findings)
+    reader = Reader(open_arrays(path), findings)
     key = "object" if reader.has("object") else "objectGuess"
     if not reader.has(key):
         raise DataError(

@@ -17,12 +17,7 @@ _LARGE_BYTES = 1 << 28
 class LazyRows:
     """A selection along the first axis of an array in memory or in a file, copied only on access.
 
-    Parameters
-    ----------
-    array:
-        (n, ...) array, or a selection of one.
-    index:
-        (k,) int64 of the rows, in order.
+    The array is (n, ...), or a selection of one; ``index`` is (k,) int64, the rows in order.
     """
 
     def __init__(self, array: AnyArray | LazyRows | SpillableRows, index: IntArray) -> None:

@@ -38,10 +38,12 @@ class Patterns:
         # (N, N) float32 of the library, DC at [0, 0]: 0 at bad pixels, else 1; None without bad pixels.
         self.good: Array | None = None if good.all() else library.from_host(good.astype(np.float32))
         self._kept: Array | None = None  # amplitudes on the host, raw patterns on a device
+        self.spare_bytes = host_budget_bytes  # what amplitudes on the host leave of their budget
         shape, pixels = (len(data), data.N, data.N), len(data) * data.N**2
         if library.on_host:
             if 4 * pixels <= host_budget_bytes:
                 self._kept = np.empty(shape, np.float32)
+                self.spare_bytes -= 4 * pixels
                 for block in slices_of(len(data), _READ):
                     self._kept[block] = self._read_amplitudes(np.arange(block.start, block.stop))
         elif 0 < pixels * stored_dtype(data).itemsize <= library.budget_bytes:

@@ -11,15 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
 from ptychopinn.forward import detector_ramp, far_field
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
-# The mean phase gradient of the object moves the centre of mass too, by some hundredths of a pixel. If so small an
-# offset were attributed to the detector, the object would lose its phase ramp.
+# The mean phase gradient of the object moves the pattern too, by some hundredths of a pixel. If so small an offset were
+# attributed to the detector, the object would lose its phase ramp.
 _MIN_OFFSET_PX = 0.25
+_ALIKE = 0.95  # correlation of the mean pattern with the probe's far field above which they can be registered
 _SAMPLE = 2048  # patterns; more change the mean by less than 0.1 %
 
 
@@ -87,13 +89,38 @@ def scaling_of(mean: FloatArray, probe: ComplexArray, bad_pixels: BoolArray) -> 
     seen = float(pattern[~bad_pixels].sum())
     if not np.isfinite(seen) or seen <= 0:
         raise DataError("The probe carries no energy.", "Give a probeGuess that is not zero.")
-    offset = _centre(mean) - _centre(np.where(bad_pixels, 0, pattern))
+    offset = _offset(mean, np.where(bad_pixels, 0, pattern), ~bad_pixels)
     return Scaling(
         mean_counts=mean_counts,
         input_scale=len(mean) / float(np.sqrt(mean_counts)),
         probe_scale=float(np.sqrt(mean_counts / seen)),
         detector_offset_px=offset if np.hypot(*offset) >= _MIN_OFFSET_PX else np.zeros(2),
     )
+
+
+def _offset(mean: FloatArray, alone: FloatArray, good: BoolArray) -> FloatArray:
+    """(2,) shift (y, x) in pixels of a mean pattern from the probe's far field alone, both (N, N) and 0 at bad pixels.
+
+    The object scatters light to one side of the aperture's image, which moves the centre of mass, but not the image. So
+    the image is registered, by cross-correlation, if the two look alike. If not, the probe is not the right one, and
+    the shift is that of the centres of mass.
+    """
+    first, second = (np.where(good, pattern - pattern[good].mean(), 0) for pattern in (mean, alone))
+    spectrum = scipy.fft.rfft2(first) * np.conj(scipy.fft.rfft2(second))
+    correlation: FloatArray = scipy.fft.irfft2(spectrum, s=mean.shape)
+    peak = np.unravel_index(int(correlation.argmax()), mean.shape)
+    if correlation[peak] < _ALIKE * np.linalg.norm(first) * np.linalg.norm(second):
+        return _centre(mean) - _centre(alone)
+    lines = (correlation[:, peak[1]], correlation[peak[0], :])
+    return np.array([_peak(line, int(at)) for line, at in zip(lines, peak, strict=True)])
+
+
+def _peak(line: FloatArray, at: int) -> float:
+    """Place of the maximum of a periodic line near its highest point ``at``, from a parabola, nearest to 0."""
+    before, top, after = line[at - 1], line[at], line[(at + 1) % len(line)]
+    curvature = before - 2 * top + after
+    place = at + (0.5 * (before - after) / curvature if curvature < 0 else 0.0)
+    return float(place if place < len(line) / 2 else place - len(line))
 
 
 def _centre(pattern: FloatArray) -> FloatArray:

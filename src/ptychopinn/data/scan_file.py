@@ -195,16 +195,53 @@ class ScanFile:
         The arrays that can be loaded, by key.
     broken:
         Errors of the other arrays, by key.
+    contents:
+        What the file has, as text for messages, if that is more than the keys.
+    notes:
+        What was found out or converted on opening it, as sentences.
+    warnings:
+        What the user should look at, as sentences.
     """
 
     path: Path
     members: dict[str, ArrayMember]
     broken: dict[str, DataError]
+    contents: str = ""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def listed(self) -> str:
-        """The keys that can be loaded, as text for messages."""
-        return ", ".join(key[:40] for key in [*self.members][:30]) or "no arrays"
+        """What the file has, as text for messages."""
+        return self.contents or ", ".join(key[:40] for key in [*self.members][:30]) or "no arrays"
+
+
+@dataclass(frozen=True)
+class ArrayInMemory:
+    """An array that is there already, with the interface of `Member`."""
+
+    array: AnyArray
+    mapped: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the array."""
+        return self.array.dtype
+
+    def __str__(self) -> str:
+        return f"shape {self.shape}, {self.dtype}"
+
+    def load(self) -> AnyArray:
+        """The array."""
+        return self.array
+
+    def verify(self) -> None:
+        """Do nothing: what was made has no checksum."""
 
 
 def open_npz(path: StrPath) -> ScanFile:

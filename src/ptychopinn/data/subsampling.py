@@ -8,18 +8,9 @@ from ptychopinn.typing import FloatArray, IntArray
 
 
 def thin_positions(positions: FloatArray, spacing: float) -> IntArray:
-    """Select the first position in each square of a grid.
+    """Select the first of (n, 2) positions (y, x) in each square of a grid: (k,) int64, ascending indices.
 
-    Parameters
-    ----------
-    positions:
-        (n, 2) float64 (y, x), pixels.
-    spacing:
-        Side of the squares, pixels, more than 0; the grid begins at the least y and x.
-
-    Returns
-    -------
-    (k,) int64, ascending indices.
+    ``spacing`` is the side of the squares, more than 0, in pixels; the grid begins at the least y and x.
     """
     cells = np.floor((positions - positions.min(axis=0)) / spacing).astype(np.int64)
     _, first = np.unique(cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1], return_index=True)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ptychopinn.live.arrivals import Arrival, Chunk, Refused, Setup
+from ptychopinn.live.arrivals import Arrival, Chunk, Rejection, Setup
 from ptychopinn.live.hdf5 import follow_hdf5
 from ptychopinn.live.scan import LiveScan
 from ptychopinn.live.socket import listen
@@ -16,7 +16,7 @@ __all__ = [
     "Arrival",
     "Chunk",
     "LiveScan",
-    "Refused",
+    "Rejection",
     "Setup",
     "StreamStatus",
     "Update",

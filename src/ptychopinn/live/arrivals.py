@@ -42,22 +42,22 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejection:
     """Data that cannot be used."""
 
     reason: str  # one sentence
     count: int = 1  # number of lost patterns, as far as it is known
 
 
-Arrival: TypeAlias = Setup | Chunk | Refused | None
+Arrival: TypeAlias = Setup | Chunk | Rejection | None
 """None: no new data. The iterator ends when the producer says so."""
 
 
-def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refused | None]:
+def check_chunk(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Rejection | None]:
     """Check a chunk: return its usable patterns, and why the others cannot be used; bad pixels may be anything."""
     b, patterns = len(chunk), chunk.patterns
     if patterns.shape != (b, size, size) or chunk.positions.shape != (b, 2):
-        return chunk.select(slice(0, 0)), Refused(
+        return chunk.select(slice(0, 0)), Rejection(
             f"{b} patterns arrived with the shape {patterns.shape} and positions {chunk.positions.shape}; "
             f"the model needs ({b}, {size}, {size}) and ({b}, 2).",
             max(b, 1),
@@ -74,4 +74,4 @@ def checked(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Refu
         return chunk, None
     reasons = " and ".join(f"{int(rows.sum())} patterns have {what}" for rows, what in checks if rows.any())
     first = int(chunk.indices[np.flatnonzero(wrong)[0]])
-    return chunk.select(~wrong), Refused(f"{reasons} (the first is pattern {first}).", int(wrong.sum()))
+    return chunk.select(~wrong), Rejection(f"{reasons} (the first is pattern {first}).", int(wrong.sum()))

@@ -14,12 +14,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from ptychopinn.data.dataset import Measurement, ScanMetadata
-from ptychopinn.live.arrivals import Arrival, Chunk, Refused, Setup
+from ptychopinn.live.arrivals import Arrival, Chunk, Rejection, Setup
 from ptychopinn.typing import StrPath
 
 _log = logging.getLogger(__name__)
 _PATTERN_KEYS = ("diffraction", "diff3d")
-_NOT_YET = (
+_UNFINISHED_FILE_ERRORS = (
     OSError,
     RuntimeError,
     KeyError,
@@ -64,10 +64,10 @@ def follow_hdf5(
                 finished = (
                     rows_read >= available and "finished" in file and bool(np.asarray(file["finished"][()]).any())
                 )
-        except _NOT_YET as error:
+        except _UNFINISHED_FILE_ERRORS as error:
             if str(error) != last_error and path.is_file() and not _is_locked(error):
                 last_error = str(error)
-                arrived.append(Refused(f"{path} cannot be read (yet): {error}", 0))
+                arrived.append(Rejection(f"{path} cannot be read (yet): {error}", 0))
         yield from arrived
         if finished:
             return

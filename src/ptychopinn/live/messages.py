@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ptychopinn.data.dataset import Measurement, ScanMetadata
-from ptychopinn.live.arrivals import Chunk, Refused, Setup
+from ptychopinn.live.arrivals import Chunk, Rejection, Setup
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 VERSION = 1
@@ -92,16 +92,16 @@ def _header(values: Mapping[str, Any]) -> bytes:
     return json.dumps({"ptychopinn": VERSION, **values}).encode()
 
 
-def unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Refused:
-    """Parse a message. Never raises: messages that violate the format are `Refused`."""
+def unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Rejection:
+    """Parse a message. Never raises: messages that violate the format are `Rejection`."""
     try:
         return _unpack(parts)
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
-        return Refused(f"A message violates the format: {reason[:300]}.")
+        return Rejection(f"A message violates the format: {reason[:300]}.")
 
 
-def _unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Refused:
+def _unpack(parts: Sequence[bytes]) -> Setup | Chunk | End | Rejection:
     if not parts or len(parts[0]) > _MAX_HEADER_BYTES or sum(map(len, parts)) > _MAX_BYTES:
         raise ValueError("it is empty or too large")
     header = json.loads(parts[0])

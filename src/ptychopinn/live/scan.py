@@ -22,7 +22,7 @@ from ptychopinn.data.units import StoredPatterns, resolve_dose
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import place_on_pixels
-from ptychopinn.live.arrivals import Chunk, Refused, Setup, checked
+from ptychopinn.live.arrivals import Chunk, Rejection, Setup, check_chunk
 from ptychopinn.metrics.quality import forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.patch_store import HostPatches
@@ -98,7 +98,7 @@ class LiveScan:
         self._predicted = 0
         self._synchronised = 0
         self._how = Synchronisation(PhaseRule.ON)
-        self._probe: ComplexArray | None = None
+        self.probe: ComplexArray | None = None  # (modes, N, N) complex64 in counts; None without an object
         self._stitcher: Stitcher | None = None
 
     def __enter__(self) -> Self:
@@ -127,25 +127,27 @@ class LiveScan:
         """Number of patterns below the highest number that have not arrived."""
         return max(self._known) + 1 - len(self._known) if self._known else 0
 
-    def set_up(self, setup: Setup) -> Refused | None:
+    def set_up(self, setup: Setup) -> Rejection | None:
         """Use the setup of the producer. It is refused after the first patterns, or if it does not fit the model."""
         shape = (self._size, self._size)
         if self._known:
-            return Refused("A setup arrived after patterns; it is ignored.", 0)
+            return Rejection("A setup arrived after patterns; it is ignored.", 0)
         if setup.probe is not None and setup.probe.shape[1:] != shape:
-            return Refused(f"A probe of shape {setup.probe.shape} arrived; the model has N = {self._size}.", 0)
+            return Rejection(f"A probe of shape {setup.probe.shape} arrived; the model has N = {self._size}.", 0)
         if setup.bad_pixels is not None and setup.bad_pixels.shape != shape:
-            return Refused(f"Bad pixels of shape {setup.bad_pixels.shape} arrived; the model has N = {self._size}.", 0)
+            return Rejection(
+                f"Bad pixels of shape {setup.bad_pixels.shape} arrived; the model has N = {self._size}.", 0
+            )
         bad = np.zeros(shape, bool) if setup.bad_pixels is None else setup.bad_pixels
         if setup.probe is not None:
             try:
                 scaling_of(np.where(bad, 0.0, 1.0), setup.probe, bad)
             except DataError as error:
-                return Refused(f"The probe cannot be used: {error.problem}", 0)
+                return Rejection(f"The probe cannot be used: {error.problem}", 0)
         self._setup, self._bad = setup, bad
         return None
 
-    def add(self, chunk: Chunk) -> tuple[int, int, list[Refused]]:
+    def add(self, chunk: Chunk) -> tuple[int, int, list[Rejection]]:
         """Add patterns to the object.
 
         Returns
@@ -162,7 +164,7 @@ class LiveScan:
                 "probe_source is scan, but no probe arrived with the stream.", "Send one first, or use the model's."
             )
         count = len(chunk)
-        chunk, refused = checked(chunk, self._size, self._bad)
+        chunk, refused = check_chunk(chunk, self._size, self._bad)
         problems = [refused] if refused is not None else []
         if len(chunk) and (problem := self._check_kind(chunk)) is not None:
             return 0, 0, [*problems, problem]
@@ -172,7 +174,7 @@ class LiveScan:
         if (stray := self._stray(chunk.positions)).any():
             where = chunk.positions[stray][0]
             problems.append(
-                Refused(
+                Rejection(
                     f"{int(stray.sum())} positions lie too far from the others (the first at y {where[0]:.6g}, x "
                     f"{where[1]:.6g} px); are they in object pixels?",
                     int(stray.sum()),
@@ -188,31 +190,20 @@ class LiveScan:
     def stitched(self) -> tuple[StitchedObject, float] | None:
         """The object so far and its forward residual, or None.
 
-        Raises
-        ------
-        DataError
-            If the patterns for the residual have no photon.
+        Raises DataError if the patterns for the residual have no photon.
         """
-        if self._stitcher is None or self._probe is None:
+        if self._stitcher is None or self.probe is None:
             return None
         stitched = self._stitcher.result()
         data = self.data(np.arange(self._predicted))
         return stitched, forward_residual(
-            stitched.object, stitched.frame.origin, self._probe, data, max_patterns=RESIDUAL_PATTERNS
+            stitched.object, stitched.frame.origin, self.probe, data, max_patterns=RESIDUAL_PATTERNS
         )
-
-    @property
-    def probe(self) -> ComplexArray | None:
-        """(modes, N, N) complex64 in counts; None without an object."""
-        return self._probe
 
     def data(self, order: IntArray | None = None) -> ScanDataset:
         """The scan so far, or the patterns in some slots, by default in the order of the patterns' numbers.
 
-        Raises
-        ------
-        DataError
-            If no pattern has arrived.
+        Raises DataError if no pattern has arrived.
         """
         if self._patterns is None or self._measurement is None:
             raise DataError("No pattern has arrived.", "Check that the producer runs and sends to this address.")
@@ -265,7 +256,7 @@ class LiveScan:
             return refine_and_assess(stitched, how, probe, patterns, stages)
 
     def _in_order(self) -> IntArray:
-        """Slots of the predicted patterns (of all, if none is predicted), ascending by the patterns' numbers."""
+        """Slots by ascending number of the patterns: of the predicted ones, or of all if none is predicted."""
         indices = self._indices[:]
         return np.argsort(indices[: self._predicted] if self._predicted else indices).astype(np.int64)
 
@@ -273,15 +264,15 @@ class LiveScan:
         """The scan's probe. Without one, any probe with energy, because the model has its own."""
         if self._setup.probe is not None:
             return self._setup.probe
-        return np.ones((1, self._size, self._size), np.complex64) if self._probe is None else self._probe
+        return np.ones((1, self._size, self._size), np.complex64) if self.probe is None else self.probe
 
-    def _check_kind(self, chunk: Chunk) -> Refused | None:
+    def _check_kind(self, chunk: Chunk) -> Rejection | None:
         if self._patterns is None:
             return None
         if chunk.measurement is not self._measurement:
-            return Refused(f"{chunk.measurement} arrived in a stream of {self._measurement}.", len(chunk))
+            return Rejection(f"{chunk.measurement} arrived in a stream of {self._measurement}.", len(chunk))
         if not np.can_cast(chunk.patterns.dtype, self._patterns.dtype):
-            return Refused(
+            return Rejection(
                 f"{chunk.patterns.dtype} patterns arrived in a stream of {self._patterns.dtype}.", len(chunk)
             )
         return None
@@ -357,7 +348,7 @@ class LiveScan:
             return
         slots = np.arange(self._predicted, len(self._patterns))
         scaling = scaling_of(self._per_unit * self._sum / len(self._patterns), self._scan_probe(), self._bad)
-        self._probe, _, placed = self._infer(slots, scaling)
+        self.probe, _, placed = self._infer(slots, scaling)
         if self._placed is None:
             budget = self._config.memory_budget_mb * _BUDGET_UNIT
             self._placed = SpillableRows(placed.shape[1:], np.complex64, budget_bytes=budget)
@@ -386,9 +377,9 @@ class LiveScan:
 
     def _join(self, placed: ComplexArray, positions: FloatArray) -> None:
         """Add new patches, with their phases aligned to the object."""
-        assert self._probe is not None
+        assert self.probe is not None
         size = placed.shape[-1]
-        weights = patch_weights(self._probe, size)
+        weights = patch_weights(self.probe, size)
         frame = self._room(positions, size)
         if self._stitcher is None:
             self._stitcher = Stitcher(weights, frame)
@@ -404,7 +395,7 @@ class LiveScan:
     def _synchronise(self) -> None:
         """Solve the phases of all patches again."""
         assert self._placed is not None
-        assert self._probe is not None
+        assert self.probe is not None
         slots = np.arange(self._predicted)
         data = self.data(slots)
         size = self._placed.shape[-1]
@@ -414,13 +405,13 @@ class LiveScan:
         try:
             placed = LazyRows(self._placed, slots)
             patterns, tiling = Patterns(data), Tiling(frame, NUMPY, data.positions, size, NUMPY)
-            stitched, self._how = synchronise(self._probe, patterns, placed, tiling, Stages(self._config))
+            stitched, self._how = synchronise(self.probe, patterns, placed, tiling, Stages(self._config))
         except DataError as error:  # too dark for a residual: the patches are joined like new ones
             _log.info("Not synchronised again: %s", error)
             for part in np.array_split(slots, -(-len(slots) // self._batch_size)):
                 self._join(self._placed[part], data.positions[part])
         else:
-            self._stitcher = Stitcher.from_stitched(stitched, patch_weights(self._probe, size))
+            self._stitcher = Stitcher.from_stitched(stitched, patch_weights(self.probe, size))
 
     def _predict_again(self, scaling: Scaling, monitor: Monitor) -> None:
         """Predict patches again whose mean counts were not accurate enough."""

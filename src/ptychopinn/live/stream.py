@@ -13,7 +13,7 @@ import numpy as np
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.errors import ResourceError
 from ptychopinn.failures import explained
-from ptychopinn.live.arrivals import Arrival, Chunk, Refused, Setup
+from ptychopinn.live.arrivals import Arrival, Chunk, Rejection, Setup
 from ptychopinn.live.scan import LiveScan
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import Reconstruction
@@ -143,7 +143,7 @@ class _Loop:
                 self._refuse(refused)
             elif not self._set_up:
                 self.last_usable, self._set_up = time.monotonic(), True
-        elif isinstance(arrival, Refused):
+        elif isinstance(arrival, Rejection):
             self._refuse(arrival)
         elif isinstance(arrival, Chunk):
             self.waiting.append((arrival, time.time() if arrival.sent is None else arrival.sent))
@@ -170,7 +170,7 @@ class _Loop:
             for one in refused:
                 self._refuse(one)
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: Rejection) -> None:
         self._refused += refused.count
         self._refusals += 1
         if self._refusals <= _MAX_LOGGED_REFUSALS or str(self._refusals).strip("0") == "1":

@@ -267,7 +267,7 @@ def _coarse_ramp(picture: ComplexArray) -> FloatArray:
     return _peak(picture / np.maximum(np.abs(picture), 1e-12) * window)
 
 
-def _about_mean(picture: ComplexArray) -> FloatArray:
+def _phase_about_mean(picture: ComplexArray) -> FloatArray:
     """Phases relative to that of the mean (0 for a mean of zero)."""
     phase: FloatArray = np.angle(picture * np.exp(-1j * np.angle(picture.mean() + 1e-12)))
     return phase
@@ -281,9 +281,9 @@ def _register(
     Returns the moved picture, the measured shift, the applied shift, and whether it succeeded.
     """
     applied = np.zeros(2)
-    wanted = _about_mean(g)
+    wanted = _phase_about_mean(g)
     for _ in range(2):
-        seen = _about_mean(moved[cut])
+        seen = _phase_about_mean(moved[cut])
         if min(np.ptp(wanted), np.ptp(seen)) < _FLAT:
             return moved, applied, applied, False
         step = phase_cross_correlation(  # type: ignore[no-untyped-call]

@@ -92,7 +92,7 @@ def ms_ssim(a: FloatArray, b: FloatArray, data_range: float) -> float:
         last = scale == scales - 1
         term = float((luminance * contrast).mean() if last else contrast.mean())
         result *= max(term, 0.0) ** float(weight)
-        a, b = _halved(a), _halved(b)
+        a, b = _halve(a), _halve(b)
     return result
 
 
@@ -111,7 +111,7 @@ def ssim_terms(a: FloatArray, b: FloatArray, data_range: float) -> tuple[FloatAr
     return luminance, (2 * covariance + c2) / (var_a + var_b + c2)
 
 
-def _halved(picture: FloatArray) -> FloatArray:
+def _halve(picture: FloatArray) -> FloatArray:
     """Means of 2 x 2 pixels; an odd last row or column is left out."""
     height, width = (n // 2 for n in picture.shape)
     halved: FloatArray = picture[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))

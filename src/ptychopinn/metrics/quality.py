@@ -26,19 +26,9 @@ _KEPT_BYTES = 2**26  # of cached data: shifted probes, measured amplitudes
 
 
 def flatness(obj: ComplexArray, box: ScanBox) -> float:
-    """Deviation of the complex object inside the scan box: ``sqrt(mean |O - mean O|^2)``.
+    """Deviation of an (H, W) complex object inside the scan box: ``sqrt(mean |O - mean O|^2)``.
 
-    Parameters
-    ----------
-    obj:
-        (H, W) complex.
-    box:
-        Not empty.
-
-    Returns
-    -------
-    float
-        Below `FLATNESS_LIMIT` the object is a collapse. NaN if the object is not finite there.
+    Below `FLATNESS_LIMIT` the object is a collapse. NaN if the object is not finite there.
 
     Raises
     ------

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes, write_json
 from ptychopinn.bundle import read_bundle
-from ptychopinn.comparison.files import write_json
-from ptychopinn.comparison.scans import central_indices
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.io import read_scan
+from ptychopinn.data.subsampling import nearest_to_middle
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.jobs import LOG, JobError, Task, run_job
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -25,7 +24,6 @@ from ptychopinn.parity.stages import (
     difference_of,
     first_difference,
     offset_of,
-    pictures_of,
     statistics_of,
 )
 from ptychopinn.plugins import ALIASES, discover
@@ -35,6 +33,7 @@ from ptychopinn.typing import AnyArray, StrPath
 from ptychopinn.workflows.folders import FolderKind, model_path, output_folder
 
 _CHECK = FolderKind("check", frozenset({"stats.json", "offsets.json", "a", "b", *(f"{stage}.png" for stage in STAGES)}))
+_PICTURES = 8  # of a stage, at most
 TOLERANCE = 1e-4  # relative; required of archives across backends
 
 
@@ -101,7 +100,7 @@ def parity_run(  # noqa: PLR0913
     data = read_scan(data_path, **dict(reading))
     if not 1 <= patterns <= len(data):
         raise DataError(f"A batch of {patterns} patterns was asked for; the scan has {len(data)}.", "Ask for fewer.")
-    indices = central_indices(data, patterns)
+    indices = nearest_to_middle(data.positions, patterns)
     with output_folder(output, _CHECK, overwrite=overwrite) as folder:
         sides = {}
         for side, archive, spec, own, label in zip("ab", archives, specs, given, labels, strict=True):
@@ -159,9 +158,10 @@ def _report(
     }
     write_json(folder / "offsets.json", offsets)
     for stage in STAGES:
-        rows = {f"{side}: {labels[side]}": pictures_of(stage, found[stage], 8) for side, found in sides.items()}
+        shown = None if stage == "canvas" else slice(_PICTURES)
+        rows = {f"{side}: {labels[side]}": found[stage][shown] for side, found in sides.items()}
         relative = differences[stage]["relative"]
         summary = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
-        with atomic_write(folder / f"{stage}.png") as temporary:
-            temporary.write_bytes(stage_picture(rows, title=f"{stage.replace('_', ' ')}: {summary}"))
+        picture = stage_picture(rows, title=f"{stage.replace('_', ' ')}: {summary}")
+        write_bytes(folder / f"{stage}.png", picture)
     return ParityResult(folder, first, differences)

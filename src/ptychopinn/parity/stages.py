@@ -19,7 +19,7 @@ from ptychopinn.geometry import Frame
 from ptychopinn.metrics import ScanBox, align
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.stitching import Stitcher, patch_weights
-from ptychopinn.typing import AnyArray, ComplexArray
+from ptychopinn.typing import AnyArray
 
 STAGES = ("input", "probe", "prediction", "canvas", "exit_wave", "intensity")
 OFFSETS = "offsets"  # corner of each patch on the canvas, not a stage
@@ -116,8 +116,3 @@ def first_difference(differences: Mapping[str, Mapping[str, Any]], tolerance: fl
         if relative is None or relative > tolerance:
             return stage
     return None
-
-
-def pictures_of(stage: str, array: AnyArray, count: int) -> ComplexArray | AnyArray:
-    """The first pictures of a stage, (k, h, w)."""
-    return array[None] if stage == "canvas" else array[:count]

@@ -7,6 +7,7 @@ are ours; Ptychodus ignores them.
 
 from __future__ import annotations
 
+from ptychopinn.product._formats import SUFFIXES, ProductFormat, product_formats, write_product_as
 from ptychopinn.product._model import Product, origin_of, product_of
 from ptychopinn.product._read import read_product
 from ptychopinn.product._write import (
@@ -20,9 +21,13 @@ __all__ = [
     "PLACEHOLDER_DISTANCE_M",
     "PLACEHOLDER_ENERGY_EV",
     "PLACEHOLDER_PIXEL_SIZE_M",
+    "SUFFIXES",
     "Product",
+    "ProductFormat",
     "origin_of",
+    "product_formats",
     "product_of",
     "read_product",
     "write_product",
+    "write_product_as",
 ]

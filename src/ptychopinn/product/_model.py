@@ -131,14 +131,9 @@ def product_of(
 
 
 def origin_of(product: Product, positions: FloatArray) -> tuple[int, int]:
-    """Pixel (0, 0) of a product's object in the frame of the scan's positions.
+    """Pixel (0, 0) of a product's object in the frame of the scan's (n, 2) float64 positions (y, x).
 
-    Parameters
-    ----------
-    product:
-        Product of the scan or of some of its patterns; its positions may be refined.
-    positions:
-        (n, 2) float64 (y, x), object pixels, of the scan.
+    The product is of the scan or of some of its patterns; its positions may be refined.
 
     Raises
     ------

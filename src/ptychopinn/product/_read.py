@@ -14,6 +14,7 @@ import numpy as np
 
 from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.path_checks import why_unreadable
+from ptychopinn.product._formats import entry_of, read_other_product
 from ptychopinn.product._model import OWN_DATASETS, Product
 from ptychopinn.product._write import PLACEHOLDERS_ATTRIBUTE, PLACEHOLDERS_LINE
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -24,7 +25,7 @@ _DAMAGED = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowErro
 
 
 def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
-    """Read a product that this software or Ptychodus wrote.
+    """Read a product that this software or Ptychodus wrote, also one that this software wrote as CXI or NeXus.
 
     Positions come back as pixels of the object's own array (``origin`` is (0, 0)). Layers of an object are
     multiplied; of position-dependent probes the first is used. Placeholders and values that are not positive become
@@ -47,6 +48,8 @@ def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
     if (why := why_unreadable(path)) is not None:
         raise DataError(f"The product {path} {why}.", "Give the path of a Ptychodus product (HDF5).")
     with _refusing(path), h5py.File(path, "r") as file:
+        if (entry := entry_of(file)) is not None:
+            return read_other_product(path, entry)
         return _parse(_Reader(file, max_bytes))
 
 

@@ -15,9 +15,11 @@ from ptychopinn.report._figure import (
     PHASE_COLOURS,
     colorbar_axes,
     colour_range,
+    downsample,
     new_figure,
     png_of,
     printable,
+    set_frc_axes,
     set_title,
 )
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -92,12 +94,8 @@ def frc_picture(
 ) -> bytes:
     """PNG of the Fourier ring correlations of all candidates, amplitude next to phase.
 
-    Parameters
-    ----------
-    curves:
-        Quantity ("amp", "phase") to candidate to curve.
-    against:
-        What each candidate was correlated with.
+    ``curves`` are those of the candidates by quantity ("amp", "phase"); ``against`` is what each candidate was
+    correlated with.
     """
     figure = new_figure(11.0, 4.2)
     figure.suptitle(printable(title), parse_math=False, fontsize=12)
@@ -106,13 +104,8 @@ def frc_picture(
         for number, (name, curve) in enumerate(candidates.items()):
             style = ("-", "--", "-.", ":")[number // 10 % 4]
             axes.plot(curve.frequency, curve.correlation, style, color=f"C{number % 10}", label=printable(name), lw=1.4)
-        axes.axhline(0.5, color="0.5", linestyle="--", linewidth=1)
-        axes.set_xlim(0, 0.5)
         lowest = min((float(c.correlation.min()) for c in candidates.values()), default=0.0)
-        axes.set_ylim(min(-0.1, lowest), 1.05)
-        axes.set_xlabel("spatial frequency (cycles/px)")
-        axes.set_ylabel(f"correlation with {against}")
-        axes.grid(alpha=0.3)
+        set_frc_axes(axes, lowest, f"correlation with {against}")
         set_title(axes, {"amp": "amplitude"}.get(quantity, quantity), fontsize=10)
         if candidates:
             axes.legend(fontsize=8)
@@ -121,21 +114,13 @@ def frc_picture(
 
 def part_of(quantity: Quantity, obj: ComplexArray) -> FloatArray:
     """Amplitude, or phase relative to that of the mean, of an (h, w) object, reduced for a small picture."""
-    if quantity == "amp":
-        return _smaller(np.abs(obj))
-    mean = obj.mean()
-    return _smaller(np.angle(obj * np.exp(-1j * np.angle(mean))))
-
-
-def _smaller(values: FloatArray) -> FloatArray:
-    """Average k x k pixels if a picture has too many."""
-    k = math.ceil(max(values.shape) / _MAX_PIXELS)
-    if k == 1:
-        return values.astype(np.float64)
-    height, width = (n // k for n in values.shape)
-    blocks = values[: height * k, : width * k].reshape(height, k, width, k)
-    means: FloatArray = blocks.mean(axis=(1, 3), dtype=np.float64)
-    return means
+    turn = np.exp(-1j * np.angle(obj.mean()))
+    values = downsample(
+        obj,
+        math.ceil(max(obj.shape) / _MAX_PIXELS),
+        np.abs if quantity == "amp" else lambda rows: np.angle(rows * turn),
+    )
+    return values.astype(np.float64)
 
 
 def _draw(axes: Axes, values: FloatArray, limits: tuple[float, float], colours: str, label: str | None) -> None:

@@ -18,6 +18,7 @@ from ptychopinn.report._figure import (
     new_figure,
     png_of,
     printable,
+    set_frc_axes,
     set_title,
     show,
 )
@@ -79,11 +80,6 @@ def comparison_picture(
         curve = frc(a, b)
         axes = panels[row, 3]
         axes.plot(curve.frequency, curve.correlation, color="C0")
-        axes.axhline(0.5, color="0.5", linestyle="--", linewidth=1)
-        axes.set_xlim(0, 0.5)
-        axes.set_ylim(min(-0.1, float(curve.correlation.min())), 1.05)
-        axes.set_xlabel("spatial frequency (cycles/px)")
-        axes.set_ylabel("Fourier ring correlation")
-        axes.grid(alpha=0.3)
+        set_frc_axes(axes, float(curve.correlation.min()), "Fourier ring correlation")
         set_title(axes, f"{name}: Fourier ring correlation", fontsize=10)
     return png_of(figure)

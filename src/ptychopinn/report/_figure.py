@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
 from ptychopinn.metrics import ScanBox
-from ptychopinn.typing import AnyArray, FloatArray, StrPath
+from ptychopinn.typing import AnyArray, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 AMPLITUDE_COLOURS, PHASE_COLOURS, CYCLIC_COLOURS, DIFFERENCE_COLOURS = "gray", "viridis", "twilight", "RdBu_r"
 ERROR_COLOURS = "magma"
+WRAPPING_RAD = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _PERCENTILES = (0.5, 99.5)
 _MIN_SPAN = 1e-2  # minimum contrast, so that rounding errors of a flat picture stay invisible
 _MAX_TITLE = 60
@@ -41,11 +41,13 @@ def png_of(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def write_file(path: StrPath, content: bytes) -> Path:
-    """Write a file atomically; errors as in `ptychopinn.atomic.atomic_write`."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
-    return Path(path)
+def downsample(obj: AnyArray, step: int, of: Callable[[AnyArray], AnyArray]) -> AnyArray:
+    """Means of a quantity over squares of ``step`` pixels, row by row to save memory, without a rest at the edges."""
+    if step == 1:
+        return of(obj)
+    height, width = (n // step for n in obj.shape)
+    rows = (of(obj[step * y : step * (y + 1), : step * width]) for y in range(height))
+    return np.stack([row.reshape(step, width, step).mean(axis=(0, 2)) for row in rows])
 
 
 def colour_range(values: FloatArray) -> tuple[float, float]:
@@ -81,6 +83,16 @@ def set_title(axes: Axes, text: str, **style: Any) -> None:
     axes.set_title(text, parse_math=False, **style)
 
 
+def set_frc_axes(axes: Axes, lowest: float, label: str, threshold: float = 0.5) -> None:
+    """Axes of a Fourier ring correlation, down to the lowest value, with a line at a threshold."""
+    axes.axhline(threshold, color="0.5", linestyle="--", linewidth=1)
+    axes.set_xlim(0, 0.5)
+    axes.set_ylim(min(-0.1, lowest), 1.05)
+    axes.set_xlabel("spatial frequency (cycles/px)")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+
+
 @dataclass(frozen=True)
 class ColourScale:
     """Colours of a picture: values at their ends, the name of a Matplotlib colour map, a label with the unit."""
@@ -103,15 +115,7 @@ class Place:
 
 
 def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = Place()) -> None:
-    """Draw a picture with its colour bar.
-
-    Parameters
-    ----------
-    values:
-        (h, w) real; what is not finite is drawn grey.
-    place:
-        Where it lies in the frame that the axes count in.
-    """
+    """Draw a picture with its colour bar; values that are not finite are grey."""
     import matplotlib as mpl
 
     side, unit = (1.0, "px") if place.pixel_size_m is None else (place.pixel_size_m * 1e6, "µm")

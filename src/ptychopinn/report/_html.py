@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from ptychopinn.atomic import write_bytes
 from ptychopinn.errors import DataError
-from ptychopinn.report._figure import write_file
 from ptychopinn.typing import StrPath
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -97,7 +97,7 @@ def write_report(path: StrPath, content: ReportContent) -> Path:
     UsageError, ResourceError
         If the folder does not exist, or the file cannot be written.
     """
-    return write_file(path, report_html(content).encode("utf-8", errors="replace"))
+    return write_bytes(path, report_html(content).encode("utf-8", errors="replace"))
 
 
 def report_html(content: ReportContent) -> str:
@@ -119,7 +119,7 @@ def report_html(content: ReportContent) -> str:
             f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in content.summary.items()
         )
         parts.append(f'<dl class="summary">{cards}</dl>')
-    parts += [_grid(heading, grid) for heading, grid in content.grids.items() if not grid.folded]
+    parts += [_table(heading, grid) for heading, grid in content.grids.items() if not grid.folded]
     if content.figures:
         parts.append('<h2>Pictures</h2>\n<div class="figures">')
         parts += [_figure(caption, source, wide=content.wide) for caption, source in content.figures]
@@ -129,12 +129,12 @@ def report_html(content: ReportContent) -> str:
             f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>\n' for key, value in rows.items()
         )
         parts.append(f"<h2>{escape(heading)}</h2>\n<table>\n{lines}</table>")
-    parts += [_grid(heading, grid) for heading, grid in content.grids.items() if grid.folded]
+    parts += [_table(heading, grid) for heading, grid in content.grids.items() if grid.folded]
     parts.append("</body>\n</html>\n")
     return "\n".join(parts)
 
 
-def _grid(heading: str, grid: Table) -> str:
+def _table(heading: str, grid: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.columns)
     lines = []
     for i, (name, *cells) in enumerate(grid.rows):

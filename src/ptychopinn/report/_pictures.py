@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ptychopinn.atomic import write_bytes
 from ptychopinn.metrics import ScanBox, ramp_of, remove_linear_phase
 from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
     ERROR_COLOURS,
     PHASE_COLOURS,
+    WRAPPING_RAD,
     ColourScale,
     Place,
     box_or_full,
     colorbar_axes,
     colour_range,
+    downsample,
     dpi_for,
     new_figure,
     png_of,
     printable,
+    set_frc_axes,
     set_title,
     show,
-    write_file,
 )
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
+from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 from ptychopinn.uncertainty import HALVES_AGREE, Uncertainty
 
 _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
-_WRAPPING = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _MAX_MODES = 8
 _MAX_SHOWN_PX = 2048  # per side; more than the dots of a picture
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
@@ -93,14 +95,14 @@ def write_pictures(
         pictures["history"] = history_picture(history, title=view.title)
     if moved is not None:
         pictures["positions"] = positions_picture(*moved, title=view.title)
-    return {name: write_file(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
+    return {name: write_bytes(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
 
 
 def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
     box = box_or_full(obj, view.box)
     step = _step(box)
-    amplitude = _reduced(obj[box.slices], step, np.abs).astype(np.float64)
+    amplitude = downsample(obj[box.slices], step, np.abs).astype(np.float64)
     scale = ColourScale(colour_range(amplitude), AMPLITUDE_COLOURS, "amplitude")
     note = f"{box.shape[0]} x {box.shape[1]} px; {_SCALE_NOTE}"
     return _object_picture(amplitude, scale, note, _place(box, view, step), view.title)
@@ -113,10 +115,10 @@ def phase_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """
     box = box_or_full(obj, view.box)
     step = _step(box)
-    phase, ramp = flat_phase(_reduced(obj[box.slices], step, np.asarray))
+    phase, ramp = flat_phase(downsample(obj[box.slices], step, np.asarray))
     ramp = ramp / step
     limits, colours, note = colour_range(phase), PHASE_COLOURS, _SCALE_NOTE
-    if limits[1] - limits[0] > _WRAPPING:
+    if limits[1] - limits[0] > WRAPPING_RAD:
         limits, colours, note = (-np.pi, np.pi), CYCLIC_COLOURS, "the phase wraps"
     note += f"; ramp ({ramp[0]:+.4f}, {ramp[1]:+.4f}) rad/px (y, x) removed"
     note = f"{box.shape[0]} x {box.shape[1]} px; {note}"
@@ -151,23 +153,18 @@ def uncertainty_picture(uncertainty: Uncertainty, view: ObjectView = ObjectView(
     step = _step(box)
     figure = new_figure(2.2 * _WIDTH_IN, 4.8)
     left, middle, right = figure.subplots(1, 3)
-    figure.suptitle(f"{_named(view.title)}standard errors and resolution", parse_math=False, fontsize=11)
+    figure.suptitle(f"{_title_prefix(view.title)}standard errors and resolution", parse_math=False, fontsize=11)
     for axes, values, label in (
         (left, uncertainty.phase_error, "standard error of the phase (rad)"),
         (middle, uncertainty.amplitude_error, "standard error of the amplitude"),
     ):
-        errors = _reduced(values[box.slices], step, np.asarray).astype(np.float64)
+        errors = downsample(values[box.slices], step, np.asarray).astype(np.float64)
         finite = errors[np.isfinite(errors)]
         largest = float(np.percentile(finite, 99.5)) if finite.size else 1.0
         show(axes, errors, ColourScale((0.0, largest), ERROR_COLOURS, label), _place(box, view, step))
     right.plot(uncertainty.frc.frequency, uncertainty.frc.correlation)
-    right.axhline(HALVES_AGREE, color="0.5", linestyle="--", linewidth=1)
     right.axvline(1 / (2 * uncertainty.resolution_px), color="0.5", linestyle=":", linewidth=1)
-    right.set_xlim(0, 0.5)
-    right.set_ylim(min(-0.1, float(uncertainty.frc.correlation.min())), 1.05)
-    right.set_xlabel("spatial frequency (cycles/px)")
-    right.set_ylabel("correlation of the halves")
-    right.grid(alpha=0.3)
+    set_frc_axes(right, float(uncertainty.frc.correlation.min()), "correlation of the halves", HALVES_AGREE)
     found = f"resolution (half period): {uncertainty.resolution_px:.2f} px"
     if uncertainty.resolution_m is not None:
         found += f", {uncertainty.resolution_m * 1e9:.3g} nm"
@@ -185,7 +182,7 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     total = float(power.sum())
     figure = new_figure(_WIDTH_IN, 3.2 * len(modes) + 0.5)
     drawn = "" if len(modes) == len(probe) else f", {len(modes)} of {len(probe)} modes"
-    figure.suptitle(f"{_named(title)}probe{drawn}", parse_math=False, fontsize=11)
+    figure.suptitle(f"{_title_prefix(title)}probe{drawn}", parse_math=False, fontsize=11)
     for row, (axes, mode) in enumerate(zip(figure.subplots(len(modes), 2, squeeze=False), modes, strict=True)):
         amplitude = np.abs(mode).astype(np.float64)
         brightest = float(np.nanmax(amplitude, initial=0)) or 1.0
@@ -227,7 +224,7 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
     axes.grid(alpha=0.3, which="both")
     if columns:
         axes.legend()
-    set_title(axes, f"{_named(title)}training", fontsize=11)
+    set_title(axes, f"{_title_prefix(title)}training", fontsize=11)
     return png_of(figure)
 
 
@@ -244,7 +241,7 @@ def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") 
     over_scan.invert_yaxis()
     over_scan.set_xlabel("x (px)")
     over_scan.set_ylabel("y (px)")
-    set_title(over_scan, f"{_named(title)}from the positions given to those found", fontsize=9)
+    set_title(over_scan, f"{_title_prefix(title)}from the positions given to those found", fontsize=9)
     for axis, name in enumerate("yx"):
         over_time.plot(moves[:, axis], ".", markersize=3, label=name)
     over_time.set_xlabel("pattern")
@@ -262,22 +259,13 @@ def history_columns(history: Mapping[str, Sequence[float]]) -> dict[str, FloatAr
     return {name: values for name, values in curves.items() if np.isfinite(values).any()}
 
 
-def _named(title: str) -> str:
+def _title_prefix(title: str) -> str:
     return f"{printable(title)}: " if title else ""
 
 
 def _step(box: ScanBox) -> int:
     """Pixels of an object along the side of one in its picture."""
     return max(-(-max(box.shape) // _MAX_SHOWN_PX), 1)
-
-
-def _reduced(obj: AnyArray, step: int, of: Callable[[AnyArray], AnyArray]) -> AnyArray:
-    """Means over squares of ``step`` pixels, row by row to save memory; incomplete squares are dropped."""
-    if step == 1:
-        return of(obj)
-    height, width = (n // step for n in obj.shape)
-    rows = (of(obj[step * y : step * (y + 1), : step * width]) for y in range(height))
-    return np.stack([row.reshape(step, width, step).mean(axis=(0, 2)) for row in rows])
 
 
 def _place(box: ScanBox, view: ObjectView, step: int) -> Place:
@@ -291,7 +279,7 @@ def _object_picture(values: FloatArray, scale: ColourScale, note: str, place: Pl
     axes = figure.subplots()
     show(axes, values, scale, place)
     quantity = scale.label.split(" (")[0]
-    set_title(axes, f"{_named(title)}{quantity}", fontsize=11, loc="left", pad=18)
+    set_title(axes, f"{_title_prefix(title)}{quantity}", fontsize=11, loc="left", pad=18)
     axes.annotate(
         note,
         (0, 1),

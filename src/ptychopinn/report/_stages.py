@@ -11,6 +11,7 @@ from ptychopinn.report._figure import (
     CYCLIC_COLOURS,
     DIFFERENCE_COLOURS,
     PHASE_COLOURS,
+    WRAPPING_RAD,
     colour_range,
     new_figure,
     png_of,
@@ -18,7 +19,6 @@ from ptychopinn.report._figure import (
 )
 from ptychopinn.typing import AnyArray
 
-_WRAPPING = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _PARTS = (("amplitude", np.abs, AMPLITUDE_COLOURS), ("phase", np.angle, PHASE_COLOURS))
 
 
@@ -36,7 +36,7 @@ def stage_picture(sides: Mapping[str, AnyArray], *, title: str = "") -> bytes:
     for word, part, colours in _PARTS if np.iscomplexobj(a) else _PARTS[:1]:
         both = [part(v) for v in (a, b)]
         low, high = colour_range(np.concatenate([v.ravel() for v in both]))
-        if word == "phase" and high - low > _WRAPPING:
+        if word == "phase" and high - low > WRAPPING_RAD:
             low, high, colours = -np.pi, np.pi, CYCLIC_COLOURS
         scale = f"{word}\n{low:.3g} to {high:.3g}"
         rows += [(f"{name}\n{scale}", v, (colours, low, high)) for name, v in zip((name_a, name_b), both, strict=True)]

@@ -60,12 +60,7 @@ def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool
 def montage_picture(quantity: Quantity, columns: Mapping[str, Mapping[str, ComplexArray]], *, title: str = "") -> bytes:
     """PNG of one quantity of many reconstructions. Each column has the colour scale of its first picture.
 
-    Parameters
-    ----------
-    quantity:
-        "amp" or "phase".
-    columns:
-        Column to row to (h, w) complex, the reference first.
+    ``columns`` are columns to rows to (h, w) complex, the reference first.
     """
     names = list(dict.fromkeys(name for shown in columns.values() for name in shown))
     height, width = next(iter(next(iter(columns.values())).values())).shape

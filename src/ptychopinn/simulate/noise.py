@@ -32,7 +32,7 @@ def quick_poisson(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
     float32 whole numbers of the same shape.
     """
     flat = mean.reshape(-1)
-    counts = _inverted(flat, rng)
+    counts = _count_by_inversion(flat, rng)
     middle = np.flatnonzero((flat >= _INVERTED_BELOW) & (flat < EXACT_BELOW))
     counts[middle] = rng.poisson(flat[middle])
     bright = np.flatnonzero(flat >= EXACT_BELOW)
@@ -45,7 +45,7 @@ def quick_poisson(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
     return counts.reshape(mean.shape)
 
 
-def _inverted(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
+def _count_by_inversion(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Counts for means below `_INVERTED_BELOW`, else 0: the number of tails ``P(X > k)`` above a uniform number."""
     uniform = rng.random(mean.shape, dtype=np.float32) + _QUANTUM / 2  # never 0, which no tail lies below
     counts = np.zeros(mean.shape, np.float32)

@@ -15,28 +15,23 @@ from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.errors import ConfigError
 from ptychopinn.forward import window_counts
 from ptychopinn.simulate.noise import quick_poisson
-from ptychopinn.simulate.objects import TRAINING_KINDS, compose, field_pair
+from ptychopinn.simulate.objects import TRAINING_KINDS, compose, field_pair, plateaus
 from ptychopinn.simulate.textures import FIELDS
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _OBJECTS, _BATCHES, _PROBES = 0, 1, 2  # the families of random streams
 _TRANSFORMS = 8  # of a square: transposed, flipped in y, flipped in x
 _BATCHES_AHEAD = 8  # maximum distance of batches that threads make at the same time
-_PROBES_BYTES = 1 << 25  # of a pool of probes
-_MIN_PROBES, _MAX_PROBES = 16, 256  # in a pool
+_PHASE_OBJECT = 0.1  # of the amplitude contrast: the most that phase objects have
+_PROBES_BYTES = 1 << 27  # of a pool of probes
+_MIN_PROBES, _MAX_PROBES = 16, 1024  # in a pool
 
 
 class RandomPool:
-    """A pool of random arrays that is renewed one by one; thread-safe.
+    """A pool of random arrays, made by number, that is renewed one by one; thread-safe.
 
-    Parameters
-    ----------
-    make:
-        Makes an array from its number.
-    size:
-        Number of arrays that a batch draws from; a quarter of it at first, for a quick start.
-    batches_an_array:
-        Number of batches after which an array is added and the oldest is dropped.
+    A batch draws from ``size`` arrays; from a quarter of it at first, for a quick start. After each
+    ``batches_an_array`` batches an array is added and the oldest is dropped.
     """
 
     def __init__(self, make: Callable[[int], ComplexArray], size: int, batches_an_array: int) -> None:
@@ -97,6 +92,11 @@ class ObjectStreamOptions:
     # phase over a range of the given width.
     amplitude_contrast: tuple[float, float] = (0.0, 0.9)
     phase_span_rad: tuple[float, float] = (0.1, 3.2)
+    # Shares of objects whose amplitude contrast is a tenth of that at most, whose phase range is doubled, and that have
+    # plateaus: few values with edges between them, as structures of one thickness have.
+    phase_object_share: float = 0.3
+    strong_share: float = 0.2
+    plateau_share: float = 0.3
     # Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
     # pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
     draw_probe: Callable[[np.random.Generator], ComplexArray] | None = None
@@ -137,14 +137,14 @@ class ObjectStream:
         options: ObjectStreamOptions = ObjectStreamOptions(),
     ) -> None:
         size = probe.shape[-1]
-        self._patch_size = size // 2 if patch_size is None else patch_size
+        self.patch_size = size // 2 if patch_size is None else patch_size
         self._kinds = tuple(ObjectKind(kind) for kind in options.kinds)
         wide = options.object_size_px
-        self._object_size = min(max(6 * size, 256), 768) if wide is None else wide
-        if probe.ndim != 3 or probe.shape[1] != size or not 1 <= self._patch_size <= size <= self._object_size:
+        self.object_size_px = min(max(6 * size, 256), 768) if wide is None else wide
+        if probe.ndim != 3 or probe.shape[1] != size or not 1 <= self.patch_size <= size <= self.object_size_px:
             raise ConfigError(
-                f"A probe of shape {probe.shape}, patches of {self._patch_size} px and objects of "
-                f"{self._object_size} px were given.",
+                f"A probe of shape {probe.shape}, patches of {self.patch_size} px and objects of "
+                f"{self.object_size_px} px were given.",
                 "Give a probe (modes, N, N), patches no wider than N and objects no narrower.",
             )
         if not self._kinds or not set(self._kinds) <= set(FIELDS):
@@ -159,69 +159,29 @@ class ObjectStream:
             )
         if not 0 < options.dose_range[0] <= options.dose_range[1]:
             raise ConfigError(f"dose_range is {options.dose_range}.", "Give two positive factors, the smaller first.")
-        self._bad_pixels = np.zeros((size, size), bool) if bad_pixels is None else np.asarray(bad_pixels, bool)
-        self._mean_counts = mean_counts
-        self._seed = seed
-        self._dose_range = options.dose_range
-        self._amplitude_contrast = options.amplitude_contrast
-        self._phase_span_rad = options.phase_span_rad
-        self._draw_probe = options.draw_probe
-        self._probe = self._in_counts(probe)
+        self.bad_pixels = np.zeros((size, size), bool) if bad_pixels is None else np.asarray(bad_pixels, bool)
+        self.mean_counts = mean_counts
+        self.seed, self._options = seed, options
+        self.probe = self._in_counts(probe)  # (modes, N, N) complex64 of the energy ``mean_counts``
         self.objects = RandomPool(self._make, options.pool_size, options.batches_an_object)
         self.probes: RandomPool | None = None
         if options.draw_probe is not None:
-            fitting = _PROBES_BYTES // self._probe.nbytes
+            fitting = _PROBES_BYTES // self.probe.nbytes
             self.probes = RandomPool(self._make_probe, min(max(fitting, _MIN_PROBES), _MAX_PROBES), 1)
 
-    @property
-    def probe(self) -> ComplexArray:
-        """(modes, N, N) complex64, scaled to ``mean_counts``."""
-        return self._probe
-
-    @property
-    def mean_counts(self) -> float:
-        """Mean counts of a pattern where ``|O|^2`` is 1."""
-        return self._mean_counts
-
-    @property
-    def object_size_px(self) -> int:
-        """Width of an object."""
-        return self._object_size
-
-    @property
-    def patch_size(self) -> int:
-        """Width of a patch."""
-        return self._patch_size
-
-    @property
-    def bad_pixels(self) -> BoolArray:
-        """(N, N) bool; their counts are 0."""
-        return self._bad_pixels
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything random."""
-        return self._seed
-
     def batch(self, step: int, size: int) -> SimulatedBatch:
-        """Batch ``step`` of ``size`` patterns, with random access.
-
-        Raises
-        ------
-        ConfigError
-            If ``step`` is negative.
-        """
+        """Batch ``step`` of ``size`` patterns, with random access. Raises ConfigError if ``step`` is negative."""
         drawn, rng = self.draw(step, size)
         windows = self._cut(drawn, step)
-        n, width = self._patch_size, self._probe.shape[-1]
+        n, width = self.patch_size, self.probe.shape[-1]
         centre = slice((width - n) // 2, (width - n) // 2 + n)
         patches = windows[:, centre, centre].copy()
         probes = None
         if self.probes is not None and drawn.probes is not None:
             pool, first = self.probes.take(step), self.probes.numbers(step).start
             chosen = [pool[number - first] for number in drawn.probes.tolist()]
-            probes = np.array(chosen, np.complex64).reshape(size, *self._probe.shape)
-        modes = self._probe if probes is None else probes.swapaxes(0, 1)
+            probes = np.array(chosen, np.complex64).reshape(size, *self.probe.shape)
+        modes = self.probe if probes is None else probes.swapaxes(0, 1)
         return SimulatedBatch(self._count(windows, modes, drawn.dose, rng), patches, probes)
 
     def draw(self, step: int, size: int) -> tuple[WindowDraw, np.random.Generator]:
@@ -229,10 +189,10 @@ class ObjectStream:
         if step < 0:
             raise ConfigError(f"Batch {step} of a stream was asked for.", "Batches count from 0.")
         rng = self._random(_BATCHES, step)
-        width, (low, high) = self._probe.shape[-1], self._dose_range
+        width, (low, high) = self.probe.shape[-1], self._options.dose_range
         numbers = self.objects.numbers(step)
         objects = rng.integers(len(numbers), size=size) + numbers.start
-        corners = rng.integers(self._object_size - width + 1, size=(size, 2))
+        corners = rng.integers(self.object_size_px - width + 1, size=(size, 2))
         turns = rng.integers(_TRANSFORMS, size=size)
         dose = None
         if not low == high == 1:
@@ -240,19 +200,21 @@ class ObjectStream:
         probes = None
         if self.probes is not None:
             drawn_from = self.probes.numbers(step)
-            probes = rng.integers(len(drawn_from), size=size) + drawn_from.start
+            # Each once before one is drawn again.
+            rounds = [rng.permutation(len(drawn_from)) for _ in range(-(-size // len(drawn_from)))]
+            probes = np.concatenate([np.zeros(0, np.int64), *rounds])[:size] + drawn_from.start
         return WindowDraw(objects, corners, turns, dose, probes), rng
 
     def _random(self, family: int, number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.SFC64(np.random.SeedSequence([self._seed, family, number])))
+        return np.random.Generator(np.random.SFC64(np.random.SeedSequence([self.seed, family, number])))
 
     def _in_counts(self, probe: ComplexArray) -> ComplexArray:
         """A (modes, N, N) probe with the energy ``mean_counts`` on the good pixels, complex64."""
         pattern = (np.abs(scipy.fft.fftshift(scipy.fft.fft2(probe, norm="ortho"), axes=(1, 2))) ** 2).sum(axis=0)
-        seen = float(pattern[~self._bad_pixels].sum(dtype=np.float64))
+        seen = float(pattern[~self.bad_pixels].sum(dtype=np.float64))
         if not seen > 0 or not math.isfinite(seen):
             raise ConfigError("The probe carries no energy.", "Give a probe that is not zero.")
-        scaled: ComplexArray = (probe * math.sqrt(self._mean_counts / seen)).astype(np.complex64)
+        scaled: ComplexArray = (probe * math.sqrt(self.mean_counts / seen)).astype(np.complex64)
         return scaled
 
     def _count(
@@ -261,12 +223,12 @@ class ObjectStream:
         """(b, N, N) float32 counts of (b, N, N) windows; ``modes`` is (modes, N, N) or (modes, b, N, N)."""
         mean = np.fft.fftshift(window_counts(windows, modes), axes=(1, 2))
         counts = quick_poisson(mean, rng) if dose is None else quick_poisson(mean * dose, rng) / dose
-        counts[:, self._bad_pixels] = 0
+        counts[:, self.bad_pixels] = 0
         return counts
 
     def _cut(self, drawn: WindowDraw, step: int) -> ComplexArray:
         """(b, N, N) complex64 windows."""
-        size, objects = self._probe.shape[-1], self.objects.take(step)
+        size, objects = self.probe.shape[-1], self.objects.take(step)
         which = (drawn.objects - self.objects.numbers(step).start).tolist()
         windows = np.empty((len(which), size, size), np.complex64)
         for window, number, (y, x), turn in zip(
@@ -282,13 +244,20 @@ class ObjectStream:
         """Object ``number`` of the stream, (S, S) complex64, mean ``|O|^2`` 1."""
         rng = self._random(_OBJECTS, number)
         kind = self._kinds[rng.integers(len(self._kinds))]
-        contrast, span = rng.uniform(*self._amplitude_contrast), rng.uniform(*self._phase_span_rad)
-        fields = field_pair(kind, (self._object_size, self._object_size), rng)
+        options = self._options
+        contrast, span = rng.uniform(*options.amplitude_contrast), rng.uniform(*options.phase_span_rad)
+        fields = field_pair(kind, (self.object_size_px, self.object_size_px), rng)
+        if rng.random() < options.phase_object_share:
+            contrast *= rng.uniform(0, _PHASE_OBJECT)
+        if rng.random() < options.strong_share:
+            span *= 2
+        if rng.random() < options.plateau_share:
+            fields = plateaus(fields, rng)
         obj = compose(*fields, (1 - contrast, 1.0), (-span / 2, span / 2))
         obj /= np.float32(math.sqrt(float(np.mean(obj.real**2 + obj.imag**2))))
         return obj
 
     def _make_probe(self, number: int) -> ComplexArray:
         """Probe ``number`` of the stream, in counts."""
-        assert self._draw_probe is not None  # there is a pool of probes only with it
-        return self._in_counts(self._draw_probe(self._random(_PROBES, number)))
+        assert self._options.draw_probe is not None  # there is a pool of probes only with it
+        return self._in_counts(self._options.draw_probe(self._random(_PROBES, number)))

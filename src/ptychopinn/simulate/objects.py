@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.errors import ConfigError
-from ptychopinn.simulate.textures import FIELDS, Shape, unit
+from ptychopinn.simulate.textures import FIELDS, Shape, blur, unit
 from ptychopinn.typing import ComplexArray, FloatArray
 
 TRAINING_KINDS: tuple[ObjectKind, ...] = tuple(FIELDS)
@@ -78,6 +78,25 @@ def field_pair(kind: ObjectKind, shape: Shape, rng: np.random.Generator) -> tupl
     return first, share * first + np.float32(math.sqrt(1 - share**2)) * second
 
 
+def plateaus(fields: tuple[FloatArray, FloatArray], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Cut two fields at the same one or two quantiles: two or three values each, and edges blurred by up to 1 px.
+
+    Before that they are blurred by up to 4 px, so that a rough field has plateaus too.
+    """
+    quantiles = rng.uniform(0.15, 0.85, rng.integers(1, 3))
+    heights = rng.uniform(0.3, 1, len(quantiles)).astype(np.float32)
+    smooth_px, edge_px = rng.uniform(0, 4), rng.uniform(0, 1)
+
+    def cut(field: FloatArray) -> FloatArray:
+        field = blur(field, smooth_px)
+        levels = np.quantile(_sample(field), quantiles)
+        steps = (height * (field > level) for height, level in zip(heights, levels, strict=True))
+        return blur(sum(steps, np.zeros(field.shape, np.float32)), edge_px)
+
+    first, second = fields
+    return cut(first), cut(second)
+
+
 def compose(
     amplitude_field: FloatArray,
     phase_field: FloatArray,
@@ -94,9 +113,7 @@ def compose(
 
 def _to_range(field: FloatArray, low: float, high: float) -> FloatArray:
     """Map the percentiles of a field to ``low`` and ``high``, and clip; float32."""
-    step = max(1, int(math.sqrt(field.size) / 256))  # a sample of about 256 x 256 pixels is enough for percentiles
-    sample = field[::step, ::step]
-    bottom, top = np.percentile(sample, (_LOW_PERCENTILE, _HIGH_PERCENTILE))
+    bottom, top = np.percentile(_sample(field), (_LOW_PERCENTILE, _HIGH_PERCENTILE))
     if top <= bottom:  # fewer pixels than the percentiles exclude are different: use the full range
         bottom, top = float(field.min()), float(field.max())
     if top <= bottom:
@@ -104,6 +121,12 @@ def _to_range(field: FloatArray, low: float, high: float) -> FloatArray:
     share: FloatArray = np.clip((field - bottom) / (top - bottom), 0, 1)
     ranged: FloatArray = (low + (high - low) * share).astype(np.float32)
     return ranged
+
+
+def _sample(field: FloatArray) -> FloatArray:
+    """About 256 x 256 pixels of a field, enough for percentiles."""
+    step = max(1, int(math.sqrt(field.size) / 256))
+    return field[::step, ::step]
 
 
 def _textured(shape: Shape, rng: np.random.Generator, wide_px: float, narrow_px: float) -> FloatArray:

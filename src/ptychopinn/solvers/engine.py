@@ -105,7 +105,12 @@ class PassEngine:
         ]
         schedule, xp = options.schedule, self._library.xp
         self._probe = ProbeState(
-            model.probe, self._library, free=options.update_probe, momentum=schedule.probe_momentum
+            model.probe,
+            self._library,
+            free=options.update_probe,
+            momentum=schedule.probe_momentum,
+            count=0 if options.update_positions else len(used),
+            budget_bytes=patterns.spare_bytes,
         )
         self.flux: FloatArray | None = None if model.flux is None else model.flux[used]
         if options.update_flux and self.flux is None:
@@ -155,7 +160,7 @@ class PassEngine:
         members = [task.tile.members[chosen] for task, batches in plan for chosen in batches]
         reading = iter(self._patterns.batches([self._used[some] for some in members]))  # reads ahead into the next tile
         tally = Tally(members)
-        self._probe.prepare()
+        self._probe.begin_pass(passes - done)
         for task, batches in plan:
             state = self._state.load(self._tiling, task.tile)
             every = max(1, len(batches) // _MOMENTUM_STEPS_PER_PASS)
@@ -169,6 +174,7 @@ class PassEngine:
                 if schedule.momentum > 0 and number % every == 0:
                     state.apply_momentum(steps.momentum)
             self._state.store(self._tiling, task.tile, state)
+        self._probe.end_pass()
         self._fit_after_pass(tally)
         return tally.residual(self._library)
 
@@ -189,14 +195,15 @@ class PassEngine:
         """Update the object, and a free probe, with a batch of patterns."""
         library = self._library
         windows = task.windows.take(library.from_host(chosen))
+        members = task.tile.members[chosen]
         inputs = {"corners": windows.corners, "fractions": windows.fractions}
         if self.flux is not None:
-            roots = np.sqrt(self.flux[task.tile.members[chosen]])
+            roots = np.sqrt(self.flux[members])
             inputs["roots"] = library.from_host(roots[:, None, None, None])
         if self.background is not None:
             inputs["background"] = self.background
         if library.on_host:  # each thread reads its patterns
-            return self._step(state, windows, inputs, fetch, steps)
+            return self._step(state, windows, inputs, fetch, steps, members)
         inputs |= {"measured": fetch(slice(None)), "steps": library.from_host(np.array(steps, np.float32))}
 
         def compute(given: Mapping[str, Array]) -> Sequence[Gradients]:
@@ -207,15 +214,23 @@ class PassEngine:
         return self._repeated(inputs, [state.object, *self._probe.arrays], compute)
 
     def _step(
-        self, state: ObjectState, windows: Windows, inputs: Mapping[str, Array], fetch: Fetch, steps: Steps
+        self,
+        state: ObjectState,
+        windows: Windows,
+        inputs: Mapping[str, Array],
+        fetch: Fetch,
+        steps: Steps,
+        members: IntArray | None = None,
     ) -> Sequence[Gradients]:
         library, roots = self._library, inputs.get("roots")
-        gradients = GradientModel(self._probe, inputs.get("background"), self._patterns.good, self._options, library)
+        gradients = GradientModel(inputs.get("background"), self._patterns.good, self._options, library)
         # Depends only on the shape, so that the number of cores does not change the result.
         step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
 
         def compute(part: slice) -> Gradients:
-            return gradients(state.object, windows[part], None if roots is None else roots[part, ...], fetch(part))
+            some = windows[part]
+            probes = self._probe.at(some.fractions, None if members is None else members[part])
+            return gradients(state.object, some, probes, None if roots is None else roots[part, ...], fetch(part))
 
         parts = library.spread(compute, slices_of(len(windows), step))
         state.object = library.add_quotient(

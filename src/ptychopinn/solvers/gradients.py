@@ -14,7 +14,7 @@ from ptychopinn.solvers.background import background_sums
 from ptychopinn.solvers.flux import counts_and_model
 from ptychopinn.solvers.options import PassOptions
 from ptychopinn.solvers.positions import position_equations
-from ptychopinn.solvers.probe_state import ProbeState, probe_gradient
+from ptychopinn.solvers.probe_state import probe_gradient
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -56,8 +56,6 @@ class GradientModel:
 
     Attributes
     ----------
-    probe:
-        The probe.
     background, good:
         (N, N) float32 of the library: background in counts, and 1 at good pixels; None for none and for all.
     options:
@@ -66,26 +64,26 @@ class GradientModel:
         Library that computes.
     """
 
-    probe: ProbeState
     background: Array | None
     good: Array | None
     options: PassOptions
     library: ArrayLibrary
 
-    def __call__(self, obj: Array, windows: Windows, roots: Array | None, measured: Array) -> Gradients:
+    def __call__(self, obj: Array, windows: Windows, probes: Array, roots: Array | None, measured: Array) -> Gradients:
         """Gradients of some patterns.
 
         Parameters
         ----------
         obj:
             (H, W) complex64.
+        probes:
+            (b, modes, N, N) complex64, the probe in each window; is changed.
         roots:
             (b, 1, 1, 1) float32 square roots of the flux; None if all are 1.
         measured:
             (b, N, N) float32 amplitudes, DC at [0, 0], 0 at bad pixels.
         """
         library, xp, options, good = self.library, self.library.xp, self.options, self.good
-        probes = self.probe.at(windows.fractions)
         if roots is not None:
             probes *= roots
         patches = windows.cut(obj)

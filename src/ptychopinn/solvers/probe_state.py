@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,21 +10,30 @@ import numpy as np
 from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.forward import power
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
+from ptychopinn.typing import ComplexArray, IntArray
 
 _ALPHA = 0.1  # regularisation of the probe, as alpha for the object
+_VALUE_BYTES = 8  # of complex64
 
 
 class ProbeState:
     """A probe, with its momentum if it is free.
+
+    A probe that stays, at positions that stay, is shifted to the positions once, where memory allows it. Shifts are up
+    to a quarter of the work of a pass on the host.
 
     Parameters
     ----------
     probe:
         (modes, N, N) complex64 of the library.
     free:
-        Whether `step` will change it. A probe that stays is prepared for shifts once.
+        Whether `step` will change it.
     momentum:
         Fraction of the last step that is repeated.
+    count:
+        Number of patterns whose positions stay; 0 if positions move.
+    budget_bytes:
+        Memory on the host for what is kept from pass to pass.
 
     Attributes
     ----------
@@ -31,27 +41,51 @@ class ProbeState:
         (modes, N, N) complex64, its current value.
     """
 
-    def __init__(self, probe: Array, library: ArrayLibrary, *, free: bool, momentum: float) -> None:
+    def __init__(
+        self, probe: Array, library: ArrayLibrary, *, free: bool, momentum: float, count: int = 0, budget_bytes: int = 0
+    ) -> None:
         self.modes = library.xp.asarray(library.cast(probe, "complex64"), copy=free)
         self._library, self._free, self._momentum = library, free, momentum
         self._energy = library.xp.sum(library.xp.abs(self.modes) ** 2)
         self._velocity = library.xp.zeros_like(self.modes)
         self._prepared: ShiftedProbe | None = None
+        shape = (count, *self.modes.shape)
+        small = library.on_host and not free and 0 < _VALUE_BYTES * math.prod(shape) <= budget_bytes
+        self._kept_shape = shape if small else None
+        self._kept: ComplexArray | None = None
+        self._kept_all = False
 
     @property
     def arrays(self) -> list[Array]:
         """The arrays that steps read and change."""
         return [self.modes, self._velocity]
 
-    def prepare(self) -> None:
-        """Prepare a fixed probe for shifts, if that was not done before."""
-        if not self._free and self._prepared is None:
+    def begin_pass(self, passes: int) -> None:
+        """Prepare for a pass; ``passes`` of them are left."""
+        if self._free:
+            return
+        if self._prepared is None:
             self._prepared = ShiftedProbe(self.modes, self._library)
+        if self._kept is None and self._kept_shape is not None and passes > 1:
+            self._kept = np.empty(self._kept_shape, np.complex64)
 
-    def at(self, fractions: Array) -> Array:
-        """(b, modes, N, N): the probe shifted by (b, 2) fractions of a pixel."""
-        prepared = self._prepared
-        return shift_probe(self.modes, fractions, self._library) if prepared is None else prepared(fractions)
+    def end_pass(self) -> None:
+        """Say that the pass was at every position."""
+        self._kept_all = self._kept is not None
+
+    def at(self, fractions: Array, members: IntArray | None = None) -> Array:
+        """(b, modes, N, N), which may be changed: the probe shifted by (b, 2) fractions of a pixel.
+
+        ``members`` are the numbers of the patterns at these fractions, (b,) int64 on the host; with them shifts are
+        kept.
+        """
+        if self._prepared is None:
+            return shift_probe(self.modes, fractions, self._library)
+        if self._kept is None or members is None:
+            return self._prepared(fractions)
+        if not self._kept_all:
+            self._kept[members] = self._prepared(fractions)
+        return self._library.take(self._kept, members)
 
     def step(self, gradients: Sequence[tuple[Array, Array]], step: float | Array) -> None:
         """Update the probe with the results of `probe_gradient` of a batch."""

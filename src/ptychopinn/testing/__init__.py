@@ -9,7 +9,8 @@ A backend's tests subclass `ReconstructorConformance`, and supply a spec and tin
         options = {"accelerator": "cpu"}
 
 `ForwardConformance` compares a backend's forward model with `ptychopinn.forward`, `CrossBackendConformance` its
-archives with those of another backend. Tests are skipped only for missing capabilities of the spec. Only this package
+archives with those of another backend. `ReaderConformance` checks a reader of a
+file format. Tests are skipped only for missing capabilities of the spec. Only this package
 needs pytest (``pip install 'ptychopinn[testing]'``).
 """
 
@@ -24,6 +25,7 @@ from ptychopinn.testing.backend import BackendSuite, Tolerances, Trained  # noqa
 from ptychopinn.testing.cross import CrossBackendConformance  # noqa: E402
 from ptychopinn.testing.forward import ForwardConformance  # noqa: E402
 from ptychopinn.testing.prediction import PredictionConformance  # noqa: E402
+from ptychopinn.testing.readers import ReaderConformance  # noqa: E402
 from ptychopinn.testing.registration import RegistrationConformance  # noqa: E402
 from ptychopinn.testing.settings import SettingsConformance  # noqa: E402
 from ptychopinn.testing.training import TrainingConformance  # noqa: E402
@@ -34,6 +36,7 @@ __all__ = [
     "CrossBackendConformance",
     "ForwardConformance",
     "PredictionConformance",
+    "ReaderConformance",
     "ReconstructorConformance",
     "RegistrationConformance",
     "SettingsConformance",

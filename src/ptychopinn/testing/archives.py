@@ -11,8 +11,7 @@ from ptychopinn.bundle import ArchiveKind, Manifest, Writer, read_bundle, write_
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ArchiveError
 from ptychopinn.reconstructor import TrainStatus
-from ptychopinn.testing.backend import BackendSuite, Trained
-from ptychopinn.testing.patches import difference
+from ptychopinn.testing.backend import BackendSuite, Trained, difference
 from ptychopinn.testing.processes import backend_arguments
 
 

@@ -22,7 +22,7 @@ from ptychopinn.typing import ComplexArray
 
 OFFSET_PX = (3.0, -2.0)  # large enough to be the detector's, and not a gradient of the object
 _TINY_MODEL: Mapping[str, Any] = {"N": 32}
-_TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
+TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
 
 
 @dataclass(frozen=True)
@@ -53,30 +53,43 @@ class Trained:
         return self.reconstructor.infer(scan, InferConfig(**config)).collect(len(scan))
 
 
-class BackendSuite:
-    """The base of every suite."""
+def difference(one: ComplexArray, other: ComplexArray) -> float:
+    """Largest absolute difference; infinite if values are not finite or shapes differ."""
+    if one.shape != other.shape:
+        return np.inf
+    worst = float(np.abs(one - other).max(initial=0.0))
+    return worst if np.isfinite(worst) else np.inf
 
-    spec: ClassVar[ReconstructorSpec]
+
+class KitSettings:
+    """What every suite of tests has; a subclass sets what its backend needs."""
+
     # Fields of `ModelConfig` and `TrainConfig` that make a training take well under a second, over N = 32 and two
     # epochs.
     model: ClassVar[Mapping[str, Any]] = {}
     train: ClassVar[Mapping[str, Any]] = {}
-    # Fields added to ``train`` with which the network learns the orientation of the tiny scan.
-    learn: ClassVar[Mapping[str, Any]] = {"nepochs": 8}
     options: ClassVar[Mapping[str, Any]] = {}
     tolerances: ClassVar[Tolerances] = Tolerances()
-    # Fields of `ModelConfig` and `TrainConfig` that the backend may refuse; all others must have an effect.
-    refuses: ClassVar[frozenset[str]] = frozenset()
-    # Every N and gridsize that the backend has.
-    sizes: ClassVar[tuple[int, ...]] = SUPPORTED_N
-    gridsizes: ClassVar[tuple[int, ...]] = (1, 2, 3)
     # Runs a job of `ptychopinn.testing.processes`, in a fresh process unless a subclass says otherwise.
     elsewhere: ClassVar[RunJob] = staticmethod(run_in_subprocess)
 
     @classmethod
     def entry_points(cls) -> Iterable[EntryPoint]:
-        """The entry points in which to look for the backend."""
+        """The entry points in which to look for backends."""
         return entry_points(group=GROUP)
+
+
+class BackendSuite(KitSettings):
+    """The base of the suites of one backend."""
+
+    spec: ClassVar[ReconstructorSpec]
+    # Fields added to ``train`` with which the network learns the orientation of the tiny scan.
+    learn: ClassVar[Mapping[str, Any]] = {"nepochs": 8}
+    # Fields of `ModelConfig` and `TrainConfig` that the backend may refuse; all others must have an effect.
+    refuses: ClassVar[frozenset[str]] = frozenset()
+    # Every N and gridsize that the backend has.
+    sizes: ClassVar[tuple[int, ...]] = SUPPORTED_N
+    gridsizes: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
     # What the tests are made of
 
@@ -97,7 +110,7 @@ class BackendSuite:
     @classmethod
     def train_config(cls, **changes: Any) -> TrainConfig:
         """The tiny training with other settings."""
-        return build(TrainConfig, {**_TINY_TRAIN, **cls.train, **changes})
+        return build(TrainConfig, {**TINY_TRAIN, **cls.train, **changes})
 
     @classmethod
     def new(cls, model: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None) -> Reconstructor:

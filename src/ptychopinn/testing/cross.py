@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.model import ModelType
-from ptychopinn.plugins import GROUP, discover, missing_requirements
+from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
-from ptychopinn.testing.backend import Tolerances
-from ptychopinn.testing.processes import RunJob, backend_arguments, run_in_subprocess
+from ptychopinn.testing.backend import TINY_TRAIN, KitSettings
+from ptychopinn.testing.processes import backend_arguments
 from ptychopinn.typing import ComplexArray
 
-_TINY_TRAIN: Mapping[str, Any] = {"nepochs": 2, "probe_refinement": 0}
 
-
-class CrossBackendConformance:
+class CrossBackendConformance(KitSettings):
     """Train in one backend and predict in the other, in both directions, each in its own process."""
 
     pair: ClassVar[tuple[str, str]]  # names of the two backends; the tests are skipped if one is not installed
-    # As in `ptychopinn.testing.BackendSuite`, for both.
-    model: ClassVar[Mapping[str, Any]] = {}
-    train: ClassVar[Mapping[str, Any]] = {}
-    options: ClassVar[Mapping[str, Any]] = {}
-    # As in `ptychopinn.testing.BackendSuite`.
-    tolerances: ClassVar[Tolerances] = Tolerances()
-    elsewhere: ClassVar[RunJob] = staticmethod(run_in_subprocess)
-
-    @classmethod
-    def entry_points(cls) -> Iterable[EntryPoint]:
-        """The entry points in which to look for the backends."""
-        return entry_points(group=GROUP)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -74,7 +58,7 @@ class CrossBackendConformance:
         arguments = {
             **backend_arguments(spec, self.options),
             "model": model,
-            "train": {**_TINY_TRAIN, **self.train},
+            "train": {**TINY_TRAIN, **self.train},
             "scan": SimulationConfig(N=model["N"], rows=5, cols=5, seed=1).model_dump(mode="json"),
             "archive": str(folder / "model"),
             "patches": str(patches),

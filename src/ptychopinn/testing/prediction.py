@@ -22,8 +22,7 @@ from ptychopinn.reconstruction import reconstruct
 from ptychopinn.reconstructor import Prediction, Reconstructor
 from ptychopinn.simulate import true_patches
 from ptychopinn.stitching import patch_weights
-from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained
-from ptychopinn.testing.patches import difference
+from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained, difference
 from ptychopinn.typing import ComplexArray, FloatArray
 
 _BATCH = 5

@@ -11,8 +11,7 @@ import pytest
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ConfigError
-from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained
-from ptychopinn.testing.patches import difference
+from ptychopinn.testing.backend import OFFSET_PX, BackendSuite, Trained, difference
 
 # A field, with the other fields that it needs to have an effect.
 MODEL_CHANGES: Mapping[str, Mapping[str, Any]] = {
@@ -54,10 +53,10 @@ TRAIN_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "gradient_clip_algorithm": {"gradient_clip": 1e-3, "gradient_clip_algorithm": "value"},
     "weight_averaging": {"weight_averaging": 0.0},
 }
-# Their effects show only in the length of a training, in its files, or with a wrong probe.
+# Their effects show only in the length of a training, in its files, with a wrong probe, or with wider patches.
 TESTED_ELSEWHERE = frozenset(
     {
-        "N",
+        *("N", "fine_iterations"),
         *("max_time", "subsample_seed", "probe_refinement", "start_probe", "early_stopping_patience"),
         *("checkpoint_every", "checkpoint_top_k", "checkpoint_monitor", "checkpoint_mode"),
     }
@@ -69,26 +68,28 @@ class SettingsConformance(BackendSuite):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def lit_scan(cls) -> ScanDataset:
+    def offset_scan(cls) -> ScanDataset:
         """The tiny scan with a detector offset and a probe that reaches the corners."""
         scan = cls.make_scan(detector_offset_px=OFFSET_PX)
         return replace(scan, probe=scan.probe + np.float32(0.05) * np.abs(scan.probe).max())
 
     @pytest.fixture(scope="class")
     @classmethod
-    def unchanged(cls, lit_scan: ScanDataset) -> Trained:
+    def unchanged(cls, offset_scan: ScanDataset) -> Trained:
         """The training with which all others are compared."""
-        return cls.fit(lit_scan)
+        return cls.fit(offset_scan)
 
     @pytest.mark.parametrize("field", list(MODEL_CHANGES))
-    def test_a_model_setting_acts_or_is_refused(self, lit_scan: ScanDataset, unchanged: Trained, field: str) -> None:
+    def test_a_model_setting_acts_or_is_refused(self, offset_scan: ScanDataset, unchanged: Trained, field: str) -> None:
         """[CONF-030] [TRAIN-001]"""
-        self._check(lit_scan, unchanged, field, "model", MODEL_CHANGES[field])
+        self._check(offset_scan, unchanged, field, "model", MODEL_CHANGES[field])
 
     @pytest.mark.parametrize("field", list(TRAIN_CHANGES))
-    def test_a_training_setting_acts_or_is_refused(self, lit_scan: ScanDataset, unchanged: Trained, field: str) -> None:
+    def test_a_training_setting_acts_or_is_refused(
+        self, offset_scan: ScanDataset, unchanged: Trained, field: str
+    ) -> None:
         """[CONF-030] [TRAIN-001]"""
-        self._check(lit_scan, unchanged, field, "train", TRAIN_CHANGES[field])
+        self._check(offset_scan, unchanged, field, "train", TRAIN_CHANGES[field])
 
     def _check(
         self, scan: ScanDataset, unchanged: Trained, field: str, section: str, changes: Mapping[str, Any]

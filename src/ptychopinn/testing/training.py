@@ -14,8 +14,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.reconstructor import Capability, TrainStatus
-from ptychopinn.testing.backend import BackendSuite, Trained
-from ptychopinn.testing.patches import difference
+from ptychopinn.testing.backend import BackendSuite, Trained, difference
 
 COLUMNS = ("epoch", "seconds", "loss")
 

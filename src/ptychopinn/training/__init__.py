@@ -13,7 +13,7 @@ from ptychopinn.training.loggers import RunLogger
 from ptychopinn.training.micro_batches import MicroBatches
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
 from ptychopinn.training.prefetch import prefetch
-from ptychopinn.training.sampling_schedule import DetectorSampling, features_width, sampling_schedule
+from ptychopinn.training.sampling_schedule import DetectorSampling, features_width, network_width, sampling_schedule
 from ptychopinn.training.state import LossReading, TrainingState, read_step
 from ptychopinn.training.tensors import checkpoint_tensors, network_tensors
 
@@ -36,6 +36,7 @@ __all__ = [
     "illumination_tensors",
     "level_filters",
     "network_tensors",
+    "network_width",
     "no_cuda",
     "no_such_card",
     "patterns_in",

@@ -301,10 +301,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     def save(self, path: StrPath) -> None:
         """Write this instance as a model archive, and read it back to check it.
 
-        Raises
-        ------
-        UsageError
-            If this instance is not trained.
+        Raises UsageError if this instance is not trained.
         """
         manifest = self._manifest().model_copy(update={"training": self._summary})
         write_bundle(path, manifest, self._to_arrays(self.trained_model()))
@@ -348,13 +345,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         return self._from_arrays(self._to_arrays(model) | illumination_tensors(illumination))
 
     def trained_model(self) -> ModelT:
-        """The backend's own model as it was trained or loaded.
-
-        Raises
-        ------
-        UsageError
-            If there is none yet.
-        """
+        """The backend's own model as it was trained or loaded. Raises UsageError if there is none yet."""
         if self._model is None:
             raise UsageError("This reconstructor is not trained.", "Call train(), or load() a model.")
         return self._model

@@ -8,17 +8,7 @@ from ptychopinn.errors import ResourceError
 
 
 def no_cuda(asked: str, framework: str, reason: str, install: str) -> ResourceError:
-    """The error for CUDA that is not available.
-
-    Parameters
-    ----------
-    asked:
-        The device asked for ("cuda:1").
-    framework:
-        Name, version and build of the framework.
-    reason:
-        Why it has no CUDA; follows ``framework`` in the sentence.
-    """
+    """The error for CUDA that is not available; ``reason`` follows the name and version of the framework."""
     return ResourceError(f"{asked} was asked for, but {framework} {reason}.", f"Use --accelerator cpu, or {install}.")
 
 

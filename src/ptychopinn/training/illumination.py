@@ -102,10 +102,7 @@ def initial_illumination(config: ModelConfig, checkpoint: Bundle | None) -> Illu
 def illumination_from_tensors(config: ModelConfig, arrays: Mapping[str, AnyArray]) -> IlluminationArrays:
     """The illumination in the tensors of an archive.
 
-    Raises
-    ------
-    ArchiveError
-        If tensors are missing or do not fit the configuration.
+    Raises ArchiveError if tensors are missing or do not fit the configuration.
     """
     try:
         probe, offset = arrays["illumination/probe"], arrays["illumination/offset_px"]

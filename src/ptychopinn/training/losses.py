@@ -12,20 +12,9 @@ _TINY = 1e-12  # gives 0 a phase
 def poisson_deviance(
     ops: Operations, expected: Tensor, counts: Tensor, good: Tensor, mean_counts: Tensor | float
 ) -> Tensor:
-    """Half the Poisson deviance of patterns over the mean counts of a pattern.
+    """Half the Poisson deviance of patterns over the mean counts of a pattern: (...,), 0 for a perfect prediction.
 
-    Parameters
-    ----------
-    expected, counts:
-        (..., N, N) float32, counts.
-    good:
-        broadcastable to them: 1 where the detector measured, else 0.
-    mean_counts:
-        Mean photons per pattern.
-
-    Returns
-    -------
-    (...,) float32, dimensionless, 0 for a perfect prediction.
+    Expected and measured counts are (..., N, N) float32; ``good`` is 1 where the detector measured, else 0.
     """
     e, n = expected + COUNT_FLOOR, counts + COUNT_FLOOR
     return ops.sum((e - n - n * ops.log(e / n)) * good, _PIXELS) / mean_counts
@@ -51,16 +40,8 @@ def patch_error(ops: Operations, patches: Tensor, truth: Tensor, weights: Tensor
 
     The truth is multiplied by the phase of its weighted product with the prediction. This phase has no gradient.
 
-    Parameters
-    ----------
-    patches, truth:
-        (..., n, n) complex64.
-    weights:
-        (n, n) float32, probe intensity; or (..., n, n), one for each patch.
-
-    Returns
-    -------
-    (...,) float32.
+    (..., n, n) complex64 patches, weighted by the intensity of the probe, (n, n) float32, or (..., n, n), one for each
+    patch, to (...,) float32.
     """
     weighted = ops.stop_gradient(patches) * ops.conj(truth) * ops.as_complex(weights)
     product = ops.sum(weighted, _PIXELS, keepdims=True) + _TINY
@@ -77,19 +58,10 @@ def patch_weights(ops: Operations, probe: Tensor, patch_size: int) -> Tensor:
 
 
 def neighbour_products(ops: Operations, patches: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted sums of every pixel times its neighbour's conjugate.
+    """Weighted sums of every pixel of (..., n, n) patches times its neighbour's conjugate, without gradient.
 
-    Parameters
-    ----------
-    patches:
-        (..., n, n) complex64.
-    weights:
-        broadcastable to them, float32.
-
-    Returns
-    -------
-    Along y and along x, each (2,) float32, real and imaginary part, no gradient. Their angles are the mean phase
-    gradient in rad a pixel: a detector's offset shows as such a ramp under a fixed probe.
+    Along y and along x, each (2,) float32, real and imaginary part. Their angles are the mean phase gradient in rad a
+    pixel: a detector's offset shows as such a ramp under a fixed probe.
     """
     patches, w = ops.stop_gradient(patches), ops.as_complex(ops.stop_gradient(weights))
     dy = patches[..., 1:, :] * ops.conj(patches[..., :-1, :]) * w[..., 1:, :]

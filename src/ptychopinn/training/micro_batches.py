@@ -26,14 +26,9 @@ class MicroBatches:
         self.count = 1  # parts of a batch
 
     def compute(self, summed: Callable[[int], T], size: int) -> T:
-        """Return ``summed(parts)``, and double ``parts`` until the batch fits into memory.
+        """Return ``summed(parts)``, and double ``parts``, up to ``size``, until the batch fits into memory.
 
-        Parameters
-        ----------
-        summed:
-            Computes the batch in that many parts. It may be called again, so it must not accumulate anything.
-        size:
-            Maximum number of parts: groups, or single patterns, of the batch.
+        ``summed`` may be called again, so it must not accumulate anything.
 
         Raises
         ------

@@ -53,24 +53,37 @@ def offset_step(ops: Operations, products: tuple[Tensor, ...], N: int) -> Tensor
 
 
 class GroupPhysics(Protocol):
-    """A backend's physics of groups: `canvas`, then the call, as in `ptychopinn_torch.forward.GroupForward`."""
+    """A backend's physics of groups.
+
+    Of `ptychopinn.data.batches.GroupBatch` are ``offsets`` (g, C, 2), ``fractions`` (g, C, 2), ``shift`` (g, C, 2, 7)
+    and ``member`` (g, C).
+    """
 
     def canvas(self, patches: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, member: Tensor) -> Tensor:
-        """Weighted mean of the patches (g, P, n, n) of each group, minus 1: (g, M, M) complex64.
+        """Weighted mean of the patches of each group, minus 1, on the anchor's pixels.
 
-        ``weights`` is (n, n); ``offsets`` (g, P, 2), ``shift`` (g, P, 2, 7) and ``member`` (g, P) are those of
-        `ptychopinn.data.batches.GroupBatch`. The canvas is 0, without gradient, where nothing covers it.
+        (g, P, n, n) complex64 patches with (n, n) float32 weights, the intensity of the probe, to (g, M, M) complex64,
+        M = n + 2 reach: 0, without gradient, where nothing covers it. Offsets, shift and member are those of the P
+        patches.
         """
         ...
 
     def __call__(
         self, canvas: Tensor, probe: Tensor, offsets: Tensor, fractions: Tensor, *, sigma_px: float = 0.0
     ) -> Tensor:
-        """Expected counts (g, C, N, N) of the members, with the (modes, N, N) probe at their positions."""
+        """Expected counts of each member, (g, C, N, N) float32, DC at [0, 0].
+
+        ``canvas`` is that of `canvas`, ``probe`` (modes, N, N) complex64 in counts. ``sigma_px`` is the standard
+        deviation of a blur of the exit wave in pixels; 0 is none.
+        """
         ...
 
     def single_patterns(self, patches: Tensor, probe: Tensor) -> Tensor:
-        """Expected counts (b, N, N) of (b, n, n) patches; one probe, or (b, modes, N, N)."""
+        """Expected counts of patches on whole pixels, with 1 + 0j around each.
+
+        (b, n, n) complex64 patches to (b, N, N) float32, DC at [0, 0]. The probe is (modes, N, N) complex64 in counts,
+        or (b, modes, N, N), one for each patch.
+        """
         ...
 
 
@@ -83,11 +96,19 @@ class TrainedModel(Protocol):
         ...
 
     def prepare_probe(self, probe: Tensor, good: Tensor) -> Any:
-        """What the network needs of the probe, for the call."""
+        """Prepare the probe for the call, once for all predictions.
+
+        (modes, N, N) complex64 in root mean counts, or (b, modes, N, N), one for each pattern; ``good`` is (N, N)
+        float32, DC at [0, 0]: 1 where the detector measured.
+        """
         ...
 
     def __call__(self, counts: Tensor, mean_counts: float, sampled_probes: Any) -> Tensor:
-        """Counts (g, C, N, N) to patches (g, P, n, n); P is C, or 1 if only the anchor's patch is predicted."""
+        """Predict the patches of groups from their counts.
+
+        (g, C, N, N) float32, DC at [0, 0], zero at bad pixels, to (g, P, n, n) complex64; P is C, or 1 if only the
+        anchor's patch is predicted. ``mean_counts`` are the photons of a mean pattern of the scan.
+        """
         ...
 
 

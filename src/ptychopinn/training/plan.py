@@ -31,7 +31,8 @@ from ptychopinn.simulate.random_probes import draw_probe, vary_probe
 from ptychopinn.training.epochs import EpochSource
 from ptychopinn.typing import ComplexArray, FloatArray
 
-_FAMILY_DOSES = (0.01, 1.0)  # relative to the scan's: a model for any probe has to work at any dose
+# A model for any scan works at any dose: photons a pixel, 1e2 to 1e7 a pattern at N = 64.
+_FAMILY_DOSES = (0.025, 2500.0)
 _MAX_SHARE = 0.5  # that validation_fraction may be
 CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
 
@@ -79,10 +80,7 @@ def good_pixels(data: ScanDataset) -> FloatArray:
 def check_settings(model: ModelConfig, config: TrainConfig, *, validates: bool) -> LossWeights:
     """Check the settings of a training and return the weights of the loss terms.
 
-    Raises
-    ------
-    ConfigError
-        If settings contradict each other or have no effect.
+    Raises ConfigError if settings contradict each other or have no effect.
     """
     try:
         weights = config.loss_weights(model)
@@ -198,7 +196,7 @@ def make_plan(
                 config.seed,
                 model.patch_size,
                 ObjectStreamOptions(
-                    dose_range=_FAMILY_DOSES if config.simulate_probes is SimulateProbes.FAMILY else (1.0, 1.0),
+                    dose_range=_dose_range(config, scaling.mean_counts / scan.N**2),
                     draw_probe=_probe_draw(config, probe),
                 ),
             )
@@ -226,6 +224,14 @@ def make_plan(
         figures=tuple(figures),
         follow_offset=follows and not supervised and not simulated_only,
     )
+
+
+def _dose_range(config: TrainConfig, counts_a_pixel: float) -> tuple[float, float]:
+    """Doses of simulated patterns over that of the scan."""
+    if config.simulate_probes is not SimulateProbes.FAMILY:
+        return 1.0, 1.0
+    low, high = _FAMILY_DOSES
+    return low / counts_a_pixel, high / counts_a_pixel
 
 
 def _probe_draw(config: TrainConfig, probe: ComplexArray) -> Callable[[np.random.Generator], ComplexArray] | None:

@@ -69,14 +69,8 @@ def _cut(array: AnyArray, batches: int, size: int) -> AnyArray:
 class ResidentGroups:
     """Batches of a scan's groups; a `ptychopinn.training.sources.BatchPart`.
 
-    The groups of an epoch are drawn as indices by the core, and uploaded once.
-
-    Parameters
-    ----------
-    library:
-        Of the device where they are wanted, which has room for the scan.
-    compiled:
-        Makes a function of a device faster.
+    The groups of an epoch are drawn as indices by the core, and uploaded once. The device of the library has room for
+    the scan; ``compiled`` makes a function of a device faster.
     """
 
     on_host = False
@@ -141,14 +135,8 @@ def keep_groups(
 ) -> ResidentGroups | None:
     """The groups of a scan on a device; None, with a line in the log, where there is no room for them.
 
-    Parameters
-    ----------
-    groups, library, compiled:
-        As in `ResidentGroups`; the library keeps whatever it is given.
-    budget:
-        What may be kept; what the scan takes is taken from it.
-    is_out_of_memory:
-        Says whether an exception means that memory ran out all the same.
+    What the scan takes is taken from the budget. ``is_out_of_memory`` says whether an exception means that memory ran
+    out all the same.
     """
     needed, name = resident_bytes(groups), groups.data.name
     if budget.take(needed):

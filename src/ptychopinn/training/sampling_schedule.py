@@ -12,9 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ptychopinn.config.model import ModelConfig
-from ptychopinn.training.constants import GRID
+from ptychopinn.training.constants import GRID, WIDTH
 
-_ITERATIONS_PER_RESOLUTION = 2  # the coarsest resolution, the cheapest, gets all others
 _FEATURES = 64  # pixels: only the iterations use pixels further out
 
 
@@ -34,6 +33,12 @@ class DetectorSampling:
         return self.N // self.n
 
     @property
+    def pixels(self) -> tuple[slice, slice]:
+        """The used detector pixels, (y, x) indices into a picture (N, N)."""
+        y, x = self.offset
+        return slice(y, None, self.stride), slice(x, None, self.stride)
+
+    @property
     def tile(self) -> int:
         """Width in pixels of the tiles, ``GRID`` along a side, that the patch is cut into."""
         return self.n // GRID
@@ -44,7 +49,7 @@ def sampling_schedule(config: ModelConfig) -> tuple[DetectorSampling, ...]:
     seen: Counter[int] = Counter()
     found = []
     for left in reversed(range(config.steps)):
-        factor = min(2 ** (left // _ITERATIONS_PER_RESOLUTION), config.patch_size // GRID)
+        factor = min(2 ** (left // config.steps_a_resolution), config.patch_size // GRID)
         N, n = config.N // factor, config.patch_size // factor  # noqa: N806
         offsets = _offsets(N // n)
         found.append(DetectorSampling(N, n, offsets[seen[factor] % len(offsets)]))
@@ -61,3 +66,8 @@ def _offsets(stride: int) -> list[tuple[int, int]]:
 def features_width(config: ModelConfig) -> int:
     """Width in pixels of the centre of the pattern from which the network computes its initial features."""
     return min(config.N, _FEATURES)
+
+
+def network_width(config: ModelConfig) -> int:
+    """The number of features of each grid cell."""
+    return max(8, 8 * round(WIDTH * config.width_scale / 8))

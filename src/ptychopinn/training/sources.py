@@ -42,15 +42,7 @@ class BatchPart(Protocol):
 
 
 class BatchLoader:
-    """Batches made of parts.
-
-    Parameters
-    ----------
-    parts:
-        One or more.
-    workers:
-        Threads that prepare batches ahead; 0 prepares each in the caller's thread.
-    """
+    """Batches made of one part or more. Workers are threads that prepare batches ahead; with 0 the caller does."""
 
     def __init__(self, parts: Sequence[BatchPart], count: int, workers: int) -> None:
         self.parts, self._count = parts, count

@@ -63,6 +63,13 @@ class LossReading:
     # Step and loss of the first batch whose loss or gradient is not finite (it was not used), or None.
     not_finite: tuple[int, float] | None = None
 
+    @classmethod
+    def of(cls, names: Sequence[str], values: Sequence[float], batches: int) -> LossReading:
+        """From a sum for each name, the newest loss, and the first step that is not finite, which may be infinite."""
+        *sums, newest, step = values
+        not_finite = (int(step), sums[0]) if math.isfinite(step) else None
+        return cls(dict(zip(names, sums, strict=True)), batches, newest, not_finite)
+
 
 def read_step(loss: float, terms: Mapping[str, float], step: int) -> LossReading:
     """The reading of one batch, taken before its gradient is used."""
@@ -176,13 +183,7 @@ class TrainingState:
         return self.status is TrainStatus.CANCELLED
 
     def record(self, reading: LossReading) -> None:
-        """Record the losses of some batches.
-
-        Raises
-        ------
-        TrainingError
-            If one of them, or its gradient, is not finite.
-        """
+        """Record the losses of some batches. Raises TrainingError if one of them, or its gradient, is not finite."""
         if reading.not_finite is not None:
             step, loss = reading.not_finite
             what = "The gradient of the loss is not finite" if math.isfinite(loss) else f"The loss is {loss}"

@@ -37,10 +37,7 @@ def network_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[i
 def checkpoint_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
     """Named tensors of a checkpoint, in the given shapes (a checkpoint stores scalars as (1,)).
 
-    Raises
-    ------
-    ArchiveError
-        If a tensor is missing or of another size.
+    Raises ArchiveError if a tensor is missing or of another size.
     """
     found = {}
     for name, shape in shapes.items():

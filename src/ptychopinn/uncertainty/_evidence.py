@@ -14,7 +14,7 @@ from ptychopinn.geometry import Frame
 from ptychopinn.metrics.alignment import ScanBox, scan_box
 from ptychopinn.metrics.frc import FrcCurve, frc, frc50
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement import noise_residual, photons_are_few
+from ptychopinn.refinement import is_noisy, noise_residual
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.stitching import COVERED, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling
@@ -72,7 +72,7 @@ class Evidence:
     # Mean squared half difference of the halves.
     amplitude_scale: float
     phase_scale: float
-    few_photons: bool  # which of two calibrations holds (`ptychopinn.refinement.photons_are_few`)
+    few_photons: bool  # which of two calibrations holds (`ptychopinn.refinement.is_noisy`)
     frc: FrcCurve  # correlation of the halves
 
 
@@ -130,7 +130,7 @@ def gather_evidence(patterns: Patterns, result: ScanResult, monitor: Monitor = N
         phase_terms=phase_terms,
         amplitude_scale=amplitude_scale,
         phase_scale=phase_scale,
-        few_photons=photons_are_few(patterns),
+        few_photons=is_noisy(patterns),
         frc=curve,
     )
 

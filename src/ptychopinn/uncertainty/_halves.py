@@ -12,7 +12,7 @@ from ptychopinn.errors import Cancelled
 from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics.alignment import linear_phase
 from ptychopinn.monitor import Monitor
-from ptychopinn.refinement import photons_are_few, refinement_schedule
+from ptychopinn.refinement import is_noisy, refinement_schedule
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.engine import PassEngine
@@ -58,7 +58,7 @@ def reconstruct_halves(
     library = patterns.library
     width = _BLUR * probe_width_px(library.to_host(model.probe))
     start = (gaussian_filter(obj.real, width) + 1j * gaussian_filter(obj.imag, width)).astype(np.complex64)
-    few = photons_are_few(patterns)
+    few = is_noisy(patterns)
     options = PassOptions(
         refinement_schedule(PASSES, noisy=few), likelihood=Likelihood.POISSON if few else Likelihood.AMPLITUDE
     )

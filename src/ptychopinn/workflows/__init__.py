@@ -7,6 +7,7 @@ from ptychopinn.workflows._demo import DEMO_SECONDS, demo_run
 from ptychopinn.workflows._evaluate import evaluate_run
 from ptychopinn.workflows._infer import infer_run
 from ptychopinn.workflows._outputs import RunResult
+from ptychopinn.workflows._reconstruct import reconstruct_run
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._solve import create_solver, solve, solve_run
 from ptychopinn.workflows._stream import stream_run
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate_run",
     "infer_run",
     "load_reconstructor",
+    "reconstruct_run",
     "run_settings",
     "simulate_run",
     "solve",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes, write_json
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.io import read_scan
 from ptychopinn.metrics import align, scan_box, score
@@ -64,8 +62,6 @@ def evaluate_run(
     scores = {name: float(value) for name, value in score(aligned).items()}
     if output is not None:
         with folders.output_folder(output, _EVALUATION, overwrite=overwrite) as folder:
-            with atomic_write(folder / SCORES) as temporary:
-                temporary.write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
-            with atomic_write(folder / PICTURE) as temporary:
-                temporary.write_bytes(comparison_picture(aligned, scores))
+            write_json(folder / SCORES, scores)
+            write_bytes(folder / PICTURE, comparison_picture(aligned, scores))
     return scores

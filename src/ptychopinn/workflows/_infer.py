@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,24 @@ from ptychopinn.config.run import RunSettings
 from ptychopinn.data.io import read_scan
 from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.product import ProductFormat, product_formats
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows.pretrained import model_archive
 
 
 @memory_explained()
-def infer_run(
+def infer_run(  # noqa: PLR0913
     model: StrPath,
     data_path: StrPath,
     output: StrPath,
     settings: RunSettings[Any] | None = None,
     *,
     overwrite: bool = False,
+    formats: Collection[ProductFormat | str] = (),
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
     """Reconstruct a scan file into a directory.
@@ -33,24 +37,27 @@ def infer_run(
     Parameters
     ----------
     model:
-        A run directory of `train_run`, or a model archive.
+        A run directory of `train_run`, a model archive, "pretrained" or the name of an installed model.
     output:
         The directory to create; not that of the model.
     settings:
         ``infer``, ``execution``, ``reading`` and ``backend`` are used. The default backend is the one that wrote the
         model.
 
+    formats:
+        Formats in which the product is written too: "cxi", "nexus".
+
     Raises
     ------
     PtychoPinnError
         If something is refused; raised before any long work.
     """
-    archive = folders.model_path(model)
+    settings = settings or RunSettings()
+    config, others = settings.infer, product_formats(formats)
+    data = read_scan(data_path, **dict(settings.reading))
+    archive = model_archive(model, data)
     folders.refuse_model_folder(archive, output)
     manifest = read_bundle(archive).manifest
-    settings = settings or RunSettings()
-    config = settings.infer
-    data = read_scan(data_path, **dict(settings.reading))
     name = settings.backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
     # The backend refuses patterns of another size before the directory is created.
@@ -65,5 +72,12 @@ def infer_run(
             tables={"Model": {"archive": archive.name, **manifest.model.model_dump(mode="json", exclude_none=True)}},
             warnings=reconstruction.warnings,
             comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
+            formats=others,
         )
-    return RunResult(folder, files, reconstruction_figures(reconstruction, len(data)), reconstruction.warnings)
+    return RunResult(
+        folder,
+        files,
+        reconstruction_figures(reconstruction, len(data)),
+        reconstruction.warnings,
+        reconstruction.verdict,
+    )

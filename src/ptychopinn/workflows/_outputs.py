@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes, write_json
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
-from ptychopinn.product import product_of, write_product
+from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import ObjectView, ReportContent, uncertainty_picture, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray
 from ptychopinn.uncertainty import Uncertainty
+from ptychopinn.verdict import Verdict
 from ptychopinn.workflows import folders
 
 
@@ -32,15 +32,7 @@ class RunResult:
     files: Mapping[str, Path]  # written files by kind: "model", "product", "phase", ...
     figures: Mapping[str, float | int | str] = field(default_factory=dict)  # figures to print, in order
     warnings: tuple[str, ...] = ()
-
-
-def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
-    """Write a training history as CSV, a row per epoch; unknown values are empty."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(history)
-        for row in zip(*history.values(), strict=True):
-            writer.writerow([f"{value:.9g}" if math.isfinite(value) else "" for value in row])
+    verdict: Verdict | None = None  # whether the object explains the patterns; None without an object
 
 
 def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dict[str, float | int | str]:
@@ -67,6 +59,7 @@ def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dic
         "patches placed": reconstruction.placed,
         "patches dropped": reconstruction.dropped,
         "forward residual R": reconstruction.residual,
+        **({} if reconstruction.verdict is None else reconstruction.verdict.figures),
         "flatness": reconstruction.flatness,
         "synchronisation": str(reconstruction.synchronised),
         **(
@@ -107,6 +100,7 @@ def write_object(  # noqa: PLR0913
     title: str,
     comments: str,
     history: Mapping[str, list[float]] | None = None,
+    formats: Collection[ProductFormat] = (),
 ) -> dict[str, Path]:
     """Write the product and the pictures of an object.
 
@@ -118,6 +112,8 @@ def write_object(  # noqa: PLR0913
         The object, its coverage and its frame. A reconstruction has positions, flux and background of the product, too.
     probe:
         (modes, N, N) complex64 in counts.
+    formats:
+        Formats in which the product is written too.
 
     Returns
     -------
@@ -145,6 +141,9 @@ def write_object(  # noqa: PLR0913
         comments=comments,
     )
     write_product(folder / folders.PRODUCT, product)
+    others = {str(form): (folder / folders.PRODUCT).with_suffix(SUFFIXES[form]) for form in formats}
+    for form in formats:
+        write_product_as(others[form], product, form)
     box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
     view = ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title)
     pictures = write_pictures(
@@ -157,9 +156,8 @@ def write_object(  # noqa: PLR0913
     )
     if errors is not None:
         pictures["uncertainty"] = folder / folders.UNCERTAINTY
-        with atomic_write(pictures["uncertainty"]) as temporary:
-            temporary.write_bytes(uncertainty_picture(errors, view))
-    return {"product": folder / folders.PRODUCT, **pictures}
+        write_bytes(pictures["uncertainty"], uncertainty_picture(errors, view))
+    return {"product": folder / folders.PRODUCT, **others, **pictures}
 
 
 def write_outputs(  # noqa: PLR0913
@@ -172,13 +170,17 @@ def write_outputs(  # noqa: PLR0913
     history: Mapping[str, list[float]] | None = None,
     warnings: tuple[str, ...] = (),
     comments: str = "",
+    formats: Collection[ProductFormat] = (),
 ) -> dict[str, Path]:
-    """Write product, pictures and report.
+    """Write product (in other ``formats`` too) with its sidecar, pictures and report.
 
     Returns
     -------
     Kind to path.
     """
+    verdict = reconstruction.verdict
+    if verdict is not None and verdict.warning is not None:
+        comments = f"{comments}\n{verdict.warning}"
     written = write_object(
         folder,
         data,
@@ -187,8 +189,11 @@ def write_outputs(  # noqa: PLR0913
         title=data.name,
         comments=comments,
         history=history,
+        formats=formats,
     )
-    pictures = {kind: path for kind, path in written.items() if kind != "product"}
+    pictures = {kind: path for kind, path in written.items() if path.suffix == ".png"}
+    figures = reconstruction_figures(reconstruction, len(data))
+    _write_sidecar(folder / folders.SIDECAR, figures, warnings, verdict)
     facts = {
         "patterns": len(data),
         "N": data.N,
@@ -200,7 +205,7 @@ def write_outputs(  # noqa: PLR0913
     versions = {name: _version(name) for name in ("ptychopinn", "ptychopinn-torch", "ptychopinn-tf", "numpy")}
     versions = {name: version for name, version in versions.items() if version}
     versions["python"] = platform.python_version()
-    shown = {"Result": reconstruction_figures(reconstruction, len(data)), "Scan": facts, **tables, "Versions": versions}
+    shown = {"Result": figures, "Scan": facts, **tables, "Versions": versions}
     report = write_report(
         folder / folders.REPORT,
         ReportContent(
@@ -211,7 +216,27 @@ def write_outputs(  # noqa: PLR0913
             warnings=list(warnings),
         ),
     )
-    return {**written, "report": report}
+    return {**written, "sidecar": folder / folders.SIDECAR, "report": report}
+
+
+def _write_sidecar(
+    path: Path, figures: Mapping[str, float | int | str], warnings: tuple[str, ...], verdict: Verdict | None
+) -> None:
+    """Write figures, warnings and verdict as JSON beside the product; figures that are not finite are null."""
+    content = {
+        "figures": figures,
+        "warnings": list(warnings),
+        "verdict": None if verdict is None else dict(verdict.record),
+    }
+    write_json(path, _finite(content))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(name): _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def caption(kind: str) -> str:

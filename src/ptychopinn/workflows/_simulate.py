@@ -17,10 +17,7 @@ def simulate_run(
 ) -> Path:
     """Simulate a scan and write it as a canonical NPZ file.
 
-    Raises
-    ------
-    UsageError
-        If the file exists and ``overwrite`` is false.
+    Raises UsageError if the file exists and ``overwrite`` is false.
     """
     path = Path(output)
     if path.exists() and not overwrite:

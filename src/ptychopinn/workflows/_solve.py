@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -24,9 +25,11 @@ from ptychopinn.reconstructor import Solver, SolverSpec
 from ptychopinn.solvers import frame_of
 from ptychopinn.stitching import patch_weights
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
+from ptychopinn.verdict import Evidence, judge
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
 
+_log = logging.getLogger(__name__)
 _BLOCK = 512
 
 
@@ -75,19 +78,24 @@ def solve(solver: Solver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR)
         )
     box = scan_box(frame.local(data.positions), frame.shape)
     coverage = _coverage(data, probe, frame)
+    residual = forward_residual(obj, frame.origin, probe, data)
+    verdict = judge(Evidence(data, np.asarray(probe, np.complex64), residual, passes=1, trained=False))
+    if verdict.warning is not None:
+        _log.warning("%s", verdict.warning)
     return Reconstruction(
         object=np.asarray(obj, np.complex64),
         coverage=coverage,
         frame=frame,
         probe=np.asarray(probe, np.complex64),
         positions=data.positions,
-        residual=forward_residual(obj, frame.origin, probe, data),
+        residual=residual,
+        verdict=verdict,
         flatness=math.nan if box.is_empty else flatness(obj, box),
         synchronised=Synchronisation(PhaseRule.NONE_NEEDED),
         placed=len(data),
         dropped=0,
         seconds={"solve": seconds},
-        warnings=(),
+        warnings=() if verdict.warning is None else (verdict.warning,),
     )
 
 
@@ -135,6 +143,13 @@ def solve_run(  # noqa: PLR0913
             reconstruction,
             title=f"Reconstruction of {data.name}",
             tables={"Solver": {"name": solver, **options.model_dump(mode="json", exclude_none=True)}},
+            warnings=reconstruction.warnings,
             comments=f"ptychopinn, solver {solver}",
         )
-    return RunResult(folder, files, reconstruction_figures(reconstruction, len(data)))
+    return RunResult(
+        folder,
+        files,
+        reconstruction_figures(reconstruction, len(data)),
+        reconstruction.warnings,
+        reconstruction.verdict,
+    )

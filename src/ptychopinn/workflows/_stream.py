@@ -85,9 +85,9 @@ def stream_run(  # noqa: PLR0913
             reconstructor, arrivals, config, timeout_s=timeout_s, update_s=1.0, name=title, monitor=monitor
         ):
             if update.result is not None:
-                return _written(folder, update, update.result, manifest.model.model_dump(mode="json"), name)
+                return _write_result(folder, update, update.result, manifest.model.model_dump(mode="json"), name)
             if time.monotonic() >= due:
-                _write_so_far(folder, update.scan)
+                _write_preview(folder, update.scan)
                 due = time.monotonic() + interval_s
     raise AssertionError("a stream ends with a result or an error")
 
@@ -102,7 +102,7 @@ def _arrivals(source: str, measurement: Measurement | None, bind: bool) -> Itera
     return listen(source, bind=bind)
 
 
-def _write_so_far(folder: Path, scan: LiveScan) -> None:
+def _write_preview(folder: Path, scan: LiveScan) -> None:
     """Write product and pictures of the object so far; if the disk is full, the next write may succeed."""
     try:
         found = scan.stitched()
@@ -127,10 +127,10 @@ def _write_so_far(folder: Path, scan: LiveScan) -> None:
         _log.warning("The object so far was not written: %s", error)
 
 
-def _written(
+def _write_result(
     folder: Path, update: Update, result: Reconstruction, model: Mapping[str, object], backend: str
 ) -> RunResult:
-    warnings = result.warnings + _told(update)
+    warnings = result.warnings + _warnings_of(update)
     counts: dict[str, float | int | str] = {
         "stream": str(update.ending),
         "patterns": update.patterns,
@@ -147,10 +147,12 @@ def _written(
         warnings=warnings,
         comments=f"ptychopinn, backend {backend}, streamed",
     )
-    return RunResult(folder, files, {**counts, **reconstruction_figures(result, update.patterns)}, warnings)
+    return RunResult(
+        folder, files, {**counts, **reconstruction_figures(result, update.patterns)}, warnings, result.verdict
+    )
 
 
-def _told(update: Update) -> tuple[str, ...]:
+def _warnings_of(update: Update) -> tuple[str, ...]:
     said = []
     if update.ending is StreamStatus.TIMED_OUT:
         said.append("No more data arrived; the object is made from the patterns received.")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_csv, write_json
 from ptychopinn.bundle import read_manifest
 from ptychopinn.config.build import build
 from ptychopinn.config.execution import Accelerator, asks_for_cuda
@@ -29,7 +29,8 @@ from ptychopinn.reconstruction import check_infer, reconstruct
 from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_history, write_outputs
+from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows.pretrained import model_archive
 
 _log = logging.getLogger(__name__)
 _REASONS = {
@@ -60,7 +61,8 @@ def train_run(  # noqa: PLR0913
     settings:
         Settings of the run. The default backend is the first installed, the default N that of the scan.
     start:
-        A run directory or model archive of any backend. The training continues from its network and configuration.
+        A run directory, a model archive of any backend, "pretrained" or the name of an installed model. The training
+        continues from its network and configuration.
     monitor:
         Progress and cancellation. A cancelled training saves its model, without a reconstruction.
 
@@ -73,7 +75,7 @@ def train_run(  # noqa: PLR0913
     spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     data = read_scan(data_path, **dict(settings.reading))
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
-    archive = None if start is None else folders.model_path(start)
+    archive = None if start is None else model_archive(start, data)
     settings = settings.model_copy(
         update={
             "backend": spec.name,
@@ -95,8 +97,7 @@ def train_run(  # noqa: PLR0913
         if resume:
             _check_resume(folder, settings)
             _check_scans(folder / folders.SCAN, scans)
-        with atomic_write(folder / folders.SCAN) as temporary:
-            temporary.write_text(json.dumps(scans, indent=2) + "\n", "utf-8")
+        write_json(folder / folders.SCAN, scans)
         write_config_file(folder / folders.CONFIG, settings)
         try:
             result = reconstructor.train(
@@ -107,7 +108,7 @@ def train_run(  # noqa: PLR0913
             raise
         _log.info("Training finished after %.1f s: %s.", result.seconds, _REASONS[result.status])
         reconstructor.save(folder / folders.MODEL)
-        write_history(folder / folders.HISTORY, result.history)
+        write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
         files = {"model": folder / folders.MODEL, "history table": folder / folders.HISTORY}
         figures: dict[str, float | int | str] = {
             "training": result.status.value,
@@ -126,13 +127,13 @@ def train_run(  # noqa: PLR0913
             data,
             reconstruction,
             title=f"Training on {data.name}",
-            tables={"Training": figures, "Configuration": _flat(settings)},
+            tables={"Training": figures, "Configuration": _settings_table(settings)},
             history=dict(result.history) if result.history["epoch"] else None,
             warnings=warnings,
             comments=f"ptychopinn, backend {spec.name}, model {settings.model.model_type}",
         )
     figures |= reconstruction_figures(reconstruction, len(data))
-    return RunResult(folder, files, figures, warnings)
+    return RunResult(folder, files, figures, warnings, reconstruction.verdict)
 
 
 def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:
@@ -156,7 +157,7 @@ def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelCon
     return found
 
 
-def _flat(settings: RunSettings[Any]) -> dict[str, object]:
+def _settings_table(settings: RunSettings[Any]) -> dict[str, object]:
     """All settings as one table."""
     table: dict[str, object] = {}
     for section, value in settings.model_dump(mode="json", exclude_none=True).items():
@@ -235,12 +236,12 @@ def _check_scans(path: Path, scans: Mapping[str, Mapping[str, object]]) -> None:
         raise DataError(f"{path} is damaged: {error!r:.200}.", "Start again with --overwrite.") from error
     if known != {use: scan["fingerprint"] for use, scan in scans.items()}:
         raise DataError(
-            f"The run was started with other data: {_named(before)}; now it is {_named(scans)}.",
+            f"The run was started with other data: {_describe_scans(before)}; now it is {_describe_scans(scans)}.",
             "Resume with the same files, --measurement and --nphotons, or start again with --overwrite.",
         )
 
 
-def _named(scans: Mapping[str, Mapping[str, object]]) -> str:
+def _describe_scans(scans: Mapping[str, Mapping[str, object]]) -> str:
     return " and ".join(
         f"'{str(scan.get('name'))[:80]}' for {use[:20]} ({scan.get('patterns')} patterns, "
         f"{str(scan.get('fingerprint'))[:8]})"

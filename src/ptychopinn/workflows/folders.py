@@ -22,14 +22,17 @@ CONFIG = "config.yaml"
 SCAN = "scan.json"
 HISTORY = "history.csv"
 PRODUCT = "reconstruction.h5"
+SIDECAR = "reconstruction.json"
+OTHER_PRODUCTS = ("reconstruction.cxi", "reconstruction.nxs")
 REPORT = "report.html"
 LOG = "run.log"
+STORY = "story.txt"
 CHECKPOINTS = "checkpoints"
 CSV = "csv"
 UNCERTAINTY = "uncertainty.png"
 PICTURES = ("amplitude.png", "phase.png", UNCERTAINTY, "probe.png", "history.png", "positions.png")
 _log = logging.getLogger(__name__)
-_PASSING = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
+_TEMPORARY_NAMES = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class FolderKind:
 
 RUN = FolderKind(
     "run",
-    frozenset({MODEL, CONFIG, SCAN, HISTORY, PRODUCT, REPORT, LOG, CHECKPOINTS, *PICTURES, "mlflow.db", "mlruns"}),
+    frozenset({MODEL, CONFIG, SCAN, HISTORY, REPORT, LOG, STORY, CHECKPOINTS, "mlflow.db", "mlruns"})
+    | {PRODUCT, SIDECAR, *OTHER_PRODUCTS, *PICTURES},
     frozenset({CSV, "tensorboard"}),
     (MODEL, CHECKPOINTS, PRODUCT),
     CONFIG,
@@ -91,7 +95,7 @@ def output_folder(
         with locked(folder):
             _remove_all_leftovers(folder, kind)
             _check(folder, kind, overwrite=overwrite, resume=resume, settled=False)
-            _settle(folder, kind)
+            _recover_after_kill(folder, kind)
             _check(folder, kind, overwrite=overwrite, resume=resume)
             if not resume and (there := _found(folder)):
                 _backup.set_aside(folder, [path.name for path in there])
@@ -131,7 +135,7 @@ def _make(folder: Path) -> None:
 
 
 def _remove_all_leftovers(folder: Path, kind: FolderKind) -> None:
-    """Remove what killed writers left in a directory and in those inside it that are of its kind."""
+    """Remove what killed writers left in a directory and in the folders of its kind inside it."""
     for written in (folder, *(folder / name for name in kind.names | kind.folders)):
         if written.is_dir() and not written.is_symlink():
             remove_leftovers(written)
@@ -139,16 +143,16 @@ def _remove_all_leftovers(folder: Path, kind: FolderKind) -> None:
 
 def _found(folder: Path) -> list[Path]:
     """The files in a directory, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.name not in _PASSING) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if path.name not in _TEMPORARY_NAMES) if folder.is_dir() else []
 
 
 def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, settled: bool = True) -> None:
-    """Refuse a directory. Before `_settle` (``settled`` false) only for reasons that it does not change."""
+    """Refuse a directory. With ``settled`` false, only for reasons that `_recover_after_kill` does not change."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
     found = _found(folder)
     if resume:
-        homes = (folder,) if settled else (folder, *(folder / name for name in _PASSING))
+        homes = (folder,) if settled else (folder, *(folder / name for name in _TEMPORARY_NAMES))
         known = any((home / kind.marker).exists() for home in homes)
         if not known and (found or not kind.creates_on_resume):
             raise UsageError(f"{folder} holds no {kind.noun} to resume.", "Check the directory, or leave --resume out.")
@@ -174,7 +178,7 @@ def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, set
         )
 
 
-def _settle(folder: Path, kind: FolderKind) -> None:
+def _recover_after_kill(folder: Path, kind: FolderKind) -> None:
     """Recover a directory after a kill: keep the results of the killed run, or restore those it was replacing."""
     if (folder / _backup.REPLACED).is_dir():
         if _holds_any(folder, kind.keep):
@@ -241,13 +245,7 @@ def run_log(folder: Path) -> Iterator[None]:
 
 
 def model_path(path: StrPath) -> Path:
-    """The model archive of a run directory, or the path itself if it is a file.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
+    """The model archive of a run directory, or the path itself if it is a file. Raises UsageError if there is none."""
     given = Path(path)
     found = given / MODEL if given.is_dir() else given
     if (why := why_unreadable(found)) is not None:
@@ -256,12 +254,6 @@ def model_path(path: StrPath) -> Path:
 
 
 def refuse_model_folder(archive: Path, output: StrPath) -> None:
-    """Refuse an output directory that is the model's.
-
-    Raises
-    ------
-    UsageError
-        If the archive lies in the output directory.
-    """
+    """Refuse an output directory that is the model's. Raises UsageError if the archive lies in the output directory."""
     if archive.resolve().parent == Path(output).resolve():
         raise UsageError(f"{output} is the directory of the model.", "Give another --output.")

@@ -52,13 +52,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def can_lock(folder: Path) -> bool:
-    """Whether files in a directory can be locked.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written to.
-    """
+    """Whether files in a directory can be locked. Raises OSError if it cannot be written to."""
     path = folder / LOCK
     descriptor = os.open(path, _FLAGS, 0o644)
     try:

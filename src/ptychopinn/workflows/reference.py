@@ -9,12 +9,14 @@ import numpy as np
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_object
 from ptychopinn.geometry import Frame
-from ptychopinn.product import read_product
+from ptychopinn.product import SUFFIXES, read_product
 from ptychopinn.typing import ComplexArray, StrPath
+
+_PRODUCTS = (".h5", ".hdf5", *SUFFIXES.values())
 
 
 def read_reference(path: StrPath) -> ComplexArray:
-    """Read the object of a product (HDF5) or of an NPZ file.
+    """Read the object of a product (HDF5, CXI, NeXus) or of an NPZ file.
 
     Returns
     -------
@@ -25,7 +27,7 @@ def read_reference(path: StrPath) -> ComplexArray:
     DataError
         As `ptychopinn.product.read_product` and `ptychopinn.data.io.read_object`.
     """
-    return read_product(path).object if Path(path).suffix.lower() in (".h5", ".hdf5") else read_object(path)
+    return read_product(path).object if Path(path).suffix.lower() in _PRODUCTS else read_object(path)
 
 
 def reference_of(data: ScanDataset, path: StrPath | None) -> ComplexArray | None:

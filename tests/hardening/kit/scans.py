@@ -23,10 +23,12 @@ from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.diagnostics import Severity
 from ptychopinn.data.io import read_object, read_scan, write_scan
+from ptychopinn.data.readers.find import plugin_readers
 from ptychopinn.errors import DataError
 from ptychopinn.simulate import simulate_scan
 
 SUFFIX = ".npz"
+plugin_readers()  # installed plugins are imported once, before files are opened
 _DTYPES = (
     *("<f2", ">f4", "<f8", ">f8", "i1", "u1", "<u2", ">u2", "<u4", ">i4", "<i8", ">i8", "c8", ">c16", "U5", "S3"),
     *("?", "M8[s]", "m8[s]", "V8", "longdouble", "clongdouble", "S0"),

@@ -112,7 +112,10 @@ def _put(rng: random.Random, file: Any, name: str, how: str, array: Any) -> None
         rows = (1 << 29) // max(int(np.prod(shape[1:])) * array.dtype.itemsize, 1)
         file.create_dataset(name, (rows, *shape[1:]), array.dtype, chunks=True, compression="gzip")
     elif how == "shape":
-        file[name] = pick(rng, (array[None], np.moveaxis(array, 0, -1), array[:1], array.reshape(-1)))
+        shaped = (
+            (array[None], np.moveaxis(array, 0, -1), array[:1], array.reshape(-1)) if array.ndim else (array[None],)
+        )
+        file[name] = pick(rng, shaped)
     elif how == "name":
         file[pick(rng, ("..x/../y", " ", "x" * 5000, "\u202e", "a b", name + "/inner"))] = array
     elif how == "swap":

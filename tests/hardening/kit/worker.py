@@ -72,6 +72,7 @@ def run_case(kind: str, number: int, folder: Path, watch: Watch) -> dict[str, An
     target.mkdir(parents=True)
     path = case / f"file{module.SUFFIX}"
     what = f"{mutation.__name__}: {mutation(rng, path)}"
+    made = {p.name for p in case.iterdir()}  # with the neighbours of the file
     result = {"kind": kind, "number": number, "what": what, "outcome": "handled", "error": ""}
     began = time.monotonic()
     watch.deeds.clear()
@@ -89,7 +90,7 @@ def run_case(kind: str, number: int, folder: Path, watch: Watch) -> dict[str, An
         watch.target = None
     if watch.deeds:
         result |= {"outcome": "acted", "error": "; ".join(watch.deeds)}
-    strange = sorted(p.name for p in case.iterdir() if p != path and p != target)
+    strange = sorted(p.name for p in case.iterdir() if p.name not in made)
     strange += sorted(p.name for p in (folder / "scratch").iterdir())
     if strange or (target.exists() and any(".part" in p.name for p in target.iterdir())):
         result |= {"outcome": "left files", "error": f"{strange} {sorted(p.name for p in target.iterdir())}"}

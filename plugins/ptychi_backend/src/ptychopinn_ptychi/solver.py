@@ -42,10 +42,7 @@ class PtychiSolver:
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> PtychiResult:
         """Reconstruct a scan. A cancelled run returns the object so far.
 
-        Raises
-        ------
-        ResourceError
-            If CUDA is requested but not available.
+        Raises ResourceError if CUDA is requested but not available.
         """
         # The margin is needed because pty-chi rounds corners differently.
         box = Frame.around(data.positions, data.N + 2 * _MARGIN_PX)

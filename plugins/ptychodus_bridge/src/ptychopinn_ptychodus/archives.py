@@ -50,10 +50,7 @@ def with_losses(manifest: Manifest, losses: list[list[float]]) -> Manifest:
 def load_model(path: Path, model_type: str) -> LoadedModel:
     """Read an archive and check that it is a model of this type, undamaged.
 
-    Raises
-    ------
-    ArchiveError
-        If it is anything else; says what it is.
+    Raises ArchiveError if it is anything else; says what it is.
     """
     manifest = read_bundle(path).manifest
     if manifest.kind is not ArchiveKind.MODEL:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.data.raw_scan import Geometry, RawScan, dataset_of
+from ptychopinn.data.sizes import fit_size, rule_for
 from ptychopinn.errors import DataError
 from ptychopinn.typing import ComplexArray, FloatArray
 
@@ -22,31 +24,19 @@ _log = logging.getLogger("ptychopinn.ptychodus")
 
 
 def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
-    """What Ptychodus hands over, as a scan.
+    """What Ptychodus hands over, a `ptychodus.api.reconstruct.ReconstructInput`, as a scan.
 
-    Parameters
-    ----------
-    parameters:
-        `ptychodus.api.reconstruct.ReconstructInput`.
-    with_object:
-        Whether its object goes along, as the known object of supervised training.
-
-    Returns
-    -------
-    Counts as they are; positions in pixels of the object handed over; all modes of the probe. Of a probe that varies
-    from position to position (OPR) the first is taken, layers of an object are multiplied; both are logged.
+    Counts as they are, cropped, padded or binned to a size that networks take; positions in pixels of the object handed
+    over, or of the pixels that belong to that size (`object_scales`); all modes of the probe; on request the object, as
+    the known one of supervised training. Of a probe that varies from position to position (OPR) the first is taken,
+    layers of an object are multiplied; both are logged.
 
     Raises
     ------
     DataError
-        If patterns are not square, the probe does not fit them, or geometry is missing.
+        If the probe does not fit the patterns, or geometry is missing.
     """
     patterns, product = parameters.diffraction_patterns, parameters.product
-    if patterns.ndim != 3 or patterns.shape[1] != patterns.shape[2]:
-        raise DataError(
-            f"The patterns are {' x '.join(str(n) for n in patterns.shape[1:])} pixels (height x width), not square.",
-            "Crop or pad them when the diffraction data are loaded in Ptychodus.",
-        )
     pixel = _pixel_size(product)
     positions = positions_px(product)
     if len(positions) != len(patterns):
@@ -55,22 +45,37 @@ def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
         )
     metadata = product.metadata
     energy = getattr(metadata, "photon_energy_eV", None) or getattr(metadata, "probe_energy_eV", None)
-    return ScanDataset(
-        patterns=patterns,
-        measurement=Measurement.COUNTS,
-        positions=positions,
-        probe=_probe(product),
-        object_guess=_object(product) if with_object else None,
-        bad_pixels=np.asarray(parameters.bad_pixels, bool),
-        metadata=ScanMetadata(
+    raw = fit_size(
+        RawScan(
+            patterns=patterns,
+            positions=positions,
             measurement=Measurement.COUNTS,
-            pixel_size_m=pixel[1] if math.isclose(pixel[0], pixel[1], rel_tol=1e-6) else None,
-            probe_energy_eV=_positive(energy),
-            detector_distance_m=_positive(metadata.detector_distance_m),
-            source="Ptychodus",
-        ),
-        name=metadata.name or "scan",
+            probe=_probe(product),
+            object_guess=_object(product) if with_object else None,
+            bad_pixels=np.asarray(parameters.bad_pixels, bool),
+            geometry=Geometry(
+                energy_eV=_positive(energy),
+                distance_m=_positive(metadata.detector_distance_m),
+                object_pixel_m=pixel,
+            ),
+            metadata=ScanMetadata(source="Ptychodus"),
+            name=metadata.name or "scan",
+        )
     )
+    for note in raw.notes:
+        _log.info("%s", note)
+    for warning in raw.warnings:
+        _log.warning("%s", warning)
+    return dataset_of(raw)
+
+
+def object_scales(parameters: Any, data: ScanDataset) -> tuple[float, float]:
+    """(y, x) pixels of a scan, from `scan_of`, in one of the object handed over; (1, 1) for supported sizes."""
+    height, width = parameters.diffraction_patterns.shape[1:]
+    if (height, width) == (data.N, data.N):
+        return 1.0, 1.0
+    rule = rule_for((height, width), _probe(parameters.product))
+    return data.N * rule.binning / height, data.N * rule.binning / width
 
 
 def positions_px(product: Any) -> FloatArray:

@@ -30,16 +30,9 @@ def load_libraries(
     taken: Iterable[str],
     found: Iterable[EntryPoint] | None = None,
 ) -> list[Any]:
-    """Make the libraries of the group. A broken one is logged and left out.
+    """Make the libraries of the group, or of the entry points given. A broken one is logged and left out.
 
-    Parameters
-    ----------
-    settings_registry, is_developer_mode_enabled:
-        As Ptychodus gives them to its own libraries.
-    taken:
-        Names of Ptychodus's own libraries.
-    found:
-        Entry points to use instead of the installed ones.
+    ``taken`` are the names of Ptychodus's own libraries; the first two arguments are those that it gives to them.
     """
     names = {name.casefold() for name in taken}
     libraries = []

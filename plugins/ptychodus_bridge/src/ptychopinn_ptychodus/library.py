@@ -24,15 +24,7 @@ _log = logging.getLogger("ptychopinn.ptychodus")
 
 
 class PluginLibrary(ReconstructorLibrary):
-    """The reconstructors of all installed backends.
-
-    Parameters
-    ----------
-    settings_registry:
-        Ptychodus's; each entry gets a group in it.
-    registry:
-        The backends; None looks for the installed ones.
-    """
+    """The reconstructors of all installed backends; each entry gets a group in Ptychodus's settings registry."""
 
     def __init__(self, settings_registry: Any, registry: Registry | None = None) -> None:
         super().__init__("ptychopinn")  # not below it: Ptychodus's own library listens there already

@@ -18,13 +18,14 @@ from ptychodus.api.reconstruct import (
     TrainOutput,
 )
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.data.io import write_scan
+from ptychopinn.data.sizes import resample_placed
 from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
 from ptychopinn.product import origin_of, read_product
 from ptychopinn_ptychodus.archives import LoadedModel, load_model
-from ptychopinn_ptychodus.conversion import output_product, positions_px, scan_of
+from ptychopinn_ptychodus.conversion import object_scales, output_product, scan_of
 from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings
 from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
@@ -94,8 +95,7 @@ class BridgeReconstructor(TrainableReconstructor):
         if self._model is None:
             raise UsageError("There is no model to save.", "Train one, or load one.")
         target = _with_suffix(Path(file_path), ".zip")
-        with atomic_write(target) as temporary:
-            temporary.write_bytes(self._model.content)
+        write_bytes(target, self._model.content)
         _log.info("Saved the model as %s.", target)
 
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
@@ -151,7 +151,8 @@ class BridgeReconstructor(TrainableReconstructor):
         run = Run(self.name, "infer")
         with _scratch_folder(run) as scratch:
             scan, model = scratch / "scan.npz", scratch / "model.zip"
-            write_scan(scan, scan_of(parameters, with_object=False))
+            data = scan_of(parameters, with_object=False)
+            write_scan(scan, data)
             model.write_bytes(self._model.content)
             losses = self._model.losses
             values = self.settings.values()
@@ -175,15 +176,18 @@ class BridgeReconstructor(TrainableReconstructor):
             words = "%d patches placed, forward residual R = %.4f, synchronisation %s."
             _log.info(words, *(figures[key] for key in ("patches placed", "forward residual R", "synchronisation")))
             found = read_product(done[0]["files"]["product"])
-            origin = origin_of(found, positions_px(parameters.product))
-            product = output_product(parameters, found.object, origin, losses)
+            down = object_scales(parameters, data)
+            obj, origin = found.object, origin_of(found, data.positions)
+            if down != (1.0, 1.0):
+                obj, origin = resample_placed(obj, origin, (1 / down[0], 1 / down[1]))
+            product = output_product(parameters, obj, origin, losses)
         yield ReconstructOutput(product, PROGRESS_GOAL)
 
     def _work(
         self, function: str, arguments: Mapping[str, Any], run: Run, scratch: Path, shares: Mapping[str, Any]
     ) -> tuple[Any] | None:
         """Do a job to its end: what it returned, None if it was stopped without a result."""
-        self._host.begin(run)
+        self._host.latest_run = run
         try:
             with JobProcess(Task(function, arguments, STOP_LIMIT_S, scratch=True), scratch) as job:
                 run.worker_pid = job.pid

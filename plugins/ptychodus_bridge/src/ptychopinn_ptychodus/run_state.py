@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +31,7 @@ class Host:
     def __init__(self) -> None:
         self._task_manager: Any = None
         self._monitor: Any = None
-        self._lock = threading.Lock()
-        self._run: Run | None = None
+        self.latest_run: Run | None = None  # the current run, or the latest one
 
     def connect(self, task_manager: Any, monitor: Any) -> None:
         """Take the two that say whether to stop."""
@@ -53,14 +51,3 @@ class Host:
         """Move the progress bar."""
         if self._monitor is not None:
             self._monitor.update_progress(progress, PROGRESS_GOAL)
-
-    def begin(self, run: Run) -> None:
-        """Make a run the latest."""
-        with self._lock:
-            self._run = run
-
-    @property
-    def latest_run(self) -> Run | None:
-        """The current run, or the latest one."""
-        with self._lock:
-            return self._run

@@ -20,7 +20,7 @@ from ptychopinn.reconstructor import ReconstructorSpec
 
 # Set by the entry or by the data; at home in a run directory, which Ptychodus has none of; or for a training that goes
 # on from a model, as none does here.
-_LEFT_OUT = frozenset({"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k", "start_probe"})
+_EXCLUDED_FIELDS = frozenset({"N", "model_type", "logger", "checkpoint_every", "checkpoint_top_k", "start_probe"})
 
 PRESET = ("", "preset")  # it stands above the sections, and before them: what a settings file gives goes before it
 _SECTIONS = ("train", "model", "infer", "execution")
@@ -32,7 +32,7 @@ def entry_settings(spec: ReconstructorSpec) -> list[Setting]:
     found = [setting_of(PRESET[0], RunSettings, PRESET[1])]
     for section in _SECTIONS:
         model: Any = fields[section].annotation
-        found += settings_of(section, model, without=_LEFT_OUT)
+        found += settings_of(section, model, without=_EXCLUDED_FIELDS)
     return found
 
 
@@ -50,16 +50,9 @@ def as_text(value: object) -> str:
 
 
 class EntrySettings(Observer):
-    """The parameter group of one entry. A preset that is chosen fills in its values.
+    """The parameter group of one entry: a section of settings.ini. A preset that is chosen fills in its values.
 
-    Parameters
-    ----------
-    registry:
-        Ptychodus's settings registry; the group is made in it.
-    group:
-        Name of the group, a section of settings.ini.
-    settings:
-        What it holds. A name that two sections share is written with its section.
+    A name that two sections share is written with its section.
     """
 
     def __init__(self, registry: Any, group: str, settings: Sequence[Setting]) -> None:

@@ -25,10 +25,7 @@ class TrainingFiles:
 def find_training_files(folder: Path) -> TrainingFiles | None:
     """``*.npz`` where there are any, else ``diffraction.h5`` with ``product.h5``; None where there is neither.
 
-    Raises
-    ------
-    DataError
-        If there are several NPZ files and none of them is called train_data.npz.
+    Raises DataError if there are several NPZ files and none of them is called train_data.npz.
     """
     scans = {path.name: path for path in sorted(folder.glob("*.npz"))}
     if _TRAIN in scans:
@@ -48,10 +45,7 @@ def find_training_files(folder: Path) -> TrainingFiles | None:
 def scan_files(files: TrainingFiles, scratch: Path) -> tuple[Path, Path | None]:
     """NPZ of the scan to train on, and of one to validate on or None; Ptychodus's pair is written as one.
 
-    Raises
-    ------
-    DataError
-        If the pair is refused.
+    Raises DataError if the pair is refused.
     """
     if files.train is not None:
         return files.train, files.test

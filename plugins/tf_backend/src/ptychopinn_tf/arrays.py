@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,20 +151,6 @@ class CupyLibrary(DlpackLibrary):
         """Convert an array to a NumPy array; waits for the device."""
         host: AnyArray = self._cupy.asnumpy(array)
         return host
-
-    def from_blocks(
-        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Array], Array]
-    ) -> Array:
-        """Make one array from blocks of rows on the host."""
-        whole: Array | None = None
-        row = 0
-        for block in blocks:
-            array = prepare(self.from_host(block))
-            if whole is None:
-                whole = self._cupy.empty(shape, array.dtype)
-            whole[row : row + len(array)] = array
-            row += len(array)
-        return whole
 
     def add_at(self, target: Array, index: Array, values: Array) -> Array:
         """Add values to an array in place, at indices that may be there several times."""

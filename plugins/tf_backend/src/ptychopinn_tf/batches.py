@@ -34,11 +34,11 @@ def cut(tensors: Tensors, parts: int) -> list[Tensors]:
     """The tensors of a batch in parts of one size, over devices or for one after another."""
     if parts == 1:
         return [tensors]
-    shares = {name: tf.split(_even(name, tensor, parts), parts) for name, tensor in tensors.items()}
+    shares = {name: tf.split(_pad_to_multiple(name, tensor, parts), parts) for name, tensor in tensors.items()}
     return [{name: share[part] for name, share in shares.items()} for part in range(parts)]
 
 
-def _even(name: str, tensor: tf.Tensor, parts: int) -> tf.Tensor:
+def _pad_to_multiple(name: str, tensor: tf.Tensor, parts: int) -> tf.Tensor:
     """A tensor with as much behind as it needs to be split evenly: zeros, or the first probe again, which has light."""
     size = int(tensor.shape[0])
     missing = -size % parts

@@ -18,13 +18,7 @@ def variable_arrays(variables: Mapping[str, tf.Variable], group: str = "") -> di
 
 
 def load_variables(variables: Mapping[str, tf.Variable], arrays: Mapping[str, AnyArray], group: str = "") -> None:
-    """Restore `variable_arrays`.
-
-    Raises
-    ------
-    ArchiveError
-        If a tensor is missing or of another shape.
-    """
+    """Restore `variable_arrays`. Raises ArchiveError if a tensor is missing or of another shape."""
     prefix = f"{group}/" if group else ""
     shapes = {prefix + name: tuple(variable.shape) for name, variable in variables.items()}
     tensors = checkpoint_tensors(arrays, shapes)

@@ -34,15 +34,7 @@ class DoubleConvolution(Module):
 
 
 class Decoder(Module):
-    """From the deepest grid to one picture a patch.
-
-    Parameters
-    ----------
-    config:
-        Model configuration; its patches_per_group, pad_object and probe_big are used.
-    filters:
-        Of the encoder's levels.
-    """
+    """From the deepest grid to one image per patch; ``filters`` are those of the encoder's levels."""
 
     def __init__(self, config: ModelConfig, filters: list[int], rng: np.random.Generator) -> None:
         patches, rising = config.patches_per_group, filters[::-1]
@@ -60,27 +52,18 @@ class Decoder(Module):
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
         """(g, y, x, deepest) to (g, P, n, n) float32."""
         for level in self.levels:
-            h = _doubled(level(h))
+            h = _upsample(level(h))
         picture = _pictures(self.centre(h))
         if not self.probe_big:
             return picture
         margin = picture.shape[-1] // 2
         around = ((0, 0), (0, 0), (margin, margin), (margin, margin))
-        border = _pictures(self.border(_doubled(self.border_level(h))))
+        border = _pictures(self.border(_upsample(self.border_level(h))))
         return tf.pad(picture, around) + border * (1 - tf.pad(tf.ones_like(picture), around))
 
 
 class CnnNetwork(Module):
-    """Diffraction amplitudes of groups to object patches.
-
-    Parameters
-    ----------
-    config:
-        Model configuration; its N, patterns_per_group, patches_per_group, width_scale, amp_activation, pad_object and
-        probe_big are used.
-    dtype:
-        Arithmetic of the convolutions.
-    """
+    """Diffraction amplitudes of groups to object patches; convolutions compute in ``dtype``."""
 
     def __init__(self, config: ModelConfig, rng: np.random.Generator, dtype: tf.DType) -> None:
         self.activation, self.dtype = config.amp_activation, dtype
@@ -96,31 +79,25 @@ class CnnNetwork(Module):
     def __call__(self, amplitudes: tf.Tensor, sampled_probes: None) -> tf.Tensor:
         """Predict the patches of groups.
 
-        Parameters
-        ----------
-        amplitudes:
-            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, P that of ``patches_per_group``.
+        (g, C, N, N) float32 amplitudes, root mean square near 1, DC at [0, 0], zero at bad pixels, to (g, P, n, n)
+        complex64, P that of ``patches_per_group``.
         """
         h = tf.transpose(tf.signal.fftshift(amplitudes, axes=(-2, -1)), (0, 2, 3, 1))
         h = tf.cast(h, self.dtype)
         for level in self.encoder:
-            h = _halved(level(h))
+            h = _max_pool(level(h))
         phase = math.pi * tf.tanh(self.phase_decoder(h))
         return polar(amplitude(self.activation, self.amplitude_decoder(h)), phase)
 
 
-def _halved(h: tf.Tensor) -> tf.Tensor:
+def _max_pool(h: tf.Tensor) -> tf.Tensor:
     """Maximum of 2 x 2 pixels; TensorFlow's pooling has no deterministic gradient with XLA."""
     _, height, width, channels = h.shape
     blocks = tf.reshape(h, (-1, height // 2, 2, width // 2, 2, channels))
     return tf.maximum(*tf.unstack(tf.maximum(*tf.unstack(blocks, axis=2)), axis=3))
 
 
-def _doubled(h: tf.Tensor) -> tf.Tensor:
+def _upsample(h: tf.Tensor) -> tf.Tensor:
     """Repeat every pixel 2 x 2 times, with a deterministic gradient on every device."""
     _, height, width, channels = h.shape
     spread = tf.broadcast_to(h[:, :, None, :, None], (tf.shape(h)[0], height, 2, width, 2, channels))

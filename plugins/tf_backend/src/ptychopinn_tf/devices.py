@@ -31,7 +31,7 @@ def choose_devices(options: TfOptions) -> list[str]:
         no longer be limited.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    _bound_memory(gpus, options.gpu_memory_limit_mb)
+    _limit_memory(gpus, options.gpu_memory_limit_mb)
     if options.accelerator == Accelerator.CPU or (options.accelerator == Accelerator.AUTO and not gpus):
         if options.devices > 1 or options.gpu_memory_limit_mb is not None:
             raise ResourceError(
@@ -55,10 +55,7 @@ def choose_devices(options: TfOptions) -> list[str]:
 def limit_threads(asked: int | None) -> None:
     """Let TensorFlow compute with so many threads, by default one for each granted core.
 
-    Raises
-    ------
-    ResourceError
-        If TensorFlow already computes in this process with another number than the requested one.
+    Raises ResourceError if TensorFlow already computes in this process with another number than the requested one.
     """
     threading = tf.config.threading
     if asked is None and threading.get_intra_op_parallelism_threads():
@@ -87,7 +84,7 @@ def _name(gpu: Any) -> str:
     return name
 
 
-def _bound_memory(gpus: list[Any], limit_mb: int | None) -> None:
+def _limit_memory(gpus: list[Any], limit_mb: int | None) -> None:
     """Let GPU memory grow as needed up to a limit; cannot be changed after the first use of a GPU in a process."""
     if not gpus:
         return
@@ -105,7 +102,7 @@ def _bound_memory(gpus: list[Any], limit_mb: int | None) -> None:
                 "Use another process, or the gpu_memory_limit_mb that this one started with.",
             ) from error
         return
-    with _growing():
+    with _memory_growth():
         tf.config.list_logical_devices()
 
 
@@ -116,7 +113,7 @@ def _limit_in_force(gpu: Any) -> float | None:
 
 
 @contextmanager
-def _growing() -> Iterator[None]:
+def _memory_growth() -> Iterator[None]:
     """Settings while TensorFlow opens the GPUs, so that memory under a limit also grows as needed."""
     before = os.environ.get(_GROWTH)
     os.environ[_GROWTH] = "true"
@@ -130,15 +127,7 @@ def _growing() -> Iterator[None]:
 
 
 class Devices:
-    """One device, or several that share each batch.
-
-    Parameters
-    ----------
-    names:
-        TensorFlow's names of the devices.
-    xla:
-        Whether to compile with XLA; for one device only.
-    """
+    """One device, or several that share each batch, by their names in TensorFlow; XLA is for one device only."""
 
     def __init__(self, names: list[str], *, xla: bool) -> None:
         self.names, self.xla = names, xla

@@ -66,16 +66,7 @@ def frequencies(n: int) -> tf.Tensor:
 def shift_probe(probe: tf.Tensor, fractions: tf.Tensor) -> tf.Tensor:
     """As `ptychopinn.interpolation.shift_probe`, differentiable in the probe.
 
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex64.
-    fractions:
-        (..., 2) float32 (y, x), in pixels.
-
-    Returns
-    -------
-    (..., modes, N, N) complex64.
+    (modes, N, N) complex64 and (..., 2) float32 fractions (y, x) to (..., modes, N, N) complex64.
     """
     n = probe.shape[-1]
     angle = -2 * math.pi * fractions[..., None] * frequencies(n)
@@ -88,16 +79,8 @@ def shift_probe(probe: tf.Tensor, fractions: tf.Tensor) -> tf.Tensor:
 def group_phases(root_weights: tf.Tensor, placed: tf.Tensor) -> tf.Tensor:
     """Phases that align the patches of each group (`ptychopinn.synchronise` for few patches).
 
-    Parameters
-    ----------
-    root_weights:
-        (g, C, M, M) float32, square roots of the weights on the canvas.
-    placed:
-        (g, C, M, M) complex64.
-
-    Returns
-    -------
-    (g, C) complex64 of modulus 1, no gradient; their mean phase is 0.
+    Square roots of the weights, (g, C, M, M) float32, and patches, (g, C, M, M) complex64, on the canvas, to (g, C)
+    complex64 of modulus 1 without gradient; their mean phase is 0.
     """
     size = placed.shape[1]
     u = as_complex(root_weights) * tf.stop_gradient(placed)
@@ -128,14 +111,9 @@ def blur_waves(field: tf.Tensor, sigma_px: float) -> tf.Tensor:
 
 
 class GroupForward:
-    """Patches of groups to expected counts.
+    """Patches of groups to expected counts (`ptychopinn.training.objective.GroupPhysics`).
 
-    Parameters
-    ----------
-    N, patch_size:
-        Widths of pattern and patch.
-    reach:
-        Largest distance, in whole pixels, of a member's corner from its anchor's.
+    ``reach`` is the largest distance, in whole pixels, of a member's corner from its anchor's.
     """
 
     def __init__(self, N: int, patch_size: int, reach: int) -> None:  # noqa: N803
@@ -145,25 +123,7 @@ class GroupForward:
     def canvas(
         self, patches: tf.Tensor, weights: tf.Tensor, offsets: tf.Tensor, shift: tf.Tensor, member: tf.Tensor
     ) -> tf.Tensor:
-        """Weighted mean of the patches of each group, minus 1, on the anchor's pixels.
-
-        Parameters
-        ----------
-        patches:
-            (g, C, n, n) complex64.
-        weights:
-            (n, n) float32, probe intensity.
-        offsets:
-            (g, C, 2) int64 (y, x), corner of each member minus corner of the anchor.
-        shift:
-            (g, C, 2, 7) float32, `shift_weights` of the members' fractions.
-        member:
-            (g, C) float32; 0 for missing members.
-
-        Returns
-        -------
-        (g, M, M) complex64, M = n + 2 reach; 0 where nothing covers it.
-        """
+        """Weighted mean of the patches of each group, minus 1; see `GroupPhysics`."""
         n, size = self.patch_size, self.canvas_size
         pick = one_hot_rows(offsets + self.reach, n, size)
         place = tf.matmul(pick, shift_matrices(shift, n), transpose_a=True)  # (g, C, 2, M, n)
@@ -182,23 +142,7 @@ class GroupForward:
     def __call__(
         self, canvas: tf.Tensor, probe: tf.Tensor, offsets: tf.Tensor, fractions: tf.Tensor, *, sigma_px: float = 0.0
     ) -> tf.Tensor:
-        """Expected counts of each member.
-
-        Parameters
-        ----------
-        canvas:
-            (g, M, M) complex64, from `canvas`.
-        probe:
-            (modes, N, N) complex64, in counts.
-        offsets, fractions:
-            (g, C, 2) int64 and float32 (y, x): position of each member, and shift of the probe there.
-        sigma_px:
-            Standard deviation of a blur of the exit wave, pixels; 0 is none.
-
-        Returns
-        -------
-        (g, C, N, N) float32, DC at [0, 0].
-        """
+        """Expected counts of each member; see `GroupPhysics`."""
         margin = (self.N - self.patch_size) // 2
         cut = one_hot_rows(offsets + self.reach - margin, self.N, self.canvas_size)  # (g, C, 2, N, M)
         windows = separable_transform(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
@@ -208,19 +152,7 @@ class GroupForward:
         return tf.reduce_sum(intensity(field), axis=2)
 
     def single_patterns(self, patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
-        """Expected counts of patches on whole pixels, with 1 + 0j around each.
-
-        Parameters
-        ----------
-        patches:
-            (b, n, n) complex64.
-        probe:
-            (modes, N, N) complex64, in counts; or (b, modes, N, N), one for each patch.
-
-        Returns
-        -------
-        (b, N, N) float32, DC at [0, 0].
-        """
+        """Expected counts of patches on whole pixels; see `GroupPhysics`."""
         margin = (self.N - self.patch_size) // 2
         windows = 1 + tf.pad(patches - 1, ((0, 0), (margin, margin), (margin, margin)))
         field = tf.signal.fft2d(probe * windows[:, None]) / self.N

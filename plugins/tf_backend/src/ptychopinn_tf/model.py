@@ -9,7 +9,13 @@ import numpy as np
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import Architecture, ModelConfig
-from ptychopinn.training import DetectorSampling, illumination_from_tensors, network_tensors
+from ptychopinn.training import (
+    DetectorSampling,
+    IlluminationArrays,
+    illumination_from_tensors,
+    illumination_tensors,
+    network_tensors,
+)
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.cnn import CnnNetwork
@@ -56,12 +62,7 @@ class Illumination(Module):
 class Model(Module):
     """Network and illumination: what is trained and saved.
 
-    Parameters
-    ----------
-    precision:
-        Arithmetic of the network; the physics stays in float32.
-    seed:
-        Of the network's weights.
+    ``precision`` is the arithmetic of the network; the physics stays in float32.
     """
 
     def __init__(self, config: ModelConfig, illumination: Illumination, precision: Precision, seed: int = 0) -> None:
@@ -81,35 +82,13 @@ class Model(Module):
         return other
 
     def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> dict[DetectorSampling, SampledProbe] | None:
-        """Prepare the probe for predictions.
-
-        Parameters
-        ----------
-        probe:
-            (modes, N, N) complex64, from `Illumination`; or (b, modes, N, N), one for each pattern.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
-        """
+        """Prepare the probe for predictions; see `ptychopinn.training.objective.TrainedModel`."""
         return self.network.prepare_probe(probe * probe.shape[-1], good)
 
     def __call__(
         self, counts: tf.Tensor, mean_counts: tf.Tensor, sampled_probes: dict[DetectorSampling, SampledProbe] | None
     ) -> tf.Tensor:
-        """Predict the patches of groups from their counts.
-
-        Parameters
-        ----------
-        counts:
-            (g, C, N, N) float32, DC at [0, 0], zero at bad pixels.
-        mean_counts:
-            Mean photons per pattern of the scan.
-        sampled_probes:
-            From `prepare_probe`.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, P that of `ModelConfig.patches_per_group`, but at most C.
-        """
+        """Predict the patches of groups from their counts; see `ptychopinn.training.objective.TrainedModel`."""
         N = counts.shape[-1]  # noqa: N806
         # Each network gets what its own `prepare_probe` has made.
         return self.network(tf.sqrt(counts) * (N / tf.sqrt(mean_counts)), sampled_probes)  # type: ignore[arg-type]
@@ -124,10 +103,8 @@ def model_arrays(model: Model) -> dict[str, AnyArray]:
         f"network/{name}": _to_archive_layout(variable.numpy()) for name, variable in model.network.variables().items()
     }
     light = model.illumination
-    arrays["illumination/probe"] = light.bare().numpy()
-    arrays["illumination/offset_px"] = light.offset_px.numpy()
-    arrays["illumination/log_intensity"] = light.log_intensity.numpy().reshape(1)
-    return arrays
+    illumination = IlluminationArrays(light.bare().numpy(), light.offset_px.numpy(), float(light.log_intensity))
+    return arrays | illumination_tensors(illumination)
 
 
 def _to_archive_layout(array: AnyArray) -> AnyArray:
@@ -140,13 +117,7 @@ def _from_archive_layout(array: AnyArray) -> AnyArray:
 
 
 def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], precision: Precision) -> Model:
-    """The inverse of `model_arrays`.
-
-    Raises
-    ------
-    ArchiveError
-        If tensors are missing or do not fit the configuration.
-    """
+    """The inverse of `model_arrays`. Raises ArchiveError if tensors are missing or do not fit the configuration."""
     light = illumination_from_tensors(config, arrays)
     model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)
     variables = model.network.variables()

@@ -19,14 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
-from ptychopinn.training import DetectorSampling, features_width, sampling_schedule
+from ptychopinn.training import DetectorSampling, features_width, network_width, sampling_schedule
 from ptychopinn.training.constants import (
     AMPLITUDE_LIMIT,
     GRID,
     HEAD_STD,
     MODULUS_FLOOR,
     PROBE_REGULARISATION,
-    WIDTH,
 )
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex, intensity, polar
@@ -203,9 +202,6 @@ class SampledProbe:
         y, x = (-2 * math.pi * first / sampling.N * pixel for first in sampling.offset)
         ramp = np.exp(1j * (y[:, None] + x)).astype(np.complex64)
 
-        def seen(far: tf.Tensor) -> tf.Tensor:
-            return far[..., sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride]
-
         def tiles(image: tf.Tensor) -> tf.Tensor:
             found = to_tiles(image)
             return found if len(image.shape) == 3 else tf.reshape(found, (-1, tf.shape(image)[1], *found.shape[1:]))
@@ -213,8 +209,8 @@ class SampledProbe:
         return cls(
             probe=tiles(inner * (ramp / sampling.N)),
             direction=tiles(direction * ramp.conj()),
-            alone=seen(tf.signal.fft2d(probe / sampling.N)),
-            good=seen(crop_spectrum(good, sampling.N)),
+            alone=tf.signal.fft2d(probe / sampling.N)[..., *sampling.pixels],
+            good=crop_spectrum(good, sampling.N)[..., *sampling.pixels],
         )
 
     def far_field(self, more: tf.Tensor) -> tf.Tensor:
@@ -234,7 +230,7 @@ class FastNetwork(Module):
         self.N, self.patches_per_group = config.N, config.patches_per_group
         self.samplings = sampling_schedule(config)
         self.seen_width = features_width(config)
-        width = max(8, 8 * round(WIDTH * config.width_scale / 8))
+        width = network_width(config)
         pixels = [sampling.tile**2 for sampling in self.samplings]
         self.embed_pattern = Linear(rng, (self.seen_width // GRID) ** 2, width)
         self.mix = MixingBlock(rng, width)
@@ -243,30 +239,14 @@ class FastNetwork(Module):
         self.head = [Linear(rng, width, 2 * count, std=HEAD_STD) for count in pixels]
 
     def prepare_probe(self, probe: tf.Tensor, good: tf.Tensor) -> dict[DetectorSampling, SampledProbe]:
-        """Prepare the probe for predictions.
-
-        Parameters
-        ----------
-        probe:
-            (modes, N, N) complex64 in the scale of the amplitudes; or (b, modes, N, N), one for each pattern.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
-        """
+        """Prepare the probe for predictions, as `Model` does, but in the scale of the amplitudes."""
         return {sampling: SampledProbe.of(sampling, probe, good) for sampling in dict.fromkeys(self.samplings)}
 
     def __call__(self, amplitudes: tf.Tensor, sampled_probes: dict[DetectorSampling, SampledProbe]) -> tf.Tensor:
         """Predict the patches of groups, each from its own pattern.
 
-        Parameters
-        ----------
-        amplitudes:
-            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        sampled_probes:
-            From `prepare_probe`.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
+        (g, C, N, N) float32 amplitudes, root mean square near 1, DC at [0, 0], zero at bad pixels, to (g, P, n, n)
+        complex64, n the patch size, P the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
         patches = self._solve(tf.reshape(amplitudes, (-1, self.N, self.N)), sampled_probes)
@@ -287,9 +267,7 @@ class FastNetwork(Module):
             light, pixels = sampled_probes[sampling], sampling.tile**2
             if x.shape[-1] < pixels:
                 x, phase, more = (upsample_tiles(values, sampling.tile) for values in (x, phase, more))
-            measured = centres[sampling.N][
-                :, sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride
-            ]
+            measured = centres[sampling.N][:, *sampling.pixels]
             field = light.far_field(more)
             modelled = tf.reduce_sum(intensity(field), axis=1)
             ratio = light.good * (measured * tf.math.rsqrt(modelled + MODULUS_FLOOR) - 1)

@@ -90,7 +90,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
         with self._devices.first():
             probe = light()
             fixed = (tf.constant(mean_counts, tf.float32), probe, tf.constant(good))
-        compiled, (to_tensor, from_tensor) = self._compiled(model), self._hand_over()
+        compiled, (to_tensor, from_tensor) = self._compiled(model), self._converters()
         largest = 0
 
         def predict(counts: Array) -> Array:
@@ -110,7 +110,7 @@ class TfReconstructor(NetworkReconstructor[Model]):
 
         return from_tensor(probe), predict
 
-    def _hand_over(self) -> tuple[Callable[[Array], tf.Tensor], Callable[[tf.Tensor], Array]]:
+    def _converters(self) -> tuple[Callable[[Array], tf.Tensor], Callable[[tf.Tensor], Array]]:
         """Functions that convert arrays of the library to tensors and back."""
         library = self.library
         if isinstance(library, DlpackLibrary):

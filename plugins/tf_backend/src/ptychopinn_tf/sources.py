@@ -30,13 +30,9 @@ def device_budget(options: TfOptions, devices: Devices, library: ArrayLibrary) -
 def choose_source(scan: ScanBatches, devices: Devices, budget: MemoryBudget, workers: int) -> BatchLoader:
     """The batches of a training or validation scan.
 
-    Parameters
-    ----------
-    devices:
-        That compute; several share each batch, and then nothing stays on them.
-    budget:
-        What may stay on the device; the rest is read for each batch. Simulated patterns are: TensorFlow draws Poisson
-        counts on the host alone.
+    What is within the budget stays on the device; the rest is read for each batch. Several devices share each batch,
+    and then nothing stays on them. Simulated patterns are made on the host: TensorFlow draws Poisson counts there
+    alone.
     """
     source, full = scan.batches, scan.groups.largest_batch
     parts: list[BatchPart] = []

@@ -5,9 +5,8 @@ Nothing in a step waits for the device. Losses are summed there, and read a few 
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +20,9 @@ from ptychopinn.training import (
     TrainingState,
     checkpoint_tensors,
 )
+from ptychopinn.training.loop import EpochLoop
 from ptychopinn.training.objective import LossTerms, Objective, offset_step
 from ptychopinn.training.optimizer import ema_decay
-from ptychopinn.training.readings import ReadingClock
 from ptychopinn.training.sources import Batch, MemoryBudget
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf import operations
@@ -46,7 +45,7 @@ def make_objective(plan: TrainingPlan, scan: ScanBatches) -> Objective:
     return Objective(plan, scan, operations, group, tf.constant(scan.good))
 
 
-class Slope(NamedTuple):
+class LossAndGradients(NamedTuple):
     """Terms of the newest batch, gradients for the next step, and the sum of their losses."""
 
     terms: LossTerms
@@ -66,7 +65,7 @@ class LossMeter:
         self.sums = self._nothing  # sum of each figure, newest loss, first step with an unusable gradient
         self.batches = 0
 
-    def added(self, sums: tf.Tensor, terms: LossTerms, usable: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    def with_batch(self, sums: tf.Tensor, terms: LossTerms, usable: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """The sums plus the losses of a batch of step ``step``; ``usable``: whether its gradient was used."""
         values = tf.stack([terms.total, *(terms.parts[name] for name in self._names[1:])])
         bad = tf.where(usable, tf.constant(math.inf, tf.float64), step)
@@ -80,27 +79,18 @@ class LossMeter:
 
     def read(self) -> LossReading:
         """The losses since the last reading, in one transfer; resets the sums."""
-        *sums, newest, step = self.sums.numpy().tolist()
-        reading = LossReading(
-            sums=dict(zip(self._names, sums, strict=True)),
-            batches=self.batches,
-            newest=newest,
-            not_finite=(int(step), sums[0]) if math.isfinite(step) else None,
-        )
+        reading = LossReading.of(self._names, self.sums.numpy().tolist(), self.batches)
         self.sums, self.batches = self._nothing, 0
         return reading
 
 
-class TrainingLoop:
-    """The training loop (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
+class TrainingLoop(EpochLoop):
+    """The training loop: a model, trained in place, its running average, and the optimizer.
 
-    Parameters
-    ----------
-    model:
-        Trained in place.
-    parts:
-        Number of micro-batches per batch.
+    It is a `ptychopinn.training.Fit`.
     """
+
+    _meter: LossMeter
 
     def __init__(
         self,
@@ -111,7 +101,11 @@ class TrainingLoop:
         parts: MicroBatches,
         budget: MemoryBudget,
     ) -> None:
-        self._model, self._plan, self._options, self._devices, self._parts = model, plan, options, devices, parts
+        workers, held = options.num_workers, plan.validation
+        source = choose_source(plan.training, devices, budget, workers)
+        held_source = None if held is None else choose_source(held, devices, budget, workers)
+        super().__init__(plan, source, held_source, on_gpu=devices.on_gpu)
+        self._model, self._options, self._devices, self._parts = model, options, devices, parts
         light = model.illumination
         free = {f"network/{name}": variable for name, variable in model.network.variables().items()}
         if plan.config.probe_trainable:
@@ -126,16 +120,14 @@ class TrainingLoop:
         self._averaged_steps = 0
         gradient = self._gradient_of(make_objective(plan, plan.training))
         self._gradient = devices.summed(gradient)
-        self._whole = devices.function(lambda batch, numbers, sums: self._finish(gradient(batch), numbers, sums))
-        self._step, self._note = devices.function(self._finish), devices.function(self._note_batch)
-        self._source = choose_source(plan.training, devices, budget, options.num_workers)
-        self._validate = None
-        if plan.validation is not None:
-            objective = make_objective(plan, plan.validation)
-            self._validate = devices.summed(lambda batch: objective(self._average, batch).total)
-            self._validation_source = choose_source(plan.validation, devices, budget, options.num_workers)
-        self._readings = ReadingClock(on_gpu=devices.on_gpu)
-        self._collected: Slope | None = None  # accumulated from earlier batches for the next step
+        self._whole_step = devices.function(
+            lambda batch, numbers, sums: self._make_step(gradient(batch), numbers, sums)
+        )
+        self._step, self._record = devices.function(self._make_step), devices.function(self._record_batch)
+        if held is not None:
+            objective = make_objective(plan, held)
+            self._validation_loss = devices.summed(lambda batch: objective(self._average, batch).total)
+        self._accumulated: LossAndGradients | None = None  # accumulated from earlier batches for the next step
 
     def averaged(self) -> dict[str, AnyArray]:
         """Copies of the averaged weights."""
@@ -168,71 +160,50 @@ class TrainingLoop:
         return model
 
     def run(self, state: TrainingState, logger: RunLogger) -> None:
-        """Train until `state` says stop or the epochs are done."""
-        clock = self._plan.clock
+        """As `EpochLoop.run`, in true float32."""
         with exact_float32(deterministic=self._options.deterministic), self._devices.scope():
-            while not (state.stop or clock.out_of_epochs):
-                self._run_epoch(state)
-                if row := state.close_epoch(self._validation_losses()):
-                    logger.log(row, clock.step)
-
-    def _run_epoch(self, state: TrainingState) -> None:
-        plan = self._plan
-        with contextlib.closing(self._source.batches(plan.clock.epoch)) as batches:
-            for number, batch in enumerate(batches):
-                self.train_on(batch, makes_step=plan.makes_step(number))
-                if self._readings.due():
-                    state.record(self._meter.read())
-                state.after_batch(number, batch.patterns)
-                if state.stop:
-                    break
-        if self._meter.batches:
-            state.record(self._meter.read())
+            super().run(state, logger)
 
     def train_on(self, batch: Batch, *, makes_step: bool) -> None:
         """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
         clock, config = self._plan.clock, self._plan.config
         decay = ema_decay(config.weight_averaging, self._averaged_steps)
         numbers = self._devices.numbers([clock.learning_rate(), decay, clock.step], tf.float64)
-        at_once = makes_step and self._collected is None and config.accumulate_grad_batches == 1
+        at_once = makes_step and self._accumulated is None and config.accumulate_grad_batches == 1
 
-        def computed(parts: int) -> Any:
+        def compute(parts: int) -> Any:
             if at_once and parts == len(self._devices) == 1:
-                return self._whole(batch.tensors, numbers, self._meter.sums)
+                return self._whole_step(batch.tensors, numbers, self._meter.sums)
             return self._summed(self._gradient, batch, parts)
 
-        outcome = self._parts.compute(computed, -(-batch.size // len(self._devices)))
-        if isinstance(outcome, Slope):
-            slope = self._collect(outcome)
-            function = self._step if makes_step else self._note
-            outcome = function(slope, numbers, self._meter.sums)
-            self._collected = None if makes_step else slope
+        outcome = self._parts.compute(compute, -(-batch.size // len(self._devices)))
+        if isinstance(outcome, LossAndGradients):
+            computed = self._accumulate(outcome)
+            function = self._step if makes_step else self._record
+            outcome = function(computed, numbers, self._meter.sums)
+            self._accumulated = None if makes_step else computed
         self._averaged_steps += makes_step
         self._meter.count(outcome)
 
-    def _collect(self, slope: Slope) -> Slope:
+    def _accumulate(self, computed: LossAndGradients) -> LossAndGradients:
         """Add the gradient of a batch to those accumulated for the next step."""
-        accumulate, before = self._plan.config.accumulate_grad_batches, self._collected
+        accumulate, before = self._plan.config.accumulate_grad_batches, self._accumulated
         if accumulate == 1:
-            return slope
-        gradients = {name: gradient / accumulate for name, gradient in slope.gradients.items()}
+            return computed
+        gradients = {name: gradient / accumulate for name, gradient in computed.gradients.items()}
         if before is None:
-            return slope._replace(gradients=gradients)
+            return computed._replace(gradients=gradients)
         summed = {name: before.gradients[name] + gradient for name, gradient in gradients.items()}
-        return Slope(slope.terms, summed, before.losses + slope.losses)
+        return LossAndGradients(computed.terms, summed, before.losses + computed.losses)
 
-    def _validation_losses(self) -> list[float]:
+    def validation_losses(self, batches: Iterable[Batch]) -> list[float]:
         """Loss of each validation batch under the averaged weights."""
-        validate = self._validate
-        if validate is None:
-            return []
 
         def loss(batch: Batch) -> tf.Tensor:
             size = -(-batch.size // len(self._devices))
-            return self._parts.compute(lambda parts: self._summed(validate, batch, parts), size)
+            return self._parts.compute(lambda parts: self._summed(self._validation_loss, batch, parts), size)
 
-        with contextlib.closing(self._validation_source.batches(0)) as batches:
-            losses: list[float] = tf.stack([loss(batch) for batch in batches]).numpy().tolist()
+        losses: list[float] = tf.stack([loss(batch) for batch in batches]).numpy().tolist()
         return losses
 
     def _summed(self, compute: Callable[[list[Tensors]], Any], batch: Batch, parts: int) -> Any:
@@ -242,39 +213,39 @@ class TrainingLoop:
         results = [compute(shares[k : k + devices]) for k in range(0, len(shares), devices)]
         return results[0] if parts == 1 else tf.nest.map_structure(lambda *values: tf.add_n(values), *results)
 
-    def _gradient_of(self, objective: Objective) -> Callable[[Tensors], Slope]:
-        def gradient(batch: Tensors) -> Slope:
+    def _gradient_of(self, objective: Objective) -> Callable[[Tensors], LossAndGradients]:
+        def gradient(batch: Tensors) -> LossAndGradients:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(list(self._free.values()))
                 terms = objective(self._model, batch)
             zero = tf.UnconnectedGradients.ZERO
             gradients = tape.gradient(terms.total, self._free, unconnected_gradients=zero)
-            return Slope(terms, gradients, terms.total)
+            return LossAndGradients(terms, gradients, terms.total)
 
         return gradient
 
     # Compiled functions
 
-    def _finish(self, slope: Slope, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
+    def _make_step(self, computed: LossAndGradients, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
         """Make a step and return the sums of the losses. If a value is not finite, the weights do not change.
 
         ``numbers`` is (3,) float64: learning rate, decay of the running average, number of the step.
         """
         # All gradients are computed before the first change, so a step that does not fit into memory changes nothing.
-        with tf.control_dependencies(list(slope.gradients.values())):
-            self._follow_offset(slope.terms)
-            gradients, usable = clipped(slope.gradients, self._plan.config)
-            usable = tf.logical_and(usable, tf.math.is_finite(slope.losses))
+        with tf.control_dependencies(list(computed.gradients.values())):
+            self._follow_offset(computed.terms)
+            gradients, usable = clipped(computed.gradients, self._plan.config)
+            usable = tf.logical_and(usable, tf.math.is_finite(computed.losses))
             rate, decay = tf.cast(numbers[0], tf.float32), tf.cast(numbers[1], tf.float32)
             gradients = {name: tf.where(usable, value, tf.zeros_like(value)) for name, value in gradients.items()}
             self._optimizer.apply(gradients, tf.where(usable, rate, tf.zeros_like(rate)))
             move_average(self._average.variables(), self._model.variables(), decay)
-            return self._meter.added(sums, slope.terms, usable, numbers[2])
+            return self._meter.with_batch(sums, computed.terms, usable, numbers[2])
 
-    def _note_batch(self, slope: Slope, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
-        """As `_finish`, without a step."""
-        self._follow_offset(slope.terms)
-        return self._meter.added(sums, slope.terms, tf.math.is_finite(slope.losses), numbers[2])
+    def _record_batch(self, computed: LossAndGradients, numbers: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
+        """As `_make_step`, without a step."""
+        self._follow_offset(computed.terms)
+        return self._meter.with_batch(sums, computed.terms, tf.math.is_finite(computed.losses), numbers[2])
 
     def _follow_offset(self, terms: LossTerms) -> None:
         """Move the detector's offset towards the one given by the mean phase gradient of a batch."""

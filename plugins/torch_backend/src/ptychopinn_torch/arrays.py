@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import array_api_compat.torch
@@ -121,21 +121,6 @@ class TorchLibrary(ScatterLibrary):
         array = np.ascontiguousarray(array)
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
         return tensor.to(self.device, non_blocking=self._is_cuda)
-
-    def from_blocks(
-        self, shape: tuple[int, ...], blocks: Iterable[AnyArray], prepare: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """Make one tensor from blocks of rows on the host."""
-        whole: Tensor | None = None
-        row = 0
-        for block in blocks:
-            tensor = prepare(self.from_host(block))
-            if whole is None:
-                whole = torch.empty(shape, dtype=tensor.dtype, device=self.device)
-            whole[row : row + len(tensor)] = tensor
-            row += len(tensor)
-        assert whole is not None  # there is at least one block
-        return whole
 
     def to_host(self, array: Tensor) -> AnyArray:
         """Convert a tensor to a NumPy array; waits for the device."""

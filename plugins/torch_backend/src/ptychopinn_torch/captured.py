@@ -33,11 +33,12 @@ class Recorder(Protocol):
         ...
 
     def record(self, compute: Callable[[], ResultT]) -> tuple[ResultT, Callable[[], object]]:
-        """Record the operations of a function, which has no effect on tensors that were there before.
+        """Record the operations of a function without computing them.
 
         Returns
         -------
-        What the function returns, whose tensors get their values by each call of the second, which replays it all.
+        The result of the function, and a function that replays the operations: each call writes new values into the
+        tensors of the result.
         """
         ...
 
@@ -103,13 +104,8 @@ class _Recording(Generic[ResultT]):
 class CapturedStep(Generic[ResultT]):
     """Steps, recorded once and replayed for every batch of the same shapes.
 
-    The first steps are computed operation by operation, and so are those on batches of other shapes, and all of them if
-    recording fails.
-
-    Parameters
-    ----------
-    recorder:
-        Records; with None nothing is recorded.
+    The first steps are computed operation by operation. So are steps on batches of other shapes, and all steps without
+    a recorder or if recording fails.
     """
 
     def __init__(self, recorder: Recorder | None) -> None:
@@ -129,14 +125,15 @@ class CapturedStep(Generic[ResultT]):
         Parameters
         ----------
         recorded:
-            Takes the step on the batch that it is given, in operations on tensors alone: whatever else changes from
-            step to step lies in tensors that stay, and no later step needs what this changes elsewhere.
+            Takes the step on the batch that it is given, in operations on tensors alone. Other values that change from
+            step to step must be in tensors that stay the same objects.
         state:
-            Tensors that the step reads or changes, if they may be replaced by others: for these it is computed again.
+            Tensors that the step reads or changes and that may be replaced by others. A step with other ones than the
+            recorded step is computed operation by operation.
 
         Returns
         -------
-        What the step returns; of a replayed step it is overwritten by the next one.
+        The result of the step. The next replayed step overwrites it.
         """
         if self._recorder is None:
             return eager()

@@ -31,13 +31,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, AnyArray]:
 
 
 def load_module(module: nn.Module, arrays: Mapping[str, AnyArray], group: str = "") -> None:
-    """Restore `module_arrays`.
-
-    Raises
-    ------
-    ArchiveError
-        If a tensor is missing or of another shape.
-    """
+    """Restore `module_arrays`. Raises ArchiveError if a tensor is missing or of another shape."""
     state = module.state_dict()
     names = {_name(group, name): name for name in state}
     shapes = {name: tuple(state[inner].shape) for name, inner in names.items()}

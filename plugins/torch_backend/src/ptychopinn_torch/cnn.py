@@ -51,24 +51,17 @@ class Decoder(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(g, deepest, y, x) to (g, P, n, n)."""
         for level in self.levels:
-            h = _doubled(level(h))
+            h = _upsample(level(h))
         picture: Tensor = self.centre(h)
         if not self.probe_big:
             return picture
         around = (picture.shape[-1] // 2,) * 4
-        border: Tensor = self.border(_doubled(self.border_level(h)))
+        border: Tensor = self.border(_upsample(self.border_level(h)))
         return F.pad(picture, around) + border * (1 - F.pad(torch.ones_like(picture), around))
 
 
 class CnnNetwork(nn.Module):
-    """Diffraction amplitudes of groups to object patches.
-
-    Parameters
-    ----------
-    config:
-        Model configuration; its N, patterns_per_group, patches_per_group, width_scale, amp_activation, pad_object and
-        probe_big are used.
-    """
+    """Diffraction amplitudes of groups to object patches."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -89,14 +82,8 @@ class CnnNetwork(nn.Module):
     def forward(self, amplitudes: Tensor, sampled_probes: None) -> Tensor:
         """Predict the patches of groups.
 
-        Parameters
-        ----------
-        amplitudes:
-            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, P that of ``patches_per_group``.
+        (g, C, N, N) float32 amplitudes, root mean square near 1, DC at [0, 0], zero at bad pixels, to (g, P, n, n)
+        complex64, P that of ``patches_per_group``.
         """
         h = torch.fft.fftshift(amplitudes, dim=(-2, -1)).contiguous(memory_format=torch.channels_last)
         for level in self.encoder:
@@ -105,5 +92,5 @@ class CnnNetwork(nn.Module):
         return torch.polar(amplitude(self.activation, self.amplitude_decoder(h).float()), phase)
 
 
-def _doubled(h: Tensor) -> Tensor:
+def _upsample(h: Tensor) -> Tensor:
     return F.interpolate(h, scale_factor=2, mode="nearest")

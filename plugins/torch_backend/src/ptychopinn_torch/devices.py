@@ -39,7 +39,7 @@ def choose_device(asked: Accelerator | str) -> torch.device:
         _log.info("No CUDA: PyTorch %s is %s.", torch.__version__, _build())
         return _CPU
     if asked == Accelerator.AUTO:
-        return _freest()
+        return _card_with_most_memory()
     number, cards = cuda_number(asked) or 0, range(torch.cuda.device_count())
     if number not in cards:
         raise no_such_card(number, [_name(k) for k in cards])
@@ -59,13 +59,7 @@ def describe(device: torch.device) -> str:
 
 
 def try_card(number: int) -> None:
-    """Compute two numbers on a card.
-
-    Raises
-    ------
-    ResourceError
-        If it fails, with the reason.
-    """
+    """Compute two numbers on a card. Raises ResourceError if it fails, with the reason."""
     try:
         _compute(torch.device("cuda", number))
     except RuntimeError as error:  # the base of torch.OutOfMemoryError and torch.AcceleratorError
@@ -91,7 +85,7 @@ def _reason(error: RuntimeError) -> str:
     return _first_line(error)
 
 
-def _freest() -> torch.device:
+def _card_with_most_memory() -> torch.device:
     """The usable card with most free memory, or the CPU."""
     count = torch.cuda.device_count()
     free: dict[int, float] = {}

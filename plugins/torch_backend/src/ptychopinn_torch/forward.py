@@ -58,16 +58,7 @@ def separable_transform(left: Tensor, image: Tensor, right: Tensor) -> Tensor:
 def shift_probe(probe: Tensor, fractions: Tensor) -> Tensor:
     """As `ptychopinn.interpolation.shift_probe`, differentiable in the probe.
 
-    Parameters
-    ----------
-    probe:
-        (modes, N, N) complex64.
-    fractions:
-        (..., 2) float32 (y, x), in pixels.
-
-    Returns
-    -------
-    (..., modes, N, N) complex64.
+    (modes, N, N) complex64 and (..., 2) float32 fractions (y, x) to (..., modes, N, N) complex64.
     """
     return _shifted(probe, fractions, _frequencies(probe.shape[-1]).to(probe.device))
 
@@ -88,16 +79,8 @@ def _shifted(probe: Tensor, fractions: Tensor, frequencies: Tensor) -> Tensor:
 def group_phases(root_weights: Tensor, placed: Tensor) -> Tensor:
     """Phases that align the patches of each group (`ptychopinn.synchronise` for few patches).
 
-    Parameters
-    ----------
-    root_weights:
-        (g, C, M, M) float32, square roots of the weights on the canvas.
-    placed:
-        (g, C, M, M) complex64.
-
-    Returns
-    -------
-    (g, C) complex64 of modulus 1, no gradient; their mean phase is 0.
+    Square roots of the weights, (g, C, M, M) float32, and patches, (g, C, M, M) complex64, on the canvas, to (g, C)
+    complex64 of modulus 1 without gradient; their mean phase is 0.
     """
     with torch.no_grad():
         u = (root_weights * placed).flatten(2)
@@ -118,14 +101,9 @@ def blur_waves(field: Tensor, sigma_px: float) -> Tensor:
 
 
 class GroupForward(torch.nn.Module):
-    """Patches of groups to expected counts.
+    """Patches of groups to expected counts (`ptychopinn.training.objective.GroupPhysics`).
 
-    Parameters
-    ----------
-    N, patch_size:
-        Widths of pattern and patch.
-    reach:
-        Largest distance, in whole pixels, of a member's corner from its anchor's.
+    ``reach`` is the largest distance, in whole pixels, of a member's corner from its anchor's.
     """
 
     basis: Tensor
@@ -145,25 +123,7 @@ class GroupForward(torch.nn.Module):
         self.register_buffer("frequencies", _frequencies(N))
 
     def canvas(self, patches: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, member: Tensor) -> Tensor:
-        """Weighted mean of the patches of each group, minus 1, on the anchor's pixels.
-
-        Parameters
-        ----------
-        patches:
-            (g, C, n, n) complex64.
-        weights:
-            (n, n) float32, probe intensity.
-        offsets:
-            (g, C, 2) int64 (y, x), corner of each member minus corner of the anchor.
-        shift:
-            (g, C, 2, 7) float32, `shift_weights` of the members' fractions.
-        member:
-            (g, C) float32; 0 for missing members.
-
-        Returns
-        -------
-        (g, M, M) complex64, M = n + 2 reach; 0 where nothing covers it.
-        """
+        """Weighted mean of the patches of each group, minus 1; see `GroupPhysics`."""
         n = self.patch_size
         place = _one_hot(offsets, self.placing).mT @ _weighted(shift, self.basis)  # (g, C, 2, M, n)
         rows, columns = place[:, :, 0], place[:, :, 1]
@@ -179,23 +139,7 @@ class GroupForward(torch.nn.Module):
     def forward(
         self, canvas: Tensor, probe: Tensor, offsets: Tensor, fractions: Tensor, *, sigma_px: float = 0.0
     ) -> Tensor:
-        """Expected counts of each member.
-
-        Parameters
-        ----------
-        canvas:
-            (g, M, M) complex64, from `canvas`.
-        probe:
-            (modes, N, N) complex64, in counts.
-        offsets, fractions:
-            (g, C, 2) int64 and float32 (y, x): position of each member, and shift of the probe there.
-        sigma_px:
-            Standard deviation of a blur of the exit wave, pixels; 0 is none.
-
-        Returns
-        -------
-        (g, C, N, N) float32, DC at [0, 0].
-        """
+        """Expected counts of each member; see `GroupPhysics`."""
         cut = _one_hot(offsets, self.cutting)  # (g, C, 2, N, M)
         windows = separable_transform(cut[:, :, 0], canvas[:, None], cut[:, :, 1])
         field = torch.fft.fft2(_shifted(probe, fractions, self.frequencies) * (1 + windows)[:, :, None], norm="ortho")
@@ -204,19 +148,7 @@ class GroupForward(torch.nn.Module):
         return intensity(field).sum(dim=2)
 
     def single_patterns(self, patches: Tensor, probe: Tensor) -> Tensor:
-        """Expected counts of patches on whole pixels, with 1 + 0j around each.
-
-        Parameters
-        ----------
-        patches:
-            (b, n, n) complex64.
-        probe:
-            (modes, N, N) complex64, in counts; or (b, modes, N, N), one for each patch.
-
-        Returns
-        -------
-        (b, N, N) float32, DC at [0, 0].
-        """
+        """Expected counts of patches on whole pixels; see `GroupPhysics`."""
         margin = (self.N - self.patch_size) // 2
         windows = 1 + F.pad(patches - 1, (margin,) * 4)
         field = torch.fft.fft2(probe * windows[:, None], norm="ortho")

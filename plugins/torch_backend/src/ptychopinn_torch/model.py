@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from ptychopinn.config.execution import Precision
 from ptychopinn.config.model import Architecture, ModelConfig
-from ptychopinn.training import DetectorSampling, illumination_from_tensors, network_tensors
+from ptychopinn.training import (
+    DetectorSampling,
+    IlluminationArrays,
+    illumination_from_tensors,
+    illumination_tensors,
+    network_tensors,
+)
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.cnn import CnnNetwork
 from ptychopinn_torch.network import FastNetwork, SampledProbe
@@ -69,35 +75,13 @@ class Model(nn.Module):
         self.precision = precision
 
     def prepare_probe(self, probe: Tensor, good: Tensor) -> dict[DetectorSampling, SampledProbe] | None:
-        """Prepare the probe for `forward`, once for all predictions.
-
-        Parameters
-        ----------
-        probe:
-            (modes, N, N) complex64, from `Illumination`; or (b, modes, N, N), one for each pattern.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured.
-        """
+        """Prepare the probe for predictions; see `ptychopinn.training.objective.TrainedModel`."""
         return self.network.prepare_probe(probe * probe.shape[-1], good)
 
     def forward(
         self, counts: Tensor, mean_counts: float, sampled_probes: dict[DetectorSampling, SampledProbe] | None
     ) -> Tensor:
-        """Predict the patches of groups from their counts.
-
-        Parameters
-        ----------
-        counts:
-            (g, C, N, N) float32, DC at [0, 0], zero at bad pixels.
-        mean_counts:
-            Mean photons per pattern of the scan.
-        sampled_probes:
-            From `prepare_probe`.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, P that of `ModelConfig.patches_per_group`, but at most C.
-        """
+        """Predict the patches of groups from their counts; see `ptychopinn.training.objective.TrainedModel`."""
         N = counts.shape[-1]  # noqa: N806
         low = self.precision is Precision.BFLOAT16
         with torch.autocast(counts.device.type, torch.bfloat16) if low else nullcontext():
@@ -149,21 +133,13 @@ def model_arrays(model: Model) -> dict[str, AnyArray]:
         for name, tensor in model.network.state_dict().items()
     }
     light = model.illumination
-    probe = torch.view_as_complex(light.values.detach()) * light.peak
-    arrays["illumination/probe"] = probe.cpu().numpy().copy()
-    arrays["illumination/offset_px"] = light.offset_px.cpu().numpy().copy()
-    arrays["illumination/log_intensity"] = light.log_intensity.detach().cpu().numpy().reshape(1).copy()
-    return arrays
+    probe = (torch.view_as_complex(light.values.detach()) * light.peak).cpu().numpy()
+    illumination = IlluminationArrays(probe, light.offset_px.cpu().numpy().copy(), light.log_intensity.item())
+    return arrays | illumination_tensors(illumination)
 
 
 def model_from_arrays(config: ModelConfig, arrays: Mapping[str, AnyArray], precision: Precision) -> Model:
-    """The inverse of `model_arrays`.
-
-    Raises
-    ------
-    ArchiveError
-        If tensors are missing or do not fit the configuration.
-    """
+    """The inverse of `model_arrays`. Raises ArchiveError if tensors are missing or do not fit the configuration."""
     light = illumination_from_tensors(config, arrays)
     model = Model(config, Illumination(light.probe, light.offset_px, light.log_intensity), precision)
     names = {name.replace(".", "/"): name for name in model.network.state_dict()}

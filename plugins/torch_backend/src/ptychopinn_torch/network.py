@@ -22,14 +22,13 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from ptychopinn.config.model import AmplitudeActivation, ModelConfig
-from ptychopinn.training import DetectorSampling, features_width, sampling_schedule
+from ptychopinn.training import DetectorSampling, features_width, network_width, sampling_schedule
 from ptychopinn.training.constants import (
     AMPLITUDE_LIMIT,
     GRID,
     HEAD_STD,
     MODULUS_FLOOR,
     PROBE_REGULARISATION,
-    WIDTH,
 )
 from ptychopinn_torch.functions import intensity, polar_less_one
 
@@ -200,15 +199,11 @@ class SampledProbe:
     @classmethod
     def seen(cls, sampling: DetectorSampling, light: _ProbeCentre, ramps: Tensor) -> SampledProbe:
         """From a probe at the resolution of the sampling, with its `sampling_ramps`."""
-
-        def every(image: Tensor) -> Tensor:
-            return image[..., sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride].contiguous()
-
         return cls(
             probe=light.inner * ramps[0],
             direction=light.direction * ramps[1],
-            alone=every(light.alone),
-            good=every(light.good),
+            alone=light.alone[..., *sampling.pixels].contiguous(),
+            good=light.good[..., *sampling.pixels].contiguous(),
         )
 
     def far_field(self, more: Tensor) -> Tensor:
@@ -228,7 +223,7 @@ class FastNetwork(nn.Module):
         for number, sampling in enumerate(self._distinct):
             self.register_buffer(f"ramps_{number}", sampling_ramps(sampling), persistent=False)
         self.seen_width = features_width(config)
-        width = max(8, 8 * round(WIDTH * config.width_scale / 8))
+        width = network_width(config)
         pixels = [sampling.tile**2 for sampling in self.samplings]
         self.embed_pattern = nn.Linear((self.seen_width // GRID) ** 2, width)
         self.mix = MixingBlock(width)
@@ -240,15 +235,7 @@ class FastNetwork(nn.Module):
             nn.init.zeros_(cast(nn.Linear, head).bias)
 
     def prepare_probe(self, probe: Tensor, good: Tensor) -> dict[DetectorSampling, SampledProbe]:
-        """Prepare the probe for `forward`, once for all predictions.
-
-        Parameters
-        ----------
-        probe:
-            (modes, N, N) complex64 in the scale of the amplitudes; or (b, modes, N, N), one for each pattern.
-        good:
-            (N, N) float32, DC at [0, 0]: 1 where the detector measured, else 0.
-        """
+        """Prepare the probe for predictions, as `Model` does, but in the scale of the amplitudes."""
         lights = {
             N: _ProbeCentre.of(sampling, probe, good)
             for N, sampling in {each.N: each for each in self.samplings}.items()
@@ -261,16 +248,8 @@ class FastNetwork(nn.Module):
     def forward(self, amplitudes: Tensor, sampled_probes: dict[DetectorSampling, SampledProbe]) -> Tensor:
         """Predict the patches of groups, each from its own pattern.
 
-        Parameters
-        ----------
-        amplitudes:
-            (g, C, N, N) float32, root mean square near 1, DC at [0, 0], zero at bad pixels.
-        sampled_probes:
-            From `prepare_probe`.
-
-        Returns
-        -------
-        (g, P, n, n) complex64, n the patch size; P is the smaller of C and ``patches_per_group``.
+        (g, C, N, N) float32 amplitudes, root mean square near 1, DC at [0, 0], zero at bad pixels, to (g, P, n, n)
+        complex64, n the patch size, P the smaller of C and ``patches_per_group``.
         """
         amplitudes = amplitudes[:, : self.patches_per_group]
         patches = self._solve(amplitudes.flatten(0, 1), sampled_probes)
@@ -290,9 +269,7 @@ class FastNetwork(nn.Module):
             light, pixels = sampled_probes[sampling], sampling.tile**2
             if x.shape[-1] < pixels:
                 x, phase, more = (upsample_tiles(values, sampling.tile) for values in (x, phase, more))
-            measured = centres[sampling.N][
-                :, sampling.offset[0] :: sampling.stride, sampling.offset[1] :: sampling.stride
-            ]
+            measured = centres[sampling.N][:, *sampling.pixels]
             field = light.far_field(more)
             modelled = sum_modes(intensity(field))
             ratio = light.good * (measured * torch.rsqrt(modelled + MODULUS_FLOOR) - 1)

@@ -30,12 +30,8 @@ def device_budget(options: TorchOptions, device: torch.device) -> MemoryBudget:
 def choose_source(source: EpochSource, device: torch.device, budget: MemoryBudget, workers: int) -> BatchLoader:
     """The batches of a training or validation scan.
 
-    Parameters
-    ----------
-    budget:
-        Memory for data that stay on the device; other data come from ``source``.
-    workers:
-        Threads that make batches ahead; on a GPU there is one at least.
+    What is within the budget stays on the device; other data come from ``source``. On a GPU there is one worker at
+    least.
     """
     kept: list[BatchPart] = []
     groups, stream = source.groups, source.stream

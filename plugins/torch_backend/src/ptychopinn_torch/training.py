@@ -9,8 +9,8 @@ import copy
 import logging
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
@@ -30,9 +30,9 @@ from ptychopinn.training import (
     TrainingState,
     checkpoint_tensors,
 )
+from ptychopinn.training.loop import EpochLoop
 from ptychopinn.training.objective import LossTerms, Objective, TrainedModel, offset_step
 from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DECAY, ema_decay
-from ptychopinn.training.readings import ReadingClock
 from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
@@ -48,10 +48,10 @@ from ptychopinn_torch.sources import choose_source, device_budget
 _AVERAGED, _AVERAGED_STEPS = "averaged/module", "averaged/n_averaged"  # names in checkpoints
 
 # Terms of a batch and the gradient of their sum; None for weights that it does not depend on.
-_LossAndGradients: TypeAlias = tuple[LossTerms, list[Tensor | None]]
+_TermsAndGradients: TypeAlias = tuple[LossTerms, list[Tensor | None]]
 
 
-class _Collected(NamedTuple):
+class _Accumulated(NamedTuple):
     """Gradients accumulated for the next step, and a bool tensor: whether they can be used."""
 
     gradients: list[Tensor | None]
@@ -127,33 +127,29 @@ class LossMeter:
 
     def read(self) -> LossReading:
         """The losses since the last reading, in one transfer; resets the sums."""
-        *sums, newest, step = torch.cat([self._sums, self._newest, self._first_bad]).tolist()
-        reading = LossReading(
-            sums=dict(zip(self._names, sums, strict=True)),
-            batches=self.batches,
-            newest=newest,
-            not_finite=(int(step), sums[0]) if math.isfinite(step) else None,
-        )
+        values = torch.cat([self._sums, self._newest, self._first_bad]).tolist()
+        reading = LossReading.of(self._names, values, self.batches)
         self._sums.zero_()
         self.batches = 0
         return reading
 
 
-class TrainingLoop:
-    """The training loop (`ptychopinn.training.Fit`): a model, its running average, the optimizer.
+class TrainingLoop(EpochLoop):
+    """The training loop: a model, trained in place, its running average, and the optimizer.
 
-    Parameters
-    ----------
-    model:
-        Trained in place, on its device.
-    parts:
-        Number of micro-batches per batch.
+    It is a `ptychopinn.training.Fit`.
     """
+
+    _meter: LossMeter
 
     def __init__(
         self, model: Model, plan: TrainingPlan, options: TorchOptions, device: torch.device, parts: MicroBatches
     ) -> None:
-        self._model, self._plan, self._options, self._device, self._parts = model, plan, options, device, parts
+        budget, workers = device_budget(options, device), options.num_workers
+        source = choose_source(plan.training.batches, device, budget, workers)
+        held = None if plan.validation is None else choose_source(plan.validation.batches, device, budget, workers)
+        super().__init__(plan, source, held, on_gpu=device.type == "cuda")
+        self._model, self._options, self._device, self._parts = model, options, device, parts
         light = model.illumination
         model.network.requires_grad_(True)
         light.values.requires_grad_(plan.config.probe_trainable)
@@ -167,17 +163,11 @@ class TrainingLoop:
         moves = plan.follow_offset or plan.config.probe_trainable or plan.config.intensity_scale_trainable
         loss = BatchLoss(model, make_objective(plan, plan.training, device), fixed_light=not moves)
         self._loss, self._optimizer = self._fabric.setup(loss, self._adamw)
-        budget = device_budget(options, device)
-        workers = options.num_workers
-        self._source = choose_source(plan.training.batches, device, budget, workers)
-        self._validation = plan.validation
         if plan.validation is not None:
             objective = make_objective(plan, plan.validation, device)
             self._validation_loss = BatchLoss(self._average, objective, fixed_light=False)
-            self._validation_source = choose_source(plan.validation.batches, device, budget, workers)
         self._meter = LossMeter(device)
-        self._readings = ReadingClock(on_gpu=device.type == "cuda")
-        self._collected: _Collected | None = None
+        self._accumulated: _Accumulated | None = None
         # Numbers that change from step to step; a recorded step reads them from these tensors.
         self._rate, self._decay = torch.zeros((), device=device), torch.zeros((), device=device)
         self._captured: CapturedStep[tuple[LossTerms, Tensor]] = CapturedStep(make_recorder(device))
@@ -214,26 +204,9 @@ class TrainingLoop:
     # The loop
 
     def run(self, state: TrainingState, logger: RunLogger) -> None:
-        """Train until `state` says stop or the epochs are done."""
-        clock = self._plan.clock
+        """As `EpochLoop.run`, in true float32."""
         with exact_float32(deterministic=self._options.deterministic):
-            while not (state.stop or clock.out_of_epochs):
-                self._run_epoch(state)
-                if row := state.close_epoch(self._validation_losses()):
-                    logger.log(row, clock.step)
-
-    def _run_epoch(self, state: TrainingState) -> None:
-        plan = self._plan
-        with closing(self._source.batches(plan.clock.epoch)) as batches:
-            for number, batch in enumerate(batches):
-                self.train_on(batch, makes_step=plan.makes_step(number))
-                if self._readings.due():
-                    state.record(self._meter.read())
-                state.after_batch(number, batch.patterns)
-                if state.stop:
-                    break
-        if self._meter.batches:
-            state.record(self._meter.read())
+            super().run(state, logger)
 
     def train_on(self, batch: Batch, *, makes_step: bool) -> None:
         """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
@@ -242,10 +215,10 @@ class TrainingLoop:
             self._rate.fill_(clock.learning_rate())
             self._decay.fill_(ema_decay(self._plan.config.weight_averaging, self._averaged_steps))
             self._averaged_steps += 1
-        if not makes_step or self._collected is not None:
-            terms, collected = self._collect(self._computed(batch), self._collected)
-            usable = self._step(collected) if makes_step else collected.usable
-            self._collected = None if makes_step else collected
+        if not makes_step or self._accumulated is not None:
+            terms, accumulated = self._accumulate(self._computed(batch), self._accumulated)
+            usable = self._step(accumulated) if makes_step else accumulated.usable
+            self._accumulated = None if makes_step else accumulated
         elif self._parts.count > 1:
             self._captured = CapturedStep(None)  # memory is short: drop graphs, and record none
             terms, usable = self._whole_step(self._computed(batch))
@@ -255,20 +228,20 @@ class TrainingLoop:
             )
         self._meter.add(terms, usable, clock.step)
 
-    def _computed(self, batch: Batch) -> _LossAndGradients:
+    def _computed(self, batch: Batch) -> _TermsAndGradients:
         """Terms and gradient of a batch, in as many micro-batches as the memory requires."""
         return self._parts.compute(lambda parts: self._gradients(cut(batch.tensors, parts)), batch.size)
 
-    def _whole_step(self, computed: _LossAndGradients) -> tuple[LossTerms, Tensor]:
+    def _whole_step(self, computed: _TermsAndGradients) -> tuple[LossTerms, Tensor]:
         """Make a step with the gradient of one batch; return its terms, and whether the gradient was used."""
-        terms, collected = self._collect(computed, None)
-        return terms, self._step(collected)
+        terms, accumulated = self._accumulate(computed, None)
+        return terms, self._step(accumulated)
 
     def _recorded_step(self, tensors: Mapping[str, Tensor]) -> tuple[LossTerms, Tensor]:
         with _capturable(self._adamw):
             return self._whole_step(self._gradients([tensors]))
 
-    def _gradients(self, parts: Sequence[Mapping[str, Tensor]]) -> _LossAndGradients:
+    def _gradients(self, parts: Sequence[Mapping[str, Tensor]]) -> _TermsAndGradients:
         """Terms of a batch and the gradient of its loss, one micro-batch after the other."""
         self._set_gradients([None] * len(self._free))  # a batch that did not fit may have left some
         terms = reduce(lambda one, other: one.map(operator.add, other), map(self._backward, parts))
@@ -282,7 +255,7 @@ class TrainingLoop:
         self._fabric.backward(terms.total)
         return terms.map(Tensor.detach)
 
-    def _collect(self, computed: _LossAndGradients, before: _Collected | None) -> tuple[LossTerms, _Collected]:
+    def _accumulate(self, computed: _TermsAndGradients, before: _Accumulated | None) -> tuple[LossTerms, _Accumulated]:
         """Add the gradient of a batch to those accumulated for the next step; update the detector's offset."""
         terms, gradients = computed
         finite = torch.isfinite(terms.total)
@@ -293,21 +266,21 @@ class TrainingLoop:
         if accumulate > 1:
             gradients = [None if g is None else g / accumulate for g in gradients]
         if before is None:
-            return terms, _Collected(gradients, finite)
+            return terms, _Accumulated(gradients, finite)
         summed = [_sum(old, new) for old, new in zip(before.gradients, gradients, strict=True)]
-        return terms, _Collected(summed, before.usable & finite)
+        return terms, _Accumulated(summed, before.usable & finite)
 
     def _set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         for weight, gradient in zip(self._free, gradients, strict=True):
             weight.grad = gradient
 
-    def _step(self, collected: _Collected) -> Tensor:
+    def _step(self, accumulated: _Accumulated) -> Tensor:
         """Make a step, and update the running average; return whether the gradients were used.
 
         If they are not finite, the weights do not change.
         """
-        config, usable = self._plan.config, collected.usable
-        self._set_gradients(collected.gradients)
+        config, usable = self._plan.config, accumulated.usable
+        self._set_gradients(accumulated.gradients)
         if config.gradient_clip is not None and config.gradient_clip_algorithm is ClipAlgorithm.NORM:
             norm = self._fabric.clip_gradients(
                 self._loss, self._optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
@@ -328,10 +301,8 @@ class TrainingLoop:
         torch._foreach_add_(average, weights)
         return usable
 
-    def _validation_losses(self) -> list[float]:
+    def validation_losses(self, batches: Iterable[Batch]) -> list[float]:
         """Loss of each validation batch under the averaged weights."""
-        if self._validation is None:
-            return []
 
         def loss(batch: Batch) -> Tensor:
             return self._parts.compute(
@@ -343,7 +314,7 @@ class TrainingLoop:
             value: Tensor = terms.total
             return value
 
-        with torch.no_grad(), closing(self._validation_source.batches(0)) as batches:
+        with torch.no_grad():
             losses: list[float] = torch.stack([loss(batch) for batch in batches]).tolist()
         return losses
 

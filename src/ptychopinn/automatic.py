@@ -1,0 +1,391 @@
+"""Reconstruct a scan without decisions by its user: what to start from, what to free, and when to stop.
+
+A network gives the start if there is one, else the start is flat. Then rounds of passes follow, each twice as long as
+the one before. Between the first rounds, probe, positions, flux and background are each freed for a few passes over a
+part of the scan. What explains patterns better that these passes did not use stays free. The rounds end when they no
+longer lower the forward residual, or when the time is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ptychopinn.arrays import NUMPY, ArrayLibrary
+from ptychopinn.assembly import PhaseRule, Synchronisation
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
+from ptychopinn.config.infer import Background, InferConfig, Likelihood, ProbeSource
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.subsampling import nearest_to_middle
+from ptychopinn.errors import DataError
+from ptychopinn.geometry import Canvas, Frame
+from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.reconstruction import Reconstruction, assess, reconstruct
+from ptychopinn.reconstructor import Reconstructor
+from ptychopinn.refinement import (
+    RefinementSummary,
+    RefineOptions,
+    StartKind,
+    is_noisy,
+    refine,
+    refinement_schedule,
+    significantly_lower,
+)
+from ptychopinn.scan_model import ScanModel
+from ptychopinn.solvers.engine import PassEngine
+from ptychopinn.solvers.epie import CACHE_BYTES, frame_of, rpie_schedule
+from ptychopinn.solvers.options import PassOptions, StepSchedule
+from ptychopinn.solvers.positions import MAX_MOVE_PX
+from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
+from ptychopinn.tiles import Tiling, where_object_fits
+from ptychopinn.typing import AnyArray, FloatArray, IntArray
+
+_log = logging.getLogger(__name__)
+MIN_PATTERNS = 10
+"""Fewer patterns are refused: too little to tell an object from its probe."""
+_FIRST_PASSES, _FIRST_PASSES_FROM_FLAT = 2, 4
+_MAX_ROUND = 32  # passes in a round
+_MAX_PASSES = 200
+_PAYS = 0.003  # a round pays if it lowers the residual by this fraction
+_CHOICES = 3  # rounds before which freedoms are tried
+# Trials: patterns in the middle of the scan (fewer of large ones), every so manyth of them held out, passes.
+_TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX = 1 << 21, 48, 192
+_HELD_OUT, _TRIAL_PASSES, _SETTLING_PASSES = 6, 6, 3
+_SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
+# And the fraction by which it must lower it. Positions that turn or scale move the picture: they need more reason.
+_WORTH = {Freedom.PROBE: 0.02, Freedom.POSITIONS: 0.1, Freedom.FLUX: 0.02, Freedom.BACKGROUND: 0.02}
+_TRIAL_SHARE = 0.25  # of the time that is left may go into trials
+_OBJECT_FIXED = StepSchedule(
+    alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
+)
+
+
+@dataclass(frozen=True, eq=False)
+class AutomaticReconstruction:
+    """A reconstruction, and how it came about."""
+
+    reconstruction: Reconstruction
+    freed: frozenset[Freedom]
+    passes: int  # passes made
+    story: tuple[str, ...]  # what was done and why, in sentences
+
+
+Update = Callable[[Reconstruction], None]
+"""Receives the reconstruction after each round."""
+
+
+def reconstruct_automatically(
+    data: ScanDataset,
+    reconstructor: Reconstructor | None,
+    config: AutomaticConfig | None = None,
+    *,
+    library: ArrayLibrary = NUMPY,
+    update: Update | None = None,
+    monitor: Monitor = NULL_MONITOR,
+) -> AutomaticReconstruction:
+    """Reconstruct a scan.
+
+    Parameters
+    ----------
+    reconstructor:
+        A trained one, for the start; None starts from a flat object.
+    library:
+        Library of the passes without a reconstructor, which has its own.
+    update:
+        Called after every round but the last.
+    monitor:
+        Gets progress. If it is cancelled, the result so far is returned.
+
+    Raises
+    ------
+    DataError
+        If the scan has fewer than `MIN_PATTERNS` patterns.
+    Cancelled
+        If the monitor was cancelled before there was an object.
+    """
+    if len(data) < MIN_PATTERNS:
+        raise DataError(
+            f"The scan has {len(data)} patterns; {MIN_PATTERNS} are needed to tell an object from its probe.",
+            "Give the whole scan.",
+        )
+    config = config or AutomaticConfig()
+    limit = _TimeLimit(monitor, config.max_time)
+    work = _Work(data, config, limit, library if reconstructor is None else _library_of(reconstructor))
+    work.start(reconstructor)
+    with work.library.session() as computing:
+        work.library.fit(lambda: work.iterate(computing, update))
+        return work.result()
+
+
+def _library_of(reconstructor: Reconstructor) -> ArrayLibrary:
+    """The library that a reconstructor computes with, as its predictions say."""
+    return getattr(reconstructor, "library", NUMPY)
+
+
+class _TimeLimit(Monitor):
+    """A monitor that cancels when the time is over."""
+
+    def __init__(self, inner: Monitor, seconds: float | None) -> None:
+        super().__init__()
+        self._inner, self._start, self._seconds = inner, time.monotonic(), seconds
+
+    def report(self, *args: object, **more: object) -> None:
+        """Pass it on."""
+        self._inner.report(*args, **more)  # type: ignore[arg-type]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._start
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return float("inf") if self._seconds is None else self._seconds - self.elapsed
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the user cancelled."""
+        return self._inner.cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the user cancelled, or the time is over."""
+        return self.stopped or self.left <= 0
+
+
+class _Work:
+    """One reconstruction; see `reconstruct_automatically`."""
+
+    def __init__(self, data: ScanDataset, config: AutomaticConfig, limit: _TimeLimit, library: ArrayLibrary) -> None:
+        self.library = library
+        self._data, self._config, self._limit = data, config, limit
+        self._freed: frozenset[Freedom] = frozenset()
+        self._story: list[str] = []
+        self._passes = 0
+        self._rounds: list[RefinementSummary] = []
+        self._kind = StartKind.SYNCHRONISED
+        self._start_seconds: dict[str, float] = {}
+        self._warnings: tuple[str, ...] = ()
+
+    # The start
+
+    def start(self, reconstructor: Reconstructor | None) -> None:
+        """Predict, or begin with a flat object."""
+        if reconstructor is None:
+            self._start_flat()
+            self._story.append("Passes started from a flat object: there was no network.")
+            return
+        found = self._predict(reconstructor, located=False)
+        if found.stage_error_px > 0:
+            located = self._predict(reconstructor, located=True)
+            if located.residual < found.residual:
+                self._story.append(
+                    f"The network's patches showed that the stage was off by {found.stage_error_px:.1f} px; the "
+                    "positions were located from the patches."
+                )
+                found = replace(located, warnings=())
+        self._set_start(found)
+        self._how = found.synchronised
+        self._model = ScanModel(found.probe, found.positions)
+        self._story.append(f"A network gave the start (residual {found.residual:.3f}).")
+
+    def _predict(self, reconstructor: Reconstructor, *, located: bool) -> Reconstruction:
+        changes = {"refine": 2, "refine_positions": True} if located else {"refine": 0}
+        config = InferConfig(probe_source=ProbeSource.SCAN, **changes)
+        return reconstruct(reconstructor, self._data, config, monitor=self._limit)
+
+    def _set_start(self, found: Reconstruction) -> None:
+        self._stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
+        self._start_seconds = dict(found.seconds)
+        self._warnings = found.warnings
+
+    def _start_flat(self) -> None:
+        data, frame = self._data, frame_of(self._data)
+        probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
+        coverage = coverage_of(
+            data.positions, patch_weights(probe, data.N), Tiling(frame, NUMPY, data.positions, data.N, NUMPY)
+        )
+        self._stitched = StitchedObject(np.ones(frame.shape, np.complex64), coverage, frame, len(data), 0)
+        self._how = Synchronisation(PhaseRule.NONE_NEEDED)
+        self._model = ScanModel(probe, data.positions)
+        self._kind = StartKind.FLAT
+
+    # The rounds
+
+    def iterate(self, library: ArrayLibrary, update: Update | None) -> None:
+        """Make rounds of passes until they do not pay, or the time is over."""
+        self._patterns = Patterns(self._data, library, CACHE_BYTES)
+        place = where_object_fits(self._stitched.frame, self._data.N, library) or NUMPY
+        self._move_to(library, place)
+        passes = _FIRST_PASSES_FROM_FLAT if self._kind is StartKind.FLAT else _FIRST_PASSES
+        seconds_of_pass = 0.0
+        for number in range(_MAX_PASSES):
+            if self._limit.cancelled or self._passes >= _MAX_PASSES:
+                break
+            if seconds_of_pass > 0:
+                passes = min(passes, int(self._limit.left / seconds_of_pass)) if self._limit.left < 1e9 else passes
+                if passes < 1:
+                    self._story.append("The time was over before the passes stopped to pay.")
+                    break
+            before, begun = self._rounds[-1].residual_after if self._rounds else None, time.monotonic()
+            self._round(passes)
+            seconds_of_pass = (time.monotonic() - begun) / max(passes, 1)
+            freed = self._free_more(library, seconds_of_pass) if number < _CHOICES else False
+            after = self._rounds[-1].residual_after
+            if before is not None and not freed and after > (1 - _PAYS) * before:
+                self._story.append(f"It stopped after {self._passes} passes, as the last {passes} changed little.")
+                break
+            if update is not None and not self._limit.cancelled:
+                update(self.result().reconstruction)
+            passes = min(2 * passes, _MAX_ROUND)
+
+    def _move_to(self, library: ArrayLibrary, place: ArrayLibrary) -> None:
+        stitched, model = self._stitched, self._model
+        self._stitched = replace(
+            stitched,
+            object=place.from_host(stitched.object),
+            coverage=place.from_host(stitched.coverage),
+            library=place,
+        )
+        self._model = replace(model, probe=library.from_host(np.asarray(model.probe, np.complex64)))
+
+    def _round(self, passes: int) -> None:
+        options = RefineOptions(
+            passes,
+            update_probe=Freedom.PROBE in self._freed,
+            update_positions=Freedom.POSITIONS in self._freed,
+            update_flux=Freedom.FLUX in self._freed,
+            update_background=Background.SMOOTH if Freedom.BACKGROUND in self._freed else None,
+            schedule=rpie_schedule(passes) if self._kind is StartKind.FLAT else None,
+            seed=len(self._rounds),
+        )
+        start = replace(self._stitched.canvas, covered=self._stitched.covered)
+        found = refine(self._patterns, self._model, start, options, kind=self._kind, monitor=self._limit)
+        if not self._rounds and self._kind is not StartKind.FLAT and found.summary.from_flat:
+            self._story.append("A flat object explained the patterns better than the network: passes started from it.")
+        self._stitched = replace(self._stitched, object=found.object)
+        self._model, self._kind = found.model, StartKind.REFINED
+        self._rounds.append(found.summary)
+        self._passes += found.summary.passes_done
+
+    # What is free
+
+    def _free_more(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
+        """Free what explains held-out patterns better; returns whether something was freed."""
+        fixed = [one for one in self._config.may_free if one not in self._freed]
+        count = min(max(_TRIAL_PIXELS // self._data.N**2, _TRIAL_MIN), _TRIAL_MAX, len(self._data))
+        cost = (len(fixed) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass * count / len(self._data)
+        if not fixed or cost > _TRIAL_SHARE * self._limit.left or count < 4 * _HELD_OUT:
+            return False
+        trial = _Trial(self._patterns, self._model, self._stitched.canvas, count, library, self._limit)
+        base = trial.shares(self._freed)
+        if base is None:
+            return False
+        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base, _WORTH[one])]
+        if not helped:
+            return False
+        self._freed |= set(helped)
+        self._story.append(f"Freed {' and '.join(helped)}: held-out patterns were explained better.")
+        _log.info("Freed %s.", ", ".join(helped))
+        return True
+
+    # The result
+
+    def result(self) -> AutomaticReconstruction:
+        """The reconstruction so far."""
+        found = assess(self._stitched, self._model, self._patterns, self._summary(), self._how)
+        seconds = {**self._start_seconds, "all": self._limit.elapsed}
+        found = replace(found, seconds=seconds, warnings=(*self._warnings, *found.warnings))
+        return AutomaticReconstruction(found, self._freed, self._passes, tuple(self._story))
+
+    def _summary(self) -> RefinementSummary | None:
+        """All rounds as one refinement."""
+        if not self._rounds:
+            return None
+        first, last = self._rounds[0], self._rounds[-1]
+        kept = sum(one.passes_kept for one in self._rounds)
+        return replace(
+            last,
+            residual_before=first.residual_before,
+            passes_asked=self._passes,
+            passes_done=self._passes,
+            passes_kept=kept,
+        )
+
+
+class _Trial:
+    """A few passes over the middle of a scan, judged by patterns that they do not use.
+
+    Positions and flux of these patterns are fitted to the object that the passes left, if those of the others are free.
+    """
+
+    def __init__(
+        self, patterns: Patterns, model: ScanModel, canvas: Canvas, count: int, library: ArrayLibrary, monitor: Monitor
+    ) -> None:
+        self._patterns, self._model, self._library, self._monitor = patterns, model, library, monitor
+        region = nearest_to_middle(model.positions, count)
+        held = np.arange(count) % _HELD_OUT == _HELD_OUT // 2
+        self._used, self._held = region[~held], region[held]
+        frame = Frame.around(model.positions[region], patterns.data.N, MAX_MOVE_PX)
+        here, there = frame.overlap(canvas.frame)
+        part = np.ones(frame.shape, np.complex64)
+        part[here] = canvas.library.to_host(canvas.array[there])
+        self._frame, self._start = frame, part
+        noisy = is_noisy(patterns)
+        self._likelihood = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
+        self._schedule = refinement_schedule(_TRIAL_PASSES, noisy=noisy)
+
+    def shares(self, freed: Collection[Freedom]) -> FloatArray | None:
+        """Contribution of each held-out pattern to the squared residual with this much free; None if cancelled."""
+        options = PassOptions(
+            self._schedule,
+            update_probe=Freedom.PROBE in freed,
+            update_positions=Freedom.POSITIONS in freed,
+            update_flux=Freedom.FLUX in freed,
+            update_background=Background.SMOOTH if Freedom.BACKGROUND in freed else None,
+            likelihood=self._likelihood,
+        )
+        start = Canvas(self._library.from_host(self._start.copy()), self._frame, self._library)
+        engine = self._run(self._used, self._model, start, options, _TRIAL_PASSES)
+        canvas, probe = engine.result()
+        model = replace(self._model, probe=probe, background=engine.background)
+        if options.update_positions:
+            fitting = replace(options, schedule=_OBJECT_FIXED, update_probe=False, update_background=None)
+            fitted = self._run(self._held, model, canvas, fitting, _SETTLING_PASSES)
+            model = replace(model, positions=_with(model.positions, self._held, fitted.positions))
+        if options.update_flux:
+            light = self._residual_of(model).light(canvas)
+            flux = np.ones(len(model.positions), np.float32) if model.flux is None else model.flux
+            model = replace(model, flux=_with(flux, self._held, light.astype(np.float32)))
+        return None if self._monitor.cancelled else self._residual_of(model).shares(canvas)
+
+    def _residual_of(self, model: ScanModel) -> ForwardResidual:
+        return ForwardResidual(model, self._patterns, indices=self._held, likelihood=self._likelihood)
+
+    def _run(self, used: IntArray, model: ScanModel, start: Canvas, options: PassOptions, passes: int) -> PassEngine:
+        engine = PassEngine(self._patterns, used, model, start, options, self._library)
+        for done in range(passes):
+            engine.run(done, passes, self._monitor)
+        return engine
+
+
+def _explains_more(shares: FloatArray | None, base: FloatArray, worth: float) -> bool:
+    """Whether held-out patterns are explained better, by more than chance and by enough to matter."""
+    if shares is None:
+        return False
+    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - worth) * float(base.sum())
+
+
+def _with(array: AnyArray, index: IntArray, values: AnyArray) -> AnyArray:
+    """A copy with other rows."""
+    changed = array.copy()
+    changed[index] = values
+    return changed

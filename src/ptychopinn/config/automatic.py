@@ -1,0 +1,39 @@
+"""Settings of a reconstruction that decides by itself."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+from pydantic import Field
+
+from ptychopinn.config._base import Config
+from ptychopinn.config.settings import marks
+
+
+class Freedom(StrEnum):
+    """What passes may change beside the object."""
+
+    PROBE = "probe"
+    POSITIONS = "positions"
+    FLUX = "flux"
+    BACKGROUND = "background"
+
+
+class AutomaticConfig(Config):
+    """How long a reconstruction may take, and what it may change."""
+
+    title: ClassVar[str] = "reconstruction"
+
+    max_time: float | None = Field(
+        None,
+        gt=0,
+        title="Maximum time",
+        description="Give the best picture of this many seconds, counted from when the scan was read.",
+        json_schema_extra=marks(basic=True, unit="s", unset="until passes no longer pay"),
+    )
+    may_free: tuple[Freedom, ...] = Field(
+        tuple(Freedom),
+        title="May free",
+        description="What passes may change beside the object, if held-out patterns are explained better by it.",
+    )

@@ -1,0 +1,469 @@
+"""Change a scan before it is checked: orientation, positions, bad pixels, selection, geometry. One function a step.
+
+Every function takes a `ptychopinn.data.raw_scan.RawScan` and returns another one with a note of what was done; none
+changes its argument. Cropping, padding and binning are in `ptychopinn.data.sizes`, probes in
+`ptychopinn.data.made_probes`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, pattern_sums, patterns_at_once, to_pixels
+from ptychopinn.data.stacking import map_rows, stack_rows
+from ptychopinn.data.statistics import pattern_statistics
+from ptychopinn.errors import DataError
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
+
+Axis = Literal["y", "x"]
+Unit = Literal["px", "m", "mm", "um", "nm", "A"]
+METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A": 1e-10}
+_AXES = {"y": 0, "x": 1}
+_OUTLIER_SPREADS = 8.0  # robust standard deviations
+_FAR_SPREADS = 30.0  # of distances to the nearest position
+_MAD = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
+
+
+def flip_patterns(raw: RawScan, axis: Axis) -> RawScan:
+    """Reverse an axis of the patterns about DC, which stays at ``[N//2, N//2]``, with mask and probe.
+
+    The probe describes the same detector, so it is reversed about the centre of its window.
+    """
+    number = _AXES[axis] + 1
+
+    def reverse(array: AnyArray) -> AnyArray:
+        at = number - 3
+        return np.roll(np.flip(array, at), 1 - array.shape[at] % 2, at)
+
+    return _turned(raw, reverse, lambda probe: np.flip(probe, number), raw.size, f"Patterns reversed along {axis}.")
+
+
+def transpose_patterns(raw: RawScan) -> RawScan:
+    """Exchange y and x of the patterns, with mask, probe and the geometry of the detector."""
+    height, width = raw.size
+    turned = _turned(
+        raw,
+        lambda array: np.swapaxes(array, -1, -2),
+        lambda probe: np.swapaxes(probe, -1, -2),
+        (width, height),
+        "Patterns transposed.",
+    )
+    geometry, pixel = turned.geometry, turned.geometry.detector_pixel_m
+    return replace(turned, geometry=replace(geometry, detector_pixel_m=None if pixel is None else (pixel[1], pixel[0])))
+
+
+def rotate_patterns(raw: RawScan, quarter_turns: int) -> RawScan:
+    """Rotate the patterns by quarter turns about DC, from the first axis towards the second as `numpy.rot90`."""
+    for _ in range(quarter_turns % 4):
+        raw = flip_patterns(transpose_patterns(raw), "y")
+    return raw
+
+
+def _turned(
+    raw: RawScan,
+    turn: Callable[[AnyArray], AnyArray],
+    turn_probe: Callable[[AnyArray], AnyArray],
+    size: tuple[int, int],
+    note: str,
+) -> RawScan:
+    """Patterns and mask turned by one function of (..., H, W) arrays, the probe by another."""
+    probe = raw.probe
+    if probe is not None and probe.shape[1:] == raw.size:
+        probe = np.ascontiguousarray(turn_probe(probe))
+    return raw.said(
+        note,
+        patterns=map_rows(raw.patterns, turn, size, raw.patterns.dtype),
+        bad_pixels=None if raw.bad_pixels is None else np.ascontiguousarray(turn(raw.bad_pixels)),
+        patches=None,
+        probe=probe,
+    )
+
+
+def centre_patterns(raw: RawScan) -> RawScan:
+    """Move DC of patterns and mask from the corner to ``[H//2, W//2]``."""
+    shifted = map_rows(raw.patterns, lambda rows: np.fft.fftshift(rows, axes=(1, 2)), raw.size, raw.patterns.dtype)
+    bad = None if raw.bad_pixels is None else np.fft.fftshift(raw.bad_pixels)
+    return raw.said("DC moved from the corner to the centre.", patterns=shifted, bad_pixels=bad)
+
+
+def shift_patterns(raw: RawScan, shift: tuple[int, int]) -> RawScan:
+    """Move patterns by whole pixels (y, x), so that DC comes to the centre; what leaves is lost, what enters is bad."""
+    height, width = raw.size
+    if abs(shift[0]) >= height or abs(shift[1]) >= width:
+        raise DataError(f"A shift of {shift} leaves nothing of patterns of {raw.size}.", "Give a smaller shift.")
+
+    def move(array: AnyArray) -> AnyArray:
+        moved = np.zeros_like(array)
+        source = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, raw.size, strict=True))
+        target = tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, raw.size, strict=True))
+        moved[..., target[0], target[1]] = array[..., source[0], source[1]]
+        return moved
+
+    measured = move(np.ones(raw.size, bool))
+    bad = ~measured if raw.bad_pixels is None else move(raw.bad_pixels) | ~measured
+    return raw.said(
+        f"Patterns moved by {shift[0]} pixels in y and {shift[1]} in x.",
+        patterns=map_rows(raw.patterns, move, raw.size, raw.patterns.dtype),
+        bad_pixels=bad if bad.any() else None,
+    )
+
+
+def conjugate_probe(raw: RawScan) -> RawScan:
+    """The complex conjugate of the probe.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    return raw.said("Complex conjugate of the probe taken.", probe=np.conj(_probe(raw)))
+
+
+def centre_probe(raw: RawScan) -> RawScan:
+    """Move the middle of the probe from the corner of its array to the centre.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    return raw.said("Middle of the probe moved to the centre.", probe=np.fft.fftshift(_probe(raw), axes=(-2, -1)))
+
+
+def _probe(raw: RawScan) -> ComplexArray:
+    if raw.probe is None:
+        raise DataError("The scan has no probe.", "Let one be made: --probe mean, or name a file that has one.")
+    return raw.probe
+
+
+def set_positions(raw: RawScan, positions: FloatArray) -> RawScan:
+    """Other positions (n, 2) (y, x), in the unit of the scan; the object guess has no place any more.
+
+    Raises
+    ------
+    DataError
+        If they are not one a pattern.
+    """
+    return raw.said(f"{len(positions)} positions given.", positions=np.asarray(positions, float), object_guess=None)
+
+
+def swap_axes(raw: RawScan) -> RawScan:
+    """Exchange y and x of the positions, with the object guess."""
+    positions = _positions(raw)
+    obj = None if raw.object_guess is None else np.ascontiguousarray(raw.object_guess.T)
+    return raw.said("y and x of the positions exchanged.", positions=positions[:, ::-1].copy(), object_guess=obj)
+
+
+def negate_positions(raw: RawScan, axis: Axis) -> RawScan:
+    """Reverse an axis of the positions. The object guess is reversed too, and positions then count from its end."""
+    number = _AXES[axis]
+    positions = _positions(raw).copy()
+    positions[:, number] *= -1
+    obj = raw.object_guess
+    if obj is not None and raw.unit == "px":
+        positions[:, number] += obj.shape[number] - 1
+        obj = np.ascontiguousarray(np.flip(obj, number))
+    return raw.said(f"{axis} of the positions negated.", positions=positions, object_guess=obj)
+
+
+def scale_positions(raw: RawScan, factor: tuple[float, float]) -> RawScan:
+    """Multiply positions by (y, x) factors; the object guess has no place any more.
+
+    Raises
+    ------
+    DataError
+        If a factor is zero or not finite.
+    """
+    if not all(math.isfinite(f) and f != 0 for f in factor):
+        raise DataError(f"Positions cannot be scaled by {factor}.", "Give factors that are not zero.")
+    return raw.said(
+        f"Positions multiplied by {factor[0]:.6g} in y and {factor[1]:.6g} in x.",
+        positions=_positions(raw) * np.array(factor),
+        object_guess=None,
+    )
+
+
+def offset_positions(raw: RawScan, offset: tuple[float, float]) -> RawScan:
+    """Add (y, x) to the positions, in their unit; the object guess has no place any more."""
+    return raw.said(
+        f"{offset[0]:.6g} added to y and {offset[1]:.6g} to x of the positions.",
+        positions=_positions(raw) + np.array(offset),
+        object_guess=None,
+    )
+
+
+def roll_positions(raw: RawScan, count: int) -> RawScan:
+    """Give pattern j the position of pattern j - count; patterns without one at the ends are left out.
+
+    Raises
+    ------
+    DataError
+        If nothing is left.
+    """
+    n = len(raw.patterns)
+    if abs(count) >= n:
+        raise DataError(f"Positions of {n} patterns cannot be moved by {count} in the list.", "Give a smaller count.")
+    numbers = np.arange(max(0, count), n + min(0, count))
+    moved = raw.said(positions=np.roll(_positions(raw), count, axis=0))
+    return take_patterns(moved, numbers, f"Positions moved by {count:+d} in the list")
+
+
+def positions_in(raw: RawScan, unit: Unit) -> RawScan:
+    """Say in which unit the positions of the file are.
+
+    Raises
+    ------
+    DataError
+        If the unit is not known.
+    """
+    if unit == "px":
+        return raw.said("Positions taken as object pixels.", unit="px")
+    if unit not in METRES:
+        raise DataError(f"The unit '{unit}' is not known.", f"Give one of px, {', '.join(METRES)}.")
+    positions = _positions(raw) * METRES[unit]
+    return raw.said(f"Positions taken as {unit}.", positions=positions, unit="m", object_guess=None)
+
+
+def _positions(raw: RawScan) -> FloatArray:
+    if raw.positions is None:
+        raise DataError("The scan has no positions.", "Give them: ptychopinn convert --positions FILE.")
+    return raw.positions
+
+
+def in_photons(raw: RawScan) -> RawScan:
+    """Amplitudes scaled so that their squares are photons, by the dose of the metadata.
+
+    Without this, a step that changes the light would be undone by the dose. Amplitudes whose squares are whole numbers
+    are photons already.
+    """
+    dose = raw.metadata.nphotons
+    if dose is None or not is_amplitude(raw):
+        return raw
+    mean = float(np.nanmean(pattern_sums(raw)))
+    bad = np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels
+    if not mean > 0 or math.isclose(dose, mean, rel_tol=1e-4) or pattern_statistics(raw.patterns, bad).whole_squares:
+        return raw
+    factor = math.sqrt(dose / mean)
+    scaled = map_rows(raw.patterns, lambda rows: np.asarray(rows, np.float64) * factor, raw.size, np.float32)
+    return raw.said(f"Amplitudes scaled to {dose:.4g} photons a pattern, as the file says.", patterns=scaled)
+
+
+def with_dose(raw: RawScan) -> RawScan:
+    """Amplitudes in photons with their mean light as the dose of the metadata; other scans unchanged."""
+    if raw.metadata.nphotons is None or not is_amplitude(raw):
+        return raw
+    mean = float(np.nanmean(pattern_sums(raw)))
+    return replace(raw, metadata=raw.metadata.model_copy(update={"nphotons": mean if mean > 0 else None}))
+
+
+def set_geometry(raw: RawScan, given: Geometry) -> RawScan:
+    """Set what is not None in ``given``; a detector's figure makes a stated object pixel void."""
+    known = {name: value for name, value in vars(given).items() if value is not None}
+    if not known:
+        return raw
+    geometry = raw.geometry
+    if known.keys() & {"energy_eV", "distance_m", "detector_pixel_m"} and "object_pixel_m" not in known:
+        whole = replace(geometry, object_pixel_m=None, **known)
+        geometry = whole if whole.pixel_m(raw.size) is not None else replace(geometry, **known)
+    else:
+        geometry = replace(geometry, **known)
+    metadata = raw.metadata
+    if "object_pixel_m" in known:
+        metadata = metadata.model_copy(update={"pixel_size_m": None})
+    said = ", ".join(f"{name} {value}" for name, value in known.items())
+    return raw.said(f"Set: {said}.", geometry=geometry, metadata=metadata)
+
+
+def mask_pixels(raw: RawScan, bad: BoolArray, source: str = "a mask") -> RawScan:
+    """Add bad pixels, (H, W) bool; a mask of another size is refused.
+
+    Raises
+    ------
+    DataError
+        If its shape is not that of a pattern.
+    """
+    if bad.shape != raw.size:
+        raise DataError(f"The mask of shape {bad.shape} does not fit patterns of {raw.size}.", "Give one of that size.")
+    whole = bad if raw.bad_pixels is None else raw.bad_pixels | bad
+    return raw.said(f"{int(bad.sum())} bad pixels of {source}.", bad_pixels=whole)
+
+
+def mask_above(raw: RawScan, threshold: float) -> RawScan:
+    """Pixels that exceed a value in any pattern, and those that are not finite or negative in any, become bad."""
+    bad = np.zeros(raw.size, bool)
+    for start in range(0, len(raw.patterns), patterns_at_once(raw)):
+        block = raw.patterns[start : start + patterns_at_once(raw)]
+        bad |= (~((block <= threshold) & (block >= 0))).any(axis=0)
+    return mask_pixels(raw, bad, f"values above {threshold:g}, below 0 or not finite")
+
+
+def subtract_background(raw: RawScan, background: float | FloatArray) -> RawScan:
+    """Subtract counts a pixel, one number or (H, W), from every pattern; what would be negative becomes 0.
+
+    Raises
+    ------
+    DataError
+        If its shape is not that of a pattern, or it is negative or not finite.
+    """
+    level = np.asarray(background, np.float64)
+    if level.shape not in ((), raw.size) or not (np.isfinite(level).all() and (level >= 0).all()):
+        raise DataError(
+            f"The background has the shape {level.shape}, patterns are {raw.size}.", "Give counts of 0 or more a pixel."
+        )
+    amplitude = is_amplitude(raw)
+
+    def subtract(rows: AnyArray) -> AnyArray:
+        counts = np.asarray(rows, np.float64)
+        counts = np.maximum((counts**2 if amplitude else counts) - level, 0)
+        return np.sqrt(counts) if amplitude else counts
+
+    return raw.said(
+        f"A background of {float(level.mean()):.6g} counts a pixel subtracted; negative counts became 0.",
+        patterns=map_rows(raw.patterns, subtract, raw.size, np.float32),
+    )
+
+
+def take_patterns(raw: RawScan, numbers: IntArray, what: str = "Patterns selected") -> RawScan:
+    """The patterns of these numbers, in this order, without a copy where they are consecutive.
+
+    Raises
+    ------
+    DataError
+        If there are none, or a number is not there.
+    """
+    n, index = len(raw.patterns), np.asarray(numbers, np.int64)
+    if index.ndim != 1 or not len(index) or index.min() < 0 or index.max() >= n:
+        raise DataError(f"{what}: {len(index)} of {n} patterns.", f"Select at least one, from 0 to {n - 1}.")
+    first, last = int(index[0]), int(index[-1])
+    rows = slice(first, last + 1) if np.array_equal(index, np.arange(first, last + 1)) else index
+
+    def part(array: AnyArray | None) -> AnyArray | None:
+        return None if array is None else array[rows]
+
+    return raw.said(
+        f"{what}: {len(index)} of {n}.",
+        patterns=raw.patterns[rows],
+        positions=part(raw.positions),
+        patches=part(raw.patches),
+        scan_index=part(raw.scan_index),
+    )
+
+
+def take_region(raw: RawScan, region: tuple[float, float, float, float]) -> RawScan:
+    """Patterns with positions in (y0, y1, x0, x1), in the unit of the positions.
+
+    Raises
+    ------
+    DataError
+        If there are none; it says where the positions are.
+    """
+    positions = _positions(raw)
+    y0, y1, x0, x1 = region
+    y, x = positions.T
+    numbers = np.flatnonzero((y >= y0) & (y <= y1) & (x >= x0) & (x <= x1))
+    if not len(numbers):
+        low, high = np.nanmin(positions, axis=0), np.nanmax(positions, axis=0)
+        raise DataError(
+            f"No position lies in the region {region}; they are from {low.tolist()} to {high.tolist()} {raw.unit}.",
+            "Give y0,y1,x0,x1 inside.",
+        )
+    return take_patterns(raw, numbers, "Patterns in the region")
+
+
+def drop_outliers(raw: RawScan) -> RawScan:
+    """Leave out patterns with positions that are lost or a light that is far off, by robust statistics.
+
+    A position is lost if it is not finite, or farther from its nearest neighbour than the median by 30 robust standard
+    deviations. A pattern's light is off if it differs from the median of its scan by 8. A pattern with values that are
+    not finite outside the bad pixels is left out too.
+    """
+    keep = np.ones(len(raw.patterns), bool)
+    sums = pattern_sums(raw)
+    index = np.zeros(len(keep), np.int64) if raw.scan_index is None else raw.scan_index
+    for scan in np.unique(index):
+        members = np.flatnonzero(index == scan)
+        keep[members] &= _usual(sums[members], _OUTLIER_SPREADS)
+    if raw.positions is not None:
+        keep &= np.isfinite(raw.positions).all(axis=1)
+        there = np.flatnonzero(keep)
+        if len(there) > 2:
+            keep[there] &= _near(raw.positions[there])
+    dropped = np.flatnonzero(~keep)
+    shown = ", ".join(map(str, dropped[:10].tolist())) + (", ..." if len(dropped) > 10 else "")
+    if not len(dropped):
+        return raw.said("No outliers among the patterns.")
+    return take_patterns(raw, np.flatnonzero(keep), f"Patterns that are no outliers (left out: {shown})")
+
+
+def _usual(values: FloatArray, spreads: float) -> BoolArray:
+    """Values within so many robust standard deviations of their median; at least the noise of counts is allowed."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        return finite
+    middle = float(np.median(values[finite]))
+    spread = max(_MAD * float(np.median(np.abs(values[finite] - middle))), math.sqrt(max(middle, 0.0)), 0.01 * middle)
+    found: BoolArray = finite & (np.abs(np.where(finite, values, np.inf) - middle) <= spreads * spread)
+    return found
+
+
+def _near(positions: FloatArray) -> BoolArray:
+    distance = cKDTree(positions).query(positions, k=2)[0][:, 1]
+    middle = float(np.median(distance))
+    spread = max(_MAD * float(np.median(np.abs(distance - middle))), 0.1 * middle)
+    return np.asarray(distance <= middle + _FAR_SPREADS * spread)
+
+
+def join_scans(scans: Sequence[RawScan]) -> RawScan:
+    """Scans of one object in one frame as one scan; ``scan_index`` says which pattern is of which.
+
+    Positions are in pixels of the first scan; others are rescaled if their object pixel is known and differs. The probe
+    and the object guess are those of the first; bad pixels of any are bad.
+
+    Raises
+    ------
+    DataError
+        If there is none, or their sizes, domains or units differ.
+    """
+    if not scans:
+        raise DataError("There are no scans to join.", "Give at least one.")
+    if len(scans) == 1:
+        return scans[0]
+    scans = [to_pixels(scan) for scan in scans]
+    first = scans[0]
+    for scan in scans[1:]:
+        if scan.size != first.size or is_amplitude(scan) != is_amplitude(first) or scan.unit != first.unit:
+            raise DataError(
+                f"'{scan.name}' ({scan.size}, {'amplitudes' if is_amplitude(scan) else 'counts'}, {scan.unit}) cannot "
+                f"be joined to '{first.name}' ({first.size}, {'amplitudes' if is_amplitude(first) else 'counts'}, "
+                f"{first.unit}).",
+                "Convert them to one size, domain and unit first.",
+            )
+    index: list[IntArray] = []
+    start = 0
+    for scan in scans:
+        own = np.zeros(len(scan.patterns), np.int64) if scan.scan_index is None else scan.scan_index
+        _, numbers = np.unique(own, return_inverse=True)
+        index.append(numbers + start)
+        start += int(numbers.max()) + 1
+    masks = [scan.bad_pixels for scan in scans if scan.bad_pixels is not None]
+    return replace(
+        first,
+        patterns=stack_rows([scan.patterns for scan in scans]),
+        positions=np.concatenate([_positions(scan) * _ratio(scan, first) for scan in scans]),
+        scan_index=np.concatenate(index),
+        patches=None,
+        bad_pixels=np.any(masks, axis=0) if masks else None,
+        notes=(*first.notes, f"{len(scans)} scans joined: {', '.join(scan.name for scan in scans)[:300]}."),
+    )
+
+
+def _ratio(scan: RawScan, first: RawScan) -> FloatArray:
+    """(2,) object pixels of the first scan in one of this scan."""
+    own, other = scan.geometry.object_pixel_m, first.geometry.object_pixel_m
+    return np.ones(2) if own is None or other is None else np.array(own) / np.array(other)

@@ -1,0 +1,267 @@
+"""A scan as a file of any format has it, before it is checked; formats and conversions work on this."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.data.scan_file import ArrayInMemory, ArrayMember, ScanFile
+from ptychopinn.errors import DataError
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
+
+EV_METRES = 1.2398419843320026e-06  # h c / e (CODATA 2018, exact): energy in eV times wavelength in metres
+JOULE_PER_EV = 1.602176634e-19
+_MAX_ENERGY_EV = 1e9
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a scan was measured; None for what is not known.
+
+    Attributes
+    ----------
+    energy_eV:
+        Photon energy.
+    distance_m:
+        From sample to detector.
+    detector_pixel_m:
+        (y, x) size of a detector pixel.
+    object_pixel_m:
+        (y, x) size of an object pixel, where the file says it; else `pixel_m` computes it.
+    """
+
+    energy_eV: float | None = None  # noqa: N815 - the unit's own spelling
+    distance_m: float | None = None
+    detector_pixel_m: tuple[float, float] | None = None
+    object_pixel_m: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("energy_eV", "distance_m", "detector_pixel_m", "object_pixel_m"):
+            value = getattr(self, name)
+            if value is not None and not all(math.isfinite(v) and v > 0 for v in np.atleast_1d(value)):
+                object.__setattr__(self, name, None)  # files write 0 for what they do not know
+
+    @property
+    def wavelength_m(self) -> float | None:
+        """``h c / E`` in metres."""
+        return None if self.energy_eV is None else EV_METRES / self.energy_eV
+
+    def pixel_m(self, shape: tuple[int, int]) -> tuple[tuple[float, float], str] | None:
+        """Size of an object pixel for patterns of (H, W), and how it was computed, in words.
+
+        Far field: ``wavelength * distance / (N * detector pixel)`` along each axis (Goodman, Introduction to Fourier
+        Optics, ch. 4). The size that the file says comes first.
+        """
+        if self.object_pixel_m is not None:
+            y, x = self.object_pixel_m
+            return self.object_pixel_m, f"The object pixel is {x:.6g} m, as the file says." + _other(y, x)
+        if self.wavelength_m is None or self.distance_m is None or self.detector_pixel_m is None:
+            return None
+        y, x = (
+            self.wavelength_m * self.distance_m / (n * p) for n, p in zip(shape, self.detector_pixel_m, strict=True)
+        )
+        said = (
+            f"Object pixel = wavelength x distance / (N x detector pixel) = {self.wavelength_m:.6g} m x "
+            f"{self.distance_m:.6g} m / ({shape[1]} x {self.detector_pixel_m[1]:.6g} m) = {x:.6g} m "
+            f"(photon energy {self.energy_eV:.6g} eV)." + _other(y, x)
+        )
+        return (y, x), said
+
+
+def _other(y: float, x: float) -> str:
+    return "" if math.isclose(y, x, rel_tol=1e-6) else f" Along y it is {y:.6g} m."
+
+
+@dataclass(frozen=True, eq=False)
+class RawScan:
+    """The arrays of a scan; nothing is checked but their shapes.
+
+    Attributes
+    ----------
+    patterns:
+        (n, H, W) real, DC at ``[H//2, W//2]``.
+    positions:
+        (n, 2) float64 (y, x) of the probe on the object, in ``unit``; None if the file has none.
+    unit:
+        Of the positions: object pixels or metres.
+    measurement:
+        Domain of the patterns; None if the file does not say.
+    legacy_key:
+        Whether patterns without a ``measurement`` come from the key ``diff3d``.
+    probe:
+        (modes, H, W) complex, or None.
+    object_guess:
+        (h, w) complex in the frame of the positions, which then are in pixels; or None.
+    patches:
+        (n, H, W) complex known patches, or None.
+    scan_index:
+        (n,) int, or None for one scan.
+    bad_pixels:
+        (H, W) bool, True is bad; or None.
+    geometry:
+        Energy, distance and pixels.
+    metadata:
+        All else.
+    notes, warnings:
+        What was done, and what the user should look at, as sentences.
+    """
+
+    patterns: AnyArray
+    positions: FloatArray | None
+    unit: Literal["px", "m"] = "px"
+    measurement: Measurement | None = Measurement.COUNTS
+    legacy_key: bool = True
+    probe: ComplexArray | None = None
+    object_guess: ComplexArray | None = None
+    patches: ComplexArray | None = None
+    scan_index: IntArray | None = None
+    bad_pixels: BoolArray | None = None
+    geometry: Geometry = field(default_factory=Geometry)
+    metadata: ScanMetadata = field(default_factory=ScanMetadata)
+    name: str = "scan"
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.patterns.ndim != 3 or 0 in self.patterns.shape or self.patterns.dtype.kind not in "biuf":
+            raise DataError(
+                f"The patterns have the shape {self.patterns.shape} and the dtype {self.patterns.dtype}.",
+                "Give real patterns of the shape (n, H, W), at least one.",
+            )
+        n, height, width = self.patterns.shape
+        expected: dict[str, tuple[int, ...]] = {
+            "positions": (n, 2),
+            "patches": (n, height, width),
+            "scan_index": (n,),
+            "bad_pixels": (height, width),
+        }
+        for name, shape in expected.items():
+            if (array := getattr(self, name)) is not None and array.shape != shape:
+                raise DataError(
+                    f"The {name.replace('_', ' ')} have the shape {array.shape}; with {n} patterns of {height} x "
+                    f"{width} it must be {shape}.",
+                    "Give every pattern its entry, in the same order.",
+                )
+        if self.probe is not None and self.probe.ndim != 3:
+            raise DataError(f"The probe has the shape {self.probe.shape}.", "Give it as (modes, H, W).")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of a pattern."""
+        return int(self.patterns.shape[1]), int(self.patterns.shape[2])
+
+    def said(self, note: str = "", **changes: object) -> RawScan:
+        """A copy with some attributes changed and a note added."""
+        notes = (*self.notes, note) if note else self.notes
+        return replace(self, notes=notes, **changes)  # type: ignore[arg-type]
+
+
+def is_amplitude(raw: RawScan) -> bool:
+    """Whether patterns are amplitudes, as far as the file says (`ptychopinn.data.units` decides on reading)."""
+    return raw.measurement is Measurement.AMPLITUDE or (raw.measurement is None and not raw.legacy_key)
+
+
+def pattern_sums(raw: RawScan) -> FloatArray:
+    """(n,) light of each pattern outside the bad pixels, in counts; NaN where values are not finite."""
+    good = np.ones(raw.size, bool) if raw.bad_pixels is None else ~raw.bad_pixels
+    sums = np.empty(len(raw.patterns))
+    for start in range(0, len(sums), patterns_at_once(raw)):
+        block = np.asarray(raw.patterns[start : start + patterns_at_once(raw)], np.float64)[:, good]
+        sums[start : start + len(block)] = (block**2 if is_amplitude(raw) else block).sum(axis=1)
+    return np.where(np.isfinite(sums), sums, np.nan)
+
+
+def patterns_at_once(raw: RawScan) -> int:
+    """How many patterns a pass takes at a time: some MiB."""
+    return max(1, (1 << 22) // (raw.size[0] * raw.size[1]))
+
+
+def to_pixels(raw: RawScan) -> RawScan:
+    """Positions in object pixels, and the size of a pixel in the geometry; the computation is a note.
+
+    Raises
+    ------
+    DataError
+        If positions are in metres and the size of an object pixel is not known.
+    """
+    found = raw.geometry.pixel_m(raw.size)
+    if found is None:
+        if raw.unit == "px" or raw.positions is None:
+            return raw
+        missing = [
+            name.replace("_eV", "").replace("_m", "").replace("_", " ")
+            for name in ("energy_eV", "distance_m", "detector_pixel_m")
+            if getattr(raw.geometry, name) is None
+        ]
+        raise DataError(
+            f"The positions are in metres, and the object pixel is not known: the file lacks {', '.join(missing)}.",
+            "Give it: ptychopinn convert --pixel-size METRES, or --energy, --distance and --detector-pixel.",
+        )
+    pixel, said = found
+    geometry = replace(raw.geometry, object_pixel_m=pixel)
+    if raw.unit == "px" or raw.positions is None:
+        return raw.said(said, geometry=geometry) if raw.geometry.object_pixel_m is None else raw
+    positions = np.asarray(raw.positions, np.float64) / pixel
+    return raw.said(said, positions=positions, unit="px", geometry=geometry)
+
+
+def metadata_of(raw: RawScan) -> ScanMetadata:
+    """Metadata with the geometry; the pixel size only if object pixels are square."""
+    geometry, pixel = raw.geometry, raw.geometry.object_pixel_m
+    known = {
+        "measurement": raw.measurement,
+        "pixel_size_m": pixel[1] if pixel is not None and math.isclose(*pixel, rel_tol=1e-3) else None,
+        "probe_energy_eV": geometry.energy_eV,
+        "detector_distance_m": geometry.distance_m,
+    }
+    return raw.metadata.model_copy(update={name: value for name, value in known.items() if value is not None})
+
+
+def dataset_of(raw: RawScan) -> ScanDataset:
+    """The scan of arrays that need no more checks, with square patterns and positions in pixels.
+
+    Raises
+    ------
+    DataError
+        If it has no positions, no probe or no domain.
+    """
+    if raw.positions is None or raw.probe is None or raw.measurement is None:
+        raise DataError(f"'{raw.name}' lacks positions, a probe or the domain of its patterns.", "Give all three.")
+    return ScanDataset(
+        patterns=raw.patterns,
+        measurement=raw.measurement,
+        positions=raw.positions,
+        probe=raw.probe,
+        object_guess=raw.object_guess,
+        patches_guess=raw.patches,
+        scan_index=raw.scan_index,  # type: ignore[arg-type]
+        bad_pixels=raw.bad_pixels,  # type: ignore[arg-type]
+        metadata=metadata_of(raw),
+        name=raw.name,
+    )
+
+
+def as_scan_file(raw: RawScan, path: Path) -> ScanFile:
+    """The arrays under the names of the contract, for `ptychopinn.data.contract.interpret`; positions in pixels."""
+    key = "diff3d" if raw.measurement is Measurement.COUNTS or raw.legacy_key else "diffraction"
+    positions = raw.positions
+    arrays: dict[str, AnyArray | None] = {
+        key: raw.patterns,
+        "xcoords": None if positions is None else positions[:, 1],
+        "ycoords": None if positions is None else positions[:, 0],
+        "probeGuess": raw.probe,
+        "objectGuess": raw.object_guess,
+        "Y": raw.patches,
+        "scan_index": raw.scan_index,
+        "bad_pixels": raw.bad_pixels,
+        "_metadata": np.array(metadata_of(raw).model_dump_json()),
+    }
+    members: dict[str, ArrayMember] = {
+        name: ArrayInMemory(array) for name, array in arrays.items() if array is not None
+    }
+    return ScanFile(path, members, {}, notes=raw.notes, warnings=raw.warnings)

@@ -1,0 +1,206 @@
+"""Values of an HDF5 tree: arrays, numbers with units, texts. What readers of HDF5 formats share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptychopinn.data.hdf5 import member_of
+from ptychopinn.data.hdf5_tree import Hdf5Tree
+from ptychopinn.errors import DataError
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray
+
+_MAX_TEXT = 4096
+_METRES = {
+    **{"m": 1.0, "meter": 1.0, "metre": 1.0, "meters": 1.0, "metres": 1.0, "mm": 1e-3, "millimeter": 1e-3},
+    **{"um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6, "microns": 1e-6, "micrometer": 1e-6, "nm": 1e-9},
+    **{"nanometer": 1e-9, "a": 1e-10, "å": 1e-10, "angstrom": 1e-10, "pm": 1e-12},
+}
+_ELECTRONVOLTS = {"ev": 1.0, "kev": 1e3, "mev": 1e6, "j": 1 / 1.602176634e-19, "joule": 1 / 1.602176634e-19}
+
+
+def array(tree: Hdf5Tree, *names: str, group: Any = None) -> AnyArray | None:
+    """The values of the first of these datasets that is there; None if none is. Large ones are mapped or unpacked once.
+
+    Raises
+    ------
+    DataError
+        Naming the dataset, if it cannot be read.
+    """
+    for name in names:
+        item = tree.find(name) if group is None else tree.member(group, name)
+        if isinstance(item, h5py.Dataset):
+            return values_of(tree, item)
+    return None
+
+
+def values_of(tree: Hdf5Tree, dataset: Any) -> AnyArray:
+    """The values of a dataset.
+
+    Raises
+    ------
+    DataError
+        Naming it.
+    """
+    try:
+        return member_of(tree, dataset).load()
+    except DataError as error:
+        raise DataError(f"{str(dataset.name)[:200]}: {error.problem}", error.remedy) from error
+
+
+def needed(tree: Hdf5Tree, what: str, *names: str) -> AnyArray:
+    """As `array`; if there is none, the error lists what the file has.
+
+    Raises
+    ------
+    DataError
+        If none of the datasets is there.
+    """
+    found = array(tree, *names)
+    if found is None:
+        raise missing(tree, what, names)
+    return found
+
+
+def missing(tree: Hdf5Tree, what: str, names: tuple[str, ...]) -> DataError:
+    """The error for an array that is not there."""
+    return DataError(
+        f"{tree.path} has no {what} ({' or '.join(names)}); it has {tree.listing()}.",
+        "Write it there, or convert the file to a form that docs/formats.md lists.",
+    )
+
+
+def number(tree: Hdf5Tree, *names: str, group: Any = None) -> float | None:
+    """The first of these datasets that is there, as a number; the mean of several equal ones."""
+    found = array(tree, *names, group=group)
+    return None if found is None else one_number(found)
+
+
+def one_number(values: Any) -> float | None:
+    """A finite number out of an array; the middle one of several, None for anything else."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iuf" or not values.size:
+        return None
+    value = float(np.median(values.astype(np.float64)))
+    return value if math.isfinite(value) else None
+
+
+def number_attribute(tree: Hdf5Tree, name: str, attribute: str) -> float | None:
+    """A number that is an attribute; None if it is not there."""
+    item = tree.find(name)
+    return None if item is None else one_number(item.attrs.get(attribute, ()))
+
+
+def text(tree: Hdf5Tree, name: str) -> str:
+    """A dataset or attribute (``group@attribute``) as text; empty if it is not there or no text."""
+    path, at, attribute = name.partition("@")
+    item = tree.find(path)
+    if item is None:
+        return ""
+    if at:
+        return attribute_text(item, attribute)
+    if not isinstance(item, h5py.Dataset) or h5py.check_string_dtype(item.dtype) is None:
+        return ""
+    return str(values_of(tree, item))[:_MAX_TEXT]
+
+
+def attribute_text(item: Any, name: str) -> str:
+    """A text attribute; empty if there is none."""
+    value = item.attrs.get(name, "")
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(())[()]
+    return value.decode("utf-8", "replace")[:_MAX_TEXT] if isinstance(value, bytes) else str(value)[:_MAX_TEXT]
+
+
+def length(tree: Hdf5Tree, *names: str, group: Any = None, default: str = "m") -> float | None:
+    """The first of these datasets as metres, by its attribute ``units``."""
+    return _scaled(tree, names, group, _METRES, default)
+
+
+def energy(tree: Hdf5Tree, *names: str, group: Any = None, default: str = "eV") -> float | None:
+    """The first of these datasets as electronvolts, by its attribute ``units``."""
+    return _scaled(tree, names, group, _ELECTRONVOLTS, default)
+
+
+def _scaled(tree: Hdf5Tree, names: tuple[str, ...], group: Any, table: dict[str, float], default: str) -> float | None:
+    for name in names:
+        item = tree.find(name) if group is None else tree.member(group, name)
+        if isinstance(item, h5py.Dataset) and (value := one_number(values_of(tree, item))) is not None:
+            return value * unit_factor(item, table, default)
+    return None
+
+
+def unit_factor(item: Any, table: dict[str, float] | None = None, default: str = "m") -> float:
+    """The factor of the unit that a dataset's attribute ``units`` names, to metres unless another table is given.
+
+    Raises
+    ------
+    DataError
+        If the unit is not known.
+    """
+    unit = (attribute_text(item, "units") or attribute_text(item, "unit") or default).strip()
+    table = _METRES if table is None else table
+    if unit.lower() not in table:
+        raise DataError(
+            f"{str(item.name)[:200]} has the unit '{unit[:50]}', which is not known.",
+            f"Use one of {', '.join(table)}.",
+        )
+    return table[unit.lower()]
+
+
+def complex_probe(found: AnyArray | None) -> ComplexArray | None:
+    """(modes, H, W) complex of a probe of 2, 3 or 4 axes (the first OPR mode of 4); None for None.
+
+    Raises
+    ------
+    DataError
+        For other shapes and dtypes.
+    """
+    if found is None:
+        return None
+    shape = found.shape
+    while found.ndim > 3:
+        found = found[0]
+    if found.ndim == 2:
+        found = found[None]
+    if found.ndim != 3 or found.dtype.kind not in "fc" or 0 in found.shape:
+        raise DataError(f"The probe has the shape {shape} and the dtype {found.dtype}.", "Save it as (modes, H, W).")
+    return found
+
+
+def bad_pixels(mask: AnyArray | None, *, good: int | None = None) -> BoolArray | None:
+    """(H, W) bool: pixels that are bad in every pattern. In the mask 0 is good; with ``good`` that value is.
+
+    Raises
+    ------
+    DataError
+        If the mask has another number of axes.
+    """
+    if mask is None:
+        return None
+    bad: BoolArray = np.asarray(np.not_equal(mask, 0 if good is None else good))
+    while bad.ndim > 2:
+        bad = np.asarray(bad.all(axis=0))
+    if bad.ndim != 2:
+        raise DataError(f"The mask has the shape {np.shape(mask)}.", "Save it as (H, W).")
+    return bad
+
+
+def stacked(y: FloatArray, x: FloatArray) -> FloatArray:
+    """(n, 2) float64 (y, x) of two arrays of one length.
+
+    Raises
+    ------
+    DataError
+        If their lengths differ.
+    """
+    y, x = np.ravel(y), np.ravel(x)
+    if y.shape != x.shape or y.dtype.kind not in "iuf" or x.dtype.kind not in "iuf":
+        raise DataError(
+            f"There are {len(y)} positions in y ({y.dtype}) and {len(x)} in x ({x.dtype}).",
+            "Give every pattern its position, in both axes.",
+        )
+    return np.stack([y, x], axis=1).astype(np.float64)

@@ -1,0 +1,267 @@
+"""Compare changes of a scan: which orientation, scale, order and probe explain patterns that the passes did not use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.inspection.changes import ORIENTATIONS, Change
+from ptychopinn.inspection.trial import Trial, TrialPatch
+from ptychopinn.typing import ComplexArray
+
+MIN_PATTERNS = 16
+"""Fewer patterns cannot be compared."""
+_SCALES = (0.5, 0.7, 0.85, 1.18, 1.4, 2.0)
+_FINER_SCALES = ((0.92, 1.08), (0.96, 1.04))
+_OFFSETS = (-2, -1, 1, 2)
+_SURE = 3.0  # standard errors by which the best change is better than the scan as given
+_GAIN = 0.15  # share of what the given scan leaves unexplained that a change must explain
+# Smaller steps overlap more, and are explained better for that alone.
+_SCALE_GAIN = 0.55
+_EXPLAINED = 0.1  # of what can be explained; below it no comparison says anything
+_SETTLED = 0.85  # the scan as given explains so much that nothing else needs to be tried
+_CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave for a contradiction to be seen
+_ROOM = 1.15  # the same for a scale to be seen
+_OVERLAP = 0.15  # with less, patterns left out are not predicted well even if all is right
+_QUICK_COUNT, _QUICK_PASSES, _DOUBT_COUNT = 64, 2, 80
+_SEVERAL = (0.7, 1.4)
+
+
+class Agreement(StrEnum):
+    """Whether patterns, positions and probe agree."""
+
+    AS_GIVEN = "as given"
+    CHANGED = "changed"  # they agree after a change
+    UNKNOWN = "cannot tell"  # the data are explained alike by changes that differ, or hardly at all
+    NONE = "none"  # neighbouring patterns contradict each other, and no change that was tried helps
+
+
+@dataclass(frozen=True, eq=False)
+class GeometryCheck:
+    """Result of `check_geometry`.
+
+    Attributes
+    ----------
+    agreement:
+        The conclusion.
+    best:
+        The change that mends the scan, or none.
+    trials:
+        All that was tried, the best first.
+    alike:
+        Other changes that explain the patterns as well as the best, within the noise.
+    given_residual, best_residual:
+        Forward residual R of the patterns that the passes did not use.
+    nothing_residual, noise_residual:
+        R of the mean pattern, and R of Poisson noise.
+    patterns, width:
+        Size of the part that was used: number of patterns, and their width in pixels.
+    free_probe:
+        Whether the passes corrected the probe.
+    overlap:
+        As in `ptychopinn.inspection.trial.TrialPatch`.
+    """
+
+    agreement: Agreement
+    best: Change
+    trials: tuple[Trial, ...]
+    alike: tuple[Change, ...]
+    given_residual: float
+    best_residual: float
+    nothing_residual: float
+    noise_residual: float
+    patterns: int
+    width: int
+    free_probe: bool
+    overlap: float
+
+    @property
+    def sentence(self) -> str:
+        """The conclusion in words, with figures."""
+        tried = (
+            f"R {self.given_residual:.3f} for patterns that passes did not use, {self.nothing_residual:.3f} with the "
+            "mean pattern as model"
+        )
+        match self.agreement:
+            case Agreement.AS_GIVEN:
+                return f"Patterns, positions and probe agree as given ({tried})."
+            case Agreement.CHANGED:
+                return (
+                    f"Patterns, positions and probe do not agree as given ({tried}), but with: {self.best} "
+                    f"(R {self.best_residual:.3f})."
+                )
+            case Agreement.NONE:
+                return (
+                    f"Neighbouring patterns contradict each other at these positions ({tried}), and no exchange, sign, "
+                    "scale or offset that was tried mends it."
+                )
+            case _:
+                return f"Whether axes and signs are right cannot be told from these patterns ({tried})."
+
+
+def check_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
+    """Try orientations, scales and offsets of positions, orientations of patterns, and other forms of the probe.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64 in counts; None takes the scan's.
+
+    Returns
+    -------
+    None if the scan has fewer than 16 patterns or no extent.
+    """
+    if not _can_check(data):
+        return None
+    comparison = _Comparison(TrialPatch(data, probe))
+    comparison.choose_probe(Change(positions=one) for one in ORIENTATIONS)
+    best = comparison.leading
+    comparison.run([replace(best, offset=offset) for offset in _OFFSETS])
+    comparison.run([best.with_scale(scale) for scale in _SCALES])
+    for finer in _FINER_SCALES:
+        if (scaled := comparison.best_scaled()) is not None:
+            comparison.run([scaled.with_scale(scaled.scale * factor) for factor in finer])
+    comparison.run([Change(patterns=one) for one in ORIENTATIONS[1:]])
+    comparison.run([Change(conjugate_probe=True), Change(probe_from_corner=True)])
+    return comparison.conclude()
+
+
+def look_at_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
+    """A quick form of `check_geometry`: a smaller part of the scan, and only orientations if the scan fits badly.
+
+    It never concludes that patterns contradict each other: what it compares is too coarse for that.
+    """
+    if not _can_check(data):
+        return None
+    patch = TrialPatch(data, probe, count=_QUICK_COUNT, passes=_QUICK_PASSES)
+    comparison = _Comparison(patch)
+    comparison.choose_probe([Change()])
+    if not comparison.is_settled:
+        comparison.run([Change(positions=one) for one in ORIENTATIONS[1:]])
+    found = comparison.conclude()
+    return replace(found, agreement=Agreement.UNKNOWN) if found.agreement is Agreement.NONE else found
+
+
+def doubt_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
+    """`check_geometry` in steps: it ends as soon as the scan as given explains nearly all, or seems to be right."""
+    if not _can_check(data):
+        return None
+    comparison = _Comparison(TrialPatch(data, probe, count=_DOUBT_COUNT))
+    comparison.choose_probe([Change()])
+    if not comparison.is_settled:
+        comparison.run([Change(positions=one) for one in ORIENTATIONS[1:]])
+        best = comparison.leading
+        comparison.run([replace(best, offset=offset) for offset in (-1, 1)])
+        comparison.run([best.with_scale(scale) for scale in _SEVERAL])
+    found = comparison.conclude()
+    return found if found.agreement is Agreement.AS_GIVEN else check_geometry(data, probe)
+
+
+def _can_check(data: ScanDataset) -> bool:
+    return len(data) >= MIN_PATTERNS and bool((data.positions.std(axis=0) >= 1).any())
+
+
+class _Comparison:
+    """Trials on one patch, all with the probe fixed or all with the probe free."""
+
+    def __init__(self, patch: TrialPatch) -> None:
+        self._patch = patch
+        self._free = False
+        self._trials: dict[Change, Trial] = {}
+
+    def choose_probe(self, changes: Iterable[Change]) -> None:
+        """Try changes with the probe fixed and free, and go on with what explains most."""
+        tried: dict[bool, dict[Change, Trial]] = {False: {}, True: {}}
+        for change in changes:
+            for free, trials in tried.items():
+                trials[change] = self._patch.trial(change, free_probe=free)
+        self._free = min(tried, key=lambda free: min(trial.residual for trial in tried[free].values()))
+        self._trials = tried[self._free]
+
+    def run(self, changes: Iterable[Change]) -> None:
+        """Try more changes."""
+        for change in changes:
+            if change not in self._trials:
+                self._trials[change] = self._patch.trial(change, free_probe=self._free)
+
+    @property
+    def given(self) -> Trial:
+        """The scan as it is."""
+        return self._trials[Change()]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the scan as it is explains nearly all that can be explained, well above the noise."""
+        return self._is_clear and self._patch.explained(self.given) >= _SETTLED
+
+    @property
+    def _is_clear(self) -> bool:
+        return self._patch.mean_residual > _CLEAR * self._patch.noise_residual
+
+    @property
+    def leading(self) -> Change:
+        """The best change so far, or none where it is not better than the scan as it is."""
+        return self.best.change if self.is_better(self.best) else Change()
+
+    @property
+    def best(self) -> Trial:
+        """The trial with the lowest residual; one of another scale only if it is much better than without."""
+        plain = [trial for trial in self._trials.values() if trial.change.scale == 1]
+        best = min(plain, key=lambda trial: trial.residual)
+        scaled = self.best_scaled()
+        return best if scaled is None else self._trials[scaled]
+
+    def best_scaled(self) -> Change | None:
+        """The best change of the scale, if it is much better than all others."""
+        scaled = [trial for trial in self._trials.values() if trial.change.scale != 1]
+        plain = min((t.residual for t in self._trials.values() if t.change.scale == 1), default=math.inf)
+        if not scaled or self._patch.mean_residual < _ROOM * self._patch.noise_residual:
+            return None
+        best = min(scaled, key=lambda trial: trial.residual)
+        noise = self._patch.noise_residual**2
+        left, before = max(best.residual**2 - noise, 0.0), plain**2 - noise
+        return best.change if before > 0 and left < (1 - _SCALE_GAIN) * before else None
+
+    def is_better(self, trial: Trial) -> bool:
+        """Whether a change explains the patterns better than the scan as it is, beyond chance."""
+        unexplained = self.given.residual**2 - self._patch.noise_residual**2
+        gain = self.given.residual**2 - trial.residual**2
+        sure = self.given.deviations_above(trial) >= _SURE
+        surpasses = trial.residual < self._patch.mean_residual
+        return sure and gain > _GAIN * max(unexplained, 0.0) and surpasses
+
+    def conclude(self) -> GeometryCheck:
+        """The conclusion from all trials."""
+        best = self.best
+        if not self.is_better(best):
+            best = self.given
+        others = [trial for trial in self._trials.values() if trial is not best and trial.change.scale == 1]
+        alike = [trial.change for trial in others if trial.deviations_above(best) < _SURE]
+        patch = self._patch
+        return GeometryCheck(
+            agreement=self._agreement(best, alike),
+            best=best.change,
+            trials=tuple(sorted(self._trials.values(), key=lambda trial: trial.residual)),
+            alike=tuple(alike),
+            given_residual=self.given.residual,
+            best_residual=best.residual,
+            nothing_residual=patch.mean_residual,
+            noise_residual=patch.noise_residual,
+            patterns=len(patch),
+            width=patch.width,
+            free_probe=self._free,
+            overlap=patch.overlap,
+        )
+
+    def _agreement(self, best: Trial, alike: list[Change]) -> Agreement:
+        if not best.change.is_none:
+            return Agreement.CHANGED
+        explained = self._patch.explained(best)
+        if not explained > _EXPLAINED:
+            contradicts = explained < 0 and self._is_clear and self._patch.overlap > _OVERLAP
+            return Agreement.NONE if contradicts else Agreement.UNKNOWN
+        oriented = [change for change in alike if change.is_orientation]
+        return Agreement.UNKNOWN if len(oriented) == len(ORIENTATIONS) - 1 else Agreement.AS_GIVEN

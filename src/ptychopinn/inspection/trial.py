@@ -1,0 +1,181 @@
+"""A few passes of a solver on a part of a scan, judged by patterns that the passes do not use.
+
+Neighbouring windows overlap, so an object that is made of some patterns predicts the others, if patterns, positions and
+probe agree. If they do not agree, the passes still fit the patterns that they use, but the prediction fails. So the
+forward residual of the patterns left out shows whether the geometry is right.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from scipy.spatial import cKDTree
+
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
+from ptychopinn.geometry import Canvas, flat_object
+from ptychopinn.inspection.changes import Change
+from ptychopinn.metrics.baselines import mean_pattern_residual, poisson_residual
+from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.scan_model import ScanModel
+from ptychopinn.simulate.probes import probe_width_px
+from ptychopinn.solvers.epie import epie, frame_of, rpie_schedule
+from ptychopinn.solvers.options import PassOptions
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
+
+_MIN_WIDTH = 32  # pixels of a pattern
+_COUNTS_KEPT = 0.95  # of all counts, in the middle of the detector that is used
+_SPACING = 0.2  # of the probe's width: closer positions show the same
+_HELD_OUT = 5  # every fifth pattern
+_CACHE_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A change, and how the passes explain patterns with it.
+
+    Attributes
+    ----------
+    change:
+        What was changed.
+    shares:
+        (k,) float64: what each pattern left out contributes to the square of its forward residual.
+    """
+
+    change: Change
+    shares: FloatArray
+
+    @property
+    def residual(self) -> float:
+        """Forward residual R of the patterns that the passes did not use."""
+        return math.sqrt(float(self.shares.sum()))
+
+    def deviations_above(self, other: Trial) -> float:
+        """How much worse this explains the patterns than another trial, in standard errors over the patterns."""
+        more = self.shares - other.shares
+        return float(more.sum()) / max(math.sqrt(len(more)) * float(more.std()), 1e-12)
+
+
+class TrialPatch:
+    """Some patterns in the middle of a scan, at the lowest resolution that has nearly all their counts.
+
+    Parameters
+    ----------
+    data:
+        The scan, with at least 9 patterns.
+    probe:
+        (modes, N, N) complex64 in counts; None takes the scan's.
+    count:
+        Number of patterns.
+    passes:
+        Passes of each trial.
+
+    Attributes
+    ----------
+    mean_residual:
+        R of the mean pattern as a model of every pattern that is left out: what anything has to surpass.
+    noise_residual:
+        R that Poisson noise leaves for a perfect model.
+    overlap:
+        ``1 - distance / width``: distance of a pattern left out from the nearest used one (median), full width at half
+        maximum of the probe.
+    """
+
+    def __init__(
+        self,
+        data: ScanDataset,
+        probe: ComplexArray | None = None,
+        *,
+        count: int = 120,
+        passes: int = 3,
+    ) -> None:
+        self._passes = passes
+        width = probe_width_px(data.probe if probe is None else probe)
+        spaced = thin_positions(data.positions, _SPACING * width)
+        spaced = spaced if len(spaced) >= min(count, len(data)) // 2 else np.arange(len(data))
+        self._chosen: IntArray = spaced[nearest_to_middle(data.positions[spaced], count)]
+        counts = data.counts(self._chosen)
+        if probe is None:
+            probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
+        self.width = _width(counts.sum(axis=0))
+        low = (data.N - self.width) // 2
+        inner = slice(low, low + self.width)
+        self._counts: FloatArray = np.ascontiguousarray(counts[:, inner, inner])
+        self._bad: BoolArray = data.bad_pixels[inner, inner]
+        self._probe = _coarser(probe, inner)
+        # The first pixel of a window is the same place at both resolutions.
+        ratio = self.width / data.N
+        self._positions: FloatArray = (data.positions - (data.N - 1) / 2) * ratio + (self.width - 1) / 2
+        held = np.zeros(len(self._chosen), bool)
+        held[np.random.default_rng(0).permutation(len(held))[: max(len(held) // _HELD_OUT, 1)]] = True
+        self._used, self._held = np.flatnonzero(~held), np.flatnonzero(held)
+        places = data.positions[self._chosen]
+        distance, _ = cKDTree(places[self._used]).query(places[self._held])
+        self.overlap = 1 - float(np.median(distance)) / width
+        good = ~self._bad
+        self.mean_residual = mean_pattern_residual(self._counts[self._held], good)
+        self.noise_residual = poisson_residual(self._counts, good)
+
+    def __len__(self) -> int:
+        """Number of patterns."""
+        return len(self._chosen)
+
+    def explained(self, trial: Trial) -> float:
+        """Share of what can be explained that a trial explains: 0 for the mean pattern, 1 for noise alone."""
+        return explained_share(trial.residual, self.mean_residual, self.noise_residual)
+
+    def trial(self, change: Change, *, free_probe: bool = False) -> Trial:
+        """Make the passes with a change, with the probe fixed or free."""
+        patterns = change.patterns.of_patterns(self._counts)
+        probe = np.ascontiguousarray(change.of_probe(self._probe))
+        scan = ScanDataset(
+            patterns=patterns,
+            measurement=Measurement.COUNTS,
+            positions=change.of_positions(self._positions)[self._chosen],
+            probe=probe,
+            bad_pixels=change.patterns.of_patterns(self._bad),
+        )
+        frame = frame_of(scan)
+        found = epie(
+            Patterns(scan.select(self._used), host_budget_bytes=_CACHE_BYTES),
+            probe,
+            passes=self._passes,
+            options=PassOptions(rpie_schedule(self._passes), update_probe=free_probe),
+            start=Canvas(flat_object(frame), frame),
+        )
+        judge = ForwardResidual(ScanModel(found.probe, scan.positions), Patterns(scan), indices=self._held)
+        return Trial(change, judge.shares(Canvas(found.object, found.frame)))
+
+
+def explained_share(residual: float, nothing: float, noise: float) -> float:
+    """Share of what noise allows to explain: 0 at the residual ``nothing``, 1 at ``noise``.
+
+    It is negative for a residual above ``nothing``, and NaN if ``nothing`` is no more than ``noise``.
+    """
+    room = nothing**2 - noise**2
+    return (nothing**2 - residual**2) / room if room > 0 else math.nan
+
+
+def _width(pattern: AnyArray) -> int:
+    """Half, a quarter, ... of the width of a pattern, as long as its middle has nearly all counts."""
+    size = len(pattern)
+    width, total = size, float(pattern.sum())
+    while width % 2 == 0 and width // 2 >= _MIN_WIDTH:
+        low = (size - width // 2) // 2
+        inner = slice(low, low + width // 2)
+        if float(pattern[inner, inner].sum()) < _COUNTS_KEPT * total:
+            break
+        width //= 2
+    return width
+
+
+def _coarser(probe: ComplexArray, inner: slice) -> ComplexArray:
+    """A probe (modes, N, N) at the resolution of the inner (M, M) pixels of the detector: (modes, M, M)."""
+    field = np.fft.fftshift(scipy.fft.fft2(probe, norm="ortho"), axes=(-2, -1))[..., inner, inner]
+    coarse: ComplexArray = scipy.fft.ifft2(np.fft.ifftshift(field, axes=(-2, -1)), norm="ortho").astype(np.complex64)
+    return coarse

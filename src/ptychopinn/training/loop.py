@@ -1,0 +1,70 @@
+"""The loop over the epochs of a training, the same in every backend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Protocol
+
+from ptychopinn.training.loggers import RunLogger
+from ptychopinn.training.plan import TrainingPlan
+from ptychopinn.training.readings import ReadingClock
+from ptychopinn.training.sources import Batch, BatchLoader
+from ptychopinn.training.state import LossReading, TrainingState
+
+
+class LossMeter(Protocol):
+    """Sums losses of batches on the device."""
+
+    batches: int  # since the last reading
+
+    def read(self) -> LossReading:
+        """The losses since the last reading, in one transfer; resets the sums."""
+        ...
+
+
+class EpochLoop(ABC):
+    """Runs the epochs of a training; a subclass trains on a batch, and has a `LossMeter`."""
+
+    _meter: LossMeter
+
+    def __init__(
+        self, plan: TrainingPlan, training: BatchLoader, validation: BatchLoader | None, *, on_gpu: bool
+    ) -> None:
+        self._plan, self._source, self._validation_source = plan, training, validation
+        self._readings = ReadingClock(on_gpu=on_gpu)
+
+    @abstractmethod
+    def train_on(self, batch: Batch, *, makes_step: bool) -> None:
+        """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
+
+    @abstractmethod
+    def validation_losses(self, batches: Iterable[Batch]) -> list[float]:
+        """Loss of each validation batch under the averaged weights."""
+
+    def run(self, state: TrainingState, logger: RunLogger) -> None:
+        """Train until `state` says stop or the epochs are done."""
+        clock = self._plan.clock
+        while not (state.stop or clock.out_of_epochs):
+            self._run_epoch(state)
+            if row := state.close_epoch(self._validate()):
+                logger.log(row, clock.step)
+
+    def _run_epoch(self, state: TrainingState) -> None:
+        with closing(self._source.batches(self._plan.clock.epoch)) as batches:
+            for number, batch in enumerate(batches):
+                self.train_on(batch, makes_step=self._plan.makes_step(number))
+                if self._readings.due():
+                    state.record(self._meter.read())
+                state.after_batch(number, batch.patterns)
+                if state.stop:
+                    break
+        if self._meter.batches:
+            state.record(self._meter.read())
+
+    def _validate(self) -> list[float]:
+        if self._validation_source is None:
+            return []
+        with closing(self._validation_source.batches(0)) as batches:
+            return self.validation_losses(batches)

@@ -1,0 +1,282 @@
+"""Does a reconstruction explain the patterns?
+
+The forward residual of a result is compared with that of a flat object under the same probe, with that of the mean
+pattern as a model of every pattern, and with what Poisson noise leaves. A result that is hardly better than the best of
+the first two explains nothing. One that is between is doubted: then passes on a part of the scan are judged by patterns
+that they do not use (`ptychopinn.inspection`), because passes fit the patterns that they use at wrong positions too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.forward import far_field
+from ptychopinn.inspection.changes import Change
+from ptychopinn.inspection.geometry import Agreement, GeometryCheck, doubt_geometry
+from ptychopinn.inspection.trial import TrialPatch, explained_share
+from ptychopinn.metrics.baselines import mean_pattern_residual, poisson_residual
+from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
+
+_PATTERNS = 128  # evenly spread ones that show what a flat object and noise leave
+_HARDLY = 0.25  # of what can be explained: a result below it is hardly better than nothing
+_TRUSTED, _TRUSTED_PASSES = 0.8, 0.95  # from here on a prediction, and a result of passes, is not doubted
+_ROOM = 1.3  # times the residual of noise: what the mean pattern leaves at least where anything can be said
+_OWN_PROBE = 0.5  # of the unexplained part: what the scan's own probe must explain better than the model's
+_FAR = 4.0  # times the squared residual that passes with a free probe leave
+_WELL = 0.5  # of what can be explained: passes from nothing do better than a network that is not trained enough
+_MIN_OVERLAP = 0.4
+_MIN_PATTERNS = 16
+
+
+class Explains(StrEnum):
+    """Whether a reconstruction explains the patterns."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "cannot tell"  # noise leaves as much as the mean pattern
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Whether a reconstruction explains the patterns, and what may be wrong.
+
+    Attributes
+    ----------
+    explains:
+        The conclusion.
+    residual:
+        Forward residual R of the result.
+    flat_residual:
+        R of a flat object under the same probe, of the best amplitude.
+    mean_residual:
+        R of the mean pattern as a model of every pattern.
+    noise_residual:
+        R of Poisson noise alone.
+    causes:
+        Likely causes, as sentences with a remedy, in the order of what was tested; empty unless ``explains`` is no.
+    geometry:
+        What passes on a part of the scan showed; None if they were not needed.
+    """
+
+    explains: Explains
+    residual: float
+    flat_residual: float
+    mean_residual: float
+    noise_residual: float
+    causes: tuple[str, ...] = ()
+    geometry: GeometryCheck | None = None
+
+    @property
+    def explained(self) -> float:
+        """Share of what can be explained: 0 for the better of flat object and mean pattern, 1 for noise alone."""
+        return explained_share(self.residual, min(self.flat_residual, self.mean_residual), self.noise_residual)
+
+    @property
+    def figures(self) -> dict[str, float | str]:
+        """For tables, files and terminals."""
+        return {
+            "explains the data": str(self.explains),
+            "residual of a flat object": self.flat_residual,
+            "residual of the mean pattern": self.mean_residual,
+            "residual of noise": self.noise_residual,
+        }
+
+    @property
+    def warning(self) -> str | None:
+        """What to say to the user; None unless the result explains nothing."""
+        if self.explains is not Explains.NO:
+            return None
+        said = (
+            f"This reconstruction does not explain the data: R = {self.residual:.3f}, where a flat object leaves "
+            f"{self.flat_residual:.3f}, the mean pattern {self.mean_residual:.3f} and noise {self.noise_residual:.3f}."
+        )
+        return " ".join([said, *self.causes])
+
+    @property
+    def record(self) -> Mapping[str, object]:
+        """For files: figures, conclusion and causes."""
+        return {
+            "explains_the_data": str(self.explains),
+            "residual": self.residual,
+            "residual_flat_object": self.flat_residual,
+            "residual_mean_pattern": self.mean_residual,
+            "residual_noise": self.noise_residual,
+            "causes": list(self.causes),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a verdict is about.
+
+    Attributes
+    ----------
+    data:
+        The scan, with the positions of the result.
+    probe:
+        (modes, N, N) complex64 in counts, of the result.
+    residual:
+        Forward residual R of the result.
+    passes:
+        Passes of a solver that are in the result; they fit wrong positions too.
+    trained:
+        Whether a network made it.
+    """
+
+    data: ScanDataset
+    probe: ComplexArray
+    residual: float
+    passes: int = 0
+    trained: bool = True
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Judge a result.
+
+    A look at some patterns is enough for results that explain the patterns well. For the others a part of the scan is
+    reconstructed some times.
+    """
+    data = evidence.data
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _PATTERNS)).astype(np.int64))
+    counts, good = data.counts(chosen), ~data.bad_pixels
+    flat = flat_residual(counts, evidence.probe, good)
+    mean = mean_pattern_residual(counts, good)
+    noise = poisson_residual(counts, good)
+
+    def verdict(explains: Explains, geometry: GeometryCheck | None = None) -> Verdict:
+        causes = _causes(evidence, geometry, mean, noise) if explains is Explains.NO else ()
+        return Verdict(explains, evidence.residual, flat, mean, noise, causes, geometry)
+
+    nothing = min(flat, mean)
+    if not math.isfinite(evidence.residual):
+        return verdict(Explains.NO)
+    explained = explained_share(evidence.residual, nothing, noise)
+    if explained >= (_TRUSTED_PASSES if evidence.passes else _TRUSTED) and nothing > _ROOM * noise:
+        return verdict(Explains.YES)
+    geometry = doubt_geometry(data, evidence.probe)
+    if geometry is not None and geometry.agreement in {Agreement.CHANGED, Agreement.NONE}:
+        return verdict(Explains.NO, geometry)
+    if not nothing > _ROOM * noise:
+        # Where noise hides the object, only a result that is much worse than nothing is surely wrong.
+        return verdict(Explains.NO if evidence.residual > 1.5 * max(nothing, noise) else Explains.UNKNOWN, geometry)
+    hardly = explained < _HARDLY or _another_probe_is_better(evidence, geometry)
+    return verdict(Explains.NO if hardly else Explains.YES, geometry)
+
+
+def _another_probe_is_better(evidence: Evidence, geometry: GeometryCheck | None) -> bool:
+    """Whether passes that correct the probe explain patterns that they do not use far better than the passes did."""
+    if not evidence.passes or geometry is None or not geometry.free_probe:
+        return False
+    left = geometry.given_residual**2 - geometry.noise_residual**2
+    return evidence.residual**2 - geometry.noise_residual**2 > _FAR * max(left, geometry.noise_residual**2)
+
+
+def flat_residual(counts: FloatArray, probe: ComplexArray, good: BoolArray) -> float:
+    """Forward residual R of a flat object of the best amplitude.
+
+    Parameters
+    ----------
+    counts:
+        (b, N, N), DC at [N//2, N//2].
+    probe:
+        (modes, N, N) complex.
+    good:
+        (N, N) bool.
+    """
+    model = np.sqrt((np.abs(far_field(probe.astype(np.complex128))) ** 2).sum(axis=0))[good]
+    seen = counts[:, good].astype(np.float64)
+    energy, total = float((model**2).sum()), float(seen.sum())
+    if energy <= 0 or total <= 0:
+        return 1.0
+    cross = float((np.sqrt(seen).sum(axis=0) * model).sum())
+    return math.sqrt(max(1 - cross**2 / (len(seen) * energy * total), 0.0))
+
+
+def _causes(evidence: Evidence, geometry: GeometryCheck | None, mean: float, noise: float) -> tuple[str, ...]:
+    tests: tuple[Callable[[], str | None], ...] = (
+        lambda: _geometry_cause(geometry),
+        lambda: _free_probe_cause(evidence, geometry),
+        lambda: _probe_cause(evidence),
+        lambda: _dose_cause(mean, noise),
+        lambda: _overlap_cause(geometry),
+        lambda: _training_cause(evidence, geometry),
+    )
+    found = tuple(said for test in tests if (said := test()) is not None)
+    if found:
+        return found
+    return (
+        "Axes, signs, scale and order of the positions, the probe, the dose, the overlap and the training were tested, "
+        "and none stands out: inspect the patterns (ptychopinn inspect).",
+    )
+
+
+def _geometry_cause(geometry: GeometryCheck | None) -> str | None:
+    if geometry is None or geometry.agreement not in {Agreement.CHANGED, Agreement.NONE}:
+        return None
+    if geometry.agreement is Agreement.NONE:
+        return (
+            geometry.sentence + " Check the order of patterns and positions, and their unit; gaps or hot pixels and "
+            "another scan's probe do the same."
+        )
+    return f"{geometry.sentence} {geometry.best.remedy}".rstrip() + "."
+
+
+def _free_probe_cause(evidence: Evidence, geometry: GeometryCheck | None) -> str | None:
+    if geometry is None or not _another_probe_is_better(evidence, geometry):
+        return None
+    return (
+        f"Passes that correct the probe explain the patterns far better (R {geometry.given_residual:.3f}): the probe "
+        "is not that of this scan, or both axes are negated, which its complex conjugate can make up for. Add "
+        "--refine-probe, or try: ptychopinn convert SCAN -o MENDED --negate-y --negate-x."
+    )
+
+
+def _probe_cause(evidence: Evidence) -> str | None:
+    """Whether the scan's own probe explains the patterns much better than that of the result."""
+    if len(evidence.data) < _MIN_PATTERNS:
+        return None
+    trials = {}
+    own = probe_in_counts(evidence.data, fit_scaling(evidence.data), follow_offset=True)
+    for name, probe in (("result", evidence.probe), ("scan", own)):
+        trials[name] = TrialPatch(evidence.data, probe).trial(Change()).residual
+    if trials["scan"] ** 2 < (1 - _OWN_PROBE) * trials["result"] ** 2:
+        return (
+            f"The scan's own probe explains the patterns better than that of the result (R {trials['scan']:.3f}, not "
+            f"{trials['result']:.3f}, after passes on a part): the model is of another scan's light. Use "
+            "--probe-source scan, or train on this scan."
+        )
+    return None
+
+
+def _dose_cause(mean: float, noise: float) -> str | None:
+    if noise < 0.8 * mean:
+        return None
+    return "So few photons leave little to explain; check the dose (--nphotons) and --measurement."
+
+
+def _overlap_cause(geometry: GeometryCheck | None) -> str | None:
+    if geometry is None or geometry.overlap >= _MIN_OVERLAP:
+        return None
+    return (
+        f"Neighbouring positions overlap by {max(geometry.overlap, 0):.0%} of the probe's width, too little to hold "
+        "patches together: check the unit and scale of the positions."
+    )
+
+
+def _training_cause(evidence: Evidence, geometry: GeometryCheck | None) -> str | None:
+    if not evidence.trained or geometry is None or geometry.agreement is not Agreement.AS_GIVEN:
+        return None
+    explained = explained_share(geometry.given_residual, geometry.nothing_residual, geometry.noise_residual)
+    if explained < _WELL:
+        return None
+    return (
+        f"A few passes from nothing explain the patterns (R {geometry.given_residual:.3f}), so the scan is right and "
+        "the network is not trained enough: train longer, or add --refine 10."
+    )

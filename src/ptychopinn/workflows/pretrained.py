@@ -1,0 +1,43 @@
+"""Trained models that come with installed distributions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import UsageError
+from ptychopinn.plugins import discover
+from ptychopinn.typing import StrPath
+from ptychopinn.workflows import folders
+
+PRETRAINED = "pretrained"
+"""Stands for the model that comes with an installed distribution and fits the scan."""
+
+
+def find_pretrained(data: ScanDataset) -> Path | None:
+    """The archive of an installed model for patterns of this size, the first by name; None if there is none."""
+    return next((spec.path for spec in discover().models.values() if data.N == spec.N), None)
+
+
+def model_archive(model: StrPath, data: ScanDataset) -> Path:
+    """The archive of a run directory, of a file, of an installed model by its name, or of the one that fits a scan.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    there = discover().models
+    if str(model) in there:
+        return there[str(model)].path
+    if str(model) != PRETRAINED:
+        return folders.model_path(model)
+    found = find_pretrained(data)
+    if found is None:
+        sizes = sorted({spec.N for spec in there.values()})
+        has = f"The installed ones are for N = {', '.join(map(str, sizes))}" if sizes else "None is installed"
+        raise UsageError(
+            f"There is no pretrained model for patterns of {data.N} x {data.N} pixels. {has}.",
+            "Train one (ptychopinn train), install ptychopinn-models, or reconstruct with --model none.",
+        )
+    return found

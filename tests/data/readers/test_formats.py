@@ -1,0 +1,200 @@
+"""One scan in every format is read as the same scan: specs/01-data.md."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import scan_formats
+from scan_formats import FORMATS, Example
+
+from ptychopinn.data.checks import check_scan
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.io import read_scan
+from ptychopinn.data.readers.find import CORE_READERS, read_with
+from ptychopinn.errors import DataError
+
+WITH_PROBE = [name for name in FORMATS if name not in ("ptypy", "py4dstem")]
+
+
+def written(name: str, folder: Path, scan: Example | None = None) -> Path:
+    file, write = FORMATS[name]
+    return write(folder / file, scan or scan_formats.example())
+
+
+def assert_is(found: ScanDataset, scan: Example, *, frame: bool = True) -> None:
+    """Counts, mask and probe are equal; positions are, apart from an offset where formats have no frame."""
+    good = ~found.bad_pixels
+    np.testing.assert_array_equal(found.bad_pixels, scan.bad)
+    np.testing.assert_array_equal(found.counts(slice(None))[:, good], scan.counts[:, good].astype(np.float32))
+    np.testing.assert_array_equal(found.probe, scan.probe)
+    offset = found.positions - scan.positions
+    np.testing.assert_allclose(offset, 0 if frame else offset[:1].repeat(len(offset), 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", WITH_PROBE)
+def test_every_format_gives_the_same_scan(name: str, tmp_path: Path) -> None:
+    """[DATA-200] [DATA-201]"""
+    scan = scan_formats.example()
+    path = written(name, tmp_path)
+    found = read_scan(path)
+    assert_is(found, scan)
+    assert found.metadata.pixel_size_m == pytest.approx(scan.pixel_m, rel=1e-6)
+    assert found.metadata.probe_energy_eV == pytest.approx(scan_formats.ENERGY_EV, rel=1e-6)
+    assert [p for p in check_scan(path) if p.severity == "error"] == []
+
+
+@pytest.mark.parametrize("name", ["ptychodus", "ptychodus-training"])
+def test_the_object_of_ptychodus_is_in_the_frame_of_the_positions(name: str, tmp_path: Path) -> None:
+    """[DATA-200]"""
+    scan = scan_formats.example()
+    found = read_scan(written(name, tmp_path))
+    np.testing.assert_array_equal(found.object_guess, scan.object)
+    if name == "ptychodus":  # either file of the pair will do
+        assert_is(read_scan(tmp_path / "product.h5"), scan)
+
+
+def test_the_sums_are_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """[DATA-201] Energy, distance and pixel size become the object pixel, with the numbers."""
+    path = written("cxi", tmp_path)
+    with caplog.at_level(logging.INFO):
+        read_scan(path)
+    pixel = scan_formats.example().pixel_m
+    assert "wavelength x distance / (N x detector pixel)" in caplog.text
+    assert f"(32 x 7.5e-05 m) = {pixel:.6g} m" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["ptypy", "py4dstem"])
+def test_a_format_without_a_probe_says_how_to_make_one(name: str, tmp_path: Path) -> None:
+    """[DATA-202] And with one the scan is read."""
+    scan = scan_formats.example()
+    path = written(name, tmp_path)
+    with pytest.raises(DataError, match="no probe.*--probe mean"):
+        read_scan(path)
+    np.savez(tmp_path / "other.npz", probeGuess=scan.probe)
+    found = read_scan(path, probe=str(tmp_path / "other.npz"))
+    if name == "ptypy":
+        assert_is(found, scan)
+    else:
+        np.testing.assert_array_equal(found.counts(slice(None)), scan.counts)
+        pixel = 1 / (32 * 0.05) * 1e-10
+        assert found.metadata.pixel_size_m == pytest.approx(pixel)
+        np.testing.assert_allclose(found.positions[1] - found.positions[0], [0, 2e-10 / pixel])
+        np.testing.assert_allclose(found.positions[5] - found.positions[0], [2e-10 / pixel, 0])
+
+
+def test_basis_vectors_turn_the_positions_of_cxi(tmp_path: Path) -> None:
+    """[DATA-203] Axes of the detector along +x and +y mean that the beam moves against the sample."""
+    scan = scan_formats.example()
+    path = written("cxi", tmp_path)
+    pixel = scan_formats.DETECTOR_PIXEL_M
+    with h5py.File(path, "a") as file:
+        file["entry_1/instrument_1/detector_1/basis_vectors"] = np.array([[0, pixel], [pixel, 0], [0, 0]])
+    np.testing.assert_allclose(read_scan(path).positions, -scan.positions, atol=1e-6)
+
+
+def test_a_near_field_scan_is_refused_in_words(shared_data: Path) -> None:
+    """[DATA-204] A measured one: PETRA III, P25."""
+    with pytest.raises(DataError, match=r"near-field scan.*magnified 3\d\d times.*Near field is not reconstructed"):
+        read_scan(shared_data / "petra-p25-near-field.cxi", probe="mean")
+
+
+@pytest.mark.parametrize("rows", [4, 8])
+def test_a_far_field_scan_is_not_taken_for_near_field(rows: int, tmp_path: Path) -> None:
+    """[DATA-204]"""
+    scan = scan_formats.example(rows=rows)
+    assert_is(read_scan(written("cxi", tmp_path, scan)), scan)
+
+
+@pytest.mark.parametrize("name", ["ptychodus", "matlab5"])
+def test_an_object_of_several_slices_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    """[DATA-204]"""
+    scan = scan_formats.example()
+    path = written(name, tmp_path)
+    if name == "ptychodus":
+        with h5py.File(tmp_path / "product.h5", "a") as file:
+            attributes = dict(file["object"].attrs)
+            del file["object"]
+            file["object"] = np.stack([scan.object] * 3)
+            file["object"].attrs.update(attributes)
+    else:
+        import scipy.io
+
+        arrays = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
+        scipy.io.savemat(path, arrays | {"object": np.stack([scan.object] * 3, axis=2)})
+    with pytest.raises(DataError, match="3 slices.*multi-slice objects are not reconstructed"):
+        read_scan(path)
+
+
+def test_a_flag_of_ptychodus_for_near_field_is_believed(tmp_path: Path) -> None:
+    """[DATA-204]"""
+    path = written("ptychodus", tmp_path)
+    with h5py.File(tmp_path / "product.h5", "a") as file:
+        file.attrs["far_field"] = False
+    with pytest.raises(DataError, match="near field is not reconstructed"):
+        read_scan(path)
+
+
+def test_one_file_of_a_pair_says_what_is_missing(tmp_path: Path) -> None:
+    """[DATA-200]"""
+    path = written("ptychodus", tmp_path)
+    (tmp_path / "product.h5").unlink()
+    with pytest.raises(DataError, match="no product file lies beside it"):
+        read_scan(path)
+
+
+def test_what_no_reader_knows_is_listed(tmp_path: Path) -> None:
+    """[DATA-205] Groups and datasets that are there."""
+    path = tmp_path / "strange.h5"
+    with h5py.File(path, "w") as file:
+        file["measurement/frames"] = np.zeros((2, 5, 5))
+        file["positions"] = np.zeros(2)
+    with pytest.raises(DataError, match=r"/measurement/frames \(2, 5, 5\) float64"):
+        read_scan(path)
+
+
+def test_arrays_one_group_down_are_found(tmp_path: Path) -> None:
+    """[DATA-026]"""
+    scan = scan_formats.example()
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        group = file.create_group("raw/data")
+        group["diff3d"], group["probeGuess"], group["bad_pixels"] = scan.counts, scan.probe, scan.bad
+        group["ycoords"], group["xcoords"] = scan.positions.T
+    assert_is(read_scan(tmp_path / "scan.h5"), scan)
+
+
+def test_a_position_unit_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    """[DATA-201]"""
+    path = written("nexus", tmp_path)
+    with h5py.File(path, "a") as file:
+        file["entry_1/sample_1/geometry_1/translation"].attrs["units"] = "furlong"
+    with pytest.raises(DataError, match="unit 'furlong'"):
+        read_scan(path)
+
+
+def test_metres_without_a_geometry_say_what_is_missing(tmp_path: Path) -> None:
+    """[DATA-201]"""
+    path = written("cxi", tmp_path)
+    with h5py.File(path, "a") as file:
+        del file["entry_1/instrument_1/detector_1/distance"]
+    with pytest.raises(DataError, match="lacks distance.*--pixel-size"):
+        read_scan(path)
+
+
+def test_each_format_has_one_reader(tmp_path: Path) -> None:
+    """[DATA-200] No two readers of the core take the same file."""
+    for name in FORMATS:
+        folder = tmp_path / name
+        folder.mkdir()
+        path = written(name, folder)
+        assert [reader.name for reader in CORE_READERS if _knows(reader, path)] == [
+            {"nxptycho": "nexus", "eiger": "nexus", "matlab5": "matlab", "matlab73": "matlab"}.get(name, name)
+        ]
+        assert read_with(CORE_READERS, path) is not None
+
+
+def _knows(reader: object, path: Path) -> bool:
+    return bool(reader.sniff(path))  # type: ignore[attr-defined]

@@ -1,0 +1,119 @@
+"""Which axes, signs, scale and order fit: specs/21-verdict.md."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.simulation import ObjectKind
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.inspection import Agreement, Change, check_geometry, look_at_geometry
+from ptychopinn.inspection.changes import ORIENTATIONS, Orientation
+from ptychopinn.simulate import simulate_scan
+
+
+@pytest.fixture(scope="module")
+def scan() -> ScanDataset:
+    config = SimulationConfig(N=32, rows=11, cols=11, seed=4, nphotons=1e5, object_kind=ObjectKind.CELLS)
+    return replace(simulate_scan(config), object_guess=None)
+
+
+def test_positions_are_turned_about_their_mean() -> None:
+    positions = np.array([[0.0, 10.0], [2.0, 14.0], [4.0, 12.0]])
+    turned = Orientation(exchange=True, negate_y=True).of_positions(positions)
+    np.testing.assert_allclose(turned - turned.mean(axis=0), [[2, -2], [-2, 0], [0, 2]])
+    np.testing.assert_allclose(turned.mean(axis=0), positions.mean(axis=0))
+
+
+@pytest.mark.parametrize("one", ORIENTATIONS)
+def test_patterns_keep_the_place_of_dc(one: Orientation) -> None:
+    pattern = np.zeros((1, 8, 8))
+    pattern[0, 4, 4] = 1
+    assert one.of_patterns(pattern)[0, 4, 4] == 1
+    marked = np.zeros((1, 8, 8))
+    marked[0, 6, 5] = 1  # 2 down and 1 to the right of DC
+    (place,) = np.argwhere(one.of_patterns(marked)[0])
+    y, x = (1, 2) if one.exchange else (2, 1)
+    assert tuple(place - 4) == (-y if one.negate_y else y, -x if one.negate_x else x)
+
+
+def test_a_scan_that_agrees_is_left_alone(scan: ScanDataset) -> None:
+    """[INSP-001]"""
+    for check in (check_geometry, look_at_geometry):
+        found = check(scan)
+        assert found is not None
+        assert (found.agreement, found.best) == (Agreement.AS_GIVEN, Change())
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [Orientation(negate_x=True), Orientation(negate_y=True), Orientation(True), Orientation(True, True, False)],
+    ids=str,
+)
+def test_planted_orientations_are_found_with_the_flags_that_mend_them(scan: ScanDataset, planted: Orientation) -> None:
+    """[INSP-001] [INSP-002]"""
+    wrong = replace(scan, positions=planted.of_positions(scan.positions))
+    for check in (check_geometry, look_at_geometry):
+        found = check(wrong)
+        assert found is not None
+        assert found.agreement is Agreement.CHANGED
+        change = found.best
+        if change.patterns != Orientation():  # as good for a probe of that symmetry
+            assert any(one.is_orientation and not one.is_none for one in found.alike)
+            change = next(one for one in found.alike if one.is_orientation)
+        mended = change.of_positions(wrong.positions)
+        np.testing.assert_allclose(mended, scan.positions, atol=1e-9)
+        assert change.flags
+
+
+def test_a_scale_is_found_and_mended(scan: ScanDataset) -> None:
+    """[INSP-002]"""
+    found = check_geometry(replace(scan, positions=Change(scale=1.4).of_positions(scan.positions)))
+    assert found is not None
+    assert found.best.scale == pytest.approx(1 / 1.4, rel=0.08)
+    assert f"--scale-positions {found.best.scale:.3g}" in found.best.remedy
+
+
+def test_an_offset_in_the_list_is_found(scan: ScanDataset) -> None:
+    """[INSP-001]"""
+    found = check_geometry(replace(scan, positions=np.roll(scan.positions, 1, axis=0)))
+    assert found is not None
+    assert found.best.offset == -1
+    assert "1 later" in found.best.remedy
+
+
+def test_shuffled_patterns_contradict_each_other(scan: ScanDataset) -> None:
+    """[VER-002] but the quick look does not say so: it is too coarse."""
+    wrong = replace(scan, positions=scan.positions[np.random.default_rng(0).permutation(len(scan))])
+    found, look = check_geometry(wrong), look_at_geometry(wrong)
+    assert found is not None
+    assert look is not None
+    assert (found.agreement, look.agreement) == (Agreement.NONE, Agreement.UNKNOWN)
+
+
+def test_what_noise_hides_cannot_be_told() -> None:
+    """[INSP-003]"""
+    config = SimulationConfig(N=32, rows=9, cols=9, nphotons=1e3, amplitude=(0.98, 1), phase_rad=(-0.02, 0.02))
+    found = check_geometry(replace(simulate_scan(config), object_guess=None))
+    assert found is not None
+    assert found.agreement is Agreement.UNKNOWN
+    assert "cannot be told" in found.sentence
+
+
+def test_too_small_scans_are_not_checked(scan: ScanDataset) -> None:
+    assert check_geometry(scan.select(np.arange(15))) is None
+    assert look_at_geometry(replace(scan, positions=scan.positions * 1e-6)) is None
+
+
+def test_amplitudes_and_bad_pixels_do_not_matter(scan: ScanDataset) -> None:
+    """[INSP-001]"""
+    bad = np.zeros((32, 32), bool)
+    bad[5, 7] = bad[16, 20] = True
+    roots = np.sqrt(scan.counts(slice(None)))
+    roots[:, bad] = 9e4
+    found = check_geometry(replace(scan, patterns=roots, measurement=Measurement.AMPLITUDE, bad_pixels=bad))
+    assert found is not None
+    assert found.agreement is Agreement.AS_GIVEN

@@ -1,0 +1,128 @@
+"""Does a reconstruction explain the patterns: specs/21-verdict.md."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.simulation import ObjectKind
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.simulate import simulate_scan
+from ptychopinn.solvers import epie
+from ptychopinn.verdict import Evidence, Explains, Verdict, flat_residual, judge
+
+
+def scan_of(**config: Any) -> ScanDataset:
+    default: dict[str, Any] = {"N": 32, "rows": 11, "cols": 11, "seed": 4, "object_kind": ObjectKind.CELLS}
+    return simulate_scan(SimulationConfig(**default | config))
+
+
+@pytest.fixture(scope="module")
+def scan() -> ScanDataset:
+    return replace(scan_of(nphotons=1e5), object_guess=None)
+
+
+def after_passes(data: ScanDataset, passes: int = 8) -> Verdict:
+    """The verdict on the result of some passes."""
+    probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
+    found = epie(Patterns(data), probe, passes=passes)
+    residual = forward_residual(found.object, found.frame.origin, probe, data)
+    return judge(Evidence(data, probe, residual, passes, trained=False))
+
+
+def test_a_flat_object_has_the_residual_of_the_forward_model(scan: ScanDataset) -> None:
+    """[VER-001] of its best amplitude."""
+    probe = probe_in_counts(scan, fit_scaling(scan), follow_offset=True)
+    flat = [
+        forward_residual(np.full((200, 200), a, np.complex64), (-60, -60), probe, scan, max_patterns=len(scan))
+        for a in np.linspace(0.9, 1.1, 81)
+    ]
+    assert flat_residual(scan.counts(slice(None)), probe, ~scan.bad_pixels) == pytest.approx(min(flat), rel=1e-3)
+
+
+def test_a_good_result_explains_the_data(scan: ScanDataset) -> None:
+    """[VER-001] and no part of the scan is looked at."""
+    found = after_passes(scan)
+    assert found.explains is Explains.YES
+    assert found.warning is None
+    assert found.geometry is None
+    assert found.noise_residual < found.residual < min(found.flat_residual, found.mean_residual)
+
+
+@pytest.mark.parametrize(
+    ("factors", "flag"), [((1, -1), "--negate-x"), ((-1, -1), "--negate-y --negate-x"), ((0, 0), "--swap-axes")]
+)
+def test_wrong_axes_are_named_with_the_command_that_mends_them(
+    scan: ScanDataset, factors: tuple[int, int], flag: str
+) -> None:
+    """[VER-002] [VER-004] passes fit wrong positions too, but not what they do not use."""
+    positions = scan.positions * factors if any(factors) else scan.positions[:, ::-1]
+    found = after_passes(replace(scan, positions=positions - positions.min(axis=0)))
+    assert found.explained > 0.3  # so the residual alone would not say it
+    assert found.explains is Explains.NO
+    assert found.warning is not None
+    assert "does not explain the data" in found.warning
+    assert flag in found.warning or "--flip" in found.warning or "--transpose" in found.warning
+    assert "train" not in found.warning
+    assert found.record["causes"] == list(found.causes)
+
+
+def test_shuffled_patterns_are_contradictions(scan: ScanDataset) -> None:
+    """[VER-002]"""
+    found = after_passes(replace(scan, positions=scan.positions[np.random.default_rng(1).permutation(len(scan))]))
+    assert found.explains is Explains.NO
+    assert "contradict" in found.causes[0]
+
+
+def test_another_scans_probe_is_named(scan: ScanDataset) -> None:
+    """[VER-004] the probe of the result is compared with that of the scan."""
+    y, x = np.mgrid[:32, :32] - 15.5
+    other = np.exp(-(x**2 + y**2) / 18 + 0.2j * (x**2 + y**2))[None].astype(np.complex64)
+    probe = other * np.sqrt(fit_scaling(scan).mean_counts / (np.abs(other) ** 2).sum())
+    found = epie(Patterns(scan), probe, passes=4)
+    residual = forward_residual(found.object, found.frame.origin, probe, scan)
+    verdict = judge(Evidence(scan, probe, residual))
+    assert verdict.explains is Explains.NO
+    assert any("--probe-source scan" in cause for cause in verdict.causes)
+
+
+def test_a_network_that_learned_nothing_is_named(scan: ScanDataset) -> None:
+    """[VER-004] when passes show that the scan is right."""
+    probe = probe_in_counts(scan, fit_scaling(scan), follow_offset=True)
+    flat = flat_residual(scan.counts(slice(None)), probe, ~scan.bad_pixels)
+    verdict = judge(Evidence(scan, probe, flat))
+    assert verdict.explains is Explains.NO
+    assert "train longer" in verdict.causes[-1]
+    assert "orient" not in " ".join(verdict.causes)
+
+
+def test_noise_that_hides_the_object_is_no_alarm() -> None:
+    """[VER-003] [VER-005] nor is a vacuum."""
+    weak = replace(scan_of(nphotons=300, amplitude=(0.97, 1), phase_rad=(-0.05, 0.05)), object_guess=None)
+    vacuum = replace(scan_of(nphotons=1e4, amplitude=(1, 1), phase_rad=(0, 0)), object_guess=None)
+    for data in (weak, vacuum):
+        assert after_passes(data).explains is not Explains.NO
+
+
+def test_nonsense_is_not_excused_by_noise(scan: ScanDataset) -> None:
+    """[VER-003] [VER-002]"""
+    probe = probe_in_counts(scan, fit_scaling(scan), follow_offset=True)
+    for residual in (3.0, float("nan")):
+        assert judge(Evidence(scan, probe, residual)).explains is Explains.NO
+
+
+@pytest.mark.parametrize(
+    ("kind", "dose", "step"),
+    [(ObjectKind.POROUS, 3e2, 3.0), (ObjectKind.MIXTURE, 3e3, 6.0), (ObjectKind.STAR, 1e6, 5.0)],
+)
+def test_good_scans_raise_no_alarm(kind: ObjectKind, dose: float, step: float) -> None:
+    """[VER-005] of other objects than the thresholds were chosen with."""
+    data = scan_of(nphotons=dose, step_px=step, seed=90, object_kind=kind)
+    assert after_passes(replace(data, object_guess=None)).explains is not Explains.NO
