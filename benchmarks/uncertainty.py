@@ -202,7 +202,8 @@ def fit(samples: Sequence[dict[str, AnyArray]], quantity: str) -> FloatArray:
     scaled = np.sqrt(square * np.exp(-found @ terms))
 
     def wrong(factor: float) -> float:
-        return float((weight @ (scaled < factor) - 0.683) ** 2 + (weight @ (scaled < 2 * factor) - 0.954) ** 2)
+        within = [float(weight @ (scaled < k * factor)) for k in (1, 2)]
+        return ((within[0] - 0.68) / 0.05) ** 2 + ((within[1] - 0.95) / 0.03) ** 2
 
     found[0] += 2 * math.log(min(np.linspace(0.8, 1.5, 141), key=wrong))
     return found

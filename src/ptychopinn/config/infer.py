@@ -145,7 +145,7 @@ class RefinementOptions(Config):
         title="Standard errors",
         description="Also estimate the standard error of phase and amplitude at every pixel, and the resolution, from "
         "passes over two halves of the patterns.",
-        json_schema_extra=marks(basic=True, needs="refine"),
+        json_schema_extra=marks(needs="refine"),
     )
 
 
