@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,16 +92,18 @@ def train(scan: ScanDataset, work: Path, seconds: float) -> tuple[Any, float]:
     return network, float(json.loads(took.read_text(encoding="utf-8")))
 
 
-def methods(scan: ScanDataset, network: Any, *, free: bool) -> Iterator[tuple[str, Callable[[], Reconstruction]]]:
+def methods(
+    scan: ScanDataset, network: Any, flat: Sequence[int], *, free: bool
+) -> Iterator[tuple[str, Callable[[], Reconstruction]]]:
     """Names of the methods, and what runs them; pty-chi only where it is installed."""
     for passes in (0, 1, 2, 10):
         config = InferConfig(refine=passes, refine_probe=free and passes > 0)
         yield f"network + {passes} passes" if passes else "network alone", partial(reconstruct, network, scan, config)
-    for passes in (2, 10, 50):
+    for passes in flat:
         rpie = create_solver("rpie", {"passes": passes, "update_probe": free})
         yield f"rPIE, {passes} passes", partial(solve, rpie, scan)
     try:
-        for passes in (2, 10, 50):
+        for passes in flat:
             other = create_solver("ptychi", {"passes": passes, "update_probe": free})
             yield f"pty-chi LSQ-ML, {passes} epochs", partial(solve, other, scan)
     except PluginError as error:
@@ -122,13 +124,14 @@ def show(name: str, seconds: float | None, scores: dict[str, float]) -> None:
     print(f"| {name} | {took} | {cells} |", flush=True)
 
 
-def race(scan: ScanDataset, truth: ComplexArray, network: Any, trained_s: float, *, free: bool) -> list[dict[str, Any]]:
+def race(
+    scan: ScanDataset, truth: ComplexArray, network: Any, flat: Sequence[int], *, free: bool
+) -> list[dict[str, Any]]:
     """Run every method, and print the table."""
-    print(f"\n{len(scan)} patterns of {scan.N} x {scan.N}; training {trained_s:.0f} s\n")
     print("| method | seconds | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 2) + "|")
     rows = []
     blind = replace(scan, object_guess=None)
-    for name, run in methods(blind, network, free=free):
+    for name, run in methods(blind, network, flat, free=free):
         start = time.perf_counter()
         found = run()
         seconds = time.perf_counter() - start
@@ -147,6 +150,7 @@ def main() -> None:
     parser.add_argument("--scan", help="For star: the scan.")
     parser.add_argument("--reference", help="For star: the object to compare with.")
     parser.add_argument("--train-time", type=float, default=170, help="Seconds of the training.")
+    parser.add_argument("--flat", type=int, nargs="+", default=[2, 10, 50], help="Passes of the methods from flat.")
     parser.add_argument("--json", type=Path, help="Write the figures to this file.")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -165,7 +169,8 @@ def main() -> None:
     truth = read_object(args.reference) if args.benchmark == "star" else scan.object_guess
     assert truth is not None
     network, seconds = train(learned, args.work, args.train_time)
-    rows = race(scan, truth, network, seconds, free=args.benchmark == "star")
+    print(f"\n{len(scan)} patterns of {scan.N} x {scan.N}; training {seconds:.0f} s\n")
+    rows = race(scan, truth, network, args.flat, free=args.benchmark == "star")
     if args.benchmark == "lines":
         for name, published in PUBLISHED:
             show(name, None, published)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.live.scan import check_live
 from ptychopinn.metrics import align, scan_box
 from ptychopinn.monitor import Monitor
+from ptychopinn.product import product_of, read_product, write_product
 from ptychopinn.reconstruction import uncertainty_of
 from ptychopinn.refinement import RefineOptions, refine
 from ptychopinn.report import ObjectView, uncertainty_picture
@@ -206,3 +208,22 @@ def test_a_picture_shows_errors_and_correlation(dim: tuple[ScanDataset, ScanResu
     pictures = {uncertainty_picture(one, ObjectView(one.box)) for one in (found, nothing)}
     assert len(pictures) == 2
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_errors_in_a_product_are_read_unchanged(
+    dim: tuple[ScanDataset, ScanResult, Uncertainty], tmp_path: Path
+) -> None:
+    """[PROD-001] [UNC-006] Where they are not known, too."""
+    scan, result, found = dim
+    product = replace(
+        product_of(scan, result.object, scan.probe, origin=result.frame.origin),
+        phase_error=found.phase_error,
+        amplitude_error=found.amplitude_error,
+        frc=np.stack([found.frc.frequency, found.frc.correlation], axis=1),
+    )
+    write_product(tmp_path / "product.h5", product)
+    read = read_product(tmp_path / "product.h5")
+    for name in ("phase_error", "amplitude_error", "frc"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(product, name))
+    with pytest.raises(DataError, match="phase_error has the shape"):
+        replace(product, phase_error=found.phase_error[1:])

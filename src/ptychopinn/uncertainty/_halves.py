@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ptychopinn.arrays import ArrayLibrary
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import Cancelled
@@ -20,8 +19,8 @@ from ptychopinn.solvers.options import PassOptions
 from ptychopinn.tiles import where_object_fits
 from ptychopinn.typing import ComplexArray
 
-PASSES = 8
-"""Passes over each half."""
+PASSES_FEW, PASSES_MANY = 8, 20
+"""Passes over each half where photons are few (noise ends the convergence early), and where they are many."""
 _BLUR = 0.18  # standard deviation of the blur, in widths of the probe
 _MAX_RAMP_PX = 512  # a product of more pixels is averaged before its ramp is measured
 
@@ -59,34 +58,23 @@ def reconstruct_halves(
     width = _BLUR * probe_width_px(library.to_host(model.probe))
     start = (gaussian_filter(obj.real, width) + 1j * gaussian_filter(obj.imag, width)).astype(np.complex64)
     few = is_noisy(patterns)
+    passes = PASSES_FEW if few else PASSES_MANY
     options = PassOptions(
-        refinement_schedule(PASSES, noisy=few), likelihood=Likelihood.POISSON if few else Likelihood.AMPLITUDE
+        refinement_schedule(passes, noisy=few), likelihood=Likelihood.POISSON if few else Likelihood.AMPLITUDE
     )
+    halves = []
     with library.session() as computing:
-        even, odd = (_passes(patterns, k, Canvas(start, frame), model, options, computing, monitor) for k in (0, 1))
-    return even, odd
-
-
-def _passes(  # noqa: PLR0913
-    patterns: Patterns,
-    first: int,
-    start: Canvas,
-    model: ScanModel,
-    options: PassOptions,
-    computing: ArrayLibrary,
-    monitor: Monitor,
-) -> ComplexArray:
-    """Passes over every second pattern."""
-    place = where_object_fits(start.frame, patterns.data.N, computing) or computing
-    canvas = Canvas(place.from_host(start.array.copy()), start.frame, place)
-    engine = PassEngine(patterns, np.arange(first, len(patterns), 2), model, canvas, options, computing)
-    for done in range(PASSES):
-        if engine.run(done, PASSES, monitor) is None:
-            raise Cancelled("The estimate of the errors was cancelled.")
-        monitor.report("uncertainty", first * PASSES + done + 1, 2 * PASSES)
-    found, _ = engine.result()
-    half: ComplexArray = found.library.to_host(found.array)
-    return half
+        place = where_object_fits(frame, patterns.data.N, computing) or computing
+        for first in (0, 1):
+            canvas = Canvas(place.from_host(start.copy()), frame, place)
+            engine = PassEngine(patterns, np.arange(first, len(patterns), 2), model, canvas, options, computing)
+            for done in range(passes):
+                if engine.run(done, passes, monitor) is None:
+                    raise Cancelled("The estimate of the errors was cancelled.")
+                monitor.report("uncertainty", first * passes + done + 1, 2 * passes)
+            found, _ = engine.result()
+            halves.append(place.to_host(found.array))
+    return halves[0], halves[1]
 
 
 def remove_gauge(obj: ComplexArray, reference: ComplexArray, box: tuple[slice, slice]) -> ComplexArray:
