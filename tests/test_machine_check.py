@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from ptychopinn_numpy.options import NumpyOptions
 
-from ptychopinn import machine_check
+from ptychopinn import machine_check, system
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.machine_check import backend_devices, check_machine
 from ptychopinn.plugins import BrokenPlugin, Registry
 from ptychopinn.reconstructor import ReconstructorSpec
-from ptychopinn.workflows import lock
 
 
 def spec(name: str, *requires: str) -> ReconstructorSpec:
@@ -54,7 +53,7 @@ def test_a_place_without_locks_or_with_too_long_a_name_is_told_apart(
     deep = tmp_path / ("a" * 120)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(system, "fcntl", None)
     place = check_machine()["places"]["TMPDIR"]
     assert "no file locks" in place
     assert "too long for sockets" in place

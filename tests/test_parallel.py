@@ -86,3 +86,19 @@ def test_without_a_thread_work_aside_is_done_by_the_caller(monkeypatch: pytest.M
         result()
         with pytest.raises(ZeroDivisionError):
             failed()
+
+
+def refuse_start(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_threads_the_caller_works_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[RUN-003] As where memory is short, or the number of processes is limited."""
+    monkeypatch.setattr(threading.Thread, "start", refuse_start)
+    with ThreadPool(3) as pool:
+        assert pool.map(lambda k: (k, threading.get_ident()), range(5)) == [
+            (k, threading.get_ident()) for k in range(5)
+        ]
+    assert "Threads cannot be started" in caplog.text

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from ptychopinn.config import ExecutionOptions
-from ptychopinn.errors import PluginError
+from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.hookspecs import PROJECT, hookimpl, hookspec, ptychopinn_reconstructors
 from ptychopinn.plugins import KNOWN_BACKENDS, Registry, capability_table, discover, missing_requirements
 from ptychopinn.reconstructor import Capability, ReconstructorSpec, Solver, SolverSpec
@@ -255,15 +255,26 @@ def test_a_class_that_cannot_be_imported_gives_reason_and_hint(import_string: st
         replace(SPEC, import_string=import_string).load_class()
 
 
-@pytest.mark.parametrize("error", ["ValueError", "TypeError", "RuntimeError", "SyntaxError"])
+@pytest.mark.parametrize("error", ["ImportError", "ValueError", "TypeError", "RuntimeError", "SyntaxError"])
 def test_a_framework_that_is_broken_gives_reason_and_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
 ) -> None:
     """[PLUG-009] It is there, and fails while it is imported."""
     (tmp_path / f"breaks_by_{error}.py").write_text(f"raise {error}('made for another NumPy')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(PluginError, match="'toy' cannot be used: made for another NumPy.*pip install toy"):
-        replace(SPEC, import_string=f"breaks_by_{error}:Toy").load_class()
+    with pytest.raises(PluginError, match="cannot be used: .*made for another NumPy.*one of them is broken") as caught:
+        replace(SPEC, import_string=f"breaks_by_{error}:Toy", requires=("numpy",)).load_class()
+    assert "pip install toy" not in str(caught.value)
+
+
+def test_an_import_for_which_memory_does_not_suffice_is_named_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[PLUG-009]"""
+    (tmp_path / "needs_memory.py").write_text("raise ImportError('lib.so: failed to map segment from shared object')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ResourceError, match="Memory does not suffice to import the backend 'toy'"):
+        replace(SPEC, import_string="needs_memory:Toy").load_class()
 
 
 def registry_of(*names: str) -> Registry:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +24,7 @@ from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction, Reconstructor
 from ptychopinn.simulate import simulate_probe, simulate_scan, true_patches
 from ptychopinn.stitching import COVERED
+from ptychopinn.system import allocate
 from ptychopinn.typing import ComplexArray
 
 N, SIZE = 32, 16
@@ -244,8 +244,7 @@ def test_patches_wait_in_a_scratch_file(monkeypatch: pytest.MonkeyPatch) -> None
     patches = true_patches(scan.object_guess, scan.positions, 32)
     assert 1 << 20 < patches.nbytes < 2 << 20
     made: list[int] = []
-    allocate = os.posix_fallocate
-    monkeypatch.setattr(os, "posix_fallocate", lambda *a: made.append(a[-1]) or allocate(*a))
+    monkeypatch.setattr("ptychopinn.spill.allocate", lambda file, size: made.append(size) or allocate(file, size))
     inside = by_oracle(scan, patches, memory_budget_mb=2)
     assert made == []
     outside = by_oracle(scan, patches, memory_budget_mb=1)
@@ -260,7 +259,7 @@ def test_a_full_disk_is_told_before_it_is_written_to(monkeypatch: pytest.MonkeyP
     def full(*args: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr("ptychopinn.spill.allocate", full)
     scan = simulate_scan(SimulationConfig(N=64, rows=12, cols=12, seed=1, step_px=3))
     with pytest.raises(ResourceError, match=r"temporary file of 1,179,648 bytes .* No space left .* TMPDIR"):
         by_oracle(scan, np.ones((144, 32, 32)), memory_budget_mb=1)

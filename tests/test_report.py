@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ptychopinn.errors import DataError, UsageError
+from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.metrics import ScanBox, align, remove_linear_phase, score
 from ptychopinn.report import (
     ObjectView,
     ReportContent,
+    Table,
     amplitude_picture,
+    attempt,
     comparison_picture,
     history_picture,
     phase_picture,
@@ -221,6 +224,14 @@ def test_report_is_one_file(tmp_path):
     assert "@media print" in text
 
 
+@pytest.mark.parametrize(("value", "text"), [(0.123456, "0.1235"), (36, "36"), ("on", "on"), (None, "-")])
+def test_values_are_shown_as_a_person_would_write_them(value, text):
+    content = ReportContent("t", {"k": value}, {"T": {"k": value}}, grids={"G": Table(["a", "b"], [["k", value]])})
+    page = report_html(content)
+    assert f"<dd>{text}</dd>" in page
+    assert page.count(f'<th scope="row">k</th><td>{text}</td>') == 2
+
+
 def test_report_escapes_everything():
     """[REP-007] Text of strangers stays text, wherever it stands."""
     evil = "<script>alert('1')</script>\"&\ud800"
@@ -270,3 +281,55 @@ def test_a_large_object_is_reduced_before_it_is_drawn(monkeypatch: pytest.Monkey
     assert axes.get_ylim() == (119.5, -0.5)
     np.testing.assert_allclose(amplitude[:, [0, -1]], [[1, 2]] * 40, rtol=1e-5)
     assert np.abs(phase).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"text.usetex": True},
+        {"image.origin": "lower", "image.cmap": "jet"},
+        {"savefig.format": "pdf", "savefig.bbox": "tight", "savefig.transparent": True},
+        {"font.family": ["A font that is not there"], "axes.grid": True},
+        {"figure.autolayout": True, "image.interpolation": "bicubic"},
+    ],
+)
+def test_settings_of_the_user_change_no_picture(settings) -> None:
+    """[RUN-005] And they are as they were afterwards."""
+    import matplotlib as mpl
+
+    history = {"epoch": [1, 2], "loss": [3, 2]}
+    draw = [
+        lambda: phase_picture(make_object(), ObjectView(title="star")),
+        lambda: probe_picture(make_probe()),
+        lambda: history_picture(history),
+    ]
+    expected = [picture() for picture in draw]
+    with mpl.rc_context(settings):
+        assert [picture() for picture in draw] == expected
+        assert {name: mpl.rcParams[name] for name in settings} == settings
+
+
+def test_a_backend_of_a_notebook_that_is_not_there_does_not_matter() -> None:
+    """[RUN-005] MPLBACKEND as the programs have it that a notebook starts."""
+    code = (
+        "import os, numpy as np\n"
+        "from ptychopinn.report import amplitude_picture\n"
+        "assert amplitude_picture(np.ones((8, 8), complex))[:4] == b'\\x89PNG'\n"
+        "assert os.environ['MPLBACKEND'] == 'module://of_a_notebook.inline'\n"
+    )
+    env = os.environ | {"MPLBACKEND": "module://of_a_notebook.inline"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_picture_that_fails_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """[RUN-005] With its reason; a full disk is an error, because files that come later will fail too."""
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    assert attempt("The picture", lambda: 3) == 3
+    assert attempt("The picture", lambda: fail(RuntimeError("latex\nwas not found"))) is None
+    assert caplog.messages == ["The picture could not be made: RuntimeError: latex was not found"]
+    with pytest.raises(ResourceError):
+        attempt("The picture", lambda: fail(ResourceError("The disk is full.")))

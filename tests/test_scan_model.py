@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from ptychopinn.config import InferConfig, SimulationConfig
-from ptychopinn.config.infer import Background
+from ptychopinn.config.infer import Background, Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.forward import expected_counts
@@ -23,6 +23,7 @@ from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers import positions
 from ptychopinn.solvers.position_steps import PositionSteps, SecantStep
+from ptychopinn.solvers.slow_phase import slow_phase
 from ptychopinn.typing import ComplexArray, FloatArray
 
 N = 64
@@ -228,3 +229,59 @@ def test_the_product_has_light_and_background(scan: ScanDataset, tmp_path: Path)
     read = read_product(tmp_path / "product.h5")
     np.testing.assert_array_equal(read.flux, flux)
     np.testing.assert_array_equal(read.background, haze().astype(np.float32))
+
+
+def believed(scan: ScanDataset) -> ScanDataset:
+    """The scan without the level at which its pixels saturate."""
+    return replace(scan, metadata=scan.metadata.model_copy(update={"saturation_counts": None}))
+
+
+@pytest.fixture(scope="module")
+def saturated() -> ScanDataset:
+    config = SimulationConfig(
+        N=N, rows=11, cols=11, step_px=4.0, nphotons=1e6, object_kind="mixture", seed=7, saturation_counts=3000
+    )
+    return simulate_scan(config)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"update_flux": True}, {"update_background": Background.SMOOTH}, {"likelihood": Likelihood.POISSON}]
+)
+def test_saturated_pixels_are_lower_bounds(scan: ScanDataset, saturated: ScanDataset, options: dict[str, Any]) -> None:
+    """[REFINE-024]"""
+    assert saturated.metadata.saturation_counts == 3000
+    assert (saturated.patterns[:] == 3000).sum() > 10 * len(saturated)
+    clean, bound, wrong = (refined(one, 8, **options) for one in (scan, saturated, believed(saturated)))
+    assert error(bound.object, scan) < 2 * error(clean.object, scan)
+    assert error(wrong.object, scan) > 5 * error(bound.object, scan)
+
+
+def test_more_counts_than_a_saturated_pixel_records_are_no_error(scan: ScanDataset, saturated: ScanDataset) -> None:
+    """[REFINE-024] in the model that judges, by both likelihoods, and in the flux."""
+    canvas = Canvas(truth(scan), Frame(truth(scan).shape))
+    for likelihood in Likelihood:
+        bound, wrong = (
+            ForwardResidual(ScanModel(one.probe, one.positions), Patterns(one), likelihood=likelihood)(canvas)
+            for one in (saturated, believed(saturated))
+        )
+        assert bound < 0.1 < 0.3 < wrong
+    light, too_dark = (
+        ForwardResidual(ScanModel(one.probe, one.positions), Patterns(one)).light(canvas)
+        for one in (saturated, believed(saturated))
+    )
+    np.testing.assert_allclose(light, 1, atol=0.02)
+    assert too_dark.mean() < 0.5
+
+
+def test_saturated_pixels_do_not_hide_a_slow_phase(scan: ScanDataset, saturated: ScanDataset) -> None:
+    """[REFINE-024]"""
+    y, x = np.indices(truth(scan).shape) / max(truth(scan).shape)
+    lacking = 0.4 * np.sin(5 * x + 1) * np.cos(4 * y)
+    canvas = Canvas((truth(scan) * np.exp(-1j * lacking)).astype(np.complex64), Frame(truth(scan).shape))
+    at = tuple(np.round(scan.positions).astype(int).T)
+    missed = []
+    for one in (saturated, believed(saturated)):
+        found = slow_phase(Patterns(one), one.positions, canvas, one.probe)
+        assert found is not None
+        missed.append(float((found - lacking)[at].std()))
+    assert missed[0] < 0.2 * lacking[at].std() < 0.5 * missed[1]

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def atomic_write(path: StrPath) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.part{target.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
     except OSError as error:
@@ -66,6 +66,15 @@ def write_json(path: StrPath, value: Any) -> Path:
     """Write plain values as JSON; errors as in `atomic_write`."""
     text = json.dumps(value, indent=2, allow_nan=False, default=float)
     return write_bytes(path, f"{text}\n".encode())
+
+
+def nan_to_none(value: Any) -> Any:
+    """Plain values for JSON: numbers that are not finite become None, tuples become lists, keys become text."""
+    if isinstance(value, Mapping):
+        return {str(key): nan_to_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [nan_to_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(path: StrPath, columns: Iterable[str], lines: Iterable[Sequence[Any]]) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Synchronisation
@@ -23,7 +24,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.subsampling import nearest_to_middle
-from ptychopinn.errors import DataError
+from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -39,6 +40,7 @@ from ptychopinn.refinement import (
     significantly_lower,
 )
 from ptychopinn.scan_model import ScanModel
+from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.epie import CACHE_BYTES, frame_of, rpie_schedule
 from ptychopinn.solvers.options import PassOptions, StepSchedule
@@ -50,6 +52,7 @@ from ptychopinn.typing import AnyArray, FloatArray, IntArray
 _log = logging.getLogger(__name__)
 MIN_PATTERNS = 10
 """Fewer patterns are refused: too little to tell an object from its probe."""
+_DENSE = 0.6  # overlap of neighbouring probes above which passes from a flat object need less time than a network
 _FIRST_PASSES, _FIRST_PASSES_FROM_FLAT = 2, 4
 _MAX_ROUND = 32  # passes in a round
 _MAX_PASSES = 200
@@ -59,8 +62,7 @@ _CHOICES = 3  # rounds before which freedoms are tried
 _TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX = 1 << 21, 48, 192
 _HELD_OUT, _TRIAL_PASSES, _SETTLING_PASSES = 6, 6, 3
 _SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
-# And the fraction by which it must lower it. Positions that turn or scale move the picture: they need more reason.
-_WORTH = {Freedom.PROBE: 0.02, Freedom.POSITIONS: 0.1, Freedom.FLUX: 0.02, Freedom.BACKGROUND: 0.02}
+_WORTH = 0.1  # and the fraction by which it must lower it: a right value that is freed fits some noise
 _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
 _OBJECT_FIXED = StepSchedule(
     alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
@@ -178,11 +180,25 @@ class _Work:
     # The start
 
     def start(self, reconstructor: Reconstructor | None) -> None:
-        """Predict, or begin with a flat object."""
+        """Predict and make the first passes, or begin with a flat object."""
         if reconstructor is None:
-            self._start_flat()
-            self._story.append("Passes started from a flat object: there was no network.")
+            self._start_flat("Passes started from a flat object: there was no network.")
             return
+        overlap = 1 - _spacing_px(self._data.positions) / probe_width_px(self._data.probe)
+        if overlap > _DENSE and not is_noisy(Patterns(self._data)):
+            self._start_flat(
+                f"Neighbouring probes overlap by {overlap:.0%} of their width, and photons are many: passes from a "
+                "flat object are faster than the network."
+            )
+            return
+        try:
+            self._start_predicted(reconstructor)
+        except Cancelled:
+            if self._limit.stopped:
+                raise
+            self._start_flat("The time did not suffice for the network: the object is flat.")
+
+    def _start_predicted(self, reconstructor: Reconstructor) -> None:
         found = self._predict(reconstructor, located=False)
         if found.stage_error_px > 0:
             located = self._predict(reconstructor, located=True)
@@ -192,22 +208,24 @@ class _Work:
                     "positions were located from the patches."
                 )
                 found = replace(located, warnings=())
-        self._set_start(found)
-        self._how = found.synchronised
-        self._model = ScanModel(found.probe, found.positions)
-        self._story.append(f"A network gave the start (residual {found.residual:.3f}).")
+        self._stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
+        self._start_seconds, self._warnings, self._how = dict(found.seconds), found.warnings, found.synchronised
+        self._model, self._kind = ScanModel(found.probe, found.positions), StartKind.REFINED
+        assert found.refined is not None  # passes were asked for
+        self._rounds.append(found.refined)
+        self._passes = found.refined.passes_done
+        flat = found.refined.from_flat
+        self._story.append(
+            f"{'A flat object explained the patterns better than the network. ' if flat else ''}After "
+            f"{'passes' if flat else 'a network and'} {self._passes} passes the residual was {found.residual:.3f}."
+        )
 
     def _predict(self, reconstructor: Reconstructor, *, located: bool) -> Reconstruction:
-        changes = {"refine": 2, "refine_positions": True} if located else {"refine": 0}
-        config = InferConfig(probe_source=ProbeSource.SCAN, **changes)
+        config = InferConfig(probe_source=ProbeSource.SCAN, refine=_FIRST_PASSES, refine_positions=located)
         return reconstruct(reconstructor, self._data, config, monitor=self._limit)
 
-    def _set_start(self, found: Reconstruction) -> None:
-        self._stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
-        self._start_seconds = dict(found.seconds)
-        self._warnings = found.warnings
-
-    def _start_flat(self) -> None:
+    def _start_flat(self, why: str) -> None:
+        self._story.append(why)
         data, frame = self._data, frame_of(self._data)
         probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
         coverage = coverage_of(
@@ -225,7 +243,7 @@ class _Work:
         self._patterns = Patterns(self._data, library, CACHE_BYTES)
         place = where_object_fits(self._stitched.frame, self._data.N, library) or NUMPY
         self._move_to(library, place)
-        passes = _FIRST_PASSES_FROM_FLAT if self._kind is StartKind.FLAT else _FIRST_PASSES
+        passes = _FIRST_PASSES_FROM_FLAT if self._kind is StartKind.FLAT else 2 * _FIRST_PASSES
         seconds_of_pass = 0.0
         for number in range(_MAX_PASSES):
             if self._limit.cancelled or self._passes >= _MAX_PASSES:
@@ -246,6 +264,8 @@ class _Work:
             if update is not None and not self._limit.cancelled:
                 update(self.result().reconstruction)
             passes = min(2 * passes, _MAX_ROUND)
+        if self._passes == 0:
+            self._story.append("The time did not suffice for a pass.")
 
     def _move_to(self, library: ArrayLibrary, place: ArrayLibrary) -> None:
         stitched, model = self._stitched, self._model
@@ -269,8 +289,6 @@ class _Work:
         )
         start = replace(self._stitched.canvas, covered=self._stitched.covered)
         found = refine(self._patterns, self._model, start, options, kind=self._kind, monitor=self._limit)
-        if not self._rounds and self._kind is not StartKind.FLAT and found.summary.from_flat:
-            self._story.append("A flat object explained the patterns better than the network: passes started from it.")
         self._stitched = replace(self._stitched, object=found.object)
         self._model, self._kind = found.model, StartKind.REFINED
         self._rounds.append(found.summary)
@@ -289,7 +307,7 @@ class _Work:
         base = trial.shares(self._freed)
         if base is None:
             return False
-        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base, _WORTH[one])]
+        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base)]
         if not helped:
             return False
         self._freed |= set(helped)
@@ -377,11 +395,18 @@ class _Trial:
         return engine
 
 
-def _explains_more(shares: FloatArray | None, base: FloatArray, worth: float) -> bool:
+def _spacing_px(positions: FloatArray) -> float:
+    """Median distance of a position from its nearest neighbour at another place, pixels."""
+    places = np.unique(positions, axis=0)
+    distances, _ = cKDTree(places).query(places, k=min(2, len(places)))
+    return float(np.median(distances[:, -1]))
+
+
+def _explains_more(shares: FloatArray | None, base: FloatArray) -> bool:
     """Whether held-out patterns are explained better, by more than chance and by enough to matter."""
     if shares is None:
         return False
-    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - worth) * float(base.sum())
+    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - _WORTH) * float(base.sum())
 
 
 def _with(array: AnyArray, index: IntArray, values: AnyArray) -> AnyArray:

@@ -17,6 +17,8 @@ IsOutOfMemory = Callable[[BaseException], bool]
 
 # Of frameworks that raise a RuntimeError, and of Python for a thread that finds no room for its stack.
 _MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primitive", "can't start new thread")
+# Messages of the library loader.
+NO_MEMORY_TO_IMPORT = ("Cannot allocate memory", "failed to map segment", "cannot allocate")
 
 
 def explained(error: BaseException) -> PtychoPinnError:

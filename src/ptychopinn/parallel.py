@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from functools import partial
 from typing import Self, TypeVar
 
 from ptychopinn.cores import granted_cores
@@ -12,7 +13,16 @@ from ptychopinn.cores import granted_cores
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+_log = logging.getLogger(__name__)
 _MAX_THREADS = 8  # beyond it memory bandwidth is the limit
+
+
+NO_THREADS = "Threads cannot be started, because memory or processes are short; the work goes on with fewer."
+
+
+def is_thread_missing(error: RuntimeError) -> bool:
+    """Whether an exception says that a thread cannot be started."""
+    return "can't start new thread" in str(error)
 
 
 class ThreadPool:
@@ -22,14 +32,14 @@ class ThreadPool:
     """
 
     def __init__(self, count: int | None = None, initializer: Callable[[], None] | None = None) -> None:
-        self.count = _threads() if count is None else count
+        self.count = min(granted_cores(), _MAX_THREADS) if count is None else count
         self._initializer = initializer
         self._pool: ThreadPoolExecutor | None = None  # threads start with the first work for several
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -39,7 +49,18 @@ class ThreadPool:
             return [work(item) for item in items]
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count, initializer=self._initializer)
-        return list(self._pool.map(work, items))
+        return [result() for result in [self._submit(work, item) for item in items]]
+
+    def _submit(self, work: Callable[[ItemT], ResultT], item: ItemT) -> Callable[[], ResultT]:
+        """Start a call. If no thread can be started for it, the returned function calls itself."""
+        assert self._pool is not None
+        try:
+            return self._pool.submit(work, item).result
+        except RuntimeError as error:
+            if not is_thread_missing(error):
+                raise
+            _log.warning("%s", NO_THREADS)
+            return partial(work, item)
 
 
 class BackgroundThread:
@@ -54,7 +75,7 @@ class BackgroundThread:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -77,7 +98,3 @@ def spread(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[Res
     """``[work(item) for item in items]`` in threads; raises what any of them raises."""
     with ThreadPool() as pool:
         return pool.map(work, items)
-
-
-def _threads() -> int:
-    return min(granted_cores(), _MAX_THREADS)

@@ -6,7 +6,6 @@ others stay usable.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -222,7 +221,7 @@ def _check(spec: _Spec) -> None:
 
 def missing_requirements(spec: PluginSpec[Any]) -> tuple[str, ...]:
     """The missing packages of a backend or solver, found without importing them."""
-    return tuple(name for name in spec.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
+    return spec.missing_packages
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A backend predicts patches; the core does everything else, such as stitching and
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
@@ -22,7 +22,8 @@ from ptychopinn.config.train import ResolvedTrainConfig, TrainConfig
 from ptychopinn.cores import short_waits
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.errors import PluginError
+from ptychopinn.errors import PluginError, ResourceError
+from ptychopinn.failures import NO_MEMORY_TO_IMPORT, is_out_of_memory
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
 
@@ -111,6 +112,20 @@ class TrainResult:
     seconds: float
     patterns_seen: int  # number of patterns processed, measured or simulated
     warnings: tuple[str, ...] = ()
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """A training was interrupted (Ctrl-C twice, or in a notebook); the instance has the model of the last step.
+
+    Parameters
+    ----------
+    result:
+        Result of the training so far.
+    """
+
+    def __init__(self, result: TrainResult) -> None:
+        super().__init__("The training was interrupted.")
+        self.result = result
 
 
 @runtime_checkable
@@ -217,16 +232,40 @@ class PluginSpec(Generic[ClassT]):
     requires: tuple[str, ...] = ()  # import names of required packages, to check them without importing
     install_hint: str = ""  # a command that installs missing packages
 
+    @property
+    def missing_packages(self) -> tuple[str, ...]:
+        """The missing ones of ``requires``, found without importing them."""
+        return tuple(name for name in self.requires if importlib.util.find_spec(name.partition(".")[0]) is None)
+
     def load_class(self) -> type[ClassT]:
-        """Import the class. Raises PluginError if that fails, with the reason and the install hint."""
+        """Import the class.
+
+        Raises
+        ------
+        PluginError
+            If that fails, with the reason. If packages are missing, with the install hint.
+        ResourceError
+            If memory does not suffice.
+        """
         module_name, _, attribute = self.import_string.partition(":")
         try:
             with short_waits():
                 loaded: type[ClassT] = getattr(importlib.import_module(module_name), attribute)
         except Exception as error:  # a broken framework can raise anything
+            if is_out_of_memory(error) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
+                raise ResourceError(
+                    f"Memory does not suffice to import the {self.noun} '{self.name}' ({error!s:.200}).",
+                    "Free memory, or raise the limit.",
+                ) from error
+            remedy = (
+                "All packages that it needs are installed, so one of them is broken, or does not fit the others or "
+                "this machine: install it again, and see 'ptychopinn doctor'."
+            )
+            if missing := self.missing_packages:
+                hint = self.install_hint
+                remedy = f"Install it with: {hint}" if hint else f"Install {', '.join(missing)}."
             raise PluginError(
-                f"The {self.noun} '{self.name}' cannot be used: {error}.",
-                f"Install it with: {self.install_hint}" if self.install_hint else "Install its requirements.",
+                f"The {self.noun} '{self.name}' cannot be used: {type(error).__name__}: {error}.", remedy
             ) from error
         return loaded
 

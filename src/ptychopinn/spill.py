@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import tempfile
 from collections.abc import Iterable
 from itertools import pairwise
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychopinn.errors import ResourceError
+from ptychopinn.system import PlacedFile, allocate
 from ptychopinn.typing import AnyArray, IntArray
 
 
@@ -49,14 +48,14 @@ class SpillableRows:
             fit = expected if expected <= fit else 0
         self._kept = np.empty((fit, *row_shape), self.dtype)  # unused pages take no memory
         self._count = expected or 0
-        self._file: IO[bytes] | None = None
+        self._file: PlacedFile | None = None
         if self._count > fit:
             self._allocate(self._count)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -132,9 +131,10 @@ class SpillableRows:
     def _allocate(self, expected: int) -> None:
         size = (expected - len(self._kept)) * self._row_bytes
         try:
-            self._file = tempfile.TemporaryFile(prefix="ptychopinn-", buffering=0)  # noqa: SIM115 - close() does it
+            file = tempfile.TemporaryFile(prefix="ptychopinn-", buffering=0)  # noqa: SIM115 - close() does it
+            self._file = PlacedFile(file)
             if size > 0:
-                os.posix_fallocate(self._file.fileno(), 0, size)
+                allocate(file, size)
         except OSError as error:
             self.close()
             raise _out_of_space(f"A temporary file of {max(size, 0):,} bytes cannot be made", error) from error
@@ -144,11 +144,8 @@ class SpillableRows:
 
     def _write(self, rows: AnyArray, number: int) -> None:
         assert self._file is not None
-        view, at = memoryview(rows.data).cast("B"), self._at(number)
         try:
-            while view:
-                done = os.pwrite(self._file.fileno(), view, at)
-                view, at = view[done:], at + done
+            self._file.write(memoryview(rows.data).cast("B"), self._at(number))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -156,12 +153,7 @@ class SpillableRows:
 
     def _read(self, rows: AnyArray, number: int) -> None:
         assert self._file is not None
-        view, at = memoryview(rows.data).cast("B"), self._at(number)
-        while view:
-            done = os.preadv(self._file.fileno(), [view], at)
-            if done == 0:
-                raise OSError(errno.EIO, "the temporary file ends early")
-            view, at = view[done:], at + done
+        self._file.read(memoryview(rows.data).cast("B"), self._at(number))
 
 
 def read_to_memmap(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
@@ -176,7 +168,7 @@ def read_to_memmap(what: str, size: int, chunks: Iterable[bytes]) -> AnyArray:
     """
     with tempfile.TemporaryFile(prefix="ptychopinn-", buffering=0) as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)
+            allocate(file, size)
         except OSError as error:
             raise _out_of_space(
                 f"{what} needs a temporary file of {size:,} bytes, which cannot be made", error

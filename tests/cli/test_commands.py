@@ -112,13 +112,16 @@ def test_an_interrupted_training_tells_what_it_saved(cli: Cli, calls: Any, resul
     code, out, err = cli("train", "scan.npz", "-o", "run")
     assert code == 130
     assert str(result.files["model"]) in out
-    assert "Stopping after this step" in err
+    assert "SIGINT: stopping after this step" in err
 
 
 def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_path: Path) -> None:
     """[CLI-021]"""
     calls.returns["infer_run"] = result
-    code, out, _ = cli("infer", "run", "scan.npz", "-o", "out", "--synchronise", "off", "--measurement", "counts")
+    code, out, _ = cli(
+        *("infer", "run", "scan.npz", "-o", "out", "--synchronise", "off", "--measurement", "counts"),
+        *("--write", "cxi,nexus"),
+    )
     assert code == 0
     assert calls.files == ("infer_run", ("run", "scan.npz", "out"))
     asked = dict(calls.last)
@@ -130,6 +133,7 @@ def test_infer_hands_everything_on(cli: Cli, calls: Any, result: RunResult, tmp_
         "execution": {},
         "reading": {"measurement": Measurement.COUNTS},
         "overwrite": False,
+        "formats": ["cxi", "nexus"],
     }
     assert calls.made[-1][1][3].backend is None  # that of the model
     assert "patches placed" in out

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +12,9 @@ import pytest
 
 from ptychopinn import errors
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._progress import PLAIN_SECONDS, PlainProgress, interruptible, progress_monitor
+from ptychopinn.cli._progress import PLAIN_SECONDS, PlainProgress, progress_monitor
 from ptychopinn.config import ModelConfig
-from ptychopinn.monitor import Monitor, Progress
+from ptychopinn.monitor import Progress
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -193,19 +192,6 @@ def test_progress_on_terminals_and_elsewhere(monkeypatch: pytest.MonkeyPatch, qu
         assert "loss 0.5" in text
     else:
         assert text == "train 3/3  loss 0.5\n"
-
-
-def test_the_first_ctrl_c_cancels_and_the_second_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    """[CLI-014]"""
-    before = signal.getsignal(signal.SIGINT)
-    monitor = Monitor()
-    with interruptible(monitor, Console()):
-        signal.raise_signal(signal.SIGINT)
-        assert monitor.cancelled
-        assert "press Ctrl-C again" in capsys.readouterr().err
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(

@@ -78,13 +78,6 @@ def test_checksums_of_mapped_arrays_are_verified(tmp_path, scan_arrays):
 
 def test_what_a_careful_eye_sees_in_patterns(save, amplitudes):
     """[DATA-070]"""
-    amplitudes[:, 4, 7] = 100.0
-    amplitudes[2] = 0
-    amplitudes[5] *= 0.05
-    warnings = texts(save(diffraction=amplitudes), Severity.WARNING)
-    assert any("1 of 9 patterns are empty: 2." in t for t in warnings)
-    assert any("under 1% of the median counts: 5." in t for t in warnings)
-    assert any("brighter than their neighbours, such as (y, x) (4, 7)" in t for t in warnings)
     few = texts(save(diffraction=amplitudes), Severity.WARNING, nphotons=50.0)
     assert any("50 photons in a pattern" in t for t in few)
 
@@ -93,7 +86,6 @@ def test_what_a_careful_eye_sees_in_patterns(save, amplitudes):
     ("change", "said"),
     [
         (lambda x, y: (x[[0, 0, *range(2, 9)]], y[[0, 0, *range(2, 9)]]), "1 of 9 positions are repeated"),
-        (lambda x, y: (x * 1e-8, y * 1e-8), "not in metres"),
         (lambda x, y: (x * 30, y * 30), "do not overlap"),
         (lambda x, y: (x + 500, y), "9 of 9 positions lie outside objectGuess"),
         (lambda x, y: (y + 500, x), "Check the frame"),

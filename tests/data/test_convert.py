@@ -1,5 +1,7 @@
 """Legacy files into canonical ones."""
 
+import json
+
 import numpy as np
 import pytest
 import scan_formats
@@ -114,6 +116,18 @@ def test_a_scan_with_every_fault_is_mended(tmp_path, scan_arrays, counts):
     np.testing.assert_allclose(data.counts(slice(None))[:, good], counts[[*range(7), 8]][:, good], rtol=1e-6)
     np.testing.assert_array_equal(data.probe, right["probeGuess"])
     assert data.metadata.pixel_size_m == 1e-8
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("m", 1), ("um", 1e6), ("nm", 1e9), ("mm", 1e3)])
+def test_positions_in_a_unit_become_pixels(tmp_path, scan_arrays, unit, factor):
+    """[DATA-221] With the pixel size of the file's metadata."""
+    right = scan_arrays()
+    metadata = json.loads(str(right["_metadata"])) | {"pixel_size_m": 3e-8}
+    wrong = {name: right[name] * 3e-8 * factor for name in ("xcoords", "ycoords")}
+    np.savez(tmp_path / "wrong.npz", **scan_arrays(**wrong, _metadata=np.array(json.dumps(metadata))))
+    data = converted(tmp_path / "wrong.npz", tmp_path / "right.npz", position_unit=unit)
+    np.testing.assert_allclose(data.positions, np.stack([right["ycoords"], right["xcoords"]], axis=1))
+    assert data.metadata.pixel_size_m == 3e-8
 
 
 def test_several_scans_are_joined(tmp_path, scan_arrays):

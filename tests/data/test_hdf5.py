@@ -117,7 +117,7 @@ def test_a_large_compressed_member_waits_in_a_scratch_file(
         found = read_scan(name)
         assert isinstance(base_of(found.patterns), mmap.mmap)
         assert_same(found, expected)
-    monkeypatch.setattr("os.posix_fallocate", full)
+    monkeypatch.setattr("ptychopinn.spill.allocate", full)
     with pytest.raises(ResourceError, match=r"temporary file of 1,638,400 bytes.*No space left"):
         read_scan(path)
 

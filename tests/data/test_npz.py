@@ -148,17 +148,21 @@ def test_every_real_dtype_is_read(save, counts, dtype, compressed):
 @pytest.mark.parametrize(
     ("value", "expected"), [(np.nan, "not finite"), (np.inf, "not finite"), (1e300, "not finite"), (-1.0, "negative")]
 )
-def test_values_that_are_no_measurement_are_refused(save, scan_arrays, value, expected):
-    """[DATA-034]"""
+def test_pixels_with_values_that_are_no_measurement_become_bad(save, scan_arrays, caplog, value, expected):
+    """[DATA-034] and too many of them are refused."""
     patterns = scan_arrays()["diffraction"].astype(np.float64)
     patterns[[3, 7], 4, 5] = value
+    data, text = said(caplog, save(diffraction=patterns))
+    assert "1 pixels have" in text
+    assert expected in text
+    assert "(4, 5)" in text
+    assert "[DATA-034]" in text
+    assert data.counts(slice(None))[3, 4, 5] == 0
+    assert np.argwhere(data.bad_pixels).tolist() == [[4, 5]]
+    patterns[3, :, :20] = value
     text = refusal(save(diffraction=patterns))
-    assert f"2 of 9 patterns have values that are {expected}, in 1 pixels" in text
-    assert "the first is pattern 3" in text
+    assert f"1 of 9 patterns have values that are {expected}" in text or "2 of 9" in text
     assert "float64" in text
-    mask = np.zeros((32, 32), bool)
-    mask[4, 5] = True
-    assert read_scan(save(diffraction=patterns, bad_pixels=mask)).counts(slice(None))[3, 4, 5] == 0
 
 
 def test_values_beyond_float32_are_refused(save, scan_arrays):
@@ -166,20 +170,52 @@ def test_values_beyond_float32_are_refused(save, scan_arrays):
     assert "1e+15" in refusal(save(diffraction=scan_arrays()["diffraction"] * np.float32(1e16)))
 
 
-def test_pixels_stuck_at_the_largest_value_become_bad(save, counts, caplog):
-    """[DATA-035] Detectors mark their gaps so."""
-    patterns = counts.astype(np.uint32)
-    patterns[:, 10, :] = 2**32 - 1
-    patterns[0, 20, 20] = 2**32 - 1  # once: saturated, not stuck
-    data, text = said(caplog, save(diffraction=None, diff3d=patterns))
-    assert "32 pixels have the largest uint32 value" in text
+@pytest.mark.parametrize(
+    ("mark", "dtype", "every"),
+    [
+        (2**32 - 1, "u4", 1),
+        (2**32 - 1, "u4", 4),  # in some patterns: no detector counts so far
+        (2**32 - 1, "f4", 1),
+        (2**32 - 1, "f8", 3),
+        (2**31 - 1, "i4", 1),
+        (65535, "u2", 1),
+        (65535, "u4", 1),
+        (65535, "f4", 1),
+        (255, "u1", 1),
+    ],
+)
+def test_pixels_with_a_mark_become_bad_in_any_dtype(save, counts, caplog, mark, dtype, every):
+    """[DATA-035] Detectors mark their gaps so, and their software keeps the mark in another dtype."""
+    patterns = np.minimum(counts, 200).astype(dtype)
+    patterns[::every, 10, :] = mark
+    data, text = said(caplog, save(diffraction=None, diff3d=patterns), measurement="counts")
+    assert "32 pixels have a value that marks gaps" in text
+    assert "[DATA-035]" in text
+    assert [p.code for p in data.findings] == ["DATA-035"]
     assert data.bad_pixels[10].all()
     assert data.bad_pixels.sum() == 32
-    assert any(
-        "1 values in 1 of 9 patterns are the largest" in p.message
-        for p in check_scan(save(diffraction=None, diff3d=patterns))
-    )
     assert data.metadata.nphotons == pytest.approx(data.counts(slice(None)).sum(dtype=np.float64) / 9)
+
+
+@pytest.mark.parametrize("mark", [2**32 - 1, 65535])
+def test_roots_of_marks_are_marks_of_amplitudes(save, scan_arrays, mark):
+    """[DATA-035] also where other pixels are brighter."""
+    patterns = scan_arrays()["diffraction"].copy()
+    patterns[:, 16, 16] = 300.0
+    patterns[:, 10, :] = np.sqrt(mark)
+    data = read_scan(save(diffraction=patterns))
+    assert data.bad_pixels[10].all()
+    assert data.bad_pixels.sum() == 32
+
+
+def test_saturated_values_are_no_marks(save, counts):
+    """[DATA-035] [DATA-038] a bright pixel that reaches the largest value now and then."""
+    patterns = counts.copy()
+    patterns[:, 16, 17] = 40_000
+    patterns[0, 16, 17] = 65535
+    path = save(diffraction=None, diff3d=patterns)
+    assert not read_scan(path).bad_pixels.any()
+    assert any("1 values in 1 of 9 patterns are the largest" in p.message for p in check_scan(path))
 
 
 def test_patterns_without_photons_are_refused(save):

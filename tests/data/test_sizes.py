@@ -56,7 +56,7 @@ def test_the_physics_is_the_same_on_the_new_pixels(size: int, wanted: int) -> No
     fitted = fit_size(raw)
     assert fitted.size == (wanted, wanted)
     assert misfit(fitted) < 0.02
-    moved = fitted.said(positions=fitted.positions + 0.5)
+    moved = fitted.with_changes(positions=fitted.positions + 0.5)
     assert misfit(moved) > 1.5 * misfit(fitted), "half a pixel would not be noticed"
     assert fitted.geometry.object_pixel_m == pytest.approx((1e-8 * size / wanted,) * 2)
 
@@ -86,7 +86,7 @@ def test_binning_keeps_counts_and_pixels() -> None:
     assert binned.geometry.object_pixel_m == raw.geometry.object_pixel_m
     np.testing.assert_array_equal(binned.positions, raw.positions)
     assert misfit(binned) < 0.05
-    unmoved = binned.said(probe=raw.probe[:, 32:96, 32:96])
+    unmoved = binned.with_changes(probe=raw.probe[:, 32:96, 32:96])
     assert misfit(unmoved) > 2 * misfit(binned), "the half pixel of a block would not be noticed"
 
 

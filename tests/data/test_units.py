@@ -1,5 +1,6 @@
 """Counts or amplitude, and the dose."""
 
+import json
 import logging
 
 import numpy as np
@@ -148,3 +149,35 @@ def test_normalised_amplitudes_without_a_dose_get_one_and_it_is_told(save, count
     assert again.metadata.nphotons_assumed
     assert "assumed when the file was made" in caplog.text
     assert not read_scan(tmp_path / "again.npz", nphotons=1e5).metadata.nphotons_assumed
+
+
+def saturated(counts, limit):
+    return np.minimum(counts, limit)
+
+
+def test_saturation_is_what_the_caller_says_then_the_file_then_the_integers(save, counts):
+    """[DATA-054]"""
+    limit = int(np.quantile(counts, 0.99))
+    clipped = saturated(counts, limit).astype(np.uint16)
+    text = np.array(json.dumps({"saturation_counts": limit}))
+    plain = {"diffraction": None, "diff3d": clipped}
+    assert read_scan(save(**plain)).metadata.saturation_counts is None
+    assert read_scan(save(**plain), saturation_counts=limit).metadata.saturation_counts == limit
+    assert read_scan(save(**plain), saturation_counts=limit + 1).metadata.saturation_counts is None
+    assert read_scan(save(**plain, _metadata=text)).metadata.saturation_counts == limit
+    lower = read_scan(save(**plain, _metadata=text), saturation_counts=limit - 1)
+    assert lower.metadata.saturation_counts == limit - 1
+    largest = np.where(clipped == limit, np.iinfo(np.uint16).max, clipped).astype(np.uint16)
+    assert read_scan(save(diffraction=None, diff3d=largest)).metadata.saturation_counts == np.iinfo(np.uint16).max
+
+
+def test_saturation_is_in_photons_and_is_written(save, counts, tmp_path):
+    """[DATA-054] as the counts are, whatever the unit of the file."""
+    limit = int(np.quantile(counts, 0.99))
+    clipped = saturated(counts, limit)
+    text = np.array(json.dumps({"saturation_counts": limit}))
+    data = read_scan(save(diffraction=np.sqrt(clipped).astype(np.float32), _metadata=text), nphotons=1e4)
+    assert data.metadata.saturation_counts == pytest.approx(data.counts(slice(None)).max(), rel=1e-5)
+    write_scan(tmp_path / "written.npz", data)
+    again = read_scan(tmp_path / "written.npz")
+    assert again.metadata.saturation_counts == pytest.approx(data.metadata.saturation_counts, rel=1e-4)

@@ -31,6 +31,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(line)
 
 
+@pytest.fixture(autouse=True)
+def _limits() -> None:
+    """The processes that these tests start have limits of their own."""
+    pytest.importorskip("resource", reason="this system has no limits of processes")
+
+
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether the long form was asked for."""

@@ -23,7 +23,7 @@ from ptychopinn.errors import PtychoPinnError
 CASES = {  # short, long
     "scans": (150, 1200),
     "archives": (150, 700),
-    "products": (100, 600),
+    "products": (100, 700),
     "configs": (60, 500),
     "formats": (120, 2400),
 }

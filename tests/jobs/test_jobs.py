@@ -81,7 +81,7 @@ def test_lines_that_are_no_events_are_none() -> None:
     ],
 )
 def test_ways_to_fail(tmp_path: Path, how: str, words: str, code: int, refused: bool) -> None:
-    """[JOB-003] Problem, remedy and exit code as of the command line; a process that dies says how, with its log."""
+    """[JOB-003] [RUN-001] Problem, remedy and exit code as of the command line; a process that dies says how."""
     with pytest.raises(JobError, match=words) as caught:
         run_job(task("fail", how=how), tmp_path)
     assert (caught.value.exit_code, caught.value.refused) == (code, refused)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -24,6 +23,7 @@ from ptychopinn.live import Arrival, Chunk, LiveScan, Rejection, Setup, StreamSt
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.simulate import simulate_scan
+from ptychopinn.system import PlacedFile
 
 N = 32
 QUICK = InferConfig(inference_batch_size=16)
@@ -254,12 +254,14 @@ def test_a_full_disk_ends_it_with_what_is_there(
 ) -> None:
     """[STREAM-006]"""
 
-    def pwrite(fd: int, data: Any, at: int, write: Any = os.pwrite) -> int:
+    write = PlacedFile.write
+
+    def limited(self: PlacedFile, data: memoryview, at: int) -> None:
         if at + len(data) > 120_000:
             raise OSError(28, "No space left on device")
-        return int(write(fd, data, at))
+        write(self, data, at)
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(PlacedFile, "write", limited)
     monkeypatch.setattr("ptychopinn.live.scan._BUDGET_UNIT", 1)
     end = last(stream(trained, chunks(scan, range(100)), QUICK))
     assert end.ending is StreamStatus.OUT_OF_SPACE
@@ -427,3 +429,20 @@ def test_parts_that_do_not_meet_join_later(
     updates = list(stream(trained, chunks(scan, order), QUICK, update_s=0))
     assert not math.isnan(updates[-1].result.residual)  # type: ignore[union-attr]
     assert difference(updates[-1].result, whole) < 0.01  # type: ignore[arg-type]
+
+
+def test_marks_of_gaps_become_bad_pixels(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[DATA-127] and the object is that of the scan with a mask."""
+    counts = np.asarray(scan.patterns).astype(np.uint32)
+    counts[:, 21] = 2**32 - 1
+    marked = replace(scan, patterns=counts)
+    mask = np.zeros((N, N), bool)
+    mask[21] = True
+    with LiveScan(trained, QUICK) as live:
+        for number in range(0, 100, 20):
+            assert live.add(chunk_of(marked, range(number, number + 20))) == (20, 0, [])
+        found, result = live.data(), live.finish()
+    np.testing.assert_array_equal(found.bad_pixels, mask)
+    assert [problem.code for problem in found.findings] == ["DATA-035"]
+    expected = reconstruct(trained, replace(scan, bad_pixels=mask), QUICK)
+    assert difference(result, expected) < 0.01

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import parity
 import pytest
 
 from ptychopinn.bundle import read_bundle
 from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.testing import CrossBackendConformance
+
+pytest.importorskip("resource", reason="the benchmark measures memory by it")
+import parity
 
 FAST = {"n_filters_scale": 0.2, "iterations": 2, "group_size": 4}
 CNN = {"architecture": "cnn", "n_filters_scale": 0.25}

@@ -139,8 +139,9 @@ def test_dose_changes_the_noise_alone():
     assert dark.sum() == pytest.approx(noisy.sum(), rel=0.02)
     noise = [np.sum((c - pure) ** 2) for c in (noisy, dark)]
     assert noise[1] / noise[0] == pytest.approx(100, rel=0.5)
-    counts = stream(dose_range=(0.1, 10.0)).batch(0, 64).counts
+    counts = stream(dose_range=(0.1, 10.0)).batch(0, 300).counts
     steps = np.array([c[c > 0].min() for c in counts])  # one photon of each
+    assert np.median(-np.log10(steps)) == pytest.approx(2 * np.sqrt(0.5) - 1, abs=0.1)
     assert steps.min() < 0.2
     assert steps.max() > 5
 

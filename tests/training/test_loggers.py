@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -80,6 +79,7 @@ def test_a_line_that_does_not_fit_leaves_the_table(tmp_path: Path) -> None:
     logger = open_logger(LoggerKind.CSV, tmp_path, "ptychopinn-none")
     logger.log(ROWS[0][1], ROWS[0][0])
     before = (tmp_path / "csv" / "metrics.csv").read_bytes()
+    resource = pytest.importorskip("resource", reason="this system has no limits of processes")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 3, limits[1]))

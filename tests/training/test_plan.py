@@ -61,3 +61,14 @@ def test_what_cannot_be_trained_on_is_refused_before_any_work(scan: ScanDataset)
         training_scans(scan, None, TrainConfig(neighbor_count=3), MODEL)
     with pytest.raises(ConfigError, match=r"validation_fraction is 0\.3, and a scan"):
         training_scans(scan, scan, TrainConfig(validation_fraction=0.3), MODEL)
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(4, 32), (64, 8), (1024, 1)])
+def test_large_batches_get_new_objects_sooner(scan: ScanDataset, batch_size: int, batches: int) -> None:
+    """[SIM-048]"""
+    plan = plan_of(scan, simulate_objects="only", batch_size=batch_size)
+    stream = plan.training.batches.stream
+    assert stream is not None
+    before, after = (stream.objects.numbers(step).stop for step in (batches - 1, batches))
+    assert after == before + 1
+    assert plan.training.batches.simulated_patterns == batch_size * plan.model.patterns_per_group

@@ -47,3 +47,22 @@ def test_an_error_is_raised_in_its_turn(workers: int) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         next(batches)
     assert running() == 0
+
+
+def test_without_threads_batches_are_made_by_the_caller(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[RUN-003] Errors come in their turn."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def make(number: int) -> int:
+        return 1 // (3 - number)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    batches = prefetch(make, 5, 2)
+    assert [next(batches) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+    assert "Threads cannot be started" in caplog.text

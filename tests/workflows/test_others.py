@@ -24,7 +24,6 @@ from ptychopinn.workflows import (
     load_reconstructor,
     simulate_run,
 )
-from ptychopinn.workflows._outputs import show
 from ptychopinn.workflows.lock import locked
 
 SIMULATION = SimulationConfig(N=32, rows=8, cols=8, seed=4)
@@ -170,8 +169,3 @@ def _small(**settings: int) -> SimulationConfig:
 def test_what_is_not_known_is_empty_in_the_history(tmp_path: Path) -> None:
     write_csv(tmp_path / "history.csv", ("epoch", "validation_loss"), [(1.0, float("nan")), (2.0, 0.123456789012)])
     assert (tmp_path / "history.csv").read_text().split() == ["epoch,validation_loss", "1,", "2,0.123456789"]
-
-
-@pytest.mark.parametrize(("value", "text"), [(0.123456, "0.1235"), (36, "36"), ("on", "on"), (None, "None")])
-def test_values_are_shown_as_a_person_would_write_them(value: object, text: str) -> None:
-    assert show(value) == text

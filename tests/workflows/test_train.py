@@ -18,8 +18,9 @@ from ptychopinn.config import SimulationConfig
 from ptychopinn.config.files import read_config_file
 from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import ConfigError, DataError, PluginError, TrainingError, UsageError
-from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.product import read_product
+from ptychopinn.reconstructor import TrainingInterrupted, TrainStatus
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows import RunResult, run_settings, train_run
 
@@ -188,10 +189,77 @@ def test_a_run_is_not_resumed_with_other_settings(
     assert names(run) == CONTENT
 
 
-def test_there_must_be_a_run_to_resume(scan_file: Path, tmp_path: Path) -> None:
+def test_resuming_a_run_that_is_not_there_starts_it(scan_file: Path, tmp_path: Path, without_pictures: None) -> None:
+    """[CLI-015] As a job script does that may be queued again; also where the job was killed before its first epoch."""
+    train(scan_file, tmp_path / "run", resume=True)
+    assert "wts.h5.zip" in names(tmp_path / "run")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "run.log").write_text("half a line")
+    train(scan_file, tmp_path / "killed", resume=True)
+    assert "wts.h5.zip" in names(tmp_path / "killed")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="no run to resume"):
-        train(scan_file, tmp_path / "run", resume=True)
+        train(scan_file, tmp_path / "notes", resume=True)
+
+
+def test_a_started_run_that_is_refused_leaves_nothing_to_resume(scan_file: Path, tmp_path: Path) -> None:
+    """[CLI-015] Else the mended job could not start it."""
+    with pytest.raises(ConfigError):
+        train(scan_file, tmp_path / "run", resume=True, train={"checkpoint_monitor": "nothing"})
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("after", [1, 5])
+def test_an_interrupted_training_leaves_its_model(scan_file: Path, tmp_path: Path, after: int) -> None:
+    """[CLI-014] [RUN-006] A second Ctrl-C, or an interrupted cell of a notebook: the model of the last step."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "train" and progress.done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(scan_file, tmp_path / "run", monitor=Monitor(interrupt), train={"nepochs": 9})
+    assert caught.value.result.status is TrainStatus.CANCELLED
+    assert {"wts.h5.zip", "history.csv", "config.yaml"} <= set(names(tmp_path / "run"))
+    assert len(history_of(tmp_path / "run")) == len(caught.value.result.history["epoch"])
+    NumpyReconstructor.load(tmp_path / "run" / "wts.h5.zip")
+
+
+def test_an_interrupt_while_the_model_is_saved_does_not_lose_it(
+    scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[CLI-014]"""
+    saved: list[Any] = []
+    save = NumpyReconstructor.save
+
+    def interrupted(self: NumpyReconstructor, path: Any) -> None:
+        saved.append(path)
+        if len(saved) == 1:
+            raise KeyboardInterrupt
+        save(self, path)
+
+    monkeypatch.setattr(NumpyReconstructor, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(scan_file, tmp_path / "run")
+    NumpyReconstructor.load(tmp_path / "run" / "wts.h5.zip")
+
+
+def test_a_picture_that_fails_leaves_the_result(
+    scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[RUN-005] Product and report are there."""
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("latex was not found")
+
+    monkeypatch.setattr("ptychopinn.workflows._outputs.write_pictures", fail)
+    result = train(scan_file, tmp_path / "run")
+    assert {"product", "report", "model"} <= result.files.keys()
+    assert "phase" not in result.files
+    assert "The pictures could not be made: RuntimeError: latex was not found" in caplog.text
+    monkeypatch.setattr("ptychopinn.workflows._outputs.write_report", fail)
+    assert "report" not in train(scan_file, tmp_path / "other").files
 
 
 def test_a_cancelled_training_leaves_its_model(scan_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,10 @@ pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_entries import Entry, Ptychodus
 from bridge_scans import as_uint16, make_product, simulated, write_files, write_scan_folder, write_settings
+from ptychodus.api.io import load_product
+
+from ptychopinn.forward import expected_counts
+from ptychopinn_ptychodus.conversion import positions_px
 
 TINY = {"nepochs": 2, "probe_refinement": 0, "batch_size": 2, "accelerator": "cpu"}
 
@@ -51,13 +56,39 @@ def test_train_then_reconstruct(ptychodus: Ptychodus, tmp_path: Path, any_entry:
     (product,) = (tmp_path / "rec").glob("product.*.h5")
     with h5py.File(product) as after, h5py.File(tmp_path / "in/product.h5") as before:
         assert after["object"].shape == (1, *scan.object_guess.shape)
-        for key in ("probe", "opr_weights", "probe_position_x_m", "probe_position_y_m", "probe_position_indexes"):
+        for key in ("probe_position_x_m", "probe_position_y_m", "probe_position_indexes"):
             np.testing.assert_array_equal(after[key][()], before[key][()])
         for key in ("center_x_m", "center_y_m", "pixel_width_m", "pixel_height_m"):
             assert after["object"].attrs[key] == pytest.approx(before["object"].attrs[key])
         assert after.attrs["photon_energy_eV" if "photon_energy_eV" in before.attrs else "probe_energy_eV"] == 8800.0
         assert list(after["loss_epochs"]) == [1, 2]
         assert np.isfinite(after["loss_values"][()]).all()
+
+
+@pytest.mark.parametrize(
+    "infer", [{}, {"refine": 3, "refine_probe": True, "refine_positions": True}], ids=["", "refined"]
+)
+def test_the_product_explains_the_scan_as_the_log_says(
+    ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry, infer: dict[str, object]
+) -> None:
+    """[PTY-044] [PROD-010] The probe was refined before the training: the product has it, not the guess."""
+    scan = simulated()
+    write_files(
+        tmp_path / "in",
+        as_uint16(scan),
+        make_product(scan.positions, 0.8 * scan.probe[:, ::-1], np.ones_like(scan.object_guess)),
+    )
+    done = _train(ptychodus, tmp_path, strange_entry, probe_refinement=10, **infer)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copy(tmp_path / "out/model.zip", tmp_path / "in")
+    done = ptychodus("-b", "reconstruct", "-i", "in", "-o", "rec")
+    (said,) = re.findall(r"forward residual R = ([\d.]+)", done.stdout)
+    product = load_product(next((tmp_path / "rec").glob("product.*.h5")))
+    obj, probe = product.object_.get_array()[0], product.probes.get_array()[0]
+    expected = expected_counts(obj, probe, positions_px(product))
+    counts = as_uint16(scan).astype(float)
+    residual = np.sqrt(((np.sqrt(expected) - np.sqrt(counts)) ** 2).sum() / counts.sum())
+    assert residual == pytest.approx(float(said), rel=0.01)
 
 
 def test_positions_without_patterns(ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry) -> None:

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ptychodus.api.reconstruct import ReconstructInput
 from ptychopinn.data.sizes import place_centred, resample_placed, resample_probe
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
+from ptychopinn.product import Product
 from ptychopinn_ptychodus.conversion import object_scales, output_product, positions_px, scan_of
 
 
@@ -75,6 +77,29 @@ def test_what_cannot_be_used_is_refused_in_words() -> None:
         scan_of(make_input(scan, patterns=patterns[1:]), with_object=False)
 
 
+PROBE = np.full((1, 32, 32), 3 + 1j, np.complex64)
+
+
+def found_of(given: Any, obj: Any, origin: tuple[int, int], moved: Any = 0, **more: Any) -> Any:
+    """The product of a reconstruction whose positions moved so many pixels."""
+    return Product("found", positions_px(given.product) + moved, PROBE, obj, origin, **more)
+
+
+def test_positions_and_flux_of_the_output_are_those_of_the_reconstruction() -> None:
+    """[PTY-044] Moved ones, and the weights of the probe."""
+    scan = simulated()
+    given = make_input(scan)
+    moved = np.random.default_rng(2).normal(size=scan.positions.shape)
+    flux = np.linspace(0.5, 1.5, len(scan)).astype(np.float32)
+    obj = np.ones((90, 90), np.complex64)
+    product = output_product(given, found_of(given, obj, (0, 0), moved - np.median(moved, axis=0), flux=flux), [])
+    # pixel (0, 0) of the object is that of the input
+    expected = positions_px(given.product) + moved - np.median(moved, axis=0)
+    np.testing.assert_allclose(positions_px(product), expected, atol=1e-6)
+    np.testing.assert_allclose(product.probes.get_opr_weights()[:, 0], np.sqrt(flux))
+    assert [point.index for point in product.probe_positions] == list(range(len(scan)))
+
+
 @pytest.mark.parametrize(
     ("origin", "shape"), [((10, 12), (20, 30)), ((-7, -3), (100, 90)), ((-4, 5), (30, 200))], ids=str
 )
@@ -84,7 +109,7 @@ def test_output_lies_where_it_belongs(origin: tuple[int, int], shape: tuple[int,
     given = make_input(scan)
     rng = np.random.default_rng(1)
     result = (rng.random(shape) + 1j).astype(np.complex64)
-    product = output_product(given, result, origin, [(1, 0.5), (2, 0.25)])
+    product = output_product(given, found_of(given, result, origin), [(1, 0.5), (2, 0.25)])
     before, after = positions_px(given.product), positions_px(product)
     shift = after - before  # pixel (0, 0) of the input's frame in the output's
     np.testing.assert_allclose(shift, np.broadcast_to(np.round(shift[0]), shift.shape), atol=1e-6)
@@ -97,7 +122,8 @@ def test_output_lies_where_it_belongs(origin: tuple[int, int], shape: tuple[int,
     pixel = product.object_.get_pixel_geometry()
     assert (pixel.height_m, pixel.width_m) == PIXEL_M
     assert product.metadata is given.product.metadata
-    assert product.probes is given.product.probes
+    np.testing.assert_array_equal(product.probes.get_array()[0], PROBE)  # that of the reconstruction
+    assert product.probes.get_opr_weights_or_none() is None
     assert product.probe_positions is given.product.probe_positions
     assert [(loss.epoch, loss.value) for loss in product.losses] == [(1, 0.5), (2, 0.25)]
 
@@ -131,7 +157,7 @@ def test_output_inside_keeps_the_frame() -> None:
     """[PTY-044] A result inside the input's object leaves size and centre as they are."""
     scan = simulated()
     given = make_input(scan)
-    product = output_product(given, np.full((5, 6), 2j, np.complex64), (3, 4), [])
+    product = output_product(given, found_of(given, np.full((5, 6), 2j, np.complex64), (3, 4)), [])
     assert product.object_.get_array().shape[1:] == scan.object_guess.shape
     center = product.object_.get_center()
     assert (center.y_m, center.x_m) == CENTER_M
@@ -142,9 +168,9 @@ def test_pixels_that_disagree_are_refused() -> None:
     scan = simulated()
     given = make_input(scan)
     other = make_product(scan.positions, scan.probe, scan.object_guess, pixel_m=(3e-8, 3e-8))
-    from ptychodus.api.product import Product
+    from ptychodus.api.product import Product as Theirs
 
-    mixed = Product(given.product.metadata, given.product.probe_positions, other.probes, given.product.object_, [])
+    mixed = Theirs(given.product.metadata, given.product.probe_positions, other.probes, given.product.object_, [])
     with pytest.raises(DataError, match="Resample"):
         scan_of(ReconstructInput(given.diffraction_patterns, given.bad_pixels, mixed), with_object=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from bridge_scans import make_input, simulated
 from ptychodus.api.assemble import AssembledDiffractionData
 from ptychodus.api.geometry import PixelGeometry
 from ptychodus.api.io import save_diffraction_data, save_product, save_training_data
-from ptychodus.plugins.cxi_file import CXIProductFileIO
+from ptychodus.plugins.cxi_file import CXIDiffractionFileReader, CXIProductFileIO
 
+from ptychopinn.data.cxi_writer import write_cxi_scan
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan
 from ptychopinn.product import Product, ProductFormat, write_product_as
@@ -47,6 +49,18 @@ def test_the_pair_of_ptychodus_is_read(given: str, tmp_path: Path) -> None:
     save_diffraction_data(tmp_path / "diffraction.h5", data)
     save_product(tmp_path / "product.h5", handed.product)
     assert_same(read_scan(tmp_path / given), scan)
+
+
+def test_ptychodus_opens_our_scans(tmp_path: Path) -> None:
+    """[DATA-225] Patterns and geometry with its reader of diffraction files."""
+    scan = simulated()
+    known = {"pixel_size_m": 2e-8, "probe_energy_eV": 8000.0, "detector_distance_m": 2.0}
+    scan = replace(scan, metadata=scan.metadata.model_copy(update=known))
+    write_cxi_scan(tmp_path / "scan.cxi", scan)
+    patterns = CXIDiffractionFileReader().read(tmp_path / "scan.cxi")
+    found = np.concatenate([array.get_patterns() for array in patterns])
+    np.testing.assert_array_equal(found, scan.counts(slice(None)))
+    assert patterns.get_metadata().detector_distance_m == 2.0
 
 
 def test_ptychodus_opens_our_cxi(tmp_path: Path) -> None:

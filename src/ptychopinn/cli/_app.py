@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Protocol, cast
 
-from ptychopinn.cli._console import Console
+from ptychopinn.cli._console import Console, OutputError
 from ptychopinn.cli._legacy import normalise
 from ptychopinn.cli._parser import Parser, add_common
+from ptychopinn.errors import Cancelled
 from ptychopinn.failures import explained
 
 COMMANDS: Mapping[str, str] = {
     "reconstruct": "Reconstruct a scan in a given time, without any decision.",
     "train": "Train a network on a scan, without ground truth.",
+    "pretrain": "Train a network on simulated patterns alone, for any scan.",
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",
     "evaluate": "Score a reconstruction against a reference.",
@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, str] = {
 
 _EPILOG = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 input refused, 4 out of memory, disk or device, 5 data not explained "
-    "(--strict), 130 interrupted. "
+    "(--strict), 130 interrupted, 128 + N stopped by signal N. "
     "'ptychopinn COMMAND --help' lists a command's flags."
 )
 
@@ -55,23 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console(quiet="--quiet" in arguments, debug="--debug" in arguments)
     try:
-        with console.logging():
-            code = _run(arguments, console)
-            sys.stdout.flush()
-            return code
-    except BrokenPipeError:
-        # The reader of our output is gone ("| head"): write nothing more, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        with console.stop.handled(console.say), console.logging():
+            return console.finish(_run(arguments, console))
+    except OutputError as lost:
+        return console.lose_output(lost.reason)
     except (Exception, KeyboardInterrupt) as error:
         if console.debug:
-            traceback.print_exc()
+            console.print_traceback()
         failure = explained(error)
         if isinstance(error, KeyboardInterrupt):
             console.say(failure.problem)
         else:
             console.error(failure)
-        return failure.exit_code
+        return console.finish(console.stop.exit_code if isinstance(failure, Cancelled) else failure.exit_code)
 
 
 def _run(arguments: Sequence[str], console: Console) -> int:

@@ -6,13 +6,12 @@ from collections.abc import Collection, Sequence
 
 from ptychopinn.cli._flags import add_flags, add_preset
 from ptychopinn.cli._parser import Parser, add_config, add_json, add_output
-from ptychopinn.cli._settings import choose_backend
-from ptychopinn.config import ExecutionOptions, InferConfig
-from ptychopinn.config.reading import ReadOptions
+from ptychopinn.cli._settings import add_backend_flags
+from ptychopinn.config import InferConfig
 
 
 def add_inference(parser: Parser, arguments: Sequence[str], without: Collection[str] = ()) -> None:
-    """Add these flags, without those of some fields; the flags of execution are the backend's own."""
+    """Add these flags, without those of some fields."""
     parser.offer_long_help()
     add_output(parser, "The directory to make.")
     parser.add_argument("--backend", help="The framework to compute with (default: the one that wrote the model).")
@@ -20,7 +19,4 @@ def add_inference(parser: Parser, arguments: Sequence[str], without: Collection[
     add_config(parser)
     add_json(parser)
     add_flags(parser, "infer", InferConfig, training=False, without=without)
-    spec = choose_backend(arguments)
-    add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions, training=False)
-    add_flags(parser, "reading", ReadOptions, without=without)
-    parser.set_defaults(spec=spec)
+    add_backend_flags(parser, arguments, training=False, without=without)

@@ -1,17 +1,16 @@
-"""Progress of long work, and Ctrl-C: the first asks the work to stop and keep what it has, the second ends it."""
+"""Progress of long work."""
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from typing import TextIO, cast
 
 from ptychopinn.cli._console import Console
+from ptychopinn.cli._output import NoteStream, is_terminal
 from ptychopinn.monitor import Monitor, Progress
 
 PLAIN_SECONDS = 10.0
@@ -20,43 +19,13 @@ PLAIN_SECONDS = 10.0
 @contextmanager
 def progress_monitor(console: Console) -> Iterator[Monitor]:
     """A `Monitor` that shows progress bars, or plain lines when stderr is no terminal, or nothing when quiet."""
-    if console.quiet:
-        monitor = Monitor()
-        with interruptible(monitor, console):
-            yield monitor
-    elif sys.stderr.isatty():
-        with _bars() as show:
-            monitor = Monitor(show)
-            with interruptible(monitor, console):
-                yield monitor
-    else:
-        monitor = Monitor(PlainProgress(console.say))
-        with interruptible(monitor, console):
-            yield monitor
-
-
-@contextmanager
-def interruptible(monitor: Monitor, console: Console) -> Iterator[None]:
-    """Let Ctrl-C cancel ``monitor``, and a second one raise KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread has signal handlers; its owner decides there
-        return
-    process = os.getpid()
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a worker forked from here: its parent sees to the end of it
-            return
-        if monitor.cancelled:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
-        monitor.cancel()
-        console.say("Stopping after this step and keeping what is there; press Ctrl-C again to end at once.")
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with contextlib.ExitStack() as stack:
+        show: Callable[[Progress], None] | None = None
+        if not console.quiet:
+            show = stack.enter_context(_bars()) if is_terminal(sys.stderr) else PlainProgress(console.say)
+        monitor = Monitor(show)
+        stack.enter_context(console.stop.cancelling(monitor))
+        yield monitor
 
 
 class PlainProgress:
@@ -96,7 +65,7 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Bars(*columns, console=RichConsole(stderr=True)) as bars:
+    with Bars(*columns, console=RichConsole(file=cast(TextIO, NoteStream(sys.stderr)))) as bars:
         tasks: dict[str, object] = {}
 
         def show(event: Progress) -> None:

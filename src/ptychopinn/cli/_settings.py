@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ptychopinn.cli._flags import flag_of
+from ptychopinn.cli._flags import add_flags, flag_of
 from ptychopinn.cli._parser import HELP_FLAGS, Parser
 from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.build import build
 from ptychopinn.config.files import read_config_file
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.settings import settings_of
 from ptychopinn.errors import PtychoPinnError
@@ -18,7 +19,7 @@ from ptychopinn.plugins import discover, solver_options
 from ptychopinn.reconstructor import ReconstructorSpec
 
 
-def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
+def _choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
     """The backend that the arguments or their configuration file name, else the default one.
 
     It is needed before the arguments are parsed, because the flags depend on it.
@@ -45,6 +46,22 @@ def choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
         if wants_help:
             return None
         raise
+
+
+def add_backend_flags(
+    parser: Parser,
+    arguments: Sequence[str],
+    *,
+    training: bool = True,
+    reads: bool = True,
+    without: Collection[str] = (),
+) -> None:
+    """Add the flags of execution, which are the backend's own, and of reading files; keep the backend as ``spec``."""
+    spec = _choose_backend(arguments)
+    add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions, training=training)
+    if reads:
+        add_flags(parser, "reading", ReadOptions, without=without)
+    parser.set_defaults(spec=spec)
 
 
 def _backend_in(path: str) -> str | None:

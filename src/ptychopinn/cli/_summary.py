@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._parser import Parser
-from ptychopinn.errors import Cancelled, UnexplainedDataError
+from ptychopinn.errors import UnexplainedDataError
 from ptychopinn.monitor import Monitor
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def show_run(result: RunResult, monitor: Monitor, console: Console, *, as_json: 
         raise UnexplainedDataError(
             "The reconstruction does not explain the data (--strict).", "Its likely causes are in the warnings above."
         )
-    return Cancelled.exit_code if monitor.cancelled else 0
+    return console.stop.exit_code if monitor.cancelled else 0
 
 
 def add_strict(parser: Parser) -> None:

@@ -18,7 +18,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="A scan, a file of any format that is read; several are joined."
     )
-    add_output(parser, "The canonical NPZ file to write.")
+    add_output(parser, "The canonical NPZ file to write; CXI if it ends with .cxi.")
     add_flags(parser, "reading", ReadOptions)
     add_flags(parser, "conversion", ConversionOptions)
     parser.add_argument("--compress", action="store_true", help="Smaller, but read into memory and not mapped.")

@@ -17,7 +17,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
     parser.usage = "%(prog)s RUN DATA -o OUT [FLAGS]"
     parser.add_argument("model", metavar="RUN", help="The run directory of a training, or a model archive.")
-    parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
+    parser.add_argument("data", metavar="DATA", help="The scan: NPZ, HDF5, CXI, NeXus or any format that has a reader.")
     add_inference(parser, arguments)
     add_strict(parser)
     parser.add_argument(

@@ -9,11 +9,9 @@ from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags
 from ptychopinn.cli._parser import Parser, add_config, add_json, add_output
 from ptychopinn.cli._progress import progress_monitor
-from ptychopinn.cli._settings import choose_backend, load_settings
+from ptychopinn.cli._settings import add_backend_flags, load_settings
 from ptychopinn.cli._summary import add_strict, show_run
-from ptychopinn.config import ExecutionOptions
 from ptychopinn.config.automatic import AutomaticConfig
-from ptychopinn.config.reading import ReadOptions
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -34,10 +32,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_json(parser)
     add_strict(parser)
     add_flags(parser, "automatic", AutomaticConfig, training=False)
-    spec = choose_backend(arguments)
-    add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions, training=False)
-    add_flags(parser, "reading", ReadOptions)
-    parser.set_defaults(spec=spec)
+    add_backend_flags(parser, arguments, training=False)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -9,19 +9,18 @@ from ptychopinn.cli._console import Console
 from ptychopinn.cli._flags import add_flags, add_preset
 from ptychopinn.cli._parser import Parser, add_config, add_json, add_resume
 from ptychopinn.cli._progress import progress_monitor
-from ptychopinn.cli._settings import choose_backend, load_settings
+from ptychopinn.cli._settings import add_backend_flags, load_settings
 from ptychopinn.cli._summary import add_strict, show_run
-from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, TrainConfig
-from ptychopinn.config.reading import ReadOptions
+from ptychopinn.config import InferConfig, ModelConfig, TrainConfig
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
-    """Add the command's flags; those of execution are the backend's own."""
+    """Add the command's flags."""
     parser.usage = "%(prog)s DATA.npz -o RUN [FLAGS]"
-    parser.add_argument("data", metavar="DATA", help="The scan, an NPZ or HDF5 file.")
+    parser.add_argument("data", metavar="DATA", help="The scan: NPZ, HDF5, CXI, NeXus or any format that has a reader.")
     parser.offer_long_help()
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="The run directory to make.")
-    add_resume(parser, "run", resume="Go on with the run that is there, from its last checkpoint.")
+    add_resume(parser, "run", resume="Go on with the run that is there, or start it.")
     parser.add_argument("--validation", metavar="FILE", help="Another scan, to judge the training by (default: none).")
     parser.add_argument(
         "--from",
@@ -40,10 +39,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_flags(parser, "train", TrainConfig)
     add_flags(parser, "model", ModelConfig)
     add_flags(parser, "infer", InferConfig)
-    spec = choose_backend(arguments)
-    add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions)
-    add_flags(parser, "reading", ReadOptions)
-    parser.set_defaults(spec=spec)
+    add_backend_flags(parser, arguments)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

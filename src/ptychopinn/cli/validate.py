@@ -16,7 +16,9 @@ from ptychopinn.errors import DataError
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="Scans, NPZ or HDF5 files.")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="Scans: NPZ, HDF5, CXI, NeXus or any format that has a reader."
+    )
     add_flags(parser, "reading", ReadOptions)
     add_json(parser)
 

@@ -14,6 +14,7 @@ import numpy as np
 from ptychopinn.atomic import atomic_write, write_json
 from ptychopinn.comparison.scoring import Figure, Scores
 from ptychopinn.errors import DataError
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.typing import AnyArray
 
 RESULT = "leg.json"
@@ -40,7 +41,7 @@ def digest_of(value: Any) -> str:
 
 def write_scores(folder: Path, scan: str, scores: Scores, more: Mapping[Figure, float]) -> None:
     """Write ``aligned-SCAN.h5``, then ``scores-SCAN.json``, which marks the scan as done."""
-    with atomic_write(folder / f"aligned-{scan}.h5") as temporary, h5py.File(temporary, "w") as file:
+    with atomic_write(folder / f"aligned-{scan}.h5") as temporary, open_hdf5_file(temporary, "w") as file:
         for name, array in scores.arrays.items():
             file.create_dataset(name, data=array)
         for name, fact in scores.facts.items():
@@ -80,7 +81,7 @@ def read_arrays(folder: Path, scan: str) -> dict[str, AnyArray]:
             arrays[name] = item[...]
 
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5_file(path) as file:
             file.visititems(keep)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}.", "Create it again with --overwrite.") from error

@@ -77,12 +77,9 @@ def write_comparison_report(
         figures=figures,
         wide=True,
         tables={
-            **{
-                f"{name.capitalize()} scan, facts": {k: str(v) for k, v in values.items()}
-                for name, values in facts.items()
-            },
+            **{f"{name.capitalize()} scan, facts": values for name, values in facts.items()},
             **{f"Settings of {plan['name']}": _settings(plan) for plan in manifest["legs"]},
-            "Comparison": {k: _cell(v) for k, v in {"baseline": manifest["baseline"], **manifest["config"]}.items()},
+            "Comparison": {"baseline": manifest["baseline"], **manifest["config"]},
             "Versions": {
                 "ptychopinn": manifest["version"],
                 "numpy": metadata.version("numpy"),
@@ -123,7 +120,7 @@ def _main_table(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> 
     for name, value in zip(names, values, strict=True):
         failed = summary["legs"][name]["status"] == Status.FAILED
         cells = [value.get(quantity, {}).get(metric) for quantity, metric, _ in columns]
-        rows.append([name, *("failed" if c is None and failed else _cell(c) for c in cells)])
+        rows.append([name, *("failed" if c is None and failed else c for c in cells)])
     return Table(["candidate", *(c[2] for c in columns)], rows, frozenset(best), _EXPLANATION if scan == "test" else "")
 
 
@@ -142,18 +139,12 @@ def _full_table(rows: Sequence[Row], names: Sequence[str], scans: Sequence[str])
     return Table(["figure", *names], lines, folded=True)
 
 
-def _settings(plan: Mapping[str, Any]) -> dict[str, str]:
+def _settings(plan: Mapping[str, Any]) -> dict[str, object]:
     settings = plan["settings"] or {}
     sections = [*(settings[key] for key in ("model", "train", "infer", "execution") if key in settings)]
     sections += [plan["solver"]] if plan["solver"] else []
     flat = {key: value for section in sections for key, value in section.items() if value is not None}
-    return {"from": plan["origin"], **{key: _cell(value) for key, value in flat.items()}}
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return {"from": plan["origin"], **flat}
 
 
 def _pictures(

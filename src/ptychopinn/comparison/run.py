@@ -23,6 +23,7 @@ from ptychopinn.errors import DataError, UsageError
 from ptychopinn.metrics import MIN_SIDE_PX, ScanBox, align
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import ALIASES, discover
+from ptychopinn.report import attempt
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 from ptychopinn.workflows.folders import CHECKPOINTS, FolderKind, output_folder
 
@@ -144,9 +145,12 @@ def finish(
     monitor.report("report", 0, 1)
     (folder / _PICTURES).mkdir(exist_ok=True)
     failed = {outcome.name: outcome.failure for outcome in outcomes if outcome.failure}
-    files["report"] = write_comparison_report(
-        folder / REPORT, folder / _PICTURES, manifest, summary, rows, folder / _LEGS
+    report = attempt(
+        "The report",
+        lambda: write_comparison_report(folder / REPORT, folder / _PICTURES, manifest, summary, rows, folder / _LEGS),
     )
+    if report is not None:
+        files["report"] = report
     monitor.report("report", 1, 1)
     return ComparisonResult(folder, tuple(rows), files, failed)
 

@@ -29,6 +29,7 @@ from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import ConfigError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
+from ptychopinn.report import attempt
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows.folders import FolderKind, output_folder
 
@@ -119,7 +120,12 @@ def study_run(
         medians = medians_of(rows, config.percentiles)
         files = {"table": write_table(folder / METRICS, rows), "medians": write_medians(folder / MEDIANS, medians)}
         outcome = StudyOutcome(medians, homes, failed)
-        files["report"] = write_study_report(folder / REPORT, folder / _PICTURES, config, simulation, outcome)
+        report = attempt(
+            "The report",
+            lambda: write_study_report(folder / REPORT, folder / _PICTURES, config, simulation, outcome),
+        )
+        if report is not None:
+            files["report"] = report
         return StudyResult(folder, tuple(rows), files, failed, tuple(medians))
 
 

@@ -148,7 +148,7 @@ class _CandidateWorker:
         source = self._scans[scan]
         data = read_scan(source["path"], **dict(self._reading(scan)))
         product = read_product(self._folder / scan / PRODUCT)
-        origin = origin_of(product, data.positions)
+        origin = origin_of(product, data.positions_by_number)
         reason = "not asked for" if scan not in self._split else ""
         if len(data) < 4:
             reason = "too few patterns to split"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import write_bytes
 from ptychopinn.config.run import RunSettings
 from ptychopinn.errors import ConfigError
 from ptychopinn.path_checks import why_unreadable
@@ -63,10 +63,8 @@ def write_config_file(path: StrPath, settings: RunSettings[Any]) -> None:
     """Write all settings of a run as `read_config_file` reads them."""
     import yaml
 
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8"
-        )
+    values = settings.model_dump(mode="json")
+    write_bytes(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, encoding="utf-8"))
 
 
 def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

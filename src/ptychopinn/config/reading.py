@@ -44,6 +44,14 @@ class ReadOptions(Config):
         "Lengths are metres, or object pixels with px.",
         json_schema_extra=marks(unset="that of the scan"),
     )
+    saturation_counts: float | None = Field(
+        None,
+        gt=0,
+        title="Saturation",
+        description="Counts that the file has where a pixel is saturated, whatever it says. Refinement takes them as "
+        "lower bounds.",
+        json_schema_extra=marks(unit="counts", unset="as the file says, or the largest of its integers"),
+    )
     fftshift: bool = Field(
         False,
         title="Zero frequency in the corner",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import median_filter
 from scipy.spatial import cKDTree
 
 from ptychopinn.config.build import build
@@ -11,7 +10,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import ReadResult, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings, Problem, Severity
-from ptychopinn.data.opening import open_scan
+from ptychopinn.data.open_scan import open_scan
 from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.scan_file import ScanFile
@@ -20,8 +19,6 @@ from ptychopinn.errors import DataError
 from ptychopinn.typing import FloatArray, StrPath
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
-_HOT_RATIO = 20.0  # times the median of the neighbourhood
-_HOT_SHARE = 1e-3  # of all counts: less does no harm
 _FEW_PHOTONS = 100.0
 _PROBE_RATIO = 10.0
 _OFFSET_PX = 2.0
@@ -32,6 +29,7 @@ def check_scan(
     *,
     measurement: Measurement | str | None = None,
     nphotons: float | None = None,
+    saturation_counts: float | None = None,
     fftshift: bool = False,
     probe: str | None = None,
 ) -> list[Problem]:
@@ -44,7 +42,7 @@ def check_scan(
     ----------
     path:
         The file.
-    measurement, nphotons, fftshift, probe:
+    measurement, nphotons, saturation_counts, fftshift, probe:
         As in `ptychopinn.data.io.read_scan`.
 
     Raises
@@ -55,7 +53,14 @@ def check_scan(
         If a compressed array does not fit into memory.
     """
     options = build(
-        ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift, "probe": probe}
+        ReadOptions,
+        {
+            "measurement": measurement,
+            "nphotons": nphotons,
+            "saturation_counts": saturation_counts,
+            "fftshift": fftshift,
+            "probe": probe,
+        },
     )
     findings = Findings()
     try:
@@ -94,29 +99,11 @@ def _check_patterns(found: ReadResult, findings: Findings) -> None:
         findings.warning(
             key, f"There are {counts.mean():.3g} photons in a pattern.", "Check the units; nphotons gives another dose."
         )
-    mean = seen.mean
-    hot = (mean > _HOT_RATIO * median_filter(mean, size=5)) & (mean > _HOT_SHARE * mean.sum())
-    if hot.any():
-        where = np.argwhere(hot)
-        findings.warning(
-            key,
-            f"{len(where)} pixels are over {_HOT_RATIO:g} times brighter than their neighbours, such as (y, x) "
-            f"{tuple(where[0].tolist())}.",
-            "If they are hot pixels, mark them in bad_pixels.",
-        )
 
 
 def _check_positions(data: ScanDataset, findings: Findings) -> None:
     key = "xcoords, ycoords"
     positions, n = data.positions, len(data)
-    span = np.ptp(positions, axis=0)
-    if n > 1 and span.max() < 1:
-        findings.warning(
-            key,
-            f"All {n} positions lie within {span.max():.3g} pixels.",
-            "Give them in object pixels, not in metres.",
-        )
-        return
     places = np.column_stack([data.scan_index, positions])
     repeated = n - len(np.unique(places, axis=0))
     if repeated:

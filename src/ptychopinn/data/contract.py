@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,14 @@ from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.lazy_rows import LazyRows
+from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values
+from ptychopinn.data.lazy_rows import LazyRows, take_rows
 from ptychopinn.data.pattern_checks import check_patterns
 from ptychopinn.data.scan_file import ScanFile
 from ptychopinn.data.scan_reader import Reader
+from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.statistics import PatternStatistics, pattern_statistics
-from ptychopinn.data.units import StoredPatterns, resolve_dose, resolve_measurement
+from ptychopinn.data.units import StoredPatterns, resolve_dose, resolve_measurement, resolve_saturation
 from ptychopinn.errors import ResourceError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -26,6 +29,7 @@ CONTRACT_KEYS = frozenset((*PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS))
 _CENTRE_RATIO = 2.0  # a corner must hold this many times the energy of the centre; a flat pattern passes
 _CENTRE_SHARE = 0.4  # and this share of the total; a flat pattern has a quarter
 _MIN_TRAINING = 2
+_SPAN_PX = 100_000  # an object this wide needs 80 GB: the positions are not in pixels
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class _Arrays:
 
     name: str
     key: str
-    patterns: AnyArray
+    patterns: AnyArray | LazyRows
     x: FloatArray | None
     y: FloatArray | None
     probe: ComplexArray | None
@@ -84,9 +88,32 @@ class _Arrays:
     scan_index: IntArray | None
     bad_pixels: BoolArray
 
+    @property
+    def positions(self) -> FloatArray | None:
+        """(n, 2) float64 (y, x), or None."""
+        if self.x is None or self.y is None or len(self.x) != len(self.y):
+            return None
+        return np.stack([self.y, self.x], axis=1)
+
+    def select(self, numbers: IntArray) -> _Arrays:
+        """With some of the patterns, without a copy."""
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[numbers]
+
+        return replace(
+            self,
+            patterns=take_rows(self.patterns, numbers),
+            x=of(self.x),
+            y=of(self.y),
+            patches=None if self.patches is None else take_rows(self.patches, numbers),
+            scan_index=of(self.scan_index),
+        )
+
     def shifted(self) -> _Arrays:
         """With DC of patterns and mask moved from the corner to the centre."""
-        patterns, bad = np.fft.fftshift(self.patterns, axes=(1, 2)), np.fft.fftshift(self.bad_pixels)
+        patterns = np.fft.fftshift(np.asarray(self.patterns), axes=(1, 2))
+        bad = np.fft.fftshift(self.bad_pixels)
         return replace(self, patterns=patterns, bad_pixels=bad)
 
 
@@ -136,40 +163,42 @@ def _read_arrays(reader: Reader) -> _Arrays | None:
 
 
 def _look_at(arrays: _Arrays, findings: Findings) -> StoredPatterns:
-    """The statistics of the patterns; pixels that are stuck join the bad ones."""
-    key, patterns, bad = arrays.key, arrays.patterns, arrays.bad_pixels
-    seen = pattern_statistics(patterns, bad)
-    if seen.stuck.any():
-        findings.warning(
-            key,
-            f"{int(seen.stuck.sum())} pixels have the largest {patterns.dtype} value in every pattern (gaps or dead "
-            "pixels); they join bad_pixels.",
-        )
-        bad = bad | seen.stuck
-        seen = pattern_statistics(patterns, bad)
-    _check_values(key, patterns, seen, findings)
-    return StoredPatterns(key, patterns.dtype, seen, bad)
+    """The statistics of the patterns; pixels that are no measurement join the bad ones."""
+    seen, bad = mark_bad_values(arrays.key, arrays.patterns, arrays.bad_pixels, findings)
+    _check_values(arrays.key, arrays.patterns, seen, findings)
+    return StoredPatterns(arrays.key, arrays.patterns.dtype, seen, bad)
 
 
 def _make_scan(
     arrays: _Arrays, stored: StoredPatterns, metadata: ScanMetadata, options: ReadOptions, findings: Findings
 ) -> ReadResult | None:
     """Decide what the numbers are, and put the scan together; None where an error is in the findings."""
-    x, y, probe, seen = arrays.x, arrays.y, arrays.probe, stored.seen
+    probe = arrays.probe
     energy = None if probe is None else float((np.abs(probe.astype(np.complex128)) ** 2).sum())
     measurement = resolve_measurement(stored, energy, metadata, options.measurement, findings)
     if measurement is None:
         return None
+    n = arrays.patterns.shape[0]
+    arrays, stored, numbers = _mended(arrays, stored, metadata, measurement, options, findings)
+    seen = stored.seen
     dose = resolve_dose(stored, metadata, measurement, options.nphotons, findings)
     _check_centre(stored.key, seen.mean**2 if measurement is Measurement.AMPLITUDE else seen.mean, findings)
-    if findings.errors or dose is None or x is None or y is None or probe is None or arrays.scan_index is None:
+    positions = arrays.positions
+    if positions is not None and np.isfinite(positions).all():
+        _check_span(positions, findings)
+        if probe is not None:
+            check_unit(positions, 2 * probe_radius_px(probe), metadata, findings)
+    elif positions is not None:
+        _refuse_positions(positions, findings)
+    if findings.errors or dose is None or positions is None or probe is None or arrays.scan_index is None:
         return None
     per_unit, assumed = dose
-    sums = seen.square_sums if measurement is Measurement.AMPLITUDE else seen.sums
+    level = resolve_saturation(stored, metadata, measurement, options.saturation_counts)
+    sums = _energies(seen, measurement)
     data = ScanDataset(
         patterns=arrays.patterns,
         measurement=measurement,
-        positions=np.stack([y, x], axis=1),
+        positions=positions,
         probe=probe,
         object_guess=arrays.object_guess,
         patches_guess=arrays.patches,
@@ -180,13 +209,69 @@ def _make_scan(
                 "measurement": measurement,
                 "nphotons": float(sums.mean()) * per_unit,
                 "nphotons_assumed": assumed,
+                "saturation_counts": None if level is None else level * per_unit,
             }
         ),
         counts_per_unit=per_unit,
         name=arrays.name,
+        numbers=None if len(numbers) == n else numbers,
     )
     check_patterns(sums * per_unit, stored.dtype, seen, findings)
-    return ReadResult(data, seen)
+    return ReadResult(replace(data, findings=tuple(findings.mended)), seen)
+
+
+def _energies(seen: PatternStatistics, measurement: Measurement) -> FloatArray:
+    return seen.square_sums if measurement is Measurement.AMPLITUDE else seen.sums
+
+
+def _mended(
+    arrays: _Arrays,
+    stored: StoredPatterns,
+    metadata: ScanMetadata,
+    measurement: Measurement,
+    options: ReadOptions,
+    findings: Findings,
+) -> tuple[_Arrays, StoredPatterns, IntArray]:
+    """Leave out patterns that are no measurement, then mark dead and hot pixels; also the numbers of what stays."""
+    n, size = arrays.patterns.shape[:2]
+    numbers = np.arange(n)
+    scan_index = np.zeros(n, np.int64) if arrays.scan_index is None else arrays.scan_index
+    if any(values is not None and len(values) != n for values in (arrays.x, arrays.y)):
+        return arrays, stored, numbers
+    # For the number of photons alone: what it says is said again for the patterns that stay.
+    dose = resolve_dose(stored, metadata, measurement, options.nphotons, Findings())
+    if dose is None:
+        return arrays, stored, numbers
+    counts = _energies(stored.seen, measurement) * dose[0]
+    numbers = leave_out(counts, arrays.positions, scan_index, size, findings)
+    if len(numbers) < n:
+        arrays = arrays.select(numbers)
+        stored = replace(stored, seen=pattern_statistics(arrays.patterns, stored.bad_pixels))
+    mean = stored.seen.mean * stored.seen.mean if measurement is Measurement.AMPLITUDE else stored.seen.mean
+    bad = mark_bad_pixels(mean * dose[0], len(numbers), stored.bad_pixels, arrays.probe, findings)
+    if not np.array_equal(bad, stored.bad_pixels):
+        stored = replace(stored, bad_pixels=bad, seen=pattern_statistics(arrays.patterns, bad))
+    return arrays, stored, numbers
+
+
+def _check_span(positions: FloatArray, findings: Findings) -> None:
+    for key, values in zip(("ycoords", "xcoords"), positions.T, strict=True):
+        if len(values) and (span := float(np.ptp(values))) > _SPAN_PX:
+            findings.error(
+                key, f"The positions span {span:.4g} pixels, more than {_SPAN_PX}.", "Give them in object pixels."
+            )
+
+
+def _refuse_positions(positions: FloatArray, findings: Findings) -> None:
+    for key, values in zip(("ycoords", "xcoords"), positions.T, strict=True):
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            findings.error(
+                key,
+                f"{len(wrong)} of {len(values)} values are not finite (the first at index {wrong[0]}), too many to "
+                "leave out.",
+                "Remove those patterns or give their positions.",
+            )
 
 
 def _patterns(reader: Reader, key: str, positions: int | None) -> AnyArray | None:
@@ -237,7 +322,7 @@ def _compare_start(reader: Reader, key: str, used: FloatArray) -> None:
         reader.findings.note(key, f"Not used, and not the same as {key.removesuffix('_start')}.")
 
 
-def _check_values(key: str, patterns: AnyArray, seen: PatternStatistics, findings: Findings) -> None:
+def _check_values(key: str, patterns: AnyArray | LazyRows, seen: PatternStatistics, findings: Findings) -> None:
     for what, where, pixels in (
         ("not finite", seen.not_finite, seen.not_finite_pixels),
         ("negative", seen.negative, seen.negative_pixels),
@@ -245,8 +330,8 @@ def _check_values(key: str, patterns: AnyArray, seen: PatternStatistics, finding
         if len(where):
             findings.error(
                 key,
-                f"{len(where)} of {len(patterns)} patterns have values that are {what}, in {int(pixels.sum())} pixels "
-                f"(shape {patterns.shape}, {patterns.dtype}; the first is pattern {where[0]}).",
+                f"{len(where)} of {patterns.shape[0]} patterns have values that are {what}, in {int(pixels.sum())} "
+                f"pixels (shape {patterns.shape}, {patterns.dtype}; the first is pattern {where[0]}).",
                 "Mark those pixels in bad_pixels, remove those patterns, or repair them (dark subtraction makes "
                 "negatives).",
             )

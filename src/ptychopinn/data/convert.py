@@ -12,12 +12,13 @@ import numpy as np
 
 from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data import mending
+from ptychopinn.data import scan_steps
 from ptychopinn.data.contract import interpret
+from ptychopinn.data.cxi_writer import write_cxi_scan
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.io import read_scan, write_scan
-from ptychopinn.data.opening import load_array, read_raw, usable
+from ptychopinn.data.open_scan import load_array, read_raw, usable
 from ptychopinn.data.raw_scan import Geometry, RawScan
 from ptychopinn.data.sizes import bin_patterns, resize_patterns
 from ptychopinn.errors import ConfigError, DataError, UsageError
@@ -45,7 +46,7 @@ def convert_scan(
     source:
         As in `ptychopinn.data.io.read_scan`; several scans of one object are joined.
     target:
-        The file to write; may be ``source`` itself with ``overwrite``.
+        The file to write, NPZ, or CXI if it ends with .cxi; may be ``source`` itself with ``overwrite``.
     reading:
         What the file does not say.
     conversion:
@@ -74,15 +75,18 @@ def convert_scan(
         data = read_scan(sources[0], **dict(reading))
     else:
         data = _checked(_joined(sources, reading, conversion), Path(sources[0]), reading)
-    write_scan(target, data, compress=compress)
+    write = write_cxi_scan if Path(target).suffix.lower() == ".cxi" else write_scan
+    write(target, data, compress=compress)
     return data
 
 
 def _joined(sources: Sequence[StrPath], reading: ReadOptions, conversion: ConversionOptions) -> RawScan:
-    raw = mending.join_scans([apply_steps(mending.in_photons(read_raw(path, reading)), conversion) for path in sources])
+    raw = scan_steps.join_scans(
+        [apply_steps(scan_steps.in_photons(read_raw(path, reading)), conversion) for path in sources]
+    )
     if conversion.bin > 1:
         raw = bin_patterns(raw, conversion.bin)
-    return mending.with_dose(raw if conversion.resize is None else resize_patterns(raw, conversion.resize))
+    return scan_steps.with_dose(raw if conversion.resize is None else resize_patterns(raw, conversion.resize))
 
 
 def _checked(raw: RawScan, path: Path, reading: ReadOptions) -> ScanDataset:
@@ -110,20 +114,20 @@ def apply_steps(raw: RawScan, options: ConversionOptions) -> RawScan:
 def _place(raw: RawScan, options: ConversionOptions) -> RawScan:
     """Positions and geometry."""
     if options.positions is not None:
-        raw = mending.set_positions(raw, read_positions(options.positions))
+        raw = scan_steps.set_positions(raw, read_positions(options.positions))
     if options.position_unit is not None:
-        raw = mending.positions_in(raw, options.position_unit)
+        raw = scan_steps.positions_in(raw, options.position_unit)
     if options.swap_axes:
-        raw = mending.swap_axes(raw)
+        raw = scan_steps.swap_axes(raw)
     for axis, asked in (("y", options.negate_y), ("x", options.negate_x)):
         if asked:
-            raw = mending.negate_positions(raw, axis)  # type: ignore[arg-type]
+            raw = scan_steps.negate_positions(raw, axis)  # type: ignore[arg-type]
     if options.scale_positions is not None:
-        raw = mending.scale_positions(raw, _pair(options.scale_positions, "scale_positions"))
+        raw = scan_steps.scale_positions(raw, _pair(options.scale_positions, "scale_positions"))
     if options.offset_positions is not None:
-        raw = mending.offset_positions(raw, options.offset_positions)
+        raw = scan_steps.offset_positions(raw, options.offset_positions)
     if options.roll_positions:
-        raw = mending.roll_positions(raw, options.roll_positions)
+        raw = scan_steps.roll_positions(raw, options.roll_positions)
     pixel, detector = options.pixel_size, options.detector_pixel
     given = Geometry(
         energy_eV=options.energy,
@@ -131,7 +135,7 @@ def _place(raw: RawScan, options: ConversionOptions) -> RawScan:
         detector_pixel_m=None if detector is None else (detector, detector),
         object_pixel_m=None if pixel is None else (pixel, pixel),
     )
-    return mending.set_geometry(raw, given)
+    return scan_steps.set_geometry(raw, given)
 
 
 def _pair(values: tuple[float, ...], name: str) -> tuple[float, float]:
@@ -143,40 +147,40 @@ def _pair(values: tuple[float, ...], name: str) -> tuple[float, float]:
 def _orient(raw: RawScan, options: ConversionOptions) -> RawScan:
     """Orientation of the patterns and of the probe."""
     if options.transpose:
-        raw = mending.transpose_patterns(raw)
+        raw = scan_steps.transpose_patterns(raw)
     if options.flip_y:
-        raw = mending.flip_patterns(raw, "y")
+        raw = scan_steps.flip_patterns(raw, "y")
     if options.flip_x:
-        raw = mending.flip_patterns(raw, "x")
-    raw = mending.rotate_patterns(raw, options.rotate)
+        raw = scan_steps.flip_patterns(raw, "x")
+    raw = scan_steps.rotate_patterns(raw, options.rotate)
     if options.shift is not None:
-        raw = mending.shift_patterns(raw, options.shift)
+        raw = scan_steps.shift_patterns(raw, options.shift)
     if options.conjugate_probe:
-        raw = mending.conjugate_probe(raw)
-    return mending.centre_probe(raw) if options.probe_from_corner else raw
+        raw = scan_steps.conjugate_probe(raw)
+    return scan_steps.centre_probe(raw) if options.probe_from_corner else raw
 
 
 def _repair(raw: RawScan, options: ConversionOptions) -> RawScan:
     """Bad pixels and background."""
     if options.mask is not None:
         mask = load_array(options.mask, ("bad_pixels", "mask"))
-        raw = mending.mask_pixels(raw, mask != 0, options.mask)
+        raw = scan_steps.mask_pixels(raw, mask != 0, options.mask)
     if options.mask_above is not None:
-        raw = mending.mask_above(raw, options.mask_above)
+        raw = scan_steps.mask_above(raw, options.mask_above)
     if options.background is not None:
-        raw = mending.subtract_background(raw, read_background(options.background))
+        raw = scan_steps.subtract_background(raw, read_background(options.background))
     return raw
 
 
 def _select(raw: RawScan, options: ConversionOptions) -> RawScan:
     """Some of the patterns."""
     if options.frames is not None:
-        raw = mending.take_patterns(raw, parse_frames(options.frames), "Patterns of the list")
+        raw = scan_steps.take_patterns(raw, parse_frames(options.frames), "Patterns of the list")
     if options.region is not None:
-        raw = mending.take_region(raw, options.region)
+        raw = scan_steps.take_region(raw, options.region)
     if options.stride > 1:
-        raw = mending.take_patterns(raw, np.arange(0, len(raw.patterns), options.stride), "Every so manieth pattern")
-    return mending.drop_outliers(raw) if options.drop_outliers else raw
+        raw = scan_steps.take_patterns(raw, np.arange(0, len(raw.patterns), options.stride), "Every so manieth pattern")
+    return scan_steps.drop_outliers(raw) if options.drop_outliers else raw
 
 
 def read_background(text: str) -> float | FloatArray:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ptychopinn.arrays import Array
 from ptychopinn.config.reading import Measurement as Measurement
+from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.lazy_rows import LazyRows, as_slice, release_pages, take_rows
 from ptychopinn.errors import DataError
 from ptychopinn.spill import SpillableRows
@@ -40,6 +41,9 @@ class ScanMetadata(BaseModel):
     detector_distance_m: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Distance from sample to detector, metres."
     )
+    saturation_counts: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Counts of a saturated pixel: so many or more reached it."
+    )
     source: str = Field("", description="Source of the data.")
 
 
@@ -68,6 +72,9 @@ class ScanDataset:
     # unless normalised amplitudes have a dose.
     counts_per_unit: float = 1.0
     name: str = "scan"
+    # (n,) int64: number of each pattern in what the scan came from, where some were left out; None counts from 0.
+    numbers: IntArray | None = None
+    findings: tuple[Problem, ...] = ()  # what was mended when it was read
     scaling: Scaling | None = None  # scaling of the whole scan, if this is a part of it; None: fitted to these patterns
 
     def __post_init__(self) -> None:
@@ -139,6 +146,15 @@ class ScanDataset:
         """Width of a pattern in detector pixels."""
         return int(self.patterns.shape[1])
 
+    @property
+    def positions_by_number(self) -> FloatArray:
+        """(m, 2) float64 (y, x): positions at the numbers of their patterns; NaN where a pattern was left out."""
+        if self.numbers is None:
+            return self.positions
+        table = np.full((int(self.numbers.max(initial=-1)) + 1, 2), np.nan)
+        table[self.numbers] = self.positions
+        return table
+
     def log_scan_count(self) -> None:
         """Log it if several scans are reconstructed as one object."""
         if (count := len(np.unique(self.scan_index))) > 1:
@@ -183,5 +199,6 @@ class ScanDataset:
             patterns=take_rows(self.patterns, index),
             positions=self.positions[index],
             scan_index=self.scan_index[index],
+            numbers=None if self.numbers is None else self.numbers[index],
             patches_guess=None if self.patches_guess is None else take_rows(self.patches_guess, index),
         )

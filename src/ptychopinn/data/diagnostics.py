@@ -25,10 +25,17 @@ class Problem:
     key: str
     message: str
     remedy: str = ""
+    code: str = ""  # of the requirement, where the scan was mended or is doubted: DATA-120
 
     def __str__(self) -> str:
+        return f"{self.severity}: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """One line without the severity, the same in every command and report."""
         where = f"{self.key}: " if self.key else ""
-        return f"{self.severity}: {where}{self.message} {self.remedy}".rstrip()
+        code = f" [{self.code}]" if self.code else ""
+        return f"{where}{self.message} {self.remedy}".rstrip() + code
 
 
 @dataclass
@@ -37,21 +44,26 @@ class Findings:
 
     problems: list[Problem] = field(default_factory=list)
 
-    def error(self, key: str, message: str, remedy: str) -> None:
+    def error(self, key: str, message: str, remedy: str, code: str = "") -> None:
         """Add a problem because of which the file is refused."""
-        self.problems.append(Problem(Severity.ERROR, key, message, remedy))
+        self.problems.append(Problem(Severity.ERROR, key, message, remedy, code))
 
-    def warning(self, key: str, message: str, remedy: str = "") -> None:
+    def warning(self, key: str, message: str, remedy: str = "", code: str = "") -> None:
         """Add something to inspect."""
-        self.problems.append(Problem(Severity.WARNING, key, message, remedy))
+        self.problems.append(Problem(Severity.WARNING, key, message, remedy, code))
 
-    def note(self, key: str, message: str, remedy: str = "") -> None:
+    def note(self, key: str, message: str, remedy: str = "", code: str = "") -> None:
         """Add something that was converted or ignored."""
-        self.problems.append(Problem(Severity.NOTE, key, message, remedy))
+        self.problems.append(Problem(Severity.NOTE, key, message, remedy, code))
 
     def refused(self, key: str, error: DataError) -> None:
         """Add a raised error."""
         self.error(key, error.problem, error.remedy)
+
+    @property
+    def mended(self) -> list[Problem]:
+        """What was mended or is doubted: the problems with a code, without errors."""
+        return [p for p in self.problems if p.code and p.severity is not Severity.ERROR]
 
     @property
     def errors(self) -> list[Problem]:
@@ -79,5 +91,4 @@ class Findings:
         """Log warnings and notes."""
         for p in self.problems:
             level = logging.INFO if p.severity is Severity.NOTE else logging.WARNING
-            where = f"{p.key}: " if p.key else ""
-            logger.log(level, "%s: %s%s %s", path, where, p.message, p.remedy)
+            logger.log(level, "%s: %s", path, p.text)

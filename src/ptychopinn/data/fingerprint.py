@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.subsampling import evenly_spread
 
 _SAMPLE = 256  # patterns; keeps large scans quick
 
@@ -18,7 +17,7 @@ def fingerprint(data: ScanDataset) -> str:
     another fingerprint if its counts differ by rounding.
     """
     digest = hashlib.sha256()
-    sample = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+    sample = evenly_spread(len(data), _SAMPLE)
     for start in range(0, len(sample), 32):
         digest.update(data.counts(sample[start : start + 32]).astype("<f4").tobytes())
     arrays = {"<f8": data.positions, "<c8": data.probe, "?": data.bad_pixels, "<i8": data.scan_index}

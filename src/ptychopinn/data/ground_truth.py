@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.forward import intensity
 from ptychopinn.geometry import Frame, Windows
@@ -36,7 +37,7 @@ class TruthPatches:
             )
         self._data, self._size = data, patch_size
         self._factor = np.float32(1.0)
-        sample = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+        sample = evenly_spread(len(data), _SAMPLE)
         windows = self._cut(sample, data.N)
         mean = windows.mean()
         if np.abs(windows - mean).mean() <= _CONSTANT * np.abs(mean):

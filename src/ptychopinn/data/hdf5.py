@@ -14,6 +14,7 @@ import numpy as np
 from ptychopinn.data.hdf5_tree import DAMAGE, Hdf5Tree
 from ptychopinn.data.scan_file import MAP_BYTES, ScanFile, read_into_buffer
 from ptychopinn.errors import DataError
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
 
@@ -37,7 +38,7 @@ class H5Member:
         Whether `load` maps it instead of reading it (contiguous and uncompressed).
     offset:
         Offset of its bytes in the file, if they are mapped.
-    parts:
+    fields:
         Names of real and imaginary part, if the file has a record of two.
     """
 
@@ -47,7 +48,7 @@ class H5Member:
     dtype: np.dtype[Any]
     mapped: bool
     offset: int
-    parts: tuple[str, str] | None = None
+    fields: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         return f"shape {self.shape}, {self.dtype}"
@@ -66,7 +67,7 @@ class H5Member:
             if self.mapped:
                 return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape))
             if self.dtype.kind == "U":
-                with h5py.File(self.path, "r") as file:
+                with open_hdf5_file(self.path) as file:
                     return np.array(file[self.key].asstr()[()]).reshape(())
             size = math.prod(self.shape) * self.dtype.itemsize
             return (
@@ -81,7 +82,7 @@ class H5Member:
         """Do nothing: contiguous HDF5 datasets have no checksum."""
 
     def _blocks(self) -> Iterator[bytes]:
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5_file(self.path) as file:
             dataset = file[self.key]
             if not self.shape:
                 yield self._bytes(dataset[()])
@@ -92,8 +93,8 @@ class H5Member:
                 yield self._bytes(dataset[low : low + step])
 
     def _bytes(self, values: Any) -> bytes:
-        if self.parts is not None:
-            values = values[self.parts[0]] + 1j * values[self.parts[1]]
+        if self.fields is not None:
+            values = values[self.fields[0]] + 1j * values[self.fields[1]]
         return np.ascontiguousarray(values, self.dtype).tobytes()
 
 
@@ -167,20 +168,20 @@ def member_of(tree: Hdf5Tree, dataset: Any) -> H5Member:
         if math.prod(shape) != 1 or dataset.dtype.itemsize > _MAX_TEXT_BYTES:
             raise DataError(f"This dataset holds texts of shape {shape}; one text is needed.", "Write one text.")
         return H5Member(path, key, shape, np.dtype("U"), False, 0)
-    dtype, parts = dataset.dtype, None
-    if dtype.names is not None and (parts := _parts_of(dtype)) is not None:
+    dtype, fields = dataset.dtype, None
+    if dtype.names is not None and (fields := _complex_fields_of(dtype)) is not None:
         dtype = np.dtype(np.complex128 if dtype[0].itemsize > 4 else np.complex64)
     if dtype.kind not in "biufc":
         raise DataError(
             f"This dataset has the dtype {str(dtype)[:300]}, which is not a number or text.", "Save numeric arrays."
         )
     size = math.prod(shape) * dtype.itemsize
-    offset = None if dataset.chunks is not None or dataset.is_virtual or parts else dataset.id.get_offset()
+    offset = None if dataset.chunks is not None or dataset.is_virtual or fields else dataset.id.get_offset()
     mapped = offset is not None and stored == size >= MAP_BYTES and offset + size <= path.stat().st_size
-    return H5Member(path, key, shape, dtype, mapped, offset if mapped and offset is not None else 0, parts)
+    return H5Member(path, key, shape, dtype, mapped, offset if mapped and offset is not None else 0, fields)
 
 
-def _parts_of(dtype: np.dtype[Any]) -> tuple[str, str] | None:
+def _complex_fields_of(dtype: np.dtype[Any]) -> tuple[str, str] | None:
     """Names of real and imaginary part of a record of two numbers; None for other records."""
     names = dtype.names or ()
     known = [pair for pair in _COMPLEX_FIELDS if tuple(name.lower() for name in names) == pair]

@@ -18,6 +18,7 @@ import h5py
 
 from ptychopinn.data.scan_file import BOMB_BYTES, BOMB_RATIO
 from ptychopinn.errors import DataError
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import StrPath
 
@@ -35,7 +36,7 @@ _MAX_LINKS = 64  # on the way to one object
 _MAX_FILES = 10_000
 _HEAP = b"GCOL\x01\x00\x00\x00"
 _HEAP_HEADER = 16  # bytes, of a collection and of each object in it
-_HEAP_BYTES = 1 << 24
+_HEAP_BYTES = 1 << 22
 _MAX_LISTED = 30
 _MAX_WALKED = 2000
 _MAX_DEPTH = 12
@@ -89,7 +90,7 @@ class Hdf5Tree:
             raise DataError(f"{self.path} links to more than {_MAX_FILES} files.", "Copy the data into one file.")
         refuse_endless_heap(path)
         try:
-            self._files[path] = self._stack.enter_context(h5py.File(path, "r"))
+            self._files[path] = self._stack.enter_context(open_hdf5_file(path))
         except DAMAGE as error:
             raise DataError(
                 f"{path} is an HDF5 file that cannot be read: {error!s:.500}.",
@@ -150,15 +151,15 @@ class Hdf5Tree:
         DataError
             If it lies elsewhere or is not there.
         """
-        shown = f"'{what:.100}' lies in the file '{filename:.200}'"
+        problem = f"'{what:.100}' lies in the file '{filename:.200}'"
         remedy = "Put that file beside this one under its own name, or copy the data into this file."
         if Path(filename).name != filename or filename in ("", ".", "..") or "%" in filename:
-            raise DataError(f"{shown}, which is not in the folder of {self.path.name}; it is not opened.", remedy)
+            raise DataError(f"{problem}, which is not in the folder of {self.path.name}; it is not opened.", remedy)
         path = self.path.parent / filename
         if (why := why_unreadable(path)) is not None:
-            raise DataError(f"{shown}, which {why}.", remedy)
+            raise DataError(f"{problem}, which {why}.", remedy)
         if path.resolve().parent not in (self.path.parent.resolve(), self.path.resolve().parent):
-            raise DataError(f"{shown}, a link out of the folder of {self.path.name}; it is not opened.", remedy)
+            raise DataError(f"{problem}, a link out of the folder of {self.path.name}; it is not opened.", remedy)
         return path
 
     def walk(self) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.opening import open_arrays, open_scan
+from ptychopinn.data.open_scan import open_arrays, open_scan
 from ptychopinn.data.scan_reader import SCHEMA_VERSION, Reader
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -30,6 +30,7 @@ def read_scan(
     *,
     measurement: Measurement | str | None = None,
     nphotons: float | None = None,
+    saturation_counts: float | None = None,
     fftshift: bool = False,
     probe: str | None = None,
 ) -> ScanDataset:
@@ -48,10 +49,12 @@ def read_scan(
     nphotons:
         Mean photons per pattern without bad pixels; overrides the file. It scales amplitudes, and counts in detector
         units, to photons.
+    saturation_counts:
+        Counts that the file has where a pixel is saturated; overrides the file.
     fftshift:
         Move DC from the corner to ``[N//2, N//2]``, which reads the patterns into memory.
     probe:
-        A file with a probe, or how to make one (`ptychopinn.data.made_probes`); it replaces that of the scan.
+        A file with a probe, or how to make one (`ptychopinn.data.probe_recipes`); it replaces that of the scan.
 
     Returns
     -------
@@ -67,7 +70,14 @@ def read_scan(
         If a compressed array does not fit into memory.
     """
     options = build(
-        ReadOptions, {"measurement": measurement, "nphotons": nphotons, "fftshift": fftshift, "probe": probe}
+        ReadOptions,
+        {
+            "measurement": measurement,
+            "nphotons": nphotons,
+            "saturation_counts": saturation_counts,
+            "fftshift": fftshift,
+            "probe": probe,
+        },
     )
     findings = Findings()
     found = interpret(open_scan(path, options), options, findings)

@@ -44,7 +44,7 @@ def check_patterns(counts: FloatArray, dtype: np.dtype[Any], seen: PatternStatis
             _KEY,
             f"{seen.saturated} values in {len(seen.saturated_in)} of {n} patterns are the largest that {dtype} holds: "
             f"saturated: {preview(seen.saturated_in)}.",
-            "Mark pixels that saturate often in bad_pixels.",
+            "Refinement takes them as lower bounds; a network does not.",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -15,6 +16,7 @@ from ptychopinn.typing import AnyArray, FloatArray, IntArray
 _READ = 256  # patterns prepared at a time
 _UPLOAD_BYTES = 1 << 25  # page-locked memory per upload; allocating it is slow, so little is used again
 _HALF_RANGE = 1 << 15  # of 16 bits
+_AMPLITUDE_TOLERANCE = 1e-6  # relative error of a float32 amplitude
 
 Fetch = Callable[[slice], Array]
 
@@ -37,6 +39,9 @@ class Patterns:
         good = np.fft.ifftshift(~data.bad_pixels)
         # (N, N) float32 of the library, DC at [0, 0]: 0 at bad pixels, else 1; None without bad pixels.
         self.good: Array | None = None if good.all() else library.from_host(good.astype(np.float32))
+        level = data.metadata.saturation_counts
+        # Smallest amplitude of a saturated pixel; None if none is.
+        self.saturation: float | None = None if level is None else (1 - _AMPLITUDE_TOLERANCE) * math.sqrt(level)
         self._kept: Array | None = None  # amplitudes on the host, raw patterns on a device
         self.spare_bytes = host_budget_bytes  # what amplitudes on the host leave of their budget
         shape, pixels = (len(data), data.N, data.N), len(data) * data.N**2
@@ -81,6 +86,25 @@ class Patterns:
         if not self.library.on_host:
             return self.library.xp.sqrt(self.counts(indices))
         return self._read_amplitudes(indices) if self._kept is None else self._kept[indices]
+
+    def recorded(self, intensity: Array, measured: Array) -> Array:
+        """Modelled counts as the detector records them: where a pixel is saturated, at most the measured counts.
+
+        Parameters
+        ----------
+        intensity, measured:
+            (b, N, N) float32 modelled counts and measured amplitudes, or any pixels of them.
+        """
+        if self.saturation is None:
+            return intensity
+        xp, counts = self.library.xp, measured**2
+        return xp.where((measured >= self.saturation) & (intensity > counts), counts, intensity)
+
+    def unsaturated(self, values: Array, measured: Array) -> Array:
+        """Values, of the shape of some measured amplitudes, and 0 where a pixel is saturated."""
+        if self.saturation is None:
+            return values
+        return self.library.xp.where(measured >= self.saturation, self.library.xp.zeros_like(values), values)
 
     def batches(self, chosen: Iterable[IntArray]) -> Iterator[tuple[IntArray, Fetch]]:
         """Iterate over batches of amplitudes.

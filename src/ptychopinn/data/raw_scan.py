@@ -65,12 +65,12 @@ class Geometry:
         y, x = (
             self.wavelength_m * self.distance_m / (n * p) for n, p in zip(shape, self.detector_pixel_m, strict=True)
         )
-        said = (
+        note = (
             f"Object pixel = wavelength x distance / (N x detector pixel) = {self.wavelength_m:.6g} m x "
             f"{self.distance_m:.6g} m / ({shape[1]} x {self.detector_pixel_m[1]:.6g} m) = {x:.6g} m "
             f"(photon energy {self.energy_eV:.6g} eV)." + _other(y, x)
         )
-        return (y, x), said
+        return (y, x), note
 
 
 def _other(y: float, x: float) -> str:
@@ -155,7 +155,7 @@ class RawScan:
         """(H, W) of a pattern."""
         return int(self.patterns.shape[1]), int(self.patterns.shape[2])
 
-    def said(self, note: str = "", **changes: object) -> RawScan:
+    def with_changes(self, note: str = "", **changes: object) -> RawScan:
         """A copy with some attributes changed and a note added."""
         notes = (*self.notes, note) if note else self.notes
         return replace(self, notes=notes, **changes)  # type: ignore[arg-type]
@@ -202,12 +202,12 @@ def to_pixels(raw: RawScan) -> RawScan:
             f"The positions are in metres, and the object pixel is not known: the file lacks {', '.join(missing)}.",
             "Give it: ptychopinn convert --pixel-size METRES, or --energy, --distance and --detector-pixel.",
         )
-    pixel, said = found
+    pixel, note = found
     geometry = replace(raw.geometry, object_pixel_m=pixel)
     if raw.unit == "px" or raw.positions is None:
-        return raw.said(said, geometry=geometry) if raw.geometry.object_pixel_m is None else raw
+        return raw.with_changes(note, geometry=geometry) if raw.geometry.object_pixel_m is None else raw
     positions = np.asarray(raw.positions, np.float64) / pixel
-    return raw.said(said, positions=positions, unit="px", geometry=geometry)
+    return raw.with_changes(note, positions=positions, unit="px", geometry=geometry)
 
 
 def metadata_of(raw: RawScan) -> ScanMetadata:

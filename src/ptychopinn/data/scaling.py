@@ -14,6 +14,7 @@ import numpy as np
 import scipy.fft
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.forward import detector_ramp, far_field
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
@@ -38,7 +39,7 @@ class Scaling:
 
 def _sample(data: ScanDataset) -> FloatArray:
     """(N, N) float64 mean counts of evenly spread patterns."""
-    indices = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+    indices = evenly_spread(len(data), _SAMPLE)
     total = np.zeros((data.N, data.N))
     for start in range(0, len(indices), 64):
         total += data.counts(indices[start : start + 64]).sum(axis=0)  # float32 is exact enough for 64
@@ -110,7 +111,7 @@ def _offset(mean: FloatArray, alone: FloatArray, good: BoolArray) -> FloatArray:
     correlation: FloatArray = scipy.fft.irfft2(spectrum, s=mean.shape)
     peak = np.unravel_index(int(correlation.argmax()), mean.shape)
     if correlation[peak] < _ALIKE * np.linalg.norm(first) * np.linalg.norm(second):
-        return _centre(mean) - _centre(alone)
+        return centre_of_mass(mean) - centre_of_mass(alone)
     lines = (correlation[:, peak[1]], correlation[peak[0], :])
     return np.array([_peak(line, int(at)) for line, at in zip(lines, peak, strict=True)])
 
@@ -123,7 +124,7 @@ def _peak(line: FloatArray, at: int) -> float:
     return float(place if place < len(line) / 2 else place - len(line))
 
 
-def _centre(pattern: FloatArray) -> FloatArray:
+def centre_of_mass(pattern: FloatArray) -> FloatArray:
     """(2,) centre of mass (y, x) in pixels of an (N, N) pattern."""
     index = np.arange(pattern.shape[0])
     moments = [float(pattern.sum(axis=axis) @ index) for axis in (1, 0)]

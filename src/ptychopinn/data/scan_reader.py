@@ -16,8 +16,13 @@ from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 SCHEMA_VERSION = 1
-_SPAN_PX = 100_000  # an object this wide needs 80 GB: the positions are not in pixels
 _BLOCK = 256
+_CONVERT_POSITIONS = ", or give a file of them: ptychopinn convert --positions FILE"
+_COMMANDS = {
+    "probeGuess": ", or let a probe be made: --probe mean",
+    "xcoords": _CONVERT_POSITIONS,
+    "ycoords": _CONVERT_POSITIONS,
+}
 
 
 class Reader:
@@ -38,7 +43,7 @@ class Reader:
                 self.findings.error(
                     key,
                     f"The key is missing; the file has {self.file.listed}.",
-                    f"Add {what} under '{key}'.",
+                    f"Add {what} under '{key}'{_COMMANDS.get(key, '')}.",
                 )
             return None
         if member.dtype.kind not in kinds:
@@ -117,19 +122,6 @@ class Reader:
         if array.dtype != np.float64:
             self.findings.note(key, f"{array.dtype} is read as float64.")
         values = array.astype(np.float64)
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if len(wrong):
-            self.findings.error(
-                key,
-                f"{len(wrong)} of {len(values)} values are not finite (the first at index {wrong[0]}).",
-                "Remove those patterns or give their positions.",
-            )
-            return None
-        if len(values) and (span := float(np.ptp(values))) > _SPAN_PX:
-            self.findings.error(
-                key, f"The positions span {span:.4g} pixels, more than {_SPAN_PX}.", "Give them in object pixels."
-            )
-            return None
         return values
 
     def probe(self, size: int) -> ComplexArray | None:
@@ -150,7 +142,7 @@ class Reader:
             self.findings.error(
                 key,
                 f"It has shape {shape} and dtype {array.dtype}; the patterns are {size} x {size}, so {what} is needed.",
-                "Crop, pad or resample the probe to the size of the patterns, with their pixel size.",
+                "Give a probe of the size of the patterns, or of the same window: --probe FILE resamples it.",
             )
             return None
         if array.shape != shape:

@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates
 
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.data.raw_scan import RawScan, is_amplitude, pattern_sums
-from ptychopinn.data.stacking import map_rows
+from ptychopinn.data.row_blocks import map_rows
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray
 
@@ -71,7 +71,9 @@ def fit_size(raw: RawScan) -> RawScan:
     if height == width and height in SUPPORTED_N:
         return raw
     rule = rule_for(raw.size, raw.probe if raw.probe is not None and raw.probe.shape[1:] == raw.size else None)
-    raw = raw.said(f"The patterns are {height} x {width}; networks take N of {', '.join(map(str, SUPPORTED_N))}.")
+    raw = raw.with_changes(
+        f"The patterns are {height} x {width}; networks take N of {', '.join(map(str, SUPPORTED_N))}."
+    )
     if rule.binning > 1:
         raw = bin_patterns(raw, rule.binning)
     return resize_patterns(raw, rule.size)
@@ -98,13 +100,13 @@ def resize_patterns(raw: RawScan, size: int) -> RawScan:
     bad = ~measured if raw.bad_pixels is None else place_centred(raw.bad_pixels, (size, size)) | ~measured
     scales = (size / height, size / width)
     verb = {(True, True): "cropped", (False, False): "padded"}.get((height > size, width > size), "cropped and padded")
-    said = (
+    note = (
         f"Patterns {verb} from {height} x {width} to {size} x {size} around the centre: object pixels become "
         f"{width / size:.6g} times as wide" + ("." if height == width else f", {height / size:.6g} times as high.")
     )
     if not measured.all():
-        said += f" {int((~measured).sum())} pixels that were not measured are bad pixels."
-    changed = raw.said(said, patterns=patterns, bad_pixels=bad if bad.any() else None, patches=None)
+        note += f" {int((~measured).sum())} pixels that were not measured are bad pixels."
+    changed = raw.with_changes(note, patterns=patterns, bad_pixels=bad if bad.any() else None, patches=None)
     if raw.probe is not None and raw.probe.shape[1:] == raw.size:
         changed = replace(changed, probe=resample_probe(raw.probe, (size, size)))
     return _rescale(_with_dose(changed, raw), scales)
@@ -156,7 +158,7 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
     if raw.bad_pixels is not None:
         bad = raw.bad_pixels.reshape(shape[0], factor, shape[1], factor).any(axis=(1, 3))
     geometry, pixel = raw.geometry, raw.geometry.detector_pixel_m
-    changed = raw.said(
+    changed = raw.with_changes(
         f"Patterns binned {factor} x {factor} to {shape[0]} x {shape[1]}, counts kept; object pixels stay, the window "
         f"is {factor} times smaller.",
         patterns=map_rows(raw.patterns, summed, shape, kind),
@@ -185,7 +187,7 @@ def _sum_dtype(patterns: AnyArray, factor: int) -> np.dtype[np.generic]:
 def _crop_rectangle(raw: RawScan, size: tuple[int, int]) -> RawScan:
     """Crop patterns to (h, w) around their centre; as `resize_patterns`."""
     height, width = raw.size
-    changed = raw.said(
+    changed = raw.with_changes(
         f"Patterns cropped from {height} x {width} to {size[0]} x {size[1]}.",
         patterns=map_rows(raw.patterns, lambda rows: place_centred(rows, size), size, raw.patterns.dtype),
         bad_pixels=None if raw.bad_pixels is None else place_centred(raw.bad_pixels, size),
@@ -262,7 +264,7 @@ def _rescale(raw: RawScan, scales: tuple[float, float]) -> RawScan:
         changes["positions"] = raw.positions * np.array(scales)
     if raw.object_guess is not None:
         changes["object_guess"] = resample_object(raw.object_guess, scales)
-    return raw.said(**changes)  # type: ignore[arg-type]
+    return raw.with_changes(**changes)  # type: ignore[arg-type]
 
 
 def resample_object(obj: ComplexArray, scales: tuple[float, float]) -> ComplexArray:

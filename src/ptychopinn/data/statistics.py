@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.data.lazy_rows import release_pages
+from ptychopinn.data.lazy_rows import LazyRows, release_pages
 from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
 _BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache; larger than the overhead of Python
 _RUNS = 16  # runs of blocks, each summed in one thread: more than threads, so that they are busy
+MARKS = tuple(float(2**bits - 1) for bits in (8, 15, 16, 24, 31, 32, 63, 64))
+"""Largest values of integers, with which detectors and their software mark gaps and dead pixels, in any dtype."""
+_ROOTS = tuple(float(np.sqrt(mark)) for mark in MARKS)  # of the same, where amplitudes were stored
+_NEVER_COUNTED = 2.0**31 - 1  # and its root where amplitudes are stored: any such value is a mark
+_FAR_LOWER = 1 / 16  # of the mark: mean of the other values of a pixel that is no saturated one
+_MARK_TOLERANCE = 1e-6  # relative, of float32
 _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
 
 
@@ -38,9 +44,10 @@ class PatternStatistics:
     not_finite_pixels, negative_pixels:
         (N, N) bool: pixels with such values.
     stuck:
-        (N, N) bool: pixels with the largest value of the integer dtype in every pattern (gaps, dead pixels).
+        (N, N) bool: pixels that hold a value which marks what was not measured (`MARKS`): in every pattern, or in some
+        while their other values are far lower, or one that no detector counts to.
     saturated:
-        Number of other values equal to that largest value.
+        Number of other values equal to the largest value of the integer dtype.
     saturated_in:
         (k,) int64: patterns with such values.
     """
@@ -60,7 +67,7 @@ class PatternStatistics:
     saturated_in: IntArray
 
 
-def pattern_statistics(patterns: AnyArray, bad_pixels: BoolArray) -> PatternStatistics:
+def pattern_statistics(patterns: AnyArray | LazyRows, bad_pixels: BoolArray) -> PatternStatistics:
     """Compute the statistics of (n, N, N) patterns of any real dtype, n >= 1; values at bad pixels are ignored."""
     n, size = patterns.shape[0], patterns.shape[1]
     step = max(1, _BLOCK_PIXELS // (size * size))
@@ -83,12 +90,14 @@ def pattern_statistics(patterns: AnyArray, bad_pixels: BoolArray) -> PatternStat
     def of_pixels(name: str, join: Callable[..., Any]) -> AnyArray:
         return np.asarray(join([getattr(tally, name) for tally in runs], axis=0))
 
-    stuck = of_pixels("stuck", np.all)
-    saturated = of_patterns("at_largest") - int(stuck.sum())
+    mean = of_pixels("total", np.sum) / n
+    stuck = _marked(runs, mean, n)
+    largest = of_pixels("largest", np.sum)
+    saturated = of_patterns("at_largest") - int((stuck & (largest == n)).sum())
     return PatternStatistics(
         sums=of_patterns("sums").astype(np.float64),
         square_sums=of_patterns("square_sums").astype(np.float64),
-        mean=of_pixels("total", np.sum) / n,
+        mean=mean,
         peak=max(tally.peak for tally in runs),
         whole=all(tally.whole for tally in runs),
         whole_squares=all(tally.whole_squares for tally in runs),
@@ -100,6 +109,36 @@ def pattern_statistics(patterns: AnyArray, bad_pixels: BoolArray) -> PatternStat
         saturated=int(saturated.sum()),
         saturated_in=np.flatnonzero(saturated),
     )
+
+
+def _marked(runs: list[_Tally], mean: FloatArray, n: int) -> BoolArray:
+    """Pixels with marks; see `PatternStatistics.stuck`."""
+    marked = np.zeros(mean.shape, bool)
+    for mark in {mark for tally in runs for mark in tally.marks}:
+        hits = np.sum([tally.marks[mark] for tally in runs if mark in tally.marks], axis=0)
+        others = np.divide(mean * n - hits * mark, n - hits, out=np.zeros(mean.shape), where=hits < n)
+        marked |= (hits > 0) & ((others < _FAR_LOWER * mark) | (hits == n) | _is_never_counted(mark))
+    return marked
+
+
+def _is_never_counted(mark: float) -> bool:
+    return mark >= _NEVER_COUNTED * (1 - _MARK_TOLERANCE)
+
+
+def is_mark(values: FloatArray) -> BoolArray:
+    """Whether each value is a mark or the root of one, within float32 precision."""
+    found = np.zeros(values.shape, bool)
+    for mark in (*MARKS, *_ROOTS):
+        found |= np.abs(values - mark) <= _MARK_TOLERANCE * mark
+    return found
+
+
+def _mark_at(value: float) -> float | None:
+    """The mark or root of a mark that a value is, within float32 precision."""
+    for mark in (*MARKS, *_ROOTS):
+        if abs(value - mark) <= _MARK_TOLERANCE * mark:
+            return mark
+    return None
 
 
 class _Tally:
@@ -122,7 +161,8 @@ class _Tally:
         self.at_largest: list[AnyArray] = []
         self.total = np.zeros(shape)
         self.not_finite_pixels, self.negative_pixels = np.zeros(shape, bool), np.zeros(shape, bool)
-        self.stuck = np.full(shape, integer)
+        self.largest = np.zeros(shape, np.int64)  # how often each pixel has the largest value of its integer dtype
+        self.marks: dict[float, IntArray] = {}  # how often each pixel has a mark that is the largest value of a block
         self.peak, self.whole, self.whole_squares = 0.0, True, True
 
     def add(self, raw: AnyArray, bad_pixels: BoolArray | None) -> None:
@@ -144,9 +184,10 @@ class _Tally:
                 if bad_pixels is not None:
                     at_top &= ~bad_pixels
                 self.at_largest[-1] = at_top.sum(axis=(1, 2))
-                self.stuck &= at_top.all(axis=0)
-            else:
-                self.stuck[:] = False
+                self.largest += at_top.sum(axis=0)
+            if (mark := _mark_at(high)) is not None:
+                hits = self.marks.setdefault(mark, np.zeros(block.shape[1:], np.int64))
+                hits += (block >= mark * (1 - _MARK_TOLERANCE)).sum(axis=0)
             self.peak = max(self.peak, high)
             self.sums.append(block.sum(axis=(1, 2)))
             self.total += block.sum(axis=0)

@@ -1,10 +1,15 @@
-"""Select some of the patterns: all over the scan, or in its middle."""
+"""Select some of the patterns: in order, all over the scan, or in its middle."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ptychopinn.typing import FloatArray, IntArray
+
+
+def evenly_spread(count: int, most: int) -> IntArray:
+    """At most ``most`` evenly spread integers from 0 to below ``count``, ascending."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def thin_positions(positions: FloatArray, spacing: float) -> IntArray:

@@ -15,6 +15,7 @@ ASSUMED_PHOTONS = 1e6  # photons per pattern of normalised amplitudes without a 
 _AMPLITUDE_PEAK = 4096  # 17 million counts in one pixel: too large for an amplitude of one exposure
 _FLOAT32_PEAK = 1e15  # sums of squares of larger values overflow float32
 _DOSE_TOLERANCE = 1e-4  # relative tolerance of the dose
+_SQUARE_TOLERANCE = 1e-6  # relative error of counts that are stored as float32 amplitudes
 _FLAG = "Say what they are: --measurement counts or --measurement amplitude (measurement= in Python)."
 _DOSE = "Give the mean photons per pattern: nphotons (--nphotons), or nphotons in _metadata."
 
@@ -170,6 +171,21 @@ def resolve_dose(
         _DOSE,
     )
     return _per_unit(ASSUMED_PHOTONS, mean), True
+
+
+def resolve_saturation(
+    stored: StoredPatterns, metadata: ScanMetadata, measurement: Measurement, saturation_counts: float | None
+) -> float | None:
+    """Counts of a saturated pixel in the unit of the file, None if no value reaches them.
+
+    They are what the caller says, else what the file says, else the largest value of an integer dtype.
+    """
+    seen, amplitude = stored.seen, measurement is Measurement.AMPLITUDE
+    peak = seen.peak**2 if amplitude else seen.peak
+    level = metadata.saturation_counts if saturation_counts is None else saturation_counts
+    if level is None:
+        return peak if seen.saturated else None
+    return level if peak >= (1 - _SQUARE_TOLERANCE) * level else None
 
 
 def _per_unit(nphotons: float, mean: float) -> float:

@@ -94,28 +94,23 @@ class Change:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Flags of ``ptychopinn convert`` that make this change; empty if it has none."""
+        """Flags of ``ptychopinn convert`` that make this change; none for patterns, which it turns with their probe."""
         found = [
             ("--swap-axes", self.positions.exchange),
             ("--negate-y", self.positions.negate_y),
             ("--negate-x", self.positions.negate_x),
-            ("--transpose", self.patterns.exchange),
-            ("--flip-y", self.patterns.negate_y),
-            ("--flip-x", self.patterns.negate_x),
             (f"--scale-positions {self.scale:.3g}", self.scale != 1),
+            (f"--roll-positions {self.offset}", self.offset != 0),
+            ("--conjugate-probe", self.conjugate_probe),
+            ("--probe-from-corner", self.probe_from_corner),
         ]
         return tuple(flag for flag, there in found if there)
 
     @property
     def remedy(self) -> str:
         """What the user may do."""
-        if self.offset:
-            ways = "later" if self.offset < 0 else "earlier"
-            return f"Pair each pattern with the position {abs(self.offset)} {ways} in the list."
-        if self.conjugate_probe:
-            return "Store the complex conjugate of probeGuess, or rotate the patterns: convert --flip-y --flip-x."
-        if self.probe_from_corner:
-            return "Store numpy.fft.fftshift(probeGuess, axes=(-2, -1))."
+        if self.patterns != AS_GIVEN:
+            return "Turn the patterns like this, and leave the probe as it is"
         return f"ptychopinn convert SCAN -o MENDED {' '.join(self.flags)}" if self.flags else ""
 
     def __str__(self) -> str:

@@ -238,6 +238,11 @@ class _Comparison:
         best = self.best
         if not self.is_better(best):
             best = self.given
+        elif not best.change.flags:
+            # For many probes turned patterns and turned positions are the same; positions are easier to mend.
+            convertible = [one for one in self._trials.values() if one.change.flags and one.change.scale == 1]
+            like = [one for one in convertible if one.deviations_above(best) < _SURE and self.is_better(one)]
+            best = min(like, key=lambda one: one.residual, default=best)
         others = [trial for trial in self._trials.values() if trial is not best and trial.change.scale == 1]
         alike = [trial.change for trial in others if trial.deviations_above(best) < _SURE]
         patch = self._patch

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.errors import Cancelled
+from ptychopinn.errors import Cancelled, UsageError
 from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobError, Task, decode
 
 _WORKER = "ptychopinn.jobs.worker"
@@ -29,6 +29,8 @@ class JobProcess:
     """
 
     def __init__(self, task: Task, folder: Path) -> None:
+        if not hasattr(os, "killpg"):
+            raise UsageError("Work in a process of its own needs Linux or macOS.", "On Windows use WSL.")
         self._task, self._log = task, folder / LOG
         self._pending: list[Event] = []
         self._last: Event | None = None  # the result or the error
@@ -64,6 +66,8 @@ class JobProcess:
     def has_ended(self) -> bool:
         """Whether the process has ended."""
         if not self._open:
+            return self._process.poll() is not None
+        if not hasattr(os, "waitid"):  # on macOS
             return self._process.poll() is not None
         # Not waited for before `close`, so that the ids of the process and its group stay valid until then.
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

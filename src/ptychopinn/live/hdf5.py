@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from pydantic import ValidationError
 
 from ptychopinn.data.dataset import Measurement, ScanMetadata
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.live.arrivals import Arrival, Chunk, Rejection, Setup
 from ptychopinn.typing import StrPath
 
@@ -78,9 +78,9 @@ def follow_hdf5(
 
 def _opened(path: Path) -> Any:
     try:
-        return h5py.File(path, "r", libver="latest", swmr=True)
+        return open_hdf5_file(path, libver="latest", swmr=True)
     except (OSError, ValueError):  # a format without SWMR is readable only while no writer has it open
-        return h5py.File(path, "r")
+        return open_hdf5_file(path)
 
 
 def _is_locked(error: Exception) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -13,7 +12,8 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.diagnostics import Findings, Problem
+from ptychopinn.data.gate import mark_bad_values
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
@@ -85,6 +85,7 @@ class LiveScan:
         self._setup = Setup()
         self._bad: BoolArray = np.zeros((self._size, self._size), bool)
         self._measurement: Measurement | None = None
+        self._findings: list[Problem] = []
         self._patterns: SpillableRows | None = None
         self._placed: SpillableRows | None = None
         self._indices = SpillableRows((), np.int64, budget_bytes=_TABLE_BYTES)
@@ -104,7 +105,7 @@ class LiveScan:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -164,6 +165,7 @@ class LiveScan:
                 "probe_source is scan, but no probe arrived with the stream.", "Send one first, or use the model's."
             )
         count = len(chunk)
+        self._mark_bad(chunk)
         chunk, refused = check_chunk(chunk, self._size, self._bad)
         problems = [refused] if refused is not None else []
         if len(chunk) and (problem := self._check_kind(chunk)) is not None:
@@ -186,6 +188,19 @@ class LiveScan:
             self._predict()
         _log.debug("%d patterns arrived, %d are new.", count, len(chunk))
         return len(chunk), repeated, problems
+
+    def _mark_bad(self, chunk: Chunk) -> None:
+        """Add pixels with marks of gaps to the bad ones, by the rule for files."""
+        patterns = chunk.patterns
+        if len(chunk) == 0 or patterns.shape[1:] != (self._size, self._size) or patterns.dtype.kind not in "iuf":
+            return  # refused, or nothing to look at
+        findings = Findings()
+        _, bad = mark_bad_values("patterns", patterns, self._bad, findings, marks_only=True)
+        if findings.problems:
+            findings.log(_log, self._name)
+            self._findings.extend(findings.mended)
+            self._bad = bad
+            self._sum[bad] = 0
 
     def stitched(self) -> tuple[StitchedObject, float] | None:
         """The object so far and its forward residual, or None.
@@ -220,6 +235,7 @@ class LiveScan:
             metadata=self._setup.metadata.model_copy(update={"measurement": self._measurement, **dose}),
             counts_per_unit=self._per_unit,
             name=self._name,
+            findings=tuple(self._findings),
         )
 
     @property

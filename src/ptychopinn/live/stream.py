@@ -30,7 +30,7 @@ class StreamStatus(StrEnum):
     FINISHED = "finished"  # the producer said so
     TIMED_OUT = "timed_out"  # no usable data for too long
     CANCELLED = "cancelled"  # the monitor was cancelled
-    OUT_OF_SPACE = "out_of_place"  # memory or disk ran out
+    OUT_OF_SPACE = "out_of_space"  # memory or disk ran out
 
 
 @dataclass(frozen=True, eq=False)

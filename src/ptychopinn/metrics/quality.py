@@ -11,6 +11,7 @@ from ptychopinn.arrays import Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.forward import COUNT_FLOOR, power
 from ptychopinn.geometry import Canvas, Frame, Windows, split_positions
@@ -113,8 +114,7 @@ class ForwardResidual:
         self._library = library = patterns.library
         self._missed = _poisson_missed if likelihood is Likelihood.POISSON else _amplitudes_missed
         chosen = np.arange(len(patterns)) if indices is None else np.asarray(indices, np.int64)
-        if len(chosen) > max_patterns:
-            chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, max_patterns).astype(np.int64))]
+        chosen = chosen[evenly_spread(len(chosen), max_patterns)]
         self._patterns, self._chosen = patterns, chosen
         self._probe, self._background = library.cast(model.probe, "complex64"), model.background
         size = patterns.data.N
@@ -163,7 +163,8 @@ class ForwardResidual:
 
         def add_up(intensity: Array, measured: Array) -> tuple[Array, Array]:
             counts = intensity if good is None else intensity * good
-            modelled, seen = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in (counts, measured**2))
+            pair = (self._patterns.unsaturated(values, measured) for values in (counts, measured**2))
+            modelled, seen = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
             return modelled, seen
 
         modelled, seen = self._of_every_pattern(canvas, add_up)
@@ -184,7 +185,7 @@ class ForwardResidual:
             intensity = power(field, library)
             if self._background is not None:
                 intensity += self._background
-            return look(intensity, measured)
+            return look(self._patterns.recorded(intensity, measured), measured)
 
         found = library.spread(of_batch, range(len(self._batches)))
         if not found:

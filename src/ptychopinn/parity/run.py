@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ptychopinn.parity.stages import (
 )
 from ptychopinn.plugins import ALIASES, discover
 from ptychopinn.reconstructor import ReconstructorSpec
-from ptychopinn.report import stage_picture
+from ptychopinn.report import attempt, stage_picture
 from ptychopinn.typing import AnyArray, StrPath
 from ptychopinn.workflows.folders import FolderKind, model_path, output_folder
 
@@ -162,6 +163,7 @@ def _report(
         rows = {f"{side}: {labels[side]}": found[stage][shown] for side, found in sides.items()}
         relative = differences[stage]["relative"]
         summary = differences[stage].get("reason") if relative is None else f"relative difference {relative:.2e}"
-        picture = stage_picture(rows, title=f"{stage.replace('_', ' ')}: {summary}")
-        write_bytes(folder / f"{stage}.png", picture)
+        title = f"{stage.replace('_', ' ')}: {summary}"
+        if (png := attempt(f"The picture of {stage}", partial(stage_picture, rows, title=title))) is not None:
+            write_bytes(folder / f"{stage}.png", png)
     return ParityResult(folder, first, differences)

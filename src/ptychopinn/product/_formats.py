@@ -19,6 +19,7 @@ from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import JOULE_PER_EV
 from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.errors import DataError, ResourceError, UsageError
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.product._model import Product
 from ptychopinn.typing import StrPath
 
@@ -69,7 +70,7 @@ def write_product_as(path: StrPath, product: Product, form: ProductFormat) -> No
     fill = {ProductFormat.CXI: _fill_cxi, ProductFormat.NEXUS: _fill_nexus}[form]
     with atomic_write(path) as temporary:
         try:
-            with h5py.File(temporary, "w") as file:
+            with open_hdf5_file(temporary, "w") as file:
                 fill(file, product)
         except RuntimeError as error:  # raised by HDF5 for errors at closing a file
             raise ResourceError(f"{path} cannot be written: {error}.", "Check the disk and its free space.") from error
@@ -230,20 +231,27 @@ def read_other_product(path: Path, entry: str) -> Product:
 def _parse(tree: Hdf5Tree, entry: str, obj: str, probe: str) -> Product:
     extras = f"{entry}/{_EXTRAS}"
 
-    def array(name: str, check: Callable[[Any], bool]) -> Any:
-        found = values.needed(tree, name, f"{extras}/{name}")
-        if not check(found):
+    def checked(name: str, found: Any, check: Callable[[Any], bool]) -> Any:
+        if found is not None and not check(found):
             raise DataError(f"{name} has the shape {found.shape} and the dtype {found.dtype}.", "Write it again.")
         return found
 
+    def array(name: str, check: Callable[[Any], bool]) -> Any:
+        return checked(name, values.needed(tree, name, f"{extras}/{name}"), check)
+
     def optional(name: str) -> Any | None:
-        return values.array(tree, f"{extras}/{name}")
+        return checked(name, values.array(tree, f"{extras}/{name}"), lambda a: a.dtype.kind in "fiu")
+
+    def image(name: str, path: str) -> Any:
+        return checked(name, values.needed(tree, name, path), lambda a: a.dtype.kind == "c")
 
     def number(name: str) -> float | None:
         return values.number(tree, f"{extras}/{name}")
 
     origin = array("origin_px", lambda a: a.shape == (2,) and a.dtype.kind in "iu")
-    losses = array("losses", lambda a: a.ndim == 2 and a.shape[1] == 2 and np.isfinite(a[:, 0]).all())
+    losses = array(
+        "losses", lambda a: a.ndim == 2 and a.shape[1] == 2 and a.dtype.kind == "f" and np.isfinite(a[:, 0]).all()
+    )
     pixel = optional("pixel_size_m")
     if pixel is not None and pixel.shape != (2,):
         raise DataError(f"pixel_size_m has the shape {pixel.shape}.", "Write it again.")
@@ -253,8 +261,8 @@ def _parse(tree: Hdf5Tree, entry: str, obj: str, probe: str) -> Product:
         positions=array("positions_px", lambda a: a.ndim == 2 and a.dtype.kind == "f"),
         origin=(int(origin[0]), int(origin[1])),
         indexes=array("indexes", lambda a: a.ndim == 1 and a.dtype.kind in "iu"),
-        probe=values.needed(tree, "probe", probe),
-        object=values.needed(tree, "object", obj),
+        probe=image("probe", probe),
+        object=image("object", obj),
         pixel_size_m=None if pixel is None else (float(pixel[0]), float(pixel[1])),
         losses=tuple((int(epoch), float(loss)) for epoch, loss in losses),
         energy_eV=number("energy_eV"),

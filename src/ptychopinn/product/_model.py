@@ -119,6 +119,7 @@ def product_of(
     return Product(
         name=data.name,
         positions=data.positions,
+        indexes=data.numbers,
         probe=probe,
         object=obj,
         origin=origin,
@@ -148,6 +149,9 @@ def origin_of(product: Product, positions: FloatArray) -> tuple[int, int]:
             f"The product has {len(local)} positions that are not all among the {len(positions)} of the scan.", remedy
         )
     gaps = positions[indexes] - local
+    gaps = gaps[np.isfinite(gaps).all(axis=1)]  # others were left out of the scan
+    if len(gaps) == 0:
+        raise DataError("None of the product's patterns is in the scan.", remedy)
     middle = np.median(gaps, axis=0)
     if (spread := float(np.median(np.abs(gaps - middle)))) > _MAX_MOVED_PX:
         raise DataError(f"The product's positions are {spread:.3g} pixels from those of the scan.", remedy)

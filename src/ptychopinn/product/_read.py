@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from ptychopinn.errors import DataError, ResourceError
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.product._formats import entry_of, read_other_product
 from ptychopinn.product._model import OWN_DATASETS, Product
@@ -47,7 +48,7 @@ def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
     path = Path(path)
     if (why := why_unreadable(path)) is not None:
         raise DataError(f"The product {path} {why}.", "Give the path of a Ptychodus product (HDF5).")
-    with _refusing(path), h5py.File(path, "r") as file:
+    with _refusing(path), open_hdf5_file(path) as file:
         if (entry := entry_of(file)) is not None:
             return read_other_product(path, entry)
         return _parse(_Reader(file, max_bytes))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import h5py
 import numpy as np
 
 from ptychopinn.atomic import atomic_write
 from ptychopinn.errors import ResourceError
+from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.product._model import OWN_DATASETS, Product
 from ptychopinn.typing import StrPath
 
@@ -38,7 +38,7 @@ def write_product(path: StrPath, product: Product) -> None:
     """
     with atomic_write(path) as temporary:
         try:
-            with h5py.File(temporary, "w") as file:
+            with open_hdf5_file(temporary, "w") as file:
                 _fill(file, product)
         except RuntimeError as error:  # raised by HDF5 for errors at closing a file
             raise ResourceError(

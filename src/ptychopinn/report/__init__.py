@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptychopinn.report._attempt import attempt
 from ptychopinn.report._candidates import candidates_picture, frc_picture
 from ptychopinn.report._comparison import comparison_picture
 from ptychopinn.report._html import ReportContent, Table, report_html, write_report
@@ -24,6 +25,7 @@ __all__ = [
     "ReportContent",
     "Table",
     "amplitude_picture",
+    "attempt",
     "candidates_picture",
     "comparison_picture",
     "curves_picture",

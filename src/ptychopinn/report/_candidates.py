@@ -21,6 +21,7 @@ from ptychopinn.report._figure import (
     printable,
     set_frc_axes,
     set_title,
+    with_own_settings,
 )
 from ptychopinn.typing import ComplexArray, FloatArray
 
@@ -35,6 +36,7 @@ NAMES = {"amp": "amplitude", "phase": "phase (rad)"}
 COLOURS = {"amp": AMPLITUDE_COLOURS, "phase": PHASE_COLOURS}
 
 
+@with_own_settings
 def candidates_picture(
     quantity: Quantity,
     reference: ComplexArray | None,
@@ -89,6 +91,7 @@ def candidates_picture(
     return png_of(figure)
 
 
+@with_own_settings
 def frc_picture(
     curves: Mapping[str, Mapping[str, FrcCurve]], *, title: str = "", against: str = "the reference"
 ) -> bytes:

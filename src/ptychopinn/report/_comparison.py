@@ -21,9 +21,11 @@ from ptychopinn.report._figure import (
     set_frc_axes,
     set_title,
     show,
+    with_own_settings,
 )
 
 
+@with_own_settings
 def comparison_picture(
     aligned: Aligned,
     scores: Mapping[str, float] | None = None,

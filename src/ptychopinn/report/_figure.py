@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import numpy as np
 
@@ -16,12 +18,44 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
 AMPLITUDE_COLOURS, PHASE_COLOURS, CYCLIC_COLOURS, DIFFERENCE_COLOURS = "gray", "viridis", "twilight", "RdBu_r"
 ERROR_COLOURS = "magma"
 WRAPPING_RAD = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _PERCENTILES = (0.5, 99.5)
 _MIN_SPAN = 1e-2  # minimum contrast, so that rounding errors of a flat picture stay invisible
 _MAX_TITLE = 60
+
+
+def with_own_settings(draw: Callable[P, bytes]) -> Callable[P, bytes]:
+    """Let a function draw with Matplotlib's defaults, whatever the user has set for other pictures."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        mpl = _matplotlib()
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def _matplotlib() -> Any:
+    """Import Matplotlib, also where MPLBACKEND names a missing backend, as in programs that a notebook starts.
+
+    The backend does not matter: pictures are files.
+    """
+    try:
+        import matplotlib as mpl
+    except ValueError:
+        backend = os.environ.pop("MPLBACKEND", None)
+        if backend is None:
+            raise
+        try:
+            import matplotlib as mpl
+        finally:
+            os.environ["MPLBACKEND"] = backend
+    return mpl
 
 
 def new_figure(width_in: float, height_in: float, dpi: float = 120) -> Figure:

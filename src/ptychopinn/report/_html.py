@@ -62,10 +62,10 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a column for each figure."""
+    """A table with a column for each figure; values are shown as in `ReportContent`."""
 
     columns: Sequence[str]  # headings; the first is that of the row names
-    rows: Sequence[Sequence[str]]  # cells as text, as many as there are columns
+    rows: Sequence[Sequence[object]]  # cells, as many as there are columns
     best: frozenset[tuple[int, int]] = frozenset()  # (row, column) of cells to highlight
     note: str = ""  # a sentence below it
     folded: bool = False  # whether it is collapsed at first
@@ -73,11 +73,11 @@ class Table:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Content of a report."""
+    """Content of a report; numbers are shown with four digits, None as a dash."""
 
     title: str
-    summary: Mapping[str, str] = field(default_factory=dict)  # the main figures: label to text
-    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # heading to rows of label and text
+    summary: Mapping[str, object] = field(default_factory=dict)  # the main figures: label to value
+    tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # heading to rows of label and value
     # Pairs of a caption and a PNG, as bytes or as the path of a file.
     figures: Sequence[tuple[str, bytes | StrPath]] = ()
     warnings: Sequence[str] = ()
@@ -116,7 +116,7 @@ def report_html(content: ReportContent) -> str:
         parts.append(f'<ul class="warnings" role="alert">{items}</ul>')
     if content.summary:
         cards = "".join(
-            f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in content.summary.items()
+            f"<div><dt>{escape(key)}</dt><dd>{_text(value)}</dd></div>" for key, value in content.summary.items()
         )
         parts.append(f'<dl class="summary">{cards}</dl>')
     parts += [_table(heading, grid) for heading, grid in content.grids.items() if not grid.folded]
@@ -126,7 +126,7 @@ def report_html(content: ReportContent) -> str:
         parts.append("</div>")
     for heading, rows in content.tables.items():
         lines = "".join(
-            f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>\n' for key, value in rows.items()
+            f'<tr><th scope="row">{escape(key)}</th><td>{_text(value)}</td></tr>\n' for key, value in rows.items()
         )
         parts.append(f"<h2>{escape(heading)}</h2>\n<table>\n{lines}</table>")
     parts += [_table(heading, grid) for heading, grid in content.grids.items() if grid.folded]
@@ -137,16 +137,21 @@ def report_html(content: ReportContent) -> str:
 def _table(heading: str, grid: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.columns)
     lines = []
-    for i, (name, *cells) in enumerate(grid.rows):
-        marked = "".join(
-            f"<td{_class(cell, (i, j) in grid.best)}>{escape(cell)}</td>" for j, cell in enumerate(cells, 1)
-        )
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{marked}</tr>\n')
+    for i, (name, *cells) in enumerate([_text(cell) for cell in row] for row in grid.rows):
+        marked = "".join(f"<td{_class(cell, (i, j) in grid.best)}>{cell}</td>" for j, cell in enumerate(cells, 1))
+        lines.append(f'<tr><th scope="row">{name}</th>{marked}</tr>\n')
     table = f'<div class="grid"><table><thead><tr>{head}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>'
     note = f"<figcaption>{escape(grid.note)}</figcaption>" if grid.note else ""
     if grid.folded:
         return f"<details><summary>{escape(heading)}</summary>\n{table}{note}</details>"
     return f"<h2>{escape(heading)}</h2>\n{table}{note}"
+
+
+def _text(value: object) -> str:
+    """A value as HTML."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 def _class(cell: str, best: bool) -> str:

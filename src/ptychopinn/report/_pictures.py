@@ -29,6 +29,7 @@ from ptychopinn.report._figure import (
     set_frc_axes,
     set_title,
     show,
+    with_own_settings,
 )
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 from ptychopinn.uncertainty import HALVES_AGREE, Uncertainty
@@ -98,6 +99,7 @@ def write_pictures(
     return {name: write_bytes(Path(folder) / f"{name}.png", png) for name, png in pictures.items()}
 
 
+@with_own_settings
 def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
     box = box_or_full(obj, view.box)
@@ -108,6 +110,7 @@ def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> byt
     return _object_picture(amplitude, scale, note, _place(box, view, step), view.title)
 
 
+@with_own_settings
 def phase_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the object's phase, parameters as in `write_pictures`.
 
@@ -147,6 +150,7 @@ def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
     return np.where(finite, phase, np.nan), ramp
 
 
+@with_own_settings
 def uncertainty_picture(uncertainty: Uncertainty, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the standard errors of phase and amplitude, and of the correlation of two halves of the patterns."""
     box = box_or_full(uncertainty.phase_error, view.box)
@@ -172,6 +176,7 @@ def uncertainty_picture(uncertainty: Uncertainty, view: ObjectView = ObjectView(
     return png_of(figure)
 
 
+@with_own_settings
 def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     """PNG of a (modes, N, N) probe: amplitude, and phase as hue with amplitude as brightness, of up to 8 modes."""
     from matplotlib.cm import ScalarMappable
@@ -202,6 +207,7 @@ def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
     return png_of(figure)
 
 
+@with_own_settings
 def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") -> bytes:
     """PNG of the loss curves: ``loss`` and the columns that end in ``_loss``."""
     columns = history_columns(history)
@@ -228,6 +234,7 @@ def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") 
     return png_of(figure)
 
 
+@with_own_settings
 def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") -> bytes:
     """PNG of moves from (n, 2) positions to others: arrows over the scan, and moves in the order of measurement."""
     moves = found - given

@@ -16,12 +16,14 @@ from ptychopinn.report._figure import (
     new_figure,
     png_of,
     printable,
+    with_own_settings,
 )
 from ptychopinn.typing import AnyArray
 
 _PARTS = (("amplitude", np.abs, AMPLITUDE_COLOURS), ("phase", np.angle, PHASE_COLOURS))
 
 
+@with_own_settings
 def stage_picture(sides: Mapping[str, AnyArray], *, title: str = "") -> bytes:
     """PNG with a row per side, a row for the difference, and a column per image; amplitudes and phases share scales.
 

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.report._candidates import COLOURS, NAMES, Quantity, part_of
-from ptychopinn.report._figure import colorbar_axes, colour_range, new_figure, png_of, printable, set_title
+from ptychopinn.report._figure import (
+    colorbar_axes,
+    colour_range,
+    new_figure,
+    png_of,
+    printable,
+    set_title,
+    with_own_settings,
+)
 from ptychopinn.typing import ComplexArray
 
 
@@ -31,6 +39,7 @@ class Panel:
     curves: Mapping[str, Curve]
 
 
+@with_own_settings
 def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool = False, title: str = "") -> bytes:
     """PNG of rows of plots, as many in each.
 
@@ -57,6 +66,7 @@ def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool
     return png_of(figure)
 
 
+@with_own_settings
 def montage_picture(quantity: Quantity, columns: Mapping[str, Mapping[str, ComplexArray]], *, title: str = "") -> bytes:
     """PNG of one quantity of many reconstructions. Each column has the colour scale of its first picture.
 

@@ -85,8 +85,8 @@ class ObjectStreamOptions:
     object_size_px: int | None = None  # width of an object; None is 6 N, but at least 256 and at most 768
     pool_size: int = 32  # objects that patches are cut from at a time
     batches_an_object: int = 32  # one object is replaced after so many batches; the more, the cheaper and the less new
-    # Every pattern's dose is ``mean_counts`` times a factor between these, drawn evenly in its logarithm. Its counts
-    # are divided by the factor, so that only the noise changes.
+    # Every pattern's dose is ``mean_counts`` times a factor between these. The density of its logarithm rises from 0 at
+    # the lowest, since dim patterns teach little. Its counts are divided by the factor, so that only the noise changes.
     dose_range: tuple[float, float] = (1.0, 1.0)
     # Bounds of an object's random contrast: its amplitude runs over ``(1 - c) ... 1`` before it is normalised, its
     # phase over a range of the given width.
@@ -94,9 +94,9 @@ class ObjectStreamOptions:
     phase_span_rad: tuple[float, float] = (0.1, 3.2)
     # Shares of objects whose amplitude contrast is a tenth of that at most, whose phase range is doubled, and that have
     # plateaus: few values with edges between them, as structures of one thickness have.
-    phase_object_share: float = 0.3
-    strong_share: float = 0.2
-    plateau_share: float = 0.3
+    phase_object_share: float = 0.1
+    strong_share: float = 0.15
+    plateau_share: float = 0.2
     # Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
     # pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
     draw_probe: Callable[[np.random.Generator], ComplexArray] | None = None
@@ -196,7 +196,8 @@ class ObjectStream:
         turns = rng.integers(_TRANSFORMS, size=size)
         dose = None
         if not low == high == 1:
-            dose = np.exp(rng.uniform(math.log(low), math.log(high), (size, 1, 1))).astype(np.float32)
+            share = np.sqrt(rng.random((size, 1, 1)))
+            dose = np.exp(math.log(low) + share * math.log(high / low)).astype(np.float32)
         probes = None
         if self.probes is not None:
             drawn_from = self.probes.numbers(step)

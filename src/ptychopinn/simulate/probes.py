@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 
 from ptychopinn.config.simulation import ProbeKind
 from ptychopinn.errors import ConfigError
@@ -84,7 +85,7 @@ def _single_mode(kind: ProbeKind, size: int) -> ComplexArray:
             # An aperture of 0.13 cycles per pixel, 1.2 Fresnel zones out of focus.
             k = np.fft.fftfreq(size)
             k2 = (k[:, None] ** 2 + k[None, :] ** 2) / 0.13**2
-            aperture = 1 / (1 + np.exp((np.sqrt(k2) - 1) * 30))
+            aperture = expit((1 - np.sqrt(k2)) * 30)
             wave: ComplexArray = np.fft.fftshift(np.fft.ifft2(aperture * np.exp(-2.4j * math.pi * k2)))
             # fftshift centres it on pixel N // 2: if N is even, move it the half pixel to (N - 1) / 2.
             shift = np.exp(1j * math.pi * k * (1 - size % 2))

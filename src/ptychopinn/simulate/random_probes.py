@@ -7,13 +7,14 @@ import math
 import numpy as np
 import scipy.fft
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 
 from ptychopinn.forward import detector_ramp
 from ptychopinn.simulate.probes import hermite_modes
 from ptychopinn.typing import ComplexArray, FloatArray
 
 _STEEPNESS = 8  # of the window that keeps a probe away from the edges of its array
-_WRITTEN_SHARE = 1 / 3  # of probes that are drawn as discs, rings and Gaussians
+_DISC_SHARE = 1 / 3  # of probes that are drawn as discs, rings and Gaussians
 _VARIED_WINDOW = 0.4  # radius of the window of varied probes, in N
 _WINDOW_RADII = (0.4, 0.65)  # of the window of drawn ones
 _OFF_MIDDLE = 0.025  # of N: standard deviation of the place of a probe in its array
@@ -32,7 +33,7 @@ def draw_probe(size: int, modes: int, rng: np.random.Generator) -> ComplexArray:
     some per cent of N off the middle of the array, and some reach its edges.
     The first mode carries most of the energy.
     """
-    base = _written(size, rng) if rng.random() < _WRITTEN_SHARE else _focused(size, rng)
+    base = _disc_probe(size, rng) if rng.random() < _DISC_SHARE else _focused_probe(size, rng)
     base = base * _window(size, rng.uniform(*_WINDOW_RADII)) * detector_ramp(rng.normal(0, 0.7, 2), size)
     weights = math.exp(rng.uniform(*np.log(_MODE_DECAY))) ** np.arange(modes)
     probe = hermite_modes(base, modes) * np.sqrt(weights / weights.sum())[:, None, None]
@@ -77,11 +78,11 @@ def _window(size: int, radius: float) -> FloatArray:
 
 def _step(distance: FloatArray, steepness: float) -> FloatArray:
     """A soft step: 1 where the distance from the edge is negative, else 0."""
-    step: FloatArray = 1 / (1 + np.exp(np.clip(distance * steepness, -60, 60)))
+    step: FloatArray = expit(-distance * steepness)
     return step
 
 
-def _written(size: int, rng: np.random.Generator) -> ComplexArray:
+def _disc_probe(size: int, rng: np.random.Generator) -> ComplexArray:
     """Disc, ring or Gaussian with a spherical phase, (N, N)."""
     y, x = _axes(size)
     y_off, x_off = rng.normal(0, _OFF_MIDDLE * size, 2)
@@ -97,7 +98,7 @@ def _written(size: int, rng: np.random.Generator) -> ComplexArray:
     return curved
 
 
-def _focused(size: int, rng: np.random.Generator) -> ComplexArray:
+def _focused_probe(size: int, rng: np.random.Generator) -> ComplexArray:
     """Far field of an aberrated aperture, in or out of focus, (N, N)."""
     k = scipy.fft.fftfreq(size)
     cut = math.exp(rng.uniform(*np.log(_APERTURE_RADII)))

@@ -102,6 +102,7 @@ def simulate_scan(
         {
             "measurement": Measurement.COUNTS,
             "nphotons": max(float(counts.sum(dtype=np.float64) / count), np.finfo(np.float32).tiny),
+            "saturation_counts": config.saturation_counts,
             "source": "simulated by ptychopinn",
             "simulation": config.model_dump(mode="json"),
         }

@@ -6,29 +6,28 @@ import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.config.infer import Background, Likelihood
+from ptychopinn.data.patterns import Patterns
 
 _WIDTH = 1 / 20  # standard deviation of the Gaussian of a smooth background, in units of N
 _DARK_COUNTS = 0.5  # added to the modelled counts in the weights
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def background_sums(
-    difference: Array, total: Array, modelled: Array, good: Array | None, library: ArrayLibrary
-) -> Array:
-    """(2, N, N): sums over patterns of the weights ``1 / I``, and of ``n - I`` times these; 0 at bad pixels.
+def background_sums(difference: Array, measured: Array, modelled: Array, patterns: Patterns) -> Array:
+    """(2, N, N): sums of the weights ``1 / I``, and of ``n - I`` times these; without bad and saturated pixels.
 
     ``n - I`` is the difference of the amplitudes times their sum.
 
     Parameters
     ----------
-    difference, total, modelled:
-        (b, N, N) float32: measured amplitude minus modelled, their sum, and the modelled amplitude.
+    difference, measured, modelled:
+        (b, N, N) float32: measured amplitude minus modelled, and these two.
     """
-    xp = library.xp
-    weight = 1 / (modelled**2 + _DARK_COUNTS)
-    if good is not None:
-        weight *= good
-    return xp.stack([xp.sum(weight, axis=0), xp.sum(weight * difference * total, axis=0)])
+    xp = patterns.library.xp
+    weight = patterns.unsaturated(1 / (modelled**2 + _DARK_COUNTS), measured)
+    if patterns.good is not None:
+        weight *= patterns.good
+    return xp.stack([xp.sum(weight, axis=0), xp.sum(weight * difference * (measured + modelled), axis=0)])
 
 
 def fit_background(

@@ -223,7 +223,7 @@ class PassEngine:
         members: IntArray | None = None,
     ) -> Sequence[Gradients]:
         library, roots = self._library, inputs.get("roots")
-        gradients = GradientModel(inputs.get("background"), self._patterns.good, self._options, library)
+        gradients = GradientModel(self._patterns, inputs.get("background"), self._options, library)
         # Depends only on the shape, so that the number of cores does not change the result.
         step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
 

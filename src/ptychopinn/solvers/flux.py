@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.arrays import Array
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.typing import FloatArray
 
 _RANGE = 4.0  # the flux of a pattern is between 1/4 and 4
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def counts_and_model(
-    measured: Array, intensity: Array, background: Array | None, good: Array | None, library: ArrayLibrary
-) -> list[Array]:
-    """(b, 1) and (b, 1) float64: measured counts less the background, and counts of the object over the good pixels.
+def counts_and_model(measured: Array, intensity: Array, background: Array | None, patterns: Patterns) -> list[Array]:
+    """(b, 1) and (b, 1) float64: measured counts less the background, and counts of the object.
+
+    Bad and saturated pixels are left out.
 
     Parameters
     ----------
     measured, intensity:
         (b, N, N) float32 amplitudes, and modelled counts without the background.
-    background, good:
-        (N, N) float32, or None for none and for all.
+    background:
+        (N, N) float32, or None for none.
     """
-    xp = library.xp
+    xp, good = patterns.library.xp, patterns.good
     counts = measured**2 if background is None else measured**2 - background
-    pair = (counts, intensity) if good is None else (counts * good, intensity * good)
+    pair = [patterns.unsaturated(values, measured) for values in (counts, intensity)]
+    if good is not None:
+        pair = [values * good for values in pair]
     return [xp.sum(values, axis=(1, 2), dtype=xp.float64)[:, None] for values in pair]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.config.infer import Likelihood
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.forward import COUNT_FLOOR, power, sum_modes
 from ptychopinn.geometry import Windows
 from ptychopinn.solvers.background import background_sums
@@ -56,16 +57,18 @@ class GradientModel:
 
     Attributes
     ----------
-    background, good:
-        (N, N) float32 of the library: background in counts, and 1 at good pixels; None for none and for all.
+    patterns:
+        The patterns: which pixels are good or saturated.
+    background:
+        (N, N) float32 of the library, counts; None for none.
     options:
         Which gradients to compute.
     library:
         Library that computes.
     """
 
+    patterns: Patterns
     background: Array | None
-    good: Array | None
     options: PassOptions
     library: ArrayLibrary
 
@@ -83,7 +86,7 @@ class GradientModel:
         measured:
             (b, N, N) float32 amplitudes, DC at [0, 0], 0 at bad pixels.
         """
-        library, xp, options, good = self.library, self.library.xp, self.options, self.good
+        library, xp, options, good = self.library, self.library.xp, self.options, self.patterns.good
         if roots is not None:
             probes *= roots
         patches = windows.cut(obj)
@@ -91,17 +94,17 @@ class GradientModel:
         intensity = power(field, library)
         figures = []
         if options.update_flux:
-            figures = counts_and_model(measured, intensity, self.background, good, library)
+            figures = counts_and_model(measured, intensity, self.background, self.patterns)
         if self.background is not None:
             intensity += self.background
-        modelled = xp.sqrt(intensity)
+        modelled = xp.sqrt(self.patterns.recorded(intensity, measured))
         difference = measured - modelled
         if good is not None:
             difference *= good  # bad pixels keep the modelled modulus
         error, energy = (library.squared_sum(values) for values in (difference, measured))
         background = None
         if options.update_background is not None:
-            background = background_sums(difference, measured + modelled, modelled, good, library)
+            background = background_sums(difference, measured, modelled, self.patterns)
         modelled += 1e-6 * xp.max(modelled) + _TINY
         if options.likelihood is Likelihood.POISSON:
             ratio = _poisson_ratio(difference, measured, modelled, library)

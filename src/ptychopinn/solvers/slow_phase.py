@@ -179,10 +179,11 @@ def _gradients(
                 lever += half * rest[k]
             levers.append(library.fft2(lever))
         field = library.fft2(folded) / size
+        measured = patterns.amplitudes(chosen[part])[:, ::stride, ::stride]
         modelled = xp.sqrt(power(field, library))
-        missing = patterns.amplitudes(chosen[part])[:, ::stride, ::stride] - modelled
+        missing = measured - modelled
         modelled += 1e-6 * xp.max(modelled) + _TINY
-        weight = 1 / (modelled * size)
+        weight = patterns.unsaturated(1 / (modelled * size), measured)
         if good is not None:
             weight *= good
         real, imag = xp.real(field), xp.imag(field)

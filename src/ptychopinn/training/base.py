@@ -26,8 +26,9 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, UsageError
 from ptychopinn.failures import is_out_of_memory, memory_explained
+from ptychopinn.forks import check_not_forked
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstructor import Prediction, TrainResult
+from ptychopinn.reconstructor import Prediction, TrainingInterrupted, TrainResult, TrainStatus
 from ptychopinn.training.illumination import (
     IlluminationArrays,
     estimate_illumination,
@@ -119,6 +120,15 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         return
 
     @property
+    def _needs_own_threads(self) -> bool:
+        """Whether the framework computes with threads that a fork of this process would lack."""
+        return False
+
+    def _check_process(self) -> None:
+        if self._needs_own_threads:
+            check_not_forked(self.framework)
+
+    @property
     def _max_threads(self) -> int:
         """Number of threads that the framework would compute a network with; 1 if the number does not matter."""
         return 1
@@ -188,7 +198,12 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             If the loss is not finite; the instance then has its last good weights.
         ResourceError
             If memory runs out.
+        TrainingInterrupted
+            At a KeyboardInterrupt; the instance has the model so far.
+        UsageError
+            In a fork of a process that has computed.
         """
+        self._check_process()
         load = CoreLoad()
         config = self.resolve(config)
         self._prepare_training()
@@ -234,10 +249,13 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             state = TrainingState(plan, fit, store, self._manifest(), monitor, start)
             state.watch = None if self.on_gpu else StarvationWatch()
             state.resume()
+            interrupt: KeyboardInterrupt | None = None
             try:
                 if not state.is_over():
                     with self._memory_explained(), self._use_threads(threads):
                         fit.run(state, logger)
+            except KeyboardInterrupt as signal:
+                interrupt, state.status = signal, TrainStatus.CANCELLED
             finally:
                 self._model = fit.model(state.final_weights())
         self._summary = TrainingSummary(
@@ -248,13 +266,16 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             figures={k: v[-1] for k, v in state.history.items() if v and math.isfinite(v[-1])},
             config=config.model_dump(mode="json"),
         )
-        return TrainResult(
+        result = TrainResult(
             status=state.status,
             history=state.history,
             seconds=self._summary.seconds,
             patterns_seen=state.patterns_seen,
             warnings=tuple(state.warnings),
         )
+        if interrupt is not None:
+            raise TrainingInterrupted(result) from interrupt
+        return result
 
     def resolve(self, config: TrainConfig) -> ResolvedTrainConfig:
         """Fill in the defaults of the device (`ptychopinn.reconstructor.ResolvesTraining`)."""
@@ -272,6 +293,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         ResourceError
             If memory does not suffice for even one pattern.
         """
+        self._check_process()
         model = self.trained_model()
         self._check(data)
         library = self.library

@@ -33,6 +33,8 @@ from ptychopinn.typing import ComplexArray, FloatArray
 
 # A model for any scan works at any dose: photons a pixel, 1e2 to 1e7 a pattern at N = 64.
 _FAMILY_DOSES = (0.025, 2500.0)
+# Large batches need new objects sooner, small ones would have the host make objects most of the time.
+_PATTERNS_AN_OBJECT, _MAX_BATCHES_AN_OBJECT = 4096, 32
 _MAX_SHARE = 0.5  # that validation_fraction may be
 CLOCK_FIGURES = ("epoch", "seconds", "learning_rate")
 
@@ -187,8 +189,9 @@ def make_plan(
         # n_groups is the length of a training epoch; validation uses its whole scan once.
         drawn = config if train else config.model_copy(update={"n_groups": None})
         groups = GroupBatches(scan, model, drawn, truth)
-        stream = None
+        stream, simulated = None, 0
         if train and config.simulate_objects is not SimulateObjects.OFF:
+            simulated = config.batch_size * groups.group_size
             stream = ObjectStream(
                 probe,
                 scaling.mean_counts,
@@ -196,6 +199,7 @@ def make_plan(
                 config.seed,
                 model.patch_size,
                 ObjectStreamOptions(
+                    batches_an_object=_batches_an_object(simulated),
                     dose_range=_dose_range(config, scaling.mean_counts / scan.N**2),
                     draw_probe=_probe_draw(config, probe),
                 ),
@@ -204,7 +208,7 @@ def make_plan(
             groups if measured else None,
             stream,
             groups.batches_per_epoch,
-            config.batch_size * groups.group_size if stream is not None else 0,
+            simulated,
         )
         return ScanBatches(scaling, good_pixels(scan), groups, source)
 
@@ -224,6 +228,11 @@ def make_plan(
         figures=tuple(figures),
         follow_offset=follows and not supervised and not simulated_only,
     )
+
+
+def _batches_an_object(patterns: int) -> int:
+    """Batches of so many simulated patterns after which an object is replaced."""
+    return min(max(_PATTERNS_AN_OBJECT // patterns, 1), _MAX_BATCHES_AN_OBJECT)
 
 
 def _dose_range(config: TrainConfig, counts_a_pixel: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from ptychopinn.workflows._demo import DEMO_SECONDS, demo_run
 from ptychopinn.workflows._evaluate import evaluate_run
 from ptychopinn.workflows._infer import infer_run
 from ptychopinn.workflows._outputs import RunResult
+from ptychopinn.workflows._pretrain import pretrain_run, record_pretraining
 from ptychopinn.workflows._reconstruct import reconstruct_run
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._solve import create_solver, solve, solve_run
@@ -22,7 +23,9 @@ __all__ = [
     "evaluate_run",
     "infer_run",
     "load_reconstructor",
+    "pretrain_run",
     "reconstruct_run",
+    "record_pretraining",
     "run_settings",
     "simulate_run",
     "solve",

@@ -9,7 +9,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.io import read_scan
 from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.product import origin_of, read_product
-from ptychopinn.report import comparison_picture
+from ptychopinn.report import attempt, comparison_picture
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows.reference import embed, read_reference
@@ -53,8 +53,9 @@ def evaluate_run(
     product = read_product(product_path)
     reference = read_reference(reference_path)
     if scan_path is not None:
-        positions = read_scan(scan_path, **dict(reading or ReadOptions())).positions
-        obj = embed(reference.shape, product.object, origin_of(product, positions))
+        scan = read_scan(scan_path, **dict(reading or ReadOptions()))
+        positions = scan.positions
+        obj = embed(reference.shape, product.object, origin_of(product, scan.positions_by_number))
     else:
         obj = product.object  # the alignment centres it on the reference
         positions = product.local_positions + (np.array(reference.shape) - np.array(obj.shape)) // 2
@@ -63,5 +64,6 @@ def evaluate_run(
     if output is not None:
         with folders.output_folder(output, _EVALUATION, overwrite=overwrite) as folder:
             write_json(folder / SCORES, scores)
-            write_bytes(folder / PICTURE, comparison_picture(aligned, scores))
+            if (png := attempt("The picture", lambda: comparison_picture(aligned, scores))) is not None:
+                write_bytes(folder / PICTURE, png)
     return scores

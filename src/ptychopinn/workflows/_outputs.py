@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.atomic import write_bytes, write_json
+from ptychopinn.atomic import nan_to_none, write_bytes, write_json
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
 from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.report import ObjectView, ReportContent, uncertainty_picture, write_pictures, write_report
+from ptychopinn.report import ObjectView, ReportContent, attempt, uncertainty_picture, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray
 from ptychopinn.uncertainty import Uncertainty
@@ -35,51 +34,40 @@ class RunResult:
     verdict: Verdict | None = None  # whether the object explains the patterns; None without an object
 
 
-def reconstruction_figures(reconstruction: Reconstruction, patterns: int) -> dict[str, float | int | str]:
+def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, float | int | str]:
     """The figures of a reconstruction, for tables and terminals."""
-    seconds = sum(reconstruction.seconds.values())
-    refined = reconstruction.refined
-    predicted = reconstruction.placed + reconstruction.dropped
-    located = reconstruction.located
-    return {
-        **({} if predicted == patterns else {"patterns predicted": predicted}),
-        **(
-            {}
-            if located is None
-            else {
-                "overlaps of patches that agree": located.agreement,
-                "positions located, px away": located.moved_px,
-                **(
-                    {}
-                    if located.residuals is None
-                    else {"residual, positions as given and located": " ".join(f"{r:.4f}" for r in located.residuals)}
-                ),
-            }
-        ),
-        "patches placed": reconstruction.placed,
-        "patches dropped": reconstruction.dropped,
-        "forward residual R": reconstruction.residual,
-        **({} if reconstruction.verdict is None else reconstruction.verdict.figures),
-        "flatness": reconstruction.flatness,
-        "synchronisation": str(reconstruction.synchronised),
-        **(
-            {}
-            if refined is None
-            else {
-                "likelihood of refinement": str(refined.likelihood),
-                "refinement judged by": str(refined.judged_by),
-                "residual before refinement": refined.residual_before,
-                "residual after refinement": refined.residual_after,
-                "passes of refinement kept": refined.passes_kept,
-                "probe refined": str(refined.probe and refined.passes_kept > 0).lower(),
-                **({} if refined.moved_px is None else {"positions moved, px": refined.moved_px}),
-                **({} if refined.flux_deviation is None else {"flux, deviation": refined.flux_deviation}),
-                **({} if refined.background_share is None else {"background, share": refined.background_share}),
-            }
-        ),
-        **({} if reconstruction.uncertainty is None else _uncertainty_figures(reconstruction.uncertainty)),
-        "patterns a second": patterns / max(seconds, 1e-9),
-    }
+    figures: dict[str, float | int | str] = {}
+    if (predicted := found.placed + found.dropped) != patterns:
+        figures["patterns predicted"] = predicted
+    if found.located is not None:
+        figures["overlaps of patches that agree"] = found.located.agreement
+        figures["positions located, px away"] = found.located.moved_px
+        if found.located.residuals is not None:
+            residuals = " ".join(f"{r:.4f}" for r in found.located.residuals)
+            figures["residual, positions as given and located"] = residuals
+    figures |= {"patches placed": found.placed, "patches dropped": found.dropped, "forward residual R": found.residual}
+    if found.verdict is not None:
+        figures |= found.verdict.figures
+    figures |= {"flatness": found.flatness, "synchronisation": str(found.synchronised)}
+    if (refined := found.refined) is not None:
+        optional = {
+            "positions moved, px": refined.moved_px,
+            "flux, deviation": refined.flux_deviation,
+            "background, share": refined.background_share,
+        }
+        figures |= {
+            "likelihood of refinement": str(refined.likelihood),
+            "refinement judged by": str(refined.judged_by),
+            "residual before refinement": refined.residual_before,
+            "residual after refinement": refined.residual_after,
+            "passes of refinement kept": refined.passes_kept,
+            "probe refined": str(refined.probe and refined.passes_kept > 0).lower(),
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+    if found.uncertainty is not None:
+        figures |= _uncertainty_figures(found.uncertainty)
+    figures["patterns a second"] = patterns / max(sum(found.seconds.values()), 1e-9)
+    return figures
 
 
 def _uncertainty_figures(found: Uncertainty) -> dict[str, float | int | str]:
@@ -145,19 +133,17 @@ def write_object(  # noqa: PLR0913
     for form in formats:
         write_product_as(others[form], product, form)
     box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
+    moved = None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions)
     view = ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title)
-    pictures = write_pictures(
-        folder,
-        found.object,
-        probe,
-        view,
-        history=history,
-        moved=None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions),
+    pictures = attempt(
+        "The pictures",
+        lambda: write_pictures(folder, found.object, probe, view, history=history, moved=moved),
     )
     if errors is not None:
-        pictures["uncertainty"] = folder / folders.UNCERTAINTY
-        write_bytes(pictures["uncertainty"], uncertainty_picture(errors, view))
-    return {"product": folder / folders.PRODUCT, **others, **pictures}
+        path = folder / folders.UNCERTAINTY
+        drawn = attempt("The picture of the errors", lambda: write_bytes(path, uncertainty_picture(errors, view)))
+        pictures = {**(pictures or {}), **({} if drawn is None else {"uncertainty": drawn})}
+    return {"product": folder / folders.PRODUCT, **others, **(pictures or {})}
 
 
 def write_outputs(  # noqa: PLR0913
@@ -168,17 +154,16 @@ def write_outputs(  # noqa: PLR0913
     title: str,
     tables: Mapping[str, Mapping[str, object]],
     history: Mapping[str, list[float]] | None = None,
-    warnings: tuple[str, ...] = (),
-    comments: str = "",
+    comments: str,
+    warnings: tuple[str, ...] | None = None,
     formats: Collection[ProductFormat] = (),
-) -> dict[str, Path]:
+) -> RunResult:
     """Write product (in other ``formats`` too) with its sidecar, pictures and report.
 
-    Returns
-    -------
-    Kind to path.
+    ``warnings`` are all that are shown; None: those of the reconstruction.
     """
     verdict = reconstruction.verdict
+    warnings = reconstruction.warnings if warnings is None else warnings
     if verdict is not None and verdict.warning is not None:
         comments = f"{comments}\n{verdict.warning}"
     written = write_object(
@@ -193,7 +178,7 @@ def write_outputs(  # noqa: PLR0913
     )
     pictures = {kind: path for kind, path in written.items() if path.suffix == ".png"}
     figures = reconstruction_figures(reconstruction, len(data))
-    _write_sidecar(folder / folders.SIDECAR, figures, warnings, verdict)
+    _write_sidecar(folder / folders.SIDECAR, figures, warnings, reconstruction, data)
     facts = {
         "patterns": len(data),
         "N": data.N,
@@ -205,38 +190,36 @@ def write_outputs(  # noqa: PLR0913
     versions = {name: _version(name) for name in ("ptychopinn", "ptychopinn-torch", "ptychopinn-tf", "numpy")}
     versions = {name: version for name, version in versions.items() if version}
     versions["python"] = platform.python_version()
-    shown = {"Result": figures, "Scan": facts, **tables, "Versions": versions}
-    report = write_report(
-        folder / folders.REPORT,
-        ReportContent(
-            title=title,
-            summary={k: show(v) for k, v in shown.pop("Result").items()},
-            tables={name: {k: show(v) for k, v in table.items()} for name, table in shown.items()},
-            figures=[(caption(kind), path) for kind, path in pictures.items()],
-            warnings=list(warnings),
-        ),
+    content = ReportContent(
+        title=title,
+        summary=figures,
+        tables={"Scan": facts, **tables, "Versions": versions},
+        figures=[(caption(kind), path) for kind, path in pictures.items()],
+        warnings=[*warnings, *(problem.text for problem in data.findings)],
     )
-    return {**written, "sidecar": folder / folders.SIDECAR, "report": report}
+    report = attempt("The report", lambda: write_report(folder / folders.REPORT, content))
+    files = {**written, "sidecar": folder / folders.SIDECAR}
+    if report is not None:
+        files["report"] = report
+    return RunResult(folder, files, figures, warnings, verdict)
 
 
 def _write_sidecar(
-    path: Path, figures: Mapping[str, float | int | str], warnings: tuple[str, ...], verdict: Verdict | None
+    path: Path,
+    figures: Mapping[str, float | int | str],
+    warnings: tuple[str, ...],
+    reconstruction: Reconstruction,
+    data: ScanDataset,
 ) -> None:
-    """Write figures, warnings and verdict as JSON beside the product; figures that are not finite are null."""
+    """Write figures, warnings, verdict and findings as JSON beside the product; figures not finite are null."""
+    verdict = reconstruction.verdict
     content = {
         "figures": figures,
         "warnings": list(warnings),
         "verdict": None if verdict is None else dict(verdict.record),
+        "findings": [{"code": problem.code, "text": problem.text} for problem in data.findings],
     }
-    write_json(path, _finite(content))
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_json(path, nan_to_none(content))
 
 
 def caption(kind: str) -> str:
@@ -249,13 +232,6 @@ def caption(kind: str) -> str:
         "probe": "The probe.",
         "history": "Loss over the epochs of training.",
     }.get(kind, kind)
-
-
-def show(value: object) -> str:
-    """Format a value for reading."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
 
 
 def _version(distribution: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_object, write_outputs
+from ptychopinn.workflows._outputs import RunResult, write_object, write_outputs
 from ptychopinn.workflows.pretrained import PRETRAINED, find_pretrained, model_archive
 
 NO_MODEL = "none"
@@ -61,20 +62,18 @@ def reconstruct_run(
         found = reconstruct_automatically(
             data, reconstructor, settings.automatic, update=_writer(folder, data), monitor=monitor
         )
-        reconstruction, story = found.reconstruction, " ".join(found.story)
+        story = " ".join(found.story)
         (folder / folders.STORY).write_text(story + "\n", "utf-8")
-        files = write_outputs(
+        result = write_outputs(
             folder,
             data,
-            reconstruction,
+            found.reconstruction,
             title=f"Reconstruction of {data.name}",
             tables={"How": {"what was done": story, "model": "none" if archive is None else archive.name}},
-            warnings=reconstruction.warnings,
             comments=f"ptychopinn reconstruct. {story}",
         )
-    figures = {**reconstruction_figures(reconstruction, len(data)), "what was done": story}
-    files = {**files, "story": folder / folders.STORY}
-    return RunResult(folder, files, figures, reconstruction.warnings, reconstruction.verdict)
+    files = {**result.files, "story": folder / folders.STORY}
+    return replace(result, files=files, figures={**result.figures, "what was done": story})
 
 
 def _archive(model: StrPath, data: ScanDataset) -> Path | None:

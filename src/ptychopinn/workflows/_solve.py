@@ -27,7 +27,7 @@ from ptychopinn.stitching import patch_weights
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 from ptychopinn.verdict import Evidence, judge
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows._outputs import RunResult, write_outputs
 
 _log = logging.getLogger(__name__)
 _BLOCK = 512
@@ -137,19 +137,11 @@ def solve_run(  # noqa: PLR0913
     data = read_scan(data_path, **dict(reading or ReadOptions()))
     with folders.run_folder(output, overwrite=overwrite) as folder:
         reconstruction = solve(made, data, monitor=monitor)
-        files = write_outputs(
+        return write_outputs(
             folder,
             data,
             reconstruction,
             title=f"Reconstruction of {data.name}",
             tables={"Solver": {"name": solver, **options.model_dump(mode="json", exclude_none=True)}},
-            warnings=reconstruction.warnings,
             comments=f"ptychopinn, solver {solver}",
         )
-    return RunResult(
-        folder,
-        files,
-        reconstruction_figures(reconstruction, len(data)),
-        reconstruction.warnings,
-        reconstruction.verdict,
-    )

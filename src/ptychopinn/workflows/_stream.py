@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_object, write_outputs
+from ptychopinn.workflows._outputs import RunResult, write_object, write_outputs
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +131,6 @@ def _write_preview(folder: Path, scan: LiveScan) -> None:
 def _write_result(
     folder: Path, update: Update, result: Reconstruction, model: Mapping[str, object], backend: str
 ) -> RunResult:
-    warnings = result.warnings + _warnings_of(update)
     counts: dict[str, float | int | str] = {
         "stream": str(update.ending),
         "patterns": update.patterns,
@@ -138,18 +138,16 @@ def _write_result(
         "refused": update.refused,
         "missing": update.missing,
     }
-    files = write_outputs(
+    written = write_outputs(
         folder,
         update.scan.data(),
         result,
         title=f"Reconstruction of {update.scan.data().name}",
         tables={"Stream": counts, "Model": {name: value for name, value in model.items() if value is not None}},
-        warnings=warnings,
+        warnings=result.warnings + _warnings_of(update),
         comments=f"ptychopinn, backend {backend}, streamed",
     )
-    return RunResult(
-        folder, files, {**counts, **reconstruction_figures(result, update.patterns)}, warnings, result.verdict
-    )
+    return replace(written, figures={**counts, **written.figures})
 
 
 def _warnings_of(update: Update) -> tuple[str, ...]:

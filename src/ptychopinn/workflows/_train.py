@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,18 @@ from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.reconstruction import check_infer, reconstruct
-from ptychopinn.reconstructor import Capability, Reconstructor, ReconstructorSpec, ResolvesTraining, TrainStatus
+from ptychopinn.reconstructor import (
+    Capability,
+    Reconstructor,
+    ReconstructorSpec,
+    ResolvesTraining,
+    TrainingInterrupted,
+    TrainResult,
+    TrainStatus,
+)
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, write_outputs
+from ptychopinn.workflows._outputs import RunResult, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
 _log = logging.getLogger(__name__)
@@ -94,7 +103,7 @@ def train_run(  # noqa: PLR0913
     keep = (folders.MODEL, folders.CHECKPOINTS)
     with folders.run_folder(output, overwrite=overwrite, resume=resume, keep=keep) as folder:
         scans = _scans(data, held)
-        if resume:
+        if resume and (folder / folders.CONFIG).exists():
             _check_resume(folder, settings)
             _check_scans(folder / folders.SCAN, scans)
         write_json(folder / folders.SCAN, scans)
@@ -106,9 +115,16 @@ def train_run(  # noqa: PLR0913
         except TrainingError:
             reconstructor.save(folder / folders.MODEL)  # its last good weights
             raise
+        except TrainingInterrupted as interrupted:
+            _save(reconstructor, interrupted.result, folder)
+            _log.warning("The training was interrupted; its model is saved.")
+            raise
         _log.info("Training finished after %.1f s: %s.", result.seconds, _REASONS[result.status])
-        reconstructor.save(folder / folders.MODEL)
-        write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
+        try:
+            _save(reconstructor, result, folder)
+        except KeyboardInterrupt:
+            _save(reconstructor, result, folder)
+            raise
         files = {"model": folder / folders.MODEL, "history table": folder / folders.HISTORY}
         figures: dict[str, float | int | str] = {
             "training": result.status.value,
@@ -121,19 +137,23 @@ def train_run(  # noqa: PLR0913
         if only_model:
             return RunResult(folder, files, figures, result.warnings)
         reconstruction = reconstruct(reconstructor, data, settings.infer, monitor=monitor)
-        warnings = (*result.warnings, *reconstruction.warnings)
-        files |= write_outputs(
+        written = write_outputs(
             folder,
             data,
             reconstruction,
             title=f"Training on {data.name}",
             tables={"Training": figures, "Configuration": _settings_table(settings)},
             history=dict(result.history) if result.history["epoch"] else None,
-            warnings=warnings,
+            warnings=(*result.warnings, *reconstruction.warnings),
             comments=f"ptychopinn, backend {spec.name}, model {settings.model.model_type}",
         )
-    figures |= reconstruction_figures(reconstruction, len(data))
-    return RunResult(folder, files, figures, warnings, reconstruction.verdict)
+    return replace(written, files={**files, **written.files}, figures={**figures, **written.figures})
+
+
+def _save(reconstructor: Reconstructor, result: TrainResult, folder: Path) -> None:
+    """Save the model and the history of a training."""
+    reconstructor.save(folder / folders.MODEL)
+    write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
 
 
 def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:

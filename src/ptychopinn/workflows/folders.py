@@ -58,6 +58,7 @@ RUN = FolderKind(
     frozenset({CSV, "tensorboard"}),
     (MODEL, CHECKPOINTS, PRODUCT),
     CONFIG,
+    creates_on_resume=True,
 )
 
 
@@ -97,6 +98,7 @@ def output_folder(
             _check(folder, kind, overwrite=overwrite, resume=resume, settled=False)
             _recover_after_kill(folder, kind)
             _check(folder, kind, overwrite=overwrite, resume=resume)
+            resume = resume and (folder / kind.marker).exists()
             if not resume and (there := _found(folder)):
                 _backup.set_aside(folder, [path.name for path in there])
             try:
@@ -154,7 +156,8 @@ def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, set
     if resume:
         homes = (folder,) if settled else (folder, *(folder / name for name in _TEMPORARY_NAMES))
         known = any((home / kind.marker).exists() for home in homes)
-        if not known and (found or not kind.creates_on_resume):
+        begins = kind.creates_on_resume and not _holds_any(folder, kind.keep) and all(map(kind.owns, found))
+        if not known and not begins:
             raise UsageError(f"{folder} holds no {kind.noun} to resume.", "Check the directory, or leave --resume out.")
         checkpoints = folder / CHECKPOINTS
         found += checkpoints.iterdir() if checkpoints.is_dir() else ()

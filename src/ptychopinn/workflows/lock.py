@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -13,11 +12,7 @@ from pathlib import Path
 
 from ptychopinn.atomic import translate_write_error
 from ptychopinn.errors import ResourceError, UsageError
-
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
+from ptychopinn.system import lock_file
 
 LOCK = ".lock"
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -44,10 +39,12 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):  # on a full disk the lock holds, but its holder stays unnamed
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)  # while the lock is held, so no other run can have it
+        with contextlib.suppress(PermissionError):  # Windows does not remove open files; an old one locks nothing
+            path.unlink(missing_ok=True)  # while the lock is held, so no other run can have it
         os.close(descriptor)
 
 
@@ -56,20 +53,13 @@ def can_lock(folder: Path) -> bool:
     path = folder / LOCK
     descriptor = os.open(path, _FLAGS, 0o644)
     try:
-        _lock(descriptor)
+        lock_file(descriptor)
     except OSError:
         return False
     finally:
         os.close(descriptor)
-        path.unlink()
+        path.unlink(missing_ok=True)
     return True
-
-
-def _lock(descriptor: int) -> None:
-    """Lock an open file, or raise BlockingIOError if another process has locked it."""
-    if fcntl is None:
-        raise OSError(errno.ENOLCK, "this system has no flock")
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _hold(path: Path) -> int:
@@ -82,11 +72,12 @@ def _hold(path: Path) -> int:
                 f"The directory {path.parent} cannot be locked: {error}.", "Choose another one."
             ) from error
         try:
-            _lock(descriptor)
+            lock_file(descriptor)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise UsageError(
                 f"The directory {path.parent} is in use by {holder}.",

@@ -14,8 +14,8 @@ import pytest
 import scan_formats
 
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data import opening
 from ptychopinn.data.io import read_scan
+from ptychopinn.data.open_scan import open_scan
 from ptychopinn.data.raw_scan import RawScan
 from ptychopinn.data.readers import find
 from ptychopinn.data.readers.find import CORE_READERS
@@ -123,7 +123,7 @@ def test_a_plugin_reads_what_the_core_does_not(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(find, "entry_points", lambda group: [plugin([TEXT])])
     data = read_scan(path, probe="mean")
     np.testing.assert_array_equal(data.positions, [[0, 0], [0, 3], [3, 0]])
-    assert opening.open_scan(path, ReadOptions(probe="mean")).notes[0] == ("Read as positions in text (reader 'text').")
+    assert open_scan(path, ReadOptions(probe="mean")).notes[0] == ("Read as positions in text (reader 'text').")
 
 
 def test_readers_are_listed_with_their_distribution() -> None:

@@ -78,6 +78,8 @@ def test_a_format_without_a_probe_says_how_to_make_one(name: str, tmp_path: Path
     found = read_scan(path, probe=str(tmp_path / "other.npz"))
     if name == "ptypy":
         assert_is(found, scan)
+        np.savez(tmp_path / "bare.npz", diff3d=scan.counts, ycoords=scan.positions[:, 0], xcoords=scan.positions[:, 1])
+        assert float((np.abs(read_scan(tmp_path / "bare.npz", probe="mean").probe) ** 2).sum()) > 0
     else:
         np.testing.assert_array_equal(found.counts(slice(None)), scan.counts)
         pixel = 1 / (32 * 0.05) * 1e-10
@@ -94,6 +96,18 @@ def test_basis_vectors_turn_the_positions_of_cxi(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["entry_1/instrument_1/detector_1/basis_vectors"] = np.array([[0, pixel], [pixel, 0], [0, 0]])
     np.testing.assert_allclose(read_scan(path).positions, -scan.positions, atol=1e-6)
+
+
+def test_the_two_cxi_files_of_ptychodus_are_one_scan(tmp_path: Path) -> None:
+    """[DATA-200] Patterns in diffraction.cxi, positions and probe in product.cxi."""
+    scan = scan_formats.example()
+    path = scan_formats.cxi(tmp_path / "diffraction.cxi", scan)
+    scan_formats.cxi(tmp_path / "product.cxi", scan)
+    with h5py.File(path, "a") as file:
+        del file["entry_1/sample_1"], file["entry_1/data_1/translation"], file["entry_1/image_1"]
+    with h5py.File(tmp_path / "product.cxi", "a") as file:
+        del file["entry_1/data_1/data"], file["entry_1/instrument_1/detector_1"]
+    assert_is(read_scan(path), scan)
 
 
 def test_a_near_field_scan_is_refused_in_words(shared_data: Path) -> None:

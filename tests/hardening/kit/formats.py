@@ -13,6 +13,8 @@ from hardening.kit import tensors
 from hardening.kit.mutation import Mutation, mangle, pick
 
 from ptychopinn.data.checks import check_scan
+from ptychopinn.data.cxi_writer import write_cxi_scan
+from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.diagnostics import Severity
 from ptychopinn.data.io import read_scan
 from ptychopinn.data.readers.find import plugin_readers
@@ -21,11 +23,24 @@ from ptychopinn.errors import DataError
 SUFFIX = "_dp.hdf5"  # that of fold_slice; other readers look at what is inside
 
 
+def own_cxi(path: Path, scan: scan_formats.Example) -> Path:
+    """The CXI of this software."""
+    metadata = ScanMetadata(pixel_size_m=scan.pixel_m, probe_energy_eV=8000.0, detector_distance_m=2.0)
+    data = ScanDataset(
+        scan.counts, Measurement.COUNTS, scan.positions, scan.probe, bad_pixels=scan.bad, metadata=metadata
+    )
+    write_cxi_scan(path, data)
+    return path
+
+
+WRITERS = {**{name: write for name, (_, write) in scan_formats.FORMATS.items()}, "own-cxi": own_cxi}
+
+
 @lru_cache(maxsize=16)
 def _files(name: str) -> dict[str, bytes]:
     """A format's file and its neighbours."""
     with tempfile.TemporaryDirectory() as folder:
-        scan_formats.FORMATS[name][1](Path(folder, f"file{SUFFIX}"), scan_formats.example())
+        WRITERS[name](Path(folder, f"file{SUFFIX}"), scan_formats.example())
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
@@ -46,9 +61,9 @@ def _mutation(name: str) -> Mutation:
     return mutation
 
 
-MUTATIONS: tuple[Mutation, ...] = tuple(_mutation(name) for name in scan_formats.FORMATS)
+MUTATIONS: tuple[Mutation, ...] = tuple(_mutation(name) for name in WRITERS)
 plugin_readers()  # installed plugins are imported once, before files are opened
-for _name in scan_formats.FORMATS:  # the limit of memory comes afterwards
+for _name in WRITERS:  # the limit of memory comes afterwards
     _files(_name)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -34,6 +33,11 @@ from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.product import Product, read_product, write_product
 from ptychopinn.workflows import _outputs, infer_run, load_reconstructor, run_settings, stream_run, train_run
+
+try:
+    import resource
+except ImportError:  # the tests are then skipped
+    resource = None  # type: ignore[assignment]
 
 MODEL = {"n_filters_scale": 0.25, "group_size": 4, "iterations": 1}
 TRAIN = {"nepochs": 6, "batch_size": 8, "checkpoint_every": 1, "seed": 5, "probe_refinement": 1}

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from hardening.kit import tensors
-from hardening.kit.mutation import Mutation, mangle, strange_path
+from hardening.kit.mutation import Mutation, mangle, pick, strange_path
 
-from ptychopinn.product import Product, read_product, write_product
+from ptychopinn.product import Product, ProductFormat, read_product, write_product, write_product_as
 
 SUFFIX = ".h5"
+FORMS = ("h5", "h5", "cxi", "nexus")
 
 
-@lru_cache(maxsize=1)
-def whole() -> bytes:
-    """A product that is not mutated."""
+@lru_cache(maxsize=3)
+def whole(form: str = "h5") -> bytes:
+    """A product that is not mutated: of Ptychodus, or CXI or NeXus."""
     rng = np.random.default_rng(5)
     product = Product(
         name="whole",
@@ -31,22 +32,27 @@ def whole() -> bytes:
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "whole.h5"
-        write_product(path, product)
+        if form == "h5":
+            write_product(path, product)
+        else:
+            write_product_as(path, product, ProductFormat(form))
         return path.read_bytes()
 
 
 def damage(rng: random.Random, path: Path) -> str:
     """Bytes of the file."""
-    how, content = mangle(rng, whole())
+    form = pick(rng, FORMS)
+    how, content = mangle(rng, whole(form))
     path.write_bytes(content)
-    return how
+    return f"{form} {how}"
 
 
 def restructure(rng: random.Random, path: Path) -> str:
     """Its structure."""
-    how, content = tensors.harm(rng, whole())
+    form = pick(rng, FORMS)
+    how, content = tensors.harm(rng, whole(form))
     path.write_bytes(content)
-    return how
+    return f"{form} {how}"
 
 
 MUTATIONS: tuple[Mutation, ...] = (*(damage,) * 6, *(restructure,) * 6, strange_path)

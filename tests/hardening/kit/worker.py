@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import random
-import resource
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.errors import PtychoPinnError
+
+try:
+    import resource
+except ImportError:  # the tests are then skipped
+    resource = None  # type: ignore[assignment]
 
 SEED = 20_261_120
 MEMORY_BYTES = 768 << 20

@@ -9,16 +9,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.raw_scan import Geometry, RawScan, dataset_of
-from ptychopinn.data.sizes import fit_size, rule_for
+from ptychopinn.data.sizes import fit_size, resample_placed, resample_probe, rule_for
 from ptychopinn.errors import DataError
+from ptychopinn.product import Product as Reconstructed
+from ptychopinn.product import origin_of
 from ptychopinn.typing import ComplexArray, FloatArray
 
+_POSITION_TOLERANCE_PX = 1e-4  # rounding of what was not moved
 _PIXEL_TOLERANCE = 1e-3  # of a pixel's width, between probe and object
 _log = logging.getLogger("ptychopinn.ptychodus")
 
@@ -88,18 +92,19 @@ def positions_px(product: Any) -> FloatArray:
     return found
 
 
-def output_product(
-    parameters: Any, obj: ComplexArray, origin: tuple[int, int], losses: Sequence[Sequence[float]]
-) -> Any:
+def output_product(parameters: Any, found: Reconstructed, losses: Sequence[Sequence[float]]) -> Any:
     """The `ptychodus.api.product.Product` of a reconstruction.
 
     Parameters
     ----------
     parameters:
-        What was handed over; metadata, positions and probes stay.
-    obj, origin:
-        (h, w) complex64 and its pixel (0, 0) in the frame of the object handed over. The result has that frame, made
-        larger where the reconstruction reaches beyond it; what no pattern covers is 1.
+        What was handed over; its metadata stay.
+    found:
+        Product of the reconstruction, from `in_frame_of_input`. Object, probe and positions come from it, because they
+        belong together. The object has the frame of the object handed over, made larger where the reconstruction
+        reaches beyond it; what no pattern covers is 1. The flux becomes weights of the probe, if it has one mode. A
+        background is left out, because Ptychodus has no place for it. A probe of another size than the one handed over
+        is left out, too.
     losses:
         (epoch, loss) pairs of the training.
     """
@@ -107,20 +112,21 @@ def output_product(
     from ptychodus.api.product import LossValue, Product
 
     product = parameters.product
-    given = product.object_
+    given, obj = product.object_, found.object
+    origin = np.array(found.origin)
     shape = np.array([given.height_px, given.width_px])
-    low, high = np.array(origin), np.array(origin) + obj.shape
+    low, high = origin, origin + obj.shape
     if shape.all():
         low, high = np.minimum(low, 0), np.maximum(high, shape)
     canvas = np.ones(tuple(high - low), np.complex64)
-    y, x = np.array(origin) - low
+    y, x = origin - low
     canvas[y : y + obj.shape[0], x : x + obj.shape[1]] = obj
     pixel, center = given.get_pixel_geometry(), given.get_center()
     shift = low + (high - low - 1) / 2 - (shape - 1) / 2  # of the centre, in pixels
     return Product(
         metadata=product.metadata,
-        probe_positions=product.probe_positions,
-        probes=product.probes,
+        probe_positions=_moved_positions(product, found.positions),
+        probes=_probes(product, found),
         object_=Object(
             array=canvas,
             pixel_geometry=pixel.copy(),
@@ -129,6 +135,63 @@ def output_product(
             ),
         ),
         losses=[LossValue(int(epoch), float(value)) for epoch, value in losses],
+    )
+
+
+def in_frame_of_input(parameters: Any, data: ScanDataset, found: Reconstructed) -> Reconstructed:
+    """A reconstruction with positions and object in pixels of the object handed over.
+
+    Parameters
+    ----------
+    data:
+        From `scan_of`.
+    found:
+        Product of its reconstruction.
+    """
+    down, given = object_scales(parameters, data), positions_px(parameters.product)
+    obj, origin = found.object, origin_of(found, data.positions)
+    moved = (found.local_positions + origin - data.positions) / down
+    probe, size = found.probe, parameters.diffraction_patterns.shape[1:]
+    if down != (1.0, 1.0):
+        obj, origin = resample_placed(obj, origin, (1 / down[0], 1 / down[1]))
+        if rule_for(size, _probe(parameters.product)).binning == 1:
+            probe = resample_probe(probe, size)
+    return replace(found, object=obj, origin=origin, positions=given + moved, probe=probe, coverage=None)
+
+
+def _probes(product: Any, found: Reconstructed) -> Any:
+    """The probe of a reconstruction, with the roots of its flux as weights."""
+    from ptychodus.api.probe import ProbeSequence
+
+    given = product.probes
+    if found.probe.shape[1:] != (given.height_px, given.width_px):
+        _log.warning("The patterns were binned; the product keeps the probe that was handed over.")
+        return given
+    weights = None
+    if found.flux is not None and len(found.probe) == 1:
+        weights = np.sqrt(np.asarray(found.flux, np.float64))[:, None]
+    return ProbeSequence(found.probe[None].astype(np.complex64), weights, product.object_.get_pixel_geometry().copy())
+
+
+def _moved_positions(product: Any, positions: FloatArray) -> Any:
+    """The positions of a product, at other places where a refinement moved them.
+
+    Parameters
+    ----------
+    positions:
+        (n, 2) float64 (y, x), pixels of its object array.
+    """
+    from ptychodus.api.probe_positions import ProbePositionSequence
+
+    moved = positions - positions_px(product)
+    if len(moved) == 0 or np.abs(moved).max() < _POSITION_TOLERANCE_PX:
+        return product.probe_positions
+    height_m, width_m = _pixel_size(product)
+    return ProbePositionSequence(
+        [
+            replace(point, x_m=point.x_m + float(dx) * width_m, y_m=point.y_m + float(dy) * height_m)
+            for point, (dy, dx) in zip(product.probe_positions, moved, strict=True)
+        ]
     )
 
 

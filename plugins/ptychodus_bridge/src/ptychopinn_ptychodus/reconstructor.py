@@ -20,12 +20,11 @@ from ptychodus.api.reconstruct import (
 
 from ptychopinn.atomic import write_bytes
 from ptychopinn.data.io import write_scan
-from ptychopinn.data.sizes import resample_placed
 from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
-from ptychopinn.product import origin_of, read_product
+from ptychopinn.product import read_product
 from ptychopinn_ptychodus.archives import LoadedModel, load_model
-from ptychopinn_ptychodus.conversion import object_scales, output_product, scan_of
+from ptychopinn_ptychodus.conversion import in_frame_of_input, output_product, scan_of
 from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings
 from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
@@ -176,11 +175,7 @@ class BridgeReconstructor(TrainableReconstructor):
             words = "%d patches placed, forward residual R = %.4f, synchronisation %s."
             _log.info(words, *(figures[key] for key in ("patches placed", "forward residual R", "synchronisation")))
             found = read_product(done[0]["files"]["product"])
-            down = object_scales(parameters, data)
-            obj, origin = found.object, origin_of(found, data.positions)
-            if down != (1.0, 1.0):
-                obj, origin = resample_placed(obj, origin, (1 / down[0], 1 / down[1]))
-            product = output_product(parameters, obj, origin, losses)
+            product = output_product(parameters, in_frame_of_input(parameters, data, found), losses)
         yield ReconstructOutput(product, PROGRESS_GOAL)
 
     def _work(

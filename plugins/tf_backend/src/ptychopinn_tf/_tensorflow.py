@@ -11,7 +11,8 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import IO
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _NOTE = re.compile(
@@ -19,26 +20,37 @@ _NOTE = re.compile(
 )
 
 
+def _temporary_file() -> IO[bytes] | None:
+    """A file to hold the output; None if there is no place for one, or no standard error."""
+    try:
+        sys.stderr.flush()
+        os.fstat(2)
+        return tempfile.TemporaryFile()
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Filter TensorFlow's notes out of the standard error of the process."""
-    if _LEVEL in os.environ or sys.stderr is None:
+    held = None if _LEVEL in os.environ or sys.stderr is None else _temporary_file()
+    if held is None:
         yield
         return
     os.environ[_LEVEL] = "3"  # read once when the libraries are loaded
-    sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as held:
+        with held:
             os.dup2(held.fileno(), 2)
             try:
                 yield
             finally:
                 os.dup2(kept, 2)
                 held.seek(0)
-                for line in held:
-                    if not _NOTE.match(line):
-                        os.write(2, line)
+                with suppress(OSError):  # it is full, or its reader is gone
+                    for line in held:
+                        if not _NOTE.match(line):
+                            os.write(2, line)
     finally:
         os.close(kept)
         del os.environ[_LEVEL]

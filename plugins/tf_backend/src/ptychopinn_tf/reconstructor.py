@@ -60,6 +60,10 @@ class TfReconstructor(NetworkReconstructor[Model]):
         """Whether a GPU computes."""
         return self._devices.on_gpu
 
+    @property
+    def _needs_own_threads(self) -> bool:
+        return True
+
     def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
         with self._devices.scope():
             module = Illumination(illumination.probe, illumination.offset_px, illumination.log_intensity)

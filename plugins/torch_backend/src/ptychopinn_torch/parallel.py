@@ -20,7 +20,7 @@ from ptychopinn.typing import ComplexArray, FloatArray
 _log = logging.getLogger("ptychopinn.torch")
 _MAX_PARTS = 4  # parts in parallel
 _MIN_PATTERNS = 8  # minimum number of patterns in a part
-_START_S = 30.0  # time limit for starting the threads, which can fail if memory is short
+_START_S = 10.0  # time limit for starting the threads, which can fail if memory is short
 _MAX_PATTERNS = 64  # maximum number of patterns in a part, and
 _MAX_PIXELS = 1 << 20  # of their pixels; the data of more exceed a core's cache
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import PluginError, ResourceError
+from ptychopinn.failures import NO_MEMORY_TO_IMPORT
 from ptychopinn.training import Fit, IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
-# Messages of the library loader.
-_NO_MEMORY_TO_IMPORT = ("Cannot allocate memory", "failed to map segment", "cannot allocate")
 
 
 def import_training_loop() -> type[TrainingLoop]:
@@ -47,7 +46,7 @@ def import_training_loop() -> type[TrainingLoop]:
     try:
         from ptychopinn_torch.training import TrainingLoop
     except (ImportError, OSError, MemoryError, SystemError) as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY_TO_IMPORT):
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
             raise ResourceError(
                 f"Memory does not suffice to import the training loop ({error!s:.200}).",
                 "Free memory, or raise the limit.",
@@ -95,6 +94,10 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     def on_gpu(self) -> bool:
         """Whether a GPU computes."""
         return self._device.type == "cuda"
+
+    @property
+    def _needs_own_threads(self) -> bool:
+        return self.on_gpu or torch.get_num_threads() > 1
 
     @property
     def _max_threads(self) -> int:

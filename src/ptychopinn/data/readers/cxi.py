@@ -7,12 +7,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ptychopinn.data.cxi_writer import EXTRAS
 from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.data.hdf5 import is_hdf5
 from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import EV_METRES, JOULE_PER_EV, Geometry, RawScan
 from ptychopinn.data.readers import hdf5_values as values
-from ptychopinn.data.readers.shadow import refuse_near_field
+from ptychopinn.data.readers.near_field import refuse_near_field
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import DataError
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
@@ -46,29 +47,38 @@ def read(path: Path) -> RawScan:
     ``translation`` moves the sample, so the probe moves by its negative along the detector's axes, which
     ``basis_vectors`` gives; without them CXI's slow and fast axes point along -y and -x, and the two signs cancel.
     """
-    with Hdf5Tree(path) as tree:
+    partner = _partner(path)
+    with Hdf5Tree(path) as tree, Hdf5Tree(partner or path) as places:
         patterns = values.needed(tree, "patterns", *_DATA)
         if patterns.ndim != 3:
             raise DataError(f"The patterns have the shape {patterns.shape}.", "Save them as (n, H, W).")
-        found = values.array(tree, *_TRANSLATION)
-        positions = None if found is None else _positions(tree, found)
-        mask = values.array(tree, f"{_DETECTOR}/mask")
-        probe = values.complex_probe(values.array(tree, *_PROBE))
+        found = values.array(places, *_TRANSLATION)
         raw = RawScan(
             patterns=patterns,
-            positions=positions,
+            positions=None if found is None else _positions(tree, found),
             unit="m",
             measurement=Measurement.COUNTS,
-            probe=probe,
-            bad_pixels=_bad(mask),
-            geometry=_geometry(tree),
+            probe=values.complex_probe(values.array(places, *_PROBE)),
+            bad_pixels=_bad(values.array(tree, f"{_DETECTOR}/mask")),
+            geometry=_geometry(tree, places),
             metadata=ScanMetadata(source="CXI"),
             name=path.stem,
-            notes=("Positions are the translations of the sample along the detector's axes.",),
+            notes=(_axes_note(tree),),
         )
-        raw = _with_object(tree, raw)
+        raw = _with_own(tree, raw) if tree.find(EXTRAS) is not None else _with_object(places, raw)
+    if partner is not None:
+        raw = raw.with_changes(f"Positions, probe and object are those of {partner.name}.")
     refuse_near_field(raw)
     return raw
+
+
+def _partner(path: Path) -> Path | None:
+    """The product.cxi that Ptychodus writes beside a diffraction.cxi without positions; None if there is none."""
+    beside = path.with_name(path.name.replace("diffraction", "product"))
+    if beside == path or not is_hdf5(beside):
+        return None
+    with Hdf5Tree(path) as tree:
+        return None if any(tree.find(name) is not None for name in _TRANSLATION) else beside
 
 
 def _positions(tree: Hdf5Tree, found: FloatArray) -> FloatArray:
@@ -79,6 +89,15 @@ def _positions(tree: Hdf5Tree, found: FloatArray) -> FloatArray:
     moved[:, : min(3, found.shape[1])] = found[:, :3]
     axes = detector_axes(values.array(tree, f"{_DETECTOR}/basis_vectors"))
     return np.asarray(-moved @ axes.T)
+
+
+def _axes_note(tree: Hdf5Tree) -> str:
+    if tree.find(f"{_DETECTOR}/basis_vectors") is not None:
+        return "Positions are the negative translations of the sample along the detector's basis_vectors."
+    return (
+        "Positions are the translations of the sample: the file has no basis_vectors, and CXI has -y and -x. "
+        "If it means the negative, convert --negate-y --negate-x."
+    )
 
 
 def detector_axes(basis: FloatArray | None) -> FloatArray:
@@ -100,7 +119,7 @@ def detector_axes(basis: FloatArray | None) -> FloatArray:
     return np.asarray(basis / lengths[:, None])
 
 
-def _geometry(tree: Hdf5Tree) -> Geometry:
+def _geometry(tree: Hdf5Tree, places: Hdf5Tree) -> Geometry:
     energy_j = values.number(tree, f"{_SOURCE}/energy")
     wavelength = values.number(tree, f"{_SOURCE}/wavelength")
     energy = None if not energy_j else energy_j / JOULE_PER_EV
@@ -110,12 +129,12 @@ def _geometry(tree: Hdf5Tree) -> Geometry:
     x, y = x or y, y or x
     if not x and (basis := values.array(tree, f"{_DETECTOR}/basis_vectors")) is not None and basis.ndim == 2:
         y, x = np.linalg.norm(basis.T if basis.shape == (3, 2) else basis, axis=-1).tolist()[:2]
-    said = tuple(values.number(tree, f"{_EXTRAS}/probe_pixel_{side}_m") for side in ("height", "width"))
+    stated = tuple(values.number(places, f"{_EXTRAS}/probe_pixel_{side}_m") for side in ("height", "width"))
     return Geometry(
         energy_eV=energy,
         distance_m=_absolute(values.number(tree, f"{_DETECTOR}/distance")),
         detector_pixel_m=None if x is None or y is None else (y, x),
-        object_pixel_m=None if said[0] is None or said[1] is None else (said[0], said[1]),
+        object_pixel_m=None if stated[0] is None or stated[1] is None else (stated[0], stated[1]),
     )
 
 
@@ -147,7 +166,7 @@ def _with_object(tree: Hdf5Tree, raw: RawScan) -> RawScan:
     centre = [values.number(tree, f"{_EXTRAS}/object_center_{axis}_m") for axis in "yx"]
     pixel = [values.number(tree, f"{_EXTRAS}/object_pixel_{side}_m") for side in ("height", "width")]
     if raw.positions is None or obj.ndim != 2 or None in centre or not all(pixel):
-        return raw.said("The object of the file has no place in the frame of the positions; it is not used.")
+        return raw.with_changes("The object of the file has no place in the frame of the positions; it is not used.")
     local = (raw.positions - np.array(centre, float)) / np.array(pixel, float) + (np.array(obj.shape) - 1) / 2
     geometry = Geometry(
         raw.geometry.energy_eV,
@@ -155,7 +174,39 @@ def _with_object(tree: Hdf5Tree, raw: RawScan) -> RawScan:
         raw.geometry.detector_pixel_m,
         (float(pixel[0] or 0), float(pixel[1] or 0)),
     )
-    return raw.said(object_guess=obj, positions=local, unit="px", geometry=geometry)
+    return raw.with_changes(object_guess=obj, positions=local, unit="px", geometry=geometry)
+
+
+def _with_own(tree: Hdf5Tree, raw: RawScan) -> RawScan:
+    """With what `ptychopinn.data.cxi_writer` adds: positions in pixels, scans, metadata, object.
+
+    Raises
+    ------
+    DataError
+        If it does not fit the patterns.
+    """
+    positions, index = (values.array(tree, f"{EXTRAS}/{name}") for name in ("positions_px", "scan_index"))
+    if positions is None:
+        return raw
+    try:
+        metadata = ScanMetadata.model_validate_json(values.text(tree, f"{EXTRAS}/metadata") or "{}")
+    except ValueError as error:
+        raise DataError(f"The metadata do not fit the schema: {error!s:.300}.", "Write the file again.") from error
+    pixel = metadata.pixel_size_m
+    obj = values.array(tree, f"{EXTRAS}/object_guess")
+    return raw.with_changes(
+        positions=positions.astype(np.float64) if positions.dtype.kind in "iuf" else positions,
+        unit="px",
+        scan_index=index,
+        object_guess=obj if obj is not None and obj.ndim == 2 and obj.dtype.kind == "c" else None,
+        metadata=metadata,
+        geometry=Geometry(
+            energy_eV=metadata.probe_energy_eV,
+            distance_m=metadata.detector_distance_m,
+            detector_pixel_m=raw.geometry.detector_pixel_m,
+            object_pixel_m=None if pixel is None else (pixel, pixel),
+        ),
+    )
 
 
 def several_slices(count: int) -> DataError:

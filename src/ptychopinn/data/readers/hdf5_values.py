@@ -14,6 +14,7 @@ from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray
 
 _MAX_TEXT = 4096
+_MAX_NUMBERS = 1 << 20  # one a pattern, where a file repeats it
 _METRES = {
     **{"m": 1.0, "meter": 1.0, "metre": 1.0, "meters": 1.0, "metres": 1.0, "mm": 1e-3, "millimeter": 1e-3},
     **{"um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6, "microns": 1e-6, "micrometer": 1e-6, "nm": 1e-9},
@@ -73,10 +74,28 @@ def missing(tree: Hdf5Tree, what: str, names: tuple[str, ...]) -> DataError:
     )
 
 
+def _small(item: Any) -> Any:
+    """A dataset that may be a number or a few.
+
+    Raises
+    ------
+    DataError
+        If it is large: it is no number, and not worth its memory.
+    """
+    if item.size is not None and item.size > _MAX_NUMBERS:
+        raise DataError(
+            f"{str(item.name)[:200]} has the shape {item.shape}; a number is needed.", "Write the file again."
+        )
+    return item
+
+
 def number(tree: Hdf5Tree, *names: str, group: Any = None) -> float | None:
     """The first of these datasets that is there, as a number; the mean of several equal ones."""
-    found = array(tree, *names, group=group)
-    return None if found is None else one_number(found)
+    for name in names:
+        item = tree.find(name) if group is None else tree.member(group, name)
+        if isinstance(item, h5py.Dataset):
+            return one_number(values_of(tree, _small(item)))
+    return None
 
 
 def one_number(values: Any) -> float | None:
@@ -128,7 +147,7 @@ def energy(tree: Hdf5Tree, *names: str, group: Any = None, default: str = "eV") 
 def _scaled(tree: Hdf5Tree, names: tuple[str, ...], group: Any, table: dict[str, float], default: str) -> float | None:
     for name in names:
         item = tree.find(name) if group is None else tree.member(group, name)
-        if isinstance(item, h5py.Dataset) and (value := one_number(values_of(tree, item))) is not None:
+        if isinstance(item, h5py.Dataset) and (value := one_number(values_of(tree, _small(item)))) is not None:
             return value * unit_factor(item, table, default)
     return None
 

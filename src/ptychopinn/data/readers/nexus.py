@@ -20,9 +20,9 @@ from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import EV_METRES, JOULE_PER_EV, Geometry, RawScan
 from ptychopinn.data.readers import cxi
 from ptychopinn.data.readers import hdf5_values as values
-from ptychopinn.data.readers.shadow import refuse_near_field
+from ptychopinn.data.readers.near_field import refuse_near_field
 from ptychopinn.data.readers.spec import ReaderSpec
-from ptychopinn.data.stacking import stack_rows
+from ptychopinn.data.row_blocks import stack_rows
 from ptychopinn.typing import AnyArray, FloatArray
 
 _NUMBERED = re.compile(r"data_\d{6}")

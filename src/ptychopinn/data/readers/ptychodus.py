@@ -17,6 +17,7 @@ from ptychopinn.data.raw_scan import Geometry, RawScan
 from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.data.readers.cxi import several_slices
 from ptychopinn.data.readers.spec import ReaderSpec
+from ptychopinn.data.row_blocks import pick_rows
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
@@ -84,9 +85,8 @@ def read_pair(path: Path) -> RawScan:
         )
         name = values.attribute_text(tree.root, "name") or path.stem
     rows, chosen = _matched(indexes, places, len(patterns), len(positions))
-    whole = len(rows) == len(patterns) and np.array_equal(rows, np.arange(len(patterns)))
     return RawScan(
-        patterns=patterns if whole else patterns[rows],
+        patterns=pick_rows(patterns, rows),
         positions=positions[chosen],
         measurement=Measurement.COUNTS,
         probe=probe,

@@ -17,7 +17,7 @@ from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import Geometry, RawScan
 from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.data.readers.spec import ReaderSpec
-from ptychopinn.data.stacking import stack_rows
+from ptychopinn.data.row_blocks import stack_rows
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray
 
@@ -72,7 +72,7 @@ def read(path: Path) -> RawScan:
         )
     expected = np.array(raw.size) // 2
     if centre is not None and centre.shape == (2,) and (np.abs(centre - expected) > _CENTRE_PX).any():
-        return raw.said(
+        return raw.with_changes(
             warnings=(f"The file puts the centre of the patterns at {centre.tolist()}, not at {expected.tolist()}.",)
         )
     return raw

@@ -120,11 +120,11 @@ def _sizes(
             "Calibrate R_pixel_size in A or nm and Q_pixel_size in A^-1 or nm^-1 in py4DSTEM, and save again.",
         )
     pixel = (1 / (shape[0] * q * q_factor), 1 / (shape[1] * q * q_factor))
-    said = (
+    note = (
         f"Object pixel = 1 / (N x detector pixel) = 1 / ({shape[1]} x {q:.6g} {q_unit}) = {pixel[1]:.6g} m; "
         f"the step of the scan is {step:.6g} {step_unit} = {step * r_factor / pixel[1]:.4g} object pixels."
     )
-    return np.array([step * r_factor, step * r_factor]), pixel, [said]
+    return np.array([step * r_factor, step * r_factor]), pixel, [note]
 
 
 def _reciprocal(unit: str) -> float | None:

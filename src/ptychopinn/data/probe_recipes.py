@@ -78,7 +78,7 @@ def _described() -> str:
     return "; ".join(parts) + " (metres, or with px object pixels; defocus in metres)"
 
 
-def with_made_probe(raw: RawScan, text: str) -> RawScan:
+def make_probe(raw: RawScan, text: str) -> RawScan:
     """A scan with the probe that a recipe makes, scaled to the mean counts of its patterns.
 
     Raises
@@ -97,7 +97,9 @@ def with_made_probe(raw: RawScan, text: str) -> RawScan:
     if not (math.isfinite(norm) and norm > 0):
         raise DataError(f"The probe '{text}' is zero everywhere.", "Give lengths that fit the window of the patterns.")
     probe = (wave * math.sqrt(energy / norm))[None].astype(np.complex64)
-    return raw.said(f"Probe made: {text}; it is a first guess, refined by training and refinement.", probe=probe)
+    return raw.with_changes(
+        f"Probe made: {text}; it is a first guess, refined by training and refinement.", probe=probe
+    )
 
 
 class _Maker:
@@ -221,7 +223,7 @@ def is_recipe(text: str) -> bool:
     return text.strip().partition(":")[0] in _KINDS or not Path(text).exists()
 
 
-def with_probe_of(raw: RawScan, probe: ComplexArray, source: str) -> RawScan:
+def use_probe(raw: RawScan, probe: ComplexArray, source: str) -> RawScan:
     """A scan with another probe, which is resampled to the size of the patterns; both see the same window.
 
     Raises

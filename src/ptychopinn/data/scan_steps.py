@@ -2,7 +2,7 @@
 
 Every function takes a `ptychopinn.data.raw_scan.RawScan` and returns another one with a note of what was done; none
 changes its argument. Cropping, padding and binning are in `ptychopinn.data.sizes`, probes in
-`ptychopinn.data.made_probes`.
+`ptychopinn.data.probe_recipes`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, pattern_sums, patterns_at_once, to_pixels
-from ptychopinn.data.stacking import map_rows, stack_rows
+from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
 from ptychopinn.data.statistics import pattern_statistics
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -76,7 +76,7 @@ def _turned(
     probe = raw.probe
     if probe is not None and probe.shape[1:] == raw.size:
         probe = np.ascontiguousarray(turn_probe(probe))
-    return raw.said(
+    return raw.with_changes(
         note,
         patterns=map_rows(raw.patterns, turn, size, raw.patterns.dtype),
         bad_pixels=None if raw.bad_pixels is None else np.ascontiguousarray(turn(raw.bad_pixels)),
@@ -89,7 +89,7 @@ def centre_patterns(raw: RawScan) -> RawScan:
     """Move DC of patterns and mask from the corner to ``[H//2, W//2]``."""
     shifted = map_rows(raw.patterns, lambda rows: np.fft.fftshift(rows, axes=(1, 2)), raw.size, raw.patterns.dtype)
     bad = None if raw.bad_pixels is None else np.fft.fftshift(raw.bad_pixels)
-    return raw.said("DC moved from the corner to the centre.", patterns=shifted, bad_pixels=bad)
+    return raw.with_changes("DC moved from the corner to the centre.", patterns=shifted, bad_pixels=bad)
 
 
 def shift_patterns(raw: RawScan, shift: tuple[int, int]) -> RawScan:
@@ -107,7 +107,7 @@ def shift_patterns(raw: RawScan, shift: tuple[int, int]) -> RawScan:
 
     measured = move(np.ones(raw.size, bool))
     bad = ~measured if raw.bad_pixels is None else move(raw.bad_pixels) | ~measured
-    return raw.said(
+    return raw.with_changes(
         f"Patterns moved by {shift[0]} pixels in y and {shift[1]} in x.",
         patterns=map_rows(raw.patterns, move, raw.size, raw.patterns.dtype),
         bad_pixels=bad if bad.any() else None,
@@ -122,7 +122,7 @@ def conjugate_probe(raw: RawScan) -> RawScan:
     DataError
         If there is none.
     """
-    return raw.said("Complex conjugate of the probe taken.", probe=np.conj(_probe(raw)))
+    return raw.with_changes("Complex conjugate of the probe taken.", probe=np.conj(_probe(raw)))
 
 
 def centre_probe(raw: RawScan) -> RawScan:
@@ -133,7 +133,9 @@ def centre_probe(raw: RawScan) -> RawScan:
     DataError
         If there is none.
     """
-    return raw.said("Middle of the probe moved to the centre.", probe=np.fft.fftshift(_probe(raw), axes=(-2, -1)))
+    return raw.with_changes(
+        "Middle of the probe moved to the centre.", probe=np.fft.fftshift(_probe(raw), axes=(-2, -1))
+    )
 
 
 def _probe(raw: RawScan) -> ComplexArray:
@@ -150,14 +152,18 @@ def set_positions(raw: RawScan, positions: FloatArray) -> RawScan:
     DataError
         If they are not one a pattern.
     """
-    return raw.said(f"{len(positions)} positions given.", positions=np.asarray(positions, float), object_guess=None)
+    return raw.with_changes(
+        f"{len(positions)} positions given.", positions=np.asarray(positions, float), object_guess=None
+    )
 
 
 def swap_axes(raw: RawScan) -> RawScan:
     """Exchange y and x of the positions, with the object guess."""
     positions = _positions(raw)
     obj = None if raw.object_guess is None else np.ascontiguousarray(raw.object_guess.T)
-    return raw.said("y and x of the positions exchanged.", positions=positions[:, ::-1].copy(), object_guess=obj)
+    return raw.with_changes(
+        "y and x of the positions exchanged.", positions=positions[:, ::-1].copy(), object_guess=obj
+    )
 
 
 def negate_positions(raw: RawScan, axis: Axis) -> RawScan:
@@ -169,7 +175,7 @@ def negate_positions(raw: RawScan, axis: Axis) -> RawScan:
     if obj is not None and raw.unit == "px":
         positions[:, number] += obj.shape[number] - 1
         obj = np.ascontiguousarray(np.flip(obj, number))
-    return raw.said(f"{axis} of the positions negated.", positions=positions, object_guess=obj)
+    return raw.with_changes(f"{axis} of the positions negated.", positions=positions, object_guess=obj)
 
 
 def scale_positions(raw: RawScan, factor: tuple[float, float]) -> RawScan:
@@ -182,7 +188,7 @@ def scale_positions(raw: RawScan, factor: tuple[float, float]) -> RawScan:
     """
     if not all(math.isfinite(f) and f != 0 for f in factor):
         raise DataError(f"Positions cannot be scaled by {factor}.", "Give factors that are not zero.")
-    return raw.said(
+    return raw.with_changes(
         f"Positions multiplied by {factor[0]:.6g} in y and {factor[1]:.6g} in x.",
         positions=_positions(raw) * np.array(factor),
         object_guess=None,
@@ -191,7 +197,7 @@ def scale_positions(raw: RawScan, factor: tuple[float, float]) -> RawScan:
 
 def offset_positions(raw: RawScan, offset: tuple[float, float]) -> RawScan:
     """Add (y, x) to the positions, in their unit; the object guess has no place any more."""
-    return raw.said(
+    return raw.with_changes(
         f"{offset[0]:.6g} added to y and {offset[1]:.6g} to x of the positions.",
         positions=_positions(raw) + np.array(offset),
         object_guess=None,
@@ -210,7 +216,7 @@ def roll_positions(raw: RawScan, count: int) -> RawScan:
     if abs(count) >= n:
         raise DataError(f"Positions of {n} patterns cannot be moved by {count} in the list.", "Give a smaller count.")
     numbers = np.arange(max(0, count), n + min(0, count))
-    moved = raw.said(positions=np.roll(_positions(raw), count, axis=0))
+    moved = raw.with_changes(positions=np.roll(_positions(raw), count, axis=0))
     return take_patterns(moved, numbers, f"Positions moved by {count:+d} in the list")
 
 
@@ -223,11 +229,11 @@ def positions_in(raw: RawScan, unit: Unit) -> RawScan:
         If the unit is not known.
     """
     if unit == "px":
-        return raw.said("Positions taken as object pixels.", unit="px")
+        return raw.with_changes("Positions taken as object pixels.", unit="px")
     if unit not in METRES:
         raise DataError(f"The unit '{unit}' is not known.", f"Give one of px, {', '.join(METRES)}.")
     positions = _positions(raw) * METRES[unit]
-    return raw.said(f"Positions taken as {unit}.", positions=positions, unit="m", object_guess=None)
+    return raw.with_changes(f"Positions taken as {unit}.", positions=positions, unit="m", object_guess=None)
 
 
 def _positions(raw: RawScan) -> FloatArray:
@@ -251,7 +257,7 @@ def in_photons(raw: RawScan) -> RawScan:
         return raw
     factor = math.sqrt(dose / mean)
     scaled = map_rows(raw.patterns, lambda rows: np.asarray(rows, np.float64) * factor, raw.size, np.float32)
-    return raw.said(f"Amplitudes scaled to {dose:.4g} photons a pattern, as the file says.", patterns=scaled)
+    return raw.with_changes(f"Amplitudes scaled to {dose:.4g} photons a pattern, as the file says.", patterns=scaled)
 
 
 def with_dose(raw: RawScan) -> RawScan:
@@ -276,8 +282,8 @@ def set_geometry(raw: RawScan, given: Geometry) -> RawScan:
     metadata = raw.metadata
     if "object_pixel_m" in known:
         metadata = metadata.model_copy(update={"pixel_size_m": None})
-    said = ", ".join(f"{name} {value}" for name, value in known.items())
-    return raw.said(f"Set: {said}.", geometry=geometry, metadata=metadata)
+    changes = ", ".join(f"{name} {value}" for name, value in known.items())
+    return raw.with_changes(f"Set: {changes}.", geometry=geometry, metadata=metadata)
 
 
 def mask_pixels(raw: RawScan, bad: BoolArray, source: str = "a mask") -> RawScan:
@@ -291,7 +297,7 @@ def mask_pixels(raw: RawScan, bad: BoolArray, source: str = "a mask") -> RawScan
     if bad.shape != raw.size:
         raise DataError(f"The mask of shape {bad.shape} does not fit patterns of {raw.size}.", "Give one of that size.")
     whole = bad if raw.bad_pixels is None else raw.bad_pixels | bad
-    return raw.said(f"{int(bad.sum())} bad pixels of {source}.", bad_pixels=whole)
+    return raw.with_changes(f"{int(bad.sum())} bad pixels of {source}.", bad_pixels=whole)
 
 
 def mask_above(raw: RawScan, threshold: float) -> RawScan:
@@ -323,7 +329,7 @@ def subtract_background(raw: RawScan, background: float | FloatArray) -> RawScan
         counts = np.maximum((counts**2 if amplitude else counts) - level, 0)
         return np.sqrt(counts) if amplitude else counts
 
-    return raw.said(
+    return raw.with_changes(
         f"A background of {float(level.mean()):.6g} counts a pixel subtracted; negative counts became 0.",
         patterns=map_rows(raw.patterns, subtract, raw.size, np.float32),
     )
@@ -340,15 +346,13 @@ def take_patterns(raw: RawScan, numbers: IntArray, what: str = "Patterns selecte
     n, index = len(raw.patterns), np.asarray(numbers, np.int64)
     if index.ndim != 1 or not len(index) or index.min() < 0 or index.max() >= n:
         raise DataError(f"{what}: {len(index)} of {n} patterns.", f"Select at least one, from 0 to {n - 1}.")
-    first, last = int(index[0]), int(index[-1])
-    rows = slice(first, last + 1) if np.array_equal(index, np.arange(first, last + 1)) else index
 
     def part(array: AnyArray | None) -> AnyArray | None:
-        return None if array is None else array[rows]
+        return None if array is None else pick_rows(array, index)
 
-    return raw.said(
+    return raw.with_changes(
         f"{what}: {len(index)} of {n}.",
-        patterns=raw.patterns[rows],
+        patterns=pick_rows(raw.patterns, index),
         positions=part(raw.positions),
         patches=part(raw.patches),
         scan_index=part(raw.scan_index),
@@ -395,10 +399,10 @@ def drop_outliers(raw: RawScan) -> RawScan:
         if len(there) > 2:
             keep[there] &= _near(raw.positions[there])
     dropped = np.flatnonzero(~keep)
-    shown = ", ".join(map(str, dropped[:10].tolist())) + (", ..." if len(dropped) > 10 else "")
+    numbers = ", ".join(map(str, dropped[:10].tolist())) + (", ..." if len(dropped) > 10 else "")
     if not len(dropped):
-        return raw.said("No outliers among the patterns.")
-    return take_patterns(raw, np.flatnonzero(keep), f"Patterns that are no outliers (left out: {shown})")
+        return raw.with_changes("No outliers among the patterns.")
+    return take_patterns(raw, np.flatnonzero(keep), f"Patterns that are no outliers (left out: {numbers})")
 
 
 def _usual(values: FloatArray, spreads: float) -> BoolArray:

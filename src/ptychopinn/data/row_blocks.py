@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptychopinn.data.lazy_rows import release_pages
+from ptychopinn.data.lazy_rows import as_slice, release_pages
 from ptychopinn.data.scan_file import read_into_buffer
 from ptychopinn.errors import DataError
-from ptychopinn.typing import AnyArray
+from ptychopinn.typing import AnyArray, IntArray
 
 _BLOCK_BYTES = 1 << 24
 
@@ -37,6 +37,28 @@ def map_rows(
             release_pages(rows)
 
     return _fill((len(rows), *shape), kind, blocks())
+
+
+def pick_rows(array: AnyArray, index: IntArray) -> AnyArray:
+    """Rows of an (n, ...) array, in the order of (k,) numbers: a view if they are consecutive, else a copy.
+
+    Raises
+    ------
+    ResourceError
+        If neither memory nor disk suffice.
+    """
+    rows = as_slice(index)
+    if isinstance(rows, slice):
+        view: AnyArray = array[rows]
+        return view
+    step = max(1, _BLOCK_BYTES // max(array.nbytes // max(len(array), 1), 1))
+
+    def blocks() -> Iterator[bytes]:
+        for start in range(0, len(index), step):
+            yield np.ascontiguousarray(array[index[start : start + step]]).data.cast("B")  # type: ignore[misc]
+            release_pages(array)
+
+    return _fill((len(index), *array.shape[1:]), array.dtype, blocks())
 
 
 def stack_rows(arrays: Sequence[AnyArray]) -> AnyArray:

@@ -11,6 +11,7 @@ from ptychopinn.typing import FloatArray
 
 _MAX_PAIRS = 60
 _MIN_PAIRS = 12
+_MAX_PIXELS = 1 << 23  # of the patterns that are compared: 64 MiB
 _LIGHT = 0.1  # of the bright level: where the patterns are compared
 _AGREEMENT_PX = 1.0  # median distance of measured from predicted shifts
 _MIN_SHIFT_PX = 2.0  # median: less is not a shadow that moves
@@ -34,10 +35,10 @@ def refuse_near_field(raw: RawScan) -> None:
     pixel = geometry.detector_pixel_m
     if raw.unit != "m" or raw.positions is None or found is None or pixel is None or geometry.distance_m is None:
         return
-    counts, light = _bright(raw)
-    if light.sum() < 64:
+    counts, bright = _bright(raw)
+    if bright.sum() < 64:
         return
-    shifts, steps = _shifts(counts, light, raw.positions)
+    shifts, steps = _shifts(counts, bright, raw.positions)
     if len(shifts) < _MIN_PAIRS:
         return
     matrix, *_ = np.linalg.lstsq(steps, shifts, rcond=None)
@@ -45,7 +46,7 @@ def refuse_near_field(raw: RawScan) -> None:
     magnification = float(np.sqrt(abs(np.linalg.det(matrix)))) * pixel[1]
     if np.median(apart) > _AGREEMENT_PX or np.median(np.linalg.norm(shifts, axis=1)) < _MIN_SHIFT_PX:
         return
-    extent = max(int(np.ptp(np.flatnonzero(light.any(axis=axis)))) + 1 for axis in (0, 1))
+    extent = max(int(np.ptp(np.flatnonzero(bright.any(axis=axis)))) + 1 for axis in (0, 1))
     width, window = extent * pixel[1] / magnification, raw.size[1] * found[0][1]
     if width > window:
         raise DataError(
@@ -59,22 +60,22 @@ def refuse_near_field(raw: RawScan) -> None:
 
 def _bright(raw: RawScan) -> tuple[FloatArray, FloatArray]:
     """Some patterns over their mean, minus 1, where there is light; and where that is."""
-    n = min(len(raw.patterns), 4 * _MAX_PAIRS)
+    n = min(len(raw.patterns), 4 * _MAX_PAIRS, max(_MAX_PIXELS // (raw.size[0] * raw.size[1]), 2 * _MIN_PAIRS))
     counts = np.asarray(raw.patterns[:n], np.float64)
     usable = np.isfinite(counts).all(axis=0)
     if raw.bad_pixels is not None:
         usable &= ~raw.bad_pixels
     counts = np.where(usable & (counts > 0), counts, 0.0)
     mean = counts.mean(axis=0)
-    light = mean > _LIGHT * np.percentile(mean, 99)
-    if not light.any():
-        return counts, light
-    relative = np.where(light, counts / np.where(light, mean, 1.0) - 1, 0.0)
-    relative -= np.where(light, relative.sum(axis=(1, 2), keepdims=True) / light.sum(), 0.0)
-    return relative, light
+    bright = mean > _LIGHT * np.percentile(mean, 99)
+    if not bright.any():
+        return counts, bright
+    relative = np.where(bright, counts / np.where(bright, mean, 1.0) - 1, 0.0)
+    relative -= np.where(bright, relative.sum(axis=(1, 2), keepdims=True) / bright.sum(), 0.0)
+    return relative, bright
 
 
-def _shifts(counts: FloatArray, light: FloatArray, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _shifts(counts: FloatArray, bright: FloatArray, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Shifts (k, 2) px by which a pattern best matches that of a neighbour, and the steps (k, 2) m between them."""
     positions = positions[: len(counts)]
     valid = np.flatnonzero(np.isfinite(positions).all(axis=1))
@@ -82,7 +83,7 @@ def _shifts(counts: FloatArray, light: FloatArray, positions: FloatArray) -> tup
         return np.zeros((0, 2)), np.zeros((0, 2))
     _, near = cKDTree(positions[valid]).query(positions[valid], k=2)
     pairs = np.stack([valid, valid[near[:, 1]]], axis=1)[:: max(1, len(valid) // _MAX_PAIRS)]
-    shape = np.array(light.shape)
+    shape = np.array(bright.shape)
     shifts = []
     for first, second in pairs:
         one, other = (np.fft.fft2(counts[k]) for k in (first, second))

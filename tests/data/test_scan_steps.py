@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ptychopinn.data import mending
-from ptychopinn.data.made_probes import parse_recipe, with_made_probe, with_probe_of
+from ptychopinn.data import scan_steps
+from ptychopinn.data.probe_recipes import make_probe, parse_recipe, use_probe
 from ptychopinn.data.raw_scan import Geometry, RawScan
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.forward import expected_counts
@@ -40,10 +40,10 @@ def misfit(raw: RawScan) -> float:
 
 
 MIRRORS: dict[str, Callable[[RawScan], RawScan]] = {
-    "y": lambda raw: mending.flip_patterns(mending.negate_positions(raw, "y"), "y"),
-    "x": lambda raw: mending.flip_patterns(mending.negate_positions(raw, "x"), "x"),
-    "axes": lambda raw: mending.transpose_patterns(mending.swap_axes(raw)),
-    "quarter": lambda raw: mending.rotate_patterns(mending.negate_positions(mending.swap_axes(raw), "y"), 1),
+    "y": lambda raw: scan_steps.flip_patterns(scan_steps.negate_positions(raw, "y"), "y"),
+    "x": lambda raw: scan_steps.flip_patterns(scan_steps.negate_positions(raw, "x"), "x"),
+    "axes": lambda raw: scan_steps.transpose_patterns(scan_steps.swap_axes(raw)),
+    "quarter": lambda raw: scan_steps.rotate_patterns(scan_steps.negate_positions(scan_steps.swap_axes(raw), "y"), 1),
 }
 
 
@@ -54,60 +54,60 @@ def test_the_world_in_a_mirror_obeys_the_same_physics(name: str, size: int) -> N
     raw = scan(size=size)
     assert misfit(raw) < 1e-6
     assert misfit(MIRRORS[name](raw)) < 1e-6
-    alone = {"y": mending.negate_positions(raw, "y"), "x": mending.negate_positions(raw, "x")}
-    assert misfit(alone.get(name, mending.swap_axes(raw))) > 0.05
+    alone = {"y": scan_steps.negate_positions(raw, "y"), "x": scan_steps.negate_positions(raw, "x")}
+    assert misfit(alone.get(name, scan_steps.swap_axes(raw))) > 0.05
 
 
 def test_turned_patterns_take_their_bad_pixels_along() -> None:
     """[DATA-220] About DC, which stays at [N//2, N//2]."""
     raw = scan()
-    flipped = mending.flip_patterns(raw, "y")
+    flipped = scan_steps.flip_patterns(raw, "y")
     assert flipped.bad_pixels is not None
     assert np.argwhere(flipped.bad_pixels).tolist() == [[28, 9]]  # 16 + (16 - 4)
     np.testing.assert_array_equal(flipped.patterns[:, 16, 16], raw.patterns[:, 16, 16])
-    np.testing.assert_array_equal(mending.rotate_patterns(raw, 4).patterns, raw.patterns)
-    twice = mending.rotate_patterns(raw, 2)
-    np.testing.assert_array_equal(twice.patterns, mending.flip_patterns(flipped, "x").patterns)
+    np.testing.assert_array_equal(scan_steps.rotate_patterns(raw, 4).patterns, raw.patterns)
+    twice = scan_steps.rotate_patterns(raw, 2)
+    np.testing.assert_array_equal(twice.patterns, scan_steps.flip_patterns(flipped, "x").patterns)
 
 
 def test_a_rotation_is_counter_clockwise() -> None:
     """[DATA-220] As numpy.rot90."""
     patterns = np.arange(25).reshape(1, 5, 5)
-    turned = mending.rotate_patterns(RawScan(patterns, None), 1)
+    turned = scan_steps.rotate_patterns(RawScan(patterns, None), 1)
     np.testing.assert_array_equal(turned.patterns[0], np.rot90(patterns[0]))
 
 
 def test_positions_are_scaled_moved_and_given_a_unit() -> None:
     """[DATA-221]"""
     raw = RawScan(np.ones((2, 32, 32)), np.array([[1.0, 2.0], [3.0, 5.0]]))
-    assert mending.scale_positions(raw, (2, -1)).positions.tolist() == [[2, -2], [6, -5]]  # type: ignore[union-attr]
-    assert mending.offset_positions(raw, (1, 10)).positions.tolist() == [[2, 12], [4, 15]]  # type: ignore[union-attr]
-    micrometres = mending.positions_in(raw, "um")
+    assert scan_steps.scale_positions(raw, (2, -1)).positions.tolist() == [[2, -2], [6, -5]]  # type: ignore[union-attr]
+    assert scan_steps.offset_positions(raw, (1, 10)).positions.tolist() == [[2, 12], [4, 15]]  # type: ignore[union-attr]
+    micrometres = scan_steps.positions_in(raw, "um")
     assert micrometres.unit == "m"
     np.testing.assert_allclose(micrometres.positions, [[1e-6, 2e-6], [3e-6, 5e-6]])
     with pytest.raises(DataError, match="scaled by"):
-        mending.scale_positions(raw, (0, 1))
+        scan_steps.scale_positions(raw, (0, 1))
 
 
 def test_positions_are_moved_in_the_list() -> None:
     """[DATA-221] Pattern j gets the position of pattern j - 1; the first has none."""
     raw = RawScan(np.arange(3)[:, None, None] * np.ones((3, 4, 4)), np.arange(6.0).reshape(3, 2))
-    moved = mending.roll_positions(raw, 1)
+    moved = scan_steps.roll_positions(raw, 1)
     assert moved.patterns[:, 0, 0].tolist() == [1, 2]
     assert moved.positions.tolist() == [[0, 1], [2, 3]]  # type: ignore[union-attr]
-    assert mending.roll_positions(raw, -1).positions.tolist() == [[2, 3], [4, 5]]  # type: ignore[union-attr]
+    assert scan_steps.roll_positions(raw, -1).positions.tolist() == [[2, 3], [4, 5]]  # type: ignore[union-attr]
 
 
 def test_pixels_are_masked_by_a_mask_and_by_a_threshold() -> None:
     """[DATA-222]"""
     patterns = np.full((3, 4, 4), 5.0)
     patterns[1, 2, 3], patterns[0, 0, 0], patterns[2, 1, 1] = 1e9, -1, np.nan
-    raw = mending.mask_above(RawScan(patterns, None), 1000)
+    raw = scan_steps.mask_above(RawScan(patterns, None), 1000)
     assert np.argwhere(raw.bad_pixels).tolist() == [[0, 0], [1, 1], [2, 3]]
-    more = mending.mask_pixels(raw, np.eye(4, dtype=bool))
+    more = scan_steps.mask_pixels(raw, np.eye(4, dtype=bool))
     assert int(more.bad_pixels.sum()) == 5  # type: ignore[union-attr]
     with pytest.raises(DataError, match="does not fit"):
-        mending.mask_pixels(raw, np.ones((3, 3), bool))
+        scan_steps.mask_pixels(raw, np.ones((3, 3), bool))
 
 
 def test_a_background_is_subtracted_from_counts() -> None:
@@ -116,11 +116,11 @@ def test_a_background_is_subtracted_from_counts() -> None:
     dark = np.array([[1.0, 0.0], [3.0, 0.0]])
     expected = [[[3, 9], [0, 16]]]
     raw = RawScan(counts, None)
-    np.testing.assert_allclose(mending.subtract_background(raw, dark).patterns, expected)
+    np.testing.assert_allclose(scan_steps.subtract_background(raw, dark).patterns, expected)
     amplitudes = RawScan(np.sqrt(counts), None, measurement=None, legacy_key=False)
-    np.testing.assert_allclose(mending.subtract_background(amplitudes, dark).patterns ** 2, expected, rtol=1e-6)
+    np.testing.assert_allclose(scan_steps.subtract_background(amplitudes, dark).patterns ** 2, expected, rtol=1e-6)
     with pytest.raises(DataError, match="background"):
-        mending.subtract_background(raw, -1.0)
+        scan_steps.subtract_background(raw, -1.0)
 
 
 def test_patterns_are_selected_with_all_that_belongs_to_them() -> None:
@@ -131,14 +131,14 @@ def test_patterns_are_selected_with_all_that_belongs_to_them() -> None:
         np.stack([np.arange(n), np.zeros(n)], axis=1).astype(float),
         scan_index=np.arange(n) // 3,
     )
-    some = mending.take_patterns(raw, np.array([5, 1]))
+    some = scan_steps.take_patterns(raw, np.array([5, 1]))
     assert (some.patterns[:, 0, 0].tolist(), some.scan_index.tolist()) == ([5, 1], [1, 0])  # type: ignore[union-attr]
-    inside = mending.take_region(raw, (1.5, 4, -1, 1))
+    inside = scan_steps.take_region(raw, (1.5, 4, -1, 1))
     assert inside.positions[:, 0].tolist() == [2, 3, 4]  # type: ignore[index]
     with pytest.raises(DataError, match=r"they are from \[0.0, 0.0\] to \[5.0, 0.0\]"):
-        mending.take_region(raw, (10, 20, 0, 1))
+        scan_steps.take_region(raw, (10, 20, 0, 1))
     with pytest.raises(DataError, match="from 0 to 5"):
-        mending.take_patterns(raw, np.array([6]))
+        scan_steps.take_patterns(raw, np.array([6]))
 
 
 def test_outliers_are_named_and_left_out() -> None:
@@ -146,10 +146,10 @@ def test_outliers_are_named_and_left_out() -> None:
     rng = np.random.default_rng(0)
     patterns = rng.poisson(20, (64, 16, 16)).astype(float)
     positions = 3.0 * np.stack(np.divmod(np.arange(64), 8), axis=1)
-    assert len(mending.drop_outliers(RawScan(patterns, positions)).patterns) == 64
+    assert len(scan_steps.drop_outliers(RawScan(patterns, positions)).patterns) == 64
     patterns[7], patterns[20] = 4000.0, 0.0
     positions[30], positions[40, 1] = 1e6, np.nan
-    found = mending.drop_outliers(RawScan(patterns, positions))
+    found = scan_steps.drop_outliers(RawScan(patterns, positions))
     assert len(found.patterns) == 60
     assert "left out: 7, 20, 30, 40" in found.notes[-1]
 
@@ -158,20 +158,20 @@ def test_scans_are_joined_on_the_pixels_of_the_first() -> None:
     """[DATA-224]"""
     first = RawScan(np.ones((2, 4, 4)), np.ones((2, 2)), geometry=Geometry(object_pixel_m=(1e-8, 1e-8)))
     other = RawScan(np.ones((3, 4, 4)), np.ones((3, 2)), geometry=Geometry(object_pixel_m=(2e-8, 2e-8)))
-    joined = mending.join_scans([first, other, first])
+    joined = scan_steps.join_scans([first, other, first])
     assert joined.scan_index.tolist() == [0, 0, 1, 1, 1, 2, 2]  # type: ignore[union-attr]
     assert joined.positions[:, 0].tolist() == [1, 1, 2, 2, 2, 1, 1]  # type: ignore[index]
     with pytest.raises(DataError, match="cannot be joined"):
-        mending.join_scans([first, RawScan(np.ones((3, 5, 5)), np.ones((3, 2)))])
+        scan_steps.join_scans([first, RawScan(np.ones((3, 5, 5)), np.ones((3, 2)))])
 
 
 def test_the_geometry_of_a_file_can_be_set() -> None:
     """[DATA-221]"""
     raw = RawScan(np.ones((2, 10, 10)), np.ones((2, 2)) * 1e-6, unit="m")
-    found = mending.set_geometry(raw, Geometry(8000.0, 2.0, (75e-6, 75e-6))).geometry.pixel_m((10, 10))
+    found = scan_steps.set_geometry(raw, Geometry(8000.0, 2.0, (75e-6, 75e-6))).geometry.pixel_m((10, 10))
     assert found is not None
     assert found[0][0] == pytest.approx(1.2398419843e-6 / 8000 * 2 / (10 * 75e-6))
-    assert mending.set_geometry(raw, Geometry(object_pixel_m=(1e-8, 1e-8))).geometry.object_pixel_m == (1e-8, 1e-8)
+    assert scan_steps.set_geometry(raw, Geometry(object_pixel_m=(1e-8, 1e-8))).geometry.object_pixel_m == (1e-8, 1e-8)
 
 
 def width_of(probe: Any) -> float:
@@ -186,7 +186,7 @@ GEOMETRY = Geometry(8000.0, object_pixel_m=(2e-8, 2e-8))
 def made(text: str, size: int = 64) -> Any:
     y, x = np.indices((size, size)) - size // 2
     patterns = np.repeat((1000 * np.exp(-(y**2 + x**2) / 60))[None], 2, axis=0)
-    raw = with_made_probe(RawScan(patterns, np.zeros((2, 2)), geometry=GEOMETRY), text)
+    raw = make_probe(RawScan(patterns, np.zeros((2, 2)), geometry=GEOMETRY), text)
     energy = float((np.abs(raw.probe) ** 2).sum())  # type: ignore[arg-type]
     assert energy == pytest.approx(float(patterns[0].sum()), rel=1e-4)
     return raw.probe
@@ -226,7 +226,7 @@ def test_a_recipe_that_is_none_is_refused_with_all_there_are(text: str) -> None:
 def test_a_probe_of_another_size_is_resampled() -> None:
     """[DATA-230]"""
     probe = made("gaussian:fwhm=12px")
-    raw = with_probe_of(RawScan(np.ones((2, 32, 32)), np.zeros((2, 2))), probe, "other.npz")
+    raw = use_probe(RawScan(np.ones((2, 32, 32)), np.zeros((2, 2))), probe, "other.npz")
     assert raw.probe is not None
     assert raw.probe.shape == (1, 32, 32)
     assert width_of(raw.probe) == pytest.approx(6, abs=1)

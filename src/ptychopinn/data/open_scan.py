@@ -10,14 +10,15 @@ import numpy as np
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import PATTERN_KEYS, interpret
+from ptychopinn.data.dataset import ScanMetadata
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
-from ptychopinn.data.made_probes import is_recipe, with_made_probe, with_probe_of
-from ptychopinn.data.mending import centre_patterns
-from ptychopinn.data.raw_scan import RawScan, as_scan_file, to_pixels
+from ptychopinn.data.probe_recipes import is_recipe, make_probe, use_probe
+from ptychopinn.data.raw_scan import Geometry, RawScan, as_scan_file, to_pixels
 from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_with
 from ptychopinn.data.scan_file import ScanFile, open_npz
 from ptychopinn.data.scan_reader import Reader
+from ptychopinn.data.scan_steps import centre_patterns
 from ptychopinn.data.sizes import fit_size
 from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.path_checks import why_unreadable
@@ -89,7 +90,7 @@ def usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
 
 
 def with_probe(raw: RawScan, text: str) -> RawScan:
-    """A scan with the probe that a recipe or a file gives (`ptychopinn.data.made_probes`).
+    """A scan with the probe that a recipe or a file gives (`ptychopinn.data.probe_recipes`).
 
     Raises
     ------
@@ -97,11 +98,11 @@ def with_probe(raw: RawScan, text: str) -> RawScan:
         If there is none.
     """
     if is_recipe(text):
-        return with_made_probe(raw, text)
+        return make_probe(raw, text)
     probe = load_array(text, _PROBE_KEYS)
     while probe.ndim > 3:
         probe = probe[0]
-    return with_probe_of(raw, probe[None] if probe.ndim == 2 else probe, Path(text).name)
+    return use_probe(raw, probe[None] if probe.ndim == 2 else probe, Path(text).name)
 
 
 def load_array(path: str, keys: tuple[str, ...], pair: tuple[str, str] | None = None) -> AnyArray:
@@ -129,8 +130,8 @@ def load_array(path: str, keys: tuple[str, ...], pair: tuple[str, str] | None = 
     names = [wanted] if wanted is not None else [*(pair or ())]
     arrays = [reader.load(name, kinds="biufc", what="numbers") for name in names]
     if not arrays or any(array is None for array in arrays):
-        said = f" ({reader.findings.errors[0].message})" if reader.findings.errors else ""
-        raise DataError(f"{path} has no {' or '.join(keys)}{said}; it has {file.listed}.", "Name a file with one.")
+        reason = f" ({reader.findings.errors[0].message})" if reader.findings.errors else ""
+        raise DataError(f"{path} has no {' or '.join(keys)}{reason}; it has {file.listed}.", "Name a file with one.")
     found = [np.asarray(array) for array in arrays]
     if len({array.shape for array in found}) > 1:
         raise DataError(f"{path}: {' and '.join(names)} have different shapes.", "Give every pattern its position.")
@@ -161,7 +162,10 @@ def read_raw(path: StrPath, options: ReadOptions) -> RawScan:
     raw = read_foreign(path)
     if raw is None:
         file = open_arrays(path)
-        raw = raw_scan_of(file, options)
+        try:
+            raw = raw_scan_of(file, options)
+        except DataError as error:
+            raise DataError(f"{path}: {error.problem}", error.remedy) from error
         if raw is None:
             findings = Findings()
             interpret(file, options, findings)
@@ -231,12 +235,22 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         patches=reader.load("Y", kinds="fc", what="a complex array"),
         scan_index=index,
         bad_pixels=None if mask is None else mask.astype(bool),
+        geometry=_stated_geometry(metadata),
         metadata=metadata,
         name=file.path.stem,
         notes=file.notes,
         warnings=file.warnings,
     )
     return None if reader.findings.errors else raw
+
+
+def _stated_geometry(metadata: ScanMetadata) -> Geometry:
+    pixel = metadata.pixel_size_m
+    return Geometry(
+        energy_eV=metadata.probe_energy_eV,
+        distance_m=metadata.detector_distance_m,
+        object_pixel_m=None if pixel is None else (pixel, pixel),
+    )
 
 
 def _modes_first(probe: np.ndarray, size: tuple[int, ...]) -> np.ndarray | None:

@@ -1,0 +1,88 @@
+"""Write scans as CXI 1.6, which Ptychodus, cdtools and PyNX open; reading such a file back is exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptychopinn.atomic import atomic_write
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.raw_scan import EV_METRES, JOULE_PER_EV
+from ptychopinn.errors import DataError, ResourceError
+from ptychopinn.typing import StrPath
+
+CXI_VERSION = 160  # 1.6
+EXTRAS = "entry_1/ptychopinn"  # what CXI has no name for, and numbers as they are here
+_BLOCK_PIXELS = 1 << 22
+_INVALID = 1  # the bit of a bad pixel
+
+
+def write_cxi_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> None:
+    """Write counts, mask, positions, probe and geometry of a scan as CXI, atomically.
+
+    Whole counts stay integers, others become float32. Positions are in metres if the object pixel is known, and in a
+    group ``ptychopinn`` in pixels; axes are those of CXI, so that the sample's translation is the probe's position.
+
+    Raises
+    ------
+    DataError
+        If the scan has no patterns.
+    UsageError, ResourceError
+        If the folder does not exist or the disk is full; nothing is left behind.
+    """
+    if len(data) == 0:
+        raise DataError("A scan without patterns cannot be written.", "Give at least one pattern.")
+    with atomic_write(path) as temporary:
+        try:
+            with h5py.File(temporary, "w") as file:
+                _fill(file, data, compress)
+        except RuntimeError as error:  # raised by HDF5 for errors at closing a file
+            raise ResourceError(f"{path} cannot be written: {error}.", "Check the disk and its free space.") from error
+
+
+def _fill(file: Any, data: ScanDataset, compress: bool) -> None:
+    file["cxi_version"] = CXI_VERSION
+    entry = file.create_group("entry_1")
+    entry["title"] = data.name
+    detector = entry.create_group("instrument_1/detector_1")
+    _put_patterns(detector, data, compress)
+    detector["mask"] = np.where(data.bad_pixels, _INVALID, 0).astype(np.uint32)
+    meta, pixel = data.metadata, data.metadata.pixel_size_m
+    source = entry.create_group("instrument_1/source_1")
+    if meta.probe_energy_eV is not None:
+        source["energy"] = meta.probe_energy_eV * JOULE_PER_EV
+    if meta.detector_distance_m is not None:
+        detector["distance"] = meta.detector_distance_m
+    if meta.probe_energy_eV is not None and meta.detector_distance_m is not None and pixel is not None:
+        side = EV_METRES / meta.probe_energy_eV * meta.detector_distance_m / (data.N * pixel)
+        detector["x_pixel_size"] = detector["y_pixel_size"] = side
+    data_group = entry.create_group("data_1")
+    data_group["data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
+    if pixel is not None:
+        metres = np.zeros((len(data), 3))
+        metres[:, 1::-1] = data.positions * pixel
+        entry["sample_1/geometry_1/translation"] = metres
+        data_group["translation"] = h5py.SoftLink("/entry_1/sample_1/geometry_1/translation")
+    entry["image_1/data"] = data.probe
+    source["illumination"] = h5py.SoftLink("/entry_1/image_1/data")
+    extras = file.create_group(EXTRAS)
+    extras["positions_px"], extras["scan_index"] = data.positions, data.scan_index
+    extras["metadata"] = meta.model_copy(update={"measurement": Measurement.COUNTS}).model_dump_json()
+    if data.object_guess is not None:
+        extras["object_guess"] = data.object_guess
+
+
+def _put_patterns(detector: Any, data: ScanDataset, compress: bool) -> None:
+    """Write counts block by block."""
+    plain = data.measurement is Measurement.COUNTS and data.counts_per_unit == 1.0 and data.patterns.dtype.kind in "iu"
+    dtype = data.patterns.dtype if plain else np.dtype(np.float32)
+    options = {"compression": "gzip", "shuffle": True} if compress else {}
+    chunks = (1, data.N, data.N) if compress else None
+    found = detector.create_dataset("data", (len(data), data.N, data.N), dtype, chunks=chunks, **options)
+    found.attrs["axes"] = "translation:y:x"
+    step = max(1, _BLOCK_PIXELS // data.N**2)
+    for start in range(0, len(data), step):
+        part = slice(start, start + step)
+        found[part] = data.raw(part) if plain else data.counts(part)

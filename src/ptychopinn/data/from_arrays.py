@@ -1,0 +1,51 @@
+"""Mend a scan that was made of arrays, as scans of files are mended."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values
+from ptychopinn.data.splits import probe_radius_px
+from ptychopinn.spill import SpillableRows
+
+_log = logging.getLogger(__name__)
+_SAMPLE = 1024  # patterns that show dead and hot pixels
+
+
+def mend_scan(data: ScanDataset) -> ScanDataset:
+    """Mark pixels and leave out patterns that are no measurement (`ptychopinn.data.gate`); all of it is logged.
+
+    Scans that `ptychopinn.data.io.read_scan` reads are mended already.
+
+    Returns
+    -------
+    The scan with its findings. Patterns are not copied.
+
+    Raises
+    ------
+    DataError
+        If positions are in a unit of length.
+    """
+    findings = Findings()
+    patterns = data.patterns[:] if isinstance(data.patterns, SpillableRows) else data.patterns
+    seen, bad = mark_bad_values("patterns", patterns, data.bad_pixels, findings)
+    amplitude = data.measurement is Measurement.AMPLITUDE
+    counts = (seen.square_sums if amplitude else seen.sums) * data.counts_per_unit
+    numbers = leave_out(counts, data.positions, data.scan_index, data.N, findings)
+    data = replace(data, bad_pixels=bad)
+    if len(numbers) < len(data):
+        places = numbers if data.numbers is None else data.numbers[numbers]
+        data = replace(data.select(numbers), numbers=places)
+    if len(data) > 0:
+        chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+        mean = data.counts(chosen).mean(axis=0, dtype=np.float64)
+        data = replace(data, bad_pixels=mark_bad_pixels(mean, len(chosen), bad, data.probe, findings))
+        check_unit(data.positions, 2 * probe_radius_px(data.probe), data.metadata, findings)
+    findings.raise_first(data.name)
+    findings.log(_log, data.name)
+    return replace(data, findings=(*data.findings, *findings.mended))

@@ -1,0 +1,112 @@
+"""What operating systems and file systems do in different ways: locks, space, reading and writing at a place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import threading
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LOCKED_BYTE = 1 << 30  # on Windows a locked byte cannot be read: it is far behind the text of a lock file
+_NO_ALLOCATION = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file until it is closed.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process has locked it.
+    OSError
+        If the file system or the system has no locks.
+    """
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    try:
+        import msvcrt
+    except ImportError:
+        raise OSError(errno.ENOLCK, "this system has no file locks") from None
+    windows: Any = msvcrt
+    os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+    try:
+        windows.locking(descriptor, windows.LK_NBLCK, 1)
+    except OSError as error:
+        raise BlockingIOError(error.errno, error.strerror) from error
+
+
+def allocate(file: IO[bytes], size: int) -> None:
+    """Give a temporary file its size, with space on the disk if the system can reserve it.
+
+    Raises
+    ------
+    OSError
+        If there is too little space.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:  # the file system cannot reserve space
+            if error.errno not in _NO_ALLOCATION:
+                raise
+        else:
+            return
+    if shutil.disk_usage(tempfile.gettempdir()).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    file.truncate(size)
+
+
+class PlacedFile:
+    """Reads and writes a file at places; thread-safe.
+
+    Parameters
+    ----------
+    file:
+        An open file without a buffer.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._lock = threading.Lock()  # for systems that only read and write at the position of the file
+
+    def write(self, content: memoryview, at: int) -> None:
+        """Write all bytes of a flat view at a place."""
+        while content:
+            if hasattr(os, "pwrite"):
+                done = os.pwrite(self._file.fileno(), content, at)
+            else:
+                with self._lock:
+                    self._file.seek(at)
+                    done = self._file.write(content)
+            content, at = content[done:], at + done
+
+    def read(self, target: memoryview, at: int) -> None:
+        """Fill a flat view from a place.
+
+        Raises
+        ------
+        OSError
+            If the file ends early.
+        """
+        while target:
+            if hasattr(os, "preadv"):
+                done = os.preadv(self._file.fileno(), [target], at)
+            else:
+                with self._lock:
+                    self._file.seek(at)
+                    done = self._file.readinto(target)  # type: ignore[attr-defined]
+            if done == 0:
+                raise OSError(errno.EIO, "the temporary file ends early")
+            target, at = target[done:], at + done
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

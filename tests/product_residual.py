@@ -1,0 +1,26 @@
+"""The forward residual of a product, computed from nothing but the product and the patterns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.forward import expected_counts
+from ptychopinn.product import Product
+
+
+def residual_of(product: Product, scan: ScanDataset) -> float:
+    """R of a product's own probe, positions, flux and background: ``sqrt(sum (sqrt I - sqrt n)^2 / sum n)``."""
+    assert product.indexes is not None
+    patterns = np.asarray(scan.patterns)[product.indexes].astype(np.float64)
+    counts = patterns**2 if scan.measurement is Measurement.AMPLITUDE else patterns
+    expected: Any = expected_counts(product.object, product.probe, product.local_positions)
+    if product.flux is not None:
+        expected = expected * product.flux[:, None, None]
+    if product.background is not None:
+        expected = expected + product.background
+    good = ~scan.bad_pixels
+    missed = (np.sqrt(expected) - np.sqrt(counts))[:, good]
+    return float(np.sqrt((missed**2).sum() / counts[:, good].sum()))

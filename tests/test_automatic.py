@@ -1,0 +1,113 @@
+"""Reconstructions that decide by themselves. Requirements: specs/22-reconstruct.md."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptychopinn.automatic import MIN_PATTERNS, reconstruct_automatically
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import DataError
+from ptychopinn.metrics import align, scan_box, score
+from ptychopinn.monitor import Monitor, Progress
+from ptychopinn.reconstruction import Reconstruction
+from ptychopinn.simulate import simulate_probe, simulate_scan
+
+
+def simulated(**changes: object) -> ScanDataset:
+    """144 patterns of 32 x 32 that overlap."""
+    settings = {"N": 32, "rows": 12, "cols": 12, "step_px": 3.0, "nphotons": 1e6, "seed": 1, **changes}
+    return simulate_scan(SimulationConfig(**settings))
+
+
+def error_of(found: Reconstruction, scan: ScanDataset) -> float:
+    """Error of the object inside the scan box."""
+    assert scan.object_guess is not None
+    box = scan_box(scan.positions, scan.object_guess.shape)
+    return float(score(align(scan.object_guess, found.object, box))["nrmse"])
+
+
+def test_a_good_scan_needs_no_freedom() -> None:
+    """[AUTO-001] [AUTO-002] [AUTO-003] From flat, with nothing freed, until passes no longer pay."""
+    scan = simulated()
+    found = reconstruct_automatically(scan, None)
+    assert found.freed == frozenset()
+    assert error_of(found.reconstruction, scan) < 0.05
+    assert "flat object" in found.story[0]
+    assert "changed little" in found.story[-1]
+    refined = found.reconstruction.refined
+    assert refined is not None
+    assert refined.passes_done == found.passes > 4
+
+
+def test_a_wrong_probe_is_freed() -> None:
+    """[AUTO-002]"""
+    scan = simulated()
+    y, x = np.indices((32, 32)) - 15.5
+    wrong = replace(scan, probe=(scan.probe * np.exp(0.02j * (y**2 + x**2))).astype(np.complex64))
+    found = reconstruct_automatically(wrong, None)
+    assert Freedom.PROBE in found.freed
+    held = reconstruct_automatically(wrong, None, AutomaticConfig(may_free=()))
+    assert held.freed == frozenset()
+    assert found.reconstruction.residual < 0.5 * held.reconstruction.residual
+
+
+def test_a_beam_that_flickers_is_noticed() -> None:
+    """[AUTO-002]"""
+    found = reconstruct_automatically(simulated(flux_deviation=0.2), None)
+    assert Freedom.FLUX in found.freed
+    assert found.reconstruction.flux is not None
+
+
+def test_no_time_gives_the_start() -> None:
+    """[AUTO-003]"""
+    scan = simulated()
+    found = reconstruct_automatically(scan, None, AutomaticConfig(max_time=1e-9))
+    assert found.passes == 0
+    assert "time did not suffice for a pass" in found.story[-1]
+    assert np.isfinite(found.reconstruction.object).all()
+
+
+def test_a_time_limit_is_kept() -> None:
+    """[AUTO-003] Whatever the passes would still bring."""
+    found = reconstruct_automatically(simulated(), None, AutomaticConfig(max_time=1.0))
+    assert found.reconstruction.seconds["all"] < 5
+
+
+def test_few_patterns_are_refused() -> None:
+    """[AUTO-004]"""
+    scan = simulated()
+    with pytest.raises(DataError, match=f"{MIN_PATTERNS} are needed"):
+        reconstruct_automatically(scan.select(np.arange(MIN_PATTERNS - 1)), None)
+
+
+def test_a_cancelled_run_returns_what_it_has() -> None:
+    """[AUTO-004]"""
+    monitor = Monitor(lambda progress: monitor.cancel() if second_pass(progress) else None)
+
+    def second_pass(progress: Progress) -> bool:
+        return progress.stage == "refine" and progress.done == 2
+
+    found = reconstruct_automatically(simulated(), None, monitor=monitor)
+    assert found.passes == 2
+
+
+def test_the_object_so_far_is_shown() -> None:
+    """[AUTO-005]"""
+    shown: list[Reconstruction] = []
+    found = reconstruct_automatically(simulated(), None, update=shown.append)
+    residuals = [one.residual for one in shown]
+    assert len(residuals) >= 1
+    assert residuals == sorted(residuals, reverse=True)
+    assert found.reconstruction.residual <= residuals[-1]
+
+
+def test_a_probe_of_several_modes() -> None:
+    probe = simulate_probe("gaussian", 32, photons=1e6, modes=2)
+    scan = simulate_scan(SimulationConfig(N=32, rows=12, cols=12, step_px=3.0, seed=1), probe=probe)
+    found = reconstruct_automatically(scan, None)
+    assert found.reconstruction.probe.shape == (2, 32, 32)

@@ -1,0 +1,143 @@
+"""What systems and file systems do in different ways, with what others lack hidden."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from ptychopinn import hdf5_files, system
+from ptychopinn.errors import ResourceError, UsageError
+from ptychopinn.hdf5_files import open_hdf5_file
+from ptychopinn.jobs import JobProcess, Task
+from ptychopinn.spill import SpillableRows, read_to_memmap
+from ptychopinn.system import allocate, lock_file
+from ptychopinn.workflows.lock import locked
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Hides functions of `os`."""
+
+    def hide(*names: str) -> None:
+        for name in names:
+            monkeypatch.delattr(os, name, raising=False)
+
+    return hide
+
+
+def test_rows_are_spilled_without_reading_at_a_place(without: Any) -> None:
+    """[RUN-030] As on Windows."""
+    without("posix_fallocate", "pwrite", "preadv")
+    rows = np.arange(60, dtype=np.float32).reshape(20, 3)
+    with SpillableRows((3,), np.float32, budget_bytes=24, expected=20) as store:
+        store[np.arange(20)] = rows
+        np.testing.assert_array_equal(store[np.array([17, 2, 3, 4])], rows[[17, 2, 3, 4]])
+    found = read_to_memmap("The scan", 6, [b"abc", b"def"])
+    assert bytes(found) == b"abcdef"
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_that_reserves_no_space_is_used(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """[RUN-030] As some of networks."""
+
+    def refuse(*args: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    with SpillableRows((3,), np.float32, budget_bytes=0, expected=5) as store:
+        store[np.arange(5)] = np.ones((5, 3), np.float32)
+        assert store[:].sum() == 15
+    monkeypatch.setattr(system.shutil, "disk_usage", lambda path: SimpleNamespace(free=3))
+    with pytest.raises(ResourceError, match="No space left"):
+        SpillableRows((3,), np.float32, budget_bytes=0, expected=5)
+
+
+def test_space_that_is_not_there_is_an_error_first(tmp_path: Path, without: Any) -> None:
+    """[RUN-030]"""
+    without("posix_fallocate")
+    with (tmp_path / "file").open("w+b", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        allocate(file, 1 << 60)
+
+
+@pytest.fixture
+def windows_locks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Locks of one byte as Windows has them; the descriptors that hold one."""
+    held: list[int] = []
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (2, 1)
+        if held:
+            raise OSError(errno.EACCES, "Permission denied")
+        held.append(descriptor)
+
+    monkeypatch.setattr(system, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))  # type: ignore[misc]
+    return held
+
+
+def test_a_directory_is_locked_by_a_byte_on_windows(windows_locks: list[int], tmp_path: Path) -> None:
+    """[RUN-030] The second run is told who holds it."""
+    with locked(tmp_path):
+        assert len(windows_locks) == 1
+        with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on "), locked(tmp_path):
+            pass
+
+
+def test_without_locks_a_run_goes_on_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[HARD-030] [RUN-030]"""
+    monkeypatch.setattr(system, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", None)  # type: ignore[misc]
+    with (tmp_path / "file").open("w") as file, pytest.raises(OSError, match="no file locks"):
+        lock_file(file.fileno())
+    with locked(tmp_path):
+        pass
+    assert "cannot be locked" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_hdf5_files_are_opened_without_locks_where_there_are_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    """[RUN-031] A file that another program has locked stays refused."""
+    opened = h5py.File
+
+    def refuse(path: Path, mode: str, *, locking: bool | None = None) -> Any:
+        if locking is None:
+            raise OSError(f"Unable to synchronously open file (unable to lock file, errno = {number}, error message = "
+                          f"'{os.strerror(number)}')")  # fmt: skip
+        return opened(path, mode, locking=locking)
+
+    monkeypatch.setattr(hdf5_files.h5py, "File", refuse)
+    with open_hdf5_file(tmp_path / "a.h5", "w") as file:
+        file["x"] = 1
+    with open_hdf5_file(tmp_path / "a.h5") as file:
+        assert file["x"][()] == 1
+    number = errno.EAGAIN
+    with pytest.raises(OSError, match="unable to lock"):
+        open_hdf5_file(tmp_path / "a.h5")
+
+
+def test_a_job_says_at_once_where_it_cannot_work(without: Any, tmp_path: Path) -> None:
+    """[RUN-030] As on Windows."""
+    without("killpg")
+    with pytest.raises(UsageError, match="needs Linux or macOS"):
+        JobProcess(Task("ptychopinn.cli:main", {}), tmp_path)
+
+
+def test_a_job_works_without_waitid(without: Any, tmp_path: Path) -> None:
+    """[RUN-030] As on macOS."""
+    without("waitid")
+    with JobProcess(Task("ptychopinn.cores:granted_cores", {}), tmp_path) as job:
+        while not job.has_ended:
+            job.read(0.05)
+        assert job.value() >= 1
