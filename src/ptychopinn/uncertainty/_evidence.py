@@ -37,15 +37,18 @@ TERMS = (
     "light",
     "detail",
     "noise",
+    "overlap",
     "flat start",
 )
 """Terms of the logarithm of a squared error, beside that of the mean squared difference of the halves.
 
 A term "here" is the logarithm of a square at the pixel, over its mean. Shift, light and detail are the logarithms of
-the means over the mean of the halves, and noise is that of the squared residual that noise leaves. So the formula has
-no unit: a larger object changes all squares alike.
+the means over the mean of the halves, noise is that of the squared residual that noise leaves, and overlap that of the
+mean coverage. So the formula has no unit: a larger object changes all squares alike.
 """
-_NOISE_RANGE = (0.02, 0.6)  # of the noise's residual in the calibration; outside, that of the nearest end holds
+# Ranges of the residual of noise and of the mean coverage in the calibration; beyond them the nearest end holds.
+_NOISE_RANGE = (0.02, 0.6)
+_COVERAGE_RANGE = (2.4, 23.2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ class Evidence:
     object: ComplexArray  # (H, W) complex64
     lit: BoolArray  # (H, W), pixels that had light
     box: ScanBox  # box of scan positions; means are over it
-    # (10, H, W) float32, the `TERMS`.
+    # (11, H, W) float32, the `TERMS`.
     amplitude_terms: FloatArray
     phase_terms: FloatArray
     # Mean squared half difference of the halves.
@@ -107,7 +110,8 @@ def gather_evidence(patterns: Patterns, result: ScanResult, monitor: Monitor = N
     detail = squares.average(np.abs(obj - blurred) ** 2)
 
     noise = float(np.clip(noise_residual(patterns), *_NOISE_RANGE))
-    of_scan = (2 * math.log(noise), float(result.flat_start))
+    covered = float(np.clip(1 / (2 * brightest * squares.mean(light)), *_COVERAGE_RANGE))
+    of_scan = (2 * math.log(noise), math.log(covered), float(result.flat_start))
 
     def terms(difference: FloatArray, common: FloatArray) -> tuple[FloatArray, float]:
         halves, moved = squares.average(difference**2), squares.average(common**2)
