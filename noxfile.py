@@ -15,6 +15,7 @@ TORCH = "plugins/torch_backend"
 TENSORFLOW = "plugins/tf_backend"
 PTYCHI = "plugins/ptychi_backend"
 BRIDGE = "plugins/ptychodus_bridge"
+MODELS = "models"
 CONSTRAINED = ("-c", "constraints.txt")
 CORE = ("tests", "--ignore=tests/hardening", "--ignore=tests/docs")
 # Tests of the core to which it matters what is installed.
@@ -61,10 +62,12 @@ def install_wheels(session: nox.Session, parts: dict[str, str], *more: str) -> P
 
 
 def refuse_strays(wheels: Path) -> None:
-    """Fail where a wheel holds anything but its one package, of Python files, and its metadata."""
+    """Fail where a wheel holds anything but its one package, of Python files and models, and its metadata."""
     for wheel in sorted(wheels.glob("*.whl")):
         package = re.escape(wheel.name.partition("-")[0])
-        allowed = re.compile(rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed)|{package}-[^/]+\.dist-info/.+")
+        allowed = re.compile(
+            rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed|family-[0-9]+\.zip)|{package}-[^/]+\.dist-info/.+"
+        )
         with zipfile.ZipFile(wheel) as archive:
             if strays := [name for name in archive.namelist() if not allowed.fullmatch(name)]:
                 raise SystemExit(f"{wheel.name} holds files that do not belong there: {', '.join(strays)}")
@@ -95,8 +98,8 @@ def typecheck(session: nox.Session) -> None:
     """Types of the core and of the backends."""
     session.install(*CONSTRAINED, "mypy", "-e", ".[testing]", "-e", TORCH)
     # TensorFlow and pty-chi bring no types, or are too large; `ptychi` checks against the installed one.
-    session.install("--no-deps", "-e", TENSORFLOW, "-e", PTYCHI)
-    session.run("mypy", "src", f"{TORCH}/src", f"{TENSORFLOW}/src", f"{PTYCHI}/src")
+    session.install("--no-deps", "-e", TENSORFLOW, "-e", PTYCHI, "-e", MODELS)
+    session.run("mypy", "src", f"{TORCH}/src", f"{TENSORFLOW}/src", f"{PTYCHI}/src", f"{MODELS}/src")
 
 
 @nox.session
@@ -111,7 +114,7 @@ def imports(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Wheels of every distribution, installed into a bare environment; then the command line works on a tiny scan."""
     session.run_install("python", "-m", "pip", "uninstall", "--yes", "ptychopinn-tf")
-    wheels = install_wheels(session, {".": "ptychopinn", TORCH: "ptychopinn-torch"})
+    wheels = install_wheels(session, {".": "ptychopinn", TORCH: "ptychopinn-torch", MODELS: "ptychopinn-models"})
     refuse_strays(wheels)
     session.install("--no-deps", str(ROOT / TENSORFLOW))  # listed without TensorFlow, with the way to install it
     session.chdir(wheels)  # away from the sources
@@ -152,9 +155,9 @@ def tf(session: nox.Session) -> None:
 
 @nox.session
 def parity(session: nox.Session) -> None:
-    """Both backends, each in processes of its own; `benchmarks/parity.py` prints the figures."""
-    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH, "-e", TENSORFLOW)
-    run_pytest(session, "tests/parity")
+    """Both backends, each in processes of its own, and the shipped models in both."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH, "-e", TENSORFLOW, "-e", MODELS)
+    run_pytest(session, "tests/parity", f"{MODELS}/tests")
 
 
 @nox.session

@@ -42,7 +42,17 @@ def main() -> int:
         peak = max(peak, mib)
 
     flags = ("--nepochs", 1, "--n-groups", arguments.n_groups, "--gridsize", GRIDSIZE, "--n-test-groups", GROUPS)
-    more = ("--solver-passes", 2, "--probe-refinement", 1, "--no-split-frc", "--memory-mb", arguments.memory_mb)
+    more = (
+        "--refine",
+        0,
+        "--solver-passes",
+        2,
+        "--probe-refinement",
+        1,
+        "--no-split-frc",
+        "--memory-mb",
+        arguments.memory_mb,
+    )
     pair = ("--train", folder / "train.npz", "--test", folder / "test.npz", "--legs", *arguments.legs)
     command = cli("compare", *pair, "-o", folder / "out", "--resume", *flags, *more)
     ended = ""

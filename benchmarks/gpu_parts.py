@@ -294,7 +294,7 @@ class Scan:
     def reconstruct(self, bench: Bench, ceilings: Ceilings) -> None:
         """From the file to the object, without and with refinement; and the passes of it alone."""
         free: Facts = {"refine_probe": True, "refine_positions": True}
-        alone = self._file_to_object(bench, "file to object", {})
+        alone = self._file_to_object(bench, "file to object", {"refine": 0})
         least = 3 * self.patterns / alone.get("value", math.inf)
         refined = self._file_to_object(bench, "file to object, 2 passes", {"refine": 2}, least)
         two_passes = self.patterns / refined.get("value", math.inf)
@@ -404,7 +404,7 @@ def agreement(bench: Bench) -> None:
     for stage in STAGES:
         bench.measure(stage, 0.0, lambda s=stage: difference(ours[s], theirs[s]))
     for what, changes in (
-        ("object", {}),
+        ("object", {"refine": 0}),
         ("object, 2 passes", {"refine": 2}),
         ("object, 2 passes, probe and positions free", {"refine": 2, "refine_probe": True, "refine_positions": True}),
     ):
@@ -437,7 +437,9 @@ def star(bench: Bench, path: Path) -> None:
         run = Path(bench.folder) / f"star-{seconds:g}"
 
         def train(seconds: float = seconds, run: Path = run) -> Facts:
-            took = command(bench, "train", path, "-o", run, "--backend", bench.backend, "--max-time", seconds)
+            took = command(
+                bench, "train", path, "-o", run, "--backend", bench.backend, "--max-time", seconds, "--refine", 0
+            )
             return {"wall_s": took, **star_scores(run, reference, path)}
 
         def infer(run: Path = run) -> Facts:

@@ -174,7 +174,7 @@ def stitching(size: int, patterns: int, seconds: float, scan: str, **_: Any) -> 
     """All of a reconstruction but reading and the network: placement, phases, stitching, judging."""
     oracle: Any = _Oracle(field_of(size, patterns))
     data = read_scan(scan)
-    return _reconstructed(lambda: reconstruct(oracle, data), len(data), seconds)
+    return _reconstructed(lambda: reconstruct(oracle, data, InferConfig(refine=0)), len(data), seconds)
 
 
 def _reconstructed(run: Callable[[], Any], patterns: int, seconds: float) -> Facts:
@@ -253,14 +253,14 @@ def inference(
     infer: InferConfig | None = None,
     **_: Any,
 ) -> Facts:
-    """File to object: read and check the scan, predict, synchronise, stitch, judge, as ``infer`` says."""
+    """File to object: read and check the scan, predict, synchronise, stitch, judge; passes if ``infer`` says so."""
     reconstructor = _loaded(backend, device, precision, model)
 
     def run() -> Any:
         start = time.perf_counter()
         data = read_scan(scan)
         reading = time.perf_counter() - start
-        found = reconstruct(reconstructor, data, infer)
+        found = reconstruct(reconstructor, data, infer or InferConfig(refine=0))
         found.seconds["read"] = reading  # type: ignore[index]
         return found
 

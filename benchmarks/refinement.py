@@ -115,7 +115,7 @@ def measured(
         )
 
     start = time.perf_counter()
-    found = reconstruct(reconstructor, scan, InferConfig())
+    found = reconstruct(reconstructor, scan, InferConfig(refine=0))
     line("network alone", found.object, found.frame, found.probe, time.perf_counter() - start)
     covered = found.coverage > COVERED
     for free in (False, True)[: 1 + args.refine_probe]:

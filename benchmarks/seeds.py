@@ -30,7 +30,7 @@ def trial(backend: str, scan: ScanDataset, seed: int, seconds: float, model: Mod
     spec = discover().get(backend)
     made = spec.load_class()(model, spec.options())
     result = made.train(scan, TrainConfig(seed=seed, max_time=seconds))
-    found = reconstruct(made, scan, InferConfig())
+    found = reconstruct(made, scan, InferConfig(refine=0))
     row = {
         "seed": seed,
         "last loss": result.history["loss"][-1],

@@ -36,7 +36,7 @@ def test_the_page_names_what_a_report_needs(plugins: None, monkeypatch: pytest.M
     page = check_machine()
     assert {"python", "system", "numpy", "ptychopinn", "ptychodus", "NVIDIA driver"} <= page["versions"].keys()
     assert {"cores", "free memory", "/dev/shm"} <= page["machine"].keys()
-    assert "locks work" in page["places"]["TMPDIR"]
+    assert ("locks work" if system.fcntl else "no file locks") in page["places"]["TMPDIR"]
     assert page["environment"]["OMP_NUM_THREADS"] == "7"
     backends = page["backends"]
     assert backends["bare"] == "not usable: surely_not_installed missing"

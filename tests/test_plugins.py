@@ -17,7 +17,7 @@ from ptychopinn.config import ExecutionOptions
 from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.hookspecs import PROJECT, hookimpl, hookspec, ptychopinn_reconstructors
 from ptychopinn.plugins import KNOWN_BACKENDS, Registry, capability_table, discover, missing_requirements
-from ptychopinn.reconstructor import Capability, ReconstructorSpec, Solver, SolverSpec
+from ptychopinn.reconstructor import Capability, ModelSpec, ReconstructorSpec, Solver, SolverSpec
 
 SPEC = ReconstructorSpec(
     name="toy",
@@ -96,6 +96,28 @@ def test_the_hook_is_documented_with_the_arguments_it_has() -> None:
     assert manager.hook.ptychopinn_reconstructors.spec.argnames == ()
     assert "takes no\n    arguments" in (ptychopinn_reconstructors.__doc__ or "")
     assert hookspec.project_name == PROJECT
+
+
+def test_a_model_is_found(entry: Any, tmp_path: Path) -> None:
+    """[MODEL-001] One whose archive is not there is listed as broken."""
+    (tmp_path / "there.zip").write_bytes(b"archive")
+    there, lost = (ModelSpec(name, tmp_path / f"{name}.zip", 64, "A toy") for name in ("there", "lost"))
+    points = [entry(returning(SPEC), name=name) for name in ("first", "second")]
+    for point, spec in zip(points, (there, lost), strict=True):
+        module = sys.modules[point.value]
+        del module.ptychopinn_reconstructors
+        module.ptychopinn_models = hookimpl(_models_of(spec))
+    registry = discover(points)
+    assert dict(registry.models) == {"there": there}
+    (broken,) = registry.broken
+    assert "lost.zip, is not there" in broken.reason
+
+
+def _models_of(spec: ModelSpec) -> Any:
+    def ptychopinn_models() -> list[ModelSpec]:
+        return [spec]
+
+    return ptychopinn_models
 
 
 class Spring(BaseModel):

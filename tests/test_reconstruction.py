@@ -28,6 +28,7 @@ from ptychopinn.system import allocate
 from ptychopinn.typing import ComplexArray
 
 N, SIZE = 32, 16
+ALONE = InferConfig(refine=0)  # the network alone: passes have tests of their own
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ class Oracle:
 
 def by_oracle(scan: ScanDataset, patches: ComplexArray, **config: Any) -> Reconstruction:
     oracle: Any = Oracle(patches)
-    return reconstruct(oracle, scan, InferConfig(**config))
+    return reconstruct(oracle, scan, InferConfig(refine=0, **config))
 
 
 def turned_patches(scan: ScanDataset, spread_rad: float) -> ComplexArray:
@@ -88,7 +89,7 @@ def test_the_test_backend_is_a_reconstructor(trained: NumpyReconstructor) -> Non
 
 def test_a_trained_reconstructor_gives_the_object(scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[RECON-003] with its residual and its flatness, and what was placed."""
-    found = reconstruct(trained, scan)
+    found = reconstruct(trained, scan, ALONE)
     assert error_inside(found, scan) < 0.2
     assert (found.placed, found.dropped, found.warnings) == (36, 0, ())
     assert found.object.dtype == np.complex64
@@ -124,8 +125,8 @@ def test_scans_of_a_file_are_one_object(scan: ScanDataset, caplog: pytest.LogCap
 
 def test_without_an_object_the_frame_is_the_box_of_patches(scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STITCH-005] and [STITCH-004]: what no pattern covers is 1 + 0j."""
-    bare = reconstruct(trained, replace(scan, object_guess=None))
-    full = reconstruct(trained, scan)
+    bare = reconstruct(trained, replace(scan, object_guess=None), ALONE)
+    full = reconstruct(trained, scan, ALONE)
     (height, width), (top, left) = bare.frame.shape, bare.frame.origin
     assert full.object.shape != bare.object.shape == (height, width)
     np.testing.assert_allclose(bare.object, full.object[top : top + height, left : left + width], atol=1e-6)
@@ -142,7 +143,7 @@ def test_any_number_of_patterns_is_placed(
 ) -> None:
     """[RECON-001] 1, batch - 1, batch and batch + 1 patterns; one alone has no scan box and no flatness."""
     part = scan.select(np.arange(count))
-    found = reconstruct(trained, part, InferConfig(inference_batch_size=5, synchronise=synchronise))
+    found = reconstruct(trained, part, InferConfig(inference_batch_size=5, synchronise=synchronise, refine=0))
     assert (found.placed, found.dropped) == (count, 0)
     assert np.isfinite(found.object).all()
     assert math.isnan(found.flatness)
@@ -160,8 +161,8 @@ def test_the_batch_size_does_not_matter(
     scan: ScanDataset, trained: NumpyReconstructor, synchronise: str, batch: int
 ) -> None:
     """[RECON-001]"""
-    one = reconstruct(trained, scan, InferConfig(synchronise=synchronise))
-    other = reconstruct(trained, scan, InferConfig(synchronise=synchronise, inference_batch_size=batch))
+    one = reconstruct(trained, scan, InferConfig(synchronise=synchronise, refine=0))
+    other = reconstruct(trained, scan, InferConfig(synchronise=synchronise, inference_batch_size=batch, refine=0))
     np.testing.assert_allclose(other.object, one.object, atol=1e-5)
     np.testing.assert_allclose(other.coverage, one.coverage, atol=1e-6)
 
@@ -173,8 +174,8 @@ def test_a_batch_too_large_is_halved(
     small = NumpyReconstructor(ModelConfig(N=N), NumpyOptions(patterns_that_fit=5))
     small._model = trained._model
     with caplog.at_level(logging.WARNING, logger="ptychopinn"):
-        found = reconstruct(small, scan)
-    np.testing.assert_allclose(found.object, reconstruct(trained, scan).object, atol=1e-5)
+        found = reconstruct(small, scan, ALONE)
+    np.testing.assert_allclose(found.object, reconstruct(trained, scan, ALONE).object, atol=1e-5)
     assert "continuing with 4" in caplog.text
     none = NumpyReconstructor(ModelConfig(N=N), NumpyOptions(patterns_that_fit=0))
     none._model = trained._model
@@ -286,7 +287,7 @@ def test_patterns_outside_the_frame_are_counted(scan: ScanDataset, trained: Nump
     """[STITCH-004] the numbers of patches placed and dropped are part of the result."""
     moved = scan.positions.copy()
     moved[:3] += 1000
-    found = reconstruct(trained, replace(scan, positions=moved))
+    found = reconstruct(trained, replace(scan, positions=moved), ALONE)
     assert (found.placed, found.dropped) == (33, 3)
     assert any("3 of 36 patches lie outside the frame" in warning for warning in found.warnings)
 
@@ -295,7 +296,7 @@ def test_patterns_outside_the_frame_are_counted(scan: ScanDataset, trained: Nump
 def test_progress_and_cancellation(scan: ScanDataset, trained: NumpyReconstructor, synchronise: str) -> None:
     """[REC-009] A cancelled inference has no result worth keeping."""
     seen: list[Progress] = []
-    config = InferConfig(inference_batch_size=9, synchronise=synchronise)
+    config = InferConfig(inference_batch_size=9, synchronise=synchronise, refine=0)
     reconstruct(trained, scan, config, monitor=Monitor(seen.append))
     stages = list(dict.fromkeys(p.stage for p in seen))
     expected = {"off": ["predict"], "on": ["predict", "synchronise", "stitch"]}
@@ -331,7 +332,7 @@ def test_memory_does_not_grow_with_the_patterns(monkeypatch: pytest.MonkeyPatch)
 
         lazy: Any = Lazy()
         tracemalloc.start()
-        reconstruct(lazy, scan, InferConfig(memory_budget_mb=1, synchronise="on"))
+        reconstruct(lazy, scan, InferConfig(memory_budget_mb=1, synchronise="on", refine=0))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak / 2**20
@@ -357,4 +358,4 @@ def test_a_backend_that_does_not_predict_each_pattern_once_is_refused(
 
     careless: Any = Careless(patches)
     with pytest.raises(PluginError, match=words):
-        reconstruct(careless, scan, InferConfig(synchronise=synchronise))
+        reconstruct(careless, scan, InferConfig(synchronise=synchronise, refine=0))

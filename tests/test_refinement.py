@@ -363,7 +363,7 @@ class Oracle:
 
 def reconstructed(scan: ScanDataset, monitor: Monitor = NULL_MONITOR, **config: Any) -> Reconstruction:
     oracle: Any = Oracle(predicted(scan))
-    return reconstruct(oracle, scan, InferConfig(**config), monitor=monitor)
+    return reconstruct(oracle, scan, InferConfig(**{"refine": 0, **config}), monitor=monitor)
 
 
 @pytest.mark.parametrize("bare", [False, True])
@@ -393,7 +393,7 @@ def test_reconstructions_are_refined(
 
 def by(data: ScanDataset, scan: ScanDataset, **config: Any) -> Reconstruction:
     oracle: Any = Oracle(predicted(scan))
-    return reconstruct(oracle, data, InferConfig(**config))
+    return reconstruct(oracle, data, InferConfig(**{"refine": 0, **config}))
 
 
 def test_the_probe_of_a_reconstruction(scan: ScanDataset) -> None:
@@ -404,9 +404,18 @@ def test_the_probe_of_a_reconstruction(scan: ScanDataset) -> None:
     assert not np.array_equal(free.probe, off.probe)
     assert free.residual < held.residual
     with pytest.raises(ValidationError, match="refine_probe has no effect without refine"):
-        InferConfig(refine_probe=True)
+        InferConfig(refine=0, refine_probe=True)
     with pytest.raises(ValidationError, match="refine_positions and refine_likelihood has no effect without refine"):
-        InferConfig(refine_positions=True, refine_likelihood="poisson")
+        InferConfig(refine=0, refine_positions=True, refine_likelihood="poisson")
+
+
+def test_two_passes_by_default(scan: ScanDataset) -> None:
+    """[REFINE-009] A reconstruction without settings makes them."""
+    oracle: Any = Oracle(predicted(scan))
+    found = reconstruct(oracle, scan)
+    assert found.refined is not None
+    assert (found.refined.passes_asked, found.refined.passes_kept) == (2, 2)
+    assert reconstructed(scan, refine=0).refined is None
 
 
 def test_a_cancelled_refinement_is_told(scan: ScanDataset) -> None:
@@ -522,7 +531,7 @@ def test_a_plane_is_taken_off(shape: tuple[int, int]) -> None:
 def test_refusals_of_a_part(scan: ScanDataset) -> None:
     """[REFINE-014]"""
     with pytest.raises(ValidationError, match="predict_overlap has no effect without refine"):
-        InferConfig(predict_overlap=0.4)
+        InferConfig(refine=0, predict_overlap=0.4)
     oracle: Any = Oracle(predicted(scan), ModelConfig(N=N, architecture="cnn", object_big=True))
     with pytest.raises(ConfigError, match="several neighbouring patterns"):
         reconstruct(oracle, scan, InferConfig(refine=1, predict_overlap=0.4))

@@ -155,15 +155,18 @@ def test_a_reconstruction_locates_first(scan: ScanDataset, patches: ComplexArray
     assert reconstruct(groups, given, InferConfig(refine=1, refine_positions=True)).located is None
 
 
+@pytest.mark.parametrize("passes", [0, 2])
 @pytest.mark.parametrize("wrong", [jittered, scaled, None])
 def test_a_stage_that_is_off_is_told(
-    scan: ScanDataset, patches: ComplexArray, wrong: Callable[[FloatArray], FloatArray] | None
+    scan: ScanDataset, patches: ComplexArray, wrong: Callable[[FloatArray], FloatArray] | None, passes: int
 ) -> None:
-    """[REFINE-023] where nobody asked for positions; a stage that is right is not suspected."""
+    """[REFINE-023] where nobody asked for positions, with passes and without; a right stage is not suspected."""
     positions = scan.positions if wrong is None else wrong(scan.positions)
     network: Any = Network(patches, ModelConfig(N=N))
-    found = reconstruct(network, replace(scan, positions=positions, object_guess=None), InferConfig())
-    assert any("--refine-positions" in words for words in found.warnings) == (wrong is not None)
+    found = reconstruct(network, replace(scan, positions=positions, object_guess=None), InferConfig(refine=passes))
+    # Passes explain a wrong scale so far that patches are not looked at; the verdict finds the scale itself.
+    advice = "--scale-positions" if wrong is scaled and passes else "--refine-positions"
+    assert any(advice in words for words in found.warnings) == (wrong is not None)
 
 
 def test_a_long_scan_is_looked_at_first(

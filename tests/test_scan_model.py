@@ -216,9 +216,9 @@ def test_what_all_do_together_has_its_own_step() -> None:
 def test_idle_settings_are_refused() -> None:
     """[REFINE-021]"""
     with pytest.raises(ValidationError, match="refine_flux has no effect without refine"):
-        InferConfig(refine_flux=True)
+        InferConfig(refine=0, refine_flux=True)
     with pytest.raises(ValidationError, match="refine_background has no effect without refine"):
-        InferConfig(refine_background="smooth")
+        InferConfig(refine=0, refine_background="smooth")
 
 
 def test_the_product_has_light_and_background(scan: ScanDataset, tmp_path: Path) -> None:

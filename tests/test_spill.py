@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 import numpy as np
 import pytest
@@ -62,7 +61,7 @@ def test_a_disk_that_fills_up_is_an_error_of_resources(monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with SpillableRows(ROW, np.uint16, budget_bytes=ROW_BYTES) as rows:
-        monkeypatch.setattr(os, "pwrite", full)
+        monkeypatch.setattr("ptychopinn.spill.PlacedFile.write", full)
         rows.append(values(1))
         with pytest.raises(ResourceError, match=r"cannot grow in .*No space left"):
             rows.append(values(1))

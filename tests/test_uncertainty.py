@@ -15,7 +15,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import Cancelled, ConfigError, DataError
 from ptychopinn.geometry import Canvas, Frame, flat_object
-from ptychopinn.live.scan import check_live
+from ptychopinn.live.scan import live_config
 from ptychopinn.metrics import align, scan_box
 from ptychopinn.monitor import Monitor
 from ptychopinn.product import product_of, read_product, write_product
@@ -142,9 +142,9 @@ def test_positions_on_a_line_are_refused() -> None:
 def test_errors_need_passes_and_a_whole_scan() -> None:
     """[UNC-005]"""
     with pytest.raises(ValidationError, match="uncertainty has no effect without refine"):
-        InferConfig(uncertainty=True)
+        InferConfig(refine=0, uncertainty=True)
     with pytest.raises(ConfigError, match="whole scans"):
-        check_live(InferConfig(refine=2, uncertainty=True))
+        live_config(InferConfig(refine=2, uncertainty=True))
 
 
 class _CancelledLater(Monitor):

@@ -122,12 +122,12 @@ def reconstruct_automatically(
     work = _Work(data, config, limit, library if reconstructor is None else _library_of(reconstructor))
     work.start(reconstructor)
     with work.library.session() as computing:
-        work.library.fit(lambda: work.iterate(computing, update))
+        work.iterate(computing, update)
         return work.result()
 
 
 def _library_of(reconstructor: Reconstructor) -> ArrayLibrary:
-    """The library that a reconstructor computes with, as its predictions say."""
+    """The library of a reconstructor, if it says which; else that of the host."""
     return getattr(reconstructor, "library", NUMPY)
 
 
@@ -249,9 +249,8 @@ class _Work:
             if self._limit.cancelled or self._passes >= _MAX_PASSES:
                 break
             if seconds_of_pass > 0:
-                passes = min(passes, int(self._limit.left / seconds_of_pass)) if self._limit.left < 1e9 else passes
+                passes = int(min(passes, self._limit.left / seconds_of_pass))
                 if passes < 1:
-                    self._story.append("The time was over before the passes stopped to pay.")
                     break
             before, begun = self._rounds[-1].residual_after if self._rounds else None, time.monotonic()
             self._round(passes)
@@ -260,12 +259,15 @@ class _Work:
             after = self._rounds[-1].residual_after
             if before is not None and not freed and after > (1 - _PAYS) * before:
                 self._story.append(f"It stopped after {self._passes} passes, as the last {passes} changed little.")
-                break
+                return
             if update is not None and not self._limit.cancelled:
                 update(self.result().reconstruction)
             passes = min(2 * passes, _MAX_ROUND)
-        if self._passes == 0:
-            self._story.append("The time did not suffice for a pass.")
+        self._story.append(
+            "The time did not suffice for a pass."
+            if self._passes == 0
+            else f"It ended after {self._passes} passes, before they stopped to pay."
+        )
 
     def _move_to(self, library: ArrayLibrary, place: ArrayLibrary) -> None:
         stitched, model = self._stitched, self._model
@@ -288,7 +290,9 @@ class _Work:
             seed=len(self._rounds),
         )
         start = replace(self._stitched.canvas, covered=self._stitched.covered)
-        found = refine(self._patterns, self._model, start, options, kind=self._kind, monitor=self._limit)
+        found = self.library.fit(
+            lambda: refine(self._patterns, self._model, start, options, kind=self._kind, monitor=self._limit)
+        )
         self._stitched = replace(self._stitched, object=found.object)
         self._model, self._kind = found.model, StartKind.REFINED
         self._rounds.append(found.summary)
@@ -300,8 +304,9 @@ class _Work:
         """Free what explains held-out patterns better; returns whether something was freed."""
         fixed = [one for one in self._config.may_free if one not in self._freed]
         count = min(max(_TRIAL_PIXELS // self._data.N**2, _TRIAL_MIN), _TRIAL_MAX, len(self._data))
-        cost = (len(fixed) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass * count / len(self._data)
-        if not fixed or cost > _TRIAL_SHARE * self._limit.left or count < 4 * _HELD_OUT:
+        cost = (len(fixed) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass / len(self._data)  # of a pattern
+        count = int(min(count, _TRIAL_SHARE * self._limit.left / max(cost, 1e-9)))
+        if not fixed or count < 4 * _HELD_OUT:
             return False
         trial = _Trial(self._patterns, self._model, self._stitched.canvas, count, library, self._limit)
         base = trial.shares(self._freed)

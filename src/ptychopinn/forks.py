@@ -12,17 +12,9 @@ from ptychopinn.errors import UsageError
 
 
 def check_not_forked(framework: str) -> None:
-    """Note that a framework computes in this process.
+    """Note that a framework, named as in messages, computes in this process.
 
-    Parameters
-    ----------
-    framework:
-        Name of the framework, as in messages.
-
-    Raises
-    ------
-    UsageError
-        If it has computed before in a process that this one was forked from.
+    Raises UsageError if it has computed before in a process that this one was forked from.
     """
     first = _first_process(framework)
     if first != os.getpid():

@@ -65,13 +65,7 @@ def allocate(file: IO[bytes], size: int) -> None:
 
 
 class PlacedFile:
-    """Reads and writes a file at places; thread-safe.
-
-    Parameters
-    ----------
-    file:
-        An open file without a buffer.
-    """
+    """Reads and writes an open file, without a buffer, at places; thread-safe."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

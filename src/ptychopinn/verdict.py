@@ -9,7 +9,7 @@ that they do not use (`ptychopinn.inspection`), because passes fit the patterns 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.forward import far_field
 from ptychopinn.inspection.changes import Change
 from ptychopinn.inspection.geometry import Agreement, GeometryCheck, doubt_geometry
@@ -45,33 +46,16 @@ class Explains(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """Whether a reconstruction explains the patterns, and what may be wrong.
-
-    Attributes
-    ----------
-    explains:
-        The conclusion.
-    residual:
-        Forward residual R of the result.
-    flat_residual:
-        R of a flat object under the same probe, of the best amplitude.
-    mean_residual:
-        R of the mean pattern as a model of every pattern.
-    noise_residual:
-        R of Poisson noise alone.
-    causes:
-        Likely causes, as sentences with a remedy, in the order of what was tested; empty unless ``explains`` is no.
-    geometry:
-        What passes on a part of the scan showed; None if they were not needed.
-    """
+    """Whether a reconstruction explains the patterns, and what may be wrong."""
 
     explains: Explains
-    residual: float
-    flat_residual: float
-    mean_residual: float
-    noise_residual: float
+    residual: float  # forward residual R of the result
+    flat_residual: float  # R of a flat object under the same probe, of the best amplitude
+    mean_residual: float  # R of the mean pattern as a model of every pattern
+    noise_residual: float  # R of Poisson noise alone
+    # Likely causes, as sentences with a remedy, in the order of what was tested; empty unless ``explains`` is no.
     causes: tuple[str, ...] = ()
-    geometry: GeometryCheck | None = None
+    geometry: GeometryCheck | None = None  # what passes on a part of the scan showed; None if they were not needed
 
     @property
     def explained(self) -> float:
@@ -114,27 +98,13 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a verdict is about.
+    """What a verdict is about."""
 
-    Attributes
-    ----------
-    data:
-        The scan, with the positions of the result.
-    probe:
-        (modes, N, N) complex64 in counts, of the result.
-    residual:
-        Forward residual R of the result.
-    passes:
-        Passes of a solver that are in the result; they fit wrong positions too.
-    trained:
-        Whether a network made it.
-    """
-
-    data: ScanDataset
-    probe: ComplexArray
-    residual: float
-    passes: int = 0
-    trained: bool = True
+    data: ScanDataset  # with the positions of the result
+    probe: ComplexArray  # (modes, N, N) complex64 in counts, of the result
+    residual: float  # forward residual R of the result
+    passes: int = 0  # passes of a solver that are in the result; they fit wrong positions too
+    trained: bool = True  # whether a network made it
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -144,7 +114,7 @@ def judge(evidence: Evidence) -> Verdict:
     reconstructed some times.
     """
     data = evidence.data
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _PATTERNS)).astype(np.int64))
+    chosen = evenly_spread(len(data), _PATTERNS)
     counts, good = data.counts(chosen), ~data.bad_pixels
     flat = flat_residual(counts, evidence.probe, good)
     mean = mean_pattern_residual(counts, good)
@@ -200,18 +170,15 @@ def flat_residual(counts: FloatArray, probe: ComplexArray, good: BoolArray) -> f
 
 
 def _causes(evidence: Evidence, geometry: GeometryCheck | None, mean: float, noise: float) -> tuple[str, ...]:
-    tests: tuple[Callable[[], str | None], ...] = (
-        lambda: _geometry_cause(geometry),
-        lambda: _free_probe_cause(evidence, geometry),
-        lambda: _probe_cause(evidence),
-        lambda: _dose_cause(mean, noise),
-        lambda: _overlap_cause(geometry),
-        lambda: _training_cause(evidence, geometry),
+    tested = (
+        _geometry_cause(geometry),
+        _free_probe_cause(evidence, geometry),
+        _probe_cause(evidence),
+        _dose_cause(mean, noise),
+        _overlap_cause(geometry),
+        _training_cause(evidence, geometry),
     )
-    found = tuple(said for test in tests if (said := test()) is not None)
-    if found:
-        return found
-    return (
+    return tuple(cause for cause in tested if cause is not None) or (
         "Axes, signs, scale and order of the positions, the probe, the dose, the overlap and the training were tested, "
         "and none stands out: inspect the patterns (ptychopinn inspect).",
     )
@@ -242,10 +209,10 @@ def _probe_cause(evidence: Evidence) -> str | None:
     """Whether the scan's own probe explains the patterns much better than that of the result."""
     if len(evidence.data) < _MIN_PATTERNS:
         return None
-    trials = {}
     own = probe_in_counts(evidence.data, fit_scaling(evidence.data), follow_offset=True)
-    for name, probe in (("result", evidence.probe), ("scan", own)):
-        trials[name] = TrialPatch(evidence.data, probe).trial(Change()).residual
+    patch = TrialPatch(evidence.data, own)
+    trials = {"scan": patch.trial(Change()).residual}
+    trials["result"] = patch.trial(Change(), other_probe=evidence.probe).residual
     if trials["scan"] ** 2 < (1 - _OWN_PROBE) * trials["result"] ** 2:
         return (
             f"The scan's own probe explains the patterns better than that of the result (R {trials['scan']:.3f}, not "

@@ -277,7 +277,7 @@ class Oracle:
 
 def reconstructed(scan: ScanDataset, library: ArrayLibrary, *, patterns: bool, **config: Any) -> Reconstruction:
     oracle: Any = Oracle(scan, library, hands_over_patterns=patterns)
-    return reconstruct(oracle, scan, InferConfig(**config))
+    return reconstruct(oracle, scan, InferConfig(**{"refine": 0, **config}))
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_another_n_is_refused(new: New, trained: Trained) -> None:
 def test_an_object_comes_out(fit: Fit, scan: ScanDataset) -> None:
     """[RECON-001] through the core's stitching."""
     found = fit(train={"nepochs": 24, "n_groups": None, "batch_size": 1})
-    result = reconstruct(found.reconstructor, scan)
+    result = reconstruct(found.reconstructor, scan, InferConfig(refine=0))
     assert (result.placed, result.dropped) == (25, 0)
     flat = forward_residual(np.ones_like(result.object), (0, 0), result.probe, scan)
     assert result.residual < 0.7 * flat

@@ -56,11 +56,12 @@ def test_train_resume_infer(run: Run, scan_file: Path, tmp_path: Path) -> None:
         "csv",
         "history.csv",
         "reconstruction.h5",
+        "reconstruction.json",
         "report.html",
         "run.log",
         "scan.json",
+        "wts.h5.zip",
     }
-    names |= {"wts.h5.zip"}
     assert {path.name for path in folder.iterdir()} == names
     settings = read_config_file(folder / "config.yaml")
     assert settings["model"]["N"] == 32

@@ -316,3 +316,19 @@ def test_doctor_prints_a_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
     assert out.count("long") == 50
     _, out, _ = cli("doctor", "--json")
     assert json.loads(out) == sections
+
+
+def test_inspect_says_what_fits_best(cli: Cli, tmp_path: Path) -> None:
+    """[CLI-033] [INSP-004]"""
+    scan, picture = str(tmp_path / "scan.npz"), tmp_path / "scan.png"
+    assert cli("simulate", "-o", scan, "--N", "32", "--rows", "6", "--cols", "6", "--seed", "3")[0] == 0
+    code, out, _ = cli("inspect", scan, "-o", str(picture))
+    assert code == 0
+    assert "Patterns, positions and probe agree as given" in out
+    assert picture.is_file()
+    code, out, _ = cli("inspect", scan, "--json")
+    found = json.loads(out)
+    assert found["flags"] == []
+    assert found["figures"]["patterns and positions"] == "as given"
+    assert {"change": "as given", "residual": found["figures"]["residual as given"]} in found["tried"]
+    assert cli("inspect", str(tmp_path / "missing.npz"))[0] == 3

@@ -36,6 +36,13 @@ def test_flags_reach_the_workflow(cli: Cli, streamed: Any) -> None:
     assert asked["backend"] == "torch"
 
 
+@pytest.mark.parametrize(("command", "passes"), [("stream", 0), ("infer", 2), ("train", 2)])
+def test_the_default_of_passes_is_that_of_the_command(cli: Cli, command: str, passes: int) -> None:
+    """[REFINE-009] [STREAM-001] [CLI-001] As its help says."""
+    text = " ".join(cli(command, "--help")[1].split())
+    assert f"streams is 0 (default: {passes}; at least 0" in text
+
+
 def test_interrupted_it_exits_with_130(cli: Cli, streamed: Any, tmp_path: Path) -> None:
     """[STREAM-005]"""
     streamed.act = lambda *args, monitor, **kwargs: monitor.cancel()

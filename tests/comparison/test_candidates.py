@@ -50,6 +50,15 @@ def test_networks_by_name() -> None:
     assert one.solver is None
 
 
+def test_passes() -> None:
+    """[COMP-036] Two after a network, unless its settings say otherwise; those of a solver by its options."""
+    own = {"name": "alone", "backend": "torch", "infer": {"refine": 0}}
+    candidates = plans(["torch-pinn", own, "epie"], REGISTRY, solver={"passes": 7})
+    assert [candidate.passes for candidate in candidates] == [2, 0, 7]
+    common = plans(["torch-pinn", own], REGISTRY, infer={"refine": 5})
+    assert [candidate.passes for candidate in common] == [5, 0]
+
+
 def test_aliases() -> None:
     """[COMP-001] pytorch is torch."""
     assert plan("pytorch-pinn")[0].name == "torch-pinn"

@@ -69,6 +69,7 @@ def test_the_figures(finished: ComparisonResult, pair: tuple[Path, Path]) -> Non
     assert network["run", "training_seconds"] > 0
     assert epie["run", "training_seconds"] == 0
     assert epie["run", "patterns"] == 64
+    assert (network["run", "passes"], epie["run", "passes"]) == (2, 5)  # [COMP-036]
     assert epie["run", "peak_anonymous_mib"] > 20
     assert epie["object", "nrmse_to_baseline"] == 0
     assert flat["object", "nrmse_minus_baseline"] == pytest.approx(flat["object", "nrmse"] - epie["object", "nrmse"])
@@ -96,7 +97,7 @@ def test_what_is_left_behind(finished: ComparisonResult, pair: tuple[Path, Path]
 
 
 def test_the_report_says_what_was_compared(finished: ComparisonResult) -> None:
-    """[COMP-035] On what, with which result, and what went wrong."""
+    """[COMP-035] [COMP-036] On what, with which result, after how many passes, and what went wrong."""
     text = (finished.folder / "report.html").read_text()
     for words in (
         "test.npz",
@@ -104,8 +105,11 @@ def test_the_report_says_what_was_compared(finished: ComparisonResult) -> None:
         "hog failed: The job is out of memory",
         "phase SSIM",
         "numpy-pinn",
+        ">2 passes<",
+        ">5 passes<",
     ):
         assert words in text
+    assert ">alone<" not in text
     assert text.count("data:image/png") == len(list((finished.folder / "pictures").iterdir()))
 
 

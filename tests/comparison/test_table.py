@@ -10,11 +10,13 @@ import pytest
 from ptychopinn.comparison.table import (
     DISTANCE,
     MINUS,
+    PASSES,
     CandidateOutcome,
     Row,
     Status,
     comparison_figures,
     make_rows,
+    passes_text,
     read_table,
     summarise,
     write_table,
@@ -65,6 +67,13 @@ def test_differences_to_the_baseline(rows: list[Row]) -> None:
     assert one(rows, "b", DISTANCE).value == 0.25
     of_c = make_rows([A, C], ["test"], comparison_figures(), "c")
     assert one(of_c, "a", ("phase", "ssim" + MINUS)).message == "the baseline has no value"
+
+
+def test_passes_in_words() -> None:
+    """[COMP-036] Alone at 0 only; a solver that does not say how many it makes has no value."""
+    assert [passes_text(n) for n in (0, 1, 2.0, 1e5)] == ["alone", "1 pass", "2 passes", "100000 passes"]
+    (row,) = make_rows([A], ["test"], [PASSES])
+    assert (row.value, row.status, row.message) == (None, Status.SKIPPED, "it does not say how many")
 
 
 def test_the_table_is_read_as_it_was_written(rows: list[Row], tmp_path: Path) -> None:

@@ -118,6 +118,16 @@ def test_a_scan_with_every_fault_is_mended(tmp_path, scan_arrays, counts):
     assert data.metadata.pixel_size_m == 1e-8
 
 
+def test_patterns_are_turned_without_the_probe(tmp_path, scan_arrays, counts):
+    """[DATA-220] If the probe was right before."""
+    right = scan_arrays()
+    flipped = np.roll(np.flip(counts, 1), 1, axis=1)
+    np.savez(tmp_path / "wrong.npz", **scan_arrays(diffraction=None, _metadata=None, diff3d=flipped))
+    data = converted(tmp_path / "wrong.npz", tmp_path / "right.npz", flip_y=True, turn_probe=False)
+    np.testing.assert_array_equal(data.probe, right["probeGuess"])
+    np.testing.assert_allclose(data.counts(slice(None)), counts, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("unit", "factor"), [("m", 1), ("um", 1e6), ("nm", 1e9), ("mm", 1e3)])
 def test_positions_in_a_unit_become_pixels(tmp_path, scan_arrays, unit, factor):
     """[DATA-221] With the pixel size of the file's metadata."""

@@ -11,10 +11,19 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from ptychopinn.config.model import SUPPORTED_N
+from ptychopinn.data.checks import check_scan
 from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.data.io import read_scan
 from ptychopinn.data.raw_scan import Geometry, RawScan
-from ptychopinn.data.sizes import bin_patterns, fit_size, place_centred, resample_probe, resize_patterns, rule_for
+from ptychopinn.data.sizes import (
+    bin_patterns,
+    fit_size,
+    measured_box,
+    place_centred,
+    resample_probe,
+    resize_patterns,
+    rule_for,
+)
 from ptychopinn.forward import expected_counts
 
 
@@ -156,6 +165,32 @@ def test_every_pixel_is_measured_or_bad() -> None:
     raw = resize_patterns(RawScan(patterns, None), 8)
     assert raw.patterns[0, 4, 4] == 9
     assert int((~raw.bad_pixels).sum()) == 5 * 7
+
+
+def test_padding_is_not_taken_for_a_mask_the_other_way_round(tmp_path: Path) -> None:
+    """[DATA-063] [DATA-210] Three in four pixels are bad without a warning; an inverted mask has one."""
+    raw = resize_patterns(RawScan(np.ones((2, 16, 17)), None), 32)
+    assert raw.bad_pixels is not None
+    box = measured_box(raw.bad_pixels)
+    assert raw.bad_pixels[box].shape == (16, 17)
+    y, x = np.indices((32, 32)) - 15.5
+    inverted = y**2 + x**2 > 36
+    assert inverted[measured_box(inverted)].shape == (32, 32)
+    probe = np.zeros((32, 32), np.complex64)
+    probe[14:18, 14:18] = 30
+    far = np.abs(np.fft.fftshift(np.fft.fft2(probe, norm="ortho"))) ** 2
+    for mask, warned in ((raw.bad_pixels, False), (inverted, True)):
+        counts = np.repeat(np.rint(far * 100).astype(np.uint32)[None], 4, axis=0)
+        np.savez(
+            tmp_path / "scan.npz",
+            diff3d=counts,
+            xcoords=[0, 3, 0, 3],
+            ycoords=[0, 0, 3, 3],
+            probeGuess=probe,
+            bad_pixels=mask,
+        )
+        messages = [problem.message for problem in check_scan(tmp_path / "scan.npz") if problem.key == "bad_pixels"]
+        assert any("of the pixels are bad" in message for message in messages) is warned
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (104, 90), (512, 512)])

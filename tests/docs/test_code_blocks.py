@@ -33,7 +33,7 @@ from ptychopinn.simulate import simulate_scan
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for pattern in ("README.md", "docs/*.md", "plugins/*/README.md", "examples/*/README.md")
+    for pattern in ("README.md", "docs/*.md", "plugins/*/README.md", "models/README.md", "examples/*/README.md")
     for page in ROOT.glob(pattern)
 )
 NOT_RUN = re.compile(r"<!-- not run: (needs \S.*) -->")

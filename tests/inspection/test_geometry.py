@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ptychopinn.config import SimulationConfig
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.simulation import ObjectKind
+from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.io import write_scan
 from ptychopinn.inspection import Agreement, Change, check_geometry, look_at_geometry
 from ptychopinn.inspection.changes import ORIENTATIONS, Orientation
 from ptychopinn.simulate import simulate_scan
@@ -64,6 +68,19 @@ def test_planted_orientations_are_found_with_the_flags_that_mend_them(scan: Scan
         np.testing.assert_allclose(mended, scan.positions, atol=1e-9)
         assert found.best.flags
         assert found.best.remedy == "ptychopinn convert SCAN -o MENDED " + " ".join(found.best.flags)
+
+
+def test_turned_patterns_are_mended_by_convert(scan: ScanDataset, tmp_path: Path) -> None:
+    """[INSP-002] The command of the remedy does what the change does."""
+    change = Change(patterns=Orientation(exchange=True, negate_y=True))
+    assert change.remedy == "ptychopinn convert SCAN -o MENDED --transpose --flip-y --no-turn-probe"
+    write_scan(tmp_path / "scan.npz", scan)
+    steps = ConversionOptions(transpose=True, flip_y=True, turn_probe=False)
+    mended = convert_scan(tmp_path / "scan.npz", tmp_path / "mended.npz", conversion=steps)
+    np.testing.assert_allclose(
+        mended.counts(slice(None)), change.patterns.of_patterns(scan.counts(slice(None))), rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(mended.probe, scan.probe)
 
 
 def test_a_scale_is_found_and_mended(scan: ScanDataset) -> None:

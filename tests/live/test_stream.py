@@ -26,7 +26,7 @@ from ptychopinn.simulate import simulate_scan
 from ptychopinn.system import PlacedFile
 
 N = 32
-QUICK = InferConfig(inference_batch_size=16)
+QUICK = InferConfig(inference_batch_size=16, refine=0)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_object_is_there_while_the_scan_goes_on(
 @pytest.mark.parametrize("synchronise", ["on", "off"])
 def test_other_ways_to_synchronise(synchronise: str, scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STREAM-001]"""
-    config = InferConfig(inference_batch_size=16, synchronise=synchronise)
+    config = InferConfig(inference_batch_size=16, synchronise=synchronise, refine=0)
     end = last(stream(trained, chunks(scan, range(100)), config))
     assert end.result.synchronised == Synchronisation(PhaseRule(synchronise))
     assert difference(end.result, reconstruct(trained, scan, config)) < 0.01
@@ -124,6 +124,14 @@ def test_refinement_acts_at_the_end(scan: ScanDataset, trained: NumpyReconstruct
     end = last(stream(trained, chunks(scan, range(100)), config))
     assert end.result.refined is not None
     assert difference(end.result, reconstruct(trained, scan, config)) < 0.01
+
+
+def test_no_pass_unless_it_is_asked_for(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[STREAM-001] [REFINE-009] Not by the default of other reconstructions, nor for a setting that needs passes."""
+    for config in (None, InferConfig(inference_batch_size=16)):
+        assert last(stream(trained, chunks(scan, range(40)), config)).result.refined is None
+    with pytest.raises(ConfigError, match="refine_probe has no effect without refine"):
+        LiveScan(trained, InferConfig(refine_probe=True))
 
 
 def test_gaps_repeats_and_disorder(scan: ScanDataset, trained: NumpyReconstructor) -> None:
@@ -341,7 +349,7 @@ def test_the_setup_brings_probe_and_bad_pixels(scan: ScanDataset, trained: Numpy
     """[STREAM-007]"""
     bad = np.zeros((N, N), bool)
     bad[3:5] = True
-    config = InferConfig(inference_batch_size=16, probe_source="scan")
+    config = InferConfig(inference_batch_size=16, probe_source="scan", refine=0)
     marked = replace(scan, bad_pixels=bad)
     broken = np.asarray(scan.patterns).astype(np.float64)
     broken[:, bad] = np.nan

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.errors import DataError
-from ptychopinn.metrics import frc, frc50
+from ptychopinn.metrics import FrcCurve, frc, frc50
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (65, 90), (4, 7)])
@@ -100,3 +100,30 @@ def test_rounding_is_no_signal() -> None:
     assert frc50(frc(flat, flat)) == 0
     weak = 1 + 1e-3 * rng.standard_normal((32, 32))
     assert frc50(frc(weak, weak)) == 0.5
+
+
+def test_a_slow_error_does_not_end_the_search():
+    """[MET-009] Two pictures that agree in all but the longest waves agree down to their detail."""
+    rng = np.random.default_rng(7)
+    detail = rng.normal(size=(128, 128))
+    rows = np.linspace(0, 2 * np.pi, 128, endpoint=False)[:, None]
+    slow = 30 * np.cos(rows) * np.ones((1, 128))
+    curve = frc(detail + slow, detail - slow)
+    assert curve.correlation[0] < 0
+    assert frc50(curve) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.1, 0.9, 0.2, 0.1, 0.1], 0),  # one ring above is chance
+        ([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.1, 0.1], 0),  # fewer than were below
+        ([0.1, 0.9, 0.9, 0.9, 0.1], 4.5 / 20),
+        ([0.9, 0.1, 0.9, 0.9, 0.9], 1.5 / 20),  # a later dip ends it
+        ([0.1, 0.1, 0.1], 0),
+    ],
+)
+def test_where_the_search_begins(values, expected):
+    """[MET-009]"""
+    curve = FrcCurve(np.arange(1, len(values) + 1) / 20, np.array(values))
+    assert frc50(curve) == pytest.approx(expected)

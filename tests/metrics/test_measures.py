@@ -88,7 +88,7 @@ def test_ms_ssim_of_one_scale_is_ssim(make_object):
     """[MET-010] Too small for a second scale: plain SSIM."""
     a, b = (np.abs(make_object((21, 40), seed)) for seed in (0, 1))
     wanted = structural_similarity(a, b, data_range=0.5, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
-    assert ms_ssim(a, b, 0.5) == pytest.approx(max(wanted, 0), abs=1e-12)
+    assert ms_ssim(a, b, 0.5) == pytest.approx(max(wanted, 0.01), abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [11, 22, 43, 90, 180])
@@ -133,3 +133,13 @@ def test_a_mirrored_picture_scores_badly(make_object):
     figures = score(align(obj, obj.T, ScanBox(5, 85, 5, 85)))
     assert abs(figures["phase_corr"]) < 0.5
     assert figures["phase_ssim"] < 0.5
+
+
+def test_ms_ssim_of_one_wrong_scale_is_not_nothing():
+    """[MET-010] A slow error of the opposite sign lowers it, and detail still counts."""
+    rng = np.random.default_rng(8)
+    detail = rng.normal(size=(256, 256))
+    slow = 6 * np.cos(np.linspace(0, 6 * np.pi, 256))[:, None] * np.ones((1, 256))
+    a = detail + slow
+    same, other = ms_ssim(a, detail - slow, 12.0), ms_ssim(a, rng.normal(size=a.shape) - slow, 12.0)
+    assert 0 < other < same < 1

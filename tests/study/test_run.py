@@ -51,7 +51,11 @@ def test_medians() -> None:
 def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[STUDY-001] [STUDY-003] [STUDY-004] [STUDY-005] Networks and solvers; what is done is kept."""
     install_plugins(tmp_path, monkeypatch)
-    shared: dict[str, Any] = {"train": {"nepochs": 1, "probe_refinement": 0}, "solver": {"passes": 5}}
+    shared: dict[str, Any] = {
+        "train": {"nepochs": 1, "probe_refinement": 0},
+        "infer": {"refine": 0},
+        "solver": {"passes": 5},
+    }
     settings = of("numpy-pinn", "epie", "dies", photons=(1e3, 1e5), study={"gridsize": (1, 2)}, **shared)
     result = study_run(settings, tmp_path / "out")
     with (tmp_path / "out" / "study_metrics.csv").open() as file:
@@ -69,7 +73,8 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     epie = {m.point.photons: m.median for m in result.medians if m.candidate == "epie" and m.metric == "nrmse"}
     assert epie[1e5] < epie[1e3]
     assert {path.name for path in (tmp_path / "out" / "pictures").iterdir()} >= {"curves.png"}
-    assert "dies at photons" in (tmp_path / "out" / "report.html").read_text()
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert all(words in report for words in ("dies at photons", "numpy-pinn, alone", "epie, 5 passes"))  # [COMP-036]
 
     def stamps() -> dict[str, int]:
         return {

@@ -272,3 +272,23 @@ def test_patterns_of_any_size_are_reconstructed(
     whole = infer_run(trained.folder, scan_file, tmp_path / "whole")
     figure = "forward residual R"
     assert float(result.figures[figure]) < 1.2 * float(whole.figures[figure]) + 0.02
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_scans_probe_is_used_where_the_models_is_of_other_light(
+    trained: RunResult, scan_file: Path, tmp_path: Path
+) -> None:
+    """[VER-006] but not where both are the same, nor against the settings."""
+    config = SimulationConfig(N=32, rows=6, cols=6, seed=5, nphotons=1e6, probe_kind="defocused")
+    write_scan(tmp_path / "other.npz", replace(simulate_scan(config), object_guess=None))
+    found = infer_run(trained.folder, tmp_path / "other.npz", tmp_path / "out")
+    assert found.warnings[0].startswith("The probe of the scan is used")
+    product = read_product(found.files["product"])
+    probe = read_scan(tmp_path / "other.npz").probe
+    like = np.abs(np.vdot(product.probe, probe)) / np.linalg.norm(product.probe) / np.linalg.norm(probe)
+    assert like > 0.99
+    asked = run_settings(infer={"probe_source": "model"})
+    other = infer_run(trained.folder, tmp_path / "other.npz", tmp_path / "model", asked)
+    assert not any("probe of the scan is used" in text for text in other.warnings)
+    same = infer_run(trained.folder, scan_file, tmp_path / "same")
+    assert not any("probe of the scan is used" in text for text in same.warnings)

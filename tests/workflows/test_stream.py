@@ -15,7 +15,7 @@ from ptychopinn import workflows
 from ptychopinn.config import ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import write_scan
-from ptychopinn.errors import DataError, ResourceError, UsageError
+from ptychopinn.errors import ConfigError, DataError, ResourceError, UsageError
 from ptychopinn.live.messages import pack_end, pack_patterns
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.product import read_product
@@ -59,12 +59,27 @@ def test_a_file_is_followed_into_a_directory(scan: ScanDataset, run_folder: Path
     result = workflows.stream_run(run_folder, str(source), tmp_path / "out", interval_s=0)
     whole = tmp_path / "whole.npz"
     write_scan(whole, ScanDataset(scan.patterns, scan.measurement, scan.positions, scan.probe))
-    expected = workflows.infer_run(run_folder, whole, tmp_path / "expected")
+    alone = workflows.run_settings(infer={"refine": 0})  # as streams are, unless passes are asked for
+    expected = workflows.infer_run(run_folder, whole, tmp_path / "expected", alone)
     found, wanted = (read_product(r.files["product"]).object for r in (result, expected))
     assert np.linalg.norm(found - wanted) < 0.01 * np.linalg.norm(wanted)
     assert (result.figures["stream"], result.figures["patterns"]) == ("finished", 64)
     assert {"product", "phase", "amplitude", "probe", "report"} <= set(result.files)
     assert result.warnings == ()
+    assert "passes of refinement kept" not in result.figures
+
+
+def test_passes_follow_where_they_are_asked_for(scan: ScanDataset, run_folder: Path, tmp_path: Path) -> None:
+    """[STREAM-001] Settings that need passes are refused without them."""
+    source = write(tmp_path / "scan.h5", scan, 64)
+    settings = workflows.run_settings(infer={"refine": 1})
+    result = workflows.stream_run(run_folder, str(source), tmp_path / "out", settings, interval_s=0)
+    assert result.figures["passes of refinement kept"] == 1
+    with pytest.raises(ConfigError, match="refine_probe has no effect without refine"):
+        workflows.stream_run(
+            run_folder, str(source), tmp_path / "other", workflows.run_settings(infer={"refine_probe": True})
+        )
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_object_is_written_now_and_then(

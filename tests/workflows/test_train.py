@@ -24,6 +24,7 @@ from ptychopinn.reconstructor import TrainingInterrupted, TrainStatus
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows import RunResult, run_settings, train_run
 
+OF_RUN = {"nepochs": 4, "seed": 7, "checkpoint_top_k": 9}  # as of the fixture `trained`
 CONTENT = [
     "amplitude.png",
     "checkpoints",
@@ -161,12 +162,35 @@ def test_other_peoples_files_are_not_replaced(scan_file: Path, run: Path) -> Non
 @pytest.mark.usefixtures("without_pictures")
 def test_a_run_is_resumed_from_its_last_checkpoint(scan_file: Path, run: Path) -> None:
     """[CLI-020] [CFG-011] How long it lasts may change; what the device said may be said as well."""
-    changed = {"nepochs": 6, "seed": 7, "checkpoint_top_k": 9, "batch_size": 4}
+    changed = {**OF_RUN, "nepochs": 6, "batch_size": 4}
     result = train(scan_file, run, train=changed, resume=True)
     assert [float(row["epoch"]) for row in history_of(run)] == [1, 2, 3, 4, 5, 6]
     assert result.figures["training"] == "finished"
     assert read_config_file(run / "config.yaml")["train"]["nepochs"] == 6
     assert (run / "run.log").read_text().count("Training finished") == 2
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_resumed_run_reconstructs_as_before(scan_file: Path, run: Path) -> None:
+    """[CLI-033] With its own settings where none are given, and without passes if it is older than these."""
+
+    def resumed(config: str, **infer: object) -> dict[str, Any]:
+        (run / "config.yaml").write_text(config)
+        result = train(scan_file, run, train=OF_RUN, infer=infer, resume=True)
+        kept = read_config_file(run / "config.yaml")["infer"]
+        assert ("passes of refinement kept" in result.figures) == (kept["refine"] > 0)
+        return kept
+
+    config = (run / "config.yaml").read_text()
+    assert "  refine: 2\n  refine_probe: false\n" in config
+    assert resumed(config)["refine"] == 2
+    assert resumed(config.replace("refine: 2", "refine: 0"))["refine"] == 0
+    assert resumed(config.replace("  refine: 2\n", ""))["refine"] == 0
+    assert resumed(config.replace("  refine: 2\n", ""), refine=1)["refine"] == 1
+    with_probe = config.replace("refine_probe: false", "refine_probe: true")
+    assert resumed(with_probe)["refine_probe"]
+    assert not resumed(with_probe, refine=0)["refine_probe"]  # it would have no effect
+    assert resumed(config)["inference_batch_size"] == 5
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Gui:
         self.view = self.core.view
         self.controller = self.core._processing_controller
         self.seen: dict[str, Any] = {}
+        self.asked = ""  # the question that was answered last
 
     def wait(self, until: Callable[[], Any], limit_s: float = 180.0) -> float:
         """Let the window live until something is so; returns the seconds that it took."""
@@ -178,6 +179,19 @@ class Gui:
 
         QTimer.singleShot(50, answer)
 
+    def agree(self) -> None:
+        """Answer Yes to the question that the next press asks."""
+
+        def answer() -> None:
+            dialog = QApplication.activeModalWidget()
+            if not isinstance(dialog, QMessageBox):
+                QTimer.singleShot(50, answer)
+                return
+            self.asked = dialog.text()
+            dialog.button(QMessageBox.StandardButton.Yes).click()
+
+        QTimer.singleShot(50, answer)
+
     def close_error(self, picture: str = "") -> list[str]:
         """Wait for the dialog of a failed run and press OK; title, problem, remedy and details."""
 
@@ -234,9 +248,12 @@ class Gui:
         for name, value in {**self.fields, **fields}.items():
             self.set_field(name, value)
 
-    def begin_training(self, folder: Path | None = None) -> None:
-        """Press Train and choose a directory: FOLDER, or another."""
+    def begin_training(self, folder: Path | None = None, *, agree: bool = False) -> None:
+        """Press Train and choose a directory, FOLDER or another; agree to train on its files."""
         self.answer_file_dialog(folder or self.folder)
+        self.asked = ""
+        if agree:
+            self.agree()
         self.train_button.click()
         self.wait(lambda: self.busy)
 
@@ -334,16 +351,28 @@ def sources(gui: Gui) -> None:
     gui.menu("Export Training Data...")
     for name in ("diffraction.h5", "product.h5"):
         shutil.copy(gui.folder / name, gui.folder / "pair")
-    for name in ("npz", "pair", "empty"):
+    for name, on_files in (("npz", True), ("pair", True), ("open", False), ("empty", False)):
         before = len(gui.log_text())
-        gui.begin_training(gui.folder / name)
+        gui.pane.findChild(QCheckBox, "trains_on_files").setChecked(on_files)
+        gui.begin_training(gui.folder / ("npz" if name == "open" else name), agree=on_files)
         gui.finish()
         gui.seen[name] = {
-            "model": (gui.folder / name / "model.zip").is_file(),
+            "model": (gui.folder / ("npz" if name == "open" else name) / "model.zip").is_file(),
             "log": gui.log_text()[before:],
+            "asked": gui.asked,
         }
+    bar = gui.controller._status_view.text_edit.verticalScrollBar()
+    gui.seen["newest line in view"] = bar.value() == bar.maximum()
+    model = gui.folder / "empty/model.zip"
+    before = len(gui.core.model.product_core.product_repository)
+    trainer = gui.core.model.processing_core.algorithm_parameter.get_current_reconstructor()
+    trainer.settings.parameter("infer", "inference_batch_size").set_value("none of these")
+    gui.infer_button.click()
+    gui.seen["failed inference"] = gui.close_error()
+    gui.seen["products of it"] = len(gui.core.model.product_core.product_repository) - before
+    gui.seen["model kept"] = gui.infer_button.isEnabled() and model.is_file()
     gui.choose(_of_other_type(gui.algorithm))  # the open scan's object is constant
-    gui.begin_training(gui.folder / "pair")
+    gui.begin_training(gui.folder / "empty")
     gui.seen["refused"] = gui.close_error()
 
 

@@ -107,12 +107,23 @@ def test_a_third_partys_backend(tmp_path: Path, strange_entry: Entry, environmen
 
 
 def test_what_is_trained_on(tmp_path: Path, strange_entry: Entry, environment: dict[str, str]) -> None:
-    """[PTY-030] [PTY-033] [PTY-034] Exported NPZ, Ptychodus's pair, else the open scan; a refusal is a dialog."""
+    """[PTY-030] [PTY-032] [PTY-033] [PTY-034] The open scan, else files after a question; a failure is a dialog."""
     seen = _play("sources", tmp_path / "scan", strange_entry, environment, {**PLAIN, "nepochs": 2})
-    for name, words in {"npz": "exported.npz", "pair": "diffraction.h5", "empty": "the scan that is open"}.items():
+    data = {
+        "npz": "exported.npz",
+        "pair": "diffraction.h5",
+        "open": "the scan that is open",
+        "empty": "scan that is open",
+    }
+    for name, words in data.items():
         assert seen[name]["model"] is True
         assert words in seen[name]["log"]
         assert "Training finished" in seen[name]["log"]
+        assert (words in seen[name]["asked"]) == (name in ("npz", "pair"))
+    assert seen["newest line in view"] is True
+    assert "inference_batch_size" in seen["failed inference"][1]
+    assert seen["products of it"] == 0
+    assert seen["model kept"] is True
     title, problem, remedy, _ = seen["refused"]
     assert title == "supervised-numpy: train failed"
     assert "constant" in problem

@@ -115,6 +115,17 @@ def test_a_settings_file_goes_before_its_preset(tmp_path: Path) -> None:
     second.open_settings(Path(__file__).parents[3] / "tests/golden/settings.ini")  # has no such group
 
 
+def test_a_settings_file_of_before_keeps_the_network_alone(tmp_path: Path) -> None:
+    """[PTY-021] It says so itself, since a saved file states every setting; where nothing is said, the default acts."""
+    file = tmp_path / "settings.ini"
+    file.write_text("[PtychoPINNPlugin-x]\nrefine = 0\nrefine_probe = false\nrefine_likelihood =\n")
+    registry = SettingsRegistry()
+    settings = EntrySettings(registry, "PtychoPINNPlugin-x", entry_settings(strangers_spec()))
+    assert build(InferConfig, settings.values()["infer"]).refine == 2
+    registry.open_settings(file)
+    assert build(InferConfig, settings.values()["infer"]) == InferConfig(refine=0)
+
+
 def test_bad_value_is_refused_when_work_begins() -> None:
     """[PTY-022] A value out of bounds does not raise in the settings; building the model names it."""
     registry = SettingsRegistry()

@@ -95,7 +95,7 @@ def test_a_default_is_shown_by_its_value(monkeypatch: pytest.MonkeyPatch) -> Non
     assert label_text(pairs["max_time"][0]) == "Time limit (s)"
     assert label_text(pairs["refine"][0]) == "Refinement passes"
     tip = Editor(*pairs["refine"]).widget.toolTip()
-    assert all(words in tip for words in ("start from the network", "Default: 0; at least 0", "settings.ini: refine"))
+    assert all(words in tip for words in ("start from the network", "Default: 2; at least 0", "settings.ini: refine"))
     assert application is not None
 
 

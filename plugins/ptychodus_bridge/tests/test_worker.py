@@ -53,7 +53,7 @@ class _Window(Host):
 
 
 def test_training_files(tmp_path: Path) -> None:
-    """[PTY-030] NPZ files before Ptychodus's pair; several without a train_data.npz are refused by name."""
+    """[PTY-030] train_data.npz, else Ptychodus's pair, else the only NPZ file; several are refused by name."""
     assert find_training_files(tmp_path) is None
     scan = write_scan_folder(tmp_path)
     files = find_training_files(tmp_path)
@@ -66,6 +66,10 @@ def test_training_files(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.positions, scan.positions, atol=1e-6)
     assert validation is None
     write_scan(tmp_path / "mine.npz", scan)
+    files = find_training_files(tmp_path)
+    assert files is not None
+    assert files.product == tmp_path / "product.h5"
+    (tmp_path / "product.h5").unlink()
     files = find_training_files(tmp_path)
     assert files is not None
     assert files.train == tmp_path / "mine.npz"

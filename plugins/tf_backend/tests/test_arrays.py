@@ -198,7 +198,7 @@ def test_arrays_of_the_standard_will_do(
     trained: Trained, scan: ScanDataset, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     """[REC-013] Nothing of what CuPy has beyond it is used outside of its library."""
-    config = InferConfig(**settings)
+    config = InferConfig(**{"refine": 0, **settings})
     expected = reconstruct(trained.reconstructor, scan, config)
     use(StrictLibrary(), trained, monkeypatch)
     found = reconstruct(trained.reconstructor, scan, config)

@@ -66,9 +66,10 @@ def test_objects_are_those_of_the_cpu(
     on_cuda.reconstructor.save(tmp_path / "model")
     on_cpu = fits.cls.load(tmp_path / "model", fits.options(accelerator="cpu"))
     assert isinstance(on_cuda.reconstructor.library, CupyLibrary)
-    one, other = (reconstruct(r, scan, InferConfig(**settings)) for r in (on_cuda.reconstructor, on_cpu))
+    config = InferConfig(**{"refine": 0, **settings})
+    one, other = (reconstruct(r, scan, config) for r in (on_cuda.reconstructor, on_cpu))
     np.testing.assert_allclose(one.object, other.object, atol=1e-3 * np.abs(other.object).mean())
-    np.testing.assert_array_equal(reconstruct(on_cuda.reconstructor, scan, InferConfig(**settings)).object, one.object)
+    np.testing.assert_array_equal(reconstruct(on_cuda.reconstructor, scan, config).object, one.object)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ def archive(scan: ScanDataset, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def both(archive: str, scan: ScanDataset, **config: Any) -> tuple[Reconstruction, Reconstruction]:
     return tuple(
-        reconstruct(kind.load(archive), scan, InferConfig(**config)) for kind in (TorchReconstructor, OnDevice)
+        reconstruct(kind.load(archive), scan, InferConfig(**{"refine": 0, **config}))
+        for kind in (TorchReconstructor, OnDevice)
     )  # type: ignore[return-value]
 
 
@@ -255,9 +256,9 @@ def test_an_object_too_large_for_the_device_is_worked_on_in_tiles(
 ) -> None:
     """[ARR-009] To rounding where no pass is made; patterns and patches come for each tile."""
     wide = simulate_scan(SimulationConfig(N=N, rows=20, cols=18, seed=1))
-    expected = reconstruct(OnDevice.load(archive), wide, InferConfig(**config))
+    expected = reconstruct(OnDevice.load(archive), wide, InferConfig(**{"refine": 0, **config}))
     monkeypatch.setattr(TorchLibrary, "budget_bytes", PIXEL_BYTES * width**2)
-    found = reconstruct(OnDevice.load(archive), wide, InferConfig(**config))
+    found = reconstruct(OnDevice.load(archive), wide, InferConfig(**{"refine": 0, **config}))
     assert "MiB of memory of torch on cpu: worked on in" in caplog.text
     np.testing.assert_allclose(found.coverage, expected.coverage, atol=1e-4)
     assert found.residual == pytest.approx(expected.residual, rel=0.02)
@@ -276,7 +277,7 @@ def test_a_device_that_is_full_is_told_as_such(
     monkeypatch.setattr(OnDevice, "library", library())
     monkeypatch.setattr(TorchLibrary, "fft2", full)
     with pytest.raises(ResourceError, match="does not suffice for the object"):
-        reconstruct(OnDevice.load(archive), scan)
+        reconstruct(OnDevice.load(archive), scan, InferConfig(refine=0))
 
 
 def test_the_same_seed_gives_the_same_passes(scan: ScanDataset) -> None:

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "simulate": "Make a scan of a simulated object.",
     "convert": "Convert a scan file to the canonical form.",
     "validate": "List everything that is wrong with scan files.",
+    "inspect": "Show a scan, and try which axes, signs, scale, order and probe fit.",
     "plugins": "List the backends and what they can do.",
     "doctor": "Describe this machine and what is installed, for a bug report.",
     "demo": "Simulate, train, save, load, reconstruct and score, in some minutes.",

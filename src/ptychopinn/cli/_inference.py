@@ -10,13 +10,18 @@ from ptychopinn.cli._settings import add_backend_flags
 from ptychopinn.config import InferConfig
 
 
-def add_inference(parser: Parser, arguments: Sequence[str], without: Collection[str] = ()) -> None:
-    """Add these flags, without those of some fields."""
+def add_inference(
+    parser: Parser,
+    arguments: Sequence[str],
+    config: type[InferConfig] = InferConfig,
+    without: Collection[str] = (),
+) -> None:
+    """Add the flags of ``config`` and the others, without those of some fields."""
     parser.offer_long_help()
     add_output(parser, "The directory to make.")
     parser.add_argument("--backend", help="The framework to compute with (default: the one that wrote the model).")
     add_preset(parser, ("infer",))
     add_config(parser)
     add_json(parser)
-    add_flags(parser, "infer", InferConfig, training=False, without=without)
+    add_flags(parser, "infer", config, training=False, without=without)
     add_backend_flags(parser, arguments, training=False, without=without)

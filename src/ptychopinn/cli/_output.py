@@ -54,13 +54,7 @@ def discard(stream: Stream) -> None:
 
 
 class NoteStream:
-    """A stream for progress bars and logs, whose writers do not notice failures.
-
-    Parameters
-    ----------
-    stream:
-        Where to write.
-    """
+    """A stream for progress bars and logs, whose writers do not notice failures."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

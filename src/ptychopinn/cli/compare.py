@@ -19,6 +19,7 @@ from ptychopinn.errors import PtychoPinnError, UsageError
 from ptychopinn.plugins import discover, solver_options
 
 _MAIN_METRICS = (
+    ("run", "passes"),
     ("phase", "ssim"),
     ("amp", "ssim"),
     ("object", "nrmse"),

@@ -11,6 +11,7 @@ from ptychopinn.cli._parser import Parser
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import show_run
+from ptychopinn.config.infer import StreamConfig
 
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
@@ -29,9 +30,8 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         metavar="FLOAT",
         help="Seconds of silence after which the producer is taken for dead (default: 60).",
     )
-    add_inference(
-        parser, arguments, without=("predict_overlap", "uncertainty", "nphotons", "fftshift")
-    )  # of whole scans
+    of_whole_scans = ("predict_overlap", "uncertainty", "nphotons", "fftshift")
+    add_inference(parser, arguments, StreamConfig, without=of_whole_scans)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -13,7 +13,7 @@ from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidates import CandidatePlan
 from ptychopinn.comparison.files import RESULT, digest_of, read_json, read_scores, remove_scores
 from ptychopinn.comparison.scans import ScanSource
-from ptychopinn.comparison.table import CandidateOutcome
+from ptychopinn.comparison.table import PASSES, CandidateOutcome
 from ptychopinn.errors import Cancelled
 from ptychopinn.jobs import JobError, Task, available_mib, run_job
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
@@ -71,7 +71,7 @@ def run_candidate(
         before = {}
     stale = [name for name in scans if before.get("scored", {}).get(name) != scored[name]]
     if not stale and before.get("status") == "ok":
-        return read_outcome(folder, plan.name, list(scans))
+        return read_outcome(folder, plan, list(scans))
     folder.mkdir(parents=True, exist_ok=True)
     for name in stale:
         remove_scores(folder, name)
@@ -111,7 +111,7 @@ def run_candidate(
         result["message"] = " ".join(str(error).split())
     result["seconds"] = time.monotonic() - start
     write_json(folder / RESULT, result)
-    return read_outcome(folder, plan.name, list(scans))
+    return read_outcome(folder, plan, list(scans))
 
 
 class _CandidateMonitor(Monitor):
@@ -135,7 +135,7 @@ class _CandidateMonitor(Monitor):
         self._peaks[self._scan] = max(self._peaks.get(self._scan, 0.0), mib)
 
 
-def read_outcome(folder: Path, name: str, scans: Sequence[str]) -> CandidateOutcome:
+def read_outcome(folder: Path, plan: CandidatePlan, scans: Sequence[str]) -> CandidateOutcome:
     """Read the outcome of a candidate from its folder."""
     result: dict[str, Any] = {"status": "failed", "message": "not run"}
     if (folder / RESULT).is_file():
@@ -144,10 +144,11 @@ def read_outcome(folder: Path, name: str, scans: Sequence[str]) -> CandidateOutc
     for scan in scans:
         if (scores := read_scores(folder, scan)) is not None:
             figures, skipped = scores
-            peak = result.get("peak_mib", {}).get(scan)
-            found[scan] = ({**figures, **({} if peak is None else {("run", "peak_anonymous_mib"): peak})}, skipped)
+            more = {PASSES: plan.passes, ("run", "peak_anonymous_mib"): result.get("peak_mib", {}).get(scan)}
+            known = {figure: float(value) for figure, value in more.items() if value is not None}
+            found[scan] = ({**figures, **known}, skipped)
     failure = "" if result["status"] == "ok" else result["message"] or "no reason was given"
-    return CandidateOutcome(name, failure, found)
+    return CandidateOutcome(plan.name, failure, found)
 
 
 def default_memory_mb() -> float | None:

@@ -35,6 +35,14 @@ class CandidatePlan:
         """Whether it is trained."""
         return self.settings is not None
 
+    @property
+    def passes(self) -> int | None:
+        """Passes over the patterns that it makes, those of a network after its prediction; None if it does not say."""
+        if self.settings is not None:
+            return self.settings.infer.refine
+        passes = getattr(self.solver, "passes", None)
+        return passes if isinstance(passes, int) else None
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {

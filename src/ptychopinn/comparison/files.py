@@ -11,10 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptychopinn.atomic import atomic_write, write_json
+from ptychopinn.atomic import write_json
 from ptychopinn.comparison.scoring import Figure, Scores
 from ptychopinn.errors import DataError
-from ptychopinn.hdf5_files import open_hdf5_file
+from ptychopinn.hdf5_files import atomic_hdf5_file, open_hdf5_file
 from ptychopinn.typing import AnyArray
 
 RESULT = "leg.json"
@@ -41,7 +41,7 @@ def digest_of(value: Any) -> str:
 
 def write_scores(folder: Path, scan: str, scores: Scores, more: Mapping[Figure, float]) -> None:
     """Write ``aligned-SCAN.h5``, then ``scores-SCAN.json``, which marks the scan as done."""
-    with atomic_write(folder / f"aligned-{scan}.h5") as temporary, open_hdf5_file(temporary, "w") as file:
+    with atomic_hdf5_file(folder / f"aligned-{scan}.h5") as file:
         for name, array in scores.arrays.items():
             file.create_dataset(name, data=array)
         for name, fact in scores.facts.items():

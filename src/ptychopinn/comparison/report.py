@@ -11,12 +11,13 @@ from typing import Any, Literal
 from ptychopinn.atomic import write_bytes
 from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.scoring import best_candidates
-from ptychopinn.comparison.table import MINUS, Row, Status
+from ptychopinn.comparison.table import MINUS, PASSES, Row, Status, passes_text
 from ptychopinn.metrics import FrcCurve
 from ptychopinn.report import ReportContent, Table, candidates_picture, frc_picture, write_report
 from ptychopinn.typing import AnyArray
 
 _MAIN_FIGURES = (  # quantity, metric, head
+    (*PASSES, "passes"),
     ("phase", "ssim", "phase SSIM"),
     ("amp", "ssim", "amplitude SSIM"),
     ("phase", "corr", "phase correlation"),
@@ -32,7 +33,8 @@ _EXPLANATION = (
     "SSIM, correlation, error and FRC50 compare with the reference inside the box of scan positions, after scale, "
     "phase ramp and shift are removed. R is the forward residual, the relative difference between the measured "
     "amplitudes and those that object and probe predict; it needs no reference, and it includes the noise. The best "
-    "value of a column is bold green."
+    "value of a column is bold green. Passes use every pattern once: those of a network follow its prediction; alone "
+    "means that there were none."
 )
 _QUANTITIES: tuple[tuple[Literal["amp", "phase"], str], ...] = (("amp", "amplitude"), ("phase", "phase"))
 
@@ -119,8 +121,12 @@ def _main_table(scan: str, names: Sequence[str], summary: Mapping[str, Any]) -> 
     rows = []
     for name, value in zip(names, values, strict=True):
         failed = summary["legs"][name]["status"] == Status.FAILED
-        cells = [value.get(quantity, {}).get(metric) for quantity, metric, _ in columns]
-        rows.append([name, *("failed" if c is None and failed else c for c in cells)])
+        cells = []
+        for quantity, metric, _ in columns:
+            known = value.get(quantity, {}).get(metric)
+            cell = passes_text(known) if (quantity, metric) == PASSES and known is not None else known
+            cells.append("failed" if known is None and failed else cell)
+        rows.append([name, *cells])
     return Table(["candidate", *(c[2] for c in columns)], rows, frozenset(best), _EXPLANATION if scan == "test" else "")
 
 
@@ -158,12 +164,7 @@ def _pictures(
     shapes = {found["reconstruction"].shape for found in arrays.values()}
     pictures = []
     for quantity, word in _QUANTITIES:
-        scores = {name: summary["legs"][name]["scans"][scan].get(quantity, {}) for name in arrays}
-        notes = {
-            name: f"SSIM {known['ssim']:.3f}, correlation {known['corr']:.3f}"
-            for name, known in scores.items()
-            if known.get("ssim") is not None
-        }
+        notes = {name: _note(summary["legs"][name]["scans"][scan], quantity) for name in arrays}
         if len(shapes) == 1:
             objects = {name: found["reconstruction"] for name, found in arrays.items()}
             png = candidates_picture(quantity, reference, objects, notes=notes, title=f"{scan} scan: {word}")
@@ -179,6 +180,15 @@ def _pictures(
             png = frc_picture(curves, title=f"{scan} scan", against=against)
             pictures.append((f"Fourier ring correlation {what}, {scan} scan.", word, png))
     return pictures
+
+
+def _note(values: Mapping[str, Any], quantity: str) -> str:
+    """The passes of a candidate, and its scores against the reference, as far as they are known."""
+    passes, known = values.get(PASSES[0], {}).get(PASSES[1]), values.get(quantity, {})
+    notes = [] if passes is None else [passes_text(passes)]
+    if known.get("ssim") is not None:
+        notes += [f"SSIM {known['ssim']:.3f}", f"correlation {known['corr']:.3f}"]
+    return ", ".join(notes)
 
 
 def _curves(arrays: Mapping[str, Mapping[str, AnyArray]], key: str) -> dict[str, dict[str, FrcCurve]]:

@@ -12,7 +12,7 @@ from ptychopinn.atomic import write_bytes
 from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.scoring import best_candidates
-from ptychopinn.comparison.table import Median
+from ptychopinn.comparison.table import PASSES, Median, passes_text
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.report import Curve, Panel, ReportContent, Table, curves_picture, montage_picture, write_report
@@ -83,7 +83,7 @@ def write_study_report(
     part = simulation.rows * simulation.cols
     content = ReportContent(
         title="Study",
-        lead=f"{', '.join(_candidates(medians))} on simulated scans of {simulation.N} x {simulation.N} pixels. "
+        lead=f"{', '.join(_labels(medians).values())} on simulated scans of {simulation.N} x {simulation.N} pixels. "
         f"Training and test scan are parts of one object, {part} patterns each, that share no pixel.",
         warnings=[f"{where} failed: {reason}" for where, reason in outcome.failed.items()],
         summary=_win_counts(config, medians),
@@ -118,8 +118,8 @@ def _panel(
     config: StudyConfig,
     medians: Sequence[Median],
 ) -> Panel:
-    curves = {}
-    for candidate in _candidates(medians):
+    curves, labels = {}, _labels(medians)
+    for candidate in labels:
         known = {
             getattr(m.point, across): m
             for m in medians
@@ -130,7 +130,9 @@ def _panel(
         }
         found = [(x, known[x]) for x in getattr(config, across) if x in known]
         xs = [float("nan") if x is None else float(x) for x, _ in found]
-        curves[candidate] = Curve(xs, *([getattr(m, name) for _, m in found] for name in ("median", "low", "high")))
+        curves[labels[candidate]] = Curve(
+            xs, *([getattr(m, name) for _, m in found] for name in ("median", "low", "high"))
+        )
     return Panel(metric, title, curves)
 
 
@@ -157,7 +159,8 @@ def _median_table(metric: str, across: str, config: StudyConfig, medians: Sequen
     chosen = [m for m in medians if f"{m.quantity} {m.metric}" == metric]
     values = getattr(config, across)
     points = list(dict.fromkeys(_with_axis_value(m.point, across, values[0]) for m in chosen))
-    candidates = _candidates(medians)
+    labels = _labels(medians)
+    candidates = list(labels)
     table = {(m.candidate, m.point): m for m in chosen}
     varied = [name for name in _AXES if name != across and len(getattr(config, name)) > 1]
     rows: list[list[str]] = []
@@ -167,7 +170,7 @@ def _median_table(metric: str, across: str, config: StudyConfig, medians: Sequen
         first = len(rows)
         for candidate in candidates:
             found = [table.get((candidate, _with_axis_value(point, across, value))) for value in values]
-            rows.append([f"{candidate}{', ' + where if where else ''}", *(_cell(m) for m in found)])
+            rows.append([f"{labels[candidate]}{', ' + where if where else ''}", *(_cell(m) for m in found)])
         for column, value in enumerate(values, 1):
             here = {
                 candidate: table[candidate, at].median
@@ -202,6 +205,12 @@ def _win_counts(config: StudyConfig, medians: Sequence[Median]) -> dict[str, str
 
 def _candidates(medians: Sequence[Median]) -> list[str]:
     return list(dict.fromkeys(m.candidate for m in medians))
+
+
+def _labels(medians: Sequence[Median]) -> dict[str, str]:
+    """Each candidate with its passes, as far as they are known."""
+    known = {m.candidate: m.median for m in medians if (m.quantity, m.metric) == PASSES and m.median is not None}
+    return {name: f"{name}, {passes_text(known[name])}" if name in known else name for name in _candidates(medians)}
 
 
 def _cell(median: Median | None) -> str:

@@ -17,10 +17,9 @@ from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.scoring import AGAINST_REFERENCE, QUANTITIES, Figure, all_figures, best_candidates
 from ptychopinn.errors import DataError
 
-RUN_FIGURES: tuple[Figure, ...] = tuple(
-    ("run", name)
-    for name in ("patterns", "training_seconds", "reconstruction_seconds", "patterns_per_second", "peak_anonymous_mib")
-)
+PASSES: Figure = ("run", "passes")
+_OF_RUN = ("patterns", "training_seconds", "reconstruction_seconds", "patterns_per_second", "peak_anonymous_mib")
+RUN_FIGURES: tuple[Figure, ...] = (PASSES, *(("run", name) for name in _OF_RUN))
 _OF_BASELINE: tuple[Figure, ...] = (
     *((quantity, metric) for quantity in QUANTITIES for metric in AGAINST_REFERENCE),
     ("object", "nrmse"),
@@ -34,6 +33,7 @@ _COLUMNS = ("leg", "scan", "quantity", "metric", "value", "status", "message")
 _POINT = tuple(field.name for field in fields(Point))
 _CELL = (*_POINT, "seed", "repeat")
 _NOT_MEASURED = "not measured: from an earlier, interrupted run, or not available on this system"
+_NO_VALUE = {"passes": "it does not say how many", "peak_anonymous_mib": _NOT_MEASURED}
 
 
 class Status(StrEnum):
@@ -84,6 +84,11 @@ class Median:
     # Number of values, and of cells in which the candidate failed.
     count: int
     failed: int
+
+
+def passes_text(passes: float) -> str:
+    """The passes of a candidate in words; a network that makes none is alone."""
+    return "alone" if passes == 0 else "1 pass" if passes == 1 else f"{passes:g} passes"
 
 
 def comparison_figures() -> list[Figure]:
@@ -166,7 +171,7 @@ def _value(
         return None, skipped.get(source, "the baseline has no value")
     if figure in known:
         return _finite(known[figure])
-    return None, skipped.get(figure, _NOT_MEASURED if metric == "peak_anonymous_mib" else "not known")
+    return None, skipped.get(figure, _NO_VALUE.get(metric, "not known"))
 
 
 def _finite(value: float) -> tuple[float | None, str]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from ptychopinn.config.settings import marks_of
+from ptychopinn.config.settings import is_off, marks_of
 
 
 class Config(BaseModel):
@@ -24,12 +24,12 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_what_has_no_effect(self) -> Self:
-        """Refuse a field that differs from its default while the field that it needs does not."""
+        """Refuse a field that differs from its default while the field that it needs is off."""
         fields = type(self).model_fields
         idle: dict[str, list[str]] = {}
         for name, field in fields.items():
             needed = marks_of(field).get("needs")
-            if needed and getattr(self, name) != field.default and getattr(self, needed) == fields[needed].default:
+            if needed and getattr(self, name) != field.default and is_off(getattr(self, needed)):
                 idle.setdefault(needed, []).append(name)
         for needed, names in idle.items():
             raise ValueError(f"{' and '.join(names)} has no effect without {needed}; set both")

@@ -64,6 +64,11 @@ class ConversionOptions(Config):
     shift: tuple[int, int] | None = Field(
         None, title="Shift patterns", description="Move the patterns by y,x whole pixels, so that DC is in the centre."
     )
+    turn_probe: bool = Field(
+        True,
+        title="Turn the probe too",
+        description="Turn the probe with the patterns; --no-turn-probe leaves it as it is.",
+    )
     conjugate_probe: bool = Field(
         False, title="Conjugate the probe", description="Take the complex conjugate of the probe."
     )

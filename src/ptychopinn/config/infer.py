@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
 from ptychopinn.config._base import Config
+from ptychopinn.config.build import build
 from ptychopinn.config.settings import marks
 
 
@@ -22,6 +23,7 @@ class Synchronise(StrEnum):
 class ProbeSource(StrEnum):
     """The probe that enters the network and weights the patches."""
 
+    AUTO = "auto"  # that of the model, unless that of the scan explains the patterns far better
     MODEL = "model"  # that of the training, refined
     SCAN = "scan"  # the probeGuess of the scan
 
@@ -42,6 +44,7 @@ class Background(StrEnum):
 
 _BATCH, _DEVICE_BATCH = 256, 4096
 _STREAM_BATCH = 64  # more would come late
+_STREAM_PASSES = 0  # a stream is for looking on; passes follow with `infer` once the scan is complete
 # In patterns. Larger batches need memory and save no time on a CPU; a GPU needs large ones.
 _BATCH_PIXELS, _DEVICE_BATCH_PIXELS = 1 << 21, 1 << 25
 
@@ -64,9 +67,10 @@ class PredictionOptions(Config):
         ),
     )
     probe_source: ProbeSource = Field(
-        ProbeSource.MODEL,
+        ProbeSource.AUTO,
         title="Probe to use",
-        description="Use the probe of the model (as its training refined it), or the one in the scan.",
+        description="Use the probe of the model (as its training refined it), or the one in the scan. auto uses that "
+        "of the model, unless infer finds that the scan's explains the patterns far better.",
     )
     synchronise: Synchronise = Field(
         Synchronise.AUTO,
@@ -93,20 +97,26 @@ class PredictionOptions(Config):
     )
 
 
+_Passes = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=10_000,
+        title="Refinement passes",
+        description="Passes of an iterative solver that start from the network's prediction. Each uses every pattern "
+        "once and is kept only if it explains the patterns better. 0 is the network alone. The default of "
+        f"streams is {_STREAM_PASSES}.",
+        json_schema_extra=marks(basic=True, unit="passes"),
+    ),
+]
+
+
 class RefinementOptions(Config):
     """Passes of physics that follow the prediction."""
 
     title: ClassVar[str] = "reconstruction: refinement"
 
-    refine: int = Field(
-        0,
-        ge=0,
-        le=10_000,
-        title="Refinement passes",
-        description="Passes of an iterative solver that start from the network's prediction. Each uses every pattern "
-        "once and is kept only if it explains the patterns better. 0 keeps the prediction as it is.",
-        json_schema_extra=marks(basic=True, unit="passes"),
-    )
+    refine: _Passes = 2
     refine_probe: bool = Field(
         False,
         title="Refine the probe",
@@ -154,14 +164,31 @@ class InferConfig(RefinementOptions, PredictionOptions):
 
     title: ClassVar[str] = ""
 
-    @property
-    def stream_batch_size(self) -> int:
-        """Maximum number of streamed patterns that are predicted together."""
-        return _STREAM_BATCH if self.inference_batch_size is None else self.inference_batch_size
-
     def batch_size(self, pixels: int, *, on_host: bool = True) -> int:
         """Patches per batch, for patterns of ``pixels`` pixels per patch, on the host or on a device."""
         if self.inference_batch_size is not None:
             return self.inference_batch_size
         most, most_pixels = (_BATCH, _BATCH_PIXELS) if on_host else (_DEVICE_BATCH, _DEVICE_BATCH_PIXELS)
         return max(min(most, most_pixels // pixels), 1)
+
+
+class StreamConfig(InferConfig):
+    """Inference of a stream: `InferConfig` with the defaults of streams."""
+
+    refine: _Passes = _STREAM_PASSES
+
+    @classmethod
+    def of(cls, config: InferConfig | None) -> Self:
+        """The given fields of a configuration, with the defaults of streams for the others.
+
+        Raises
+        ------
+        ConfigError
+            If a field that needs passes is given without ``refine``.
+        """
+        return build(cls, {} if config is None else config.model_dump(exclude_unset=True))
+
+    @property
+    def stream_batch_size(self) -> int:
+        """Maximum number of streamed patterns that are predicted together."""
+        return _STREAM_BATCH if self.inference_batch_size is None else self.inference_batch_size

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ptychopinn.config.infer import InferConfig
-from ptychopinn.config.settings import marks_of
+from ptychopinn.config.settings import is_off, marks_of
 from ptychopinn.config.train import TrainConfig
 
 
@@ -84,15 +84,19 @@ def fill_in(preset: Preset, sections: Mapping[str, Any]) -> dict[str, Any]:
         given = sections.get(section, {})
         if isinstance(given, BaseModel):
             given = given.model_dump(exclude_unset=True)
-        filled[section] = given if not isinstance(given, Mapping) else {**_useful(section, values, given), **given}
+        filled[section] = given if not isinstance(given, Mapping) else add_useful(section, values, given)
     return filled
 
 
-def _useful(section: str, values: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+def add_useful(section: str, values: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Given fields of a section and, where they are missing, other values of it.
+
+    A value that has no effect because a field is given as off is left out.
+    """
     fields = _MODELS[section].model_fields
     useful = {}
     for name, value in values.items():
         needed = marks_of(fields[name]).get("needs")
-        if needed is None or str(given.get(needed)) != str(fields[needed].default):
+        if needed is None or needed not in given or not is_off(given[needed]):
             useful[name] = value
-    return useful
+    return {**useful, **given}

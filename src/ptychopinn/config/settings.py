@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+_OFF = frozenset({"0", "false", "none", "off"})
 _BOUNDS: Mapping[str, str] = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -40,7 +41,7 @@ def marks(
     unset:
         What None means, in a few words: "no limit".
     needs:
-        Another field of the model without which this one has no effect; `Config` refuses it alone.
+        Another field of the model. This one has no effect where that one is off (`is_off`); `Config` refuses it there.
     bare_value:
         What the flag means when no value follows it.
     others:
@@ -53,6 +54,11 @@ def marks(
 def marks_of(field: FieldInfo) -> Mapping[str, Any]:
     """The marks of a field."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def is_off(value: object) -> bool:
+    """Whether a value switches its setting off: 0, False, None or off, as text too."""
+    return str(value).lower() in _OFF
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.raw_scan import EV_METRES, JOULE_PER_EV
-from ptychopinn.errors import DataError, ResourceError
+from ptychopinn.errors import DataError
+from ptychopinn.hdf5_files import atomic_hdf5_file
 from ptychopinn.typing import StrPath
 
 CXI_VERSION = 160  # 1.6
@@ -34,12 +34,8 @@ def write_cxi_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) 
     """
     if len(data) == 0:
         raise DataError("A scan without patterns cannot be written.", "Give at least one pattern.")
-    with atomic_write(path) as temporary:
-        try:
-            with h5py.File(temporary, "w") as file:
-                _fill(file, data, compress)
-        except RuntimeError as error:  # raised by HDF5 for errors at closing a file
-            raise ResourceError(f"{path} cannot be written: {error}.", "Check the disk and its free space.") from error
+    with atomic_hdf5_file(path) as file:
+        _fill(file, data, compress)
 
 
 def _fill(file: Any, data: ScanDataset, compress: bool) -> None:

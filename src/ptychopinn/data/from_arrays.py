@@ -11,6 +11,7 @@ from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values
 from ptychopinn.data.splits import probe_radius_px
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.spill import SpillableRows
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
         places = numbers if data.numbers is None else data.numbers[numbers]
         data = replace(data.select(numbers), numbers=places)
     if len(data) > 0:
-        chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(np.int64))
+        chosen = evenly_spread(len(data), _SAMPLE)
         mean = data.counts(chosen).mean(axis=0, dtype=np.float64)
         data = replace(data, bad_pixels=mark_bad_pixels(mean, len(chosen), bad, data.probe, findings))
         check_unit(data.positions, 2 * probe_radius_px(data.probe), data.metadata, findings)

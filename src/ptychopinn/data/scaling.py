@@ -37,9 +37,9 @@ class Scaling:
     detector_offset_px: FloatArray
 
 
-def _sample(data: ScanDataset) -> FloatArray:
-    """(N, N) float64 mean counts of evenly spread patterns."""
-    indices = evenly_spread(len(data), _SAMPLE)
+def mean_pattern(data: ScanDataset, most: int = _SAMPLE) -> FloatArray:
+    """(N, N) float64 mean counts of at most ``most`` evenly spread patterns."""
+    indices = evenly_spread(len(data), most)
     total = np.zeros((data.N, data.N))
     for start in range(0, len(indices), 64):
         total += data.counts(indices[start : start + 64]).sum(axis=0)  # float32 is exact enough for 64
@@ -60,7 +60,7 @@ def fit_scaling(data: ScanDataset, probe: ComplexArray | None = None) -> Scaling
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
     if data.scaling is not None and probe is None:
         return data.scaling
-    return scaling_of(_sample(data), data.probe if probe is None else probe, data.bad_pixels)
+    return scaling_of(mean_pattern(data), data.probe if probe is None else probe, data.bad_pixels)
 
 
 def scaling_of(mean: FloatArray, probe: ComplexArray, bad_pixels: BoolArray) -> Scaling:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ptychopinn.data.dataset import ScanMetadata
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.scan_file import ScanFile
+from ptychopinn.data.sizes import measured_box
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -238,10 +239,10 @@ class Reader:
         if mask.all():
             self.findings.error(key, "Every pixel is bad.", "True marks bad pixels: is the mask the other way round?")
             return None
-        if mask.mean() > 0.5:
+        if (share := float(mask[measured_box(mask)].mean())) > 0.5:
             self.findings.warning(
                 key,
-                f"{mask.mean():.0%} of the pixels are bad.",
+                f"{share:.0%} of the pixels are bad.",
                 "True marks bad pixels: is the mask the other way round?",
             )
         return mask

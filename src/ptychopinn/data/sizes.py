@@ -18,7 +18,7 @@ from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.data.raw_scan import RawScan, is_amplitude, pattern_sums
 from ptychopinn.data.row_blocks import map_rows
 from ptychopinn.errors import DataError
-from ptychopinn.typing import AnyArray, ComplexArray
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray
 
 _CROP_SHARE = 8  # crop if the width is at most 1/8 more than a supported one
 _PROBE_SHARE = 0.99  # of the probe's energy that binning must leave inside the smaller window
@@ -209,6 +209,24 @@ def place_centred(array: npt.NDArray[np.generic], size: tuple[int, int]) -> AnyA
         target.append(slice(low - offset, high - offset))
     placed[..., target[0], target[1]] = array[..., source[0], source[1]]
     return placed
+
+
+def measured_box(bad: BoolArray) -> tuple[slice, slice]:
+    """The rectangle of an (N, N) mask that was measured, if it was padded around the centre; else all of it.
+
+    Padding leaves good pixels in a rectangle in the middle, with good corners; other masks are hardly like that.
+    """
+    box = []
+    for axis in (1, 0):
+        good = np.flatnonzero(~bad.all(axis=axis))
+        if not len(good):
+            return slice(None), slice(None)
+        box.append((int(good[0]), int(good[-1]) + 1))
+    corners = np.ix_(*([low, high - 1] for low, high in box))
+    centred = all(abs(low + high - n) <= 1 for (low, high), n in zip(box, bad.shape, strict=True))
+    if not centred or bad[corners].any():
+        return slice(None), slice(None)
+    return slice(*box[0]), slice(*box[1])
 
 
 def resample_probe(probe: ComplexArray, size: tuple[int, int]) -> ComplexArray:

@@ -45,24 +45,13 @@ ORIENTATIONS = tuple(Orientation(*which) for which in product((False, True), rep
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a scan.
-
-    Attributes
-    ----------
-    positions, patterns:
-        Orientations.
-    scale:
-        Factor of the positions about their mean.
-    offset:
-        Pattern j has the position of pattern j - offset.
-    conjugate_probe, probe_from_corner:
-        The probe is the complex conjugate, or has its middle in the corner of the array.
-    """
+    """A change of a scan."""
 
     positions: Orientation = AS_GIVEN
     patterns: Orientation = AS_GIVEN
-    scale: float = 1.0
-    offset: int = 0
+    scale: float = 1.0  # factor of the positions about their mean
+    offset: int = 0  # pattern j has the position of pattern j - offset
+    # The probe is the complex conjugate, or has its middle in the corner of the array.
     conjugate_probe: bool = False
     probe_from_corner: bool = False
 
@@ -109,9 +98,14 @@ class Change:
     @property
     def remedy(self) -> str:
         """What the user may do."""
-        if self.patterns != AS_GIVEN:
-            return "Turn the patterns like this, and leave the probe as it is"
-        return f"ptychopinn convert SCAN -o MENDED {' '.join(self.flags)}" if self.flags else ""
+        turned = [
+            ("--transpose", self.patterns.exchange),
+            ("--flip-y", self.patterns.negate_y),
+            ("--flip-x", self.patterns.negate_x),
+            ("--no-turn-probe", self.patterns != AS_GIVEN),
+        ]
+        flags = [*self.flags, *(flag for flag, there in turned if there)]
+        return f"ptychopinn convert SCAN -o MENDED {' '.join(flags)}" if flags else ""
 
     def __str__(self) -> str:
         said = [f"{what} {words}" for what, words in self._oriented() if words]

@@ -41,42 +41,23 @@ class Agreement(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class GeometryCheck:
-    """Result of `check_geometry`.
-
-    Attributes
-    ----------
-    agreement:
-        The conclusion.
-    best:
-        The change that mends the scan, or none.
-    trials:
-        All that was tried, the best first.
-    alike:
-        Other changes that explain the patterns as well as the best, within the noise.
-    given_residual, best_residual:
-        Forward residual R of the patterns that the passes did not use.
-    nothing_residual, noise_residual:
-        R of the mean pattern, and R of Poisson noise.
-    patterns, width:
-        Size of the part that was used: number of patterns, and their width in pixels.
-    free_probe:
-        Whether the passes corrected the probe.
-    overlap:
-        As in `ptychopinn.inspection.trial.TrialPatch`.
-    """
+    """Result of `check_geometry`."""
 
     agreement: Agreement
-    best: Change
-    trials: tuple[Trial, ...]
-    alike: tuple[Change, ...]
+    best: Change  # the change that mends the scan, or none
+    trials: tuple[Trial, ...]  # all that was tried, the best first
+    alike: tuple[Change, ...]  # other changes that explain the patterns as well as the best, within the noise
+    # Forward residual R of the patterns that the passes did not use.
     given_residual: float
     best_residual: float
+    # R of the mean pattern, and R of Poisson noise.
     nothing_residual: float
     noise_residual: float
+    # Size of the part that was used: number of patterns, and their width in pixels.
     patterns: int
     width: int
-    free_probe: bool
-    overlap: float
+    free_probe: bool  # whether the passes corrected the probe
+    overlap: float  # as in `ptychopinn.inspection.trial.TrialPatch`
 
     @property
     def sentence(self) -> str:

@@ -37,18 +37,10 @@ _CACHE_BYTES = 1 << 28
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A change, and how the passes explain patterns with it.
-
-    Attributes
-    ----------
-    change:
-        What was changed.
-    shares:
-        (k,) float64: what each pattern left out contributes to the square of its forward residual.
-    """
+    """A change, and how the passes explain patterns with it."""
 
     change: Change
-    shares: FloatArray
+    shares: FloatArray  # (k,) float64: what each pattern left out contributes to the square of its forward residual
 
     @property
     def residual(self) -> float:
@@ -104,7 +96,7 @@ class TrialPatch:
             probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
         self.width = _width(counts.sum(axis=0))
         low = (data.N - self.width) // 2
-        inner = slice(low, low + self.width)
+        self._inner = inner = slice(low, low + self.width)
         self._counts: FloatArray = np.ascontiguousarray(counts[:, inner, inner])
         self._bad: BoolArray = data.bad_pixels[inner, inner]
         self._probe = _coarser(probe, inner)
@@ -129,10 +121,17 @@ class TrialPatch:
         """Share of what can be explained that a trial explains: 0 for the mean pattern, 1 for noise alone."""
         return explained_share(trial.residual, self.mean_residual, self.noise_residual)
 
-    def trial(self, change: Change, *, free_probe: bool = False) -> Trial:
-        """Make the passes with a change, with the probe fixed or free."""
+    def trial(self, change: Change, *, free_probe: bool = False, other_probe: ComplexArray | None = None) -> Trial:
+        """Make the passes with a change, with the probe fixed or free.
+
+        Parameters
+        ----------
+        other_probe:
+            (modes, N, N) complex64 in counts, instead of the patch's own.
+        """
         patterns = change.patterns.of_patterns(self._counts)
-        probe = np.ascontiguousarray(change.of_probe(self._probe))
+        coarse = self._probe if other_probe is None else _coarser(other_probe, self._inner)
+        probe = np.ascontiguousarray(change.of_probe(coarse))
         scan = ScanDataset(
             patterns=patterns,
             measurement=Measurement.COUNTS,

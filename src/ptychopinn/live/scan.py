@@ -10,7 +10,7 @@ import numpy as np
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
-from ptychopinn.config.infer import InferConfig, ProbeSource, Synchronise
+from ptychopinn.config.infer import InferConfig, ProbeSource, StreamConfig, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings, Problem
 from ptychopinn.data.gate import mark_bad_values
@@ -45,24 +45,26 @@ _FIRST = 32  # number of patterns at which the phases are solved first
 _SCALE_SHIFT = 0.01  # relative; patches are predicted again if the mean counts changed by more
 
 
-def check_live(config: InferConfig) -> None:
-    """Refuse settings that do not work in a stream.
+def live_config(config: InferConfig | None) -> StreamConfig:
+    """The settings of a stream: what is not given has the defaults of streams.
 
     Raises
     ------
     ConfigError
-        With ``predict_overlap`` or ``uncertainty``.
+        With ``predict_overlap`` or ``uncertainty``, which do not work in a stream; or if a field that needs passes is
+        given without ``refine``.
     """
-    if config.predict_overlap is not None:
+    if config is not None and config.predict_overlap is not None:
         raise ConfigError(
             "predict_overlap needs the whole scan, but the patterns of a stream are predicted as they arrive.",
             "Leave it out.",
         )
-    if config.uncertainty:
+    if config is not None and config.uncertainty:
         raise ConfigError(
             "Standard errors are of whole scans, and a stream may end after any pattern.",
             "Leave uncertainty out, and use 'infer' after the scan.",
         )
+    return StreamConfig.of(config)
 
 
 class LiveScan:
@@ -74,12 +76,11 @@ class LiveScan:
     Raises
     ------
     ConfigError
-        As in `check_live`.
+        As in `live_config`.
     """
 
     def __init__(self, reconstructor: Reconstructor, config: InferConfig | None = None, name: str = "stream") -> None:
-        self._reconstructor, self._config, self._name = reconstructor, config or InferConfig(), name
-        check_live(self._config)
+        self._reconstructor, self._config, self._name = reconstructor, live_config(config), name
         self._batch_size = self._config.batch_size(reconstructor.model.N**2)
         self._size = reconstructor.model.N
         self._setup = Setup()

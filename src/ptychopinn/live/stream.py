@@ -14,7 +14,7 @@ from ptychopinn.config.infer import InferConfig
 from ptychopinn.errors import ResourceError
 from ptychopinn.failures import explained
 from ptychopinn.live.arrivals import Arrival, Chunk, Rejection, Setup
-from ptychopinn.live.scan import LiveScan
+from ptychopinn.live.scan import LiveScan, live_config
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
@@ -68,7 +68,8 @@ def stream(  # noqa: PLR0913
     arrivals:
         From `follow_hdf5` or `listen`, or any other iterator.
     config:
-        Settings; ``refine`` acts at the end.
+        Settings. Passes of refinement are made at the end, and only if ``refine`` is given
+        (`ptychopinn.config.infer.StreamConfig`).
     timeout_s:
         Seconds without usable data (new patterns, or the first setup) after which the stream ends.
     monitor:
@@ -81,14 +82,16 @@ def stream(  # noqa: PLR0913
 
     Raises
     ------
+    ConfigError
+        As `ptychopinn.live.scan.live_config`.
     DataError
         At the end, if no pattern arrived.
     ResourceError
         If memory or disk run out before there is an object.
     """
-    config = config or InferConfig()
-    with LiveScan(reconstructor, config, name) as scan:
-        loop = _Loop(scan, config.stream_batch_size, monitor)
+    settings = live_config(config)
+    with LiveScan(reconstructor, settings, name) as scan:
+        loop = _Loop(scan, settings.stream_batch_size, monitor)
         ending = StreamStatus.FINISHED
         source = iter(arrivals)
         try:

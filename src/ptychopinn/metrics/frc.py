@@ -14,6 +14,7 @@ from ptychopinn.typing import ComplexArray, FloatArray
 
 NYQUIST = 0.5  # cycles per pixel
 _ROUNDING = 1e-6
+_SURE_RINGS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +66,23 @@ def is_constant(picture: FloatArray | ComplexArray) -> bool:
 def frc50(curve: FrcCurve, threshold: float = 0.5) -> float:
     """Frequency at which a curve first falls below a threshold, cycles per pixel; higher is better.
 
+    The first rings hold few values and the slow errors of a picture. If they are below, and the curve then stays above
+    for three rings and for as many as were below, the search begins there.
+
     Returns
     -------
     float
-        Linear between rings; 0.5 (Nyquist) if the curve stays above, 0 if its first ring is below.
+        Linear between rings; 0.5 (Nyquist) if the curve stays above, 0 if it is below from its first ring on.
     """
-    below = np.flatnonzero(curve.correlation < threshold)
+    above = curve.correlation >= threshold
+    start = int(above.argmax()) if above.any() else len(above)
+    run = above[start : start + max(start, _SURE_RINGS)]
+    if start > 0 and not (len(run) >= _SURE_RINGS and run.all()):
+        return 0.0
+    below = start + np.flatnonzero(~above[start:])
     if len(below) == 0:
         return NYQUIST
     i = int(below[0])
-    if i == 0:
-        return 0.0
     (f0, f1), (c0, c1) = curve.frequency[i - 1 : i + 1], curve.correlation[i - 1 : i + 1]
     return float(f0 + (f1 - f0) * (c0 - threshold) / (c0 - c1))
 

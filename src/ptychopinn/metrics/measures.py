@@ -18,6 +18,7 @@ from ptychopinn.metrics.frc import frc, frc50, is_constant
 from ptychopinn.typing import FloatArray
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, finest scale first
+_MIN_TERM = 0.01  # of MS-SSIM
 _PSNR_LIMIT_DB = 313.0  # for identical pictures: finite, hence valid JSON
 _SIGMA_PX, _RADIUS_PX = 1.5, 5  # the 11 x 11 Gaussian window of SSIM
 
@@ -65,8 +66,8 @@ def ms_ssim(a: FloatArray, b: FloatArray, data_range: float) -> float:
 
     Contrast and structure are compared at every scale, luminance at the coarsest, each with its published weight. Each
     scale halves the picture by averaging 2 x 2 pixels. A picture with a shorter side below 176 px is too small for five
-    scales: only the finest ones, down to 11 px, are used, and their weights are scaled to the sum 1. A negative
-    contrast term counts as 0.
+    scales: only the finest ones, down to 11 px, are used, and their weights are scaled to the sum 1. A contrast
+    term below 0.01 counts as 0.01: a slow error of one scale must not hide all others.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def ms_ssim(a: FloatArray, b: FloatArray, data_range: float) -> float:
 
     Returns
     -------
-    float in [0, 1]; 1 for identical pictures.
+    float in [0.01, 1]; 1 for identical pictures.
     """
     if a.shape != b.shape or a.ndim != 2 or min(a.shape) < MIN_SIDE_PX:
         raise DataError(
@@ -91,7 +92,7 @@ def ms_ssim(a: FloatArray, b: FloatArray, data_range: float) -> float:
         luminance, contrast = ssim_terms(a, b, data_range)
         last = scale == scales - 1
         term = float((luminance * contrast).mean() if last else contrast.mean())
-        result *= max(term, 0.0) ** float(weight)
+        result *= max(term, _MIN_TERM) ** float(weight)
         a, b = _halve(a), _halve(b)
     return result
 

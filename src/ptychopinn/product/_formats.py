@@ -14,12 +14,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
 from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import JOULE_PER_EV
 from ptychopinn.data.readers import hdf5_values as values
-from ptychopinn.errors import DataError, ResourceError, UsageError
-from ptychopinn.hdf5_files import open_hdf5_file
+from ptychopinn.errors import DataError, UsageError
+from ptychopinn.hdf5_files import atomic_hdf5_file
 from ptychopinn.product._model import Product
 from ptychopinn.typing import StrPath
 
@@ -68,12 +67,8 @@ def write_product_as(path: StrPath, product: Product, form: ProductFormat) -> No
         If the file cannot be written.
     """
     fill = {ProductFormat.CXI: _fill_cxi, ProductFormat.NEXUS: _fill_nexus}[form]
-    with atomic_write(path) as temporary:
-        try:
-            with open_hdf5_file(temporary, "w") as file:
-                fill(file, product)
-        except RuntimeError as error:  # raised by HDF5 for errors at closing a file
-            raise ResourceError(f"{path} cannot be written: {error}.", "Check the disk and its free space.") from error
+    with atomic_hdf5_file(path) as file:
+        fill(file, product)
 
 
 def _metres(product: Product) -> Any | None:

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.atomic import atomic_write
-from ptychopinn.errors import ResourceError
-from ptychopinn.hdf5_files import open_hdf5_file
+from ptychopinn.hdf5_files import atomic_hdf5_file
 from ptychopinn.product._model import OWN_DATASETS, Product
 from ptychopinn.typing import StrPath
 
@@ -36,14 +34,8 @@ def write_product(path: StrPath, product: Product) -> None:
     ResourceError
         If the file cannot be written.
     """
-    with atomic_write(path) as temporary:
-        try:
-            with open_hdf5_file(temporary, "w") as file:
-                _fill(file, product)
-        except RuntimeError as error:  # raised by HDF5 for errors at closing a file
-            raise ResourceError(
-                f"The product {path} cannot be written: {error}.", "Check the disk and its free space."
-            ) from error
+    with atomic_hdf5_file(path) as file:
+        _fill(file, product)
 
 
 def _fill(file: Any, product: Product) -> None:

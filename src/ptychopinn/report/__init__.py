@@ -6,6 +6,7 @@ from ptychopinn.report._attempt import attempt
 from ptychopinn.report._candidates import candidates_picture, frc_picture
 from ptychopinn.report._comparison import comparison_picture
 from ptychopinn.report._html import ReportContent, Table, report_html, write_report
+from ptychopinn.report._inspection import ScanView, inspection_picture
 from ptychopinn.report._pictures import (
     ObjectView,
     amplitude_picture,
@@ -23,6 +24,7 @@ __all__ = [
     "ObjectView",
     "Panel",
     "ReportContent",
+    "ScanView",
     "Table",
     "amplitude_picture",
     "attempt",
@@ -31,6 +33,7 @@ __all__ = [
     "curves_picture",
     "frc_picture",
     "history_picture",
+    "inspection_picture",
     "montage_picture",
     "phase_picture",
     "probe_picture",

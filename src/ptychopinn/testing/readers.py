@@ -23,26 +23,17 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 class ReaderConformance:
     """All requirements of a reader. A subclass supplies the reader and a function that writes one of its files::
 
-        class TestMine(ReaderConformance):
-            reader = MINE
-            entry_point = "my_package.plugin"  # of the group ptychopinn; None for a reader of the core
+    class TestMine(ReaderConformance):
+        reader = MINE
+        entry_point = "my_package.plugin"  # of the group ptychopinn; None for a reader of the core
 
-            def write(self, folder):
-                return write_my_format(folder / "scan.mine")
-
-    Attributes
-    ----------
-    reader:
-        The reader.
-    entry_point:
-        The module of its plugin.
-    damaged:
-        How many damaged copies of the file are opened.
+        def write(self, folder):
+            return write_my_format(folder / "scan.mine")
     """
 
     reader: ClassVar[ReaderSpec]
-    entry_point: ClassVar[str | None] = None
-    damaged: ClassVar[int] = 40
+    entry_point: ClassVar[str | None] = None  # the module of its plugin
+    damaged: ClassVar[int] = 40  # how many damaged copies of the file are opened
 
     def write(self, folder: Path) -> Path:
         """Write a small scan of at least two patterns, and return the path to open."""

@@ -21,6 +21,7 @@ from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._outputs import RunResult, write_outputs
+from ptychopinn.workflows._probe_source import choose_probe_source
 from ptychopinn.workflows.pretrained import model_archive
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def infer_run(  # noqa: PLR0913
     archive = model_archive(model, data)
     folders.refuse_model_folder(archive, output)
     manifest = read_bundle(archive).manifest
-    if _knows_no_probe(manifest) and "probe_source" not in config.model_fields_set:
+    if _knows_no_probe(manifest) and config.probe_source is ProbeSource.AUTO:
         config = config.model_copy(update={"probe_source": ProbeSource.SCAN})
         _log.info("The model was trained under simulated probes: the probe of the scan is used.")
     name = settings.backend or manifest.writer.backend
@@ -71,13 +72,16 @@ def infer_run(  # noqa: PLR0913
     # The backend refuses patterns of another size before the directory is created.
     reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
     with folders.run_folder(output, overwrite=overwrite) as folder:
+        config, said = choose_probe_source(reconstructor, data, config)
         reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
+        warnings = reconstruction.warnings if said is None else (said, *reconstruction.warnings)
         return write_outputs(
             folder,
             data,
             reconstruction,
             title=f"Reconstruction of {data.name}",
             tables={"Model": {"archive": archive.name, **manifest.model.model_dump(mode="json", exclude_none=True)}},
+            warnings=warnings,
             comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
             formats=others,
         )

@@ -18,6 +18,7 @@ from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows._inspect import warn_of_geometry
 from ptychopinn.workflows._outputs import RunResult, write_object, write_outputs
 from ptychopinn.workflows.pretrained import PRETRAINED, find_pretrained, model_archive
 
@@ -53,6 +54,7 @@ def reconstruct_run(
     """
     settings = settings or AllSettings()
     data = read_scan(data_path, **dict(settings.reading))
+    warn_of_geometry(data)
     archive = _archive(model, data)
     reconstructor: Reconstructor | None = None
     if archive is not None:

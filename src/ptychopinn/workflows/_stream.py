@@ -15,7 +15,7 @@ from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.failures import memory_explained
 from ptychopinn.live import Arrival, LiveScan, StreamStatus, Update, follow_hdf5, listen, stream
-from ptychopinn.live.scan import check_live
+from ptychopinn.live.scan import live_config
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.typing import StrPath
@@ -74,8 +74,7 @@ def stream_run(  # noqa: PLR0913
     folders.refuse_model_folder(archive, output)
     manifest = read_bundle(archive).manifest
     settings = settings or RunSettings()
-    config = settings.infer
-    check_live(config)
+    config = live_config(settings.infer)
     name = settings.backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
     arrivals = _arrivals(source, settings.reading.measurement, bind)

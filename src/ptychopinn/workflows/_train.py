@@ -15,7 +15,9 @@ from ptychopinn.bundle import read_manifest
 from ptychopinn.config.build import build
 from ptychopinn.config.execution import Accelerator, asks_for_cuda
 from ptychopinn.config.files import read_config_file, write_config_file
+from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.model import ModelConfig, ModelType
+from ptychopinn.config.presets import add_useful
 from ptychopinn.config.run import RunSettings, options_for
 from ptychopinn.config.settings import settings_of
 from ptychopinn.config.train import SimulateObjects, TrainConfig
@@ -38,6 +40,7 @@ from ptychopinn.reconstructor import (
 )
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
+from ptychopinn.workflows._inspect import warn_of_geometry
 from ptychopinn.workflows._outputs import RunResult, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
@@ -83,6 +86,7 @@ def train_run(  # noqa: PLR0913
     settings = settings or RunSettings()
     spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     data = read_scan(data_path, **dict(settings.reading))
+    warn_of_geometry(data)
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
     archive = None if start is None else model_archive(start, data)
     settings = settings.model_copy(
@@ -104,7 +108,8 @@ def train_run(  # noqa: PLR0913
     with folders.run_folder(output, overwrite=overwrite, resume=resume, keep=keep) as folder:
         scans = _scans(data, held)
         if resume and (folder / folders.CONFIG).exists():
-            _check_resume(folder, settings)
+            settings = settings.model_copy(update={"infer": _resumed(folder, settings)})
+            check_infer(settings.model, settings.infer)
             _check_scans(folder / folders.SCAN, scans)
         write_json(folder / folders.SCAN, scans)
         write_config_file(folder / folders.CONFIG, settings)
@@ -203,14 +208,19 @@ def _check_capabilities(spec: ReconstructorSpec, settings: RunSettings[Any], *, 
         )
 
 
-def _check_resume(folder: Path, settings: RunSettings[Any]) -> None:
+def _resumed(folder: Path, settings: RunSettings[Any]) -> InferConfig:
     """Refuse to resume a training with other settings. Only its duration and its device may change.
 
     Settings that are newer than the run have their defaults.
+
+    Returns
+    -------
+    The settings of the reconstruction: the given ones, else those of the run. A run that does not say how many passes
+    it makes is older than the setting, and makes none.
     """
     values = read_config_file(folder / folders.CONFIG)
     try:
-        before = build(RunSettings, {name: values.get(name) for name in ("model", "train")})
+        before = build(RunSettings, {name: values.get(name) for name in ("model", "train", "infer")})
     except ConfigError as error:
         raise ConfigError(
             f"This version cannot read the settings of the run: {error.problem}",
@@ -225,6 +235,8 @@ def _check_resume(folder: Path, settings: RunSettings[Any]) -> None:
             f"The run was started with another {', '.join(changed)}.",
             "Resume with the settings of its config.yaml (--config RUN/config.yaml), or start again with --overwrite.",
         )
+    of_run = {"refine": 0, **before.infer.model_dump(exclude_unset=True)}
+    return build(InferConfig, add_useful("infer", of_run, settings.infer.model_dump(exclude_unset=True)))
 
 
 def _writer_of(folder: Path) -> str:

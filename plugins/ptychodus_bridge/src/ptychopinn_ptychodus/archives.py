@@ -7,7 +7,14 @@ from pathlib import Path
 
 from ptychopinn.bundle import ArchiveKind, Manifest, read_bundle
 from ptychopinn.errors import ArchiveError, ResourceError
+from ptychopinn.reconstructor import TrainStatus
 
+# Ways in which a training ends before all epochs are done; none of them is a failure.
+_ENDINGS = {
+    TrainStatus.TIMED_OUT: " in the time that it was given",
+    TrainStatus.STOPPED_EARLY: ", until nothing improved",
+    TrainStatus.CANCELLED: ", stopped by its user",
+}
 _LOSSES = "losses"  # in the manifest's extra: [[epoch, loss], ...]
 
 
@@ -38,7 +45,7 @@ class LoadedModel:
             f"N = {self.manifest.model.N}, {self.manifest.model.model_type}, written by {self.manifest.writer.backend}"
         )
         if training is not None:
-            about += f", {training.status.replace('_', ' ')} after {training.epochs} epochs"
+            about += f", {training.epochs} epochs{_ENDINGS.get(training.status, '')}"
         return f"{self.name}: {about}"
 
 

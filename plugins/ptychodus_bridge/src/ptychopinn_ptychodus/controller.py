@@ -8,7 +8,7 @@ from typing import Any
 
 from PyQt5.QtCore import QTimer
 
-from ptychopinn_ptychodus.dialogs import show_error
+from ptychopinn_ptychodus.dialogs import ask, show_error
 
 _TICK_MS = 250
 _log = logging.getLogger("ptychopinn.ptychodus")
@@ -26,13 +26,16 @@ def extended_controller(base: Any) -> type:
             factories = _factories(libraries, api, given["file_dialog_factory"])
             self._ptychopinn_factories = factories
             api.is_shown = True
+            api.confirm = lambda question: ask(given["view"], "Train", question)
             available = list(algorithm.available_reconstructors())
             if available and algorithm.get_value() not in available:
                 # The dropdown would show the first entry while a reconstructor that does nothing is active.
                 algorithm.set_value(available[0])
             given["view_controller_factories"] = [*given["view_controller_factories"], *factories]
             base.__init__(*bound.args, **bound.kwargs)
-            self._ptychopinn_watch = _RunWatcher(self, libraries, given["view"], given["status_view"], api.task_monitor)
+            self._ptychopinn_watch = _RunWatcher(
+                self, libraries, given["view"], given["status_view"], api.task_monitor, given["product_repository"]
+            )
 
         def _sync_action_buttons_to_selection(self) -> None:
             """Infer needs a product to work on and a model; Ptychodus looks at one of them at a time."""
@@ -71,7 +74,10 @@ def _factories(libraries: Any, processing_api: Any, file_dialog_factory: Any) ->
 class _RunWatcher:
     """Polls the latest run a few times a second, on the GUI's thread."""
 
-    def __init__(self, controller: Any, libraries: Any, view: Any, status_view: Any, monitor: Any) -> None:
+    def __init__(
+        self, controller: Any, libraries: Any, view: Any, status_view: Any, monitor: Any, products: Any
+    ) -> None:
+        self._products = products
         self._controller, self._libraries = controller, libraries
         self._view, self._status, self._monitor = view, status_view, monitor
         self._run: Any = None
@@ -101,7 +107,7 @@ class _RunWatcher:
         if run.kind == "train" and len(run.losses) != self._drawn:
             self._draw(run)
         if not run.finished:
-            self._controller._status_controller._sync_model_to_view()  # progress and log, more often than once a second
+            self._sync_status()  # progress and log, more often than once a second
         elif not self._closed and not self._monitor.is_processing:
             self._closed = True
             self._close(run)
@@ -123,7 +129,23 @@ class _RunWatcher:
     def _close(self, run: Any) -> None:
         self._status.stop_button.setText("Stop")
         self._status.stop_button.setEnabled(True)
-        self._controller._status_controller._sync_model_to_view()
+        self._sync_status()
+        self._remove_empty_product(run)
         self._controller.ptychopinn_refresh()
         if run.error is not None:
             show_error(self._view, f"{run.entry}: {run.kind} failed", run.error)
+
+    def _sync_status(self) -> None:
+        """Show progress and log, with the newest line in view."""
+        self._controller._status_controller._sync_model_to_view()
+        bar = self._status.text_edit.verticalScrollBar()
+        bar.setValue(bar.maximum())
+
+    def _remove_empty_product(self, run: Any) -> None:
+        """Remove the copy of the input that Ptychodus made for the product of an inference that made none."""
+        if run.kind != "infer" or run.has_product or run.product_item is None:
+            return
+        for index in range(len(self._products)):
+            if self._products[index] is run.product_item:
+                self._products.remove_product(index)
+                return

@@ -34,6 +34,7 @@ def extended_core(base: Any) -> type:
             older = {old: new for library in added for old, new in getattr(library, "older_names", {}).items()}
             _check_algorithms(self.algorithm_parameter, self.processing_api, older)
             _offer_open_scans(self.processing_api, self.algorithm_parameter)
+            _announce_products(self.processing_api, self.algorithm_parameter, product_api)
             for library in added:
                 if hasattr(library, "connect"):
                     library.connect(task_manager, self.processing_api.task_monitor)
@@ -83,15 +84,51 @@ def _check_algorithms(parameter: Any, api: Any, older: Mapping[str, str]) -> Non
 
 
 def _offer_open_scans(api: Any, parameter: Any) -> None:
-    """A trainer that can use it gets the scan that is open, for directories that hold no training data."""
+    """A trainer that can use it gets the scan that is open; on other data it trains only if the user agrees.
+
+    ``api.confirm``, which the window sets, asks a question and returns whether the answer is yes.
+    """
     train = api.train
 
     def train_with_scan(input_path: Path, output_path: Path, *, product_index: int, **kwargs: Any) -> Any:
         if kwargs.get("algorithm") is not None:
             parameter.set_value(kwargs["algorithm"])
-        trainer = parameter.get_current_reconstructor()
-        if hasattr(trainer, "offer_scan") and trainer.wants_scan(Path(input_path)):
-            trainer.offer_scan(api.get_reconstruct_input(product_index=product_index))
+        trainer, shown = parameter.get_current_reconstructor(), getattr(api, "is_shown", False)
+        if hasattr(trainer, "offer_scan"):
+            if trainer.wants_scan(Path(input_path), in_window=shown):
+                trainer.offer_scan(api.get_reconstruct_input(product_index=product_index))
+            elif shown and not api.confirm(
+                f"Train on {trainer.training_data(Path(input_path))}, not on the open scan?"
+            ):
+                return None
         return train(input_path, output_path, product_index=product_index, **kwargs)
 
     api.train = train_with_scan
+
+
+def _announce_products(api: Any, parameter: Any, product_api: Any) -> None:
+    """Tell a reconstructor the item of the product that Ptychodus makes for an inference before it starts.
+
+    The window removes it if the inference fails.
+    """
+    insert, reconstruct = product_api.insert_product, api.reconstruct
+
+    def announced_reconstruct(*args: Any, algorithm: str | None = None, **kwargs: Any) -> Any:
+        if algorithm is not None:
+            parameter.set_value(algorithm)
+        reconstructor = parameter.get_current_reconstructor()
+        if not hasattr(reconstructor, "expect_product"):
+            return reconstruct(*args, **kwargs)
+
+        def announced_insert(*inserted: Any, **named: Any) -> Any:
+            index = insert(*inserted, **named)
+            reconstructor.expect_product(product_api.get_item(index))
+            return index
+
+        product_api.insert_product = announced_insert
+        try:
+            return reconstruct(*args, **kwargs)
+        finally:
+            product_api.insert_product = insert
+
+    api.reconstruct = announced_reconstruct

@@ -1,4 +1,4 @@
-"""The dialog that tells of a failure."""
+"""Dialogs: a failure, a question."""
 
 from __future__ import annotations
 
@@ -31,3 +31,9 @@ def show_error(parent: QWidget | None, title: str, error: BaseException) -> QMes
             box.setFixedHeight(220)  # Qt fixes it to 100
     dialog.open()
     return dialog
+
+
+def ask(parent: QWidget | None, title: str, question: str) -> bool:
+    """Ask a question and wait for the answer: whether it is yes."""
+    buttons = QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No
+    return QMessageBox.question(parent, title, question, buttons) == QMessageBox.StandardButton.Yes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ptychodus.controller.processing import ReconstructorViewControllerFactory
 from PyQt5.QtCore import Qt
 from PyQt5.QtWidgets import (
+    QCheckBox,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
@@ -72,6 +73,11 @@ class Pane(QWidget):
         row.addWidget(self._model_label, 1)
         row.addWidget(self.save_button)
         layout.addWidget(model_box)
+        self.files_box = QCheckBox("Train on files of the chosen directory")
+        self.files_box.setObjectName("trains_on_files")
+        self.files_box.setChecked(reconstructor.trains_on_files)
+        self.files_box.toggled.connect(self._choose_data)
+        layout.addWidget(self.files_box)
         basic_box = QGroupBox("Settings")
         basic_form = QFormLayout(basic_box)
         layout.addWidget(basic_box)
@@ -103,6 +109,10 @@ class Pane(QWidget):
         """Show which model is loaded."""
         self._model_label.setText(self._reconstructor.model_summary)
         self.save_button.setEnabled(self._reconstructor.is_model_loaded())
+
+    def _choose_data(self, on_files: bool) -> None:
+        """Train on files, or on the scan that is open."""
+        self._reconstructor.trains_on_files = on_files
 
     def _save_model(self) -> None:
         name_filter = self._reconstructor.get_model_file_filter()

@@ -19,6 +19,7 @@ from ptychodus.api.reconstruct import (
 )
 
 from ptychopinn.atomic import write_bytes
+from ptychopinn.config.settings import is_off
 from ptychopinn.data.io import write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.jobs import JobProcess, Task
@@ -28,7 +29,7 @@ from ptychopinn_ptychodus.conversion import in_frame_of_input, output_product, s
 from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings
 from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
-from ptychopinn_ptychodus.training_data import find_training_files
+from ptychopinn_ptychodus.training_data import find_training_files, nothing_to_train_on
 
 _WORDS = {"pinn": "unsupervised"}  # in the names of entries: what a model type needs to know of the object
 _log = logging.getLogger("ptychopinn.ptychodus")
@@ -48,6 +49,7 @@ class BridgeReconstructor(TrainableReconstructor):
         self._host = host
         self._model: LoadedModel | None = None
         self._open_scan: ReconstructInput | None = None
+        self.trains_on_files = False  # whether the window trains on files of a directory, not on the scan that is open
 
     @property
     def name(self) -> str:
@@ -103,9 +105,30 @@ class BridgeReconstructor(TrainableReconstructor):
         write_scan(target, scan_of(parameters, with_object=True))
         _log.info("Exported %d patterns to %s.", len(parameters.diffraction_patterns), target)
 
-    def wants_scan(self, folder: Path) -> bool:
-        """Whether a directory holds nothing to train on, so that the open scan is wanted."""
-        return find_training_files(folder) is None
+    def wants_scan(self, folder: Path, *, in_window: bool) -> bool:
+        """Whether the next training wants the scan that is open.
+
+        In the window it does, unless the user asked for the files of the directory. In batch mode the directory is the
+        one that was asked for: the scan is wanted if it holds nothing to train on.
+        """
+        return not self.trains_on_files if in_window else find_training_files(folder) is None
+
+    def training_data(self, folder: Path) -> str:
+        """What there is to train on in a directory, for a question to the user.
+
+        Raises
+        ------
+        DataError
+            If there is nothing, or it is not clear what.
+        """
+        files = find_training_files(folder)
+        if files is None:
+            raise nothing_to_train_on(folder)
+        return str(files.train or f"{files.diffraction} with product.h5")
+
+    def expect_product(self, item: Any) -> None:
+        """Note Ptychodus's item for the product of the next inference."""
+        self._host.expect_product(item)
 
     def offer_scan(self, parameters: ReconstructInput) -> None:
         """Hand over the open scan for the next training."""
@@ -115,7 +138,7 @@ class BridgeReconstructor(TrainableReconstructor):
         """Train on what ``input_path`` holds; the model goes to ``output_path``/model.zip and is loaded."""
         offered, self._open_scan = self._open_scan, None
         run, model = Run(self.name, "train"), Path(output_path).absolute() / "model.zip"
-        with _scratch_folder(run) as scratch:
+        with self._reported(run), _scratch_folder(run) as scratch:
             scan = None
             if offered is not None:
                 scan = scratch / "scan.npz"
@@ -142,13 +165,13 @@ class BridgeReconstructor(TrainableReconstructor):
 
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """Infer with the loaded model; exactly one output, unless it is stopped."""
-        if self._model is None:
-            raise UsageError(
-                f"{self.name} has no model.",
-                "Train or load one; in batch mode copy the training's model.zip into the input directory.",
-            )
-        run = Run(self.name, "infer")
-        with _scratch_folder(run) as scratch:
+        run = Run(self.name, "infer", product_item=self._host.take_product_item())
+        with self._reported(run), _scratch_folder(run) as scratch:
+            if self._model is None:
+                raise UsageError(
+                    f"{self.name} has no model.",
+                    "Train or load one; in batch mode copy the training's model.zip into the input directory.",
+                )
             scan, model = scratch / "scan.npz", scratch / "model.zip"
             data = scan_of(parameters, with_object=False)
             write_scan(scan, data)
@@ -167,26 +190,35 @@ class BridgeReconstructor(TrainableReconstructor):
                     "execution": values.get("execution", {}),
                 },
             }
-            shares = shares_of("infer", left_out="refine" if infer.get("refine") in (None, "0") else "")
+            shares = shares_of("infer", left_out="refine" if is_off(infer.get("refine")) else "")
             done = self._work("ptychopinn_ptychodus.worker:infer", arguments, run, scratch, shares)
             if done is None:
                 return
             figures = done[0]["figures"]
-            words = "%d patches placed, forward residual R = %.4f, synchronisation %s."
+            words = (
+                "%d patches placed, forward residual R = %.4f (the part of the measured amplitudes that object "
+                "and probe do not explain), synchronisation %s."
+            )
             _log.info(words, *(figures[key] for key in ("patches placed", "forward residual R", "synchronisation")))
             found = read_product(done[0]["files"]["product"])
             product = output_product(parameters, in_frame_of_input(parameters, data, found), losses)
+            run.has_product = True
         yield ReconstructOutput(product, PROGRESS_GOAL)
 
     def _work(
         self, function: str, arguments: Mapping[str, Any], run: Run, scratch: Path, shares: Mapping[str, Any]
     ) -> tuple[Any] | None:
         """Do a job to its end: what it returned, None if it was stopped without a result."""
+        with JobProcess(Task(function, arguments, STOP_LIMIT_S, scratch=True), scratch) as job:
+            run.worker_pid = job.pid
+            return Supervision(job, run, self._host, shares).wait()
+
+    @contextlib.contextmanager
+    def _reported(self, run: Run) -> Iterator[None]:
+        """Show a run to the window, and its error if it fails."""
         self._host.latest_run = run
         try:
-            with JobProcess(Task(function, arguments, STOP_LIMIT_S, scratch=True), scratch) as job:
-                run.worker_pid = job.pid
-                return Supervision(job, run, self._host, shares).wait()
+            yield
         except Exception as error:
             run.error = error
             _log.error("%s: %s", self.name, error)

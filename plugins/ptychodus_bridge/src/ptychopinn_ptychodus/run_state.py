@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,9 @@ class Run:
     left_alone: bool = False
     finished: bool = False
     worker_pid: int | None = None
+    # Ptychodus's item for the product of an inference, which it makes before; whether the product was made.
+    product_item: Any = None
+    has_product: bool = False
 
 
 class Host:
@@ -32,6 +36,7 @@ class Host:
         self._task_manager: Any = None
         self._monitor: Any = None
         self.latest_run: Run | None = None  # the current run, or the latest one
+        self._product_items: deque[Any] = deque()
 
     def connect(self, task_manager: Any, monitor: Any) -> None:
         """Take the two that say whether to stop."""
@@ -46,6 +51,14 @@ class Host:
     def closing(self) -> bool:
         """Whether Ptychodus is ending."""
         return self._task_manager is not None and bool(self._task_manager.is_stopping)
+
+    def expect_product(self, item: Any) -> None:
+        """Note the item for the product of the next inference; they run in the order in which they are asked for."""
+        self._product_items.append(item)
+
+    def take_product_item(self) -> Any:
+        """The item for the product of the inference that starts; None if Ptychodus made none."""
+        return self._product_items.popleft() if self._product_items else None
 
     def show_progress(self, progress: int) -> None:
         """Move the progress bar."""

@@ -23,13 +23,17 @@ class TrainingFiles:
 
 
 def find_training_files(folder: Path) -> TrainingFiles | None:
-    """``*.npz`` where there are any, else ``diffraction.h5`` with ``product.h5``; None where there is neither.
+    """The files of a directory to train on, or None.
+
+    They are ``train_data.npz``, else ``diffraction.h5`` with ``product.h5``, else the only NPZ file.
 
     Raises DataError if there are several NPZ files and none of them is called train_data.npz.
     """
     scans = {path.name: path for path in sorted(folder.glob("*.npz"))}
     if _TRAIN in scans:
         return TrainingFiles(train=scans[_TRAIN], test=scans.get(_TEST))
+    if (folder / _DIFFRACTION).is_file() and (folder / _PRODUCT).is_file():
+        return TrainingFiles(diffraction=folder / _DIFFRACTION, product=folder / _PRODUCT)
     if len(scans) == 1:
         return TrainingFiles(train=next(iter(scans.values())))
     if scans:
@@ -37,9 +41,15 @@ def find_training_files(folder: Path) -> TrainingFiles | None:
             f"{folder} holds {len(scans)} NPZ files: {', '.join(list(scans)[:5])}.",
             f"Keep the one to train on, or call it {_TRAIN} (and one to validate on {_TEST}).",
         )
-    if (folder / _DIFFRACTION).is_file() and (folder / _PRODUCT).is_file():
-        return TrainingFiles(diffraction=folder / _DIFFRACTION, product=folder / _PRODUCT)
     return None
+
+
+def nothing_to_train_on(folder: Path) -> DataError:
+    """The error for a directory without training data."""
+    return DataError(
+        f"{folder} holds nothing to train on: no *.npz, and not both diffraction.h5 and product.h5.",
+        "Export training data into it, or choose another directory.",
+    )
 
 
 def scan_files(files: TrainingFiles, scratch: Path) -> tuple[Path, Path | None]:

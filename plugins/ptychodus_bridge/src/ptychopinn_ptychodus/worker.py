@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.bundle import read_bundle, write_bundle
-from ptychopinn.errors import Cancelled, DataError, PtychoPinnError, TrainingError
+from ptychopinn.errors import Cancelled, PtychoPinnError, TrainingError
 from ptychopinn.monitor import Monitor
 from ptychopinn.workflows import RunResult, infer_run, run_settings, train_run
 from ptychopinn_ptychodus.archives import with_losses
-from ptychopinn_ptychodus.training_data import TrainingFiles, find_training_files, scan_files
+from ptychopinn_ptychodus.training_data import TrainingFiles, find_training_files, nothing_to_train_on, scan_files
 
 _log = logging.getLogger("ptychopinn.ptychodus")
 
@@ -29,20 +29,14 @@ def train(
     folder:
         Where training data are looked for.
     scan:
-        NPZ of the scan that is open, for a folder that has none.
+        NPZ of the scan that is open, to train on; None: on the files of the folder.
     settings:
         Arguments of `ptychopinn.workflows.run_settings`.
     """
-    files = find_training_files(Path(folder))
-    if files is None and scan is not None:
-        _log.info("%s holds no training data; training on the scan that is open.", folder)
-        files = TrainingFiles(train=Path(scan))
+    files = find_training_files(Path(folder)) if scan is None else TrainingFiles(train=Path(scan))
     if files is None:
-        raise DataError(
-            f"{folder} holds nothing to train on: no *.npz, and not both diffraction.h5 and product.h5.",
-            "Export training data into it, or choose another directory.",
-        )
-    _log.info("Training on %s.", files.train or files.diffraction)
+        raise nothing_to_train_on(Path(folder))
+    _log.info("Training on %s.", "the scan that is open" if scan is not None else files.train or files.diffraction)
     data, validation = scan_files(files, Path(scratch))
     run = Path(scratch) / "run"
     try:

@@ -1,0 +1,68 @@
+"""The probe of a model or that of a scan: where they differ, the residual of a part of the scan decides."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from ptychopinn.config.infer import InferConfig, ProbeSource
+from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import fit_scaling
+from ptychopinn.inspection import Change, TrialPatch
+from ptychopinn.inspection.geometry import MIN_PATTERNS
+from ptychopinn.reconstructor import Reconstructor
+from ptychopinn.typing import ComplexArray
+
+_log = logging.getLogger(__name__)
+_ALIKE = 0.98  # correlation of probes that are the same but for a factor
+_BETTER = 0.5  # of what one leaves beyond noise: what the other must leave at most
+_SURE = 3.0  # standard errors over the patterns
+
+
+def choose_probe_source(
+    reconstructor: Reconstructor, data: ScanDataset, config: InferConfig
+) -> tuple[InferConfig, str | None]:
+    """Decide between the probe of the model and that of the scan, where the settings leave it open.
+
+    Passes on a part of the scan (`ptychopinn.inspection`) are made with both. The scan's probe is used if it explains
+    patterns that the passes did not use far better; else the model's.
+
+    Returns
+    -------
+    The settings with the probe that is used, and a sentence if it is that of the scan; None if not.
+    """
+    if config.probe_source is not ProbeSource.AUTO:
+        return config, None
+    chosen = config.model_copy(update={"probe_source": ProbeSource.MODEL})
+    if len(data) < MIN_PATTERNS:
+        return chosen, None
+    first = replace(data.select(np.arange(1)), scaling=fit_scaling(data))
+    own = config.model_copy(update={"probe_source": ProbeSource.SCAN})
+    predictions = [reconstructor.infer(first, one) for one in (chosen, own)]
+    of_model, of_scan = (np.asarray(one.library.to_host(one.probe)) for one in predictions)
+    if _correlation(of_model, of_scan) > _ALIKE:
+        return chosen, None
+    patch = TrialPatch(data, of_scan)
+    with_scan, with_model = patch.trial(Change()), patch.trial(Change(), other_probe=of_model)
+    noise = patch.noise_residual**2
+    left, left_by_scan = with_model.residual**2 - noise, with_scan.residual**2 - noise
+    _log.info("Probe of the model: R %.4f on a part; of the scan: R %.4f.", with_model.residual, with_scan.residual)
+    if left_by_scan > _BETTER * left or with_model.deviations_above(with_scan) < _SURE:
+        return chosen, None
+    said = (
+        f"The probe of the scan is used, not that of the model: passes with it explain the patterns far better (R "
+        f"{with_scan.residual:.3f}, not {with_model.residual:.3f}). The model was trained under another probe."
+    )
+    _log.warning("%s", said)
+    return own, said
+
+
+def _correlation(one: ComplexArray, other: ComplexArray) -> float:
+    """Correlation of two probes (modes, N, N), mode by mode; 0 if their numbers of modes differ."""
+    if one.shape != other.shape:
+        return 0.0
+    products = np.abs((one.conj() * other).sum(axis=(1, 2)))
+    norms = np.linalg.norm(one.astype(np.complex128)) * np.linalg.norm(other.astype(np.complex128))
+    return float(products.sum() / max(norms, 1e-300))
