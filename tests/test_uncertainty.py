@@ -1,4 +1,4 @@
-"""How far a reconstruction can be trusted: specs/22-uncertainty.md."""
+"""How far a reconstruction can be trusted: specs/25-uncertainty.md."""
 
 from __future__ import annotations
 
