@@ -366,6 +366,17 @@ def reconstructed(scan: ScanDataset, monitor: Monitor = NULL_MONITOR, **config: 
     return reconstruct(oracle, scan, InferConfig(**{"refine": 0, **config}), monitor=monitor)
 
 
+def test_a_reconstruction_adds_modes_on_request() -> None:
+    """[REFINE-025]"""
+    config = SimulationConfig(N=64, rows=9, cols=9, step_px=5.0, nphotons=1e6, probe_modes=2, seed=7)
+    partial = simulate_scan(config)
+    partial = replace(partial, probe=partial.probe[:1])
+    found, plain = (
+        reconstructed(partial, refine=4, refine_probe=True, refine_modes=modes).probe.shape[0] for modes in (2, None)
+    )
+    assert (found, plain) == (2, 1)
+
+
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("budget", [1, 1024])
 def test_reconstructions_are_refined(

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -333,3 +334,15 @@ def test_a_picture_that_fails_is_a_warning(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == ["The picture could not be made: RuntimeError: latex was not found"]
     with pytest.raises(ResourceError):
         attempt("The picture", lambda: fail(ResourceError("The disk is full.")))
+
+
+def test_threads_that_draw_at_once_leave_the_settings_of_the_user() -> None:
+    """[RUN-005]"""
+    import matplotlib as mpl
+
+    history = {"epoch": [1, 2], "loss": [3, 2]}
+    with mpl.rc_context({"axes.grid": True}):
+        with ThreadPoolExecutor(4) as pool:
+            pictures = list(pool.map(lambda _: history_picture(history), range(12)))
+        assert mpl.rcParams["axes.grid"] is True
+    assert set(pictures) == {history_picture(history)}

@@ -20,7 +20,12 @@ def requirements() -> Counter[str]:
 
 
 def files_with_tests() -> list[Path]:
-    folders = [ROOT / "tests", *sorted((ROOT / "plugins").glob("*/tests")), ROOT / "src" / "ptychopinn" / "testing"]
+    folders = [
+        ROOT / "tests",
+        *sorted((ROOT / "plugins").glob("*/tests")),
+        ROOT / "models" / "tests",
+        ROOT / "src" / "ptychopinn" / "testing",
+    ]
     return [file for folder in folders for file in sorted(folder.rglob("*.py")) if file != Path(__file__)]
 
 

@@ -89,6 +89,13 @@ class Canvas:
     library: ArrayLibrary = NUMPY
     covered: Array | None = None  # (H, W) bool of the library, pixels that may change; None for all
 
+    def moved_to(self, frame: Frame) -> Canvas:
+        """A copy of the object in another frame; 1 outside its own."""
+        library = self.library
+        inside = library.xp.ones(frame.shape, dtype=library.xp.complex64, device=library.device)
+        here, there = frame.overlap(self.frame)
+        return Canvas(library.put(inside, here, self.array[there]), frame, library)
+
 
 @dataclass(frozen=True, eq=False)
 class Windows:

@@ -24,6 +24,7 @@ from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import BackgroundThread
+from ptychopinn.probe_modes import refine_with_modes
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, StartKind, noise_residual, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
@@ -276,7 +277,11 @@ def refine_and_assess(
             start = replace(stitched.canvas, covered=stitched.covered)
             solved = config.synchronise is Synchronise.AUTO
             kind = StartKind.SYNCHRONISED if solved else StartKind.PREDICTED
-            refinement = refine(patterns, model, start, options, kind=kind, monitor=monitor)
+            if config.refine_modes is None:
+                refinement = refine(patterns, model, start, options, kind=kind, monitor=monitor)
+            else:
+                most = config.refine_modes
+                refinement = refine_with_modes(patterns, model, start, options, most, kind=kind, monitor=monitor)
         stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
         assessed = assess(stitched, model, patterns, summary, how)

@@ -262,7 +262,7 @@ class _Refinement:
             if kind in (StartKind.PREDICTED, StartKind.SYNCHRONISED):
                 best, is_flat = self._best_start(before, given)
             slow_phase_solved &= not is_flat
-            start = self._in_box(best.object)
+            start = replace(self._start, array=best.object).moved_to(self._box)
             engine = PassEngine(self._patterns, self._used, given, start, self._passes, library)
             monitor.report("refine", 0, passes, {"residual": best.residual})
         first = best
@@ -369,13 +369,6 @@ class _Refinement:
         """``obj`` where the start is covered, ``elsewhere`` at the other pixels."""
         covered = self._start.covered
         return obj if covered is None else self._start.library.xp.where(covered, obj, elsewhere)
-
-    def _in_box(self, obj: Array) -> Canvas:
-        """The object on the box of all windows; 1 outside its frame."""
-        library = self._start.library
-        inside = library.xp.ones(self._box.shape, dtype=library.xp.complex64, device=library.device)
-        here, there = self._box.overlap(self._start.frame)
-        return Canvas(library.put(inside, here, obj[there]), self._box, library)
 
     def _result(self, engine: PassEngine, start: Array) -> tuple[Array, ScanModel]:
         """Object in the frame of the start, and its model.

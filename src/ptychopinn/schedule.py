@@ -58,10 +58,10 @@ class TrainingClock:
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
         warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
-        return self._config.learning_rate * warm * _course(self._config.scheduler, self.fraction)
+        return self._config.learning_rate * warm * _rate_factor(self._config.scheduler, self.fraction)
 
 
-def _course(scheduler: Scheduler, fraction: float) -> float:
+def _rate_factor(scheduler: Scheduler, fraction: float) -> float:
     """Factor on the peak learning rate at a fraction of the training."""
     if scheduler is Scheduler.COSINE:
         return _FINAL + (1 - _FINAL) * 0.5 * (1 + math.cos(math.pi * fraction))

@@ -20,7 +20,7 @@ from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.forward import far_field
 from ptychopinn.inspection.changes import Change
-from ptychopinn.inspection.geometry import Agreement, GeometryCheck, doubt_geometry
+from ptychopinn.inspection.geometry import Agreement, GeometryCheck, check_geometry_stepwise
 from ptychopinn.inspection.trial import TrialPatch, explained_share
 from ptychopinn.metrics.baselines import mean_pattern_residual, poisson_residual
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
@@ -130,7 +130,7 @@ def judge(evidence: Evidence) -> Verdict:
     explained = explained_share(evidence.residual, nothing, noise)
     if explained >= (_TRUSTED_PASSES if evidence.passes else _TRUSTED) and nothing > _ROOM * noise:
         return verdict(Explains.YES)
-    geometry = doubt_geometry(data, evidence.probe)
+    geometry = check_geometry_stepwise(data, evidence.probe)
     if geometry is not None and geometry.agreement in {Agreement.CHANGED, Agreement.NONE}:
         return verdict(Explains.NO, geometry)
     if not nothing > _ROOM * noise:
@@ -211,6 +211,8 @@ def _probe_cause(evidence: Evidence) -> str | None:
         return None
     own = probe_in_counts(evidence.data, fit_scaling(evidence.data), follow_offset=True)
     patch = TrialPatch(evidence.data, own)
+    if not patch.is_lit:
+        return None
     trials = {"scan": patch.trial(Change()).residual}
     trials["result"] = patch.trial(Change(), other_probe=evidence.probe).residual
     if trials["scan"] ** 2 < (1 - _OWN_PROBE) * trials["result"] ** 2:

@@ -48,7 +48,7 @@ def test_threads_add_what_one_adds(cores: int, spread: int, monkeypatch: pytest.
     corners = np.random.default_rng(cores).integers(0, spread, (20, 2))
     call = ((spread + SIZE, spread + SIZE), corners, cores)
     alone = summed(NUMPY, *call)
-    monkeypatch.setattr(parallel, "_threads", lambda: cores)
+    monkeypatch.setattr(parallel, "granted_cores", lambda: cores)
     with NUMPY.session() as session:
         np.testing.assert_array_equal(summed(session, *call), alone)
 

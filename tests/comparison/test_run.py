@@ -93,7 +93,7 @@ def test_what_is_left_behind(finished: ComparisonResult, pair: tuple[Path, Path]
     assert read_product(folder / "legs" / "epie" / "test" / "reconstruction.h5").object.shape == truth.shape
     summary = json.loads((folder / "metrics_summary.json").read_text())
     assert summary["baseline"] == "epie"
-    assert summary["best"]["test"]["object nrmse"] == "epie"
+    assert summary["best"]["test"]["object nrmse"] == "numpy-pinn"  # whose passes start nearer than the five of epie
 
 
 def test_the_report_says_what_was_compared(finished: ComparisonResult) -> None:

@@ -192,3 +192,17 @@ def test_every_format_is_converted(tmp_path):
     data = read_scan(tmp_path / "out.npz")
     assert data.N == 32
     assert data.metadata.pixel_size_m == pytest.approx(2 * scan_formats.example(64).pixel_m)
+
+
+def test_gaps_are_marked_before_values_change(tmp_path, scan_arrays, counts):
+    """[DATA-222] [DATA-035] A background, a made probe and outliers are not misled by the mark of a gap."""
+    wrong = counts.astype(np.uint32)
+    wrong[:, 4:6, 20] = 2**32 - 1
+    np.savez(tmp_path / "scan.npz", **scan_arrays(diffraction=None, _metadata=None, diff3d=wrong))
+    data = converted(tmp_path / "scan.npz", tmp_path / "out.npz", background="0.25", drop_outliers=True)
+    assert np.argwhere(data.bad_pixels).tolist() == [[4, 20], [5, 20]]
+    assert len(data) == 9
+    assert float(data.counts(slice(None)).max()) <= counts.max()
+    made = read_scan(tmp_path / "scan.npz", probe="mean")
+    energy = float((np.abs(made.probe) ** 2).sum())
+    assert energy == pytest.approx(counts.sum(axis=(1, 2)).mean(), rel=0.05)

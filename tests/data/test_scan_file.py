@@ -69,7 +69,7 @@ def test_large_stored_arrays_are_mapped_read_only(tmp_path):
 
 def test_a_large_scan_needs_the_memory_of_a_block(tmp_path, scan_arrays, monkeypatch):
     """[DATA-020] [DATA-081] Reading, checking values, and writing 13 MB, on two cores."""
-    monkeypatch.setattr(parallel, "_threads", lambda: 2)
+    monkeypatch.setattr(parallel, "granted_cores", lambda: 2)
     arrays = scan_arrays()
     n = 800
     path = tmp_path / "large.npz"

@@ -121,6 +121,23 @@ def test_bad_pixels_spread_to_their_block() -> None:
     assert binned.patterns[0].tolist() == [[3, 4], [4, 4]]
 
 
+def test_marks_of_gaps_are_not_summed() -> None:
+    """[DATA-211] [DATA-035] A gap is bad and named; a pixel that saturates now and then saturates its block."""
+    rng = np.random.default_rng(2)
+    patterns = rng.poisson(30, (12, 8, 8)).astype(np.uint32)
+    patterns[:, 2, 3] = 2**32 - 1
+    binned = bin_patterns(RawScan(patterns, None), 2)
+    assert np.argwhere(binned.bad_pixels).tolist() == [[1, 1]]
+    assert "1 pixels have a value that marks gaps" in binned.warnings[0]
+    good = ~binned.bad_pixels  # type: ignore[operator]
+    assert int(binned.patterns[:, good].max()) < 250
+    few = rng.poisson(30, (12, 8, 8)).astype(np.uint16)
+    few[3, 6, 6] = 65535
+    saturated = bin_patterns(RawScan(few, None), 2)
+    if saturated.bad_pixels is None or not saturated.bad_pixels[3, 3]:
+        assert saturated.patterns[3, 3, 3] == np.iinfo(saturated.patterns.dtype).max
+
+
 @pytest.mark.parametrize(
     ("size", "expected"),
     [

@@ -26,7 +26,7 @@ def test_cores_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "_BLOCK_PIXELS", 3 * 64)
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr(parallel, "_threads", lambda cores=cores: cores)
+        monkeypatch.setattr(parallel, "granted_cores", lambda cores=cores: cores)
         found.append(pattern_statistics(patterns, bad))
     for field in fields(found[0]):
         np.testing.assert_array_equal(*(getattr(one, field.name) for one in found))
@@ -41,7 +41,7 @@ def test_cores_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_memory_does_not_grow_with_the_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
     """[DATA-020] But for a few numbers each: maps of the detector are summed as they come."""
-    monkeypatch.setattr(parallel, "_threads", lambda: 2)
+    monkeypatch.setattr(parallel, "granted_cores", lambda: 2)
     monkeypatch.setattr(module, "_BLOCK_PIXELS", 4 * 64**2)
 
     def peak_mib(count: int) -> float:

@@ -120,7 +120,7 @@ CHANGES: tuple[Change, ...] = (
 )
 SHORT = ("empty_frames", "photons_0.1", "photons_1e+09", "one_position", "big_endian")
 WARNINGS = {
-    "empty_frames": "3 of 36 patterns are empty: 4, 9, 30.",
+    "empty_frames": "3 of 36 patterns are empty or hold under 1% of the median counts: 4, 9, 30; they are left out.",
     "nearly_all_empty": "34 of 36 patterns are empty: 2, 3, 4, 5, 6, ....",
     "saturated_frames": "2048 values in 2 of 36 patterns are the largest that uint16 holds: saturated: 2, 7.",
     "saturated_throughout": "join bad_pixels",

@@ -14,7 +14,7 @@ from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.io import write_scan
-from ptychopinn.inspection import Agreement, Change, check_geometry, look_at_geometry
+from ptychopinn.inspection import Agreement, Change, check_geometry, check_geometry_quickly
 from ptychopinn.inspection.changes import ORIENTATIONS, Orientation
 from ptychopinn.simulate import simulate_scan
 
@@ -46,7 +46,7 @@ def test_patterns_keep_the_place_of_dc(one: Orientation) -> None:
 
 def test_a_scan_that_agrees_is_left_alone(scan: ScanDataset) -> None:
     """[INSP-001]"""
-    for check in (check_geometry, look_at_geometry):
+    for check in (check_geometry, check_geometry_quickly):
         found = check(scan)
         assert found is not None
         assert (found.agreement, found.best) == (Agreement.AS_GIVEN, Change())
@@ -60,7 +60,7 @@ def test_a_scan_that_agrees_is_left_alone(scan: ScanDataset) -> None:
 def test_planted_orientations_are_found_with_the_flags_that_mend_them(scan: ScanDataset, planted: Orientation) -> None:
     """[INSP-001] [INSP-002]"""
     wrong = replace(scan, positions=planted.of_positions(scan.positions))
-    for check in (check_geometry, look_at_geometry):
+    for check in (check_geometry, check_geometry_quickly):
         found = check(wrong)
         assert found is not None
         assert found.agreement is Agreement.CHANGED
@@ -102,7 +102,7 @@ def test_an_offset_in_the_list_is_found(scan: ScanDataset) -> None:
 def test_shuffled_patterns_contradict_each_other(scan: ScanDataset) -> None:
     """[VER-002] but the quick look does not say so: it is too coarse."""
     wrong = replace(scan, positions=scan.positions[np.random.default_rng(0).permutation(len(scan))])
-    found, look = check_geometry(wrong), look_at_geometry(wrong)
+    found, look = check_geometry(wrong), check_geometry_quickly(wrong)
     assert found is not None
     assert look is not None
     assert (found.agreement, look.agreement) == (Agreement.NONE, Agreement.UNKNOWN)
@@ -119,7 +119,7 @@ def test_what_noise_hides_cannot_be_told() -> None:
 
 def test_too_small_scans_are_not_checked(scan: ScanDataset) -> None:
     assert check_geometry(scan.select(np.arange(15))) is None
-    assert look_at_geometry(replace(scan, positions=scan.positions * 1e-6)) is None
+    assert check_geometry_quickly(replace(scan, positions=scan.positions * 1e-6)) is None
 
 
 def test_amplitudes_and_bad_pixels_do_not_matter(scan: ScanDataset) -> None:
@@ -131,3 +131,9 @@ def test_amplitudes_and_bad_pixels_do_not_matter(scan: ScanDataset) -> None:
     found = check_geometry(replace(scan, patterns=roots, measurement=Measurement.AMPLITUDE, bad_pixels=bad))
     assert found is not None
     assert found.agreement is Agreement.AS_GIVEN
+
+
+def test_patterns_without_light_are_not_checked(scan: ScanDataset) -> None:
+    counts = np.zeros(scan.patterns.shape, np.float32)
+    counts[3, 16, 16] = 1
+    assert check_geometry(replace(scan, patterns=counts)) is None

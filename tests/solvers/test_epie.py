@@ -341,7 +341,7 @@ def test_threads_change_nothing(data, monkeypatch):
     found, frame = [], frame_of(data)
     flat = np.ones(frame.shape, np.complex64)
     for cores, values in ((1, 1 << 17), (1, 1 << 12), (4, 1 << 12)):
-        monkeypatch.setattr(parallel, "_threads", lambda cores=cores: cores)
+        monkeypatch.setattr(parallel, "granted_cores", lambda cores=cores: cores)
         monkeypatch.setattr(engine, "_THREAD_VALUES", values)
         options = RefineOptions(passes=2, update_probe=True, update_positions=True)
         found.append(refine(Patterns(data), ScanModel(data.probe, data.positions), Canvas(flat, frame), options))

@@ -172,7 +172,7 @@ def test_a_run_is_resumed_from_its_last_checkpoint(scan_file: Path, run: Path) -
 
 @pytest.mark.usefixtures("without_pictures")
 def test_a_resumed_run_reconstructs_as_before(scan_file: Path, run: Path) -> None:
-    """[CLI-033] With its own settings where none are given, and without passes if it is older than these."""
+    """[CLI-037] With its own settings where none are given, and without passes if it is older than these."""
 
     def resumed(config: str, **infer: object) -> dict[str, Any]:
         (run / "config.yaml").write_text(config)

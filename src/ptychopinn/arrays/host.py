@@ -146,13 +146,13 @@ class NumpyLibrary(ArrayLibrary):
             for numerator, denominator, corner in zip(numerators, denominators, corners, strict=True):
                 self.add_windows(total[low:high], numerator, corner - np.array([low, 0]))
                 self.add_windows(weight[low:high], denominator, corner - np.array([low, 0]))
-            return max((float(weight[place].max()) for place in _touched(every, size, low, high)), default=0.0)
+            return max((float(weight[place].max()) for place in _bounding_slices(every, size, low, high)), default=0.0)
 
         # The maximum of the summed denominators: overlapping windows add up.
         floor = np.float32(regularisation * max(self.spread(add, bands)))
 
         def take(band: tuple[int, int]) -> None:
-            places = _touched(every, size, *band)
+            places = _bounding_slices(every, size, *band)
             for place in places:
                 share = np.float32(1 - regularisation) * weight[place]
                 share += floor
@@ -225,7 +225,7 @@ class _NumpySession(NumpyLibrary):
         return list(pairwise(sorted({0, *middles, height})))
 
 
-def _touched(corners: IntArray, size: int, low: int, high: int) -> list[tuple[slice, slice]]:
+def _bounding_slices(corners: IntArray, size: int, low: int, high: int) -> list[tuple[slice, slice]]:
     """Slices of a band of rows that cover all windows in it: each window, or their bounding box if it is smaller."""
     begin, end = np.maximum(corners[:, 0], low), np.minimum(corners[:, 0] + size, high)
     met = begin < end

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with console.stop.handled(console.say), console.logging():
             return console.finish(_run(arguments, console))
     except OutputError as lost:
-        return console.lose_output(lost.reason)
+        return console.give_up_output(lost.reason)
     except (Exception, KeyboardInterrupt) as error:
         if console.debug:
             console.print_traceback()

@@ -61,10 +61,10 @@ class Console:
             if sys.stdout is not None:
                 sys.stdout.flush()
         except (OSError, ValueError) as error:
-            return self.lose_output(error)
+            return self.give_up_output(error)
         return code
 
-    def lose_output(self, error: Exception) -> int:
+    def give_up_output(self, error: Exception) -> int:
         """Give up standard output after an error, and return the exit code; a reader that went away is no error."""
         discard(sys.stdout)
         if isinstance(error, BrokenPipeError):

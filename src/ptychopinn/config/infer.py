@@ -123,6 +123,15 @@ class RefinementOptions(Config):
         description="Let the refinement passes correct the probe too, where it is only a guess.",
         json_schema_extra=marks(basic=True, needs="refine"),
     )
+    refine_modes: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        title="Most probe modes",
+        description="Add incoherent modes to the probe, at most to this number, while patterns that are held out are "
+        "explained better.",
+        json_schema_extra=marks(needs="refine_probe", unset="those of the probe", unit="modes"),
+    )
     refine_positions: bool = Field(
         False,
         title="Refine the positions",

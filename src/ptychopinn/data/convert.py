@@ -81,9 +81,8 @@ def convert_scan(
 
 
 def _joined(sources: Sequence[StrPath], reading: ReadOptions, conversion: ConversionOptions) -> RawScan:
-    raw = scan_steps.join_scans(
-        [apply_steps(scan_steps.in_photons(read_raw(path, reading)), conversion) for path in sources]
-    )
+    scans = [scan_steps.in_photons(scan_steps.mark_gaps(read_raw(path, reading))) for path in sources]
+    raw = scan_steps.join_scans([apply_steps(scan, conversion) for scan in scans])
     if conversion.bin > 1:
         raw = bin_patterns(raw, conversion.bin)
     return scan_steps.with_dose(raw if conversion.resize is None else resize_patterns(raw, conversion.resize))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ptychopinn.data.raw_scan import RawScan, is_amplitude, patterns_at_once, to_pixels
+from ptychopinn.data.scan_steps import mark_gaps
 from ptychopinn.data.sizes import resample_probe
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -89,7 +90,7 @@ def make_probe(raw: RawScan, text: str) -> RawScan:
         If a length in metres is given and the object pixel is not known, or the probe does not fit its window.
     """
     recipe = parse_recipe(text)
-    raw = to_pixels(raw)
+    raw = mark_gaps(to_pixels(raw))
     maker = _Maker(raw, recipe)
     wave = maker.make()
     energy = maker.photons

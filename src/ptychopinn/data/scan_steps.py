@@ -15,6 +15,9 @@ from typing import Literal
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ptychopinn.data.dataset import Measurement
+from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.gate import mark_bad_values
 from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, pattern_sums, patterns_at_once, to_pixels
 from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
 from ptychopinn.data.statistics import pattern_statistics
@@ -300,6 +303,18 @@ def mask_pixels(raw: RawScan, bad: BoolArray, source: str = "a mask") -> RawScan
     return raw.with_changes(f"{int(bad.sum())} bad pixels of {source}.", bad_pixels=whole)
 
 
+def mark_gaps(raw: RawScan) -> RawScan:
+    """Pixels with marks of gaps, with negative values, and those that are not finite become bad.
+
+    The rule is that of `ptychopinn.data.gate`. A step that sums or scales values would hide the marks from it.
+    """
+    findings = Findings()
+    bad = np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels
+    _, bad = mark_bad_values("patterns", raw.patterns, bad, findings)
+    warnings = (*raw.warnings, *(problem.message for problem in findings.problems))
+    return replace(raw, bad_pixels=bad if bad.any() else None, warnings=warnings)
+
+
 def mask_above(raw: RawScan, threshold: float) -> RawScan:
     """Pixels that exceed a value in any pattern, and those that are not finite or negative in any, become bad."""
     bad = np.zeros(raw.size, bool)
@@ -323,6 +338,7 @@ def subtract_background(raw: RawScan, background: float | FloatArray) -> RawScan
             f"The background has the shape {level.shape}, patterns are {raw.size}.", "Give counts of 0 or more a pixel."
         )
     amplitude = is_amplitude(raw)
+    whole = raw.legacy_key and raw.patterns.dtype.kind in "iu"  # counts, which only the dtype says
 
     def subtract(rows: AnyArray) -> AnyArray:
         counts = np.asarray(rows, np.float64)
@@ -332,6 +348,7 @@ def subtract_background(raw: RawScan, background: float | FloatArray) -> RawScan
     return raw.with_changes(
         f"A background of {float(level.mean()):.6g} counts a pixel subtracted; negative counts became 0.",
         patterns=map_rows(raw.patterns, subtract, raw.size, np.float32),
+        measurement=Measurement.COUNTS if raw.measurement is None and whole else raw.measurement,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from scipy.ndimage import map_coordinates
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.data.raw_scan import RawScan, is_amplitude, pattern_sums
 from ptychopinn.data.row_blocks import map_rows
+from ptychopinn.data.scan_steps import mark_gaps
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray
 
@@ -125,7 +127,8 @@ def _with_dose(changed: RawScan, before: RawScan) -> RawScan:
 def bin_patterns(raw: RawScan, factor: int) -> RawScan:
     """Sum blocks of b x b detector pixels; counts are kept.
 
-    Patterns are first cropped to a multiple of b around their centre. A block with a bad pixel is bad. The probe is cut
+    Patterns are first cropped to a multiple of b around their centre. A block with a bad pixel is bad, as
+    is one with a mark of a gap; one with a saturated pixel is saturated. The probe is cut
     to the smaller window, and moved by half a detector pixel in far field, as the blocks are. Known patches are left
     out.
 
@@ -139,20 +142,27 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
         raise DataError(f"Patterns of {height} x {width} cannot be binned by {factor}.", "Give a factor of 2 or so.")
     if factor == 1:
         return raw
+    raw = mark_gaps(raw)
     if height % factor or width % factor:
         raw = _crop_rectangle(raw, (height - height % factor, width - width % factor))
         height, width = raw.size
     shape = (height // factor, width // factor)
     amplitude = is_amplitude(raw)
-    kind = np.dtype(np.float32) if amplitude or raw.patterns.dtype.kind == "f" else _sum_dtype(raw.patterns, factor)
+    kind: np.dtype[Any] = (
+        np.dtype(np.float32) if amplitude or raw.patterns.dtype.kind == "f" else _sum_dtype(raw.patterns, factor)
+    )
     good = None if raw.bad_pixels is None else ~raw.bad_pixels
+    most = np.iinfo(raw.patterns.dtype).max if kind.kind in "iu" and raw.patterns.dtype.kind != "b" else None
 
     def summed(rows: AnyArray) -> AnyArray:
         values = np.asarray(rows, np.float64 if kind.kind == "f" else kind)
         values = values**2 if amplitude else values
         values = values if good is None else np.where(good, values, 0)
-        blocks = values.reshape(-1, shape[0], factor, shape[1], factor).sum(axis=(2, 4))
-        return np.asarray(np.sqrt(blocks) if amplitude else blocks)
+        blocks = values.reshape(-1, shape[0], factor, shape[1], factor)
+        sums = blocks.sum(axis=(2, 4))
+        if most is not None:  # a saturated pixel saturates its block
+            sums[(blocks == most).any(axis=(2, 4))] = np.iinfo(kind).max
+        return np.asarray(np.sqrt(sums) if amplitude else sums)
 
     bad = None
     if raw.bad_pixels is not None:
@@ -164,6 +174,7 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
         patterns=map_rows(raw.patterns, summed, shape, kind),
         bad_pixels=bad if bad is not None and bad.any() else None,
         patches=None,
+        metadata=raw.metadata.model_copy(update={"saturation_counts": None}),
         geometry=replace(geometry, detector_pixel_m=None if pixel is None else (pixel[0] * factor, pixel[1] * factor)),
     )
     if raw.probe is None or raw.probe.shape[1:] != (height, width):
@@ -177,7 +188,7 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
     return replace(changed, probe=_narrow_probe(raw.probe, shape, factor), warnings=warnings)
 
 
-def _sum_dtype(patterns: AnyArray, factor: int) -> np.dtype[np.generic]:
+def _sum_dtype(patterns: AnyArray, factor: int) -> np.dtype[Any]:
     """The unsigned or signed integer that holds sums of blocks."""
     bits = 8 * patterns.dtype.itemsize + math.ceil(2 * math.log2(factor))
     wide = next((w for w in (8, 16, 32, 64) if w >= bits), 64)

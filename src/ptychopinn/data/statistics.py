@@ -91,7 +91,8 @@ def pattern_statistics(patterns: AnyArray | LazyRows, bad_pixels: BoolArray) -> 
         return np.asarray(join([getattr(tally, name) for tally in runs], axis=0))
 
     mean = of_pixels("total", np.sum) / n
-    stuck = _marked(runs, mean, n)
+    own = np.iinfo(patterns.dtype).max if patterns.dtype.kind in "ui" else None
+    stuck = _marked(runs, mean, n, own)
     largest = of_pixels("largest", np.sum)
     saturated = of_patterns("at_largest") - int((stuck & (largest == n)).sum())
     return PatternStatistics(
@@ -111,13 +112,15 @@ def pattern_statistics(patterns: AnyArray | LazyRows, bad_pixels: BoolArray) -> 
     )
 
 
-def _marked(runs: list[_Tally], mean: FloatArray, n: int) -> BoolArray:
-    """Pixels with marks; see `PatternStatistics.stuck`."""
+def _marked(runs: list[_Tally], mean: FloatArray, n: int, own: int | None) -> BoolArray:
+    """Pixels with marks; see `PatternStatistics.stuck`. ``own`` is the largest value of an integer dtype."""
     marked = np.zeros(mean.shape, bool)
     for mark in {mark for tally in runs for mark in tally.marks}:
         hits = np.sum([tally.marks[mark] for tally in runs if mark in tally.marks], axis=0)
         others = np.divide(mean * n - hits * mark, n - hits, out=np.zeros(mean.shape), where=hits < n)
-        marked |= (hits > 0) & ((others < _FAR_LOWER * mark) | (hits == n) | _is_never_counted(mark))
+        # The largest value of the own dtype, now and then, is saturation.
+        far = (others < _FAR_LOWER * mark) & (mark != own)
+        marked |= (hits > 0) & (far | (hits == n) | _is_never_counted(mark))
     return marked
 
 

@@ -5,7 +5,13 @@ judged by patterns that the passes do not use), ``geometry`` (compare the change
 """
 
 from ptychopinn.inspection.changes import Change
-from ptychopinn.inspection.geometry import Agreement, GeometryCheck, check_geometry, doubt_geometry, look_at_geometry
+from ptychopinn.inspection.geometry import (
+    Agreement,
+    GeometryCheck,
+    check_geometry,
+    check_geometry_quickly,
+    check_geometry_stepwise,
+)
 from ptychopinn.inspection.trial import Trial, TrialPatch
 
 __all__ = [
@@ -15,6 +21,6 @@ __all__ = [
     "Trial",
     "TrialPatch",
     "check_geometry",
-    "doubt_geometry",
-    "look_at_geometry",
+    "check_geometry_quickly",
+    "check_geometry_stepwise",
 ]

@@ -95,9 +95,10 @@ def check_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Geom
     -------
     None if the scan has fewer than 16 patterns or no extent.
     """
-    if not _can_check(data):
+    patch = _patch(data, probe)
+    if patch is None:
         return None
-    comparison = _Comparison(TrialPatch(data, probe))
+    comparison = _Comparison(patch)
     comparison.choose_probe(Change(positions=one) for one in ORIENTATIONS)
     best = comparison.leading
     comparison.run([replace(best, offset=offset) for offset in _OFFSETS])
@@ -110,14 +111,14 @@ def check_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Geom
     return comparison.conclude()
 
 
-def look_at_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
+def check_geometry_quickly(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
     """A quick form of `check_geometry`: a smaller part of the scan, and only orientations if the scan fits badly.
 
     It never concludes that patterns contradict each other: what it compares is too coarse for that.
     """
-    if not _can_check(data):
+    patch = _patch(data, probe, count=_QUICK_COUNT, passes=_QUICK_PASSES)
+    if patch is None:
         return None
-    patch = TrialPatch(data, probe, count=_QUICK_COUNT, passes=_QUICK_PASSES)
     comparison = _Comparison(patch)
     comparison.choose_probe([Change()])
     if not comparison.is_settled:
@@ -126,11 +127,12 @@ def look_at_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Ge
     return replace(found, agreement=Agreement.UNKNOWN) if found.agreement is Agreement.NONE else found
 
 
-def doubt_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
+def check_geometry_stepwise(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
     """`check_geometry` in steps: it ends as soon as the scan as given explains nearly all, or seems to be right."""
-    if not _can_check(data):
+    patch = _patch(data, probe, count=_DOUBT_COUNT)
+    if patch is None:
         return None
-    comparison = _Comparison(TrialPatch(data, probe, count=_DOUBT_COUNT))
+    comparison = _Comparison(patch)
     comparison.choose_probe([Change()])
     if not comparison.is_settled:
         comparison.run([Change(positions=one) for one in ORIENTATIONS[1:]])
@@ -141,8 +143,12 @@ def doubt_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Geom
     return found if found.agreement is Agreement.AS_GIVEN else check_geometry(data, probe)
 
 
-def _can_check(data: ScanDataset) -> bool:
-    return len(data) >= MIN_PATTERNS and bool((data.positions.std(axis=0) >= 1).any())
+def _patch(data: ScanDataset, probe: ComplexArray | None, **size: int) -> TrialPatch | None:
+    """A part to make trials on, or None where there is none."""
+    if len(data) < MIN_PATTERNS or not (data.positions.std(axis=0) >= 1).any():
+        return None
+    patch = TrialPatch(data, probe, **size)
+    return patch if patch.is_lit else None
 
 
 class _Comparison:

@@ -117,6 +117,11 @@ class TrialPatch:
         """Number of patterns."""
         return len(self._chosen)
 
+    @property
+    def is_lit(self) -> bool:
+        """Whether the patterns that are used and those left out have counts, so that trials can be made."""
+        return all(bool(self._counts[numbers].any()) for numbers in (self._used, self._held))
+
     def explained(self, trial: Trial) -> float:
         """Share of what can be explained that a trial explains: 0 for the mean pattern, 1 for noise alone."""
         return explained_share(trial.residual, self.mean_residual, self.noise_residual)

@@ -174,7 +174,7 @@ class LiveScan:
         new = self._new(chunk.indices)
         repeated = len(chunk) - int(new.sum())
         chunk = chunk.select(new)
-        if (stray := self._stray(chunk.positions)).any():
+        if (stray := self._too_far_away(chunk.positions)).any():
             where = chunk.positions[stray][0]
             problems.append(
                 Rejection(
@@ -302,7 +302,7 @@ class LiveScan:
         new &= np.array([int(number) not in self._known for number in indices], bool)
         return new
 
-    def _stray(self, positions: FloatArray) -> BoolArray:
+    def _too_far_away(self, positions: FloatArray) -> BoolArray:
         """(b,) bool: positions that would make the object too large."""
         stray = np.zeros(len(positions), bool)
         for number, at in enumerate(positions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
+_DRAWING = threading.RLock()  # the settings of Matplotlib are those of the process, for all threads
 AMPLITUDE_COLOURS, PHASE_COLOURS, CYCLIC_COLOURS, DIFFERENCE_COLOURS = "gray", "viridis", "twilight", "RdBu_r"
 ERROR_COLOURS = "magma"
 WRAPPING_RAD = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
@@ -33,7 +35,7 @@ def with_own_settings(draw: Callable[P, bytes]) -> Callable[P, bytes]:
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
         mpl = _matplotlib()
-        with mpl.rc_context():
+        with _DRAWING, mpl.rc_context():
             mpl.rcdefaults()
             return draw(*args, **kwargs)
 

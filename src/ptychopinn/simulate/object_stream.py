@@ -15,14 +15,13 @@ from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.errors import ConfigError
 from ptychopinn.forward import window_counts
 from ptychopinn.simulate.noise import quick_poisson
-from ptychopinn.simulate.objects import TRAINING_KINDS, compose, field_pair, plateaus
+from ptychopinn.simulate.objects import TRAINING_KINDS, compose, field_pair
 from ptychopinn.simulate.textures import FIELDS
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray, IntArray
 
 _OBJECTS, _BATCHES, _PROBES = 0, 1, 2  # the families of random streams
 _TRANSFORMS = 8  # of a square: transposed, flipped in y, flipped in x
 _BATCHES_AHEAD = 8  # maximum distance of batches that threads make at the same time
-_PHASE_OBJECT = 0.1  # of the amplitude contrast: the most that phase objects have
 _PROBES_BYTES = 1 << 27  # of a pool of probes
 _MIN_PROBES, _MAX_PROBES = 16, 1024  # in a pool
 
@@ -92,11 +91,6 @@ class ObjectStreamOptions:
     # phase over a range of the given width.
     amplitude_contrast: tuple[float, float] = (0.0, 0.9)
     phase_span_rad: tuple[float, float] = (0.1, 3.2)
-    # Shares of objects whose amplitude contrast is a tenth of that at most, whose phase range is doubled, and that have
-    # plateaus: few values with edges between them, as structures of one thickness have.
-    phase_object_share: float = 0.1
-    strong_share: float = 0.15
-    plateau_share: float = 0.2
     # Draws a probe, (modes, N, N) complex, from random numbers: then every pattern has a probe of its own, out of a
     # pool that is renewed by one a batch. It is scaled as the probe is, which it is drawn instead of.
     draw_probe: Callable[[np.random.Generator], ComplexArray] | None = None
@@ -248,12 +242,6 @@ class ObjectStream:
         options = self._options
         contrast, span = rng.uniform(*options.amplitude_contrast), rng.uniform(*options.phase_span_rad)
         fields = field_pair(kind, (self.object_size_px, self.object_size_px), rng)
-        if rng.random() < options.phase_object_share:
-            contrast *= rng.uniform(0, _PHASE_OBJECT)
-        if rng.random() < options.strong_share:
-            span *= 2
-        if rng.random() < options.plateau_share:
-            fields = plateaus(fields, rng)
         obj = compose(*fields, (1 - contrast, 1.0), (-span / 2, span / 2))
         obj /= np.float32(math.sqrt(float(np.mean(obj.real**2 + obj.imag**2))))
         return obj

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.errors import ConfigError
-from ptychopinn.simulate.textures import FIELDS, Shape, blur, unit
+from ptychopinn.simulate.textures import FIELDS, Shape, unit
 from ptychopinn.typing import ComplexArray, FloatArray
 
 TRAINING_KINDS: tuple[ObjectKind, ...] = tuple(FIELDS)
@@ -76,25 +76,6 @@ def field_pair(kind: ObjectKind, shape: Shape, rng: np.random.Generator) -> tupl
         return first, second
     share = np.float32(rng.uniform(-1, 1))
     return first, share * first + np.float32(math.sqrt(1 - share**2)) * second
-
-
-def plateaus(fields: tuple[FloatArray, FloatArray], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Cut two fields at the same one or two quantiles: two or three values each, and edges blurred by up to 1 px.
-
-    Before that they are blurred by up to 4 px, so that a rough field has plateaus too.
-    """
-    quantiles = rng.uniform(0.15, 0.85, rng.integers(1, 3))
-    heights = rng.uniform(0.3, 1, len(quantiles)).astype(np.float32)
-    smooth_px, edge_px = rng.uniform(0, 4), rng.uniform(0, 1)
-
-    def cut(field: FloatArray) -> FloatArray:
-        field = blur(field, smooth_px)
-        levels = np.quantile(_sample(field), quantiles)
-        steps = (height * (field > level) for height, level in zip(heights, levels, strict=True))
-        return blur(sum(steps, np.zeros(field.shape, np.float32)), edge_px)
-
-    first, second = fields
-    return cut(first), cut(second)
 
 
 def compose(

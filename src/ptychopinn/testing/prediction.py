@@ -133,7 +133,7 @@ class PredictionConformance(BackendSuite):
         assert scan.object_guess is not None
         truth = true_patches(scan.object_guess, scan.positions, size)
         weights = patch_weights(prediction.library.to_host(prediction.probe), size)
-        likeness = {name: _likeness(turn(patches), truth, weights) for name, turn in _TURNS.items()}
+        likeness = {name: _patch_correlation(turn(patches), truth, weights) for name, turn in _TURNS.items()}
         assert max(likeness, key=lambda name: likeness[name]) == "upright", likeness
         assert likeness["upright"] > self.tolerances.likeness, (
             "the network learned too little for this test; set `learn`"
@@ -217,7 +217,7 @@ def _probe(trained: Trained, scan: ScanDataset, **config: Any) -> ComplexArray:
     return probe
 
 
-def _likeness(patches: ComplexArray, truth: ComplexArray, weights: FloatArray) -> float:
+def _patch_correlation(patches: ComplexArray, truth: ComplexArray, weights: FloatArray) -> float:
     """Correlation of deviations from the mean, each patch turned to the phase of its truth."""
     phase = np.angle((truth * patches.conj() * weights).sum(axis=(1, 2), keepdims=True))
     found = patches * np.exp(1j * phase)

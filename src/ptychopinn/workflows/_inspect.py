@@ -17,7 +17,7 @@ from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.io import read_scan
 from ptychopinn.data.scaling import fit_scaling, mean_pattern, probe_in_counts
 from ptychopinn.failures import memory_explained
-from ptychopinn.inspection import Agreement, GeometryCheck, check_geometry, look_at_geometry
+from ptychopinn.inspection import Agreement, GeometryCheck, check_geometry, check_geometry_quickly
 from ptychopinn.report import ScanView, inspection_picture
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.typing import StrPath
@@ -74,7 +74,7 @@ def inspect_run(path: StrPath, picture: StrPath | None = None, reading: ReadOpti
 
 def warn_of_geometry(data: ScanDataset) -> None:
     """Log a warning if a quick look at a scan shows that other axes or signs fit better. It takes under a second."""
-    found = look_at_geometry(data)
+    found = check_geometry_quickly(data)
     if found is not None and found.agreement is Agreement.CHANGED:
         _log.warning("%s: %s %s", data.name, found.sentence, found.best.remedy)
 

@@ -45,6 +45,8 @@ def choose_probe_source(
     if _correlation(of_model, of_scan) > _ALIKE:
         return chosen, None
     patch = TrialPatch(data, of_scan)
+    if not patch.is_lit:
+        return chosen, None
     with_scan, with_model = patch.trial(Change()), patch.trial(Change(), other_probe=of_model)
     noise = patch.noise_residual**2
     left, left_by_scan = with_model.residual**2 - noise, with_scan.residual**2 - noise

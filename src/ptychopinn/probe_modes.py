@@ -1,0 +1,176 @@
+"""Add incoherent modes to a probe while patterns that no pass uses are explained better.
+
+A mode that is not in the probe has no gradient, so a new one starts from the strongest mode, multiplied by a low
+polynomial of the place, without its overlap with the other modes. Passes then make of it what the patterns say.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from ptychopinn.arrays import ArrayLibrary
+from ptychopinn.config.infer import Likelihood
+from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.subsampling import nearest_to_middle
+from ptychopinn.geometry import Canvas, Frame
+from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.refinement import Refinement, RefineOptions, StartKind, is_noisy, refine, significantly_lower
+from ptychopinn.scan_model import ScanModel
+from ptychopinn.solvers.engine import PassEngine
+from ptychopinn.solvers.epie import rpie_schedule
+from ptychopinn.solvers.options import PassOptions
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+
+_log = logging.getLogger(__name__)
+_PATTERNS = 512  # in the middle of the scan; they decide
+_HELD_OUT, _MIN_HELD_OUT = 8, 4  # every 8th of them judges, if that gives at least 4
+_PASSES = 4  # with each number of modes
+_SHARE = 0.05  # of the energy, for a new mode
+_WORTHWHILE = 0.97  # ratio of residuals below which a mode is added
+_SURE_DEVIATIONS = 2.0  # and by how many standard errors
+# Powers of y and x, in the order in which modes are added.
+_POWERS = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2))
+
+
+def refine_with_modes(  # noqa: PLR0913
+    patterns: Patterns,
+    model: ScanModel,
+    start: Canvas,
+    options: RefineOptions,
+    most: int,
+    *,
+    kind: StartKind = StartKind.PREDICTED,
+    monitor: Monitor = NULL_MONITOR,
+) -> Refinement:
+    """`ptychopinn.refinement.refine` with as many modes as the patterns show, at most ``most``.
+
+    The result never explains the patterns worse than the start with the given probe.
+    """
+    probe = choose_probe_modes(patterns, model, start, options, most, monitor=monitor)
+    if probe is None:
+        return refine(patterns, model, start, options, kind=kind, monitor=monitor)
+    before = refine(patterns, model, start, replace(options, passes=0)).summary.residual_before
+    grown = replace(model, probe=patterns.library.from_host(probe))
+    found = refine(patterns, grown, start, options, kind=kind, monitor=monitor)
+    if not found.summary.residual_after < before:
+        _log.warning("The modes that were added to the probe are left out: the passes did not need them.")
+        return refine(patterns, model, start, options, kind=kind, monitor=monitor)
+    return replace(found, summary=replace(found.summary, residual_before=before))
+
+
+def choose_probe_modes(
+    patterns: Patterns,
+    model: ScanModel,
+    start: Canvas,
+    options: RefineOptions,
+    most: int,
+    *,
+    monitor: Monitor = NULL_MONITOR,
+) -> ComplexArray | None:
+    """The probe with the modes that held-out patterns ask for.
+
+    Parameters
+    ----------
+    model, start:
+        As in `ptychopinn.refinement.refine`.
+    options:
+        What is fitted beside the probe: a background could else be taken for a mode.
+    most:
+        Most modes.
+
+    Returns
+    -------
+    (modes, N, N) complex64 on the host, with the energy of the given probe; None if no mode is added, or if cancelled.
+    """
+    library = patterns.library
+    probe = library.to_host(model.probe)
+    middle = np.sort(nearest_to_middle(model.positions, _PATTERNS))
+    judges = np.arange(len(middle)) % _HELD_OUT == _HELD_OUT // 2
+    if len(probe) >= most or judges.sum() < _MIN_HELD_OUT:
+        return None
+    with library.session() as computing:
+        trial = _Trial(patterns, middle[~judges], middle[judges], start, options, computing)
+        best, shares = probe, trial.shares(replace(model, probe=library.from_host(probe)), monitor)
+        while shares is not None and len(best) < most:
+            grown = add_mode(best)
+            now = trial.shares(replace(model, probe=library.from_host(grown)), monitor)
+            if now is None:
+                return None
+            ratio = float(np.sqrt(now.sum() / shares.sum()))
+            better = ratio < _WORTHWHILE and significantly_lower(now, shares, _SURE_DEVIATIONS)
+            _log.info(
+                "Probe: %d modes leave %.3f of the residual of %d on patterns held out: %s.",
+                len(grown),
+                ratio,
+                len(best),
+                "one more is used" if better else f"{len(best)} are used",
+            )
+            if not better:
+                break
+            best, shares = grown, now
+    return None if len(best) == len(probe) else best
+
+
+def add_mode(probe: ComplexArray) -> ComplexArray:
+    """(modes, N, N) to (modes + 1, N, N) complex64 of the same energy; the new mode is orthogonal to the others."""
+    size = probe.shape[-1]
+    place = (np.arange(size) - (size - 1) / 2) / size
+    y, x = _POWERS[(len(probe) - 1) % len(_POWERS)]
+    power = (np.abs(probe) ** 2).sum(axis=(1, 2))
+    mode = probe[int(power.argmax())] * place[:, None] ** y * place[None, :] ** x
+    basis = np.linalg.qr(probe.reshape(len(probe), -1).T)[0]
+    mode = (mode.ravel() - basis @ (basis.conj().T @ mode.ravel())).reshape(size, size)
+    mode *= np.sqrt(_SHARE * power.sum()) / np.linalg.norm(mode)
+    grown: ComplexArray = np.concatenate([probe * np.sqrt(1 - _SHARE), mode[None]]).astype(np.complex64)
+    return grown
+
+
+class _Trial:
+    """A few passes with a number of modes, judged by patterns that they do not use."""
+
+    def __init__(
+        self,
+        patterns: Patterns,
+        used: IntArray,
+        judges: IntArray,
+        start: Canvas,
+        options: RefineOptions,
+        library: ArrayLibrary,
+    ) -> None:
+        self._patterns, self._used, self._judges, self._start = patterns, used, judges, start
+        self._library = library
+        self._likelihood = Likelihood.POISSON if is_noisy(patterns) else Likelihood.AMPLITUDE
+        self._passes = PassOptions(
+            rpie_schedule(_PASSES),
+            update_probe=True,
+            update_flux=options.update_flux,
+            update_background=options.update_background,
+            likelihood=options.likelihood or self._likelihood,
+            seed=options.seed,
+        )
+
+    def shares(self, model: ScanModel, monitor: Monitor) -> FloatArray | None:
+        """What each judging pattern adds to the squared residual; None if cancelled."""
+        box = Frame.around(model.positions[np.concatenate([self._used, self._judges])], self._patterns.data.N)
+        canvas = self._start.moved_to(box)
+        engine = PassEngine(self._patterns, self._used, model, canvas, self._passes, self._library)
+        for done in range(_PASSES):
+            if engine.run(done, _PASSES, monitor) is None:
+                return None
+        canvas, probe = engine.result()
+        found = ScanModel(probe, model.positions, background=engine.background)
+        if self._passes.update_flux:
+            flux = np.ones(len(model.positions), np.float32)
+            flux[self._judges] = self._residual_of(found).light(canvas)
+            found = replace(found, flux=flux)
+        return self._residual_of(found).shares(canvas)
+
+    def _residual_of(self, model: ScanModel) -> ForwardResidual:
+        most = len(self._judges)
+        return ForwardResidual(
+            model, self._patterns, indices=self._judges, max_patterns=most, likelihood=self._likelihood
+        )
