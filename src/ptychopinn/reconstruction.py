@@ -18,7 +18,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
-from ptychopinn.errors import ConfigError, DataError
+from ptychopinn.errors import Cancelled, ConfigError, DataError
 from ptychopinn.geometry import Frame, split_positions
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
@@ -35,6 +35,7 @@ from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.synchronise import overlap_pairs
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.uncertainty import ScanResult, Uncertainty, check_uncertainty, estimate_uncertainty
 from ptychopinn.verdict import Evidence, Explains, Verdict, judge
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class Reconstruction:
     background: FloatArray | None = None
     # Positions located from the network's patches before the prediction; None if they were not requested.
     located: LocatedScan | None = None
+    # Standard errors and resolution; None if they were not requested, or if no pass was kept.
+    uncertainty: Uncertainty | None = None
     # By how much the network's patches showed the stage to be off, pixels; 0 if it was right or was not looked at.
     stage_error_px: float = 0.0
     verdict: Verdict | None = None  # whether the object explains the patterns
@@ -97,7 +100,7 @@ def reconstruct(
     ConfigError
         As `check_infer`.
     DataError
-        If the scan is empty.
+        If the scan is empty, or too small for the standard errors that are requested.
     PluginError
         If the reconstructor omits patterns.
     Cancelled
@@ -109,6 +112,8 @@ def reconstruct(
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
     data.log_scan_count()
     config = config or InferConfig()
+    if config.uncertainty:
+        check_uncertainty(data)
     stages = Stages(config, monitor)
     located = _locate(reconstructor, data, stages)
     if located is not None:
@@ -280,7 +285,52 @@ def refine_and_assess(
         stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
         assessed = assess(stitched, model, patterns, summary, how)
+    if config.uncertainty:
+        with stages.timed("uncertainty"):
+            assessed = _with_uncertainty(assessed, patterns, model, monitor)
     return replace(assessed, seconds=dict(stages.seconds))
+
+
+def _with_uncertainty(
+    assessed: Reconstruction, patterns: Patterns, model: ScanModel, monitor: Monitor
+) -> Reconstruction:
+    """Add standard errors, or a warning that says why there are none."""
+    if assessed.refined is None or assessed.refined.passes_kept == 0:
+        warning = "There are no standard errors: they hold for objects that passes made, and no pass was kept."
+    else:
+        try:
+            result = ScanResult(assessed.object, assessed.frame, model, assessed.refined.flat_start)
+            return replace(assessed, uncertainty=estimate_uncertainty(patterns, result, monitor=monitor))
+        except Cancelled:
+            warning = "There are no standard errors: the reconstruction was cancelled before."
+    _log.warning("%s", warning)
+    return replace(assessed, warnings=(*assessed.warnings, warning))
+
+
+def uncertainty_of(
+    data: ScanDataset, found: Reconstruction, *, flat_start: bool, monitor: Monitor = NULL_MONITOR
+) -> Uncertainty:
+    """Standard errors and resolution of any reconstruction that passes made, such as that of a solver.
+
+    Parameters
+    ----------
+    flat_start:
+        Whether the passes started from a flat object, and not from a prediction.
+    monitor:
+        Gets each pass as "uncertainty", and may cancel.
+
+    Raises
+    ------
+    DataError
+        If the scan is too small (`ptychopinn.uncertainty.check_uncertainty`).
+    Cancelled
+        If the monitor is cancelled.
+    """
+    background = None if found.background is None else np.fft.ifftshift(found.background)
+    model = ScanModel(found.probe, found.positions, found.flux, background)
+    result = ScanResult(found.object, found.frame, model, flat_start)
+    patterns = Patterns(data, host_budget_bytes=InferConfig().memory_budget_mb * 2**20)
+    return estimate_uncertainty(patterns, result, monitor=monitor)
 
 
 def assess(

@@ -34,6 +34,7 @@ from ptychopinn.stitching import ShiftedWeights, Stitcher, coverage_of, patch_we
 from ptychopinn.synchronise import measure_overlaps, solve_phases
 from ptychopinn.tiles import Tiling
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.uncertainty import ScanResult, Uncertainty, estimate_uncertainty
 
 N, SIZE = 32, 16
 
@@ -234,6 +235,22 @@ def test_refinements_are_the_same(library: ArrayLibrary, scan: ScanDataset, opti
     np.testing.assert_allclose(found.model.positions, expected.model.positions, atol=1e-3)
     assert found.summary.residual_after == pytest.approx(expected.summary.residual_after, rel=1e-3)
     assert found.summary.passes_kept == expected.summary.passes_kept == 2
+
+
+def test_standard_errors_are_the_same(library: ArrayLibrary) -> None:
+    """[ARR-005] [UNC-007]"""
+    scan = simulate_scan(SimulationConfig(N=N, rows=5, cols=5, step_px=6, nphotons=1e6, seed=3))
+    frame = Frame(truth(scan).shape)
+
+    def run(of: ArrayLibrary) -> Uncertainty:
+        background = of.from_host(np.full((N, N), 0.01, np.float32))
+        model = ScanModel(of.from_host(scan.probe), scan.positions, np.ones(len(scan), np.float32), background)
+        return estimate_uncertainty(Patterns(scan, of), ScanResult(predicted(scan), frame, model))
+
+    found, expected = run(library), run(NUMPY)
+    for name in ("phase_error", "amplitude_error"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0.02)
+    assert found.resolution_px == pytest.approx(expected.resolution_px, rel=0.02)
 
 
 class Oracle:

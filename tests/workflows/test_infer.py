@@ -15,8 +15,10 @@ from ptychopinn.config import SimulationConfig
 from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.data.sizes import place_centred, resample_probe
 from ptychopinn.errors import ArchiveError, Cancelled, ConfigError, DataError, PluginError, UsageError
+from ptychopinn.metrics import scan_box
 from ptychopinn.monitor import Monitor
 from ptychopinn.product import read_product
+from ptychopinn.refinement import Refinement, refine
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.verdict import Explains
 from ptychopinn.workflows import RunResult, infer_run, run_settings
@@ -92,6 +94,63 @@ def test_an_archive_alone_will_do(trained: RunResult, scan_file: Path, tmp_path:
     result = infer_run(tmp_path / "any name", scan_file, tmp_path / "out", run_settings(infer={"synchronise": "off"}))
     assert result.figures["synchronisation"] == "off"
     assert (tmp_path / "out" / "reconstruction.h5").is_file()
+
+
+@pytest.fixture
+def wide_scan(tmp_path: Path) -> Path:
+    """36 patterns over an area that suffices for standard errors."""
+    path = tmp_path / "wide.npz"
+    write_scan(path, simulate_scan(SimulationConfig(N=32, rows=6, cols=6, step_px=6, seed=1)))
+    return path
+
+
+def test_standard_errors_are_in_product_report_and_figures(trained: RunResult, wide_scan: Path, tmp_path: Path) -> None:
+    """[UNC-006] [UNC-007] [PROD-001]"""
+    settings = [run_settings(infer={"refine": 3, "uncertainty": flag}) for flag in (False, True)]
+    both = [infer_run(trained.folder, wide_scan, tmp_path / f"{n}", one) for n, one in enumerate(settings)]
+    plain, product = (read_product(result.files["product"]) for result in both)
+    np.testing.assert_array_equal(product.object, plain.object)
+    assert plain.phase_error is None
+    assert product.phase_error is not None
+    assert product.amplitude_error is not None
+    assert product.frc is not None
+    assert product.frc.shape[1] == 2
+    figures = both[1].figures
+    assert set(figures) - set(both[0].figures) == {
+        "standard error of phase, rad (median)",
+        "standard error of amplitude (median)",
+        "resolution, px (half period)",
+    }
+    box = scan_box(product.local_positions, product.object.shape)
+    median = float(np.median(product.phase_error[box.slices]))
+    assert figures["standard error of phase, rad (median)"] == pytest.approx(median)
+    assert both[1].files["uncertainty"].read_bytes().startswith(b"\x89PNG")
+    assert "Standard errors of phase and amplitude" in both[1].files["report"].read_text()
+
+
+def test_errors_of_too_few_patterns_are_refused_before_anything_is_written(trained: RunResult, tmp_path: Path) -> None:
+    """[UNC-005]"""
+    write_scan(tmp_path / "few.npz", simulate_scan(SimulationConfig(N=32, rows=4, cols=4, seed=1)))
+    settings = run_settings(infer={"refine": 1, "uncertainty": True})
+    with pytest.raises(DataError, match="two halves of the patterns"):
+        infer_run(trained.folder, tmp_path / "few.npz", tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_pass_there_are_no_errors_and_a_warning_says_so(
+    trained: RunResult, wide_scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[UNC-005]"""
+
+    def keep_none(*args: Any, **kwargs: Any) -> Refinement:
+        found = refine(*args, **kwargs)
+        return replace(found, summary=replace(found.summary, passes_kept=0))
+
+    monkeypatch.setattr("ptychopinn.reconstruction.refine", keep_none)
+    settings = run_settings(infer={"refine": 1, "uncertainty": True})
+    result = infer_run(trained.folder, wide_scan, tmp_path / "out", settings)
+    assert any("There are no standard errors" in warning for warning in result.warnings)
+    assert "uncertainty" not in result.files
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -30,7 +30,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         metavar="FLOAT",
         help="Seconds of silence after which the producer is taken for dead (default: 60).",
     )
-    of_whole_scans = ("predict_overlap", "nphotons", "fftshift")
+    of_whole_scans = ("predict_overlap", "uncertainty", "nphotons", "fftshift")
     add_inference(parser, arguments, StreamConfig, without=of_whole_scans)
 
 

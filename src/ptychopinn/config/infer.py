@@ -159,6 +159,13 @@ class RefinementOptions(Config):
         "default is poisson where photons are few, else amplitude.",
         json_schema_extra=marks(needs="refine", unset="by the number of photons"),
     )
+    uncertainty: bool = Field(
+        False,
+        title="Standard errors",
+        description="Also estimate the standard error of phase and amplitude at every pixel, and the resolution, from "
+        "passes over two halves of the patterns.",
+        json_schema_extra=marks(needs="refine"),
+    )
 
 
 class InferConfig(RefinementOptions, PredictionOptions):

@@ -51,13 +51,18 @@ def live_config(config: InferConfig | None) -> StreamConfig:
     Raises
     ------
     ConfigError
-        With ``predict_overlap``, which does not work in a stream; or if a field that needs passes is given without
-        ``refine``.
+        With ``predict_overlap`` or ``uncertainty``, which do not work in a stream; or if a field that needs passes is
+        given without ``refine``.
     """
     if config is not None and config.predict_overlap is not None:
         raise ConfigError(
             "predict_overlap needs the whole scan, but the patterns of a stream are predicted as they arrive.",
             "Leave it out.",
+        )
+    if config is not None and config.uncertainty:
+        raise ConfigError(
+            "Standard errors are of whole scans, and a stream may end after any pattern.",
+            "Leave uncertainty out, and use 'infer' after the scan.",
         )
     return StreamConfig.of(config)
 

@@ -1,8 +1,8 @@
 """Read and write Ptychodus product files (HDF5).
 
 The layout is that of Ptychodus 1.7: scan positions in metres, probe and object with their pixel sizes, the object
-with its centre. ``position_px = (x_m - center_x_m) / pixel + (W - 1) / 2`` in the object's own array. One dataset
-is ours, ``coverage``; Ptychodus ignores it.
+with its centre. ``position_px = (x_m - center_x_m) / pixel + (W - 1) / 2`` in the object's own array. Some datasets
+are ours; Ptychodus ignores them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
+OWN_DATASETS = {"coverage": 2, "flux": 1, "background": 2, "phase_error": 2, "amplitude_error": 2, "frc": 2}
+"""Arrays of a product that Ptychodus does not have, and their ranks."""
 _MAX_MOVED_PX = 4.0  # maximum median shift of refined positions
 
 
@@ -46,6 +48,11 @@ class Product:
     flux: FloatArray | None = None
     # (N, N) float32, counts a pixel that every pattern has beside its light, DC at [N//2, N//2]; None for none.
     background: FloatArray | None = None
+    # (H, W) float32, standard errors of the object: rad, and the unit of its amplitude. NaN where not known.
+    phase_error: FloatArray | None = None
+    amplitude_error: FloatArray | None = None
+    # (k, 2) float32: frequency in cycles per pixel, and correlation of two halves of the patterns.
+    frc: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.positions)
@@ -58,6 +65,9 @@ class Product:
             "coverage": self.coverage is None or self.coverage.shape == self.object.shape,
             "flux": self.flux is None or self.flux.shape == (n,),
             "background": self.background is None or self.background.shape == self.probe.shape[1:],
+            "phase_error": self.phase_error is None or self.phase_error.shape == self.object.shape,
+            "amplitude_error": self.amplitude_error is None or self.amplitude_error.shape == self.object.shape,
+            "frc": self.frc is None or (self.frc.ndim == 2 and self.frc.shape[1] == 2),
         }
         for name, fits in fitting.items():
             if not fits:
@@ -65,7 +75,7 @@ class Product:
                     f"The product's {name} has the shape {np.shape(getattr(self, name))}, with {n} positions and "
                     f"an object of {self.object.shape}.",
                     "Positions are (n, 2), indexes and flux (n,), the probe (modes, N, N), the background (N, N), "
-                    "object and coverage (H, W).",
+                    "object, coverage and errors (H, W), frc (k, 2).",
                 )
         if not np.isfinite(self.positions).all():
             raise DataError("The product has positions that are not finite.", "Remove those positions.")
@@ -77,7 +87,7 @@ class Product:
         object.__setattr__(self, "indexes", np.asarray(indexes, np.int64))
         for name in ("probe", "object"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.complex64))
-        for name in ("coverage", "flux", "background"):
+        for name in OWN_DATASETS:
             if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, np.asarray(values, np.float32))
 

@@ -16,7 +16,7 @@ from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.product._formats import entry_of, read_other_product
-from ptychopinn.product._model import Product
+from ptychopinn.product._model import OWN_DATASETS, Product
 from ptychopinn.product._write import PLACEHOLDERS_ATTRIBUTE, PLACEHOLDERS_LINE
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 
@@ -69,9 +69,6 @@ def _refusing(path: Path) -> Iterator[None]:
             "The file is damaged, truncated, of another kind, or compressed with a filter that is not installed; "
             "write it again.",
         ) from error
-
-
-_EXTRA_DATASETS = {"coverage": 2, "flux": 1, "background": 2}  # that Ptychodus does not have, and their ranks
 
 
 @dataclass(frozen=True)
@@ -162,8 +159,8 @@ def _parse(reader: _Reader) -> Product:
     if y_m.shape != x_m.shape:
         raise _refusal(f"There are {len(y_m)} positions in y and {len(x_m)} in x.")
     positions_m = np.stack([y_m, x_m], axis=1)
-    ours = (reader.dataset(name, (rank,), "fiu") for name, rank in _EXTRA_DATASETS.items())
-    coverage, flux, background = (None if values is None else values[()] for values in ours)
+    stored = {name: reader.dataset(name, (rank,), "fiu") for name, rank in OWN_DATASETS.items()}
+    own: dict[str, Any] = {name: values[()] for name, values in stored.items() if values is not None}
 
     placeholders = reader.text(PLACEHOLDERS_ATTRIBUTE).split(",")
     comments = reader.text("comments").splitlines()
@@ -184,9 +181,7 @@ def _parse(reader: _Reader) -> Product:
         photon_count=reader.positive("probe_photon_count"),
         exposure_time_s=reader.positive("exposure_time_s"),
         losses=_losses(reader),
-        coverage=coverage,
-        flux=flux,
-        background=background,
+        **own,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.hdf5_files import atomic_hdf5_file
-from ptychopinn.product._model import Product
+from ptychopinn.product._model import OWN_DATASETS, Product
 from ptychopinn.typing import StrPath
 
 # Placeholders for values that a scan does not have.
@@ -77,7 +77,7 @@ def _fill(file: Any, product: Product) -> None:
     file["object_layer_spacing_m"] = np.zeros(0)
     file["loss_epochs"] = np.array([epoch for epoch, _ in product.losses], np.int64)
     file["loss_values"] = np.array([loss for _, loss in product.losses], np.float64)
-    for name in ("coverage", "flux", "background"):  # of our own
+    for name in OWN_DATASETS:
         if (values := getattr(product, name)) is not None:
             file[name] = values
 

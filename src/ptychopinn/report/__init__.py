@@ -13,6 +13,7 @@ from ptychopinn.report._pictures import (
     history_picture,
     phase_picture,
     probe_picture,
+    uncertainty_picture,
     write_pictures,
 )
 from ptychopinn.report._stages import stage_picture
@@ -38,6 +39,7 @@ __all__ = [
     "probe_picture",
     "report_html",
     "stage_picture",
+    "uncertainty_picture",
     "write_pictures",
     "write_report",
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 import numpy as np
 
 from ptychopinn.metrics import ScanBox
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.typing import AnyArray, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 _DRAWING = threading.RLock()  # the settings of Matplotlib are those of the process, for all threads
 AMPLITUDE_COLOURS, PHASE_COLOURS, CYCLIC_COLOURS, DIFFERENCE_COLOURS = "gray", "viridis", "twilight", "RdBu_r"
+ERROR_COLOURS = "magma"
 WRAPPING_RAD = 0.9 * 2 * np.pi  # phases with a larger span wrap, and need a cyclic colour map
 _PERCENTILES = (0.5, 99.5)
 _MIN_SPAN = 1e-2  # minimum contrast, so that rounding errors of a flat picture stay invisible
@@ -76,7 +77,7 @@ def png_of(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def downsample(obj: ComplexArray, step: int, of: Callable[[ComplexArray], AnyArray]) -> AnyArray:
+def downsample(obj: AnyArray, step: int, of: Callable[[AnyArray], AnyArray]) -> AnyArray:
     """Means of a quantity over squares of ``step`` pixels, row by row to save memory, without a rest at the edges."""
     if step == 1:
         return of(obj)
@@ -118,9 +119,9 @@ def set_title(axes: Axes, text: str, **style: Any) -> None:
     axes.set_title(text, parse_math=False, **style)
 
 
-def set_frc_axes(axes: Axes, lowest: float, label: str) -> None:
-    """Axes of a Fourier ring correlation, down to the lowest value, with a line at 0.5."""
-    axes.axhline(0.5, color="0.5", linestyle="--", linewidth=1)
+def set_frc_axes(axes: Axes, lowest: float, label: str, threshold: float = 0.5) -> None:
+    """Axes of a Fourier ring correlation, down to the lowest value, with a line at a threshold."""
+    axes.axhline(threshold, color="0.5", linestyle="--", linewidth=1)
     axes.set_xlim(0, 0.5)
     axes.set_ylim(min(-0.1, lowest), 1.05)
     axes.set_xlabel("spatial frequency (cycles/px)")

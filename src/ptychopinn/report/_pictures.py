@@ -13,6 +13,7 @@ from ptychopinn.metrics import ScanBox, ramp_of, remove_linear_phase
 from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
+    ERROR_COLOURS,
     PHASE_COLOURS,
     WRAPPING_RAD,
     ColourScale,
@@ -25,11 +26,13 @@ from ptychopinn.report._figure import (
     new_figure,
     png_of,
     printable,
+    set_frc_axes,
     set_title,
     show,
     with_own_settings,
 )
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
+from ptychopinn.uncertainty import HALVES_AGREE, Uncertainty
 
 _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
@@ -145,6 +148,32 @@ def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
     known = remove_linear_phase(known, ramp)
     phase = np.angle(known * np.exp(-1j * np.angle(known.mean())))
     return np.where(finite, phase, np.nan), ramp
+
+
+@with_own_settings
+def uncertainty_picture(uncertainty: Uncertainty, view: ObjectView = ObjectView()) -> bytes:
+    """PNG of the standard errors of phase and amplitude, and of the correlation of two halves of the patterns."""
+    box = box_or_full(uncertainty.phase_error, view.box)
+    step = _step(box)
+    figure = new_figure(2.2 * _WIDTH_IN, 4.8)
+    left, middle, right = figure.subplots(1, 3)
+    figure.suptitle(f"{_title_prefix(view.title)}standard errors and resolution", parse_math=False, fontsize=11)
+    for axes, values, label in (
+        (left, uncertainty.phase_error, "standard error of the phase (rad)"),
+        (middle, uncertainty.amplitude_error, "standard error of the amplitude"),
+    ):
+        errors = downsample(values[box.slices], step, np.asarray).astype(np.float64)
+        finite = errors[np.isfinite(errors)]
+        largest = float(np.percentile(finite, 99.5)) if finite.size else 1.0
+        show(axes, errors, ColourScale((0.0, largest), ERROR_COLOURS, label), _place(box, view, step))
+    right.plot(uncertainty.frc.frequency, uncertainty.frc.correlation)
+    right.axvline(1 / (2 * uncertainty.resolution_px), color="0.5", linestyle=":", linewidth=1)
+    set_frc_axes(right, float(uncertainty.frc.correlation.min()), "correlation of the halves", HALVES_AGREE)
+    found = f"resolution (half period): {uncertainty.resolution_px:.2f} px"
+    if uncertainty.resolution_m is not None:
+        found += f", {uncertainty.resolution_m * 1e9:.3g} nm"
+    set_title(right, found, fontsize=9)
+    return png_of(figure)
 
 
 @with_own_settings

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.atomic import nan_to_none, write_json
+from ptychopinn.atomic import nan_to_none, write_bytes, write_json
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
 from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
 from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.report import ObjectView, ReportContent, attempt, write_pictures, write_report
+from ptychopinn.report import ObjectView, ReportContent, attempt, uncertainty_picture, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
 from ptychopinn.typing import ComplexArray
+from ptychopinn.uncertainty import Uncertainty
 from ptychopinn.verdict import Verdict
 from ptychopinn.workflows import folders
 
@@ -63,8 +64,19 @@ def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, fl
             "probe refined": str(refined.probe and refined.passes_kept > 0).lower(),
             **{name: value for name, value in optional.items() if value is not None},
         }
+    if found.uncertainty is not None:
+        figures |= _uncertainty_figures(found.uncertainty)
     figures["patterns a second"] = patterns / max(sum(found.seconds.values()), 1e-9)
     return figures
+
+
+def _uncertainty_figures(found: Uncertainty) -> dict[str, float | int | str]:
+    return {
+        "standard error of phase, rad (median)": found.median_phase_error,
+        "standard error of amplitude (median)": found.median_amplitude_error,
+        "resolution, px (half period)": found.resolution_px,
+        **({} if found.resolution_m is None else {"resolution, nm (half period)": found.resolution_m * 1e9}),
+    }
 
 
 def write_object(  # noqa: PLR0913
@@ -97,6 +109,7 @@ def write_object(  # noqa: PLR0913
     """
     whole = found if isinstance(found, Reconstruction) else None
     positions = None if whole is None else whole.positions
+    errors = None if whole is None else whole.uncertainty
     product = product_of(
         data if positions is None else replace(data, positions=positions),
         found.object,
@@ -108,6 +121,9 @@ def write_object(  # noqa: PLR0913
         product,
         flux=None if whole is None else whole.flux,
         background=None if whole is None else whole.background,
+        phase_error=None if errors is None else errors.phase_error,
+        amplitude_error=None if errors is None else errors.amplitude_error,
+        frc=None if errors is None else np.stack([errors.frc.frequency, errors.frc.correlation], axis=1),
         losses=tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else (),
         photon_count=float((np.abs(probe.astype(np.complex128)) ** 2).sum()),
         comments=comments,
@@ -123,6 +139,10 @@ def write_object(  # noqa: PLR0913
         "The pictures",
         lambda: write_pictures(folder, found.object, probe, view, history=history, moved=moved),
     )
+    if errors is not None:
+        path = folder / folders.UNCERTAINTY
+        drawn = attempt("The picture of the errors", lambda: write_bytes(path, uncertainty_picture(errors, view)))
+        pictures = {**(pictures or {}), **({} if drawn is None else {"uncertainty": drawn})}
     return {"product": folder / folders.PRODUCT, **others, **(pictures or {})}
 
 
@@ -207,6 +227,7 @@ def caption(kind: str) -> str:
     return {
         "amplitude": "Amplitude of the object inside the box of scan positions.",
         "phase": "Phase of the object inside the box of scan positions, without mean and ramp.",
+        "uncertainty": "Standard errors of phase and amplitude, and correlation of two halves of the patterns.",
         "positions": "Scan positions, from where the scan has them to where the reconstruction found them.",
         "probe": "The probe.",
         "history": "Loss over the epochs of training.",

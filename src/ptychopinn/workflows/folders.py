@@ -29,7 +29,8 @@ LOG = "run.log"
 STORY = "story.txt"
 CHECKPOINTS = "checkpoints"
 CSV = "csv"
-PICTURES = ("amplitude.png", "phase.png", "probe.png", "history.png", "positions.png")
+UNCERTAINTY = "uncertainty.png"
+PICTURES = ("amplitude.png", "phase.png", UNCERTAINTY, "probe.png", "history.png", "positions.png")
 _log = logging.getLogger(__name__)
 _TEMPORARY_NAMES = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
 
