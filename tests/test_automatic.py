@@ -106,6 +106,15 @@ def test_the_object_so_far_is_shown() -> None:
     assert found.reconstruction.residual <= residuals[-1]
 
 
+def test_standard_errors_on_request() -> None:
+    """[AUTO-007]"""
+    found = reconstruct_automatically(simulated(), None, AutomaticConfig(max_time=5.0, uncertainty=True))
+    assert found.from_flat
+    errors = found.reconstruction.uncertainty
+    assert errors is not None
+    assert np.nanmedian(errors.phase_error) > 0
+
+
 def test_a_probe_of_several_modes() -> None:
     probe = simulate_probe("gaussian", 32, photons=1e6, modes=2)
     scan = simulate_scan(SimulationConfig(N=32, rows=12, cols=12, step_px=3.0, seed=1), probe=probe)

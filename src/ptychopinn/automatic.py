@@ -28,7 +28,7 @@ from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.reconstruction import Reconstruction, assess, reconstruct
+from ptychopinn.reconstruction import Reconstruction, assess, reconstruct, uncertainty_of
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import (
     RefinementSummary,
@@ -48,6 +48,7 @@ from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
+from ptychopinn.uncertainty import check_uncertainty
 
 _log = logging.getLogger(__name__)
 MIN_PATTERNS = 10
@@ -75,6 +76,7 @@ class AutomaticReconstruction:
 
     reconstruction: Reconstruction
     freed: frozenset[Freedom]
+    from_flat: bool  # whether passes started from a flat object
     passes: int  # passes made
     story: tuple[str, ...]  # what was done and why, in sentences
 
@@ -118,12 +120,18 @@ def reconstruct_automatically(
             "Give the whole scan.",
         )
     config = config or AutomaticConfig()
+    if config.uncertainty:
+        check_uncertainty(data)
     limit = _TimeLimit(monitor, config.max_time)
     work = _Work(data, config, limit, library if reconstructor is None else _library_of(reconstructor))
     work.start(reconstructor)
     with work.library.session() as computing:
         work.iterate(computing, update)
-        return work.result()
+        found = work.result()
+    if not config.uncertainty or monitor.cancelled:
+        return found
+    errors = uncertainty_of(data, found.reconstruction, flat_start=found.from_flat, monitor=monitor)
+    return replace(found, reconstruction=replace(found.reconstruction, uncertainty=errors))
 
 
 def _library_of(reconstructor: Reconstructor) -> ArrayLibrary:
@@ -214,7 +222,7 @@ class _Work:
         assert found.refined is not None  # passes were asked for
         self._rounds.append(found.refined)
         self._passes = found.refined.passes_done
-        flat = found.refined.from_flat
+        self._from_flat = flat = found.refined.from_flat
         self._story.append(
             f"{'A flat object explained the patterns better than the network. ' if flat else ''}After "
             f"{'passes' if flat else 'a network and'} {self._passes} passes the residual was {found.residual:.3f}."
@@ -234,7 +242,7 @@ class _Work:
         self._stitched = StitchedObject(np.ones(frame.shape, np.complex64), coverage, frame, len(data), 0)
         self._how = Synchronisation(PhaseRule.NONE_NEEDED)
         self._model = ScanModel(probe, data.positions)
-        self._kind = StartKind.FLAT
+        self._kind, self._from_flat = StartKind.FLAT, True
 
     # The rounds
 
@@ -327,7 +335,7 @@ class _Work:
         found = assess(self._stitched, self._model, self._patterns, self._summary(), self._how)
         seconds = {**self._start_seconds, "all": self._limit.elapsed}
         found = replace(found, seconds=seconds, warnings=(*self._warnings, *found.warnings))
-        return AutomaticReconstruction(found, self._freed, self._passes, tuple(self._story))
+        return AutomaticReconstruction(found, self._freed, self._from_flat, self._passes, tuple(self._story))
 
     def _summary(self) -> RefinementSummary | None:
         """All rounds as one refinement."""

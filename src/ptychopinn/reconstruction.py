@@ -299,7 +299,7 @@ def _with_uncertainty(
         warning = "There are no standard errors: they hold for objects that passes made, and no pass was kept."
     else:
         try:
-            result = ScanResult(assessed.object, assessed.frame, model, assessed.refined.flat_start)
+            result = ScanResult(assessed.object, assessed.frame, model, assessed.refined.from_flat)
             return replace(assessed, uncertainty=estimate_uncertainty(patterns, result, monitor=monitor))
         except Cancelled:
             warning = "There are no standard errors: the reconstruction was cancelled before."

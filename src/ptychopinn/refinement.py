@@ -129,8 +129,6 @@ class RefinementSummary:
         Standard deviation of the flux of the patterns in the result (the mean is 1); None if it was not fitted.
     background_share:
         Fraction of the counts that the background explains in the result; None if no background was fitted.
-    flat_start:
-        Whether the passes started from a flat object, because it explained the patterns better than the prediction.
     """
 
     likelihood: Likelihood
@@ -146,7 +144,6 @@ class RefinementSummary:
     positions_reset: int = 0
     flux_deviation: float | None = None
     background_share: float | None = None
-    flat_start: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,7 +300,6 @@ class _Refinement:
             positions_reset=engine.runaways if passes > 0 else 0,
             flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
             background_share=(background or 0.0) if options.update_background is not None else None,
-            flat_start=is_flat,
         )
         return Refinement(best.object, best.model, summary)
 

@@ -32,6 +32,12 @@ class AutomaticConfig(Config):
         description="Give the best picture of this many seconds, counted from when the scan was read.",
         json_schema_extra=marks(basic=True, unit="s", unset="until passes no longer pay"),
     )
+    uncertainty: bool = Field(
+        False,
+        title="Standard errors",
+        description="Estimate the standard errors of phase and amplitude and the resolution, from passes over two halves "
+        "of the patterns. It takes as long as 20 passes more, which the maximum time does not count.",
+    )
     may_free: tuple[Freedom, ...] = Field(
         tuple(Freedom),
         title="May free",
