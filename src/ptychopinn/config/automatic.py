@@ -35,8 +35,8 @@ class AutomaticConfig(Config):
     uncertainty: bool = Field(
         False,
         title="Standard errors",
-        description="Estimate the standard errors of phase and amplitude and the resolution, from passes over two halves "
-        "of the patterns. It takes as long as 20 passes more, which the maximum time does not count.",
+        description="Estimate the standard errors of phase and amplitude and the resolution, from passes over two "
+        "halves of the patterns. It takes as long as 20 passes more, which the maximum time does not count.",
     )
     may_free: tuple[Freedom, ...] = Field(
         tuple(Freedom),
