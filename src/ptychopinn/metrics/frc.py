@@ -22,13 +22,14 @@ class FrcCurve:
     """The correlation of each ring."""
 
     frequency: FloatArray  # (k,) float64, cycles per pixel, rising, from one period in the shorter side to 0.5
-    correlation: FloatArray  # (k,) float64 in [-1, 1]; 0 where a picture has no signal (`is_constant`)
+    correlation: FloatArray  # (k,) float64 in [-1, 1]; 0 where a picture has no signal
 
 
-def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
+def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray, scale: float = 0.0) -> FrcCurve:
     """Fourier ring correlation of two (h, w) pictures on the same pixels, real or complex, at least 4 x 4.
 
-    Means are removed and a Hann window is applied, because the edges of the pictures would correlate.
+    Means are removed and a Hann window is applied, because the edges of the pictures would correlate. A ring in which a
+    picture has no more than the rounding of single precision has no signal there. ``scale`` is as in `is_constant`.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
         )
     height, width = a.shape
     window = _hann(height)[:, None] * _hann(width)[None, :]
-    fa, fb = (np.fft.fft2((v - v.mean()) * window * (not is_constant(v))) for v in (a, b))
+    fa, fb = (np.fft.fft2((v - v.mean()) * window) for v in (a, b))
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     shorter = min(height, width)
     ring = np.rint(radius * shorter).astype(np.int64).ravel()
@@ -53,14 +54,22 @@ def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray) -> FrcCurve:
         return sums.astype(np.float64, copy=False)
 
     cross = ring_sum((fa * fb.conj()).real)
-    power = np.sqrt(ring_sum(np.abs(fa) ** 2) * ring_sum(np.abs(fb) ** 2))
-    correlation = np.divide(cross, power, out=np.zeros(count - 1), where=power > 0)
+    of_a, of_b = (ring_sum(np.abs(transform) ** 2) for transform in (fa, fb))
+    rounding = _ROUNDING**2 * float((window**2).sum()) * ring_sum(np.ones(a.shape))  # of a value of 1
+    there = [
+        power > rounding * max(float(np.abs(picture).max()), scale) ** 2 for picture, power in ((a, of_a), (b, of_b))
+    ]
+    correlation = np.divide(cross, np.sqrt(of_a * of_b), out=np.zeros(count - 1), where=there[0] & there[1])
     return FrcCurve(np.arange(1, count) / shorter, np.clip(correlation, -1, 1))
 
 
-def is_constant(picture: FloatArray | ComplexArray) -> bool:
-    """Whether a picture is constant within the rounding of single precision."""
-    return bool(picture.std() <= _ROUNDING * np.abs(picture).max())
+def is_constant(picture: FloatArray | ComplexArray, scale: float = 0.0) -> bool:
+    """Whether a picture is constant within the rounding of single precision.
+
+    ``scale`` is the size of the values that it was computed from, if it is above that of the picture: phases near 0 are
+    no more precise than others.
+    """
+    return bool(picture.std() <= _ROUNDING * max(float(np.abs(picture).max()), scale))
 
 
 def frc50(curve: FrcCurve, threshold: float = 0.5) -> float:

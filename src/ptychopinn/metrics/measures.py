@@ -132,16 +132,15 @@ def _compare(a: FloatArray, b: FloatArray, data_range: float) -> dict[str, float
         "psnr": psnr,
         "ssim": float(structural_similarity(a, b, data_range=data_range)),  # type: ignore[no-untyped-call]
         "ms_ssim": ms_ssim(a, b, data_range),
-        "frc50": frc50(frc(a, b)),
-        "corr": _correlation(a, b),
+        **_correlations(a, b, data_range),
     }
 
 
-def _correlation(a: FloatArray, b: FloatArray) -> float:
-    """Pearson's correlation; 0 if a picture is constant within single precision."""
-    if is_constant(a) or is_constant(b):
-        return 0.0
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+def _correlations(a: FloatArray, b: FloatArray, data_range: float) -> dict[str, float]:
+    """FRC50 and Pearson's correlation; 0 if a picture is constant: rounding correlates with what was divided by."""
+    if is_constant(a, data_range) or is_constant(b, data_range):
+        return {"frc50": 0.0, "corr": 0.0}
+    return {"frc50": frc50(frc(a, b, data_range)), "corr": float(np.corrcoef(a.ravel(), b.ravel())[0, 1])}
 
 
 def _spread(picture: FloatArray) -> float:
