@@ -86,6 +86,7 @@ def test_a_command_that_is_stopped_says_by_what(cli: Cli, calls: Any, number: si
     assert cli(*TRAIN)[0] == 128 + number
 
 
+@pytest.mark.usefixtures("toy")
 def test_a_signal_before_the_work_starts_ends_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """[CLI-014] There is nothing to keep yet."""
     monkeypatch.setattr("ptychopinn.cli.train.load_settings", lambda *args, **kw: signal.raise_signal(signal.SIGTERM))
