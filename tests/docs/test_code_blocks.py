@@ -121,6 +121,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_scan(folder / f"{name}.npz", simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=seed)))
     for name in ("SCAN.h5", "scan.h5"):
         write_growing_file(folder / name, seed=1)
+    assert main(["convert", str(folder / "SCAN.npz"), "-o", str(folder / "SCAN.cxi")]) == 0
     (folder / "STUDY.yaml").write_text(STUDY)
     return folder
 
