@@ -103,7 +103,7 @@ def model_arrays(model: Model) -> dict[str, AnyArray]:
         f"network/{name}": _to_archive_layout(variable.numpy()) for name, variable in model.network.variables().items()
     }
     light = model.illumination
-    illumination = IlluminationArrays(light.bare().numpy(), light.offset_px.numpy(), float(light.log_intensity))
+    illumination = IlluminationArrays(light.bare().numpy(), light.offset_px.numpy(), float(light.log_intensity.numpy()))
     return arrays | illumination_tensors(illumination)
 
 
