@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -112,6 +113,8 @@ def main(folder: Path) -> None:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     tempfile.tempdir = str(scratch)  # what is unpacked there has no name, and goes with its process
+    with contextlib.suppress(ImportError):
+        importlib.import_module("hdf5plugin")  # an installed package, which readers import once: no code of a file
     watch = Watch(scratch)
     sys.addaudithook(watch)
     limited = False
