@@ -136,21 +136,16 @@ def test_an_older_name_of_an_algorithm_is_read(ptychodus: Ptychodus, tmp_path: P
     assert (tmp_path / "out/model.zip").is_file()
 
 
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [(slice(None), "32 x 24 pixels"), (slice(4, -4), "The patterns are 24 x 24")],
-    ids=["not square", "24 wide"],
-)
-def test_sizes_that_no_network_has_are_refused(
-    rows: slice, words: str, ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry
+@pytest.mark.parametrize("rows", [slice(None), slice(4, -4)], ids=["not square", "24 wide"])
+def test_sizes_that_no_network_has_are_fitted(
+    rows: slice, ptychodus: Ptychodus, tmp_path: Path, strange_entry: Entry
 ) -> None:
-    """[PTY-043] In batch mode too, in words and with exit code 1."""
+    """[PTY-070] In batch mode too."""
     scan = simulated()
     counts, probe = as_uint16(scan)[:, rows, 4:-4], scan.probe[..., rows, 4:-4]
     write_files(tmp_path / "in", counts, make_product(scan.positions, probe, np.ones_like(scan.object_guess)))
     done = _train(ptychodus, tmp_path, strange_entry)
-    assert done.returncode == 1
-    assert words in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def test_only_whole_models_of_the_type_are_loaded(tmp_path: Path) -> None:
     good = _archive(tmp_path / "good.zip")
     model = load_model(good, "pinn")
     assert model.losses == [(1, 0.5), (2, 0.25)]
-    assert "N = 32, pinn, written by b, finished after 0 epochs" in model.summary
+    assert "N = 32, pinn, written by b, 0 epochs" in model.summary
     with pytest.raises(ArchiveError, match="of the type pinn; this entry takes supervised"):
         load_model(good, "supervised")
     with pytest.raises(ArchiveError, match="checkpoint of a training"):

@@ -105,10 +105,10 @@ class Task:
 
 
 def plain(value: Any) -> Any:
-    """Convert a value for JSON: dataclasses to mappings, NumPy numbers to Python's, others to text."""
+    """Convert a value for JSON: dataclasses to mappings, NumPy numbers and arrays to Python's, others to text."""
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return value.item() if hasattr(value, "item") else str(value)
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def encode(kind: str, **content: Any) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def train(
 
 def infer(model: str, scan: str, output: str, settings: Mapping[str, Any], monitor: Monitor) -> RunResult:
     """Reconstruct a scan with a model into a run directory; ``settings`` are those of `run_settings`."""
-    return infer_run(model, scan, output, run_settings(**settings), monitor=monitor)
+    result = infer_run(model, scan, output, run_settings(**settings), monitor=monitor)
+    return replace(result, verdict=None)  # its words are among the warnings; its arrays need not be sent
 
 
 def _publish(model: Path, output: Path, losses: list[list[float]]) -> None:
