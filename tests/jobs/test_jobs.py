@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ptychopinn.errors import Cancelled, UsageError
@@ -206,3 +207,9 @@ def test_processes_that_are_gone_hold_nothing() -> None:
     """[COMP-011]"""
     assert anonymous_mib([2**22 + 1]) is None
     assert descendants(2**22 + 1) == [2**22 + 1]
+
+
+def test_numbers_and_arrays_of_numpy_are_sent() -> None:
+    """[JOB-001] As Python's own."""
+    found = decode(encode("done", value={"one": np.float32(0.5), "row": np.arange(3)}))
+    assert found == {"event": "done", "value": {"one": 0.5, "row": [0, 1, 2]}}
