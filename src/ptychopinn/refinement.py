@@ -23,6 +23,7 @@ import numpy as np
 from ptychopinn.arrays import Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import Background, Likelihood
 from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Frame, Windows
@@ -342,7 +343,7 @@ class _Refinement:
         """
         patterns, start = self._patterns, self._start
         library, xp = patterns.library, patterns.library.xp
-        chosen = _spread(len(patterns), _GAUGE_PATTERNS)
+        chosen = evenly_spread(len(patterns), _GAUGE_PATTERNS)
         windows = Windows.on(start, self._given.positions[chosen], patterns.data.N, library)
         product = energy = 0.0
         for part in slices_of(len(chosen), _READ):
@@ -423,11 +424,6 @@ def significantly_lower(shares: FloatArray, others: FloatArray, deviations: floa
     return float(gain.sum()) > deviations * math.sqrt(len(gain)) * float(gain.std())
 
 
-def _spread(count: int, most: int) -> IntArray:
-    """At most ``most`` evenly spread integers below ``count``."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
 def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
     """Indices of the patterns that the passes use, and of those that judge.
 
@@ -456,7 +452,7 @@ def noise_residual(patterns: Patterns) -> float:
     small one. (1 - exp(-4 I)) / 4 interpolates.
     """
     xp = patterns.library.xp
-    chosen = _spread(len(patterns), RESIDUAL_PATTERNS)
+    chosen = evenly_spread(len(patterns), RESIDUAL_PATTERNS)
     total = sum(
         xp.sum(patterns.counts(chosen[part]), axis=0, dtype=xp.float64) for part in slices_of(len(chosen), _READ)
     )
