@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -290,10 +291,7 @@ class _Work:
     def _round(self, passes: int) -> None:
         options = RefineOptions(
             passes,
-            update_probe=Freedom.PROBE in self._freed,
-            update_positions=Freedom.POSITIONS in self._freed,
-            update_flux=Freedom.FLUX in self._freed,
-            update_background=Background.SMOOTH if Freedom.BACKGROUND in self._freed else None,
+            **_updates(self._freed),
             schedule=rpie_schedule(passes) if self._kind is StartKind.FLAT else None,
             seed=len(self._rounds),
         )
@@ -378,10 +376,7 @@ class _Trial:
         """Contribution of each held-out pattern to the squared residual with this much free; None if cancelled."""
         options = PassOptions(
             self._schedule,
-            update_probe=Freedom.PROBE in freed,
-            update_positions=Freedom.POSITIONS in freed,
-            update_flux=Freedom.FLUX in freed,
-            update_background=Background.SMOOTH if Freedom.BACKGROUND in freed else None,
+            **_updates(freed),
             likelihood=self._likelihood,
         )
         start = Canvas(self._library.from_host(self._start.copy()), self._frame, self._library)
@@ -406,6 +401,16 @@ class _Trial:
         for done in range(passes):
             engine.run(done, passes, self._monitor)
         return engine
+
+
+def _updates(freed: Collection[Freedom]) -> dict[str, Any]:
+    """What passes update where this much is free, as options of refinements and of passes."""
+    return {
+        "update_probe": Freedom.PROBE in freed,
+        "update_positions": Freedom.POSITIONS in freed,
+        "update_flux": Freedom.FLUX in freed,
+        "update_background": Background.SMOOTH if Freedom.BACKGROUND in freed else None,
+    }
 
 
 def _spacing_px(positions: FloatArray) -> float:
