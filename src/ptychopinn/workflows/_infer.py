@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from ptychopinn.bundle import Manifest, read_bundle
-from ptychopinn.config.infer import ProbeSource
+from ptychopinn.bundle import read_bundle
 from ptychopinn.config.run import RunSettings
-from ptychopinn.config.train import SimulateObjects, SimulateProbes
 from ptychopinn.data.io import read_scan
 from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -23,8 +20,6 @@ from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._outputs import RunResult, write_outputs
 from ptychopinn.workflows._probe_source import choose_probe_source
 from ptychopinn.workflows.pretrained import model_archive
-
-_log = logging.getLogger(__name__)
 
 
 @memory_explained()
@@ -64,15 +59,12 @@ def infer_run(  # noqa: PLR0913
     archive = model_archive(model, data)
     folders.refuse_model_folder(archive, output)
     manifest = read_bundle(archive).manifest
-    if _knows_no_probe(manifest) and config.probe_source is ProbeSource.AUTO:
-        config = config.model_copy(update={"probe_source": ProbeSource.SCAN})
-        _log.info("The model was trained under simulated probes: the probe of the scan is used.")
     name = settings.backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)
     # The backend refuses patterns of another size before the directory is created.
     reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
     with folders.run_folder(output, overwrite=overwrite) as folder:
-        config, said = choose_probe_source(reconstructor, data, config)
+        config, said = choose_probe_source(reconstructor, data, config, manifest)
         reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
         warnings = reconstruction.warnings if said is None else (said, *reconstruction.warnings)
         return write_outputs(
@@ -85,12 +77,3 @@ def infer_run(  # noqa: PLR0913
             comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
             formats=others,
         )
-
-
-def _knows_no_probe(manifest: Manifest) -> bool:
-    """Whether a network was trained under simulated probes alone, so that its own probe is none of a scan."""
-    training = manifest.training
-    return training is not None and (
-        training.config.get("simulate_objects") == SimulateObjects.ONLY
-        and training.config.get("simulate_probes") == SimulateProbes.FAMILY
-    )

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ptychopinn.bundle import Manifest
 from ptychopinn.config.infer import InferConfig, ProbeSource
+from ptychopinn.config.train import SimulateObjects, SimulateProbes
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.inspection import Change, TrialPatch
@@ -22,12 +24,13 @@ _SURE = 3.0  # standard errors over the patterns
 
 
 def choose_probe_source(
-    reconstructor: Reconstructor, data: ScanDataset, config: InferConfig
+    reconstructor: Reconstructor, data: ScanDataset, config: InferConfig, manifest: Manifest
 ) -> tuple[InferConfig, str | None]:
     """Decide between the probe of the model and that of the scan, where the settings leave it open.
 
     Passes on a part of the scan (`ptychopinn.inspection`) are made with both. The scan's probe is used if it explains
-    patterns that the passes did not use far better; else the model's.
+    patterns that the passes did not use far better; else the model's. A network that was trained under simulated probes
+    alone has no probe of a scan.
 
     Returns
     -------
@@ -35,11 +38,14 @@ def choose_probe_source(
     """
     if config.probe_source is not ProbeSource.AUTO:
         return config, None
+    own = config.model_copy(update={"probe_source": ProbeSource.SCAN})
+    if _knows_no_probe(manifest):
+        _log.info("The model was trained under simulated probes: the probe of the scan is used.")
+        return own, None
     chosen = config.model_copy(update={"probe_source": ProbeSource.MODEL})
     if len(data) < MIN_PATTERNS:
         return chosen, None
     first = replace(data.select(np.arange(1)), scaling=fit_scaling(data))
-    own = config.model_copy(update={"probe_source": ProbeSource.SCAN})
     predictions = [reconstructor.infer(first, one) for one in (chosen, own)]
     of_model, of_scan = (np.asarray(one.library.to_host(one.probe)) for one in predictions)
     if _correlation(of_model, of_scan) > _ALIKE:
@@ -68,3 +74,12 @@ def _correlation(one: ComplexArray, other: ComplexArray) -> float:
     products = np.abs((one.conj() * other).sum(axis=(1, 2)))
     norms = np.linalg.norm(one.astype(np.complex128)) * np.linalg.norm(other.astype(np.complex128))
     return float(products.sum() / max(norms, 1e-300))
+
+
+def _knows_no_probe(manifest: Manifest) -> bool:
+    """Whether a network was trained under simulated probes alone, so that its own probe is none of a scan."""
+    training = manifest.training
+    return training is not None and (
+        training.config.get("simulate_objects") == SimulateObjects.ONLY
+        and training.config.get("simulate_probes") == SimulateProbes.FAMILY
+    )
