@@ -19,7 +19,7 @@ _OFFSETS = (-2, -1, 1, 2)
 _SURE = 3.0  # standard errors by which the best change is better than the scan as given
 _GAIN = 0.15  # share of what the given scan leaves unexplained that a change must explain
 # Smaller steps overlap more, and are explained better for that alone.
-_SCALE_GAIN, _LITTLE_MORE = 0.55, 1.4
+_SCALE_GAIN, _LITTLE_MORE = 0.5, 1.2
 _EXPLAINED = 0.1  # of what can be explained; below it no comparison says anything
 _SETTLED = 0.85  # the scan as given explains so much that nothing else needs to be tried
 _CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave for a contradiction to be seen
@@ -80,7 +80,6 @@ class GeometryCheck:
                 )
             case _:
                 return f"Whether axes and signs are right cannot be told from these patterns ({tried})."
-
 
     @property
     def doubt(self) -> str:
