@@ -119,7 +119,7 @@ class JobProcess:
         self.close()
         last = self._last
         if last is None:
-            raise self._death()
+            raise self._error_of_the_dead_process()
         if last["event"] == "result":
             return last["value"]
         if last["exit_code"] == Cancelled.exit_code:
@@ -138,7 +138,7 @@ class JobProcess:
             return ""
         return "\n".join(lines[-_TAIL_LINES:])
 
-    def _death(self) -> JobError:
+    def _error_of_the_dead_process(self) -> JobError:
         code, tail, remedy = self._process.returncode, self.tail(), ""
         if code == -signal.SIGKILL:
             how = "was killed by the system or a user (SIGKILL"
