@@ -589,7 +589,7 @@ def test_damaged_tensors_never_pass(tmp_path_factory: pytest.TempPathFactory, po
         (b"{", "is not JSON"),
         (b'{"format_version": 1, "format_version": 1}', "the key 'format_version' is given twice"),
         (b"[" * 100_000, "is not JSON"),
-        (b"[]", "not valid at ''.*should be an object"),
+        (b"[]", "not valid at ''.*should be a valid dictionary"),
         (b"\xff\xfe", "is not JSON"),
     ],
 )

@@ -119,8 +119,9 @@ def join_problems(problems: Sequence[str], more: int = 0) -> str:
 def suggestion(name: str, valid: Iterable[str]) -> str:
     """``"; did you mean ...?"`` for a misspelt name, else ``"; valid are ..."``."""
     valid = list(valid)
-    if close := difflib.get_close_matches(name[:_MAX_NAME], valid, n=2, cutoff=0.6):
-        return f"; did you mean {' or '.join(close)}?"
+    close = difflib.get_close_matches(name[:_MAX_NAME], valid, n=2, cutoff=0.6)
+    if close := close or [one for one in valid if "".join(word[:1] for word in one.split("_")) == name][:2]:
+        return f"; did you mean {' or '.join(close)}?"  # lr is learning_rate
     return f"; valid are {', '.join(valid)}"
 
 
