@@ -55,7 +55,7 @@ solver: {passes: 5}
 """
 # How what a page shows is made small.
 SMALL = (
-    (re.compile(r"(?<=--max-time )\d+|(?<=max_time: )\d+|(?<=\"max_time\": )\d+"), "3"),
+    (re.compile(r"(?<=--max-time )\d+|(?<=max_time: )\d+|(?<=\"max_time\": )\d+|(?<=max_time=)\d+"), "3"),
     (re.compile(r"(ptychopinn (?:train|compare) (?!.*--max-time).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --max-time 3"),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),
 )

@@ -88,7 +88,7 @@ def draw_complex(axes: Axes, values: ComplexArray, place: Place = PIXELS, *, bar
     beside.set_yticks([-np.pi, 0, np.pi], ["-π", "0", "π"])
     beside.yaxis.tick_right()
     beside.yaxis.set_label_position("right")
-    beside.set_ylabel("phase (rad); brightness: amplitude")
+    beside.set_ylabel("phase (rad)")
 
 
 def draw_phase(axes: Axes, phase: FloatArray, place: Place = PIXELS) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ptychopinn.atomic import write_bytes
+from ptychopinn.errors import UsageError
 from ptychopinn.metrics import ScanBox, ramp_of, remove_linear_phase
 from ptychopinn.report._axes import (
     draw_amplitude,
@@ -21,8 +23,10 @@ from ptychopinn.report._axes import (
     history_columns,
 )
 from ptychopinn.report._figure import (
+    ColourScale,
     Place,
     box_or_full,
+    colour_range,
     downsample,
     dpi_for,
     new_figure,
@@ -30,9 +34,10 @@ from ptychopinn.report._figure import (
     printable,
     set_frc_axes,
     set_title,
+    show,
     with_own_settings,
 )
-from ptychopinn.typing import ComplexArray, FloatArray, StrPath
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 from ptychopinn.uncertainty import HALVES_AGREE, Uncertainty
 
 if TYPE_CHECKING:
@@ -56,6 +61,17 @@ class ObjectView:
     origin: tuple[int, int] = (0, 0)
     pixel_size_m: float | None = None  # object pixel size; axes are then in micrometres
     title: str = ""  # name of the scan
+
+
+class ObjectPart(StrEnum):
+    """What of an object is drawn."""
+
+    PHASE = "phase"  # without its mean and ramp
+    AMPLITUDE = "amplitude"
+    COMPLEX = "complex"  # phase as hue, amplitude as brightness
+    COVERAGE = "coverage"
+    PHASE_ERROR = "phase_error"
+    AMPLITUDE_ERROR = "amplitude_error"
 
 
 def write_pictures(
@@ -109,10 +125,8 @@ def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> byt
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
     box = box_or_full(obj, view.box)
     step = _step(box)
-    amplitude = downsample(obj[box.slices], step, np.abs).astype(np.float64)
-    place = place_in(box, view, step)
-    figure, axes = _object_figure(amplitude.shape)
-    draw_amplitude(axes, amplitude, place)
+    figure, axes = _object_figure((box.shape[0] // step, box.shape[1] // step))
+    draw_object(axes, obj, ObjectPart.AMPLITUDE, view)
     _label(axes, f"{box.shape[0]} x {box.shape[1]} px; {_SCALE_NOTE}", f"{_title_prefix(view.title)}amplitude")
     return png_of(figure)
 
@@ -133,6 +147,42 @@ def phase_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     note += f"; ramp ({ramp[0]:+.4f}, {ramp[1]:+.4f}) rad/px (y, x) removed"
     _label(axes, note, f"{_title_prefix(view.title)}phase")
     return png_of(figure)
+
+
+def draw_object(axes: Axes, values: AnyArray, part: ObjectPart, view: ObjectView) -> None:
+    """Draw a part of an object inside the box of scan positions: (H, W) complex values, errors or coverage."""
+    box = box_or_full(values, view.box)
+    step, inside = _step(box), values[box.slices]
+    place = place_in(box, view, step)
+    match part:
+        case ObjectPart.AMPLITUDE:
+            draw_amplitude(axes, downsample(inside, step, np.abs).astype(np.float64), place)
+        case ObjectPart.PHASE:
+            draw_phase(axes, flat_phase(downsample(inside, step, np.asarray))[0], place)
+        case ObjectPart.COMPLEX:
+            obj = downsample(inside, step, np.asarray)
+            draw_complex(axes, np.abs(obj) * np.exp(1j * flat_phase(obj)[0]), place)
+        case ObjectPart.COVERAGE:
+            shown = downsample(inside, step, np.asarray).astype(np.float64)
+            show(axes, shown, ColourScale(colour_range(shown), "viridis", "coverage"), place)
+        case _:
+            unit = " (rad)" if part is ObjectPart.PHASE_ERROR else ""
+            label = f"standard error of the {part.removesuffix('_error')}{unit}"
+            draw_error(axes, downsample(inside, step, np.asarray).astype(np.float64), label, place)
+
+
+def draw_probe(axes: Axes, probe: ComplexArray, mode: int = 0, pixel_size_m: float | None = None) -> None:
+    """Draw a mode of a (modes, N, N) probe, phase as hue and amplitude as brightness.
+
+    Raises
+    ------
+    UsageError
+        If there is no such mode.
+    """
+    if not 0 <= mode < len(probe):
+        raise UsageError(f"There is no mode {mode} of the probe; it has {len(probe)}.", "Count from 0.")
+    draw_complex(axes, probe[mode], Place(pixel_size_m=pixel_size_m, scale_bar=True))
+    set_title(axes, "probe" if len(probe) == 1 else f"probe, mode {mode + 1} of {len(probe)}", fontsize=9)
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
@@ -159,17 +209,11 @@ def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
 @with_own_settings
 def uncertainty_picture(uncertainty: Uncertainty, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the standard errors of phase and amplitude, and of the correlation of two halves of the patterns."""
-    box = box_or_full(uncertainty.phase_error, view.box)
-    step = _step(box)
     figure = new_figure(2.2 * _WIDTH_IN, 4.8)
     left, middle, right = figure.subplots(1, 3)
     figure.suptitle(f"{_title_prefix(view.title)}standard errors and resolution", parse_math=False, fontsize=11)
-    for axes, values, label in (
-        (left, uncertainty.phase_error, "standard error of the phase (rad)"),
-        (middle, uncertainty.amplitude_error, "standard error of the amplitude"),
-    ):
-        errors = downsample(values[box.slices], step, np.asarray).astype(np.float64)
-        draw_error(axes, errors, label, place_in(box, view, step))
+    draw_object(left, uncertainty.phase_error, ObjectPart.PHASE_ERROR, view)
+    draw_object(middle, uncertainty.amplitude_error, ObjectPart.AMPLITUDE_ERROR, view)
     right.plot(uncertainty.frc.frequency, uncertainty.frc.correlation)
     right.axvline(1 / (2 * uncertainty.resolution_px), color="0.5", linestyle=":", linewidth=1)
     set_frc_axes(right, float(uncertainty.frc.correlation.min()), "correlation of the halves", HALVES_AGREE)

@@ -13,11 +13,11 @@ import numpy as np
 from ptychopinn.atomic import nan_to_none, write_bytes, write_json
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
-from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
+from ptychopinn.product import SUFFIXES, ProductFormat, product_formats, product_of, write_product, write_product_as
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import ObjectView, ReportContent, attempt, uncertainty_picture, write_pictures, write_report
 from ptychopinn.stitching import StitchedObject
-from ptychopinn.typing import ComplexArray
+from ptychopinn.typing import ComplexArray, StrPath
 from ptychopinn.uncertainty import Uncertainty
 from ptychopinn.verdict import Verdict
 from ptychopinn.workflows import folders
@@ -202,6 +202,40 @@ def write_outputs(  # noqa: PLR0913
     if report is not None:
         files["report"] = report
     return RunResult(folder, files, figures, warnings, verdict)
+
+
+def save_reconstruction(
+    output: StrPath,
+    data: ScanDataset,
+    found: Reconstruction,
+    *,
+    story: Collection[str] = (),
+    overwrite: bool = False,
+    formats: Collection[ProductFormat | str] = (),
+) -> RunResult:
+    """Write a reconstruction that is in memory to a directory, with product, pictures and report.
+
+    Parameters
+    ----------
+    story:
+        What was done and why, in sentences.
+
+    Raises
+    ------
+    UsageError, ResourceError
+        If the directory is refused, or cannot be written.
+    """
+    others, said = product_formats(formats), " ".join(story)
+    with folders.run_folder(output, overwrite=overwrite) as folder:
+        return write_outputs(
+            folder,
+            data,
+            found,
+            title=f"Reconstruction of {data.name}",
+            tables={"How": {"what was done": said}} if said else {},
+            comments=f"ptychopinn. {said}".strip(),
+            formats=others,
+        )
 
 
 def _write_sidecar(
