@@ -462,7 +462,7 @@ def test_a_newer_format_names_its_writer(saved: Path) -> None:
     """[ARC-013] Before anything else of the manifest is looked at."""
     with_manifest(saved, format_version=7, model={"what": "nobody knows"})
     with pytest.raises(
-        ArchiveError, match=r"format 7, written by ptychopinn 0\.1\.0 with the backend torch.*--upgrade"
+        ArchiveError, match=r"format 7, written by ptychopinn 0\.1\.0 with the backend torch.*newer ptychopinn"
     ):
         read_bundle(saved)
 

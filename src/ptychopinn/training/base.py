@@ -219,7 +219,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 "Leave it out, or start from a model.",
             )
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-        logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
+        logger = open_logger(self._options.logger, None if folder is None else folder.parent)
         with contextlib.closing(logger):
             data, validation = training_scans(data, validation, config, self._config)
             store, checkpoint = None, None

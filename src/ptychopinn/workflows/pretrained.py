@@ -36,7 +36,7 @@ def model_archive(model: StrPath, data: ScanDataset) -> Path:
         has = f"The installed ones are for N = {', '.join(map(str, sizes))}" if sizes else "None is installed"
         raise UsageError(
             f"There is no pretrained model for patterns of {data.N} x {data.N} pixels. {has}.",
-            "Train one (ptychopinn train), install ptychopinn-models, or reconstruct with --model none.",
+            "Train one (ptychopinn train), install models (./models of a checkout), or use --model none.",
         )
     return found
 
