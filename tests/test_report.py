@@ -211,7 +211,7 @@ class Page(HTMLParser):
 
 
 def test_report_is_one_file(tmp_path):
-    """[REP-007] Everything is in the page; nothing is fetched; it may run nothing."""
+    """[REP-007] [REP-013] Everything is in the page; nothing is fetched; it may run nothing."""
     png = amplitude_picture(make_object())
     (tmp_path / "a.png").write_bytes(png)
     content = ReportContent(
@@ -220,16 +220,38 @@ def test_report_is_one_file(tmp_path):
         tables={"Configuration": {"N": "64"}, "Scores": {"phase_ssim": "0.71"}},
         figures=[("Amplitude", tmp_path / "a.png"), ("Again", png)],
         warnings=["Nearly flat."],
+        verdict="It explains <nothing>.",
+        verdict_kind="bad",
+        sliders=[("Move it", png, png)],
+        figure_widths={"Again": 30},
     )
     path = write_report(tmp_path / "report.html", content)
     assert path == tmp_path / "report.html"
     text = path.read_text("utf-8")
     page = Page(text)
     assert page.open == []
-    for words in ("scan 12", "residual R", "0.19", "Configuration", "phase_ssim", "0.71", "Again", "Nearly flat."):
+    assert [tags["class"] for tag, tags in page.tags if tag == "p"] == ["verdict bad"]
+    assert [tags.get("class") for tag, tags in page.tags if tag == "div" and "class" in tags][-3:] == [
+        "figures",
+        "slider",
+        "top",
+    ]
+    assert [tags["style"] for tag, tags in page.tags if tag == "figure" and "style" in tags] == ["width: 30%"]
+    for words in (
+        "It explains <nothing>.",
+        "Move it",
+        "scan 12",
+        "residual R",
+        "0.19",
+        "Configuration",
+        "phase_ssim",
+        "0.71",
+        "Again",
+        "Nearly flat.",
+    ):
         assert words in page.text
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert [attrs["alt"] for attrs in images] == ["Amplitude", "Again"]
+    assert [attrs["alt"] for attrs in images] == ["Move it", "Move it", "Amplitude", "Again"]
     for attrs in images:
         head, data = attrs["src"].split(",")
         assert head == "data:image/png;base64"

@@ -228,7 +228,7 @@ def _draw_scale_bar(axes: Axes, width: float, unit: str) -> None:
         0.075,
         f"{length:g} {unit}" if unit != "µm" or length >= 0.1 else f"{length * 1e3:g} nm",
         color="white",
-        fontsize=8,
+        fontsize=min(max(2 * axes.bbox.width / axes.figure.dpi, 7), 14),
         ha="center",
         va="bottom",
         transform=axes.transAxes,

@@ -62,6 +62,10 @@ class ObjectView:
     pixel_size_m: float | None = None  # object pixel size; axes are then in micrometres
     title: str = ""  # name of the scan
 
+    def width_px(self, values: AnyArray) -> int:
+        """Width of what is shown of an array, pixels."""
+        return box_or_full(values, self.box).shape[1]
+
 
 class ObjectPart(StrEnum):
     """What of an object is drawn."""
@@ -183,6 +187,18 @@ def draw_probe(axes: Axes, probe: ComplexArray, mode: int = 0, pixel_size_m: flo
         raise UsageError(f"There is no mode {mode} of the probe; it has {len(probe)}.", "Count from 0.")
     draw_complex(axes, probe[mode], Place(pixel_size_m=pixel_size_m, scale_bar=True))
     set_title(axes, "probe" if len(probe) == 1 else f"probe, mode {mode + 1} of {len(probe)}", fontsize=9)
+
+
+@with_own_settings
+def bare_picture(values: AnyArray, part: ObjectPart, view: ObjectView = ObjectView()) -> bytes:
+    """PNG of a part of an object without axes, with a scale bar: pictures of one box lie exactly on each other."""
+    height, width = box_or_full(values, view.box).shape
+    figure = new_figure(_WIDTH_IN, float(np.clip(_WIDTH_IN * height / width, 1, 14)))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_object(axes, values, part, view)
+    axes.set_axis_off()
+    return png_of(figure)
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
