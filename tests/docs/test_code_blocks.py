@@ -58,6 +58,7 @@ SMALL = (
     (re.compile(r"--max-time \d+"), "--max-time 30"),
     (re.compile(r"(?<=max_time: )\d+"), "30, nepochs: 2"),
     (re.compile(r"(?<=\"max_time\": )\d+"), '30, "nepochs": 2'),
+    (re.compile(r"(?<=max_time=)\d+"), "30, nepochs=2"),
     (re.compile(r"(ptychopinn (?:train|compare) (?!.*--nepochs).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --nepochs 2"),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),
 )
