@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ptychopinn.batch import batch_run as batch_run
     from ptychopinn.bundle import read_bundle as read_bundle
     from ptychopinn.comparison import compare_run as compare_run
     from ptychopinn.comparison import study_run as study_run
@@ -49,6 +50,7 @@ _HOME = {
     "ScanDataset": "data.dataset",
     "SimulationConfig": "config",
     "TrainConfig": "config",
+    "batch_run": "batch",
     "compare_run": "comparison",
     "create_reconstructor": "workflows",
     "demo_run": "workflows",

@@ -13,6 +13,7 @@ from ptychopinn.report._pictures import (
     history_picture,
     phase_picture,
     probe_picture,
+    thumbnail_picture,
     uncertainty_picture,
     write_pictures,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "probe_picture",
     "report_html",
     "stage_picture",
+    "thumbnail_picture",
     "uncertainty_picture",
     "write_pictures",
     "write_report",

@@ -32,6 +32,8 @@ ul.warnings { background: #fff6e0; border-left: 4px solid #d99a00; margin: 1rem 
 figure { display: inline-block; vertical-align: top; box-sizing: border-box; width: 49%; margin: 0 0 1rem;
   padding-right: .8rem; }
 figure.wide { width: 100%; }
+figure.small { width: 19%; }
+figure.small img { aspect-ratio: 1; object-fit: contain; }
 figure img { width: 100%; height: auto; box-sizing: border-box; border: 1px solid #e3e8ec; }
 @media screen and (max-width: 760px) { figure { width: 100%; padding-right: 0; } }
 figcaption { font-size: .85rem; color: #56636e; margin-top: .2rem; }
@@ -85,6 +87,7 @@ class ReportContent:
     # Heading to table; shown before the pictures, folded ones at the end.
     grids: Mapping[str, Table] = field(default_factory=dict)
     wide: bool = False  # whether pictures have the full width
+    thumbnails: Sequence[tuple[str, bytes | StrPath]] = ()  # small pictures, as `figures`
 
 
 def write_report(path: StrPath, content: ReportContent) -> Path:
@@ -122,7 +125,11 @@ def report_html(content: ReportContent) -> str:
     parts += [_table(heading, grid) for heading, grid in content.grids.items() if not grid.folded]
     if content.figures:
         parts.append('<h2>Pictures</h2>\n<div class="figures">')
-        parts += [_figure(caption, source, wide=content.wide) for caption, source in content.figures]
+        parts += [_figure(caption, source, kind="wide" if content.wide else "") for caption, source in content.figures]
+        parts.append("</div>")
+    if content.thumbnails:
+        parts.append('<h2>Scans</h2>\n<div class="figures">')
+        parts += [_figure(caption, source, kind="small") for caption, source in content.thumbnails]
         parts.append("</div>")
     for heading, rows in content.tables.items():
         lines = "".join(
@@ -160,7 +167,7 @@ def _class(cell: str, best: bool) -> str:
     return ' class="text"' if len(cell) > _MAX_FIGURE_LENGTH else ""
 
 
-def _figure(caption: str, source: bytes | StrPath, *, wide: bool) -> str:
+def _figure(caption: str, source: bytes | StrPath, *, kind: str) -> str:
     if isinstance(source, bytes):
         name, png = "a picture", source
     else:
@@ -173,7 +180,8 @@ def _figure(caption: str, source: bytes | StrPath, *, wide: bool) -> str:
         raise DataError(f"The content of {name} ({caption!r}) is no PNG.", "Give a PNG file or its bytes.")
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # from the header chunk
     data = base64.b64encode(png).decode("ascii")
-    style = ' class="wide"' if wide or width > 1.8 * height else ""
+    kind = kind or ("wide" if width > 1.8 * height else "")
+    style = f' class="{kind}"' if kind else ""
     text = escape(caption)
     return (
         f'<figure{style}><img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{text}">'
