@@ -165,7 +165,6 @@ class _Batch:
                 write_json(job.folder / _RECORD, record)
             except ResourceError as error:  # the next scans may fit
                 _log.warning("%s: its result could not be recorded. %s", job.name, error)
-            self._report()
 
     def _job(self, scan: PlannedScan, key: str, before: PlannedScan | None = None) -> Job | None:
         """The job of a scan; None if it is done."""
@@ -202,6 +201,7 @@ class _Batch:
             message=record.get("message", ""),
             thumbnail=thumbnail if thumbnail.is_file() and record["status"] == ScanStatus.DONE else None,
         )
+        self._report()
 
     def _report(self) -> None:
         ended = [one for one in self.outcomes if one.status is not ScanStatus.OPEN]
