@@ -18,6 +18,8 @@ from ptychopinn.system import visible_gpus
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")
 
+OUT = {"name": "large", "deaths": 1, "out_of_memory": True}
+
 
 def job(folder: Path, name: str, function: str = "note", **arguments: Any) -> Job:
     return Job(name, Task(f"ptychopinn_job_samples:{function}", arguments), folder / "jobs" / name)
@@ -43,7 +45,7 @@ def test_what_is_killed_is_tried_again_and_what_is_refused_is_not(
     )
     assert found["killed"] == 3
     assert isinstance(found["hopeless"], JobDied)
-    assert Path(hopeless).read_text() == "begin\n" * 3
+    assert Path(hopeless).read_text() == "begin job\n" * 3
     assert found["refused"].refused
     assert "defect" in found["defect"].problem
     again = [line for line in caplog.messages if "tried again" in line]
@@ -54,11 +56,11 @@ def test_what_is_killed_is_tried_again_and_what_is_refused_is_not(
 def test_what_ran_out_of_memory_runs_alone_after_the_others(tmp_path: Path) -> None:
     """[JOB-007]"""
     path = str(tmp_path / "order")
-    large = job(tmp_path, "large", path=path, deaths=1, out_of_memory=True)
+    large = Job("large", Task("ptychopinn_job_samples:note", {**OUT, "path": path}), tmp_path / "jobs" / "large")
     others = [job(tmp_path, f"small{n}", path=path, seconds=0.3) for n in range(2)]
     found = run([large, *others])
-    assert found["large"] > 1
-    assert Path(path).read_text().split()[-2:] == ["begin", "end"], "another job began after it or ended after it"
+    assert found["large"] == 2
+    assert Path(path).read_text().splitlines()[-2:] == ["begin large", "end large"], "it was not alone"
     assert list(found)[-1] == "large"
 
 
