@@ -19,6 +19,7 @@ from ptychopinn.config.execution import Accelerator, cuda_number
 from ptychopinn.config.run import AllSettings
 from ptychopinn.errors import Cancelled, ResourceError, UsageError
 from ptychopinn.jobs import Job, JobError, LocalWorkers, Task, Workers, run_jobs
+from ptychopinn.jobs.dask import DaskWorkers
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.report import attempt
 from ptychopinn.system import visible_gpus
@@ -76,13 +77,13 @@ def batch_run(
     PtychoPinnError
         If something is refused; raised before any long work.
     ResourceError
-        If the results cannot be recorded; what is done stays for ``resume``.
+        If results cannot be recorded, or the Dask scheduler is gone; what is done stays for ``resume``.
     Cancelled
         If the monitor was cancelled; table and report show what is done, which stays for ``resume``.
     """
     settings = plan if isinstance(plan, AllSettings) else read_plan(plan)
     scans = planned_scans(settings)
-    workers = _local_workers(settings.batch, scans)
+    workers = _workers(settings.batch, scans)
     with output_folder(output, _BATCH, overwrite=overwrite, resume=resume, keep=_KEEP) as folder:
         config = settings.model_dump(mode="json", exclude_unset=True)
         write_json(folder / MANIFEST, {"settings": config, "scans": {one.name: str(one.path) for one in scans}})
@@ -90,8 +91,10 @@ def batch_run(
         try:
             with workers:
                 batch.run(workers)
-        except Cancelled as error:
+        except (Cancelled, ResourceError) as error:
             batch.write()
+            if isinstance(error, ResourceError):
+                raise
             done = sum(one.status is ScanStatus.DONE for one in batch.outcomes)
             raise Cancelled(
                 f"The batch was cancelled; {done} of {len(scans)} scans are done.", "Continue with --resume."
@@ -99,8 +102,10 @@ def batch_run(
         return BatchResult(folder, batch.outcomes, batch.write())
 
 
-def _local_workers(config: BatchConfig, scans: Sequence[PlannedScan]) -> LocalWorkers:
-    """The processes of this machine, one for each GPU where GPUs may be used."""
+def _workers(config: BatchConfig, scans: Sequence[PlannedScan]) -> Workers:
+    """Those of a Dask cluster, or processes of this machine, one for each GPU where GPUs may be used."""
+    if config.scheduler is not None:
+        return DaskWorkers(config.scheduler)
     devices = {getattr(scan.settings.execution, "accelerator", Accelerator.AUTO) for scan in scans}
     numbered = {device for device in devices if cuda_number(device) is not None}
     gpus = () if numbered or devices == {Accelerator.CPU} else visible_gpus()

@@ -83,6 +83,13 @@ class BatchConfig(Config):
         description="Scans that are worked on at a time on this machine; with GPUs at most one for each.",
         json_schema_extra=marks(basic=True, unset="one for each GPU, else one"),
     )
+    scheduler: str | None = Field(
+        None,
+        title="Scheduler",
+        description="Address of a Dask scheduler, such as tcp://host:8786, to whose workers the scans are given; each "
+        "has one thread and sees the same files.",
+        json_schema_extra=marks(basic=True, unset="processes on this machine"),
+    )
     retries: int = Field(
         2,
         ge=0,
@@ -94,9 +101,11 @@ class BatchConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _a_chain_is_one_after_another(self) -> Self:
+    def _workers_are_those_that_work(self) -> Self:
         if self.chain and self.workflow not in (Workflow.RECONSTRUCT, Workflow.TRAIN):
             raise ValueError(f"chain has no effect on {self.workflow}; use it with reconstruct or train")
         if self.chain and (self.workers or 1) > 1:
             raise ValueError(f"a chain is done one scan after another, not by {self.workers} workers; leave one out")
+        if self.scheduler is not None and self.workers is not None:
+            raise ValueError(f"the scheduler {self.scheduler} has workers of its own; leave workers out")
         return self
