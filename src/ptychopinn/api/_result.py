@@ -19,11 +19,11 @@ from ptychopinn.report import (
     ObjectPart,
     ObjectView,
     card_html,
+    card_picture,
     draw_object,
     draw_positions,
     draw_probe,
     new_axes,
-    thumbnail,
 )
 from ptychopinn.simulate import probe_width_px
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -62,7 +62,7 @@ class Result(Reconstruction):
         }
 
     def _repr_html_(self) -> str:
-        png = thumbnail(self.plot, lambda axes: self.plot(axes, "amplitude"), self.plot_probe)
+        png = card_picture(self.plot, lambda axes: self.plot(axes, "amplitude"), self.plot_probe)
         verdict = {} if self.verdict is None else self.verdict.figures
         shown = {**self._facts(), **verdict, **({"what was done": " ".join(self.story)} if self.story else {})}
         return card_html(f"Reconstruction of {self.scan.name}", png, shown, self.warnings)

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",
     "evaluate": "Score a reconstruction against a reference.",
+    "batch": "Reconstruct, train, infer or evaluate many scans.",
     "compare": "Compare reconstructors on the same scans.",
     "study": "Compare reconstructors over a grid of simulated scans.",
     "parity": "Find the first stage at which two backends or two models differ.",
