@@ -9,7 +9,7 @@ import pytest
 from hardening.kit.fault_runner import FaultRunner
 from hardening.kit.faults import draw, lacking
 
-COUNTS = {False: 14, True: 500}  # short, long
+COUNTS = {False: 12, True: 500}  # short, long
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 
 import h5py
 import numpy as np
@@ -113,20 +113,21 @@ class FaultRunner:
         if fault.tiny_shm:
             shell = f"mount -t tmpfs -o size=4k tmpfs /dev/shm && {shell}"
         env = os.environ | {"PYTHONPATH": self._search, _MARK: str(case.number), "OMP_NUM_THREADS": "1"}
-        if fault.later == (0.0, "read-only"):
-            _make_read_only(place)
+        if fault.read_only:
+            _mount("remount,ro", place)
         env |= {"FAULT_INSIDE": json.dumps(fault.inside), **{name: placed(text) for name, text in fault.env.items()}}
         until = 2 * MAX_HANG_S if case.command not in self._undisturbed else self._undisturbed[case.command][1]
         began = time.monotonic()
-        process = subprocess.Popen(
-            [*(["unshare", "-m"] if fault.tiny_shm else []), "bash", "-c", shell],
-            **{"cwd": self._folder, "env": env, "stdin": subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE},
-            start_new_session=True,
-            preexec_fn=lambda: _limit(fault),
-        )
-        with ThreadPoolExecutor(2) as readers:
-            streams = (process.stdout, process.stderr)
-            said = [readers.submit(stream.read) for stream in streams]
+        with (
+            subprocess.Popen(
+                [*(["unshare", "-m"] if fault.tiny_shm else []), "bash", "-c", shell],
+                **{"cwd": self._folder, "env": env, "stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE},
+                start_new_session=True,
+                preexec_fn=lambda: _limit(fault),
+            ) as process,
+            ThreadPoolExecutor(2) as readers,
+        ):
+            said = [readers.submit(stream.read) for stream in (process.stdout, process.stderr)]
             hung = not _watch(process, case, output, until)
         seconds = time.monotonic() - began
         out, err = (text.result().decode("utf-8", "replace") for text in said)
@@ -164,7 +165,7 @@ def _watch(process: subprocess.Popen[bytes], case: Case, output: Path, undisturb
             elif what == "removed":
                 (output.unlink if output.is_file() else lambda: shutil.rmtree(output, ignore_errors=True))()
             else:
-                _make_read_only(output.parent)
+                _fill(output.parent)
     try:
         process.wait(began + MAX_HANG_S + SLOWER * undisturbed_s - time.monotonic())
         return True
@@ -209,16 +210,10 @@ def _mount(options: str, place: Path, *, new: bool = False) -> None:
     )
 
 
-def _make_read_only(place: Path) -> None:
-    """As soon as no file is being written there."""
-    until = time.monotonic() + MAX_HANG_S
-    while True:
-        try:
-            return _mount("remount,ro", place)
-        except subprocess.CalledProcessError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.001)
+def _fill(place: Path) -> None:
+    """Leave no room on a file system."""
+    used = shutil.disk_usage(place).used
+    _mount(f"remount,size={used}", place)
 
 
 def _complaints(case: Case, ended: Ended) -> Iterator[str]:
@@ -232,6 +227,8 @@ def _complaints(case: Case, ended: Ended) -> Iterator[str]:
     has_failures = WORKFLOWS[case.command].has_workers  # then the exit code says only that candidates failed
     if ended.code not in fault.codes and not (has_failures and ended.code == 1 and len(fault.codes) > 1):
         yield f"another exit code than {sorted(fault.codes)}"
+    elif "This is a defect" in ended.err:
+        yield "an error that was not expected"
     elif ended.code > 0 and "2>" not in fault.shell and not re.search(fault.cause, ended.err):
         yield f"the cause is not named: {fault.cause}"
 

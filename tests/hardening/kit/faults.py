@@ -80,8 +80,10 @@ class Fault:
     disk:
         How much a file system for its output has left, for "kib" and "files"; None if it has no file system of its own.
     later:
-        What befalls the output meanwhile, and when in shares of the undisturbed work: "read-only" (also at once, at 0)
-        or "removed".
+        What befalls the output meanwhile, and when in shares of the undisturbed work: its disk is "full", or it is
+        "removed".
+    read_only:
+        Whether that file system may only be read.
     tiny_shm:
         Whether ``/dev/shm`` has room for nothing.
     """
@@ -97,6 +99,7 @@ class Fault:
     signals: tuple[tuple[float, int], ...] = ()
     disk: dict[str, int] | None = None
     later: tuple[float, str] | None = None
+    read_only: bool = False
     tiny_shm: bool = False
 
 
@@ -218,7 +221,7 @@ def _few_files(rng: random.Random) -> Fault:
 
 
 def _memory(rng: random.Random) -> Fault:
-    mebibytes = int(10 ** rng.uniform(1.7, 3))
+    mebibytes = int(10 ** rng.uniform(2.3, 3.2))
     return Fault(
         f"{mebibytes} MiB of memory",
         _either(FAILURE, RESOURCE),
@@ -229,10 +232,9 @@ def _memory(rng: random.Random) -> Fault:
 
 
 def _processor_time(rng: random.Random) -> Fault:
-    return Fault(
-        "a second of processor time", _either(128 + signal.SIGXCPU, -signal.SIGXCPU, FAILURE), "SIGXCPU|CPU|Interrupted",
-        limits={"RLIMIT_CPU": rng.randrange(1, 3)},
-    )  # fmt: skip
+    seconds = rng.randrange(1, 3)
+    codes = _either(128 + signal.SIGXCPU, -signal.SIGXCPU, FAILURE)
+    return Fault(f"{seconds} s of processor time", codes, "SIGXCPU|CPU|Interrupted", limits={"RLIMIT_CPU": seconds})
 
 
 def _disk(rng: random.Random) -> Fault:
@@ -246,23 +248,21 @@ def _few_inodes(rng: random.Random) -> Fault:
 
 
 def _read_only(rng: random.Random) -> Fault:
-    return Fault(
-        "a disk that is read-only", frozenset({FAILURE, RESOURCE}), "Read-only", disk={}, later=(0.0, "read-only")
-    )
+    return Fault("a disk that is read-only", frozenset({FAILURE, RESOURCE}), "Read-only", disk={}, read_only=True)
 
 
-def _turned_read_only(rng: random.Random) -> Fault:
-    return Fault(
-        "a disk that becomes read-only", _either(FAILURE, RESOURCE), "Read-only",
-        disk={}, later=(rng.uniform(0.1, 1), "read-only"),
-    )  # fmt: skip
+def _full_meanwhile(rng: random.Random) -> Fault:
+    later = (rng.uniform(0.1, 1), "full")
+    return Fault("a disk that becomes full", _either(FAILURE, RESOURCE), "No space left", disk={}, later=later)
 
 
 def _gone_folder(rng: random.Random) -> Fault:
     return Fault(
-        "the output is removed meanwhile", _either(FAILURE, 2, 3, RESOURCE), r"No such file|does not exist|out",
+        "the output is removed meanwhile",
+        _either(FAILURE, 2, 3, RESOURCE),
+        r"No such file|does not exist|out",
         later=(rng.uniform(0.2, 1), "removed"),
-    )  # fmt: skip
+    )
 
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -301,7 +301,7 @@ def _missing(rng: random.Random) -> Fault:
 
 KINDS: tuple[Callable[[random.Random], Fault], ...] = (
     *(_signals, _log, _worker, _disk, _pictures, _memory, _missing, _signals, _output, _encoding, _file_size),
-    *(_turned_read_only, _temporary, _read_only, _few_files, _worker, _no_locks, _signals, _home, _tiny_shm),
+    *(_full_meanwhile, _temporary, _read_only, _few_files, _worker, _no_locks, _signals, _home, _tiny_shm),
     *(_gone_folder, _scheduler, _few_inodes, _terminal, _processor_time, _hdf5),
 )
 
