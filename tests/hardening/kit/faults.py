@@ -274,7 +274,8 @@ def _signals(rng: random.Random) -> Fault:
     for _ in range(count):
         signals.append((at, int(rng.choice(_STOPS))))
         at += rng.choice([0.0, 0.05, 0.3])
-    codes = {128 + signals[0][1], -signals[0][1]} | ({-number for _, number in signals} if count == 3 else set())
+    numbers = [number for _, number in signals]  # those that come while one is handled are handled by number
+    codes = {128 + number for number in numbers} | {-number for number in (numbers if count == 3 else numbers[:1])}
     names = ", ".join(f"{signal.Signals(number).name} at {share:.2f}" for share, number in signals)
     return Fault(names, _either(*codes), r"Interrupted|cancelled|stopping", signals=tuple(signals))
 
