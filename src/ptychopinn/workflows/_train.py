@@ -34,6 +34,7 @@ from ptychopinn.reconstructor import (
     Reconstructor,
     ReconstructorSpec,
     ResolvesTraining,
+    TakesWeights,
     TrainingInterrupted,
     TrainResult,
     TrainStatus,
@@ -61,6 +62,7 @@ def train_run(  # noqa: PLR0913
     *,
     validation: StrPath | None = None,
     start: StrPath | None = None,
+    weights_of: StrPath | None = None,
     resume: bool = False,
     overwrite: bool = False,
     only_model: bool = False,
@@ -75,6 +77,8 @@ def train_run(  # noqa: PLR0913
     start:
         A run directory, a model archive of any backend, "pretrained" or the name of an installed model. The training
         continues from its network and configuration.
+    weights_of:
+        Likewise, but it only gives weights to a network of another configuration, of which it may have a part.
     monitor:
         Progress and cancellation. A cancelled training saves its model, without a reconstruction.
 
@@ -101,6 +105,8 @@ def train_run(  # noqa: PLR0913
     cls = spec.load_class()
     if archive is None:
         reconstructor = cls(settings.model, settings.execution)
+        if weights_of is not None:
+            _take_weights(reconstructor, weights_of, data)
     else:
         reconstructor = cls.load(archive, settings.execution)
     settings = settings.model_copy(update={"train": _resolved(reconstructor, settings.train)})
@@ -159,6 +165,13 @@ def _save(reconstructor: Reconstructor, result: TrainResult, folder: Path) -> No
     """Save the model and the history of a training."""
     reconstructor.save(folder / folders.MODEL)
     write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
+
+
+def _take_weights(reconstructor: Reconstructor, archive: StrPath, data: ScanDataset) -> None:
+    """Let a training start from weights of another network."""
+    if not isinstance(reconstructor, TakesWeights):
+        raise ConfigError("This backend cannot start from the weights of another network.", "Use another --backend.")
+    reconstructor.start_from(model_archive(archive, data))
 
 
 def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:
