@@ -14,7 +14,7 @@ from typing import Any
 
 from ptychopinn.errors import Cancelled, UsageError
 from ptychopinn.jobs.memory import is_stopped
-from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobError, Task, decode
+from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobDied, JobError, Task, decode
 
 _WORKER = "ptychopinn.jobs.worker"
 _READ_BYTES = 1 << 16
@@ -81,7 +81,7 @@ class JobProcess:
 
         Raises
         ------
-        JobError
+        JobDied
             If the process has been stopped for ten seconds, by a signal or a debugger: it does not work and cannot end.
         """
         if self._open:
@@ -125,8 +125,10 @@ class JobProcess:
         ------
         Cancelled
             If it was cancelled before it had a result.
+        JobDied
+            If its process ended without a result.
         JobError
-            If it failed, or its process ended without a result.
+            If it failed.
         """
         self.close()
         last = self._last
@@ -158,13 +160,13 @@ class JobProcess:
         elapsed, self._looked = min(now - self._looked, 2 * _LOOK_S), now
         self._stopped_s = self._stopped_s + elapsed if is_stopped(self.pid) else 0.0
         if self._stopped_s > _MAX_STOPPED_S:
-            raise JobError(
+            raise JobDied(
                 f"The process {self.pid} is stopped (SIGSTOP, or a debugger) since {self._stopped_s:.0f} s.",
                 "Find out what stops it, then start again.",
                 details=self.tail(),
             )
 
-    def _explain_end(self) -> JobError:
+    def _explain_end(self) -> JobDied:
         code, tail, remedy = self._process.returncode, self.tail(), ""
         if code == -signal.SIGKILL:
             how = "was killed by the system or a user (SIGKILL"
@@ -177,7 +179,7 @@ class JobProcess:
             how = "ended before it was done ("
         words = f"The process {self.pid} {how}, exit code {code})".replace("(, ", "(")
         said = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "nothing was printed")
-        return JobError(f"{words}: {said}" if code > 0 else f"{words}.", remedy, details=tail)
+        return JobDied(f"{words}: {said}" if code > 0 else f"{words}.", remedy, details=tail)
 
     def _receive(self, timeout_s: float) -> bool:
         """Read once, and return whether there was anything."""
