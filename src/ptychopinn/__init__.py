@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ptychopinn.api import reconstruct as reconstruct
     from ptychopinn.api import simulate_scan as simulate_scan
     from ptychopinn.api import train as train
+    from ptychopinn.batch import batch_run as batch_run
     from ptychopinn.bundle import read_bundle as read_bundle
     from ptychopinn.comparison import compare_run as compare_run
     from ptychopinn.comparison import study_run as study_run
@@ -58,6 +59,7 @@ _HOME = {
     "ScanDataset": "data.dataset",
     "SimulationConfig": "config",
     "TrainConfig": "config",
+    "batch_run": "batch",
     "compare_run": "comparison",
     "create_reconstructor": "workflows",
     "demo_run": "workflows",

@@ -23,7 +23,7 @@ from ptychopinn.cores import short_waits
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError, ResourceError
-from ptychopinn.failures import NO_MEMORY_TO_IMPORT, is_out_of_memory
+from ptychopinn.failures import is_out_of_memory
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
@@ -253,7 +253,7 @@ class PluginSpec(Generic[ClassT]):
             with short_waits():
                 loaded: type[ClassT] = getattr(importlib.import_module(module_name), attribute)
         except Exception as error:  # a broken framework can raise anything
-            if is_out_of_memory(error) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
+            if is_out_of_memory(error):
                 raise ResourceError(
                     f"Memory does not suffice to import the {self.noun} '{self.name}' ({error!s:.200}).",
                     "Free memory, or raise the limit.",

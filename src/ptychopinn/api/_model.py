@@ -19,7 +19,7 @@ from ptychopinn.errors import ConfigError
 from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import Reconstructor, TrainStatus
-from ptychopinn.report import card_html, draw_history, new_axes, thumbnail
+from ptychopinn.report import card_html, card_picture, draw_history, new_axes
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import infer, load_reconstructor, prepare_training, training_of, warn_of_geometry
 from ptychopinn.workflows.pretrained import named_archive
@@ -58,7 +58,7 @@ class Model:
         }
 
     def _repr_html_(self) -> str:
-        png = thumbnail(self.plot) if self.history.get("loss") else None
+        png = card_picture(self.plot) if self.history.get("loss") else None
         return card_html("Model", png, self._facts(), self.warnings)
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -12,18 +12,18 @@ import numpy as np
 from ptychopinn.api._scan import Scan
 from ptychopinn.api._xarray import dataset_of_arrays
 from ptychopinn.errors import UsageError
-from ptychopinn.metrics import ScanBox, scan_box
+from ptychopinn.metrics import Measures, ScanBox, scan_box
 from ptychopinn.product import ProductFormat
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.report import (
     ObjectPart,
     ObjectView,
     card_html,
+    card_picture,
     draw_object,
     draw_positions,
     draw_probe,
     new_axes,
-    thumbnail,
 )
 from ptychopinn.simulate import probe_width_px
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -62,7 +62,7 @@ class Result(Reconstruction):
         }
 
     def _repr_html_(self) -> str:
-        png = thumbnail(self.plot, lambda axes: self.plot(axes, "amplitude"), self.plot_probe)
+        png = card_picture(self.plot, lambda axes: self.plot(axes, "amplitude"), self.plot_probe)
         verdict = {} if self.verdict is None else self.verdict.figures
         shown = {**self._facts(), **verdict, **({"what was done": " ".join(self.story)} if self.story else {})}
         return card_html(f"Reconstruction of {self.scan.name}", png, shown, self.warnings)
@@ -120,7 +120,7 @@ class Result(Reconstruction):
         draw_positions(ax, self.positions, probe_width_px(self.probe), self.scan.metadata.pixel_size_m)
         return ax
 
-    def evaluate(self, reference: ComplexArray | StrPath | None = None) -> dict[str, float]:
+    def evaluate(self, reference: ComplexArray | StrPath | None = None) -> Measures:
         """Score the object against a trusted one, as ``ptychopinn evaluate`` does.
 
         Parameters
@@ -130,7 +130,7 @@ class Result(Reconstruction):
 
         Returns
         -------
-        Name to score, as `ptychopinn.metrics.score` defines them.
+        Name to score, as `ptychopinn.metrics.score` defines them; NaN for one that cannot be computed.
 
         Raises
         ------

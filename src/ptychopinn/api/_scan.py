@@ -22,7 +22,7 @@ from ptychopinn.data.scaling import mean_pattern
 from ptychopinn.data.scan_steps import centre_patterns, mask_pixels, set_positions
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.report import card_html, draw_pattern, draw_positions, draw_probe, new_axes, thumbnail
+from ptychopinn.report import card_html, card_picture, draw_pattern, draw_positions, draw_probe, new_axes
 from ptychopinn.simulate import probe_width_px
 from ptychopinn.simulate import simulate_scan as simulate_dataset
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
@@ -53,7 +53,7 @@ class Scan(ScanDataset):
         }
 
     def _repr_html_(self) -> str:
-        png = thumbnail(self.plot, self.plot_positions, self.plot_probe)
+        png = card_picture(self.plot, self.plot_positions, self.plot_probe)
         return card_html(f"Scan {self.name}", png, self._facts(), [one.text for one in self.findings])
 
     def plot(self, ax: Axes | None = None) -> Axes:

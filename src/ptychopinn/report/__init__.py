@@ -5,7 +5,7 @@ from __future__ import annotations
 from ptychopinn.report._attempt import attempt
 from ptychopinn.report._axes import draw_history, draw_pattern, draw_positions, new_axes
 from ptychopinn.report._candidates import candidates_picture, frc_picture
-from ptychopinn.report._cards import card_html, thumbnail
+from ptychopinn.report._cards import card_html, card_picture
 from ptychopinn.report._comparison import comparison_picture
 from ptychopinn.report._html import ReportContent, Table, report_html, write_report
 from ptychopinn.report._inspection import ScanView, inspection_picture
@@ -19,6 +19,7 @@ from ptychopinn.report._pictures import (
     history_picture,
     phase_picture,
     probe_picture,
+    thumbnail_picture,
     uncertainty_picture,
     write_pictures,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "bare_picture",
     "candidates_picture",
     "card_html",
+    "card_picture",
     "comparison_picture",
     "curves_picture",
     "draw_history",
@@ -54,7 +56,7 @@ __all__ = [
     "probe_picture",
     "report_html",
     "stage_picture",
-    "thumbnail",
+    "thumbnail_picture",
     "uncertainty_picture",
     "write_pictures",
     "write_report",

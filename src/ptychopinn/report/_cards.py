@@ -1,4 +1,4 @@
-"""What notebooks show of a scan, a model or a result: thumbnail, figures, warnings."""
+"""What notebooks show of a scan, a model or a result: pictures, figures, warnings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BOX = "display:block;max-width:100%"
 
 
 @with_own_settings
-def thumbnail(*draw: Draw) -> bytes:
+def card_picture(*draw: Draw) -> bytes:
     """PNG of some drawings side by side, each on axes of its own."""
     figure = new_figure(_WIDTH_IN * len(draw), 2.6, _DPI)
     for one, axes in zip(draw, figure.subplots(1, len(draw), squeeze=False)[0], strict=True):

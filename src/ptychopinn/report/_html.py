@@ -37,6 +37,8 @@ ul.warnings { background: #fff6e0; border-left: 4px solid #d99a00; margin: 1rem 
 figure { display: inline-block; vertical-align: top; box-sizing: border-box; width: 49%; margin: 0 0 1rem;
   padding-right: .8rem; }
 figure.wide { width: 100%; }
+figure.small { width: 19%; }
+figure.small img { aspect-ratio: 1; object-fit: contain; }
 figure img { width: 100%; height: auto; box-sizing: border-box; border: 1px solid #e3e8ec; }
 .slider { position: relative; container-type: inline-size; line-height: 0; }
 .slider img { width: 100cqw; max-width: none; }
@@ -109,6 +111,7 @@ class ReportContent:
     # Heading to table; shown before the pictures, folded ones at the end.
     grids: Mapping[str, Table] = field(default_factory=dict)
     wide: bool = False  # whether pictures have the full width
+    thumbnails: Sequence[tuple[str, bytes | StrPath]] = ()  # small pictures, as `figures`
 
 
 def write_report(path: StrPath, content: ReportContent) -> Path:
@@ -150,7 +153,12 @@ def report_html(content: ReportContent) -> str:
         parts.append('<h2>Pictures</h2>\n<div class="figures">')
         parts += [_slider(*slider) for slider in content.sliders]
         for caption, source in content.figures:
-            parts.append(_figure(caption, source, wide=content.wide, width=content.figure_widths.get(caption)))
+            kind, width = "wide" if content.wide else "", content.figure_widths.get(caption)
+            parts.append(_figure(caption, source, kind=kind, width=width))
+        parts.append("</div>")
+    if content.thumbnails:
+        parts.append('<h2>Scans</h2>\n<div class="figures">')
+        parts += [_figure(caption, source, kind="small") for caption, source in content.thumbnails]
         parts.append("</div>")
     for heading, rows in content.tables.items():
         lines = "".join(
@@ -188,9 +196,11 @@ def _class(cell: str, best: bool) -> str:
     return ' class="text"' if len(cell) > _MAX_FIGURE_LENGTH else ""
 
 
-def _figure(caption: str, source: bytes | StrPath, *, wide: bool, width: float | None = None) -> str:
+def _figure(caption: str, source: bytes | StrPath, *, kind: str = "", width: float | None = None) -> str:
+    """A picture with its caption: of a class of figures ("wide" or "small"), or of a width in % of the page."""
     image, ratio = _image(caption, source)
-    style = ' class="wide"' if wide or ratio > _WIDE else ""
+    kind = kind or ("wide" if ratio > _WIDE else "")
+    style = f' class="{kind}"' if kind else ""
     if width is not None:
         style = f' style="width: {width:.4g}%"'
     return f"<figure{style}>{image}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,7 @@ from ptychopinn.report._axes import (
     history_columns,
 )
 from ptychopinn.report._figure import (
+    PHASE_COLOURS,
     ColourScale,
     Place,
     box_or_full,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
 _MAX_MODES = 8
+_THUMBNAIL_PX = 240
 _MAX_SHOWN_PX = 2048  # per side; more than the dots of a picture
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
@@ -199,6 +202,19 @@ def bare_picture(values: AnyArray, part: ObjectPart, view: ObjectView = ObjectVi
     draw_object(axes, values, part, view)
     axes.set_axis_off()
     return png_of(figure)
+
+
+@with_own_settings
+def thumbnail_picture(obj: ComplexArray, box: ScanBox | None = None) -> bytes:
+    """A PNG of the object's phase alone, with at most 240 pixels a side; arguments as of `ObjectView`."""
+    from matplotlib.image import imsave
+
+    box = box_or_full(obj, box)
+    phase, _ = flat_phase(downsample(obj[box.slices], -(-max(box.shape) // _THUMBNAIL_PX), np.asarray))
+    low, high = colour_range(phase)
+    png = io.BytesIO()
+    imsave(png, phase, vmin=low, vmax=high, cmap=PHASE_COLOURS, format="png")
+    return png.getvalue()
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:

@@ -20,9 +20,8 @@ from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._inspect import warn_of_geometry
 from ptychopinn.workflows._outputs import RunResult, write_object, write_outputs
-from ptychopinn.workflows.pretrained import PRETRAINED, find_pretrained, model_archive
+from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained, model_archive
 
-NO_MODEL = "none"
 _UPDATE_S = 5.0  # seconds between two pictures of the object so far
 
 

@@ -12,6 +12,8 @@ from ptychopinn.workflows import folders
 
 PRETRAINED = "pretrained"
 """Stands for the model that comes with an installed distribution and fits the scan."""
+NO_MODEL = "none"
+"""Stands for no model where one is optional."""
 
 
 def find_pretrained(data: ScanDataset) -> Path | None:
