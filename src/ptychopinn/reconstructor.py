@@ -139,6 +139,15 @@ class ResolvesTraining(Protocol):
 
 
 @runtime_checkable
+class TakesWeights(Protocol):
+    """A reconstructor whose training can start from weights of another network."""
+
+    def start_from(self, path: StrPath) -> None:
+        """Start the next training from the tensors of an archive that this network has too."""
+        ...
+
+
+@runtime_checkable
 class Reconstructor(Protocol):
     """A trainable reconstructor with one network.
 
