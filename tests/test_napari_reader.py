@@ -1,4 +1,4 @@
-"""What napari gets of a product. Requirements: specs/27-python.md."""
+"""What napari gets of a product. Requirements: specs/26-python.md."""
 
 from __future__ import annotations
 

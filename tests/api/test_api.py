@@ -1,4 +1,4 @@
-"""Scans, models and results in memory. Requirements: specs/27-python.md."""
+"""Scans, models and results in memory. Requirements: specs/26-python.md."""
 
 from __future__ import annotations
 
