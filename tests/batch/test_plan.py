@@ -1,4 +1,4 @@
-"""Plans of batches: specs/26-batch.md."""
+"""Plans of batches: specs/27-batch.md."""
 
 from __future__ import annotations
 

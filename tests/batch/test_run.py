@@ -1,4 +1,4 @@
-"""Whole batches: specs/26-batch.md."""
+"""Whole batches: specs/27-batch.md."""
 
 from __future__ import annotations
 

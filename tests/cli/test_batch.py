@@ -1,4 +1,4 @@
-"""``ptychopinn batch``: specs/26-batch.md."""
+"""``ptychopinn batch``: specs/27-batch.md."""
 
 from __future__ import annotations
 
