@@ -15,7 +15,6 @@ from torch import Tensor
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import PluginError, ResourceError
-from ptychopinn.failures import NO_MEMORY_TO_IMPORT
 from ptychopinn.training import Fit, IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
@@ -46,7 +45,7 @@ def import_training_loop() -> type[TrainingLoop]:
     try:
         from ptychopinn_torch.training import TrainingLoop
     except (ImportError, OSError, MemoryError, SystemError) as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
+        if is_out_of_memory(error):
             raise ResourceError(
                 f"Memory does not suffice to import the training loop ({error!s:.200}).",
                 "Free memory, or raise the limit.",
