@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy: object) -> dict[
 
 
 def test_a_pattern_with_flags(cli: Cli, asked: dict[str, Any]) -> None:
-    """[CLI-040] One that failed is a warning and the exit code."""
+    """[CLI-038] One that failed is a warning and the exit code."""
     flags = ("--workflow", "train", "--start", "none", "--workers", "3", "--resume", "--accelerator", "cpu")
     code, out, err = cli("batch", "s*.npz", "-o", "out", *flags)
     assert code == 1
@@ -53,7 +53,7 @@ def test_a_pattern_with_flags(cli: Cli, asked: dict[str, Any]) -> None:
 
 
 def test_a_file_with_options_of_its_backend(cli: Cli, asked: dict[str, Any]) -> None:
-    """[CLI-040] [CLI-003] Flags go before it."""
+    """[CLI-038] [CLI-003] Flags go before it."""
     Path("plan.yaml").write_text(
         "backend: torch\nbatch: {scans: [a.npz, b.npz], retries: 7, workers: 2}\nexecution: {springs: 5}\n"
     )
@@ -67,7 +67,7 @@ def test_a_file_with_options_of_its_backend(cli: Cli, asked: dict[str, Any]) -> 
 
 
 def test_a_table_with_shared_settings(cli: Cli, asked: dict[str, Any]) -> None:
-    """[CLI-040]"""
+    """[CLI-038]"""
     Path("plan.csv").write_text("path,train.nepochs\na.npz,3\n")
     Path("shared.yaml").write_text("train: {batch_size: 8}\n")
     cli("batch", "plan.csv", "-o", "out", "--config", "shared.yaml")
