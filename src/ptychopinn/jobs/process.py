@@ -81,7 +81,7 @@ class JobProcess:
 
         Raises
         ------
-        JobError
+        JobDied
             If the process has been stopped for ten seconds, by a signal or a debugger: it does not work and cannot end.
         """
         if self._open:
@@ -160,7 +160,7 @@ class JobProcess:
         elapsed, self._looked = min(now - self._looked, 2 * _LOOK_S), now
         self._stopped_s = self._stopped_s + elapsed if is_stopped(self.pid) else 0.0
         if self._stopped_s > _MAX_STOPPED_S:
-            raise JobError(
+            raise JobDied(
                 f"The process {self.pid} is stopped (SIGSTOP, or a debugger) since {self._stopped_s:.0f} s.",
                 "Find out what stops it, then start again.",
                 details=self.tail(),

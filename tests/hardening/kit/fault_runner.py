@@ -130,7 +130,7 @@ class FaultRunner:
             said = [readers.submit(stream.read) for stream in (process.stdout, process.stderr)]
             hung = not _watch(process, case, output, until)
         seconds = time.monotonic() - began
-        out, err = (text.result().decode("utf-8", "replace") for text in said)
+        out, err = (text.result().replace(b"\0", b"").decode("utf-8", "replace") for text in said)  # of UTF-16 too
         return Ended(process.returncode, out, err, seconds, hung)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
+_DRAWING = threading.Lock()  # random numbers of the process, for all threads
 
 
 def import_training_loop() -> type[TrainingLoop]:
@@ -106,7 +108,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return nullcontext() if self.on_gpu and self._options.threads is None else limited_threads(count)
 
     def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
-        with torch.random.fork_rng(devices=[]):  # keeps the caller's random state
+        with _DRAWING, torch.random.fork_rng(devices=[]):  # keeps the caller's random state
             torch.default_generator.manual_seed(seed)
             module = Illumination(illumination.probe, illumination.offset_px, illumination.log_intensity)
             return Model(self._config, module, self._options.precision).to(self._device)
