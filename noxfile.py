@@ -24,6 +24,7 @@ INSTALLED = (
     "tests/study/test_run.py::test_the_small_example",
 )
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin")
+SITE = ("sphinx", "pydata-sphinx-theme", "myst-nb")
 SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
@@ -241,6 +242,26 @@ def gpu_tf(session: nox.Session) -> None:
     """Those of the TensorFlow backend, with the libraries of CUDA."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[cuda]")
     run_pytest(session, "-m", "gpu", f"{TENSORFLOW}/tests")
+
+
+def build_site(session: nox.Session, builder: str, *more: str, env: dict[str, str] | None = None) -> None:
+    """Run Sphinx over the pages, from the repository's root; a warning, such as a dead link of a page, is an error."""
+    target = str(ROOT / ".nox" / "site")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", builder, "-c", "docs", ".", target, *more, env=env)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, in .nox/site, with links between pages checked; notebooks show their code alone."""
+    session.install(*CONSTRAINED, *SITE, "pytest", "-e", ".")
+    build_site(session, "html")
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Links of the pages to other places; needs the network."""
+    session.install(*CONSTRAINED, *SITE, "pytest", "-e", ".")
+    build_site(session, "linkcheck")
 
 
 @nox.session

@@ -5,8 +5,10 @@ The gallery is executed where PTYCHOPINN_GALLERY is set (`nox -s gallery`); with
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -53,14 +55,22 @@ html_theme_options: dict[str, Any] = {
     "footer_end": ["sphinx-version"],
 }
 
-autodoc_default_options = {"members": True, "imported-members": True, "member-order": "bysource"}
+html_sidebars = {f"docs/{page}": [] for page in ("install", "tutorial", "concepts", "troubleshooting", "coming-from")}
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_display_short_literal_types = True
 linkcheck_timeout = 30
 linkcheck_retries = 2
 
+# Before Sphinx changes annotations of pydantic's base class, which later models would inherit.
+for _page in sorted(Path(__file__).parent.glob("api/*.md")):
+    for _module in re.findall(r"automodule:: (\S+)", _page.read_text("utf-8")):
+        importlib.import_module(_module)
+
 _UNDERLINE = re.compile(r"-{3,}")
+_PAGE_LINK = re.compile(r"\[[\w./-]+\.md\]\(([\w./-]+\.md(?:#[\w-]+)?)\)")
 
 
 def tidy_docstring(app: Sphinx, what: str, name: str, obj: Any, _: Any, lines: list[str]) -> None:
@@ -81,7 +91,13 @@ def tidy_signature(app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> tupl
     return None
 
 
+def name_links(app: Sphinx, document: str, source: list[str]) -> None:
+    """Call a link that has the name of a page in the repository by the page's title: ``[dim.md](dim.md)``."""
+    source[0] = _PAGE_LINK.sub(r"[](\1)", source[0])
+
+
 def setup(app: Sphinx) -> None:
-    """Register both."""
+    """Register them."""
+    app.connect("source-read", name_links)
     app.connect("autodoc-process-docstring", tidy_docstring)
     app.connect("autodoc-process-signature", tidy_signature)

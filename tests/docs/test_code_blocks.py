@@ -31,11 +31,8 @@ from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.simulate import simulate_scan
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(
-    str(page.relative_to(ROOT))
-    for pattern in ("README.md", "docs/*.md", "plugins/*/README.md", "models/README.md", "examples/*/README.md")
-    for page in ROOT.glob(pattern)
-)
+PATTERNS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "plugins/*/README.md", "models/README.md", "examples/*/README.md")
+PAGES = sorted(str(page.relative_to(ROOT)) for pattern in PATTERNS for page in ROOT.glob(pattern))
 NOT_RUN = re.compile(r"<!-- not run: (needs \S.*) -->")
 SECONDS_A_BLOCK = 300
 
@@ -43,6 +40,7 @@ SECONDS_A_BLOCK = 300
 MODELS = {
     "README.md": ("RUN_A", "RUN_B"),
     "docs/comparison.md": ("RUN_A", "RUN_B"),
+    "docs/many-scans.md": ("run",),
     "docs/streaming.md": ("RUN", "run"),
 }
 PLUGINS = {"plugins/tf_backend/README.md": {"tf"}, "plugins/ptychi_backend/README.md": {"torch", "ptychi"}}
@@ -57,6 +55,7 @@ solver: {passes: 5}
 SMALL = (
     (re.compile(r"(?<=--max-time )\d+|(?<=max_time: )\d+|(?<=\"max_time\": )\d+"), "3"),
     (re.compile(r"(ptychopinn (?:train|compare) (?!.*--max-time).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --max-time 3"),
+    (re.compile(r" --(?:rows|cols) \d+"), ""),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),
 )
 
