@@ -25,7 +25,7 @@ INSTALLED = (
 )
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin")
 SITE = ("sphinx", "pydata-sphinx-theme", "myst-nb")
-SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
+SIDE_BY_SIDE = ("-n", "2")
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"
@@ -158,7 +158,7 @@ def tf(session: nox.Session) -> None:
 def parity(session: nox.Session) -> None:
     """Both backends, each in processes of its own, and the shipped models in both."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH, "-e", TENSORFLOW, "-e", MODELS)
-    run_pytest(session, "tests/parity", f"{MODELS}/tests")
+    run_pytest(session, *SIDE_BY_SIDE, "--dist", "loadscope", "tests/parity", f"{MODELS}/tests")
 
 
 @nox.session
@@ -189,7 +189,7 @@ def ptychodus(session: nox.Session) -> None:
 def hardening(session: nox.Session) -> None:
     """Damaged files, kills, full disks, odd numbers; `nox -s hardening -- --long` for thousands and hundreds."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
-    run_pytest(session, "tests/hardening")
+    run_pytest(session, *SIDE_BY_SIDE, "tests/hardening")
 
 
 @nox.session

@@ -1,7 +1,7 @@
 """The code of the README and of docs/ runs, block by block, in a folder with tiny scans.
 
-A block that cannot run has a line before it that says why: ``<!-- not run: needs a CUDA device -->``. A training lasts
-three seconds here and a simulated scan has 64 patterns, whatever the page says.
+A block that cannot run has a line before it that says why: ``<!-- not run: needs a CUDA device -->``. A training has
+two epochs here and a simulated scan has 64 patterns, whatever the page says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.simulate import simulate_scan
 
 ROOT = Path(__file__).resolve().parents[2]
-PATTERNS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "plugins/*/README.md", "models/README.md", "examples/*/README.md")
+PATTERNS = ("*.md", "docs/*.md", "plugins/*/README.md", "models/README.md", "examples/*/README.md")
 PAGES = sorted(str(page.relative_to(ROOT)) for pattern in PATTERNS for page in ROOT.glob(pattern))
 NOT_RUN = re.compile(r"<!-- not run: (needs \S.*) -->")
 SECONDS_A_BLOCK = 300
@@ -40,7 +40,7 @@ SECONDS_A_BLOCK = 300
 MODELS = {
     "README.md": ("RUN_A", "RUN_B"),
     "docs/comparison.md": ("RUN_A", "RUN_B"),
-    "docs/many-scans.md": ("run",),
+    "docs/any-beam.md": ("run",),
     "docs/streaming.md": ("RUN", "run"),
 }
 PLUGINS = {"plugins/tf_backend/README.md": {"tf"}, "plugins/ptychi_backend/README.md": {"torch", "ptychi"}}
@@ -53,8 +53,10 @@ solver: {passes: 5}
 """
 # How what a page shows is made small.
 SMALL = (
-    (re.compile(r"(?<=--max-time )\d+|(?<=max_time: )\d+|(?<=\"max_time\": )\d+"), "3"),
-    (re.compile(r"(ptychopinn (?:train|compare) (?!.*--max-time).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --max-time 3"),
+    (re.compile(r"--max-time \d+"), "--max-time 30"),
+    (re.compile(r"(?<=max_time: )\d+"), "30, nepochs: 2"),
+    (re.compile(r"(?<=\"max_time\": )\d+"), '30, "nepochs": 2'),
+    (re.compile(r"(ptychopinn (?:train|compare) (?!.*--nepochs).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --nepochs 2"),
     (re.compile(r" --(?:rows|cols) \d+"), ""),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from ptychopinn.atomic import write_bytes, write_json
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.io import read_scan
-from ptychopinn.metrics import align, scan_box, score
+from ptychopinn.metrics import MAX_SHIFT_PX, Measures, align, scan_box, score
 from ptychopinn.product import origin_of, read_product
 from ptychopinn.report import attempt, comparison_picture
 from ptychopinn.typing import StrPath
@@ -15,6 +17,7 @@ from ptychopinn.workflows import folders
 from ptychopinn.workflows.reference import embed, read_reference
 
 SCORES, PICTURE = "scores.json", "comparison.png"
+_log = logging.getLogger(__name__)
 _EVALUATION = folders.FolderKind("evaluation", frozenset({SCORES, PICTURE}))
 
 
@@ -26,7 +29,7 @@ def evaluate_run(
     reading: ReadOptions | None = None,
     output: StrPath | None = None,
     overwrite: bool = False,
-) -> dict[str, float]:
+) -> Measures:
     """Score a product against a trusted object inside the box of scan positions, after removing ambiguities.
 
     Parameters
@@ -43,7 +46,8 @@ def evaluate_run(
 
     Returns
     -------
-    Name to score, as `ptychopinn.metrics.score` defines them.
+    Name to score, as `ptychopinn.metrics.score` defines them. What cannot be computed is NaN, and `Measures.missing`
+    says why.
 
     Raises
     ------
@@ -60,10 +64,16 @@ def evaluate_run(
         obj = product.object  # the alignment centres it on the reference
         positions = product.local_positions + (np.array(reference.shape) - np.array(obj.shape)) // 2
     aligned = align(reference, obj, scan_box(positions, reference.shape))
-    scores = {name: float(value) for name, value in score(aligned).items()}
+    if aligned.not_finite:
+        _log.warning("%d pixels of the reconstruction are not finite and count as 0.", aligned.not_finite)
+    if max(map(abs, aligned.shift_px)) > MAX_SHIFT_PX:
+        _log.warning(
+            "The registration failed: %s px. The scores are of pictures that were not moved.", aligned.shift_px
+        )
+    scores = score(aligned)
     if output is not None:
         with folders.output_folder(output, _EVALUATION, overwrite=overwrite) as folder:
-            write_json(folder / SCORES, scores)
+            write_json(folder / SCORES, scores.record)
             if (png := attempt("The picture", lambda: comparison_picture(aligned, scores))) is not None:
                 write_bytes(folder / PICTURE, png)
     return scores

@@ -45,7 +45,9 @@ class Inspection:
         """Whether patterns, positions and probe agree, and the command that mends them if they do not."""
         if self.geometry is None:
             return "There are too few patterns, or all at one place: nothing can be compared."
-        return " ".join(part for part in (self.geometry.sentence, self.geometry.best.remedy) if part)
+        return " ".join(
+            part for part in (self.geometry.sentence, self.geometry.best.remedy, self.geometry.doubt) if part
+        )
 
 
 @memory_explained()
