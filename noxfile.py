@@ -127,7 +127,7 @@ def build(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The core, with no deep-learning framework installed."""
-    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]")
     lacks(session, "torch", "lightning_fabric", "tensorflow", "keras")
     run_pytest(session, *SIDE_BY_SIDE, *CORE)
 

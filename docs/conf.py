@@ -22,7 +22,7 @@ copyright = author
 release = version = __version__
 language = "en"
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "myst_nb"]
+extensions = ["sphinx.ext.autodoc", "myst_nb"]
 root_doc = "docs/index"
 include_patterns = [
     *("docs/**.md", "docs/**/*.md", "specs/*.md", "plugins/*/README.md", "models/README.md", "examples/*/README.md"),
@@ -31,7 +31,7 @@ include_patterns = [
 default_role = "code"
 nitpicky = False
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header", "myst.strikethrough"]  # pages that are one part of another begin lower
 nb_execution_mode = "force" if os.environ.get("PTYCHOPINN_GALLERY") else "off"

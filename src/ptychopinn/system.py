@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+from pathlib import Path
 from typing import IO, Any
 
 try:
@@ -41,6 +42,15 @@ def lock_file(descriptor: int) -> None:
         windows.locking(descriptor, windows.LK_NBLCK, 1)
     except OSError as error:
         raise BlockingIOError(error.errno, error.strerror) from error
+
+
+def visible_gpus(devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """The GPUs of NVIDIA that this process may use, as names for CUDA_VISIBLE_DEVICES."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(name.strip() for name in named.split(",") if name.strip() not in ("", "-1"))
+    there = [path for path in devices.glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal()]
+    return tuple(str(number) for number in range(len(there)))
 
 
 def allocate(file: IO[bytes], size: int) -> None:

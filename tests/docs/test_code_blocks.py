@@ -38,7 +38,7 @@ SECONDS_A_BLOCK = 300
 
 # What a page takes as given, beside the scans: trained models; other plugins than the torch backend.
 MODELS = {
-    "README.md": ("RUN_A", "RUN_B"),
+    "docs/command-line.md": ("RUN_A", "RUN_B"),
     "docs/comparison.md": ("RUN_A", "RUN_B"),
     "docs/any-beam.md": ("run",),
     "docs/streaming.md": ("RUN", "run"),
@@ -56,6 +56,7 @@ SMALL = (
     (re.compile(r"--max-time \d+"), "--max-time 30"),
     (re.compile(r"(?<=max_time: )\d+"), "30, nepochs: 2"),
     (re.compile(r"(?<=\"max_time\": )\d+"), '30, "nepochs": 2'),
+    (re.compile(r"(?<=max_time=)\d+"), "30, nepochs=2"),
     (re.compile(r"(ptychopinn (?:train|compare) (?!.*--nepochs).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --nepochs 2"),
     (re.compile(r" --(?:rows|cols) \d+"), ""),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",
     "evaluate": "Score a reconstruction against a reference.",
+    "batch": "Reconstruct, train, infer or evaluate many scans.",
     "compare": "Compare reconstructors on the same scans.",
     "study": "Compare reconstructors over a grid of simulated scans.",
     "parity": "Find the first stage at which two backends or two models differ.",
@@ -39,6 +40,9 @@ _EPILOG = (
     "(--strict), 130 interrupted, 128 + N stopped by signal N. "
     "'ptychopinn COMMAND --help' lists a command's flags."
 )
+
+
+_COMMON = {"--quiet", "--debug"}
 
 
 class Command(Protocol):
@@ -83,6 +87,9 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     parsers: dict[str, Parser] = {}
     for name, summary in COMMANDS.items():
         parsers[name] = subparsers.add_parser(name, help=summary, description=summary)
+    if not set(normal) - _COMMON:
+        console.result(parser.format_help().rstrip())
+        return 0
     command = None
     if chosen is not None and chosen in COMMANDS:
         command = cast(Command, importlib.import_module(f"ptychopinn.cli.{chosen}"))

@@ -9,6 +9,7 @@ from enum import StrEnum
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.inspection.changes import ORIENTATIONS, Change
 from ptychopinn.inspection.trial import Trial, TrialPatch
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray
 
 MIN_PATTERNS = 16
@@ -38,8 +39,8 @@ class Agreement(StrEnum):
     NONE = "none"  # neighbouring patterns contradict each other, and no change that was tried helps
 
 
-@dataclass(frozen=True, eq=False)
-class GeometryCheck:
+@dataclass(frozen=True, eq=False, repr=False)
+class GeometryCheck(ShortRepr):
     """Result of `check_geometry`."""
 
     agreement: Agreement

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.errors import Cancelled, UsageError
-from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobError, Task, decode
+from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobDied, JobError, Task, decode
 
 _WORKER = "ptychopinn.jobs.worker"
 _READ_BYTES = 1 << 16
@@ -113,8 +113,10 @@ class JobProcess:
         ------
         Cancelled
             If it was cancelled before it had a result.
+        JobDied
+            If its process ended without a result.
         JobError
-            If it failed, or its process ended without a result.
+            If it failed.
         """
         self.close()
         last = self._last
@@ -138,7 +140,7 @@ class JobProcess:
             return ""
         return "\n".join(lines[-_TAIL_LINES:])
 
-    def _death(self) -> JobError:
+    def _death(self) -> JobDied:
         code, tail, remedy = self._process.returncode, self.tail(), ""
         if code == -signal.SIGKILL:
             how = "was killed by the system or a user (SIGKILL"
@@ -151,7 +153,7 @@ class JobProcess:
             how = "ended before it was done ("
         words = f"The process {self.pid} {how}, exit code {code})".replace("(, ", "(")
         said = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "nothing was printed")
-        return JobError(f"{words}: {said}" if code > 0 else f"{words}.", remedy, details=tail)
+        return JobDied(f"{words}: {said}" if code > 0 else f"{words}.", remedy, details=tail)
 
     def _receive(self, timeout_s: float) -> bool:
         """Read once, and return whether there was anything."""
