@@ -9,6 +9,7 @@ longer lower the forward residual, or when the time is over.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -107,7 +108,7 @@ def reconstruct_automatically(
     update:
         Called after every round but the last.
     monitor:
-        Gets progress. If it is cancelled, the result so far is returned.
+        Gets progress, stage "rounds" after each. If it is cancelled, the result so far is returned.
 
     Raises
     ------
@@ -267,17 +268,27 @@ class _Work:
             seconds_of_pass = (time.monotonic() - begun) / max(passes, 1)
             freed = self._free_more(library, seconds_of_pass) if number < _CHOICES else False
             after = self._rounds[-1].residual_after
-            if before is not None and not freed and after > (1 - _PAYS) * before:
+            cut = self._limit.cancelled
+            if before is not None and not freed and not cut and after > (1 - _PAYS) * before:
                 self._story.append(f"It stopped after {self._passes} passes, as the last {passes} changed little.")
                 return
-            if update is not None and not self._limit.cancelled:
+            if update is not None and not cut:
                 update(self.result().reconstruction)
             passes = min(2 * passes, _MAX_ROUND)
+            self._report(passes)
         self._story.append(
             "The time did not suffice for a pass."
             if self._passes == 0
             else f"It ended after {self._passes} passes, before they stopped to pay."
         )
+
+    def _report(self, planned: int) -> None:
+        """Report progress: of the time, if it is limited, else of the passes that were made or are planned."""
+        seconds = self._config.max_time
+        if seconds is None:
+            self._limit.report("rounds", self._passes, self._passes + planned)
+        else:
+            self._limit.report("rounds", int(self._limit.elapsed), math.ceil(seconds))
 
     def _move_to(self, library: ArrayLibrary, place: ArrayLibrary) -> None:
         stitched, model = self._stitched, self._model

@@ -10,13 +10,40 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
+from ptychopinn.errors import ResourceError
+
 try:
     import fcntl
+    import resource
 except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]
 
 _LOCKED_BYTE = 1 << 30  # on Windows a locked byte cannot be read: it is far behind the text of a lock file
+_MIN_ADDRESS_SPACE_MIB = 512
 _NO_ALLOCATION = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+
+
+def check_address_space() -> None:
+    """Refuse a limit of the address space (``ulimit -v``) under which libraries of linear algebra wait for ever.
+
+    Raises
+    ------
+    ResourceError
+        If less than 512 MiB are left.
+    """
+    if resource is None:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    try:
+        used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    except OSError:  # unknown
+        return
+    if limit != resource.RLIM_INFINITY and (left := (limit - used) // 2**20) < _MIN_ADDRESS_SPACE_MIB:
+        raise ResourceError(
+            f"The memory of this process is limited (ulimit -v): {max(left, 0)} MiB of address space are left, and the "
+            f"libraries need {_MIN_ADDRESS_SPACE_MIB}.",
+            "Raise the limit, or ask the scheduler for more memory.",
+        )
 
 
 def lock_file(descriptor: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ptychopinn.bundle import read_bundle, write_bundle
 from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.io import read_scan
@@ -18,6 +19,7 @@ from ptychopinn.plugins import Registry, discover
 from ptychopinn.product import read_product
 from ptychopinn.reconstructor import ModelSpec
 from ptychopinn.workflows import RunResult, reconstruct_run
+from ptychopinn.workflows import _backends as backends
 from ptychopinn.workflows._outputs import write_object
 from ptychopinn.workflows.pretrained import find_pretrained, model_archive
 
@@ -45,6 +47,13 @@ def test_a_scan_without_a_model(scan_file: Path, tmp_path: Path) -> None:
     product = read_product(result.files["product"])
     assert story.strip() in product.comments
     assert {"report.html", "reconstruction.json", "phase.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_only_the_product_is_written(scan_file: Path, tmp_path: Path) -> None:
+    """[AUTO-005] For a window that shows pictures itself."""
+    result = reconstruct_run(scan_file, tmp_path / "out", model="none", settings=SETTINGS, only_product=True)
+    assert str(result.figures["what was done"]) in read_product(result.files["product"]).comments
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".h5", ".txt", ".log"}
 
 
 def test_without_an_installed_model_passes_start_from_flat(scan_file: Path, tmp_path: Path) -> None:
@@ -84,6 +93,20 @@ def test_a_network_starts_a_sparse_scan(scan_file: Path, installed: ModelSpec, t
     story = str(result.figures["what was done"])
     assert "network" in story
     assert "there was no network" not in story
+
+
+@pytest.mark.parametrize("others", [("numpy",), ()])
+def test_another_backend_or_none(
+    scan_file: Path, installed: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]
+) -> None:
+    """[AUTO-006] An installed model works with any backend; without one, passes start from flat."""
+    archive = read_bundle(installed.path)
+    writer = archive.manifest.writer.model_copy(update={"backend": "elsewhere"})
+    write_bundle(installed.path, archive.manifest.model_copy(update={"writer": writer}), archive.weights)
+    specs = {name: backends.discover().get(name) for name in others}
+    monkeypatch.setattr("ptychopinn.workflows._backends.discover", lambda: Registry(specs, dict.fromkeys(specs, "")))
+    result = reconstruct_run(scan_file, tmp_path / "out", settings=SETTINGS)
+    assert ("there was no network" in str(result.figures["what was done"])) == (not others)
 
 
 def test_the_object_so_far_is_written(scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

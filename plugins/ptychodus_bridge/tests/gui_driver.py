@@ -426,7 +426,28 @@ def close(gui: Gui) -> None:
     gui.view.close()
 
 
-STORIES: dict[str, Callable[[Gui], None]] = {s.__name__: s for s in (whole, sources, killed, stop, close)}
+def automatic(gui: Gui) -> None:
+    """Reconstruct without a training: the object so far is shown, and Stop ends it."""
+    gui.prepare()
+    gui.seen["buttons"] = [gui.infer_button.text(), gui.train_button.isVisible()]
+    products = gui.core.model.product_core.product_repository
+    before = len(products)
+    gui.infer_button.click()
+
+    def deviation() -> float:
+        return float(abs(products[before].get_product().object_.get_array() - 1).max())
+
+    gui.wait(lambda: len(products) > before and deviation() > 0.01)
+    gui.seen["busy at the first picture"] = gui.busy
+    gui.picture("automatic")
+    gui.stop_button.click()
+    gui.finish()
+    gui.seen["products"] = len(products) - before
+    gui.seen["deviation"] = deviation()
+    gui.seen["log"] = gui.log_text()
+
+
+STORIES: dict[str, Callable[[Gui], None]] = {s.__name__: s for s in (whole, sources, killed, stop, close, automatic)}
 
 
 def main(stories: dict[str, Callable[[Gui], None]] = STORIES) -> int:

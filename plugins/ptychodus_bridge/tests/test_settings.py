@@ -142,7 +142,7 @@ def test_entries_come_from_the_registry_alone(caplog: pytest.LogCaptureFixture) 
         distributions={"stranger": "s 1", "absent": "a 1"},
     )
     library = PluginLibrary(SettingsRegistry(), registry)
-    assert [r.name for r in library] == ["unsupervised-stranger"]
+    assert [r.name for r in library] == ["reconstruct", "unsupervised-stranger"]
     assert "no_such_framework" in caplog.text
     assert "_" not in library.name
 
@@ -153,6 +153,7 @@ def test_entries_are_in_order_of_what_one_must_know() -> None:
     both = {name: replace(strangers_spec(name), capabilities=capabilities) for name in ("alpha", "torch")}
     library = PluginLibrary(SettingsRegistry(), Registry(specs=both, distributions={"alpha": "a 1", "torch": "b 1"}))
     assert [entry.name for entry in library] == [
+        "reconstruct",
         *("unsupervised-torch", "unsupervised-alpha"),
         *("supervised-torch", "supervised-alpha"),
     ]
@@ -181,5 +182,5 @@ def test_broken_options_leave_the_other_entries(caplog: pytest.LogCaptureFixture
         specs={"clash": broken, "stranger": strangers_spec()}, distributions={"clash": "", "stranger": ""}
     )
     library = PluginLibrary(SettingsRegistry(), registry)
-    assert [r.name for r in library] == ["unsupervised-stranger"]
+    assert [r.name for r in library] == ["reconstruct", "unsupervised-stranger"]
     assert "unsupervised-clash is left out" in caplog.text

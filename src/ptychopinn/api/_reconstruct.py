@@ -16,7 +16,7 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows import archive_for, load_reconstructor, warn_of_geometry
+from ptychopinn.workflows import load_start, warn_of_geometry
 
 
 @memory_explained()
@@ -55,11 +55,10 @@ def reconstruct(
     chosen = settings_for("reconstruct", settings, backend=backend)
     data = scan_of(scan)
     warn_of_geometry(data)
-    reconstructor: Reconstructor | None = None
     if isinstance(model, Model):
-        reconstructor = model.reconstructor
-    elif (archive := archive_for(model, data)) is not None:
-        reconstructor = load_reconstructor(archive, backend=backend, options=chosen.execution)
+        reconstructor: Reconstructor | None = model.reconstructor
+    else:
+        _, reconstructor = load_start(model, data, backend, chosen.execution)
 
     def tell(found: Reconstruction) -> None:
         assert update is not None

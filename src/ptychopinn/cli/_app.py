@@ -14,6 +14,7 @@ from ptychopinn.cli._legacy import normalise
 from ptychopinn.cli._parser import Parser, add_common
 from ptychopinn.errors import Cancelled
 from ptychopinn.failures import explained
+from ptychopinn.system import check_address_space
 
 COMMANDS: Mapping[str, str] = {
     "reconstruct": "Reconstruct a scan in a given time, without any decision.",
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(quiet="--quiet" in arguments, debug="--debug" in arguments)
     try:
         with console.stop.handled(console.say), console.logging():
+            check_address_space()
             return console.finish(_run(arguments, console))
     except OutputError as lost:
         return console.give_up_output(lost.reason)

@@ -20,6 +20,18 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
         "--max-time", dest="seconds", type=float, default=600.0, metavar="SECONDS", help="Of training (default: 600)."
     )
     parser.add_argument("--seed", type=int, default=2026, help="Of objects, probes and weights (default: 2026).")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="Start from the weights of an installed model, a run or an archive, as far as they fit; its N may differ.",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="PATTERNS",
+        help="Patterns in a step (default: what suits a card; on a CPU an eighth of that learns faster).",
+    )
     parser.add_argument("--backend", help="The framework to train with (default: the first installed).")
     add_resume(parser, "run", resume="Continue the training in this directory, or begin it.")
     add_json(parser)
@@ -37,6 +49,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             args.size,
             seconds=args.seconds,
             seed=args.seed,
+            start=args.start,
+            batch_size=args.batch_size,
             backend=None if args.spec is None else args.spec.name,
             execution=settings.execution,
             resume=args.resume,

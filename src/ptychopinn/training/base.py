@@ -12,9 +12,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
+from pydantic import JsonValue
+
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.batched_inference import stream_patches
-from ptychopinn.bundle import ArchiveKind, Manifest, TrainingSummary, Writer, read_bundle, write_bundle, writer_named
+from ptychopinn.bundle import (
+    ArchiveKind,
+    Bundle,
+    Manifest,
+    TrainingSummary,
+    Writer,
+    read_bundle,
+    write_bundle,
+    writer_named,
+)
 from ptychopinn.checkpoints import CheckpointStore
 from ptychopinn.config.build import expect
 from ptychopinn.config.execution import ExecutionOptions
@@ -41,6 +52,7 @@ from ptychopinn.training.illumination import (
 from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
 from ptychopinn.training.state import Trainable, TrainingState
+from ptychopinn.training.tensors import NETWORK
 from ptychopinn.training.threads import choose_threads, thread_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
@@ -48,6 +60,8 @@ _log = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT")
 ModelT_co = TypeVar("ModelT_co", covariant=True)
 Predict = Callable[[Array], Array]
+STARTED_FROM = "started_from"
+"""Name in a manifest's ``extra``: which archive gave the weights that a training started from."""
 
 
 class Fit(Trainable, Protocol[ModelT_co]):
@@ -79,6 +93,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         self._options: Any = self.options_model() if options is None else options
         self._model: ModelT | None = None
         self._summary: TrainingSummary | None = None
+        self._start_tensors: dict[str, AnyArray] = {}
+        self._started_from: JsonValue = None
 
     @property
     def model(self) -> ModelConfig:
@@ -169,6 +185,53 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         """Whether an exception says that memory ran out, in the framework's words too."""
         return is_out_of_memory(error)
 
+    def start_from(self, path: StrPath) -> None:
+        """Start the next training from the tensors of an archive whose names and shapes this network has.
+
+        A network for wider patterns has those of the narrower, which reconstruct its coarse object, and iterations of
+        its own. The archive of the training says what it started from.
+
+        Raises
+        ------
+        ArchiveError
+            If the archive is damaged.
+        ConfigError
+            If no tensor fits.
+        """
+        bundle = read_bundle(path)
+        self._start_tensors = {name: array for name, array in bundle.weights.items() if name.startswith(NETWORK)}
+        self._started_from = {
+            "N": bundle.manifest.model.N,
+            "writer": str(bundle.manifest.writer),
+            "sha256": dict(bundle.manifest.sha256),
+        }
+
+    def _start(self, illumination: IlluminationArrays, seed: int) -> ModelT:
+        """A model with fresh weights, except those that `start_from` gave."""
+        model = self._build(illumination, seed)
+        if not self._start_tensors:
+            return model
+        arrays = self._to_arrays(model)
+        there = {k: v for k, v in self._start_tensors.items() if k in arrays and v.shape == arrays[k].shape}
+        if not there:
+            raise ConfigError(
+                "No tensor of the archive to start from fits this network.", "Give one with the same n_filters_scale."
+            )
+        _log.info("Starting from %d of the %d tensors of another network.", len(there), len(self._start_tensors))
+        return self._from_arrays(arrays | there)
+
+    def _open_checkpoints(
+        self, folder: Path | None, config: ResolvedTrainConfig
+    ) -> tuple[CheckpointStore | None, Bundle | None]:
+        """The checkpoints of a training, and the newest one, which says what the training started from."""
+        if folder is None:
+            return None, None
+        store = CheckpointStore(folder, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
+        checkpoint = store.newest()
+        if checkpoint is not None:
+            self._started_from = checkpoint.manifest.extra.get(STARTED_FROM)
+        return store, checkpoint
+
     def train(
         self,
         data: ScanDataset,
@@ -222,10 +285,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         logger = open_logger(self._options.logger, None if folder is None else folder.parent)
         with contextlib.closing(logger):
             data, validation = training_scans(data, validation, config, self._config)
-            store, checkpoint = None, None
-            if folder is not None:
-                store = CheckpointStore(folder, top_k=config.checkpoint_top_k, mode=config.checkpoint_mode)
-                checkpoint = store.newest()
+            store, checkpoint = self._open_checkpoints(folder, config)
             illumination = initial_illumination(self._config, checkpoint)
             model = self._model
             if model is None or config.start_probe is StartProbe.SCAN:
@@ -234,7 +294,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                         data, fit_scaling(data), self._config, config, monitor, self.library
                     )
                 model = (
-                    self._build(illumination, config.seed)
+                    self._start(illumination, config.seed)
                     if model is None
                     else self._with_illumination(model, illumination)
                 )
@@ -384,4 +444,5 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             backend=self.backend,
             backend_version=f"{metadata.version(self.distribution)} ({self.framework})",
         )
-        return Manifest(writer=writer, model=self._config)
+        extra = {} if self._started_from is None else {STARTED_FROM: self._started_from}
+        return Manifest(writer=writer, model=self._config, extra=extra)

@@ -287,7 +287,7 @@ class TrainingState:
         best = {_BEST + name: array for name, array in self._best.items()}
         history = {HISTORY + name: np.array(values) for name, values in self.history.items()}  # grows without bound
         tensors = {**self._weights.state(), **best, **history, **self._start}
-        extra: dict[str, JsonValue] = {"state": state.model_dump(mode="json")}
+        extra: dict[str, JsonValue] = {**self._manifest.extra, "state": state.model_dump(mode="json")}
         store.save(clock.epoch, self._manifest.model_copy(update={"extra": extra}), tensors, figure)
         self._saved_at = clock.seconds
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ptychopinn.errors import ArchiveError
 from ptychopinn.typing import AnyArray
 
-_NETWORK = "network/"
+NETWORK = "network/"
 
 
 def network_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
@@ -20,7 +20,7 @@ def network_tensors(arrays: Mapping[str, AnyArray], shapes: Mapping[str, tuple[i
     ArchiveError
         If tensors are missing, of another shape, or of another network.
     """
-    found = {name.removeprefix(_NETWORK): array for name, array in arrays.items() if name.startswith(_NETWORK)}
+    found = {name.removeprefix(NETWORK): array for name, array in arrays.items() if name.startswith(NETWORK)}
     problems = [f"'{name}' is missing" for name in shapes if name not in found]
     problems += [f"'{name}' is of no use" for name in found if name not in shapes]
     problems += [

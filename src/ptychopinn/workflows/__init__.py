@@ -9,7 +9,7 @@ from ptychopinn.workflows._infer import infer, infer_run, training_of
 from ptychopinn.workflows._inspect import Inspection, inspect_run, inspect_scan, warn_of_geometry
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, save_reconstruction
 from ptychopinn.workflows._pretrain import pretrain_run, record_pretraining
-from ptychopinn.workflows._reconstruct import archive_for, reconstruct_run
+from ptychopinn.workflows._reconstruct import load_start, reconstruct_run
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._solve import create_solver, solve, solve_run
 from ptychopinn.workflows._stream import stream_run
@@ -20,7 +20,6 @@ __all__ = [
     "Inspection",
     "RunResult",
     "align_in_frame",
-    "archive_for",
     "create_reconstructor",
     "create_solver",
     "demo_run",
@@ -30,6 +29,7 @@ __all__ = [
     "inspect_run",
     "inspect_scan",
     "load_reconstructor",
+    "load_start",
     "prepare_training",
     "pretrain_run",
     "reconstruct_run",

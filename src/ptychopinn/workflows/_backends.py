@@ -12,7 +12,7 @@ from ptychopinn.config.build import build
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.run import RunSettings, options_for
-from ptychopinn.plugins import discover
+from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 
@@ -63,6 +63,13 @@ def create_reconstructor(
     """
     spec = discover().get(backend)
     return spec.load_class()(model, options_for(spec.options, options))
+
+
+def usable_backend(archive: StrPath) -> str | None:
+    """The backend that wrote an archive, else another that is installed; None if there is none."""
+    usable = [name for name, spec in discover().specs.items() if not missing_requirements(spec)]
+    wrote = read_bundle(archive).manifest.writer.backend
+    return wrote if wrote in usable else next(iter(usable), None)
 
 
 def load_reconstructor(

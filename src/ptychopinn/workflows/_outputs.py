@@ -118,6 +118,34 @@ def write_object(  # noqa: PLR0913
     -------
     Kind to path, "product" first.
     """
+    files = write_object_product(folder, data, found, probe, comments=comments, history=history, formats=formats)
+    whole = found if isinstance(found, Reconstruction) else None
+    positions = None if whole is None else whole.positions
+    errors = None if whole is None else whole.uncertainty
+    moved = None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions)
+    view = object_view(data, found, title)
+    pictures = attempt(
+        "The pictures",
+        lambda: write_pictures(folder, found.object, probe, view, history=history, moved=moved),
+    )
+    if errors is not None:
+        path = folder / folders.UNCERTAINTY
+        drawn = attempt("The picture of the errors", lambda: write_bytes(path, uncertainty_picture(errors, view)))
+        pictures = {**(pictures or {}), **({} if drawn is None else {"uncertainty": drawn})}
+    return {**files, **(pictures or {})}
+
+
+def write_object_product(  # noqa: PLR0913
+    folder: Path,
+    data: ScanDataset,
+    found: Reconstruction | StitchedObject,
+    probe: ComplexArray,
+    *,
+    comments: str,
+    history: Mapping[str, list[float]] | None = None,
+    formats: Collection[ProductFormat] = (),
+) -> dict[str, Path]:
+    """Write the product of an object, as `write_object` does; the kind of each file to its path, "product" first."""
     whole = found if isinstance(found, Reconstruction) else None
     positions = None if whole is None else whole.positions
     errors = None if whole is None else whole.uncertainty
@@ -143,17 +171,7 @@ def write_object(  # noqa: PLR0913
     others = {str(form): (folder / folders.PRODUCT).with_suffix(SUFFIXES[form]) for form in formats}
     for form in formats:
         write_product_as(others[form], product, form)
-    view = object_view(data, found, title)
-    moved = None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions)
-    pictures = attempt(
-        "The pictures",
-        lambda: write_pictures(folder, found.object, probe, view, history=history, moved=moved),
-    )
-    if errors is not None:
-        path = folder / folders.UNCERTAINTY
-        drawn = attempt("The picture of the errors", lambda: write_bytes(path, uncertainty_picture(errors, view)))
-        pictures = {**(pictures or {}), **({} if drawn is None else {"uncertainty": drawn})}
-    return {"product": folder / folders.PRODUCT, **others, **(pictures or {})}
+    return {"product": folder / folders.PRODUCT, **others}
 
 
 def write_outputs(  # noqa: PLR0913

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,11 +32,13 @@ RECORD = "pretraining"
 _EXAMINED = ((9001, ProbeKind.DISC), (9002, ProbeKind.DEFOCUSED), (9003, ProbeKind.ANNULAR))
 _SHOWN = {"N", "rows", "cols", "seed", "object_kind", "probe_kind", "nphotons"}
 _SCORES = ("amp_ssim", "phase_ssim", "nrmse")
+# A checkpoint is written after an epoch, so epochs of small batches are short.
+_MAX_PATTERNS_AN_EPOCH, _MAX_STEPS_AN_EPOCH = 65536, 256
 # Larger patterns take more memory and time, so their batches are smaller.
 _NETWORKS: Mapping[int, Mapping[str, Any]] = {
     64: {"iterations": 8, "fine_iterations": 4, "batch_size": 1024, "learning_rate": 3e-3},
     128: {"iterations": 10, "fine_iterations": 3, "batch_size": 512, "learning_rate": 2.5e-3},
-    256: {"iterations": 10, "fine_iterations": 3, "batch_size": 256, "learning_rate": 2.5e-3},
+    256: {"iterations": 13, "fine_iterations": 3, "batch_size": 256, "learning_rate": 2.5e-3},
 }
 
 
@@ -45,6 +48,8 @@ def pretrain_run(  # noqa: PLR0913
     *,
     seconds: float,
     seed: int = 2026,
+    start: StrPath | None = None,
+    batch_size: int | None = None,
     backend: str | None = None,
     execution: BaseModel | Mapping[str, object] | None = None,
     resume: bool = False,
@@ -62,6 +67,11 @@ def pretrain_run(  # noqa: PLR0913
         N of the patterns: 64, 128 or 256.
     seconds:
         Time of training. A resumed training goes on to so many seconds in all.
+    start:
+        An installed model, a run directory or an archive, of another size too: the network starts from those of its
+        weights that fit. The archive's manifest says so (``started_from``).
+    batch_size:
+        Patterns in a step of the optimizer; None is that for a card. The learning rate follows its root.
 
     Raises
     ------
@@ -69,12 +79,21 @@ def pretrain_run(  # noqa: PLR0913
         If something is refused; raised before any long work.
     """
     network = dict(_NETWORKS[size])
-    train = {name: network.pop(name) for name in ("batch_size", "learning_rate")}
+    usual, rate = network.pop("batch_size"), network.pop("learning_rate")
+    batch_size = batch_size or usual
+    train = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "learning_rate": rate * math.sqrt(batch_size / usual),
+        "n_groups": min(_MAX_PATTERNS_AN_EPOCH, _MAX_STEPS_AN_EPOCH * batch_size),
+        "max_time": seconds,
+        "nepochs": 1_000_000,
+    }
     settings = run_settings(
         backend,
         preset="many-scans",
         model={"N": size, "group_size": 1, "n_filters_scale": 0.5, **network},
-        train={**train, "seed": seed, "n_groups": 65536, "max_time": seconds, "nepochs": 1_000_000},
+        train=train,
         reading={},
         execution=execution.model_dump(exclude_unset=True) if isinstance(execution, BaseModel) else execution or {},
     )
@@ -82,7 +101,16 @@ def pretrain_run(  # noqa: PLR0913
         # Gives N and the detector; neither its object nor its probe is trained on.
         base = Path(temporary) / "base.npz"
         write_scan(base, simulate_scan(SimulationConfig(N=size, rows=8, cols=8, seed=seed)))
-        result = train_run(base, output, settings, resume=resume, overwrite=overwrite, only_model=True, monitor=monitor)
+        result = train_run(
+            base,
+            output,
+            settings,
+            weights_of=start,
+            resume=resume,
+            overwrite=overwrite,
+            only_model=True,
+            monitor=monitor,
+        )
     archive = Path(output) / folders.MODEL
     figures = record_pretraining(archive, backend=backend)
     return RunResult(result.folder, result.files, {**result.figures, **figures}, result.warnings)

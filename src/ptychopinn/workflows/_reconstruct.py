@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from ptychopinn.automatic import Update, reconstruct_automatically
 from ptychopinn.config.run import AllSettings
@@ -17,22 +22,30 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows._backends import load_reconstructor, usable_backend
 from ptychopinn.workflows._inspect import warn_of_geometry
-from ptychopinn.workflows._outputs import RunResult, write_object, write_outputs
+from ptychopinn.workflows._outputs import (
+    RunResult,
+    reconstruction_figures,
+    write_object,
+    write_object_product,
+    write_outputs,
+)
 from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained, model_archive
 
+_log = logging.getLogger(__name__)
 _UPDATE_S = 5.0  # seconds between two pictures of the object so far
 
 
 @memory_explained()
-def reconstruct_run(
+def reconstruct_run(  # noqa: PLR0913
     data_path: StrPath,
     output: StrPath,
     *,
     model: StrPath = PRETRAINED,
     settings: AllSettings[Any, Any] | None = None,
     overwrite: bool = False,
+    only_product: bool = False,
     monitor: Monitor = NULL_MONITOR,
 ) -> RunResult:
     """Reconstruct a scan file into a directory, as well as its time allows.
@@ -44,7 +57,9 @@ def reconstruct_run(
         model for the scan, passes start from a flat object.
     settings:
         ``automatic``, ``execution``, ``reading`` and ``backend`` are used. The default backend is the one that wrote
-        the model.
+        the model, else one that is installed; a pretrained model is not used if none is.
+    only_product:
+        Write product and story, without pictures and report.
 
     Raises
     ------
@@ -54,50 +69,70 @@ def reconstruct_run(
     settings = settings or AllSettings()
     data = read_scan(data_path, **dict(settings.reading))
     warn_of_geometry(data)
-    archive = archive_for(model, data)
-    reconstructor: Reconstructor | None = None
+    archive, reconstructor = load_start(model, data, settings.backend, settings.execution)
     if archive is not None:
         folders.refuse_model_folder(archive, output)
-        reconstructor = load_reconstructor(archive, backend=settings.backend, options=settings.execution)
     with folders.run_folder(output, overwrite=overwrite) as folder:
+        write = write_object_product if only_product else partial(write_object, title=data.name)
         found = reconstruct_automatically(
-            data, reconstructor, settings.automatic, update=_writer(folder, data), monitor=monitor
+            data, reconstructor, settings.automatic, update=_writer(partial(write, folder, data)), monitor=monitor
         )
         story = " ".join(found.story)
         (folder / folders.STORY).write_text(story + "\n", "utf-8")
-        result = write_outputs(
-            folder,
-            data,
-            found.reconstruction,
-            title=f"Reconstruction of {data.name}",
-            tables={"How": {"what was done": story, "model": "none" if archive is None else archive.name}},
-            comments=f"ptychopinn reconstruct. {story}",
-        )
+        comments = f"ptychopinn reconstruct. {story}"
+        if only_product:
+            files = write(folder, data, found.reconstruction, found.reconstruction.probe, comments=comments)
+            figures = reconstruction_figures(found.reconstruction, len(data))
+            result = RunResult(folder, files, figures, found.reconstruction.warnings, found.reconstruction.verdict)
+        else:
+            result = write_outputs(
+                folder,
+                data,
+                found.reconstruction,
+                title=f"Reconstruction of {data.name}",
+                tables={"How": {"what was done": story, "model": "none" if archive is None else archive.name}},
+                comments=comments,
+            )
     files = {**result.files, "story": folder / folders.STORY}
     return replace(result, files=files, figures={**result.figures, "what was done": story})
 
 
-def archive_for(model: StrPath, data: ScanDataset) -> Path | None:
-    """The archive of a model, as `reconstruct_run` takes it; None for none, or if no installed model fits the scan.
+def load_start(
+    model: StrPath, data: ScanDataset, backend: str | None = None, options: BaseModel | None = None
+) -> tuple[Path | None, Reconstructor | None]:
+    """The archive of a model, as `reconstruct_run` takes it, and its reconstructor.
+
+    Both are None for "none", if no installed model fits the scan, and for "pretrained" if no backend is installed.
 
     Raises
     ------
     UsageError
         If there is no such model.
     """
+    archive = _archive(model, data)
+    if archive is None:
+        return None, None
+    backend = backend or usable_backend(archive)
+    if backend is None and str(model) == PRETRAINED:
+        _log.warning("No backend is installed, so no network is used; 'ptychopinn plugins' says how to get one.")
+        return None, None
+    return archive, load_reconstructor(archive, backend=backend, options=options)
+
+
+def _archive(model: StrPath, data: ScanDataset) -> Path | None:
     if str(model) == NO_MODEL:
         return None
     return find_pretrained(data) if str(model) == PRETRAINED else model_archive(model, data)
 
 
-def _writer(folder: Path, data: ScanDataset) -> Update:
-    """Writes product and pictures of the object so far, not more often than every few seconds."""
+def _writer(write: Callable[..., object]) -> Update:
+    """Writes the object so far, not more often than every few seconds."""
     last = time.monotonic()
 
-    def write(found: Reconstruction) -> None:
+    def update(found: Reconstruction) -> None:
         nonlocal last
         if time.monotonic() - last >= _UPDATE_S:
-            write_object(folder, data, found, found.probe, title=data.name, comments="ptychopinn reconstruct, so far")
+            write(found, found.probe, comments="ptychopinn reconstruct, so far")
             last = time.monotonic()
 
-    return write
+    return update

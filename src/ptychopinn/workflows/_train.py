@@ -34,6 +34,7 @@ from ptychopinn.reconstructor import (
     Reconstructor,
     ReconstructorSpec,
     ResolvesTraining,
+    TakesWeights,
     TrainingInterrupted,
     TrainResult,
     TrainStatus,
@@ -61,6 +62,7 @@ def train_run(  # noqa: PLR0913
     *,
     validation: StrPath | None = None,
     start: StrPath | None = None,
+    weights_of: StrPath | None = None,
     resume: bool = False,
     overwrite: bool = False,
     only_model: bool = False,
@@ -75,6 +77,8 @@ def train_run(  # noqa: PLR0913
     start:
         A run directory, a model archive of any backend, "pretrained" or the name of an installed model. The training
         continues from its network and configuration.
+    weights_of:
+        Likewise, but it only gives weights to a network of another configuration, of which it may have a part.
     monitor:
         Progress and cancellation. A cancelled training saves its model, without a reconstruction.
 
@@ -87,7 +91,7 @@ def train_run(  # noqa: PLR0913
     data = read_scan(data_path, **dict(settings.reading))
     warn_of_geometry(data)
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
-    reconstructor, settings = prepare_training(data, settings, start=start, resume=resume)
+    reconstructor, settings = prepare_training(data, settings, start=start, weights_of=weights_of, resume=resume)
     keep = (folders.MODEL, folders.CHECKPOINTS)
     with folders.run_folder(output, overwrite=overwrite, resume=resume, keep=keep) as folder:
         scans = _scans(data, held)
@@ -140,7 +144,12 @@ def train_run(  # noqa: PLR0913
 
 
 def prepare_training(
-    data: ScanDataset, settings: RunSettings[Any], *, start: StrPath | None = None, resume: bool = False
+    data: ScanDataset,
+    settings: RunSettings[Any],
+    *,
+    start: StrPath | None = None,
+    weights_of: StrPath | None = None,
+    resume: bool = False,
 ) -> tuple[Reconstructor, RunSettings[Any]]:
     """The reconstructor that is to be trained on a scan, and the settings with all that the scan and its device decide.
 
@@ -163,6 +172,8 @@ def prepare_training(
     cls = spec.load_class()
     if archive is None:
         reconstructor = cls(settings.model, settings.execution)
+        if weights_of is not None:
+            _take_weights(reconstructor, weights_of, data)
     else:
         reconstructor = cls.load(archive, settings.execution)
     return reconstructor, settings.model_copy(update={"train": _resolved(reconstructor, settings.train)})
@@ -172,6 +183,13 @@ def _save(reconstructor: Reconstructor, result: TrainResult, folder: Path) -> No
     """Save the model and the history of a training."""
     reconstructor.save(folder / folders.MODEL)
     write_csv(folder / folders.HISTORY, result.history, zip(*result.history.values(), strict=True))
+
+
+def _take_weights(reconstructor: Reconstructor, archive: StrPath, data: ScanDataset) -> None:
+    """Let a training start from weights of another network."""
+    if not isinstance(reconstructor, TakesWeights):
+        raise ConfigError("This backend cannot start from the weights of another network.", "Use another --backend.")
+    reconstructor.start_from(model_archive(archive, data))
 
 
 def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:

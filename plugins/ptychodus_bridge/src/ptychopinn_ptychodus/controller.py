@@ -142,8 +142,8 @@ class _RunWatcher:
         bar.setValue(bar.maximum())
 
     def _remove_empty_product(self, run: Any) -> None:
-        """Remove the copy of the input that Ptychodus made for the product of an inference that made none."""
-        if run.kind != "infer" or run.has_product or run.product_item is None:
+        """Remove the copy of the input that Ptychodus made for the product of a run that made none."""
+        if run.kind == "train" or run.has_product or run.product_item is None:
             return
         for index in range(len(self._products)):
             if self._products[index] is run.product_item:

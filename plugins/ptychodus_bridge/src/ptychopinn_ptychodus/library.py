@@ -1,4 +1,4 @@
-"""The one library of this distribution: an entry for each backend and model type that is installed."""
+"""The one library of this distribution: an entry that needs no training, and one for each backend and model type."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from ptychopinn.config.model import ModelType
 from ptychopinn.errors import PluginError
 from ptychopinn.plugins import Registry, discover, missing_requirements
 from ptychopinn.reconstructor import Capability, ReconstructorSpec
+from ptychopinn_ptychodus.automatic import NAME as AUTOMATIC
+from ptychopinn_ptychodus.automatic import AutomaticReconstructor, automatic_settings
+from ptychopinn_ptychodus.entry import Entry
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor, entry_name
 from ptychopinn_ptychodus.run_state import Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings, entry_settings
 
 NAME = "PtychoPINN-Plugin"  # Ptychodus itself has libraries called PtychoPINN
-# In the order of the dropdown: what needs to know least of the object comes first.
+# In the order of the dropdown.
 _CAPABILITY = {ModelType.PINN: Capability.PINN, ModelType.SUPERVISED: Capability.SUPERVISED}
 _log = logging.getLogger("ptychopinn.ptychodus")
 
@@ -29,6 +32,8 @@ class PluginLibrary(ReconstructorLibrary):
     def __init__(self, settings_registry: Any, registry: Registry | None = None) -> None:
         super().__init__("ptychopinn")  # not below it: Ptychodus's own library listens there already
         self._host = Host()
+        needs_nothing = EntrySettings(settings_registry, f"PtychoPINNPlugin-{AUTOMATIC}", automatic_settings())
+        self._automatic = AutomaticReconstructor(needs_nothing, self._host)
         self._reconstructors: list[BridgeReconstructor] = []
         usable = _usable_backends(discover() if registry is None else registry)
         for model_type, capability in _CAPABILITY.items():
@@ -45,7 +50,9 @@ class PluginLibrary(ReconstructorLibrary):
                     continue
                 self._reconstructors.append(BridgeReconstructor(name, model_type.value, settings, self._host))
         if not self._reconstructors:
-            _log.warning("No backend of ptychopinn is installed; 'ptychopinn plugins' says how to install one.")
+            _log.warning(
+                "No backend is installed, so nothing can be trained; 'ptychopinn plugins' says how to install one."
+            )
 
     @property
     def name(self) -> str:
@@ -53,12 +60,12 @@ class PluginLibrary(ReconstructorLibrary):
         return NAME
 
     def __iter__(self) -> Iterator[Reconstructor]:
-        return iter(self._reconstructors)
+        return iter(self.reconstructors)
 
     @property
-    def reconstructors(self) -> tuple[BridgeReconstructor, ...]:
-        """The entries."""
-        return tuple(self._reconstructors)
+    def reconstructors(self) -> tuple[Entry, ...]:
+        """The entries, in the order of the dropdown: what needs to know least of the object comes first."""
+        return (self._automatic, *self._reconstructors)
 
     @property
     def older_names(self) -> dict[str, str]:
@@ -78,6 +85,8 @@ class PluginLibrary(ReconstructorLibrary):
     def create_view_controller_factory(self, processing_api: Any, file_dialog_factory: Any) -> Any:
         """The factory of the panes; imports Qt."""
         from ptychopinn_ptychodus.pane import PaneFactory
+
+        self._host.has_window = True
 
         return PaneFactory(self, processing_api, file_dialog_factory)
 

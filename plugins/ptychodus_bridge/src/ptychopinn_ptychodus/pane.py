@@ -19,6 +19,7 @@ from PyQt5.QtWidgets import (
 )
 
 from ptychopinn_ptychodus.dialogs import show_error
+from ptychopinn_ptychodus.entry import Entry
 from ptychopinn_ptychodus.reconstructor import BridgeReconstructor
 from ptychopinn_ptychodus.widgets import Editor, label_text
 
@@ -53,39 +54,21 @@ class Advanced(QWidget):
 
 
 class Pane(QWidget):
-    """Settings of an entry, its model, and Save Model, which Ptychodus has no action for.
+    """Settings of an entry: those that matter first at the top, all others folded under Advanced."""
 
-    The settings that matter first are at the top, all others folded under Advanced.
-    """
-
-    def __init__(self, reconstructor: BridgeReconstructor, processing_api: Any, file_dialog_factory: Any) -> None:
+    def __init__(self, entry: Entry) -> None:
         super().__init__()
-        self._reconstructor, self._api, self._dialogs = reconstructor, processing_api, file_dialog_factory
         self._editors = []
-        self._model_label = QLabel()
-        self._model_label.setWordWrap(True)
-        self.save_button = QPushButton("Save Model...")
-        self.save_button.clicked.connect(self._save_model)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        model_box = QGroupBox("Model")
-        row = QHBoxLayout(model_box)
-        row.addWidget(self._model_label, 1)
-        row.addWidget(self.save_button)
-        layout.addWidget(model_box)
-        self.files_box = QCheckBox("Train on files of the chosen directory")
-        self.files_box.setObjectName("trains_on_files")
-        self.files_box.setChecked(reconstructor.trains_on_files)
-        self.files_box.toggled.connect(self._choose_data)
-        layout.addWidget(self.files_box)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
         basic_box = QGroupBox("Settings")
         basic_form = QFormLayout(basic_box)
-        layout.addWidget(basic_box)
+        self._layout.addWidget(basic_box)
         advanced = QWidget()
         boxes = QVBoxLayout(advanced)
         boxes.setContentsMargins(0, 0, 0, 0)
         forms: dict[str, QFormLayout] = {}
-        for setting, parameter in reconstructor.settings:
+        for setting, parameter in entry.settings:
             form = basic_form
             if not setting.is_basic:
                 if setting.group not in forms:
@@ -101,8 +84,33 @@ class Pane(QWidget):
             label.setToolTip(editor.widget.toolTip())
             form.addRow(label, editor.widget)
         self.advanced = Advanced(advanced)
-        layout.addWidget(self.advanced)
-        layout.addStretch()
+        self._layout.addWidget(self.advanced)
+        self._layout.addStretch()
+
+    def refresh(self) -> None:
+        """Show what has changed beside the settings."""
+
+
+class TrainablePane(Pane):
+    """Above the settings the model, Save Model, which Ptychodus has no action for, and what is trained on."""
+
+    def __init__(self, reconstructor: BridgeReconstructor, processing_api: Any, file_dialog_factory: Any) -> None:
+        super().__init__(reconstructor)
+        self._reconstructor, self._api, self._dialogs = reconstructor, processing_api, file_dialog_factory
+        self._model_label = QLabel()
+        self._model_label.setWordWrap(True)
+        self.save_button = QPushButton("Save Model...")
+        self.save_button.clicked.connect(self._save_model)
+        model_box = QGroupBox("Model")
+        row = QHBoxLayout(model_box)
+        row.addWidget(self._model_label, 1)
+        row.addWidget(self.save_button)
+        self._layout.insertWidget(0, model_box)
+        self.files_box = QCheckBox("Train on files of the chosen directory")
+        self.files_box.setObjectName("trains_on_files")
+        self.files_box.setChecked(reconstructor.trains_on_files)
+        self.files_box.toggled.connect(self._choose_data)
+        self._layout.insertWidget(1, self.files_box)
         self.refresh()
 
     def refresh(self) -> None:
@@ -143,7 +151,11 @@ class PaneFactory(ReconstructorViewControllerFactory):
         """The pane of an entry; Ptychodus gives its name in small letters."""
         for reconstructor in self._library.reconstructors:
             if reconstructor.name.casefold() == reconstructor_name.casefold():
-                pane = Pane(reconstructor, self._api, self._dialogs)
+                pane = (
+                    TrainablePane(reconstructor, self._api, self._dialogs)
+                    if isinstance(reconstructor, BridgeReconstructor)
+                    else Pane(reconstructor)
+                )
                 self.panes.append(pane)
                 return pane
         return QLabel(f"{reconstructor_name} not found!")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,13 @@ from ptychopinn.atomic import write_bytes
 from ptychopinn.config.settings import is_off
 from ptychopinn.data.io import write_scan
 from ptychopinn.errors import UsageError
-from ptychopinn.jobs import JobProcess, Task
 from ptychopinn.product import read_product
 from ptychopinn_ptychodus.archives import LoadedModel, load_model
 from ptychopinn_ptychodus.conversion import in_frame_of_input, output_product, scan_of
+from ptychopinn_ptychodus.entry import Entry, scratch_folder
 from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 from ptychopinn_ptychodus.settings import EntrySettings
-from ptychopinn_ptychodus.supervision import STOP_LIMIT_S, Supervision, shares_of
+from ptychopinn_ptychodus.supervision import shares_of
 from ptychopinn_ptychodus.training_data import find_training_files, nothing_to_train_on
 
 _WORDS = {"pinn": "unsupervised"}  # in the names of entries: what a model type needs to know of the object
@@ -40,13 +37,12 @@ def entry_name(backend: str, model_type: str) -> str:
     return f"{_WORDS.get(model_type, model_type)}-{backend}"
 
 
-class BridgeReconstructor(TrainableReconstructor):
+class BridgeReconstructor(Entry, TrainableReconstructor):
     """One backend and model type, named as on the command line, as Ptychodus's trainable reconstructor."""
 
     def __init__(self, backend: str, model_type: str, settings: EntrySettings, host: Host) -> None:
+        super().__init__(settings, host)
         self._backend, self._model_type = backend, model_type
-        self.settings = settings
-        self._host = host
         self._model: LoadedModel | None = None
         self._open_scan: ReconstructInput | None = None
         self.trains_on_files = False  # whether the window trains on files of a directory, not on the scan that is open
@@ -65,10 +61,6 @@ class BridgeReconstructor(TrainableReconstructor):
     def model_summary(self) -> str:
         """What is loaded, in a line."""
         return "none" if self._model is None else self._model.summary
-
-    def get_progress_goal(self) -> int:
-        """Always above 0: without a goal Ptychodus shows neither progress nor Stop."""
-        return PROGRESS_GOAL
 
     def is_model_loaded(self) -> bool:
         """Whether there is a model to infer with."""
@@ -126,10 +118,6 @@ class BridgeReconstructor(TrainableReconstructor):
             raise nothing_to_train_on(folder)
         return str(files.train or f"{files.diffraction} with product.h5")
 
-    def expect_product(self, item: Any) -> None:
-        """Note Ptychodus's item for the product of the next inference."""
-        self._host.expect_product(item)
-
     def offer_scan(self, parameters: ReconstructInput) -> None:
         """Hand over the open scan for the next training."""
         self._open_scan = parameters
@@ -138,7 +126,7 @@ class BridgeReconstructor(TrainableReconstructor):
         """Train on what ``input_path`` holds; the model goes to ``output_path``/model.zip and is loaded."""
         offered, self._open_scan = self._open_scan, None
         run, model = Run(self.name, "train"), Path(output_path).absolute() / "model.zip"
-        with self._reported(run), _scratch_folder(run) as scratch:
+        with self._reported(run), scratch_folder(run) as scratch:
             scan = None
             if offered is not None:
                 scan = scratch / "scan.npz"
@@ -166,7 +154,7 @@ class BridgeReconstructor(TrainableReconstructor):
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """Infer with the loaded model; exactly one output, unless it is stopped."""
         run = Run(self.name, "infer", product_item=self._host.take_product_item())
-        with self._reported(run), _scratch_folder(run) as scratch:
+        with self._reported(run), scratch_folder(run) as scratch:
             if self._model is None:
                 raise UsageError(
                     f"{self.name} has no model.",
@@ -209,33 +197,8 @@ class BridgeReconstructor(TrainableReconstructor):
         self, function: str, arguments: Mapping[str, Any], run: Run, scratch: Path, shares: Mapping[str, Any]
     ) -> tuple[Any] | None:
         """Do a job to its end: what it returned, None if it was stopped without a result."""
-        with JobProcess(Task(function, arguments, STOP_LIMIT_S, scratch=True), scratch) as job:
-            run.worker_pid = job.pid
-            return Supervision(job, run, self._host, shares).wait()
-
-    @contextlib.contextmanager
-    def _reported(self, run: Run) -> Iterator[None]:
-        """Show a run to the window, and its error if it fails."""
-        self._host.latest_run = run
-        try:
-            yield
-        except Exception as error:
-            run.error = error
-            _log.error("%s: %s", self.name, error)
-            raise
-        finally:
-            run.finished = True
-
-
-@contextlib.contextmanager
-def _scratch_folder(run: Run) -> Iterator[Path]:
-    """A temporary folder for one job. A worker that was left alone removes it itself."""
-    folder = Path(tempfile.mkdtemp(prefix="ptychopinn-ptychodus-"))
-    try:
-        yield folder
-    finally:
-        if not run.left_alone:
-            shutil.rmtree(folder, ignore_errors=True)
+        with self._job(function, arguments, run, scratch, shares) as job:
+            return job.wait()
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:

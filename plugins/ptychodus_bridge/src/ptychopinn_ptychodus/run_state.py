@@ -11,9 +11,9 @@ PROGRESS_GOAL = 1000  # of the progress bar
 
 @dataclass
 class Run:
-    """A call of train or infer, as the GUI watches it from another thread."""
+    """A call of train or of reconstruct, as the GUI watches it from another thread."""
 
-    # Name of the reconstructor that started it; "train" or "infer".
+    # Name of the reconstructor that started it; "train", "infer" or "reconstruct".
     entry: str
     kind: str
     # (batches, loss) so far: batches seen, and the mean loss since the entry before.
@@ -35,6 +35,7 @@ class Host:
     def __init__(self) -> None:
         self._task_manager: Any = None
         self._monitor: Any = None
+        self.has_window = False  # else it is batch mode
         self.latest_run: Run | None = None  # the current run, or the latest one
         self._product_items: deque[Any] = deque()
 

@@ -112,7 +112,7 @@ def _value(setting: Setting, text: str) -> object:
     if not text and setting.optional:
         return None
     if setting.is_sequence:
-        return [part.strip() for part in text.split(",")]
+        return [part.strip() for part in text.split(",") if part.strip()]
     return text
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ptychopinn.errors import Cancelled
@@ -21,6 +22,21 @@ _LOSS_EVERY_S = 0.05
 _WEIGHTS = {  # of the stages in the progress bar
     "train": {"epie": 1, "train": 19},
     "infer": {"predict": 10, "synchronise": 2, "stitch": 2, "slow phase": 2, "refine": 8},
+    "reconstruct": {"predict": 1, "rounds": 9},
+}
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a run that is stopped still gives."""
+
+    words: str
+    is_file: bool  # whether it is of use when Ptychodus closes
+
+
+_KEPT = {
+    "train": _Kept("the model is saved first", is_file=True),
+    "reconstruct": _Kept("the object so far is the result", is_file=False),
 }
 _log = logging.getLogger("ptychopinn.ptychodus")
 
@@ -40,13 +56,28 @@ class Supervision:
 
     def __init__(self, job: JobProcess, run: Run, host: Host, shares: Mapping[str, tuple[float, float]]) -> None:
         self._job, self._run, self._host, self._shares = job, run, host, shares
-        self._progress = 0
-        self._begun = False
+        self.progress = 0  # of `PROGRESS_GOAL`
+        self._begun = self._gave_up = False
         self._stopped_at: float | None = None
         self._curve = _LossCurve(run.losses)
 
     def wait(self) -> tuple[Any] | None:
-        """Wait for the end.
+        """Wait for the end, and return its `result`."""
+        for _ in self.polls():
+            pass
+        return self.result()
+
+    def polls(self) -> Iterator[None]:
+        """Pass on what the job says, several times a second, until it has ended or is not waited for any longer."""
+        while not self._job.has_ended:
+            self._take_events(POLL_S)
+            if self._should_stop_waiting():
+                self._gave_up = True
+                return
+            yield
+
+    def result(self) -> tuple[Any] | None:
+        """The end of the job, after `polls`.
 
         Returns
         -------
@@ -57,10 +88,8 @@ class Supervision:
         JobError
             If it failed, was killed, or could not stop in time.
         """
-        while not self._job.has_ended:
-            self._take_events(POLL_S)
-            if self._should_stop_waiting():
-                return None
+        if self._gave_up:
+            return None
         self._job.close()
         self._take_events(0)
         try:
@@ -88,8 +117,8 @@ class Supervision:
         if stage in self._shares and total > 0:
             low, high = self._shares[stage]
             progress = round((PROGRESS_GOAL - 1) * (low + (high - low) * min(done / total, 1.0)))
-            if progress > self._progress:
-                self._progress = progress
+            if progress > self.progress:
+                self.progress = progress
                 self._host.show_progress(progress)
 
     def _should_stop_waiting(self) -> bool:
@@ -99,17 +128,18 @@ class Supervision:
             if not (self._host.stop_wanted or self._host.closing):
                 return False
             self._stopped_at, self._run.stopping = now, True
-            if self._run.kind == "infer" or not self._begun:
+            kept = _KEPT.get(self._run.kind)
+            if kept is None or not self._begun or (self._host.closing and not kept.is_file):
                 _log.info("Stopped.")
                 return True
-            _log.info("Stopping; the model is saved first.")
+            _log.info("Stopping; %s.", kept.words)
             self._job.stop()
         if self._host.closing and now - self._stopped_at > CLOSE_GRACE_S:
             self._job.leave()
             self._run.left_alone = True
             return True
         if now - self._stopped_at > STOP_GRACE_S:
-            raise JobError("The training did not stop in time; there is no model of it.", details=self._job.tail())
+            raise JobError("The work did not stop in time; it has no result.", details=self._job.tail())
         return False
 
 

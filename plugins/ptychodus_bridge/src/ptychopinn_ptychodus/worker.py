@@ -1,4 +1,4 @@
-"""Jobs of the worker process: train and infer by the core's workflows, with Ptychodus's files."""
+"""Jobs of the worker process: train, infer and reconstruct by the core's workflows, with Ptychodus's files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.bundle import read_bundle, write_bundle
+from ptychopinn.config.build import build
+from ptychopinn.config.run import AllSettings
 from ptychopinn.errors import Cancelled, PtychoPinnError, TrainingError
 from ptychopinn.monitor import Monitor
-from ptychopinn.workflows import RunResult, infer_run, run_settings, train_run
+from ptychopinn.workflows import RunResult, infer_run, reconstruct_run, run_settings, train_run
 from ptychopinn_ptychodus.archives import with_losses
 from ptychopinn_ptychodus.training_data import TrainingFiles, find_training_files, nothing_to_train_on, scan_files
 
@@ -60,6 +62,12 @@ def infer(model: str, scan: str, output: str, settings: Mapping[str, Any], monit
     """Reconstruct a scan with a model into a run directory; ``settings`` are those of `run_settings`."""
     result = infer_run(model, scan, output, run_settings(**settings), monitor=monitor)
     return replace(result, verdict=None)  # its words are among the warnings; its arrays need not be sent
+
+
+def reconstruct(scan: str, output: str, settings: Mapping[str, Any], monitor: Monitor) -> RunResult:
+    """Reconstruct a scan without a training into a run directory; ``settings`` are fields of `AllSettings`."""
+    result = reconstruct_run(scan, output, settings=build(AllSettings, settings), only_product=True, monitor=monitor)
+    return replace(result, verdict=None)
 
 
 def _publish(model: Path, output: Path, losses: list[list[float]]) -> None:
