@@ -188,7 +188,7 @@ def ptychodus(session: nox.Session, release: str) -> None:
 @nox.session
 def hardening(session: nox.Session) -> None:
     """Damaged files, kills, full disks, odd numbers; `nox -s hardening -- --long` for thousands and hundreds."""
-    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]", "-e", TORCH)
     run_pytest(session, *SIDE_BY_SIDE, "tests/hardening")
 
 

@@ -335,7 +335,7 @@ def test_listing_the_installed_plugins_imports_no_framework() -> None:
 
 
 def test_hints_name_no_package_that_is_on_no_index() -> None:
-    """[CLI-038] Whoever types one would get what somebody else put there."""
+    """[CLI-040] Whoever types one would get what somebody else put there."""
     root = Path(__file__).resolve().parents[1]
     files = [*root.glob("src/**/*.py"), *root.glob("plugins/*/src/**/*.py"), *root.glob("models/src/**/*.py")]
     pages = [

@@ -41,8 +41,8 @@ class PatchBatch(ShortRepr):
     patches: Array
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(ShortRepr):
     """A stream of patches and the probe that weights them."""
 
     # (modes, N, N) complex64 of the library, scaled to counts of this scan, with the detector's offset, so that

@@ -31,6 +31,7 @@ from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.scan_model import ScanModel
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.options import PassOptions, StepSchedule, check_passes
 from ptychopinn.solvers.positions import MAX_MOVE_PX
@@ -147,8 +148,8 @@ class RefinementSummary:
     background_share: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Refinement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Refinement(ShortRepr):
     """Result of `refine`.
 
     Attributes

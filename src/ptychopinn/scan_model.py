@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.arrays import Array
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import FloatArray, IntArray
 
 
-@dataclass(frozen=True, eq=False)
-class ScanModel:
+@dataclass(frozen=True, eq=False, repr=False)
+class ScanModel(ShortRepr):
     """A pattern's expected counts are ``flux_j sum_m |FFT(P_m O_j)|^2 + background``."""
 
     probe: Array  # (modes, N, N) complex64 of a library, in counts

@@ -87,7 +87,7 @@ class Scan(ScanDataset):
             If xarray is not installed.
         """
         arrays: dict[str, tuple[tuple[str, ...], AnyArray]] = {
-            "patterns": (("pattern", "qy", "qx"), self.patterns[:]),
+            "patterns": (("pattern", "qy", "qx"), self.raw(slice(None))),
             "positions": (("pattern", "axis"), self.positions),
             "probe": (("mode", "v", "u"), self.probe),
             "bad_pixels": (("qy", "qx"), self.bad_pixels),

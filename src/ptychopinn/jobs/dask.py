@@ -18,7 +18,7 @@ from ptychopinn.jobs.pool import Job, run_in_folder
 from ptychopinn.jobs.protocol import JobDied, JobError
 from ptychopinn.monitor import Monitor
 
-_CONNECT_S = 10.0
+_CONNECT_S = 30.0
 _ASK_S = 1.0  # between two questions of a job whether it is to stop
 _END_S = 10.0  # jobs that are told to stop end in this time
 

@@ -11,13 +11,12 @@ from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     CYCLIC_COLOURS,
     ERROR_COLOURS,
-    PHASE_COLOURS,
     PIXELS,
-    WRAPPING_RAD,
     ColourScale,
     Place,
     colorbar_axes,
     colour_range,
+    phase_scale,
     place_axes,
     set_title,
     show,
@@ -93,12 +92,9 @@ def draw_complex(axes: Axes, values: ComplexArray, place: Place = PIXELS, *, bar
 
 def draw_phase(axes: Axes, phase: FloatArray, place: Place = PIXELS) -> bool:
     """Draw a phase in rad, (h, w); cyclic colours where it wraps. Returns whether it does."""
-    limits, colours = colour_range(phase), PHASE_COLOURS
-    wraps = limits[1] - limits[0] > WRAPPING_RAD
-    if wraps:
-        limits, colours = (-np.pi, np.pi), CYCLIC_COLOURS
-    show(axes, phase, ColourScale(limits, colours, "phase (rad)"), place)
-    return wraps
+    scale = phase_scale(phase)
+    show(axes, phase, scale, place)
+    return scale.colours == CYCLIC_COLOURS
 
 
 def draw_amplitude(axes: Axes, amplitude: FloatArray, place: Place = PIXELS) -> None:

@@ -139,6 +139,14 @@ class ColourScale:
     label: str
 
 
+def phase_scale(phase: FloatArray) -> ColourScale:
+    """Colours of a phase in rad: cyclic from -pi to pi where it wraps, else those of `colour_range`."""
+    low, high = colour_range(phase)
+    wraps = high - low > WRAPPING_RAD
+    limits, colours = ((-math.pi, math.pi), CYCLIC_COLOURS) if wraps else ((low, high), PHASE_COLOURS)
+    return ColourScale(limits, colours, "phase (rad)")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a picture lies: (y, x) of its first pixel and pixels along the side of one, in the frame of the axes.
