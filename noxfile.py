@@ -24,7 +24,7 @@ INSTALLED = (
     "tests/study/test_run.py::test_the_small_example",
 )
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin")
-SIDE_BY_SIDE = ("-n", "2")  # tests; those of parity and hardening, which limit memory and time, run alone
+SIDE_BY_SIDE = ("-n", "2")
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"
@@ -157,7 +157,7 @@ def tf(session: nox.Session) -> None:
 def parity(session: nox.Session) -> None:
     """Both backends, each in processes of its own, and the shipped models in both."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH, "-e", TENSORFLOW, "-e", MODELS)
-    run_pytest(session, "tests/parity", f"{MODELS}/tests")
+    run_pytest(session, *SIDE_BY_SIDE, "--dist", "loadscope", "tests/parity", f"{MODELS}/tests")
 
 
 @nox.session
@@ -188,7 +188,7 @@ def ptychodus(session: nox.Session) -> None:
 def hardening(session: nox.Session) -> None:
     """Damaged files, kills, full disks, odd numbers; `nox -s hardening -- --long` for thousands and hundreds."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
-    run_pytest(session, "tests/hardening")
+    run_pytest(session, *SIDE_BY_SIDE, "tests/hardening")
 
 
 @nox.session

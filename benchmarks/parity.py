@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def in_own_process(folder: Path, backend: str, *tasks: Mapping[str, Any]) -> lis
     RuntimeError
         With what it wrote to stderr, if it fails.
     """
-    given = folder / "tasks.json"
+    given = folder / f"{backend}-tasks.json"
     defaults = {"options": {"accelerator": "cpu"}}
     given.write_text(json.dumps([{**defaults, **task, "backend": backend} for task in tasks]))
     command = [sys.executable, str(Path(__file__).resolve()), "--tasks", str(given)]
@@ -134,7 +135,7 @@ def in_own_process(folder: Path, backend: str, *tasks: Mapping[str, Any]) -> lis
 
 
 def _result(tasks: Path, number: int) -> Path:
-    return tasks.with_name(f"result-{number}.npz")
+    return tasks.with_name(f"{tasks.stem}-result-{number}.npz")
 
 
 def agreement(
@@ -189,17 +190,17 @@ def agreement(
         ]
 
     count = len(cases)
-    first, second = PAIR
-    wrote = {first: in_own_process(folder, first, *writing(first))}
-    found = in_own_process(folder, second, *writing(second), *reading(second), *stepping(second))
-    wrote[second], read, steps = found[:count], {first: found[count : 2 * count]}, {second: found[2 * count :]}
-    found = in_own_process(folder, first, *reading(first), *stepping(first))
-    read[second], steps[first] = found[:count], found[count:]
+    with ThreadPoolExecutor(len(PAIR)) as pool:  # of processes side by side
+        wrote = dict(zip(PAIR, pool.map(lambda one: in_own_process(folder, one, *writing(one)), PAIR), strict=True))
+        found = pool.map(lambda one: in_own_process(folder, one, *reading(one), *stepping(one)), PAIR)
+        then = dict(zip(PAIR, found, strict=True))
+    read = {backend: results[:count] for backend, results in then.items()}
+    steps = {backend: results[count:] for backend, results in then.items()}
     return {
         name: {
             **{
                 f"patches, {writer} to {reader}": largest_pixel_difference(
-                    wrote[writer][k]["patches"], read[writer][k]["patches"]
+                    wrote[writer][k]["patches"], read[reader][k]["patches"]
                 )
                 for writer, reader in (PAIR, PAIR[::-1])
             },

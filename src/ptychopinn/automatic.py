@@ -41,6 +41,7 @@ from ptychopinn.refinement import (
     significantly_lower,
 )
 from ptychopinn.scan_model import ScanModel
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.epie import CACHE_BYTES, frame_of, rpie_schedule
@@ -71,8 +72,8 @@ _OBJECT_FIXED = StepSchedule(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class AutomaticReconstruction:
+@dataclass(frozen=True, eq=False, repr=False)
+class AutomaticReconstruction(ShortRepr):
     """A reconstruction, and how it came about."""
 
     reconstruction: Reconstruction

@@ -39,6 +39,10 @@ class DataError(PtychoPinnError):
     exit_code = 3
 
 
+class ScoreError(DataError):
+    """A score has no value for these pictures."""
+
+
 class ArchiveError(PtychoPinnError):
     """A model archive was refused: damaged, foreign, or of another kind."""
 

@@ -29,6 +29,7 @@ from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, StartKind, noise_residual, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
 from ptychopinn.scan_model import ScanModel
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
@@ -44,8 +45,8 @@ _WRONG_STAGE_PX = 1.5  # error of a stage that passes alone may not correct
 _CHECKED_PATTERNS = 128  # patterns in the middle of the scan that show whether the stage was off
 
 
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reconstruction(ShortRepr):
     """An object and figures of its quality."""
 
     object: ComplexArray  # (H, W) complex64; 1 + 0j where no pattern covers it

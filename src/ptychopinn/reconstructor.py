@@ -25,13 +25,14 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.failures import NO_MEMORY_TO_IMPORT, is_out_of_memory
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
 
 ClassT = TypeVar("ClassT")
 
 
-@dataclass(frozen=True)
-class PatchBatch:
+@dataclass(frozen=True, repr=False)
+class PatchBatch(ShortRepr):
     """Predicted patches of some patterns."""
 
     indices: IntArray  # (b,) int64: the patterns, as indices into the scan
@@ -101,8 +102,8 @@ class TrainStatus(StrEnum):
     CANCELLED = "cancelled"  # the monitor was cancelled
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(ShortRepr):
     """Result of a training."""
 
     status: TrainStatus

@@ -73,15 +73,26 @@ class Verdict:
         }
 
     @property
+    def sentence(self) -> str:
+        """The conclusion with its figures."""
+        figures = (
+            f"R = {self.residual:.3f}, where a flat object leaves {self.flat_residual:.3f}, the mean pattern "
+            f"{self.mean_residual:.3f} and noise {self.noise_residual:.3f}."
+        )
+        match self.explains:
+            case Explains.YES:
+                return f"This reconstruction explains the data: {figures}"
+            case Explains.NO:
+                return f"This reconstruction does not explain the data: {figures}"
+            case _:
+                return f"Nobody can tell whether this reconstruction explains the data, for photons are few: {figures}"
+
+    @property
     def warning(self) -> str | None:
         """What to say to the user; None unless the result explains nothing."""
         if self.explains is not Explains.NO:
             return None
-        said = (
-            f"This reconstruction does not explain the data: R = {self.residual:.3f}, where a flat object leaves "
-            f"{self.flat_residual:.3f}, the mean pattern {self.mean_residual:.3f} and noise {self.noise_residual:.3f}."
-        )
-        return " ".join([said, *self.causes])
+        return " ".join([self.sentence, *self.causes])
 
     @property
     def record(self) -> Mapping[str, object]:

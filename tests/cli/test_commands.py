@@ -13,6 +13,7 @@ import pytest
 from ptychopinn.config import ReadOptions, SimulationConfig
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.io import read_object, read_scan
+from ptychopinn.metrics import Measures
 from ptychopinn.plugins import BrokenPlugin, Registry
 from ptychopinn.verdict import Explains, Verdict
 from ptychopinn.workflows import RunResult
@@ -156,7 +157,9 @@ def test_a_measurement_of_the_file_that_is_none_is_refused(cli: Cli, calls: Any,
 
 def test_evaluate_prints_the_scores(cli: Cli, calls: Any) -> None:
     """[CLI-022]"""
-    calls.returns["evaluate_run"] = {"phase_ssim": 0.71234, "phase_frc50_px": float("nan")}
+    calls.returns["evaluate_run"] = Measures(
+        {"phase_ssim": 0.71234, "phase_frc50": float("nan")}, {"phase_frc50": "It cannot be computed: flat."}
+    )
     code, out, _ = cli(
         "evaluate", "r.h5", "--reference", "ref.npz", "--scan", "scan.npz", "-o", "scores", "--measurement", "counts"
     )
@@ -165,9 +168,10 @@ def test_evaluate_prints_the_scores(cli: Cli, calls: Any) -> None:
     reading = ReadOptions(measurement=Measurement.COUNTS)
     asked = {"scan_path": "scan.npz", "reading": reading, "output": "scores", "overwrite": False}
     assert calls.made[-1][2] == asked
-    assert out == "phase_ssim      0.7123\nphase_frc50_px  nan\n"
+    assert out == "phase_ssim   0.7123\nphase_frc50  It cannot be computed: flat.\n"
     _, out, _ = cli("evaluate", "r.h5", "--reference", "ref.npz", "--json")
-    assert json.loads(out) == {"phase_ssim": 0.71234, "phase_frc50_px": None}
+    reasons = {"phase_frc50": "It cannot be computed: flat."}
+    assert json.loads(out) == {"phase_ssim": 0.71234, "phase_frc50": None, "cannot_be_computed": reasons}
 
 
 def test_evaluate_needs_a_reference(cli: Cli) -> None:
@@ -278,7 +282,7 @@ def test_plugins_without_any_says_how_to_get_one(cli: Cli, backends: Any) -> Non
     backends(Registry({}, {}))
     code, out, _ = cli("plugins")
     assert code == 0
-    assert "torch  not installed; install with: python -m pip install ptychopinn-torch" in out
+    assert "torch  not installed; install with: python -m pip install ./plugins/torch_backend" in out
 
 
 def test_training_without_a_backend_says_how_to_get_one(cli: Cli, backends: Any) -> None:
@@ -286,7 +290,7 @@ def test_training_without_a_backend_says_how_to_get_one(cli: Cli, backends: Any)
     backends(Registry({}, {}))
     code, _, err = cli("train", "scan.npz", "-o", "run")
     assert code == 1
-    assert "No backend is installed. Install one with: python -m pip install ptychopinn-torch" in err
+    assert "No backend is installed. Install one with: python -m pip install ./plugins/torch_backend" in err
 
 
 def test_demo_runs_with_the_default_backend_and_prints_where_things_are(

@@ -1,7 +1,7 @@
 """The code of the README and of docs/ runs, block by block, in a folder with tiny scans.
 
-A block that cannot run has a line before it that says why: ``<!-- not run: needs a CUDA device -->``. A training lasts
-three seconds here and a simulated scan has 64 patterns, whatever the page says.
+A block that cannot run has a line before it that says why: ``<!-- not run: needs a CUDA device -->``. A training has
+two epochs here and a simulated scan has 64 patterns, whatever the page says.
 """
 
 from __future__ import annotations
@@ -55,8 +55,11 @@ solver: {passes: 5}
 """
 # How what a page shows is made small.
 SMALL = (
-    (re.compile(r"(?<=--max-time )\d+|(?<=max_time: )\d+|(?<=\"max_time\": )\d+"), "3"),
-    (re.compile(r"(ptychopinn (?:train|compare) (?!.*--max-time).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --max-time 3"),
+    (re.compile(r"--max-time \d+"), "--max-time 30"),
+    (re.compile(r"(?<=max_time: )\d+"), "30, nepochs: 2"),
+    (re.compile(r"(?<=\"max_time\": )\d+"), '30, "nepochs": 2'),
+    (re.compile(r"(?<=max_time=)\d+"), "30, nepochs=2"),
+    (re.compile(r"(ptychopinn (?:train|compare) (?!.*--nepochs).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --nepochs 2"),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),
 )
 

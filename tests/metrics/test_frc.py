@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from ptychopinn.errors import DataError
+from ptychopinn.errors import DataError, ScoreError
 from ptychopinn.metrics import FrcCurve, frc, frc50
 
 
@@ -63,12 +66,14 @@ def test_the_crossing_of_a_known_course():
 
 
 def test_opposite_and_empty_pictures():
-    """[MET-009] A negative correlates with -1; without signal there is no resolution."""
+    """[MET-009] A negative correlates with -1; without signal nothing can be said."""
     picture = np.random.default_rng(4).normal(size=(32, 32))
     assert frc(picture, -picture).correlation == pytest.approx(-1)
+    assert frc50(frc(picture, -picture)) == 0
     flat = frc(picture, np.full((32, 32), 0.1))
     assert np.isfinite(flat.correlation).all()
-    assert frc50(flat) == 0
+    with pytest.raises(ScoreError, match="a picture is constant"):
+        frc50(flat)
 
 
 def test_complex_pictures():
@@ -97,7 +102,8 @@ def test_rounding_is_no_signal() -> None:
     rng = np.random.default_rng(0)
     flat = (1 + 1e-7 * rng.standard_normal((32, 32))).astype(np.float32)
     assert (frc(flat, flat).correlation == 0).all()
-    assert frc50(frc(flat, flat)) == 0
+    with pytest.raises(ScoreError, match="a picture is constant"):
+        frc50(frc(flat, flat))
     weak = 1 + 1e-3 * rng.standard_normal((32, 32))
     assert frc50(frc(weak, weak)) == 0.5
 
@@ -117,9 +123,10 @@ def test_a_slow_error_does_not_end_the_search():
     ("values", "expected"),
     [
         ([0.1, 0.9, 0.2, 0.1, 0.1], 0),  # one ring above is chance
-        ([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.1, 0.1], 0),  # fewer than were below
         ([0.1, 0.9, 0.9, 0.9, 0.1], 4.5 / 20),
-        ([0.9, 0.1, 0.9, 0.9, 0.9], 1.5 / 20),  # a later dip ends it
+        ([0.9, 0.1, 0.9, 0.9, 0.9], 0.5),  # a slow error may be in the second ring
+        ([0.9, 0.9, 0.9, 0.9, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9], 4.5 / 20),  # a later dip ends it
+        ([0.9, 0.1, 0.9, 0.9, 0.1], 1.5 / 20),
         ([0.1, 0.1, 0.1], 0),
     ],
 )
@@ -127,3 +134,28 @@ def test_where_the_search_begins(values, expected):
     """[MET-009]"""
     curve = FrcCurve(np.arange(1, len(values) + 1) / 20, np.array(values))
     assert frc50(curve) == pytest.approx(expected)
+
+
+def test_agreement_after_a_longer_part_without_any_is_no_number():
+    """[MET-009] Neither 0 nor the end of the agreement would be what the curve shows."""
+    values = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.1, 0.1])  # fewer than were below
+    with pytest.raises(ScoreError, match="first of 9 rings, and agree in no more than 3 rings in a row"):
+        frc50(FrcCurve(np.arange(1, 10) / 20, values))
+
+
+@given(arrays(np.float64, st.integers(1, 40), elements=st.floats(-1, 1)))
+def test_frc50_never_contradicts_its_curve(values):
+    """[MET-009] Around the frequency the curve falls, before it most of the rings are above, and 0 means hardly any."""
+    curve = FrcCurve(np.arange(1, len(values) + 1) / (2 * len(values)), values)
+    above = values >= 0.5
+    try:
+        found = frc50(curve)
+    except ScoreError:
+        assert not values.any() or not above[0]
+        return
+    reached = curve.frequency <= found
+    if found == 0:
+        assert not (above[:-2] & above[1:-1] & above[2:]).any()  # no three in a row
+    else:
+        assert above[reached].mean() >= 0.4
+        assert found == 0.5 or not above[curve.frequency >= found][0] or values[curve.frequency >= found][0] == 0.5

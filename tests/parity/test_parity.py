@@ -49,7 +49,7 @@ class TestArchives(CrossBackendConformance):
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory, both_installed: None) -> Figures:
-    """Of all cases: the frameworks are loaded three times only."""
+    """Of all cases: each framework is loaded twice only."""
     cases = {
         name: ({"N": model.get("N", 32), "rows": 4, "cols": 4, "seed": 1}, {"N": 32, **model})
         for name, model in CASES.items()

@@ -21,7 +21,7 @@ ROWS = [(4, {"epoch": 1.0, "loss": 0.5}), (8, {"epoch": 2.0, "loss": 0.25})]
 
 
 def log(kind: LoggerKind, folder: Path, rows: list[tuple[int, dict[str, float]]]) -> None:
-    logger = open_logger(kind, folder, "ptychopinn-none")
+    logger = open_logger(kind, folder)
     for step, row in rows:
         logger.log(row, step)
     logger.close()
@@ -50,7 +50,7 @@ def test_a_table_grows_by_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     written: list[Path] = []
     original = loggers.atomic_write
     monkeypatch.setattr(loggers, "atomic_write", lambda path: written.append(path) or original(path))
-    logger = open_logger(LoggerKind.CSV, tmp_path, "ptychopinn-none")
+    logger = open_logger(LoggerKind.CSV, tmp_path)
     table = tmp_path / "csv" / "metrics.csv"
     for epoch in range(1, 200):
         extra = {"validation_loss": 0.5} if epoch in {100, 150} else {}
@@ -76,7 +76,7 @@ def test_a_half_written_line_is_dropped(tmp_path: Path, half: str) -> None:
 
 def test_a_line_that_does_not_fit_leaves_the_table(tmp_path: Path) -> None:
     """[HARD-010] [HARD-012]"""
-    logger = open_logger(LoggerKind.CSV, tmp_path, "ptychopinn-none")
+    logger = open_logger(LoggerKind.CSV, tmp_path)
     logger.log(ROWS[0][1], ROWS[0][0])
     before = (tmp_path / "csv" / "metrics.csv").read_bytes()
     resource = pytest.importorskip("resource", reason="this system has no limits of processes")

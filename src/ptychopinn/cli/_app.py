@@ -41,6 +41,9 @@ _EPILOG = (
 )
 
 
+_COMMON = {"--quiet", "--debug"}
+
+
 class Command(Protocol):
     """What the module of a command has."""
 
@@ -83,6 +86,9 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     parsers: dict[str, Parser] = {}
     for name, summary in COMMANDS.items():
         parsers[name] = subparsers.add_parser(name, help=summary, description=summary)
+    if not set(normal) - _COMMON:
+        console.result(parser.format_help().rstrip())
+        return 0
     command = None
     if chosen is not None and chosen in COMMANDS:
         command = cast(Command, importlib.import_module(f"ptychopinn.cli.{chosen}"))

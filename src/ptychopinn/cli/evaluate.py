@@ -38,8 +38,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         overwrite=args.overwrite,
     )
     if args.json:
-        console.json(scores)
+        console.json(scores.record)
     else:
-        for line in table(scores):
+        for line in table({**scores, **scores.missing}):
             console.result(line)
     return 0

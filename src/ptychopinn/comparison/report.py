@@ -186,8 +186,9 @@ def _note(values: Mapping[str, Any], quantity: str) -> str:
     """The passes of a candidate, and its scores against the reference, as far as they are known."""
     passes, known = values.get(PASSES[0], {}).get(PASSES[1]), values.get(quantity, {})
     notes = [] if passes is None else [passes_text(passes)]
-    if known.get("ssim") is not None:
-        notes += [f"SSIM {known['ssim']:.3f}", f"correlation {known['corr']:.3f}"]
+    for metric, name in (("ssim", "SSIM"), ("corr", "correlation")):
+        if (value := known.get(metric)) is not None:
+            notes.append(f"{name} {value:.3f}")
     return ", ".join(notes)
 
 

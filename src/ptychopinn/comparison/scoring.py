@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.errors import ScoreError
 from ptychopinn.metrics import (
     MIN_SIDE_PX,
     Aligned,
     FrcCurve,
+    Measures,
     ScanBox,
     align,
     flatness,
@@ -94,7 +96,7 @@ def rescore(arrays: Mapping[str, AnyArray]) -> dict[Figure, float]:
         True,
         0,
     )
-    return _by_figure(score(pair))
+    return _by_figure(score(pair))[0]
 
 
 def all_figures() -> list[Figure]:
@@ -118,11 +120,12 @@ def parts_of(obj: ComplexArray) -> dict[str, FloatArray]:
     return {"amp": np.abs(obj), "phase": np.angle(obj * np.exp(-1j * np.angle(obj.mean())))}
 
 
-def _by_figure(scores: Mapping[str, float]) -> dict[Figure, float]:
-    named = {
-        (quantity, metric): scores[f"{quantity}_{metric}"] for quantity in QUANTITIES for metric in AGAINST_REFERENCE
-    }
-    return {**named, ("object", "nrmse"): scores["nrmse"]}
+def _by_figure(scores: Measures) -> tuple[dict[Figure, float], dict[Figure, str]]:
+    """The values of scores, and why the others have none."""
+    names = {f"{quantity}_{metric}": (quantity, metric) for quantity in QUANTITIES for metric in AGAINST_REFERENCE}
+    names["nrmse"] = ("object", "nrmse")
+    figures = {figure: scores[name] for name, figure in names.items() if name not in scores.missing}
+    return figures, {names[name]: reason for name, reason in scores.missing.items()}
 
 
 def _statistics(found: Scores, obj: ComplexArray, box: ScanBox) -> None:
@@ -163,7 +166,9 @@ def _against_reference(
             found.facts["box"] = [box.y0, box.y1, box.x0, box.x1]
         return
     pair = align(reference, embed(reference.shape, obj, origin), there)
-    found.figures.update(_by_figure(score(pair)))
+    figures, skipped = _by_figure(score(pair))
+    found.figures.update(figures)
+    found.skipped.update(skipped)
     found.arrays["reference"] = pair.reference.astype(np.complex64)
     found.arrays["reconstruction"] = pair.reconstruction.astype(np.complex64)
     found.facts.update(
@@ -186,13 +191,16 @@ def _split(found: Scores, box: ScanBox, halves: tuple[ComplexArray, ComplexArray
     curves = _curves("frc_split", align(halves[0], halves[1], box))
     found.arrays.update(curves)
     for quantity in QUANTITIES:
-        found.figures[quantity, "frc50_split"] = frc50(FrcCurve(*curves[f"frc_split/{quantity}"]))
+        try:
+            found.figures[quantity, "frc50_split"] = frc50(FrcCurve(*curves[f"frc_split/{quantity}"]))
+        except ScoreError as error:
+            found.skipped[quantity, "frc50_split"] = error.problem
 
 
 def _curves(name: str, pair: Aligned) -> dict[str, AnyArray]:
     turn = np.exp(-1j * np.angle(pair.reference.mean()))
     curves = {}
-    for quantity, of in (("amp", np.abs), ("phase", np.angle)):
-        curve = frc(of(pair.reference * turn), of(pair.reconstruction * turn))
+    for quantity, of, unit in (("amp", np.abs, 0.0), ("phase", np.angle, 1.0)):
+        curve = frc(of(pair.reference * turn), of(pair.reconstruction * turn), unit)
         curves[f"{name}/{quantity}"] = np.stack([curve.frequency, curve.correlation])
     return curves

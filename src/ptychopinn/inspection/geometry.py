@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -10,6 +9,7 @@ from enum import StrEnum
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.inspection.changes import ORIENTATIONS, Change
 from ptychopinn.inspection.trial import Trial, TrialPatch
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray
 
 MIN_PATTERNS = 16
@@ -20,7 +20,7 @@ _OFFSETS = (-2, -1, 1, 2)
 _SURE = 3.0  # standard errors by which the best change is better than the scan as given
 _GAIN = 0.15  # share of what the given scan leaves unexplained that a change must explain
 # Smaller steps overlap more, and are explained better for that alone.
-_SCALE_GAIN = 0.55
+_SCALE_GAIN, _LITTLE_MORE = 0.5, 1.2
 _EXPLAINED = 0.1  # of what can be explained; below it no comparison says anything
 _SETTLED = 0.85  # the scan as given explains so much that nothing else needs to be tried
 _CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave for a contradiction to be seen
@@ -39,8 +39,8 @@ class Agreement(StrEnum):
     NONE = "none"  # neighbouring patterns contradict each other, and no change that was tried helps
 
 
-@dataclass(frozen=True, eq=False)
-class GeometryCheck:
+@dataclass(frozen=True, eq=False, repr=False)
+class GeometryCheck(ShortRepr):
     """Result of `check_geometry`."""
 
     agreement: Agreement
@@ -82,6 +82,13 @@ class GeometryCheck:
             case _:
                 return f"Whether axes and signs are right cannot be told from these patterns ({tried})."
 
+    @property
+    def doubt(self) -> str:
+        """What else fits, in words; empty if nothing does."""
+        if not self.alike or self.agreement in {Agreement.UNKNOWN, Agreement.NONE}:
+            return ""
+        return f"Within the noise these fit as well: {'; '.join(map(str, self.alike))}."
+
 
 def check_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
     """Try orientations, scales and offsets of positions, orientations of patterns, and other forms of the probe.
@@ -101,11 +108,13 @@ def check_geometry(data: ScanDataset, probe: ComplexArray | None = None) -> Geom
     comparison = _Comparison(patch)
     comparison.choose_probe(Change(positions=one) for one in ORIENTATIONS)
     best = comparison.leading
-    comparison.run([replace(best, offset=offset) for offset in _OFFSETS])
+    # An offset may look like another orientation: the steps of a spiral are turns.
+    comparison.run([replace(one, offset=offset) for one in (best, Change()) for offset in _OFFSETS])
+    best = comparison.leading
     comparison.run([best.with_scale(scale) for scale in _SCALES])
     for finer in _FINER_SCALES:
-        if (scaled := comparison.best_scaled()) is not None:
-            comparison.run([scaled.with_scale(scaled.scale * factor) for factor in finer])
+        scaled = comparison.nearest_scaled()
+        comparison.run([scaled.with_scale(scaled.scale * factor) for factor in finer])
     comparison.run([Change(patterns=one) for one in ORIENTATIONS[1:]])
     comparison.run([Change(conjugate_probe=True), Change(probe_from_corner=True)])
     return comparison.conclude()
@@ -201,24 +210,47 @@ class _Comparison:
         scaled = self.best_scaled()
         return best if scaled is None else self._trials[scaled]
 
-    def best_scaled(self) -> Change | None:
-        """The best change of the scale, if it is much better than all others."""
+    def nearest_scaled(self) -> Change:
+        """The change of the scale that fits best.
+
+        Smaller steps are explained better for their overlap alone. So of the scales below 1 it is the largest one that
+        leaves little more than the best.
+        """
+        best = self._best_scaled_trial
+        if best.change.scale > 1:
+            return best.change
         scaled = [trial for trial in self._trials.values() if trial.change.scale != 1]
-        plain = min((t.residual for t in self._trials.values() if t.change.scale == 1), default=math.inf)
-        if not scaled or self._patch.mean_residual < _ROOM * self._patch.noise_residual:
+        limit = _LITTLE_MORE * max(self._left(best), 0.0)
+        return max(
+            (trial.change for trial in scaled if trial.change.scale < 1 and self._left(trial) <= limit),
+            key=lambda change: change.scale,
+            default=best.change,
+        )
+
+    def best_scaled(self) -> Change | None:
+        """The change of the scale that fits best, if it is much better than all others."""
+        plain = [self._left(trial) for trial in self._trials.values() if trial.change.scale == 1]
+        if len(plain) == len(self._trials) or self._patch.mean_residual < _ROOM * self._patch.noise_residual:
             return None
-        best = min(scaled, key=lambda trial: trial.residual)
-        noise = self._patch.noise_residual**2
-        left, before = max(best.residual**2 - noise, 0.0), plain**2 - noise
-        return best.change if before > 0 and left < (1 - _SCALE_GAIN) * before else None
+        best = self._best_scaled_trial
+        gain = _GAIN if best.change.scale > 1 else _SCALE_GAIN
+        return self.nearest_scaled() if max(self._left(best), 0.0) < (1 - gain) * min(plain) else None
+
+    @property
+    def _best_scaled_trial(self) -> Trial:
+        scaled = (trial for trial in self._trials.values() if trial.change.scale != 1)
+        return min(scaled, key=lambda trial: trial.residual)
+
+    def _left(self, trial: Trial) -> float:
+        """What a trial leaves unexplained beyond noise, squared."""
+        return trial.residual**2 - self._patch.noise_residual**2
 
     def is_better(self, trial: Trial) -> bool:
         """Whether a change explains the patterns better than the scan as it is, beyond chance."""
-        unexplained = self.given.residual**2 - self._patch.noise_residual**2
         gain = self.given.residual**2 - trial.residual**2
         sure = self.given.deviations_above(trial) >= _SURE
         surpasses = trial.residual < self._patch.mean_residual
-        return sure and gain > _GAIN * max(unexplained, 0.0) and surpasses
+        return sure and gain > _GAIN * max(self._left(self.given), 0.0) and surpasses
 
     def conclude(self) -> GeometryCheck:
         """The conclusion from all trials."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ptychopinn.metrics.alignment import (
+    MAX_SHIFT_PX,
     MIN_SIDE_PX,
     Aligned,
     ScanBox,
@@ -13,14 +14,16 @@ from ptychopinn.metrics.alignment import (
     scan_box,
 )
 from ptychopinn.metrics.frc import FrcCurve, frc, frc50
-from ptychopinn.metrics.measures import ms_ssim, score
+from ptychopinn.metrics.measures import Measures, ms_ssim, score
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, flatness, forward_residual
 
 __all__ = [
     "FLATNESS_LIMIT",
+    "MAX_SHIFT_PX",
     "MIN_SIDE_PX",
     "Aligned",
     "FrcCurve",
+    "Measures",
     "ScanBox",
     "align",
     "flatness",

@@ -14,10 +14,12 @@ from scipy.optimize import minimize
 from skimage.registration import phase_cross_correlation
 
 from ptychopinn.errors import DataError
+from ptychopinn.metrics.frc import is_constant
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray, FloatArray
 
 MIN_SIDE_PX = 11  # the largest window of the metrics (SSIM with Gaussian weights)
-_REGISTRATION_LIMIT_PX = 40.0  # a larger shift means a failed registration; it is reported, not applied
+MAX_SHIFT_PX = 40.0  # a larger shift means a failed registration; it is reported, not applied
 _UPSAMPLING = 20  # registration in steps of 1/20 px
 _FLAT = 1e-9  # rad: a phase picture with less contrast cannot be registered
 
@@ -78,8 +80,8 @@ def scan_box(positions: FloatArray, shape: tuple[int, int], margin: int = 4) -> 
     return ScanBox(*edges)
 
 
-@dataclass(frozen=True, eq=False)
-class Aligned:
+@dataclass(frozen=True, eq=False, repr=False)
+class Aligned(ShortRepr):
     """A reference and a reconstruction that can be compared pixel by pixel."""
 
     # (h, w) complex128, both cut to the box.
@@ -115,7 +117,7 @@ def align(
     box:
         The region to compare, in pixels of the reference; at least 11 x 11.
     remove_ramp:
-        Remove a linear phase ramp (object and probe were both free).
+        Remove a linear phase ramp (object and probe were both free); a constant picture has none.
     register:
         Remove a translation (likewise).
 
@@ -137,6 +139,7 @@ def align(
     not_finite = int(bad[cut].sum())
     moved = np.where(bad, 0, whole)
     g = np.asarray(reference[cut], np.complex128)
+    remove_ramp = remove_ramp and not is_constant(moved[cut])  # the ramp found would be the reference's
 
     coarse: FloatArray = np.zeros(2)
     if remove_ramp:
@@ -289,7 +292,7 @@ def _register(
         step = phase_cross_correlation(  # type: ignore[no-untyped-call]
             wanted, seen, upsample_factor=_UPSAMPLING
         )[0]
-        if np.abs(step).max() > _REGISTRATION_LIMIT_PX:
+        if np.abs(step).max() > MAX_SHIFT_PX:
             return moved, applied + step, applied, False
         moved = spline_shift(moved.real, step, order=3) + 1j * spline_shift(moved.imag, step, order=3)
         applied = applied + step

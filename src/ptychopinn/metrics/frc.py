@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptychopinn.errors import DataError
-from ptychopinn.typing import ComplexArray, FloatArray
+from ptychopinn.errors import DataError, ScoreError
+from ptychopinn.short_repr import ShortRepr
+from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
 NYQUIST = 0.5  # cycles per pixel
-_ROUNDING = 1e-6
+ROUNDING = 1e-6  # of single precision, relative
 _SURE_RINGS = 3
 
 
-@dataclass(frozen=True, eq=False)
-class FrcCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class FrcCurve(ShortRepr):
     """The correlation of each ring."""
 
     frequency: FloatArray  # (k,) float64, cycles per pixel, rising, from one period in the shorter side to 0.5
@@ -55,7 +56,7 @@ def frc(a: FloatArray | ComplexArray, b: FloatArray | ComplexArray, scale: float
 
     cross = ring_sum((fa * fb.conj()).real)
     of_a, of_b = (ring_sum(np.abs(transform) ** 2) for transform in (fa, fb))
-    rounding = _ROUNDING**2 * float((window**2).sum()) * ring_sum(np.ones(a.shape))  # of a value of 1
+    rounding = ROUNDING**2 * float((window**2).sum()) * ring_sum(np.ones(a.shape))  # of a value of 1
     there = [
         power > rounding * max(float(np.abs(picture).max()), scale) ** 2 for picture, power in ((a, of_a), (b, of_b))
     ]
@@ -69,31 +70,63 @@ def is_constant(picture: FloatArray | ComplexArray, scale: float = 0.0) -> bool:
     ``scale`` is the size of the values that it was computed from, if it is above that of the picture: phases near 0 are
     no more precise than others.
     """
-    return bool(picture.std() <= _ROUNDING * max(float(np.abs(picture).max()), scale))
+    return bool(picture.std() <= ROUNDING * max(float(np.abs(picture).max()), scale))
 
 
 def frc50(curve: FrcCurve, threshold: float = 0.5) -> float:
-    """Frequency at which a curve first falls below a threshold, cycles per pixel; higher is better.
+    """Frequency down to which two pictures agree, cycles per pixel; higher is better.
 
-    The first rings hold few values and the slow errors of a picture. If they are below, and the curve then stays above
-    for three rings and for as many as were below, the search begins there.
+    It is where the curve first falls below a threshold. The first rings hold few values and the slow errors of a
+    picture. If one of them is below, and the curve then stays above for three rings and for as many as came before,
+    the search begins there.
 
     Returns
     -------
     float
-        Linear between rings; 0.5 (Nyquist) if the curve stays above, 0 if it is below from its first ring on.
+        Linear between rings; 0.5 (Nyquist) if the curve stays above, 0 if it is below at its first ring and above at
+        no more than two in a row.
+
+    Raises
+    ------
+    ScoreError
+        If a picture has no signal, or if the curve is above, for three rings or more, only after a longer part that is
+        below.
     """
+    if not curve.correlation.any():
+        raise ScoreError("FRC50 cannot be computed: a picture is constant.")
     above = curve.correlation >= threshold
-    start = int(above.argmax()) if above.any() else len(above)
-    run = above[start : start + max(start, _SURE_RINGS)]
-    if start > 0 and not (len(run) >= _SURE_RINGS and run.all()):
-        return 0.0
+    start = _search_start(above)
+    if start is None:
+        if (run := _longest_run(above)) < _SURE_RINGS:
+            return 0.0
+        raise ScoreError(
+            f"FRC50 cannot be computed: the pictures disagree in the first of {len(above)} rings, and agree in no more "
+            f"than {run} rings in a row."
+        )
     below = start + np.flatnonzero(~above[start:])
     if len(below) == 0:
         return NYQUIST
     i = int(below[0])
     (f0, f1), (c0, c1) = curve.frequency[i - 1 : i + 1], curve.correlation[i - 1 : i + 1]
     return float(f0 + (f1 - f0) * (c0 - threshold) / (c0 - c1))
+
+
+def _search_start(above: BoolArray) -> int | None:
+    """The ring from which on a curve is searched for its fall; None if it is below too long."""
+    rises = np.flatnonzero(above & ~np.append(False, above[:-1]))
+    # A dip after the first rings is a fall, unless everything before it was below too.
+    early = rises[(rises <= _SURE_RINGS) | (rises == above.argmax())]
+    for start in early[::-1]:
+        run = above[start : start + max(start, _SURE_RINGS)]
+        if start == 0 or (len(run) >= _SURE_RINGS and run.all()):
+            return int(start)
+    return None
+
+
+def _longest_run(above: BoolArray) -> int:
+    """The most rings in a row that are above."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], above.astype(np.int8), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
 def _hann(n: int) -> FloatArray:

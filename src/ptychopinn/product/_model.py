@@ -9,6 +9,7 @@ import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 OWN_DATASETS = {
@@ -24,8 +25,8 @@ OWN_DATASETS = {
 _MAX_MOVED_PX = 4.0  # maximum median shift of refined positions
 
 
-@dataclass(frozen=True, eq=False)
-class Product:
+@dataclass(frozen=True, eq=False, repr=False)
+class Product(ShortRepr):
     """A reconstruction with everything needed to show it or to continue from it.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -74,12 +75,15 @@ def comparison_picture(
             show(axes, values, ColourScale(span, colour, f"{name}{unit}"), Place(pixel_size_m=pixel_size_m))
             set_title(axes, f"{name}: {what}", fontsize=10)
         if scores is not None:
-            figures = f"SSIM {scores[f'{key}_ssim']:.3f}, correlation {scores[f'{key}_corr']:.3f}"
+            known = {label: scores[f"{key}_{score}"] for label, score in (("SSIM", "ssim"), ("correlation", "corr"))}
+            figures = ", ".join(
+                f"{label} {'unknown' if math.isnan(value) else f'{value:.3f}'}" for label, value in known.items()
+            )
             panels[row, 1].text(
                 0.02, 0.02, figures, transform=panels[row, 1].transAxes, fontsize=8,
                 bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2},
             )  # fmt: skip
-        curve = frc(a, b)
+        curve = frc(a, b, 0.0 if key == "amp" else 1.0)
         axes = panels[row, 3]
         axes.plot(curve.frequency, curve.correlation, color="C0")
         set_frc_axes(axes, float(curve.correlation.min()), "Fourier ring correlation")

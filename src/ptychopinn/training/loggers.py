@@ -25,8 +25,8 @@ class RunLogger(Protocol):
         ...
 
 
-def open_logger(kind: LoggerKind, folder: Path | None, distribution: str) -> RunLogger:
-    """Open a logger; the extras of ``distribution`` (``ptychopinn-torch``) install the trackers.
+def open_logger(kind: LoggerKind, folder: Path | None) -> RunLogger:
+    """Open a logger.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def open_logger(kind: LoggerKind, folder: Path | None, distribution: str) -> Run
         return loggers[kind](folder)
     except ModuleNotFoundError as error:
         raise PluginError(
-            f"logger '{kind}' is not installed: {error}.", f"python -m pip install '{distribution}[{kind}]'"
+            f"logger '{kind}' is not installed: {error}.", f"Install it: python -m pip install {kind}"
         ) from error
 
 

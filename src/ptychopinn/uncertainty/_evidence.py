@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from ptychopinn.arrays import NUMPY
 from ptychopinn.data.patterns import Patterns
+from ptychopinn.errors import ScoreError
 from ptychopinn.geometry import Frame
 from ptychopinn.metrics.alignment import ScanBox, scan_box
 from ptychopinn.metrics.frc import FrcCurve, frc, frc50
@@ -163,7 +164,11 @@ class _Squares:
 
 def resolved_frequency(curve: FrcCurve) -> float:
     """Frequency down to which two halves agree, cycles per pixel; at least that of the first ring."""
-    return max(frc50(curve, HALVES_AGREE), float(curve.frequency[0]))
+    first = float(curve.frequency[0])
+    try:
+        return max(frc50(curve, HALVES_AGREE), first)
+    except ScoreError:
+        return first
 
 
 def _in_frame(values: AnyArray, wide: Frame, frame: Frame) -> AnyArray:

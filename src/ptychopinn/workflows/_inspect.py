@@ -19,6 +19,7 @@ from ptychopinn.data.scaling import fit_scaling, mean_pattern, probe_in_counts
 from ptychopinn.failures import memory_explained
 from ptychopinn.inspection import Agreement, GeometryCheck, check_geometry, check_geometry_quickly
 from ptychopinn.report import ScanView, inspection_picture
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.typing import StrPath
 
@@ -26,8 +27,8 @@ _log = logging.getLogger(__name__)
 _PATTERNS = 512  # evenly spread ones that the mean pattern is made of
 
 
-@dataclass(frozen=True, eq=False)
-class Inspection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Inspection(ShortRepr):
     """What a scan looks like before anything is reconstructed."""
 
     data: ScanDataset
@@ -45,7 +46,9 @@ class Inspection:
         """Whether patterns, positions and probe agree, and the command that mends them if they do not."""
         if self.geometry is None:
             return "There are too few patterns, or all at one place: nothing can be compared."
-        return " ".join(part for part in (self.geometry.sentence, self.geometry.best.remedy) if part)
+        return " ".join(
+            part for part in (self.geometry.sentence, self.geometry.best.remedy, self.geometry.doubt) if part
+        )
 
 
 @memory_explained()
@@ -66,7 +69,11 @@ def inspect_run(path: StrPath, picture: StrPath | None = None, reading: ReadOpti
     PtychoPinnError
         If the scan is refused, or the picture cannot be written.
     """
-    data = read_scan(path, **dict(reading or ReadOptions()))
+    return inspect_scan(read_scan(path, **dict(reading or ReadOptions())), picture)
+
+
+def inspect_scan(data: ScanDataset, picture: StrPath | None = None) -> Inspection:
+    """Inspect a scan, as `inspect_run` does with a file."""
     geometry = check_geometry(data)
     written = None if picture is None else write_bytes(picture, _picture(data, geometry))
     return Inspection(data, geometry, _figures(data, geometry), written)

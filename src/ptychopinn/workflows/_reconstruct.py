@@ -55,7 +55,7 @@ def reconstruct_run(
     settings = settings or AllSettings()
     data = read_scan(data_path, **dict(settings.reading))
     warn_of_geometry(data)
-    archive = _archive(model, data)
+    archive = archive_for(model, data)
     reconstructor: Reconstructor | None = None
     if archive is not None:
         folders.refuse_model_folder(archive, output)
@@ -78,8 +78,14 @@ def reconstruct_run(
     return replace(result, files=files, figures={**result.figures, "what was done": story})
 
 
-def _archive(model: StrPath, data: ScanDataset) -> Path | None:
-    """The archive of a model; None for none, or if no installed model fits the scan."""
+def archive_for(model: StrPath, data: ScanDataset) -> Path | None:
+    """The archive of a model, as `reconstruct_run` takes it; None for none, or if no installed model fits the scan.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    """
     if str(model) == NO_MODEL:
         return None
     return find_pretrained(data) if str(model) == PRETRAINED else model_archive(model, data)

@@ -1,0 +1,52 @@
+"""What inspection finds of what is planted in good scans, and how long it takes. Requirements: specs/21-verdict.md."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+from hardening.kit.planted import changed, changes_for, good_scans, outcome
+
+from ptychopinn.config import SimulationConfig
+from ptychopinn.inspection import check_geometry, check_geometry_quickly
+from ptychopinn.simulate import simulate_scan
+
+_QUICK = 3  # every third case of the first scan; the long form tries all of every scan
+
+
+def test_inspection_finds_what_is_planted(long: bool, figure: Callable[[str], None]) -> None:
+    """[INSP-006] In 99 of 100 cases it is right, or says that the data cannot tell."""
+    found: Counter[str] = Counter()
+    wrong = []
+    for number, (name, scan) in enumerate(good_scans()):
+        if number and not long:
+            break
+        for change in list(changes_for(number))[:: 1 if long else _QUICK]:
+            result = outcome(scan, change, check_geometry(changed(scan, change)))
+            found[result] += 1
+            if result == "wrong":
+                wrong.append(f"{name}: {change}")
+    figure(f"inspection: {', '.join(f'{count} {result}' for result, count in found.most_common())} {wrong or ''}")
+    assert found["right"] >= 0.9 * found.total(), found
+    assert len(wrong) <= found.total() // 100, wrong
+
+
+def test_inspection_of_a_thousand_patterns_is_quick(long: bool, figure: Callable[[str], None]) -> None:
+    """[INSP-005] Time of one core: ten seconds with everything, half a second before a training."""
+    if not long:  # 32 x 32 patterns show that both end, no more
+        size, rows = 32, 12
+    else:
+        size, rows = 128, 32
+    scan = simulate_scan(SimulationConfig(N=size, rows=rows, cols=rows, nphotons=1e5, object_kind="mixture"))
+    wrong = changed(scan, next(change for change in changes_for(0) if change.flags))  # so that all is tried
+    limits = {check_geometry: 10.0, check_geometry_quickly: 0.5}
+    for check, limit in limits.items():
+        seconds = []
+        for _ in range(3):
+            begun = time.process_time()
+            assert check(wrong) is not None
+            seconds.append(time.process_time() - begun)
+        figure(f"{check.__name__}, {len(scan)} patterns of {size} x {size}: {np.median(seconds):.2f} s of one core")
+        assert np.median(seconds) < limit
