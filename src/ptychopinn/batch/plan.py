@@ -97,7 +97,7 @@ def read_plan(plan: StrPath, **sections: Mapping[str, object]) -> AllSettings[An
     Parameters
     ----------
     plan:
-        A YAML or JSON file with the section ``batch``, a CSV file, or a pattern such as scans/*.npz.
+        A YAML or JSON file with the section ``batch``, a CSV file, or a pattern such as ``scans/*.npz``.
     sections:
         Fields of sections, which go before those of the file: ``batch={"workflow": "train"}``.
 
