@@ -66,11 +66,11 @@ def install_wheels(session: nox.Session, parts: dict[str, str], *more: str) -> P
 
 
 def refuse_strays(wheels: Path) -> None:
-    """Fail where a wheel holds anything but its one package, of Python files and models, and its metadata."""
+    """Fail where a wheel holds anything but its one package, of Python files, models and manifest, and its metadata."""
     for wheel in sorted(wheels.glob("*.whl")):
         package = re.escape(wheel.name.partition("-")[0])
         allowed = re.compile(
-            rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed|family-[0-9]+\.zip)|{package}-[^/]+\.dist-info/.+"
+            rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed|family-[0-9]+\.zip|napari\.yaml)|{package}-[^/]+\.dist-info/.+"
         )
         with zipfile.ZipFile(wheel) as archive:
             if strays := [name for name in archive.namelist() if not allowed.fullmatch(name)]:
