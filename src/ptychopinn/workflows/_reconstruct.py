@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.automatic import Update, reconstruct_automatically
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
@@ -20,7 +21,7 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._backends import load_reconstructor, usable_backend
+from ptychopinn.workflows._backends import device_library, load_reconstructor, usable_backend
 from ptychopinn.workflows._inspect import warn_of_geometry
 from ptychopinn.workflows._outputs import (
     RunResult,
@@ -69,10 +70,18 @@ def reconstruct_run(  # noqa: PLR0913
     data = read_scan(data_path, **dict(settings.reading))
     warn_of_geometry(data)
     archive, reconstructor = _start(model, data, output, settings)
+    library: ArrayLibrary = NUMPY
+    if reconstructor is None:  # else it has its own
+        library = device_library(data.N, settings.backend, settings.execution)
     with folders.run_folder(output, overwrite=overwrite) as folder:
         write = write_object_product if only_product else partial(write_object, title=data.name)
         found = reconstruct_automatically(
-            data, reconstructor, settings.automatic, update=_writer(partial(write, folder, data)), monitor=monitor
+            data,
+            reconstructor,
+            settings.automatic,
+            library=library,
+            update=_writer(partial(write, folder, data)),
+            monitor=monitor,
         )
         story = " ".join(found.story)
         (folder / folders.STORY).write_text(story + "\n", "utf-8")
