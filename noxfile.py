@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tomllib
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ TENSORFLOW = "plugins/tf_backend"
 PTYCHI = "plugins/ptychi_backend"
 BRIDGE = "plugins/ptychodus_bridge"
 MODELS = "models"
+DISTRIBUTIONS = (".", TORCH, TENSORFLOW, PTYCHI, BRIDGE, MODELS)
 CONSTRAINED = ("-c", "constraints.txt")
 CORE = ("tests", "--ignore=tests/hardening", "--ignore=tests/docs")
 # Tests of the core to which it matters what is installed.
@@ -24,12 +26,14 @@ INSTALLED = (
     "tests/study/test_run.py::test_the_small_example",
 )
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin")
+SITE = ("sphinx", "pydata-sphinx-theme", "myst-nb")
 SIDE_BY_SIDE = ("-n", "2")
+PTYCHODUS_RELEASES = ["1.6.0", "1.7.0"]  # the newest of each minor version that is supported
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = [
-    *("lint", "typecheck", "imports", "build"),
+    *("lint", "typecheck", "imports", "build", "docs"),
     *("tests", "arrays", "minimums", "torch", "tf", "parity", "hardening"),
 ]
 nox.options.reuse_existing_virtualenvs = True
@@ -62,11 +66,11 @@ def install_wheels(session: nox.Session, parts: dict[str, str], *more: str) -> P
 
 
 def refuse_strays(wheels: Path) -> None:
-    """Fail where a wheel holds anything but its one package, of Python files and models, and its metadata."""
+    """Fail where a wheel holds anything but its one package, of Python files, models and manifest, and its metadata."""
     for wheel in sorted(wheels.glob("*.whl")):
         package = re.escape(wheel.name.partition("-")[0])
         allowed = re.compile(
-            rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed|family-[0-9]+\.zip)|{package}-[^/]+\.dist-info/.+"
+            rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed|family-[0-9]+\.zip|napari\.yaml)|{package}-[^/]+\.dist-info/.+"
         )
         with zipfile.ZipFile(wheel) as archive:
             if strays := [name for name in archive.namelist() if not allowed.fullmatch(name)]:
@@ -126,7 +130,7 @@ def build(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The core, with no deep-learning framework installed."""
-    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".")
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]")
     lacks(session, "torch", "lightning_fabric", "tensorflow", "keras")
     run_pytest(session, *SIDE_BY_SIDE, *CORE)
 
@@ -172,12 +176,12 @@ def ptychi(session: nox.Session) -> None:
 
 
 @nox.session
-def ptychodus(session: nox.Session) -> None:
-    """The released Ptychodus with its window, offscreen, and the wheels of the bridge and of both backends.
+@nox.parametrize("release", PTYCHODUS_RELEASES, ids=PTYCHODUS_RELEASES)
+def ptychodus(session: nox.Session, release: str) -> None:
+    """A released Ptychodus with its window, offscreen, and the wheels of the bridge and of both backends.
 
-    Ten minutes and four GB: not in the default set. PTYCHODUS_VERSION names another release.
+    Ten minutes and four GB for each release: not in the default set. `nox -s "ptychodus(1.6.0)"` is one of them.
     """
-    release = os.environ.get("PTYCHODUS_VERSION", "1.7.0")
     parts = {".": "ptychopinn", TORCH: "ptychopinn-torch", TENSORFLOW: "ptychopinn-tf", BRIDGE: "ptychopinn-ptychodus"}
     install_wheels(session, parts, *TEST_TOOLS, "mypy", "hatchling", "editables", f"ptychodus[gui]=={release}")
     session.run("mypy", f"{BRIDGE}/src")
@@ -187,7 +191,7 @@ def ptychodus(session: nox.Session) -> None:
 @nox.session
 def hardening(session: nox.Session) -> None:
     """Damaged files, kills, full disks, odd numbers; `nox -s hardening -- --long` for thousands and hundreds."""
-    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]", "-e", TORCH)
     run_pytest(session, *SIDE_BY_SIDE, "tests/hardening")
 
 
@@ -241,6 +245,74 @@ def gpu_tf(session: nox.Session) -> None:
     """Those of the TensorFlow backend, with the libraries of CUDA."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[cuda]")
     run_pytest(session, "-m", "gpu", f"{TENSORFLOW}/tests")
+
+
+def release_wheels(session: nox.Session) -> Path:
+    """Build and check the source distributions and wheels of everything in dist/; a wheel is built from the former."""
+    dist = ROOT / "dist"
+    for old in [*dist.glob("*.whl"), *dist.glob("*.tar.gz")]:
+        old.unlink()
+    for folder in DISTRIBUTIONS:
+        session.run("python", "-m", "build", "--outdir", str(dist), folder)
+    files = sorted(str(file) for file in [*dist.glob("*.whl"), *dist.glob("*.tar.gz")])
+    session.run("twine", "check", "--strict", *files)
+    bridge = [file for file in files if file.endswith(".whl") and "ptychopinn_ptychodus" in file]
+    session.run("check-wheel-contents", *(file for file in files if file.endswith(".whl") and file not in bridge))
+    session.run("check-wheel-contents", "--ignore", "W009", *bridge)  # one module in Ptychodus's namespace for plugins
+    return dist
+
+
+def claimed_pythons() -> list[str]:
+    """The versions of Python in the classifiers of the core."""
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["classifiers"]
+    return re.findall(r"Python :: (3\.\d+)", "\n".join(classifiers))
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Everything of a release up to publishing: distributions in dist/, checked, and tried in bare environments.
+
+    One environment for each Python that the classifiers claim; one that is not on this machine is skipped, and said.
+    """
+    session.install(*CONSTRAINED, "build", "twine", "check-wheel-contents")
+    session.run("python", ".ci/release_notes.py", *session.posargs)
+    dist = release_wheels(session)
+    wheels = [str(next(dist.glob(f"{name}-*.whl"))) for name in ("ptychopinn", "ptychopinn_torch", "ptychopinn_models")]
+    tried = []
+    for version in claimed_pythons():
+        if shutil.which(f"python{version}") is None:
+            session.warn(f"Python {version} is not on this machine: not tried.")
+            continue
+        bare = Path(session.create_tmp()) / f"python{version}"
+        session.run(f"python{version}", "-m", "venv", "--clear", str(bare), external=True)
+        session.run(str(bare / "bin" / "pip"), "install", "-q", *CONSTRAINED, *wheels, external=True)
+        with session.chdir(bare):  # away from the sources
+            for command in (("plugins",), ("demo", "--max-time", "20", "-o", "demo")):
+                session.run(str(bare / "bin" / "ptychopinn"), *command, external=True)
+        tried.append(version)
+    if not tried:
+        session.error("No Python that the classifiers claim is on this machine.")
+    session.log(f"Distributions are in dist/; tried with Python {', '.join(tried)}.")
+
+
+def build_site(session: nox.Session, builder: str, env: dict[str, str] | None = None) -> None:
+    """Run Sphinx over the pages, from the repository's root; a warning, such as a dead link of a page, is an error."""
+    how = ("-W", "--keep-going", "--fresh-env", "-b", builder, "-c", "docs")
+    session.run("sphinx-build", *how, ".", str(ROOT / ".nox" / "site"), env=env)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, in .nox/site, with links between pages checked; notebooks show their code alone."""
+    session.install(*CONSTRAINED, *SITE, "pytest", "-e", ".")
+    build_site(session, "html")
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Links of the pages to other places; needs the network."""
+    session.install(*CONSTRAINED, *SITE, "pytest", "-e", ".")
+    build_site(session, "linkcheck")
 
 
 @nox.session

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from ptychopinn.cli._flags import describe_preset, flag_of
 from ptychopinn.config import ExecutionOptions, InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.config.batch import BatchConfig
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.presets import PRESETS
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "solver": SolverOptions,
     "comparison": ComparisonConfig,
     "study": StudyConfig,
+    "batch": BatchConfig,
 }
 PLUGINS = Path(__file__).parents[1] / "plugins"
 # Of plugins that need not be installed: their options import no framework.

@@ -13,6 +13,7 @@ OUT_OF_MEMORY = [
     MemoryError(),
     OSError(errno.ENOMEM, "Cannot allocate memory", "run"),
     RuntimeError("can't start new thread"),
+    ImportError("libscipy_openblas.so: failed to map segment from shared object"),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
 ]
 
@@ -35,6 +36,15 @@ def test_other_errors_pass(error: Exception) -> None:
     with pytest.raises(type(error)), memory_explained():
         raise error
     assert not isinstance(explained(error), ResourceError)
+
+
+def test_a_package_that_is_not_there_is_no_defect() -> None:
+    """[CLI-011]"""
+    found = explained(ModuleNotFoundError("No module named 'h5py'"))
+    assert (found.exit_code, found.problem) == (
+        1,
+        "A package that is needed cannot be imported: No module named 'h5py'.",
+    )
 
 
 def test_an_error_of_ours_is_itself() -> None:

@@ -1,5 +1,6 @@
 """Discovery and lookup: specs/07-reconstructor.md, registration."""
 
+import re
 import subprocess
 import sys
 import types
@@ -242,14 +243,14 @@ def test_an_alias_cannot_be_registered(entry: Any) -> None:
 
 def test_an_unknown_backend_says_what_is_there(entry: Any) -> None:
     """[PLUG-007]"""
-    with pytest.raises(PluginError, match=r"no backend 'jaxx'; installed: toy.*ptychopinn-torch"):
+    with pytest.raises(PluginError, match=r"no backend 'jaxx'; installed: toy.*plugins/torch_backend"):
         discover([entry(returning(SPEC))]).get("jaxx")
 
 
 @pytest.mark.parametrize(("name", "known"), [("torch", "torch"), ("pytorch", "torch"), ("tensorflow", "tf")])
 def test_a_known_backend_that_is_missing_gives_its_install_hint(name: str, known: str) -> None:
     """[PLUG-007]"""
-    with pytest.raises(PluginError, match=f"installed: none. Install it with: {KNOWN_BACKENDS[known]}"):
+    with pytest.raises(PluginError, match=re.escape(f"installed: none. Install it with: {KNOWN_BACKENDS[known]}")):
         discover([]).get(name)
 
 
@@ -331,3 +332,25 @@ def test_listing_the_installed_plugins_imports_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_hints_name_no_package_that_is_on_no_index() -> None:
+    """[CLI-040] Whoever types one would get what somebody else put there."""
+    root = Path(__file__).resolve().parents[1]
+    files = [*root.glob("src/**/*.py"), *root.glob("plugins/*/src/**/*.py"), *root.glob("models/src/**/*.py")]
+    pages = [
+        root / "README.md",
+        *root.glob("docs/**/*.md"),
+        *root.glob("plugins/*/README.md"),
+        *root.glob("specs/*.md"),
+    ]
+    commands = [
+        line
+        for path in [*files, *pages]
+        if path.is_file()
+        for line in re.findall(r"pip install[^\n]*", path.read_text())
+    ]
+    assert len(commands) > 5
+    assert [
+        one for one in commands if re.search(r"""install\b(?:[^`"(,#]|"[^"]*")*(?<![./\w-])ptychopinn""", one)
+    ] == []

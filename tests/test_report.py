@@ -31,8 +31,9 @@ from ptychopinn.report import (
     write_pictures,
     write_report,
 )
-from ptychopinn.report._figure import colour_range, printable
-from ptychopinn.report._pictures import flat_phase, history_columns
+from ptychopinn.report._axes import complex_colours, history_columns
+from ptychopinn.report._figure import colour_range, printable, round_length
+from ptychopinn.report._pictures import flat_phase
 
 BOX = ScanBox(6, 50, 4, 40)
 
@@ -129,6 +130,21 @@ def test_titles_of_strangers(title):
     assert printable(title).isprintable()
 
 
+def test_all_phases_of_one_amplitude_look_equally_bright():
+    """[REP-012]"""
+    colours = complex_colours(np.exp(1j * np.linspace(-np.pi, np.pi, 90))[None], 1.0)[0]
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    assert luminance.max() / luminance.min() < 1.4  # 13 for HSV
+    assert np.linalg.norm(np.diff(colours, axis=0), axis=1).max() < 0.1  # and no jump, at the ends neither
+    assert (complex_colours(np.array([[0, np.nan, 2]]), 1.0)[0, 0] == 0).all()
+
+
+def test_the_length_of_a_scale_bar_is_round():
+    """[REP-012]"""
+    assert [round_length(most) for most in (9.9, 4.999, 2, 0.013)] == [5, 2, 2, 0.01]
+
+
 def test_history_columns():
     """[REP-001] Losses are drawn, epochs and seconds are not."""
     history = {"epoch": [1], "seconds": [3.0], "loss": [1.0], "poisson_loss": [2.0], "lr": [1e-3], "mae_loss": [np.nan]}
@@ -195,7 +211,7 @@ class Page(HTMLParser):
 
 
 def test_report_is_one_file(tmp_path):
-    """[REP-007] Everything is in the page; nothing is fetched; it may run nothing."""
+    """[REP-007] [REP-013] Everything is in the page; nothing is fetched; it may run nothing."""
     png = amplitude_picture(make_object())
     (tmp_path / "a.png").write_bytes(png)
     content = ReportContent(
@@ -204,16 +220,38 @@ def test_report_is_one_file(tmp_path):
         tables={"Configuration": {"N": "64"}, "Scores": {"phase_ssim": "0.71"}},
         figures=[("Amplitude", tmp_path / "a.png"), ("Again", png)],
         warnings=["Nearly flat."],
+        verdict="It explains <nothing>.",
+        verdict_kind="bad",
+        sliders=[("Move it", png, png)],
+        figure_widths={"Again": 30},
     )
     path = write_report(tmp_path / "report.html", content)
     assert path == tmp_path / "report.html"
     text = path.read_text("utf-8")
     page = Page(text)
     assert page.open == []
-    for words in ("scan 12", "residual R", "0.19", "Configuration", "phase_ssim", "0.71", "Again", "Nearly flat."):
+    assert [tags["class"] for tag, tags in page.tags if tag == "p"] == ["verdict bad"]
+    assert [tags.get("class") for tag, tags in page.tags if tag == "div" and "class" in tags][-3:] == [
+        "figures",
+        "slider",
+        "top",
+    ]
+    assert [tags["style"] for tag, tags in page.tags if tag == "figure" and "style" in tags] == ["width: 30%"]
+    for words in (
+        "It explains <nothing>.",
+        "Move it",
+        "scan 12",
+        "residual R",
+        "0.19",
+        "Configuration",
+        "phase_ssim",
+        "0.71",
+        "Again",
+        "Nearly flat.",
+    ):
         assert words in page.text
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert [attrs["alt"] for attrs in images] == ["Amplitude", "Again"]
+    assert [attrs["alt"] for attrs in images] == ["Move it", "Move it", "Amplitude", "Again"]
     for attrs in images:
         head, data = attrs["src"].split(",")
         assert head == "data:image/png;base64"
@@ -268,15 +306,18 @@ def test_a_large_object_is_reduced_before_it_is_drawn(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(_pictures, "_MAX_SHOWN_PX", 50)
     shown = []
-    draw = _pictures.show
-    monkeypatch.setattr(
-        _pictures, "show", lambda axes, values, *a, **k: (shown.append((axes, values, a)), draw(axes, values, *a, **k))
-    )
+    for name in ("draw_amplitude", "draw_phase"):
+        draw = getattr(_pictures, name)
+        monkeypatch.setattr(
+            _pictures,
+            name,
+            lambda axes, values, *a, draw=draw: (shown.append((axes, values)), draw(axes, values, *a))[1],
+        )
     y, x = np.mgrid[:120, :100]
     obj = ((1 + (x > 50)) * np.exp(0.01j * y)).astype(np.complex64)
     assert _pictures.amplitude_picture(obj).startswith(b"\x89PNG")
     assert _pictures.phase_picture(obj).startswith(b"\x89PNG")
-    (axes, amplitude, _), (_, phase, _) = shown
+    (axes, amplitude), (_, phase) = shown
     assert amplitude.shape == phase.shape == (40, 33)
     assert axes.get_xlim() == (-0.5, 98.5)
     assert axes.get_ylim() == (119.5, -0.5)

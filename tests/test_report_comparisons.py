@@ -79,6 +79,8 @@ def test_curves_of_a_study() -> None:
     curve = Curve([1e3, 1e5], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6])
     panels = [[Panel("ssim", "dense", {"a": curve, "b": Curve([], [], [], [])}), Panel("ssim", "sparse", {"a": curve})]]
     assert np.ptp(pixels(curves_picture(panels, "photons", log=True, title="t"))) > 100
+    unknown = Curve([1e4], [np.nan], [np.nan], [np.nan])  # a scan that is too small for the figure
+    assert np.ptp(pixels(curves_picture([[Panel("frc", "all", {"a": unknown})]], "photons", log=True))) > 100
 
 
 def test_montage_of_a_study() -> None:

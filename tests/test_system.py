@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,10 +16,10 @@ import pytest
 
 from ptychopinn import hdf5_files, system
 from ptychopinn.errors import ResourceError, UsageError
-from ptychopinn.hdf5_files import open_hdf5_file
+from ptychopinn.hdf5_files import atomic_hdf5_file, open_hdf5_file
 from ptychopinn.jobs import JobProcess, Task
 from ptychopinn.spill import SpillableRows, read_to_memmap
-from ptychopinn.system import allocate, lock_file
+from ptychopinn.system import allocate, check_address_space, lock_file
 from ptychopinn.workflows.lock import locked
 
 
@@ -141,3 +142,32 @@ def test_a_job_works_without_waitid(without: Any, tmp_path: Path) -> None:
         while not job.has_ended:
             job.read(0.05)
         assert job.value() >= 1
+
+
+def test_an_hdf5_file_on_a_full_disk_is_refused_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """[HARD-012] The HDF5 library, which would write again at its end and crash, sees nothing of it."""
+    resource = pytest.importorskip("resource")
+    (tmp_path / "product.h5").write_text("earlier")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        refused = pytest.raises(ResourceError, match=r"product\.h5 could not be written: File too large")
+        with refused, atomic_hdf5_file(tmp_path / "product.h5") as file:
+            file["object"] = np.arange(3000)
+            file.create_group("more")["text"] = "a text"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    del file
+    gc.collect()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
+    assert capfd.readouterr().err == ""
+
+
+def test_too_small_an_address_space_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[RUN-007] Before linear algebra waits for memory for ever."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda name: (2**20, 2**20))
+    with pytest.raises(ResourceError, match=r"limited \(ulimit -v\): 0 MiB of address space are left"):
+        check_address_space()
+    monkeypatch.setattr(resource, "getrlimit", lambda name: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    check_address_space()

@@ -9,6 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ptychopinn.api import Model as Model
+    from ptychopinn.api import Result as Result
+    from ptychopinn.api import Scan as Scan
+    from ptychopinn.api import load as load
+    from ptychopinn.api import read as read
+    from ptychopinn.api import reconstruct as reconstruct
+    from ptychopinn.api import simulate_scan as simulate_scan
+    from ptychopinn.api import train as train
+    from ptychopinn.batch import batch_run as batch_run
     from ptychopinn.bundle import read_bundle as read_bundle
     from ptychopinn.comparison import compare_run as compare_run
     from ptychopinn.comparison import study_run as study_run
@@ -26,8 +35,6 @@ if TYPE_CHECKING:
     from ptychopinn.plugins import discover as discover
     from ptychopinn.product import read_product as read_product
     from ptychopinn.reconstruction import Reconstruction as Reconstruction
-    from ptychopinn.reconstruction import reconstruct as reconstruct
-    from ptychopinn.simulate import simulate_scan as simulate_scan
     from ptychopinn.workflows import create_reconstructor as create_reconstructor
     from ptychopinn.workflows import demo_run as demo_run
     from ptychopinn.workflows import evaluate_run as evaluate_run
@@ -41,30 +48,37 @@ if TYPE_CHECKING:
 _HOME = {
     "InferConfig": "config",
     "Measurement": "data.dataset",
+    "Model": "api",
     "ModelConfig": "config",
     "Monitor": "monitor",
     "PtychoPinnError": "errors",
     "Reconstruction": "reconstruction",
+    "Result": "api",
     "RunSettings": "config",
+    "Scan": "api",
     "ScanDataset": "data.dataset",
     "SimulationConfig": "config",
     "TrainConfig": "config",
+    "batch_run": "batch",
     "compare_run": "comparison",
     "create_reconstructor": "workflows",
     "demo_run": "workflows",
     "discover": "plugins",
     "evaluate_run": "workflows",
     "infer_run": "workflows",
+    "load": "api",
     "load_reconstructor": "workflows",
+    "read": "api",
     "read_bundle": "bundle",
     "read_product": "product",
     "read_scan": "data.io",
-    "reconstruct": "reconstruction",
+    "reconstruct": "api",
     "run_settings": "workflows",
     "simulate_run": "workflows",
-    "simulate_scan": "simulate",
-    "study_run": "comparison",
+    "simulate_scan": "api",
     "stream_run": "workflows",
+    "study_run": "comparison",
+    "train": "api",
     "train_run": "workflows",
     "write_scan": "data.io",
 }

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Synchronisation
@@ -26,7 +25,7 @@ from ptychopinn.config.infer import Background, InferConfig, Likelihood, ProbeSo
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
-from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle
+from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle, neighbour_distances
 from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics.baselines import poisson_residual
@@ -45,6 +44,7 @@ from ptychopinn.refinement import (
     significantly_lower,
 )
 from ptychopinn.scan_model import ScanModel
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.epie import CACHE_BYTES, frame_of, rpie_schedule
@@ -78,8 +78,8 @@ _OBJECT_FIXED = StepSchedule(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class AutomaticReconstruction:
+@dataclass(frozen=True, eq=False, repr=False)
+class AutomaticReconstruction(ShortRepr):
     """A reconstruction, and how it came about."""
 
     reconstruction: Reconstruction
@@ -476,8 +476,7 @@ def _updates(freed: Collection[Freedom]) -> dict[str, Any]:
 def _spacing_px(positions: FloatArray) -> float:
     """Median distance of a position from its nearest neighbour at another place, pixels."""
     places = np.unique(positions, axis=0)
-    distances, _ = cKDTree(places).query(places, k=min(2, len(places)))
-    return float(np.median(distances[:, -1]))
+    return float(np.median(neighbour_distances(places))) if len(places) > 1 else 0.0
 
 
 def _explains_more(shares: FloatArray | None, base: FloatArray) -> bool:

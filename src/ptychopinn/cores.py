@@ -49,6 +49,12 @@ def granted_cores(root: Path = _ROOT) -> int:
     return max(int(min(grants)), 1)
 
 
+def share_of_cores(number: int, count: int) -> tuple[int, ...]:
+    """The numbers of the cores of one of ``count`` processes; empty if there are too few, or only one process."""
+    cores = sorted(_affinity())
+    return tuple(cores[number::count]) if 1 < count <= len(cores) else ()
+
+
 class CoreLoad:
     """Measures how many cores other processes leave free, from now on.
 

@@ -5,6 +5,8 @@ Each class has its own exit code on the command line, so that scripts can tell a
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PtychoPinnError(Exception):
     """Base of every error this software raises on purpose.
@@ -19,7 +21,7 @@ class PtychoPinnError(Exception):
         self.remedy = remedy
         super().__init__(f"{problem} {remedy}".strip())
 
-    def __reduce__(self) -> tuple[type[PtychoPinnError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.problem, self.remedy)
 
 

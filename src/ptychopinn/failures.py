@@ -10,15 +10,15 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ptychopinn.atomic import translate_write_error
-from ptychopinn.errors import Cancelled, ConfigError, PtychoPinnError, ResourceError
+from ptychopinn.errors import Cancelled, ConfigError, PluginError, PtychoPinnError, ResourceError
 
 ResultT = TypeVar("ResultT")
 IsOutOfMemory = Callable[[BaseException], bool]
 
 # Of frameworks that raise a RuntimeError, and of Python for a thread that finds no room for its stack.
 _MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primitive", "can't start new thread")
-# Messages of the library loader.
-NO_MEMORY_TO_IMPORT = ("Cannot allocate memory", "failed to map segment", "cannot allocate")
+# Of the loader of libraries.
+_NO_MEMORY_TO_IMPORT = ("Cannot allocate memory", "failed to map segment", "cannot allocate")
 
 
 def explained(error: BaseException) -> PtychoPinnError:
@@ -32,6 +32,11 @@ def explained(error: BaseException) -> PtychoPinnError:
     if isinstance(error, OSError):
         known = translate_write_error(error, error.filename or "A file")
         return known or PtychoPinnError(f"{error}.", "Check the path, and that no other program changes it.")
+    if isinstance(error, ImportError):
+        return PluginError(
+            f"A package that is needed cannot be imported: {error}.",
+            "Install ptychopinn again with its dependencies; 'ptychopinn doctor' says what there is.",
+        )
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or error.title
@@ -47,8 +52,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     The test of a backend begins with this one and knows its framework's own exceptions too.
     """
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
+    if isinstance(error, OSError | ImportError):
+        no_memory = getattr(error, "errno", None) == errno.ENOMEM
+        return no_memory or any(sign in str(error) for sign in _NO_MEMORY_TO_IMPORT)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
     )

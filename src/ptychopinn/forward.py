@@ -1,4 +1,6 @@
-"""NumPy reference of the physics: probe x patch -> exit wave -> expected counts.
+"""NumPy reference of the physics.
+
+Probe x patch -> exit wave -> expected counts::
 
     psi_jm[y, x] = P_m(y - f_y, x - f_x) * O[c_y + y, c_x + x]
     I_j          = sum_m | fftshift(fft2(psi_jm, norm="ortho")) |^2

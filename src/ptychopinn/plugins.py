@@ -27,8 +27,8 @@ from ptychopinn.reconstructor import Capability, ModelSpec, PluginSpec, Reconstr
 GROUP = "ptychopinn"
 ALIASES: Mapping[str, str] = {"pytorch": "torch", "tensorflow": "tf"}
 KNOWN_BACKENDS: Mapping[str, str] = {
-    "torch": "python -m pip install ptychopinn-torch",
-    "tf": "python -m pip install ptychopinn-tf",
+    "torch": "python -m pip install ./plugins/torch_backend (in a checkout of ptychopinn)",
+    "tf": "python -m pip install ./plugins/tf_backend (in a checkout of ptychopinn)",
 }
 
 CORE_SOLVERS: tuple[SolverSpec, ...] = (

@@ -23,15 +23,16 @@ from ptychopinn.cores import short_waits
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import PluginError, ResourceError
-from ptychopinn.failures import NO_MEMORY_TO_IMPORT, is_out_of_memory
+from ptychopinn.failures import is_out_of_memory
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray, IntArray, StrPath
 
 ClassT = TypeVar("ClassT")
 
 
-@dataclass(frozen=True)
-class PatchBatch:
+@dataclass(frozen=True, repr=False)
+class PatchBatch(ShortRepr):
     """Predicted patches of some patterns."""
 
     indices: IntArray  # (b,) int64: the patterns, as indices into the scan
@@ -40,8 +41,8 @@ class PatchBatch:
     patches: Array
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(ShortRepr):
     """A stream of patches and the probe that weights them."""
 
     # (modes, N, N) complex64 of the library, scaled to counts of this scan, with the detector's offset, so that
@@ -101,8 +102,8 @@ class TrainStatus(StrEnum):
     CANCELLED = "cancelled"  # the monitor was cancelled
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(ShortRepr):
     """Result of a training."""
 
     status: TrainStatus
@@ -261,7 +262,7 @@ class PluginSpec(Generic[ClassT]):
             with short_waits():
                 loaded: type[ClassT] = getattr(importlib.import_module(module_name), attribute)
         except Exception as error:  # a broken framework can raise anything
-            if is_out_of_memory(error) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
+            if is_out_of_memory(error):
                 raise ResourceError(
                     f"Memory does not suffice to import the {self.noun} '{self.name}' ({error!s:.200}).",
                     "Free memory, or raise the limit.",

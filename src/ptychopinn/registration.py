@@ -33,6 +33,7 @@ from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.reconstructor import Prediction, every_pattern_once
 from ptychopinn.scan_model import ScanModel
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.epie import EPIEResult, epie, rpie_schedule
 from ptychopinn.solvers.options import PassOptions
@@ -66,8 +67,8 @@ _CANCELLED = "Cancelled while positions were located."
 _CACHE_BYTES = 1 << 30  # cache of amplitudes between passes
 
 
-@dataclass(frozen=True, eq=False)
-class LocatedScan:
+@dataclass(frozen=True, eq=False, repr=False)
+class LocatedScan(ShortRepr):
     """Result of `locate`."""
 
     # (n, 2) float64 (y, x), object pixels; those of the scan if no others explain the patterns better.

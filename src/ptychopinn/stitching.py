@@ -14,6 +14,7 @@ import numpy as np
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.interpolation import PatchShift, shift_basis, shift_weights
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.tiles import Tiling
 from ptychopinn.typing import ComplexArray, FloatArray
 
@@ -23,8 +24,8 @@ _MIN_FACTOR = 1e-7  # singular values below this fraction of the largest are rou
 _CACHED = 1 << 15  # pixels of patches processed at a time; they fit the cache of a core
 
 
-@dataclass(frozen=True, eq=False)
-class StitchedObject:
+@dataclass(frozen=True, eq=False, repr=False)
+class StitchedObject(ShortRepr):
     """A stitched object."""
 
     object: Array  # (H, W) complex64 of the library; 1 + 0j where nothing covers it

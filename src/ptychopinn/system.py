@@ -7,15 +7,43 @@ import os
 import shutil
 import tempfile
 import threading
+from pathlib import Path
 from typing import IO, Any
+
+from ptychopinn.errors import ResourceError
 
 try:
     import fcntl
+    import resource
 except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]
 
 _LOCKED_BYTE = 1 << 30  # on Windows a locked byte cannot be read: it is far behind the text of a lock file
+_MIN_ADDRESS_SPACE_MIB = 512
 _NO_ALLOCATION = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+
+
+def check_address_space() -> None:
+    """Refuse a limit of the address space (``ulimit -v``) under which libraries of linear algebra wait for ever.
+
+    Raises
+    ------
+    ResourceError
+        If less than 512 MiB are left.
+    """
+    if resource is None:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    try:
+        used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    except OSError:  # unknown
+        return
+    if limit != resource.RLIM_INFINITY and (left := (limit - used) // 2**20) < _MIN_ADDRESS_SPACE_MIB:
+        raise ResourceError(
+            f"The memory of this process is limited (ulimit -v): {max(left, 0)} MiB of address space are left, and the "
+            f"libraries need {_MIN_ADDRESS_SPACE_MIB}.",
+            "Raise the limit, or ask the scheduler for more memory.",
+        )
 
 
 def lock_file(descriptor: int) -> None:
@@ -41,6 +69,15 @@ def lock_file(descriptor: int) -> None:
         windows.locking(descriptor, windows.LK_NBLCK, 1)
     except OSError as error:
         raise BlockingIOError(error.errno, error.strerror) from error
+
+
+def visible_gpus(devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """The GPUs of NVIDIA that this process may use, as names for CUDA_VISIBLE_DEVICES."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(name.strip() for name in named.split(",") if name.strip() not in ("", "-1"))
+    there = [path for path in devices.glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal()]
+    return tuple(str(number) for number in range(len(there)))
 
 
 def allocate(file: IO[bytes], size: int) -> None:

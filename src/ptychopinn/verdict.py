@@ -30,7 +30,7 @@ _HARDLY = 0.25  # of what can be explained: a result below it is hardly better t
 _TRUSTED, _TRUSTED_PASSES = 0.8, 0.95  # from here on a prediction, and a result of passes, is not doubted
 _ROOM = 1.3  # times the residual of noise: what the mean pattern leaves at least where anything can be said
 _OWN_PROBE = 0.5  # of the unexplained part: what the scan's own probe must explain better than the model's
-_FAR = 4.0  # times the squared residual that passes with a free probe leave
+_FAR = 2.0  # times the squared residual that passes with a free probe leave
 _WELL = 0.5  # of what can be explained: passes from nothing do better than a network that is not trained enough
 _MIN_OVERLAP = 0.4
 _MIN_PATTERNS = 16
@@ -73,15 +73,26 @@ class Verdict:
         }
 
     @property
+    def sentence(self) -> str:
+        """The conclusion with its figures."""
+        figures = (
+            f"R = {self.residual:.3f}, where a flat object leaves {self.flat_residual:.3f}, the mean pattern "
+            f"{self.mean_residual:.3f} and noise {self.noise_residual:.3f}."
+        )
+        match self.explains:
+            case Explains.YES:
+                return f"This reconstruction explains the data: {figures}"
+            case Explains.NO:
+                return f"This reconstruction does not explain the data: {figures}"
+            case _:
+                return f"Nobody can tell whether this reconstruction explains the data, for photons are few: {figures}"
+
+    @property
     def warning(self) -> str | None:
         """What to say to the user; None unless the result explains nothing."""
         if self.explains is not Explains.NO:
             return None
-        said = (
-            f"This reconstruction does not explain the data: R = {self.residual:.3f}, where a flat object leaves "
-            f"{self.flat_residual:.3f}, the mean pattern {self.mean_residual:.3f} and noise {self.noise_residual:.3f}."
-        )
-        return " ".join([said, *self.causes])
+        return " ".join([self.sentence, *self.causes])
 
     @property
     def record(self) -> Mapping[str, object]:

@@ -282,7 +282,7 @@ def test_plugins_without_any_says_how_to_get_one(cli: Cli, backends: Any) -> Non
     backends(Registry({}, {}))
     code, out, _ = cli("plugins")
     assert code == 0
-    assert "torch  not installed; install with: python -m pip install ptychopinn-torch" in out
+    assert "torch  not installed; install with: python -m pip install ./plugins/torch_backend" in out
 
 
 def test_training_without_a_backend_says_how_to_get_one(cli: Cli, backends: Any) -> None:
@@ -290,7 +290,7 @@ def test_training_without_a_backend_says_how_to_get_one(cli: Cli, backends: Any)
     backends(Registry({}, {}))
     code, _, err = cli("train", "scan.npz", "-o", "run")
     assert code == 1
-    assert "No backend is installed. Install one with: python -m pip install ptychopinn-torch" in err
+    assert "No backend is installed. Install one with: python -m pip install ./plugins/torch_backend" in err
 
 
 def test_demo_runs_with_the_default_backend_and_prints_where_things_are(

@@ -76,7 +76,6 @@ def test_a_traceback_only_with_debug(cli: Cli, calls: Any, where: tuple[str, ...
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ((), "required: COMMAND"),
         (("tain",), "invalid choice: 'tain'"),
         (("train",), "required: DATA, -o/--output"),
         (("train", "a.npz", "b.npz", "-o", "run"), "'b.npz' is one too many"),
@@ -210,3 +209,11 @@ def test_nothing_is_left_of_the_settings_of_an_earlier_call(cli: Cli, calls: Any
     cli(*TRAIN, "--nepochs", "3", "--debug")
     cli(*TRAIN)
     assert calls.last["train"] == {}
+
+
+def test_the_command_line_runs_as_a_module_and_helps_without_a_command() -> None:
+    """[CLI-039]"""
+    done = subprocess.run([sys.executable, "-m", "ptychopinn"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: ptychopinn ")
+    assert "reconstruct" in done.stdout
+    assert not done.stderr

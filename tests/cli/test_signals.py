@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from ptychopinn.cli import main
 from ptychopinn.cli._console import Console
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._signals import StopSignals
@@ -67,6 +69,52 @@ def test_a_third_signal_ends_at_once() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "interrupted\ninterrupted\n")
+
+
+def test_a_limit_of_processor_time_is_one_signal() -> None:
+    """[CLI-014] The kernel sends it every second from then on."""
+    stop, monitor = StopSignals(), Monitor()
+    before = signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    with stop.handled(lambda text: None), stop.cancelling(monitor):
+        for _ in range(4):
+            signal.raise_signal(signal.SIGXCPU)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    signal.signal(signal.SIGXCPU, before)
+    assert (monitor.cancelled, stop.exit_code) == (True, 128 + signal.SIGXCPU)
+
+
+def test_an_interrupt_in_a_destructor_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """[CLI-014] Python drops exceptions there."""
+
+    class Ends:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    stop, hook = StopSignals(), sys.unraisablehook
+    with stop.handled(lambda text: None), pytest.raises(KeyboardInterrupt):
+        Ends()
+        for _ in range(200):
+            time.sleep(0.02)
+    assert stop.exit_code == 130
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook is hook
+
+
+def test_an_interrupt_of_the_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """[CLI-010] [CLI-011]"""
+
+    class Interrupting:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "ptychopinn.cli._app":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "ptychopinn.cli._app", raising=False)
+    assert main(["plugins"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 @pytest.mark.parametrize("number", SENT)

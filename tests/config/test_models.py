@@ -18,7 +18,7 @@ def test_models_are_frozen_and_refuse_unknown_fields(cls: type[BaseModel]) -> No
     field = next(iter(cls.model_fields))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(model, field, getattr(model, field))
-    with pytest.raises(ValidationError, match="Extra inputs"):
+    with pytest.raises(ValidationError, match="no_such_field is not known"):
         cls(no_such_field=1)
 
 

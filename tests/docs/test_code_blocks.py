@@ -31,18 +31,16 @@ from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.simulate import simulate_scan
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(
-    str(page.relative_to(ROOT))
-    for pattern in ("README.md", "docs/*.md", "plugins/*/README.md", "models/README.md", "examples/*/README.md")
-    for page in ROOT.glob(pattern)
-)
+PATTERNS = ("*.md", "docs/*.md", "plugins/*/README.md", "models/README.md", "examples/*/README.md")
+PAGES = sorted(str(page.relative_to(ROOT)) for pattern in PATTERNS for page in ROOT.glob(pattern))
 NOT_RUN = re.compile(r"<!-- not run: (needs \S.*) -->")
 SECONDS_A_BLOCK = 300
 
 # What a page takes as given, beside the scans: trained models; other plugins than the torch backend.
 MODELS = {
-    "README.md": ("RUN_A", "RUN_B"),
+    "docs/command-line.md": ("RUN_A", "RUN_B"),
     "docs/comparison.md": ("RUN_A", "RUN_B"),
+    "docs/any-beam.md": ("run",),
     "docs/streaming.md": ("RUN", "run"),
 }
 PLUGINS = {"plugins/tf_backend/README.md": {"tf"}, "plugins/ptychi_backend/README.md": {"torch", "ptychi"}}
@@ -58,7 +56,9 @@ SMALL = (
     (re.compile(r"--max-time \d+"), "--max-time 30"),
     (re.compile(r"(?<=max_time: )\d+"), "30, nepochs: 2"),
     (re.compile(r"(?<=\"max_time\": )\d+"), '30, "nepochs": 2'),
+    (re.compile(r"(?<=max_time=)\d+"), "30, nepochs=2"),
     (re.compile(r"(ptychopinn (?:train|compare) (?!.*--nepochs).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --nepochs 2"),
+    (re.compile(r" --(?:rows|cols) \d+"), ""),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),
 )
 

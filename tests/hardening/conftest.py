@@ -17,6 +17,7 @@ FIGURES = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="hardening: thousands of mutations, hundreds of kills")
+    parser.addoption("--faults", metavar="FIRST:END", help="hardening: numbers of the faults to inject, by default all")
 
 
 def pytest_configure(config: pytest.Config) -> None:

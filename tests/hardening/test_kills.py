@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +15,13 @@ import numpy as np
 import pytest
 from hardening.kit.job_runner import GONE_SECONDS, KILLED, JobRunner, check_whole, outcome, wait_for_the_end
 
+from ptychopinn.batch import batch_run, read_plan
 from ptychopinn.bundle import read_bundle
+from ptychopinn.config import SimulationConfig
+from ptychopinn.data.io import write_scan
+from ptychopinn.jobs.memory import descendants
 from ptychopinn.product import read_product
+from ptychopinn.simulate import simulate_scan
 
 KILLS = {  # short, long
     "save": (6, 120),
@@ -22,6 +31,7 @@ KILLS = {  # short, long
     "stream": (2, 20),
     "compare": (0, 10),
 }
+BATCH_SCANS, BATCH_KILL_S = 60, 10.0
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -35,12 +45,16 @@ def test_killed_while_saving(
     """[HARD-010] [ARC-007]"""
     rng = random.Random(10)
     kills = KILLS["save"][long]
-    seen = 0
+    seen, longest, files = 0, 0.3, {"model.zip", "product.h5", "scan.npz", "config.yaml"}
+    while not files <= {path.name for path in tmp_path.iterdir()}:  # until the first of each is there
+        longest *= 2
+        assert jobs.run("save", tmp_path, scan, kill_after=longest).status == KILLED
+        assert longest < 60
     for _ in range(kills):
-        ending = jobs.run("save", tmp_path, scan, kill_after=rng.uniform(0.01, 0.3))
+        ending = jobs.run("save", tmp_path, scan, kill_after=rng.uniform(0.01, longest / 2))
         assert ending.status == KILLED, ending
         seen += check_whole(tmp_path)
-    assert {"model.zip", "product.h5", "scan.npz", "config.yaml"} <= {path.name for path in tmp_path.iterdir()}
+    assert files <= {path.name for path in tmp_path.iterdir()}
     figure(
         f"killed while saving: {kills}, {seen} files looked at, all whole; {len(leftovers(tmp_path))} half ones aside"
     )
@@ -191,6 +205,44 @@ def test_killed_while_comparing(
     tables = [(tmp_path / name / "run" / "comparison_metrics.csv").read_text() for name in ("plain", "killed")]
     assert len({text.count("\n") for text in tables}) == 1
     figure(f"killed while comparing: {kills}, with {processes} of its processes, which ended too; resumed to the end")
+
+
+def test_killed_workers_of_a_batch(long: bool, figure: Callable[[str], None], tmp_path: Path) -> None:
+    """[HARD-010] [JOB-007] A worker every ten seconds: each result is that of a quiet batch, byte by byte."""
+    if not long:
+        pytest.skip("in the long form")
+    for seed in range(BATCH_SCANS):
+        write_scan(tmp_path / f"s{seed}.npz", simulate_scan(SimulationConfig(N=32, rows=6, cols=6, seed=seed)))
+    batch = {"start": "none", "workers": 2, "retries": 100}
+    plan = read_plan(tmp_path / "s*.npz", batch=batch, automatic={"may_free": []})
+    assert not batch_run(plan, tmp_path / "quiet").failed
+    kills, ended = 0, threading.Event()
+
+    def kill() -> None:
+        nonlocal kills
+        rng = random.Random(18)
+        while not ended.wait(BATCH_KILL_S):
+            for pid in descendants(os.getpid()):
+                with contextlib.suppress(OSError):  # it has just ended
+                    if b"ptychopinn.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes() and rng.random() < 0.7:
+                        os.kill(pid, signal.SIGKILL)
+                        kills += 1
+                        break
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        result = batch_run(plan, tmp_path / "killed")
+    finally:
+        ended.set()
+        killer.join()
+    assert kills > 2
+    assert not result.failed
+    for one in result.scans:
+        quiet = tmp_path / "quiet/scans" / one.name / "reconstruction.h5"
+        assert (one.folder / "reconstruction.h5").read_bytes() == quiet.read_bytes(), one.name
+    assert leftovers(tmp_path / "killed") == []
+    figure(f"killed workers of a batch of {BATCH_SCANS}: {kills}; every result as of a quiet batch")
 
 
 def test_a_half_file_is_noticed(jobs: JobRunner, trained: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -129,6 +130,22 @@ def test_too_much_time_ends_it(tmp_path: Path) -> None:
     """[COMP-011]"""
     with pytest.raises(JobError, match=r"out of time: 0\.2 s"):
         run_job(task("sleep"), tmp_path, seconds=0.2)
+
+
+def test_a_process_that_is_stopped_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[RUN-001] It does not work, and would be waited for for ever; one that goes on again in time is not."""
+    monkeypatch.setattr("ptychopinn.jobs.process._LOOK_S", 0.05)
+    monkeypatch.setattr("ptychopinn.jobs.process._MAX_STOPPED_S", 0.4)
+    with JobProcess(task("sleep"), tmp_path) as job:
+        assert job.read(20)[0]["stage"] == "sleep"
+        for number in (signal.SIGSTOP, signal.SIGCONT) * 2:
+            os.kill(job.pid, number)
+            until = time.monotonic() + 0.25
+            while time.monotonic() < until:
+                assert job.read(0.02) == []
+        os.kill(job.pid, signal.SIGSTOP)
+        with pytest.raises(JobError, match=rf"process {job.pid} is stopped \(SIGSTOP, or a debugger\)"):
+            wait_for(lambda: job.read(0.02))
 
 
 def test_a_child_that_is_left_behind_is_ended(tmp_path: Path) -> None:

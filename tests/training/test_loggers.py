@@ -6,6 +6,8 @@ import csv
 import errno
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,7 +23,7 @@ ROWS = [(4, {"epoch": 1.0, "loss": 0.5}), (8, {"epoch": 2.0, "loss": 0.25})]
 
 
 def log(kind: LoggerKind, folder: Path, rows: list[tuple[int, dict[str, float]]]) -> None:
-    logger = open_logger(kind, folder, "ptychopinn-none")
+    logger = open_logger(kind, folder)
     for step, row in rows:
         logger.log(row, step)
     logger.close()
@@ -50,7 +52,7 @@ def test_a_table_grows_by_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     written: list[Path] = []
     original = loggers.atomic_write
     monkeypatch.setattr(loggers, "atomic_write", lambda path: written.append(path) or original(path))
-    logger = open_logger(LoggerKind.CSV, tmp_path, "ptychopinn-none")
+    logger = open_logger(LoggerKind.CSV, tmp_path)
     table = tmp_path / "csv" / "metrics.csv"
     for epoch in range(1, 200):
         extra = {"validation_loss": 0.5} if epoch in {100, 150} else {}
@@ -76,7 +78,7 @@ def test_a_half_written_line_is_dropped(tmp_path: Path, half: str) -> None:
 
 def test_a_line_that_does_not_fit_leaves_the_table(tmp_path: Path) -> None:
     """[HARD-010] [HARD-012]"""
-    logger = open_logger(LoggerKind.CSV, tmp_path, "ptychopinn-none")
+    logger = open_logger(LoggerKind.CSV, tmp_path)
     logger.log(ROWS[0][1], ROWS[0][0])
     before = (tmp_path / "csv" / "metrics.csv").read_bytes()
     resource = pytest.importorskip("resource", reason="this system has no limits of processes")
@@ -134,15 +136,24 @@ class FakeClient:
         self.calls.append(("end", run))
 
 
-def test_a_run_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of one experiment in the run directory; another training is another run of it."""
-    clients: dict[str, FakeClient] = {}
+Clients = dict[str, FakeClient]
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> Clients:
+    """Those of an MLflow that is no server, by their address."""
+    made: Clients = {}
     tracking = ModuleType("mlflow.tracking")
-    tracking.MlflowClient = lambda tracking_uri: clients.setdefault(  # type: ignore[attr-defined]
+    tracking.MlflowClient = lambda tracking_uri: made.setdefault(  # type: ignore[attr-defined]
         tracking_uri, FakeClient(tracking_uri)
     )
     monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
     monkeypatch.setitem(sys.modules, "mlflow.tracking", tracking)
+    return made
+
+
+def test_a_run_of_mlflow(tmp_path: Path, clients: Clients) -> None:
+    """A run of one experiment in the run directory; another training is another run of it."""
     for _ in range(2):
         log(LoggerKind.MLFLOW, tmp_path, ROWS)
     ((uri, client),) = clients.items()
@@ -150,3 +161,38 @@ def test_a_run_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert client.experiments == {"ptychopinn": "7"}
     figures = [("run of 7", step, name, value) for step, row in ROWS for name, value in row.items()]
     assert client.calls == 2 * [("run", "7"), *figures, ("end", "run of 7")]
+
+
+def test_a_tracker_that_does_not_answer_holds_nothing_up(
+    tmp_path: Path, clients: Clients, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[RUN-008] [TRAIN-013] Nor does one that fails; a slow one is waited for."""
+    monkeypatch.setattr(loggers, "_MAX_SILENCE_S", 2.0)
+    answers = threading.Event()
+
+    def wait(self: FakeClient, *args: Any, **kwargs: Any) -> None:
+        self.calls.append(args)
+        assert answers.wait(20)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeClient, "log_metric", wait)
+        began = time.monotonic()
+        log(LoggerKind.MLFLOW, tmp_path / "silent", ROWS)
+        assert 2.0 < time.monotonic() - began < 15
+        answers.set()
+    assert caplog.messages == [
+        "MLflow has not answered for 2 s: its history is not complete. The training is not affected."
+    ]
+    slow = FakeClient.log_metric
+    monkeypatch.setattr(
+        FakeClient, "log_metric", lambda self, *args, **kwargs: time.sleep(0.1) or slow(self, *args, **kwargs)
+    )
+    log(LoggerKind.MLFLOW, tmp_path / "slow", 6 * ROWS)
+    assert clients[f"sqlite:///{tmp_path}/slow/mlflow.db"].calls[-1] == ("end", "run of 7")
+
+    def fail(self: FakeClient, identity: str) -> Any:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(FakeClient, "create_run", fail)
+    log(LoggerKind.MLFLOW, tmp_path / "failing", ROWS)
+    assert caplog.messages[1:] == ["The history cannot be logged to MLflow: ConnectionError: no route to host."]

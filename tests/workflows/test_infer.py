@@ -22,6 +22,7 @@ from ptychopinn.refinement import Refinement, refine
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.verdict import Explains
 from ptychopinn.workflows import RunResult, infer_run, run_settings
+from ptychopinn.workflows._outputs import probe_width_percent
 
 CONTENT = [
     "amplitude.png",
@@ -57,7 +58,7 @@ def test_a_run_reconstructs_a_scan(trained: RunResult, scan_file: Path, tmp_path
 def test_a_result_that_explains_nothing_says_so_everywhere(
     trained: RunResult, scan_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """[VER-004] [PROD-009] in log, report, product, sidecar and result."""
+    """[VER-004] [PROD-009] [REP-013] in log, report, product, sidecar and result."""
     scan = read_scan(scan_file)
     mixed = np.random.default_rng(0).permutation(len(scan))
     write_scan(tmp_path / "mixed.npz", replace(scan, positions=scan.positions[mixed], object_guess=None))
@@ -73,8 +74,14 @@ def test_a_result_that_explains_nothing_says_so_everywhere(
     assert sidecar["warnings"] == list(result.warnings)
     for text in (caplog.text, read_product(result.files["product"]).comments, result.files["report"].read_text()):
         assert words in text
+    report = result.files["report"].read_text()
+    assert report.count(words) == 1
+    assert f'<p class="verdict bad">{words}' in report
     good = infer_run(trained.folder, scan_file, tmp_path / "good")
-    assert words not in (tmp_path / "good" / "report.html").read_text()
+    report = (tmp_path / "good" / "report.html").read_text()
+    assert words not in report
+    assert '<p class="verdict good">This reconstruction explains the data: R = ' in report
+    assert report.count('<div class="slider">') == 1
     assert good.verdict is not None
     assert good.verdict.explains is not Explains.NO
 
@@ -292,3 +299,8 @@ def test_the_scans_probe_is_used_where_the_models_is_of_other_light(
     assert not any("probe of the scan is used" in text for text in other.warnings)
     same = infer_run(trained.folder, scan_file, tmp_path / "same")
     assert not any("probe of the scan is used" in text for text in same.warnings)
+
+
+def test_the_probe_is_as_large_as_beside_the_object() -> None:
+    """[REP-014]"""
+    assert [probe_width_percent(64, shown) for shown in (128, 40, 2000)] == [50, 100, 25]

@@ -270,4 +270,4 @@ def test_where_cupy_cannot_be_used_the_host_computes(
     (said,) = [record.getMessage() for record in caplog.records]
     assert "Stitching and refinement run on the host" in said
     assert reason in said
-    assert ("pip install 'ptychopinn-tf[cuda]'" in said) == (spoil is without_cupy)
+    assert ("pip install cupy-cuda12x" in said) == (spoil is without_cupy)

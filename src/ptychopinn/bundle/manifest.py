@@ -16,8 +16,6 @@ from ptychopinn.errors import ArchiveError
 
 FORMAT_VERSION = 1
 
-_UPGRADE = "python -m pip install --upgrade ptychopinn"
-
 
 class ArchiveKind(StrEnum):
     """Kind of an archive."""
@@ -93,7 +91,7 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise ArchiveError(
             f"{source} has format {version}, written by {_writer(raw)}; formats up to {FORMAT_VERSION} are read here.",
-            f"Upgrade it ({_UPGRADE}), or save the model again with an older one.",
+            "Use a newer ptychopinn, or save the model again with an older one.",
         )
     try:
         return Manifest.model_validate_json(text)

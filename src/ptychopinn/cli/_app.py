@@ -14,6 +14,7 @@ from ptychopinn.cli._legacy import normalise
 from ptychopinn.cli._parser import Parser, add_common
 from ptychopinn.errors import Cancelled
 from ptychopinn.failures import explained
+from ptychopinn.system import check_address_space
 
 COMMANDS: Mapping[str, str] = {
     "reconstruct": "Reconstruct a scan in a given time, without any decision.",
@@ -22,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "infer": "Reconstruct a scan with a trained network.",
     "stream": "Reconstruct a scan while it is measured.",
     "evaluate": "Score a reconstruction against a reference.",
+    "batch": "Reconstruct, train, infer or evaluate many scans.",
     "compare": "Compare reconstructors on the same scans.",
     "study": "Compare reconstructors over a grid of simulated scans.",
     "parity": "Find the first stage at which two backends or two models differ.",
@@ -41,6 +43,9 @@ _EPILOG = (
 )
 
 
+_COMMON = {"--quiet", "--debug"}
+
+
 class Command(Protocol):
     """What the module of a command has."""
 
@@ -57,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(quiet="--quiet" in arguments, debug="--debug" in arguments)
     try:
         with console.stop.handled(console.say), console.logging():
+            check_address_space()
             return console.finish(_run(arguments, console))
     except OutputError as lost:
         return console.give_up_output(lost.reason)
@@ -83,6 +89,9 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     parsers: dict[str, Parser] = {}
     for name, summary in COMMANDS.items():
         parsers[name] = subparsers.add_parser(name, help=summary, description=summary)
+    if not set(normal) - _COMMON:
+        console.result(parser.format_help().rstrip())
+        return 0
     command = None
     if chosen is not None and chosen in COMMANDS:
         command = cast(Command, importlib.import_module(f"ptychopinn.cli.{chosen}"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from ptychopinn.monitor import Monitor
 
 # scancel, docker stop; a lost terminal; sbatch --signal; a limit of processor time; Ctrl-Break on Windows
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
+_REPEATED = "SIGXCPU"  # the kernel sends it once a second from then on
+_AGAIN_S = 0.01
 _SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
 
 
@@ -29,6 +32,7 @@ class StopSignals:
         self._monitor: Monitor | None = None
         self._say: Callable[[str], None] = lambda text: None
         self._process = os.getpid()
+        self._is_again = False  # whether the next signal is the last one once more
 
     @property
     def exit_code(self) -> int:
@@ -56,9 +60,11 @@ class StopSignals:
             for number in _SIGNALS
             if number == signal.SIGINT or signal.getsignal(number) == signal.SIG_DFL
         }
+        hook, sys.unraisablehook = sys.unraisablehook, self._interrupt_again
         try:
             yield
         finally:
+            sys.unraisablehook = hook
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -74,6 +80,11 @@ class StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a worker forked from here: its parent sees to the end of it
             return
+        if self._is_again:
+            self._is_again = False
+            raise KeyboardInterrupt
+        if self._received and number == getattr(signal, _REPEATED, None):
+            return
         self._received.append(number)
         if len(self._received) > 2:
             signal.signal(number, signal.SIG_DFL)
@@ -85,3 +96,12 @@ class StopSignals:
             f"{signal.Signals(number).name}: stopping after this step and keeping what is there. A second signal gives "
             "this step up, a third ends at once."
         )
+
+    def _interrupt_again(self, lost: sys.UnraisableHookArgs) -> None:
+        """Interrupt again where Python dropped the exception: in destructors and callbacks of weak references."""
+        if not issubclass(lost.exc_type, KeyboardInterrupt) or not self._received:
+            sys.__unraisablehook__(lost)
+            return
+        self._is_again = True
+        # A little later: from here it would be dropped once more.
+        threading.Timer(_AGAIN_S, signal.raise_signal, args=(self._received[-1],)).start()

@@ -47,6 +47,22 @@ def build(cls: type[ModelT], values: Mapping[str, object], name_of: NameOf = dot
         raise ConfigError(f"The values cannot be read: {error}.", "Give plain numbers and words.") from error
 
 
+def expect(cls: type[ModelT], value: object) -> ModelT:
+    """The value, if it is a configuration of this kind.
+
+    Raises
+    ------
+    ConfigError
+        If it is something else, such as a dict.
+    """
+    if isinstance(value, cls):
+        return value
+    raise ConfigError(
+        f"A {cls.__name__} is needed; this is of the type {type(value).__name__}.",
+        f"Give {cls.__name__}(...), with the settings as keywords.",
+    )
+
+
 def explain(error: ValidationError, cls: type[BaseModel], name_of: NameOf = dotted) -> ConfigError:
     """Turn pydantic's report on ``cls`` into a `ConfigError` of one paragraph."""
     errors = error.errors(include_url=False)
@@ -119,8 +135,9 @@ def join_problems(problems: Sequence[str], more: int = 0) -> str:
 def suggestion(name: str, valid: Iterable[str]) -> str:
     """``"; did you mean ...?"`` for a misspelt name, else ``"; valid are ..."``."""
     valid = list(valid)
-    if close := difflib.get_close_matches(name[:_MAX_NAME], valid, n=2, cutoff=0.6):
-        return f"; did you mean {' or '.join(close)}?"
+    close = difflib.get_close_matches(name[:_MAX_NAME], valid, n=2, cutoff=0.6)
+    if close := close or [one for one in valid if "".join(word[:1] for word in one.split("_")) == name][:2]:
+        return f"; did you mean {' or '.join(close)}?"  # lr is learning_rate
     return f"; valid are {', '.join(valid)}"
 
 

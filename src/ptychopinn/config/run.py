@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, SerializeAsAny, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.config.batch import BatchConfig
 from ptychopinn.config.build import build
 from ptychopinn.config.comparison import ComparisonConfig
 from ptychopinn.config.conversion import ConversionOptions
@@ -95,6 +96,7 @@ class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
     solver: SerializeAsAny[SolverT] = Field(default_factory=_DEFAULTS, description="Iterative solvers.")
     comparison: ComparisonConfig = Field(ComparisonConfig(), description="Comparisons.")
     study: StudyConfig | None = Field(None, description="Grids of comparisons.")
+    batch: BatchConfig = Field(BatchConfig(), description="One workflow over many scans.")
 
     def run_settings(self) -> RunSettings[OptionsT]:
         """The settings of a run."""

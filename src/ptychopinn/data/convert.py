@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -67,21 +68,54 @@ def convert_scan(
     ResourceError
         If it could not be written.
     """
-    sources = [source] if isinstance(source, str | Path) or not isinstance(source, Sequence) else list(source)
-    reading, conversion = reading or ReadOptions(), conversion or ConversionOptions()
     if Path(target).exists() and not overwrite:
         raise UsageError(f"{target} exists already.", "Give another name, or replace it with --overwrite.")
-    if len(sources) == 1 and conversion == ConversionOptions():
-        data = read_scan(sources[0], **dict(reading))
-    else:
-        data = _checked(_joined(sources, reading, conversion), Path(sources[0]), reading)
+    data = read_converted(source, reading, conversion)
     write = write_cxi_scan if Path(target).suffix.lower() == ".cxi" else write_scan
     write(target, data, compress=compress)
     return data
 
 
-def _joined(sources: Sequence[StrPath], reading: ReadOptions, conversion: ConversionOptions) -> RawScan:
-    scans = [scan_steps.in_photons(scan_steps.mark_gaps(read_raw(path, reading))) for path in sources]
+def read_converted(
+    source: StrPath | Sequence[StrPath],
+    reading: ReadOptions | None = None,
+    conversion: ConversionOptions | None = None,
+    change: Callable[[RawScan], RawScan] | None = None,
+) -> ScanDataset:
+    """Read scan files as `convert_scan` does, without writing one. ``change`` is done to each before all else.
+
+    Raises
+    ------
+    DataError, ConfigError
+        If it is refused, or a step cannot be done.
+    """
+    sources = [source] if isinstance(source, str | PathLike) else list(source)
+    reading, conversion = reading or ReadOptions(), conversion or ConversionOptions()
+    if not sources:
+        raise UsageError("No scan file is named.", "Name at least one.")
+    if len(sources) == 1 and conversion == ConversionOptions() and change is None:
+        return read_scan(sources[0], **dict(reading))
+    scans = [read_raw(path, reading) for path in sources]
+    return convert_raw([scan if change is None else change(scan) for scan in scans], reading, conversion, sources[0])
+
+
+def convert_raw(
+    scans: Sequence[RawScan], reading: ReadOptions, conversion: ConversionOptions, path: StrPath = "arrays"
+) -> ScanDataset:
+    """Do the steps of a conversion to scans, join them, and check the result as a file is checked; it is logged.
+
+    ``path`` names them in errors.
+
+    Raises
+    ------
+    DataError, ConfigError
+        If it is refused, or a step cannot be done.
+    """
+    return _checked(_joined(scans, conversion), Path(path), reading)
+
+
+def _joined(scans: Sequence[RawScan], conversion: ConversionOptions) -> RawScan:
+    scans = [scan_steps.in_photons(scan_steps.mark_gaps(scan)) for scan in scans]
     raw = scan_steps.join_scans([apply_steps(scan, conversion) for scan in scans])
     if conversion.bin > 1:
         raw = bin_patterns(raw, conversion.bin)

@@ -14,6 +14,7 @@ from ptychopinn.config.reading import Measurement as Measurement
 from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.lazy_rows import LazyRows, as_slice, release_pages, take_rows
 from ptychopinn.errors import DataError
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.spill import SpillableRows
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -47,8 +48,8 @@ class ScanMetadata(BaseModel):
     source: str = Field("", description="Source of the data.")
 
 
-@dataclass(frozen=True, eq=False)
-class ScanDataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class ScanDataset(ShortRepr):
     """One scan, checked on creation and read-only afterwards."""
 
     # (n, N, N) of any real dtype, in the domain ``measurement``, DC at ``[N//2, N//2]``. They may be memory-mapped or

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Callable
+from os import PathLike
 from typing import IO, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.open_scan import open_arrays, open_scan
 from ptychopinn.data.scan_reader import SCHEMA_VERSION, Reader
-from ptychopinn.errors import DataError
+from ptychopinn.errors import DataError, UsageError
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 
 _LOG = logging.getLogger(__name__)
@@ -64,11 +65,18 @@ def read_scan(
     ------
     DataError
         If the file is refused; `ptychopinn.data.checks.check_scan` lists all problems.
+    UsageError
+        If ``path`` is no path.
     ConfigError
         If ``measurement`` or ``nphotons`` is out of bounds.
     ResourceError
         If a compressed array does not fit into memory.
     """
+    if not isinstance(path, str | PathLike):
+        raise UsageError(
+            f"A scan file is needed; this is of the type {type(path).__name__}.",
+            "Give a path; scans that are in memory go to ptychopinn.train, Model.infer and ptychopinn.reconstruct.",
+        )
     options = build(
         ReadOptions,
         {

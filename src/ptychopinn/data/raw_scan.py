@@ -12,6 +12,7 @@ import numpy as np
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.scan_file import ArrayInMemory, ArrayMember, ScanFile
 from ptychopinn.errors import DataError
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 EV_METRES = 1.2398419843320026e-06  # h c / e (CODATA 2018, exact): energy in eV times wavelength in metres
@@ -77,8 +78,8 @@ def _other(y: float, x: float) -> str:
     return "" if math.isclose(y, x, rel_tol=1e-6) else f" Along y it is {y:.6g} m."
 
 
-@dataclass(frozen=True, eq=False)
-class RawScan:
+@dataclass(frozen=True, eq=False, repr=False)
+class RawScan(ShortRepr):
     """The arrays of a scan; nothing is checked but their shapes.
 
     Attributes

@@ -1,14 +1,28 @@
 """Run a function of this software in another process.
 
 The parent writes a `Task` and reads events, one line of JSON each. `run_job` waits for the end; `JobProcess` is for a
-parent that works in the meantime. Neither imports what the function needs.
+parent that works in the meantime. Neither imports what the function needs. `run_jobs` runs many side by side.
 """
 
 from __future__ import annotations
 
 from ptychopinn.jobs.memory import available_mib
+from ptychopinn.jobs.pool import Job, LocalWorkers, Workers, run_jobs
 from ptychopinn.jobs.process import JobProcess
-from ptychopinn.jobs.protocol import LOG, TASK, JobError, Task
+from ptychopinn.jobs.protocol import LOG, TASK, JobDied, JobError, Task
 from ptychopinn.jobs.runner import run_job
 
-__all__ = ["LOG", "TASK", "JobError", "JobProcess", "Task", "available_mib", "run_job"]
+__all__ = [
+    "LOG",
+    "TASK",
+    "Job",
+    "JobDied",
+    "JobError",
+    "JobProcess",
+    "LocalWorkers",
+    "Task",
+    "Workers",
+    "available_mib",
+    "run_job",
+    "run_jobs",
+]

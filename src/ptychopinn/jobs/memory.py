@@ -1,4 +1,4 @@
-"""Anonymous memory of processes, as the kernel counts it.
+"""Anonymous memory of processes, as the kernel counts it, and which processes there are.
 
 For one process it is ``RssAnon``, for several the sum of ``Pss_Anon``, so that pages shared after a fork count once.
 Mapped files do not count, because the kernel can reclaim them. (USS and PSS of psutil count them.)
@@ -38,6 +38,15 @@ def descendants(pid: int) -> list[int]:
         new = [child for child in children if child not in tree]
         tree += new
     return tree
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, by a signal or a debugger; false if the system does not report it."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in ("T", "t")
 
 
 def available_mib() -> int | None:

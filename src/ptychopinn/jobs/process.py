@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.errors import Cancelled, UsageError
-from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobError, Task, decode
+from ptychopinn.jobs.memory import is_stopped
+from ptychopinn.jobs.protocol import LOG, STOP, STOP_FAILED, Event, JobDied, JobError, Task, decode
 
 _WORKER = "ptychopinn.jobs.worker"
 _READ_BYTES = 1 << 16
 _TERMINATE_S = 0.5  # grace period before the process is killed
 _TICK_S = 0.02
 _TAIL_LINES, _TAIL_BYTES = 40, 1 << 14
+_LOOK_S = 1.0  # interval of looking whether the process is stopped
+_MAX_STOPPED_S = 10.0
 
 
 class JobProcess:
@@ -35,6 +38,7 @@ class JobProcess:
         self._pending: list[Event] = []
         self._last: Event | None = None  # the result or the error
         self._rest, self._open = b"", True
+        self._looked, self._stopped_s = time.monotonic(), 0.0
         command = [sys.executable, "-P", "-m", _WORKER, str(task.write(folder))]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -73,7 +77,15 @@ class JobProcess:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def read(self, timeout_s: float) -> list[Event]:
-        """The new progress and log records; waits for the first one up to a time."""
+        """The new progress and log records; waits for the first one up to a time.
+
+        Raises
+        ------
+        JobDied
+            If the process has been stopped for ten seconds, by a signal or a debugger: it does not work and cannot end.
+        """
+        if self._open:
+            self._check_not_stopped()
         if self._open and not self._pending:
             if self._selector.get_map():
                 self._receive(timeout_s)
@@ -113,13 +125,15 @@ class JobProcess:
         ------
         Cancelled
             If it was cancelled before it had a result.
+        JobDied
+            If its process ended without a result.
         JobError
-            If it failed, or its process ended without a result.
+            If it failed.
         """
         self.close()
         last = self._last
         if last is None:
-            raise self._death()
+            raise self._explain_end()
         if last["event"] == "result":
             return last["value"]
         if last["exit_code"] == Cancelled.exit_code:
@@ -138,7 +152,21 @@ class JobProcess:
             return ""
         return "\n".join(lines[-_TAIL_LINES:])
 
-    def _death(self) -> JobError:
+    def _check_not_stopped(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        # Time in which this process was stopped too does not count.
+        elapsed, self._looked = min(now - self._looked, 2 * _LOOK_S), now
+        self._stopped_s = self._stopped_s + elapsed if is_stopped(self.pid) else 0.0
+        if self._stopped_s > _MAX_STOPPED_S:
+            raise JobDied(
+                f"The process {self.pid} is stopped (SIGSTOP, or a debugger) since {self._stopped_s:.0f} s.",
+                "Find out what stops it, then start again.",
+                details=self.tail(),
+            )
+
+    def _explain_end(self) -> JobDied:
         code, tail, remedy = self._process.returncode, self.tail(), ""
         if code == -signal.SIGKILL:
             how = "was killed by the system or a user (SIGKILL"
@@ -151,7 +179,7 @@ class JobProcess:
             how = "ended before it was done ("
         words = f"The process {self.pid} {how}, exit code {code})".replace("(, ", "(")
         said = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "nothing was printed")
-        return JobError(f"{words}: {said}" if code > 0 else f"{words}.", remedy, details=tail)
+        return JobDied(f"{words}: {said}" if code > 0 else f"{words}.", remedy, details=tail)
 
     def _receive(self, timeout_s: float) -> bool:
         """Read once, and return whether there was anything."""

@@ -20,8 +20,8 @@ import dataclasses
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ class JobError(PtychoPinnError):
         super().__init__(problem, remedy)
         self.exit_code, self.details, self.refused = exit_code, details, refused
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return *super().__reduce__(), vars(self)
+
+
+class JobDied(JobError):
+    """The process of a job ended before it was done: it was killed, or its machine was lost."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -69,12 +76,18 @@ class Task:
         Seconds to end the work after a stop; 0 ends the process at once.
     scratch:
         Whether the worker removes its folder after a stop.
+    environment:
+        Variables of its process, set before the function is imported.
+    cores:
+        Numbers of the processor cores that its process may use; empty: as its parent.
     """
 
     function: str
     arguments: Mapping[str, Any]
     stop_s: float = 0.0
     scratch: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: Sequence[int] = ()
 
     def write(self, folder: Path) -> Path:
         """Write the task into the folder of its job."""

@@ -56,6 +56,9 @@ def main(path: str) -> int:
     monitor, task = Monitor(channel.report), None
     try:
         task = Task.read(Path(path))
+        os.environ.update(task.environment)
+        if task.cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, task.cores)
         threading.Thread(target=_listen, args=(monitor, task.stop_s), daemon=True).start()
         logging.basicConfig(format="%(levelname)s: %(message)s")
         logging.getLogger().addHandler(_ChannelHandler(channel))

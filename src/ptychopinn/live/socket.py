@@ -43,7 +43,7 @@ def listen(address: str, *, bind: bool = False, poll_s: float = 0.05) -> Iterato
         import zmq
     except ImportError as error:
         raise UsageError(
-            "Sockets need pyzmq, which is not installed.", "Install it: python -m pip install 'ptychopinn[stream]'."
+            "Sockets need pyzmq, which is not installed.", "Install it: python -m pip install pyzmq."
         ) from error
     context = zmq.Context()
     socket = context.socket(zmq.PULL)

@@ -15,6 +15,7 @@ from skimage.registration import phase_cross_correlation
 
 from ptychopinn.errors import DataError
 from ptychopinn.metrics.frc import is_constant
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray, FloatArray
 
 MIN_SIDE_PX = 11  # the largest window of the metrics (SSIM with Gaussian weights)
@@ -79,8 +80,8 @@ def scan_box(positions: FloatArray, shape: tuple[int, int], margin: int = 4) -> 
     return ScanBox(*edges)
 
 
-@dataclass(frozen=True, eq=False)
-class Aligned:
+@dataclass(frozen=True, eq=False, repr=False)
+class Aligned(ShortRepr):
     """A reference and a reconstruction that can be compared pixel by pixel."""
 
     # (h, w) complex128, both cut to the box.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychopinn.errors import DataError, ScoreError
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
 NYQUIST = 0.5  # cycles per pixel
@@ -17,8 +18,8 @@ ROUNDING = 1e-6  # of single precision, relative
 _SURE_RINGS = 3
 
 
-@dataclass(frozen=True, eq=False)
-class FrcCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class FrcCurve(ShortRepr):
     """The correlation of each ring."""
 
     frequency: FloatArray  # (k,) float64, cycles per pixel, rising, from one period in the shorter side to 0.5

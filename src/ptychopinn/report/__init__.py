@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from ptychopinn.report._attempt import attempt
+from ptychopinn.report._axes import draw_history, draw_pattern, draw_positions, new_axes
 from ptychopinn.report._candidates import candidates_picture, frc_picture
+from ptychopinn.report._cards import card_html, card_picture
 from ptychopinn.report._comparison import comparison_picture
 from ptychopinn.report._html import ReportContent, Table, report_html, write_report
 from ptychopinn.report._inspection import ScanView, inspection_picture
 from ptychopinn.report._pictures import (
+    ObjectPart,
     ObjectView,
     amplitude_picture,
+    bare_picture,
+    draw_object,
+    draw_probe,
     history_picture,
     phase_picture,
     probe_picture,
+    thumbnail_picture,
     uncertainty_picture,
     write_pictures,
 )
@@ -21,6 +28,7 @@ from ptychopinn.report._study import Curve, Panel, curves_picture, montage_pictu
 
 __all__ = [
     "Curve",
+    "ObjectPart",
     "ObjectView",
     "Panel",
     "ReportContent",
@@ -28,17 +36,27 @@ __all__ = [
     "Table",
     "amplitude_picture",
     "attempt",
+    "bare_picture",
     "candidates_picture",
+    "card_html",
+    "card_picture",
     "comparison_picture",
     "curves_picture",
+    "draw_history",
+    "draw_object",
+    "draw_pattern",
+    "draw_positions",
+    "draw_probe",
     "frc_picture",
     "history_picture",
     "inspection_picture",
     "montage_picture",
+    "new_axes",
     "phase_picture",
     "probe_picture",
     "report_html",
     "stage_picture",
+    "thumbnail_picture",
     "uncertainty_picture",
     "write_pictures",
     "write_report",

@@ -11,12 +11,12 @@ from ptychopinn.metrics import Aligned, frc
 from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
     DIFFERENCE_COLOURS,
-    PHASE_COLOURS,
     ColourScale,
     Place,
     colour_range,
     dpi_for,
     new_figure,
+    phase_scale,
     png_of,
     printable,
     set_frc_axes,
@@ -58,21 +58,18 @@ def comparison_picture(
         how += f"; error |G - R| / |G| {scores['nrmse']:.3f}"
     figure.suptitle(f"{printable(title)}\n{how}" if title else how, parse_math=False, fontsize=11)
     panels = figure.subplots(2, 4)
-    for row, (name, key, unit, colours, a, b) in enumerate(
-        (
-            ("amplitude", "amp", "", AMPLITUDE_COLOURS, np.abs(g), np.abs(r)),
-            ("phase", "phase", " (rad)", PHASE_COLOURS, np.angle(g), np.angle(r)),
-        )
+    for row, (name, key, a, b) in enumerate(
+        (("amplitude", "amp", np.abs(g), np.abs(r)), ("phase", "phase", np.angle(g), np.angle(r)))
     ):
-        limits = colour_range(a)
+        scale = ColourScale(colour_range(a), AMPLITUDE_COLOURS, name) if key == "amp" else phase_scale(a)
         difference = b - a
         most = max(abs(v) for v in colour_range(difference))
-        for axes, values, span, colour, what in (
-            (panels[row, 0], a, limits, colours, "reference"),
-            (panels[row, 1], b, limits, colours, "reconstruction"),
-            (panels[row, 2], difference, (-most, most), DIFFERENCE_COLOURS, "difference"),
+        for axes, values, colours, what in (
+            (panels[row, 0], a, scale, "reference"),
+            (panels[row, 1], b, scale, "reconstruction"),
+            (panels[row, 2], difference, ColourScale((-most, most), DIFFERENCE_COLOURS, scale.label), "difference"),
         ):
-            show(axes, values, ColourScale(span, colour, f"{name}{unit}"), Place(pixel_size_m=pixel_size_m))
+            show(axes, values, colours, Place(pixel_size_m=pixel_size_m, scale_bar=what == "reference"))
             set_title(axes, f"{name}: {what}", fontsize=10)
         if scores is not None:
             known = {label: scores[f"{key}_{score}"] for label, score in (("SSIM", "ssim"), ("correlation", "corr"))}

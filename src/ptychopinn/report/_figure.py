@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -138,6 +139,14 @@ class ColourScale:
     label: str
 
 
+def phase_scale(phase: FloatArray) -> ColourScale:
+    """Colours of a phase in rad: cyclic from -pi to pi where it wraps, else those of `colour_range`."""
+    low, high = colour_range(phase)
+    wraps = high - low > WRAPPING_RAD
+    limits, colours = ((-math.pi, math.pi), CYCLIC_COLOURS) if wraps else ((low, high), PHASE_COLOURS)
+    return ColourScale(limits, colours, "phase (rad)")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a picture lies: (y, x) of its first pixel and pixels along the side of one, in the frame of the axes.
@@ -148,30 +157,40 @@ class Place:
     first_px: tuple[float, float] = (0, 0)
     step_px: int = 1
     pixel_size_m: float | None = None
+    scale_bar: bool = False  # whether a bar of a round length is drawn
+
+    @property
+    def unit(self) -> tuple[float, str]:
+        """Length of a pixel on the axes, and the unit."""
+        return (1.0, "px") if self.pixel_size_m is None else (self.pixel_size_m * 1e6, "µm")
+
+    def extent(self, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top edge of a picture of (h, w) pixels, on the axes."""
+        side, _ = self.unit
+        (y, x), height, width = self.first_px, shape[0] * self.step_px, shape[1] * self.step_px
+        return (x - 0.5) * side, (x + width - 0.5) * side, (y + height - 0.5) * side, (y - 0.5) * side
 
 
-def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = Place()) -> None:
+PIXELS = Place()
+"""Axes that count the pixels of the picture."""
+
+
+def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = PIXELS) -> None:
     """Draw a picture with its colour bar; values that are not finite are grey."""
     import matplotlib as mpl
 
-    side, unit = (1.0, "px") if place.pixel_size_m is None else (place.pixel_size_m * 1e6, "µm")
-    (y, x), height, width = place.first_px, values.shape[0] * place.step_px, values.shape[1] * place.step_px
-    edges = [(x - 0.5) * side, (x + width - 0.5) * side, (y + height - 0.5) * side, (y - 0.5) * side]
+    height, width = values.shape
     limits = scale.limits
     image = axes.imshow(
         np.ma.masked_invalid(values),
         cmap=mpl.colormaps[scale.colours].with_extremes(bad="0.6"),
         vmin=limits[0],
         vmax=limits[1],
-        extent=(edges[0], edges[1], edges[2], edges[3]),
+        extent=place.extent(values.shape),
         origin="upper",
         interpolation="nearest" if max(values.shape) <= 512 else "auto",
     )
-    axes.set_xlabel(f"x ({unit})")
-    axes.set_ylabel(f"y ({unit})")
-    sides: tuple[tuple[Literal["y", "x"], int], ...] = (("y", height), ("x", width))
-    for axis, size in sides:
-        axes.locator_params(axis=axis, nbins=2 + round(4 * size / max(height, width)))
+    place_axes(axes, values.shape, place)
     figure = axes.get_figure()
     assert figure is not None
     # an extended end shows that values exceed the scale
@@ -180,6 +199,55 @@ def show(axes: Axes, values: FloatArray, scale: ColourScale, place: Place = Plac
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
     bar = figure.colorbar(image, cax=colorbar_axes(axes, values.shape), label=scale.label, extend=extend, format="%.4g")
     bar.ax.locator_params(nbins=8 if height > width / 4 else 3)
+
+
+def place_axes(axes: Axes, shape: tuple[int, ...], place: Place) -> None:
+    """Label the axes of a picture of (h, w) pixels, and draw its scale bar if it has one."""
+    side, unit = place.unit
+    axes.set_xlabel(f"x ({unit})")
+    axes.set_ylabel(f"y ({unit})")
+    sides: tuple[tuple[Literal["y", "x"], int], ...] = (("y", shape[0]), ("x", shape[1]))
+    for axis, size in sides:
+        axes.locator_params(axis=axis, nbins=2 + round(4 * size / max(shape)))
+    if place.scale_bar:
+        _draw_scale_bar(axes, shape[1] * place.step_px * side, unit)
+
+
+def _draw_scale_bar(axes: Axes, width: float, unit: str) -> None:
+    """A white bar with a black rim at the lower left of a picture that is so wide, in its unit."""
+    from matplotlib.patheffects import withStroke
+
+    length = round_length(width / 4)
+    share = length / width
+    rim = [withStroke(linewidth=6, foreground="black")]
+    axes.plot(
+        [0.05, 0.05 + share],
+        [0.05, 0.05],
+        color="white",
+        linewidth=4,
+        solid_capstyle="butt",
+        transform=axes.transAxes,
+        path_effects=rim,
+        scalex=False,
+        scaley=False,
+    )
+    axes.text(
+        0.05 + share / 2,
+        0.075,
+        f"{length:g} {unit}" if unit != "µm" or length >= 0.1 else f"{length * 1e3:g} nm",
+        color="white",
+        fontsize=min(max(2 * axes.bbox.width / axes.figure.dpi, 7), 14),
+        ha="center",
+        va="bottom",
+        transform=axes.transAxes,
+        path_effects=[withStroke(linewidth=2, foreground="black")],
+    )
+
+
+def round_length(most: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above a positive length."""
+    power = 10.0 ** math.floor(math.log10(most))
+    return float(f"{max(step for step in (1, 2, 5) if step * power <= most * (1 + 1e-9)) * power:.6g}")
 
 
 def colorbar_axes(axes: Axes, shape: tuple[int, ...]) -> Axes:

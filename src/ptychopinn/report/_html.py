@@ -14,6 +14,7 @@ from ptychopinn.typing import StrPath
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
+_WIDE = 1.8  # width over height of a picture that has the full width
 _MAX_FIGURE_LENGTH = 40  # characters; a longer cell is formatted as text
 
 _STYLE = """
@@ -27,12 +28,28 @@ dl.summary div { display: inline-block; vertical-align: top; min-width: 9rem; ma
   box-sizing: border-box; background: #f3f6f8; border-radius: 6px; padding: .5rem .8rem; margin: 0 .5rem .5rem 0; }
 dl.summary dt { font-size: .8rem; color: #56636e; }
 dl.summary dd { margin: 0; font-size: 1.1rem; font-weight: 600; overflow-wrap: anywhere; }
+p.verdict { border-left: 4px solid #56636e; background: #f3f6f8; margin: 1rem 0; padding: .7rem 1rem; max-width: none;
+  print-color-adjust: exact; }
+p.verdict.good { border-color: #0b6b3a; background: #e7f4ec; }
+p.verdict.bad { border-color: #b3261e; background: #fdeceb; }
 ul.warnings { background: #fff6e0; border-left: 4px solid #d99a00; margin: 1rem 0; padding: .7rem 1rem .7rem 2rem; }
 .figures { orphans: 1; widows: 1; }
 figure { display: inline-block; vertical-align: top; box-sizing: border-box; width: 49%; margin: 0 0 1rem;
   padding-right: .8rem; }
 figure.wide { width: 100%; }
+figure.small { width: 19%; }
+figure.small img { aspect-ratio: 1; object-fit: contain; }
 figure img { width: 100%; height: auto; box-sizing: border-box; border: 1px solid #e3e8ec; }
+.slider { position: relative; container-type: inline-size; line-height: 0; }
+.slider img { width: 100cqw; max-width: none; }
+.slider .top { position: absolute; left: 0; top: 0; height: 100%; width: 50%; min-width: 2rem; max-width: 100%;
+  overflow: hidden; resize: horizontal; box-sizing: border-box; border-right: 2px solid #fff; }
+@supports not (width: 1cqw) {
+  .slider { display: flex; gap: 2%; }
+  .slider .top { position: static; order: -1; width: 49%; height: auto; resize: none; border: 0; }
+  .slider > img { width: 49%; }
+  .slider .top img { width: 100%; }
+}
 @media screen and (max-width: 760px) { figure { width: 100%; padding-right: 0; } }
 figcaption { font-size: .85rem; color: #56636e; margin-top: .2rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
@@ -53,6 +70,9 @@ summary { cursor: pointer; font-size: 1.1rem; }
   body { margin: 0; padding: 0; max-width: none; font-size: 11px; }
   figure, tr, dl.summary div, ul.warnings { break-inside: avoid; }
   h2 { break-after: avoid; }
+  .slider { display: flex; gap: 2%; }
+  .slider .top { position: static; order: -1; width: 49%; height: auto; resize: none; border: 0; }
+  .slider img { width: 49cqw; }
 }
 """
 
@@ -81,10 +101,17 @@ class ReportContent:
     # Pairs of a caption and a PNG, as bytes or as the path of a file.
     figures: Sequence[tuple[str, bytes | StrPath]] = ()
     warnings: Sequence[str] = ()
+    # The conclusion, and whether it is "good", "bad" or neither ("").
+    verdict: str = ""
+    verdict_kind: str = ""
+    # Pairs of pictures of one shape that lie on each other, with a caption: the reader moves the edge of the first.
+    sliders: Sequence[tuple[str, bytes, bytes]] = ()
+    figure_widths: Mapping[str, float] = field(default_factory=dict)  # caption to percent of the page's width
     lead: str = ""  # introduction of a sentence or two
     # Heading to table; shown before the pictures, folded ones at the end.
     grids: Mapping[str, Table] = field(default_factory=dict)
     wide: bool = False  # whether pictures have the full width
+    thumbnails: Sequence[tuple[str, bytes | StrPath]] = ()  # small pictures, as `figures`
 
 
 def write_report(path: StrPath, content: ReportContent) -> Path:
@@ -111,6 +138,8 @@ def report_html(content: ReportContent) -> str:
     ]
     if content.lead:
         parts.append(f'<p class="lead">{escape(content.lead)}</p>')
+    if content.verdict:
+        parts.append(f'<p class="verdict {escape(content.verdict_kind)}">{escape(content.verdict)}</p>')
     if content.warnings:
         items = "".join(f"<li>{escape(text)}</li>" for text in content.warnings)
         parts.append(f'<ul class="warnings" role="alert">{items}</ul>')
@@ -120,9 +149,16 @@ def report_html(content: ReportContent) -> str:
         )
         parts.append(f'<dl class="summary">{cards}</dl>')
     parts += [_table(heading, grid) for heading, grid in content.grids.items() if not grid.folded]
-    if content.figures:
+    if content.figures or content.sliders:
         parts.append('<h2>Pictures</h2>\n<div class="figures">')
-        parts += [_figure(caption, source, wide=content.wide) for caption, source in content.figures]
+        parts += [_slider(*slider) for slider in content.sliders]
+        for caption, source in content.figures:
+            kind, width = "wide" if content.wide else "", content.figure_widths.get(caption)
+            parts.append(_figure(caption, source, kind=kind, width=width))
+        parts.append("</div>")
+    if content.thumbnails:
+        parts.append('<h2>Scans</h2>\n<div class="figures">')
+        parts += [_figure(caption, source, kind="small") for caption, source in content.thumbnails]
         parts.append("</div>")
     for heading, rows in content.tables.items():
         lines = "".join(
@@ -160,7 +196,26 @@ def _class(cell: str, best: bool) -> str:
     return ' class="text"' if len(cell) > _MAX_FIGURE_LENGTH else ""
 
 
-def _figure(caption: str, source: bytes | StrPath, *, wide: bool) -> str:
+def _figure(caption: str, source: bytes | StrPath, *, kind: str = "", width: float | None = None) -> str:
+    """A picture with its caption: of a class of figures ("wide" or "small"), or of a width in % of the page."""
+    image, ratio = _image(caption, source)
+    kind = kind or ("wide" if ratio > _WIDE else "")
+    style = f' class="{kind}"' if kind else ""
+    if width is not None:
+        style = f' style="width: {width:.4g}%"'
+    return f"<figure{style}>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _slider(caption: str, first: bytes, second: bytes) -> str:
+    (top, _), (bottom, _) = _image(caption, first), _image(caption, second)
+    return (
+        f'<figure><div class="slider">{bottom}<div class="top">{top}</div></div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _image(caption: str, source: bytes | StrPath) -> tuple[str, float]:
+    """A PNG as an element of the page, and its width over its height."""
     if isinstance(source, bytes):
         name, png = "a picture", source
     else:
@@ -173,9 +228,5 @@ def _figure(caption: str, source: bytes | StrPath, *, wide: bool) -> str:
         raise DataError(f"The content of {name} ({caption!r}) is no PNG.", "Give a PNG file or its bytes.")
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))  # from the header chunk
     data = base64.b64encode(png).decode("ascii")
-    style = ' class="wide"' if wide or width > 1.8 * height else ""
-    text = escape(caption)
-    return (
-        f'<figure{style}><img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{text}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    image = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(caption)}">'
+    return image, width / max(height, 1)

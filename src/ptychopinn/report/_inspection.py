@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptychopinn.report._figure import ColourScale, new_figure, png_of, printable, set_title, show
+from ptychopinn.report._axes import draw_pattern, draw_positions, draw_probe_amplitude
+from ptychopinn.report._figure import new_figure, png_of, printable, set_title
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
 if TYPE_CHECKING:
@@ -42,30 +43,13 @@ def inspection_picture(scan: ScanView, trials: Sequence[tuple[str, float]]) -> b
     figure = new_figure(10.0, 8.4)
     figure.suptitle(printable(scan.title), parse_math=False, fontsize=11)
     pattern, places, light, bars = figure.subplots(2, 2).ravel()
-    known = np.where(bad_pixels, np.nan, np.log10(np.maximum(mean_counts, 1e-3)))
-    top = float(np.nanmax(known, initial=-3.0))
-    show(pattern, known, ColourScale((max(top - 6, -3.0), max(top, -2.9)), "viridis", "log10 of mean counts"))
-    set_title(pattern, "mean pattern; bad pixels are grey", fontsize=9)
-    _draw_positions(places, scan.positions, scan.probe_width_px)
+    draw_pattern(pattern, mean_counts, bad_pixels)
+    draw_positions(places, scan.positions, scan.probe_width_px)
     amplitude = np.sqrt((np.abs(probe) ** 2).sum(axis=0))
-    show(light, amplitude, ColourScale((0.0, float(amplitude.max()) or 1.0), "magma", "amplitude of the probe"))
+    draw_probe_amplitude(light, amplitude, "amplitude of the probe")
     set_title(light, f"probe, {scan.probe_width_px:.1f} px wide", fontsize=9)
     _draw_trials(bars, trials)
     return png_of(figure)
-
-
-def _draw_positions(axes: Axes, positions: FloatArray, width: float) -> None:
-    from matplotlib.patches import Circle
-
-    axes.plot(positions[:, 1], positions[:, 0], "-", linewidth=0.4, color="0.7")
-    axes.scatter(positions[:, 1], positions[:, 0], s=4, c=np.arange(len(positions)), cmap="viridis")
-    middle = positions[int(np.argmin(((positions - np.median(positions, axis=0)) ** 2).sum(axis=1)))]
-    axes.add_patch(Circle((middle[1], middle[0]), width / 2, fill=False, color="tab:red"))
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.invert_yaxis()
-    axes.set_xlabel("x (px)")
-    axes.set_ylabel("y (px)")
-    set_title(axes, f"{len(positions)} positions, and the width of the probe", fontsize=9)
 
 
 def _draw_trials(axes: Axes, trials: Sequence[tuple[str, float]]) -> None:

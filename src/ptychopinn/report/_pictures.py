@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ptychopinn.atomic import write_bytes
+from ptychopinn.errors import UsageError
 from ptychopinn.metrics import ScanBox, ramp_of, remove_linear_phase
+from ptychopinn.report._axes import (
+    draw_amplitude,
+    draw_complex,
+    draw_error,
+    draw_history,
+    draw_phase,
+    draw_probe_amplitude,
+    history_columns,
+)
 from ptychopinn.report._figure import (
-    AMPLITUDE_COLOURS,
-    CYCLIC_COLOURS,
-    ERROR_COLOURS,
     PHASE_COLOURS,
-    WRAPPING_RAD,
     ColourScale,
     Place,
     box_or_full,
-    colorbar_axes,
     colour_range,
     downsample,
     dpi_for,
@@ -31,12 +39,17 @@ from ptychopinn.report._figure import (
     show,
     with_own_settings,
 )
-from ptychopinn.typing import ComplexArray, FloatArray, StrPath
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 from ptychopinn.uncertainty import HALVES_AGREE, Uncertainty
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
 _MAX_MODES = 8
+_THUMBNAIL_PX = 160
 _MAX_SHOWN_PX = 2048  # per side; more than the dots of a picture
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
@@ -51,6 +64,21 @@ class ObjectView:
     origin: tuple[int, int] = (0, 0)
     pixel_size_m: float | None = None  # object pixel size; axes are then in micrometres
     title: str = ""  # name of the scan
+
+    def width_px(self, values: AnyArray) -> int:
+        """Width of what is shown of an array, pixels."""
+        return box_or_full(values, self.box).shape[1]
+
+
+class ObjectPart(StrEnum):
+    """What of an object is drawn."""
+
+    PHASE = "phase"  # without its mean and ramp
+    AMPLITUDE = "amplitude"
+    COMPLEX = "complex"  # phase as hue, amplitude as brightness
+    COVERAGE = "coverage"
+    PHASE_ERROR = "phase_error"
+    AMPLITUDE_ERROR = "amplitude_error"
 
 
 def write_pictures(
@@ -90,7 +118,7 @@ def write_pictures(
     pictures = {
         "amplitude": amplitude_picture(obj, view),
         "phase": phase_picture(obj, view),
-        "probe": probe_picture(probe, title=view.title),
+        "probe": probe_picture(probe, title=view.title, pixel_size_m=view.pixel_size_m),
     }
     if history is not None and history_columns(history):
         pictures["history"] = history_picture(history, title=view.title)
@@ -104,10 +132,10 @@ def amplitude_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> byt
     """PNG of the object's amplitude; parameters as in `write_pictures`."""
     box = box_or_full(obj, view.box)
     step = _step(box)
-    amplitude = downsample(obj[box.slices], step, np.abs).astype(np.float64)
-    scale = ColourScale(colour_range(amplitude), AMPLITUDE_COLOURS, "amplitude")
-    note = f"{box.shape[0]} x {box.shape[1]} px; {_SCALE_NOTE}"
-    return _object_picture(amplitude, scale, note, _place(box, view, step), view.title)
+    figure, axes = _object_figure((box.shape[0] // step, box.shape[1] // step))
+    draw_object(axes, obj, ObjectPart.AMPLITUDE, view)
+    _label(axes, f"{box.shape[0]} x {box.shape[1]} px; {_SCALE_NOTE}", f"{_title_prefix(view.title)}amplitude")
+    return png_of(figure)
 
 
 @with_own_settings
@@ -120,13 +148,73 @@ def phase_picture(obj: ComplexArray, view: ObjectView = ObjectView()) -> bytes:
     step = _step(box)
     phase, ramp = flat_phase(downsample(obj[box.slices], step, np.asarray))
     ramp = ramp / step
-    limits, colours, note = colour_range(phase), PHASE_COLOURS, _SCALE_NOTE
-    if limits[1] - limits[0] > WRAPPING_RAD:
-        limits, colours, note = (-np.pi, np.pi), CYCLIC_COLOURS, "the phase wraps"
+    figure, axes = _object_figure(phase.shape)
+    wraps = draw_phase(axes, phase, place_in(box, view, step))
+    note = f"{box.shape[0]} x {box.shape[1]} px; {'the phase wraps' if wraps else _SCALE_NOTE}"
     note += f"; ramp ({ramp[0]:+.4f}, {ramp[1]:+.4f}) rad/px (y, x) removed"
-    note = f"{box.shape[0]} x {box.shape[1]} px; {note}"
-    scale = ColourScale(limits, colours, "phase (rad)")
-    return _object_picture(phase, scale, note, _place(box, view, step), view.title)
+    _label(axes, note, f"{_title_prefix(view.title)}phase")
+    return png_of(figure)
+
+
+def draw_object(axes: Axes, values: AnyArray, part: ObjectPart, view: ObjectView) -> None:
+    """Draw a part of an object inside the box of scan positions: (H, W) complex values, errors or coverage."""
+    box = box_or_full(values, view.box)
+    step, inside = _step(box), values[box.slices]
+    place = place_in(box, view, step)
+    match part:
+        case ObjectPart.AMPLITUDE:
+            draw_amplitude(axes, downsample(inside, step, np.abs).astype(np.float64), place)
+        case ObjectPart.PHASE:
+            draw_phase(axes, flat_phase(downsample(inside, step, np.asarray))[0], place)
+        case ObjectPart.COMPLEX:
+            obj = downsample(inside, step, np.asarray)
+            draw_complex(axes, np.abs(obj) * np.exp(1j * flat_phase(obj)[0]), place)
+        case ObjectPart.COVERAGE:
+            shown = downsample(inside, step, np.asarray).astype(np.float64)
+            show(axes, shown, ColourScale(colour_range(shown), "viridis", "coverage"), place)
+        case _:
+            unit = " (rad)" if part is ObjectPart.PHASE_ERROR else ""
+            label = f"standard error of the {part.removesuffix('_error')}{unit}"
+            draw_error(axes, downsample(inside, step, np.asarray).astype(np.float64), label, place)
+
+
+def draw_probe(axes: Axes, probe: ComplexArray, mode: int = 0, pixel_size_m: float | None = None) -> None:
+    """Draw a mode of a (modes, N, N) probe, phase as hue and amplitude as brightness.
+
+    Raises
+    ------
+    UsageError
+        If there is no such mode.
+    """
+    if not 0 <= mode < len(probe):
+        raise UsageError(f"There is no mode {mode} of the probe; it has {len(probe)}.", "Count from 0.")
+    draw_complex(axes, probe[mode], Place(pixel_size_m=pixel_size_m, scale_bar=True))
+    set_title(axes, "probe" if len(probe) == 1 else f"probe, mode {mode + 1} of {len(probe)}", fontsize=9)
+
+
+@with_own_settings
+def bare_picture(values: AnyArray, part: ObjectPart, view: ObjectView = ObjectView()) -> bytes:
+    """PNG of a part of an object without axes, with a scale bar: pictures of one box lie exactly on each other."""
+    height, width = box_or_full(values, view.box).shape
+    figure = new_figure(_WIDTH_IN, float(np.clip(_WIDTH_IN * height / width, 1, 14)))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_object(axes, values, part, view)
+    axes.set_axis_off()
+    return png_of(figure)
+
+
+@with_own_settings
+def thumbnail_picture(obj: ComplexArray, box: ScanBox | None = None) -> bytes:
+    """A PNG of the object's phase alone, with at most 160 pixels a side; arguments as of `ObjectView`."""
+    from matplotlib.image import imsave
+
+    box = box_or_full(obj, box)
+    phase, _ = flat_phase(downsample(obj[box.slices], -(-max(box.shape) // _THUMBNAIL_PX), np.asarray))
+    low, high = colour_range(phase)
+    png = io.BytesIO()
+    imsave(png, phase, vmin=low, vmax=high, cmap=PHASE_COLOURS, format="png")
+    return png.getvalue()
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
@@ -153,19 +241,11 @@ def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:
 @with_own_settings
 def uncertainty_picture(uncertainty: Uncertainty, view: ObjectView = ObjectView()) -> bytes:
     """PNG of the standard errors of phase and amplitude, and of the correlation of two halves of the patterns."""
-    box = box_or_full(uncertainty.phase_error, view.box)
-    step = _step(box)
     figure = new_figure(2.2 * _WIDTH_IN, 4.8)
     left, middle, right = figure.subplots(1, 3)
     figure.suptitle(f"{_title_prefix(view.title)}standard errors and resolution", parse_math=False, fontsize=11)
-    for axes, values, label in (
-        (left, uncertainty.phase_error, "standard error of the phase (rad)"),
-        (middle, uncertainty.amplitude_error, "standard error of the amplitude"),
-    ):
-        errors = downsample(values[box.slices], step, np.asarray).astype(np.float64)
-        finite = errors[np.isfinite(errors)]
-        largest = float(np.percentile(finite, 99.5)) if finite.size else 1.0
-        show(axes, errors, ColourScale((0.0, largest), ERROR_COLOURS, label), _place(box, view, step))
+    draw_object(left, uncertainty.phase_error, ObjectPart.PHASE_ERROR, view)
+    draw_object(middle, uncertainty.amplitude_error, ObjectPart.AMPLITUDE_ERROR, view)
     right.plot(uncertainty.frc.frequency, uncertainty.frc.correlation)
     right.axvline(1 / (2 * uncertainty.resolution_px), color="0.5", linestyle=":", linewidth=1)
     set_frc_axes(right, float(uncertainty.frc.correlation.min()), "correlation of the halves", HALVES_AGREE)
@@ -177,59 +257,31 @@ def uncertainty_picture(uncertainty: Uncertainty, view: ObjectView = ObjectView(
 
 
 @with_own_settings
-def probe_picture(probe: ComplexArray, *, title: str = "") -> bytes:
+def probe_picture(probe: ComplexArray, *, title: str = "", pixel_size_m: float | None = None) -> bytes:
     """PNG of a (modes, N, N) probe: amplitude, and phase as hue with amplitude as brightness, of up to 8 modes."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize, hsv_to_rgb
-
     modes = probe[:_MAX_MODES]
     power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
     total = float(power.sum())
     figure = new_figure(_WIDTH_IN, 3.2 * len(modes) + 0.5)
     drawn = "" if len(modes) == len(probe) else f", {len(modes)} of {len(probe)} modes"
     figure.suptitle(f"{_title_prefix(title)}probe{drawn}", parse_math=False, fontsize=11)
+    place = Place(pixel_size_m=pixel_size_m, scale_bar=True)
     for row, (axes, mode) in enumerate(zip(figure.subplots(len(modes), 2, squeeze=False), modes, strict=True)):
         amplitude = np.abs(mode).astype(np.float64)
-        brightest = float(np.nanmax(amplitude, initial=0)) or 1.0
-        show(axes[0], amplitude, ColourScale((0.0, brightest), "magma", "amplitude (square root of counts)"))
+        draw_probe_amplitude(axes[0], amplitude, "amplitude (square root of counts)", place)
         share = power[row] / total if total > 0 else 0.0
         set_title(axes[0], f"mode {row + 1}: {share:.1%} of {total:.4g} counts", fontsize=9)
-        hue = np.angle(mode) / (2 * np.pi) % 1.0
-        coloured = np.stack([hue, np.ones_like(hue), amplitude / brightest], axis=-1)
-        axes[1].imshow(hsv_to_rgb(np.nan_to_num(np.clip(coloured, 0, 1))))
-        axes[1].set_xlabel("x (px)")
+        draw_complex(axes[1], mode, place)
         set_title(axes[1], "hue: phase, brightness: amplitude", fontsize=9)
-        bar = ScalarMappable(Normalize(0, 2 * np.pi), "hsv")
-        ticks = [0, np.pi, 2 * np.pi]
-        figure.colorbar(bar, cax=colorbar_axes(axes[1], mode.shape), label="phase (rad)", ticks=ticks).set_ticklabels(
-            ["0", "π", "2π"]
-        )
     return png_of(figure)
 
 
 @with_own_settings
 def history_picture(history: Mapping[str, Sequence[float]], *, title: str = "") -> bytes:
     """PNG of the loss curves: ``loss`` and the columns that end in ``_loss``."""
-    columns = history_columns(history)
     figure = new_figure(_WIDTH_IN, 4.0)
     axes = figure.subplots()
-    positive = True
-    for name, values in columns.items():
-        epochs = np.asarray(history.get("epoch", np.arange(1, len(values) + 1)), np.float64)[: len(values)]
-        known = np.isfinite(values)
-        positive &= bool((values[known] > 0).all())
-        axes.plot(epochs[known], values[known], marker="o", markersize=3, label=name.replace("_", " "))
-    if columns and positive:
-        axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        if high < 20 * low:  # too small a range for powers of ten
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss")
-    axes.grid(alpha=0.3, which="both")
-    if columns:
-        axes.legend()
+    draw_history(axes, history)
     set_title(axes, f"{_title_prefix(title)}training", fontsize=11)
     return png_of(figure)
 
@@ -260,12 +312,6 @@ def positions_picture(given: FloatArray, found: FloatArray, *, title: str = "") 
     return png_of(figure)
 
 
-def history_columns(history: Mapping[str, Sequence[float]]) -> dict[str, FloatArray]:
-    """The columns of a history that are drawn, with their values."""
-    curves = {k: np.asarray(v, np.float64) for k, v in history.items() if k == "loss" or k.endswith("_loss")}
-    return {name: values for name, values in curves.items() if np.isfinite(values).any()}
-
-
 def _title_prefix(title: str) -> str:
     return f"{printable(title)}: " if title else ""
 
@@ -275,18 +321,20 @@ def _step(box: ScanBox) -> int:
     return max(-(-max(box.shape) // _MAX_SHOWN_PX), 1)
 
 
-def _place(box: ScanBox, view: ObjectView, step: int) -> Place:
-    return Place((box.y0 + view.origin[0], box.x0 + view.origin[1]), step, view.pixel_size_m)
+def place_in(box: ScanBox, view: ObjectView, step: int = 1) -> Place:
+    """Where the box of an object lies on the axes."""
+    return Place((box.y0 + view.origin[0], box.x0 + view.origin[1]), step, view.pixel_size_m, scale_bar=True)
 
 
-def _object_picture(values: FloatArray, scale: ColourScale, note: str, place: Place, title: str) -> bytes:
-    height, width = values.shape
+def _object_figure(shape: tuple[int, ...]) -> tuple[Figure, Axes]:
+    height, width = shape
     tall = float(np.clip(_WIDTH_IN * 0.82 * height / width + 0.9, 2.5, 14))
-    figure = new_figure(_WIDTH_IN, tall, dpi_for(values.shape, _WIDTH_IN * 0.7))
-    axes = figure.subplots()
-    show(axes, values, scale, place)
-    quantity = scale.label.split(" (")[0]
-    set_title(axes, f"{_title_prefix(title)}{quantity}", fontsize=11, loc="left", pad=18)
+    figure = new_figure(_WIDTH_IN, tall, dpi_for((height, width), _WIDTH_IN * 0.7))
+    return figure, figure.subplots()
+
+
+def _label(axes: Axes, note: str, title: str) -> None:
+    set_title(axes, title, fontsize=11, loc="left", pad=18)
     axes.annotate(
         note,
         (0, 1),
@@ -296,4 +344,3 @@ def _object_picture(values: FloatArray, scale: ColourScale, note: str, place: Pl
         fontsize=7.5,
         color="0.35",
     )
-    return png_of(figure)

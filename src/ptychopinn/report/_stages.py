@@ -8,19 +8,17 @@ import numpy as np
 
 from ptychopinn.report._figure import (
     AMPLITUDE_COLOURS,
-    CYCLIC_COLOURS,
     DIFFERENCE_COLOURS,
-    PHASE_COLOURS,
-    WRAPPING_RAD,
     colour_range,
     new_figure,
+    phase_scale,
     png_of,
     printable,
     with_own_settings,
 )
 from ptychopinn.typing import AnyArray
 
-_PARTS = (("amplitude", np.abs, AMPLITUDE_COLOURS), ("phase", np.angle, PHASE_COLOURS))
+_PARTS = (("amplitude", np.abs), ("phase", np.angle))
 
 
 @with_own_settings
@@ -35,11 +33,12 @@ def stage_picture(sides: Mapping[str, AnyArray], *, title: str = "") -> bytes:
     (name_a, a), (name_b, b) = sides.items()
     a, b = (np.where(np.isfinite(v), v, 0) for v in (a, b))
     rows: list[tuple[str, AnyArray, tuple[str, float, float]]] = []
-    for word, part, colours in _PARTS if np.iscomplexobj(a) else _PARTS[:1]:
+    for word, part in _PARTS if np.iscomplexobj(a) else _PARTS[:1]:
         both = [part(v) for v in (a, b)]
-        low, high = colour_range(np.concatenate([v.ravel() for v in both]))
-        if word == "phase" and high - low > WRAPPING_RAD:
-            low, high, colours = -np.pi, np.pi, CYCLIC_COLOURS
+        values = np.concatenate([v.ravel() for v in both])
+        (low, high), colours = colour_range(values), AMPLITUDE_COLOURS
+        if word == "phase":
+            (low, high), colours = phase_scale(values).limits, phase_scale(values).colours
         scale = f"{word}\n{low:.3g} to {high:.3g}"
         rows += [(f"{name}\n{scale}", v, (colours, low, high)) for name, v in zip((name_a, name_b), both, strict=True)]
     if a.shape == b.shape:

@@ -51,12 +51,12 @@ def curves_picture(panels: Sequence[Sequence[Panel]], x_label: str, *, log: bool
     drawn = figure.subplots(len(panels), columns, squeeze=False, sharey="row", sharex=True)
     for axes_row, row in zip(drawn, panels, strict=True):
         for axes, panel in zip(axes_row, row, strict=True):
+            if log:  # before anything is drawn: with figures that are all unknown there would be no limits
+                axes.set_xscale("log")
             for number, (candidate, curve) in enumerate(panel.curves.items()):
                 colour = f"C{number % 10}"
                 axes.plot(curve.x, curve.median, color=colour, marker="o", markersize=4, label=printable(candidate))
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
-            if log:
-                axes.set_xscale("log")
             axes.grid(alpha=0.3)
             set_title(axes, panel.title, fontsize=10)
         axes_row[0].set_ylabel(row[0].label)

@@ -17,6 +17,7 @@ from ptychopinn.errors import ConfigError
 from ptychopinn.forward import detector_ramp, expected_counts
 from ptychopinn.geometry import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.effects import background_shape, draw_flux, fly_offsets, position_errors, stage_drift
 from ptychopinn.simulate.objects import simulate_object
 from ptychopinn.simulate.probes import probe_width_px, simulate_probe
@@ -43,8 +44,8 @@ class _Stream(IntEnum):
         return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(self,)))
 
 
-@dataclass(frozen=True, eq=False)
-class SimulatedTruth:
+@dataclass(frozen=True, eq=False, repr=False)
+class SimulatedTruth(ShortRepr):
     """What the patterns of a simulated scan are made of."""
 
     object: ComplexArray  # (H, W) complex64, or as the caller gave it

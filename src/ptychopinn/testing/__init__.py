@@ -11,7 +11,7 @@ A backend's tests subclass `ReconstructorConformance`, and supply a spec and tin
 `ForwardConformance` compares a backend's forward model with `ptychopinn.forward`, `CrossBackendConformance` its
 archives with those of another backend. `ReaderConformance` checks a reader of a
 file format. Tests are skipped only for missing capabilities of the spec. Only this package
-needs pytest (``pip install 'ptychopinn[testing]'``).
+needs pytest.
 """
 
 import pkgutil

@@ -21,14 +21,16 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class ReaderConformance:
-    """All requirements of a reader. A subclass supplies the reader and a function that writes one of its files::
+    """All requirements of a reader.
 
-    class TestMine(ReaderConformance):
-        reader = MINE
-        entry_point = "my_package.plugin"  # of the group ptychopinn; None for a reader of the core
+    A subclass supplies the reader and a function that writes one of its files::
 
-        def write(self, folder):
-            return write_my_format(folder / "scan.mine")
+        class TestMine(ReaderConformance):
+            reader = MINE
+            entry_point = "my_package.plugin"  # of the group ptychopinn; None for a reader of the core
+
+            def write(self, folder):
+                return write_my_format(folder / "scan.mine")
     """
 
     reader: ClassVar[ReaderSpec]

@@ -27,6 +27,7 @@ from ptychopinn.bundle import (
     writer_named,
 )
 from ptychopinn.checkpoints import CheckpointStore
+from ptychopinn.config.build import expect
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.model import ModelConfig
@@ -268,7 +269,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         """
         self._check_process()
         load = CoreLoad()
-        config = self.resolve(config)
+        config = self.resolve(expect(TrainConfig, config))
         self._prepare_training()
         for scan in (data, validation):
             if scan is not None:
@@ -281,7 +282,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 "Leave it out, or start from a model.",
             )
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-        logger = open_logger(self._options.logger, None if folder is None else folder.parent, self.distribution)
+        logger = open_logger(self._options.logger, None if folder is None else folder.parent)
         with contextlib.closing(logger):
             data, validation = training_scans(data, validation, config, self._config)
             store, checkpoint = self._open_checkpoints(folder, config)
@@ -354,6 +355,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             If memory does not suffice for even one pattern.
         """
         self._check_process()
+        expect(InferConfig, config)
         model = self.trained_model()
         self._check(data)
         library = self.library
@@ -412,6 +414,10 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         return instance
 
     def _check(self, data: ScanDataset) -> None:
+        if not isinstance(data, ScanDataset):
+            raise UsageError(
+                f"A scan is needed; this is of the type {type(data).__name__}.", "Give ptychopinn.read(PATH)."
+            )
         if data.N != self._config.N:
             raise DataError(
                 f"The patterns of '{data.name}' are {data.N} x {data.N}; this model has N = {self._config.N}.",

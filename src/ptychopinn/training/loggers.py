@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from ptychopinn.atomic import atomic_write, translate_write_error
 from ptychopinn.config.execution import LoggerKind
 from ptychopinn.errors import PluginError, UsageError
+
+_log = logging.getLogger(__name__)
+_MAX_SILENCE_S = 10.0  # of a tracker, at the end of a training
 
 
 class RunLogger(Protocol):
@@ -25,8 +32,8 @@ class RunLogger(Protocol):
         ...
 
 
-def open_logger(kind: LoggerKind, folder: Path | None, distribution: str) -> RunLogger:
-    """Open a logger; the extras of ``distribution`` (``ptychopinn-torch``) install the trackers.
+def open_logger(kind: LoggerKind, folder: Path | None) -> RunLogger:
+    """Open a logger.
 
     Raises
     ------
@@ -42,13 +49,13 @@ def open_logger(kind: LoggerKind, folder: Path | None, distribution: str) -> Run
     loggers: dict[LoggerKind, Callable[[Path], RunLogger]] = {
         LoggerKind.CSV: _CsvLogger,
         LoggerKind.TENSORBOARD: _TensorBoardLogger,
-        LoggerKind.MLFLOW: _MlflowLogger,
+        LoggerKind.MLFLOW: _open_mlflow,
     }
     try:
         return loggers[kind](folder)
     except ModuleNotFoundError as error:
         raise PluginError(
-            f"logger '{kind}' is not installed: {error}.", f"python -m pip install '{distribution}[{kind}]'"
+            f"logger '{kind}' is not installed: {error}.", f"Install it: python -m pip install {kind}"
         ) from error
 
 
@@ -123,13 +130,17 @@ class _TensorBoardLogger:
         self._writer.close()
 
 
+def _open_mlflow(folder: Path) -> RunLogger:
+    from mlflow.tracking import MlflowClient
+
+    return _QueuedLogger("MLflow", lambda: _MlflowLogger(MlflowClient, folder))
+
+
 class _MlflowLogger:
     """Logs a run of the experiment ``ptychopinn`` to ``mlflow.db``."""
 
-    def __init__(self, folder: Path) -> None:
-        from mlflow.tracking import MlflowClient
-
-        self._client: Any = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    def __init__(self, connect: Callable[..., Any], folder: Path) -> None:
+        self._client = connect(tracking_uri=f"sqlite:///{folder}/mlflow.db")
         name = "ptychopinn"
         experiment = self._client.get_experiment_by_name(name)
         identity = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
@@ -141,3 +152,39 @@ class _MlflowLogger:
 
     def close(self) -> None:
         self._client.set_terminated(self._run)
+
+
+class _QueuedLogger:
+    """Passes rows to a tracker in a thread, so that one that fails or does not answer holds nothing up."""
+
+    def __init__(self, name: str, connect: Callable[[], RunLogger]) -> None:
+        self._name = name
+        self._rows: SimpleQueue[tuple[dict[str, float], int] | None] = SimpleQueue()
+        self._answered = time.monotonic()
+        self._thread = threading.Thread(target=self._pass_on, args=(connect,), name="tracker", daemon=True)
+        self._thread.start()
+
+    def log(self, row: Mapping[str, float], step: int) -> None:
+        self._rows.put((dict(row), step))
+
+    def close(self) -> None:
+        self._rows.put(None)
+        self._answered = time.monotonic()
+        while self._thread.is_alive() and time.monotonic() < self._answered + _MAX_SILENCE_S:
+            self._thread.join(0.02)
+        if self._thread.is_alive():
+            _log.warning(
+                "%s has not answered for %g s: its history is not complete. The training is not affected.",
+                self._name,
+                _MAX_SILENCE_S,
+            )
+
+    def _pass_on(self, connect: Callable[[], RunLogger]) -> None:
+        try:
+            tracker = connect()
+            while (entry := self._rows.get()) is not None:
+                tracker.log(*entry)
+                self._answered = time.monotonic()
+            tracker.close()
+        except Exception as error:  # of a database, a server, a network
+            _log.warning("The history cannot be logged to %s: %s: %.500s.", self._name, type(error).__name__, error)

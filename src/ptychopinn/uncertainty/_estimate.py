@@ -13,6 +13,7 @@ from ptychopinn.errors import DataError
 from ptychopinn.metrics.alignment import MIN_SIDE_PX, ScanBox, scan_box
 from ptychopinn.metrics.frc import FrcCurve
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import FloatArray
 from ptychopinn.uncertainty._calibration import COEFFICIENTS
 from ptychopinn.uncertainty._evidence import TERMS, Evidence, ScanResult, gather_evidence, resolved_frequency
@@ -23,8 +24,8 @@ MAX_PHASE_ERROR_RAD = math.pi / math.sqrt(3)
 """Standard deviation of a phase that is not known at all."""
 
 
-@dataclass(frozen=True, eq=False)
-class Uncertainty:
+@dataclass(frozen=True, eq=False, repr=False)
+class Uncertainty(ShortRepr):
     """Standard errors of an object, and its resolution.
 
     Global phase, phase ramp and scale of the amplitude, which patterns do not determine, are not among the errors.

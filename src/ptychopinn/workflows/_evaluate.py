@@ -9,10 +9,10 @@ import numpy as np
 from ptychopinn.atomic import write_bytes, write_json
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.io import read_scan
-from ptychopinn.metrics import MAX_SHIFT_PX, Measures, align, scan_box, score
+from ptychopinn.metrics import MAX_SHIFT_PX, Aligned, Measures, align, scan_box, score
 from ptychopinn.product import origin_of, read_product
 from ptychopinn.report import attempt, comparison_picture
-from ptychopinn.typing import StrPath
+from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows.reference import embed, read_reference
 
@@ -58,22 +58,45 @@ def evaluate_run(
     reference = read_reference(reference_path)
     if scan_path is not None:
         scan = read_scan(scan_path, **dict(reading or ReadOptions()))
-        positions = scan.positions
-        obj = embed(reference.shape, product.object, origin_of(product, scan.positions_by_number))
+        aligned = align_in_frame(
+            reference, product.object, origin_of(product, scan.positions_by_number), scan.positions
+        )
     else:
         obj = product.object  # the alignment centres it on the reference
         positions = product.local_positions + (np.array(reference.shape) - np.array(obj.shape)) // 2
-    aligned = align(reference, obj, scan_box(positions, reference.shape))
-    if aligned.not_finite:
-        _log.warning("%d pixels of the reconstruction are not finite and count as 0.", aligned.not_finite)
-    if max(map(abs, aligned.shift_px)) > MAX_SHIFT_PX:
-        _log.warning(
-            "The registration failed: %s px. The scores are of pictures that were not moved.", aligned.shift_px
-        )
-    scores = score(aligned)
+        aligned = align(reference, obj, scan_box(positions, reference.shape))
+    scores = scores_of(aligned)
     if output is not None:
         with folders.output_folder(output, _EVALUATION, overwrite=overwrite) as folder:
             write_json(folder / SCORES, scores.record)
             if (png := attempt("The picture", lambda: comparison_picture(aligned, scores))) is not None:
                 write_bytes(folder / PICTURE, png)
     return scores
+
+
+def align_in_frame(
+    reference: ComplexArray, obj: ComplexArray, origin: tuple[int, int], positions: FloatArray
+) -> Aligned:
+    """Align an object with a reference in the frame of the positions, inside their box.
+
+    Parameters
+    ----------
+    reference:
+        (H, W) complex; its pixel (0, 0) is the origin of the frame.
+    obj:
+        (h, w) complex, with pixel (0, 0) at ``origin`` (y, x).
+    positions:
+        (n, 2) float64 (y, x), pixels.
+    """
+    return align(reference, embed(reference.shape, obj, origin), scan_box(positions, reference.shape))
+
+
+def scores_of(aligned: Aligned) -> Measures:
+    """The scores of an aligned pair; a warning where pixels or the registration do not count."""
+    if aligned.not_finite:
+        _log.warning("%d pixels of the reconstruction are not finite and count as 0.", aligned.not_finite)
+    if max(map(abs, aligned.shift_px)) > MAX_SHIFT_PX:
+        _log.warning(
+            "The registration failed: %s px. The scores are of pictures that were not moved.", aligned.shift_px
+        )
+    return score(aligned)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ptychopinn.bundle import read_bundle
+from ptychopinn.bundle import Manifest, read_bundle
+from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.run import RunSettings
+from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan
 from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.product import ProductFormat, product_formats
-from ptychopinn.reconstruction import reconstruct
+from ptychopinn.reconstruction import Reconstruction, reconstruct
+from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
@@ -64,16 +68,43 @@ def infer_run(  # noqa: PLR0913
     # The backend refuses patterns of another size before the directory is created.
     reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
     with folders.run_folder(output, overwrite=overwrite) as folder:
-        config, said = choose_probe_source(reconstructor, data, config, manifest)
-        reconstruction = reconstruct(reconstructor, data, config, monitor=monitor)
-        warnings = reconstruction.warnings if said is None else (said, *reconstruction.warnings)
+        reconstruction = infer(reconstructor, data, config, training_of(manifest), monitor=monitor)
         return write_outputs(
             folder,
             data,
             reconstruction,
             title=f"Reconstruction of {data.name}",
             tables={"Model": {"archive": archive.name, **manifest.model.model_dump(mode="json", exclude_none=True)}},
-            warnings=warnings,
             comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
             formats=others,
         )
+
+
+def infer(
+    reconstructor: Reconstructor,
+    data: ScanDataset,
+    config: InferConfig,
+    training: Mapping[str, object],
+    *,
+    monitor: Monitor = NULL_MONITOR,
+) -> Reconstruction:
+    """Reconstruct a scan with a trained network, and with the probe that suits it.
+
+    Parameters
+    ----------
+    training:
+        The settings that the network was trained with, as far as they are known.
+
+    Raises
+    ------
+    PtychoPinnError
+        As `ptychopinn.reconstruction.reconstruct`.
+    """
+    config, said = choose_probe_source(reconstructor, data, config, training)
+    found = reconstruct(reconstructor, data, config, monitor=monitor)
+    return found if said is None else replace(found, warnings=(said, *found.warnings))
+
+
+def training_of(manifest: Manifest) -> Mapping[str, object]:
+    """The settings that the network of an archive was trained with; empty if they are not known."""
+    return {} if manifest.training is None else manifest.training.config

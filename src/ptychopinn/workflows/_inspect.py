@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ptychopinn.atomic import write_bytes
 from ptychopinn.config.reading import ReadOptions
@@ -16,9 +15,11 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.io import read_scan
 from ptychopinn.data.scaling import fit_scaling, mean_pattern, probe_in_counts
+from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.failures import memory_explained
 from ptychopinn.inspection import Agreement, GeometryCheck, check_geometry, check_geometry_quickly
 from ptychopinn.report import ScanView, inspection_picture
+from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.typing import StrPath
 
@@ -26,8 +27,8 @@ _log = logging.getLogger(__name__)
 _PATTERNS = 512  # evenly spread ones that the mean pattern is made of
 
 
-@dataclass(frozen=True, eq=False)
-class Inspection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Inspection(ShortRepr):
     """What a scan looks like before anything is reconstructed."""
 
     data: ScanDataset
@@ -68,7 +69,11 @@ def inspect_run(path: StrPath, picture: StrPath | None = None, reading: ReadOpti
     PtychoPinnError
         If the scan is refused, or the picture cannot be written.
     """
-    data = read_scan(path, **dict(reading or ReadOptions()))
+    return inspect_scan(read_scan(path, **dict(reading or ReadOptions())), picture)
+
+
+def inspect_scan(data: ScanDataset, picture: StrPath | None = None) -> Inspection:
+    """Inspect a scan, as `inspect_run` does with a file."""
     geometry = check_geometry(data)
     written = None if picture is None else write_bytes(picture, _picture(data, geometry))
     return Inspection(data, geometry, _figures(data, geometry), written)
@@ -92,7 +97,7 @@ def _figures(data: ScanDataset, geometry: GeometryCheck | None) -> dict[str, flo
         "probe width, px": width,
     }
     if len(data) > 1:
-        step = float(np.median(cKDTree(data.positions).query(data.positions, k=2)[0][:, 1]))
+        step = float(np.median(neighbour_distances(data.positions)))
         figures |= {"step, px": step, "overlap": 1 - step / width}
     if geometry is not None:
         figures |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,14 +14,25 @@ import numpy as np
 from ptychopinn.atomic import nan_to_none, write_bytes, write_json
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.metrics.alignment import scan_box
-from ptychopinn.product import SUFFIXES, ProductFormat, product_of, write_product, write_product_as
+from ptychopinn.product import SUFFIXES, ProductFormat, product_formats, product_of, write_product, write_product_as
 from ptychopinn.reconstruction import Reconstruction
-from ptychopinn.report import ObjectView, ReportContent, attempt, uncertainty_picture, write_pictures, write_report
+from ptychopinn.report import (
+    ObjectPart,
+    ObjectView,
+    ReportContent,
+    attempt,
+    bare_picture,
+    uncertainty_picture,
+    write_pictures,
+    write_report,
+)
 from ptychopinn.stitching import StitchedObject
-from ptychopinn.typing import ComplexArray
+from ptychopinn.typing import ComplexArray, StrPath
 from ptychopinn.uncertainty import Uncertainty
-from ptychopinn.verdict import Verdict
+from ptychopinn.verdict import Explains, Verdict
 from ptychopinn.workflows import folders
+
+_MIN_PROBE_WIDTH = 25.0  # percent of a report's width: a smaller picture would show nothing
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, fl
             "positions moved, px": refined.moved_px,
             "flux, deviation": refined.flux_deviation,
             "background, share": refined.background_share,
+            "motion in an exposure, px": _distance(found.motion_px),
         }
         figures |= {
             "likelihood of refinement": str(refined.likelihood),
@@ -68,6 +81,10 @@ def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, fl
         figures |= _uncertainty_figures(found.uncertainty)
     figures["patterns a second"] = patterns / max(sum(found.seconds.values()), 1e-9)
     return figures
+
+
+def _distance(motion_px: tuple[float, float] | None) -> float | None:
+    return None if motion_px is None else math.hypot(*motion_px)
 
 
 def _uncertainty_figures(found: Uncertainty) -> dict[str, float | int | str]:
@@ -111,9 +128,8 @@ def write_object(  # noqa: PLR0913
     whole = found if isinstance(found, Reconstruction) else None
     positions = None if whole is None else whole.positions
     errors = None if whole is None else whole.uncertainty
-    box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
     moved = None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions)
-    view = ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title)
+    view = object_view(data, found, title)
     pictures = attempt(
         "The pictures",
         lambda: write_pictures(folder, found.object, probe, view, history=history, moved=moved),
@@ -150,6 +166,7 @@ def write_object_product(  # noqa: PLR0913
         product,
         flux=None if whole is None else whole.flux,
         background=None if whole is None else whole.background,
+        motion_px=None if whole is None or whole.motion_px is None else np.array(whole.motion_px, np.float32),
         phase_error=None if errors is None else errors.phase_error,
         amplitude_error=None if errors is None else errors.amplitude_error,
         frc=None if errors is None else np.stack([errors.frc.frequency, errors.frc.correlation], axis=1),
@@ -208,18 +225,98 @@ def write_outputs(  # noqa: PLR0913
     versions = {name: _version(name) for name in ("ptychopinn", "ptychopinn-torch", "ptychopinn-tf", "numpy")}
     versions = {name: version for name, version in versions.items() if version}
     versions["python"] = platform.python_version()
+    verdict_text, verdict_kind = _conclusion(reconstruction)
+    view = object_view(data, reconstruction, data.name)
     content = ReportContent(
         title=title,
+        verdict=verdict_text,
+        verdict_kind=verdict_kind,
+        sliders=attempt("The sliders", lambda: _sliders(reconstruction, view)) or (),
+        figure_widths={caption("probe"): probe_width_percent(data.N, view.width_px(reconstruction.object))},
         summary=figures,
         tables={"Scan": facts, **tables, "Versions": versions},
         figures=[(caption(kind), path) for kind, path in pictures.items()],
-        warnings=[*warnings, *(problem.text for problem in data.findings)],
+        warnings=[*(one for one in warnings if one not in verdict_text), *(one.text for one in data.findings)],
     )
     report = attempt("The report", lambda: write_report(folder / folders.REPORT, content))
     files = {**written, "sidecar": folder / folders.SIDECAR}
     if report is not None:
         files["report"] = report
     return RunResult(folder, files, figures, warnings, verdict)
+
+
+def save_reconstruction(
+    output: StrPath,
+    data: ScanDataset,
+    found: Reconstruction,
+    *,
+    story: Collection[str] = (),
+    overwrite: bool = False,
+    formats: Collection[ProductFormat | str] = (),
+) -> RunResult:
+    """Write a reconstruction that is in memory to a directory, with product, pictures and report.
+
+    Parameters
+    ----------
+    story:
+        What was done and why, in sentences.
+
+    Raises
+    ------
+    UsageError, ResourceError
+        If the directory is refused, or cannot be written.
+    """
+    others, said = product_formats(formats), " ".join(story)
+    with folders.run_folder(output, overwrite=overwrite) as folder:
+        return write_outputs(
+            folder,
+            data,
+            found,
+            title=f"Reconstruction of {data.name}",
+            tables={"How": {"what was done": said}} if said else {},
+            comments=f"ptychopinn. {said}".strip(),
+            formats=others,
+        )
+
+
+def object_view(data: ScanDataset, found: Reconstruction | StitchedObject, title: str) -> ObjectView:
+    """What pictures show of an object: the box of the scan's positions."""
+    box = scan_box(data.positions - np.asarray(found.frame.origin), found.object.shape)
+    return ObjectView(box, found.frame.origin, data.metadata.pixel_size_m, title)
+
+
+def probe_width_percent(pattern_px: int, shown_px: int) -> float:
+    """Width of the probe's picture, percent of a report's.
+
+    A pixel of the probe is then as wide as one of the object's picture, which shows ``shown_px`` of them.
+    """
+    return float(np.clip(100 * pattern_px / shown_px, _MIN_PROBE_WIDTH, 100))
+
+
+def _conclusion(found: Reconstruction) -> tuple[str, str]:
+    """Verdict and resolution in sentences, and whether they are good, bad or neither."""
+    sentences, kind = [], ""
+    if found.verdict is not None:
+        sentences.append(found.verdict.warning or found.verdict.sentence)
+        kind = {Explains.YES: "good", Explains.NO: "bad"}.get(found.verdict.explains, "")
+    if (errors := found.uncertainty) is not None:
+        metres = "" if errors.resolution_m is None else f", {errors.resolution_m * 1e9:.4g} nm"
+        sentences.append(
+            f"Resolution (half period): {errors.resolution_px:.2f} px{metres}. Standard error of the phase: "
+            f"{errors.median_phase_error:.3g} rad (median)."
+        )
+    return " ".join(sentences), kind
+
+
+def _sliders(found: Reconstruction, view: ObjectView) -> list[tuple[str, bytes, bytes]]:
+    """Pictures that lie on each other: phase and amplitude, phase and its standard error."""
+    phase = bare_picture(found.object, ObjectPart.PHASE, view)
+    how = "Phase on the left, {} on the right: drag the handle at the lower right corner of the phase."
+    sliders = [(how.format("amplitude"), phase, bare_picture(found.object, ObjectPart.AMPLITUDE, view))]
+    if (errors := found.uncertainty) is not None:
+        second = bare_picture(errors.phase_error, ObjectPart.PHASE_ERROR, view)
+        sliders.append((how.format("its standard error"), phase, second))
+    return sliders
 
 
 def _write_sidecar(

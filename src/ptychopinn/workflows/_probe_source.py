@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from ptychopinn.bundle import Manifest
 from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.train import SimulateObjects, SimulateProbes
 from ptychopinn.data.dataset import ScanDataset
@@ -24,13 +24,18 @@ _SURE = 3.0  # standard errors over the patterns
 
 
 def choose_probe_source(
-    reconstructor: Reconstructor, data: ScanDataset, config: InferConfig, manifest: Manifest
+    reconstructor: Reconstructor, data: ScanDataset, config: InferConfig, training: Mapping[str, object]
 ) -> tuple[InferConfig, str | None]:
     """Decide between the probe of the model and that of the scan, where the settings leave it open.
 
     Passes on a part of the scan (`ptychopinn.inspection`) are made with both. The scan's probe is used if it explains
     patterns that the passes did not use far better; else the model's. A network that was trained under simulated probes
     alone has no probe of a scan.
+
+    Parameters
+    ----------
+    training:
+        The settings that the network was trained with, as far as they are known.
 
     Returns
     -------
@@ -39,7 +44,7 @@ def choose_probe_source(
     if config.probe_source is not ProbeSource.AUTO:
         return config, None
     own = config.model_copy(update={"probe_source": ProbeSource.SCAN})
-    if _knows_no_probe(manifest):
+    if _knows_no_probe(training):
         _log.info("The model was trained under simulated probes: the probe of the scan is used.")
         return own, None
     chosen = config.model_copy(update={"probe_source": ProbeSource.MODEL})
@@ -76,10 +81,9 @@ def _correlation(one: ComplexArray, other: ComplexArray) -> float:
     return float(products.sum() / max(norms, 1e-300))
 
 
-def _knows_no_probe(manifest: Manifest) -> bool:
+def _knows_no_probe(training: Mapping[str, object]) -> bool:
     """Whether a network was trained under simulated probes alone, so that its own probe is none of a scan."""
-    training = manifest.training
-    return training is not None and (
-        training.config.get("simulate_objects") == SimulateObjects.ONLY
-        and training.config.get("simulate_probes") == SimulateProbes.FAMILY
+    return (
+        training.get("simulate_objects") == SimulateObjects.ONLY
+        and training.get("simulate_probes") == SimulateProbes.FAMILY
     )

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.automatic import Update, reconstruct_automatically
 from ptychopinn.config.run import AllSettings
@@ -30,10 +32,9 @@ from ptychopinn.workflows._outputs import (
     write_object_product,
     write_outputs,
 )
-from ptychopinn.workflows.pretrained import PRETRAINED, find_pretrained, model_archive
+from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained, model_archive
 
 _log = logging.getLogger(__name__)
-NO_MODEL = "none"
 _UPDATE_S = 5.0  # seconds between two pictures of the object so far
 
 
@@ -69,7 +70,9 @@ def reconstruct_run(  # noqa: PLR0913
     settings = settings or AllSettings()
     data = read_scan(data_path, **dict(settings.reading))
     warn_of_geometry(data)
-    archive, reconstructor = _start(model, data, output, settings)
+    archive, reconstructor = load_start(model, data, settings.backend, settings.execution)
+    if archive is not None:
+        folders.refuse_model_folder(archive, output)
     library: ArrayLibrary = NUMPY
     if reconstructor is None:  # else it has its own
         library = device_library(data.N, settings.backend, settings.execution)
@@ -103,23 +106,29 @@ def reconstruct_run(  # noqa: PLR0913
     return replace(result, files=files, figures={**result.figures, "what was done": story})
 
 
-def _start(
-    model: StrPath, data: ScanDataset, output: StrPath, settings: AllSettings[Any, Any]
+def load_start(
+    model: StrPath, data: ScanDataset, backend: str | None = None, options: BaseModel | None = None
 ) -> tuple[Path | None, Reconstructor | None]:
-    """The archive that gives the start, and its reconstructor; both None for a flat object."""
+    """The archive of a model, as `reconstruct_run` takes it, and its reconstructor.
+
+    Both are None for "none", if no installed model fits the scan, and for "pretrained" if no backend is installed.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    """
     archive = _archive(model, data)
     if archive is None:
         return None, None
-    folders.refuse_model_folder(archive, output)
-    backend = settings.backend or usable_backend(archive)
+    backend = backend or usable_backend(archive)
     if backend is None and str(model) == PRETRAINED:
         _log.warning("No backend is installed, so no network is used; 'ptychopinn plugins' says how to get one.")
         return None, None
-    return archive, load_reconstructor(archive, backend=backend, options=settings.execution)
+    return archive, load_reconstructor(archive, backend=backend, options=options)
 
 
 def _archive(model: StrPath, data: ScanDataset) -> Path | None:
-    """The archive of a model; None for none, or if no installed model fits the scan."""
     if str(model) == NO_MODEL:
         return None
     return find_pretrained(data) if str(model) == PRETRAINED else model_archive(model, data)

@@ -88,28 +88,10 @@ def train_run(  # noqa: PLR0913
         If something is refused; raised before any long work.
     """
     settings = settings or RunSettings()
-    spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     data = read_scan(data_path, **dict(settings.reading))
     warn_of_geometry(data)
     held = None if validation is None else read_scan(validation, **dict(settings.reading))
-    archive = None if start is None else model_archive(start, data)
-    settings = settings.model_copy(
-        update={
-            "backend": spec.name,
-            "model": _model_config(archive, {"N": data.N, **settings.model.model_dump(exclude_unset=True)}),
-            "execution": options_for(spec.options, settings.execution),
-        }
-    )
-    check_infer(settings.model, settings.infer)
-    _check_capabilities(spec, settings, resume=resume)
-    cls = spec.load_class()
-    if archive is None:
-        reconstructor = cls(settings.model, settings.execution)
-        if weights_of is not None:
-            _take_weights(reconstructor, weights_of, data)
-    else:
-        reconstructor = cls.load(archive, settings.execution)
-    settings = settings.model_copy(update={"train": _resolved(reconstructor, settings.train)})
+    reconstructor, settings = prepare_training(data, settings, start=start, weights_of=weights_of, resume=resume)
     keep = (folders.MODEL, folders.CHECKPOINTS)
     with folders.run_folder(output, overwrite=overwrite, resume=resume, keep=keep) as folder:
         scans = _scans(data, held)
@@ -156,9 +138,45 @@ def train_run(  # noqa: PLR0913
             tables={"Training": figures, "Configuration": _settings_table(settings)},
             history=dict(result.history) if result.history["epoch"] else None,
             warnings=(*result.warnings, *reconstruction.warnings),
-            comments=f"ptychopinn, backend {spec.name}, model {settings.model.model_type}",
+            comments=f"ptychopinn, backend {settings.backend}, model {settings.model.model_type}",
         )
     return replace(written, files={**files, **written.files}, figures={**figures, **written.figures})
+
+
+def prepare_training(
+    data: ScanDataset,
+    settings: RunSettings[Any],
+    *,
+    start: StrPath | None = None,
+    weights_of: StrPath | None = None,
+    resume: bool = False,
+) -> tuple[Reconstructor, RunSettings[Any]]:
+    """The reconstructor that is to be trained on a scan, and the settings with all that the scan and its device decide.
+
+    Raises
+    ------
+    PtychoPinnError
+        If settings, backend and the model to start from do not fit together.
+    """
+    spec = discover().default() if settings.backend is None else discover().get(settings.backend)
+    archive = None if start is None else model_archive(start, data)
+    settings = settings.model_copy(
+        update={
+            "backend": spec.name,
+            "model": _model_config(archive, {"N": data.N, **settings.model.model_dump(exclude_unset=True)}),
+            "execution": options_for(spec.options, settings.execution),
+        }
+    )
+    check_infer(settings.model, settings.infer)
+    _check_capabilities(spec, settings, resume=resume)
+    cls = spec.load_class()
+    if archive is None:
+        reconstructor = cls(settings.model, settings.execution)
+        if weights_of is not None:
+            _take_weights(reconstructor, weights_of, data)
+    else:
+        reconstructor = cls.load(archive, settings.execution)
+    return reconstructor, settings.model_copy(update={"train": _resolved(reconstructor, settings.train)})
 
 
 def _save(reconstructor: Reconstructor, result: TrainResult, folder: Path) -> None:

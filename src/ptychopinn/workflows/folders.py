@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,10 @@ CHECKPOINTS = "checkpoints"
 CSV = "csv"
 UNCERTAINTY = "uncertainty.png"
 PICTURES = ("amplitude.png", "phase.png", UNCERTAINTY, "probe.png", "history.png", "positions.png")
+_LOGGER = "ptychopinn"
 _log = logging.getLogger(__name__)
+_LEVEL = threading.Lock()  # the level of the logger is that of all threads
+_RUNS: ContextVar[tuple[_RunLog, ...]] = ContextVar("runs", default=())  # those that this thread works for
 _TEMPORARY_NAMES = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
 
 
@@ -206,9 +211,18 @@ def _clear(folder: Path, kind: FolderKind) -> None:
 
 
 class _RunLog(logging.FileHandler):
-    """A log file whose write errors are reported once, not in a traceback per line."""
+    """The log file of a run. Write errors are reported once, not in a traceback per line.
+
+    Runs in other threads have logs of their own. A thread that a run started may belong to any of them.
+    """
 
     failure: OSError | None = None
+    level_before = logging.NOTSET  # of the logger
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out what another run logs."""
+        runs = _RUNS.get()
+        return (not runs or self in runs) and bool(super().filter(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name
         """Note the first error."""
@@ -229,22 +243,40 @@ class _RunLog(logging.FileHandler):
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
     """Log to ``run.log`` in a folder within the context."""
-    logger = logging.getLogger("ptychopinn")
     handler = _RunLog(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.INFO)
-    before = logger.level
-    if logger.getEffectiveLevel() > logging.INFO:
-        logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
+    token = _RUNS.set((*_RUNS.get(), handler))
+    _add(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
+        _remove(handler)
+        _RUNS.reset(token)
         handler.close()
         if handler.failure is not None:
             _log.warning("%s is not complete: %s.", folder / LOG, handler.failure)
+
+
+def _add(handler: _RunLog) -> None:
+    logger = logging.getLogger(_LOGGER)
+    with _LEVEL:
+        handler.level_before = logger.level
+        if logger.getEffectiveLevel() > logging.INFO:
+            logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+
+
+def _remove(handler: _RunLog) -> None:
+    """Remove a log; the last one restores the level of the logger."""
+    logger = logging.getLogger(_LOGGER)
+    with _LEVEL:
+        runs = [other for other in logger.handlers if isinstance(other, _RunLog)]
+        logger.removeHandler(handler)
+        if runs == [handler]:
+            logger.setLevel(handler.level_before)
+        elif runs[0] is handler:
+            runs[1].level_before = handler.level_before
 
 
 def model_path(path: StrPath) -> Path:

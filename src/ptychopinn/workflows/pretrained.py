@@ -12,6 +12,8 @@ from ptychopinn.workflows import folders
 
 PRETRAINED = "pretrained"
 """Stands for the model that comes with an installed distribution and fits the scan."""
+NO_MODEL = "none"
+"""Stands for no model where one is optional."""
 
 
 def find_pretrained(data: ScanDataset) -> Path | None:
@@ -27,17 +29,27 @@ def model_archive(model: StrPath, data: ScanDataset) -> Path:
     UsageError
         If there is none.
     """
-    there = discover().models
-    if str(model) in there:
-        return there[str(model)].path
     if str(model) != PRETRAINED:
-        return folders.model_path(model)
+        return named_archive(model)
+    there = discover().models
     found = find_pretrained(data)
     if found is None:
         sizes = sorted({spec.N for spec in there.values()})
         has = f"The installed ones are for N = {', '.join(map(str, sizes))}" if sizes else "None is installed"
         raise UsageError(
             f"There is no pretrained model for patterns of {data.N} x {data.N} pixels. {has}.",
-            "Train one (ptychopinn train), install ptychopinn-models, or reconstruct with --model none.",
+            "Train one (ptychopinn train), install models (./models of a checkout), or use --model none.",
         )
     return found
+
+
+def named_archive(model: StrPath) -> Path:
+    """The archive of a run directory, of a file, or of an installed model by its name.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    there = discover().models
+    return there[str(model)].path if str(model) in there else folders.model_path(model)

@@ -17,6 +17,6 @@ def ptychopinn_solvers() -> list[SolverSpec]:
             import_string="ptychopinn_ptychi.solver:PtychiSolver",
             options=PtychiOptions,
             requires=("ptychi", "torch", "torchvision"),
-            install_hint="python -m pip install ptychopinn-ptychi",
+            install_hint="python -m pip install ptychi",
         )
     ]

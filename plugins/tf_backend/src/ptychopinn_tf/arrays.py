@@ -207,7 +207,7 @@ def choose_library(device: str, *, deterministic: bool, budget_mb: int | None) -
                 raise RuntimeError("it does not share memory with TensorFlow")
     except Exception as error:  # a CuPy that does not fit the driver can raise anything
         missing = isinstance(error, ImportError)
-        remedy = ". Install it with: python -m pip install 'ptychopinn-tf[cuda]'" if missing else ""
+        remedy = ". Install it with: python -m pip install cupy-cuda12x" if missing else ""
         _log.warning(
             "Stitching and refinement run on the host, because CuPy cannot be used on %s: %s%s.",
             device,

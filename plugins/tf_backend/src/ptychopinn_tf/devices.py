@@ -16,7 +16,7 @@ from ptychopinn_tf.batches import Tensors
 from ptychopinn_tf.options import TfOptions
 
 _GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
-_INSTALL = "install 'ptychopinn-tf[cuda]'"
+_INSTALL = "install 'tensorflow[and-cuda]'"
 
 
 def choose_devices(options: TfOptions) -> list[str]:

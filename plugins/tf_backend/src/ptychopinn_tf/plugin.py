@@ -18,6 +18,6 @@ def ptychopinn_reconstructors() -> list[ReconstructorSpec]:
             options=TfOptions,
             capabilities=frozenset(Capability),
             requires=("tensorflow",),
-            install_hint="python -m pip install ptychopinn-tf",
+            install_hint="python -m pip install tensorflow",
         )
     ]

@@ -18,6 +18,6 @@ def ptychopinn_reconstructors() -> list[ReconstructorSpec]:
             options=TorchOptions,
             capabilities=frozenset(Capability),
             requires=("torch", "lightning_fabric"),
-            install_hint="python -m pip install ptychopinn-torch",
+            install_hint="python -m pip install torch lightning-fabric",
         )
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -15,7 +16,6 @@ from torch import Tensor
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import PluginError, ResourceError
-from ptychopinn.failures import NO_MEMORY_TO_IMPORT
 from ptychopinn.training import Fit, IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
+_DRAWING = threading.Lock()  # random numbers of the process, for all threads
 
 
 def import_training_loop() -> type[TrainingLoop]:
@@ -46,7 +47,7 @@ def import_training_loop() -> type[TrainingLoop]:
     try:
         from ptychopinn_torch.training import TrainingLoop
     except (ImportError, OSError, MemoryError, SystemError) as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY_TO_IMPORT):
+        if is_out_of_memory(error):
             raise ResourceError(
                 f"Memory does not suffice to import the training loop ({error!s:.200}).",
                 "Free memory, or raise the limit.",
@@ -107,7 +108,7 @@ class TorchReconstructor(NetworkReconstructor[Model]):
         return nullcontext() if self.on_gpu and self._options.threads is None else limited_threads(count)
 
     def _build(self, illumination: IlluminationArrays, seed: int) -> Model:
-        with torch.random.fork_rng(devices=[]):  # keeps the caller's random state
+        with _DRAWING, torch.random.fork_rng(devices=[]):  # keeps the caller's random state
             torch.default_generator.manual_seed(seed)
             module = Illumination(illumination.probe, illumination.offset_px, illumination.log_intensity)
             return Model(self._config, module, self._options.precision).to(self._device)

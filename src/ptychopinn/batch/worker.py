@@ -1,0 +1,150 @@
+"""The work on one scan of a batch, in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptychopinn.atomic import nan_to_none, write_bytes
+from ptychopinn.batch.plan import settings_from
+from ptychopinn.config.batch import Workflow
+from ptychopinn.config.run import AllSettings
+from ptychopinn.errors import UsageError
+from ptychopinn.metrics import scan_box
+from ptychopinn.monitor import Monitor
+from ptychopinn.plugins import discover
+from ptychopinn.product import read_product
+from ptychopinn.reconstructor import Capability
+from ptychopinn.report import attempt, thumbnail_picture
+from ptychopinn.workflows import RunResult, evaluate_run, infer_run, reconstruct_run, train_run
+from ptychopinn.workflows.folders import CONFIG, PRODUCT
+from ptychopinn.workflows.lock import locked
+from ptychopinn.workflows.pretrained import PRETRAINED
+
+THUMBNAIL = "thumbnail.png"
+_LOCKED_S = 20.0  # the process of a worker that was lost ends in this time
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A scan and what to do with it."""
+
+    folder: Path
+    path: str
+    settings: AllSettings[Any, Any]
+    start: str | None
+    reference: str | None
+    scan: str | None
+    monitor: Monitor
+
+    def reconstruct(self) -> RunResult:
+        return reconstruct_run(
+            self.path,
+            self.folder,
+            model=self.start or PRETRAINED,
+            settings=self.settings,
+            overwrite=True,
+            monitor=self.monitor,
+        )
+
+    def train(self) -> RunResult:
+        registry, settings = discover(), self.settings.run_settings()
+        spec = registry.default() if settings.backend is None else registry.get(settings.backend)
+        resumes = (self.folder / CONFIG).is_file() and Capability.RESUME in spec.capabilities
+        return train_run(
+            self.path,
+            self.folder,
+            settings,
+            start=self.start,
+            resume=resumes,
+            overwrite=not resumes,
+            monitor=self.monitor,
+        )
+
+    def infer(self) -> RunResult:
+        assert self.start is not None  # else the plan was refused
+        settings = self.settings.run_settings()
+        return infer_run(self.start, self.path, self.folder, settings, overwrite=True, monitor=self.monitor)
+
+    def evaluate(self) -> RunResult:
+        assert self.reference is not None  # else the plan was refused
+        scores = evaluate_run(
+            self.path,
+            self.reference,
+            scan_path=self.scan,
+            reading=self.settings.reading,
+            output=self.folder,
+            overwrite=True,
+        )
+        return RunResult(self.folder, {path.stem: path for path in self.folder.iterdir()}, scores)
+
+
+def run_scan(  # noqa: PLR0913
+    folder: str,
+    home: str,
+    workflow: str,
+    path: str,
+    settings: Mapping[str, Any],
+    start: str | None,
+    reference: str | None,
+    scan: str | None,
+    monitor: Monitor,
+) -> dict[str, Any]:
+    """Work on a scan of a batch, and draw its thumbnail.
+
+    Parameters
+    ----------
+    folder:
+        The run directory. A training that was begun there goes on; everything else there is replaced.
+    home:
+        Folder of the job, for the thumbnail.
+
+    Returns
+    -------
+    ``score`` (None if there is none), ``figures``, ``warnings`` and ``files`` (path in the folder to bytes).
+    """
+    _wait_until_free(Path(folder))
+    work = _Work(Path(folder), path, settings_from(settings), start, reference, scan, monitor)
+    result: RunResult = getattr(work, Workflow(workflow))()
+    product = Path(path) if workflow == Workflow.EVALUATE else Path(folder) / PRODUCT
+    attempt("The thumbnail", lambda: write_bytes(Path(home) / THUMBNAIL, _thumbnail(product)))
+    files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+    found = {
+        "score": _score(result),
+        "figures": dict(result.figures),
+        "warnings": list(result.warnings),
+        "files": {str(file.relative_to(folder)): file.stat().st_size for file in files},
+    }
+    return dict(nan_to_none(found))
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Wait for the process of a worker that was lost, and ends by itself."""
+    end = time.monotonic() + _LOCKED_S
+    while folder.is_dir():
+        try:
+            with locked(folder):
+                return
+        except UsageError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.2)
+
+
+def _thumbnail(path: Path) -> bytes:
+    product = read_product(path)
+    return thumbnail_picture(product.object, scan_box(product.local_positions, product.object.shape))
+
+
+def _score(result: RunResult) -> float | None:
+    """How good a result is, higher is better; None if it is not known.
+
+    It is the similarity of the phases with the reference, or the share that is explained of what noise allows to
+    explain.
+    """
+    score = result.figures.get("phase_ssim", math.nan) if result.verdict is None else result.verdict.explained
+    return float(score) if math.isfinite(float(score)) else None

@@ -1,0 +1,146 @@
+"""Run many jobs side by side, and those again that died of their machine."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol, Self
+
+from ptychopinn.cores import share_of_cores
+from ptychopinn.errors import Cancelled, ResourceError
+from ptychopinn.failures import explained
+from ptychopinn.jobs.protocol import JobDied, JobError, Task
+from ptychopinn.jobs.runner import run_job
+from ptychopinn.monitor import Monitor
+
+_TICK_S = 0.1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task, its name in messages, and the folder of its task file and log."""
+
+    name: str
+    task: Task
+    folder: Path
+
+
+class Workers(Protocol):
+    """Where jobs run. A context manager, which ends all of them."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(self, *_: object) -> None:
+        """End all jobs."""
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Run a job when a worker is free."""
+
+    def value(self, future: Future[Any]) -> Any:
+        """What an ended job returned, decoded from JSON. Raises JobError if it failed."""
+
+
+def run_jobs(
+    jobs: Iterable[Job], workers: Workers, *, retries: int, monitor: Monitor
+) -> Iterator[tuple[Job, Any | JobError]]:
+    """Run jobs, as many at a time as there are workers.
+
+    A job whose process died or ran out of memory or disk is tried again. One that ran out, and one that is tried for
+    the last time, runs alone after all others.
+
+    Yields
+    ------
+    Each job with what it returned or why it failed, in the order in which they end.
+
+    Raises
+    ------
+    Cancelled
+        If the monitor was cancelled; jobs that had ended were yielded before.
+    """
+    waiting = {workers.submit(job): job for job in jobs}
+    alone: deque[Job] = deque()
+    tried: Counter[str] = Counter()
+    while waiting or alone:
+        if not waiting:
+            job = alone.popleft()
+            waiting[workers.submit(job)] = job
+        ended, _ = wait(waiting, _TICK_S, FIRST_COMPLETED)
+        for future in ended:
+            job = waiting.pop(future)
+            try:
+                found: Any | JobError = workers.value(future)
+            except JobError as error:
+                found = error
+            if not (isinstance(found, JobError) and _is_of_machine(found) and tried[job.name] < retries):
+                yield job, found
+                continue
+            tried[job.name] += 1
+            _log.warning("%s: %s It is tried again (%d of %d).", job.name, found.problem, tried[job.name], retries)
+            if found.exit_code == ResourceError.exit_code or tried[job.name] == retries:
+                alone.append(job)
+            else:
+                waiting[workers.submit(job)] = job
+        if monitor.cancelled:
+            raise Cancelled("The jobs were cancelled.")
+
+
+def _is_of_machine(error: JobError) -> bool:
+    return isinstance(error, JobDied) or error.exit_code == ResourceError.exit_code
+
+
+class LocalWorkers:
+    """Processes on this machine. Each has its share of the cores, and a GPU of its own where there are some.
+
+    Parameters
+    ----------
+    count:
+        Jobs that run at a time.
+    gpus:
+        Names as in CUDA_VISIBLE_DEVICES, at least ``count``; empty where none is used.
+    """
+
+    def __init__(self, count: int, gpus: Sequence[str] = ()) -> None:
+        self._stop = Monitor()
+        self._threads = ThreadPoolExecutor(count)
+        self._free: SimpleQueue[tuple[dict[str, str], tuple[int, ...]]] = SimpleQueue()
+        for number in range(count):
+            self._free.put(({"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}, share_of_cores(number, count)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.cancel()
+        self._threads.shutdown(cancel_futures=True)
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Run a job when a worker is free."""
+        return self._threads.submit(self._run, job)
+
+    def value(self, future: Future[Any]) -> Any:
+        """What an ended job returned. Raises JobError if it failed."""
+        return future.result()
+
+    def _run(self, job: Job) -> Any:
+        environment, cores = self._free.get()
+        try:
+            return run_in_folder(replace(job, task=replace(job.task, environment=environment, cores=cores)), self._stop)
+        finally:
+            self._free.put((environment, cores))
+
+
+def run_in_folder(job: Job, monitor: Monitor) -> Any:
+    """Run a job in its folder, which is made. Raises JobError if it failed, or the folder cannot be written to."""
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        return run_job(job.task, job.folder, monitor=monitor)
+    except OSError as error:
+        failure = explained(error)
+        raise JobError(failure.problem, failure.remedy, exit_code=failure.exit_code, refused=True) from error
