@@ -28,6 +28,7 @@ INSTALLED = (
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin")
 SITE = ("sphinx", "pydata-sphinx-theme", "myst-nb")
 SIDE_BY_SIDE = ("-n", "2")
+PTYCHODUS_RELEASES = ["1.6.0", "1.7.0"]  # the newest of each minor version that is supported
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
 nox.needs_version = ">=2024.4.15"
@@ -65,11 +66,11 @@ def install_wheels(session: nox.Session, parts: dict[str, str], *more: str) -> P
 
 
 def refuse_strays(wheels: Path) -> None:
-    """Fail where a wheel holds anything but its one package, of Python files and models, and its metadata."""
+    """Fail where a wheel holds anything but its one package, of Python files, models and manifest, and its metadata."""
     for wheel in sorted(wheels.glob("*.whl")):
         package = re.escape(wheel.name.partition("-")[0])
         allowed = re.compile(
-            rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed|family-[0-9]+\.zip)|{package}-[^/]+\.dist-info/.+"
+            rf"{package}/([a-z0-9_]+/)*([a-z0-9_]+\.py|py\.typed|family-[0-9]+\.zip|napari\.yaml)|{package}-[^/]+\.dist-info/.+"
         )
         with zipfile.ZipFile(wheel) as archive:
             if strays := [name for name in archive.namelist() if not allowed.fullmatch(name)]:
@@ -175,12 +176,12 @@ def ptychi(session: nox.Session) -> None:
 
 
 @nox.session
-def ptychodus(session: nox.Session) -> None:
-    """The released Ptychodus with its window, offscreen, and the wheels of the bridge and of both backends.
+@nox.parametrize("release", PTYCHODUS_RELEASES, ids=PTYCHODUS_RELEASES)
+def ptychodus(session: nox.Session, release: str) -> None:
+    """A released Ptychodus with its window, offscreen, and the wheels of the bridge and of both backends.
 
-    Ten minutes and four GB: not in the default set. PTYCHODUS_VERSION names another release.
+    Ten minutes and four GB for each release: not in the default set. `nox -s "ptychodus(1.6.0)"` is one of them.
     """
-    release = os.environ.get("PTYCHODUS_VERSION", "1.7.0")
     parts = {".": "ptychopinn", TORCH: "ptychopinn-torch", TENSORFLOW: "ptychopinn-tf", BRIDGE: "ptychopinn-ptychodus"}
     install_wheels(session, parts, *TEST_TOOLS, "mypy", "hatchling", "editables", f"ptychodus[gui]=={release}")
     session.run("mypy", f"{BRIDGE}/src")

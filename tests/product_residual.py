@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.exposure import exposure_places
 from ptychopinn.forward import expected_counts
 from ptychopinn.product import Product
 
 
 def residual_of(product: Product, scan: ScanDataset) -> float:
-    """R of a product's own probe, positions, flux and background: ``sqrt(sum (sqrt I - sqrt n)^2 / sum n)``."""
+    """R of a product's own probe, positions, flux, background and motion: ``sqrt(sum (sqrt I - sqrt n)^2 / sum n)``."""
     assert product.indexes is not None
     patterns = np.asarray(scan.patterns)[product.indexes].astype(np.float64)
     counts = patterns**2 if scan.measurement is Measurement.AMPLITUDE else patterns
-    expected: Any = expected_counts(product.object, product.probe, product.local_positions)
+    places, weights = exposure_places((0.0, 0.0) if product.motion_px is None else tuple(product.motion_px))
+    expected: Any = sum(
+        weight * expected_counts(product.object, product.probe, product.local_positions + place)
+        for place, weight in zip(places, weights, strict=True)
+    )
     if product.flux is not None:
         expected = expected * product.flux[:, None, None]
     if product.background is not None:

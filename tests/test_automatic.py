@@ -63,6 +63,16 @@ def test_a_beam_that_flickers_is_noticed() -> None:
     assert found.reconstruction.flux is not None
 
 
+def test_modes_that_the_probe_lacks_are_added() -> None:
+    """[AUTO-008] Only where patterns show more than one."""
+    probe = simulate_probe("gaussian", 32, photons=1e6, modes=2)
+    scan = simulate_scan(SimulationConfig(N=32, rows=12, cols=12, step_px=3.0, seed=1), probe=probe)
+    found = reconstruct_automatically(replace(scan, probe=scan.probe[:1]), None)
+    assert Freedom.MODES in found.freed
+    assert len(found.reconstruction.probe) > 1
+    assert any("incoherent modes" in one for one in found.story)
+
+
 def test_no_time_gives_the_start() -> None:
     """[AUTO-003]"""
     scan = simulated()
@@ -99,7 +109,7 @@ def test_a_cancelled_run_returns_what_it_has() -> None:
 def test_the_object_so_far_is_shown() -> None:
     """[AUTO-005]"""
     shown: list[Reconstruction] = []
-    found = reconstruct_automatically(simulated(), None, update=shown.append)
+    found = reconstruct_automatically(simulated(), None, update=lambda so_far: shown.append(so_far()))
     residuals = [one.residual for one in shown]
     assert len(residuals) >= 1
     assert residuals == sorted(residuals, reverse=True)

@@ -20,8 +20,9 @@ from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.product import product_of, read_product, write_product
 from ptychopinn.refinement import Refinement, RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
-from ptychopinn.simulate import simulate_scan
+from ptychopinn.simulate import simulate_scan, simulated_truth
 from ptychopinn.solvers import positions
+from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.solvers.position_steps import PositionSteps, SecantStep
 from ptychopinn.solvers.slow_phase import slow_phase
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -93,6 +94,18 @@ def test_a_flickering_beam_is_followed(scan: ScanDataset) -> None:
     assert held.summary.flux_deviation is None
 
 
+def test_the_flux_does_not_run_away() -> None:
+    """[REFINE-019] in many passes with momentum."""
+    config = SimulationConfig(
+        rows=15, cols=15, step_px=5.0, object_kind="mixture", seed=7, probe_modes=3, flux_deviation=0.1
+    )
+    wide = simulate_scan(config)
+    found = refined(wide, 40, update_flux=True, schedule=rpie_schedule(40)).model.flux
+    assert found is not None
+    true = simulated_truth(config).flux
+    assert np.std(found - true / true.mean()) < 0.03
+
+
 def test_held_out_patterns_have_the_light_of_their_counts(scan: ScanDataset) -> None:
     """[REFINE-019] where photons are few."""
     flux = flicker(scan)
@@ -108,10 +121,10 @@ def test_a_background_is_found(scan: ScanDataset, kind: Background) -> None:
     """[REFINE-020]"""
     lit = measured(scan, background=haze())
     held, free = (refined(lit, update_background=how) for how in (None, kind))
-    assert error(free.object, scan) < 0.5 * error(held.object, scan)
+    assert error(free.object, scan) < 0.34 * error(held.object, scan)
     assert free.summary.background_share is not None
     share = 3e4 / lit.patterns[:].sum(axis=(1, 2)).mean()
-    assert free.summary.background_share == pytest.approx(share, rel=0.35)
+    assert free.summary.background_share == pytest.approx(share, rel=0.15)
     assert held.summary.background_share is None
 
 

@@ -1,9 +1,10 @@
 """Reconstruct a scan without decisions by its user: what to start from, what to free, and when to stop.
 
-A network gives the start if there is one, else the start is flat. Then rounds of passes follow, each twice as long as
-the one before. Between the first rounds, probe, positions, flux and background are each freed for a few passes over a
-part of the scan. What explains patterns better that these passes did not use stays free. The rounds end when they no
-longer lower the forward residual, or when the time is over.
+Rounds of passes start from a flat object, each twice as long as the one before. Where the scan is sparse or dim, a
+network is asked after the first; its object is taken if it explains the patterns better. Between the next rounds,
+probe, positions, flux and background are each freed for a few passes over a part of the scan. What explains patterns
+better that these passes did not use stays free. The rounds end when they no longer lower the forward residual, or when
+the time is over.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Synchronisation
@@ -25,11 +25,13 @@ from ptychopinn.config.infer import Background, InferConfig, Likelihood, ProbeSo
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
-from ptychopinn.data.subsampling import nearest_to_middle
+from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle, neighbour_distances
 from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.geometry import Canvas, Frame
+from ptychopinn.metrics.baselines import poisson_residual
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.probe_modes import choose_probe_modes
 from ptychopinn.reconstruction import Reconstruction, assess, reconstruct, uncertainty_of
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import (
@@ -56,18 +58,21 @@ from ptychopinn.uncertainty import check_uncertainty
 _log = logging.getLogger(__name__)
 MIN_PATTERNS = 10
 """Fewer patterns are refused: too little to tell an object from its probe."""
-_DENSE = 0.6  # overlap of neighbouring probes above which passes from a flat object need less time than a network
-_FIRST_PASSES, _FIRST_PASSES_FROM_FLAT = 2, 4
+_DENSE = 0.4  # overlap of neighbouring probes above which passes from a flat object need less time than a network
+_FIRST_PASSES = 2
 _MAX_ROUND = 32  # passes in a round
 _MAX_PASSES = 200
 _PAYS = 0.003  # a round pays if it lowers the residual by this fraction
-_CHOICES = 3  # rounds before which freedoms are tried
-# Trials: patterns in the middle of the scan (fewer of large ones), every so manyth of them held out, passes.
-_TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX = 1 << 21, 48, 192
+_CHOICES = 3  # rounds, after the first, after which freedoms are tried
+# Trials: patterns in the middle of the scan (a quarter of a small one), every so manyth of them held out, passes.
+_TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX, _TRIAL_PART = 1 << 21, 48, 192, 4
 _HELD_OUT, _TRIAL_PASSES, _SETTLING_PASSES = 6, 6, 3
 _SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
 _WORTH = 0.1  # and the fraction by which it must lower it: a right value that is freed fits some noise
 _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
+_TRIED = tuple(one for one in Freedom if one is not Freedom.MODES)  # side by side; modes are tried after them
+# Modes: at most so many; passes that a trial takes; how far the residual must be above that of noise.
+_MOST_MODES, _MODES_PASSES, _ABOVE_NOISE = 5, 12, 1.5
 _OBJECT_FIXED = StepSchedule(
     alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
 )
@@ -84,8 +89,8 @@ class AutomaticReconstruction(ShortRepr):
     story: tuple[str, ...]  # what was done and why, in sentences
 
 
-Update = Callable[[Reconstruction], None]
-"""Receives the reconstruction after each round."""
+Update = Callable[[Callable[[], Reconstruction]], None]
+"""Is called after each round, with what makes a reconstruction of the object so far; to make it takes time."""
 
 
 def reconstruct_automatically(
@@ -182,7 +187,7 @@ class _Work:
         self._data, self._config, self._limit = data, config, limit
         self._freed: frozenset[Freedom] = frozenset()
         self._story: list[str] = []
-        self._passes = 0
+        self._passes, self._next_choice = 0, 1
         self._rounds: list[RefinementSummary] = []
         self._kind = StartKind.SYNCHRONISED
         self._start_seconds: dict[str, float] = {}
@@ -191,52 +196,7 @@ class _Work:
     # The start
 
     def start(self, reconstructor: Reconstructor | None) -> None:
-        """Predict and make the first passes, or begin with a flat object."""
-        if reconstructor is None:
-            self._start_flat("Passes started from a flat object: there was no network.")
-            return
-        overlap = 1 - _spacing_px(self._data.positions) / probe_width_px(self._data.probe)
-        if overlap > _DENSE and not is_noisy(Patterns(self._data)):
-            self._start_flat(
-                f"Neighbouring probes overlap by {overlap:.0%} of their width, and photons are many: passes from a "
-                "flat object are faster than the network."
-            )
-            return
-        try:
-            self._start_predicted(reconstructor)
-        except Cancelled:
-            if self._limit.stopped:
-                raise
-            self._start_flat("The time did not suffice for the network: the object is flat.")
-
-    def _start_predicted(self, reconstructor: Reconstructor) -> None:
-        found = self._predict(reconstructor, located=False)
-        if found.stage_error_px > 0:
-            located = self._predict(reconstructor, located=True)
-            if located.residual < found.residual:
-                self._story.append(
-                    f"The network's patches showed that the stage was off by {found.stage_error_px:.1f} px; the "
-                    "positions were located from the patches."
-                )
-                found = replace(located, warnings=())
-        self._stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
-        self._start_seconds, self._warnings, self._how = dict(found.seconds), found.warnings, found.synchronised
-        self._model, self._kind = ScanModel(found.probe, found.positions), StartKind.REFINED
-        assert found.refined is not None  # passes were asked for
-        self._rounds.append(found.refined)
-        self._passes = found.refined.passes_done
-        self._from_flat = flat = found.refined.from_flat
-        self._story.append(
-            f"{'A flat object explained the patterns better than the network. ' if flat else ''}After "
-            f"{'passes' if flat else 'a network and'} {self._passes} passes the residual was {found.residual:.3f}."
-        )
-
-    def _predict(self, reconstructor: Reconstructor, *, located: bool) -> Reconstruction:
-        config = InferConfig(probe_source=ProbeSource.SCAN, refine=_FIRST_PASSES, refine_positions=located)
-        return reconstruct(reconstructor, self._data, config, monitor=self._limit)
-
-    def _start_flat(self, why: str) -> None:
-        self._story.append(why)
+        """Begin with a flat object, and decide whether a network is asked too."""
         data, frame = self._data, frame_of(self._data)
         probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
         coverage = coverage_of(
@@ -246,16 +206,63 @@ class _Work:
         self._how = Synchronisation(PhaseRule.NONE_NEEDED)
         self._model = ScanModel(probe, data.positions)
         self._kind, self._from_flat = StartKind.FLAT, True
+        overlap = 1 - _spacing_px(data.positions) / probe_width_px(data.probe)
+        self._network = reconstructor
+        if reconstructor is None:
+            self._story.append("Passes started from a flat object: there was no network.")
+        elif overlap > _DENSE and not is_noisy(Patterns(data)):
+            self._network = None
+            self._story.append(
+                f"Neighbouring probes overlap by {overlap:.0%} of their width, and photons are many: passes from a "
+                "flat object are faster than the network."
+            )
+
+    def _ask_network(self, reconstructor: Reconstructor) -> bool:
+        """Predict and make passes; take the object if it explains the patterns better. False if time was too short."""
+        try:
+            found = self._best_prediction(reconstructor)
+        except Cancelled:
+            if not self._limit.stopped:
+                self._story.append("The time did not suffice for the network: passes started from a flat object.")
+            return False
+        refined, before = found.refined, self._rounds[-1]
+        assert refined is not None  # passes were asked for
+        self._passes += refined.passes_done
+        if refined.residual_after >= before.residual_after:
+            self._story.append("A flat object explained the patterns better than the network.")
+            return True
+        self._stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
+        self._start_seconds, self._warnings, self._how = dict(found.seconds), found.warnings, found.synchronised
+        self._model, self._kind = ScanModel(found.probe, found.positions), StartKind.REFINED
+        self._from_flat = refined.from_flat
+        self._rounds.append(refined)
+        self._story.append(f"After a network and {refined.passes_done} passes the residual was {found.residual:.3f}.")
+        return True
+
+    def _best_prediction(self, reconstructor: Reconstructor) -> Reconstruction:
+        """The network's object after some passes, from the positions as given or located from its patches."""
+        found = self._predict(reconstructor, located=False)
+        if found.stage_error_px > 0:
+            located = self._predict(reconstructor, located=True)
+            if located.residual < found.residual:
+                self._story.append(
+                    f"The network's patches showed that the stage was off by {found.stage_error_px:.1f} px; the "
+                    "positions were located from the patches."
+                )
+                found = replace(located, warnings=())
+        return found
+
+    def _predict(self, reconstructor: Reconstructor, *, located: bool) -> Reconstruction:
+        config = InferConfig(probe_source=ProbeSource.SCAN, refine=_FIRST_PASSES, refine_positions=located)
+        return reconstruct(reconstructor, self._data, config, monitor=self._limit)
 
     # The rounds
 
     def iterate(self, library: ArrayLibrary, update: Update | None) -> None:
         """Make rounds of passes until they do not pay, or the time is over."""
         self._patterns = Patterns(self._data, library, CACHE_BYTES)
-        place = where_object_fits(self._stitched.frame, self._data.N, library) or NUMPY
-        self._move_to(library, place)
-        passes = _FIRST_PASSES_FROM_FLAT if self._kind is StartKind.FLAT else 2 * _FIRST_PASSES
-        seconds_of_pass = 0.0
+        self._place_on(library)
+        passes, seconds_of_pass = _FIRST_PASSES, 0.0
         for number in range(_MAX_PASSES):
             if self._limit.cancelled or self._passes >= _MAX_PASSES:
                 break
@@ -266,14 +273,13 @@ class _Work:
             before, begun = self._rounds[-1].residual_after if self._rounds else None, time.monotonic()
             self._round(passes)
             seconds_of_pass = (time.monotonic() - begun) / max(passes, 1)
-            freed = self._free_more(library, seconds_of_pass) if number < _CHOICES else False
-            after = self._rounds[-1].residual_after
-            cut = self._limit.cancelled
-            if before is not None and not freed and not cut and after > (1 - _PAYS) * before:
+            after, cut = self._rounds[-1].residual_after, self._limit.cancelled
+            if update is not None and not cut:
+                update(lambda: self.result().reconstruction)
+            changed = self._change(library, number, seconds_of_pass)
+            if before is not None and not changed and not cut and after > (1 - _PAYS) * before:
                 self._story.append(f"It stopped after {self._passes} passes, as the last {passes} changed little.")
                 return
-            if update is not None and not cut:
-                update(self.result().reconstruction)
             passes = min(2 * passes, _MAX_ROUND)
             self._report(passes)
         self._story.append(
@@ -281,6 +287,20 @@ class _Work:
             if self._passes == 0
             else f"It ended after {self._passes} passes, before they stopped to pay."
         )
+
+    def _change(self, library: ArrayLibrary, number: int, seconds_of_pass: float) -> bool:
+        """After a round, what else is to be tried: first the network, then what to free; returns whether it is used."""
+        if number == 0:
+            asked = self._network is not None and not self._limit.cancelled and self._ask_network(self._network)
+            if asked:
+                self._place_on(library)
+            self._free_more(library, seconds_of_pass, [Freedom.PROBE])  # a wrong probe spoils everything else
+            return True  # the first round is too short to say that passes do not pay
+        if number > _CHOICES or number < self._next_choice:
+            return False
+        changed = self._free_more(library, seconds_of_pass) or self._add_modes(library, seconds_of_pass)
+        self._next_choice = number + (1 if changed else 2)  # what was freed may have hidden something
+        return changed
 
     def _report(self, planned: int) -> None:
         """Report progress: of the time, if it is limited, else of the passes that were made or are planned."""
@@ -290,14 +310,19 @@ class _Work:
         else:
             self._limit.report("rounds", int(self._limit.elapsed), math.ceil(seconds))
 
-    def _move_to(self, library: ArrayLibrary, place: ArrayLibrary) -> None:
+    def _place_on(self, library: ArrayLibrary) -> None:
+        """Bring the object to the library, where it fits, and the probe."""
+        place = where_object_fits(self._stitched.frame, self._data.N, library) or NUMPY
         stitched, model = self._stitched, self._model
+        to_host = stitched.library.to_host
         self._stitched = replace(
             stitched,
-            object=place.from_host(stitched.object),
-            coverage=place.from_host(stitched.coverage),
+            object=place.from_host(to_host(stitched.object)),
+            coverage=place.from_host(to_host(stitched.coverage)),
             library=place,
         )
+        if not isinstance(model.probe, np.ndarray):
+            return
         self._model = replace(model, probe=library.from_host(np.asarray(model.probe, np.complex64)))
 
     def _round(self, passes: int) -> None:
@@ -318,10 +343,13 @@ class _Work:
 
     # What is free
 
-    def _free_more(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
+    def _free_more(
+        self, library: ArrayLibrary, seconds_of_pass: float, candidates: Collection[Freedom] = _TRIED
+    ) -> bool:
         """Free what explains held-out patterns better; returns whether something was freed."""
-        fixed = [one for one in self._config.may_free if one not in self._freed]
-        count = min(max(_TRIAL_PIXELS // self._data.N**2, _TRIAL_MIN), _TRIAL_MAX, len(self._data))
+        fixed = [one for one in self._config.may_free if one in candidates and one not in self._freed]
+        enough = min(_TRIAL_PIXELS // self._data.N**2, len(self._data) // _TRIAL_PART)
+        count = min(max(enough, _TRIAL_MIN), _TRIAL_MAX, len(self._data))
         cost = (len(fixed) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass / len(self._data)  # of a pattern
         count = int(min(count, _TRIAL_SHARE * self._limit.left / max(cost, 1e-9)))
         if not fixed or count < 4 * _HELD_OUT:
@@ -336,6 +364,26 @@ class _Work:
         self._freed |= set(helped)
         self._story.append(f"Freed {' and '.join(helped)}: held-out patterns were explained better.")
         _log.info("Freed %s.", ", ".join(helped))
+        return True
+
+    def _add_modes(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
+        """Add incoherent modes to the probe, if noise does not explain what is left and held-out patterns show them."""
+        data = self._data
+        if Freedom.MODES not in self._config.may_free or Freedom.MODES in self._freed or is_noisy(self._patterns):
+            return False
+        if _MODES_PASSES * seconds_of_pass > _TRIAL_SHARE * self._limit.left:
+            return False
+        some = evenly_spread(len(data), _TRIAL_MIN)
+        noise = poisson_residual(np.asarray(data.counts(some)), ~data.bad_pixels)
+        if self._rounds[-1].residual_after < _ABOVE_NOISE * noise:
+            return False
+        start, options = self._stitched.canvas, RefineOptions(1, **_updates(self._freed))
+        probe = choose_probe_modes(self._patterns, self._model, start, options, _MOST_MODES, monitor=self._limit)
+        if probe is None:
+            return False
+        self._model = replace(self._model, probe=library.from_host(probe))
+        self._freed |= {Freedom.PROBE, Freedom.MODES}
+        self._story.append(f"The probe got {len(probe)} incoherent modes: held-out patterns were explained better.")
         return True
 
     # The result
@@ -428,8 +476,7 @@ def _updates(freed: Collection[Freedom]) -> dict[str, Any]:
 def _spacing_px(positions: FloatArray) -> float:
     """Median distance of a position from its nearest neighbour at another place, pixels."""
     places = np.unique(positions, axis=0)
-    distances, _ = cKDTree(places).query(places, k=min(2, len(places)))
-    return float(np.median(distances[:, -1]))
+    return float(np.median(neighbour_distances(places))) if len(places) > 1 else 0.0
 
 
 def _explains_more(shares: FloatArray | None, base: FloatArray) -> bool:

@@ -162,7 +162,7 @@ class _Trial:
             if engine.run(done, _PASSES, monitor) is None:
                 return None
         canvas, probe = engine.result()
-        found = ScanModel(probe, model.positions, background=engine.background)
+        found = replace(model, probe=probe, flux=None, background=engine.background)
         if self._passes.update_flux:
             flux = np.ones(len(model.positions), np.float32)
             flux[self._judges] = self._residual_of(found).light(canvas)

@@ -66,6 +66,8 @@ class Reconstruction(ShortRepr):
     flux: FloatArray | None = None  # (n,) float32, flux of each pattern relative to the mean; None if it was not fitted
     # (N, N) float32, counts per pixel, DC at [N//2, N//2]; None if it was not fitted.
     background: FloatArray | None = None
+    # (y, x): how far the stage moved in an exposure, pixels, as it was given; None if it stood still.
+    motion_px: tuple[float, float] | None = None
     # Positions located from the network's patches before the prediction; None if they were not requested.
     located: LocatedScan | None = None
     # Standard errors and resolution; None if they were not requested, or if no pass was kept.
@@ -264,7 +266,7 @@ def refine_and_assess(
         (modes, N, N) complex64 of the patterns' library, in counts.
     """
     config, monitor = stages.config, stages.monitor
-    summary, model = None, ScanModel(probe, patterns.data.positions)
+    summary, model = None, ScanModel(probe, patterns.data.positions, motion_px=config.refine_fly)
     if config.refine > 0:
         with stages.timed("refine"):
             options = RefineOptions(
@@ -328,7 +330,7 @@ def uncertainty_of(
         If the monitor is cancelled.
     """
     background = None if found.background is None else np.fft.ifftshift(found.background)
-    model = ScanModel(found.probe, found.positions, found.flux, background)
+    model = ScanModel(found.probe, found.positions, found.flux, background, found.motion_px)
     result = ScanResult(found.object, found.frame, model, flat_start)
     patterns = Patterns(data, host_budget_bytes=InferConfig().memory_budget_mb * 2**20)
     return estimate_uncertainty(patterns, result, monitor=monitor)
@@ -397,6 +399,7 @@ def _assess(
         positions=model.positions,
         flux=model.flux,
         background=model.background,
+        motion_px=model.motion_px,
         residual=verdict.residual,
         verdict=verdict,
         flatness=flat,

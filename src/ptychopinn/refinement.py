@@ -157,7 +157,7 @@ class Refinement(ShortRepr):
     object:
         (H, W) complex64 of the start's library, in its frame. Pixels that were not covered are unchanged.
     model:
-        Probe, positions, flux and background. Quantities that were not refined are unchanged.
+        Probe, positions, flux, background and motion. Quantities that were not refined are unchanged.
     summary:
         Figures.
     """
@@ -329,7 +329,7 @@ class _Refinement:
         """The best of prediction, scaled prediction and flat object, and whether it is the flat object."""
         start = self._start
         judge = partial(self._judge_by, self._residual_of(model), model=model)
-        scaled = judge(self._fit_scale_and_phase(model.probe))
+        scaled = judge(self._fit_scale_and_phase(model.exposed_probe(self._patterns.library)))
         best = scaled if scaled.residual < before.residual else before
         flat = judge(self._where_covered(start.library.xp.ones_like(start.array), start.array))
         if flat.residual < best.residual:
@@ -380,7 +380,7 @@ class _Refinement:
         positions = self._given.positions.copy()
         if self._options.update_positions:
             positions[self._used] = engine.positions
-        model = ScanModel(probe, positions, background=engine.background)
+        model = replace(self._given, probe=probe, positions=positions, background=engine.background)
         if engine.flux is not None:
             flux = np.ones(len(positions), np.float32)
             flux[self._used] = engine.flux
@@ -398,7 +398,8 @@ class _Refinement:
         """
         canvas, positions = engine.canvas, engine.positions
         library, box = canvas.library, self._box
-        phase = slow_phase(self._patterns, positions, canvas, engine.probe, indices=self._used, monitor=monitor)
+        probe = replace(self._given, probe=engine.probe).exposed_probe(self._patterns.library)
+        phase = slow_phase(self._patterns, positions, canvas, probe, indices=self._used, monitor=monitor)
         if phase is None:
             return False
         at = np.round(positions - box.origin).astype(np.int64)

@@ -86,6 +86,7 @@ def test_what_is_no_scan_is_refused(scan: Scan, model: Model, tmp_path: Path) ->
         (UsageError, "NoneType", lambda: model.infer(None)),
         (UsageError, "positions is missing", lambda: ptychopinn.read(patterns)),
         (UsageError, "probe is missing.*mean", lambda: ptychopinn.read(patterns, positions=positions)),
+        (UsageError, "depends on the scan.*installed: ", lambda: ptychopinn.load("pretrained")),
         (DataError, "is not there", lambda: ptychopinn.read(tmp_path / "no.npz")),
         (DataError, "Counts and amplitudes", lambda: ptychopinn.read(patterns * 1.0, **arrays_of(scan))),
         (DataError, "positions", lambda: ptychopinn.read(patterns, positions=positions[1:], probe=scan.probe)),

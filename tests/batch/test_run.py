@@ -171,7 +171,10 @@ def test_train_infer_and_evaluate(scans: Path, tmp_path: Path, monkeypatch: pyte
     """[BATCH-001] [BATCH-007] In a chain each training goes on from the model before."""
     install_plugins(tmp_path, monkeypatch)
     plan = read_plan(
-        scans / "s[13].npz", batch={"workflow": "train", "chain": True}, train={"nepochs": 1}, infer={"refine": 0}
+        scans / "s[13].npz",
+        batch={"workflow": "train", "chain": True},
+        train={"nepochs": 1, "probe_refinement": 0},
+        infer={"refine": 0},
     )
     trained = batch_run(plan, tmp_path / "trained")
     assert not trained.failed

@@ -25,11 +25,13 @@ class Full(io.StringIO):
     def __init__(self, *, terminal: bool = False) -> None:
         super().__init__()
         self._terminal = terminal
+        self.refused = 0
 
     def isatty(self) -> bool:
         return self._terminal
 
     def write(self, text: str) -> int:
+        self.refused += 1
         raise OSError(28, "No space left on device")
 
 
@@ -50,7 +52,8 @@ def test_notes_that_cannot_be_written_are_dropped(
     import logging
 
     console = Console(debug=True)
-    monkeypatch.setattr(sys, "stderr", make())
+    stream = make()
+    monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     with console.logging(), progress_monitor(console) as monitor:
         for step in range(3):
@@ -58,6 +61,8 @@ def test_notes_that_cannot_be_written_are_dropped(
         console.say("a note")
         console.warn("a warning")
         logging.getLogger("ptychopinn").warning("a line")
+    assert not isinstance(stream, Full) or stream.refused >= 3  # each was tried
+    assert console.finish(0) == 0
 
 
 def test_characters_that_the_output_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ SUPERVISED = {"model_type": "supervised"}
     ],
 )
 def test_what_acts_is_accepted(model: dict[str, Any], train: dict[str, Any]) -> None:
-    """[CFG-010]"""
+    """[CFG-010] It is not refused, as others are below: there is nothing else to see."""
     idle(model, train)
 
 

@@ -201,3 +201,28 @@ def test_arrays_are_mended_like_files(write, scan):
     np.testing.assert_array_equal(made.counts(slice(None)), read.counts(slice(None)))
     with pytest.raises(DataError, match="not in metres"):
         mend_scan(replace(scan, positions=scan.positions * 1e-8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_the_end_of_a_detector_is_seen(write, scan, dtype):
+    """[DATA-054] 12 bits in a wider dtype: pixels at the end are lower bounds. A caller's value counts more."""
+    counts = scan.counts(slice(None)).astype(dtype)
+    level = int(counts.max()) // 4
+    path = write(np.minimum(counts, level))
+    data = read_scan(path)
+    assert codes(data) == ["DATA-054"]
+    assert data.metadata.saturation_counts == level
+    stated = read_scan(path, saturation_counts=2 * level)
+    assert codes(stated) == []
+    assert stated.metadata.saturation_counts is None
+    assert codes(read_scan(write(np.minimum(counts, int(counts.max()) - 1)))) == []  # one value is chance
+
+
+def test_a_background_is_named(write, scan):
+    """[DATA-128]"""
+    counts = scan.counts(slice(None))
+    drawn = np.random.default_rng(0).poisson(10, counts.shape)
+    data = read_scan(write(counts + drawn))
+    assert codes(data) == ["DATA-128"]
+    assert "convert --background 9." in data.findings[0].remedy
+    assert codes(mend_scan(replace(scan, patterns=counts + drawn, measurement=Measurement.COUNTS))) == ["DATA-128"]

@@ -45,12 +45,16 @@ def test_killed_while_saving(
     """[HARD-010] [ARC-007]"""
     rng = random.Random(10)
     kills = KILLS["save"][long]
-    seen = 0
+    seen, longest, files = 0, 0.3, {"model.zip", "product.h5", "scan.npz", "config.yaml"}
+    while not files <= {path.name for path in tmp_path.iterdir()}:  # until the first of each is there
+        longest *= 2
+        assert jobs.run("save", tmp_path, scan, kill_after=longest).status == KILLED
+        assert longest < 60
     for _ in range(kills):
-        ending = jobs.run("save", tmp_path, scan, kill_after=rng.uniform(0.01, 0.3))
+        ending = jobs.run("save", tmp_path, scan, kill_after=rng.uniform(0.01, longest / 2))
         assert ending.status == KILLED, ending
         seen += check_whole(tmp_path)
-    assert {"model.zip", "product.h5", "scan.npz", "config.yaml"} <= {path.name for path in tmp_path.iterdir()}
+    assert files <= {path.name for path in tmp_path.iterdir()}
     figure(
         f"killed while saving: {kills}, {seen} files looked at, all whole; {len(leftovers(tmp_path))} half ones aside"
     )

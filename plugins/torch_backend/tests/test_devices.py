@@ -59,7 +59,10 @@ def refusal(asked: str) -> ResourceError:
 
 
 def test_what_a_card_is_tried_with_can_be_computed() -> None:
+    """The number is read back: a device without memory of its own has none."""
     devices._compute(torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="meta"):
+        devices._compute(torch.device("meta"))
 
 
 def test_the_first_of_two_cards_or_that_of_the_number(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,14 +15,15 @@ from ptychopinn.api._settings import settings_for
 from ptychopinn.api._watch import watched
 from ptychopinn.bundle import read_bundle
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.errors import ConfigError
+from ptychopinn.errors import ConfigError, UsageError
 from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import Monitor
+from ptychopinn.plugins import discover
 from ptychopinn.reconstructor import Reconstructor, TrainStatus
 from ptychopinn.report import card_html, card_picture, draw_history, new_axes
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import infer, load_reconstructor, prepare_training, training_of, warn_of_geometry
-from ptychopinn.workflows.pretrained import named_archive
+from ptychopinn.workflows.pretrained import PRETRAINED, named_archive
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,6 +193,9 @@ def load(path: StrPath, *, backend: str | None = None, **settings: object) -> Mo
     PluginError, ConfigError
         If the backend is not installed, or does not have a setting.
     """
+    if str(path) == PRETRAINED:
+        there = ", ".join(discover().models) or "none"
+        raise UsageError("Which pretrained model fits depends on the scan.", f"Name one; installed: {there}.")
     archive = named_archive(path)
     manifest = read_bundle(archive).manifest
     name = backend or manifest.writer.backend

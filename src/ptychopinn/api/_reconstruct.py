@@ -60,9 +60,9 @@ def reconstruct(
     else:
         _, reconstructor = load_start(model, data, backend, chosen.execution)
 
-    def tell(found: Reconstruction) -> None:
+    def tell(so_far: Callable[[], Reconstruction]) -> None:
         assert update is not None
-        update(result_of(found, data))
+        update(result_of(so_far(), data))
 
     with watched(monitor) as watching:
         found = reconstruct_automatically(

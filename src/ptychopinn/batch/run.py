@@ -127,6 +127,7 @@ class _Batch:
 
     def __init__(self, folder: Path, config: BatchConfig, scans: Sequence[PlannedScan], monitor: Monitor) -> None:
         self._folder, self._config, self._scans, self._monitor = folder, config, scans, monitor
+        self._keys: dict[str, str] = {}
         self._outcomes = {
             scan.name: ScanOutcome(scan.name, scan.path, folder / _SCANS / scan.name, ScanStatus.OPEN) for scan in scans
         }
@@ -137,7 +138,7 @@ class _Batch:
         return tuple(self._outcomes.values())
 
     def run(self, workers: Workers) -> None:
-        """Do all scans that are not done."""
+        """Do all scans that are not done, and keep the table up to date."""
         self._report()
         if not self._config.chain:
             jobs = [job for scan in self._scans if (job := self._job(scan, scan.key(None))) is not None]
@@ -153,21 +154,25 @@ class _Batch:
 
     def write(self) -> dict[str, Path]:
         """Write table and report."""
-        files = {"table": write_outcomes(self._folder / TABLE, self.outcomes)}
+        files = {"table": self._write_table()}
         path = self._folder / REPORT
         report = attempt("The report", lambda: write_batch_report(path, self.outcomes, self._config.workflow))
         return files if report is None else {**files, "report": report}
 
+    def _write_table(self) -> Path:
+        return write_outcomes(self._folder / TABLE, self.outcomes)
+
     def _run(self, jobs: Sequence[Job], workers: Workers) -> None:
         for job, found in run_jobs(jobs, workers, retries=self._config.retries, monitor=self._monitor):
-            record = json.loads((job.folder / _RECORD).read_text("utf-8"))
+            record: dict[str, Any] = {"key": self._keys[job.name], "status": ScanStatus.DONE}
             if isinstance(found, JobError):
                 record |= {"status": ScanStatus.FAILED, "message": " ".join(str(found).split())}
             else:
-                record |= {"status": ScanStatus.DONE, **found}
+                record |= found
             self._note(job.name, record)
             try:
                 write_json(job.folder / _RECORD, record)
+                self._write_table()
             except ResourceError as error:  # the next scans may fit
                 _log.warning("%s: its result could not be recorded. %s", job.name, error)
 
@@ -175,8 +180,8 @@ class _Batch:
         """The job of a scan; None if it is done."""
         home, run = self._folder / _JOBS / scan.name, self._folder / _SCANS / scan.name
         record = _read_record(home / _RECORD)
-        same = record.get("key") == key
-        if same and record.get("status") == ScanStatus.DONE and _is_whole(run, record["files"]):
+        self._keys[scan.name], same = key, record.get("key") == key
+        if same and record["status"] == ScanStatus.DONE and _is_whole(run, record.get("files")):
             self._note(scan.name, record)
             return None
         for old in () if same else (home, run):
@@ -218,11 +223,14 @@ def _read_record(path: Path) -> dict[str, Any]:
     """The record of a scan; empty if there is none that can be read."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        known = isinstance(found, dict) and found["status"] in list(ScanStatus) and bool(found["key"])
+    except (OSError, ValueError, KeyError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if known else {}
 
 
-def _is_whole(folder: Path, files: Mapping[str, int]) -> bool:
+def _is_whole(folder: Path, files: Mapping[str, int] | None) -> bool:
     """Whether all files of a result are there, with their sizes."""
-    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items())
+    return bool(files) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in (files or {}).items()
+    )

@@ -18,6 +18,7 @@ class Freedom(StrEnum):
     POSITIONS = "positions"
     FLUX = "flux"
     BACKGROUND = "background"
+    MODES = "modes"  # how many incoherent ones the probe has
 
 
 class AutomaticConfig(Config):

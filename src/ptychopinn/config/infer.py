@@ -152,6 +152,13 @@ class RefinementOptions(Config):
         "detector or free in every pixel.",
         json_schema_extra=marks(needs="refine", unset="none"),
     )
+    refine_fly: tuple[float, float] | None = Field(
+        None,
+        title="Motion in an exposure",
+        description="Distance (y, x) that the stage moves while a pattern is measured, in object pixels: 0,4 where it "
+        "flies over 4 pixels along x. Its sign has no effect.",
+        json_schema_extra=marks(needs="refine", unset="the stage stands still", unit="px"),
+    )
     refine_likelihood: Likelihood | None = Field(
         None,
         title="Noise model",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
@@ -15,6 +14,7 @@ from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.scan_file import ScanFile
 from ptychopinn.data.statistics import PatternStatistics
+from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.errors import DataError
 from ptychopinn.typing import FloatArray, StrPath
 
@@ -111,7 +111,7 @@ def _check_positions(data: ScanDataset, findings: Findings) -> None:
             key, f"{repeated} of {n} positions are repeated within a scan.", "Check that each pattern has its own."
         )
     if n > 1:
-        distance = float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1]))
+        distance = float(np.median(neighbour_distances(positions)))
         if distance > data.N / 2:
             findings.warning(
                 key,

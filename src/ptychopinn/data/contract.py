@@ -13,7 +13,7 @@ from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values
 from ptychopinn.data.lazy_rows import LazyRows, take_rows
-from ptychopinn.data.pattern_checks import check_patterns
+from ptychopinn.data.pattern_checks import check_background, check_patterns, plateau_level
 from ptychopinn.data.scan_file import ScanFile
 from ptychopinn.data.scan_reader import Reader
 from ptychopinn.data.splits import probe_radius_px
@@ -194,6 +194,10 @@ def _make_scan(
         return None
     per_unit, assumed = dose
     level = resolve_saturation(stored, metadata, measurement, options.saturation_counts)
+    if level is None and options.saturation_counts is None and metadata.saturation_counts is None:
+        level = plateau_level(
+            arrays.patterns, stored.bad_pixels, per_unit, findings, squared=measurement is Measurement.AMPLITUDE
+        )
     sums = _energies(seen, measurement)
     data = ScanDataset(
         patterns=arrays.patterns,
@@ -217,11 +221,17 @@ def _make_scan(
         numbers=None if len(numbers) == n else numbers,
     )
     check_patterns(sums * per_unit, stored.dtype, seen, findings)
+    check_background(_mean_counts(seen, measurement) * per_unit, stored.bad_pixels, findings)
     return ReadResult(replace(data, findings=tuple(findings.mended)), seen)
 
 
 def _energies(seen: PatternStatistics, measurement: Measurement) -> FloatArray:
     return seen.square_sums if measurement is Measurement.AMPLITUDE else seen.sums
+
+
+def _mean_counts(seen: PatternStatistics, measurement: Measurement) -> FloatArray:
+    """(N, N) mean counts of the pixels, in the unit of the file; of amplitudes the squared mean."""
+    return seen.mean * seen.mean if measurement is Measurement.AMPLITUDE else seen.mean
 
 
 def _mended(
@@ -247,7 +257,7 @@ def _mended(
     if len(numbers) < n:
         arrays = arrays.select(numbers)
         stored = replace(stored, seen=pattern_statistics(arrays.patterns, stored.bad_pixels))
-    mean = stored.seen.mean * stored.seen.mean if measurement is Measurement.AMPLITUDE else stored.seen.mean
+    mean = _mean_counts(stored.seen, measurement)
     bad = mark_bad_pixels(mean * dose[0], len(numbers), stored.bad_pixels, arrays.probe, findings)
     if not np.array_equal(bad, stored.bad_pixels):
         stored = replace(stored, bad_pixels=bad, seen=pattern_statistics(arrays.patterns, bad))

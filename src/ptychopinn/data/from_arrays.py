@@ -10,6 +10,7 @@ import numpy as np
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values
+from ptychopinn.data.pattern_checks import check_background
 from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.spill import SpillableRows
@@ -46,6 +47,7 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
         chosen = evenly_spread(len(data), _SAMPLE)
         mean = data.counts(chosen).mean(axis=0, dtype=np.float64)
         data = replace(data, bad_pixels=mark_bad_pixels(mean, len(chosen), bad, data.probe, findings))
+        check_background(mean, data.bad_pixels, findings)
         check_unit(data.positions, 2 * probe_radius_px(data.probe), data.metadata, findings)
     findings.raise_first(data.name)
     findings.log(_log, data.name)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter, median_filter, minimum_filter, rank_filter
-from scipy.spatial import cKDTree
 
 from ptychopinn.data.dataset import ScanMetadata
 from ptychopinn.data.diagnostics import Findings
@@ -16,6 +15,7 @@ from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import centre_of_mass
 from ptychopinn.data.statistics import PatternStatistics, is_mark, pattern_statistics
+from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.forward import far_field
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -205,7 +205,7 @@ def lost_positions(positions: FloatArray, size: int) -> IntArray:
     lost: BoolArray = np.asarray(~np.isfinite(positions).all(axis=1), bool)
     known = np.flatnonzero(~lost)
     if len(known) >= _MIN_POSITIONS:
-        distance = cKDTree(positions[known]).query(positions[known], k=2)[0][:, 1]
+        distance = neighbour_distances(positions[known])
         far = distance > max(_ALONE * float(np.median(distance)), size)
         lost[known] |= far
     return np.flatnonzero(lost) if lost.mean() <= _MAX_LOST else np.zeros(0, np.int64)
@@ -225,7 +225,7 @@ def check_unit(positions: FloatArray, probe_width_px: float, metadata: ScanMetad
     span = float(np.ptp(positions, axis=0).max()) if len(positions) else 0.0
     if len(positions) < 2 or span == 0:
         return
-    distances = cKDTree(positions).query(positions, k=2)[0][:, 1]
+    distances = neighbour_distances(positions)
     step = float(np.median(distances[distances > 0])) if (distances > 0).any() else span
     unit = _unit_of(step, probe_width_px, metadata.pixel_size_m)
     tiny = span < 1 or (len(positions) >= _MIN_POSITIONS and span < probe_width_px / 4 and step < 1)

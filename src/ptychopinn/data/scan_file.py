@@ -307,7 +307,7 @@ def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, entry: zipf
             f"This member is compressed by method {entry.compress_type}; stored and deflated ones are read.",
             "Write the file with numpy.savez or numpy.savez_compressed.",
         )
-    _refuse_bomb(entry)
+    _refuse_implausible_size(entry)
     with archive.open(entry) as member:
         version = np.lib.format.read_magic(member)
         if version == (1, 0):
@@ -340,7 +340,7 @@ def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, entry: zipf
     return Member(path, key, tuple(shape), dtype, bool(fortran), mapped, entry, header_bytes, offset)
 
 
-def _refuse_bomb(entry: zipfile.ZipInfo) -> None:
+def _refuse_implausible_size(entry: zipfile.ZipInfo) -> None:
     """Refuse sizes beyond the ratio of deflate, and those too large and too compressed for a measurement."""
     size, packed = entry.file_size, entry.compress_size
     if entry.compress_type == zipfile.ZIP_STORED:

@@ -84,7 +84,7 @@ class Reader:
             self.findings.error(key, f"It is a JSON {type(values).__name__}; an object is needed.", remedy)
             return None
         try:
-            metadata = ScanMetadata(**self._modern(values))
+            metadata = ScanMetadata(**self._in_present_schema(values))
         except ValidationError as error:
             said = "; ".join(
                 f"{'.'.join(map(str, e['loc']))} {reprlib.repr(e['input'])}: {e['msg']}" for e in error.errors()[:5]
@@ -100,7 +100,7 @@ class Reader:
             return None
         return metadata
 
-    def _modern(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _in_present_schema(self, values: dict[str, Any]) -> dict[str, Any]:
         """Convert older metadata: a version such as "1.0.0", and nphotons in ``physics_parameters``."""
         values = {str(k): v for k, v in values.items()}
         version = values.get("schema_version")

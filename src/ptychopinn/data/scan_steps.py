@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.diagnostics import Findings
@@ -21,6 +20,7 @@ from ptychopinn.data.gate import mark_bad_values
 from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, pattern_sums, patterns_at_once, to_pixels
 from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
 from ptychopinn.data.statistics import pattern_statistics
+from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -434,7 +434,7 @@ def _usual(values: FloatArray, spreads: float) -> BoolArray:
 
 
 def _near(positions: FloatArray) -> BoolArray:
-    distance = cKDTree(positions).query(positions, k=2)[0][:, 1]
+    distance = neighbour_distances(positions)
     middle = float(np.median(distance))
     spread = max(_MAD * float(np.median(np.abs(distance - middle))), 0.1 * middle)
     return np.asarray(distance <= middle + _FAR_SPREADS * spread)

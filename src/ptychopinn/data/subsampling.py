@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ptychopinn.typing import FloatArray, IntArray
 
@@ -20,6 +21,12 @@ def thin_positions(positions: FloatArray, spacing: float) -> IntArray:
     cells = np.floor((positions - positions.min(axis=0)) / spacing).astype(np.int64)
     _, first = np.unique(cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1], return_index=True)
     return np.sort(first)
+
+
+def neighbour_distances(positions: FloatArray) -> FloatArray:
+    """Distance of each of (n, 2) finite positions from the nearest other one, (n,) float64; infinite if alone."""
+    distances: FloatArray = cKDTree(positions).query(positions, k=2)[0][:, 1]
+    return distances
 
 
 def nearest_to_middle(positions: FloatArray, count: int) -> IntArray:

@@ -27,7 +27,6 @@ _CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave 
 _ROOM = 1.15  # the same for a scale to be seen
 _OVERLAP = 0.15  # with less, patterns left out are not predicted well even if all is right
 _QUICK_COUNT, _QUICK_PASSES, _DOUBT_COUNT = 64, 2, 80
-_SEVERAL = (0.7, 1.4)
 
 
 class Agreement(StrEnum):
@@ -137,19 +136,13 @@ def check_geometry_quickly(data: ScanDataset, probe: ComplexArray | None = None)
 
 
 def check_geometry_stepwise(data: ScanDataset, probe: ComplexArray | None = None) -> GeometryCheck | None:
-    """`check_geometry` in steps: it ends as soon as the scan as given explains nearly all, or seems to be right."""
+    """`check_geometry`, but it ends at once if the scan as given explains nearly all."""
     patch = _patch(data, probe, count=_DOUBT_COUNT)
     if patch is None:
         return None
     comparison = _Comparison(patch)
     comparison.choose_probe([Change()])
-    if not comparison.is_settled:
-        comparison.run([Change(positions=one) for one in ORIENTATIONS[1:]])
-        best = comparison.leading
-        comparison.run([replace(best, offset=offset) for offset in (-1, 1)])
-        comparison.run([best.with_scale(scale) for scale in _SEVERAL])
-    found = comparison.conclude()
-    return found if found.agreement is Agreement.AS_GIVEN else check_geometry(data, probe)
+    return comparison.conclude() if comparison.is_settled else check_geometry(data, probe)
 
 
 def _patch(data: ScanDataset, probe: ComplexArray | None, **size: int) -> TrialPatch | None:

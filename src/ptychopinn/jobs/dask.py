@@ -121,10 +121,10 @@ class DaskWorkers:
         )
 
     def _check_threads(self) -> None:
-        for name, worker in self._client.scheduler_info(n_workers=-1)["workers"].items():
-            if worker["nthreads"] > 1:
+        for name, threads in self._client.nthreads().items():
+            if threads > 1:
                 raise UsageError(
-                    f"The Dask worker {name} has {worker['nthreads']} threads, and would do as many scans at a time.",
+                    f"The Dask worker {name} has {threads} threads, and would do as many scans at a time.",
                     "Start workers with --nthreads 1, one for each GPU.",
                 )
 

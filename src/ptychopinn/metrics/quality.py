@@ -116,14 +116,14 @@ class ForwardResidual:
         chosen = np.arange(len(patterns)) if indices is None else np.asarray(indices, np.int64)
         chosen = chosen[evenly_spread(len(chosen), max_patterns)]
         self._patterns, self._chosen = patterns, chosen
-        self._probe, self._background = library.cast(model.probe, "complex64"), model.background
+        self._probe, self._background = model.exposed_probe(library), model.background
         size = patterns.data.N
         self._positions = model.positions[chosen]
         _, fractions = split_positions(self._positions, size)
         self._fractions = library.from_host(fractions)
         roots = model.root_flux(chosen)
         self._roots = None if roots is None else library.from_host(roots)
-        values = math.prod(model.probe.shape)
+        values = math.prod(self._probe.shape)
         step = library.batch_length(values, _BATCH_VALUES)
         self._batches = slices_of(len(chosen), step)
         small = len(chosen) * (values * 8 + size**2 * 4) <= _KEPT_BYTES

@@ -25,7 +25,7 @@ from ptychopinn.typing import StrPath
 CXI_VERSION = 160  # 1.6
 _EXTRAS = "ptychopinn"
 _NUMBERS = ("energy_eV", "detector_distance_m", "photon_count", "exposure_time_s")
-_ARRAYS = ("coverage", "flux", "background")
+_ARRAYS = ("coverage", "flux", "background", "motion_px")
 
 
 class ProductFormat(StrEnum):
@@ -267,4 +267,5 @@ def _parse(tree: Hdf5Tree, entry: str, obj: str, probe: str) -> Product:
         coverage=optional("coverage"),
         flux=optional("flux"),
         background=optional("background"),
+        motion_px=optional("motion_px"),
     )

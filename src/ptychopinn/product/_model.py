@@ -12,7 +12,15 @@ from ptychopinn.errors import DataError
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
-OWN_DATASETS = {"coverage": 2, "flux": 1, "background": 2, "phase_error": 2, "amplitude_error": 2, "frc": 2}
+OWN_DATASETS = {
+    "coverage": 2,
+    "flux": 1,
+    "background": 2,
+    "motion_px": 1,
+    "phase_error": 2,
+    "amplitude_error": 2,
+    "frc": 2,
+}
 """Arrays of a product that Ptychodus does not have, and their ranks."""
 _MAX_MOVED_PX = 4.0  # maximum median shift of refined positions
 
@@ -49,6 +57,8 @@ class Product(ShortRepr):
     flux: FloatArray | None = None
     # (N, N) float32, counts a pixel that every pattern has beside its light, DC at [N//2, N//2]; None for none.
     background: FloatArray | None = None
+    # (2,) float32 (y, x), how far the stage moves in an exposure, object pixels; None if it stands still.
+    motion_px: FloatArray | None = None
     # (H, W) float32, standard errors of the object: rad, and the unit of its amplitude. NaN where not known.
     phase_error: FloatArray | None = None
     amplitude_error: FloatArray | None = None
@@ -66,6 +76,7 @@ class Product(ShortRepr):
             "coverage": self.coverage is None or self.coverage.shape == self.object.shape,
             "flux": self.flux is None or self.flux.shape == (n,),
             "background": self.background is None or self.background.shape == self.probe.shape[1:],
+            "motion_px": self.motion_px is None or self.motion_px.shape == (2,),
             "phase_error": self.phase_error is None or self.phase_error.shape == self.object.shape,
             "amplitude_error": self.amplitude_error is None or self.amplitude_error.shape == self.object.shape,
             "frc": self.frc is None or (self.frc.ndim == 2 and self.frc.shape[1] == 2),
@@ -76,7 +87,7 @@ class Product(ShortRepr):
                     f"The product's {name} has the shape {np.shape(getattr(self, name))}, with {n} positions and "
                     f"an object of {self.object.shape}.",
                     "Positions are (n, 2), indexes and flux (n,), the probe (modes, N, N), the background (N, N), "
-                    "object, coverage and errors (H, W), frc (k, 2).",
+                    "the motion (2,), object, coverage and errors (H, W), frc (k, 2).",
                 )
         if not np.isfinite(self.positions).all():
             raise DataError("The product has positions that are not finite.", "Remove those positions.")

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
 _MAX_MODES = 8
-_THUMBNAIL_PX = 240
+_THUMBNAIL_PX = 160
 _MAX_SHOWN_PX = 2048  # per side; more than the dots of a picture
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
@@ -206,7 +206,7 @@ def bare_picture(values: AnyArray, part: ObjectPart, view: ObjectView = ObjectVi
 
 @with_own_settings
 def thumbnail_picture(obj: ComplexArray, box: ScanBox | None = None) -> bytes:
-    """A PNG of the object's phase alone, with at most 240 pixels a side; arguments as of `ObjectView`."""
+    """A PNG of the object's phase alone, with at most 160 pixels a side; arguments as of `ObjectView`."""
     from matplotlib.image import imsave
 
     box = box_or_full(obj, box)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary
@@ -35,10 +37,12 @@ def fit_background(
 ) -> Array:
     """The mean excess of the counts over the light of the object, minus its standard error; (N, N) float32.
 
-    A mean of ``n - I`` with the weights ``1 / I`` of Poisson counts: dark patterns tell most. A deviation is taken off,
-    for an object can give some of its light to a background that is not there. Where amplitudes are fitted, their
-    variance is taken off too: the square of the mean of ``sqrt(n)`` is that much below the mean of ``n``
-    (`ptychopinn.refinement.noise_residual` has the formula), and objects would become too dark.
+    A mean of ``n - I`` with the weights ``1 / I`` of Poisson counts: dark patterns tell most. An object gives some of
+    its light to a background that is not there, and takes some of one that is, so an error of the excess becomes one
+    of the background that is several times as large. What noise alone adds to the excess is taken off: the standard
+    error, and where amplitudes are fitted half of the variance of an amplitude. The square of the mean of ``sqrt(n)``
+    is a variance below the mean of ``n`` (`ptychopinn.refinement.noise_residual` has the formula), and objects follow
+    about half of that.
 
     Parameters
     ----------
@@ -50,12 +54,14 @@ def fit_background(
     xp = library.xp
     weight = sums[0, ...]
     excess = sums[1, ...] + weight * background
+    averaged = 1.0
     if kind is Background.SMOOTH:
         weight, excess = (_blurred(values, library) for values in (weight, excess))
+        averaged = 4 * math.pi * (_WIDTH * background.shape[-1]) ** 2
     floor = 1e-6 * xp.max(weight) + _TINY
     weight = xp.where(weight > floor, weight, floor)
-    fitted = xp.clip(excess / weight - 1 / xp.sqrt(weight), 0.0, None)
-    return fitted - (1 - xp.exp(-4 * fitted)) / 4 if likelihood is Likelihood.AMPLITUDE else fitted
+    fitted = xp.clip(excess / weight - 1 / xp.sqrt(averaged * weight), 0.0, None)
+    return fitted - (1 - xp.exp(-4 * fitted)) / 8 if likelihood is Likelihood.AMPLITUDE else fitted
 
 
 def _blurred(values: Array, library: ArrayLibrary) -> Array:

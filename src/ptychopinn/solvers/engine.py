@@ -109,6 +109,7 @@ class PassEngine:
             self._library,
             free=options.update_probe,
             momentum=schedule.probe_momentum,
+            motion_px=model.motion_px,
             count=0 if options.update_positions else len(used),
             budget_bytes=patterns.spare_bytes,
         )
@@ -223,9 +224,9 @@ class PassEngine:
         members: IntArray | None = None,
     ) -> Sequence[Gradients]:
         library, roots = self._library, inputs.get("roots")
-        gradients = GradientModel(self._patterns, inputs.get("background"), self._options, library)
+        gradients = GradientModel(self._patterns, inputs.get("background"), self._options, steps.alpha, library)
         # Depends only on the shape, so that the number of cores does not change the result.
-        step = library.batch_length(math.prod(self.probe.shape), _THREAD_VALUES)
+        step = library.batch_length(math.prod(self._probe.wave_shape), _THREAD_VALUES)
 
         def compute(part: slice) -> Gradients:
             some = windows[part]

@@ -9,6 +9,9 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.typing import FloatArray
 
 _RANGE = 4.0  # the flux of a pattern is between 1/4 and 4
+# Exponent of a correction. Object and flux can both explain light that varies slowly over the scan. With full
+# corrections and the momentum of the object, each overshoots what the other leaves, and both run away.
+_STEP = 0.7
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -33,7 +36,7 @@ def counts_and_model(measured: Array, intensity: Array, background: Array | None
 
 
 def fit_flux(flux: FloatArray, measured: FloatArray, modelled: FloatArray) -> FloatArray:
-    """The flux, (n,) float32, that fits the counts of every pattern. Its mean stays 1.
+    """The flux, (n,) float32, moved towards what fits the counts of every pattern. Its mean stays 1.
 
     Parameters
     ----------
@@ -43,6 +46,6 @@ def fit_flux(flux: FloatArray, measured: FloatArray, modelled: FloatArray) -> Fl
         (n,) float64 of `counts_and_model`.
     """
     factor = np.where((measured > 0) & (modelled > 0), measured / np.maximum(modelled, _TINY), 1.0)
-    fitted: FloatArray = np.clip(flux * factor, 1 / _RANGE, _RANGE)
+    fitted: FloatArray = np.clip(flux * factor**_STEP, 1 / _RANGE, _RANGE)
     fitted = (fitted / fitted.mean()).astype(np.float32)
     return fitted

@@ -63,6 +63,8 @@ class GradientModel:
         (N, N) float32 of the library, counts; None for none.
     options:
         Which gradients to compute.
+    alpha:
+        Regularisation of the steps (`ptychopinn.solvers.options.StepSchedule`).
     library:
         Library that computes.
     """
@@ -70,6 +72,7 @@ class GradientModel:
     patterns: Patterns
     background: Array | None
     options: PassOptions
+    alpha: float | Array
     library: ArrayLibrary
 
     def __call__(self, obj: Array, windows: Windows, probes: Array, roots: Array | None, measured: Array) -> Gradients:
@@ -95,8 +98,9 @@ class GradientModel:
         figures = []
         if options.update_flux:
             figures = counts_and_model(measured, intensity, self.background, self.patterns)
+        of_object = intensity
         if self.background is not None:
-            intensity += self.background
+            intensity = of_object + self.background
         modelled = xp.sqrt(self.patterns.recorded(intensity, measured))
         difference = measured - modelled
         if good is not None:
@@ -110,6 +114,8 @@ class GradientModel:
             ratio = _poisson_ratio(difference, measured, modelled, library)
         else:
             ratio = difference / modelled
+        if self.background is not None:
+            ratio /= self._slope(of_object, modelled)
         field *= ratio[:, None, ...]
         change = library.ifft2(field, norm="ortho")
         if options.update_positions:
@@ -122,6 +128,14 @@ class GradientModel:
         gradient = sum_modes(library.conj_times(probes, change), library)
         rows = xp.concat(figures, axis=1) if figures else None
         return Gradients(windows, error, energy, gradient, light, probe, rows, background)
+
+    def _slope(self, of_object: Array, modelled: Array) -> Array:
+        """Squared slope ``|F|^2 / I`` of the amplitude by the modulus of the far field, regularised.
+
+        Beside a background a far field changes the amplitude little, so a gradient step is too short: it takes a dark
+        field many passes to find the light that the background hides. A Gauss-Newton step divides by the slope.
+        """
+        return (1 - self.alpha) * of_object / modelled**2 + self.alpha
 
 
 def _poisson_ratio(difference: Array, measured: Array, modelled: Array, library: ArrayLibrary) -> Array:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.exposure import Exposure
 from ptychopinn.forward import power
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
 from ptychopinn.typing import ComplexArray, IntArray
@@ -30,6 +31,8 @@ class ProbeState:
         Whether `step` will change it.
     momentum:
         Fraction of the last step that is repeated.
+    motion_px:
+        How far the stage moves in an exposure (y, x), pixels; None if it stands still.
     count:
         Number of patterns whose positions stay; 0 if positions move.
     budget_bytes:
@@ -41,19 +44,33 @@ class ProbeState:
         (modes, N, N) complex64, its current value.
     """
 
-    def __init__(
-        self, probe: Array, library: ArrayLibrary, *, free: bool, momentum: float, count: int = 0, budget_bytes: int = 0
+    def __init__(  # noqa: PLR0913
+        self,
+        probe: Array,
+        library: ArrayLibrary,
+        *,
+        free: bool,
+        momentum: float,
+        motion_px: tuple[float, float] | None = None,
+        count: int = 0,
+        budget_bytes: int = 0,
     ) -> None:
         self.modes = library.xp.asarray(library.cast(probe, "complex64"), copy=free)
         self._library, self._free, self._momentum = library, free, momentum
         self._energy = library.xp.sum(library.xp.abs(self.modes) ** 2)
         self._velocity = library.xp.zeros_like(self.modes)
         self._prepared: ShiftedProbe | None = None
-        shape = (count, *self.modes.shape)
+        self._exposure = Exposure(motion_px, self.modes.shape[-1], library)
+        shape = (count, *self.wave_shape)
         small = library.on_host and not free and 0 < _VALUE_BYTES * math.prod(shape) <= budget_bytes
         self._kept_shape = shape if small else None
         self._kept: ComplexArray | None = None
         self._kept_all = False
+
+    @property
+    def wave_shape(self) -> tuple[int, ...]:
+        """(places * modes, N, N): shape of what `at` gives of a pattern."""
+        return (self._exposure.places * self.modes.shape[0], *self.modes.shape[1:])
 
     @property
     def arrays(self) -> list[Array]:
@@ -65,7 +82,7 @@ class ProbeState:
         if self._free:
             return
         if self._prepared is None:
-            self._prepared = ShiftedProbe(self.modes, self._library)
+            self._prepared = ShiftedProbe(self._exposure.spread(self.modes), self._library)
         if self._kept is None and self._kept_shape is not None and passes > 1:
             self._kept = np.empty(self._kept_shape, np.complex64)
 
@@ -74,13 +91,13 @@ class ProbeState:
         self._kept_all = self._kept is not None
 
     def at(self, fractions: Array, members: IntArray | None = None) -> Array:
-        """(b, modes, N, N), which may be changed: the probe shifted by (b, 2) fractions of a pixel.
+        """(b, places * modes, N, N), which may be changed: the probe shifted by (b, 2) fractions of a pixel.
 
         ``members`` are the numbers of the patterns at these fractions, (b,) int64 on the host; with them shifts are
         kept.
         """
         if self._prepared is None:
-            return shift_probe(self.modes, fractions, self._library)
+            return shift_probe(self._exposure.spread(self.modes), fractions, self._library)
         if self._kept is None or members is None:
             return self._prepared(fractions)
         if not self._kept_all:
@@ -92,7 +109,7 @@ class ProbeState:
         library, xp = self._library, self._library.xp
         spectrum, light = (sum(one[k] for one in gradients) for k in (0, 1))
         scale = (1 - _ALPHA) * light + _ALPHA * xp.max(light)
-        moved = step * library.ifft2(spectrum) / scale
+        moved = step * library.ifft2(self._exposure.gather(spectrum)) / scale
         velocity = self._momentum * self._velocity + moved
         modes = self.modes + moved + self._momentum * velocity
         # In place, because a recorded step has these arrays.

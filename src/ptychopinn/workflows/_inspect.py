@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ptychopinn.atomic import write_bytes
 from ptychopinn.config.reading import ReadOptions
@@ -16,6 +15,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.io import read_scan
 from ptychopinn.data.scaling import fit_scaling, mean_pattern, probe_in_counts
+from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.failures import memory_explained
 from ptychopinn.inspection import Agreement, GeometryCheck, check_geometry, check_geometry_quickly
 from ptychopinn.report import ScanView, inspection_picture
@@ -97,7 +97,7 @@ def _figures(data: ScanDataset, geometry: GeometryCheck | None) -> dict[str, flo
         "probe width, px": width,
     }
     if len(data) > 1:
-        step = float(np.median(cKDTree(data.positions).query(data.positions, k=2)[0][:, 1]))
+        step = float(np.median(neighbour_distances(data.positions)))
         figures |= {"step, px": step, "overlap": 1 - step / width}
     if geometry is not None:
         figures |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -65,6 +66,7 @@ def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, fl
             "positions moved, px": refined.moved_px,
             "flux, deviation": refined.flux_deviation,
             "background, share": refined.background_share,
+            "motion in an exposure, px": _distance(found.motion_px),
         }
         figures |= {
             "likelihood of refinement": str(refined.likelihood),
@@ -79,6 +81,10 @@ def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, fl
         figures |= _uncertainty_figures(found.uncertainty)
     figures["patterns a second"] = patterns / max(sum(found.seconds.values()), 1e-9)
     return figures
+
+
+def _distance(motion_px: tuple[float, float] | None) -> float | None:
+    return None if motion_px is None else math.hypot(*motion_px)
 
 
 def _uncertainty_figures(found: Uncertainty) -> dict[str, float | int | str]:
@@ -160,6 +166,7 @@ def write_object_product(  # noqa: PLR0913
         product,
         flux=None if whole is None else whole.flux,
         background=None if whole is None else whole.background,
+        motion_px=None if whole is None or whole.motion_px is None else np.array(whole.motion_px, np.float32),
         phase_error=None if errors is None else errors.phase_error,
         amplitude_error=None if errors is None else errors.amplitude_error,
         frc=None if errors is None else np.stack([errors.frc.frequency, errors.frc.correlation], axis=1),

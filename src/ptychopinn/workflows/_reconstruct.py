@@ -129,9 +129,10 @@ def _writer(write: Callable[..., object]) -> Update:
     """Writes the object so far, not more often than every few seconds."""
     last = time.monotonic()
 
-    def update(found: Reconstruction) -> None:
+    def update(so_far: Callable[[], Reconstruction]) -> None:
         nonlocal last
         if time.monotonic() - last >= _UPDATE_S:
+            found = so_far()
             write(found, found.probe, comments="ptychopinn reconstruct, so far")
             last = time.monotonic()
 

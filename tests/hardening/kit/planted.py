@@ -116,3 +116,28 @@ def _likeness(a: ComplexArray, b: ComplexArray) -> float:
     fa, fb = np.fft.fft2(a[0]), np.fft.fft2(b[0])
     scale = np.linalg.norm(a[0]) * np.linalg.norm(b[0])
     return float(np.abs(np.fft.ifft2(fa * fb.conj())).max() / scale)
+
+
+def drawn_scans(first_seed: int, count: int = 40) -> Iterator[tuple[str, ScanDataset]]:
+    """Good scans of any dose, strength and overlap, with their true objects; every fifth object is in vacuum."""
+    for seed in range(first_seed, first_seed + count):
+        rng = np.random.default_rng(seed)
+        dose = 10.0 ** rng.uniform(2, 8)
+        strength = float(10.0 ** rng.uniform(-1, 0))  # of the phase; rad
+        settings = {
+            "N": int(rng.choice([32, 32, 64])),
+            "rows": int(rng.integers(10, 13)),
+            "cols": int(rng.integers(10, 13)),
+            "overlap": float(rng.uniform(0.5, 0.85)),
+            "nphotons": dose,
+            "object_kind": str(rng.choice(["mixture", "cells", "power_law", "porous", "discs_bars", "textured"])),
+            "probe_kind": str(rng.choice(["disc", "annular", "gaussian", "defocused"])),
+            "amplitude": (1 - 0.6 * strength, 1.0),
+            "phase_rad": (-strength, strength),
+        }
+        if seed % 5 == 0:
+            settings |= {"object_kind": "letter"}  # one F in vacuum
+        said = (
+            f"seed {seed}: {settings['object_kind']}, {settings['probe_kind']}, {dose:.1g} photons, {strength:.1g} rad"
+        )
+        yield said, simulate_scan(SimulationConfig.model_validate({"seed": seed, **settings}))

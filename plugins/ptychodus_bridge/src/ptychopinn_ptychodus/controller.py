@@ -9,6 +9,7 @@ from typing import Any
 from PyQt5.QtCore import QTimer
 
 from ptychopinn_ptychodus.dialogs import ask, show_error
+from ptychopinn_ptychodus.losses import smoothed
 
 _TICK_MS = 250
 _log = logging.getLogger("ptychopinn.ptychodus")
@@ -122,7 +123,9 @@ class _RunWatcher:
         axes.set_ylabel("")  # the title says it; labels of a log axis need the room
         if all(value > 0 for _, value in losses):
             axes.set_yscale("log")
-        axes.plot([batches for batches, _ in losses], [value for _, value in losses], ".-", linewidth=2.0)
+        batches, values = [count for count, _ in losses], [value for _, value in losses]
+        axes.plot(batches, values, ".", color="0.75", markersize=4)
+        axes.plot(batches, smoothed(values), linewidth=2.0)
         axes.grid(True)
         self._status.figure_canvas.draw_idle()
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from ptychopinn.errors import Cancelled
 from ptychopinn.jobs import JobError, JobProcess
+from ptychopinn_ptychodus.losses import LossCurve
 from ptychopinn_ptychodus.run_state import PROGRESS_GOAL, Host, Run
 
 POLL_S = 0.1
 STOP_LIMIT_S = 9.0  # that a job has from being told to stop to being gone: a training saves its model
 STOP_GRACE_S = 10.0  # then it is ended from here
 CLOSE_GRACE_S = 0.5  # then the worker is left to save by itself
-_LOSS_EVERY_S = 0.05
 
 _WEIGHTS = {  # of the stages in the progress bar
     "train": {"epie": 1, "train": 19},
@@ -59,7 +59,7 @@ class Supervision:
         self.progress = 0  # of `PROGRESS_GOAL`
         self._begun = self._gave_up = False
         self._stopped_at: float | None = None
-        self._curve = _LossCurve(run.losses)
+        self._curve = LossCurve(run.losses)
 
     def wait(self) -> tuple[Any] | None:
         """Wait for the end, and return its `result`."""
@@ -141,25 +141,3 @@ class Supervision:
         if now - self._stopped_at > STOP_GRACE_S:
             raise JobError("The work did not stop in time; it has no result.", details=self._job.tail())
         return False
-
-
-class _LossCurve:
-    """The loss averaged over short stretches of batches.
-
-    A stretch is a fiftieth of the training so far: the curve grows from the first second on, and stays short.
-    """
-
-    def __init__(self, losses: list[tuple[int, float]]) -> None:
-        self._losses = losses
-        self._batches, self._sum, self._count = 0, 0.0, 0
-        self._start = self._last = 0.0
-
-    def add(self, loss: float, now: float) -> None:
-        """Take the loss of a batch."""
-        if not self._batches:
-            self._start = self._last = now
-        self._batches += 1
-        self._sum, self._count = self._sum + loss, self._count + 1
-        if now - self._last >= max(_LOSS_EVERY_S, 0.02 * (now - self._start)):
-            self._losses.append((self._batches, self._sum / self._count))
-            self._sum, self._count, self._last = 0.0, 0, now
