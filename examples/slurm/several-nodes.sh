@@ -1,6 +1,6 @@
 #!/bin/bash
 # Many scans on several nodes: sbatch several-nodes.sh PLAN OUT [FLAGS OF ptychopinn batch]
-# Needs python -m pip install 'ptychopinn[dask]'. Slurm starts a Dask worker for each task; a scan runs on each at a time.
+# Needs python -m pip install '.[dask]'. Slurm starts a Dask worker for each task; a scan runs on each at a time.
 #SBATCH --job-name=scans
 #SBATCH --ntasks=8
 #SBATCH --cpus-per-task=1

@@ -57,7 +57,7 @@ class DaskWorkers:
             import distributed
         except ImportError as error:
             raise PluginError(
-                f"Dask is not installed: {error}.", "Install it with: python -m pip install 'ptychopinn[dask]'."
+                f"Dask is not installed: {error}.", "In a checkout: python -m pip install '.[dask]'."
             ) from error
         try:
             self._client = distributed.Client(self._address, timeout=self._connect_s, set_as_default=False)
