@@ -124,7 +124,7 @@ def other(solver: str, scan: ScanDataset, seconds: float, *, free: bool) -> Iter
         start = time.process_time()
         found = create_solver(solver, {"passes": passes, "update_probe": free}).reconstruct(blind)
         took = time.process_time() - start
-        yield took, error_of(found.object, frame_of(scan).origin, scan)
+        yield took, error_of(found.object, frame_of(blind).origin, scan)
         passes *= 2
 
 
