@@ -111,7 +111,7 @@ def reconstruct_automatically(
     library:
         Library of the passes without a reconstructor, which has its own.
     update:
-        Called after every round but the last.
+        Called after every round.
     monitor:
         Gets progress, stage "rounds" after each. If it is cancelled, the result so far is returned.
 

@@ -212,6 +212,8 @@ def test_the_end_of_a_detector_is_seen(write, scan, dtype):
     data = read_scan(path)
     assert codes(data) == ["DATA-054"]
     assert data.metadata.saturation_counts == level
+    made = mend_scan(replace(scan, patterns=np.minimum(counts, level), measurement=Measurement.COUNTS))
+    assert (codes(made), made.metadata.saturation_counts) == (["DATA-054"], level)
     stated = read_scan(path, saturation_counts=2 * level)
     assert codes(stated) == []
     assert stated.metadata.saturation_counts is None

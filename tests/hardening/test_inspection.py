@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-from hardening.kit.planted import changed, changes_for, good_scans, outcome
+from hardening.kit.planted import changed, changes_for, drawn_scans, good_scans, outcome
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.inspection import check_geometry, check_geometry_quickly
 from ptychopinn.simulate import simulate_scan
+from ptychopinn.verdict import Explains
+from ptychopinn.workflows import create_solver, solve
 
+_FIRST_SEED = 1000  # of scans that no threshold was set on
 _QUICK = 3  # every third case of the first scan; the long form tries all of every scan
 
 
@@ -50,3 +54,19 @@ def test_inspection_of_a_thousand_patterns_is_quick(long: bool, figure: Callable
             seconds.append(time.process_time() - begun)
         figure(f"{check.__name__}, {len(scan)} patterns of {size} x {size}: {np.median(seconds):.2f} s of one core")
         assert np.median(seconds) < limit
+
+
+def test_good_scans_raise_no_alarm(long: bool, figure: Callable[[str], None]) -> None:
+    """[VER-005] After three passes and after twelve."""
+    found: Counter[str] = Counter()
+    alarms = []
+    for name, scan in drawn_scans(_FIRST_SEED, 40 if long else 2):
+        for passes in (3, 12):
+            result = solve(create_solver("rpie", {"passes": passes}), replace(scan, object_guess=None))
+            assert result.verdict is not None
+            found[result.verdict.explains] += 1
+            if result.verdict.explains is Explains.NO:
+                alarms.append(f"{name}, {passes} passes")
+    figure(f"verdicts on good scans: {', '.join(f'{count} {said}' for said, count in found.items())}")
+    assert not alarms
+    assert found[Explains.YES] > 0

@@ -41,7 +41,7 @@ def reconstruct(
     backend:
         Backend to compute with; None: the one that wrote the model.
     update:
-        Is called with the result so far after every round of passes but the last.
+        Is called with the result so far after every round of passes.
     monitor:
         Progress and cancellation; None shows progress, and an interrupt returns the result so far.
     settings:

@@ -7,9 +7,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.dataset import Measurement, ScanDataset, check_writable
 from ptychopinn.data.raw_scan import EV_METRES, JOULE_PER_EV
-from ptychopinn.errors import DataError
 from ptychopinn.hdf5_files import atomic_hdf5_file
 from ptychopinn.typing import StrPath
 
@@ -32,8 +31,7 @@ def write_cxi_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) 
     UsageError, ResourceError
         If the folder does not exist or the disk is full; nothing is left behind.
     """
-    if len(data) == 0:
-        raise DataError("A scan without patterns cannot be written.", "Give at least one pattern.")
+    check_writable(data)
     with atomic_hdf5_file(path) as file:
         _fill(file, data, compress)
 

@@ -203,3 +203,15 @@ class ScanDataset(ShortRepr):
             numbers=None if self.numbers is None else self.numbers[index],
             patches_guess=None if self.patches_guess is None else take_rows(self.patches_guess, index),
         )
+
+
+def check_writable(data: ScanDataset) -> None:
+    """Refuse to write a scan without patterns.
+
+    Raises
+    ------
+    DataError
+        If it has none.
+    """
+    if len(data) == 0:
+        raise DataError("A scan without patterns cannot be written.", "Give at least one pattern.")

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values
-from ptychopinn.data.pattern_checks import check_background
+from ptychopinn.data.pattern_checks import check_background, plateau_level
 from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.spill import SpillableRows
@@ -47,8 +47,21 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
         chosen = evenly_spread(len(data), _SAMPLE)
         mean = data.counts(chosen).mean(axis=0, dtype=np.float64)
         data = replace(data, bad_pixels=mark_bad_pixels(mean, len(chosen), bad, data.probe, findings))
+        data = replace(data, metadata=_with_saturation(data, findings))
         check_background(mean, data.bad_pixels, findings)
         check_unit(data.positions, 2 * probe_radius_px(data.probe), data.metadata, findings)
     findings.raise_first(data.name)
     findings.log(_log, data.name)
     return replace(data, findings=(*data.findings, *findings.mended))
+
+
+def _with_saturation(data: ScanDataset, findings: Findings) -> ScanMetadata:
+    """The metadata of a scan, with the counts at which its patterns are cut off if they say no others."""
+    if data.metadata.saturation_counts is not None:
+        return data.metadata
+    patterns = data.patterns[:] if isinstance(data.patterns, SpillableRows) else data.patterns
+    squared = data.measurement is Measurement.AMPLITUDE
+    level = plateau_level(patterns, data.bad_pixels, data.counts_per_unit, findings, squared=squared)
+    if level is None:
+        return data.metadata
+    return data.metadata.model_copy(update={"saturation_counts": level * data.counts_per_unit})

@@ -14,7 +14,7 @@ from ptychopinn.atomic import atomic_write
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import interpret
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.dataset import Measurement, ScanDataset, check_writable
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.open_scan import open_arrays, open_scan
 from ptychopinn.data.scan_reader import SCHEMA_VERSION, Reader
@@ -148,8 +148,7 @@ def write_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> N
     UsageError, ResourceError
         If the folder does not exist or the disk is full; nothing is left behind.
     """
-    if len(data) == 0:
-        raise DataError("A scan without patterns cannot be written.", "Give at least one pattern.")
+    check_writable(data)
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     total = 0.0
 

@@ -35,14 +35,14 @@ def background_sums(difference: Array, measured: Array, modelled: Array, pattern
 def fit_background(
     background: Array, sums: Array, kind: Background, likelihood: Likelihood, library: ArrayLibrary
 ) -> Array:
-    """The mean excess of the counts over the light of the object, minus its standard error; (N, N) float32.
+    """The mean excess of the counts over the light of the object, minus what noise adds; (N, N) float32.
 
     A mean of ``n - I`` with the weights ``1 / I`` of Poisson counts: dark patterns tell most. An object gives some of
     its light to a background that is not there, and takes some of one that is, so an error of the excess becomes one
     of the background that is several times as large. What noise alone adds to the excess is taken off: the standard
-    error, and where amplitudes are fitted half of the variance of an amplitude. The square of the mean of ``sqrt(n)``
-    is a variance below the mean of ``n`` (`ptychopinn.refinement.noise_residual` has the formula), and objects follow
-    about half of that.
+    error, or the variance of an amplitude if amplitudes are fitted and it is larger. The square of the mean of
+    ``sqrt(n)`` is that much below the mean of ``n`` (`ptychopinn.refinement.noise_residual` has the formula), and
+    objects follow it.
 
     Parameters
     ----------
@@ -60,8 +60,12 @@ def fit_background(
         averaged = 4 * math.pi * (_WIDTH * background.shape[-1]) ** 2
     floor = 1e-6 * xp.max(weight) + _TINY
     weight = xp.where(weight > floor, weight, floor)
-    fitted = xp.clip(excess / weight - 1 / xp.sqrt(averaged * weight), 0.0, None)
-    return fitted - (1 - xp.exp(-4 * fitted)) / 8 if likelihood is Likelihood.AMPLITUDE else fitted
+    fitted = xp.clip(excess / weight, 0.0, None)
+    noise = 1 / xp.sqrt(averaged * weight)
+    if likelihood is Likelihood.AMPLITUDE:
+        variance = (1 - xp.exp(-4 * fitted)) / 4
+        noise = xp.where(noise > variance, noise, variance)
+    return xp.clip(fitted - noise, 0.0, None)
 
 
 def _blurred(values: Array, library: ArrayLibrary) -> Array:

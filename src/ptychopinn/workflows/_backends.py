@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.build import build
-from ptychopinn.config.execution import ExecutionOptions
+from ptychopinn.config.execution import Accelerator, ExecutionOptions, asks_for_cuda
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.run import RunSettings, options_for
 from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # there, also in containers, where a card may be
 
 
 def run_settings(
@@ -70,6 +74,29 @@ def usable_backend(archive: StrPath) -> str | None:
     usable = [name for name, spec in discover().specs.items() if not missing_requirements(spec)]
     wrote = read_bundle(archive).manifest.writer.backend
     return wrote if wrote in usable else next(iter(usable), None)
+
+
+def device_library(n: int, backend: str | None, options: ExecutionOptions) -> ArrayLibrary:
+    """The arrays of a backend's device, for passes without a network; NumPy where there is no backend or no card.
+
+    A backend takes seconds to import, so it is only asked if the options or the machine name a card.
+
+    Parameters
+    ----------
+    n:
+        Width of the patterns.
+    backend:
+        Name of the backend; None is the first installed one.
+    """
+    wanted = asks_for_cuda(options.accelerator)
+    if not wanted and (options.accelerator == Accelerator.CPU or not NVIDIA_DRIVER.exists()):
+        return NUMPY
+    usable = [name for name, spec in discover().specs.items() if not missing_requirements(spec)]
+    name = backend or next(iter(usable), None)
+    if name is None and not wanted:
+        return NUMPY
+    reconstructor = create_reconstructor(name or "torch", ModelConfig(N=n), options)
+    return getattr(reconstructor, "library", NUMPY)
 
 
 def load_reconstructor(

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.automatic import Update, reconstruct_automatically
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
@@ -22,7 +23,7 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._backends import load_reconstructor, usable_backend
+from ptychopinn.workflows._backends import device_library, load_reconstructor, usable_backend
 from ptychopinn.workflows._inspect import warn_of_geometry
 from ptychopinn.workflows._outputs import (
     RunResult,
@@ -72,10 +73,18 @@ def reconstruct_run(  # noqa: PLR0913
     archive, reconstructor = load_start(model, data, settings.backend, settings.execution)
     if archive is not None:
         folders.refuse_model_folder(archive, output)
+    library: ArrayLibrary = NUMPY
+    if reconstructor is None:  # else it has its own
+        library = device_library(data.N, settings.backend, settings.execution)
     with folders.run_folder(output, overwrite=overwrite) as folder:
         write = write_object_product if only_product else partial(write_object, title=data.name)
         found = reconstruct_automatically(
-            data, reconstructor, settings.automatic, update=_writer(partial(write, folder, data)), monitor=monitor
+            data,
+            reconstructor,
+            settings.automatic,
+            library=library,
+            update=_writer(partial(write, folder, data)),
+            monitor=monitor,
         )
         story = " ".join(found.story)
         (folder / folders.STORY).write_text(story + "\n", "utf-8")

@@ -274,8 +274,9 @@ def _signals(rng: random.Random) -> Fault:
     for _ in range(count):
         signals.append((at, int(rng.choice(_STOPS))))
         at += rng.choice([0.0, 0.05, 0.3])
-    numbers = [number for _, number in signals]  # those that come while one is handled are handled by number
-    codes = {128 + number for number in numbers} | {-number for number in (numbers if count == 3 else numbers[:1])}
+    # Those that come while one is handled are handled by number; one that comes when the command has ended, or has not
+    # begun, finds no handler.
+    codes = {code for _, number in signals for code in (128 + number, -number)}
     names = ", ".join(f"{signal.Signals(number).name} at {share:.2f}" for share, number in signals)
     return Fault(names, _either(*codes), r"Interrupted|cancelled|stopping", signals=tuple(signals))
 
