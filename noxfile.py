@@ -283,7 +283,7 @@ def release(session: nox.Session) -> None:
         if shutil.which(f"python{version}") is None:
             session.warn(f"Python {version} is not on this machine: not tried.")
             continue
-        bare = Path(session.create_tmp()) / f"python{version}"
+        bare = Path(session.create_tmp()).resolve() / f"python{version}"
         session.run(f"python{version}", "-m", "venv", "--clear", str(bare), external=True)
         session.run(str(bare / "bin" / "pip"), "install", "-q", *CONSTRAINED, *wheels, external=True)
         with session.chdir(bare):  # away from the sources
