@@ -33,6 +33,7 @@ from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import ResolvedTrainConfig, StartProbe, TrainConfig
 from ptychopinn.cores import CoreLoad, StarvationWatch
+from ptychopinn.data.conditions import conditions_of
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
@@ -326,6 +327,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             patterns_seen=state.patterns_seen,
             figures={k: v[-1] for k, v in state.history.items() if v and math.isfinite(v[-1])},
             config=config.model_dump(mode="json"),
+            scan=conditions_of(data, plan.training.scaling),
         )
         result = TrainResult(
             status=state.status,
