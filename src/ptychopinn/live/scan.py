@@ -12,8 +12,8 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, StreamConfig, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.defects import mark_bad_values
 from ptychopinn.data.diagnostics import Findings, Problem
-from ptychopinn.data.gate import mark_bad_values
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
