@@ -21,20 +21,12 @@ from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Canvas, Frame, flat_object
-from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.metrics.baselines import noise_residual
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
-from ptychopinn.refinement import (
-    RESIDUAL_PATTERNS,
-    Refinement,
-    RefineOptions,
-    StartKind,
-    _fit_plane,
-    _without_plane,
-    noise_residual,
-    refine,
-)
+from ptychopinn.refinement import Refinement, RefineOptions, StartKind, _fit_plane, _without_plane, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import probe_width_px, simulate_scan, true_patches
 from ptychopinn.solvers import epie

@@ -23,12 +23,11 @@ from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import place_on_pixels
 from ptychopinn.live.arrivals import Chunk, Rejection, Setup, check_chunk
-from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.patch_store import HostPatches
 from ptychopinn.reconstruction import Reconstruction, patterns_to_refine, refine_and_assess
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.spill import SpillableRows
 from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights
 from ptychopinn.synchronise import join_phases
