@@ -36,7 +36,7 @@ from ptychopinn.short_repr import ShortRepr
 from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.options import PassOptions, StepSchedule, check_passes
 from ptychopinn.solvers.positions import MAX_MOVE_PX
-from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
+from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase, without_plane
 from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
@@ -404,8 +404,7 @@ class _Refinement:
         flat = library.from_host(at[:, 0] * box.shape[1] + at[:, 1])
         values = library.to_host(library.xp.take(library.xp.reshape(phase, (-1,)), flat, axis=0))
         if self._options.update_probe:
-            plane = _fit_plane(values, at)
-            phase, values = _without_plane(phase, plane, library), values - plane.at(at)
+            phase, values = without_plane(phase, values, at, library)
         changed = multiply_by_phase(library.xp.asarray(canvas.array, copy=True), phase, library)
         # Both residuals are of the whole box, where the uncovered pixels get the phase too. In the result they are 1,
         # and a ramp would raise the residual.
@@ -431,39 +430,3 @@ def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArr
         return every, every  # patterns without a photon cannot judge
     _log.info("Few photons: %d patterns are held out to judge the refinement.", len(held))
     return used, held
-
-
-@dataclass(frozen=True)
-class _Plane:
-    """``mean + slope_y (y - centre_y) + slope_x (x - centre_x)``."""
-
-    mean: float
-    slopes: tuple[float, float]
-    centre: tuple[float, float]
-
-    def along(self, pixels: IntArray, axis: int) -> FloatArray:
-        values: FloatArray = self.slopes[axis] * (pixels - self.centre[axis])
-        return values
-
-    def at(self, pixels: IntArray) -> FloatArray:
-        """(n, 2) (y, x) to (n,)."""
-        values: FloatArray = self.along(pixels[:, 0], 0) + self.along(pixels[:, 1], 1) + self.mean
-        return values
-
-
-def _fit_plane(values: FloatArray, at: IntArray) -> _Plane:
-    """The plane that fits (n,) values at (n, 2) pixels best."""
-    centre = at.mean(axis=0)  # about it, slopes and mean are independent, also for positions on a line
-    mean = float(values.mean())
-    slopes = np.linalg.lstsq(at - centre, values - mean, rcond=None)[0]
-    return _Plane(mean, (float(slopes[0]), float(slopes[1])), (float(centre[0]), float(centre[1])))
-
-
-def _without_plane(phase: Array, plane: _Plane, library: ArrayLibrary) -> Array:
-    """(H, W) float32 phase minus a plane."""
-    height, width = phase.shape
-    down, across = (
-        library.from_host(values.astype(np.float32))
-        for values in (plane.along(np.arange(height), 0) + plane.mean, plane.along(np.arange(width), 1))
-    )
-    return phase - down[:, None] - across[None, :]
