@@ -323,7 +323,7 @@ class _Work:
         options = RefineOptions(
             passes,
             **_updates(self._freed),
-            schedule=rpie_schedule(passes) if self._kind is StartKind.FLAT else None,
+            schedule=rpie_schedule(passes) if self._kind is StartKind.FLAT and not is_noisy(self._patterns) else None,
             seed=len(self._rounds),
         )
         start = replace(self._stitched.canvas, covered=self._stitched.covered)

@@ -41,7 +41,7 @@ from ptychopinn.typing import FloatArray, IntArray
 _log = logging.getLogger(__name__)
 RESIDUAL_PATTERNS = 256
 """Number of evenly spread patterns that the residual is computed from."""
-_NOISY_RESIDUAL = 0.15  # photons are few where Poisson noise alone leaves this forward residual
+_NOISY_RESIDUAL = 0.2  # photons are few where Poisson noise alone leaves this forward residual
 _HELD_OUT, _MIN_HELD_OUT = 8, 4  # then every 8th pattern is held out from the passes, if that gives at least 4
 _SURE_DEVIATIONS = 1.5  # and a pass is accepted only if it lowers the residual by this many standard errors
 _GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
@@ -88,7 +88,7 @@ class RefineOptions:
         Fit a background of this kind too.
     likelihood:
         Likelihood that the passes increase. None chooses Poisson counts where photons are few, and amplitudes
-        elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.15 or more
+        elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.2 or more
         (`noise_residual`).
     schedule:
         Step sizes; None chooses `refinement_schedule` for the passes and the noise.
