@@ -86,7 +86,7 @@ class RefineOptions:
         Fit a background of this kind too.
     likelihood:
         Likelihood that the passes increase. None chooses Poisson counts where photons are few, and amplitudes
-        elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.15 or more
+        elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.2 or more
         (`ptychopinn.metrics.baselines.noise_residual`).
     schedule:
         Step sizes; None chooses `refinement_schedule` for the passes and the noise.

@@ -16,7 +16,7 @@ from ptychopinn.typing import BoolArray, FloatArray
 
 _TABLE_MAX = 400.0  # mean counts; from there on the series is exact enough
 _TABLE_POINTS = 400
-_NOISY_RESIDUAL = 0.15  # photons are few where Poisson noise alone leaves this forward residual
+_NOISY_RESIDUAL = 0.2  # photons are few where Poisson noise alone leaves this forward residual
 _READ = 32  # patterns read at a time
 
 
