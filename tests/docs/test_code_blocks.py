@@ -55,8 +55,8 @@ solver: {passes: 5}
 SMALL = (
     (re.compile(r"--max-time \d+"), "--max-time 30"),
     (re.compile(r"(?<=max_time: )\d+"), "30, nepochs: 2"),
-    (re.compile(r"(?<=\"max_time\": )\d+"), '30, "nepochs": 2'),
-    (re.compile(r"(?<=max_time=)\d+"), "30, nepochs=2"),
+    (re.compile(r"(?<=train=\{\"max_time\": )\d+"), '30, "nepochs": 2'),
+    (re.compile(r"(?<=train\(scan, max_time=)\d+"), "30, nepochs=2"),
     (re.compile(r"(ptychopinn (?:train|compare) (?!.*--nepochs).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --nepochs 2"),
     (re.compile(r" --(?:rows|cols) \d+"), ""),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),

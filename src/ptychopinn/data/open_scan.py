@@ -73,7 +73,9 @@ def usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
         If the scan has no positions or no probe.
     """
     if raw.positions is None:
-        raise DataError(f"{path} has no positions.", "Give them: ptychopinn convert --positions FILE.")
+        raise DataError(
+            f"{path} has no positions.", "Give them: ptychopinn convert --positions FILE, in Python positions=."
+        )
     try:
         _refuse_corner(raw, options)
         if options.probe is not None:
@@ -82,7 +84,7 @@ def usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
             raise DataError(
                 "The scan has no probe.",
                 "Let one be made: --probe mean, or --probe zone-plate:diameter=,outer_width=,defocus= (see --help), "
-                "or name a file that has one: --probe FILE.",
+                "or name a file that has one: --probe FILE (probe= in Python).",
             )
         return as_scan_file(to_pixels(fit_size(raw)), path)
     except DataError as error:
