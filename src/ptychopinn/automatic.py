@@ -25,11 +25,10 @@ from ptychopinn.config.infer import Background, InferConfig, Likelihood, ProbeSo
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
-from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle, neighbour_distances
+from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle, neighbour_distances, split_every
 from ptychopinn.errors import Cancelled, DataError
-from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics.baselines import poisson_residual
-from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.probe_modes import choose_probe_modes
 from ptychopinn.reconstruction import Reconstruction, assess, reconstruct, uncertainty_of
@@ -41,18 +40,16 @@ from ptychopinn.refinement import (
     is_noisy,
     refine,
     refinement_schedule,
-    significantly_lower,
 )
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.epie import CACHE_BYTES, frame_of, rpie_schedule
-from ptychopinn.solvers.options import PassOptions, StepSchedule
-from ptychopinn.solvers.positions import MAX_MOVE_PX
+from ptychopinn.solvers.options import PassOptions
+from ptychopinn.solvers.pass_trial import PassTrial
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling, where_object_fits
-from ptychopinn.typing import AnyArray, FloatArray, IntArray
+from ptychopinn.typing import FloatArray
 from ptychopinn.uncertainty import check_uncertainty
 
 _log = logging.getLogger(__name__)
@@ -66,16 +63,13 @@ _PAYS = 0.003  # a round pays if it lowers the residual by this fraction
 _CHOICES = 3  # rounds, after the first, after which freedoms are tried
 # Trials: patterns in the middle of the scan (a quarter of a small one), every so manyth of them held out, passes.
 _TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX, _TRIAL_PART = 1 << 21, 48, 192, 4
-_HELD_OUT, _TRIAL_PASSES, _SETTLING_PASSES = 6, 6, 3
+_HELD_OUT, _TRIAL_PASSES = 6, 6
 _SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
 _WORTH = 0.1  # and the fraction by which it must lower it: a right value that is freed fits some noise
 _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
 _TRIED = tuple(one for one in Freedom if one is not Freedom.MODES)  # side by side; modes are tried after them
 # Modes: at most so many; passes that a trial takes; how far the residual must be above that of noise.
 _MOST_MODES, _MODES_PASSES, _ABOVE_NOISE = 5, 12, 1.5
-_OBJECT_FIXED = StepSchedule(
-    alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
-)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -354,17 +348,31 @@ class _Work:
         count = int(min(count, _TRIAL_SHARE * self._limit.left / max(cost, 1e-9)))
         if not fixed or count < 4 * _HELD_OUT:
             return False
-        trial = _Trial(self._patterns, self._model, self._stitched.canvas, count, library, self._limit)
-        base = trial.shares(self._freed)
-        if base is None:
+        try:
+            helped = self._helpful(fixed, count)
+        except Cancelled:
             return False
-        helped = [one for one in fixed if _explains_more(trial.shares(self._freed | {one}), base)]
         if not helped:
             return False
         self._freed |= set(helped)
         self._story.append(f"Freed {' and '.join(helped)}: held-out patterns were explained better.")
         _log.info("Freed %s.", ", ".join(helped))
         return True
+
+    def _helpful(self, candidates: Collection[Freedom], count: int) -> list[Freedom]:
+        """Those of the candidates that help passes over the middle of the scan to explain held-out patterns."""
+        patterns, model, freed = self._patterns, self._model, self._freed
+        noisy = is_noisy(patterns)
+        likelihood = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
+        schedule = refinement_schedule(_TRIAL_PASSES, noisy=noisy)
+        used, judges = split_every(nearest_to_middle(model.positions, count), _HELD_OUT)
+        trial = PassTrial(patterns, used, judges, self._stitched.canvas, _TRIAL_PASSES, likelihood, self._limit)
+
+        def shares(free: Collection[Freedom]) -> FloatArray:
+            return trial.shares(model, PassOptions(schedule, **_updates(free), likelihood=likelihood))
+
+        base = shares(freed)
+        return [one for one in candidates if _explains_more(shares(freed | {one}), base)]
 
     def _add_modes(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
         """Add incoherent modes to the probe, if noise does not explain what is left and held-out patterns show them."""
@@ -413,59 +421,6 @@ class _Work:
         )
 
 
-class _Trial:
-    """A few passes over the middle of a scan, judged by patterns that they do not use.
-
-    Positions and flux of these patterns are fitted to the object that the passes left, if those of the others are free.
-    """
-
-    def __init__(
-        self, patterns: Patterns, model: ScanModel, canvas: Canvas, count: int, library: ArrayLibrary, monitor: Monitor
-    ) -> None:
-        self._patterns, self._model, self._library, self._monitor = patterns, model, library, monitor
-        region = nearest_to_middle(model.positions, count)
-        held = np.arange(count) % _HELD_OUT == _HELD_OUT // 2
-        self._used, self._held = region[~held], region[held]
-        frame = Frame.around(model.positions[region], patterns.data.N, MAX_MOVE_PX)
-        here, there = frame.overlap(canvas.frame)
-        part = np.ones(frame.shape, np.complex64)
-        part[here] = canvas.library.to_host(canvas.array[there])
-        self._frame, self._start = frame, part
-        noisy = is_noisy(patterns)
-        self._likelihood = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
-        self._schedule = refinement_schedule(_TRIAL_PASSES, noisy=noisy)
-
-    def shares(self, freed: Collection[Freedom]) -> FloatArray | None:
-        """Contribution of each held-out pattern to the squared residual with this much free; None if cancelled."""
-        options = PassOptions(
-            self._schedule,
-            **_updates(freed),
-            likelihood=self._likelihood,
-        )
-        start = Canvas(self._library.from_host(self._start.copy()), self._frame, self._library)
-        engine = self._run(self._used, self._model, start, options, _TRIAL_PASSES)
-        canvas, probe = engine.result()
-        model = replace(self._model, probe=probe, background=engine.background)
-        if options.update_positions:
-            fitting = replace(options, schedule=_OBJECT_FIXED, update_probe=False, update_background=None)
-            fitted = self._run(self._held, model, canvas, fitting, _SETTLING_PASSES)
-            model = replace(model, positions=_with(model.positions, self._held, fitted.positions))
-        if options.update_flux:
-            light = self._residual_of(model).light(canvas)
-            flux = np.ones(len(model.positions), np.float32) if model.flux is None else model.flux
-            model = replace(model, flux=_with(flux, self._held, light.astype(np.float32)))
-        return None if self._monitor.cancelled else self._residual_of(model).shares(canvas)
-
-    def _residual_of(self, model: ScanModel) -> ForwardResidual:
-        return ForwardResidual(model, self._patterns, indices=self._held, likelihood=self._likelihood)
-
-    def _run(self, used: IntArray, model: ScanModel, start: Canvas, options: PassOptions, passes: int) -> PassEngine:
-        engine = PassEngine(self._patterns, used, model, start, options, self._library)
-        for done in range(passes):
-            engine.run(done, passes, self._monitor)
-        return engine
-
-
 def _updates(freed: Collection[Freedom]) -> dict[str, Any]:
     """What passes update where this much is free, as options of refinements and of passes."""
     return {
@@ -482,15 +437,6 @@ def _spacing_px(positions: FloatArray) -> float:
     return float(np.median(neighbour_distances(places))) if len(places) > 1 else 0.0
 
 
-def _explains_more(shares: FloatArray | None, base: FloatArray) -> bool:
+def _explains_more(shares: FloatArray, base: FloatArray) -> bool:
     """Whether held-out patterns are explained better, by more than chance and by enough to matter."""
-    if shares is None:
-        return False
-    return significantly_lower(shares, base, _SURE) and float(shares.sum()) < (1 - _WORTH) * float(base.sum())
-
-
-def _with(array: AnyArray, index: IntArray, values: AnyArray) -> AnyArray:
-    """A copy with other rows."""
-    changed = array.copy()
-    changed[index] = values
-    return changed
+    return deviations_above(base, shares) > _SURE and float(shares.sum()) < (1 - _WORTH) * float(base.sum())

@@ -11,19 +11,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from ptychopinn.arrays import ArrayLibrary
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.subsampling import nearest_to_middle
-from ptychopinn.geometry import Canvas, Frame
-from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.data.subsampling import nearest_to_middle, split_every
+from ptychopinn.errors import Cancelled
+from ptychopinn.geometry import Canvas
+from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement import Refinement, RefineOptions, StartKind, is_noisy, refine, significantly_lower
+from ptychopinn.refinement import Refinement, RefineOptions, StartKind, is_noisy, refine
 from ptychopinn.scan_model import ScanModel
-from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.solvers.options import PassOptions
-from ptychopinn.typing import ComplexArray, FloatArray, IntArray
+from ptychopinn.solvers.pass_trial import PassTrial
+from ptychopinn.typing import ComplexArray
 
 _log = logging.getLogger(__name__)
 _PATTERNS = 512  # in the middle of the scan; they decide
@@ -88,20 +88,26 @@ def choose_probe_modes(
     """
     library = patterns.library
     probe = library.to_host(model.probe)
-    middle = np.sort(nearest_to_middle(model.positions, _PATTERNS))
-    judges = np.arange(len(middle)) % _HELD_OUT == _HELD_OUT // 2
-    if len(probe) >= most or judges.sum() < _MIN_HELD_OUT:
+    used, judges = split_every(nearest_to_middle(model.positions, _PATTERNS), _HELD_OUT)
+    if len(probe) >= most or len(judges) < _MIN_HELD_OUT:
         return None
-    with library.session() as computing:
-        trial = _Trial(patterns, middle[~judges], middle[judges], start, options, computing)
-        best, shares = probe, trial.shares(replace(model, probe=library.from_host(probe)), monitor)
-        while shares is not None and len(best) < most:
+    likelihood = Likelihood.POISSON if is_noisy(patterns) else Likelihood.AMPLITUDE
+    trial = PassTrial(patterns, used, judges, start, _PASSES, likelihood, monitor)
+    free = PassOptions(
+        rpie_schedule(_PASSES),
+        update_probe=True,
+        update_flux=options.update_flux,
+        update_background=options.update_background,
+        likelihood=options.likelihood or likelihood,
+        seed=options.seed,
+    )
+    try:
+        best, shares = probe, trial.shares(replace(model, probe=library.from_host(probe)), free)
+        while len(best) < most:
             grown = add_mode(best)
-            now = trial.shares(replace(model, probe=library.from_host(grown)), monitor)
-            if now is None:
-                return None
+            now = trial.shares(replace(model, probe=library.from_host(grown)), free)
             ratio = float(np.sqrt(now.sum() / shares.sum()))
-            better = ratio < _WORTHWHILE and significantly_lower(now, shares, _SURE_DEVIATIONS)
+            better = ratio < _WORTHWHILE and deviations_above(shares, now) > _SURE_DEVIATIONS
             _log.info(
                 "Probe: %d modes leave %.3f of the residual of %d on patterns held out: %s.",
                 len(grown),
@@ -112,6 +118,8 @@ def choose_probe_modes(
             if not better:
                 break
             best, shares = grown, now
+    except Cancelled:
+        return None
     return None if len(best) == len(probe) else best
 
 
@@ -127,50 +135,3 @@ def add_mode(probe: ComplexArray) -> ComplexArray:
     mode *= np.sqrt(_SHARE * power.sum()) / np.linalg.norm(mode)
     grown: ComplexArray = np.concatenate([probe * np.sqrt(1 - _SHARE), mode[None]]).astype(np.complex64)
     return grown
-
-
-class _Trial:
-    """A few passes with a number of modes, judged by patterns that they do not use."""
-
-    def __init__(
-        self,
-        patterns: Patterns,
-        used: IntArray,
-        judges: IntArray,
-        start: Canvas,
-        options: RefineOptions,
-        library: ArrayLibrary,
-    ) -> None:
-        self._patterns, self._used, self._judges, self._start = patterns, used, judges, start
-        self._library = library
-        self._likelihood = Likelihood.POISSON if is_noisy(patterns) else Likelihood.AMPLITUDE
-        self._passes = PassOptions(
-            rpie_schedule(_PASSES),
-            update_probe=True,
-            update_flux=options.update_flux,
-            update_background=options.update_background,
-            likelihood=options.likelihood or self._likelihood,
-            seed=options.seed,
-        )
-
-    def shares(self, model: ScanModel, monitor: Monitor) -> FloatArray | None:
-        """What each judging pattern adds to the squared residual; None if cancelled."""
-        box = Frame.around(model.positions[np.concatenate([self._used, self._judges])], self._patterns.data.N)
-        canvas = self._start.moved_to(box)
-        engine = PassEngine(self._patterns, self._used, model, canvas, self._passes, self._library)
-        for done in range(_PASSES):
-            if engine.run(done, _PASSES, monitor) is None:
-                return None
-        canvas, probe = engine.result()
-        found = replace(model, probe=probe, flux=None, background=engine.background)
-        if self._passes.update_flux:
-            flux = np.ones(len(model.positions), np.float32)
-            flux[self._judges] = self._residual_of(found).light(canvas)
-            found = replace(found, flux=flux)
-        return self._residual_of(found).shares(canvas)
-
-    def _residual_of(self, model: ScanModel) -> ForwardResidual:
-        most = len(self._judges)
-        return ForwardResidual(
-            model, self._patterns, indices=self._judges, max_patterns=most, likelihood=self._likelihood
-        )

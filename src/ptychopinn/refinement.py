@@ -23,12 +23,12 @@ import numpy as np
 from ptychopinn.arrays import Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import Background, Likelihood
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.subsampling import evenly_spread
+from ptychopinn.data.subsampling import evenly_spread, split_every
 from ptychopinn.errors import DataError
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.interpolation import shift_probe
-from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.metrics.quality import ForwardResidual, deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr
@@ -278,7 +278,7 @@ class _Refinement:
             done += 1
             now = self._judge(*self._result(engine, first.object))
             monitor.report("refine", done, passes, {"residual": now.residual})
-            if now.residual < best.residual and significantly_lower(now.shares, first.shares, self._sure):
+            if now.residual < best.residual and deviations_above(first.shares, now.shares) > self._sure:
                 best, best_pass = now, done
         _log.info(
             "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
@@ -418,16 +418,10 @@ class _Refinement:
         _, model = self._result(engine, self._start.array)
         residual_of = self._residual_of(replace(model, probe=engine.probe))
         before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
-        if significantly_lower(after, before, self._sure):
+        if deviations_above(before, after) > self._sure:
             engine.multiply_by_phase(phase)
         small = values.std() < _SETTLED_RAD
         return bool(small) or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
-
-
-def significantly_lower(shares: FloatArray, others: FloatArray, deviations: float) -> bool:
-    """Whether one residual is below another by more than this many standard errors over the patterns."""
-    gain = others - shares
-    return float(gain.sum()) > deviations * math.sqrt(len(gain)) * float(gain.std())
 
 
 def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
@@ -438,12 +432,11 @@ def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArr
     every = np.arange(len(patterns))
     if not noisy or len(patterns) < _HELD_OUT * _MIN_HELD_OUT:
         return every, every
-    judges = every % _HELD_OUT == _HELD_OUT // 2
-    held = every[judges]
+    used, held = split_every(every, _HELD_OUT)
     if not any(patterns.data.counts(held[part]).any() for part in slices_of(len(held), _READ)):
         return every, every  # patterns without a photon cannot judge
-    _log.info("Few photons: %d patterns are held out to judge the refinement.", judges.sum())
-    return every[~judges], held
+    _log.info("Few photons: %d patterns are held out to judge the refinement.", len(held))
+    return used, held
 
 
 def is_noisy(patterns: Patterns) -> bool:

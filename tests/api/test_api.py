@@ -119,7 +119,7 @@ def test_unknown_settings_say_which_may_be_meant(scan: Scan, model: Model) -> No
 
 
 def test_memory_and_files_give_the_same(scan: Scan, model: Model, tmp_path: Path) -> None:
-    """[API-002] [API-004]"""
+    """[API-002] [API-004] [ARC-017]"""
     ptychopinn.write_scan(tmp_path / "scan.npz", scan)
     settings = ptychopinn.run_settings("numpy", train={"nepochs": 3, "seed": 7})
     run = ptychopinn.train_run(tmp_path / "scan.npz", tmp_path / "run", settings)
@@ -130,7 +130,11 @@ def test_memory_and_files_give_the_same(scan: Scan, model: Model, tmp_path: Path
     assert len(model.history["loss"]) == 3
     assert run.figures["loss"] == pytest.approx(model.history["loss"][-1], rel=1e-3)
     model.save(tmp_path / "model.zip")
-    np.testing.assert_array_equal(ptychopinn.load(tmp_path / "model.zip").infer(scan, refine=1).object, found.object)
+    loaded = ptychopinn.load(tmp_path / "model.zip")
+    np.testing.assert_array_equal(loaded.infer(scan, refine=1).object, found.object)
+    assert loaded.conditions == model.conditions
+    assert loaded.conditions is not None
+    assert loaded.conditions.photons == pytest.approx(scan.metadata.nphotons)
     written = found.save(tmp_path / "out")
     np.testing.assert_array_equal(read_product(written.files["product"]).object, found.object)
     assert written.files["report"].is_file()

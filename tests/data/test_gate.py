@@ -201,6 +201,22 @@ def test_arrays_are_mended_like_files(write, scan):
     np.testing.assert_array_equal(made.counts(slice(None)), read.counts(slice(None)))
     with pytest.raises(DataError, match="not in metres"):
         mend_scan(replace(scan, positions=scan.positions * 1e-8))
+    counts[:, :20] = np.nan
+    with pytest.raises(DataError, match="values that are not finite"):
+        mend_scan(replace(scan, patterns=counts))
+
+
+def test_what_passed_is_not_checked_again(write, scan):
+    """[DATA-129] Nor are parts of it; other patterns or positions are."""
+    data = read_scan(write())
+    part = data.select(np.arange(10))
+    empty = replace(data, patterns=data.patterns[:0], positions=data.positions[:0], scan_index=data.scan_index[:0])
+    for one in (scan, data, part, mend_scan(replace(data, patterns=data.patterns[:])), empty):
+        assert mend_scan(one) is one
+    for changed in ({"patterns": data.patterns[:]}, {"positions": data.positions + 1.0}):
+        again = replace(data, **changed)
+        assert again.checked is None
+        assert mend_scan(again).checked is not None
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])

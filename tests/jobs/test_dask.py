@@ -138,5 +138,5 @@ def test_no_scheduler_is_an_error(address: str) -> None:
 def test_without_dask_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """[JOB-010]"""
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(PluginError, match=r"ptychopinn\[dask\]"), DaskWorkers("tcp://127.0.0.1:1"):
+    with pytest.raises(PluginError, match=r"pip install '\.\[dask\]'"), DaskWorkers("tcp://127.0.0.1:1"):
         pass

@@ -111,6 +111,7 @@ def work_of_a_child(folder: str, scan: str, search: list[str]) -> None:
 def test_a_daemonic_process_may_call(scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[RUN-062] Started anew (spawn) by another program, it may start no process of multiprocessing itself."""
     toy_distribution.install_plugins(tmp_path, monkeypatch)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the child gets this path, and finds this module by it
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
     child = multiprocessing.get_context("spawn").Process(
         target=work_of_a_child, args=(str(tmp_path), str(scan_file), sys.path), daemon=True

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ptychopinn.bundle import read_bundle, write_bundle
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.data.sizes import place_centred, resample_probe
@@ -299,6 +300,29 @@ def test_the_scans_probe_is_used_where_the_models_is_of_other_light(
     assert not any("probe of the scan is used" in text for text in other.warnings)
     same = infer_run(trained.folder, scan_file, tmp_path / "same")
     assert not any("probe of the scan is used" in text for text in same.warnings)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_scan_of_other_conditions_than_the_training_is_named(
+    trained: RunResult, scan_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[VER-007] [ARC-017] Once in log, result and report; not for an archive that does not state its scan."""
+    write_scan(tmp_path / "dim.npz", simulate_scan(SimulationConfig(N=32, rows=6, cols=6, seed=1, nphotons=1e4)))
+    found = infer_run(trained.folder, tmp_path / "dim.npz", tmp_path / "out")
+    said = [text for text in found.warnings if text.startswith("The model was trained under other conditions")]
+    assert len(said) == 1
+    assert caplog.text.count(said[0]) == 1
+    assert "7.9e+05 photons a pattern, here 7.9e+03: patterns are noisier" in said[0]
+    assert "The model was trained under other conditions" in found.files["report"].read_text()
+    alike = infer_run(trained.folder, scan_file, tmp_path / "alike")
+    older = tmp_path / "older.zip"
+    bundle = read_bundle(trained.files["model"])
+    assert bundle.manifest.training is not None
+    unstated = bundle.manifest.training.model_copy(update={"scan": None})
+    write_bundle(older, bundle.manifest.model_copy(update={"training": unstated}), bundle.weights)
+    of_older = infer_run(older, tmp_path / "dim.npz", tmp_path / "of_older")
+    for result in (alike, of_older):
+        assert not any("other conditions" in text for text in result.warnings)
 
 
 def test_the_probe_is_as_large_as_beside_the_object() -> None:

@@ -69,6 +69,13 @@ def test_a_file_is_followed_into_a_directory(scan: ScanDataset, run_folder: Path
     assert "passes of refinement kept" not in result.figures
 
 
+def test_a_stream_of_other_conditions_than_the_training_is_named(run_folder: Path, tmp_path: Path) -> None:
+    """[VER-007]"""
+    dim = simulate_scan(SimulationConfig(N=N, rows=8, cols=8, seed=1, object_shape=(80, 80), nphotons=2e4))
+    result = workflows.stream_run(run_folder, str(write(tmp_path / "dim.h5", dim, 64)), tmp_path / "out", interval_s=0)
+    assert sum(text.startswith("The model was trained under other conditions") for text in result.warnings) == 1
+
+
 def test_passes_follow_where_they_are_asked_for(scan: ScanDataset, run_folder: Path, tmp_path: Path) -> None:
     """[STREAM-001] Settings that need passes are refused without them."""
     source = write(tmp_path / "scan.h5", scan, 64)

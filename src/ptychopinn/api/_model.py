@@ -13,8 +13,10 @@ from ptychopinn.api._result import Result, result_of
 from ptychopinn.api._scan import scan_of
 from ptychopinn.api._settings import settings_for
 from ptychopinn.api._watch import watched
-from ptychopinn.bundle import read_bundle
+from ptychopinn.bundle import TrainingSummary, read_bundle
+from ptychopinn.data.conditions import ScanConditions, conditions_of
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.errors import ConfigError, UsageError
 from ptychopinn.failures import memory_explained
 from ptychopinn.monitor import Monitor
@@ -22,7 +24,7 @@ from ptychopinn.plugins import discover
 from ptychopinn.reconstructor import Reconstructor, TrainStatus
 from ptychopinn.report import card_html, card_picture, draw_history, new_axes
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows import infer, load_reconstructor, prepare_training, training_of, warn_of_geometry
+from ptychopinn.workflows import infer, load_reconstructor, prepare_training, warn_of_geometry
 from ptychopinn.workflows.pretrained import PRETRAINED, named_archive
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Model:
     seconds: float = 0.0
     settings: Mapping[str, object] = field(default_factory=dict)  # of the training
     warnings: tuple[str, ...] = ()
+    conditions: ScanConditions | None = None  # energy, pixel size and dose of the scan that it was trained on
 
     def __repr__(self) -> str:
         return f"Model({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
@@ -95,8 +98,11 @@ class Model:
         """
         config = settings_for("infer", settings, preset=preset).infer
         data = scan_of(scan)
+        training = TrainingSummary.model_validate(
+            {"status": self.status, "config": dict(self.settings), "scan": self.conditions}
+        )
         with watched(monitor) as watching:
-            found = infer(self.reconstructor, data, config, self.settings, monitor=watching)
+            found = infer(self.reconstructor, data, config, training, monitor=watching)
         return result_of(found, data)
 
     def save(self, path: StrPath) -> None:
@@ -173,6 +179,7 @@ def train(  # noqa: PLR0913
         seconds=result.seconds,
         settings=chosen.train.model_dump(mode="json"),
         warnings=(*result.warnings, *cancelled),
+        conditions=conditions_of(data, fit_scaling(data)),
     )
 
 
@@ -206,6 +213,7 @@ def load(path: StrPath, *, backend: str | None = None, **settings: object) -> Mo
         backend=name,
         status="unknown" if trained is None else trained.status,
         seconds=0.0 if trained is None else trained.seconds,
-        settings=training_of(manifest),
+        settings={} if trained is None else trained.config,
         warnings=() if trained is None else trained.warnings,
+        conditions=None if trained is None else trained.scan,
     )

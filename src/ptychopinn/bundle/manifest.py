@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from ptychopinn.config import Config, ModelConfig
 from ptychopinn.config.files import unique_keys
+from ptychopinn.data.conditions import ScanConditions
 from ptychopinn.errors import ArchiveError
 
 FORMAT_VERSION = 1
@@ -51,6 +52,7 @@ class TrainingSummary(Config):
     patterns_seen: int = Field(0, ge=0, description="Number of patterns processed.")
     figures: dict[str, float] = Field(default_factory=dict, description="Last value of each figure.")
     config: dict[str, JsonValue] = Field(default_factory=dict, description="The training configuration.")
+    scan: ScanConditions | None = Field(None, description="Conditions of the scan; null if it is of an older version.")
     warnings: tuple[str, ...] = Field((), description="Warnings of the training.")
 
 

@@ -11,7 +11,7 @@ from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values
+from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values, refuse_bad_values
 from ptychopinn.data.lazy_rows import LazyRows, take_rows
 from ptychopinn.data.pattern_checks import check_background, check_patterns, plateau_level
 from ptychopinn.data.scan_file import ScanFile
@@ -165,7 +165,7 @@ def _read_arrays(reader: Reader) -> _Arrays | None:
 def _look_at(arrays: _Arrays, findings: Findings) -> StoredPatterns:
     """The statistics of the patterns; pixels that are no measurement join the bad ones."""
     seen, bad = mark_bad_values(arrays.key, arrays.patterns, arrays.bad_pixels, findings)
-    _check_values(arrays.key, arrays.patterns, seen, findings)
+    refuse_bad_values(arrays.key, arrays.patterns, seen, findings)
     return StoredPatterns(arrays.key, arrays.patterns.dtype, seen, bad)
 
 
@@ -222,7 +222,7 @@ def _make_scan(
     )
     check_patterns(sums * per_unit, stored.dtype, seen, findings)
     check_background(_mean_counts(seen, measurement) * per_unit, stored.bad_pixels, findings)
-    return ReadResult(replace(data, findings=tuple(findings.mended)), seen)
+    return ReadResult(replace(data, findings=tuple(findings.mended)).as_checked(), seen)
 
 
 def _energies(seen: PatternStatistics, measurement: Measurement) -> FloatArray:
@@ -330,21 +330,6 @@ def _compare_start(reader: Reader, key: str, used: FloatArray) -> None:
     member = reader.file.members.get(key)
     if member is None or member.shape != used.shape or not np.array_equal(member.load(), used):
         reader.findings.note(key, f"Not used, and not the same as {key.removesuffix('_start')}.")
-
-
-def _check_values(key: str, patterns: AnyArray | LazyRows, seen: PatternStatistics, findings: Findings) -> None:
-    for what, where, pixels in (
-        ("not finite", seen.not_finite, seen.not_finite_pixels),
-        ("negative", seen.negative, seen.negative_pixels),
-    ):
-        if len(where):
-            findings.error(
-                key,
-                f"{len(where)} of {patterns.shape[0]} patterns have values that are {what}, in {int(pixels.sum())} "
-                f"pixels (shape {patterns.shape}, {patterns.dtype}; the first is pattern {where[0]}).",
-                "Mark those pixels in bad_pixels, remove those patterns, or repair them (dark subtraction makes "
-                "negatives).",
-            )
 
 
 def _check_centre(key: str, mean: FloatArray, findings: Findings) -> None:

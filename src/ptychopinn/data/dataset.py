@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -77,6 +77,8 @@ class ScanDataset(ShortRepr):
     numbers: IntArray | None = None
     findings: tuple[Problem, ...] = ()  # what was mended when it was read
     scaling: Scaling | None = None  # scaling of the whole scan, if this is a part of it; None: fitted to these patterns
+    # The patterns and positions, if these passed the checks (`as_checked`); None if not, or if they were replaced.
+    checked: tuple[object, object] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._check_patterns()
@@ -94,6 +96,8 @@ class ScanDataset(ShortRepr):
             value = getattr(self, name)
             if value is not None and value.dtype != np.complex64:
                 object.__setattr__(self, name, np.asarray(value, np.complex64))
+        if self.checked is not None and not (self.checked[0] is self.patterns and self.checked[1] is self.positions):
+            object.__setattr__(self, "checked", None)
 
     def _check_patterns(self) -> None:
         p = self.patterns
@@ -195,7 +199,7 @@ class ScanDataset(ShortRepr):
     def select(self, indices: IntArray) -> ScanDataset:
         """The scan with only the patterns at (k,) ``indices``, in this order, without a copy."""
         index = np.asarray(indices, np.int64)
-        return replace(
+        part = replace(
             self,
             patterns=take_rows(self.patterns, index),
             positions=self.positions[index],
@@ -203,6 +207,11 @@ class ScanDataset(ShortRepr):
             numbers=None if self.numbers is None else self.numbers[index],
             patches_guess=None if self.patches_guess is None else take_rows(self.patches_guess, index),
         )
+        return part if self.checked is None else part.as_checked()
+
+    def as_checked(self) -> Self:
+        """The scan with a note that it passed the checks, so that they need not be made again."""
+        return replace(self, checked=(self.patterns, self.positions))
 
 
 def check_writable(data: ScanDataset) -> None:

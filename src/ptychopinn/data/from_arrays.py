@@ -9,7 +9,7 @@ import numpy as np
 
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values
+from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values, refuse_bad_values
 from ptychopinn.data.pattern_checks import check_background, plateau_level
 from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread
@@ -22,7 +22,7 @@ _SAMPLE = 1024  # patterns that show dead and hot pixels
 def mend_scan(data: ScanDataset) -> ScanDataset:
     """Mark pixels and leave out patterns that are no measurement (`ptychopinn.data.gate`); all of it is logged.
 
-    Scans that `ptychopinn.data.io.read_scan` reads are mended already.
+    A scan that passed is returned as it is: one that `ptychopinn.data.io.read_scan` read, or a simulated one.
 
     Returns
     -------
@@ -31,11 +31,15 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
     Raises
     ------
     DataError
-        If positions are in a unit of length.
+        If positions are in a unit of length, or too many pixels hold values that are not finite or negative.
     """
+    if data.checked is not None or len(data) == 0:
+        return data
     findings = Findings()
     patterns = data.patterns[:] if isinstance(data.patterns, SpillableRows) else data.patterns
     seen, bad = mark_bad_values("patterns", patterns, data.bad_pixels, findings)
+    refuse_bad_values("patterns", patterns, seen, findings)
+    findings.raise_first(data.name)
     amplitude = data.measurement is Measurement.AMPLITUDE
     counts = (seen.square_sums if amplitude else seen.sums) * data.counts_per_unit
     numbers = leave_out(counts, data.positions, data.scan_index, data.N, findings)
@@ -52,7 +56,7 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
         check_unit(data.positions, 2 * probe_radius_px(data.probe), data.metadata, findings)
     findings.raise_first(data.name)
     findings.log(_log, data.name)
-    return replace(data, findings=(*data.findings, *findings.mended))
+    return replace(data, findings=(*data.findings, *findings.mended)).as_checked()
 
 
 def _with_saturation(data: ScanDataset, findings: Findings) -> ScanMetadata:

@@ -93,6 +93,22 @@ def mark_bad_values(
     return seen, bad
 
 
+def refuse_bad_values(key: str, patterns: AnyArray | LazyRows, seen: PatternStatistics, findings: Findings) -> None:
+    """Refuse values that are not finite, and negative ones, outside the bad pixels of `mark_bad_values`."""
+    for what, where, pixels in (
+        ("not finite", seen.not_finite, seen.not_finite_pixels),
+        ("negative", seen.negative, seen.negative_pixels),
+    ):
+        if len(where):
+            findings.error(
+                key,
+                f"{len(where)} of {patterns.shape[0]} patterns have values that are {what}, in {int(pixels.sum())} "
+                f"pixels (shape {patterns.shape}, {patterns.dtype}; the first is pattern {where[0]}).",
+                "Mark those pixels in bad_pixels, remove those patterns, or repair them (dark subtraction makes "
+                "negatives).",
+            )
+
+
 def _constant_marks(patterns: AnyArray | LazyRows, mean: FloatArray) -> BoolArray:
     """Pixels that hold a mark in every pattern, also where other pixels have higher values."""
     found = is_mark(mean)

@@ -13,6 +13,12 @@ def evenly_spread(count: int, most: int) -> IntArray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
+def split_every(indices: IntArray, period: int) -> tuple[IntArray, IntArray]:
+    """Split (n,) indices: all others, and the middle one of each ``period``."""
+    picked = np.arange(len(indices)) % period == period // 2
+    return indices[~picked], indices[picked]
+
+
 def thin_positions(positions: FloatArray, spacing: float) -> IntArray:
     """Select the first of (n, 2) positions (y, x) in each square of a grid: (k,) int64, ascending indices.
 

@@ -1,8 +1,6 @@
-"""A few passes of a solver on a part of a scan, judged by patterns that the passes do not use.
+"""Try changes of a scan on a part of it, by a few passes that are judged by patterns they do not use.
 
-Neighbouring windows overlap, so an object that is made of some patterns predicts the others, if patterns, positions and
-probe agree. If they do not agree, the passes still fit the patterns that they use, but the prediction fails. So the
-forward residual of the patterns left out shows whether the geometry is right.
+The forward residual of these patterns shows whether patterns, positions and probe agree (`PassTrial`).
 """
 
 from __future__ import annotations
@@ -21,11 +19,12 @@ from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
 from ptychopinn.geometry import Canvas, flat_object
 from ptychopinn.inspection.changes import Change
 from ptychopinn.metrics.baselines import mean_pattern_residual, poisson_residual
-from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.epie import epie, frame_of, rpie_schedule
+from ptychopinn.solvers.epie import frame_of, rpie_schedule
 from ptychopinn.solvers.options import PassOptions
+from ptychopinn.solvers.pass_trial import PassTrial
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 _MIN_WIDTH = 32  # pixels of a pattern
@@ -49,8 +48,7 @@ class Trial:
 
     def deviations_above(self, other: Trial) -> float:
         """How much worse this explains the patterns than another trial, in standard errors over the patterns."""
-        more = self.shares - other.shares
-        return float(more.sum()) / max(math.sqrt(len(more)) * float(more.std()), 1e-12)
+        return deviations_above(self.shares, other.shares)
 
 
 class TrialPatch:
@@ -145,15 +143,15 @@ class TrialPatch:
             bad_pixels=change.patterns.of_patterns(self._bad),
         )
         frame = frame_of(scan)
-        found = epie(
-            Patterns(scan.select(self._used), host_budget_bytes=_CACHE_BYTES),
-            probe,
-            passes=self._passes,
-            options=PassOptions(rpie_schedule(self._passes), update_probe=free_probe),
-            start=Canvas(flat_object(frame), frame),
+        passes = PassTrial(
+            Patterns(scan, host_budget_bytes=_CACHE_BYTES),
+            self._used,
+            self._held,
+            Canvas(flat_object(frame), frame),
+            self._passes,
         )
-        judge = ForwardResidual(ScanModel(found.probe, scan.positions), Patterns(scan), indices=self._held)
-        return Trial(change, judge.shares(Canvas(found.object, found.frame)))
+        options = PassOptions(rpie_schedule(self._passes), update_probe=free_probe)
+        return Trial(change, passes.shares(ScanModel(probe, scan.positions), options))
 
 
 def explained_share(residual: float, nothing: float, noise: float) -> float:

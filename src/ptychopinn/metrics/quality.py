@@ -194,6 +194,15 @@ class ForwardResidual:
         return first, second
 
 
+def deviations_above(shares: FloatArray, others: FloatArray) -> float:
+    """How much higher one squared residual is than another, in standard errors over the (k,) patterns.
+
+    Both are given as from `ForwardResidual.shares`, of the same patterns.
+    """
+    more = shares - others
+    return float(more.sum()) / max(math.sqrt(len(more)) * float(more.std()), 1e-12)
+
+
 def _no_photon(count: int) -> DataError:
     return DataError(
         f"{count} patterns without a photon cannot be compared with.",

@@ -118,7 +118,7 @@ def simulate_scan(
         bad_pixels=bad,
         metadata=metadata,
         name=f"{config.object_kind}-{config.seed}",
-    )
+    ).as_checked()
 
 
 def simulated_truth(

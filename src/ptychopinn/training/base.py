@@ -33,7 +33,9 @@ from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import ResolvedTrainConfig, StartProbe, TrainConfig
 from ptychopinn.cores import CoreLoad, StarvationWatch
+from ptychopinn.data.conditions import conditions_of
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.from_arrays import mend_scan
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, UsageError
@@ -243,6 +245,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     ) -> TrainResult:
         """Train on a scan. A trained instance continues from its weights, with its own or the scan's probe.
 
+        Scans that did not pass the checks of files yet do it now (`ptychopinn.data.from_arrays.mend_scan`).
+
         Parameters
         ----------
         config:
@@ -274,6 +278,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         for scan in (data, validation):
             if scan is not None:
                 self._check(scan)
+        data, validation = mend_scan(data), None if validation is None else mend_scan(validation)
         validates = validation is not None or config.validation_fraction > 0
         check_settings(self._config, config, validates=validates)  # before the probe is refined
         if self._model is None and config.start_probe is not None:
@@ -326,6 +331,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             patterns_seen=state.patterns_seen,
             figures={k: v[-1] for k, v in state.history.items() if v and math.isfinite(v[-1])},
             config=config.model_dump(mode="json"),
+            scan=conditions_of(data, plan.training.scaling),
         )
         result = TrainResult(
             status=state.status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ptychopinn.workflows._backends import create_reconstructor, load_reconstructor, run_settings
 from ptychopinn.workflows._demo import DEMO_SECONDS, demo_run
 from ptychopinn.workflows._evaluate import align_in_frame, evaluate_run, scores_of
-from ptychopinn.workflows._infer import infer, infer_run, training_of
+from ptychopinn.workflows._infer import infer, infer_run
 from ptychopinn.workflows._inspect import Inspection, inspect_run, inspect_scan, warn_of_geometry
 from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, save_reconstruction
 from ptychopinn.workflows._pretrain import pretrain_run, record_pretraining
@@ -43,6 +43,5 @@ __all__ = [
     "solve_run",
     "stream_run",
     "train_run",
-    "training_of",
     "warn_of_geometry",
 ]

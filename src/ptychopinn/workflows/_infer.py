@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ptychopinn.bundle import Manifest, read_bundle
+from ptychopinn.bundle import TrainingSummary, read_bundle
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import ScanDataset
@@ -21,8 +21,8 @@ from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows._model_and_scan import choose_probe_source, compare_conditions
 from ptychopinn.workflows._outputs import RunResult, write_outputs
-from ptychopinn.workflows._probe_source import choose_probe_source
 from ptychopinn.workflows.pretrained import model_archive
 
 
@@ -68,7 +68,7 @@ def infer_run(  # noqa: PLR0913
     # The backend refuses patterns of another size before the directory is created.
     reconstructor.infer(data.select(np.arange(0)), config, monitor=NULL_MONITOR)
     with folders.run_folder(output, overwrite=overwrite) as folder:
-        reconstruction = infer(reconstructor, data, config, training_of(manifest), monitor=monitor)
+        reconstruction = infer(reconstructor, data, config, manifest.training, monitor=monitor)
         return write_outputs(
             folder,
             data,
@@ -84,27 +84,26 @@ def infer(
     reconstructor: Reconstructor,
     data: ScanDataset,
     config: InferConfig,
-    training: Mapping[str, object],
+    training: TrainingSummary | None,
     *,
     monitor: Monitor = NULL_MONITOR,
 ) -> Reconstruction:
     """Reconstruct a scan with a trained network, and with the probe that suits it.
 
+    What differs between this scan and that of the training is a warning of the result, and logged.
+
     Parameters
     ----------
     training:
-        The settings that the network was trained with, as far as they are known.
+        How the network was trained, if it is known.
 
     Raises
     ------
     PtychoPinnError
         As `ptychopinn.reconstruction.reconstruct`.
     """
-    config, said = choose_probe_source(reconstructor, data, config, training)
+    config, of_probe = choose_probe_source(reconstructor, data, config, training)
+    of_conditions = compare_conditions(training, data)
     found = reconstruct(reconstructor, data, config, monitor=monitor)
-    return found if said is None else replace(found, warnings=(said, *found.warnings))
-
-
-def training_of(manifest: Manifest) -> Mapping[str, object]:
-    """The settings that the network of an archive was trained with; empty if they are not known."""
-    return {} if manifest.training is None else manifest.training.config
+    said = [one for one in (of_probe, of_conditions) if one is not None]
+    return replace(found, warnings=(*said, *found.warnings))

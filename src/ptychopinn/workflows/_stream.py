@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.bundle import read_bundle
+from ptychopinn.bundle import Manifest, read_bundle
 from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import DataError, ResourceError, UsageError
@@ -21,6 +21,7 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
+from ptychopinn.workflows._model_and_scan import compare_conditions
 from ptychopinn.workflows._outputs import RunResult, write_object, write_outputs
 
 _log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def stream_run(  # noqa: PLR0913
             reconstructor, arrivals, config, timeout_s=timeout_s, update_s=1.0, name=title, monitor=monitor
         ):
             if update.result is not None:
-                return _write_result(folder, update, update.result, manifest.model.model_dump(mode="json"), name)
+                return _write_result(folder, update, update.result, manifest, name)
             if time.monotonic() >= due:
                 _write_preview(folder, update.scan)
                 due = time.monotonic() + interval_s
@@ -127,9 +128,7 @@ def _write_preview(folder: Path, scan: LiveScan) -> None:
         _log.warning("The object so far was not written: %s", error)
 
 
-def _write_result(
-    folder: Path, update: Update, result: Reconstruction, model: Mapping[str, object], backend: str
-) -> RunResult:
+def _write_result(folder: Path, update: Update, result: Reconstruction, manifest: Manifest, backend: str) -> RunResult:
     counts: dict[str, float | int | str] = {
         "stream": str(update.ending),
         "patterns": update.patterns,
@@ -137,13 +136,19 @@ def _write_result(
         "refused": update.refused,
         "missing": update.missing,
     }
+    data = update.scan.data()
+    of_conditions = compare_conditions(manifest.training, data)
     written = write_outputs(
         folder,
-        update.scan.data(),
+        data,
         result,
-        title=f"Reconstruction of {update.scan.data().name}",
-        tables={"Stream": counts, "Model": {name: value for name, value in model.items() if value is not None}},
-        warnings=result.warnings + _warnings_of(update),
+        title=f"Reconstruction of {data.name}",
+        tables={"Stream": counts, "Model": manifest.model.model_dump(mode="json", exclude_none=True)},
+        warnings=(
+            *(() if of_conditions is None else (of_conditions,)),
+            *result.warnings,
+            *_warnings_of(update),
+        ),
         comments=f"ptychopinn, backend {backend}, streamed",
     )
     return replace(written, figures={**counts, **written.figures})

@@ -1,15 +1,16 @@
-"""The probe of a model or that of a scan: where they differ, the residual of a part of the scan decides."""
+"""A model on another scan: which probe to use, and what differs between the scan and that of the training."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from ptychopinn.bundle import TrainingSummary
 from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.config.train import SimulateObjects, SimulateProbes
+from ptychopinn.data.conditions import conditions_of, describe_differences
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.inspection import Change, TrialPatch
@@ -24,7 +25,7 @@ _SURE = 3.0  # standard errors over the patterns
 
 
 def choose_probe_source(
-    reconstructor: Reconstructor, data: ScanDataset, config: InferConfig, training: Mapping[str, object]
+    reconstructor: Reconstructor, data: ScanDataset, config: InferConfig, training: TrainingSummary | None
 ) -> tuple[InferConfig, str | None]:
     """Decide between the probe of the model and that of the scan, where the settings leave it open.
 
@@ -35,7 +36,7 @@ def choose_probe_source(
     Parameters
     ----------
     training:
-        The settings that the network was trained with, as far as they are known.
+        How the network was trained, if it is known.
 
     Returns
     -------
@@ -72,6 +73,19 @@ def choose_probe_source(
     return own, said
 
 
+def compare_conditions(training: TrainingSummary | None, data: ScanDataset) -> str | None:
+    """Log and return in words what differs between a scan and that of the training (`describe_differences`).
+
+    None if nothing does, if the training is too old to tell, or if its network is for any scan.
+    """
+    if training is None or training.scan is None or _knows_no_probe(training):
+        return None
+    said = describe_differences(training.scan, conditions_of(data, fit_scaling(data)))
+    if said is not None:
+        _log.warning("%s", said)
+    return said
+
+
 def _correlation(one: ComplexArray, other: ComplexArray) -> float:
     """Correlation of two probes (modes, N, N), mode by mode; 0 if their numbers of modes differ."""
     if one.shape != other.shape:
@@ -81,9 +95,10 @@ def _correlation(one: ComplexArray, other: ComplexArray) -> float:
     return float(products.sum() / max(norms, 1e-300))
 
 
-def _knows_no_probe(training: Mapping[str, object]) -> bool:
+def _knows_no_probe(training: TrainingSummary | None) -> bool:
     """Whether a network was trained under simulated probes alone, so that its own probe is none of a scan."""
+    settings = {} if training is None else training.config
     return (
-        training.get("simulate_objects") == SimulateObjects.ONLY
-        and training.get("simulate_probes") == SimulateProbes.FAMILY
+        settings.get("simulate_objects") == SimulateObjects.ONLY
+        and settings.get("simulate_probes") == SimulateProbes.FAMILY
     )
