@@ -30,9 +30,9 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics import align, scan_box, score
-from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, forward_residual
 from ptychopinn.reconstruction import reconstruct
-from ptychopinn.refinement import RESIDUAL_PATTERNS, RefineOptions, StartKind, refine
+from ptychopinn.refinement import RefineOptions, StartKind, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers import EPIE, RPIE, epie
 from ptychopinn.solvers.epie import CACHE_BYTES

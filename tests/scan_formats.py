@@ -235,6 +235,26 @@ def fold_slice(path: Path, scan: Example) -> Path:
     return path
 
 
+def ptychofm(path: Path, scan: Example) -> Path:
+    """PtychoFM: ``scan_dp.hdf5`` (``path``) and ``scan_para.hdf5``, a product of Ptychodus in its folder."""
+    para = product(path.with_name(path.name.replace("_dp", "_para")), scan, np.arange(len(scan.counts)))
+    with h5py.File(para, "a") as file:
+        for axis, values in zip("yx", scan.metres.T, strict=True):
+            file[f"probe_position_{axis}_m"][:] = values
+    with h5py.File(path, "w") as file:
+        file["dp"] = scan.counts.astype(np.float32)
+    return path
+
+
+def ptychonn(path: Path, scan: Example) -> Path:
+    """PtychoNN: an archive of patterns and patches with positions in metres."""
+    labels = np.ones((len(scan.counts), 16, 16), np.complex64)
+    counts = scan.counts.astype(np.float32)
+    with path.open("wb") as stream:  # under any name
+        np.savez_compressed(stream, reciprocal=counts, real=labels, position=scan.metres, pixelsize=scan.pixel_m)
+    return path
+
+
 def py4dstem(path: Path, scan: Example) -> Path:
     """py4DSTEM 0.14: a raster of 4 rows of 5, steps of 2 A, with a calibration."""
     with h5py.File(path, "w") as file:
@@ -262,4 +282,6 @@ FORMATS: dict[str, tuple[str, Writer]] = {
     "matlab73": ("scan.mat", matlab73),
     "fold-slice": ("scan_dp.hdf5", fold_slice),
     "py4dstem": ("scan.h5", py4dstem),
+    "ptychofm": ("scan_dp.hdf5", ptychofm),
+    "ptychonn": ("scan.npz", ptychonn),
 }

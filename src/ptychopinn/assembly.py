@@ -17,12 +17,11 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.geometry import split_positions
 from ptychopinn.interpolation import PatchShift
-from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import BackgroundThread
 from ptychopinn.patch_store import PatchStore, PlacedPatches
 from ptychopinn.reconstructor import PatchBatch, Prediction, every_pattern_once
-from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights, phase_factors

@@ -27,20 +27,13 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle, neighbour_distances, split_every
 from ptychopinn.errors import Cancelled, DataError
-from ptychopinn.metrics.baselines import poisson_residual
+from ptychopinn.metrics.baselines import is_noisy, poisson_residual
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.probe_modes import choose_probe_modes
 from ptychopinn.reconstruction import Reconstruction, assess, reconstruct, uncertainty_of
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import (
-    RefinementSummary,
-    RefineOptions,
-    StartKind,
-    is_noisy,
-    refine,
-    refinement_schedule,
-)
+from ptychopinn.refinement import RefinementSummary, RefineOptions, StartKind, refine, refinement_schedule
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
@@ -323,7 +316,7 @@ class _Work:
         options = RefineOptions(
             passes,
             **_updates(self._freed),
-            schedule=rpie_schedule(passes) if self._kind is StartKind.FLAT else None,
+            schedule=rpie_schedule(passes) if self._kind is StartKind.FLAT and not is_noisy(self._patterns) else None,
             seed=len(self._rounds),
         )
         start = replace(self._stitched.canvas, covered=self._stitched.covered)

@@ -16,9 +16,10 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.subsampling import nearest_to_middle, split_every
 from ptychopinn.errors import Cancelled
 from ptychopinn.geometry import Canvas
+from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement import Refinement, RefineOptions, StartKind, is_noisy, refine
+from ptychopinn.refinement import Refinement, RefineOptions, StartKind, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.solvers.options import PassOptions

@@ -21,12 +21,13 @@ from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
 from ptychopinn.errors import Cancelled, ConfigError, DataError
 from ptychopinn.geometry import Frame, split_positions
 from ptychopinn.metrics.alignment import scan_box
-from ptychopinn.metrics.quality import FLATNESS_LIMIT, ForwardResidual, flatness
+from ptychopinn.metrics.baselines import noise_residual
+from ptychopinn.metrics.quality import FLATNESS_LIMIT, RESIDUAL_PATTERNS, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import BackgroundThread
 from ptychopinn.probe_modes import refine_with_modes
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import RESIDUAL_PATTERNS, RefinementSummary, RefineOptions, StartKind, noise_residual, refine
+from ptychopinn.refinement import RefinementSummary, RefineOptions, StartKind, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr

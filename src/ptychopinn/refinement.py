@@ -28,20 +28,18 @@ from ptychopinn.errors import DataError
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.interpolation import shift_probe
-from ptychopinn.metrics.quality import ForwardResidual, deviations_above
+from ptychopinn.metrics.baselines import is_noisy
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual, deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.options import PassOptions, StepSchedule, check_passes
 from ptychopinn.solvers.positions import MAX_MOVE_PX
-from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
+from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase, without_plane
 from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
-RESIDUAL_PATTERNS = 256
-"""Number of evenly spread patterns that the residual is computed from."""
-_NOISY_RESIDUAL = 0.15  # photons are few where Poisson noise alone leaves this forward residual
 _HELD_OUT, _MIN_HELD_OUT = 8, 4  # then every 8th pattern is held out from the passes, if that gives at least 4
 _SURE_DEVIATIONS = 1.5  # and a pass is accepted only if it lowers the residual by this many standard errors
 _GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
@@ -88,8 +86,8 @@ class RefineOptions:
         Fit a background of this kind too.
     likelihood:
         Likelihood that the passes increase. None chooses Poisson counts where photons are few, and amplitudes
-        elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.15 or more
-        (`noise_residual`).
+        elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.2 or more
+        (`ptychopinn.metrics.baselines.noise_residual`).
     schedule:
         Step sizes; None chooses `refinement_schedule` for the passes and the noise.
     seed:
@@ -410,8 +408,7 @@ class _Refinement:
         flat = library.from_host(at[:, 0] * box.shape[1] + at[:, 1])
         values = library.to_host(library.xp.take(library.xp.reshape(phase, (-1,)), flat, axis=0))
         if self._options.update_probe:
-            plane = _fit_plane(values, at)
-            phase, values = _without_plane(phase, plane, library), values - plane.at(at)
+            phase, values = without_plane(phase, values, at, library)
         changed = multiply_by_phase(library.xp.asarray(canvas.array, copy=True), phase, library)
         # Both residuals are of the whole box, where the uncovered pixels get the phase too. In the result they are 1,
         # and a ramp would raise the residual.
@@ -437,59 +434,3 @@ def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArr
         return every, every  # patterns without a photon cannot judge
     _log.info("Few photons: %d patterns are held out to judge the refinement.", len(held))
     return used, held
-
-
-def is_noisy(patterns: Patterns) -> bool:
-    """Whether photons are so few that passes follow the likelihood of Poisson counts."""
-    return noise_residual(patterns) >= _NOISY_RESIDUAL
-
-
-def noise_residual(patterns: Patterns) -> float:
-    """Forward residual that Poisson noise alone leaves, estimated from the mean pattern.
-
-    The mean square deviation of the square root of a Poisson count from sqrt(I) is 1/4 for a large mean I, and I for a
-    small one. (1 - exp(-4 I)) / 4 interpolates.
-    """
-    xp = patterns.library.xp
-    chosen = evenly_spread(len(patterns), RESIDUAL_PATTERNS)
-    total = sum(
-        xp.sum(patterns.counts(chosen[part]), axis=0, dtype=xp.float64) for part in slices_of(len(chosen), _READ)
-    )
-    mean = patterns.library.to_host(total) / len(chosen)  # 0 at bad pixels
-    return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
-
-
-@dataclass(frozen=True)
-class _Plane:
-    """``mean + slope_y (y - centre_y) + slope_x (x - centre_x)``."""
-
-    mean: float
-    slopes: tuple[float, float]
-    centre: tuple[float, float]
-
-    def along(self, pixels: IntArray, axis: int) -> FloatArray:
-        values: FloatArray = self.slopes[axis] * (pixels - self.centre[axis])
-        return values
-
-    def at(self, pixels: IntArray) -> FloatArray:
-        """(n, 2) (y, x) to (n,)."""
-        values: FloatArray = self.along(pixels[:, 0], 0) + self.along(pixels[:, 1], 1) + self.mean
-        return values
-
-
-def _fit_plane(values: FloatArray, at: IntArray) -> _Plane:
-    """The plane that fits (n,) values at (n, 2) pixels best."""
-    centre = at.mean(axis=0)  # about it, slopes and mean are independent, also for positions on a line
-    mean = float(values.mean())
-    slopes = np.linalg.lstsq(at - centre, values - mean, rcond=None)[0]
-    return _Plane(mean, (float(slopes[0]), float(slopes[1])), (float(centre[0]), float(centre[1])))
-
-
-def _without_plane(phase: Array, plane: _Plane, library: ArrayLibrary) -> Array:
-    """(H, W) float32 phase minus a plane."""
-    height, width = phase.shape
-    down, across = (
-        library.from_host(values.astype(np.float32))
-        for values in (plane.along(np.arange(height), 0) + plane.mean, plane.along(np.arange(width), 1))
-    )
-    return phase - down[:, None] - across[None, :]

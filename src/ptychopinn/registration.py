@@ -5,32 +5,28 @@ of the stage. Patches of neighbours are registered by masked normalised cross-co
 shifts by robust least squares, with the stage's positions as a prior. Passes of the solver then refine them to a
 fraction of a pixel, and a pattern at a wrong position is registered on the object of the others.
 
-Sources: Padfield, IEEE Trans. Image Process. 21, 2706 (2012), for the correlation; Geman & McClure, Bull. Int. Stat.
-Inst. 52, 5 (1987), for the weights.
+Source of the weights: Geman & McClure, Bull. Int. Stat. Inst. 52, 5 (1987).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
 from scipy import sparse
-from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from ptychopinn.arrays import NUMPY, slices_of
+from ptychopinn.arrays import NUMPY
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.subsampling import nearest_to_middle
 from ptychopinn.errors import Cancelled
-from ptychopinn.geometry import Canvas, Frame, Windows, flat_object
+from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.patch_shifts import PatchCorrelation, Shifts, shifts_on_object
 from ptychopinn.reconstructor import Prediction, every_pattern_once
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr
@@ -38,7 +34,7 @@ from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.epie import EPIEResult, epie, rpie_schedule
 from ptychopinn.solvers.options import PassOptions
 from ptychopinn.solvers.positions import MAX_MOVE_PX
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 MIN_PATTERNS = 24
@@ -46,18 +42,13 @@ MIN_PATTERNS = 24
 _REACHES_PX = (20, 8)  # radius of the search around the expected shift, in each round
 _ROBUST_PX = (8.0, 3.0)  # scale of the robust weights at the start of each round; at its end 1.5 px
 _NEIGHBOURS = 12  # pairs per pattern
-_FAINT = 0.08  # pixels where the intensity of the probe (maximum 1) is smaller are ignored
-_MIN_OVERLAP = 0.12  # minimum overlap, as a fraction of the bright part of a patch
-_FULL_OVERLAP = 0.5  # a smaller overlap lowers the score, because chance correlations are larger
 _MIN_SCORE = 0.3  # pairs with a lower correlation are ignored
 _HELD_OUT = 5  # every fifth pair is held out to check the first solution
 _AGREEING_SCORE, _AGREEING_PX = 0.4, 2.0  # minimum score of a checked pair, and tolerance of the check
 _MIN_AGREEMENT = 0.3  # minimum fraction of pairs that agree; by chance it is 0.1
 _STAGE_PX = 8.0  # standard deviation of the prior
-_CORRELATED_PIXELS = 30.0  # pixels of a patch per independent measurement
 _MIN_DEVIATION_PX = 0.3  # minimum standard deviation of a measured shift
 _ITERATIONS = 20  # iterations of robust least squares
-_WORK_BYTES = 1 << 28  # memory for transforms
 _JUDGING_PATTERNS = 1024  # patterns in the middle of the scan that positions are compared with
 _JUDGING_PASSES = 4
 _MAX_RESIDUAL_RATIO = 0.97  # other positions are used if they lower the residual to this fraction
@@ -78,14 +69,6 @@ class LocatedScan(ShortRepr):
     # Forward residuals after the same passes from a flat object: with the positions of the scan, and with the best
     # others. None if the patches do not agree.
     residuals: tuple[float, float] | None
-
-
-class _Shifts(NamedTuple):
-    """Measured shifts of pairs: (k, 2) shifts in pixels, (k,) scores, (k, 2, 2) inverse covariances in 1/px^2."""
-
-    shifts: FloatArray
-    scores: FloatArray
-    information: FloatArray
 
 
 def locate(prediction: Prediction, data: ScanDataset, *, seed: int = 0, monitor: Monitor = NULL_MONITOR) -> LocatedScan:
@@ -215,17 +198,17 @@ def register_patches(
         Random seed of the choice of pairs.
     """
     size = patches.shape[-1]
-    registration = _PreparedPatches(patches, probe)
+    correlation = PatchCorrelation(patches, probe)
     near = min(max(20.0, 0.7 * probe_width_px(probe)), 0.7 * size)
     solution, agreement = positions, 0.0
     for round_, (reach, robust) in enumerate(zip(_REACHES_PX, _ROBUST_PX, strict=True)):
         pairs = _neighbours(solution, near, seed)
         if len(pairs) == 0:
             break
-        measured = registration.measure(solution, pairs, min(reach, size // 2))
+        measured = correlation.measure(solution, pairs, min(reach, size // 2))
         used = np.ones(len(pairs), bool)
         used[::_HELD_OUT] = round_ > 0
-        chosen = _Shifts(*(values[used] for values in measured))
+        chosen = Shifts(*(values[used] for values in measured))
         solution = _least_squares(positions, solution if round_ else None, pairs[used], chosen, robust)
         if round_ == 0:
             sure = ~used & (measured.scores > _AGREEING_SCORE)
@@ -249,140 +232,8 @@ def _neighbours(positions: FloatArray, near: float, seed: int) -> IntArray:
     return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
-class _PreparedPatches:
-    """Patches prepared for registration, with a mask of the pixels where the probe is bright."""
-
-    def __init__(self, patches: ComplexArray, probe: ComplexArray) -> None:
-        size = patches.shape[-1]
-        self.mask = mask = _bright_part(probe, size)
-        # The phase of a patch is arbitrary, and the mean of all patches is an artefact of the network.
-        means = (patches * mask).sum(axis=(1, 2), keepdims=True)
-        contrast = patches * np.exp(-1j * np.angle(means))
-        contrast -= contrast.mean(axis=0)
-        contrast -= (contrast * mask).sum(axis=(1, 2), keepdims=True) / mask.sum()
-        self._contrast = (contrast * mask).astype(np.complex64)
-        self.width = scipy.fft.next_fast_len(2 * size)
-        spectrum = self.transform(mask[None])[0]
-        self.mask_spectrum = spectrum
-        self.overlap = np.maximum(scipy.fft.ifft2(spectrum * spectrum.conj()).real, 0.0)
-        self.variance = float(np.median((np.abs(self._contrast) ** 2).sum(axis=(1, 2))) / mask.sum())
-
-    def transform(self, values: AnyArray) -> ComplexArray:
-        """Spectra of (k, s, s) values, padded so that no shift wraps around."""
-        shape = (self.width, self.width)
-        spectrum: ComplexArray = scipy.fft.fft2(values.astype(np.complex64), shape, workers=-1)
-        return spectrum
-
-    def measure(self, positions: FloatArray, pairs: IntArray, reach: int) -> _Shifts:
-        """Shift from the first to the second patch of each pair, searched around the expected shift."""
-        block = max(_WORK_BYTES // (self.width**2 * 8 * 6), 16)
-        parts = []
-        for chosen in _blocks_of(pairs, block):
-            numbers, places = np.unique(pairs[chosen].ravel(), return_inverse=True)
-            correlation = _MaskedCorrelation(self, self._contrast[numbers])
-            ends = places.reshape(-1, 2)
-            for part in slices_of(len(chosen), block):
-                expected = positions[pairs[chosen[part], 1]] - positions[pairs[chosen[part], 0]]
-                parts.append(correlation.peaks(ends[part], np.round(expected).astype(np.int64), reach))
-        return _Shifts(*(np.concatenate(values) for values in zip(*parts, strict=True)))
-
-
-class _MaskedCorrelation:
-    """Masked normalised cross-correlation of patches (Padfield)."""
-
-    def __init__(self, of: _PreparedPatches, contrast: ComplexArray) -> None:
-        self._of = of
-        mask = of.mask_spectrum
-        self._spectra = of.transform(contrast)
-        power = of.transform(np.abs(contrast) ** 2)
-        overlap = np.maximum(of.overlap, 1.0)
-
-        def along(spectra: ComplexArray) -> ComplexArray:
-            product: ComplexArray = scipy.fft.ifft2(spectra, workers=-1)
-            return product
-
-        # Over the overlap at each shift: sum of the first patch, conjugate sum of the second, and squared deviations.
-        self._first = along(self._spectra * mask.conj())
-        self._second = along(mask * self._spectra.conj())
-        first = along(power * mask.conj()).real - np.abs(self._first) ** 2 / overlap
-        second = along(mask * power.conj()).real - np.abs(self._second) ** 2 / overlap
-        self._first_deviation, self._second_deviation = (np.maximum(one, 1e-9) for one in (first, second))
-
-    def peaks(self, ends: IntArray, expected: IntArray, reach: int) -> _Shifts:
-        """The best shift within ``reach`` of the expected one."""
-        of, width = self._of, self._of.width
-        first, second = ends.T
-        rows = np.arange(len(ends))
-        overlap = np.maximum(of.overlap, 1.0)
-        product = scipy.fft.ifft2(self._spectra[first] * self._spectra[second].conj(), workers=-1)
-        covariance = np.abs(product - self._first[first] * self._second[second] / overlap)
-        deviation = np.sqrt(self._first_deviation[first] * self._second_deviation[second])
-        # Without contrast the score would be noise: a tenth of the usual variance is added.
-        score = covariance / (deviation + 0.1 * of.variance * of.overlap + 1e-12)
-        share = of.overlap / of.mask.sum()
-        score *= (share > _MIN_OVERLAP) * np.minimum(1.0, np.sqrt(share / _FULL_OVERLAP))
-        window = np.arange(-reach, reach + 1)
-        rows_at, columns_at = ((expected[:, axis, None] + window) % width for axis in (0, 1))
-        near = score[rows[:, None, None], rows_at[:, :, None], columns_at[:, None, :]]
-        inside = window[:, None] ** 2 + window**2 <= reach**2
-        best = np.where(inside, near, -1.0).reshape(len(ends), -1)
-        at = best.argmax(axis=1)
-        best_score = np.minimum(best[rows, at], 1.0)
-        y, x = rows_at[rows, at // len(window)], columns_at[rows, at % len(window)]
-        step, _ = _parabola(score, rows, y, x)
-        whole = expected + np.stack([at // len(window), at % len(window)], axis=1) - reach
-        _, curvature = _parabola(covariance, rows, y, x)
-        misfit = (self._first_deviation[first, y, x] + self._second_deviation[second, y, x]) / 2
-        noise = misfit * (1 - np.minimum(best_score, 0.97) ** 2) / overlap[y, x] + 0.02 * of.variance
-        values, axes = np.linalg.eigh(curvature / noise[:, None, None])
-        information = np.einsum("bik,bk,bjk->bij", axes, np.maximum(values, 0.0), axes) / _CORRELATED_PIXELS
-        return _Shifts(whole + step, best_score, information)
-
-
-def _parabola(values: FloatArray, rows: IntArray, y: IntArray, x: IntArray) -> tuple[FloatArray, FloatArray]:
-    """(b, 2) steps to the maxima of parabolas through the pixels around (y, x), and (b, 2, 2) curvatures."""
-    height, width = values.shape[1:]
-
-    def at(dy: int, dx: int) -> FloatArray:
-        neighbour: FloatArray = values[rows, (y + dy) % height, (x + dx) % width]
-        return neighbour
-
-    middle = at(0, 0)
-    slope = np.stack([at(1, 0) - at(-1, 0), at(0, 1) - at(0, -1)], axis=1) / 2
-    down, across = 2 * middle - at(1, 0) - at(-1, 0), 2 * middle - at(0, 1) - at(0, -1)
-    mixed = -(at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
-    determinant = down * across - mixed**2
-    is_top = (down > 0) & (across > 0) & (determinant > 1e-3 * down * across)
-    safe = np.where(is_top, determinant, 1.0)
-    step = np.stack(
-        [(across * slope[:, 0] - mixed * slope[:, 1]) / safe, (down * slope[:, 1] - mixed * slope[:, 0]) / safe], axis=1
-    )
-    curvature = np.stack([np.stack([down, mixed], axis=1), np.stack([mixed, across], axis=1)], axis=1)
-    return np.where(is_top[:, None], step, 0.0).clip(-0.7, 0.7), curvature
-
-
-def _blocks_of(pairs: IntArray, most: int) -> Iterator[IntArray]:
-    """Indices of pairs, in blocks with at most ``most`` different patches (at least two)."""
-    start, members = 0, set[int]()
-    for number, (first, second) in enumerate(pairs.tolist()):
-        members |= {first, second}
-        if len(members) > max(most, 2):
-            yield np.arange(start, number)
-            start, members = number, {first, second}
-    yield np.arange(start, len(pairs))
-
-
-def _bright_part(probe: ComplexArray, size: int) -> FloatArray:
-    """(size, size) float32 over the centre of the probe: 1 where it is bright, else 0."""
-    intensity = (np.abs(probe) ** 2).sum(axis=0)
-    low = (intensity.shape[0] - size) // 2
-    smooth = gaussian_filter(intensity[low : low + size, low : low + size].astype(np.float64), size / 32)
-    bright: FloatArray = (smooth > _FAINT * smooth.max()).astype(np.float32)
-    return bright
-
-
 def _least_squares(
-    stage: FloatArray, start: FloatArray | None, pairs: IntArray, measured: _Shifts, robust: float
+    stage: FloatArray, start: FloatArray | None, pairs: IntArray, measured: Shifts, robust: float
 ) -> FloatArray:
     """Positions that fit the measured shifts, by robust least squares with the stage's positions as a prior."""
     count, (first, second) = len(stage), pairs.T
@@ -470,7 +321,7 @@ def _relocate(data: ScanDataset, solution: EPIEResult, patches: ComplexArray) ->
     """Positions of a solution. A pattern moves to where its patch fits the object, if that explains it better."""
     canvas, size = Canvas(solution.object, solution.frame), patches.shape[-1]
     reach = min(_REACHES_PX[0], size // 2)
-    proposed = solution.positions + _register_on_object(canvas, solution.positions, patches, solution.probe, reach)
+    proposed = solution.positions + shifts_on_object(canvas, solution.positions, patches, solution.probe, reach)
     far = np.hypot(*(proposed - solution.positions).T) > _RELOCATED_PX
     if not far.any():
         return solution.positions
@@ -490,45 +341,3 @@ def _relocate(data: ScanDataset, solution: EPIEResult, patches: ComplexArray) ->
         return solution.positions
     _log.info("Positions: %d patterns were moved to where they fit the object of the others.", better.sum())
     return np.where(better[:, None], proposed, solution.positions)
-
-
-def _register_on_object(
-    canvas: Canvas, positions: FloatArray, patches: ComplexArray, probe: ComplexArray, reach: int
-) -> FloatArray:
-    """(n, 2): shift of each position to where its patch fits the object best."""
-    size = patches.shape[-1]
-    wide = size + 2 * reach
-    mask = _bright_part(probe, size)
-    shifts = np.zeros((len(positions), 2))
-    frame = scipy.fft.next_fast_len(wide)
-
-    def transform(values: AnyArray) -> ComplexArray:
-        spectrum: ComplexArray = scipy.fft.fft2(values.astype(np.complex64), (frame, frame), workers=-1)
-        return spectrum
-
-    def inside(spectra: ComplexArray) -> ComplexArray:
-        product: ComplexArray = scipy.fft.ifft2(spectra, workers=-1)[:, : 2 * reach + 1, : 2 * reach + 1]
-        return product
-
-    mask_spectrum = transform(mask[None]).conj()
-    means = (patches * mask).sum(axis=(1, 2), keepdims=True) / mask.sum()
-    contrast = (patches - means) * mask
-    step = np.arange(-reach, reach + 1)
-    disc = step[:, None] ** 2 + step**2 <= reach**2
-    for block in slices_of(len(positions), max(_WORK_BYTES // (frame**2 * 8 * 6), 1)):
-        windows = Windows.on(canvas, positions[block], wide, NUMPY)
-        parts = windows.cut(canvas.array)
-        object_spectra, power = transform(parts), transform(np.abs(parts) ** 2)
-        covariance = np.abs(inside(object_spectra * transform(contrast[block]).conj()))
-        deviation = (
-            inside(power * mask_spectrum).real - np.abs(inside(object_spectra * mask_spectrum)) ** 2 / mask.sum()
-        )
-        floor = 0.1 * np.median(deviation) + 1e-9
-        score = np.where(disc, covariance / np.sqrt(np.maximum(deviation, 0.0) + floor), -1.0)
-        rows = np.arange(len(score))
-        at = score[:, 1:-1, 1:-1].reshape(len(score), -1).argmax(axis=1)
-        y, x = at // (2 * reach - 1) + 1, at % (2 * reach - 1) + 1
-        top, _ = _parabola(score, rows, y, x)
-        # Windows are cut at whole pixels, so the fraction is subtracted.
-        shifts[block] = np.stack([y, x], axis=1) - reach + top - windows.fractions
-    return shifts

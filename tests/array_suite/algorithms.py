@@ -18,12 +18,13 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Frame, Windows, split_positions
 from ptychopinn.interpolation import PatchShift, ShiftedProbe, shift_probe
+from ptychopinn.metrics.baselines import noise_residual
 from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.patch_store import HostPatches
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
-from ptychopinn.refinement import Refinement, RefineOptions, noise_residual, refine
+from ptychopinn.refinement import Refinement, RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan, true_patches
 from ptychopinn.solvers import epie

@@ -35,7 +35,7 @@ def test_what_is_wrong_is_said_with_the_command_that_mends_it(mirrored: Path, tm
     assert found.geometry is not None
     assert found.geometry.agreement is Agreement.CHANGED
     assert "positions with x negated" in found.conclusion
-    assert found.conclusion.endswith("ptychopinn convert SCAN -o MENDED --negate-x")
+    assert "ptychopinn convert SCAN -o MENDED --negate-x Within the noise" in found.conclusion
     assert [finding.code for finding in found.findings] == ["DATA-121"]
     assert found.figures["patterns"] == 80
     assert found.figures["best"] == "positions with x negated"

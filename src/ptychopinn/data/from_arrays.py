@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels, mark_bad_values, refuse_bad_values
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.gate import check_unit, leave_out, mark_bad_pixels, mark_bad_values, refuse_bad_values
 from ptychopinn.data.pattern_checks import check_background, plateau_level
 from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread
@@ -20,7 +20,7 @@ _SAMPLE = 1024  # patterns that show dead and hot pixels
 
 
 def mend_scan(data: ScanDataset) -> ScanDataset:
-    """Mark pixels and leave out patterns that are no measurement (`ptychopinn.data.gate`); all of it is logged.
+    """Mark pixels and leave out patterns that are no measurement (`ptychopinn.data.defects`); all of it is logged.
 
     A scan that passed is returned as it is: one that `ptychopinn.data.io.read_scan` read, or a simulated one.
 

@@ -74,7 +74,9 @@ def usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
     """
     if raw.positions is None:
         raise DataError(
-            f"{path} has no positions.", "Give them: ptychopinn convert --positions FILE, in Python positions=."
+            " ".join([f"{path} has no positions.", *raw.notes]),
+            "Give one to each pattern, in their order: ptychopinn convert SCAN -o NEW.npz --positions FILE (two "
+            "columns y x of text, or an NPY, NPZ or HDF5 file). Lengths need --position-unit and --pixel-size too.",
         )
     try:
         _refuse_corner(raw, options)
@@ -193,7 +195,7 @@ def read_foreign(path: Path) -> RawScan | None:
         file = open_hdf5(path, PATTERN_KEYS)
         if any(key in file.members or key in file.broken for key in PATTERN_KEYS):
             return None
-    elif _is_zip(path):
+    elif _is_zip(path) and not _is_other_npz(path):
         return None
     raw = read_with(CORE_READERS, path)
     return read_with(plugin_readers(), path) if raw is None else raw
@@ -205,6 +207,15 @@ def _is_zip(path: Path) -> bool:
             return stream.read(2) == _ZIP
     except OSError:
         return True  # open_npz says what is wrong with it
+
+
+def _is_other_npz(path: Path) -> bool:
+    """Whether it is an NPZ file that lists no patterns of the contract."""
+    try:
+        file = open_npz(path)
+    except DataError:
+        return False  # reading it as a file of the contract says what is wrong with it
+    return not any(key in file.members or key in file.broken for key in PATTERN_KEYS)
 
 
 def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from ptychopinn.data.dataset import Measurement
+from ptychopinn.data.defects import mark_bad_values
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.gate import mark_bad_values
 from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, pattern_sums, patterns_at_once, to_pixels
 from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
 from ptychopinn.data.statistics import pattern_statistics
@@ -306,7 +306,7 @@ def mask_pixels(raw: RawScan, bad: BoolArray, source: str = "a mask") -> RawScan
 def mark_gaps(raw: RawScan) -> RawScan:
     """Pixels with marks of gaps, with negative values, and those that are not finite become bad.
 
-    The rule is that of `ptychopinn.data.gate`. A step that sums or scales values would hide the marks from it.
+    The rule is that of `ptychopinn.data.defects`. A step that sums or scales values would hide the marks from it.
     """
     findings = Findings()
     bad = np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels

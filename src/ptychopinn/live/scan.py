@@ -12,8 +12,8 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, StreamConfig, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.defects import mark_bad_values
 from ptychopinn.data.diagnostics import Findings, Problem
-from ptychopinn.data.gate import mark_bad_values
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
@@ -23,12 +23,11 @@ from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import place_on_pixels
 from ptychopinn.live.arrivals import Chunk, Rejection, Setup, check_chunk
-from ptychopinn.metrics.quality import forward_residual
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.patch_store import HostPatches
 from ptychopinn.reconstruction import Reconstruction, patterns_to_refine, refine_and_assess
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import RESIDUAL_PATTERNS
 from ptychopinn.spill import SpillableRows
 from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights
 from ptychopinn.synchronise import join_phases

@@ -8,10 +8,16 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import gammaln
 
+from ptychopinn.arrays import slices_of
+from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.subsampling import evenly_spread
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS
 from ptychopinn.typing import BoolArray, FloatArray
 
 _TABLE_MAX = 400.0  # mean counts; from there on the series is exact enough
 _TABLE_POINTS = 400
+_NOISY_RESIDUAL = 0.2  # photons are few where Poisson noise alone leaves this forward residual
+_READ = 32  # patterns read at a time
 
 
 def poisson_residual(counts: FloatArray, good: BoolArray) -> float:
@@ -39,6 +45,26 @@ def poisson_residual(counts: FloatArray, good: BoolArray) -> float:
     share = mean**2 / np.maximum(mean**2 + excess, 1e-300)  # of the patterns in which the pixel has light
     high = mean / np.maximum(share, 1e-300)
     return math.sqrt(float((share * _squared_error(high)).sum()) / total)
+
+
+def is_noisy(patterns: Patterns) -> bool:
+    """Whether photons are so few that passes follow the likelihood of Poisson counts."""
+    return noise_residual(patterns) >= _NOISY_RESIDUAL
+
+
+def noise_residual(patterns: Patterns) -> float:
+    """Forward residual that Poisson noise alone leaves, estimated from the mean pattern.
+
+    The mean square deviation of the square root of a Poisson count from sqrt(I) is 1/4 for a large mean I, and I for a
+    small one. (1 - exp(-4 I)) / 4 interpolates.
+    """
+    xp = patterns.library.xp
+    chosen = evenly_spread(len(patterns), RESIDUAL_PATTERNS)
+    total = sum(
+        xp.sum(patterns.counts(chosen[part]), axis=0, dtype=xp.float64) for part in slices_of(len(chosen), _READ)
+    )
+    mean = patterns.library.to_host(total) / len(chosen)  # 0 at bad pixels
+    return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
 
 
 def mean_pattern_residual(counts: FloatArray, good: BoolArray) -> float:

@@ -21,6 +21,8 @@ from ptychopinn.scan_model import ScanModel
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 FLATNESS_LIMIT = 0.02  # an object with a smaller deviation has collapsed to a flat picture
+RESIDUAL_PATTERNS = 256
+"""Number of evenly spread patterns that the residual is computed from."""
 _BATCH_VALUES = 2**17  # complex values of exit waves in memory at a time
 _ROWS = 64
 _KEPT_BYTES = 2**26  # of cached data: shifted probes, measured amplitudes

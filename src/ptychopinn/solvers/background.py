@@ -41,8 +41,8 @@ def fit_background(
     its light to a background that is not there, and takes some of one that is, so an error of the excess becomes one
     of the background that is several times as large. What noise alone adds to the excess is taken off: the standard
     error, or the variance of an amplitude if amplitudes are fitted and it is larger. The square of the mean of
-    ``sqrt(n)`` is that much below the mean of ``n`` (`ptychopinn.refinement.noise_residual` has the formula), and
-    objects follow it.
+    ``sqrt(n)`` is that much below the mean of ``n``, and objects follow it (the formula is that of
+    `ptychopinn.metrics.baselines.noise_residual`).
 
     Parameters
     ----------

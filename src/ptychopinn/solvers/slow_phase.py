@@ -112,6 +112,29 @@ def slow_phase(
     )
 
 
+def without_plane(phase: Array, values: FloatArray, at: IntArray, library: ArrayLibrary) -> tuple[Array, FloatArray]:
+    """Subtract from a phase the plane that fits it best at some pixels.
+
+    Parameters
+    ----------
+    phase:
+        (H, W) float32 of the library.
+    values, at:
+        (n,) its values, on the host, at (n, 2) pixels (y, x).
+
+    Returns
+    -------
+    The phase and the values without the plane.
+    """
+    centre = at.mean(axis=0)  # about it, slopes and mean are independent, also for positions on a line
+    mean = float(values.mean())
+    slopes = np.linalg.lstsq(at - centre, values - mean, rcond=None)[0]
+    down, across = (slopes[axis] * (np.arange(phase.shape[axis]) - centre[axis]) for axis in (0, 1))
+    down += mean
+    rows, columns = (library.from_host(along.astype(np.float32)) for along in (down, across))
+    return phase - rows[:, None] - columns[None, :], values - down[at[:, 0]] - across[at[:, 1]]
+
+
 def multiply_by_phase(
     obj: Array, phase: Array, library: ArrayLibrary = NUMPY, *, where: Array | None = None, sign: float = 1.0
 ) -> Array:

@@ -13,9 +13,9 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import ScoreError
 from ptychopinn.geometry import Frame
 from ptychopinn.metrics.alignment import ScanBox, scan_box
+from ptychopinn.metrics.baselines import is_noisy, noise_residual
 from ptychopinn.metrics.frc import FrcCurve, frc, frc50
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement import is_noisy, noise_residual
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.stitching import COVERED, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling
@@ -75,7 +75,7 @@ class Evidence:
     # Mean squared half difference of the halves.
     amplitude_scale: float
     phase_scale: float
-    few_photons: bool  # which of two calibrations holds (`ptychopinn.refinement.is_noisy`)
+    few_photons: bool  # which of two calibrations holds (`ptychopinn.metrics.baselines.is_noisy`)
     frc: FrcCurve  # correlation of the halves
 
 

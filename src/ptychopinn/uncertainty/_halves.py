@@ -10,8 +10,9 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import Cancelled
 from ptychopinn.geometry import Canvas, Frame
 from ptychopinn.metrics.alignment import linear_phase
+from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.monitor import Monitor
-from ptychopinn.refinement import is_noisy, refinement_schedule
+from ptychopinn.refinement import refinement_schedule
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.engine import PassEngine

@@ -74,6 +74,14 @@ class TestMatlab73(OfTheCore):
     reader, form = _SPECS["matlab"], "matlab73"
 
 
+class TestPtychofm(OfTheCore):
+    reader, form = _SPECS["ptychofm"], "ptychofm"
+
+
+class TestPtychonn(OfTheCore):
+    reader, form = _SPECS["ptychonn"], "ptychonn"
+
+
 MAGIC = "a scan in text"
 
 

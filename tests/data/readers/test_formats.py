@@ -11,13 +11,16 @@ import pytest
 import scan_formats
 from scan_formats import FORMATS, Example
 
+from ptychopinn.config.conversion import ConversionOptions
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.checks import check_scan
-from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.convert import convert_scan
+from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.io import read_scan
 from ptychopinn.data.readers.find import CORE_READERS, read_with
 from ptychopinn.errors import DataError
 
-WITH_PROBE = [name for name in FORMATS if name not in ("ptypy", "py4dstem")]
+WITH_PROBE = [name for name in FORMATS if name not in ("ptypy", "py4dstem", "ptychofm", "ptychonn")]
 
 
 def written(name: str, folder: Path, scan: Example | None = None) -> Path:
@@ -150,6 +153,77 @@ def test_a_flag_of_ptychodus_for_near_field_is_believed(tmp_path: Path) -> None:
         file.attrs["far_field"] = False
     with pytest.raises(DataError, match="near field is not reconstructed"):
         read_scan(path)
+
+
+def test_archives_of_ptychonn_are_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """[DATA-207] Positions in metres, or in pixels if they span more than one; that labels are left out is said."""
+    scan = scan_formats.example()
+    of_metres = written("ptychonn", tmp_path)
+    np.savez(tmp_path / "pixels.npz", reciprocal=scan.counts, scan=scan.positions)
+    for path in (of_metres, tmp_path / "pixels.npz"):
+        found = read_scan(path, probe="mean")
+        np.testing.assert_array_equal(found.counts(slice(None)), scan.counts)
+        np.testing.assert_allclose(found.positions, scan.positions)
+        assert found.patches_guess is None
+    assert read_scan(of_metres, probe="mean").metadata.pixel_size_m == pytest.approx(scan.pixel_m)
+    with caplog.at_level(logging.INFO):
+        read_scan(of_metres, probe="mean")
+    assert "'position' is read as metres, y before x" in caplog.text
+    assert "The patches of 'real' are not read" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["diff.npz", "X_test.npy", "reciprocal.npz"])
+def test_patterns_without_positions_say_what_is_needed(name: str, tmp_path: Path) -> None:
+    """[DATA-207] And with the file that is asked for they are a scan; arrays without names in rows, too."""
+    scan = scan_formats.example()
+    raster = scan.counts.reshape(4, 5, 32, 32)
+    path = tmp_path / name
+    if name == "X_test.npy":
+        np.save(path, raster)
+    else:
+        np.savez(path, **({"reciprocal": scan.counts} if name == "reciprocal.npz" else {"arr_0": raster}))
+    rows = "" if name == "reciprocal.npz" else "4 rows of 5: pattern 5 is the first one of the second row.*"
+    with pytest.raises(DataError, match=f"has no positions.*{rows}convert SCAN -o NEW.npz --positions FILE"):
+        read_scan(path, probe="mean")
+    np.savetxt(tmp_path / "positions.txt", scan.positions)
+    reading = ReadOptions(measurement=Measurement.COUNTS, probe="mean")
+    conversion = ConversionOptions(positions=str(tmp_path / "positions.txt"))
+    found = convert_scan(path, tmp_path / "new.npz", reading, conversion)
+    np.testing.assert_array_equal(found.counts(slice(None)), scan.counts)
+    np.testing.assert_allclose(found.positions, scan.positions)
+
+
+def test_labels_alone_are_refused(tmp_path: Path) -> None:
+    """[DATA-207]"""
+    np.save(tmp_path / "amp_pha.npy", np.ones((3, 32, 32), np.complex64))
+    with pytest.raises(DataError, match="reconstructed patches, not patterns"):
+        read_scan(tmp_path / "amp_pha.npy")
+
+
+@pytest.mark.parametrize("unit", ["m", "px"])
+def test_pairs_of_ptychofm_are_read(unit: str, tmp_path: Path) -> None:
+    """[DATA-207] From either file, with their object; centre, width and geometry need not be there."""
+    scan = scan_formats.example()
+    path = written("ptychofm", tmp_path)
+    para = tmp_path / "scan_para.hdf5"
+    middle = (np.array(scan.object.shape) - 1) / 2
+    if unit == "px":
+        with h5py.File(para, "a") as file:
+            for name in ("center_y_m", "center_x_m", "pixel_width_m"):
+                del file["object"].attrs[name]
+            del file["probe_position_indexes"], file.attrs["photon_energy_eV"], file["object_layer_spacing_m"]
+            for axis, values in zip("yx", (scan.positions - middle).T, strict=True):
+                file[f"probe_position_{axis}_m"][:] = values
+    for file in (path, para):
+        found = read_scan(file)
+        np.testing.assert_array_equal(found.counts(slice(None)), scan.counts)
+        np.testing.assert_array_equal(found.probe, scan.probe)
+        np.testing.assert_allclose(found.positions, scan.positions, atol=1e-6)
+        np.testing.assert_array_equal(found.object_guess, scan.object)
+        assert found.metadata.pixel_size_m == pytest.approx(scan.pixel_m)
+    path.unlink()
+    with pytest.raises(DataError, match="scan_dp.hdf5 is not there"):
+        read_scan(para)
 
 
 def test_one_file_of_a_pair_says_what_is_missing(tmp_path: Path) -> None:

@@ -119,8 +119,9 @@ def _put(rng: random.Random, file: Any, name: str, how: str, array: Any) -> None
     elif how == "name":
         file[pick(rng, ("..x/../y", " ", "x" * 5000, "\u202e", "a b", name + "/inner"))] = array
     elif how == "swap":
-        other = pick(rng, sorted(file))
-        file[name] = file[other][()] if isinstance(file[other], h5py.Dataset) else array
+        others = sorted(file)  # none, if the file has one dataset alone
+        other = file[pick(rng, others)] if others else None
+        file[name] = other[()] if isinstance(other, h5py.Dataset) else array
 
 
 def _put_filtered(file: Any, name: str, array: Any) -> None:

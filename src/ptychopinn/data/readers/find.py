@@ -12,7 +12,7 @@ from pathlib import Path
 import pluggy
 
 from ptychopinn.data.raw_scan import RawScan
-from ptychopinn.data.readers import cxi, matlab, nexus, ptychodus, ptypy, py4dstem, spec
+from ptychopinn.data.readers import cxi, matlab, nexus, ptychodus, ptychonn, ptypy, py4dstem, spec
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import DataError, PtychoPinnError
 
@@ -25,9 +25,11 @@ CORE_READERS: tuple[ReaderSpec, ...] = (
     ptypy.READER,
     ptychodus.TRAINING_READER,
     ptychodus.PAIR_READER,
+    ptychodus.TRAINING_PAIR_READER,
     py4dstem.READER,
     matlab.FOLD_SLICE_READER,
     matlab.READER,
+    ptychonn.READER,
 )
 
 

@@ -23,6 +23,7 @@ from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import EV_METRES, Geometry, RawScan
 from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.data.readers.cxi import several_slices
+from ptychopinn.data.readers.ptychodus import sniff_training_pair
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import DataError
 from ptychopinn.path_checks import why_unreadable
@@ -211,7 +212,8 @@ def sniff_fold_slice(path: Path) -> bool:
     if _version(path) is not None or not is_hdf5(path) or path.stem.rpartition("_")[2] not in ("dp", "para"):
         return False
     with Hdf5Tree(path) as tree:
-        return any(isinstance(tree.find(name), h5py.Dataset) for name in ("dp", "ppX"))
+        mine = any(isinstance(tree.find(name), h5py.Dataset) for name in ("dp", "ppX"))
+    return mine and not sniff_training_pair(path)
 
 
 def read_fold_slice(path: Path) -> RawScan:

@@ -1,6 +1,6 @@
-"""Files of Ptychodus 1.7: its training data, and ``diffraction.h5`` with ``product.h5``.
+"""Files of Ptychodus 1.7: its training data, ``diffraction.h5`` with ``product.h5``, and the pairs of PtychoFM.
 
-Layout: ptychodus.api.io (TrainingDataFileKeys, DiffractionFileKeys, ProductFileKeys).
+Layout: ptychodus.api.io (TrainingDataFileKeys, DiffractionFileKeys, ProductFileKeys); README of PtychoFM.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _DIFFRACTION, _PRODUCT = "diffraction", "product"
+_MAX_SPAN_M = 1.0  # PtychoFM's positions may be pixels under the names of metres; no scan spans more than this
 
 
 def _has(path: Path, *names: str) -> bool:
@@ -59,7 +60,9 @@ def read_training(path: Path) -> RawScan:
 
 def sniff_pair(path: Path) -> bool:
     """Whether it is one of a pair of assembled patterns and product."""
-    return _has(path, "patterns", "indexes") or _has(path, "probe", "object", "probe_position_indexes")
+    if _has(path, "patterns", "indexes"):
+        return True
+    return _has(path, "probe", "object", "probe_position_indexes") and not sniff_training_pair(path)
 
 
 def read_pair(path: Path) -> RawScan:
@@ -97,6 +100,57 @@ def read_pair(path: Path) -> RawScan:
         name=name,
         notes=(f"Patterns of {diffraction.name} with positions, probe and object of {product.name}.",),
     )
+
+
+def sniff_training_pair(path: Path) -> bool:
+    """Whether it is one of a pair ``*_dp.hdf5`` and ``*_para.hdf5`` whose parameters have the names of a product."""
+    if path.stem.rpartition("_")[2] not in ("dp", "para"):
+        return False
+    dp, para = _training_pair(path)
+    return (path == para or _has(dp, "dp")) and _has(para, "object", "probe_position_y_m", "probe_position_x_m")
+
+
+def read_training_pair(path: Path) -> RawScan:
+    """Patterns of the one file with positions, probe and object of the other, as PtychoFM trains on them."""
+    dp, para = _training_pair(path)
+    if not is_hdf5(dp):
+        raise DataError(f"{dp} is not there, or no HDF5 file; it has the patterns of {para.name}.", "Put it there.")
+    with Hdf5Tree(para) as tree:
+        found = values.stacked(*(values.needed(tree, "positions", f"probe_position_{axis}_m") for axis in "yx"))
+        probe = values.complex_probe(values.array(tree, "probe"))
+        _refuse_near_field(tree)
+        height = values.number_attribute(tree, "object", "pixel_height_m")
+        width = values.number_attribute(tree, "object", "pixel_width_m") or height
+        centre = [values.number_attribute(tree, "object", f"center_{axis}_m") or 0.0 for axis in "yx"]
+        obj = _one_slice(values.array(tree, "object"), values.array(tree, "object_layer_spacing_m"))
+        energy, distance = (_attribute(tree, name) for name in ("photon_energy_eV", "detector_object_distance_m"))
+    if obj is None or height is None or width is None or not min(height, width) > 0:
+        raise DataError(f"{para}: the object has pixels of {height} m.", "Give it the attribute pixel_height_m.")
+    in_pixels = len(found) > 0 and float(np.ptp(found, axis=0).max()) > _MAX_SPAN_M
+    pixels = found if in_pixels else (found - np.array(centre)) / np.array([height, width])
+    with Hdf5Tree(dp) as tree:
+        patterns = values.needed(tree, "patterns", "dp")
+    return RawScan(
+        patterns=patterns,
+        positions=pixels + (np.array(obj.shape) - 1) / 2,
+        measurement=Measurement.COUNTS,
+        probe=probe,
+        object_guess=obj,
+        geometry=Geometry(energy_eV=energy, distance_m=distance, object_pixel_m=(height, width)),
+        metadata=ScanMetadata(source="Ptychodus"),
+        name=path.stem.rpartition("_")[0],
+        notes=(
+            f"Patterns of {dp.name} with positions, probe and object of {para.name}.",
+            f"The positions are {'object pixels' if in_pixels else 'metres'} from the middle of the object.",
+        ),
+    )
+
+
+def _training_pair(path: Path) -> tuple[Path, Path]:
+    """The paths of ``*_dp`` and ``*_para``, of which one is given."""
+    base = path.stem.rpartition("_")[0]
+    dp, para = (path.with_name(f"{base}_{kind}{path.suffix}") for kind in ("dp", "para"))
+    return dp, para
 
 
 def _pair(path: Path) -> tuple[Path, Path]:
@@ -176,4 +230,7 @@ TRAINING_READER = ReaderSpec(
 )
 PAIR_READER = ReaderSpec(
     "ptychodus", "diffraction and product files of Ptychodus", (".h5", ".hdf5"), sniff_pair, read_pair
+)
+TRAINING_PAIR_READER = ReaderSpec(
+    "ptychofm", "a pair of files of PtychoFM", (".hdf5", ".h5"), sniff_training_pair, read_training_pair
 )

@@ -1,4 +1,4 @@
-"""What is mended or refused in every scan, wherever it comes from: pixels, patterns, positions that are no measurement.
+"""Defects of scans: pixels, patterns and positions that are no measurement are marked, left out or refused.
 
 The contract of files, messages of streams and arrays in Python use these rules, so all give the same findings.
 """
