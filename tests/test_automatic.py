@@ -86,6 +86,19 @@ def test_a_beam_that_flickers_is_noticed() -> None:
     assert found.reconstruction.flux is not None
 
 
+def test_a_stage_that_is_off_is_corrected_and_the_corrections_of_all_rounds_are_figures() -> None:
+    """[AUTO-002] Also where the last round moved nothing."""
+    scan = simulated()
+    off = scan.positions + np.random.default_rng(0).normal(0, 0.7, scan.positions.shape)
+    found = reconstruct_automatically(replace(scan, positions=off), None)
+    assert Freedom.POSITIONS in found.freed
+    refined = found.reconstruction.refined
+    assert refined is not None
+    moved = found.reconstruction.positions - off
+    assert refined.moved_px == pytest.approx(np.sqrt((moved**2).sum(axis=1).mean()))
+    assert refined.moved_px > 0.5
+
+
 def test_modes_that_the_probe_lacks_are_added() -> None:
     """[AUTO-008] Only where patterns show more than one."""
     probe = simulate_probe("gaussian", 32, photons=1e6, modes=2)

@@ -604,6 +604,7 @@ def test_few_photons_are_counted(scan: ScanDataset, photons: float, sigma_px: fl
     found = refined(lit, start, passes=3)
     by_amplitudes = refined(lit, start, passes=3, likelihood=Likelihood.AMPLITUDE)
     assert found.summary.likelihood is Likelihood.POISSON
+    assert found.summary.held_out == len(scan) // 8
     assert refined(scan, passes=1).summary.likelihood is Likelihood.AMPLITUDE
     assert found.summary.passes_kept > 0
     assert error(found.object, scan) < 0.9 * min(error(start, scan), error(by_amplitudes.object, scan))

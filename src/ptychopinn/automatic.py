@@ -272,7 +272,7 @@ class _Work:
         self._story.append(
             "The time did not suffice for a pass."
             if self._passes == 0
-            else f"It ended after {self._passes} passes, before they stopped to pay."
+            else f"It ended after {self._passes} passes, while they still paid."
         )
 
     def _change(self, library: ArrayLibrary, number: int, seconds_of_pass: float) -> bool:
@@ -402,12 +402,15 @@ class _Work:
             return None
         first, last = self._rounds[0], self._rounds[-1]
         kept = sum(one.passes_kept for one in self._rounds)
+        moved = self._model.positions - self._data.positions  # in the last round, and before it
+        free = last.moved_px is not None or moved.any()
         return replace(
             last,
             residual_before=first.residual_before,
             passes_asked=self._passes,
             passes_done=self._passes,
             passes_kept=kept,
+            moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if free else None,
         )
 
 

@@ -114,7 +114,7 @@ class RefinementSummary:
         Likelihood that the passes followed, and likelihood whose residual decided.
     residual_before, residual_after:
         Forward residuals (`ptychopinn.metrics.quality.ForwardResidual`) of the prediction and of the result, over the
-        same evenly spread patterns.
+        same evenly spread patterns, or over those that were held out.
     passes_asked, passes_done, passes_kept:
         Passes requested; passes made, which are fewer after a cancellation; passes in the result, 0 if none was better.
     probe:
@@ -129,6 +129,8 @@ class RefinementSummary:
         Standard deviation of the flux of the patterns in the result (the mean is 1); None if it was not fitted.
     background_share:
         Fraction of the counts that the background explains in the result; None if no background was fitted.
+    held_out:
+        Number of patterns that the passes did not use, because photons are few, and that judged them.
     """
 
     likelihood: Likelihood
@@ -144,6 +146,7 @@ class RefinementSummary:
     positions_reset: int = 0
     flux_deviation: float | None = None
     background_share: float | None = None
+    held_out: int = 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -300,6 +303,7 @@ class _Refinement:
             positions_reset=engine.runaways if passes > 0 else 0,
             flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
             background_share=(background or 0.0) if options.update_background is not None else None,
+            held_out=len(self._patterns) - len(self._used),
         )
         return Refinement(best.object, best.model, summary)
 

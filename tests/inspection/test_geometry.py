@@ -91,6 +91,16 @@ def test_a_scale_is_found_and_mended(scan: ScanDataset) -> None:
     assert f"--scale-positions {found.best.scale:.3g}" in found.best.remedy
 
 
+def test_the_conclusion_is_first_where_a_smaller_scale_fits_a_little_better(scan: ScanDataset) -> None:
+    """[INSP-004] As it does where the given steps are a little too long."""
+    found = check_geometry(replace(scan, positions=Change(scale=1.03).of_positions(scan.positions)))
+    assert found is not None
+    first, *others = found.trials
+    assert first.change == found.best == Change()
+    assert min(one.residual for one in others) < first.residual
+    assert [one.residual for one in others] == sorted(one.residual for one in others)
+
+
 def test_an_offset_in_the_list_is_found(scan: ScanDataset) -> None:
     """[INSP-001]"""
     found = check_geometry(replace(scan, positions=np.roll(scan.positions, 1, axis=0)))

@@ -86,7 +86,7 @@ def usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
             raise DataError(
                 "The scan has no probe.",
                 "Let one be made: --probe mean, or --probe zone-plate:diameter=,outer_width=,defocus= (see --help), "
-                "or name a file that has one: --probe FILE.",
+                "or name a file that has one: --probe FILE (probe= in Python).",
             )
         return as_scan_file(to_pixels(fit_size(raw)), path)
     except DataError as error:

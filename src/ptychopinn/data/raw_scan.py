@@ -201,7 +201,8 @@ def to_pixels(raw: RawScan) -> RawScan:
         ]
         raise DataError(
             f"The positions are in metres, and the object pixel is not known: the file lacks {', '.join(missing)}.",
-            "Give it: ptychopinn convert --pixel-size METRES, or --energy, --distance and --detector-pixel.",
+            "Give it: ptychopinn convert --pixel-size METRES, or --energy, --distance and --detector-pixel; in Python "
+            "pixel_size=, or energy=, distance= and detector_pixel=.",
         )
     pixel, note = found
     geometry = replace(raw.geometry, object_pixel_m=pixel)

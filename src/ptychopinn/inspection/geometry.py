@@ -44,7 +44,7 @@ class GeometryCheck(ShortRepr):
 
     agreement: Agreement
     best: Change  # the change that mends the scan, or none
-    trials: tuple[Trial, ...]  # all that was tried, the best first
+    trials: tuple[Trial, ...]  # all that was tried: the best, and others by their residual
     alike: tuple[Change, ...]  # other changes that explain the patterns as well as the best, within the noise
     # Forward residual R of the patterns that the passes did not use.
     given_residual: float
@@ -261,7 +261,7 @@ class _Comparison:
         return GeometryCheck(
             agreement=self._agreement(best, alike),
             best=best.change,
-            trials=tuple(sorted(self._trials.values(), key=lambda trial: trial.residual)),
+            trials=tuple(sorted(self._trials.values(), key=lambda trial: (trial is not best, trial.residual))),
             alike=tuple(alike),
             given_residual=self.given.residual,
             best_residual=best.residual,

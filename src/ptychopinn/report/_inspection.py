@@ -37,7 +37,7 @@ def inspection_picture(scan: ScanView, trials: Sequence[tuple[str, float]]) -> b
     Parameters
     ----------
     trials:
-        Name and residual of what was tried, the best first; the first few are drawn.
+        Name and residual of what was tried, the conclusion first; the first few are drawn.
     """
     mean_counts, bad_pixels, probe = scan.mean_counts, scan.bad_pixels, scan.probe
     figure = new_figure(10.0, 8.4)
@@ -66,4 +66,4 @@ def _draw_trials(axes: Axes, trials: Sequence[tuple[str, float]]) -> None:
     axes.set_yticks([])
     axes.invert_yaxis()
     axes.set_xlabel("R of patterns not used by passes")
-    set_title(axes, "what was tried, the best first", fontsize=9)
+    set_title(axes, "what was tried, the conclusion first", fontsize=9)

@@ -71,6 +71,7 @@ def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, fl
         figures |= {
             "likelihood of refinement": str(refined.likelihood),
             "refinement judged by": str(refined.judged_by),
+            **({"patterns held out": refined.held_out} if refined.held_out else {}),
             "residual before refinement": refined.residual_before,
             "residual after refinement": refined.residual_after,
             "passes of refinement kept": refined.passes_kept,
