@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,28 @@ def test_a_wrong_probe_is_freed() -> None:
     held = reconstruct_automatically(wrong, None, AutomaticConfig(may_free=()))
     assert held.freed == frozenset()
     assert found.reconstruction.residual < 0.5 * held.reconstruction.residual
+
+
+def test_only_the_last_object_is_judged(caplog: pytest.LogCaptureFixture) -> None:
+    """[AUTO-005] Of the others nothing is said while work on them goes on."""
+    scan = simulated()
+    y, x = np.indices((32, 32)) - 15.5
+    wrong = replace(scan, probe=(scan.probe * np.exp(0.02j * (y**2 + x**2))).astype(np.complex64))
+    warned: list[int] = []
+    shown: list[Reconstruction] = []
+
+    def update(so_far: Callable[[], Reconstruction]) -> None:
+        shown.append(so_far())
+        warned.append(len(caplog.records))
+
+    with caplog.at_level("WARNING"):
+        found = reconstruct_automatically(wrong, None, AutomaticConfig(may_free=()), update=update)
+    assert {one.verdict for one in shown} == {None}
+    assert {one.warnings for one in shown} == {()}
+    assert set(warned) == {0}
+    assert found.reconstruction.verdict is not None
+    assert found.reconstruction.warnings
+    assert caplog.records
 
 
 def test_a_beam_that_flickers_is_noticed() -> None:

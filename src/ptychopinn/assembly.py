@@ -62,6 +62,7 @@ class Stages:
 
     config: InferConfig
     monitor: Monitor = NULL_MONITOR  # gets progress, and may cancel
+    judged: bool = True  # whether the result gets a verdict and warnings
     seconds: dict[str, float] = field(default_factory=dict)  # wall time of each stage so far
 
     @contextmanager

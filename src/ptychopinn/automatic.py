@@ -241,7 +241,7 @@ class _Work:
 
     def _predict(self, reconstructor: Reconstructor, *, located: bool) -> Reconstruction:
         config = InferConfig(probe_source=ProbeSource.SCAN, refine=_FIRST_PASSES, refine_positions=located)
-        return reconstruct(reconstructor, self._data, config, monitor=self._limit)
+        return reconstruct(reconstructor, self._data, config, monitor=self._limit, judged=False)
 
     # The rounds
 
@@ -262,7 +262,7 @@ class _Work:
             seconds_of_pass = (time.monotonic() - begun) / max(passes, 1)
             after, cut = self._rounds[-1].residual_after, self._limit.cancelled
             if update is not None and not cut:
-                update(lambda: self.result().reconstruction)
+                update(lambda: self.result(judged=False).reconstruction)
             changed = self._change(library, number, seconds_of_pass)
             if before is not None and not changed and not cut and after > (1 - _PAYS) * before:
                 self._story.append(f"It stopped after {self._passes} passes, as the last {passes} changed little.")
@@ -389,9 +389,9 @@ class _Work:
 
     # The result
 
-    def result(self) -> AutomaticReconstruction:
-        """The reconstruction so far."""
-        found = assess(self._stitched, self._model, self._patterns, self._summary(), self._how)
+    def result(self, *, judged: bool = True) -> AutomaticReconstruction:
+        """The reconstruction so far; while work goes on it need not be judged."""
+        found = assess(self._stitched, self._model, self._patterns, self._summary(), self._how, judged=judged)
         seconds = {**self._start_seconds, "all": self._limit.elapsed}
         found = replace(found, seconds=seconds, warnings=(*self._warnings, *found.warnings))
         return AutomaticReconstruction(found, self._freed, self._from_flat, self._passes, tuple(self._story))

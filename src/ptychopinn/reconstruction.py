@@ -84,6 +84,7 @@ def reconstruct(
     config: InferConfig | None = None,
     *,
     monitor: Monitor = NULL_MONITOR,
+    judged: bool = True,
 ) -> Reconstruction:
     """Reconstruct a scan.
 
@@ -92,6 +93,8 @@ def reconstruct(
     data:
         The scan, or several scans of one object. The frame of the object is that of ``object_guess`` if there is one,
         else the box of all patches.
+    judged:
+        Whether the result gets a verdict and warnings; not where work on it goes on.
 
     Returns
     -------
@@ -118,7 +121,7 @@ def reconstruct(
     config = config or InferConfig()
     if config.uncertainty:
         check_uncertainty(data)
-    stages = Stages(config, monitor)
+    stages = Stages(config, monitor, judged=judged)
     located = _locate(reconstructor, data, stages)
     if located is not None:
         data = replace(data, positions=located.positions)
@@ -182,8 +185,8 @@ def _reconstruct_at(
             coverage = np.asarray(stitched.library.to_host(predicted))
             assessed = replace(assessed, coverage=coverage)  # the passes added nothing where no patch lies
     off = _explained_by_stage(reconstructor, data, patterns, assessed.residual, config)
-    if off == 0:
-        return assessed
+    if off == 0 or not stages.judged:
+        return replace(assessed, stage_error_px=off)
     warning = (
         f"The network's patches lie {off:.1f} px (root mean square) from where the scan's positions put them, and "
         "agree with each other: the stage may have been off. Add --refine 10 --refine-positions."
@@ -288,7 +291,7 @@ def refine_and_assess(
                 refinement = refine_with_modes(patterns, model, start, options, most, kind=kind, monitor=monitor)
         stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
-        assessed = assess(stitched, model, patterns, summary, how)
+        assessed = assess(stitched, model, patterns, summary, how, judged=stages.judged)
     if config.uncertainty:
         with stages.timed("uncertainty"):
             assessed = _with_uncertainty(assessed, patterns, model, monitor)
@@ -343,30 +346,54 @@ def assess(
     patterns: Patterns,
     refined: RefinementSummary | None,
     how: Synchronisation,
+    *,
+    judged: bool = True,
 ) -> Reconstruction:
-    """Bring an object and its model to the host, with figures and warnings."""
+    """Bring an object and its model to the host, with figures and warnings.
+
+    One that is not ``judged``, because work on it goes on, has no verdict and no warnings.
+    """
     residual = ForwardResidual(model, patterns, max_patterns=RESIDUAL_PATTERNS)(stitched.canvas)
     to_host = stitched.library.to_host
-    on_host = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
+    stitched = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
     home = patterns.library.to_host
     background = None if model.background is None else np.fft.fftshift(home(model.background))
     model = replace(model, probe=home(model.probe), background=background)
-    data = replace(patterns.data, positions=model.positions)
-    verdict = judge(Evidence(data, model.probe, residual, 0 if refined is None else refined.passes_kept))
-    return _assess(on_host, model, verdict, refined, how)
-
-
-def _assess(
-    stitched: StitchedObject,
-    model: ScanModel,
-    verdict: Verdict,
-    refined: RefinementSummary | None,
-    how: Synchronisation,
-) -> Reconstruction:
-    """Figures and warnings of a stitched object on the host."""
-    warnings = [] if verdict.warning is None else [verdict.warning]
     box = scan_box(stitched.frame.local(model.positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
+    verdict, warnings = None, list[str]()
+    if judged:
+        data = replace(patterns.data, positions=model.positions)
+        verdict = judge(Evidence(data, model.probe, residual, 0 if refined is None else refined.passes_kept))
+        warnings = _warnings_of(stitched, verdict, flat, refined)
+        for warning in warnings:
+            _log.warning("%s", warning)
+    return Reconstruction(
+        object=stitched.object,
+        coverage=stitched.coverage,
+        frame=stitched.frame,
+        probe=model.probe,
+        positions=model.positions,
+        flux=model.flux,
+        background=model.background,
+        motion_px=model.motion_px,
+        residual=residual,
+        verdict=verdict,
+        flatness=flat,
+        synchronised=how,
+        placed=stitched.placed,
+        dropped=stitched.dropped,
+        seconds={},
+        warnings=tuple(warnings),
+        refined=refined,
+    )
+
+
+def _warnings_of(
+    stitched: StitchedObject, verdict: Verdict, flat: float, refined: RefinementSummary | None
+) -> list[str]:
+    """What is to be said of a stitched object on the host."""
+    warnings = [] if verdict.warning is None else [verdict.warning]
     if flat < FLATNESS_LIMIT:
         warnings.append(
             f"The object is flat: it deviates by {flat:.4f} inside the scan box, less than {FLATNESS_LIMIT}."
@@ -390,27 +417,7 @@ def _assess(
             f"{refined.positions_reset} positions moved by {MAX_MOVE_PX} px and were set back: their patterns do not "
             "fit the others. Check these patterns and the probe."
         )
-    for warning in warnings:
-        _log.warning("%s", warning)
-    return Reconstruction(
-        object=stitched.object,
-        coverage=stitched.coverage,
-        frame=stitched.frame,
-        probe=model.probe,
-        positions=model.positions,
-        flux=model.flux,
-        background=model.background,
-        motion_px=model.motion_px,
-        residual=verdict.residual,
-        verdict=verdict,
-        flatness=flat,
-        synchronised=how,
-        placed=stitched.placed,
-        dropped=stitched.dropped,
-        seconds={},
-        warnings=tuple(warnings),
-        refined=refined,
-    )
+    return warnings
 
 
 def _why_flat(verdict: Verdict) -> str:

@@ -54,8 +54,8 @@ solver: {passes: 5}
 # How what a page shows is made small.
 SMALL = (
     (re.compile(r"--max-time \d+"), "--max-time 30"),
-    (re.compile(r"(?<=max_time: )\d+"), "30, nepochs: 2"),
-    (re.compile(r"(?<=train=\{\"max_time\": )\d+"), '30, "nepochs": 2'),
+    (re.compile(r"(?<=train: {max_time: )\d+"), "30, nepochs: 2"),
+    (re.compile(r"(?<=train={\"max_time\": )\d+"), '30, "nepochs": 2'),
     (re.compile(r"(?<=train\(scan, max_time=)\d+"), "30, nepochs=2"),
     (re.compile(r"(ptychopinn (?:train|compare) (?!.*--nepochs).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --nepochs 2"),
     (re.compile(r" --(?:rows|cols) \d+"), ""),
