@@ -450,7 +450,7 @@ def test_the_device_says_what_nobody_else_does(
     monkeypatch.setattr(type(made), "on_gpu", True)
     with caplog.at_level("INFO", logger="ptychopinn"):
         made.train(scan, settings_of({"batch_size": None, "learning_rate": None}))
-    assert "Training in batches of 8 groups at a learning rate of 0.003" in caplog.text
+    assert f"Training in batches of 8 groups at a learning rate of 0.003 on {made.device}." in caplog.text
     made.save(tmp_path / "model.zip")
     summary = read_bundle(tmp_path / "model.zip").manifest.training
     assert summary is not None

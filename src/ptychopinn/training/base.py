@@ -305,9 +305,10 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                 )
             plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
             _log.info(
-                "Training in batches of %d groups at a learning rate of %g.",
+                "Training in batches of %d groups at a learning rate of %g on %s.",
                 plan.training.groups.largest_batch,
                 config.learning_rate,
+                self.device,
             )
             fit = self._make_fit(model, plan)
             threads = choose_threads(self._options.threads, self._max_threads, load, checkpoint)
