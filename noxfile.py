@@ -27,7 +27,7 @@ INSTALLED = (
 )
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin")
 SITE = ("sphinx", "pydata-sphinx-theme", "myst-nb")
-SIDE_BY_SIDE = ("-n", "2")
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")  # tests of one xdist_group share a costly fixture
 PTYCHODUS_RELEASES = ["1.6.0", "1.7.0"]  # the newest of each minor version that is supported
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
@@ -161,7 +161,7 @@ def tf(session: nox.Session) -> None:
 def parity(session: nox.Session) -> None:
     """Both backends, each in processes of its own, and the shipped models in both."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH, "-e", TENSORFLOW, "-e", MODELS)
-    run_pytest(session, *SIDE_BY_SIDE, "--dist", "loadscope", "tests/parity", f"{MODELS}/tests")
+    run_pytest(session, *SIDE_BY_SIDE, "tests/parity", f"{MODELS}/tests")
 
 
 @nox.session

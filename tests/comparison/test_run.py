@@ -45,6 +45,7 @@ def copied(finished: ComparisonResult, tmp_path: Path, plugins: None) -> Path:
     return Path(shutil.copytree(finished.folder, tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_failed_leg_does_not_lose_the_others(finished: ComparisonResult) -> None:
     """[COMP-003] [COMP-030] Out of memory, or refused by the backend: it keeps its rows and says why."""
     assert set(finished.failed) == {"hog", "numpy-supervised"}
@@ -364,6 +365,7 @@ def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finish
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_legs_with_settings_of_their_own_are_compared(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-006] Two of one solver, under names of their own; one of them is the baseline."""
     candidates = [{"name": "pytorch-short", "backend": "epie", "solver": {"passes": 1}}, "epie"]

@@ -57,6 +57,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory, both_installed: None) -> F
     return parity.agreement(tmp_path_factory.mktemp("parity"), cases)
 
 
+@pytest.mark.xdist_group("agreement")
 @pytest.mark.parametrize("case", CASES)
 def test_they_agree(figures: Figures, case: str) -> None:
     """[CONF-062] Predictions both ways, loss and gradients of the same batch, ten steps from the same weights."""

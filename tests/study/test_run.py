@@ -48,6 +48,7 @@ def test_medians() -> None:
     assert (b.median, b.count, b.failed) == (None, 0, 1)
 
 
+@pytest.mark.slow
 def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[STUDY-001] [STUDY-003] [STUDY-004] [STUDY-005] Networks and solvers; what is done is kept."""
     install_plugins(tmp_path, monkeypatch)
@@ -102,6 +103,7 @@ def test_one_study_at_a_time(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
+@pytest.mark.slow
 def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:
     """[STUDY-001] With another seed of the reconstructor on the same scans."""
     result = study_run(of("epie", study={"repeats": 2}, solver={"passes": 2}), tmp_path / "out")

@@ -15,7 +15,7 @@ from ptychopinn.config import ModelConfig, TrainConfig
 from ptychopinn.testing import CrossBackendConformance, ForwardConformance, ReconstructorConformance
 from ptychopinn.testing.settings import MODEL_CHANGES, TESTED_ELSEWHERE, TRAIN_CHANGES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("broken")]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -163,6 +163,7 @@ def test_a_run_of_mlflow(tmp_path: Path, clients: Clients) -> None:
     assert client.calls == 2 * [("run", "7"), *figures, ("end", "run of 7")]
 
 
+@pytest.mark.slow
 def test_a_tracker_that_does_not_answer_holds_nothing_up(
     tmp_path: Path, clients: Clients, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
