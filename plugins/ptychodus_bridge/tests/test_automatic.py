@@ -108,7 +108,7 @@ def test_stop_gives_the_object_so_far(quick_pictures: Path, caplog: pytest.LogCa
     with caplog.at_level(logging.INFO):
         outputs = list(_outputs(entry, window, make_input(scan)))
     assert len(outputs) == 2  # a picture, and the result
-    assert "passes, before they stopped to pay" in caplog.text
+    assert "passes, while they still paid" in caplog.text
     run = window.latest_run
     assert run is not None
     assert run.has_product
