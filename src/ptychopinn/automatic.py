@@ -77,7 +77,7 @@ class AutomaticReconstruction(ShortRepr):
 
 
 Update = Callable[[Callable[[], Reconstruction]], None]
-"""Is called after each round, with what makes a reconstruction of the object so far; to make it takes time."""
+"""Called after each round with a function that makes a reconstruction of the object so far, which takes time."""
 
 
 def reconstruct_automatically(

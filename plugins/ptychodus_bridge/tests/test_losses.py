@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptychopinn_ptychodus.losses import LossCurve, smoothed
+from ptychopinn_ptychodus.losses import LossCurve, smooth
 
 
 def test_losses_are_smoothed_without_a_shift() -> None:
     """[PTY-035] Noise is averaged; a straight line stays one, also at its ends; few values stay as they are."""
     line = [5.0 - 0.5 * k for k in range(60)]
-    assert smoothed(line) == pytest.approx(line)
+    assert smooth(line) == pytest.approx(line)
     noise = np.random.default_rng(1).normal(size=400)
-    found = smoothed(list(noise))
+    found = smooth(list(noise))
     assert np.std(found[20:-20]) < 0.25 * np.std(noise)
     assert (found[0], found[-1]) == (noise[0], noise[-1])
     for count in (0, 1, 2, 19):
-        assert smoothed(line[:count]) == line[:count]
+        assert smooth(line[:count]) == line[:count]
 
 
 def test_the_curve_has_means_of_all_batches() -> None:

@@ -162,7 +162,7 @@ def planned_scans(settings: AllSettings[Any, Any]) -> tuple[PlannedScan, ...]:
         If a file is not there, a pattern matches none, two have one name, or a setting is refused.
     """
     config = settings.batch
-    planned = [_planned(config, item, path, settings) for item in config.scans for path in _paths(item)]
+    planned = [_plan_scan(config, item, path, settings) for item in config.scans for path in _paths(item)]
     if not planned:
         raise UsageError("The batch has no scans.", "Name some under 'scans' of its section 'batch'.")
     files = [file for one in planned for file in (one.path, one.reference, one.scan) if file is not None]
@@ -196,7 +196,7 @@ def _natural(path: str) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
-def _planned(config: BatchConfig, item: BatchItem, path: Path, settings: AllSettings[Any, Any]) -> PlannedScan:
+def _plan_scan(config: BatchConfig, item: BatchItem, path: Path, settings: AllSettings[Any, Any]) -> PlannedScan:
     evaluates = config.workflow is Workflow.EVALUATE
     reference, start = item.reference or config.reference, _start_of(item.start or config.start, config.workflow)
     for what, given, needed in (

@@ -18,6 +18,7 @@ from ptychopinn.jobs.pool import Job, run_in_folder
 from ptychopinn.jobs.protocol import JobDied, JobError
 from ptychopinn.monitor import Monitor
 
+_log = logging.getLogger(__name__)
 _CONNECT_S = 30.0
 _ASK_S = 1.0  # between two questions of a job whether it is to stop
 _END_S = 10.0  # jobs that are told to stop end in this time
@@ -142,7 +143,8 @@ class _StopEvent(Monitor):
         if not super().cancelled and time.monotonic() >= self._due:
             try:
                 stops = self._event.is_set()
-            except Exception:  # whatever Dask raises, the scheduler cannot be asked
+            except Exception as error:  # whatever Dask raises, the scheduler cannot be asked
+                _log.warning("The job stops, because the Dask scheduler cannot be asked: %r", error)
                 stops = True
             if stops:
                 self.cancel()

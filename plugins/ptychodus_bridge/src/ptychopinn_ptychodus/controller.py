@@ -9,7 +9,7 @@ from typing import Any
 from PyQt5.QtCore import QTimer
 
 from ptychopinn_ptychodus.dialogs import ask, show_error
-from ptychopinn_ptychodus.losses import smoothed
+from ptychopinn_ptychodus.losses import smooth
 
 _TICK_MS = 250
 _log = logging.getLogger("ptychopinn.ptychodus")
@@ -125,7 +125,7 @@ class _RunWatcher:
             axes.set_yscale("log")
         batches, values = [count for count, _ in losses], [value for _, value in losses]
         axes.plot(batches, values, ".", color="0.75", markersize=4)
-        axes.plot(batches, smoothed(values), linewidth=2.0)
+        axes.plot(batches, smooth(values), linewidth=2.0)
         axes.grid(True)
         self._status.figure_canvas.draw_idle()
 

@@ -30,7 +30,7 @@ class LossCurve:
             self._sum, self._count, self._last = 0.0, 0, now
 
 
-def smoothed(values: Sequence[float]) -> list[float]:
+def smooth(values: Sequence[float]) -> list[float]:
     """The mean of each value and its neighbours, a tenth of the curve; fewer at the ends, as many on both sides."""
     half, last = len(values) // (2 * _WINDOW_SHARE), len(values) - 1
     reaches = [min(half, number, last - number) for number in range(len(values))]
