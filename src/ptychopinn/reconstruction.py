@@ -279,6 +279,7 @@ def refine_and_assess(
                 config.refine_positions,
                 config.refine_flux,
                 config.refine_background,
+                config.refine_probe_variation,
                 config.refine_likelihood,
             )
             start = replace(stitched.canvas, covered=stitched.covered)

@@ -186,7 +186,7 @@ def test_slow_phases_are_the_same(library: ArrayLibrary, scan: ScanDataset, phot
 
     def solved(of: ArrayLibrary) -> tuple[Array, Array]:
         probe, here = of.from_host(lit.probe), of.from_host(obj.copy())
-        phase = slow_phase(Patterns(lit, of), lit.positions, Canvas(here, Frame(obj.shape), of), probe)
+        phase = slow_phase(Patterns(lit, of), ScanModel(probe, lit.positions), Canvas(here, Frame(obj.shape), of))
         assert phase is not None
         seen = of.from_host(np.abs(np.arange(obj.size).reshape(obj.shape)) % 3 > 0)
         return phase, multiply_by_phase(here, phase, of, where=seen, sign=-1.0)
