@@ -214,9 +214,10 @@ def test_epie_is_the_same(library: ArrayLibrary, scan: ScanDataset, free: bool, 
     [
         RefineOptions(2),
         RefineOptions(2, update_probe=True, update_positions=True),
+        RefineOptions(2, update_probe=True, variation_modes=2),
         RefineOptions(2, likelihood=Likelihood.POISSON),
     ],
-    ids=["object", "probe and positions", "Poisson"],
+    ids=["object", "probe and positions", "varying probe", "Poisson"],
 )
 @pytest.mark.parametrize("part", [False, True])
 def test_refinements_are_the_same(library: ArrayLibrary, scan: ScanDataset, options: RefineOptions, part: bool) -> None:
