@@ -16,6 +16,7 @@ from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
 from ptychopinn.data.probe_recipes import is_recipe, make_probe, use_probe
 from ptychopinn.data.raw_scan import Geometry, RawScan, as_scan_file, to_pixels
 from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_named, read_with
+from ptychopinn.data.readers.zarr_store import is_store
 from ptychopinn.data.scan_file import ScanFile, open_npz
 from ptychopinn.data.scan_reader import Reader
 from ptychopinn.data.scan_steps import centre_patterns
@@ -207,7 +208,7 @@ def read_foreign(path: Path, reader: str | None = None) -> RawScan | None:
         file = open_hdf5(path, PATTERN_KEYS)
         if any(key in file.members or key in file.broken for key in PATTERN_KEYS):
             return None
-    elif _is_zip(path) and not _is_other_npz(path):
+    elif not is_store(path) and _is_zip(path) and not _is_other_npz(path):
         return None
     raw = read_with(CORE_READERS, path)
     return read_with(plugin_readers(), path) if raw is None else raw

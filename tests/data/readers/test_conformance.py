@@ -74,6 +74,12 @@ class TestMatlab73(OfTheCore):
     reader, form = _SPECS["matlab"], "matlab73"
 
 
+class TestZarr(OfTheCore):
+    """In a zip file; the kit knows no scans that are folders."""
+
+    reader, form = _SPECS["zarr"], "zarr-zip"
+
+
 class TestPtychofm(OfTheCore):
     reader, form = _SPECS["ptychofm"], "ptychofm"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pluggy
 
 from ptychopinn.data.raw_scan import RawScan
-from ptychopinn.data.readers import cxi, matlab, nexus, ptychodus, ptychonn, ptypy, py4dstem, spec
+from ptychopinn.data.readers import cxi, matlab, nexus, ptychodus, ptychonn, ptypy, py4dstem, spec, zarr4d
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import ConfigError, DataError, PtychoPinnError
 from ptychopinn.path_checks import why_unreadable
@@ -28,6 +28,7 @@ CORE_READERS: tuple[ReaderSpec, ...] = (
     ptychodus.PAIR_READER,
     ptychodus.TRAINING_PAIR_READER,
     py4dstem.READER,
+    zarr4d.READER,
     matlab.FOLD_SLICE_READER,
     matlab.READER,
     ptychonn.READER,
@@ -81,7 +82,7 @@ def read_named(name: str, path: Path) -> RawScan:
     readers = {reader.name: reader for reader in (*plugin_readers(), *CORE_READERS)}
     if name not in readers:
         raise ConfigError(f"There is no reader '{name[:50]}'.", f"Name one of {', '.join(sorted(readers))}.")
-    if (why := why_unreadable(path)) is not None:
+    if not path.is_dir() and (why := why_unreadable(path)) is not None:
         raise DataError(f"{path} {why}.", "Check the name and the folder.")
     return _noted(readers[name], read_by(readers[name], path))
 
