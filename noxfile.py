@@ -25,7 +25,7 @@ INSTALLED = (
     *("tests/training/test_loggers.py", "tests/test_plugins.py", "tests/test_imports.py", "tests/docs"),
     "tests/study/test_example.py",
 )
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin", "zarr")
 SITE = ("sphinx", "pydata-sphinx-theme", "myst-nb")
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")  # tests of one xdist_group share a costly fixture
 PTYCHODUS_RELEASES = ["1.6.0", "1.7.0"]  # the newest of each minor version that is supported
