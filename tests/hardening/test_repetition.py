@@ -87,6 +87,7 @@ def test_repeated_runs_hold_nothing(
     if backend == "numpy":  # pictures take two thirds of the time
         monkeypatch.setattr("ptychopinn.workflows._outputs.write_pictures", lambda *args, **kwargs: {})
         monkeypatch.setattr("ptychopinn.workflows._outputs.bare_picture", lambda *args, **kwargs: b"")
+    monkeypatch.setattr(logging.getLogger("ptychopinn"), "propagate", False)  # pytest holds every record of a test
     write_scan(tmp_path / "scan.npz", simulate_scan(SimulationConfig(N=32, rows=4, cols=4)))
     model: dict[str, Any] = {"n_filters_scale": 0.125} if backend == "torch" else {}
     settings = run_settings(backend, train={"nepochs": 1, "probe_refinement": 0}, model=model)
