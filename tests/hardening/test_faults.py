@@ -9,7 +9,7 @@ import pytest
 from hardening.kit.fault_runner import FaultRunner
 from hardening.kit.faults import FIRST_WITH_TORCH, draw, lacking
 
-COUNTS = {False: 12, True: FIRST_WITH_TORCH + 100}  # short, long
+COUNTS = {False: 12, True: FIRST_WITH_TORCH + 50}  # short, long
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
