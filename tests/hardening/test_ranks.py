@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every branch, many times in the long form."""
     count = REPEATS[bool(metafunc.config.getoption("--long", default=False))]
     if "turn" in metafunc.fixturenames:
-        metafunc.parametrize("turn", range(count))
+        metafunc.parametrize("turn", range(count), scope="module")  # one round after another
 
 
 class Pair:

@@ -148,6 +148,11 @@ def train_run(  # noqa: PLR0913
 def follow_training(settings: RunSettings[Any], monitor: Monitor) -> bool:
     """Take part in a training that another process leads, if a launcher started this one for that.
 
+    Parameters
+    ----------
+    settings:
+        With the backend's own options in `execution`.
+
     Returns
     -------
     Whether it was so. Then everything is done, and nothing is written here.
@@ -157,12 +162,11 @@ def follow_training(settings: RunSettings[Any], monitor: Monitor) -> bool:
     PtychoPinnError
         If the training fails.
     """
-    spec = discover().default() if settings.backend is None else discover().get(settings.backend)
-    options = options_for(spec.options, settings.execution)
-    if getattr(options, "process_count", 1) == 1:
+    if getattr(settings.execution, "process_count", 1) == 1:
         return False
+    spec = discover().default() if settings.backend is None else discover().get(settings.backend)
     cls = spec.load_class()
-    return isinstance(cls, TrainsTogether) and cls.follow_launched(options, monitor)
+    return isinstance(cls, TrainsTogether) and cls.follow_launched(settings.execution, monitor)
 
 
 def prepare_training(
