@@ -29,7 +29,7 @@ from ptychopinn_torch.devices import choose_device, describe
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.parallel import ParallelPredictor, limited_threads
+from ptychopinn_torch.parallel import ParallelPredictor, available_threads, limited_threads
 from ptychopinn_torch.ranks import device_options, find_place, follow_launched, open_ranks
 
 if TYPE_CHECKING:
@@ -106,14 +106,14 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     @property
     def _needs_own_threads(self) -> bool:
-        return self.on_gpu or torch.get_num_threads() > 1
+        return self.on_gpu or available_threads() > 1
 
     @property
     def _max_threads(self) -> int:
         if self.on_gpu:
             return 1
         here = 1 if self._is_launched else self._options.devices  # a launcher gives each process its own cores
-        return max(torch.get_num_threads() // here, 1)
+        return max(available_threads() // here, 1)
 
     def _use_threads(self, count: int) -> AbstractContextManager[None]:
         return nullcontext() if self.on_gpu and self._options.threads is None else limited_threads(count)
