@@ -202,6 +202,27 @@ def test_weights_that_run_away_are_set_to_0(scan: ScanDataset, found: Refinement
     assert np.abs(engine.model.variation.weights[40]).max() < 0.3  # 0, less the mean
 
 
+def test_what_is_given_is_brought_into_its_gauge(scan: ScanDataset, found: Refinement) -> None:
+    """[REFINE-028] The probe of no pattern changes by that, and the energy is that of probe and variation."""
+    variation = found.model.variation
+    assert variation is not None
+    other = replace(
+        found.model,
+        probe=found.model.probe - 0.5 * variation.modes[:1],
+        variation=replace(variation, weights=variation.weights + np.float32([0.5, 0, 0, 0])),
+    )
+    start = Canvas(found.object.copy(), Frame(truth(scan).shape))
+    options = PassOptions(rpie_schedule(2), update_probe=True, update_variation=4)
+    engine = PassEngine(Patterns(scan), np.arange(len(scan)), other, start, options)
+    engine.run(0, 2, NULL_MONITOR)
+    _, again = engine.result()
+    before, after = (varied(model) for model in (found.model, again))
+    assert again.variation is not None
+    np.testing.assert_allclose(again.variation.weights.mean(axis=0), 0, atol=1e-4)
+    assert np.linalg.norm(after - before) < 0.1 * np.linalg.norm(before)
+    assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before), rel=1e-3)
+
+
 def test_held_out_patterns_have_weights_of_their_own(scan: ScanDataset) -> None:
     """[REFINE-027] where photons are few ([REFINE-013])."""
     dim = simulate_scan(CONFIG.model_copy(update={"nphotons": 2e3}))
