@@ -127,7 +127,9 @@ class PassEngine:
                 momentum=schedule.probe_momentum,
                 seed=options.seed,
             )
-            self._probe.add_energy(self._variation.energy)
+            moves = options.update_positions
+            self._probe.add_to_first(self._variation.settle(self._probe.modes[0, ...], without_moves=moves))
+            self._probe.conserve_energy(self._variation.energy)
         self.flux: FloatArray | None = None if model.flux is None else model.flux[used]
         if options.update_flux and self.flux is None:
             self.flux = np.ones(len(used), np.float32)

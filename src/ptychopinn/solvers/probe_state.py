@@ -152,9 +152,9 @@ class ProbeState:
         """Update the probe with the `gradient` of a batch."""
         self._state.step(spectrum, light, step)
 
-    def add_energy(self, energy: Array) -> None:
-        """Count the energy of a variation with the energy that is conserved."""
-        self._energy = self._energy + energy
+    def conserve_energy(self, variation_energy: Array) -> None:
+        """Conserve the energy that probe and variation have together now."""
+        self._energy = self._library.xp.sum(self._library.xp.abs(self.modes) ** 2) + variation_energy
 
     def add_to_first(self, change: Array) -> None:
         """Add (N, N) to the first mode."""

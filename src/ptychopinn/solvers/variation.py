@@ -195,7 +195,7 @@ class VariationState:
             return unchanged  # the passes diverged
         normal, right = rows[:, : count**2].reshape(-1, count, count), rows[:, count**2 : count**2 + count]
         self._fit_weights(normal, right, float(self._library.xp.sum(self._library.xp.abs(probe) ** 2)))
-        return self._settle(probe, without_moves=moves) if self._free else unchanged
+        return self.settle(probe, without_moves=moves)
 
     def _fit_weights(self, normal: FloatArray, right: FloatArray, probe_energy: float) -> None:
         """Move the weights by (k, K, K) and (k, K) equations; those that run away are set to 0.
@@ -211,9 +211,14 @@ class VariationState:
         self._ran_away |= away
         self.weights = weights.astype(np.float32)
 
-    def _settle(self, probe: Array, *, without_moves: bool) -> Array:
-        """Bring modes and weights into their gauge; return what the mean of the weights adds to the (N, N) probe."""
+    def settle(self, probe: Array, *, without_moves: bool) -> Array:
+        """Bring free modes and weights into their gauge.
+
+        Returns what the mean of the weights adds to the (N, N) probe.
+        """
         library = self._library
+        if not self._free:
+            return library.xp.zeros_like(probe)
         mean = self.weights.mean(axis=0)
         weights = self.weights.astype(np.float64) - mean
         added = _mixed(mean[None].astype(np.float64), self.modes, library)[0, ...]
