@@ -78,6 +78,9 @@ def mark_bad_values(
     The statistics of what was measured, and what was not.
     """
     bad = known
+    if bad.values is not None:
+        pixels = bad.pixels | (bad.values.times == patterns.shape[0])
+        bad = Unmeasured(pixels, bad.values.outside(pixels))
     seen = pattern_statistics(patterns, bad.pixels, bad.values)
     for _ in range(_ROUNDS):
         kinds = [kind for kind in _kinds(patterns, seen) if _is_usable(kind, patterns.shape[0])]
