@@ -76,6 +76,20 @@ def test_marks_in_some_patterns_are_bad_there(tmp_path: Path, value: float, door
     assert data.counts(slice(None)).sum() == pytest.approx(EXAMPLE.counts.sum(), rel=0.03)
 
 
+@pytest.mark.parametrize("dtype", [np.uint32, np.float32])
+def test_a_mark_is_seen_below_brighter_pixels(dtype: type) -> None:
+    """[DATA-035] Marks of two kinds in some patterns, beside a hot pixel; the middle counts to a mark once."""
+    counts, masks = EXAMPLE.counts.astype(dtype), masks_of()
+    counts[masks] = 65535
+    counts[1, 8, 9] = 2**24 - 1
+    counts[:, 5, 7] = 3_000_000
+    counts[:, 16, 16], counts[2, 16, 16] = 60_000, 65535
+    masks[1, 8, 9] = True
+    data = mend_scan(scan_of(counts))
+    np.testing.assert_array_equal(found_in(data), masks)
+    assert np.argwhere(data.bad_pixels).tolist() == [[5, 7]]
+
+
 def test_a_pixel_that_is_bad_in_half_of_the_patterns_is_bad_in_all() -> None:
     """[DATA-034]"""
     counts = EXAMPLE.counts.astype(np.int32)
