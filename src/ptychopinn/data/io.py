@@ -27,7 +27,7 @@ _BLOCK_PIXELS = 1 << 18
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of zip, so that the same scan gives the same bytes
 
 
-def read_scan(
+def read_scan(  # noqa: PLR0913
     path: StrPath,
     *,
     measurement: Measurement | str | None = None,
@@ -35,6 +35,7 @@ def read_scan(
     saturation_counts: float | None = None,
     fftshift: bool = False,
     probe: str | None = None,
+    reader: str | None = None,
 ) -> ScanDataset:
     """Read a scan file; every conversion is logged.
 
@@ -57,6 +58,8 @@ def read_scan(
         Move DC from the corner to ``[N//2, N//2]``, which reads the patterns into memory.
     probe:
         A file with a probe, or how to make one (`ptychopinn.data.probe_recipes`); it replaces that of the scan.
+    reader:
+        The name of the reader to use, whatever else knows the file.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def read_scan(
     UsageError
         If ``path`` is no path.
     ConfigError
-        If ``measurement`` or ``nphotons`` is out of bounds.
+        If ``measurement`` or ``nphotons`` is out of bounds, or there is no such reader.
     ResourceError
         If a compressed array does not fit into memory.
     """
@@ -86,6 +89,7 @@ def read_scan(
             "saturation_counts": saturation_counts,
             "fftshift": fftshift,
             "probe": probe,
+            "reader": reader,
         },
     )
     findings = Findings()
