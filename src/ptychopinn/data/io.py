@@ -13,6 +13,7 @@ import numpy as np
 from ptychopinn.atomic import atomic_write
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.bad_values import OFFSETS_KEY, PIXELS_KEY
 from ptychopinn.data.contract import interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset, check_writable
 from ptychopinn.data.diagnostics import Findings
@@ -141,7 +142,7 @@ def write_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> N
     path:
         The file; an existing one is replaced.
     data:
-        The scan. Bad pixels are written as 0.
+        The scan. Bad pixels are written as 0, bad values of single patterns as what the pixel has on average.
     compress:
         Compress the arrays; the file is smaller but cannot be memory-mapped.
 
@@ -180,6 +181,8 @@ def write_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> N
             "objectGuess": data.object_guess,
             "scan_index": data.scan_index,
             "bad_pixels": data.bad_pixels,
+            OFFSETS_KEY: None if data.bad_values is None else data.bad_values.offsets,
+            PIXELS_KEY: None if data.bad_values is None else data.bad_values.pixels,
             "_metadata": np.array(metadata.model_dump_json()),
         }
         for key, array in arrays.items():

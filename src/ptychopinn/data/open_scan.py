@@ -261,6 +261,7 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         patches=reader.load("Y", kinds="fc", what="a complex array"),
         scan_index=index,
         bad_pixels=None if mask is None else mask.astype(bool),
+        bad_values=reader.bad_values(len(patterns), (int(patterns.shape[1]), int(patterns.shape[2]))),
         geometry=_stated_geometry(metadata),
         metadata=metadata,
         name=file.path.stem,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.data.bad_values import Unmeasured
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.statistics import PatternStatistics
@@ -57,7 +58,7 @@ def check_patterns(counts: FloatArray, dtype: np.dtype[Any], seen: PatternStatis
 
 
 def plateau_level(
-    patterns: AnyArray | LazyRows, bad_pixels: BoolArray, counts_per_unit: float, findings: Findings, *, squared: bool
+    patterns: AnyArray | LazyRows, bad: Unmeasured, counts_per_unit: float, findings: Findings, *, squared: bool
 ) -> float | None:
     """The value at which patterns (n, N, N) are cut off, of squares if they are amplitudes; None if they are not.
 
@@ -65,8 +66,11 @@ def plateau_level(
     """
     chosen = evenly_spread(patterns.shape[0], _SAMPLE)
     values = np.asarray(patterns[chosen])
-    if bad_pixels.any():
-        values = values[:, ~bad_pixels]
+    if bad.values is not None:
+        values = values.astype(np.float64)
+        bad.values.put(values, chosen, np.nan)
+    if bad.pixels.any():
+        values = values[:, ~bad.pixels]
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
     peak = float(values.max(initial=0))
