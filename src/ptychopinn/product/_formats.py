@@ -19,8 +19,8 @@ from ptychopinn.data.raw_scan import JOULE_PER_EV
 from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.hdf5_files import atomic_hdf5_file
+from ptychopinn.probe_variation import from_opr, to_opr
 from ptychopinn.product._model import Product
-from ptychopinn.product._opr import from_opr, to_opr
 from ptychopinn.typing import StrPath
 
 CXI_VERSION = 160  # 1.6

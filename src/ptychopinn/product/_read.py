@@ -15,9 +15,9 @@ import numpy as np
 from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
+from ptychopinn.probe_variation import from_opr
 from ptychopinn.product._formats import entry_of, read_other_product
 from ptychopinn.product._model import OWN_DATASETS, Product
-from ptychopinn.product._opr import from_opr
 from ptychopinn.product._write import PLACEHOLDERS_ATTRIBUTE, PLACEHOLDERS_LINE
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 

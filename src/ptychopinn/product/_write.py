@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.hdf5_files import atomic_hdf5_file
+from ptychopinn.probe_variation import to_opr
 from ptychopinn.product._model import OWN_DATASETS, Product
-from ptychopinn.product._opr import to_opr
 from ptychopinn.typing import StrPath
 
 # Placeholders for values that a scan does not have.
