@@ -107,6 +107,18 @@ def test_modes_that_the_probe_lacks_are_added() -> None:
     assert Freedom.MODES in found.freed
     assert len(found.reconstruction.probe) > 1
     assert any("incoherent modes" in one for one in found.story)
+    assert found.reconstruction.variation is None
+
+
+def test_a_probe_that_varies_is_noticed() -> None:
+    """[AUTO-009]"""
+    scan = simulated(scan_kind="spiral", probe_kind="defocused", object_kind="mixture", probe_variation_rad=0.4, seed=3)
+    found = reconstruct_automatically(scan, None)
+    assert Freedom.VARIATION in found.freed
+    assert any("vary over the scan" in one for one in found.story)
+    assert found.reconstruction.variation is not None
+    held = reconstruct_automatically(scan, None, AutomaticConfig(may_free=(Freedom.PROBE, Freedom.MODES)))
+    assert error_of(found.reconstruction, scan) < 0.5 * error_of(held.reconstruction, scan)
 
 
 def test_no_time_gives_the_start() -> None:

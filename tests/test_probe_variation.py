@@ -67,7 +67,7 @@ def refined(
     start = Canvas(library.from_host(flat_object(frame)), frame, library)
     settings = RefineOptions(passes, **{"update_probe": True, "schedule": rpie_schedule(passes)} | options)
     model = ScanModel(library.from_host(scan.probe), scan.positions)
-    return refine(Patterns(scan, library), model, start, replace(settings, variation_modes=modes))
+    return refine(Patterns(scan, library), model, start, replace(settings, update_variation=modes))
 
 
 def error(found: Refinement, scan: ScanDataset) -> float:

@@ -31,7 +31,7 @@ from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.metrics.baselines import is_noisy, poisson_residual
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.probe_modes import choose_probe_modes
+from ptychopinn.probe_modes import add_mode, choose_probe_modes
 from ptychopinn.reconstruction import Reconstruction, assess, reconstruct, uncertainty_of
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RefinementSummary, RefineOptions, StartKind, refine, refinement_schedule
@@ -61,9 +61,11 @@ _HELD_OUT, _TRIAL_PASSES = 6, 6
 _SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
 _WORTH = 0.1  # and the fraction by which it must lower it: a right value that is freed fits some noise
 _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
-_TRIED = tuple(one for one in Freedom if one is not Freedom.MODES)  # side by side; modes are tried after them
+# Side by side; a probe that varies, and modes, are tried after them.
+_TRIED = tuple(one for one in Freedom if one not in {Freedom.MODES, Freedom.VARIATION})
 # Modes: at most so many; passes that a trial takes; how far the residual must be above that of noise.
 _MOST_MODES, _MODES_PASSES, _ABOVE_NOISE = 5, 12, 1.5
+_VARYING_MODES, _VARYING_PASSES = 4, 12  # of a probe that varies, and passes of its trial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -288,7 +290,11 @@ class _Work:
             return True  # the first round is too short to say that passes do not pay
         if number > _CHOICES or number < self._next_choice:
             return False
-        changed = self._free_more(library, seconds_of_pass) or self._add_modes(library, seconds_of_pass)
+        changed = (
+            self._free_more(library, seconds_of_pass)
+            or self._vary_probe(seconds_of_pass)
+            or self._add_modes(library, seconds_of_pass)
+        )
         self._next_choice = number + (1 if changed else 2)  # what was freed may have hidden something
         return changed
 
@@ -316,10 +322,11 @@ class _Work:
         self._model = replace(model, probe=library.from_host(np.asarray(model.probe, np.complex64)))
 
     def _round(self, passes: int) -> None:
+        long_steps = self._kind is StartKind.FLAT or Freedom.VARIATION in self._freed
         options = RefineOptions(
             passes,
             **_updates(self._freed),
-            schedule=rpie_schedule(passes) if self._kind is StartKind.FLAT and not is_noisy(self._patterns) else None,
+            schedule=rpie_schedule(passes) if long_steps and not is_noisy(self._patterns) else None,
             seed=len(self._rounds),
         )
         start = replace(self._stitched.canvas, covered=self._stitched.covered)
@@ -370,16 +377,56 @@ class _Work:
         base = shares(freed)
         return [one for one in candidates if _explains_more(shares(freed | {one}), base)]
 
-    def _add_modes(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
-        """Add incoherent modes to the probe, if noise does not explain what is left and held-out patterns show them."""
+    def _may_try(self, freedom: Freedom, seconds: float) -> bool:
+        """Whether a change of the probe may be tried: it is allowed, time suffices, and noise does not explain all."""
         data = self._data
-        if Freedom.MODES not in self._config.may_free or Freedom.MODES in self._freed or is_noisy(self._patterns):
+        if freedom not in self._config.may_free or freedom in self._freed or is_noisy(self._patterns):
             return False
-        if _MODES_PASSES * seconds_of_pass > _TRIAL_SHARE * self._limit.left:
+        if seconds > _TRIAL_SHARE * self._limit.left:
             return False
         some = evenly_spread(len(data), _TRIAL_MIN)
         noise = poisson_residual(np.asarray(data.counts(some)), ~data.bad_pixels)
-        if self._rounds[-1].residual_after < _ABOVE_NOISE * noise:
+        return bool(self._rounds[-1].residual_after >= _ABOVE_NOISE * noise)
+
+    def _vary_probe(self, seconds_of_pass: float) -> bool:
+        """Let the probe vary, if noise does not explain what is left and held-out patterns are explained better.
+
+        A variation also explains some of what incoherent modes do, so it must explain more than these.
+        """
+        count = min(_TRIAL_MAX, len(self._data))
+        share = count / len(self._data)
+        cost = 3 * _VARYING_PASSES * share * seconds_of_pass
+        if Freedom.MODES in self._freed or not self._may_try(Freedom.VARIATION, cost):
+            return False
+        used, judges = split_every(nearest_to_middle(self._model.positions, count), _HELD_OUT)
+        trial = PassTrial(
+            self._patterns, used, judges, self._stitched.canvas, _VARYING_PASSES, Likelihood.AMPLITUDE, self._limit
+        )
+        free = self._freed | {Freedom.PROBE}
+
+        def shares(freed: Collection[Freedom], model: ScanModel) -> FloatArray:
+            return trial.shares(model, PassOptions(rpie_schedule(_VARYING_PASSES), **_updates(freed)))
+
+        try:
+            varying = shares(free | {Freedom.VARIATION}, self._model)
+            if not _explains_more(varying, shares(free, self._model)):
+                return False
+            library = self._patterns.library
+            grown = add_mode(add_mode(library.to_host(self._model.probe)))
+            if not _explains_more(varying, shares(free, replace(self._model, probe=library.from_host(grown)))):
+                return False
+        except Cancelled:
+            return False
+        self._freed = frozenset(free | {Freedom.VARIATION})
+        self._story.append(
+            f"The probe may vary over the scan, by {_VARYING_MODES} modes: held-out patterns were explained better."
+        )
+        _log.info("The probe varies.")
+        return True
+
+    def _add_modes(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
+        """Add incoherent modes to the probe, if noise does not explain what is left and held-out patterns show them."""
+        if not self._may_try(Freedom.MODES, _MODES_PASSES * seconds_of_pass):
             return False
         start, options = self._stitched.canvas, RefineOptions(1, **_updates(self._freed))
         probe = choose_probe_modes(self._patterns, self._model, start, options, _MOST_MODES, monitor=self._limit)
@@ -424,6 +471,7 @@ def _updates(freed: Collection[Freedom]) -> dict[str, Any]:
         "update_positions": Freedom.POSITIONS in freed,
         "update_flux": Freedom.FLUX in freed,
         "update_background": Background.SMOOTH if Freedom.BACKGROUND in freed else None,
+        "update_variation": _VARYING_MODES if Freedom.VARIATION in freed else 0,
     }
 
 

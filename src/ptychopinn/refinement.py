@@ -84,7 +84,7 @@ class RefineOptions:
         Fit the flux of every pattern too. Its mean stays 1.
     update_background:
         Fit a background of this kind too.
-    variation_modes:
+    update_variation:
         Fit so many modes by which the probe varies over the scan, and their weights; 0 keeps those of the model. Needs
         ``update_probe``.
     likelihood:
@@ -102,7 +102,7 @@ class RefineOptions:
     update_positions: bool = False
     update_flux: bool = False
     update_background: Background | None = None
-    variation_modes: int = 0
+    update_variation: int = 0
     likelihood: Likelihood | None = None
     schedule: StepSchedule | None = None
     seed: int = 0
@@ -254,7 +254,7 @@ class _Refinement:
             options.update_positions,
             options.update_flux,
             options.update_background,
-            options.variation_modes,
+            options.update_variation,
             options.likelihood or self._judged_by,
             seed=options.seed,
         )
@@ -312,7 +312,9 @@ class _Refinement:
             from_flat=is_flat,
             moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if options.update_positions else None,
             positions_reset=engine.runaways if passes > 0 else 0,
-            variation_share=best.model.variation_share(self._patterns.library) if options.variation_modes > 0 else None,
+            variation_share=best.model.variation_share(self._patterns.library)
+            if options.update_variation > 0
+            else None,
             weights_reset=engine.weight_runaways if passes > 0 else 0,
             flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
             background_share=(background or 0.0) if options.update_background is not None else None,
@@ -399,7 +401,7 @@ class _Refinement:
 
     def _fit_held_out(self, model: ScanModel, canvas: Canvas) -> ScanModel:
         """The model with flux and weights of the patterns that the passes did not use fitted to the object."""
-        if self._options.variation_modes > 0:
+        if self._options.update_variation > 0:
             fitted = replace(self._passes, update_positions=False)
             computing = self._patterns.library
             model = fit_to_object(self._patterns, self._judges, model, canvas, fitted, computing, NULL_MONITOR)

@@ -214,7 +214,7 @@ def test_epie_is_the_same(library: ArrayLibrary, scan: ScanDataset, free: bool, 
     [
         RefineOptions(2),
         RefineOptions(2, update_probe=True, update_positions=True),
-        RefineOptions(2, update_probe=True, variation_modes=2),
+        RefineOptions(2, update_probe=True, update_variation=2),
         RefineOptions(2, likelihood=Likelihood.POISSON),
     ],
     ids=["object", "probe and positions", "varying probe", "Poisson"],

@@ -19,6 +19,7 @@ class Freedom(StrEnum):
     FLUX = "flux"
     BACKGROUND = "background"
     MODES = "modes"  # how many incoherent ones the probe has
+    VARIATION = "variation"  # of the probe over the scan
 
 
 class AutomaticConfig(Config):
