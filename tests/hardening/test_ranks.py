@@ -90,9 +90,11 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
     pair = PAIRS[0]
 
     def run(fault: str = "", settings: dict[str, Any] | None = None, **more: Any) -> Any:
-        monkeypatch.setattr(reconstructor, "open_ranks", lambda options, device: pair.ranks(fault))
-        return FITS.fit_to(SCAN, train={**TRAIN, **(settings or {})}, **more)
+        with monkeypatch.context() as patch:
+            patch.setattr(reconstructor, "open_ranks", lambda options, device: pair.ranks(fault))
+            return FITS.fit_to(SCAN, train={**TRAIN, **(settings or {})}, **more)
 
+    pair.channel.connect()
     limit = Timer(LIMIT_S, pair.process.kill)
     limit.start()
     yield run
