@@ -15,14 +15,15 @@ from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
 from ptychopinn.data.probe_recipes import is_recipe, make_probe, use_probe
 from ptychopinn.data.raw_scan import Geometry, RawScan, as_scan_file, to_pixels
-from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_with
+from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_named, read_with
+from ptychopinn.data.readers.zarr_store import is_store
 from ptychopinn.data.scan_file import ScanFile, open_npz
 from ptychopinn.data.scan_reader import Reader
 from ptychopinn.data.scan_steps import centre_patterns
 from ptychopinn.data.sizes import fit_size
 from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.path_checks import why_unreadable
-from ptychopinn.typing import AnyArray, StrPath
+from ptychopinn.typing import AnyArray, BoolArray, StrPath
 
 _ZIP = b"PK"
 _PROBE_KEYS = ("probeGuess", "probe")
@@ -50,7 +51,7 @@ def open_scan(path: StrPath, options: ReadOptions | None = None) -> ScanFile:
     """
     path, options = Path(path), options or ReadOptions()
     try:
-        raw = read_foreign(path)
+        raw = read_foreign(path, options.reader)
         if raw is not None:
             return usable(raw, path, options)
         file = open_arrays(path)
@@ -76,7 +77,8 @@ def usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
         raise DataError(
             " ".join([f"{path} has no positions.", *raw.notes]),
             "Give one to each pattern, in their order: ptychopinn convert SCAN -o NEW.npz --positions FILE (two "
-            "columns y x of text, or an NPY, NPZ or HDF5 file). Lengths need --position-unit and --pixel-size too.",
+            "columns y x of text, or an NPY, NPZ or HDF5 file). Lengths need --position-unit and --pixel-size too. "
+            "Or name a reader that finds them, of those of `ptychopinn plugins`: --reader NAME.",
         )
     try:
         _refuse_corner(raw, options)
@@ -163,7 +165,7 @@ def read_raw(path: StrPath, options: ReadOptions) -> RawScan:
         If arrays are missing or do not belong together.
     """
     path = Path(path)
-    raw = read_foreign(path)
+    raw = read_foreign(path, options.reader)
     if raw is None:
         file = open_arrays(path)
         try:
@@ -183,19 +185,30 @@ def open_arrays(path: StrPath) -> ScanFile:
     return open_hdf5(path, PATTERN_KEYS) if is_hdf5(path) else open_npz(path)
 
 
-def read_foreign(path: Path) -> RawScan | None:
+def read_foreign(path: Path, reader: str | None = None) -> RawScan | None:
     """A scan of another format than the contract's; None if it is of the contract, or no reader knows it.
+
+    Parameters
+    ----------
+    path:
+        The file.
+    reader:
+        The reader that reads it, whatever it is.
 
     Raises
     ------
     DataError
         From the reader.
+    ConfigError
+        If there is no such reader.
     """
+    if reader is not None:
+        return read_named(reader, path)
     if is_hdf5(path) and path.suffix.lower() != ".mat":
         file = open_hdf5(path, PATTERN_KEYS)
         if any(key in file.members or key in file.broken for key in PATTERN_KEYS):
             return None
-    elif _is_zip(path) and not _is_other_npz(path):
+    elif not is_store(path) and _is_zip(path) and not _is_other_npz(path):
         return None
     raw = read_with(CORE_READERS, path)
     return read_with(plugin_readers(), path) if raw is None else raw
@@ -237,6 +250,7 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         patterns = np.ascontiguousarray(np.moveaxis(patterns, 2, 0))
     probe = reader.load("probeGuess", kinds="fc", what="a complex array")
     mask = reader.load("bad_pixels", kinds="biuf", what="a mask")
+    bad = reader.bad_values(len(patterns), (int(patterns.shape[1]), int(patterns.shape[2])))
     index = reader.load("scan_index", kinds="iuf", what="(n,) integers")
     raw = RawScan(
         patterns=patterns,
@@ -247,7 +261,8 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         object_guess=reader.object_guess(),
         patches=reader.load("Y", kinds="fc", what="a complex array"),
         scan_index=index,
-        bad_pixels=None if mask is None else mask.astype(bool),
+        bad_pixels=_united(mask, bad.pixels),
+        bad_values=bad.values,
         geometry=_stated_geometry(metadata),
         metadata=metadata,
         name=file.path.stem,
@@ -255,6 +270,13 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         warnings=file.warnings,
     )
     return None if reader.findings.errors else raw
+
+
+def _united(mask: AnyArray | None, bad: BoolArray) -> BoolArray | None:
+    """Bad pixels of a mask (H, W) and others; None if there is neither."""
+    if mask is None or mask.shape != bad.shape:
+        return bad if mask is None and bad.any() else mask
+    return mask.astype(bool) | bad
 
 
 def _stated_geometry(metadata: ScanMetadata) -> Geometry:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.data.bad_values import Unmeasured
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.statistics import PatternStatistics
@@ -57,20 +58,29 @@ def check_patterns(counts: FloatArray, dtype: np.dtype[Any], seen: PatternStatis
 
 
 def plateau_level(
-    patterns: AnyArray | LazyRows, bad_pixels: BoolArray, counts_per_unit: float, findings: Findings, *, squared: bool
+    patterns: AnyArray | LazyRows, bad: Unmeasured, counts_per_unit: float, findings: Findings, *, squared: bool
 ) -> float | None:
     """The value at which patterns (n, N, N) are cut off, of squares if they are amplitudes; None if they are not.
 
     Many values are the largest of all there, and few lie close below it.
     """
     chosen = evenly_spread(patterns.shape[0], _SAMPLE)
-    values = np.asarray(patterns[chosen])[:, ~bad_pixels].astype(np.float64)
-    values = values[np.isfinite(values)]
-    peak = float(values.max(initial=0.0))
+    values = np.asarray(patterns[chosen])
+    if bad.values is not None:
+        values = values.astype(np.float64)
+        bad.values.put(values, chosen, np.nan)
+    if bad.pixels.any():
+        values = values[:, ~bad.pixels]
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    peak = float(values.max(initial=0))
     level = peak**2 if squared else peak
-    at = int((values >= peak * (1 - 1e-6)).sum())
-    near = int((values >= peak * _NEAR).sum()) - at
-    if level * counts_per_unit < _MIN_PEAK or not max(_OFTEN, 2 * near) <= at <= _MOST * values.size:
+    if level * counts_per_unit < _MIN_PEAK:
+        return None
+    highest = values[values >= values.dtype.type(peak * _NEAR)].astype(np.float64)
+    at = int((highest >= peak * (1 - 1e-6)).sum())
+    near = int((highest >= peak * _NEAR).sum()) - at
+    if not max(_OFTEN, 2 * near) <= at <= _MOST * values.size:
         return None
     findings.warning(
         _KEY,
