@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.monitor import Monitor
+from ptychopinn.report import load_matplotlib
 from ptychopinn.training import IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.training.plan import make_plan
@@ -50,6 +52,8 @@ def import_training_loop() -> type[TrainingLoop]:
         If it fails otherwise.
     """
     try:
+        with contextlib.suppress(ImportError):  # Fabric loads Torchmetrics, if that is there, and that loads Matplotlib
+            load_matplotlib()
         from ptychopinn_torch.training import TrainingLoop
     except (ImportError, OSError, MemoryError, SystemError) as error:
         if is_out_of_memory(error):
