@@ -18,14 +18,14 @@ PTYCHI = "plugins/ptychi_backend"
 BRIDGE = "plugins/ptychodus_bridge"
 MODELS = "models"
 DISTRIBUTIONS = (".", TORCH, TENSORFLOW, PTYCHI, BRIDGE, MODELS)
-CONSTRAINED = ("-c", "constraints.txt")
+CONSTRAINED = ("--no-compile", "-c", "constraints.txt")  # what a session imports is compiled then
 CORE = ("tests", "--ignore=tests/hardening", "--ignore=tests/docs")
 # Tests of the core to which it matters what is installed.
 INSTALLED = (
     *("tests/training/test_loggers.py", "tests/test_plugins.py", "tests/test_imports.py", "tests/docs"),
-    "tests/study/test_run.py::test_the_small_example",
+    "tests/study/test_example.py",
 )
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict", "hdf5plugin", "zarr")
 SITE = ("sphinx", "pydata-sphinx-theme", "myst-nb")
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")  # tests of one xdist_group share a costly fixture
 PTYCHODUS_RELEASES = ["1.6.0", "1.7.0"]  # the newest of each minor version that is supported
@@ -34,7 +34,7 @@ RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = [
     *("lint", "typecheck", "imports", "build", "docs"),
-    *("tests", "arrays", "minimums", "torch", "tf", "parity", "hardening"),
+    *("tests", "arrays", "minimums", "torch", "tf", "parity"),
 ]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
@@ -144,9 +144,9 @@ def arrays(session: nox.Session) -> None:
 
 @nox.session
 def torch(session: nox.Session) -> None:
-    """The torch backend."""
-    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH)
-    run_pytest(session, *SIDE_BY_SIDE, *INSTALLED, f"{TORCH}/tests")
+    """The torch backend, and the short form of `hardening`, which needs the same environment."""
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]", "-e", TORCH)
+    run_pytest(session, *SIDE_BY_SIDE, *INSTALLED, f"{TORCH}/tests", "tests/hardening")
 
 
 @nox.session
@@ -190,7 +190,10 @@ def ptychodus(session: nox.Session, release: str) -> None:
 
 @nox.session
 def hardening(session: nox.Session) -> None:
-    """Damaged files, kills, full disks, odd numbers; `nox -s hardening -- --long` for thousands and hundreds."""
+    """Damaged files, kills, full disks, odd numbers; `nox -s hardening -- --long` for thousands and hundreds.
+
+    Its short form is part of `torch`.
+    """
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]", "-e", TORCH)
     run_pytest(session, *SIDE_BY_SIDE, "tests/hardening")
 

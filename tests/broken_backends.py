@@ -476,6 +476,12 @@ class SeesBadPixels(Mistaught):
         return replace(data, bad_pixels=np.zeros_like(data.bad_pixels)), config
 
 
+@broken("test_what_stands_at_bad_values_does_not_matter")
+class SeesBadValues(Mistaught):
+    def before(self, data: ScanDataset, config: TrainConfig, rest: dict[str, Any]) -> tuple[ScanDataset, TrainConfig]:
+        return replace(data, bad_values=None), config
+
+
 @broken("test_a_placeholder_is_no_known_object")
 class BelievesPlaceholders(Mistaught):
     def before(self, data: ScanDataset, config: TrainConfig, rest: dict[str, Any]) -> tuple[ScanDataset, TrainConfig]:

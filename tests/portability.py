@@ -6,7 +6,9 @@ It is a plugin of pytest, because modules must be hidden before they are importe
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from enum import IntEnum
 
 _MODULES = {"windows": ("fcntl", "resource"), "macos": ()}
 _FUNCTIONS = {
@@ -16,6 +18,10 @@ _FUNCTIONS = {
     ),
     "macos": ("posix_fallocate", "sched_getaffinity", "waitid"),
 }
+_SIGNALS = {  # those that stay; SIGKILL for Python itself, which ends processes with it here
+    "windows": {"SIGABRT", "SIGFPE", "SIGILL", "SIGINT", "SIGKILL", "SIGSEGV", "SIGTERM"},
+    "macos": set(signal.Signals.__members__) - {"SIGPWR", "SIGSTKFLT", "SIGRTMIN", "SIGRTMAX", "SIGPOLL", "SIGCLD"},
+}
 
 if system := os.environ.get("AS_ON"):
     for module in _MODULES[system]:
@@ -23,3 +29,7 @@ if system := os.environ.get("AS_ON"):
     for name in _FUNCTIONS[system]:
         if hasattr(os, name):
             delattr(os, name)
+    for name in set(signal.Signals.__members__) - _SIGNALS[system]:
+        delattr(signal, name)
+    there = {number.name: number.value for number in signal.Signals if number.name in _SIGNALS[system]}
+    signal.Signals = IntEnum("Signals", there)  # type: ignore[misc, assignment]

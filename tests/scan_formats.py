@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -255,6 +257,9 @@ def ptychonn(path: Path, scan: Example) -> Path:
     return path
 
 
+_CALIBRATION = {"R_pixel_size": 2.0, "R_pixel_units": "A", "Q_pixel_size": 0.05, "Q_pixel_units": "A^-1"}
+
+
 def py4dstem(path: Path, scan: Example) -> Path:
     """py4DSTEM 0.14: a raster of 4 rows of 5, steps of 2 A, with a calibration."""
     with h5py.File(path, "w") as file:
@@ -264,8 +269,48 @@ def py4dstem(path: Path, scan: Example) -> Path:
         cube.attrs["emd_group_type"] = "array"
         cube["data"] = scan.counts.reshape(4, 5, *scan.counts.shape[1:])
         known = root.create_group("metadatabundle/calibration")
-        known["R_pixel_size"], known["R_pixel_units"] = 2.0, "A"
-        known["Q_pixel_size"], known["Q_pixel_units"] = 0.05, "A^-1"
+        for name, value in _CALIBRATION.items():
+            known[name] = value
+    return path
+
+
+def zarr2(path: Path, scan: Example) -> Path:
+    """Zarr 2 with the names of py4DSTEM, in blosc and uneven chunks: the raster of `py4dstem`."""
+    import numcodecs
+    import zarr
+
+    root = zarr.open_group(path, mode="w", zarr_format=2, attributes={"calibration": _CALIBRATION})
+    cube = root.create_array(
+        "cube/data",
+        shape=(4, 5, *scan.counts.shape[1:]),
+        chunks=(3, 2, 32, 20),
+        dtype="<u2",
+        compressors=numcodecs.Blosc(),
+    )
+    cube[:] = scan.counts.reshape(4, 5, *scan.counts.shape[1:])
+    return path
+
+
+def zarr3(path: Path, scan: Example) -> Path:
+    """Zarr 3 as HyperSpy lays it out: the same raster, calibrated by its axes."""
+    import zarr
+
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    cube = root.create_array(
+        "Experiments/scan/data", shape=(4, 5, *scan.counts.shape[1:]), chunks=(2, 5, 32, 32), dtype="u2"
+    )
+    cube[:] = scan.counts.reshape(4, 5, *scan.counts.shape[1:])
+    for k, (scale, units) in enumerate([(2.0, "A"), (2.0, "A"), (0.05, "$A^{-1}$"), (0.05, "$A^{-1}$")]):
+        root.create_group(f"Experiments/scan/axis-{k}", attributes={"scale": scale, "units": units, "navigate": k < 2})
+    return path
+
+
+def zarr_zip(path: Path, scan: Example) -> Path:
+    """`zarr2` in a zip file."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(zarr2(Path(folder), scan).rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder))
     return path
 
 
@@ -282,6 +327,9 @@ FORMATS: dict[str, tuple[str, Writer]] = {
     "matlab73": ("scan.mat", matlab73),
     "fold-slice": ("scan_dp.hdf5", fold_slice),
     "py4dstem": ("scan.h5", py4dstem),
+    "zarr2": ("scan.zarr", zarr2),
+    "zarr3": ("scan.zspy", zarr3),
+    "zarr-zip": ("scan.zarr.zip", zarr_zip),
     "ptychofm": ("scan_dp.hdf5", ptychofm),
     "ptychonn": ("scan.npz", ptychonn),
 }

@@ -58,7 +58,15 @@ class ResourceError(PtychoPinnError):
 
 
 class PluginError(PtychoPinnError):
-    """A backend is missing, broken, or registered twice."""
+    """A package or a backend is missing, broken, or registered twice."""
+
+    @classmethod
+    def of_import(cls, error: ImportError) -> PluginError:
+        """For a package that is needed and cannot be imported."""
+        return cls(
+            f"A package that is needed cannot be imported: {error}.",
+            "Install ptychopinn again with its dependencies; 'ptychopinn doctor' says what there is.",
+        )
 
 
 class TrainingError(PtychoPinnError):

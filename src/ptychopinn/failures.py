@@ -33,10 +33,7 @@ def explained(error: BaseException) -> PtychoPinnError:
         known = translate_write_error(error, error.filename or "A file")
         return known or PtychoPinnError(f"{error}.", "Check the path, and that no other program changes it.")
     if isinstance(error, ImportError):
-        return PluginError(
-            f"A package that is needed cannot be imported: {error}.",
-            "Install ptychopinn again with its dependencies; 'ptychopinn doctor' says what there is.",
-        )
+        return PluginError.of_import(error)
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or error.title

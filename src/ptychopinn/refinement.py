@@ -354,9 +354,9 @@ class _Refinement:
             waves = shift_probe(probe, windows.fractions[part, ...], library)
             waves *= windows[part].cut(start.array)[:, None, ...]
             modelled = xp.sqrt(power(library.fft2(waves, norm="ortho"), library))
-            if patterns.good is not None:
-                modelled *= patterns.good
-            measured = patterns.amplitudes(chosen[part])
+            measured, good = patterns.measured(patterns.amplitudes(chosen[part]))
+            if good is not None:
+                modelled *= good
             product += xp.sum(measured * modelled, dtype=xp.float64)
             energy += library.squared_sum(modelled)
         of_start = start.library.xp

@@ -16,6 +16,7 @@ import pytest
 from backend_suite.fits import Fit
 from ptychopinn.arrays import ArrayLibrary
 from ptychopinn.config import ModelConfig, TrainConfig
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.training import EpochSource
@@ -81,6 +82,21 @@ def test_what_stands_at_bad_pixels_does_not_spread(scan: ScanDataset, device_lib
     patterns = np.array(scan.patterns, np.float64)
     patterns[:, bad] = [np.nan, np.inf, -np.inf, 1e300]
     check_same(groups_of(replace(scan, patterns=patterns, bad_pixels=bad)), device_library(256))
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4", "f8"])
+def test_bad_values_of_single_patterns_are_marked(scan: ScanDataset, device_library: MakeLibrary, dtype: str) -> None:
+    """[LOSS-003] [DATA-130]"""
+    masks = np.zeros((25, 32, 32), bool)
+    masks[::3, 4:6] = masks[1, 2] = True
+    patterns = np.array(scan.patterns).astype(dtype)
+    patterns[masks] = 60_000 if dtype == "u2" else np.nan
+    data = replace(scan, patterns=patterns, bad_values=BadValues.of_masks(masks), counts_per_unit=1.7)
+    groups = groups_of(data)
+    marked = np.fft.ifftshift(groups.batch(0, 0).counts < 0, axes=(-2, -1))
+    np.testing.assert_array_equal(marked, masks[groups.groups(0)[:2]])
+    check_same(groups, device_library(256))
+    assert resident_bytes(groups) == 25 * 32 * 32 * 4
 
 
 def test_groups_with_members_that_are_not_there(scan: ScanDataset, device_library: MakeLibrary) -> None:

@@ -120,6 +120,16 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_a_needed_package_that_is_missing_is_named() -> None:
+    """[CLI-011] Also one without which no command can be imported."""
+    code = "import sys; sys.modules['pydantic'] = None; from ptychopinn.cli import main; sys.exit(main(['plugins']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ptychopinn: error: A package that is needed cannot be imported: ")
+    assert "pydantic" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     """[CLI-012]"""
     console = Console()

@@ -112,6 +112,8 @@ def test_no_leg_and_twice_the_same() -> None:
         plan()
     with pytest.raises(UsageError, match="torch-pinn was named twice"):
         plan("torch-pinn", "epie", "pytorch-pinn")
+    with pytest.raises(UsageError, match="wide was named twice"):  # one folder where case is not distinguished
+        plans([{"name": name, "backend": "torch"} for name in ("wide", "Wide")], REGISTRY)
 
 
 def test_settings_that_do_not_apply_name_the_leg() -> None:

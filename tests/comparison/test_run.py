@@ -28,6 +28,8 @@ from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows.lock import locked
 
+pytestmark = pytest.mark.slow
+
 SCANS = ("test", "train")
 
 
@@ -45,7 +47,6 @@ def copied(finished: ComparisonResult, tmp_path: Path, plugins: None) -> Path:
     return Path(shutil.copytree(finished.folder, tmp_path / "out"))
 
 
-@pytest.mark.slow
 def test_a_failed_leg_does_not_lose_the_others(finished: ComparisonResult) -> None:
     """[COMP-003] [COMP-030] Out of memory, or refused by the backend: it keeps its rows and says why."""
     assert set(finished.failed) == {"hog", "numpy-supervised"}
@@ -148,7 +149,6 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-@pytest.mark.slow
 def test_resuming_keeps_what_is_done(copied: Path, pair: tuple[Path, Path]) -> None:
     """[COMP-020] By content: the candidate that is whole is not run again, one with other settings is."""
     before = {
@@ -166,7 +166,6 @@ def test_resuming_keeps_what_is_done(copied: Path, pair: tuple[Path, Path]) -> N
     assert not result.failed
 
 
-@pytest.mark.slow
 def test_an_interrupted_leg_goes_on(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-012] [COMP-020] A scan that was done before stays done."""
     monitor = Monitor(lambda event: monitor.cancel() if is_second(event) else None)
@@ -222,7 +221,6 @@ def test_ways_to_fail(plugins: None, pair: tuple[Path, Path], tmp_path: Path, ca
     assert verify_comparison(tmp_path / "out")["passed"]
 
 
-@pytest.mark.slow
 def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-004] n_test_groups groups of gridsize^2 patterns, in the middle of the scan."""
     settings = of("flat", model={"gridsize": 2}, comparison={"n_test_groups": 9})
@@ -234,7 +232,6 @@ def test_few_test_groups(plugins: None, pair: tuple[Path, Path], tmp_path: Path)
     assert (np.ptp(chosen, axis=0) < 0.85 * np.ptp(data.positions, axis=0)).all()
 
 
-@pytest.mark.slow
 def test_few_test_groups_of_counts(plugins: None, tmp_path: Path) -> None:
     """[COMP-004] The selection is read as what it is, whatever was said of the file."""
     data = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=3))
@@ -250,7 +247,6 @@ def test_few_test_groups_of_counts(plugins: None, tmp_path: Path) -> None:
     assert whole.photon_count == pytest.approx(counts.sum(axis=(1, 2)).mean(), rel=0.2)
 
 
-@pytest.mark.slow
 def test_another_reference_trains_nothing_anew(
     plugins: None, pair: tuple[Path, Path], copied: Path, tmp_path: Path
 ) -> None:
@@ -327,7 +323,6 @@ def test_a_comparison_that_comes_to_nothing_leaves_the_earlier_one(
     assert verify_comparison(copied)["passed"]
 
 
-@pytest.mark.slow
 def test_without_a_reference(plugins: None, tmp_path: Path) -> None:
     """[COMP-005] [COMP-031] What needs one is skipped with the reason; the rest is there."""
     data = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, seed=3))
@@ -365,7 +360,6 @@ def test_refusals(plugins: None, pair: tuple[Path, Path], tmp_path: Path, finish
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.slow
 def test_legs_with_settings_of_their_own_are_compared(plugins: None, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[COMP-006] Two of one solver, under names of their own; one of them is the baseline."""
     candidates = [{"name": "pytorch-short", "backend": "epie", "solver": {"passes": 1}}, "epie"]

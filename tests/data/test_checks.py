@@ -51,6 +51,7 @@ def test_all_problems_come_at_once_errors_first(save, amplitudes):
     assert errors == {"ycoords", "probeGuess", "objectGuess", "scan_index", "bad_pixels", "_metadata"}
     assert [p.severity for p in problems] == sorted((p.severity for p in problems), key=list(Severity).index)
     assert all(p.remedy for p in problems if p.severity is Severity.ERROR)
+    amplitudes[:] = np.nan
     path = save(diffraction=amplitudes, ycoords=None, probeGuess=np.ones((64, 64), complex))
     assert {p.key for p in check_scan(path) if p.severity is Severity.ERROR} == {"ycoords", "diffraction", "probeGuess"}
     path = save(diffraction=None, xcoords=None, probeGuess=None)

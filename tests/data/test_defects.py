@@ -57,15 +57,16 @@ def test_a_good_scan_is_not_touched(write, scan):
 
 @pytest.mark.parametrize("kind", ["garbage", "white", "zinger"])
 def test_outlier_patterns_are_left_out_and_do_not_set_the_dose(write, scan, kind):
-    """[DATA-120]"""
+    """[DATA-120] [DATA-132] One that is white all over is all marks."""
     counts = scan.counts(slice(None)).copy()
     if kind == "zinger":
         counts[7, 20, 11] = 5e7
     else:
         counts[7] = 65535 if kind == "white" else np.random.default_rng(0).integers(0, 2**31, (32, 32))
     data = read_scan(write(counts))
-    assert codes(data) == ["DATA-120"]
-    assert "1 of 36 patterns hold over 20 times the median counts: 7" in data.findings[0].message
+    what = {"white": "have bad values in over half of the pixels"}.get(kind, "hold over 20 times the median counts")
+    assert codes(data) == (["DATA-035", "DATA-132"] if kind == "white" else ["DATA-120"])
+    assert f"1 of 36 patterns {what}: 7" in data.findings[-1].message
     assert data.numbers.tolist() == [n for n in range(36) if n != 7]
     np.testing.assert_array_equal(data.positions, np.delete(scan.positions, 7, axis=0))
     assert data.metadata.nphotons == pytest.approx(scan.counts(slice(None)).sum() / 36, rel=0.05)

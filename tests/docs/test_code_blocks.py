@@ -1,7 +1,8 @@
 """The code of the README and of docs/ runs, block by block, in a folder with tiny scans.
 
 A block that cannot run has a line before it that says why: ``<!-- not run: needs a CUDA device -->``. A training has
-two epochs here and a simulated scan has 64 patterns, whatever the page says.
+two epochs here and a simulated scan has 64 patterns, whatever the page says. The README's commands run in a shell;
+those of other pages run in this process, which spares each of them seconds of imports, unless they need a shell.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ PATTERNS = ("*.md", "docs/*.md", "plugins/*/README.md", "models/README.md", "exa
 PAGES = sorted(str(page.relative_to(ROOT)) for pattern in PATTERNS for page in ROOT.glob(pattern))
 NOT_RUN = re.compile(r"<!-- not run: (needs \S.*) -->")
 SECONDS_A_BLOCK = 300
+# A command that needs no shell: plain words, quoted or not.
+COMMAND = re.compile(r"""ptychopinn(?:\s+(?:'[^']*'|"[^"$]*"|[\w./:,=+@%-]+))*\s*(?:\s#.*)?""")
 
 # What a page takes as given, beside the scans: trained models; other plugins than the torch backend.
 MODELS = {
@@ -58,6 +62,7 @@ SMALL = (
     (re.compile(r"(?<=train={\"max_time\": )\d+"), '30, "nepochs": 2'),
     (re.compile(r"(?<=train\(scan, max_time=)\d+"), "30, nepochs=2"),
     (re.compile(r"(ptychopinn (?:train|compare) (?!.*--nepochs).*?)(?=\s+#|$)", re.MULTILINE), r"\1 --nepochs 2"),
+    (re.compile(r"--legs torch-pinn torch-supervised epie"), "--legs torch-pinn epie"),
     (re.compile(r" --(?:rows|cols) \d+"), ""),
     (re.compile(r"(?<=ptychopinn simulate )"), "--N 32 --rows 8 --cols 8 "),
 )
@@ -183,11 +188,23 @@ def run_shell(text: str) -> None:
     assert done.returncode == 0, f"exit code {done.returncode}:\n{done.stdout}"
 
 
-def run(block: Block, names: dict[str, Any]) -> None:
-    """Run a block, or read it where it is not code."""
+def run_commands(text: str) -> None:
+    """Run the commands of a block one after another in this process, or the block in a shell where it needs one."""
+    lines = [
+        line for line in re.sub(r"\\\n\s*", " ", shortened(text)).splitlines() if line and not line.startswith("#")
+    ]
+    if not all(COMMAND.fullmatch(line) for line in lines):
+        return run_shell(text)
+    for line in lines:
+        code = main(shlex.split(line, comments=True)[1:])
+        assert code == 0, f"exit code {code}: {line}"
+
+
+def run(block: Block, names: dict[str, Any], run_lines: Callable[[str], None] = run_shell) -> None:
+    """Run a block, commands of a shell by ``run_lines``, or read it where it is not code."""
     match block.language:
         case "sh":
-            run_shell(block.text)
+            run_lines(block.text)
         case "python":
             exec(compile(shortened(block.text), "block", "exec"), names)
             if "def ptychopinn_reconstructors" in block.text:  # later blocks import it
@@ -210,7 +227,7 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
     for block in blocks_of((ROOT / page).read_text()):
         if block.not_run is None:
             try:
-                run(block, names)
+                run(block, names, run_shell if page == "README.md" else run_commands)
             except Exception as e:
                 e.add_note(f"{page}, line {block.line}:\n{block.text}")
                 raise

@@ -18,6 +18,13 @@ FIGURES = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="hardening: thousands of mutations, hundreds of kills")
     parser.addoption("--faults", metavar="FIRST:END", help="hardening: numbers of the faults to inject, by default all")
+    parser.addoption(
+        "--stream-minutes",
+        type=float,
+        default=0.0,
+        metavar="MINUTES",
+        help="hardening: how long the stream of a bad producer lasts, by default as short as it can",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from hardening.kit.fault_runner import FaultRunner
-from hardening.kit.faults import draw, lacking
+from hardening.kit.faults import FIRST_WITH_TORCH, draw, lacking
 
-COUNTS = {False: 12, True: 500}  # short, long
+COUNTS = {False: 12, True: FIRST_WITH_TORCH + 50}  # short, long
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -29,7 +29,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory, scan: Path) -> FaultRunner:
 def test_a_command_under_a_fault(number: int, runner: FaultRunner, figure: Callable[[str], None]) -> None:
     """[RUN-001] [RUN-004] [RUN-005] [RUN-031] [RUN-050] [CLI-010] [CLI-011] [CLI-014] [HARD-012]"""
     case = draw(number)
-    if why := lacking(case.fault):
+    if why := lacking(case):
         pytest.skip(why)
     ended, complaints = runner.run(case)
     assert complaints == [], (str(case), ended)

@@ -25,7 +25,7 @@ CASES = {  # short, long
     "archives": (150, 700),
     "products": (100, 700),
     "configs": (60, 500),
-    "formats": (120, 3100),
+    "formats": (120, 3700),
 }
 
 

@@ -44,6 +44,7 @@ def models(scan: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "1", folder / "5"]
 
 
+@pytest.mark.slow
 def test_the_same_twice_agrees(scan: Path, models: list[Path], tmp_path: Path) -> None:
     """[PAR-001] [PAR-003] Nothing differs, and every stage has its picture."""
     result = parity_run(scan, models[:1], tmp_path / "out", backends=["numpy", "numpy"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ from ptychopinn.comparison import StudyResult, comparison_settings, study_run
 from ptychopinn.comparison.cells import Cell, Point
 from ptychopinn.comparison.table import Row, Status, medians_of
 from ptychopinn.config.files import read_config_file
-from ptychopinn.config.model import ModelType
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import Cancelled, ConfigError, UsageError
 from ptychopinn.monitor import Monitor
-from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.workflows.lock import locked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,23 +167,3 @@ def test_the_examples_are_valid(path: Path) -> None:
     """[STUDY-006]"""
     given = read_config_file(path)
     assert comparison_settings(**given).study is not None
-
-
-@pytest.mark.slow
-def test_the_small_example(tmp_path: Path) -> None:
-    """[STUDY-005] It runs with the candidates that are installed, and dense scans and many photons are better."""
-    given = read_config_file(ROOT / "examples" / "studies" / "small.yaml")
-    specs = discover().specs
-    usable = {f"{name}-{kind}" for name in specs if not missing_requirements(specs[name]) for kind in ModelType}
-    given["study"]["legs"] = candidates = [
-        candidate for candidate in given["study"]["legs"] if candidate in {*usable, "rpie"}
-    ]
-    result = study_run(comparison_settings(**given), tmp_path / "out")
-    assert not result.failed
-    assert {m.candidate for m in result.medians} == set(candidates)
-    assert all(m.median is not None for m in result.medians if m.metric == "nrmse")
-    found = {m.point: m.median for m in result.medians if m.candidate == "rpie" and m.metric == "nrmse"}
-    best, worst = Point(1e5, 0.7, None, None), Point(1e3, 0.45, None, None)
-    assert found[best] is not None
-    assert found[worst] is not None
-    assert found[best] < found[replace(best, photons=1e3)] < found[worst]

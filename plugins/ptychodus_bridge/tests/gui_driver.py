@@ -441,6 +441,7 @@ def automatic(gui: Gui) -> None:
     gui.seen["busy at the first picture"] = gui.busy
     gui.picture("automatic")
     gui.stop_button.click()
+    (gui.folder.parent / "pictures_seen").write_text("1000")  # the worker waits for it
     gui.finish()
     gui.seen["products"] = len(products) - before
     gui.seen["deviation"] = deviation()

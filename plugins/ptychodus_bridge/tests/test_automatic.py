@@ -22,6 +22,7 @@ from bridge_scans import make_input, simulated, write_scan_folder, write_setting
 from ptychodus.api.io import load_product
 from ptychodus.api.settings import SettingsRegistry
 
+from ptychopinn.atomic import write_bytes
 from ptychopinn.forward import expected_counts
 from ptychopinn.plugins import Registry
 from ptychopinn_ptychodus.automatic import AutomaticReconstructor, automatic_settings
@@ -32,6 +33,28 @@ from ptychopinn_ptychodus.settings import EntrySettings
 
 HERE = Path(__file__).parent
 ALGORITHM = "ptychopinn-plugin_reconstruct"
+ALL = 1000  # pictures
+SITE = """
+import sys, time
+from pathlib import Path
+
+def seen():
+    return int((Path({seen!r}).read_text() if Path({seen!r}).exists() else "") or 0)
+
+if any(name == "ptychopinn.jobs.worker" for name in sys.orig_argv):
+    import ptychopinn.workflows._reconstruct as workflow
+    write, workflow._UPDATE_S, written = workflow.write_object_product, 0.0, []
+
+    def write_and_wait(*given, **more):
+        found = write(*given, **more)
+        written.append(found)
+        end = time.monotonic() + 120
+        while seen() < len(written) and time.monotonic() < end:
+            time.sleep(0.02)
+        return found
+
+    workflow.write_object_product = write_and_wait
+"""
 
 
 class _Window(Host):
@@ -53,27 +76,20 @@ def _entry(host: Host, **values: str) -> AutomaticReconstructor:
     return entry
 
 
-def _outputs(entry: AutomaticReconstructor, window: _Window, given: Any) -> Iterator[Any]:
+def _outputs(entry: AutomaticReconstructor, window: _Window, given: Any, seen: Path) -> Iterator[Any]:
     for output in entry.reconstruct(given):
         window.pictures += 1
+        write_bytes(seen, str(ALL if window.stop_wanted else window.pictures).encode())
         yield output
 
 
 @pytest.fixture
-def quick_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The worker writes the object so far after every round, which takes a second."""
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if any(name == 'ptychopinn.jobs.worker' for name in sys.orig_argv):\n"
-        "    import ptychopinn.workflows._reconstruct as workflow\n"
-        "    import time\n"
-        "    write, workflow._UPDATE_S = workflow.write_object_product, 0.0\n"
-        "    workflow.write_object_product = lambda *given, **more: (write(*given, **more), time.sleep(1))[0]\n"
-    )
+def pictures_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The worker writes the object so far after every round, and waits until this file says that it was seen."""
+    (site := tmp_path / "site").mkdir()
+    (site / "sitecustomize.py").write_text(SITE.format(seen=str(tmp_path / "pictures_seen")))
     monkeypatch.syspath_prepend(site)  # a worker searches where this process does
-    return site
+    return tmp_path / "pictures_seen"
 
 
 def test_it_is_the_first_entry_and_needs_no_backend() -> None:
@@ -82,13 +98,13 @@ def test_it_is_the_first_entry_and_needs_no_backend() -> None:
     assert [entry.name for entry in library] == ["reconstruct"]
 
 
-def test_the_object_so_far_is_shown(quick_pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_object_so_far_is_shown(pictures_seen: Path, caplog: pytest.LogCaptureFixture) -> None:
     """[PTY-060] [PTY-061] Pictures come while it works; the last one is the result, in the frame of the input."""
     scan, window = simulated(8), _Window()
     entry = _entry(window, may_free="")
     given = make_input(scan, obj=np.ones_like(scan.object_guess))
     with caplog.at_level(logging.INFO):
-        *so_far, last = _outputs(entry, window, given)
+        *so_far, last = _outputs(entry, window, given, pictures_seen)
     assert so_far
     assert [one.progress for one in so_far] == sorted(one.progress for one in so_far)
     assert len({one.progress for one in so_far}) > 1
@@ -101,12 +117,12 @@ def test_the_object_so_far_is_shown(quick_pictures: Path, caplog: pytest.LogCapt
     assert np.abs(so_far[0].product.object_.get_array() - 1).max() > 0.1  # not the input
 
 
-def test_stop_gives_the_object_so_far(quick_pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_stop_gives_the_object_so_far(pictures_seen: Path, caplog: pytest.LogCaptureFixture) -> None:
     """[PTY-036] [PTY-061] No process is left."""
     scan, window = simulated(8), _Window(stops=True)
     entry = _entry(window)
     with caplog.at_level(logging.INFO):
-        outputs = list(_outputs(entry, window, make_input(scan)))
+        outputs = list(_outputs(entry, window, make_input(scan), pictures_seen))
     assert len(outputs) == 2  # a picture, and the result
     assert "passes, while they still paid" in caplog.text
     run = window.latest_run
@@ -117,11 +133,11 @@ def test_stop_gives_the_object_so_far(quick_pictures: Path, caplog: pytest.LogCa
 
 
 @pytest.mark.usefixtures("qt")
-def test_the_window(quick_pictures: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_the_window(pictures_seen: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """[PTY-036] [PTY-060] [PTY-061] Reconstruct is all there is to press; the object is shown before the end."""
     write_scan_folder(tmp_path / "scan", 8)
     command = [sys.executable, "-P", HERE / "gui_driver.py", "automatic", tmp_path / "scan", ALGORITHM]
-    path = os.pathsep.join([str(HERE), str(quick_pictures)])
+    path = os.pathsep.join([str(HERE), str(tmp_path / "site")])
     done = subprocess.run(command, env={**environment, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads((tmp_path / "scan/seen.json").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,8 +172,25 @@ def test_arithmetic_is_put_back(before: bool, wanted: bool) -> None:
         switch(False)
 
 
+def test_arithmetic_of_two_threads_that_overlap() -> None:
+    """[RUN-061] The first ends first: the second goes on in true float32."""
+    from tensorflow.python.framework import config
+
+    first, second = exact_float32(deterministic=True), exact_float32(deterministic=False)
+    first.__enter__()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(second.__enter__).result()
+        assert config.is_op_determinism_enabled()
+        first.__exit__(None, None, None)
+        assert not config.is_op_determinism_enabled()
+        assert not config.tensor_float_32_execution_enabled()
+        other.submit(second.__exit__, None, None, None).result()
+    assert config.tensor_float_32_execution_enabled()
+
+
 SPREAD = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from backend_suite.fits import settings_of
 from ptychopinn_tf import reconstructor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -39,6 +41,21 @@ def test_what_was_set_before_is_put_back() -> None:
         assert settings() == before
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_two_that_overlap() -> None:
+    """[RUN-061] The first ends first: the second goes on in true float32, and what was set comes back after both."""
+    before = settings()
+    first = exact_float32(deterministic=True)
+    first.__enter__()
+    with ThreadPoolExecutor(1) as other:  # another thread
+        second = exact_float32(deterministic=False)
+        other.submit(second.__enter__).result()
+        assert settings()[:3] == (True, True, False)
+        first.__exit__(None, None, None)
+        assert (settings()[0], settings()[2], settings()[4]) == (False, False, False)
+        other.submit(second.__exit__, None, None, None).result()
+    assert settings() == before
 
 
 def test_any_order_for_a_while() -> None:

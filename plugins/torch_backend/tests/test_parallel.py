@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ptychopinn_torch import parallel
-from ptychopinn_torch.parallel import ParallelPredictor, limited_threads
+from ptychopinn_torch.parallel import ParallelPredictor, available_threads, limited_threads
 
 
 @pytest.fixture
@@ -84,6 +84,36 @@ def test_the_number_of_threads_is_the_option_s(four_threads) -> None:
         seen.append(torch.get_num_threads())
     assert seen == [1, 3]
     assert torch.get_num_threads() == 4
+
+
+def test_limits_of_two_threads_that_overlap_are_put_back(four_threads) -> None:
+    """[RUN-061] Whichever ends first: no later thread has the number of one of them."""
+    first = limited_threads(1)
+    first.__enter__()
+    began, ended = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def other() -> None:
+        seen.append(available_threads())
+        with limited_threads(2):
+            seen.append(available_threads())
+            began.set()
+            assert ended.wait(10)
+            seen.append(torch.get_num_threads())
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert began.wait(10)
+    assert torch.get_num_threads() == available_threads() == 1
+    first.__exit__(None, None, None)
+    ended.set()
+    thread.join()
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [4, 2, 2, 4, 4]
+    assert torch.get_num_threads() == available_threads() == 4
 
 
 def test_idle_threads_of_openmp_sleep_soon() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from ptychopinn.atomic import nan_to_none, write_bytes
 from ptychopinn.batch.plan import settings_from
 from ptychopinn.config.batch import Workflow
 from ptychopinn.config.run import AllSettings
-from ptychopinn.errors import UsageError
+from ptychopinn.errors import ResourceError, UsageError
 from ptychopinn.metrics import scan_box
 from ptychopinn.monitor import Monitor
 from ptychopinn.plugins import discover
@@ -26,6 +27,7 @@ from ptychopinn.workflows.lock import locked
 from ptychopinn.workflows.pretrained import PRETRAINED
 
 THUMBNAIL = "thumbnail.png"
+_log = logging.getLogger(__name__)
 _LOCKED_S = 20.0  # the process of a worker that was lost ends in this time
 
 
@@ -123,15 +125,24 @@ def run_scan(  # noqa: PLR0913
 
 
 def _wait_until_free(folder: Path) -> None:
-    """Wait for the process of a worker that was lost, and ends by itself."""
-    end = time.monotonic() + _LOCKED_S
+    """Wait for the process of a worker that was lost, or cut off, and ends by itself.
+
+    Raises ResourceError if it does not, so that the scan is tried again after all others.
+    """
+    began, waits = time.monotonic(), False
     while folder.is_dir():
         try:
             with locked(folder):
                 return
-        except UsageError:
-            if time.monotonic() > end:
-                raise
+        except UsageError as error:
+            if time.monotonic() > began + _LOCKED_S:
+                raise ResourceError(
+                    f"{error.problem} It has not ended in {_LOCKED_S:g} s, though its worker is lost or cut off.",
+                    "End that process, or wait until it is done. Then continue with --resume.",
+                ) from error
+            if not waits:
+                _log.warning("%s It is waited for, at most %g s.", error.problem, _LOCKED_S)
+            waits = True
         time.sleep(0.2)
 
 

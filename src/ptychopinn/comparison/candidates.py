@@ -115,7 +115,7 @@ class Planner:
                 plans.append(plan(candidate, gridsize, repeat))
             except ConfigError as error:
                 raise ConfigError(f"Candidate {candidate.name}: {error.problem}", error.remedy) from error
-        names = [plan.name for plan in plans]
+        names = [plan.name.casefold() for plan in plans]  # some file systems do not distinguish case
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"The candidate {twice[0]} was named twice.", "Name each candidate once.")
         return plans

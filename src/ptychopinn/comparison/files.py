@@ -29,7 +29,9 @@ def read_json(path: Path) -> Any:
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256 of the bytes of a file."""
+    """SHA-256 of the bytes of a file, or of the names and the files in a folder that is one scan (zarr)."""
+    if path.is_dir():
+        return digest_of({str(p.relative_to(path)): digest_of_file(p) for p in sorted(path.rglob("*")) if p.is_file()})
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -44,6 +44,12 @@ class ReadOptions(Config):
         "Lengths are metres, or object pixels with px.",
         json_schema_extra=marks(unset="that of the scan"),
     )
+    reader: str | None = Field(
+        None,
+        title="Reader",
+        description="Read the file with this reader, whatever else knows it; `ptychopinn plugins` lists their names.",
+        json_schema_extra=marks(unset="the first that knows the file"),
+    )
     saturation_counts: float | None = Field(
         None,
         gt=0,

@@ -32,7 +32,8 @@ class GroupLayout:
 class GroupBatch:
     """Groups of neighbouring patterns with their `GroupLayout` and counts."""
 
-    counts: FloatArray  # (g, C, N, N) float32, DC at [0, 0]; zeros for missing members
+    # (g, C, N, N) float32, DC at [0, 0]; zeros for missing members, bad values as in `ScanDataset.marked_counts`
+    counts: FloatArray
     # The next four as in `GroupLayout`.
     offsets: IntArray
     fractions: FloatArray
@@ -42,8 +43,8 @@ class GroupBatch:
 
 
 def read_patterns(data: ScanDataset, indices: IntArray) -> FloatArray:
-    """Counts of some patterns: (b,) indices to (b, N, N) float32, DC at [0, 0]."""
-    return np.fft.ifftshift(data.counts(indices), axes=(-2, -1))
+    """`ScanDataset.marked_counts` of some patterns: (b,) indices to (b, N, N) float32, DC at [0, 0]."""
+    return np.fft.ifftshift(data.marked_counts(indices), axes=(-2, -1))
 
 
 def read_groups(data: ScanDataset, groups: IntArray) -> FloatArray:

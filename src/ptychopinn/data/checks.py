@@ -24,7 +24,7 @@ _PROBE_RATIO = 10.0
 _OFFSET_PX = 2.0
 
 
-def check_scan(
+def check_scan(  # noqa: PLR0913
     path: StrPath,
     *,
     measurement: Measurement | str | None = None,
@@ -32,6 +32,7 @@ def check_scan(
     saturation_counts: float | None = None,
     fftshift: bool = False,
     probe: str | None = None,
+    reader: str | None = None,
 ) -> list[Problem]:
     """List all problems of a file, errors first.
 
@@ -42,13 +43,13 @@ def check_scan(
     ----------
     path:
         The file.
-    measurement, nphotons, saturation_counts, fftshift, probe:
+    measurement, nphotons, saturation_counts, fftshift, probe, reader:
         As in `ptychopinn.data.io.read_scan`.
 
     Raises
     ------
     ConfigError
-        If ``measurement`` or ``nphotons`` is out of bounds.
+        If ``measurement`` or ``nphotons`` is out of bounds, or there is no such reader.
     ResourceError
         If a compressed array does not fit into memory.
     """
@@ -60,6 +61,7 @@ def check_scan(
             "saturation_counts": saturation_counts,
             "fftshift": fftshift,
             "probe": probe,
+            "reader": reader,
         },
     )
     findings = Findings()

@@ -9,6 +9,7 @@ import numpy as np
 
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.bad_values import MASKS_KEY, OFFSETS_KEY, PIXELS_KEY, BadValues, Unmeasured
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels, mark_bad_values, refuse_bad_values
 from ptychopinn.data.diagnostics import Findings
@@ -25,7 +26,8 @@ from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, Int
 PATTERN_KEYS = ("diffraction", "diff3d")
 _POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start")
 _OTHER_KEYS = ("probeGuess", "objectGuess", "Y", "scan_index", "bad_pixels", "_metadata")
-CONTRACT_KEYS = frozenset((*PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS))
+_BAD_VALUE_KEYS = (OFFSETS_KEY, PIXELS_KEY, MASKS_KEY)
+CONTRACT_KEYS = frozenset((*PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS, *_BAD_VALUE_KEYS))
 _CENTRE_RATIO = 2.0  # a corner must hold this many times the energy of the centre; a flat pattern passes
 _CENTRE_SHARE = 0.4  # and this share of the total; a flat pattern has a quarter
 _MIN_TRAINING = 2
@@ -87,6 +89,7 @@ class _Arrays:
     patches: ComplexArray | LazyRows | None
     scan_index: IntArray | None
     bad_pixels: BoolArray
+    bad_values: BadValues | None
 
     @property
     def positions(self) -> FloatArray | None:
@@ -108,13 +111,16 @@ class _Arrays:
             y=of(self.y),
             patches=None if self.patches is None else take_rows(self.patches, numbers),
             scan_index=of(self.scan_index),
+            bad_values=None if self.bad_values is None else self.bad_values.select(numbers),
         )
 
     def shifted(self) -> _Arrays:
         """With DC of patterns and mask moved from the corner to the centre."""
         patterns = np.fft.fftshift(np.asarray(self.patterns), axes=(1, 2))
-        bad = np.fft.fftshift(self.bad_pixels)
-        return replace(self, patterns=patterns, bad_pixels=bad)
+        bad, values = np.fft.fftshift(self.bad_pixels), self.bad_values
+        if values is not None:
+            values = values.changed(lambda masks: np.fft.fftshift(masks, axes=(1, 2)), values.size)
+        return replace(self, patterns=patterns, bad_pixels=bad, bad_values=values)
 
 
 def _interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadResult | None:
@@ -156,17 +162,30 @@ def _read_arrays(reader: Reader) -> _Arrays | None:
                 "Give every pattern one.",
             )
     probe, object_guess, patches = reader.probe(size), reader.object_guess(), reader.patches(n, size)
-    scan_index, bad = reader.scan_index(n), reader.bad_pixels(size)
+    scan_index, bad = reader.scan_index(n), reader.unmeasured(n, size)
     if bad is None:
         return None
-    return _Arrays(reader.file.path.stem, key, patterns, x, y, probe, object_guess, patches, scan_index, bad)
+    return _Arrays(
+        name=reader.file.path.stem,
+        key=key,
+        patterns=patterns,
+        x=x,
+        y=y,
+        probe=probe,
+        object_guess=object_guess,
+        patches=patches,
+        scan_index=scan_index,
+        bad_pixels=bad.pixels,
+        bad_values=bad.values,
+    )
 
 
 def _look_at(arrays: _Arrays, findings: Findings) -> StoredPatterns:
     """The statistics of the patterns; pixels that are no measurement join the bad ones."""
-    seen, bad = mark_bad_values(arrays.key, arrays.patterns, arrays.bad_pixels, findings)
+    known = Unmeasured(arrays.bad_pixels, arrays.bad_values)
+    seen, bad = mark_bad_values(arrays.key, arrays.patterns, known, findings)
     refuse_bad_values(arrays.key, arrays.patterns, seen, findings)
-    return StoredPatterns(arrays.key, arrays.patterns.dtype, seen, bad)
+    return StoredPatterns(arrays.key, arrays.patterns.dtype, seen, bad.pixels, bad.values)
 
 
 def _make_scan(
@@ -195,9 +214,8 @@ def _make_scan(
     per_unit, assumed = dose
     level = resolve_saturation(stored, metadata, measurement, options.saturation_counts)
     if level is None and options.saturation_counts is None and metadata.saturation_counts is None:
-        level = plateau_level(
-            arrays.patterns, stored.bad_pixels, per_unit, findings, squared=measurement is Measurement.AMPLITUDE
-        )
+        bad = Unmeasured(stored.bad_pixels, stored.bad_values)
+        level = plateau_level(arrays.patterns, bad, per_unit, findings, squared=measurement is Measurement.AMPLITUDE)
     sums = _energies(seen, measurement)
     data = ScanDataset(
         patterns=arrays.patterns,
@@ -208,6 +226,7 @@ def _make_scan(
         patches_guess=arrays.patches,
         scan_index=arrays.scan_index,
         bad_pixels=stored.bad_pixels,
+        bad_values=stored.bad_values,
         metadata=metadata.model_copy(
             update={
                 "measurement": measurement,
@@ -243,7 +262,7 @@ def _mended(
     findings: Findings,
 ) -> tuple[_Arrays, StoredPatterns, IntArray]:
     """Leave out patterns that are no measurement, then mark dead and hot pixels; also the numbers of what stays."""
-    n, size = arrays.patterns.shape[:2]
+    n = arrays.patterns.shape[0]
     numbers = np.arange(n)
     scan_index = np.zeros(n, np.int64) if arrays.scan_index is None else arrays.scan_index
     if any(values is not None and len(values) != n for values in (arrays.x, arrays.y)):
@@ -253,14 +272,19 @@ def _mended(
     if dose is None:
         return arrays, stored, numbers
     counts = _energies(stored.seen, measurement) * dose[0]
-    numbers = leave_out(counts, arrays.positions, scan_index, size, findings)
+    known = Unmeasured(stored.bad_pixels, stored.bad_values)
+    numbers = leave_out(counts, arrays.positions, scan_index, known, findings)
+    values = stored.bad_values
     if len(numbers) < n:
-        arrays = arrays.select(numbers)
-        stored = replace(stored, seen=pattern_statistics(arrays.patterns, stored.bad_pixels))
+        arrays, values = arrays.select(numbers), None if values is None else values.select(numbers)
+        seen = pattern_statistics(arrays.patterns, stored.bad_pixels, values)
+        stored = replace(stored, seen=seen, bad_values=values)
     mean = _mean_counts(stored.seen, measurement)
     bad = mark_bad_pixels(mean * dose[0], len(numbers), stored.bad_pixels, arrays.probe, findings)
     if not np.array_equal(bad, stored.bad_pixels):
-        stored = replace(stored, bad_pixels=bad, seen=pattern_statistics(arrays.patterns, bad))
+        values = None if values is None else values.outside(bad)
+        seen = pattern_statistics(arrays.patterns, bad, values)
+        stored = replace(stored, bad_pixels=bad, bad_values=values, seen=seen)
     return arrays, stored, numbers
 
 

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ptychopinn.arrays import Array
 from ptychopinn.config.reading import Measurement as Measurement
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.lazy_rows import LazyRows, as_slice, release_pages, take_rows
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.spill import SpillableRows
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ptychopinn.data.scaling import Scaling
 
 _log = logging.getLogger(__name__)
+_FILL_PATTERNS, _FILL_AT_ONCE = 1024, 64  # whose mean stands for bad values
 
 
 class ScanMetadata(BaseModel):
@@ -68,6 +71,8 @@ class ScanDataset(ShortRepr):
     scan_index: IntArray = field(default=None)  # type: ignore[arg-type]
     # (N, N) bool; True pixels have no measurement and no loss.
     bad_pixels: BoolArray = field(default=None)  # type: ignore[arg-type]
+    # Other pixels that have none in some patterns only; None if there are none, as in most scans.
+    bad_values: BadValues | None = None
     metadata: ScanMetadata = field(default_factory=ScanMetadata)
     # Counts are ``patterns * counts_per_unit`` (domain counts) or ``patterns**2 * counts_per_unit`` (amplitude); 1
     # unless normalised amplitudes have a dose.
@@ -90,6 +95,8 @@ class ScanDataset(ShortRepr):
             object.__setattr__(self, "bad_pixels", np.zeros((size, size), bool))
         self._check_shapes(n, size)
         self._check_values()
+        if self.bad_values is not None and self.bad_values.fill is None:
+            object.__setattr__(self, "bad_values", replace(self.bad_values, fill=self._mean_of_others(self.bad_values)))
         for name, dtype in (("positions", np.float64), ("scan_index", np.int64), ("bad_pixels", np.bool_)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         for name in ("probe", "object_guess", "patches_guess"):
@@ -124,6 +131,12 @@ class ScanDataset(ShortRepr):
                     f"{name} has the shape {array.shape}; with {n} patterns of {size} x {size} it must be {shape}.",
                     "Give every pattern its entry, in the same order.",
                 )
+        bad = self.bad_values
+        if bad is not None and (len(bad), *bad.size) != (n, size, size):
+            raise DataError(
+                f"The bad values are of {len(bad)} patterns of {bad.size}; there are {n} of {size} x {size}.",
+                "Give every pattern its own, in the same order.",
+            )
         if self.probe.ndim != 3 or self.probe.shape[1:] != (size, size):
             raise DataError(
                 f"The probe has the shape {self.probe.shape}; with patterns of {size} x {size} it must be "
@@ -142,6 +155,21 @@ class ScanDataset(ShortRepr):
             raise DataError(
                 f"counts_per_unit is {self.counts_per_unit}; it must be positive.", "Give the photon count."
             )
+
+    def _mean_of_others(self, bad: BadValues) -> FloatArray:
+        """(N, N) float32: mean of the values of each pixel that are not bad, of evenly spread patterns."""
+        total, seen = np.zeros(bad.size), np.zeros(bad.size, np.int64)
+        chosen = evenly_spread(len(bad), _FILL_PATTERNS)
+        for start in range(0, len(chosen), _FILL_AT_ONCE):
+            index = chosen[start : start + _FILL_AT_ONCE]
+            with np.errstate(over="ignore", invalid="ignore"):
+                block = np.array(self.patterns[index], np.float32)
+            masks = bad.masks(index)
+            block[masks] = 0
+            total += block.sum(axis=0)
+            seen += (~masks).sum(axis=0)
+        mean = (total / np.maximum(seen, 1)).astype(np.float32)
+        return np.where(np.isfinite(mean), mean, np.float32(0))
 
     def __len__(self) -> int:
         return int(self.patterns.shape[0])
@@ -170,14 +198,29 @@ class ScanDataset(ShortRepr):
             )
 
     def counts(self, indices: IntArray | slice) -> FloatArray:
-        """Photon counts of (b,) patterns, or of a slice: (b, N, N) float32, zero at bad pixels."""
+        """Photon counts of (b,) patterns, or of a slice: (b, N, N) float32, zero at bad pixels.
+
+        Bad values of single patterns are what the pixel has on average in the others.
+        """
         with np.errstate(over="ignore", invalid="ignore"):  # values at bad pixels may be anything
             # Always a copy, because it is changed below. Consecutive rows are a view, so they are copied once.
             block = np.array(self.patterns[as_slice(indices)], np.float32)
         release_pages(self.patterns)
+        if self.bad_values is not None:
+            self.bad_values.put_fill(block, indices)
         if self.bad_pixels.any():
             block[..., self.bad_pixels] = 0
         counts: FloatArray = self.to_counts(block)
+        return counts
+
+    def marked_counts(self, indices: IntArray | slice) -> FloatArray:
+        """As `counts`, but bad values of single patterns are -1 minus these counts.
+
+        So one array has the counts, what was not measured, and what a network sees there.
+        """
+        counts = self.counts(indices)
+        if self.bad_values is not None:
+            self.bad_values.put(counts, indices, lambda filled: -1 - filled)
         return counts
 
     def to_counts(self, values: Array) -> Array:
@@ -205,6 +248,7 @@ class ScanDataset(ShortRepr):
             positions=self.positions[index],
             scan_index=self.scan_index[index],
             numbers=None if self.numbers is None else self.numbers[index],
+            bad_values=None if self.bad_values is None else self.bad_values.select(index),
             patches_guess=None if self.patches_guess is None else take_rows(self.patches_guess, index),
         )
         return part if self.checked is None else part.as_checked()

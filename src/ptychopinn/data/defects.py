@@ -5,22 +5,27 @@ The contract of files, messages of streams and arrays in Python use these rules,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter, median_filter, minimum_filter, rank_filter
 
+from ptychopinn.data.bad_values import BadValues, Unmeasured, unite
 from ptychopinn.data.dataset import ScanMetadata
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.grouping import members_by_scan
-from ptychopinn.data.lazy_rows import LazyRows
+from ptychopinn.data.lazy_rows import LazyRows, release_pages
 from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import centre_of_mass
-from ptychopinn.data.statistics import PatternStatistics, is_mark, pattern_statistics
+from ptychopinn.data.statistics import PatternStatistics, holds, is_mark, pattern_statistics
 from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.forward import far_field
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
-_MAX_SHARE = 0.5  # of all pixels that may hold marks or values that are not finite
-_MAX_NEGATIVE = 0.2  # and negative values; more come from the subtraction of a dark image
+_MAX_SHARE = 0.5  # of all values that may be marks, or not finite; and of pixels that may be dead or hot
+_MAX_NEGATIVE = 0.2  # of values, and of pixels, that may be negative; more come from the subtraction of a dark image
+_READ_PIXELS = 1 << 20  # of patterns read at a time
 _ROUNDS = 4  # at most: one mark may hide another
 _SURE_COUNTS = 50.0  # counts of all patterns that neighbours of a dead pixel have: e^-50 for none by chance
 _BLUR_PX = 2.0  # of the neighbours of a dead pixel
@@ -40,70 +45,171 @@ _FAR_APART = 2.0  # widths of the probe: neighbours that do not overlap at all
 _MIN_POSITIONS = 9
 
 
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """A kind of values that are no measurement."""
+
+    what: str  # a pixel has
+    are: str  # the values are
+    code: str
+    times: IntArray  # (N, N): in how many patterns each pixel has one
+    test: Callable[[FloatArray, IntArray], BoolArray]  # (b, k) values at (k,) pixels to where they are of this kind
+    most: float  # of all values; more are refused
+    most_pixels: float = 1.0  # that have one in any pattern
+
+
 def mark_bad_values(
-    key: str,
-    patterns: AnyArray | LazyRows,
-    bad_pixels: BoolArray,
-    findings: Findings,
-    *,
-    marks_only: bool = False,
-) -> tuple[PatternStatistics, BoolArray]:
-    """Add pixels with marks, values that are not finite, and negative ones to the bad pixels.
+    key: str, patterns: AnyArray | LazyRows, known: Unmeasured, findings: Findings
+) -> tuple[PatternStatistics, Unmeasured]:
+    """Find marks, values that are not finite, and negative ones.
+
+    A pixel that has them in at least half of the patterns joins the bad pixels. Otherwise they join the bad values of
+    the patterns that they are in.
 
     Parameters
     ----------
     key:
         Name of the patterns in findings.
-    marks_only:
-        Add only those with marks.
+    known:
+        What is known to be bad.
 
     Returns
     -------
-    The statistics without the bad pixels, and the bad pixels (N, N).
+    The statistics of what was measured, and what was not.
     """
-    bad = bad_pixels
-    seen = pattern_statistics(patterns, bad)
+    bad = known
+    seen = pattern_statistics(patterns, bad.pixels, bad.values)
     for _ in range(_ROUNDS):
-        found = {
-            "a value that marks gaps (the largest of an integer, or its root)": (
-                seen.stuck | _constant_marks(patterns, seen.mean),
-                _MAX_SHARE,
-                "DATA-035",
-            ),
-            "values that are not finite": (seen.not_finite_pixels, _MAX_SHARE, "DATA-034"),
-            "negative values": (seen.negative_pixels, _MAX_NEGATIVE, "DATA-034"),
-        }
-        if marks_only:
-            found = {what: one for what, one in found.items() if one[2] == "DATA-035"}
-        new = np.zeros_like(bad)
-        for what, (pixels, most, code) in found.items():
-            if pixels.any() and pixels.mean() <= most:
-                where = tuple(np.argwhere(pixels)[0].tolist())
-                findings.warning(
-                    key,
-                    f"{int(pixels.sum())} pixels have {what}, such as (y, x) {where}; they join bad_pixels.",
-                    "",
-                    code,
-                )
-                new |= pixels
-        if not new.any():
+        kinds = [kind for kind in _kinds(patterns, seen) if _is_usable(kind, patterns.shape[0])]
+        if not kinds:
             break
-        bad = bad | new
-        seen = pattern_statistics(patterns, bad)
+        bad = _join(key, patterns, bad, kinds, findings)
+        seen = pattern_statistics(patterns, bad.pixels, bad.values)
+    if bad.values is not None:
+        bad = replace(bad, values=replace(bad.values, fill=seen.mean.astype(np.float32)))
     return seen, bad
 
 
+def find_marks(patterns: AnyArray, bad_pixels: BoolArray) -> BadValues | None:
+    """Marks in some patterns of a stream: which pixels have them in all patterns shows only later."""
+    found = None
+    for _ in range(_ROUNDS):
+        seen = pattern_statistics(patterns, bad_pixels, found)
+        kind = _marks(patterns, seen)
+        if not _is_usable(kind, len(patterns)):
+            break
+        [(rows, pixels)] = _find(patterns, found, [kind], np.flatnonzero((kind.times > 0) & ~bad_pixels))
+        found = unite(found, BadValues.of_pairs(rows, pixels, len(patterns), bad_pixels.shape))
+    return found
+
+
+def _marks(patterns: AnyArray | LazyRows, seen: PatternStatistics) -> _Kind:
+    constant = _constant_marks(patterns, seen.mean)
+    times = np.where(constant, patterns.shape[0], sum(seen.marks.values(), np.zeros(constant.shape, np.int64)))
+
+    def is_mark_here(values: FloatArray, pixels: IntArray) -> BoolArray:
+        found = np.broadcast_to(constant.ravel()[pixels], values.shape)
+        for mark, there in seen.marks.items():
+            found = found | (holds(values, mark) & (there.ravel()[pixels] > 0))
+        return found
+
+    what = "a value that marks gaps (the largest of an integer, or its root)"
+    return _Kind(what, "marks of gaps", "DATA-035", times, is_mark_here, _MAX_SHARE)
+
+
+def _kinds(patterns: AnyArray | LazyRows, seen: PatternStatistics) -> list[_Kind]:
+    alike = seen.negatives[0] == seen.negatives[1]  # a mark, and no noise about zero
+    return [
+        _marks(patterns, seen),
+        _Kind(
+            "values that are not finite",
+            "not finite",
+            "DATA-034",
+            seen.not_finite_times,
+            lambda values, _: ~np.isfinite(values),
+            _MAX_SHARE,
+        ),
+        _Kind(
+            "negative values",
+            "negative",
+            "DATA-034",
+            seen.negative_times,
+            lambda values, _: values < 0,
+            _MAX_NEGATIVE,
+            1.0 if alike else _MAX_NEGATIVE,
+        ),
+    ]
+
+
+def _is_usable(kind: _Kind, count: int) -> bool:
+    """Whether a kind is there, and in no more values and pixels than gaps have."""
+    share = float(kind.times.mean()) / count
+    return 0 < share <= kind.most and float((kind.times > 0).mean()) <= kind.most_pixels
+
+
+def _join(
+    key: str, patterns: AnyArray | LazyRows, bad: Unmeasured, kinds: Sequence[_Kind], findings: Findings
+) -> Unmeasured:
+    """What is bad with values of some kinds; a finding each."""
+    count, size = patterns.shape[0], (int(patterns.shape[1]), int(patterns.shape[2]))
+    often = [2 * kind.times >= count for kind in kinds]
+    pixels = bad.pixels | np.any(often, axis=0)
+    places = np.flatnonzero(np.any([kind.times > 0 for kind in kinds], axis=0) & ~pixels)
+    some = _find(patterns, bad.values, kinds, places)
+    values = bad.values
+    for kind, mask, (rows, found) in zip(kinds, often, some, strict=True):
+        if mask.any():
+            where = tuple(np.argwhere(mask)[0].tolist())
+            message = f"{int(mask.sum())} pixels have {kind.what}, such as (y, x) {where}; they join bad_pixels."
+            findings.warning(key, message, "", kind.code)
+        if len(rows):
+            findings.warning(
+                key,
+                f"{len(rows)} values of {len(np.unique(rows))} of {count} patterns are {kind.are}: patterns "
+                f"{preview(np.unique(rows))}; they join bad_values.",
+                "",
+                kind.code,
+            )
+            values = unite(values, BadValues.of_pairs(rows, found, count, size))
+    return Unmeasured(pixels, None if values is None else values.outside(pixels))
+
+
+def _find(
+    patterns: AnyArray | LazyRows, known: BadValues | None, kinds: Sequence[_Kind], places: IntArray
+) -> list[tuple[IntArray, IntArray]]:
+    """Numbers of patterns and of pixels, among some pixels, of values of each kind that are not known to be bad."""
+    found: list[list[tuple[IntArray, IntArray]]] = [[] for _ in kinds]
+    count, area = patterns.shape[0], int(patterns.shape[1] * patterns.shape[2])
+    step = max(1, _READ_PIXELS // area)
+    for start in range(0, count if len(places) else 0, step):
+        part = slice(start, min(start + step, count))
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = np.asarray(patterns[part]).reshape(-1, area)[:, places].astype(np.float32)
+            if known is not None:
+                block[known.masks(part).reshape(-1, area)[:, places]] = 0
+            for pairs, kind in zip(found, kinds, strict=True):
+                rows, columns = np.nonzero(kind.test(block, places))
+                pairs.append((rows + start, places[columns]))
+        release_pages(patterns)
+    nothing = np.zeros(0, np.int64)
+    return [
+        (np.concatenate([nothing, *(rows for rows, _ in pairs)]), np.concatenate([nothing, *(at for _, at in pairs)]))
+        for pairs in found
+    ]
+
+
 def refuse_bad_values(key: str, patterns: AnyArray | LazyRows, seen: PatternStatistics, findings: Findings) -> None:
-    """Refuse values that are not finite, and negative ones, outside the bad pixels of `mark_bad_values`."""
-    for what, where, pixels in (
-        ("not finite", seen.not_finite, seen.not_finite_pixels),
-        ("negative", seen.negative, seen.negative_pixels),
+    """Refuse values that are not finite, and negative ones, that `mark_bad_values` left."""
+    for what, where, times in (
+        ("not finite", seen.not_finite, seen.not_finite_times),
+        ("negative", seen.negative, seen.negative_times),
     ):
         if len(where):
             findings.error(
                 key,
-                f"{len(where)} of {patterns.shape[0]} patterns have values that are {what}, in {int(pixels.sum())} "
-                f"pixels (shape {patterns.shape}, {patterns.dtype}; the first is pattern {where[0]}).",
+                f"{len(where)} of {patterns.shape[0]} patterns have values that are {what}, in "
+                f"{int((times > 0).sum())} pixels (shape {patterns.shape}, {patterns.dtype}; the first is pattern "
+                f"{where[0]}).",
                 "Mark those pixels in bad_pixels, remove those patterns, or repair them (dark subtraction makes "
                 "negatives).",
             )
@@ -275,10 +381,18 @@ def _unit_of(step: float, width: float, pixel_size_m: float | None) -> tuple[str
     return None
 
 
+def mostly_bad(bad: Unmeasured, count: int) -> IntArray:
+    """Numbers of patterns of which more than half of the pixels that others measured are bad."""
+    if bad.values is None:
+        return np.zeros(0, np.int64)
+    found: IntArray = np.flatnonzero(2 * np.diff(bad.values.offsets) > int((~bad.pixels).sum()))
+    return found if len(found) < count else np.zeros(0, np.int64)
+
+
 def leave_out(
-    counts: FloatArray, positions: FloatArray | None, scan_index: IntArray, size: int, findings: Findings
+    counts: FloatArray, positions: FloatArray | None, scan_index: IntArray, bad: Unmeasured, findings: Findings
 ) -> IntArray:
-    """Name patterns that are outliers or have no position.
+    """Name patterns that are outliers, that measured little, or that have no position.
 
     Parameters
     ----------
@@ -286,17 +400,21 @@ def leave_out(
         (n,) counts of each pattern.
     positions:
         (n, 2) float64 (y, x), pixels; None if they were refused.
+    bad:
+        What the patterns did not measure.
 
     Returns
     -------
     (k,) int64, ascending: the patterns that stay.
     """
     bright, dark = outlier_patterns(counts, scan_index)
-    lost = np.zeros(0, np.int64) if positions is None else lost_positions(positions, size)
+    lost = np.zeros(0, np.int64) if positions is None else lost_positions(positions, len(bad.pixels))
     n = len(counts)
+    blind = mostly_bad(bad, n)
     for numbers, key, what, code in (
         (bright, "patterns", f"hold over {_BRIGHT:g} times the median counts", "DATA-120"),
         (dark, "patterns", f"are empty or hold under {_DIM:.0%} of the median counts", "DATA-120"),
+        (blind, "patterns", "have bad values in over half of the pixels", "DATA-132"),
         (lost, "xcoords, ycoords", "have a position that is not finite or far from all others", "DATA-121"),
     ):
         if len(numbers):
@@ -304,7 +422,7 @@ def leave_out(
                 key, f"{len(numbers)} of {n} patterns {what}: {preview(numbers)}; they are left out.", "", code
             )
     stays = np.ones(n, bool)
-    for numbers in (bright, dark, lost):
+    for numbers in (bright, dark, blind, lost):
         stays[numbers] = False
     return np.flatnonzero(stays)
 

@@ -19,7 +19,10 @@ def fingerprint(data: ScanDataset) -> str:
     digest = hashlib.sha256()
     sample = evenly_spread(len(data), _SAMPLE)
     for start in range(0, len(sample), 32):
-        digest.update(data.counts(sample[start : start + 32]).astype("<f4").tobytes())
+        counts = data.counts(sample[start : start + 32])
+        if data.bad_values is not None:
+            data.bad_values.put(counts, sample[start : start + 32], -1)
+        digest.update(counts.astype("<f4").tobytes())
     arrays = {"<f8": data.positions, "<c8": data.probe, "?": data.bad_pixels, "<i8": data.scan_index}
     for dtype, array in arrays.items():
         digest.update(f"{array.shape}".encode() + array.astype(dtype).tobytes())

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ptychopinn.data.bad_values import Unmeasured
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels, mark_bad_values, refuse_bad_values
 from ptychopinn.data.diagnostics import Findings
@@ -37,20 +38,22 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
         return data
     findings = Findings()
     patterns = data.patterns[:] if isinstance(data.patterns, SpillableRows) else data.patterns
-    seen, bad = mark_bad_values("patterns", patterns, data.bad_pixels, findings)
+    seen, bad = mark_bad_values("patterns", patterns, Unmeasured(data.bad_pixels, data.bad_values), findings)
     refuse_bad_values("patterns", patterns, seen, findings)
     findings.raise_first(data.name)
     amplitude = data.measurement is Measurement.AMPLITUDE
     counts = (seen.square_sums if amplitude else seen.sums) * data.counts_per_unit
-    numbers = leave_out(counts, data.positions, data.scan_index, data.N, findings)
-    data = replace(data, bad_pixels=bad)
+    numbers = leave_out(counts, data.positions, data.scan_index, bad, findings)
+    data = replace(data, bad_pixels=bad.pixels, bad_values=bad.values)
     if len(numbers) < len(data):
         places = numbers if data.numbers is None else data.numbers[numbers]
         data = replace(data.select(numbers), numbers=places)
     if len(data) > 0:
         chosen = evenly_spread(len(data), _SAMPLE)
         mean = data.counts(chosen).mean(axis=0, dtype=np.float64)
-        data = replace(data, bad_pixels=mark_bad_pixels(mean, len(chosen), bad, data.probe, findings))
+        pixels = mark_bad_pixels(mean, len(chosen), bad.pixels, data.probe, findings)
+        values = None if data.bad_values is None else data.bad_values.outside(pixels)
+        data = replace(data, bad_pixels=pixels, bad_values=values)
         data = replace(data, metadata=_with_saturation(data, findings))
         check_background(mean, data.bad_pixels, findings)
         check_unit(data.positions, 2 * probe_radius_px(data.probe), data.metadata, findings)
@@ -65,7 +68,8 @@ def _with_saturation(data: ScanDataset, findings: Findings) -> ScanMetadata:
         return data.metadata
     patterns = data.patterns[:] if isinstance(data.patterns, SpillableRows) else data.patterns
     squared = data.measurement is Measurement.AMPLITUDE
-    level = plateau_level(patterns, data.bad_pixels, data.counts_per_unit, findings, squared=squared)
+    bad = Unmeasured(data.bad_pixels, data.bad_values)
+    level = plateau_level(patterns, bad, data.counts_per_unit, findings, squared=squared)
     if level is None:
         return data.metadata
     return data.metadata.model_copy(update={"saturation_counts": level * data.counts_per_unit})

@@ -13,6 +13,7 @@ import numpy as np
 from ptychopinn.atomic import atomic_write
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.bad_values import OFFSETS_KEY, PIXELS_KEY
 from ptychopinn.data.contract import interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset, check_writable
 from ptychopinn.data.diagnostics import Findings
@@ -26,7 +27,7 @@ _BLOCK_PIXELS = 1 << 18
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of zip, so that the same scan gives the same bytes
 
 
-def read_scan(
+def read_scan(  # noqa: PLR0913
     path: StrPath,
     *,
     measurement: Measurement | str | None = None,
@@ -34,6 +35,7 @@ def read_scan(
     saturation_counts: float | None = None,
     fftshift: bool = False,
     probe: str | None = None,
+    reader: str | None = None,
 ) -> ScanDataset:
     """Read a scan file; every conversion is logged.
 
@@ -56,6 +58,8 @@ def read_scan(
         Move DC from the corner to ``[N//2, N//2]``, which reads the patterns into memory.
     probe:
         A file with a probe, or how to make one (`ptychopinn.data.probe_recipes`); it replaces that of the scan.
+    reader:
+        The name of the reader to use, whatever else knows the file.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def read_scan(
     UsageError
         If ``path`` is no path.
     ConfigError
-        If ``measurement`` or ``nphotons`` is out of bounds.
+        If ``measurement`` or ``nphotons`` is out of bounds, or there is no such reader.
     ResourceError
         If a compressed array does not fit into memory.
     """
@@ -85,6 +89,7 @@ def read_scan(
             "saturation_counts": saturation_counts,
             "fftshift": fftshift,
             "probe": probe,
+            "reader": reader,
         },
     )
     findings = Findings()
@@ -137,7 +142,7 @@ def write_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> N
     path:
         The file; an existing one is replaced.
     data:
-        The scan. Bad pixels are written as 0.
+        The scan. Bad pixels are written as 0, bad values of single patterns as what the pixel has on average.
     compress:
         Compress the arrays; the file is smaller but cannot be memory-mapped.
 
@@ -176,6 +181,8 @@ def write_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> N
             "objectGuess": data.object_guess,
             "scan_index": data.scan_index,
             "bad_pixels": data.bad_pixels,
+            OFFSETS_KEY: None if data.bad_values is None else data.bad_values.offsets,
+            PIXELS_KEY: None if data.bad_values is None else data.bad_values.pixels,
             "_metadata": np.array(metadata.model_dump_json()),
         }
         for key, array in arrays.items():

@@ -15,7 +15,8 @@ from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
 from ptychopinn.data.probe_recipes import is_recipe, make_probe, use_probe
 from ptychopinn.data.raw_scan import Geometry, RawScan, as_scan_file, to_pixels
-from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_with
+from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_named, read_with
+from ptychopinn.data.readers.zarr_store import is_store
 from ptychopinn.data.scan_file import ScanFile, open_npz
 from ptychopinn.data.scan_reader import Reader
 from ptychopinn.data.scan_steps import centre_patterns
@@ -50,7 +51,7 @@ def open_scan(path: StrPath, options: ReadOptions | None = None) -> ScanFile:
     """
     path, options = Path(path), options or ReadOptions()
     try:
-        raw = read_foreign(path)
+        raw = read_foreign(path, options.reader)
         if raw is not None:
             return usable(raw, path, options)
         file = open_arrays(path)
@@ -76,7 +77,8 @@ def usable(raw: RawScan, path: Path, options: ReadOptions) -> ScanFile:
         raise DataError(
             " ".join([f"{path} has no positions.", *raw.notes]),
             "Give one to each pattern, in their order: ptychopinn convert SCAN -o NEW.npz --positions FILE (two "
-            "columns y x of text, or an NPY, NPZ or HDF5 file). Lengths need --position-unit and --pixel-size too.",
+            "columns y x of text, or an NPY, NPZ or HDF5 file). Lengths need --position-unit and --pixel-size too. "
+            "Or name a reader that finds them, of those of `ptychopinn plugins`: --reader NAME.",
         )
     try:
         _refuse_corner(raw, options)
@@ -163,7 +165,7 @@ def read_raw(path: StrPath, options: ReadOptions) -> RawScan:
         If arrays are missing or do not belong together.
     """
     path = Path(path)
-    raw = read_foreign(path)
+    raw = read_foreign(path, options.reader)
     if raw is None:
         file = open_arrays(path)
         try:
@@ -183,19 +185,30 @@ def open_arrays(path: StrPath) -> ScanFile:
     return open_hdf5(path, PATTERN_KEYS) if is_hdf5(path) else open_npz(path)
 
 
-def read_foreign(path: Path) -> RawScan | None:
+def read_foreign(path: Path, reader: str | None = None) -> RawScan | None:
     """A scan of another format than the contract's; None if it is of the contract, or no reader knows it.
+
+    Parameters
+    ----------
+    path:
+        The file.
+    reader:
+        The reader that reads it, whatever it is.
 
     Raises
     ------
     DataError
         From the reader.
+    ConfigError
+        If there is no such reader.
     """
+    if reader is not None:
+        return read_named(reader, path)
     if is_hdf5(path) and path.suffix.lower() != ".mat":
         file = open_hdf5(path, PATTERN_KEYS)
         if any(key in file.members or key in file.broken for key in PATTERN_KEYS):
             return None
-    elif _is_zip(path) and not _is_other_npz(path):
+    elif not is_store(path) and _is_zip(path) and not _is_other_npz(path):
         return None
     raw = read_with(CORE_READERS, path)
     return read_with(plugin_readers(), path) if raw is None else raw
@@ -248,6 +261,7 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         patches=reader.load("Y", kinds="fc", what="a complex array"),
         scan_index=index,
         bad_pixels=None if mask is None else mask.astype(bool),
+        bad_values=reader.bad_values(len(patterns), (int(patterns.shape[1]), int(patterns.shape[2]))),
         geometry=_stated_geometry(metadata),
         metadata=metadata,
         name=file.path.stem,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.data.bad_values import Unmeasured
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.statistics import PatternStatistics
@@ -57,14 +58,18 @@ def check_patterns(counts: FloatArray, dtype: np.dtype[Any], seen: PatternStatis
 
 
 def plateau_level(
-    patterns: AnyArray | LazyRows, bad_pixels: BoolArray, counts_per_unit: float, findings: Findings, *, squared: bool
+    patterns: AnyArray | LazyRows, bad: Unmeasured, counts_per_unit: float, findings: Findings, *, squared: bool
 ) -> float | None:
     """The value at which patterns (n, N, N) are cut off, of squares if they are amplitudes; None if they are not.
 
     Many values are the largest of all there, and few lie close below it.
     """
     chosen = evenly_spread(patterns.shape[0], _SAMPLE)
-    values = np.asarray(patterns[chosen])[:, ~bad_pixels].astype(np.float64)
+    block = np.asarray(patterns[chosen])
+    if bad.values is not None:
+        block = block.astype(np.float64)
+        bad.values.put(block, chosen, np.nan)
+    values = block[:, ~bad.pixels].astype(np.float64)
     values = values[np.isfinite(values)]
     peak = float(values.max(initial=0.0))
     level = peak**2 if squared else peak

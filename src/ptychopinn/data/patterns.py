@@ -22,7 +22,9 @@ Fetch = Callable[[slice], Array]
 
 
 def stored_dtype(data: ScanDataset) -> np.dtype[np.generic]:
-    """dtype of patterns on a device: their own, or float32 if that is no wider."""
+    """dtype of patterns on a device: their own, or float32 if that is no wider or marks bad values."""
+    if data.bad_values is not None:
+        return np.dtype(np.float32)
     own: np.dtype[np.generic] = np.dtype(data.patterns.dtype).newbyteorder("=")
     return own if own.itemsize < 4 else np.dtype(np.float32)
 
@@ -32,6 +34,9 @@ class Patterns:
 
     On the host, amplitudes are kept in memory if they fit the budget. On a device, patterns are kept in their own dtype
     if they fit the budget of its library; else they are read for every batch, ahead of the computation.
+
+    Bad values of single patterns (`ptychopinn.data.bad_values.BadValues`) are negative in counts and amplitudes;
+    `measured` tells them from the others.
     """
 
     def __init__(self, data: ScanDataset, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 0) -> None:
@@ -39,6 +44,7 @@ class Patterns:
         good = np.fft.ifftshift(~data.bad_pixels)
         # (N, N) float32 of the library, DC at [0, 0]: 0 at bad pixels, else 1; None without bad pixels.
         self.good: Array | None = None if good.all() else library.from_host(good.astype(np.float32))
+        self.marked = data.bad_values is not None  # whether some values are negative because they were not measured
         level = data.metadata.saturation_counts
         # Smallest amplitude of a saturated pixel; None if none is.
         self.saturation: float | None = None if level is None else (1 - _AMPLITUDE_TOLERANCE) * math.sqrt(level)
@@ -60,10 +66,14 @@ class Patterns:
         return len(self.data)
 
     def counts(self, indices: IntArray) -> Array:
-        """Counts of some patterns: (b,) indices on the host to (b, N, N) float32, 0 at bad pixels."""
+        """Counts of some patterns: (b,) indices on the host to (b, N, N) float32, 0 at bad pixels.
+
+        Bad values of single patterns are what the pixel has on average.
+        """
         if self.library.on_host:
             return np.fft.ifftshift(self.data.counts(indices), axes=(-2, -1))
-        return self._decode(self._raw(indices))
+        counts = self._decode(self._raw(indices))
+        return self.library.xp.where(counts < 0, -1 - counts, counts) if self.marked else counts
 
     def groups(self, members: IntArray) -> Array:
         """Counts of groups: (g, C) numbers to (g, C, N, N). -1 (missing) gives zeros; each pattern is read once."""
@@ -76,16 +86,38 @@ class Patterns:
         return self.library.xp.reshape(counts, (*members.shape, *counts.shape[1:]))
 
     def gather(self, numbers: Array) -> Array:
-        """Counts of patterns kept on a device, for a (...,) index of the library: (..., N, N) float32."""
+        """Counts of patterns kept on a device, for a (...,) index of the library: (..., N, N) float32.
+
+        Bad values are as in `ScanDataset.marked_counts`.
+        """
         xp = self.library.xp
         counts = self._decode(xp.take(self._kept, xp.reshape(numbers, (-1,)), axis=0))
         return xp.reshape(counts, (*numbers.shape, *counts.shape[1:]))
 
     def amplitudes(self, indices: IntArray) -> Array:
-        """Square roots of `counts`."""
+        """Square roots of `counts`; -1 where a value is bad."""
         if not self.library.on_host:
-            return self.library.xp.sqrt(self.counts(indices))
+            return self._roots(self._decode(self._raw(indices)))
         return self._read_amplitudes(indices) if self._kept is None else self._kept[indices]
+
+    def measured(self, amplitudes: Array) -> tuple[Array, Array | None]:
+        """Amplitudes with 0 for bad values, and where they were measured.
+
+        Parameters
+        ----------
+        amplitudes:
+            (b, N, N) float32, from `amplitudes` or `batches`.
+
+        Returns
+        -------
+        The amplitudes; and (N, N) or (b, N, N) float32, 0 where nothing was measured, else 1, or None if all was.
+        """
+        if not self.marked:
+            return amplitudes, self.good
+        xp = self.library.xp
+        bad, zeros = amplitudes < 0, xp.zeros_like(amplitudes)
+        there = zeros + 1 if self.good is None else zeros + self.good
+        return xp.where(bad, zeros, amplitudes), xp.where(bad, zeros, there)
 
     def recorded(self, intensity: Array, measured: Array) -> Array:
         """Modelled counts as the detector records them: where a pixel is saturated, at most the measured counts.
@@ -129,7 +161,7 @@ class Patterns:
                         ahead = following, reader.submit(partial(self._read_raw, following))
                     if waiting is not None:
                         counts = self._decode(self._to_corner(self.library.from_host(waiting[1]())))
-                        yield waiting[0], partial(_rows, self.library.xp.sqrt(counts))
+                        yield waiting[0], partial(_rows, self._roots(counts))
                     waiting = ahead
 
     def _part(self, indices: IntArray, part: slice) -> Array:
@@ -137,13 +169,28 @@ class Patterns:
 
     def _read_amplitudes(self, indices: IntArray) -> FloatArray:
         counts = self.data.counts(indices)
-        amplitudes: FloatArray = np.fft.ifftshift(np.sqrt(counts, out=counts), axes=(1, 2))
+        roots = np.sqrt(counts, out=counts)
+        if self.data.bad_values is not None:
+            self.data.bad_values.put(roots, indices, -1.0)
+        amplitudes: FloatArray = np.fft.ifftshift(roots, axes=(1, 2))
         return amplitudes
+
+    def _roots(self, counts: Array) -> Array:
+        """Amplitudes of the result of `_decode`."""
+        xp = self.library.xp
+        if not self.marked:
+            return xp.sqrt(counts)
+        zeros = xp.zeros_like(counts)
+        return xp.where(counts < 0, zeros - 1, xp.sqrt(xp.where(counts < 0, zeros, counts)))
 
     def _read_raw(self, indices: IntArray | slice) -> AnyArray:
         """Patterns for a device, in a dtype that every library supports."""
+        bad = self.data.bad_values
         with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
-            raw = self.data.raw(indices).astype(stored_dtype(self.data), copy=False)
+            raw = self.data.raw(indices).astype(stored_dtype(self.data), copy=bad is not None)
+        if bad is not None:
+            bad.put_fill(raw, indices)
+            bad.put(raw, indices, lambda filled: -1 - filled)
         return raw.view(np.int16) if raw.dtype == np.uint16 else raw
 
     def _to_corner(self, raw: Array) -> Array:
@@ -166,7 +213,11 @@ class Patterns:
             values += _HALF_RANGE
         if self.good is not None:
             values = xp.where(self.good > 0, values, xp.zeros_like(values))  # bad pixels may hold anything
-        return self.data.to_counts(values)
+        if not self.marked:
+            return self.data.to_counts(values)
+        bad = values < 0
+        counts = self.data.to_counts(xp.where(bad, -1 - values, values))
+        return xp.where(bad, -1 - counts, counts)
 
 
 def _rows(array: Array, part: slice) -> Array:

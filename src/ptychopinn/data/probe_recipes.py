@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.data.raw_scan import RawScan, is_amplitude, patterns_at_once, to_pixels
+from ptychopinn.data.raw_scan import RawScan, is_amplitude, measured_blocks, to_pixels
 from ptychopinn.data.scan_steps import mark_gaps
 from ptychopinn.data.sizes import resample_probe
 from ptychopinn.errors import ConfigError, DataError
@@ -208,15 +208,14 @@ def _soft_disc(radii: FloatArray, radius: float) -> FloatArray:
 
 def _mean_counts(raw: RawScan) -> FloatArray:
     """(H, W) mean counts, 0 at bad pixels and where values are not finite or negative."""
-    total = np.zeros(raw.size)
-    amplitude, step = is_amplitude(raw), patterns_at_once(raw)
-    for start in range(0, len(raw.patterns), step):
-        block = np.asarray(raw.patterns[start : start + step], np.float64)
-        block = np.where(np.isfinite(block) & (block > 0), block, 0.0)
+    total, amplitude = np.zeros(raw.size), is_amplitude(raw)
+    for _, values in measured_blocks(raw):
+        block = np.where(np.isfinite(values) & (values > 0), values, 0.0)
         total += (block**2 if amplitude else block).sum(axis=0)
     if raw.bad_pixels is not None:
         total[raw.bad_pixels] = 0
-    return total / len(raw.patterns)
+    count = len(raw.patterns)
+    return total / (count if raw.bad_values is None else np.maximum(count - raw.bad_values.times, 1))
 
 
 def is_recipe(text: str) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from ptychopinn.data.bad_values import OFFSETS_KEY, PIXELS_KEY, BadValues
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.scan_file import ArrayInMemory, ArrayMember, ScanFile
 from ptychopinn.errors import DataError
@@ -104,6 +106,8 @@ class RawScan(ShortRepr):
         (n,) int, or None for one scan.
     bad_pixels:
         (H, W) bool, True is bad; or None.
+    bad_values:
+        Other pixels that are bad in some patterns; or None.
     geometry:
         Energy, distance and pixels.
     metadata:
@@ -122,6 +126,7 @@ class RawScan(ShortRepr):
     patches: ComplexArray | None = None
     scan_index: IntArray | None = None
     bad_pixels: BoolArray | None = None
+    bad_values: BadValues | None = None
     geometry: Geometry = field(default_factory=Geometry)
     metadata: ScanMetadata = field(default_factory=ScanMetadata)
     name: str = "scan"
@@ -148,6 +153,12 @@ class RawScan(ShortRepr):
                     f"{width} it must be {shape}.",
                     "Give every pattern its entry, in the same order.",
                 )
+        bad = self.bad_values
+        if bad is not None and (len(bad), *bad.size) != (n, height, width):
+            raise DataError(
+                f"The bad values are of {len(bad)} patterns of {bad.size}; there are {n} of {height} x {width}.",
+                "Give every pattern its own, in the same order.",
+            )
         if self.probe is not None and self.probe.ndim != 3:
             raise DataError(f"The probe has the shape {self.probe.shape}.", "Give it as (modes, H, W).")
 
@@ -168,13 +179,31 @@ def is_amplitude(raw: RawScan) -> bool:
 
 
 def pattern_sums(raw: RawScan) -> FloatArray:
-    """(n,) light of each pattern outside the bad pixels, in counts; NaN where values are not finite."""
+    """(n,) light of each pattern outside the bad pixels, in counts; NaN where values are not finite.
+
+    Bad values of single patterns count as what their pixel has on average.
+    """
     good = np.ones(raw.size, bool) if raw.bad_pixels is None else ~raw.bad_pixels
-    sums = np.empty(len(raw.patterns))
-    for start in range(0, len(sums), patterns_at_once(raw)):
-        block = np.asarray(raw.patterns[start : start + patterns_at_once(raw)], np.float64)[:, good]
-        sums[start : start + len(block)] = (block**2 if is_amplitude(raw) else block).sum(axis=1)
+    sums, total = np.empty(len(raw.patterns)), np.zeros(raw.size)
+    for start, block in measured_blocks(raw):
+        values = np.where(good, block**2 if is_amplitude(raw) else block, 0)
+        sums[start : start + len(block)] = values.sum(axis=(1, 2))
+        total += values.sum(axis=0)
+    if raw.bad_values is not None:
+        rows, pixels = raw.bad_values.entries(slice(None))
+        mean = (total / np.maximum(len(sums) - raw.bad_values.times, 1)).ravel()
+        sums += np.bincount(rows, np.where(np.isfinite(mean), mean, 0)[pixels], len(sums))
     return np.where(np.isfinite(sums), sums, np.nan)
+
+
+def measured_blocks(raw: RawScan) -> Iterator[tuple[int, FloatArray]]:
+    """Patterns some MiB at a time, (b, H, W) float64 with 0 for bad values of single patterns; each with its start."""
+    step = patterns_at_once(raw)
+    for start in range(0, len(raw.patterns), step):
+        block = np.array(raw.patterns[start : start + step], np.float64)
+        if raw.bad_values is not None:
+            raw.bad_values.put(block, slice(start, start + step), 0)
+        yield start, block
 
 
 def patterns_at_once(raw: RawScan) -> int:
@@ -243,6 +272,7 @@ def dataset_of(raw: RawScan) -> ScanDataset:
         patches_guess=raw.patches,
         scan_index=raw.scan_index,  # type: ignore[arg-type]
         bad_pixels=raw.bad_pixels,  # type: ignore[arg-type]
+        bad_values=raw.bad_values,
         metadata=metadata_of(raw),
         name=raw.name,
     )
@@ -261,6 +291,8 @@ def as_scan_file(raw: RawScan, path: Path) -> ScanFile:
         "Y": raw.patches,
         "scan_index": raw.scan_index,
         "bad_pixels": raw.bad_pixels,
+        OFFSETS_KEY: None if raw.bad_values is None else raw.bad_values.offsets,
+        PIXELS_KEY: None if raw.bad_values is None else raw.bad_values.pixels,
         "_metadata": np.array(metadata_of(raw).model_dump_json()),
     }
     members: dict[str, ArrayMember] = {

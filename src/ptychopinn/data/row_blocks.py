@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.lazy_rows import as_slice, release_pages
 from ptychopinn.data.scan_file import read_into_buffer
 from ptychopinn.errors import DataError
@@ -18,9 +19,13 @@ _BLOCK_BYTES = 1 << 24
 
 
 def map_rows(
-    rows: AnyArray, change: Callable[[AnyArray], AnyArray], shape: tuple[int, ...], dtype: npt.DTypeLike
+    rows: AnyArray,
+    change: Callable[[AnyArray], AnyArray],
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    bad: BadValues | None = None,
 ) -> AnyArray:
-    """Apply a function to (n, ...) rows, block by block: (n, ``*shape``) of ``dtype``.
+    """Apply a function to (n, ...) rows, block by block: (n, ``*shape``) of ``dtype``. Bad values are set to 0 first.
 
     Raises
     ------
@@ -33,7 +38,11 @@ def map_rows(
 
     def blocks() -> Iterator[bytes]:
         for start in range(0, len(rows), step):
-            yield np.ascontiguousarray(change(rows[start : start + step]), kind).data.cast("B")  # type: ignore[misc]
+            block = rows[start : start + step]
+            if bad is not None:
+                block = np.array(block)
+                bad.put(block, slice(start, start + step), 0)
+            yield np.ascontiguousarray(change(block), kind).data.cast("B")  # type: ignore[misc]
             release_pages(rows)
 
     return _fill((len(rows), *shape), kind, blocks())

@@ -14,10 +14,11 @@ from typing import Literal
 
 import numpy as np
 
+from ptychopinn.data.bad_values import BadValues, Unmeasured, join_bad_values, unite
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.defects import mark_bad_values
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, pattern_sums, patterns_at_once, to_pixels
+from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, measured_blocks, pattern_sums, to_pixels
 from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
 from ptychopinn.data.statistics import pattern_statistics
 from ptychopinn.data.subsampling import neighbour_distances
@@ -83,6 +84,7 @@ def _turned(
         note,
         patterns=map_rows(raw.patterns, turn, size, raw.patterns.dtype),
         bad_pixels=None if raw.bad_pixels is None else np.ascontiguousarray(turn(raw.bad_pixels)),
+        bad_values=None if raw.bad_values is None else raw.bad_values.changed(turn, size),
         patches=None,
         probe=probe,
     )
@@ -90,9 +92,16 @@ def _turned(
 
 def centre_patterns(raw: RawScan) -> RawScan:
     """Move DC of patterns and mask from the corner to ``[H//2, W//2]``."""
-    shifted = map_rows(raw.patterns, lambda rows: np.fft.fftshift(rows, axes=(1, 2)), raw.size, raw.patterns.dtype)
-    bad = None if raw.bad_pixels is None else np.fft.fftshift(raw.bad_pixels)
-    return raw.with_changes("DC moved from the corner to the centre.", patterns=shifted, bad_pixels=bad)
+
+    def shift(array: AnyArray) -> AnyArray:
+        return np.fft.fftshift(array, axes=(-2, -1))
+
+    return raw.with_changes(
+        "DC moved from the corner to the centre.",
+        patterns=map_rows(raw.patterns, shift, raw.size, raw.patterns.dtype),
+        bad_pixels=None if raw.bad_pixels is None else shift(raw.bad_pixels),
+        bad_values=None if raw.bad_values is None else raw.bad_values.changed(shift, raw.size),
+    )
 
 
 def shift_patterns(raw: RawScan, shift: tuple[int, int]) -> RawScan:
@@ -114,6 +123,7 @@ def shift_patterns(raw: RawScan, shift: tuple[int, int]) -> RawScan:
         f"Patterns moved by {shift[0]} pixels in y and {shift[1]} in x.",
         patterns=map_rows(raw.patterns, move, raw.size, raw.patterns.dtype),
         bad_pixels=bad if bad.any() else None,
+        bad_values=None if raw.bad_values is None else raw.bad_values.changed(move, raw.size),
     )
 
 
@@ -256,10 +266,14 @@ def in_photons(raw: RawScan) -> RawScan:
         return raw
     mean = float(np.nanmean(pattern_sums(raw)))
     bad = np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels
-    if not mean > 0 or math.isclose(dose, mean, rel_tol=1e-4) or pattern_statistics(raw.patterns, bad).whole_squares:
+    if not mean > 0 or math.isclose(dose, mean, rel_tol=1e-4):
+        return raw
+    if pattern_statistics(raw.patterns, bad, raw.bad_values).whole_squares:
         return raw
     factor = math.sqrt(dose / mean)
-    scaled = map_rows(raw.patterns, lambda rows: np.asarray(rows, np.float64) * factor, raw.size, np.float32)
+    scaled = map_rows(
+        raw.patterns, lambda rows: np.asarray(rows, np.float64) * factor, raw.size, np.float32, raw.bad_values
+    )
     return raw.with_changes(f"Amplitudes scaled to {dose:.4g} photons a pattern, as the file says.", patterns=scaled)
 
 
@@ -303,23 +317,40 @@ def mask_pixels(raw: RawScan, bad: BoolArray, source: str = "a mask") -> RawScan
     return raw.with_changes(f"{int(bad.sum())} bad pixels of {source}.", bad_pixels=whole)
 
 
+def mask_values(raw: RawScan, masks: AnyArray, source: str = "masks") -> RawScan:
+    """Add bad values of single patterns, (n, H, W) of which what is not 0 is bad; others are refused.
+
+    Raises
+    ------
+    DataError
+        If the shape is not that of the patterns.
+    """
+    if masks.shape != raw.patterns.shape:
+        raise DataError(
+            f"Masks of shape {masks.shape} do not fit patterns of shape {raw.patterns.shape}.",
+            "Give one mask for all patterns, or one a pattern.",
+        )
+    found = BadValues.of_masks(masks)
+    count = 0 if found is None else len(found.pixels)
+    return raw.with_changes(f"{count} bad values of {source}.", bad_values=unite(raw.bad_values, found))
+
+
 def mark_gaps(raw: RawScan) -> RawScan:
-    """Pixels with marks of gaps, with negative values, and those that are not finite become bad.
+    """Marks of gaps, negative values, and those that are not finite become bad pixels or bad values.
 
     The rule is that of `ptychopinn.data.defects`. A step that sums or scales values would hide the marks from it.
     """
     findings = Findings()
-    bad = np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels
-    _, bad = mark_bad_values("patterns", raw.patterns, bad, findings)
+    known = Unmeasured(np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels, raw.bad_values)
+    _, bad = mark_bad_values("patterns", raw.patterns, known, findings)
     warnings = (*raw.warnings, *(problem.message for problem in findings.problems))
-    return replace(raw, bad_pixels=bad if bad.any() else None, warnings=warnings)
+    return replace(raw, bad_pixels=bad.pixels if bad.pixels.any() else None, bad_values=bad.values, warnings=warnings)
 
 
 def mask_above(raw: RawScan, threshold: float) -> RawScan:
     """Pixels that exceed a value in any pattern, and those that are not finite or negative in any, become bad."""
     bad = np.zeros(raw.size, bool)
-    for start in range(0, len(raw.patterns), patterns_at_once(raw)):
-        block = raw.patterns[start : start + patterns_at_once(raw)]
+    for _, block in measured_blocks(raw):
         bad |= (~((block <= threshold) & (block >= 0))).any(axis=0)
     return mask_pixels(raw, bad, f"values above {threshold:g}, below 0 or not finite")
 
@@ -347,7 +378,7 @@ def subtract_background(raw: RawScan, background: float | FloatArray) -> RawScan
 
     return raw.with_changes(
         f"A background of {float(level.mean()):.6g} counts a pixel subtracted; negative counts became 0.",
-        patterns=map_rows(raw.patterns, subtract, raw.size, np.float32),
+        patterns=map_rows(raw.patterns, subtract, raw.size, np.float32, raw.bad_values),
         measurement=Measurement.COUNTS if raw.measurement is None and whole else raw.measurement,
     )
 
@@ -373,6 +404,7 @@ def take_patterns(raw: RawScan, numbers: IntArray, what: str = "Patterns selecte
         positions=part(raw.positions),
         patches=part(raw.patches),
         scan_index=part(raw.scan_index),
+        bad_values=None if raw.bad_values is None else raw.bad_values.select(index),
     )
 
 
@@ -480,6 +512,7 @@ def join_scans(scans: Sequence[RawScan]) -> RawScan:
         scan_index=np.concatenate(index),
         patches=None,
         bad_pixels=np.any(masks, axis=0) if masks else None,
+        bad_values=join_bad_values([(len(scan.patterns), scan.bad_values) for scan in scans], first.size),
         notes=(*first.notes, f"{len(scans)} scans joined: {', '.join(scan.name for scan in scans)[:300]}."),
     )
 

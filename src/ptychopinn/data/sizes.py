@@ -108,7 +108,12 @@ def resize_patterns(raw: RawScan, size: int) -> RawScan:
     )
     if not measured.all():
         note += f" {int((~measured).sum())} pixels that were not measured are bad pixels."
-    changed = raw.with_changes(note, patterns=patterns, bad_pixels=bad if bad.any() else None, patches=None)
+    values = raw.bad_values
+    if values is not None:
+        values = values.changed(lambda masks: place_centred(masks, (size, size)), (size, size))
+    changed = raw.with_changes(
+        note, patterns=patterns, bad_pixels=bad if bad.any() else None, bad_values=values, patches=None
+    )
     if raw.probe is not None and raw.probe.shape[1:] == raw.size:
         changed = replace(changed, probe=resample_probe(raw.probe, (size, size)))
     return _rescale(_with_dose(changed, raw), scales)
@@ -164,15 +169,17 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
             sums[(blocks == most).any(axis=(2, 4))] = np.iinfo(kind).max
         return np.asarray(np.sqrt(sums) if amplitude else sums)
 
-    bad = None
-    if raw.bad_pixels is not None:
-        bad = raw.bad_pixels.reshape(shape[0], factor, shape[1], factor).any(axis=(1, 3))
+    def any_of(mask: BoolArray) -> BoolArray:
+        return np.asarray(mask.reshape(*mask.shape[:-2], shape[0], factor, shape[1], factor).any(axis=(-3, -1)))
+
+    bad = None if raw.bad_pixels is None else any_of(raw.bad_pixels)
     geometry, pixel = raw.geometry, raw.geometry.detector_pixel_m
     changed = raw.with_changes(
         f"Patterns binned {factor} x {factor} to {shape[0]} x {shape[1]}, counts kept; object pixels stay, the window "
         f"is {factor} times smaller.",
-        patterns=map_rows(raw.patterns, summed, shape, kind),
+        patterns=map_rows(raw.patterns, summed, shape, kind, raw.bad_values),
         bad_pixels=bad if bad is not None and bad.any() else None,
+        bad_values=None if raw.bad_values is None else raw.bad_values.changed(any_of, shape),
         patches=None,
         metadata=raw.metadata.model_copy(update={"saturation_counts": None}),
         geometry=replace(geometry, detector_pixel_m=None if pixel is None else (pixel[0] * factor, pixel[1] * factor)),
@@ -202,6 +209,9 @@ def _crop_rectangle(raw: RawScan, size: tuple[int, int]) -> RawScan:
         f"Patterns cropped from {height} x {width} to {size[0]} x {size[1]}.",
         patterns=map_rows(raw.patterns, lambda rows: place_centred(rows, size), size, raw.patterns.dtype),
         bad_pixels=None if raw.bad_pixels is None else place_centred(raw.bad_pixels, size),
+        bad_values=None
+        if raw.bad_values is None
+        else raw.bad_values.changed(lambda masks: place_centred(masks, size), size),
         patches=None,
     )
     if raw.probe is not None and raw.probe.shape[1:] == raw.size:

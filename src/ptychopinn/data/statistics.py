@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.lazy_rows import LazyRows, release_pages
 from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
@@ -20,17 +21,19 @@ _ROOTS = tuple(float(np.sqrt(mark)) for mark in MARKS)  # of the same, where amp
 _NEVER_COUNTED = 2.0**31 - 1  # and its root where amplitudes are stored: any such value is a mark
 _FAR_LOWER = 1 / 16  # of the mark: mean of the other values of a pixel that is no saturated one
 _MARK_TOLERANCE = 1e-6  # relative, of float32
+_ALL = slice(None)
 _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
 
 
 @dataclass(frozen=True, eq=False)
 class PatternStatistics:
-    """Statistics of the values of the patterns, without bad pixels.
+    """Statistics of the values of the patterns, without bad pixels and bad values.
 
     Attributes
     ----------
     sums, square_sums:
-        (n,) float64: sum of the values, and of their squares, of each pattern.
+        (n,) float64: sum of the values, and of their squares, of each pattern; a bad value counts as the mean of its
+        pixel.
     mean:
         (N, N) float64 mean of the values; 0 at bad pixels and where a value is not finite.
     peak:
@@ -41,11 +44,13 @@ class PatternStatistics:
         Whether all squares are whole numbers within float32 precision (roots of counts).
     not_finite, negative:
         (k,) int64: patterns with values that are NaN, infinite or beyond float32, or below 0.
-    not_finite_pixels, negative_pixels:
-        (N, N) bool: pixels with such values.
-    stuck:
-        (N, N) bool: pixels that hold a value which marks what was not measured (`MARKS`): in every pattern, or in some
-        while their other values are far lower, or one that no detector counts to.
+    not_finite_times, negative_times:
+        (N, N) int64: in how many patterns each pixel has such a value.
+    negatives:
+        Lowest and highest negative value; (0, 0) without any.
+    marks:
+        (N, N) int64 by value: how often each pixel holds a value which marks what was not measured (`MARKS`): in every
+        pattern, or in some while its other values are far lower, or one that no detector counts to.
     saturated:
         Number of other values equal to the largest value of the integer dtype.
     saturated_in:
@@ -60,15 +65,18 @@ class PatternStatistics:
     whole_squares: bool
     not_finite: IntArray
     negative: IntArray
-    not_finite_pixels: BoolArray
-    negative_pixels: BoolArray
-    stuck: BoolArray
+    not_finite_times: IntArray
+    negative_times: IntArray
+    negatives: tuple[float, float]
+    marks: dict[float, IntArray]
     saturated: int
     saturated_in: IntArray
 
 
-def pattern_statistics(patterns: AnyArray | LazyRows, bad_pixels: BoolArray) -> PatternStatistics:
-    """Compute the statistics of (n, N, N) patterns of any real dtype, n >= 1; values at bad pixels are ignored."""
+def pattern_statistics(
+    patterns: AnyArray | LazyRows, bad_pixels: BoolArray, bad_values: BadValues | None = None
+) -> PatternStatistics:
+    """Compute the statistics of (n, N, N) patterns of any real dtype, n >= 1; what is bad is ignored."""
     n, size = patterns.shape[0], patterns.shape[1]
     step = max(1, _BLOCK_PIXELS // (size * size))
     bad = bad_pixels if bad_pixels.any() else None
@@ -76,7 +84,8 @@ def pattern_statistics(patterns: AnyArray | LazyRows, bad_pixels: BoolArray) -> 
     def run(starts: IntArray) -> _Tally:
         tally = _Tally(patterns.shape[1:], integer=patterns.dtype.kind in "ui")
         for start in starts.tolist():
-            tally.add(patterns[start : start + step], bad)
+            part = slice(start, min(start + step, n))
+            tally.add(patterns[part], bad, None if bad_values is None else bad_values.select(np.arange(n)[part]))
             release_pages(patterns)
         return tally
 
@@ -90,38 +99,67 @@ def pattern_statistics(patterns: AnyArray | LazyRows, bad_pixels: BoolArray) -> 
     def of_pixels(name: str, join: Callable[..., Any]) -> AnyArray:
         return np.asarray(join([getattr(tally, name) for tally in runs], axis=0))
 
-    mean = of_pixels("total", np.sum) / n
+    count = n if bad_values is None else n - bad_values.times  # of the values of a pixel that are not bad
+    total = of_pixels("total", np.sum)
+    mean = total / n if bad_values is None else total / np.maximum(count, 1)
     own = np.iinfo(patterns.dtype).max if patterns.dtype.kind in "ui" else None
-    stuck = _marked(runs, mean, n, own)
+    marks = _marked(runs, total, count, own)
     largest = of_pixels("largest", np.sum)
+    stuck = np.any([times > 0 for times in marks.values()], axis=0) if marks else np.zeros(mean.shape, bool)
     saturated = of_patterns("at_largest") - int((stuck & (largest == n)).sum())
+    filled, filled_squares = _filled(bad_values, mean)
+    lows = [tally.negatives for tally in runs if tally.negatives[0] < 0]
     return PatternStatistics(
-        sums=of_patterns("sums").astype(np.float64),
-        square_sums=of_patterns("square_sums").astype(np.float64),
+        sums=of_patterns("sums").astype(np.float64) + filled,
+        square_sums=of_patterns("square_sums").astype(np.float64) + filled_squares,
         mean=mean,
         peak=max(tally.peak for tally in runs),
         whole=all(tally.whole for tally in runs),
         whole_squares=all(tally.whole_squares for tally in runs),
         not_finite=np.flatnonzero(of_patterns("not_finite")),
         negative=np.flatnonzero(of_patterns("negative")),
-        not_finite_pixels=of_pixels("not_finite_pixels", np.any),
-        negative_pixels=of_pixels("negative_pixels", np.any),
-        stuck=stuck,
+        not_finite_times=_added(runs, "not_finite", mean.shape),
+        negative_times=_added(runs, "negative", mean.shape),
+        negatives=(min(low for low, _ in lows), max(high for _, high in lows)) if lows else (0.0, 0.0),
+        marks=marks,
         saturated=int(saturated.sum()),
         saturated_in=np.flatnonzero(saturated),
     )
 
 
-def _marked(runs: list[_Tally], mean: FloatArray, n: int, own: int | None) -> BoolArray:
-    """Pixels with marks; see `PatternStatistics.stuck`. ``own`` is the largest value of an integer dtype."""
-    marked = np.zeros(mean.shape, bool)
+def _added(runs: list[_Tally], kind: str, shape: tuple[int, ...]) -> IntArray:
+    """(N, N) int64: how often each pixel has a wrong value of a kind."""
+    return sum((tally.times[kind] for tally in runs if kind in tally.times), np.zeros(shape, np.int64))
+
+
+def _filled(bad_values: BadValues | None, mean: FloatArray) -> tuple[FloatArray | float, FloatArray | float]:
+    """Sums of the means, and of their squares, that stand for the bad values of each pattern."""
+    if bad_values is None:
+        return 0.0, 0.0
+    rows, pixels = bad_values.entries(slice(None))
+    values, count = mean.ravel()[pixels], len(bad_values)
+    sums, squares = (np.asarray(np.bincount(rows, each, count), np.float64) for each in (values, values**2))
+    return sums, squares
+
+
+def _marked(runs: list[_Tally], total: FloatArray, count: IntArray | int, own: int | None) -> dict[float, IntArray]:
+    """How often pixels hold marks; see `PatternStatistics.marks`. ``own`` is the largest value of an integer dtype."""
+    marked = {}
     for mark in {mark for tally in runs for mark in tally.marks}:
         hits = np.sum([tally.marks[mark] for tally in runs if mark in tally.marks], axis=0)
-        others = np.divide(mean * n - hits * mark, n - hits, out=np.zeros(mean.shape), where=hits < n)
+        others = np.divide(total - hits * mark, count - hits, out=np.zeros(total.shape), where=hits < count)
         # The largest value of the own dtype, now and then, is saturation.
         far = (others < _FAR_LOWER * mark) & (mark != own)
-        marked |= (hits > 0) & (far | (hits == n) | _is_never_counted(mark))
+        times = np.where((hits > 0) & (far | (hits == count) | _is_never_counted(mark)), hits, 0)
+        if times.any():
+            marked[mark] = times
     return marked
+
+
+def holds(values: FloatArray, mark: float) -> BoolArray:
+    """Whether each value is a mark, within float32 precision."""
+    found: BoolArray = np.abs(values - mark) <= _MARK_TOLERANCE * mark
+    return found
 
 
 def _is_never_counted(mark: float) -> bool:
@@ -132,7 +170,7 @@ def is_mark(values: FloatArray) -> BoolArray:
     """Whether each value is a mark or the root of one, within float32 precision."""
     found = np.zeros(values.shape, bool)
     for mark in (*MARKS, *_ROOTS):
-        found |= np.abs(values - mark) <= _MARK_TOLERANCE * mark
+        found |= holds(values, mark)
     return found
 
 
@@ -163,29 +201,36 @@ class _Tally:
         self.negative: list[AnyArray] = []
         self.at_largest: list[AnyArray] = []
         self.total = np.zeros(shape)
-        self.not_finite_pixels, self.negative_pixels = np.zeros(shape, bool), np.zeros(shape, bool)
+        self.times: dict[str, IntArray] = {}  # how often each pixel has a wrong value, by kind; seldom any
+        self.negatives = (0.0, 0.0)
         self.largest = np.zeros(shape, np.int64)  # how often each pixel has the largest value of its integer dtype
         self.marks: dict[float, IntArray] = {}  # how often each pixel has a mark that is the largest value of a block
         self.peak, self.whole, self.whole_squares = 0.0, True, True
 
-    def add(self, raw: AnyArray, bad_pixels: BoolArray | None) -> None:
-        """Add a block, (b, N, N)."""
+    def add(self, raw: AnyArray, bad_pixels: BoolArray | None, bad_values: BadValues | None) -> None:
+        """Add a block, (b, N, N), with its bad values."""
         with np.errstate(over="ignore", invalid="ignore"):
             block = raw.astype(np.float32)  # a copy, because it is changed below
             if bad_pixels is not None:
                 block[:, bad_pixels] = 0
+            if bad_values is not None:
+                bad_values.put(block, _ALL, 0)
             low, high = float(block.min()), float(block.max())
             nowhere = np.zeros(len(raw), np.int64)
             finite = bool(np.isfinite(low) and np.isfinite(high))
-            wrong = nowhere if finite else self._take_out(block, ~np.isfinite(block), "not_finite_pixels")
+            wrong = nowhere if finite else self._take_out(block, ~np.isfinite(block), "not_finite")
             self.not_finite.append(wrong)
             low, high = (low, high) if finite else (float(block.min()), float(block.max()))
-            self.negative.append(nowhere if low >= 0 else self._take_out(block, block < 0, "negative_pixels"))
+            if low < 0:
+                self._add_negatives(low, float(block[block < 0].max()))
+            self.negative.append(nowhere if low >= 0 else self._take_out(block, block < 0, "negative"))
             self.at_largest.append(nowhere)
             if self._integer and high >= np.float32(np.iinfo(raw.dtype).max):
                 at_top = raw == np.iinfo(raw.dtype).max
                 if bad_pixels is not None:
                     at_top &= ~bad_pixels
+                if bad_values is not None:
+                    bad_values.put(at_top, _ALL, False)
                 self.at_largest[-1] = at_top.sum(axis=(1, 2))
                 self.largest += at_top.sum(axis=0)
             if (mark := _mark_at(high)) is not None:
@@ -204,8 +249,12 @@ class _Tally:
                 squares *= np.float32(_SQUARE_TOLERANCE)
                 self.whole_squares = bool((np.abs(off, out=off) <= squares).all())
 
-    def _take_out(self, block: AnyArray, wrong: BoolArray, pixels: str) -> AnyArray:
-        """Set wrong values to zero and note their pixels; return per pattern whether it has any, (b,) int64."""
-        getattr(self, pixels)[wrong.any(axis=0)] = True
+    def _add_negatives(self, low: float, high: float) -> None:
+        before = self.negatives
+        self.negatives = (min(low, before[0]), high if before[0] == 0 else max(high, before[1]))
+
+    def _take_out(self, block: AnyArray, wrong: BoolArray, kind: str) -> AnyArray:
+        """Set wrong values to zero and count them by pixel; return per pattern whether it has any, (b,) int64."""
+        self.times[kind] = self.times.get(kind, 0) + wrong.sum(axis=0)
         block[wrong] = 0
         return np.asarray(wrong.any(axis=(1, 2)), np.int64)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.statistics import PatternStatistics
@@ -32,12 +33,15 @@ class StoredPatterns:
         Their values.
     bad_pixels:
         (N, N) bool; True pixels measure nothing.
+    bad_values:
+        Other pixels that measure nothing in some patterns.
     """
 
     key: str
     dtype: np.dtype[np.generic]
     seen: PatternStatistics
     bad_pixels: BoolArray
+    bad_values: BadValues | None = None
 
 
 def resolve_measurement(

@@ -97,6 +97,10 @@ class TrialPatch:
         self._inner = inner = slice(low, low + self.width)
         self._counts: FloatArray = np.ascontiguousarray(counts[:, inner, inner])
         self._bad: BoolArray = data.bad_pixels[inner, inner]
+        bad_values = None if data.bad_values is None else data.bad_values.select(self._chosen)
+        if bad_values is not None:
+            bad_values = bad_values.changed(lambda masks: masks[:, inner, inner], self._bad.shape)
+        self._bad_values = bad_values
         self._probe = _coarser(probe, inner)
         # The first pixel of a window is the same place at both resolutions.
         ratio = self.width / data.N
@@ -132,7 +136,7 @@ class TrialPatch:
         other_probe:
             (modes, N, N) complex64 in counts, instead of the patch's own.
         """
-        patterns = change.patterns.of_patterns(self._counts)
+        patterns, bad_values = change.patterns.of_patterns(self._counts), self._bad_values
         coarse = self._probe if other_probe is None else _coarser(other_probe, self._inner)
         probe = np.ascontiguousarray(change.of_probe(coarse))
         scan = ScanDataset(
@@ -141,6 +145,7 @@ class TrialPatch:
             positions=change.of_positions(self._positions)[self._chosen],
             probe=probe,
             bad_pixels=change.patterns.of_patterns(self._bad),
+            bad_values=None if bad_values is None else bad_values.changed(change.patterns.of_patterns, bad_values.size),
         )
         frame = frame_of(scan)
         passes = PassTrial(

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -32,13 +33,20 @@ class Chunk:
     patterns: AnyArray  # (b, N, N) real, DC at ``[N//2, N//2]``
     measurement: Measurement
     sent: float | None = None  # time of sending, seconds of ``time.time()``; None: unknown
+    bad_values: BadValues | None = None  # pixels that are bad in some of the patterns
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def select(self, rows: AnyArray | slice) -> Chunk:
         """The chunk with some rows only."""
-        return replace(self, indices=self.indices[rows], positions=self.positions[rows], patterns=self.patterns[rows])
+        return replace(
+            self,
+            indices=self.indices[rows],
+            positions=self.positions[rows],
+            patterns=self.patterns[rows],
+            bad_values=None if self.bad_values is None else self.bad_values.select(np.arange(len(self))[rows]),
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ Arrival: TypeAlias = Setup | Chunk | Rejection | None
 
 
 def check_chunk(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, Rejection | None]:
-    """Check a chunk: return its usable patterns, and why the others cannot be used; bad pixels may be anything."""
+    """Check a chunk: return its usable patterns, and why the others cannot be used; what is bad may be anything."""
     b, patterns = len(chunk), chunk.patterns
     if patterns.shape != (b, size, size) or chunk.positions.shape != (b, 2):
         return chunk.select(slice(0, 0)), Rejection(
@@ -62,7 +70,7 @@ def check_chunk(chunk: Chunk, size: int, bad_pixels: BoolArray) -> tuple[Chunk, 
             f"the model needs ({b}, {size}, {size}) and ({b}, 2).",
             max(b, 1),
         )
-    good = ~bad_pixels
+    good = ~bad_pixels if chunk.bad_values is None else ~(bad_pixels | chunk.bad_values.masks(slice(None)))
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = (extreme(patterns, axis=(1, 2), where=good, initial=0) for extreme in (np.min, np.max))
         usable = np.isfinite(low) & np.isfinite(high) & (low >= 0) & (high <= _MAX_VALUE)

@@ -12,7 +12,7 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, StreamConfig, Synchronise
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.defects import mark_bad_values
+from ptychopinn.data.defects import find_marks
 from ptychopinn.data.diagnostics import Findings, Problem
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
@@ -23,6 +23,7 @@ from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Frame, Windows, split_positions
 from ptychopinn.interpolation import place_on_pixels
 from ptychopinn.live.arrivals import Chunk, Rejection, Setup, check_chunk
+from ptychopinn.live.marks import StreamMarks
 from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.patch_store import HostPatches
@@ -83,7 +84,7 @@ class LiveScan:
         self._batch_size = self._config.batch_size(reconstructor.model.N**2)
         self._size = reconstructor.model.N
         self._setup = Setup()
-        self._bad: BoolArray = np.zeros((self._size, self._size), bool)
+        self._marks = StreamMarks((self._size, self._size))
         self._measurement: Measurement | None = None
         self._findings: list[Problem] = []
         self._patterns: SpillableRows | None = None
@@ -93,7 +94,7 @@ class LiveScan:
         self._scales = SpillableRows((), np.float64, budget_bytes=_TABLE_BYTES)  # mean units in each prediction
         self._corners: tuple[FloatArray, FloatArray] | None = None  # lowest and highest position
         self._known: set[int] = set()
-        self._sum = np.zeros((self._size, self._size))  # sum of all patterns at 1 count per unit
+        self._sum = np.zeros((self._size, self._size))  # sum of what was measured, at 1 count per unit
         self._statistics: PatternStatistics | None = None
         self._per_unit, self._assumed = 1.0, False  # the dose
         self._predicted = 0
@@ -145,7 +146,7 @@ class LiveScan:
                 scaling_of(np.where(bad, 0.0, 1.0), setup.probe, bad)
             except DataError as error:
                 return Rejection(f"The probe cannot be used: {error.problem}", 0)
-        self._setup, self._bad = setup, bad
+        self._setup, self._marks = setup, StreamMarks(shape, bad)
         return None
 
     def add(self, chunk: Chunk) -> tuple[int, int, list[Rejection]]:
@@ -165,8 +166,8 @@ class LiveScan:
                 "probe_source is scan, but no probe arrived with the stream.", "Send one first, or use the model's."
             )
         count = len(chunk)
-        self._mark_bad(chunk)
-        chunk, refused = check_chunk(chunk, self._size, self._bad)
+        chunk = self._with_marks(chunk)
+        chunk, refused = check_chunk(chunk, self._size, self._marks.given)
         problems = [refused] if refused is not None else []
         if len(chunk) and (problem := self._check_kind(chunk)) is not None:
             return 0, 0, [*problems, problem]
@@ -189,18 +190,18 @@ class LiveScan:
         _log.debug("%d patterns arrived, %d are new.", count, len(chunk))
         return len(chunk), repeated, problems
 
-    def _mark_bad(self, chunk: Chunk) -> None:
-        """Add pixels with marks of gaps to the bad ones, by the rule for files."""
+    def _with_marks(self, chunk: Chunk) -> Chunk:
+        """Find marks of gaps, by the rule for files."""
         patterns = chunk.patterns
         if len(chunk) == 0 or patterns.shape[1:] != (self._size, self._size) or patterns.dtype.kind not in "iuf":
-            return  # refused, or nothing to look at
-        findings = Findings()
-        _, bad = mark_bad_values("patterns", patterns, self._bad, findings, marks_only=True)
-        if findings.problems:
-            findings.log(_log, self._name)
-            self._findings.extend(findings.mended)
-            self._bad = bad
-            self._sum[bad] = 0
+            return chunk  # refused, or nothing to look at
+        return replace(chunk, bad_values=find_marks(patterns, self._marks.given))
+
+    def _mean(self) -> FloatArray:
+        """(N, N) mean of what the pixels measured, at 1 count per unit; 0 at bad pixels."""
+        count = len(self._indices)
+        mean = self._sum / np.maximum(count - self._marks.times, 1)
+        return np.where(self._marks.bad_pixels(count), 0.0, mean)
 
     def stitched(self) -> tuple[StitchedObject, float] | None:
         """The object so far and its forward residual, or None.
@@ -224,14 +225,18 @@ class LiveScan:
             raise DataError("No pattern has arrived.", "Check that the producer runs and sends to this address.")
         if order is None:
             order = self._in_order()
-        mean = float(self._sum.sum()) * self._per_unit / len(self._patterns)
+        mean_units = self._mean()
+        mean = float(mean_units.sum()) * self._per_unit
         dose = {"nphotons": mean, "nphotons_assumed": self._assumed} if mean > 0 else {}
         return ScanDataset(
             patterns=LazyRows(self._patterns, order),
             measurement=self._measurement,
             positions=self._positions[order],
             probe=self._scan_probe(),
-            bad_pixels=self._bad,
+            bad_pixels=self._marks.bad_pixels(len(self._indices)),
+            bad_values=self._marks.bad_values(
+                order, np.sqrt(mean_units) if self._measurement is Measurement.AMPLITUDE else mean_units
+            ),
             metadata=self._setup.metadata.model_copy(update={"measurement": self._measurement, **dose}),
             counts_per_unit=self._per_unit,
             name=self._name,
@@ -322,10 +327,16 @@ class LiveScan:
         self._indices.append(chunk.indices)
         self._positions.append(chunk.positions)
         self._known.update(chunk.indices.tolist())
+        findings = self._marks.add(len(chunk), chunk.bad_values)
+        findings.log(_log, self._name)
+        self._findings.extend(findings.mended)
         start = len(self._patterns) - len(chunk)
         data = self.data(np.arange(start, len(self._patterns)))
-        self._sum += replace(data, counts_per_unit=1.0).counts(slice(None)).sum(axis=0, dtype=np.float64)
-        statistics = pattern_statistics(chunk.patterns, self._bad)
+        counts = replace(data, counts_per_unit=1.0, bad_pixels=self._marks.given).counts(slice(None))
+        if chunk.bad_values is not None:
+            chunk.bad_values.put(counts, slice(None), 0)
+        self._sum += counts.sum(axis=0, dtype=np.float64)
+        statistics = pattern_statistics(chunk.patterns, self._marks.given, chunk.bad_values)
         if self._statistics is not None:
             statistics = replace(
                 statistics,
@@ -339,9 +350,10 @@ class LiveScan:
         """Set the dose by the rule for files; its warnings are reported at the end."""
         findings = Findings()
         if self._statistics is not None and self._measurement is not None and self._patterns is not None:
-            units = np.array([self._sum.sum() / len(self._patterns)])  # a pattern, squared where that makes counts
+            units = np.array([self._mean().sum()])  # a pattern, squared where that makes counts
+            bad = self._marks.bad_pixels(len(self._indices))
             statistics = replace(self._statistics, sums=units, square_sums=units)
-            stored = StoredPatterns("patterns", self._patterns.dtype, statistics, self._bad)
+            stored = StoredPatterns("patterns", self._patterns.dtype, statistics, bad)
             dose = resolve_dose(stored, self._setup.metadata, self._measurement, None, findings)
             self._per_unit, self._assumed = (1.0, False) if dose is None else dose
         return findings
@@ -360,10 +372,11 @@ class LiveScan:
     def _predict(self) -> None:
         """Predict waiting patterns and add them to the object; impossible before the first photon."""
         assert self._patterns is not None
-        if not self._sum.sum() > 0:
+        if not self._mean().sum() > 0:
             return
         slots = np.arange(self._predicted, len(self._patterns))
-        scaling = scaling_of(self._per_unit * self._sum / len(self._patterns), self._scan_probe(), self._bad)
+        bad = self._marks.bad_pixels(len(self._indices))
+        scaling = scaling_of(self._per_unit * self._mean(), self._scan_probe(), bad)
         self.probe, _, placed = self._infer(slots, scaling)
         if self._placed is None:
             budget = self._config.memory_budget_mb * _BUDGET_UNIT

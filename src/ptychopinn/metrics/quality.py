@@ -132,7 +132,7 @@ class ForwardResidual:
         self._kept = library.spread(self._prepare, self._batches) if small else None
 
     def _prepare(self, batch: slice) -> tuple[Array, Array]:
-        """(b, modes, N, N) probes, and (b, N, N) measured amplitudes, DC in the corner, 0 at bad pixels."""
+        """(b, modes, N, N) probes, and the `Patterns.amplitudes` (b, N, N), DC in the corner."""
         measured = self._patterns.amplitudes(self._chosen[batch])
         probes = shift_probe(self._probe, self._fractions[batch, ...], self._library)
         return probes if self._roots is None else probes * self._roots[batch][:, None, None, None], measured
@@ -146,9 +146,9 @@ class ForwardResidual:
 
         The object is of the patterns' library or on the host.
         """
-        xp, good = self._library.xp, self._patterns.good
+        xp = self._library.xp
 
-        def compare(intensity: Array, measured: Array) -> tuple[Array, Array]:
+        def compare(intensity: Array, measured: Array, good: Array | None) -> tuple[Array, Array]:
             missed = self._missed(intensity, measured, good, self._library)
             return missed, xp.sum(measured * measured, axis=(1, 2), dtype=xp.float64)
 
@@ -161,9 +161,9 @@ class ForwardResidual:
 
     def light(self, canvas: Canvas) -> FloatArray:
         """(k,) float64: by how much each pattern has more counts than an object explains; 1 where it explains none."""
-        xp, good = self._library.xp, self._patterns.good
+        xp = self._library.xp
 
-        def add_up(intensity: Array, measured: Array) -> tuple[Array, Array]:
+        def add_up(intensity: Array, measured: Array, good: Array | None) -> tuple[Array, Array]:
             counts = intensity if good is None else intensity * good
             pair = (self._patterns.unsaturated(values, measured) for values in (counts, measured**2))
             modelled, seen = (xp.sum(values, axis=(1, 2), dtype=xp.float64) for values in pair)
@@ -174,20 +174,24 @@ class ForwardResidual:
         return np.where(known, seen / np.where(known, modelled, 1.0), 1.0)
 
     def _of_every_pattern(
-        self, canvas: Canvas, look: Callable[[Array, Array], tuple[Array, Array]]
+        self, canvas: Canvas, look: Callable[[Array, Array, Array | None], tuple[Array, Array]]
     ) -> tuple[FloatArray, FloatArray]:
-        """Two figures of each pattern, on the host, from its (b, N, N) modelled intensities and measured amplitudes."""
+        """Two figures of each pattern, on the host.
+
+        They are made from (b, N, N) modelled intensities, measured amplitudes, and where these were measured.
+        """
         library, xp = self._library, self._library.xp
         windows = Windows.on(canvas, self._positions, self._patterns.data.N, library)
 
         def of_batch(number: int) -> tuple[Array, Array]:
             batch = self._batches[number]
-            probes, measured = self._prepare(batch) if self._kept is None else self._kept[number]
+            probes, amplitudes = self._prepare(batch) if self._kept is None else self._kept[number]
             field = library.fft2(probes * windows[batch].cut(canvas.array)[:, None, ...], norm="ortho")
             intensity = power(field, library)
             if self._background is not None:
                 intensity += self._background
-            return look(self._patterns.recorded(intensity, measured), measured)
+            measured, good = self._patterns.measured(amplitudes)
+            return look(self._patterns.recorded(intensity, measured), measured, good)
 
         found = library.spread(of_batch, range(len(self._batches)))
         if not found:

@@ -15,7 +15,9 @@ _DARK_COUNTS = 0.5  # added to the modelled counts in the weights
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def background_sums(difference: Array, measured: Array, modelled: Array, patterns: Patterns) -> Array:
+def background_sums(
+    difference: Array, measured: Array, good: Array | None, modelled: Array, patterns: Patterns
+) -> Array:
     """(2, N, N): sums of the weights ``1 / I``, and of ``n - I`` times these; without bad and saturated pixels.
 
     ``n - I`` is the difference of the amplitudes times their sum.
@@ -24,11 +26,13 @@ def background_sums(difference: Array, measured: Array, modelled: Array, pattern
     ----------
     difference, measured, modelled:
         (b, N, N) float32: measured amplitude minus modelled, and these two.
+    good:
+        Where amplitudes were measured, of `Patterns.measured`.
     """
     xp = patterns.library.xp
     weight = patterns.unsaturated(1 / (modelled**2 + _DARK_COUNTS), measured)
-    if patterns.good is not None:
-        weight *= patterns.good
+    if good is not None:
+        weight *= good
     return xp.stack([xp.sum(weight, axis=0), xp.sum(weight * difference * (measured + modelled), axis=0)])
 
 

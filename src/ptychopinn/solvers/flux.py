@@ -15,19 +15,23 @@ _STEP = 0.7
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def counts_and_model(measured: Array, intensity: Array, background: Array | None, patterns: Patterns) -> list[Array]:
+def counts_and_model(
+    measured: Array, good: Array | None, intensity: Array, background: Array | None, patterns: Patterns
+) -> list[Array]:
     """(b, 1) and (b, 1) float64: measured counts less the background, and counts of the object.
 
     Bad and saturated pixels are left out.
 
     Parameters
     ----------
-    measured, intensity:
-        (b, N, N) float32 amplitudes, and modelled counts without the background.
+    measured, good:
+        (b, N, N) float32 amplitudes, and where they were measured, of `Patterns.measured`.
+    intensity:
+        (b, N, N) float32 modelled counts without the background.
     background:
         (N, N) float32, or None for none.
     """
-    xp, good = patterns.library.xp, patterns.good
+    xp = patterns.library.xp
     counts = measured**2 if background is None else measured**2 - background
     pair = [patterns.unsaturated(values, measured) for values in (counts, intensity)]
     if good is not None:

@@ -87,9 +87,10 @@ class GradientModel:
         roots:
             (b, 1, 1, 1) float32 square roots of the flux; None if all are 1.
         measured:
-            (b, N, N) float32 amplitudes, DC at [0, 0], 0 at bad pixels.
+            (b, N, N) float32 amplitudes, DC at [0, 0], 0 at bad pixels, negative where a value is bad.
         """
-        library, xp, options, good = self.library, self.library.xp, self.options, self.patterns.good
+        library, xp, options = self.library, self.library.xp, self.options
+        measured, good = self.patterns.measured(measured)
         if roots is not None:
             probes *= roots
         patches = windows.cut(obj)
@@ -97,7 +98,7 @@ class GradientModel:
         intensity = power(field, library)
         figures = []
         if options.update_flux:
-            figures = counts_and_model(measured, intensity, self.background, self.patterns)
+            figures = counts_and_model(measured, good, intensity, self.background, self.patterns)
         of_object = intensity
         if self.background is not None:
             intensity = of_object + self.background
@@ -108,7 +109,7 @@ class GradientModel:
         error, energy = (library.squared_sum(values) for values in (difference, measured))
         background = None
         if options.update_background is not None:
-            background = background_sums(difference, measured, modelled, self.patterns)
+            background = background_sums(difference, measured, good, modelled, self.patterns)
         modelled += 1e-6 * xp.max(modelled) + _TINY
         if options.likelihood is Likelihood.POISSON:
             ratio = _poisson_ratio(difference, measured, modelled, library)

@@ -243,7 +243,6 @@ def phase_gradients(
     stride = 2 if bright and size % 4 == 0 else 1  # with a multiple of 4, DC is among the pixels used
     half = size // stride
     axis = library.arange(half, "float32")  # its origin does not matter
-    good = None if patterns.good is None else patterns.good[::stride, ::stride]
     step = library.batch_length(math.prod(probe.shape), _BATCH_VALUES)
 
     def measure(part: slice) -> tuple[Array, Array] | None:
@@ -263,13 +262,14 @@ def phase_gradients(
                 lever += half * rest[k]
             levers.append(library.fft2(lever))
         field = library.fft2(folded) / size
-        measured = patterns.amplitudes(chosen[part])[:, ::stride, ::stride]
+        measured, good = patterns.measured(patterns.amplitudes(chosen[part]))
+        measured = measured[:, ::stride, ::stride]
         modelled = xp.sqrt(power(field, library))
         missing = measured - modelled
         modelled += 1e-6 * xp.max(modelled) + _TINY
         weight = patterns.unsaturated(1 / (modelled * size), measured)
         if good is not None:
-            weight *= good
+            weight *= good[..., ::stride, ::stride]
         real, imag = xp.real(field), xp.imag(field)
         # Derivatives by the gradients, i times the levers.
         changes = [weight * xp.sum(imag * xp.real(moved) - real * xp.imag(moved), axis=1) for moved in levers]

@@ -10,6 +10,7 @@ import pytest
 
 from ptychopinn.config import InferConfig
 from ptychopinn.config.model import ModelType
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
 from ptychopinn.monitor import Monitor, Progress
@@ -171,6 +172,22 @@ class TrainingConformance(BackendSuite):
         assert other.result.history["loss"] == pytest.approx(one.result.history["loss"], rel=1e-6)
         assert difference(other.patches(dirty), one.patches(clean)) <= self.tolerances.rounding
         assert np.isfinite(one.patches(clean)).all()
+
+    def test_what_stands_at_bad_values_does_not_matter(self, scan: ScanDataset) -> None:
+        """[CONF-028] [LOSS-003] Bad pixels of single patterns; and their record itself does not leave the loss."""
+        masks = np.zeros((len(scan), scan.N, scan.N), bool)
+        masks[::2, scan.N // 2 + 1 : scan.N // 2 + 3] = masks[1, scan.N // 2] = True
+        scans = []
+        for garbage in (60_000, np.nan):
+            patterns = np.array(scan.patterns, np.float32)
+            patterns[masks] = garbage
+            scans.append(replace(scan, bad_values=BadValues.of_masks(masks), patterns=patterns))
+        one, other = map(self.fit, scans)
+        assert other.result.history["loss"] == pytest.approx(one.result.history["loss"], rel=1e-6)
+        assert difference(other.patches(scans[1]), one.patches(scans[0])) <= self.tolerances.rounding
+        assert np.isfinite(one.patches(scans[0])).all()
+        first, whole = one.result.history["loss"][0], self.fit(scan).result.history["loss"][0]
+        assert first < whole, "bad values cost as others do"
 
     def test_a_placeholder_is_no_known_object(self, scan: ScanDataset) -> None:
         """[CONF-029] [TRAIN-008] Supervised training refuses a constant objectGuess, and none."""

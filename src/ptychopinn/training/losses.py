@@ -9,12 +9,32 @@ _PIXELS = (-2, -1)
 _TINY = 1e-12  # gives 0 a phase
 
 
+def without_marks(ops: Operations, counts: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts as a network sees them, and where they were measured.
+
+    Parameters
+    ----------
+    counts:
+        (..., N, N) float32 of a batch; bad values of single patterns are -1 minus what the pixel has on average
+        (`ptychopinn.data.dataset.ScanDataset.marked_counts`).
+    good:
+        (N, N) float32: 1 where the detector measured, else 0.
+
+    Returns
+    -------
+    Counts with that average in their place, and ``good`` of each pattern, both (..., N, N).
+    """
+    bad = counts < 0
+    return ops.where(bad, -1 - counts, counts), ops.where(bad, 0.0, good)
+
+
 def poisson_deviance(
     ops: Operations, expected: Tensor, counts: Tensor, good: Tensor, mean_counts: Tensor | float
 ) -> Tensor:
     """Half the Poisson deviance of patterns over the mean counts of a pattern: (...,), 0 for a perfect prediction.
 
-    Expected and measured counts are (..., N, N) float32; ``good`` is 1 where the detector measured, else 0.
+    Expected and measured counts are (..., N, N) float32; ``good``, (N, N) or (..., N, N), is 1 where the detector
+    measured, else 0.
     """
     e, n = expected + COUNT_FLOOR, counts + COUNT_FLOOR
     return ops.sum((e - n - n * ops.log(e / n)) * good, _PIXELS) / mean_counts

@@ -19,6 +19,7 @@ from ptychopinn.training.losses import (
     patch_weights,
     poisson_deviance,
     total_variation,
+    without_marks,
 )
 from ptychopinn.training.operations import Operations, Tensor
 from ptychopinn.training.optimizer import OFFSET_RATE, SIMULATED_DEVIANCE
@@ -106,7 +107,7 @@ class TrainedModel(Protocol):
     def __call__(self, counts: Tensor, mean_counts: float, sampled_probes: Any) -> Tensor:
         """Predict the patches of groups from their counts.
 
-        (g, C, N, N) float32, DC at [0, 0], zero at bad pixels, to (g, P, n, n) complex64; P is C, or 1 if only the
+        (g, C, N, N) float32, DC at [0, 0], 0 at bad pixels, to (g, P, n, n) complex64; P is C, or 1 if only the
         anchor's patch is predicted. ``mean_counts`` are the photons of a mean pattern of the scan.
         """
         ...
@@ -130,6 +131,7 @@ class Objective:
     ) -> None:
         self._config, self._weights = plan.model, plan.weights
         self._mean_counts = scan.scaling.mean_counts
+        self._marked = scan.groups.data.bad_values is not None
         self._ops, self._group, self._good = ops, group, good
         # Whether the network gets the probe of each simulated pattern; else it gets the model's own.
         self._tells_probe = plan.config.simulate_probes is SimulateProbes.FAMILY
@@ -152,7 +154,10 @@ class Objective:
         self, model: TrainedModel, batch: Mapping[str, Tensor], probe: Tensor
     ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         ops, w, mean_counts = self._ops, self._weights, self._mean_counts
-        counts, member, offsets = batch["counts"], batch["member"], batch["offsets"]
+        member, offsets = batch["member"], batch["offsets"]
+        counts, good = batch["counts"], self._good
+        if self._marked:
+            counts, good = without_marks(ops, counts, good)
         patches = model(counts, mean_counts, model.prepare_probe(ops.stop_gradient(probe), self._good))
         light = patch_weights(ops, probe, self._config.patch_size)
         drawn = patches.shape[1]
@@ -169,9 +174,9 @@ class Objective:
                 sigma = self._config.gaussian_smoothing_sigma
                 expected = self._group(canvas, scaled, offsets, batch["fractions"], sigma_px=sigma)
                 if w.nll:
-                    parts["nll"] = ops.sum(poisson_deviance(ops, expected, counts, self._good, mean_counts) * share)
+                    parts["nll"] = ops.sum(poisson_deviance(ops, expected, counts, good, mean_counts) * share)
                 if w.mae:
-                    parts["mae"] = ops.sum(amplitude_error(ops, expected, counts, self._good, mean_counts) * share)
+                    parts["mae"] = ops.sum(amplitude_error(ops, expected, counts, good, mean_counts) * share)
             if w.total_variation:
                 parts["total_variation"] = ops.sum(total_variation(ops, canvas) * batch["group_share"])
         if w.realspace_mae and "truth" in batch:

@@ -54,6 +54,10 @@ class Operations(Protocol):
         """Stack tensors along a new first axis."""
         ...
 
+    def where(self, condition: Tensor, one: Tensor | float, other: Tensor | float, /) -> Tensor:
+        """``one`` where a condition holds, else ``other``; one of the two is a tensor."""
+        ...
+
     def stop_gradient(self, values: Tensor, /) -> Tensor:
         """The same numbers without gradient."""
         ...

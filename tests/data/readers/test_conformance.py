@@ -20,7 +20,7 @@ from ptychopinn.data.raw_scan import RawScan
 from ptychopinn.data.readers import find
 from ptychopinn.data.readers.find import CORE_READERS
 from ptychopinn.data.readers.spec import ReaderSpec
-from ptychopinn.errors import DataError
+from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.hookspecs import hookimpl
 from ptychopinn.plugins import discover
 from ptychopinn.testing import ReaderConformance
@@ -72,6 +72,12 @@ class TestMatlab5(OfTheCore):
 
 class TestMatlab73(OfTheCore):
     reader, form = _SPECS["matlab"], "matlab73"
+
+
+class TestZarr(OfTheCore):
+    """In a zip file; the kit knows no scans that are folders."""
+
+    reader, form = _SPECS["zarr"], "zarr-zip"
 
 
 class TestPtychofm(OfTheCore):
@@ -132,6 +138,20 @@ def test_a_plugin_reads_what_the_core_does_not(tmp_path: Path, monkeypatch: pyte
     data = read_scan(path, probe="mean")
     np.testing.assert_array_equal(data.positions, [[0, 0], [0, 3], [3, 0]])
     assert open_scan(path, ReadOptions(probe="mean")).notes[0] == ("Read as positions in text (reader 'text').")
+
+
+def test_a_named_reader_reads_a_file_that_another_one_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[READ-005]"""
+    path = text_scan(tmp_path / "scan.txt")
+    first = ReaderSpec("first", "takes everything", (".txt",), lambda path: True, lambda path: 1 / 0)  # type: ignore[arg-type]
+    monkeypatch.setattr(find, "entry_points", lambda group: [plugin([first, TEXT])])
+    with pytest.raises(DataError, match="ZeroDivisionError"):
+        read_scan(path, probe="mean")
+    assert len(read_scan(path, probe="mean", reader="text")) == 3
+    with pytest.raises(ConfigError, match="no reader 'fourth'"):
+        read_scan(path, probe="mean", reader="fourth")
+    with pytest.raises(DataError, match="is not there"):
+        read_scan(tmp_path / "gone.txt", probe="mean", reader="text")
 
 
 def test_readers_are_listed_with_their_distribution() -> None:

@@ -17,10 +17,11 @@ from ptychopinn.data.checks import check_scan
 from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.io import read_scan
-from ptychopinn.data.readers.find import CORE_READERS, read_with
+from ptychopinn.data.readers.find import CORE_READERS, knows, read_with
 from ptychopinn.errors import DataError
 
-WITH_PROBE = [name for name in FORMATS if name not in ("ptypy", "py4dstem", "ptychofm", "ptychonn")]
+CUBES = ["py4dstem", "zarr2", "zarr3", "zarr-zip"]
+WITH_PROBE = [name for name in FORMATS if name not in ("ptypy", "ptychofm", "ptychonn", *CUBES)]
 
 
 def written(name: str, folder: Path, scan: Example | None = None) -> Path:
@@ -70,7 +71,7 @@ def test_the_sums_are_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert f"(32 x 7.5e-05 m) = {pixel:.6g} m" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["ptypy", "py4dstem"])
+@pytest.mark.parametrize("name", ["ptypy", *CUBES])
 def test_a_format_without_a_probe_says_how_to_make_one(name: str, tmp_path: Path) -> None:
     """[DATA-202] And with one the scan is read."""
     scan = scan_formats.example()
@@ -278,11 +279,9 @@ def test_each_format_has_one_reader(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         path = written(name, folder)
-        assert [reader.name for reader in CORE_READERS if _knows(reader, path)] == [
-            {"nxptycho": "nexus", "eiger": "nexus", "matlab5": "matlab", "matlab73": "matlab"}.get(name, name)
+        assert [reader.name for reader in CORE_READERS if knows(reader, path)] == [
+            {"nxptycho": "nexus", "eiger": "nexus", "matlab5": "matlab", "matlab73": "matlab"}.get(
+                name, "zarr" if name.startswith("zarr") else name
+            )
         ]
         assert read_with(CORE_READERS, path) is not None
-
-
-def _knows(reader: object, path: Path) -> bool:
-    return bool(reader.sniff(path))  # type: ignore[attr-defined]

@@ -38,6 +38,7 @@ _MARK = "FAULT_CASE"
 _STUDY = (
     "study: {legs: [epie], photons: [1e4], seeds: [1]}\nsimulation: {N: 32, rows: 5, cols: 5}\nsolver: {passes: 3}\n"
 )
+_BATCH = "batch: {scans: [scan.npz], workflow: train}\nbackend: torch\ntrain: {nepochs: 2, probe_refinement: 0}\n"
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,17 @@ class FaultRunner:
         shutil.copy(scan, folder / "scan.npz")
         _write_stream(scan, folder / "scan.h5")
         (folder / "study.yaml").write_text(_STUDY)
+        (folder / "batch.yaml").write_text(_BATCH)
         with pytest.MonkeyPatch.context() as patch:
             (plugins := folder / "plugins").mkdir()
             toy_distribution.install_plugins(plugins, patch)
         self._search = os.pathsep.join([str(INSIDE), str(plugins), *(path for path in sys.path if path)])
-        done, _ = self.undisturbed("train")
-        shutil.copytree(done, folder / "trained")
 
     def undisturbed(self, command: str) -> tuple[Path, float]:
         """The output of a command without a fault, and how long it takes."""
         if command not in self._undisturbed:
+            if (before := WORKFLOWS[command].after) is not None:
+                self.undisturbed(before)
             output = self._folder / f"undisturbed-{command}{_suffix(command)}"
             ended = self._run(Case(-1, command, Fault("nothing"), replaces=False), output, self._folder)
             assert ended.code == DONE, ended

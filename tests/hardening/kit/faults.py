@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import re
 import shutil
@@ -20,26 +21,31 @@ class Workflow:
     Attributes
     ----------
     arguments:
-        Of the command line, in a folder with ``scan.npz``, ``scan.h5``, ``study.yaml`` and ``trained``.
+        Of the command line, in a folder with ``scan.npz``, ``scan.h5``, ``study.yaml`` and ``batch.yaml``.
     results:
         What it leaves in its output, or its output, if that is a file ("").
     has_workers:
         Whether it starts processes.
+    after:
+        The command whose undisturbed output it reads: ``undisturbed-COMMAND``.
     """
 
     arguments: tuple[str, ...]
     results: tuple[str, ...]
     has_workers: bool = False
+    after: str | None = None
 
 
-_PLAIN = ("--backend", "numpy", "--nepochs", "2", "--probe-refinement", "0")
-WORKFLOWS = {
-    "train": Workflow(("train", "scan.npz", *_PLAIN), ("wts.h5.zip", "reconstruction.h5")),
-    "infer": Workflow(("infer", "trained", "scan.npz"), ("reconstruction.h5",)),
+_PLAIN = ("--nepochs", "2", "--probe-refinement", "0")
+_MODEL = ("wts.h5.zip", "reconstruction.h5")
+_WITH_NUMPY = {
+    "train": Workflow(("train", "scan.npz", "--backend", "numpy", *_PLAIN), _MODEL),
+    "infer": Workflow(("infer", "undisturbed-train", "scan.npz"), ("reconstruction.h5",), after="train"),
     "reconstruct": Workflow(("reconstruct", "scan.npz", "--max-time", "2"), ("reconstruction.h5",)),
     "stream": Workflow(
-        ("stream", "trained", "scan.h5", "--measurement", "amplitude", "--interval", "0.2", "--timeout", "5"),
+        ("stream", "undisturbed-train", "scan.h5", "--measurement", "amplitude", "--interval", "0.2", "--timeout", "5"),
         ("reconstruction.h5",),
+        after="train",
     ),
     "compare": Workflow(
         ("compare", "--train", "scan.npz", "--test", "scan.npz", "--legs", "epie", "--solver-passes", "3"),
@@ -47,10 +53,26 @@ WORKFLOWS = {
         has_workers=True,
     ),
     "study": Workflow(("study", "study.yaml"), ("study_medians.csv",), has_workers=True),
-    "evaluate": Workflow(("evaluate", "trained/reconstruction.h5", "--reference", "scan.npz"), ("scores.json",)),
+    "evaluate": Workflow(
+        ("evaluate", "undisturbed-train/reconstruction.h5", "--reference", "scan.npz"), ("scores.json",), after="train"
+    ),
     "convert": Workflow(("convert", "scan.npz"), ("",)),
 }
-OFTEN = ("train", "train", "infer", "infer", "reconstruct", "stream")
+_WITH_TORCH = {
+    "train-torch": Workflow(("train", "scan.npz", "--backend", "torch", *_PLAIN), _MODEL),
+    "infer-torch": Workflow(
+        ("infer", "undisturbed-train-torch", "scan.npz"), ("reconstruction.h5",), after="train-torch"
+    ),
+    "compare-torch": Workflow(
+        ("compare", "--train", "scan.npz", "--test", "scan.npz", "--legs", "torch-pinn", "--nepochs", "2"),
+        ("comparison_metrics.csv",),
+        has_workers=True,
+    ),
+    "batch-torch": Workflow(("batch", "batch.yaml"), ("batch.csv",), has_workers=True),  # a training
+}
+WORKFLOWS = _WITH_NUMPY | _WITH_TORCH
+FIRST_WITH_TORCH = 500  # faults from this number on are around commands with PyTorch
+_OFTEN = ("train", "train", "infer", "infer", "reconstruct", "stream")
 
 
 @dataclass(frozen=True)
@@ -312,8 +334,10 @@ def draw(number: int) -> Case:
     """The fault of a number, always the same."""
     rng = random.Random(f"fault {number}")
     fault = KINDS[number % len(KINDS)](rng)
-    named = [name for name, workflow in WORKFLOWS.items() if workflow.has_workers]
-    command = rng.choice(named if "worker" in fault.inside else [*OFTEN, *WORKFLOWS])
+    workflows = _WITH_NUMPY if number < FIRST_WITH_TORCH else _WITH_TORCH
+    named = [name for name, workflow in workflows.items() if workflow.has_workers]
+    others = [*_OFTEN, *workflows] if number < FIRST_WITH_TORCH else [*workflows]
+    command = rng.choice(named if "worker" in fault.inside else others)
     if rng.random() < 0.25 and not fault.shell:  # two at a time
         other = rng.choice([_log, _encoding, _temporary, _home, _pictures, _terminal])(rng)
         fault = replace(
@@ -326,8 +350,11 @@ def draw(number: int) -> Case:
     return Case(number, command, fault, replaces=rng.random() < 0.5)
 
 
-def lacking(fault: Fault) -> str:
-    """What this system lacks to make the fault; empty if nothing."""
+def lacking(case: Case) -> str:
+    """What this system lacks for a case; empty if nothing."""
+    if case.command in _WITH_TORCH and importlib.util.find_spec("ptychopinn_torch") is None:
+        return "the torch backend is not installed"
+    fault = case.fault
     needed = {
         "mount": fault.disk is not None,
         "unshare": fault.tiny_shm,

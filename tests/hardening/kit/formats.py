@@ -38,20 +38,25 @@ WRITERS = {**{name: write for name, (_, write) in scan_formats.FORMATS.items()},
 
 @lru_cache(maxsize=16)
 def _files(name: str) -> dict[str, bytes]:
-    """A format's file and its neighbours."""
+    """A format's file and its neighbours, or the files of its folder, by their paths."""
     with tempfile.TemporaryDirectory() as folder:
         WRITERS[name](Path(folder, f"file{SUFFIX}"), scan_formats.example())
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file()
+        }
 
 
 def harm(name: str, rng: random.Random, path: Path) -> str:
     """Bytes or structure of one of a format's files."""
     files = dict(_files(name))
-    victim = pick(rng, [path.name, path.name, *files])
+    victim = pick(rng, [*([path.name] * 2 if path.name in files else []), *files])
     structured = b"\x89HDF" in files[victim][:1024] and not name.startswith("matlab") and rng.random() < 0.5
     how, files[victim] = (tensors.harm if structured else mangle)(rng, files[victim])
     for file, content in files.items():
-        path.with_name(file).write_bytes(content)
+        (path.parent / file).parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / file).write_bytes(content)
     return f"{name} {victim}: {how}"
 
 

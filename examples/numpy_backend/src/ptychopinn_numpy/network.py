@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from ptychopinn.training.losses import amplitude_error, patch_error, patch_weights, poisson_deviance
+from ptychopinn.training.losses import amplitude_error, patch_error, patch_weights, poisson_deviance, without_marks
 from ptychopinn.typing import ComplexArray, FloatArray
 from ptychopinn_numpy import operations
 
@@ -31,7 +31,7 @@ def project(
     probe:
         (modes, N, N) complex64 in the same units.
     good:
-        (N, N) float32, DC at [0, 0]: 1 where the detector measured.
+        (N, N) or (b, N, N) float32, DC at [0, 0]: 1 where the detector measured.
     step, iterations:
         Length and number of the projections.
     size:
@@ -81,7 +81,8 @@ def loss_terms(
     mean_counts:
         Mean photons a pattern.
     """
-    share, counts = batch["member_share"].ravel(), batch["counts"].reshape(expected.shape)
+    share = batch["member_share"].ravel()
+    counts, good = without_marks(operations, batch["counts"].reshape(expected.shape), good)
     given = operations, expected, counts, good, mean_counts
     terms = {"nll": poisson_deviance(*given) @ share, "mae": amplitude_error(*given) @ share}
     if "truth" in batch:

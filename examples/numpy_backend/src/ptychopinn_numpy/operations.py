@@ -7,7 +7,7 @@ import numpy as np
 from ptychopinn.training.operations import Axes
 from ptychopinn.typing import AnyArray
 
-sqrt, log, conj, stack = np.sqrt, np.log, np.conj, np.stack
+sqrt, log, conj, stack, where = np.sqrt, np.log, np.conj, np.stack, np.where
 
 
 def sum(values: AnyArray, axes: Axes | None = None, *, keepdims: bool = False) -> AnyArray:

@@ -20,7 +20,7 @@ from ptychopinn.training import (
     illumination_tensors,
     read_step,
 )
-from ptychopinn.training.losses import neighbour_products, patch_weights
+from ptychopinn.training.losses import neighbour_products, patch_weights, without_marks
 from ptychopinn.training.objective import offset_step
 from ptychopinn.training.optimizer import ema_decay
 from ptychopinn.training.tensors import network_tensors
@@ -110,15 +110,15 @@ class StepSearch:
     def _loss(
         self, model: Model, scan: ScanBatches, batch: Mapping[str, Any]
     ) -> tuple[float, dict[str, float], ComplexArray]:
-        counts, mean = batch["counts"], scan.scaling.mean_counts
-        amplitudes = np.sqrt(counts.reshape(-1, *counts.shape[2:]) / np.float32(mean))
+        counts, mean, N = batch["counts"], scan.scaling.mean_counts, self._plan.model.N  # noqa: N806
+        counts, good = without_marks(operations, counts.reshape(-1, N, N), scan.good)
         config = self._plan.model
         patches, expected = project(
-            amplitudes, model.unit_probe, scan.good, model.step, config.steps, config.patch_size
+            np.sqrt(counts / np.float32(mean)), model.unit_probe, good, model.step, config.steps, config.patch_size
         )
         weights = self._plan.weights
         factors = {"nll": weights.nll, "mae": weights.mae, "realspace_mae": weights.realspace_mae}
-        terms = loss_terms(batch, patches, expected * np.float32(mean), scan.good, model.unit_probe, mean)
+        terms = loss_terms(batch, patches, expected * np.float32(mean), good, model.unit_probe, mean)
         parts = {name: value for name, value in terms.items() if factors[name]}
         return sum(factors[name] * value for name, value in parts.items()), parts, patches
 

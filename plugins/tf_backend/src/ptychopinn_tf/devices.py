@@ -10,6 +10,7 @@ from typing import Any
 from ptychopinn.config.execution import Accelerator, cuda_number
 from ptychopinn.cores import granted_cores
 from ptychopinn.errors import ResourceError
+from ptychopinn.process_setting import ProcessSetting
 from ptychopinn.training import no_cuda, no_such_card
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.batches import Tensors
@@ -191,25 +192,36 @@ class Devices:
         return distributed
 
 
-@contextmanager
-def exact_float32(*, deterministic: bool) -> Iterator[None]:
+def exact_float32(*, deterministic: bool) -> AbstractContextManager[None]:
     """Compute in true float32, deterministically or not; restores the settings afterwards.
 
-    By default, GPUs round factors to 10 bits (TensorFloat-32), so backends would differ.
+    By default, GPUs round factors to 10 bits (TensorFloat-32), so backends would differ. The settings are those of the
+    process: algorithms are deterministic while any thread asks for it.
     """
-    from tensorflow.python.framework import config  # the public interface cannot switch determinism off
+    return _DETERMINISM.block(on=deterministic)
 
-    def switch(*, on: bool) -> None:
-        if on:
-            config.enable_op_determinism()
-        else:
-            config.disable_op_determinism()
+
+def _save_numerics() -> Callable[[], None]:
+    """Compute in true float32; returns what puts back this and the choice of algorithms."""
+    from tensorflow.python.framework import config
 
     before, tf32 = config.is_op_determinism_enabled(), config.tensor_float_32_execution_enabled()
-    switch(on=deterministic)
     config.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        switch(on=before)
+
+    def put_back() -> None:
+        _switch_determinism(before)
         config.enable_tensor_float_32_execution(tf32)
+
+    return put_back
+
+
+def _switch_determinism(on: bool) -> None:
+    from tensorflow.python.framework import config  # the public interface cannot switch determinism off
+
+    if on:
+        config.enable_op_determinism()
+    else:
+        config.disable_op_determinism()
+
+
+_DETERMINISM = ProcessSetting(_save_numerics, _switch_determinism)

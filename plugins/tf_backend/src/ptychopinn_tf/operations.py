@@ -6,9 +6,23 @@ from ptychopinn.training.operations import Axes
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.forward import as_complex
 
-__all__ = ["angle", "as_complex", "as_real", "conj", "log", "max", "mean", "sqrt", "stack", "stop_gradient", "sum"]
+__all__ = [
+    "angle",
+    "as_complex",
+    "as_real",
+    "conj",
+    "log",
+    "max",
+    "mean",
+    "sqrt",
+    "stack",
+    "stop_gradient",
+    "sum",
+    "where",
+]
 
 sqrt, log, conj, stack, stop_gradient = tf.sqrt, tf.math.log, tf.math.conj, tf.stack, tf.stop_gradient
+where = tf.where
 
 
 def sum(values: tf.Tensor, axes: Axes | None = None, *, keepdims: bool = False) -> tf.Tensor:

@@ -6,6 +6,7 @@ Builds of PyTorch for ROCm call their devices ``cuda`` too; they are used as suc
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 
 import torch
@@ -17,6 +18,7 @@ from ptychopinn_torch.arrays import is_out_of_memory
 
 _log = logging.getLogger("ptychopinn.torch")
 _CPU = torch.device("cpu")
+_FILTERING = threading.Lock()  # filters of warnings are those of the process
 
 
 def choose_device(asked: Accelerator | str) -> torch.device:
@@ -106,7 +108,7 @@ def _card_with_most_memory() -> torch.device:
 
 
 def _cuda_is_there() -> bool:
-    with warnings.catch_warnings():
+    with _FILTERING, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of an old driver; `_driver_problem` reports it
         return torch.cuda.is_available()
 

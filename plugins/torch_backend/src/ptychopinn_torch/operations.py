@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ptychopinn.training.operations import Axes
 
-sqrt, log, stack = torch.sqrt, torch.log, torch.stack
+sqrt, log, stack, where = torch.sqrt, torch.log, torch.stack, torch.where
 conj, as_real = torch.conj, torch.view_as_real
 
 

@@ -25,7 +25,7 @@ from ptychopinn_torch.devices import choose_device, describe
 from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.parallel import ParallelPredictor, limited_threads
+from ptychopinn_torch.parallel import ParallelPredictor, available_threads, limited_threads
 
 if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
@@ -98,11 +98,11 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     @property
     def _needs_own_threads(self) -> bool:
-        return self.on_gpu or torch.get_num_threads() > 1
+        return self.on_gpu or available_threads() > 1
 
     @property
     def _max_threads(self) -> int:
-        return torch.get_num_threads() if self._device.type == "cpu" else 1
+        return available_threads() if self._device.type == "cpu" else 1
 
     def _use_threads(self, count: int) -> AbstractContextManager[None]:
         return nullcontext() if self.on_gpu and self._options.threads is None else limited_threads(count)

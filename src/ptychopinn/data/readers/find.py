@@ -12,9 +12,10 @@ from pathlib import Path
 import pluggy
 
 from ptychopinn.data.raw_scan import RawScan
-from ptychopinn.data.readers import cxi, matlab, nexus, ptychodus, ptychonn, ptypy, py4dstem, spec
+from ptychopinn.data.readers import cxi, matlab, nexus, ptychodus, ptychonn, ptypy, py4dstem, spec, zarr4d
 from ptychopinn.data.readers.spec import ReaderSpec
-from ptychopinn.errors import DataError, PtychoPinnError
+from ptychopinn.errors import ConfigError, DataError, PtychoPinnError
+from ptychopinn.path_checks import why_unreadable
 
 _GROUP = "ptychopinn"
 _log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ CORE_READERS: tuple[ReaderSpec, ...] = (
     ptychodus.PAIR_READER,
     ptychodus.TRAINING_PAIR_READER,
     py4dstem.READER,
+    zarr4d.READER,
     matlab.FOLD_SLICE_READER,
     matlab.READER,
     ptychonn.READER,
@@ -63,9 +65,30 @@ def read_with(readers: Iterable[ReaderSpec], path: Path) -> RawScan | None:
         From the reader.
     """
     for reader in _candidates(list(readers), path):
-        raw = read_by(reader, path)
-        return replace(raw, notes=(f"Read as {reader.summary} (reader '{reader.name}').", *raw.notes))
+        return _noted(reader, read_by(reader, path))
     return None
+
+
+def read_named(name: str, path: Path) -> RawScan:
+    """Read a file with the reader of that name, whether or not it knows the file.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    DataError
+        From the reader, or if the file is not there.
+    """
+    readers = {reader.name: reader for reader in (*plugin_readers(), *CORE_READERS)}
+    if name not in readers:
+        raise ConfigError(f"There is no reader '{name[:50]}'.", f"Name one of {', '.join(sorted(readers))}.")
+    if not path.is_dir() and (why := why_unreadable(path)) is not None:
+        raise DataError(f"{path} {why}.", "Check the name and the folder.")
+    return _noted(readers[name], read_by(readers[name], path))
+
+
+def _noted(reader: ReaderSpec, raw: RawScan) -> RawScan:
+    return replace(raw, notes=(f"Read as {reader.summary} (reader '{reader.name}').", *raw.notes))
 
 
 def read_by(reader: ReaderSpec, path: Path) -> RawScan:

@@ -61,7 +61,9 @@ def refuse_near_field(raw: RawScan) -> None:
 def _bright(raw: RawScan) -> tuple[FloatArray, FloatArray]:
     """Some patterns over their mean, minus 1, where there is light; and where that is."""
     n = min(len(raw.patterns), 4 * _MAX_PAIRS, max(_MAX_PIXELS // (raw.size[0] * raw.size[1]), 2 * _MIN_PAIRS))
-    counts = np.asarray(raw.patterns[:n], np.float64)
+    counts = np.array(raw.patterns[:n], np.float64)
+    if raw.bad_values is not None:
+        raw.bad_values.put(counts, slice(0, n), 0)
     usable = np.isfinite(counts).all(axis=0)
     if raw.bad_pixels is not None:
         usable &= ~raw.bad_pixels
