@@ -15,6 +15,7 @@ import numpy as np
 
 from ptychopinn.arrays import slices_of
 from ptychopinn.atomic import atomic_write, write_json
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import ScanDataset, ScanMetadata
 from ptychopinn.data.lazy_rows import LazyRows, MappedRows, mapped_rows, release_pages
 from ptychopinn.data.scaling import Scaling
@@ -24,7 +25,7 @@ from ptychopinn.typing import AnyArray, FloatArray, IntArray, StrPath
 
 PLAN, GRID = "plan.json", "grid.npz"
 OBJECT, VELOCITY, LAST, COVERAGE = "object", "velocity", "last", "coverage"  # arrays of the core of a tile
-_SCAN, _PATTERNS, _ROWS, _MODEL = "scan.npz", "patterns.bin", "rows.npy", "model.npz"
+_SCAN, _PATTERNS, _ROWS, _BAD, _MODEL = "scan.npz", "patterns.bin", "rows.npy", "bad_values.npz", "model.npz"
 _BLOCK = 256  # patterns copied at a time
 
 
@@ -84,8 +85,12 @@ class TileStore:
         place, index = found or (_copy(folder / _PATTERNS, data), None)
         if index is not None:
             _save_array(folder / _ROWS, index)
+        if (bad := data.bad_values) is not None:
+            assert bad.fill is not None  # the scan has it
+            save_arrays(folder / _BAD, offsets=bad.offsets, pixels=bad.pixels, fill=bad.fill)
         content = {
             **plan,
+            "bad_values": bad is not None,
             "patterns": asdict(place),
             "rows": index is not None,
             "scan": {
@@ -105,6 +110,7 @@ class TileStore:
             rows = np.load(self.folder / _ROWS, mmap_mode="r")[members] if self.plan["rows"] else members
         except (OSError, ValueError) as error:
             raise _lost(self.folder, error) from error
+        values = load_arrays(self.folder / _BAD) if self.plan["bad_values"] else None
         about, small = self.plan["scan"], load_arrays(self.folder / _SCAN)
         return ScanDataset(
             patterns=LazyRows(patterns, np.asarray(rows)),
@@ -112,6 +118,7 @@ class TileStore:
             positions=small["positions"][members],
             probe=small["probe"],
             bad_pixels=small["bad_pixels"],
+            bad_values=None if values is None else BadValues(**values, size=patterns.shape[1:]).select(members),
             metadata=ScanMetadata(**about["metadata"]),
             counts_per_unit=about["counts_per_unit"],
             name=about["name"],

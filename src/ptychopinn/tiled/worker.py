@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.automatic import reconstruct_automatically
 from ptychopinn.batch.plan import settings_from
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
@@ -43,6 +43,7 @@ from ptychopinn.typing import FloatArray
 from ptychopinn.workflows import device_library
 
 GRADIENTS, PHASE = "gradients.npz", "phase.npz"
+_READ = 32  # patterns read at a time
 MIDDLE_PATTERNS = 1024  # patterns that determine the probe
 
 
@@ -109,7 +110,11 @@ class _Tile:
     @cached_property
     def counts(self) -> float:
         """Counts of all judging patterns."""
-        return float(self.patterns.data.counts(self.known.judges).sum(dtype=np.float64))
+        xp, judges, total = self.library.xp, self.known.judges, 0.0
+        for part in slices_of(len(judges), _READ):
+            measured, _ = self.patterns.measured(self.patterns.amplitudes(judges[part]))
+            total += float(xp.sum(measured * measured, dtype=xp.float64))
+        return total
 
 
 def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
