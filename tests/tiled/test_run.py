@@ -13,6 +13,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 import pytest
+from array_libraries import StrictLibrary
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.run import AllSettings
@@ -131,6 +132,16 @@ def test_tiles_explain_the_patterns_as_passes_over_the_whole_scan_do(tiled: RunR
     assert product.coverage is not None
     well = product.coverage > 1
     assert difference(product.object[well], np.asarray(found.object)[well]) < 2e-2
+
+
+def test_a_device_makes_the_passes(
+    tiled: RunResult, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[TILE-003] With batches of its own."""
+    monkeypatch.setattr("ptychopinn.tiled.worker.device_library", lambda *_: StrictLibrary())
+    found = tiled_run(scan, tmp_path / "out", settings(3), workers=InThisProcess())
+    assert found.figures["forward residual R"] == pytest.approx(tiled.figures["forward residual R"], rel=1e-2)
+    assert found.figures["forward residual R"] != tiled.figures["forward residual R"]
 
 
 def test_patterns_that_cannot_be_mapped_are_copied(tiled: RunResult, scan: Path, tmp_path: Path) -> None:

@@ -301,8 +301,8 @@ class PassEngine:
 class PartOrder:
     """The order of passes over a larger scan, for the part of it that an engine works on.
 
-    Every part does its patterns in the order that one engine would do them in, and in the same batches. So neighbouring
-    parts change what they share alike.
+    Every part takes its patterns in the order in which one engine would take them. So neighbouring parts change what
+    they share alike.
 
     Parameters
     ----------
@@ -310,14 +310,18 @@ class PartOrder:
         (k,) int64, ascending: which of the used patterns of the whole scan those of the part are.
     total:
         Number of used patterns of the whole scan.
-    batch_size, seed:
-        As in `PassOptions`, of the whole scan.
+    seed:
+        As in `PassOptions`.
     done:
         Number of passes that were made before.
+    batch_size:
+        Patterns of the whole scan that update the object together; a part has few of them or none.
+    full:
+        Whether a part has batches of ``batch_size`` of its own patterns instead.
     """
 
-    def __init__(self, numbers: IntArray, total: int, *, batch_size: int, seed: int, done: int) -> None:
-        self._batch_size = batch_size
+    def __init__(self, numbers: IntArray, total: int, *, seed: int, done: int, batch_size: int, full: bool) -> None:
+        self._batch_size, self._full = batch_size, full
         self._index = np.full(total, -1, np.int64)
         self._index[numbers] = np.arange(len(numbers))
         self._rng = np.random.default_rng(seed)
@@ -327,6 +331,8 @@ class PartOrder:
     def batches(self) -> list[IntArray]:
         """The batches of the next pass, as sorted indices of patterns of the part; some may be empty."""
         order = self._index[self._rng.permutation(len(self._index))]
+        if self._full:
+            order = order[order >= 0]
         return [np.sort(some[some >= 0]) for some in (order[part] for part in slices_of(len(order), self._batch_size))]
 
 

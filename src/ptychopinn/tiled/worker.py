@@ -216,12 +216,10 @@ def make_pass(  # noqa: PLR0913
 def _engine(tile: _Tile, canvas: Canvas, momentum: tuple[Array, Array] | None, done: int) -> PassEngine:
     plan, ranks = tile.store.plan, tile.known.ranks
     used, total, on_host = np.flatnonzero(ranks >= 0), plan["used"], tile.library.on_host
-    tiles = 1 if on_host else len(tile.store.cores)  # devices need batches of many patterns in each tile
-    batch_size = tiles * default_batch_size(total // tiles, plan["size"], on_host=on_host)
-    options = PassOptions(
-        StepSchedule(**plan["schedule"]), likelihood=Likelihood(plan["likelihood"]), batch_size=batch_size
-    )
-    order = PartOrder(ranks[used], total, batch_size=batch_size, seed=options.seed, done=done)
+    # A device needs batches of many patterns, of one shape.
+    batch_size = default_batch_size(total if on_host else len(used), plan["size"], on_host=on_host)
+    options = PassOptions(StepSchedule(**plan["schedule"]), likelihood=Likelihood(plan["likelihood"]))
+    order = PartOrder(ranks[used], total, seed=options.seed, done=done, batch_size=batch_size, full=not on_host)
     return PassEngine(tile.patterns, used, tile.model, canvas, options, tile.library, part=order, momentum=momentum)
 
 
