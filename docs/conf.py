@@ -1,11 +1,12 @@
 """Settings of the site: `nox -s docs` builds it from the repository's root, so that links between pages lead there too.
 
 The gallery is executed where PTYCHOPINN_GALLERY is set (`nox -s gallery`); without it notebooks show their code only.
+The notebook on Ptychodus is executed where that is installed, and by the bridge's tests.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -35,6 +36,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header", "myst.strikethrough"]  # pages that are one part of another begin lower
 nb_execution_mode = "force" if os.environ.get("PTYCHOPINN_GALLERY") else "off"
+nb_execution_excludepatterns = [] if importlib.util.find_spec("ptychodus") else ["docs/gallery/ptychodus.md"]
 nb_execution_timeout = 3600
 nb_execution_raise_on_error = True
 nb_merge_streams = True

@@ -40,6 +40,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
 PLUGINS = Path(__file__).parents[1] / "plugins"
 # Of plugins that need not be installed: their options import no framework.
 OWN_OPTIONS = {
+    ("execution", "torch"): ("torch_backend/src/ptychopinn_torch/options.py", "TorchOptions", ExecutionOptions),
     ("execution", "tf"): ("tf_backend/src/ptychopinn_tf/options.py", "TfOptions", ExecutionOptions),
     ("solver", "ptychi"): ("ptychi_backend/src/ptychopinn_ptychi/options.py", "PtychiOptions", SolverOptions),
 }

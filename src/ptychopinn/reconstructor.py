@@ -148,6 +148,16 @@ class TakesWeights(Protocol):
 
 
 @runtime_checkable
+class TrainsTogether(Protocol):
+    """A reconstructor whose training a launcher may spread over several processes, of which the first one is called."""
+
+    @classmethod
+    def follow_launched(cls, options: Any, monitor: Monitor) -> bool:
+        """Train as the first process orders, in one of the others; else return False at once."""
+        ...
+
+
+@runtime_checkable
 class Reconstructor(Protocol):
     """A trainable reconstructor with one network.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ptychopinn.config.train import ResolvedTrainConfig, Scheduler
 
@@ -23,6 +25,13 @@ class TrainingClock:
         """Continue counting from an earlier run."""
         self.epoch, self.step, self._before = epoch, step, seconds
         self._start = time.monotonic()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time of a block."""
+        seconds = self.seconds
+        yield
+        self.resume(epoch=self.epoch, step=self.step, seconds=seconds)
 
     @property
     def seconds(self) -> float:

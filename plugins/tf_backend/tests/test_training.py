@@ -114,11 +114,11 @@ def test_a_batch_that_is_not_finite_makes_no_step(
     weights: list[np.ndarray] = []
     original = TrainingLoop.train_on
 
-    def poisoned(self: TrainingLoop, batch: Batch, *, makes_step: bool) -> None:
+    def poisoned(self: TrainingLoop, batch: Batch, **more: Any) -> None:
         if len(weights) == 2:  # no count is infinite where there is one, but the loss's slope is
             bad = math.nan if what == "loss" else 1e38
             batch = replace(batch, tensors={**batch.tensors, "member_share": batch.tensors["member_share"] * bad})
-        original(self, batch, makes_step=makes_step)
+        original(self, batch, **more)
         weights.append(np.concatenate([v.numpy().ravel() for v in self._model.variables().values()]))
 
     monkeypatch.setattr(TrainingLoop, "train_on", poisoned)
@@ -161,11 +161,11 @@ def test_nothing_in_a_step_waits_for_the_device(
         monkeypatch.setattr(tensor_type, name, counted)
     original = TrainingLoop.train_on
 
-    def watched(self: TrainingLoop, batch: Batch, *, makes_step: bool) -> None:
+    def watched(self: TrainingLoop, batch: Batch, **more: Any) -> None:
         nonlocal inside
         inside = self._plan.clock.step > 0  # the first is traced
         try:
-            original(self, batch, makes_step=makes_step)
+            original(self, batch, **more)
         finally:
             inside = False
 

@@ -126,10 +126,10 @@ def test_a_replayed_step_that_is_not_finite_is_none(
     weights: list[torch.Tensor] = []
     original = training.TrainingLoop.train_on
 
-    def poisoned(self: training.TrainingLoop, batch: Batch, *, makes_step: bool) -> None:
+    def poisoned(self: training.TrainingLoop, batch: Batch, **more: Any) -> None:
         if len(weights) == 5:
             batch = replace(batch, tensors={**batch.tensors, "counts": batch.tensors["counts"] * math.nan})
-        original(self, batch, makes_step=makes_step)
+        original(self, batch, **more)
         weights.append(torch.cat([p.detach().reshape(-1) for p in self._model.state_dict().values()]))
 
     monkeypatch.setattr(training.TrainingLoop, "train_on", poisoned)

@@ -111,7 +111,7 @@ def begun(data: ScanDataset, model: dict[str, Any], train: dict[str, Any], optio
 def steps(loop: Any, epoch: int) -> Iterator[None]:
     """The batches of an epoch, made and trained on."""
     for number, batch in enumerate(loop._source.batches(epoch)):
-        loop.train_on(batch, makes_step=loop._plan.makes_step(number))
+        loop.train_on(batch, rate=loop._plan.clock.learning_rate(), makes_step=loop._plan.makes_step(number))
         yield
 
 

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -53,6 +54,7 @@ from ptychopinn.training.illumination import (
 )
 from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
+from ptychopinn.training.ranks import Ranks, TrainingTask
 from ptychopinn.training.state import Trainable, TrainingState
 from ptychopinn.training.tensors import NETWORK
 from ptychopinn.training.threads import choose_threads, thread_tensors
@@ -155,6 +157,10 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     def _use_threads(self, count: int) -> AbstractContextManager[None]:
         """Compute networks with so many threads in a block."""
         return contextlib.nullcontext()
+
+    def _open_ranks(self) -> AbstractContextManager[Ranks]:
+        """The processes that train together; by default this one alone."""
+        return contextlib.nullcontext(Ranks())
 
     @abstractmethod
     def _make_fit(self, model: ModelT, plan: TrainingPlan) -> Fit[ModelT]:
@@ -288,7 +294,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             )
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         logger = open_logger(self._options.logger, None if folder is None else folder.parent)
-        with contextlib.closing(logger):
+        with contextlib.closing(logger), self._open_ranks() as ranks:
             data, validation = training_scans(data, validation, config, self._config)
             store, checkpoint = self._open_checkpoints(folder, config)
             illumination = initial_illumination(self._config, checkpoint)
@@ -303,7 +309,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
                     if model is None
                     else self._with_illumination(model, illumination)
                 )
-            plan = make_plan(self._config, config, data, validation, self._unit_probe(model))
+            unit_probe = self._unit_probe(model)
+            plan = replace(make_plan(self._config, config, data, validation, unit_probe), ranks=ranks)
             _log.info(
                 "Training in batches of %d groups at a learning rate of %g on %s.",
                 plan.training.groups.largest_batch,
@@ -312,13 +319,18 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             )
             fit = self._make_fit(model, plan)
             threads = choose_threads(self._options.threads, self._max_threads, load, checkpoint)
-            start = {**initial_tensors(self._to_arrays(model)), **thread_tensors(threads)}
+            arrays = self._to_arrays(model)
+            start = {**initial_tensors(arrays), **thread_tensors(threads)}
             state = TrainingState(plan, fit, store, self._manifest(), monitor, start)
-            state.watch = None if self.on_gpu else StarvationWatch()
+            state.watch = None if self.on_gpu or ranks.count > 1 else StarvationWatch()
             state.resume()
             interrupt: KeyboardInterrupt | None = None
             try:
                 if not state.is_over():
+                    if ranks.count > 1:
+                        held = data, validation, unit_probe
+                        with plan.clock.paused():
+                            ranks.start(TrainingTask(self._config, config, *held, arrays, fit.state(), threads))
                     with self._memory_explained(), self._use_threads(threads):
                         fit.run(state, logger)
             except KeyboardInterrupt as signal:

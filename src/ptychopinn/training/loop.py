@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from contextlib import closing
-from typing import Protocol
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import NoReturn, Protocol
 
 from ptychopinn.training.loggers import RunLogger
 from ptychopinn.training.plan import TrainingPlan
+from ptychopinn.training.ranks import Action, Order
 from ptychopinn.training.readings import ReadingClock
 from ptychopinn.training.sources import Batch, BatchLoader
 from ptychopinn.training.state import LossReading, TrainingState
@@ -32,12 +34,12 @@ class EpochLoop(ABC):
     def __init__(
         self, plan: TrainingPlan, training: BatchLoader, validation: BatchLoader | None, *, on_gpu: bool
     ) -> None:
-        self._plan, self._source, self._validation_source = plan, training, validation
+        self._plan, self._source, self._validation_source, self._ranks = plan, training, validation, plan.ranks
         self._readings = ReadingClock(on_gpu=on_gpu)
 
     @abstractmethod
-    def train_on(self, batch: Batch, *, makes_step: bool) -> None:
-        """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
+    def train_on(self, batch: Batch, *, rate: float, makes_step: bool) -> None:
+        """Accumulate the gradient of a batch, and make a step of this learning rate with the accumulated gradients."""
 
     @abstractmethod
     def validation_losses(self, batches: Iterable[Batch]) -> list[float]:
@@ -52,12 +54,17 @@ class EpochLoop(ABC):
                 logger.log(row, clock.step)
 
     def _run_epoch(self, state: TrainingState) -> None:
-        with closing(self._source.batches(self._plan.clock.epoch)) as batches:
+        clock = self._plan.clock
+        with closing(self._source.batches(clock.epoch)) as batches:
             for number, batch in enumerate(batches):
-                self.train_on(batch, makes_step=self._plan.makes_step(number))
+                rate = clock.learning_rate()
+                with self._ranks.ordered(Order(Action.TRAIN, clock.epoch, number, rate)):
+                    self.train_on(batch, rate=rate, makes_step=self._plan.makes_step(number))
                 if self._readings.due():
                     state.record(self._meter.read())
                 state.after_batch(number, batch.patterns)
+                if self._ranks.cancelled:
+                    state.cancel()
                 if state.stop:
                     break
         if self._meter.batches:
@@ -66,5 +73,30 @@ class EpochLoop(ABC):
     def _validate(self) -> list[float]:
         if self._validation_source is None:
             return []
-        with closing(self._validation_source.batches(0)) as batches:
+        with self._ranks.ordered(Order(Action.VALIDATE)):
+            return self._losses_of(self._validation_source)
+
+    def _losses_of(self, source: BatchLoader) -> list[float]:
+        with closing(source.batches(0)) as batches:
             return self.validation_losses(batches)
+
+    def follow(self) -> None:
+        """Do what the first process orders, until it ends the training."""
+        with ExitStack() as epoch:
+            while (order := self._ranks.next_order()).action is not Action.END:
+                if order.action is Action.VALIDATE:
+                    assert self._validation_source is not None
+                    self._losses_of(self._validation_source)
+                    continue
+                if order.number == 0:
+                    epoch.close()
+                    batches = epoch.enter_context(closing(self._source.batches(order.epoch)))
+                try:
+                    batch = next(batches)
+                except Exception as error:  # the others wait for this batch
+                    self._ranks.together(partial(_fail, error))
+                self.train_on(batch, rate=order.rate, makes_step=self._plan.makes_step(order.number))
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error

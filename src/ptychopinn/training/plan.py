@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -29,6 +29,7 @@ from ptychopinn.schedule import TrainingClock
 from ptychopinn.simulate.object_stream import ObjectStream, ObjectStreamOptions
 from ptychopinn.simulate.random_probes import draw_probe, vary_probe
 from ptychopinn.training.epochs import EpochSource
+from ptychopinn.training.ranks import Ranks
 from ptychopinn.typing import ComplexArray, FloatArray
 
 # A model for any scan works at any dose: photons a pixel, 1e2 to 1e7 a pattern at N = 64.
@@ -62,6 +63,7 @@ class TrainingPlan:
     clock: TrainingClock  # progress in time, steps and epochs, and the learning rate
     figures: tuple[str, ...]  # names of the figures of an epoch, without those of the clock
     follow_offset: bool  # whether the detector's offset follows the mean phase gradient
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that train together
 
     @property
     def total_batches(self) -> int:

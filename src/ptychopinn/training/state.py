@@ -208,12 +208,16 @@ class TrainingState:
             done, total = int(clock.seconds), math.ceil(clock.time_limit)
         self._monitor.report("train", done, total, {"epoch": float(clock.epoch + 1), "loss": self._newest})
         if self._monitor.cancelled:
-            self.status, self.stop = TrainStatus.CANCELLED, True
+            self.cancel()
         elif clock.out_of_time:
             self.status, self.stop = TrainStatus.TIMED_OUT, True
             self._check_first_epoch(number + 1)
         if self.watch is not None and (starving := self.watch.notice()) is not None:
             _log.warning("%s", starving)
+
+    def cancel(self) -> None:
+        """End the training after this batch."""
+        self.status, self.stop = TrainStatus.CANCELLED, True
 
     def _check_first_epoch(self, batches: int) -> None:
         """Warn if time ran out after some batches of the first epoch."""

@@ -13,7 +13,7 @@ from ptychopinn.workflows._reconstruct import load_start, reconstruct_run
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._solve import create_solver, solve, solve_run
 from ptychopinn.workflows._stream import stream_run
-from ptychopinn.workflows._train import prepare_training, train_run
+from ptychopinn.workflows._train import follow_training, prepare_training, train_run
 
 __all__ = [
     "DEMO_SECONDS",
@@ -26,6 +26,7 @@ __all__ = [
     "demo_run",
     "device_library",
     "evaluate_run",
+    "follow_training",
     "infer",
     "infer_run",
     "inspect_run",

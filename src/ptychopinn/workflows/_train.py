@@ -38,6 +38,7 @@ from ptychopinn.reconstructor import (
     TrainingInterrupted,
     TrainResult,
     TrainStatus,
+    TrainsTogether,
 )
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
@@ -141,6 +142,31 @@ def train_run(  # noqa: PLR0913
             comments=f"ptychopinn, backend {settings.backend}, model {settings.model.model_type}",
         )
     return replace(written, files={**files, **written.files}, figures={**figures, **written.figures})
+
+
+@memory_explained()
+def follow_training(settings: RunSettings[Any], monitor: Monitor) -> bool:
+    """Take part in a training that another process leads, if a launcher started this one for that.
+
+    Parameters
+    ----------
+    settings:
+        With the backend's own options in `execution`.
+
+    Returns
+    -------
+    Whether it was so. Then everything is done, and nothing is written here.
+
+    Raises
+    ------
+    PtychoPinnError
+        If the training fails.
+    """
+    if getattr(settings.execution, "process_count", 1) == 1:
+        return False
+    spec = discover().default() if settings.backend is None else discover().get(settings.backend)
+    cls = spec.load_class()
+    return isinstance(cls, TrainsTogether) and cls.follow_launched(settings.execution, monitor)
 
 
 def prepare_training(

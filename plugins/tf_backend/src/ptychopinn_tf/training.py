@@ -164,11 +164,11 @@ class TrainingLoop(EpochLoop):
         with exact_float32(deterministic=self._options.deterministic), self._devices.scope():
             super().run(state, logger)
 
-    def train_on(self, batch: Batch, *, makes_step: bool) -> None:
+    def train_on(self, batch: Batch, *, rate: float, makes_step: bool) -> None:
         """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
         clock, config = self._plan.clock, self._plan.config
         decay = ema_decay(config.weight_averaging, self._averaged_steps)
-        numbers = self._devices.numbers([clock.learning_rate(), decay, clock.step], tf.float64)
+        numbers = self._devices.numbers([rate, decay, clock.step], tf.float64)
         at_once = makes_step and self._accumulated is None and config.accumulate_grad_batches == 1
 
         def compute(parts: int) -> Any:

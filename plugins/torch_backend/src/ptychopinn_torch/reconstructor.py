@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -16,8 +17,11 @@ from torch import Tensor
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import PluginError, ResourceError
-from ptychopinn.training import Fit, IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
+from ptychopinn.monitor import Monitor
+from ptychopinn.training import IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
+from ptychopinn.training.plan import make_plan
+from ptychopinn.training.ranks import Action, Ranks, TrainingTask
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
 from ptychopinn_torch.batches import to_tensor
@@ -26,6 +30,7 @@ from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from
 from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.parallel import ParallelPredictor, available_threads, limited_threads
+from ptychopinn_torch.ranks import device_options, find_place, follow_launched, open_ranks
 
 if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
@@ -68,7 +73,10 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     def __init__(self, model: ModelConfig, options: TorchOptions | None = None) -> None:
         super().__init__(model, options)
-        self._device = choose_device(self._options.accelerator)
+        place = find_place(self._options)
+        self._is_launched = place is not None
+        own = device_options(self._options, 0 if place is None else place.local_rank)
+        self._device = choose_device(own.accelerator)
         _log.info("Computing on %s.", describe(self._device))
 
     @cached_property
@@ -102,7 +110,10 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     @property
     def _max_threads(self) -> int:
-        return available_threads() if self._device.type == "cpu" else 1
+        if self.on_gpu:
+            return 1
+        here = 1 if self._is_launched else self._options.devices  # a launcher gives each process its own cores
+        return max(available_threads() // here, 1)
 
     def _use_threads(self, count: int) -> AbstractContextManager[None]:
         return nullcontext() if self.on_gpu and self._options.threads is None else limited_threads(count)
@@ -127,7 +138,42 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     def _prepare_training(self) -> None:
         import_training_loop()
 
-    def _make_fit(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
+    def _open_ranks(self) -> AbstractContextManager[Ranks]:
+        return open_ranks(self._options, self._device)
+
+    @classmethod
+    def follow(cls, options: TorchOptions, ranks: Ranks) -> None:
+        """Train with other processes, as the first one orders.
+
+        Raises
+        ------
+        ResourceError
+            If the first process, or another one, fails or is lost.
+        """
+        if ranks.next_order().action is Action.END:
+            return
+        task: TrainingTask = ranks.share()
+        ranks.together(lambda: cls(task.model, options).prepare_to_follow(task, ranks))()
+
+    def prepare_to_follow(self, task: TrainingTask, ranks: Ranks) -> Callable[[], None]:
+        """Prepare a training that another process leads; the function that is returned does it."""
+        self._prepare_training()
+        plan = make_plan(task.model, task.config, task.data, task.validation, task.unit_probe)
+        loop = self._make_fit(self._from_arrays(task.model_arrays), replace(plan, ranks=ranks))
+        loop.restore(task.state)
+
+        def follow() -> None:
+            with self._memory_explained(), self._use_threads(task.threads):
+                loop.follow()
+
+        return follow
+
+    @classmethod
+    def follow_launched(cls, options: TorchOptions, monitor: Monitor) -> bool:
+        """Train as another process orders; see `ptychopinn.reconstructor.TrainsTogether`."""
+        return follow_launched(options, cls.follow, monitor)
+
+    def _make_fit(self, model: Model, plan: TrainingPlan) -> TrainingLoop:
         # Not a method of this instance, which would create a reference cycle.
         return import_training_loop()(model, plan, self._options, self._device, MicroBatches(is_out_of_memory))
 

@@ -36,7 +36,7 @@ from ptychopinn.training.optimizer import BETAS, EPSILON, PROBE_RATE, WEIGHT_DEC
 from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch import operations
-from ptychopinn_torch.batches import cut, to_tensor
+from ptychopinn_torch.batches import cut, share_of, to_tensor
 from ptychopinn_torch.captured import CapturedStep, make_recorder
 from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arrays, optimizer_arrays
 from ptychopinn_torch.forward import GroupForward
@@ -65,7 +65,7 @@ def make_objective(plan: TrainingPlan, scan: ScanBatches, device: torch.device) 
 
 
 def make_fabric(device: torch.device) -> Fabric:
-    """Lightning Fabric on a device, as one process also in a job with several tasks.
+    """Lightning Fabric on the device of this process. Several processes add up gradients in `TrainingLoop`.
 
     Its precision is full. `Model` lowers the precision of the network only; the physics stays in float32.
     """
@@ -170,7 +170,7 @@ class TrainingLoop(EpochLoop):
         self._accumulated: _Accumulated | None = None
         # Numbers that change from step to step; a recorded step reads them from these tensors.
         self._rate, self._decay = torch.zeros((), device=device), torch.zeros((), device=device)
-        self._captured: CapturedStep[tuple[LossTerms, Tensor]] = CapturedStep(make_recorder(device))
+        self._captured = self._new_captured()
 
     # The state
 
@@ -193,13 +193,17 @@ class TrainingLoop(EpochLoop):
         load_module(self._average, arrays, _AVERAGED)
         self._averaged_steps = int(checkpoint_tensors(arrays, {_AVERAGED_STEPS: ()})[_AVERAGED_STEPS])
         load_optimizer(self._adamw, self._names, arrays)
-        self._captured = CapturedStep(make_recorder(self._device))  # because the optimizer has new tensors
+        self._captured = self._new_captured()  # because the optimizer has new tensors
 
     def model(self, averaged: Mapping[str, AnyArray]) -> Model:
         """A separate model with these weights, ready to predict."""
         model = copy.deepcopy(self._average)
         load_module(model, averaged)
         return model.eval()
+
+    def _new_captured(self) -> CapturedStep[tuple[LossTerms, Tensor]]:
+        """Records steps, but not those of several processes, which wait for each other within a step."""
+        return CapturedStep(make_recorder(self._device) if self._ranks.count == 1 else None)
 
     # The loop
 
@@ -208,11 +212,15 @@ class TrainingLoop(EpochLoop):
         with exact_float32(deterministic=self._options.deterministic):
             super().run(state, logger)
 
-    def train_on(self, batch: Batch, *, makes_step: bool) -> None:
+    def follow(self) -> None:
+        """As `EpochLoop.follow`, in true float32."""
+        with exact_float32(deterministic=self._options.deterministic):
+            super().follow()
+
+    def train_on(self, batch: Batch, *, rate: float, makes_step: bool) -> None:
         """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
-        clock = self._plan.clock
         if makes_step:
-            self._rate.fill_(clock.learning_rate())
+            self._rate.fill_(rate)
             self._decay.fill_(ema_decay(self._plan.config.weight_averaging, self._averaged_steps))
             self._averaged_steps += 1
         if not makes_step or self._accumulated is not None:
@@ -226,11 +234,31 @@ class TrainingLoop(EpochLoop):
             terms, usable = self._captured(
                 batch.tensors, lambda: self._whole_step(self._computed(batch)), self._recorded_step
             )
-        self._meter.add(terms, usable, clock.step)
+        self._meter.add(terms, usable, self._plan.clock.step)
 
     def _computed(self, batch: Batch) -> _TermsAndGradients:
-        """Terms and gradient of a batch, in as many micro-batches as the memory requires."""
-        return self._parts.compute(lambda parts: self._gradients(cut(batch.tensors, parts)), batch.size)
+        """Terms and gradient of a batch, in as many micro-batches as the memory requires.
+
+        Each of several processes computes its share; then all have the sum.
+        """
+        own = share_of(batch, self._ranks.rank, self._ranks.count)
+
+        def compute() -> _TermsAndGradients:
+            return self._parts.compute(lambda parts: self._gradients(cut(own.tensors, parts)), own.size)
+
+        if self._ranks.count == 1:
+            return compute()
+
+        def flattened() -> tuple[LossTerms, list[Tensor | None], list[Tensor], Tensor]:
+            terms, gradients = compute()
+            values = [terms.total, *terms.parts.values(), *terms.products, *(g for g in gradients if g is not None)]
+            return terms, gradients, values, torch.cat([value.reshape(-1) for value in values])
+
+        terms, gradients, values, flat = self._ranks.together(flattened)
+        self._ranks.add(flat)
+        for value, summed in zip(values, torch.split(flat, [value.numel() for value in values]), strict=True):
+            value.copy_(summed.view(value.shape))  # in place: fused optimizers need the memory layout of the weights
+        return terms, gradients
 
     def _whole_step(self, computed: _TermsAndGradients) -> tuple[LossTerms, Tensor]:
         """Make a step with the gradient of one batch; return its terms, and whether the gradient was used."""
@@ -305,8 +333,9 @@ class TrainingLoop(EpochLoop):
         """Loss of each validation batch under the averaged weights."""
 
         def loss(batch: Batch) -> Tensor:
+            own = share_of(batch, self._ranks.rank, self._ranks.count)
             return self._parts.compute(
-                lambda parts: reduce(operator.add, map(total, cut(batch.tensors, parts))), batch.size
+                lambda parts: reduce(operator.add, map(total, cut(own.tensors, parts))), own.size
             )
 
         def total(part: Mapping[str, Tensor]) -> Tensor:
@@ -315,8 +344,10 @@ class TrainingLoop(EpochLoop):
             return value
 
         with torch.no_grad():
-            losses: list[float] = torch.stack([loss(batch) for batch in batches]).tolist()
-        return losses
+            losses = self._ranks.together(lambda: torch.stack([loss(batch) for batch in batches]))
+            self._ranks.add(losses)
+        values: list[float] = losses.tolist()
+        return values
 
 
 @contextmanager
