@@ -142,7 +142,7 @@ def read(  # noqa: PLR0913
         (modes, H, W) or (H, W) complex in any scale; or a file, or how to make one: ``"mean"``,
         ``"zone-plate:diameter=200e-6,outer_width=50e-9,defocus=1e-3"``.
     bad_pixels:
-        (H, W); what is not 0 has no measurement.
+        (H, W), or (n, H, W) with a mask a pattern; what is not 0 has no measurement.
     scan_index:
         (n,) number of the scan of each pattern, of arrays.
     object_guess:

@@ -67,6 +67,7 @@ def interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadR
         findings.note("", note)
     for warning in file.warnings:
         findings.warning("", warning)
+    findings.problems.extend(file.mended)
     try:
         return _interpret(file, options, findings)
     except MemoryError as error:

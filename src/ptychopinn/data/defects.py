@@ -18,13 +18,16 @@ from ptychopinn.data.grouping import members_by_scan
 from ptychopinn.data.lazy_rows import LazyRows, release_pages
 from ptychopinn.data.pattern_checks import preview
 from ptychopinn.data.scaling import centre_of_mass
-from ptychopinn.data.statistics import PatternStatistics, holds, is_mark, pattern_statistics
-from ptychopinn.data.subsampling import neighbour_distances
+from ptychopinn.data.statistics import PatternStatistics, holds, is_mark, is_never_counted, pattern_statistics
+from ptychopinn.data.subsampling import evenly_spread, neighbour_distances
 from ptychopinn.forward import far_field
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 _MAX_SHARE = 0.5  # of all values that may be marks, or not finite; and of pixels that may be dead or hot
 _MAX_NEGATIVE = 0.2  # of values, and of pixels, that may be negative; more come from the subtraction of a dark image
+_FAR_LOWER = 1 / 16  # of a mark: mean of the other values of a pixel that is no saturated one
+_SAMPLE = 64  # patterns that show how often a pixel has a mark
+_NONE: IntArray = np.zeros(0, np.int64)
 _READ_PIXELS = 1 << 20  # of patterns read at a time
 _ROUNDS = 4  # at most: one mark may hide another
 _SURE_COUNTS = 50.0  # counts of all patterns that neighbours of a dead pixel have: e^-50 for none by chance
@@ -53,9 +56,11 @@ class _Kind:
     are: str  # the values are
     code: str
     times: IntArray  # (N, N): in how many patterns each pixel has one
-    test: Callable[[FloatArray, IntArray], BoolArray]  # (b, k) values at (k,) pixels to where they are of this kind
     most: float  # of all values; more are refused
     most_pixels: float = 1.0  # that have one in any pattern
+    test: Callable[[FloatArray], BoolArray] | None = None  # of any values
+    # (k,) and (k,): patterns and pixels that have one, where that is known and not at pixels that have one in all
+    pairs: tuple[IntArray, IntArray] | None = None
 
 
 def mark_bad_values(
@@ -78,9 +83,12 @@ def mark_bad_values(
     The statistics of what was measured, and what was not.
     """
     bad = known
+    if bad.values is not None:
+        pixels = bad.pixels | (bad.values.times == patterns.shape[0])
+        bad = Unmeasured(pixels, bad.values.outside(pixels))
     seen = pattern_statistics(patterns, bad.pixels, bad.values)
     for _ in range(_ROUNDS):
-        kinds = [kind for kind in _kinds(patterns, seen) if _is_usable(kind, patterns.shape[0])]
+        kinds = [kind for kind in _kinds(patterns, bad, seen) if _is_usable(kind, patterns.shape[0])]
         if not kinds:
             break
         bad = _join(key, patterns, bad, kinds, findings)
@@ -95,48 +103,73 @@ def find_marks(patterns: AnyArray, bad_pixels: BoolArray) -> BadValues | None:
     found = None
     for _ in range(_ROUNDS):
         seen = pattern_statistics(patterns, bad_pixels, found)
-        kind = _marks(patterns, seen)
+        kind = _marks(patterns, Unmeasured(bad_pixels, found), seen)
         if not _is_usable(kind, len(patterns)):
             break
-        [(rows, pixels)] = _find(patterns, found, [kind], np.flatnonzero((kind.times > 0) & ~bad_pixels))
-        found = unite(found, BadValues.of_pairs(rows, pixels, len(patterns), bad_pixels.shape))
+        rows, pixels = np.nonzero(
+            np.broadcast_to((kind.times == len(patterns)).ravel(), (len(patterns), kind.times.size))
+        )
+        more, others = kind.pairs or (rows[:0], pixels[:0])
+        pairs = np.concatenate([rows, more]), np.concatenate([pixels, others])
+        found = unite(found, BadValues.of_pairs(*pairs, len(patterns), bad_pixels.shape))
     return found
 
 
-def _marks(patterns: AnyArray | LazyRows, seen: PatternStatistics) -> _Kind:
+def _marks(patterns: AnyArray | LazyRows, bad: Unmeasured, seen: PatternStatistics) -> _Kind:
+    """Marks that are the largest value of their pixel."""
+    count = patterns.shape[0]
     constant = _constant_marks(patterns, seen.mean)
-    times = np.where(constant, patterns.shape[0], sum(seen.marks.values(), np.zeros(constant.shape, np.int64)))
-
-    def is_mark_here(values: FloatArray, pixels: IntArray) -> BoolArray:
-        found = np.broadcast_to(constant.ravel()[pixels], values.shape)
-        for mark, there in seen.marks.items():
-            found = found | (holds(values, mark) & (there.ravel()[pixels] > 0))
-        return found
-
+    times = np.where(constant, count, 0)
+    own = np.iinfo(patterns.dtype).max if patterns.dtype.kind in "ui" else -1
+    # The largest value of the own dtype, now and then, is saturation.
+    likely = is_mark(seen.tops) & ~constant & ((seen.tops < own) | is_never_counted(seen.tops) | (own < 0))
+    places = np.flatnonzero(likely)
+    tops = seen.tops.ravel()[places]
+    if len(places):
+        sample = np.asarray(patterns[evenly_spread(count, _SAMPLE)]).reshape(-1, times.size)[:, places]
+        share = holds(sample.astype(np.float64), tops).mean(axis=0)
+        others = (seen.mean.ravel()[places] - share * tops) / np.maximum(1 - share, 1 / (2 * count))
+        sure = is_never_counted(tops) | (others < _FAR_LOWER * tops)
+    else:
+        sure = np.zeros(0, bool)
+    pairs = _find(patterns, bad.values, [lambda values: holds(values, tops)], places if sure.any() else _NONE)[0]
+    pairs = _with_sure_marks(pairs, seen.tops, places[sure])
+    np.add.at(times.ravel(), pairs[1], 1)
     what = "a value that marks gaps (the largest of an integer, or its root)"
-    return _Kind(what, "marks of gaps", "DATA-035", times, is_mark_here, _MAX_SHARE)
+    return _Kind(what, "marks of gaps", "DATA-035", times, _MAX_SHARE, pairs=pairs)
 
 
-def _kinds(patterns: AnyArray | LazyRows, seen: PatternStatistics) -> list[_Kind]:
+def _with_sure_marks(pairs: tuple[IntArray, IntArray], tops: FloatArray, sure: IntArray) -> tuple[IntArray, IntArray]:
+    """Patterns and pixels that have marks: at sure pixels, and where the pattern has the same mark at sure ones."""
+    rows, pixels = pairs
+    marks, is_sure = tops.ravel()[pixels], np.isin(pixels, sure)
+    stays = is_sure.copy()
+    for mark in np.unique(marks[is_sure]):
+        same = holds(marks, mark)
+        stays |= same & np.isin(rows, rows[same & is_sure])
+    return rows[stays], pixels[stays]
+
+
+def _kinds(patterns: AnyArray | LazyRows, bad: Unmeasured, seen: PatternStatistics) -> list[_Kind]:
     alike = seen.negatives[0] == seen.negatives[1]  # a mark, and no noise about zero
     return [
-        _marks(patterns, seen),
+        _marks(patterns, bad, seen),
         _Kind(
             "values that are not finite",
             "not finite",
             "DATA-034",
             seen.not_finite_times,
-            lambda values, _: ~np.isfinite(values),
             _MAX_SHARE,
+            test=lambda values: ~np.isfinite(values),
         ),
         _Kind(
             "negative values",
             "negative",
             "DATA-034",
             seen.negative_times,
-            lambda values, _: values < 0,
             _MAX_NEGATIVE,
             1.0 if alike else _MAX_NEGATIVE,
+            test=lambda values: values < 0,
         ),
     ]
 
@@ -154,10 +187,12 @@ def _join(
     count, size = patterns.shape[0], (int(patterns.shape[1]), int(patterns.shape[2]))
     often = [2 * kind.times >= count for kind in kinds]
     pixels = bad.pixels | np.any(often, axis=0)
-    places = np.flatnonzero(np.any([kind.times > 0 for kind in kinds], axis=0) & ~pixels)
-    some = _find(patterns, bad.values, kinds, places)
+    tested = [kind for kind in kinds if kind.test is not None]
+    places = np.flatnonzero(np.any([kind.times > 0 for kind in tested], axis=0) & ~pixels) if tested else _NONE
+    found_by = iter(_find(patterns, bad.values, [kind.test for kind in tested if kind.test is not None], places))
     values = bad.values
-    for kind, mask, (rows, found) in zip(kinds, often, some, strict=True):
+    for kind, mask in zip(kinds, often, strict=True):
+        rows, found = _outside(kind.pairs, pixels) if kind.pairs is not None else next(found_by)
         if mask.any():
             where = tuple(np.argwhere(mask)[0].tolist())
             message = f"{int(mask.sum())} pixels have {kind.what}, such as (y, x) {where}; they join bad_pixels."
@@ -174,11 +209,22 @@ def _join(
     return Unmeasured(pixels, None if values is None else values.outside(pixels))
 
 
+def _outside(pairs: tuple[IntArray, IntArray], bad_pixels: BoolArray) -> tuple[IntArray, IntArray]:
+    stays = ~bad_pixels.ravel()[pairs[1]]
+    return pairs[0][stays], pairs[1][stays]
+
+
 def _find(
-    patterns: AnyArray | LazyRows, known: BadValues | None, kinds: Sequence[_Kind], places: IntArray
+    patterns: AnyArray | LazyRows,
+    known: BadValues | None,
+    tests: Sequence[Callable[[FloatArray], BoolArray]],
+    places: IntArray,
 ) -> list[tuple[IntArray, IntArray]]:
-    """Numbers of patterns and of pixels, among some pixels, of values of each kind that are not known to be bad."""
-    found: list[list[tuple[IntArray, IntArray]]] = [[] for _ in kinds]
+    """Numbers of patterns and of pixels, among some pixels, of values that pass each test and are not known to be bad.
+
+    A test gets (b, k) float32 values of the k pixels.
+    """
+    found: list[list[tuple[IntArray, IntArray]]] = [[(_NONE, _NONE)] for _ in tests]
     count, area = patterns.shape[0], int(patterns.shape[1] * patterns.shape[2])
     step = max(1, _READ_PIXELS // area)
     for start in range(0, count if len(places) else 0, step):
@@ -187,15 +233,11 @@ def _find(
             block = np.asarray(patterns[part]).reshape(-1, area)[:, places].astype(np.float32)
             if known is not None:
                 block[known.masks(part).reshape(-1, area)[:, places]] = 0
-            for pairs, kind in zip(found, kinds, strict=True):
-                rows, columns = np.nonzero(kind.test(block, places))
+            for pairs, test in zip(found, tests, strict=True):
+                rows, columns = np.nonzero(test(block))
                 pairs.append((rows + start, places[columns]))
         release_pages(patterns)
-    nothing = np.zeros(0, np.int64)
-    return [
-        (np.concatenate([nothing, *(rows for rows, _ in pairs)]), np.concatenate([nothing, *(at for _, at in pairs)]))
-        for pairs in found
-    ]
+    return [(np.concatenate([rows for rows, _ in pairs]), np.concatenate([at for _, at in pairs])) for pairs in found]
 
 
 def refuse_bad_values(key: str, patterns: AnyArray | LazyRows, seen: PatternStatistics, findings: Findings) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from ptychopinn.data.lazy_rows import release_pages
 from ptychopinn.hdf5_files import atomic_hdf5_file
 from ptychopinn.product._model import OWN_DATASETS, Product
+from ptychopinn.product._opr import to_opr
 from ptychopinn.typing import AnyArray, StrPath
 
 # Placeholders for values that a scan does not have.
@@ -70,7 +71,9 @@ def _fill(file: Any, product: Product) -> None:
     file["probe_position_indexes"] = product.indexes
     file["probe_position_x_m"] = positions_m[:, 1]
     file["probe_position_y_m"] = positions_m[:, 0]
-    file["probe"] = product.probe[None]  # (OPR, mode, y, x)
+    file["probe"], weights = to_opr(product.probe, product.variation)
+    if weights is not None:
+        file["opr_weights"] = weights
     _put_picture(file, "object", product.object[None])  # (layer, y, x)
     centre_m = (np.array(product.origin) + (np.array(product.object.shape) - 1) / 2) * pixel
     for dataset in (file["probe"], file["object"]):

@@ -29,6 +29,7 @@ from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.interpolation import ShiftedProbe
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 Sparse: TypeAlias = Any  # sparse arrays of scipy, which are not typed
@@ -43,9 +44,8 @@ _CELL = 0.7  # minimum cell in mean distances of positions; one pattern of each 
 
 def slow_phase(
     patterns: Patterns,
-    positions: FloatArray,
+    model: ScanModel,
     canvas: Canvas,
-    probe: Array,
     *,
     indices: IntArray | None = None,
     monitor: Monitor = NULL_MONITOR,
@@ -56,14 +56,12 @@ def slow_phase(
     ----------
     patterns:
         Patterns of the scan. In a dense scan only one per node of the splines is used. Bad pixels are ignored.
-    positions:
-        (k, 2) float64 (y, x), pixels.
+    model:
+        Its model; flux and background are not used.
     canvas:
         The object, of the patterns' library or on the host.
-    probe:
-        (modes, N, N) complex64 of the library, in counts.
     indices:
-        (k,) int64: indices of the patterns at these positions; None for all.
+        (k,) int64: indices of the patterns to use; None for all.
     monitor:
         Asked at every batch.
 
@@ -73,11 +71,11 @@ def slow_phase(
     ``exp(i phase)``. None if cancelled, or if the patterns do not determine it.
     """
     library = patterns.library
-    local = canvas.frame.local(positions)
-    grid = SlowPhaseGrid.over(local, library.to_host(probe))
+    indices = np.arange(len(patterns)) if indices is None else indices
+    local = canvas.frame.local(model.positions[indices])
+    grid = SlowPhaseGrid.over(local, library.to_host(model.probe))
     chosen = grid.chosen
-    numbers = chosen if indices is None else indices[chosen]
-    gradients = phase_gradients(patterns, numbers, positions[chosen], canvas, probe, monitor)
+    gradients = phase_gradients(patterns, indices[chosen], model, canvas, monitor)
     if gradients is None:
         return None
     coefficients = grid.solve(local[chosen], *gradients, library)
@@ -230,15 +228,22 @@ def _width(probe: ComplexArray) -> float:
 
 
 def phase_gradients(
-    patterns: Patterns, chosen: IntArray, positions: FloatArray, canvas: Canvas, probe: Array, monitor: Monitor
+    patterns: Patterns, chosen: IntArray, model: ScanModel, canvas: Canvas, monitor: Monitor
 ) -> tuple[FloatArray, FloatArray] | None:
     """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module docstring; None if cancelled.
 
-    ``chosen`` are the indices of the patterns, ``positions`` their (k, 2) places; the others as in `slow_phase`.
+    ``chosen`` are the indices of the patterns; the others are as in `slow_phase`.
     """
     library, xp, size = patterns.library, patterns.library.xp, patterns.data.N
-    windows = Windows.on(canvas, positions, size, library)
-    shifted = ShiftedProbe(library.cast(probe, "complex64"), library)
+    windows = Windows.on(canvas, model.positions[chosen], size, library)
+    probe = model.exposed_probe(library)
+    probe_at = model.probe_at(library)
+    if model.variation is None:
+        shifted = ShiftedProbe(probe, library)  # faster
+
+        def probe_at(fractions: Array, indices: IntArray) -> Array:
+            return shifted(fractions)
+
     bright = float(xp.sum(xp.abs(probe) ** 2)) >= _BRIGHT
     stride = 2 if bright and size % 4 == 0 else 1  # with a multiple of 4, DC is among the pixels used
     half = size // stride
@@ -249,7 +254,7 @@ def phase_gradients(
         if monitor.cancelled:
             return None
         some = windows[part]
-        waves = shifted(some.fractions)
+        waves = probe_at(some.fractions, chosen[part])
         waves *= some.cut(canvas.array)[:, None, ...]
         # x times the wave, folded: x of the first half times the folded wave, plus ``half`` times the second half.
         by_y, by_x = (_fold(waves, axes, stride) for axes in ((-1,), (-2,)))

@@ -226,10 +226,9 @@ def _engine(tile: _Tile, canvas: Canvas, momentum: tuple[Array, Array] | None, d
 def _measure_gradients(tile: _Tile, obj: Array, path: Path, monitor: Monitor) -> None:
     """Write the gradients of the slow phase at the patterns of the core."""
     slow, canvas = tile.known.slow, Canvas(obj, tile.frame, tile.library)
-    positions, probe = tile.known.positions[slow], tile.model.exposed_probe(tile.library)
     found: tuple[FloatArray, FloatArray] | None = np.zeros((0, 2, 2)), np.zeros((0, 2))
     if len(slow):
-        found = phase_gradients(tile.patterns, slow, positions, canvas, probe, monitor)
+        found = phase_gradients(tile.patterns, slow, tile.model, canvas, monitor)
     if found is None:
         raise Cancelled("The pass was cancelled.")
     save_arrays(path, numbers=tile.known.members[slow], hessian=found[0], slope=found[1])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import h5py
 import numpy as np
 
+from ptychopinn.data.bad_values import Unmeasured
 from ptychopinn.data.hdf5 import member_of
 from ptychopinn.data.hdf5_tree import Hdf5Tree
+from ptychopinn.data.raw_scan import RawScan
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray
 
@@ -208,6 +212,24 @@ def bad_pixels(mask: AnyArray | None, *, good: int | None = None) -> BoolArray |
     if bad.ndim != 2:
         raise DataError(f"The mask has the shape {np.shape(mask)}.", "Save it as (H, W).")
     return bad
+
+
+def masked(
+    raw: RawScan, mask: AnyArray | None, is_bad: Callable[[AnyArray], BoolArray] = lambda mask: np.not_equal(mask, 0)
+) -> RawScan:
+    """A scan with bad pixels of a mask (H, W), or with bad values of masks (n, H, W), one a pattern.
+
+    Raises
+    ------
+    DataError
+        If the mask has another shape.
+    """
+    if mask is None:
+        return raw
+    if mask.ndim == 3 and mask.shape[0] == len(raw.patterns):
+        found = Unmeasured.of_masks(mask, is_bad)
+        return replace(raw, bad_pixels=found.pixels, bad_values=found.values)
+    return replace(raw, bad_pixels=bad_pixels(is_bad(mask)))
 
 
 def stacked(y: FloatArray, x: FloatArray) -> FloatArray:

@@ -61,11 +61,11 @@ def read(path: Path) -> RawScan:
         unit="m",
         measurement=Measurement.COUNTS,
         probe=probe,
-        bad_pixels=values.bad_pixels(masks),
         geometry=geometry,
         metadata=ScanMetadata(source="NeXus"),
         name=path.stem,
     )
+    raw = values.masked(raw, masks)
     refuse_near_field(raw)
     return raw
 
