@@ -42,6 +42,8 @@ class PtychiSolver:
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> PtychiResult:
         """Reconstruct a scan. A cancelled run returns the object so far.
 
+        pty-chi has one mask for all patterns: where single patterns have bad values, it gets the mean of the others.
+
         Raises ResourceError if CUDA is requested but not available.
         """
         # The margin is needed because pty-chi rounds corners differently.
