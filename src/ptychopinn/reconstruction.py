@@ -15,6 +15,7 @@ from ptychopinn.assembly import Stages, Synchronisation, assemble
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
@@ -107,7 +108,8 @@ def reconstruct(
     ConfigError
         As `check_infer`.
     DataError
-        If the scan is empty, or too small for the standard errors that are requested.
+        If the scan is empty, too small for the standard errors that are requested, or refused by the checks of files
+        (`ptychopinn.data.from_arrays.mend_every_pattern`).
     PluginError
         If the reconstructor omits patterns.
     Cancelled
@@ -117,6 +119,7 @@ def reconstruct(
     """
     if len(data) == 0:
         raise DataError("The scan has no patterns.", "Give a scan with at least one.")
+    data = mend_every_pattern(data)
     data.log_scan_count()
     config = config or InferConfig()
     if config.uncertainty:
@@ -124,7 +127,7 @@ def reconstruct(
     stages = Stages(config, monitor, judged=judged)
     located = _locate(reconstructor, data, stages)
     if located is not None:
-        data = replace(data, positions=located.positions)
+        data = replace(data, positions=located.positions).as_checked()
     network_data = data
     if config.predict_overlap is not None:
         check_infer(reconstructor.model, config)

@@ -98,8 +98,8 @@ class ScatterLibrary(ArrayLibrary, ABC):
     ) -> Array:
         """Add a quotient of sums of windows, over the whole canvas or only the windows, whichever is smaller."""
         xp, (height, width) = self.xp, canvas.shape
-        flat = self._flat(self._joined(corners), numerators[0].shape[-1], width)
-        numerator, denominator = (xp.reshape(self._joined(parts), (-1,)) for parts in (numerators, denominators))
+        flat = self._flat(self._concatenate(corners), numerators[0].shape[-1], width)
+        numerator, denominator = (xp.reshape(self._concatenate(parts), (-1,)) for parts in (numerators, denominators))
         total = self.add_at(self.zeros((height * width,), "complex64"), flat, numerator)
         weight = self.add_at(self.zeros((height * width,), "float32"), flat, denominator)
         everywhere = flat.shape[0] >= height * width
@@ -144,7 +144,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
 
         return multiply
 
-    def _joined(self, parts: Sequence[Array]) -> Array:
+    def _concatenate(self, parts: Sequence[Array]) -> Array:
         return parts[0] if len(parts) == 1 else self.xp.concat(list(parts))
 
     def _flat(self, corners: Array, size: int, width: int) -> Array:

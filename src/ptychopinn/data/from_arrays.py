@@ -14,6 +14,7 @@ from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.pattern_checks import check_background, plateau_level
 from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread
+from ptychopinn.errors import DataError
 from ptychopinn.spill import SpillableRows
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,24 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
     findings.raise_first(data.name)
     findings.log(_log, data.name)
     return replace(data, findings=(*data.findings, *findings.mended)).as_checked()
+
+
+def mend_every_pattern(data: ScanDataset) -> ScanDataset:
+    """As `mend_scan`, for work whose result has an entry for each pattern.
+
+    Raises
+    ------
+    DataError
+        As `mend_scan`, and if it would leave out patterns.
+    """
+    mended = mend_scan(data)
+    if len(mended) < len(data):
+        said = " ".join(finding.text for finding in mended.findings[len(data.findings) :])
+        raise DataError(
+            f"{len(data) - len(mended)} of {len(data)} patterns of '{data.name}' are no measurement. {said}",
+            "Leave them out first: ptychopinn.data.from_arrays.mend_scan(data), or make the scan with ptychopinn.read.",
+        )
+    return mended
 
 
 def _with_saturation(data: ScanDataset, findings: Findings) -> ScanMetadata:

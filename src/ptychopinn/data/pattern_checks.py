@@ -65,17 +65,22 @@ def plateau_level(
     Many values are the largest of all there, and few lie close below it.
     """
     chosen = evenly_spread(patterns.shape[0], _SAMPLE)
-    block = np.asarray(patterns[chosen])
+    values = np.asarray(patterns[chosen])
     if bad.values is not None:
-        block = block.astype(np.float64)
-        bad.values.put(block, chosen, np.nan)
-    values = block[:, ~bad.pixels].astype(np.float64)
-    values = values[np.isfinite(values)]
-    peak = float(values.max(initial=0.0))
+        values = values.astype(np.float64)
+        bad.values.put(values, chosen, np.nan)
+    if bad.pixels.any():
+        values = values[:, ~bad.pixels]
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    peak = float(values.max(initial=0))
     level = peak**2 if squared else peak
-    at = int((values >= peak * (1 - 1e-6)).sum())
-    near = int((values >= peak * _NEAR).sum()) - at
-    if level * counts_per_unit < _MIN_PEAK or not max(_OFTEN, 2 * near) <= at <= _MOST * values.size:
+    if level * counts_per_unit < _MIN_PEAK:
+        return None
+    highest = values[values >= values.dtype.type(peak * _NEAR)].astype(np.float64)
+    at = int((highest >= peak * (1 - 1e-6)).sum())
+    near = int((highest >= peak * _NEAR).sum()) - at
+    if not max(_OFTEN, 2 * near) <= at <= _MOST * values.size:
         return None
     findings.warning(
         _KEY,

@@ -365,7 +365,7 @@ class LiveScan:
 
     def _infer(self, slots: IntArray, scaling: Scaling) -> tuple[ComplexArray, ArrayLibrary, ComplexArray]:
         """The probe in counts, the library of the prediction, and (b, n, n) patches on whole pixels, on the host."""
-        data = replace(self.data(slots), scaling=scaling)
+        data = replace(self.data(slots), scaling=scaling).as_checked()  # as they arrived
         prediction = self._reconstructor.infer(data, self._config)
         library = prediction.library
         _, fractions = split_positions(data.positions, prediction.patch_size)

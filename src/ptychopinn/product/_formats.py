@@ -232,13 +232,13 @@ def _parse(tree: Hdf5Tree, entry: str, obj: str, probe: str) -> Product:
         return found
 
     def array(name: str, check: Callable[[Any], bool]) -> Any:
-        return checked(name, values.needed(tree, name, f"{extras}/{name}"), check)
+        return checked(name, values.require(tree, name, f"{extras}/{name}"), check)
 
     def optional(name: str) -> Any | None:
         return checked(name, values.array(tree, f"{extras}/{name}"), lambda a: a.dtype.kind in "fiu")
 
     def image(name: str, path: str) -> Any:
-        return checked(name, values.needed(tree, name, path), lambda a: a.dtype.kind == "c")
+        return checked(name, values.require(tree, name, path), lambda a: a.dtype.kind == "c")
 
     def number(name: str) -> float | None:
         return values.number(tree, f"{extras}/{name}")

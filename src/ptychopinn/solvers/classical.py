@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -25,7 +26,14 @@ class RPIE:
         return rpie_schedule(passes)
 
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> EPIEResult:
-        """Reconstruct with the scan's own probe."""
+        """Reconstruct with the scan's own probe.
+
+        Raises
+        ------
+        DataError
+            If the checks of files refuse the scan (`ptychopinn.data.from_arrays.mend_every_pattern`).
+        """
+        data = mend_every_pattern(data)
         data.log_scan_count()
         given = self._options
         options = PassOptions(

@@ -36,7 +36,7 @@ from ptychopinn.config.train import ResolvedTrainConfig, StartProbe, TrainConfig
 from ptychopinn.cores import CoreLoad, StarvationWatch
 from ptychopinn.data.conditions import conditions_of
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.data.from_arrays import mend_scan
+from ptychopinn.data.from_arrays import mend_every_pattern, mend_scan
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.errors import ArchiveError, ConfigError, DataError, UsageError
@@ -364,12 +364,14 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
         """Predict the patch of every pattern; an empty scan gives no batch.
 
+        A scan that did not pass the checks of files yet does it now (`ptychopinn.data.from_arrays.mend_every_pattern`).
+
         Raises
         ------
         UsageError
             If this instance is not trained.
         DataError
-            If the patterns are of another size.
+            If the patterns are of another size, or the checks refuse the scan.
         ResourceError
             If memory does not suffice for even one pattern.
         """
@@ -377,6 +379,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
         expect(InferConfig, config)
         model = self.trained_model()
         self._check(data)
+        data = mend_every_pattern(data)
         library = self.library
         if len(data) == 0:
             return Prediction(library.from_host(data.probe), self._config.patch_size, iter(()), library)

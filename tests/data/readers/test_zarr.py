@@ -129,9 +129,7 @@ def test_a_name_with_dots_and_whole_numbers_of_other_orders_are_read(tmp_path: P
 
     counts = scan_formats.example().counts.reshape(4, 5, 32, 32)
     path = tmp_path / "a.b.zarr"
-    array = zarr.open_array(
-        path, mode="w", shape=counts.shape, chunks=(4, 5, 32, 32), dtype=">u2", zarr_format=2, order="F"
-    )
+    array = zarr.create_array(path, shape=counts.shape, chunks=counts.shape, dtype=">u2", zarr_format=2, order="F")
     array[:] = counts
     change(path / ".zattrs", lambda found: found.update(R_pixel_size=2.0, R_pixel_units="A"))
     change(path / ".zattrs", lambda found: found.update(Q_pixel_size=0.05, Q_pixel_units="1/A"))

@@ -12,6 +12,7 @@ from ptychi.api.task import PtychographyTask
 
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import ResourceError
 from ptychopinn.geometry import Frame, flat_object
@@ -44,8 +45,9 @@ class PtychiSolver:
 
         pty-chi has one mask for all patterns: where single patterns have bad values, it gets the mean of the others.
 
-        Raises ResourceError if CUDA is requested but not available.
+        Raises ResourceError if CUDA is requested but not available, DataError if the checks of files refuse the scan.
         """
+        data = mend_every_pattern(data)
         # The margin is needed because pty-chi rounds corners differently.
         box = Frame.around(data.positions, data.N + 2 * _MARGIN_PX)
         local = data.positions - np.asarray(box.origin)

@@ -49,7 +49,7 @@ def read(path: Path) -> RawScan:
     """
     partner = _partner(path)
     with Hdf5Tree(path) as tree, Hdf5Tree(partner or path) as places:
-        patterns = values.needed(tree, "patterns", *_DATA)
+        patterns = values.require(tree, "patterns", *_DATA)
         if patterns.ndim != 3:
             raise DataError(f"The patterns have the shape {patterns.shape}.", "Save them as (n, H, W).")
         found = values.array(places, *_TRANSLATION)

@@ -56,7 +56,7 @@ def values_of(tree: Hdf5Tree, dataset: Any) -> AnyArray:
         raise DataError(f"{str(dataset.name)[:200]}: {error.problem}", error.remedy) from error
 
 
-def needed(tree: Hdf5Tree, what: str, *names: str) -> AnyArray:
+def require(tree: Hdf5Tree, what: str, *names: str) -> AnyArray:
     """As `array`; if there is none, the error lists what the file has.
 
     Raises
@@ -140,15 +140,17 @@ def attribute_text(item: Any, name: str) -> str:
 
 def length(tree: Hdf5Tree, *names: str, group: Any = None, default: str = "m") -> float | None:
     """The first of these datasets as metres, by its attribute ``units``."""
-    return _scaled(tree, names, group, _METRES, default)
+    return _read_in_unit(tree, names, group, _METRES, default)
 
 
 def energy(tree: Hdf5Tree, *names: str, group: Any = None, default: str = "eV") -> float | None:
     """The first of these datasets as electronvolts, by its attribute ``units``."""
-    return _scaled(tree, names, group, _ELECTRONVOLTS, default)
+    return _read_in_unit(tree, names, group, _ELECTRONVOLTS, default)
 
 
-def _scaled(tree: Hdf5Tree, names: tuple[str, ...], group: Any, table: dict[str, float], default: str) -> float | None:
+def _read_in_unit(
+    tree: Hdf5Tree, names: tuple[str, ...], group: Any, table: dict[str, float], default: str
+) -> float | None:
     for name in names:
         item = tree.find(name) if group is None else tree.member(group, name)
         if isinstance(item, h5py.Dataset) and (value := one_number(values_of(tree, _small(item)))) is not None:
