@@ -98,20 +98,26 @@ def mark_bad_values(
     return seen, bad
 
 
-def find_marks(patterns: AnyArray, bad_pixels: BoolArray) -> BadValues | None:
-    """Marks in some patterns of a stream: which pixels have them in all patterns shows only later."""
+def find_marks(patterns: AnyArray, bad_pixels: BoolArray, before: FloatArray) -> BadValues | None:
+    """Marks in some patterns of a stream: which pixels have them in all patterns shows only later.
+
+    ``before`` is (N, N): mean of what each pixel measured in earlier patterns, NaN where that was nothing. A value
+    that is not far above it is no mark, unless no detector counts so far.
+    """
     found = None
     for _ in range(_ROUNDS):
         seen = pattern_statistics(patterns, bad_pixels, found)
         kind = _marks(patterns, Unmeasured(bad_pixels, found), seen)
-        if not _is_usable(kind, len(patterns)):
+        every = np.flatnonzero(kind.times == len(patterns))
+        some = kind.pairs or (_NONE, _NONE)
+        rows = np.concatenate([np.repeat(np.arange(len(patterns)), len(every)), some[0]])
+        pixels = np.concatenate([np.tile(every, len(patterns)), some[1]])
+        tops, lower = seen.tops.ravel()[pixels], before.ravel()[pixels]
+        sure = np.isnan(lower) | (lower < _FAR_LOWER * tops) | is_never_counted(tops)
+        more = BadValues.of_pairs(rows[sure], pixels[sure], len(patterns), bad_pixels.shape)
+        if more is None or len(more.pixels) > _MAX_SHARE * patterns.size:
             break
-        rows, pixels = np.nonzero(
-            np.broadcast_to((kind.times == len(patterns)).ravel(), (len(patterns), kind.times.size))
-        )
-        more, others = kind.pairs or (rows[:0], pixels[:0])
-        pairs = np.concatenate([rows, more]), np.concatenate([pixels, others])
-        found = unite(found, BadValues.of_pairs(*pairs, len(patterns), bad_pixels.shape))
+        found = unite(found, more)
     return found
 
 

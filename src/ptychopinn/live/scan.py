@@ -195,7 +195,12 @@ class LiveScan:
         patterns = chunk.patterns
         if len(chunk) == 0 or patterns.shape[1:] != (self._size, self._size) or patterns.dtype.kind not in "iuf":
             return chunk  # refused, or nothing to look at
-        return replace(chunk, bad_values=find_marks(patterns, self._marks.given))
+        return replace(chunk, bad_values=find_marks(patterns, self._marks.given, self._mean_before()))
+
+    def _mean_before(self) -> FloatArray:
+        """(N, N) mean of what each pixel measured, in the unit of the patterns; NaN where it was nothing."""
+        mean = np.where(self._marks.times < len(self._indices), self._mean(), np.nan)
+        return np.sqrt(mean) if self._measurement is Measurement.AMPLITUDE else mean
 
     def _mean(self) -> FloatArray:
         """(N, N) mean of what the pixels measured, at 1 count per unit; 0 at bad pixels."""
