@@ -11,8 +11,8 @@ import numpy as np
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, StreamConfig, Synchronise
+from ptychopinn.data.bad_value_checks import find_marks
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.defects import find_marks
 from ptychopinn.data.diagnostics import Findings, Problem
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
