@@ -41,7 +41,8 @@ from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _HELD_OUT, _MIN_HELD_OUT = 8, 4  # then every 8th pattern is held out from the passes, if that gives at least 4
-_SURE_DEVIATIONS = 1.5  # and a pass is accepted only if it lowers the residual by this many standard errors
+SURE_DEVIATIONS = 1.5
+"""Where photons are few, a pass is accepted only if it lowers the residual by this many standard errors."""
 _GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
 _READ = 32  # patterns read at a time
 # The slow phase is no longer solved once its standard deviation over the positions is below the first limit, or once it
@@ -245,9 +246,9 @@ class _Refinement:
     def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
         self._patterns, self._given, self._start, self._options = patterns, given, start, options
         noisy = is_noisy(patterns)
-        self._used, self._judges = _split_used_and_held_out(patterns, noisy=noisy)
+        self._used, self._judges = split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
-        self._sure = _SURE_DEVIATIONS if noisy else 0.0
+        self._sure = SURE_DEVIATIONS if noisy else 0.0
         self._passes = PassOptions(
             options.schedule or refinement_schedule(options.passes, noisy=noisy),
             options.update_probe,
@@ -439,11 +440,24 @@ class _Refinement:
         before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
         if deviations_above(before, after) > self._sure:
             engine.multiply_by_phase(phase)
-        small = values.std() < _SETTLED_RAD
-        return bool(small) or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
+        return leaves_no_slow_phase(values, before, after)
 
 
-def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
+def leaves_no_slow_phase(phases: FloatArray, before: FloatArray, after: FloatArray) -> bool:
+    """Whether a slow phase was so small that it need not be solved again.
+
+    Parameters
+    ----------
+    phases:
+        (n,) its values at the positions, rad.
+    before, after:
+        Contributions to the squared residual (`ptychopinn.metrics.quality.ForwardResidual`) without and with it.
+    """
+    small = float(phases.std()) < _SETTLED_RAD
+    return small or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
+
+
+def split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
     """Indices of the patterns that the passes use, and of those that judge.
 
     Both are all patterns, unless the scan is noisy and has enough of them.

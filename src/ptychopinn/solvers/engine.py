@@ -22,6 +22,7 @@ import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary, RepeatedStep, slices_of
 from ptychopinn.data.patterns import Fetch, Patterns
+from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.monitor import Monitor
 from ptychopinn.probe_variation import VaryingProbe
@@ -71,6 +72,10 @@ class PassEngine:
         margin of `MAX_MOVE_PX`.
     library:
         Library of the patterns, from `ArrayLibrary.session`.
+    part:
+        The order of the passes, if the patterns are a part of a larger scan; else random batches of all.
+    momentum:
+        ``velocity`` and ``last`` of `ObjectState`, if earlier passes go on; the object is at rest without.
 
     Attributes
     ----------
@@ -80,7 +85,7 @@ class PassEngine:
         Current value.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         patterns: Patterns,
         used: IntArray,
@@ -88,7 +93,11 @@ class PassEngine:
         start: Canvas,
         options: PassOptions,
         library: ArrayLibrary | None = None,
+        *,
+        part: PartOrder | None = None,
+        momentum: tuple[Array, Array] | None = None,
     ) -> None:
+        self._part = part
         self._patterns, self._used, self._given, self._options = patterns, used, model, options
         self._library = patterns.library if library is None else library
         self._rng = np.random.default_rng(options.seed)
@@ -136,14 +145,25 @@ class PassEngine:
         self.background = model.background
         if options.update_background is not None and self.background is None:
             self.background = xp.zeros((size, size), dtype=xp.float32, device=self._library.device)
+        # A part of a scan does not know the other windows of a batch, of which the sum may be larger.
+        light = power(model.exposed_probe(self._library)[None, ...], self._library)
+        self._peak = None if part is None else float(xp.max(light))
         self._repeated: RepeatedStep[Sequence[Gradients]] = self._library.repeated_step()
         self._free_positions = FreePositions(self.positions, schedule.position_step)
-        self._state = ObjectState.at_rest(start.array, self._library if self._tiling.is_whole else start.library)
+        place = self._library if self._tiling.is_whole else start.library
+        self._state = ObjectState.at_rest(start.array, place)
+        if momentum is not None:
+            self._state.velocity, self._state.last = momentum
 
     @property
     def canvas(self) -> Canvas:
         """The current object."""
         return Canvas(self._state.object, self.frame, self._state.library)
+
+    @property
+    def momentum(self) -> tuple[Array, Array]:
+        """What another engine needs to go on: ``velocity`` and ``last`` of `ObjectState`."""
+        return self._state.velocity, self._state.last
 
     @property
     def probe(self) -> Array:
@@ -176,11 +196,8 @@ class PassEngine:
         updates the object; None if cancelled.
         """
         schedule = self._options.schedule
-        plan = [
-            (task, list(_shuffled_batches(self._rng.permutation(len(task.windows)), task.batch_size)))
-            for task in self._tasks
-        ]
-        members = [task.tile.members[chosen] for task, batches in plan for chosen in batches]
+        plan = [(task, self._batches_of(task)) for task in self._tasks]
+        members = [task.tile.members[chosen] for task, batches in plan for chosen in batches if len(chosen)]
         reading = iter(self._patterns.batches([self._used[some] for some in members]))  # reads ahead into the next tile
         tally = Tally(members)
         if self._variation is None:
@@ -193,8 +210,9 @@ class PassEngine:
                     self._state.store(self._tiling, task.tile, state)
                     return None
                 steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as in one whole object
-                _, fetch = next(reading)
-                tally.add(self._update(task, state, chosen, fetch, steps), self._library)
+                if len(chosen):  # a batch of a larger scan may have nothing in this part
+                    _, fetch = next(reading)
+                    tally.add(self._update(task, state, chosen, fetch, steps), self._library)
                 if schedule.momentum > 0 and number % every == 0:
                     state.apply_momentum(steps.momentum)
             self._state.store(self._tiling, task.tile, state)
@@ -235,6 +253,12 @@ class PassEngine:
             variation = replace(variation, modes=variation.modes * share)
         model = replace(model, probe=probe, variation=variation)
         return replace(canvas, array=canvas.array / of_object), model
+
+    def _batches_of(self, task: _TileTask) -> list[IntArray]:
+        """The batches of a pass over a tile."""
+        if self._part is None:
+            return list(_shuffled_batches(self._rng.permutation(len(task.windows)), task.batch_size))
+        return self._part.batches()
 
     def _update(
         self, task: _TileTask, state: ObjectState, chosen: IntArray, fetch: Fetch, steps: Steps
@@ -308,6 +332,7 @@ class PassEngine:
             [part.windows.corners for part in parts],
             step=steps.object_step,
             regularisation=steps.alpha,
+            peak=self._peak,
         )
         if self._options.update_probe:
             self._step_probe(parts, inputs.get("damping"), steps.probe_step)
@@ -355,6 +380,44 @@ class PassEngine:
             moved[members] = np.clip(moved[members], low, high)
             tasks.append(replace(task, windows=self._tiling.windows(task.tile, moved, size)))
         self.positions, self._tasks = moved, tasks
+
+
+class PartOrder:
+    """The order of passes over a larger scan, for the part of it that an engine works on.
+
+    Every part takes its patterns in the order in which one engine would take them. So neighbouring parts change what
+    they share alike.
+
+    Parameters
+    ----------
+    numbers:
+        (k,) int64, ascending: which of the used patterns of the whole scan those of the part are.
+    total:
+        Number of used patterns of the whole scan.
+    seed:
+        As in `PassOptions`.
+    done:
+        Number of passes that were made before.
+    batch_size:
+        Patterns of the whole scan that update the object together; a part has few of them or none.
+    full:
+        Whether a part has batches of ``batch_size`` of its own patterns instead.
+    """
+
+    def __init__(self, numbers: IntArray, total: int, *, seed: int, done: int, batch_size: int, full: bool) -> None:
+        self._batch_size, self._full = batch_size, full
+        self._index = np.full(total, -1, np.int64)
+        self._index[numbers] = np.arange(len(numbers))
+        self._rng = np.random.default_rng(seed)
+        for _ in range(done):
+            self._rng.permutation(total)
+
+    def batches(self) -> list[IntArray]:
+        """The batches of the next pass, as sorted indices of patterns of the part; some may be empty."""
+        order = self._index[self._rng.permutation(len(self._index))]
+        if self._full:
+            order = order[order >= 0]
+        return [np.sort(some[some >= 0]) for some in (order[part] for part in slices_of(len(order), self._batch_size))]
 
 
 def _shuffled_batches(order: IntArray, size: int) -> Iterator[IntArray]:

@@ -16,6 +16,7 @@ used, which suffices for two numbers per pattern: it is the transform of the exi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -72,42 +73,99 @@ def slow_phase(
     library = patterns.library
     indices = np.arange(len(patterns)) if indices is None else indices
     local = canvas.frame.local(model.positions[indices])
-    low, extent = local.min(axis=0), np.maximum(np.ptp(local, axis=0), 1.0)
-    across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
-    between = float((extent / across).max())
-    spacing = max(between, _width(library.to_host(model.probe)), float(extent.max()) / _MAX_CELLS)
-    chosen = thin_positions(local, spacing if _CELL * spacing > between else _CELL * between)
-    gradients = _gradients(patterns, indices[chosen], model, canvas, monitor)
+    grid = SlowPhaseGrid.over(local, library.to_host(model.probe))
+    chosen = grid.chosen
+    gradients = phase_gradients(patterns, indices[chosen], model, canvas, monitor)
     if gradients is None:
         return None
-    hessian, slope = gradients
-    weight = float(np.trace(hessian, axis1=1, axis2=2).mean())
-    if not (np.isfinite(weight) and weight > 0 and np.isfinite(slope).all()):
-        return None
-    nodes = np.ceil(extent / spacing).astype(int) + 6  # splines reach two nodes further
-    first = low - 2 * spacing
-    (values_y, slopes_y), (values_x, slopes_x) = (
-        _splines((local[chosen, k] - first[k]) / spacing, int(nodes[k])) for k in (0, 1)
-    )
-    along = [_products(slopes_y, values_x) / spacing, _products(values_y, slopes_x) / spacing]
-    matrix = sum(along[a].T @ sparse.diags_array(hessian[:, a, b]) @ along[b] for a in (0, 1) for b in (0, 1))
-    stiff = [sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(n - 2, n)) for n in nodes]
-    eyes = [sparse.eye(n) for n in nodes]
-    bending = sparse.vstack([sparse.kron(stiff[0], eyes[1]), sparse.kron(eyes[0], stiff[1])])
-    scale = float(matrix.diagonal().mean())
-    matrix = matrix + scale * (_STIFFNESS * (bending.T @ bending) + _ANCHOR * sparse.eye(matrix.shape[0]))
-    right = along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]
-    coefficients = library.solve_sparse(matrix, right).reshape(nodes)
-    # The splines sum to 1, so a common offset of the coefficients is a constant phase.
-    coefficients = coefficients - float((_products(values_y, values_x) @ coefficients.ravel()).mean())
-    rows, columns = (
-        _splines((np.arange(size) - first[k]) / spacing, int(nodes[k]))[0] for k, size in enumerate(canvas.frame.shape)
-    )
-    where = canvas.library
-    return where.matmul(
-        where.from_host((rows @ coefficients).astype(np.float32)),
-        where.from_host(columns.T.toarray().astype(np.float32)),
-    )
+    coefficients = grid.solve(local[chosen], *gradients, library)
+    return None if coefficients is None else grid.phase(coefficients, canvas.frame.shape, library=canvas.library)
+
+
+@dataclass(frozen=True, eq=False)
+class SlowPhaseGrid:
+    """The nodes of the splines of a smooth phase over an object, and the patterns that determine it.
+
+    Attributes
+    ----------
+    first, spacing:
+        (y, x) of the first node, and the distance of nodes, pixels of the object.
+    nodes:
+        Number of nodes along y and x.
+    chosen:
+        (k,) int64, ascending: indices of the patterns that are used; in a dense scan one for each node.
+    """
+
+    first: tuple[float, float]
+    spacing: float
+    nodes: tuple[int, int]
+    chosen: IntArray
+
+    @classmethod
+    def over(cls, local: FloatArray, probe: ComplexArray) -> SlowPhaseGrid:
+        """The grid for (n, 2) float64 positions in pixels of the object, and a probe on the host."""
+        low, extent = local.min(axis=0), np.maximum(np.ptp(local, axis=0), 1.0)
+        across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
+        between = float((extent / across).max())
+        spacing = max(between, _width(probe), float(extent.max()) / _MAX_CELLS)
+        chosen = thin_positions(local, spacing if _CELL * spacing > between else _CELL * between)
+        down, right = (np.ceil(extent / spacing).astype(int) + 6).tolist()  # splines reach two nodes further
+        y, x = (low - 2 * spacing).tolist()
+        return cls((y, x), spacing, (down, right), chosen)
+
+    def solve(
+        self, local: FloatArray, hessian: FloatArray, slope: FloatArray, library: ArrayLibrary = NUMPY
+    ) -> FloatArray | None:
+        """The coefficients of the phase that fits the gradients of patterns best, with mean 0 over these patterns.
+
+        Parameters
+        ----------
+        local:
+            (k, 2) float64, positions of the patterns in pixels of the object.
+        hessian, slope:
+            Results of `phase_gradients` for them.
+
+        Returns
+        -------
+        ``nodes`` float64; None if the patterns do not determine the phase.
+        """
+        weight = float(np.trace(hessian, axis1=1, axis2=2).mean())
+        if not (np.isfinite(weight) and weight > 0 and np.isfinite(slope).all()):
+            return None
+        (values_y, slopes_y), (values_x, slopes_x) = (self._splines(local[:, k], k) for k in (0, 1))
+        along = [_products(slopes_y, values_x) / self.spacing, _products(values_y, slopes_x) / self.spacing]
+        matrix = sum(along[a].T @ sparse.diags_array(hessian[:, a, b]) @ along[b] for a in (0, 1) for b in (0, 1))
+        stiff = [sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(n - 2, n)) for n in self.nodes]
+        eyes = [sparse.eye(n) for n in self.nodes]
+        bending = sparse.vstack([sparse.kron(stiff[0], eyes[1]), sparse.kron(eyes[0], stiff[1])])
+        scale = float(matrix.diagonal().mean())
+        matrix = matrix + scale * (_STIFFNESS * (bending.T @ bending) + _ANCHOR * sparse.eye(matrix.shape[0]))
+        right = along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]
+        coefficients: FloatArray = library.solve_sparse(matrix, right).reshape(self.nodes)
+        # The splines sum to 1, so a common offset of the coefficients is a constant phase.
+        return coefficients - float((_products(values_y, values_x) @ coefficients.ravel()).mean())
+
+    def phase(
+        self,
+        coefficients: FloatArray,
+        shape: tuple[int, int],
+        offset: tuple[int, int] = (0, 0),
+        library: ArrayLibrary = NUMPY,
+    ) -> Array:
+        """(H, W) float32 of a library: the phase in a part of the object of this shape, which begins at a pixel."""
+        rows, columns = (self._splines(np.arange(shape[k], dtype=np.float64) + offset[k], k)[0] for k in (0, 1))
+        return library.matmul(
+            library.from_host((rows @ coefficients).astype(np.float32)),
+            library.from_host(columns.T.toarray().astype(np.float32)),
+        )
+
+    def values(self, coefficients: FloatArray, local: FloatArray) -> FloatArray:
+        """(n,) float64: the phase at (n, 2) places in pixels of the object."""
+        found: FloatArray = _products(*(self._splines(local[:, k], k)[0] for k in (0, 1))) @ coefficients.ravel()
+        return found
+
+    def _splines(self, places: FloatArray, axis: int) -> tuple[Sparse, Sparse]:
+        return _splines((places - self.first[axis]) / self.spacing, self.nodes[axis])
 
 
 def without_plane(phase: Array, values: FloatArray, at: IntArray, library: ArrayLibrary) -> tuple[Array, FloatArray]:
@@ -169,10 +227,13 @@ def _width(probe: ComplexArray) -> float:
     return float(np.sqrt(2 * radius2))
 
 
-def _gradients(
+def phase_gradients(
     patterns: Patterns, chosen: IntArray, model: ScanModel, canvas: Canvas, monitor: Monitor
 ) -> tuple[FloatArray, FloatArray] | None:
-    """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module docstring; None if cancelled."""
+    """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module docstring; None if cancelled.
+
+    ``chosen`` are the indices of the patterns; the others are as in `slow_phase`.
+    """
     library, xp, size = patterns.library, patterns.library.xp, patterns.data.N
     windows = Windows.on(canvas, model.positions[chosen], size, library)
     probe = model.exposed_probe(library)

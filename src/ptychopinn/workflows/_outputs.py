@@ -222,7 +222,7 @@ def write_outputs(  # noqa: PLR0913
         "N": data.N,
         "probe modes": data.probe.shape[0],
         "measurement": data.measurement,
-        "bad pixels": int(data.bad_pixels.sum()),
+        **data.bad_counts,
         "scans": len(np.unique(data.scan_index)),
     }
     versions = {name: _version(name) for name in ("ptychopinn", "ptychopinn-torch", "ptychopinn-tf", "numpy")}
