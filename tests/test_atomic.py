@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ptychopinn.atomic import atomic_write
+from ptychopinn.atomic import atomic_write, write_csv
 from ptychopinn.errors import ResourceError, UsageError
 
 
@@ -64,3 +64,10 @@ def test_what_the_disk_refuses_is_a_resource_error(tmp_path: Path, number: int) 
 def test_other_failures_of_the_system_pass_through(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError), atomic_write(tmp_path / "a.txt"):
         raise OSError(errno.EINTR, "interrupted")
+
+
+def test_a_table_has_names_that_python_could_not_decode(tmp_path: Path) -> None:
+    """[RUN-004] As names of files are with LC_ALL=C: what is UTF-8 is written as it is, the rest is escaped."""
+    names = [os.fsencode("µ").decode("ascii", "surrogateescape"), "\udcff", "\ud800"]
+    write_csv(tmp_path / "table.csv", ["name"], [[name] for name in names])
+    assert (tmp_path / "table.csv").read_text("utf-8").split() == ["name", "µ", "\\udcff", "\\ud800"]

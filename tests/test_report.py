@@ -351,15 +351,20 @@ def test_settings_of_the_user_change_no_picture(settings) -> None:
         assert {name: mpl.rcParams[name] for name in settings} == settings
 
 
-def test_a_backend_of_a_notebook_that_is_not_there_does_not_matter() -> None:
-    """[RUN-005] MPLBACKEND as the programs have it that a notebook starts."""
+@pytest.mark.parametrize(
+    ("backend", "taken"), [("module://of_a_notebook.inline", True), ("svg", True), ("none such", False)]
+)
+def test_a_backend_of_a_notebook_that_is_not_there_does_not_matter(backend: str, taken: bool) -> None:
+    """[RUN-005] MPLBACKEND as the programs have it that a notebook starts; it holds for other pictures if it can."""
     code = (
         "import os, numpy as np\n"
         "from ptychopinn.report import amplitude_picture\n"
         "assert amplitude_picture(np.ones((8, 8), complex))[:4] == b'\\x89PNG'\n"
-        "assert os.environ['MPLBACKEND'] == 'module://of_a_notebook.inline'\n"
+        "import matplotlib\n"
+        f"assert os.environ['MPLBACKEND'] == {backend!r}\n"
+        f"assert (matplotlib.rcParams['backend'] == {backend!r}) is {taken}\n"
     )
-    env = os.environ | {"MPLBACKEND": "module://of_a_notebook.inline"}
+    env = os.environ | {"MPLBACKEND": backend}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

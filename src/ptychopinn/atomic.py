@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
@@ -81,9 +82,15 @@ def write_csv(path: StrPath, columns: Iterable[str], lines: Iterable[Sequence[An
     """Write a table; numbers have nine digits, None and NaN are empty. Errors as in `atomic_write`."""
 
     def cell(value: Any) -> Any:
+        if isinstance(value, str):
+            with contextlib.suppress(UnicodeEncodeError):  # names of files that Python took apart, as with LC_ALL=C
+                return value.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
         return value if not isinstance(value, float) else f"{value:.9g}" if math.isfinite(value) else ""
 
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([cell(value) for value in line] for line in lines)

@@ -196,7 +196,7 @@ def test_arrays_are_mended_like_files(write, scan):
     positions[20, 0] += 4000
     read = read_scan(write(counts, positions))
     made = mend_scan(replace(scan, patterns=counts, positions=positions, measurement=Measurement.COUNTS))
-    assert codes(made) == codes(read) == ["DATA-035", "DATA-120", "DATA-121", "DATA-124"]
+    assert codes(made) == codes(read) == ["DATA-035", "DATA-035", "DATA-132", "DATA-121", "DATA-124"]
     np.testing.assert_array_equal(made.bad_pixels, read.bad_pixels)
     np.testing.assert_array_equal(made.numbers, read.numbers)
     np.testing.assert_array_equal(made.counts(slice(None)), read.counts(slice(None)))

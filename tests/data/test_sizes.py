@@ -128,7 +128,7 @@ def test_marks_of_gaps_are_not_summed() -> None:
     patterns[:, 2, 3] = 2**32 - 1
     binned = bin_patterns(RawScan(patterns, None), 2)
     assert np.argwhere(binned.bad_pixels).tolist() == [[1, 1]]
-    assert "1 pixels have a value that marks gaps" in binned.warnings[0]
+    assert "1 pixels have a value that marks gaps" in binned.mended[0].message
     good = ~binned.bad_pixels  # type: ignore[operator]
     assert int(binned.patterns[:, good].max()) < 250
     few = rng.poisson(30, (12, 8, 8)).astype(np.uint16)

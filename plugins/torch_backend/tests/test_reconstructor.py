@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -99,3 +102,11 @@ def test_the_allocators_own_words_are_known() -> None:
     assert new()._out_of_memory(caught.value)
     assert not new()._out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not new()._out_of_memory(TrainingError("The loss is nan."))
+
+
+def test_a_backend_of_pictures_that_is_not_there_does_not_matter() -> None:
+    """[RUN-005] As in programs that a notebook starts: Fabric may load Torchmetrics, and that Matplotlib."""
+    code = "from ptychopinn_torch.reconstructor import import_training_loop; import_training_loop(); import matplotlib"
+    env = os.environ | {"MPLBACKEND": "none such"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -79,7 +79,7 @@ class Scan(ScanDataset):
         return inspect_scan(self)
 
     def to_xarray(self) -> Any:
-        """An ``xarray.Dataset`` with patterns, positions, probe and mask; positions in pixels.
+        """An ``xarray.Dataset`` with patterns, positions, probe and masks; positions in pixels.
 
         Raises
         ------
@@ -93,6 +93,8 @@ class Scan(ScanDataset):
             "bad_pixels": (("qy", "qx"), self.bad_pixels),
             "scan_index": (("pattern",), self.scan_index),
         }
+        if self.bad_values is not None:
+            arrays["bad_values"] = (("pattern", "qy", "qx"), self.bad_values.masks(slice(None)))
         attributes = {"measurement": str(self.measurement), "counts_per_unit": self.counts_per_unit, "name": self.name}
         return dataset_of_arrays(arrays, {"axis": ["y", "x"]}, attributes)
 
@@ -142,7 +144,7 @@ def read(  # noqa: PLR0913
         (modes, H, W) or (H, W) complex in any scale; or a file, or how to make one: ``"mean"``,
         ``"zone-plate:diameter=200e-6,outer_width=50e-9,defocus=1e-3"``.
     bad_pixels:
-        (H, W); what is not 0 has no measurement.
+        (H, W), or (n, H, W) with a mask a pattern; what is not 0 has no measurement.
     scan_index:
         (n,) number of the scan of each pattern, of arrays.
     object_guess:

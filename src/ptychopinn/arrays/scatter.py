@@ -86,7 +86,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
         total = self.add_at(xp.reshape(canvas, (-1,)), xp.reshape(flat, (-1,)), xp.reshape(values, (-1,)))
         return xp.reshape(total, canvas.shape)
 
-    def add_quotient(
+    def add_quotient(  # noqa: PLR0913
         self,
         canvas: Array,
         numerators: Sequence[Array],
@@ -95,16 +95,18 @@ class ScatterLibrary(ArrayLibrary, ABC):
         *,
         step: float | Array,
         regularisation: float | Array,
+        peak: float | None = None,
     ) -> Array:
         """Add a quotient of sums of windows, over the whole canvas or only the windows, whichever is smaller."""
         xp, (height, width) = self.xp, canvas.shape
-        flat = self._flat(self._joined(corners), numerators[0].shape[-1], width)
-        numerator, denominator = (xp.reshape(self._joined(parts), (-1,)) for parts in (numerators, denominators))
+        flat = self._flat(self._concatenate(corners), numerators[0].shape[-1], width)
+        numerator, denominator = (xp.reshape(self._concatenate(parts), (-1,)) for parts in (numerators, denominators))
         total = self.add_at(self.zeros((height * width,), "complex64"), flat, numerator)
         weight = self.add_at(self.zeros((height * width,), "float32"), flat, denominator)
         everywhere = flat.shape[0] >= height * width
         weight = weight if everywhere else xp.take(weight, flat, axis=0)
-        share = step / ((1 - regularisation) * weight + regularisation * xp.max(weight))
+        top = xp.max(weight) if peak is None else xp.clip(weight, peak, None)
+        share = step / ((1 - regularisation) * weight + regularisation * top)
         if everywhere:
             canvas += xp.reshape(total * share, canvas.shape)
             return canvas
@@ -144,7 +146,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
 
         return multiply
 
-    def _joined(self, parts: Sequence[Array]) -> Array:
+    def _concatenate(self, parts: Sequence[Array]) -> Array:
         return parts[0] if len(parts) == 1 else self.xp.concat(list(parts))
 
     def _flat(self, corners: Array, size: int, width: int) -> Array:

@@ -99,7 +99,7 @@ def read_bundle(path: StrPath) -> Bundle:
         If it does not exist, is not an archive, is truncated, damaged, of a newer format, or holds anything forbidden.
         The error names the writer, if it is known, and a remedy.
     """
-    with _opened(path) as archive:
+    with _open_archive(path) as archive:
         manifest = parse_manifest(archive.read(MANIFEST_MEMBER), source=str(path))
         tensors = archive.read(WEIGHTS_MEMBER)
     digest = hashlib.sha256(tensors).hexdigest()
@@ -121,12 +121,12 @@ def read_manifest(path: StrPath) -> Manifest:
     ArchiveError
         As in `read_bundle`, except for the tensors.
     """
-    with _opened(path) as archive:
+    with _open_archive(path) as archive:
         return parse_manifest(archive.read(MANIFEST_MEMBER), source=str(path))
 
 
 @contextmanager
-def _opened(path: StrPath) -> Iterator[zipfile.ZipFile]:
+def _open_archive(path: StrPath) -> Iterator[zipfile.ZipFile]:
     """Open the zip file and check its members; errors while reading it become `ArchiveError`."""
     path = Path(path)
     if (why := why_unreadable(path)) is not None:

@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
     def format_long_help(self) -> str:
         """The help with every flag, and the lists after them."""
         groups: list[Section] = [(one.title, one.description, one._group_actions) for one in self._action_groups]
-        return self._format([*groups, *self._listed()], self.epilog)
+        return self._format([*groups, *self._list_sections()], self.epilog)
 
     def _format(self, sections: Sequence[Section], end: str | None) -> str:
         formatter = self._get_formatter()
@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         formatter.add_text(end)
         return formatter.format_help()
 
-    def _listed(self) -> Iterator[Section]:
+    def _list_sections(self) -> Iterator[Section]:
         for title, entries in self._lists.items():
             yield title, None, [argparse.Action([], name, help=text) for name, text in entries.items()]
 

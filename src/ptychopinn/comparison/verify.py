@@ -47,7 +47,7 @@ def verify_comparison(folder: StrPath) -> dict[str, Any]:
     rows: list[Row] = []
     check("the table can be read and has its columns", lambda: rows.extend(read_table(folder / METRICS)) or [])  # type: ignore[func-returns-value]
     check("every candidate has its row for each figure, once", lambda: _whole(rows, manifest))
-    check("rows with status ok have a finite value, the others a reason", lambda: _filled(rows))
+    check("rows with status ok have a finite value, the others a reason", lambda: _find_bad_rows(rows))
     check("figures are those of the aligned arrays", lambda: _agree(folder, rows, manifest))
     check("the summary holds the values of the table", lambda: _summary(folder, rows))
     check("the scans are those that were compared", lambda: _scans(manifest))
@@ -70,7 +70,7 @@ def _whole(rows: list[Row], manifest: Mapping[str, Any]) -> list[str]:
     return wrong + [f"twice: {' '.join(row)}" for row in sorted({row for row in there if there.count(row) > 1})]
 
 
-def _filled(rows: list[Row]) -> list[str]:
+def _find_bad_rows(rows: list[Row]) -> list[str]:
     wrong = []
     for row in rows:
         ok = row.status is Status.OK

@@ -78,7 +78,8 @@ class ConversionOptions(Config):
     mask: str | None = Field(
         None,
         title="Mask",
-        description="A file with bad pixels (1 is bad), which are added: NPY, NPZ or HDF5 with bad_pixels or mask.",
+        description="A file with bad pixels (1 is bad), which are added, one mask or one a pattern: NPY, NPZ or HDF5 "
+        "with bad_pixels or mask.",
     )
     mask_above: float | None = Field(
         None,

@@ -63,16 +63,19 @@ class BadValues:
         return cls(np.searchsorted(rows, np.arange(count + 1)), pixels, size)
 
     @classmethod
-    def of_masks(
-        cls, masks: AnyArray, change: Callable[[AnyArray], AnyArray] = lambda block: block != 0
-    ) -> BadValues | None:
-        """From (n, H, W) masks, which ``change`` makes bool block by block; None if nothing is bad."""
+    def of_masks(cls, masks: AnyArray, is_bad: Callable[[AnyArray], BoolArray] | None = None) -> BadValues | None:
+        """From (n, H, W) masks, of which ``is_bad`` makes bool block by block (without it, what is not 0 is bad).
+
+        None if nothing is bad.
+        """
+        is_bad = is_bad or _is_not_zero
         count, height, width = masks.shape
-        found = [np.nonzero(change(masks[part]).reshape(-1, height * width)) for part in _blocks(count, height * width)]
-        rows, pixels = (np.concatenate([pair[k] for pair in found]) for k in (0, 1))
-        firsts = [part.start for part in _blocks(count, height * width)]
-        rows += np.repeat(firsts, [len(pair[0]) for pair in found])
-        return cls.of_pairs(rows, pixels, count, (height, width))
+        rows, pixels = [], []
+        for part in _blocks(count, height * width):
+            row, pixel = np.nonzero(is_bad(masks[part]).reshape(-1, height * width))
+            rows.append(row + part.start)
+            pixels.append(pixel)
+        return cls.of_pairs(np.concatenate(rows), np.concatenate(pixels), count, (height, width))
 
     def __len__(self) -> int:
         """Number of patterns."""
@@ -145,6 +148,16 @@ class Unmeasured:
     pixels: BoolArray  # (H, W): in no pattern
     values: BadValues | None = None  # in some
 
+    @classmethod
+    def of_masks(cls, masks: AnyArray, is_bad: Callable[[AnyArray], BoolArray] | None = None) -> Unmeasured:
+        """From masks as in `BadValues.of_masks`."""
+        is_bad = is_bad or _is_not_zero
+        every = np.ones(masks.shape[1:], bool)
+        for part in _blocks(len(masks), masks.shape[1] * masks.shape[2]):
+            every &= is_bad(masks[part]).all(axis=0)
+        values = BadValues.of_masks(masks, lambda block: is_bad(block) & ~every)
+        return cls(every, values)
+
 
 def join_bad_values(parts: Sequence[tuple[int, BadValues | None]], size: tuple[int, int]) -> BadValues | None:
     """Bad values of scans one after the other, each given with its number of patterns; None if there are none."""
@@ -164,6 +177,10 @@ def unite(one: BadValues | None, other: BadValues | None) -> BadValues | None:
         return other if one is None else one
     (rows, pixels), (more, others) = (each.entries(slice(None)) for each in (one, other))
     return BadValues.of_pairs(np.concatenate([rows, more]), np.concatenate([pixels, others]), len(one), one.size)
+
+
+def _is_not_zero(masks: AnyArray) -> BoolArray:
+    return np.asarray(masks != 0)
 
 
 def _blocks(count: int, area: int) -> list[slice]:

@@ -111,10 +111,10 @@ def convert_raw(
     DataError, ConfigError
         If it is refused, or a step cannot be done.
     """
-    return _checked(_joined(scans, conversion), Path(path), reading)
+    return _check_scan(_join_scans(scans, conversion), Path(path), reading)
 
 
-def _joined(scans: Sequence[RawScan], conversion: ConversionOptions) -> RawScan:
+def _join_scans(scans: Sequence[RawScan], conversion: ConversionOptions) -> RawScan:
     scans = [scan_steps.in_photons(scan_steps.mark_gaps(scan)) for scan in scans]
     raw = scan_steps.join_scans([apply_steps(scan, conversion) for scan in scans])
     if conversion.bin > 1:
@@ -122,7 +122,7 @@ def _joined(scans: Sequence[RawScan], conversion: ConversionOptions) -> RawScan:
     return scan_steps.with_dose(raw if conversion.resize is None else resize_patterns(raw, conversion.resize))
 
 
-def _checked(raw: RawScan, path: Path, reading: ReadOptions) -> ScanDataset:
+def _check_scan(raw: RawScan, path: Path, reading: ReadOptions) -> ScanDataset:
     """The scan after all checks of a file; what was done is logged."""
     findings = Findings()
     options = reading.model_copy(update={"fftshift": False})  # done before

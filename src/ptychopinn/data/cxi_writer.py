@@ -42,7 +42,7 @@ def _fill(file: Any, data: ScanDataset, compress: bool) -> None:
     entry["title"] = data.name
     detector = entry.create_group("instrument_1/detector_1")
     _put_patterns(detector, data, compress)
-    detector["mask"] = np.where(data.bad_pixels, _INVALID, 0).astype(np.uint32)
+    _put_mask(detector, data)
     meta, pixel = data.metadata, data.metadata.pixel_size_m
     source = entry.create_group("instrument_1/source_1")
     if meta.probe_energy_eV is not None:
@@ -80,3 +80,17 @@ def _put_patterns(detector: Any, data: ScanDataset, compress: bool) -> None:
     for start in range(0, len(data), step):
         part = slice(start, start + step)
         found[part] = data.raw(part) if plain else data.counts(part)
+
+
+def _put_mask(detector: Any, data: ScanDataset) -> None:
+    """One mask, or one a pattern where single patterns have bad values."""
+    shared = np.where(data.bad_pixels, _INVALID, 0).astype(np.uint32)
+    if data.bad_values is None:
+        detector["mask"] = shared
+        return
+    shape = (len(data), data.N, data.N)
+    found = detector.create_dataset(
+        "mask", shape, np.uint32, chunks=(1, data.N, data.N), compression="gzip", shuffle=True
+    )
+    for number in range(len(data)):
+        found[number] = np.where(data.bad_values.masks(slice(number, number + 1))[0], np.uint32(_INVALID), shared)

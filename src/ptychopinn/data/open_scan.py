@@ -23,7 +23,7 @@ from ptychopinn.data.scan_steps import centre_patterns
 from ptychopinn.data.sizes import fit_size
 from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.path_checks import why_unreadable
-from ptychopinn.typing import AnyArray, StrPath
+from ptychopinn.typing import AnyArray, BoolArray, StrPath
 
 _ZIP = b"PK"
 _PROBE_KEYS = ("probeGuess", "probe")
@@ -250,6 +250,7 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         patterns = np.ascontiguousarray(np.moveaxis(patterns, 2, 0))
     probe = reader.load("probeGuess", kinds="fc", what="a complex array")
     mask = reader.load("bad_pixels", kinds="biuf", what="a mask")
+    bad = reader.bad_values(len(patterns), (int(patterns.shape[1]), int(patterns.shape[2])))
     index = reader.load("scan_index", kinds="iuf", what="(n,) integers")
     raw = RawScan(
         patterns=patterns,
@@ -260,8 +261,8 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         object_guess=reader.object_guess(),
         patches=reader.load("Y", kinds="fc", what="a complex array"),
         scan_index=index,
-        bad_pixels=None if mask is None else mask.astype(bool),
-        bad_values=reader.bad_values(len(patterns), (int(patterns.shape[1]), int(patterns.shape[2]))),
+        bad_pixels=_united(mask, bad.pixels),
+        bad_values=bad.values,
         geometry=_stated_geometry(metadata),
         metadata=metadata,
         name=file.path.stem,
@@ -269,6 +270,13 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         warnings=file.warnings,
     )
     return None if reader.findings.errors else raw
+
+
+def _united(mask: AnyArray | None, bad: BoolArray) -> BoolArray | None:
+    """Bad pixels of a mask (H, W) and others; None if there is neither."""
+    if mask is None or mask.shape != bad.shape:
+        return bad if mask is None and bad.any() else mask
+    return mask.astype(bool) | bad
 
 
 def _stated_geometry(metadata: ScanMetadata) -> Geometry:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ptychopinn.data.bad_values import OFFSETS_KEY, PIXELS_KEY, BadValues
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.scan_file import ArrayInMemory, ArrayMember, ScanFile
 from ptychopinn.errors import DataError
 from ptychopinn.short_repr import ShortRepr
@@ -114,6 +115,8 @@ class RawScan(ShortRepr):
         All else.
     notes, warnings:
         What was done, and what the user should look at, as sentences.
+    mended:
+        Findings of checks that were made already.
     """
 
     patterns: AnyArray
@@ -132,6 +135,7 @@ class RawScan(ShortRepr):
     name: str = "scan"
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    mended: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
         if self.patterns.ndim != 3 or 0 in self.patterns.shape or self.patterns.dtype.kind not in "biuf":
@@ -298,4 +302,4 @@ def as_scan_file(raw: RawScan, path: Path) -> ScanFile:
     members: dict[str, ArrayMember] = {
         name: ArrayInMemory(array) for name, array in arrays.items() if array is not None
     }
-    return ScanFile(path, members, {}, notes=raw.notes, warnings=raw.warnings)
+    return ScanFile(path, members, {}, notes=raw.notes, warnings=raw.warnings, mended=raw.mended)

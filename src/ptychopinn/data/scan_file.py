@@ -21,6 +21,7 @@ from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 
+from ptychopinn.data.diagnostics import Problem
 from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.spill import read_to_memmap
@@ -201,6 +202,8 @@ class ScanFile:
         What was found out or converted on opening it, as sentences.
     warnings:
         What the user should look at, as sentences.
+    mended:
+        What was mended before the arrays were put together.
     """
 
     path: Path
@@ -209,6 +212,7 @@ class ScanFile:
     contents: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    mended: tuple[Problem, ...] = ()
 
     @property
     def listed(self) -> str:

@@ -251,38 +251,41 @@ class Reader:
     def unmeasured(self, n: int, size: int) -> Unmeasured | None:
         """Bad pixels, and the bad values of single patterns."""
         pixels, before = self.bad_pixels(size), len(self.findings.errors)
-        values = self.bad_values(n, (size, size))
-        return None if pixels is None or len(self.findings.errors) > before else Unmeasured(pixels, values)
+        found = self.bad_values(n, (size, size))
+        if pixels is None or len(self.findings.errors) > before:
+            return None
+        return Unmeasured(pixels | found.pixels, found.values)
 
-    def bad_values(self, n: int, size: tuple[int, int]) -> BadValues | None:
-        """Bad values of single patterns: of masks (n, H, W), or of offsets and pixels; None if there are none."""
+    def bad_values(self, n: int, size: tuple[int, int]) -> Unmeasured:
+        """What masks (n, H, W), or offsets and pixels, say is bad; nothing if there are none, or they are refused."""
+        nothing = Unmeasured(np.zeros(size, bool))
         if self.has(MASKS_KEY):
             masks = self.load(MASKS_KEY, kinds="biuf", what=f"({n}, {size[0]}, {size[1]}) bool")
             if masks is not None and masks.shape != (n, *size):
                 self.findings.error(
                     MASKS_KEY, f"It has shape {masks.shape}; it must be {(n, *size)}.", "Give a mask a pattern."
                 )
-                return None
-            return None if masks is None else BadValues.of_masks(masks)
+                return nothing
+            return nothing if masks is None else Unmeasured.of_masks(masks)
         if not (self.has(OFFSETS_KEY) or self.has(PIXELS_KEY)):
-            return None
+            return nothing
         offsets, pixels = (
             self.load(key, kinds="iu", what="whole numbers", required=True) for key in (OFFSETS_KEY, PIXELS_KEY)
         )
         if offsets is None or pixels is None:
-            return None
+            return nothing
         try:
             found = BadValues(offsets, pixels, size)
         except DataError as error:
             self.findings.refused(OFFSETS_KEY, error)
-            return None
+            return nothing
         if len(found) != n:
             self.findings.error(
                 OFFSETS_KEY, f"It is of {len(found)} patterns; there are {n}.", "Give one offset a pattern and the end."
             )
-            return None
+            return nothing
         rows, at = found.entries(slice(None))
-        return BadValues.of_pairs(rows, at, n, size)  # sorted, each once
+        return Unmeasured(nothing.pixels, BadValues.of_pairs(rows, at, n, size))  # sorted, each once
 
     def _complex64(self, key: str, array: AnyArray) -> ComplexArray | None:
         """Convert to finite complex64, checked block by block so that a mapped array stays mapped."""

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from ptychopinn.data.bad_values import BadValues, Unmeasured, join_bad_values, unite
+from ptychopinn.data.bad_value_checks import mark_bad_values
+from ptychopinn.data.bad_values import Unmeasured, join_bad_values, unite
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.defects import mark_bad_values
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, measured_blocks, pattern_sums, to_pixels
 from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
@@ -304,47 +304,40 @@ def set_geometry(raw: RawScan, given: Geometry) -> RawScan:
 
 
 def mask_pixels(raw: RawScan, bad: BoolArray, source: str = "a mask") -> RawScan:
-    """Add bad pixels, (H, W) bool; a mask of another size is refused.
+    """Add bad pixels, (H, W) bool, or bad values of single patterns, (n, H, W); masks of another size are refused.
 
     Raises
     ------
     DataError
-        If its shape is not that of a pattern.
+        If its shape is not that of a pattern, nor that of the patterns.
     """
-    if bad.shape != raw.size:
-        raise DataError(f"The mask of shape {bad.shape} does not fit patterns of {raw.size}.", "Give one of that size.")
-    whole = bad if raw.bad_pixels is None else raw.bad_pixels | bad
-    return raw.with_changes(f"{int(bad.sum())} bad pixels of {source}.", bad_pixels=whole)
-
-
-def mask_values(raw: RawScan, masks: AnyArray, source: str = "masks") -> RawScan:
-    """Add bad values of single patterns, (n, H, W) of which what is not 0 is bad; others are refused.
-
-    Raises
-    ------
-    DataError
-        If the shape is not that of the patterns.
-    """
-    if masks.shape != raw.patterns.shape:
+    if bad.shape not in (raw.size, raw.patterns.shape):
         raise DataError(
-            f"Masks of shape {masks.shape} do not fit patterns of shape {raw.patterns.shape}.",
-            "Give one mask for all patterns, or one a pattern.",
+            f"The mask of shape {bad.shape} does not fit patterns of shape {raw.patterns.shape}.",
+            "Give one of the size of a pattern, or one a pattern.",
         )
-    found = BadValues.of_masks(masks)
-    count = 0 if found is None else len(found.pixels)
-    return raw.with_changes(f"{count} bad values of {source}.", bad_values=unite(raw.bad_values, found))
+    found = Unmeasured(bad) if bad.ndim == 2 else Unmeasured.of_masks(bad)
+    whole = found.pixels if raw.bad_pixels is None else raw.bad_pixels | found.pixels
+    note = f"{int(found.pixels.sum())} bad pixels of {source}."
+    if found.values is not None:
+        note += f" {len(found.values.pixels)} bad values of single patterns."
+    return raw.with_changes(note, bad_pixels=whole, bad_values=unite(raw.bad_values, found.values))
 
 
 def mark_gaps(raw: RawScan) -> RawScan:
     """Marks of gaps, negative values, and those that are not finite become bad pixels or bad values.
 
-    The rule is that of `ptychopinn.data.defects`. A step that sums or scales values would hide the marks from it.
+    By the rule of `ptychopinn.data.bad_value_checks`. A step that sums or scales values would hide the marks from it.
     """
     findings = Findings()
     known = Unmeasured(np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels, raw.bad_values)
     _, bad = mark_bad_values("patterns", raw.patterns, known, findings)
-    warnings = (*raw.warnings, *(problem.message for problem in findings.problems))
-    return replace(raw, bad_pixels=bad.pixels if bad.pixels.any() else None, bad_values=bad.values, warnings=warnings)
+    return replace(
+        raw,
+        bad_pixels=bad.pixels if bad.pixels.any() else None,
+        bad_values=bad.values,
+        mended=(*raw.mended, *findings.mended),
+    )
 
 
 def mask_above(raw: RawScan, threshold: float) -> RawScan:
@@ -513,6 +506,7 @@ def join_scans(scans: Sequence[RawScan]) -> RawScan:
         patches=None,
         bad_pixels=np.any(masks, axis=0) if masks else None,
         bad_values=join_bad_values([(len(scan.patterns), scan.bad_values) for scan in scans], first.size),
+        mended=tuple(problem for scan in scans for problem in scan.mended),
         notes=(*first.notes, f"{len(scans)} scans joined: {', '.join(scan.name for scan in scans)[:300]}."),
     )
 

@@ -19,7 +19,6 @@ MARKS = tuple(float(2**bits - 1) for bits in (8, 15, 16, 24, 31, 32, 63, 64))
 """Largest values of integers, with which detectors and their software mark gaps and dead pixels, in any dtype."""
 _ROOTS = tuple(float(np.sqrt(mark)) for mark in MARKS)  # of the same, where amplitudes were stored
 _NEVER_COUNTED = 2.0**31 - 1  # and its root where amplitudes are stored: any such value is a mark
-_FAR_LOWER = 1 / 16  # of the mark: mean of the other values of a pixel that is no saturated one
 _MARK_TOLERANCE = 1e-6  # relative, of float32
 _ALL = slice(None)
 _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
@@ -48,9 +47,8 @@ class PatternStatistics:
         (N, N) int64: in how many patterns each pixel has such a value.
     negatives:
         Lowest and highest negative value; (0, 0) without any.
-    marks:
-        (N, N) int64 by value: how often each pixel holds a value which marks what was not measured (`MARKS`): in every
-        pattern, or in some while its other values are far lower, or one that no detector counts to.
+    tops:
+        (N, N) float32: largest value of each pixel.
     saturated:
         Number of other values equal to the largest value of the integer dtype.
     saturated_in:
@@ -68,7 +66,7 @@ class PatternStatistics:
     not_finite_times: IntArray
     negative_times: IntArray
     negatives: tuple[float, float]
-    marks: dict[float, IntArray]
+    tops: FloatArray
     saturated: int
     saturated_in: IntArray
 
@@ -99,14 +97,9 @@ def pattern_statistics(
     def of_pixels(name: str, join: Callable[..., Any]) -> AnyArray:
         return np.asarray(join([getattr(tally, name) for tally in runs], axis=0))
 
-    count = n if bad_values is None else n - bad_values.times  # of the values of a pixel that are not bad
-    total = of_pixels("total", np.sum)
-    mean = total / n if bad_values is None else total / np.maximum(count, 1)
-    own = np.iinfo(patterns.dtype).max if patterns.dtype.kind in "ui" else None
-    marks = _marked(runs, total, count, own)
-    largest = of_pixels("largest", np.sum)
-    stuck = np.any([times > 0 for times in marks.values()], axis=0) if marks else np.zeros(mean.shape, bool)
-    saturated = of_patterns("at_largest") - int((stuck & (largest == n)).sum())
+    mean = of_pixels("total", np.sum) / (n if bad_values is None else np.maximum(n - bad_values.times, 1))
+    # A pixel with the largest value in every pattern is no saturated one.
+    saturated = of_patterns("at_largest") - int((of_pixels("largest", np.sum) == n).sum())
     filled, filled_squares = _filled(bad_values, mean)
     lows = [tally.negatives for tally in runs if tally.negatives[0] < 0]
     return PatternStatistics(
@@ -121,7 +114,7 @@ def pattern_statistics(
         not_finite_times=_added(runs, "not_finite", mean.shape),
         negative_times=_added(runs, "negative", mean.shape),
         negatives=(min(low for low, _ in lows), max(high for _, high in lows)) if lows else (0.0, 0.0),
-        marks=marks,
+        tops=of_pixels("tops", np.max),
         saturated=int(saturated.sum()),
         saturated_in=np.flatnonzero(saturated),
     )
@@ -142,28 +135,15 @@ def _filled(bad_values: BadValues | None, mean: FloatArray) -> tuple[FloatArray 
     return sums, squares
 
 
-def _marked(runs: list[_Tally], total: FloatArray, count: IntArray | int, own: int | None) -> dict[float, IntArray]:
-    """How often pixels hold marks; see `PatternStatistics.marks`. ``own`` is the largest value of an integer dtype."""
-    marked = {}
-    for mark in {mark for tally in runs for mark in tally.marks}:
-        hits = np.sum([tally.marks[mark] for tally in runs if mark in tally.marks], axis=0)
-        others = np.divide(total - hits * mark, count - hits, out=np.zeros(total.shape), where=hits < count)
-        # The largest value of the own dtype, now and then, is saturation.
-        far = (others < _FAR_LOWER * mark) & (mark != own)
-        times = np.where((hits > 0) & (far | (hits == count) | _is_never_counted(mark)), hits, 0)
-        if times.any():
-            marked[mark] = times
-    return marked
+def is_never_counted(values: FloatArray) -> BoolArray:
+    """Whether values are beyond what detectors count to."""
+    return np.asarray(values >= _NEVER_COUNTED * (1 - _MARK_TOLERANCE))
 
 
-def holds(values: FloatArray, mark: float) -> BoolArray:
-    """Whether each value is a mark, within float32 precision."""
-    found: BoolArray = np.abs(values - mark) <= _MARK_TOLERANCE * mark
+def holds(values: FloatArray, marks: FloatArray | float) -> BoolArray:
+    """Whether values are marks, within float32 precision."""
+    found: BoolArray = np.abs(values - marks) <= _MARK_TOLERANCE * marks
     return found
-
-
-def _is_never_counted(mark: float) -> bool:
-    return mark >= _NEVER_COUNTED * (1 - _MARK_TOLERANCE)
 
 
 def is_mark(values: FloatArray) -> BoolArray:
@@ -172,14 +152,6 @@ def is_mark(values: FloatArray) -> BoolArray:
     for mark in (*MARKS, *_ROOTS):
         found |= holds(values, mark)
     return found
-
-
-def _mark_at(value: float) -> float | None:
-    """The mark or root of a mark that a value is, within float32 precision."""
-    for mark in (*MARKS, *_ROOTS):
-        if abs(value - mark) <= _MARK_TOLERANCE * mark:
-            return mark
-    return None
 
 
 class _Tally:
@@ -204,7 +176,7 @@ class _Tally:
         self.times: dict[str, IntArray] = {}  # how often each pixel has a wrong value, by kind; seldom any
         self.negatives = (0.0, 0.0)
         self.largest = np.zeros(shape, np.int64)  # how often each pixel has the largest value of its integer dtype
-        self.marks: dict[float, IntArray] = {}  # how often each pixel has a mark that is the largest value of a block
+        self.tops: FloatArray = np.zeros(shape, np.float32)
         self.peak, self.whole, self.whole_squares = 0.0, True, True
 
     def add(self, raw: AnyArray, bad_pixels: BoolArray | None, bad_values: BadValues | None) -> None:
@@ -233,9 +205,7 @@ class _Tally:
                     bad_values.put(at_top, _ALL, False)
                 self.at_largest[-1] = at_top.sum(axis=(1, 2))
                 self.largest += at_top.sum(axis=0)
-            if (mark := _mark_at(high)) is not None:
-                hits = self.marks.setdefault(mark, np.zeros(block.shape[1:], np.int64))
-                hits += (block >= mark * (1 - _MARK_TOLERANCE)).sum(axis=0)
+            np.maximum(self.tops, block.max(axis=0), out=self.tops)
             self.peak = max(self.peak, high)
             self.sums.append(block.sum(axis=(1, 2)))
             self.total += block.sum(axis=0)

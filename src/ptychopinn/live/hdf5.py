@@ -53,7 +53,7 @@ def follow_hdf5(
         arrived: list[Arrival] = []
         finished = False
         try:
-            with _opened(path) as file:
+            with _open_file(path) as file:
                 if not ready:
                     arrived.append(_setup(file))
                     ready = True
@@ -76,7 +76,7 @@ def follow_hdf5(
             time.sleep(poll_s)
 
 
-def _opened(path: Path) -> Any:
+def _open_file(path: Path) -> Any:
     try:
         return open_hdf5_file(path, libver="latest", swmr=True)
     except (OSError, ValueError):  # a format without SWMR is readable only while no writer has it open

@@ -160,7 +160,7 @@ def _halve(picture: FloatArray) -> FloatArray:
 
 def _measures(a: FloatArray, b: FloatArray, data_range: float | None, unit: float) -> dict[str, Callable[[], float]]:
     """How each score of two pictures is computed; ``unit`` is the size of the values that they come from."""
-    span = _spread(a, unit) if data_range is None else data_range
+    span = _value_range(a, unit) if data_range is None else data_range
     mse = float(np.mean((a - b) ** 2))
 
     def in_range(measure: Callable[[float], float]) -> float:
@@ -202,7 +202,7 @@ def _without_phase(g: ComplexArray, r: ComplexArray) -> str | None:
     return None
 
 
-def _spread(picture: FloatArray, unit: float) -> float | None:
+def _value_range(picture: FloatArray, unit: float) -> float | None:
     """Difference of the 0.5 and 99.5 percentiles, else of all values; None for a constant picture."""
     if is_constant(picture, unit):
         return None

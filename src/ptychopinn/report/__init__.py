@@ -7,6 +7,7 @@ from ptychopinn.report._axes import draw_history, draw_pattern, draw_positions, 
 from ptychopinn.report._candidates import candidates_picture, frc_picture
 from ptychopinn.report._cards import card_html, card_picture
 from ptychopinn.report._comparison import comparison_picture
+from ptychopinn.report._figure import load_matplotlib
 from ptychopinn.report._html import ReportContent, Table, report_html, write_report
 from ptychopinn.report._inspection import ScanView, inspection_picture
 from ptychopinn.report._pictures import (
@@ -50,6 +51,7 @@ __all__ = [
     "frc_picture",
     "history_picture",
     "inspection_picture",
+    "load_matplotlib",
     "montage_picture",
     "new_axes",
     "phase_picture",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import io
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +38,7 @@ def with_own_settings(draw: Callable[P, bytes]) -> Callable[P, bytes]:
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
-        mpl = _matplotlib()
+        mpl = load_matplotlib()
         with _DRAWING, mpl.rc_context():
             mpl.rcdefaults()
             return draw(*args, **kwargs)
@@ -43,22 +46,27 @@ def with_own_settings(draw: Callable[P, bytes]) -> Callable[P, bytes]:
     return drawn
 
 
-def _matplotlib() -> Any:
+def load_matplotlib() -> Any:
     """Import Matplotlib, also where MPLBACKEND names a missing backend, as in programs that a notebook starts.
 
-    The backend does not matter: pictures are files.
+    For our pictures, which are files, the backend does not matter; for those of the caller it is what Matplotlib takes.
     """
+    if "matplotlib" not in sys.modules:  # an import that fails cannot be repeated
+        with _DRAWING:
+            _load_without_backend()
+    return importlib.import_module("matplotlib")
+
+
+def _load_without_backend() -> None:
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
-        import matplotlib as mpl
-    except ValueError:
-        backend = os.environ.pop("MPLBACKEND", None)
-        if backend is None:
-            raise
-        try:
-            import matplotlib as mpl
-        finally:
+        mpl = importlib.import_module("matplotlib")
+    finally:
+        if backend is not None:
             os.environ["MPLBACKEND"] = backend
-    return mpl
+    if backend:
+        with contextlib.suppress(ValueError):
+            mpl.rcParams["backend"] = backend
 
 
 def new_figure(width_in: float, height_in: float, dpi: float = 120) -> Figure:

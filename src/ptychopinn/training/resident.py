@@ -53,13 +53,13 @@ def epoch_arrays(groups: GroupBatches, epoch: int) -> tuple[dict[str, AnyArray],
     }
     if (drawn < 0).any():
         arrays["there"] = (drawn >= 0).astype(np.float32)
-    cut = {name: _cut(array, batches, size) for name, array in arrays.items()}
+    cut = {name: _pad_to_batches(array, batches, size) for name, array in arrays.items()}
     shares = [loss_shares({"member": member}) for member in cut["member"]]
     cut |= {name: np.stack([share[name] for share in shares]) for name in shares[0]}
     return cut, [int(member.sum()) for member in cut["member"]]
 
 
-def _cut(array: AnyArray, batches: int, size: int) -> AnyArray:
+def _pad_to_batches(array: AnyArray, batches: int, size: int) -> AnyArray:
     """(n, ...) to (batches, size, ...), zeros at the end."""
     filled = np.zeros((batches * size, *array.shape[1:]), array.dtype)
     filled[: len(array)] = array

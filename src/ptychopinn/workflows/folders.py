@@ -104,7 +104,7 @@ def output_folder(
             _recover_after_kill(folder, kind)
             _check(folder, kind, overwrite=overwrite, resume=resume)
             resume = resume and (folder / kind.marker).exists()
-            if not resume and (there := _found(folder)):
+            if not resume and (there := _list_files(folder)):
                 _backup.set_aside(folder, [path.name for path in there])
             try:
                 yield folder
@@ -148,7 +148,7 @@ def _remove_all_leftovers(folder: Path, kind: FolderKind) -> None:
             remove_leftovers(written)
 
 
-def _found(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     """The files in a directory, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.name not in _TEMPORARY_NAMES) if folder.is_dir() else []
 
@@ -157,7 +157,7 @@ def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, set
     """Refuse a directory. With ``settled`` false, only for reasons that `_recover_after_kill` does not change."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
-    found = _found(folder)
+    found = _list_files(folder)
     if resume:
         homes = (folder,) if settled else (folder, *(folder / name for name in _TEMPORARY_NAMES))
         known = any((home / kind.marker).exists() for home in homes)

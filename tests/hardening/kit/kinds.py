@@ -106,6 +106,17 @@ def _background(counts: Any) -> Any:
     return counts + np.random.default_rng(1).poisson(20, counts.shape).astype(counts.dtype)
 
 
+def _scattered(counts: Any) -> Any:
+    return np.where(np.random.default_rng(2).random(counts.shape) < 0.02, -1, counts.astype(np.int32))
+
+
+def _hot_and_gaps(counts: Any) -> Any:
+    counts = counts.astype(np.float32)
+    counts[(slice(None), *_PIXEL)] = 3_000_000
+    counts[(slice(None, None, 5), *_GAP)] = 65535
+    return counts
+
+
 _AMPLITUDE = json.dumps({"schema_version": 1, "measurement": "amplitude"})
 _GAP = (slice(20, 23),)
 _PIXEL = (5, 7)
@@ -128,6 +139,8 @@ KINDS: dict[str, Kind] = {
     "gap of 2^32 - 1 in every fifth frame": _filled(2**32 - 1, np.uint32, _GAP, every=5),
     "gap of -1 in every fifth frame": _filled(-1, np.int32, _GAP, every=5),
     "gap of NaN in every fifth frame": _filled(np.nan, np.float32, _GAP, every=5),
+    "gap of 65535 in float32 in every fifth frame, a hot pixel": _counts(_hot_and_gaps),
+    "-1 at 2% of the values, all over": _counts(_scattered),
     "gap of 0": _filled(0, np.uint32, _GAP),
     "dead pixel near the middle": _filled(0, np.uint32, (15, 18)),
     "beam stop of 0": _filled(0, np.uint32, (slice(15, 18), slice(15, 18))),

@@ -44,7 +44,7 @@ class AutomaticReconstructor(Entry):
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """Reconstruct; in the window the object so far comes first, every few seconds."""
         run = Run(self.name, "reconstruct", product_item=self._host.take_product_item())
-        with self._reported(run), scratch_folder(run) as scratch:
+        with self._report_run(run), scratch_folder(run) as scratch:
             data = scan_of(parameters, with_object=False)
             # A worker that is stopped removes its folder, but the object so far is wanted.
             own, folder = scratch / "job", scratch / "run"

@@ -45,7 +45,7 @@ class Entry(Reconstructor):
             yield Supervision(job, run, self._host, shares)
 
     @contextlib.contextmanager
-    def _reported(self, run: Run) -> Iterator[None]:
+    def _report_run(self, run: Run) -> Iterator[None]:
         """Show a run to the window, and its error if it fails."""
         self._host.latest_run = run
         try:

@@ -179,7 +179,7 @@ def read(form: Format, path: Path) -> RawScan:
     pixel = geometry.detector_pixel_geometry
     energy = getattr(geometry, "photon_energy_eV", None) or getattr(geometry, "probe_energy_eV", None)  # of 1.6
     if source is not None:
-        rows, positions = _matched(indexes, numbers, metres)
+        rows, positions = _match_positions(indexes, numbers, metres)
         notes.append(f"Positions of {source.name}, paired with the patterns by index.")
         if len(rows) < len(patterns):
             notes.append(f"{len(patterns) - len(rows)} of {len(patterns)} patterns have no position and are left out.")
@@ -278,7 +278,7 @@ def _files_of(path: Path, suffix: str) -> list[Path]:
     return [file for stem in stems if stem and (file := path.with_name(stem + suffix)).is_file()]
 
 
-def _matched(indexes: IntArray, numbers: IntArray, metres: FloatArray) -> tuple[IntArray, FloatArray]:
+def _match_positions(indexes: IntArray, numbers: IntArray, metres: FloatArray) -> tuple[IntArray, FloatArray]:
     """Rows of the patterns that have a position, and (n, 2) positions: the mean where an index has several.
 
     Raises

@@ -126,7 +126,7 @@ class BridgeReconstructor(Entry, TrainableReconstructor):
         """Train on what ``input_path`` holds; the model goes to ``output_path``/model.zip and is loaded."""
         offered, self._open_scan = self._open_scan, None
         run, model = Run(self.name, "train"), Path(output_path).absolute() / "model.zip"
-        with self._reported(run), scratch_folder(run) as scratch:
+        with self._report_run(run), scratch_folder(run) as scratch:
             scan = None
             if offered is not None:
                 scan = scratch / "scan.npz"
@@ -154,7 +154,7 @@ class BridgeReconstructor(Entry, TrainableReconstructor):
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """Infer with the loaded model; exactly one output, unless it is stopped."""
         run = Run(self.name, "infer", product_item=self._host.take_product_item())
-        with self._reported(run), scratch_folder(run) as scratch:
+        with self._report_run(run), scratch_folder(run) as scratch:
             if self._model is None:
                 raise UsageError(
                     f"{self.name} has no model.",

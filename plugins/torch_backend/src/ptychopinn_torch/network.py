@@ -194,10 +194,12 @@ class SampledProbe:
     @classmethod
     def of(cls, sampling: DetectorSampling, probe: Tensor, good: Tensor) -> SampledProbe:
         """From a probe (modes, N, N), or (b, modes, N, N), one per pattern, and good pixels (N, N)."""
-        return cls.seen(sampling, _ProbeCentre.of(sampling, probe, good), sampling_ramps(sampling).to(probe.device))
+        return cls.from_sampling(
+            sampling, _ProbeCentre.of(sampling, probe, good), sampling_ramps(sampling).to(probe.device)
+        )
 
     @classmethod
-    def seen(cls, sampling: DetectorSampling, light: _ProbeCentre, ramps: Tensor) -> SampledProbe:
+    def from_sampling(cls, sampling: DetectorSampling, light: _ProbeCentre, ramps: Tensor) -> SampledProbe:
         """From a probe at the resolution of the sampling, with its `sampling_ramps`."""
         return cls(
             probe=light.inner * ramps[0],
@@ -241,7 +243,7 @@ class FastNetwork(nn.Module):
             for N, sampling in {each.N: each for each in self.samplings}.items()
         }
         return {
-            sampling: SampledProbe.seen(sampling, lights[sampling.N], self.get_buffer(f"ramps_{number}"))
+            sampling: SampledProbe.from_sampling(sampling, lights[sampling.N], self.get_buffer(f"ramps_{number}"))
             for number, sampling in enumerate(self._distinct)
         }
 

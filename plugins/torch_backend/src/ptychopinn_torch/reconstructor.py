@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.monitor import Monitor
+from ptychopinn.report import load_matplotlib
 from ptychopinn.training import IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.training.plan import make_plan
@@ -50,6 +52,8 @@ def import_training_loop() -> type[TrainingLoop]:
         If it fails otherwise.
     """
     try:
+        with contextlib.suppress(ImportError):  # Fabric loads Torchmetrics, if that is there, and that loads Matplotlib
+            load_matplotlib()
         from ptychopinn_torch.training import TrainingLoop
     except (ImportError, OSError, MemoryError, SystemError) as error:
         if is_out_of_memory(error):
@@ -157,6 +161,8 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     def prepare_to_follow(self, task: TrainingTask, ranks: Ranks) -> Callable[[], None]:
         """Prepare a training that another process leads; the function that is returned does it."""
+        if self.on_gpu:
+            torch.cuda.set_device(self._device)  # else page-locked memory would take room on the first card
         self._prepare_training()
         plan = make_plan(task.model, task.config, task.data, task.validation, task.unit_probe)
         loop = self._make_fit(self._from_arrays(task.model_arrays), replace(plan, ranks=ranks))

@@ -16,7 +16,7 @@ from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.data.readers.near_field import refuse_near_field
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import DataError
-from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray
 
 _DETECTOR = "entry_1/instrument_1/detector_1"
 _SOURCE = "entry_1/instrument_1/source_1"
@@ -49,7 +49,7 @@ def read(path: Path) -> RawScan:
     """
     partner = _partner(path)
     with Hdf5Tree(path) as tree, Hdf5Tree(partner or path) as places:
-        patterns = values.needed(tree, "patterns", *_DATA)
+        patterns = values.require(tree, "patterns", *_DATA)
         if patterns.ndim != 3:
             raise DataError(f"The patterns have the shape {patterns.shape}.", "Save them as (n, H, W).")
         found = values.array(places, *_TRANSLATION)
@@ -59,12 +59,12 @@ def read(path: Path) -> RawScan:
             unit="m",
             measurement=Measurement.COUNTS,
             probe=values.complex_probe(values.array(places, *_PROBE)),
-            bad_pixels=_bad(values.array(tree, f"{_DETECTOR}/mask")),
             geometry=_geometry(tree, places),
             metadata=ScanMetadata(source="CXI"),
             name=path.stem,
             notes=(_axes_note(tree),),
         )
+        raw = values.masked(raw, values.array(tree, f"{_DETECTOR}/mask"), _is_bad)
         raw = _with_own(tree, raw) if tree.find(EXTRAS) is not None else _with_object(places, raw)
     if partner is not None:
         raw = raw.with_changes(f"Positions, probe and object are those of {partner.name}.")
@@ -142,11 +142,9 @@ def _absolute(value: float | None) -> float | None:
     return None if value is None else abs(value)
 
 
-def _bad(mask: FloatArray | None) -> BoolArray | None:
+def _is_bad(mask: AnyArray) -> BoolArray:
     """CXI's mask is a field of bits; no bit, or only that of a signal above background, is a good pixel."""
-    if mask is None or mask.dtype.kind not in "iub":
-        return values.bad_pixels(mask)
-    return values.bad_pixels(np.where(mask == _ABOVE_BACKGROUND, 0, mask))
+    return np.asarray((mask != 0) & ((mask != _ABOVE_BACKGROUND) | (mask.dtype.kind not in "iub")))
 
 
 def _with_object(tree: Hdf5Tree, raw: RawScan) -> RawScan:

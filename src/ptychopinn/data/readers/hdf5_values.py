@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import h5py
 import numpy as np
 
+from ptychopinn.data.bad_values import Unmeasured
 from ptychopinn.data.hdf5 import member_of
 from ptychopinn.data.hdf5_tree import Hdf5Tree
+from ptychopinn.data.raw_scan import RawScan
 from ptychopinn.errors import DataError
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray
 
@@ -52,7 +56,7 @@ def values_of(tree: Hdf5Tree, dataset: Any) -> AnyArray:
         raise DataError(f"{str(dataset.name)[:200]}: {error.problem}", error.remedy) from error
 
 
-def needed(tree: Hdf5Tree, what: str, *names: str) -> AnyArray:
+def require(tree: Hdf5Tree, what: str, *names: str) -> AnyArray:
     """As `array`; if there is none, the error lists what the file has.
 
     Raises
@@ -136,15 +140,17 @@ def attribute_text(item: Any, name: str) -> str:
 
 def length(tree: Hdf5Tree, *names: str, group: Any = None, default: str = "m") -> float | None:
     """The first of these datasets as metres, by its attribute ``units``."""
-    return _scaled(tree, names, group, _METRES, default)
+    return _read_in_unit(tree, names, group, _METRES, default)
 
 
 def energy(tree: Hdf5Tree, *names: str, group: Any = None, default: str = "eV") -> float | None:
     """The first of these datasets as electronvolts, by its attribute ``units``."""
-    return _scaled(tree, names, group, _ELECTRONVOLTS, default)
+    return _read_in_unit(tree, names, group, _ELECTRONVOLTS, default)
 
 
-def _scaled(tree: Hdf5Tree, names: tuple[str, ...], group: Any, table: dict[str, float], default: str) -> float | None:
+def _read_in_unit(
+    tree: Hdf5Tree, names: tuple[str, ...], group: Any, table: dict[str, float], default: str
+) -> float | None:
     for name in names:
         item = tree.find(name) if group is None else tree.member(group, name)
         if isinstance(item, h5py.Dataset) and (value := one_number(values_of(tree, _small(item)))) is not None:
@@ -206,6 +212,24 @@ def bad_pixels(mask: AnyArray | None, *, good: int | None = None) -> BoolArray |
     if bad.ndim != 2:
         raise DataError(f"The mask has the shape {np.shape(mask)}.", "Save it as (H, W).")
     return bad
+
+
+def masked(
+    raw: RawScan, mask: AnyArray | None, is_bad: Callable[[AnyArray], BoolArray] = lambda mask: np.not_equal(mask, 0)
+) -> RawScan:
+    """A scan with bad pixels of a mask (H, W), or with bad values of masks (n, H, W), one a pattern.
+
+    Raises
+    ------
+    DataError
+        If the mask has another shape.
+    """
+    if mask is None:
+        return raw
+    if mask.ndim == 3 and mask.shape[0] == len(raw.patterns):
+        found = Unmeasured.of_masks(mask, is_bad)
+        return replace(raw, bad_pixels=found.pixels, bad_values=found.values)
+    return replace(raw, bad_pixels=bad_pixels(is_bad(mask)))
 
 
 def stacked(y: FloatArray, x: FloatArray) -> FloatArray:

@@ -224,11 +224,11 @@ def read_fold_slice(path: Path) -> RawScan:
         if (why := why_unreadable(file)) is not None:
             raise DataError(f"{file} {why}; fold_slice's patterns and positions are a pair of files.", "Put it there.")
     with Hdf5Tree(para) as tree:
-        positions = values.stacked(*(values.needed(tree, "positions", name) for name in ("ppY", "ppX")))
+        positions = values.stacked(*(values.require(tree, "positions", name) for name in ("ppY", "ppX")))
         found = {name: value for name in _NUMBERS if (value := values.array(tree, name)) is not None}
         probe = values.array(tree, *_PROBES)
     with Hdf5Tree(dp) as tree:
-        patterns = values.needed(tree, "patterns", "dp")
+        patterns = values.require(tree, "patterns", "dp")
         probe = values.array(tree, *_PROBES) if probe is None else probe
         bad = values.bad_pixels(values.array(tree, "bad_pixels"))
     return RawScan(

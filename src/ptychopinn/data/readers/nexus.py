@@ -61,11 +61,11 @@ def read(path: Path) -> RawScan:
         unit="m",
         measurement=Measurement.COUNTS,
         probe=probe,
-        bad_pixels=values.bad_pixels(masks),
         geometry=geometry,
         metadata=ScanMetadata(source="NeXus"),
         name=path.stem,
     )
+    raw = values.masked(raw, masks)
     refuse_near_field(raw)
     return raw
 
@@ -141,13 +141,13 @@ def _positions(tree: Hdf5Tree, entry: Any, n: int) -> FloatArray | None:
         for names in _AXES:
             items = [tree.member(group, name) for name in names]
             if all(isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" for item in items):
-                y, x = (_spread(values.values_of(tree, item), n) for item in items)
+                y, x = (_one_per_pattern(values.values_of(tree, item), n) for item in items)
                 if y is not None and x is not None:
                     return values.stacked(y * values.unit_factor(items[0]), x * values.unit_factor(items[1]))
     return None
 
 
-def _spread(found: AnyArray, n: int) -> FloatArray | None:
+def _one_per_pattern(found: AnyArray, n: int) -> FloatArray | None:
     """One number a pattern, also of a grid of them; None if they are not as many."""
     return np.ravel(found).astype(np.float64) if found.size == n else None
 

@@ -19,6 +19,7 @@ from ptychopinn.data.readers.cxi import several_slices
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.data.row_blocks import pick_rows
 from ptychopinn.errors import DataError
+from ptychopinn.probe_variation import mean_of_opr
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _DIFFRACTION, _PRODUCT = "diffraction", "product"
@@ -42,8 +43,10 @@ def read_training(path: Path) -> RawScan:
     with Hdf5Tree(path) as tree:
         sides = [values.number(tree, f"object_pixel_{side}_m") for side in ("height", "width")]
         return RawScan(
-            patterns=values.needed(tree, "patterns", "patterns"),
-            positions=values.stacked(*(values.needed(tree, "positions", f"probe_position_{axis}_px") for axis in "yx")),
+            patterns=values.require(tree, "patterns", "patterns"),
+            positions=values.stacked(
+                *(values.require(tree, "positions", f"probe_position_{axis}_px") for axis in "yx")
+            ),
             measurement=Measurement.COUNTS,
             probe=values.complex_probe(values.array(tree, "probe")),
             object_guess=_one_slice(values.array(tree, "object"), None),
@@ -69,14 +72,14 @@ def read_pair(path: Path) -> RawScan:
     """Patterns of the one file with positions, probe and object of the other; the indexes say which belong together."""
     diffraction, product = _pair(path)
     with Hdf5Tree(diffraction) as tree:
-        patterns = values.needed(tree, "patterns", "patterns")
-        indexes = values.needed(tree, "indexes", "indexes")
+        patterns = values.require(tree, "patterns", "patterns")
+        indexes = values.require(tree, "indexes", "indexes")
         sides = [values.number_attribute(tree, "patterns", f"detector_pixel_{side}_m") for side in ("height", "width")]
         bad = values.bad_pixels(values.array(tree, "bad_pixels"))
     with Hdf5Tree(product) as tree:
-        places = values.needed(tree, "positions", "probe_position_indexes")
-        metres = values.stacked(*(values.needed(tree, "positions", f"probe_position_{axis}_m") for axis in "yx"))
-        probe = values.complex_probe(values.needed(tree, "probe", "probe"))
+        places = values.require(tree, "positions", "probe_position_indexes")
+        metres = values.stacked(*(values.require(tree, "positions", f"probe_position_{axis}_m") for axis in "yx"))
+        probe, warnings = _mean_probe(values.require(tree, "probe", "probe"), values.array(tree, "opr_weights"))
         obj, positions, pixel = _object(tree, metres)
         _refuse_near_field(tree)
         energy = _attribute(tree, "photon_energy_eV") or _attribute(tree, "probe_energy_eV")
@@ -87,7 +90,7 @@ def read_pair(path: Path) -> RawScan:
             object_pixel_m=pixel,
         )
         name = values.attribute_text(tree.root, "name") or path.stem
-    rows, chosen = _matched(indexes, places, len(patterns), len(positions))
+    rows, chosen = _match_positions(indexes, places, len(patterns), len(positions))
     return RawScan(
         patterns=pick_rows(patterns, rows),
         positions=positions[chosen],
@@ -99,6 +102,20 @@ def read_pair(path: Path) -> RawScan:
         metadata=ScanMetadata(source="Ptychodus"),
         name=name,
         notes=(f"Patterns of {diffraction.name} with positions, probe and object of {product.name}.",),
+        warnings=warnings,
+    )
+
+
+def _mean_probe(probe: AnyArray, weights: AnyArray | None) -> tuple[ComplexArray | None, tuple[str, ...]]:
+    """(modes, H, W) probe, the mean over the positions if it varies, and what is to be said of that."""
+    if probe.ndim != 4 or weights is None:
+        return values.complex_probe(probe), ()
+    mean, varies = mean_of_opr(probe, weights)
+    if not varies:
+        return values.complex_probe(mean), ()
+    return values.complex_probe(mean), (
+        f"The probe varies over the scan ({len(probe)} OPR modes); its mean is the start for all patterns. "
+        "refine_probe_variation lets it vary again.",
     )
 
 
@@ -116,7 +133,7 @@ def read_training_pair(path: Path) -> RawScan:
     if not is_hdf5(dp):
         raise DataError(f"{dp} is not there, or no HDF5 file; it has the patterns of {para.name}.", "Put it there.")
     with Hdf5Tree(para) as tree:
-        found = values.stacked(*(values.needed(tree, "positions", f"probe_position_{axis}_m") for axis in "yx"))
+        found = values.stacked(*(values.require(tree, "positions", f"probe_position_{axis}_m") for axis in "yx"))
         probe = values.complex_probe(values.array(tree, "probe"))
         _refuse_near_field(tree)
         height = values.number_attribute(tree, "object", "pixel_height_m")
@@ -129,7 +146,7 @@ def read_training_pair(path: Path) -> RawScan:
     in_pixels = len(found) > 0 and float(np.ptp(found, axis=0).max()) > _MAX_SPAN_M
     pixels = found if in_pixels else (found - np.array(centre)) / np.array([height, width])
     with Hdf5Tree(dp) as tree:
-        patterns = values.needed(tree, "patterns", "dp")
+        patterns = values.require(tree, "patterns", "dp")
     return RawScan(
         patterns=patterns,
         positions=pixels + (np.array(obj.shape) - 1) / 2,
@@ -173,7 +190,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
 def _object(tree: Hdf5Tree, metres: FloatArray) -> tuple[ComplexArray, FloatArray, tuple[float, float]]:
     """The object, (n, 2) positions in its pixels, and their size."""
     spacing = values.array(tree, "object_layer_spacing_m")
-    obj = _one_slice(values.needed(tree, "object", "object"), spacing)
+    obj = _one_slice(values.require(tree, "object", "object"), spacing)
     pixel = [values.number_attribute(tree, "object", f"pixel_{side}_m") for side in ("height", "width")]
     centre = [values.number_attribute(tree, "object", f"center_{axis}_m") for axis in "yx"]
     if obj is None or not all(v is not None and v > 0 for v in pixel) or None in centre:
@@ -211,7 +228,7 @@ def _attribute(tree: Hdf5Tree, name: str) -> float | None:
     return values.number_attribute(tree, "/", name)
 
 
-def _matched(indexes: AnyArray, places: AnyArray, n: int, m: int) -> tuple[AnyArray, AnyArray]:
+def _match_positions(indexes: AnyArray, places: AnyArray, n: int, m: int) -> tuple[AnyArray, AnyArray]:
     """Rows of patterns and of positions that have the same index, in the order of the patterns."""
     if indexes.shape != (n,) or places.shape != (m,) or indexes.dtype.kind not in "iu" or places.dtype.kind not in "iu":
         raise DataError(

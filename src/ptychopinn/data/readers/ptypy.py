@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ptychopinn.data.bad_values import BadValues, Unmeasured, join_bad_values
 from ptychopinn.data.dataset import Measurement, ScanMetadata
 from ptychopinn.data.hdf5 import is_hdf5
 from ptychopinn.data.hdf5_tree import Hdf5Tree
@@ -38,6 +39,7 @@ def read(path: Path) -> RawScan:
         blocks: list[AnyArray] = []
         positions: list[AnyArray] = []
         bad = values.bad_pixels(_weights(values.array(tree, "meta/weight2d")), good=1)
+        bad_values: list[tuple[int, BadValues | None]] = []
         for chunk in _chunks(tree):
             found = [values.array(tree, name, group=chunk) for name in ("data", "positions", "weights")]
             data, places, weights = found
@@ -50,15 +52,22 @@ def read(path: Path) -> RawScan:
                 )
             blocks.append(data)
             positions.append(places)
-            if weights is not None and weights.size and weights.shape[-2:] == data.shape[-2:]:
-                here = values.bad_pixels(_weights(weights), good=1)
-                bad = here if bad is None or here is None else bad | here
+            some = None
+            if weights is not None and weights.shape == data.shape:
+                found_bad = Unmeasured.of_masks(weights, lambda block: ~(block > 0))
+                here, some = found_bad.pixels, found_bad.values
+                bad = here if bad is None else bad | here
+            elif weights is not None and weights.size and weights.shape[-2:] == data.shape[-2:]:
+                whole = values.bad_pixels(_weights(weights), good=1)
+                bad = whole if bad is None or whole is None else bad | whole
+            bad_values.append((len(data), some))
         raw = RawScan(
             patterns=stack_rows(blocks),
             positions=np.concatenate(positions).astype(np.float64),
             unit="m",
             measurement=Measurement.COUNTS,
             bad_pixels=_fitting(bad, blocks[0].shape[1:]),
+            bad_values=join_bad_values(bad_values, (int(blocks[0].shape[1]), int(blocks[0].shape[2]))),
             geometry=_geometry(tree),
             metadata=ScanMetadata(source="ptypy"),
             name=path.stem,
