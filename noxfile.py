@@ -316,7 +316,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def gallery(session: nox.Session) -> None:
     """The site with its notebooks executed; `nox -s gallery -- full` in the sizes of the pictures at their heads."""
-    session.install(*CONSTRAINED, *SITE, "pytest", "-e", ".", "-e", TORCH, "-e", MODELS)
+    session.install(*CONSTRAINED, *SITE, "pytest", "-e", ".[dask]", "-e", TORCH, "-e", MODELS)
     build_site(session, "html", env={"PTYCHOPINN_GALLERY": "full" if "full" in session.posargs else "small"})
 
 

@@ -20,6 +20,7 @@ from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.settings import Setting, settings_of
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.config.study import StudyConfig
+from ptychopinn.config.tiles import TilesConfig
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "train": TrainConfig,
@@ -34,6 +35,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "comparison": ComparisonConfig,
     "study": StudyConfig,
     "batch": BatchConfig,
+    "tiles": TilesConfig,
 }
 PLUGINS = Path(__file__).parents[1] / "plugins"
 # Of plugins that need not be installed: their options import no framework.

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.errors import DataError, ResourceError, UsageError
+from ptychopinn.probe_variation import ProbeVariation
 from ptychopinn.product import (
     PLACEHOLDER_DISTANCE_M,
     PLACEHOLDER_ENERGY_EV,
@@ -24,6 +25,12 @@ from ptychopinn.product import (
     read_product,
     write_product,
 )
+
+
+def make_variation(product: Product) -> ProbeVariation:
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(len(product.positions), 3)).astype(np.float32)
+    return ProbeVariation(rng.normal(size=(3, 16, 16)).astype(np.complex64), weights)
 
 
 def make_product(**changes) -> Product:
@@ -167,6 +174,12 @@ def test_ptychodus_reads_what_we_write(tmp_path):
         assert theirs.metadata.name == "scan 12"
         assert theirs.metadata.comments.startswith("first\nsecond")
         assert theirs.metadata.probe_photon_count == 4.6e5
+        varying = replace(product, variation=make_variation(product))
+        write_product(path, varying)
+        for weights, probe in zip(varying.variation.weights, io.load_product(path).probes, strict=True):
+            own = product.probe.copy()
+            own[0] += np.tensordot(weights, varying.variation.modes, axes=1)
+            assert np.allclose(probe.get_array(), own, atol=1e-5)
         assert [loss.epoch for loss in theirs.losses] == [epoch for epoch, _ in product.losses]
 
 
@@ -198,7 +211,9 @@ def test_we_read_what_ptychodus_writes(tmp_path):
     assert np.allclose(product.positions[:, 1], geometry.map_probe_positions_to_object_x_px(theirs.probe_positions))
     assert np.allclose(product.positions[:, 0], geometry.map_probe_positions_to_object_y_px(theirs.probe_positions))
     assert np.allclose(product.object, layers[0] * layers[1])
-    assert np.allclose(product.probe, probes[0])
+    assert np.allclose(product.probe[1], probes[0, 1])
+    ours = product.probe[0] + np.tensordot(product.variation.weights, product.variation.modes, axes=1)
+    assert np.allclose(ours, [probe.get_array()[0] for probe in theirs.probes], atol=1e-5)
     assert product.pixel_size_m == (2e-8, 3e-8)
     assert (product.energy_eV, product.detector_distance_m, product.photon_count) == (7000, None, None)
     assert product.losses == ((1, 0.5),)

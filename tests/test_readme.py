@@ -62,8 +62,9 @@ def test_what_the_page_on_the_architecture_names_is_there() -> None:
     core = ROOT / "src" / "ptychopinn"
     named = re.findall(r"`([a-z_/]+(?:\.py|/))`", page.read_text())
     assert len(named) > 60
-    shared = {"network.py", "training.py"}  # of both backends
-    assert [name for name in named if not (core / name).exists() and name not in shared] == []
+    of_backends = {"network.py", "training.py", "ranks.py"}
+    assert [name for name in named if not (core / name).exists() and name not in of_backends] == []
+    assert (ROOT / "plugins" / "torch_backend" / "src" / "ptychopinn_torch" / "ranks.py").is_file()
     for backend in ("torch", "tf"):
         for name in ("network.py", "forward.py", "training.py", "reconstructor.py"):
             assert (ROOT / "plugins" / f"{backend}_backend" / "src" / f"ptychopinn_{backend}" / name).is_file()

@@ -97,7 +97,7 @@ def refined(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 
 
 def lacking_phase(scan: ScanDataset, obj: ComplexArray, origin: tuple[int, int]) -> AnyArray | None:
     """`slow_phase` of a whole scan."""
-    return slow_phase(Patterns(scan), scan.positions, Canvas(obj, Frame(obj.shape, origin)), scan.probe)
+    return slow_phase(Patterns(scan), ScanModel(scan.probe, scan.positions), Canvas(obj, Frame(obj.shape, origin)))
 
 
 def wrong_probe(scan: ScanDataset, strength: float) -> ComplexArray:
@@ -171,9 +171,9 @@ def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monke
     """[REFINE-016] but it is before later passes, and from a flat start, which nobody has looked at."""
     solved: list[ComplexArray] = []
 
-    def counted(patterns: Patterns, at: AnyArray, canvas: Canvas, *args: Any, **settings: Any) -> Any:
+    def counted(patterns: Patterns, model: ScanModel, canvas: Canvas, **settings: Any) -> Any:
         solved.append(canvas.array)
-        return slow_phase(patterns, at, canvas, *args, **settings)
+        return slow_phase(patterns, model, canvas, **settings)
 
     monkeypatch.setattr("ptychopinn.refinement.slow_phase", counted)
     noise = np.random.default_rng(0).normal(size=truth(scan).shape).astype(np.complex64)

@@ -294,7 +294,7 @@ def test_saturated_pixels_do_not_hide_a_slow_phase(scan: ScanDataset, saturated:
     at = tuple(np.round(scan.positions).astype(int).T)
     missed = []
     for one in (saturated, believed(saturated)):
-        found = slow_phase(Patterns(one), one.positions, canvas, one.probe)
+        found = slow_phase(Patterns(one), ScanModel(one.probe, one.positions), canvas)
         assert found is not None
         missed.append(float((found - lacking)[at].std()))
     assert missed[0] < 0.2 * lacking[at].std() < 0.5 * missed[1]

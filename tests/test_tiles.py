@@ -135,7 +135,8 @@ def test_windows_of_an_object_on_the_host_are_cut_there(scan: ScanDataset) -> No
         )
         np.testing.assert_allclose(found, expected, rtol=1e-4)
     found_phase, expected_phase = (
-        slow_phase(Patterns(scan, of), scan.positions, canvas, of.from_host(scan.probe)) for of in (library, NUMPY)
+        slow_phase(Patterns(scan, of), ScanModel(of.from_host(scan.probe), scan.positions), canvas)
+        for of in (library, NUMPY)
     )
     assert isinstance(found_phase, np.ndarray)
     np.testing.assert_allclose(found_phase, expected_phase, atol=1e-3)

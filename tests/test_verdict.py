@@ -126,3 +126,35 @@ def test_good_scans_raise_no_alarm(kind: ObjectKind, dose: float, step: float) -
     """[VER-005] of other objects than the thresholds were chosen with."""
     data = scan_of(nphotons=dose, step_px=step, seed=90, object_kind=kind)
     assert after_passes(replace(data, object_guess=None)).explains is not Explains.NO
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+def test_three_patterns_contradict_nothing(seed: int) -> None:
+    """[VER-005] [INSP-007] Of 16 patterns those left out may lie at the edge, where a good scan predicts them badly."""
+    small = scan_of(rows=4, cols=4, step_px=6.4, nphotons=1e7, seed=seed)
+    found = after_passes(replace(small, object_guess=None), passes=2)
+    assert found.geometry is not None
+    assert found.geometry.given_residual > 1.2 * found.geometry.nothing_residual
+    assert found.explains is Explains.YES
+
+
+def learned_nothing(kind: ObjectKind, seed: int, *, trained: bool) -> Verdict:
+    """The verdict on two passes from a network that gives a flat object."""
+    data = scan_of(rows=7, cols=7, step_px=6.4, nphotons=6e6, object_kind=kind, seed=seed)
+    probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
+    residual = 0.99 * flat_residual(data.counts(slice(None)), probe, ~data.bad_pixels)
+    return judge(Evidence(replace(data, object_guess=None), probe, residual, 2, trained=trained))
+
+
+def test_a_short_training_is_not_taken_for_a_wrong_probe() -> None:
+    """[VER-002] [VER-004] Two passes on poor patches leave more than passes that correct the probe, which is right."""
+    solver, network = (learned_nothing(ObjectKind.TEXTURED, 3, trained=trained) for trained in (False, True))
+    assert "the probe is not that of this scan" in solver.causes[0]
+    assert "the probe is not" not in " ".join(network.causes)
+    assert "train longer" in network.causes[0]
+
+
+def test_a_short_training_is_named_where_nothing_else_is() -> None:
+    """[VER-004] before the patterns are doubted."""
+    for trained, words in ((True, "If the training was short"), (False, "none stands out")):
+        assert words in learned_nothing(ObjectKind.POWER_LAW, 1, trained=trained).causes[-1]

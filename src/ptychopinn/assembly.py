@@ -263,7 +263,7 @@ def _solve_slow_phase(
     solved = False
     for done in range(_SLOW_ROUNDS):
         monitor.report("slow phase", done, _SLOW_ROUNDS)
-        phase = slow_phase(patterns, patterns.data.positions, canvas, probe, monitor=monitor)
+        phase = slow_phase(patterns, ScanModel(probe, patterns.data.positions), canvas, monitor=monitor)
         if phase is None:
             break
         canvas = replace(canvas, array=multiply_by_phase(canvas.array, phase, library, where=covered))

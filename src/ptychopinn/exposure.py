@@ -77,3 +77,11 @@ class Exposure:
         xp = self._library.xp
         each = xp.reshape(spectrum, (self.places, -1, *spectrum.shape[1:]))
         return xp.sum(xp.conj(self._ramps)[:, None, ...] * each, axis=0)
+
+    def gather_first(self, spectra: Array) -> Array:
+        """Adjoint of `spread` for the first mode, of spectra of patterns: (b, places * modes, N, N) to (b, N, N)."""
+        if self._ramps is None:
+            return spectra[:, 0, ...]
+        xp, shape = self._library.xp, spectra.shape
+        first = xp.reshape(spectra, (shape[0], self.places, -1, *shape[2:]))[:, :, 0, ...]
+        return xp.sum(xp.conj(self._ramps)[None, ...] * first, axis=1)

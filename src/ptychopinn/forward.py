@@ -30,8 +30,8 @@ COUNT_FLOOR = 0.1
 def exit_waves(obj: ComplexArray, probe: ComplexArray, positions: FloatArray) -> ComplexArray:
     """Exit waves behind an object, (b, modes, N, N) complex.
 
-    The object is (H, W), the probe (modes, N, N) complex; positions are (b, 2) float64 (y, x) of probe centres, object
-    pixels.
+    The object is (H, W), the probe (modes, N, N) complex, or (b, modes, N, N) where each pattern has its own; positions
+    are (b, 2) float64 (y, x) of probe centres, object pixels.
     """
     windows = Windows.at(positions, probe.shape[-1], Frame(obj.shape))
     waves: ComplexArray = shift_probe(probe, windows.fractions) * windows.cut(obj)[:, None]

@@ -123,13 +123,19 @@ def shift_ramps(fractions: Array, n: int, library: ArrayLibrary = NUMPY) -> Arra
 def shift_probe(probe: Array, fractions: Array, library: ArrayLibrary = NUMPY) -> Array:
     """Shift a probe by fractions of a pixel, by the Fourier shift theorem.
 
-    (modes, N, N) complex and (b, 2) float64 fractions (y, x), positive towards higher index, to (b, modes, N, N) of the
-    dtype of the probe: values ``probe(y - f_y, x - f_x)``.
+    (modes, N, N) complex, or (b, modes, N, N) for a probe of each pattern, and (b, 2) float64 fractions (y, x),
+    positive towards higher index, to (b, modes, N, N) of the dtype of the probe: values ``probe(y - f_y, x - f_x)``.
     """
-    ramp = library.xp.astype(shift_ramps(fractions, probe.shape[-1], library), probe.dtype)
+    spectrum = library.fft2(library.xp.asarray(probe, copy=True))  # a copy: the probe must not change
+    return shift_spectrum(spectrum, fractions, library)
+
+
+def shift_spectrum(spectrum: Array, fractions: Array, library: ArrayLibrary = NUMPY) -> Array:
+    """`shift_probe` of a probe whose spectrum, DC first, is given in its shape."""
+    ramp = library.xp.astype(shift_ramps(fractions, spectrum.shape[-1], library), spectrum.dtype)
     along_y, along_x = ramp[:, 0, ...][:, None, :, None], ramp[:, 1, ...][:, None, None, :]
-    spectrum = library.fft2(library.xp.asarray(probe, copy=True))[None, ...]  # a copy: the probe must not change
-    return library.ifft2(spectrum * along_y * along_x)
+    every = spectrum[None, ...] if spectrum.ndim == 3 else spectrum
+    return library.ifft2(every * along_y * along_x)
 
 
 @lru_cache(maxsize=16)

@@ -27,6 +27,7 @@ from ptychopinn.metrics.quality import FLATNESS_LIMIT, RESIDUAL_PATTERNS, Forwar
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import BackgroundThread
 from ptychopinn.probe_modes import refine_with_modes
+from ptychopinn.probe_variation import ProbeVariation
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RefinementSummary, RefineOptions, StartKind, refine
 from ptychopinn.registration import MIN_PATTERNS, LocatedScan, locate, measure_stage_error
@@ -70,6 +71,7 @@ class Reconstruction(ShortRepr):
     background: FloatArray | None = None
     # (y, x): how far the stage moved in an exposure, pixels, as it was given; None if it stood still.
     motion_px: tuple[float, float] | None = None
+    variation: ProbeVariation | None = None  # of the probe over the scan; None if it is constant
     # Positions located from the network's patches before the prediction; None if they were not requested.
     located: LocatedScan | None = None
     # Standard errors and resolution; None if they were not requested, or if no pass was kept.
@@ -282,6 +284,7 @@ def refine_and_assess(
                 config.refine_positions,
                 config.refine_flux,
                 config.refine_background,
+                config.refine_probe_variation,
                 config.refine_likelihood,
             )
             start = replace(stitched.canvas, covered=stitched.covered)
@@ -337,7 +340,7 @@ def uncertainty_of(
         If the monitor is cancelled.
     """
     background = None if found.background is None else np.fft.ifftshift(found.background)
-    model = ScanModel(found.probe, found.positions, found.flux, background, found.motion_px)
+    model = ScanModel(found.probe, found.positions, found.flux, background, found.motion_px, found.variation)
     result = ScanResult(found.object, found.frame, model, flat_start)
     patterns = Patterns(data, host_budget_bytes=InferConfig().memory_budget_mb * 2**20)
     return estimate_uncertainty(patterns, result, monitor=monitor)
@@ -361,7 +364,10 @@ def assess(
     stitched = replace(stitched, object=to_host(stitched.object), coverage=to_host(stitched.coverage), library=NUMPY)
     home = patterns.library.to_host
     background = None if model.background is None else np.fft.fftshift(home(model.background))
-    model = replace(model, probe=home(model.probe), background=background)
+    variation = model.variation
+    if variation is not None:
+        variation = replace(variation, modes=home(variation.modes))
+    model = replace(model, probe=home(model.probe), background=background, variation=variation)
     box = scan_box(stitched.frame.local(model.positions), stitched.object.shape)
     flat = math.nan if box.is_empty else flatness(stitched.object, box)
     verdict, warnings = None, list[str]()
@@ -380,6 +386,7 @@ def assess(
         flux=model.flux,
         background=model.background,
         motion_px=model.motion_px,
+        variation=variation,
         residual=residual,
         verdict=verdict,
         flatness=flat,
@@ -419,6 +426,11 @@ def _warnings_of(
         warnings.append(
             f"{refined.positions_reset} positions moved by {MAX_MOVE_PX} px and were set back: their patterns do not "
             "fit the others. Check these patterns and the probe."
+        )
+    if refined is not None and refined.weights_reset:
+        warnings.append(
+            f"The probe of {refined.weights_reset} patterns ran away from that of the others: the weights of its modes "
+            "were set to 0. Check these patterns, or fit the flux too."
         )
     return warnings
 

@@ -27,7 +27,6 @@ from ptychopinn.data.subsampling import evenly_spread, split_every
 from ptychopinn.errors import DataError
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Frame, Windows
-from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual, deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
@@ -35,13 +34,15 @@ from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.options import PassOptions, StepSchedule, check_passes
+from ptychopinn.solvers.pass_trial import fit_to_object
 from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase, without_plane
 from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _HELD_OUT, _MIN_HELD_OUT = 8, 4  # then every 8th pattern is held out from the passes, if that gives at least 4
-_SURE_DEVIATIONS = 1.5  # and a pass is accepted only if it lowers the residual by this many standard errors
+SURE_DEVIATIONS = 1.5
+"""Where photons are few, a pass is accepted only if it lowers the residual by this many standard errors."""
 _GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
 _READ = 32  # patterns read at a time
 # The slow phase is no longer solved once its standard deviation over the positions is below the first limit, or once it
@@ -84,6 +85,9 @@ class RefineOptions:
         Fit the flux of every pattern too. Its mean stays 1.
     update_background:
         Fit a background of this kind too.
+    variation_modes:
+        Fit so many modes by which the probe varies over the scan, and their weights; 0 keeps those of the model. Needs
+        ``update_probe``.
     likelihood:
         Likelihood that the passes increase. None chooses Poisson counts where photons are few, and amplitudes
         elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.2 or more
@@ -99,6 +103,7 @@ class RefineOptions:
     update_positions: bool = False
     update_flux: bool = False
     update_background: Background | None = None
+    variation_modes: int = 0
     likelihood: Likelihood | None = None
     schedule: StepSchedule | None = None
     seed: int = 0
@@ -125,6 +130,10 @@ class RefinementSummary:
         Root mean square displacement of the positions in the result, pixels; None if they were not refined.
     positions_reset:
         Number of positions that moved too far and were set back to their given values.
+    variation_share:
+        Fraction of the probe's energy that varies over the scan in the result; None if no variation was fitted.
+    weights_reset:
+        Number of patterns whose weights on a varying probe ran away and were set to 0.
     flux_deviation:
         Standard deviation of the flux of the patterns in the result (the mean is 1); None if it was not fitted.
     background_share:
@@ -144,6 +153,8 @@ class RefinementSummary:
     moved_px: float | None
     from_flat: bool = False
     positions_reset: int = 0
+    variation_share: float | None = None
+    weights_reset: int = 0
     flux_deviation: float | None = None
     background_share: float | None = None
     held_out: int = 0
@@ -158,7 +169,7 @@ class Refinement(ShortRepr):
     object:
         (H, W) complex64 of the start's library, in its frame. Pixels that were not covered are unchanged.
     model:
-        Probe, positions, flux, background and motion. Quantities that were not refined are unchanged.
+        Probe and its variation, positions, flux, background and motion. Quantities that were not refined are unchanged.
     summary:
         Figures.
     """
@@ -235,15 +246,16 @@ class _Refinement:
     def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
         self._patterns, self._given, self._start, self._options = patterns, given, start, options
         noisy = is_noisy(patterns)
-        self._used, self._judges = _split_used_and_held_out(patterns, noisy=noisy)
+        self._used, self._judges = split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
-        self._sure = _SURE_DEVIATIONS if noisy else 0.0
+        self._sure = SURE_DEVIATIONS if noisy else 0.0
         self._passes = PassOptions(
             options.schedule or refinement_schedule(options.passes, noisy=noisy),
             options.update_probe,
             options.update_positions,
             options.update_flux,
             options.update_background,
+            options.variation_modes,
             options.likelihood or self._judged_by,
             seed=options.seed,
         )
@@ -301,6 +313,8 @@ class _Refinement:
             from_flat=is_flat,
             moved_px=float(np.sqrt((moved**2).sum(axis=1).mean())) if options.update_positions else None,
             positions_reset=engine.runaways if passes > 0 else 0,
+            variation_share=best.model.variation_share(self._patterns.library) if options.variation_modes > 0 else None,
+            weights_reset=engine.weight_runaways if passes > 0 else 0,
             flux_deviation=(0.0 if flux is None else float(flux.std())) if options.update_flux else None,
             background_share=(background or 0.0) if options.update_background is not None else None,
             held_out=len(self._patterns) - len(self._used),
@@ -331,7 +345,7 @@ class _Refinement:
         """The best of prediction, scaled prediction and flat object, and whether it is the flat object."""
         start = self._start
         judge = partial(self._judge_by, self._residual_of(model), model=model)
-        scaled = judge(self._fit_scale_and_phase(model.exposed_probe(self._patterns.library)))
+        scaled = judge(self._fit_scale_and_phase(model))
         best = scaled if scaled.residual < before.residual else before
         flat = judge(self._where_covered(start.library.xp.ones_like(start.array), start.array))
         if flat.residual < best.residual:
@@ -339,7 +353,7 @@ class _Refinement:
             return flat, True
         return best, False
 
-    def _fit_scale_and_phase(self, probe: Array) -> Array:
+    def _fit_scale_and_phase(self, model: ScanModel) -> Array:
         """The start times a factor: its amplitudes fit the patterns, and its mean is real and positive.
 
         Then its mean phase is that of the uncovered pixels, which are 1.
@@ -347,10 +361,11 @@ class _Refinement:
         patterns, start = self._patterns, self._start
         library, xp = patterns.library, patterns.library.xp
         chosen = evenly_spread(len(patterns), _GAUGE_PATTERNS)
-        windows = Windows.on(start, self._given.positions[chosen], patterns.data.N, library)
+        windows = Windows.on(start, model.positions[chosen], patterns.data.N, library)
+        probe_at = model.probe_at(library)
         product = energy = 0.0
         for part in slices_of(len(chosen), _READ):
-            waves = shift_probe(probe, windows.fractions[part, ...], library)
+            waves = probe_at(windows.fractions[part, ...], chosen[part])
             waves *= windows[part].cut(start.array)[:, None, ...]
             modelled = xp.sqrt(power(library.fft2(waves, norm="ortho"), library))
             measured, good = patterns.measured(patterns.amplitudes(chosen[part]))
@@ -373,24 +388,30 @@ class _Refinement:
     def _result(self, engine: PassEngine, start: Array) -> tuple[Array, ScanModel]:
         """Object in the frame of the start, and its model.
 
-        Patterns that the passes did not use keep their positions. Their flux is the one that explains their counts.
+        Patterns that the passes did not use keep their positions.
         """
         library = self._start.library
-        canvas, probe = engine.result()
+        canvas, model = engine.result()
         here, there = self._start.frame.overlap(self._box)
         refined = library.put(library.xp.asarray(start, copy=True), here, canvas.array[there])
-        positions = self._given.positions.copy()
-        if self._options.update_positions:
-            positions[self._used] = engine.positions
-        model = replace(self._given, probe=probe, positions=positions, background=engine.background)
-        if engine.flux is not None:
-            flux = np.ones(len(positions), np.float32)
-            flux[self._used] = engine.flux
-            if len(self._used) < len(positions):
-                judged = ForwardResidual(model, self._patterns, indices=self._judges, max_patterns=len(self._judges))
-                flux[self._judges] = judged.light(canvas)
-            model = replace(model, flux=flux)
+        if len(self._used) < len(self._patterns):
+            model = self._fit_held_out(model, canvas)
         return self._where_covered(refined, start), model
+
+    def _fit_held_out(self, model: ScanModel, canvas: Canvas) -> ScanModel:
+        """The model with flux and weights of the patterns that the passes did not use fitted to the object."""
+        if self._options.variation_modes > 0:
+            fitted = replace(self._passes, update_positions=False)
+            computing = self._patterns.library
+            model = fit_to_object(self._patterns, self._judges, model, canvas, fitted, computing, NULL_MONITOR)
+        if model.flux is not None:
+            flux = model.flux.copy()
+            judged = ForwardResidual(
+                replace(model, flux=None), self._patterns, indices=self._judges, max_patterns=len(self._judges)
+            )
+            flux[self._judges] = judged.light(canvas)
+            model = replace(model, flux=flux)
+        return model
 
     def _solve_slow_phase(self, engine: PassEngine, monitor: Monitor) -> bool:
         """Solve the slow phase and apply it if that lowers the residual; return whether none was left.
@@ -398,13 +419,12 @@ class _Refinement:
         If the probe is free, the linear part is left out. The probe can carry it, and no pattern shows the difference.
         A ramp on the object would disagree with the uncovered pixels.
         """
-        canvas, positions = engine.canvas, engine.positions
+        canvas, model = engine.canvas, engine.model
         library, box = canvas.library, self._box
-        probe = replace(self._given, probe=engine.probe).exposed_probe(self._patterns.library)
-        phase = slow_phase(self._patterns, positions, canvas, probe, indices=self._used, monitor=monitor)
+        phase = slow_phase(self._patterns, model, canvas, indices=self._used, monitor=monitor)
         if phase is None:
             return False
-        at = np.round(positions - box.origin).astype(np.int64)
+        at = np.round(model.positions[self._used] - box.origin).astype(np.int64)
         flat = library.from_host(at[:, 0] * box.shape[1] + at[:, 1])
         values = library.to_host(library.xp.take(library.xp.reshape(phase, (-1,)), flat, axis=0))
         if self._options.update_probe:
@@ -412,16 +432,30 @@ class _Refinement:
         changed = multiply_by_phase(library.xp.asarray(canvas.array, copy=True), phase, library)
         # Both residuals are of the whole box, where the uncovered pixels get the phase too. In the result they are 1,
         # and a ramp would raise the residual.
-        _, model = self._result(engine, self._start.array)
-        residual_of = self._residual_of(replace(model, probe=engine.probe))
+        if len(self._used) < len(self._patterns):
+            model = self._fit_held_out(model, canvas)
+        residual_of = self._residual_of(model)
         before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
         if deviations_above(before, after) > self._sure:
             engine.multiply_by_phase(phase)
-        small = values.std() < _SETTLED_RAD
-        return bool(small) or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
+        return leaves_no_slow_phase(values, before, after)
 
 
-def _split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
+def leaves_no_slow_phase(phases: FloatArray, before: FloatArray, after: FloatArray) -> bool:
+    """Whether a slow phase was so small that it need not be solved again.
+
+    Parameters
+    ----------
+    phases:
+        (n,) its values at the positions, rad.
+    before, after:
+        Contributions to the squared residual (`ptychopinn.metrics.quality.ForwardResidual`) without and with it.
+    """
+    small = float(phases.std()) < _SETTLED_RAD
+    return small or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
+
+
+def split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
     """Indices of the patterns that the passes use, and of those that judge.
 
     Both are all patterns, unless the scan is noisy and has enough of them.

@@ -34,6 +34,15 @@ _FAR = 2.0  # times the squared residual that passes with a free probe leave
 _WELL = 0.5  # of what can be explained: passes from nothing do better than a network that is not trained enough
 _MIN_OVERLAP = 0.4
 _MIN_PATTERNS = 16
+_SHORT_TRAINING = (
+    "Axes, signs, scale and order of the positions, the probe, the dose and the overlap were tested, and nothing "
+    "speaks against the scan. If the training was short, train longer, or add --refine 10; else inspect the patterns "
+    "(ptychopinn inspect)."
+)
+_NOTHING_FOUND = (
+    "Axes, signs, scale and order of the positions, the probe, the dose and the overlap were tested, and none stands "
+    "out: inspect the patterns (ptychopinn inspect)."
+)
 
 
 class Explains(StrEnum):
@@ -152,11 +161,18 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _another_probe_is_better(evidence: Evidence, geometry: GeometryCheck | None) -> bool:
-    """Whether passes that correct the probe explain patterns that they do not use far better than the passes did."""
+    """Whether passes that correct the probe explain patterns that they do not use far better than the passes did.
+
+    Passes on the patches of a network that learned little are few: there passes from nothing with the probe as it is
+    have to do worse too.
+    """
     if not evidence.passes or geometry is None or not geometry.free_probe:
         return False
-    left = geometry.given_residual**2 - geometry.noise_residual**2
-    return evidence.residual**2 - geometry.noise_residual**2 > _FAR * max(left, geometry.noise_residual**2)
+    noise = geometry.noise_residual**2
+    left = _FAR * max(geometry.given_residual**2 - noise, noise)
+    if evidence.residual**2 - noise <= left or not evidence.trained:
+        return evidence.residual**2 - noise > left
+    return TrialPatch(evidence.data, evidence.probe).trial(Change()).residual ** 2 - noise > left
 
 
 def flat_residual(counts: FloatArray, probe: ComplexArray, good: BoolArray) -> float:
@@ -185,14 +201,12 @@ def _causes(evidence: Evidence, geometry: GeometryCheck | None, mean: float, noi
         _geometry_cause(geometry),
         _free_probe_cause(evidence, geometry),
         _probe_cause(evidence),
+        _training_cause(evidence, geometry),
         _dose_cause(mean, noise),
         _overlap_cause(geometry),
-        _training_cause(evidence, geometry),
     )
-    return tuple(cause for cause in tested if cause is not None) or (
-        "Axes, signs, scale and order of the positions, the probe, the dose, the overlap and the training were tested, "
-        "and none stands out: inspect the patterns (ptychopinn inspect).",
-    )
+    found = tuple(cause for cause in tested if cause is not None)
+    return found or (_SHORT_TRAINING if evidence.trained else _NOTHING_FOUND,)
 
 
 def _geometry_cause(geometry: GeometryCheck | None) -> str | None:

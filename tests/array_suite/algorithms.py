@@ -186,7 +186,7 @@ def test_slow_phases_are_the_same(library: ArrayLibrary, scan: ScanDataset, phot
 
     def solved(of: ArrayLibrary) -> tuple[Array, Array]:
         probe, here = of.from_host(lit.probe), of.from_host(obj.copy())
-        phase = slow_phase(Patterns(lit, of), lit.positions, Canvas(here, Frame(obj.shape), of), probe)
+        phase = slow_phase(Patterns(lit, of), ScanModel(probe, lit.positions), Canvas(here, Frame(obj.shape), of))
         assert phase is not None
         seen = of.from_host(np.abs(np.arange(obj.size).reshape(obj.shape)) % 3 > 0)
         return phase, multiply_by_phase(here, phase, of, where=seen, sign=-1.0)
@@ -214,9 +214,10 @@ def test_epie_is_the_same(library: ArrayLibrary, scan: ScanDataset, free: bool, 
     [
         RefineOptions(2),
         RefineOptions(2, update_probe=True, update_positions=True),
+        RefineOptions(2, update_probe=True, variation_modes=2),
         RefineOptions(2, likelihood=Likelihood.POISSON),
     ],
-    ids=["object", "probe and positions", "Poisson"],
+    ids=["object", "probe and positions", "varying probe", "Poisson"],
 )
 @pytest.mark.parametrize("part", [False, True])
 def test_refinements_are_the_same(library: ArrayLibrary, scan: ScanDataset, options: RefineOptions, part: bool) -> None:

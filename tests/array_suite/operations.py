@@ -94,16 +94,20 @@ def test_windows_are_added(library: ArrayLibrary, corners: IntArray, dtype: str)
     assert np.vdot(cut, values) == pytest.approx(np.vdot(other, added(SHAPE, values, corners)), rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("alpha", [0.05, 1.0])
-def test_a_quotient_of_sums_is_added(library: ArrayLibrary, alpha: float) -> None:
-    """[ARR-001] [PHYS-030] ``O + s n / ((1 - a) d + a max d)``, once and again: nothing is left of the first time."""
+@pytest.mark.parametrize(("alpha", "peak"), [(0.05, None), (1.0, None), (0.3, 0.9)])
+def test_a_quotient_of_sums_is_added(library: ArrayLibrary, alpha: float, peak: float | None) -> None:
+    """[ARR-001] [PHYS-030] ``O + s n / ((1 - a) d + a max d)``, once and again: nothing is left of the first time.
+
+    [TILE-003] With a peak, each pixel has its own maximum.
+    """
     canvas = random_complex(5, *SHAPE)
     expected, found = canvas.astype(complex), library.from_host(canvas.copy())
     for seed in (6, 7, 8):
         numerator, denominator = random_complex(seed, 5, SIZE, SIZE), np.abs(random_complex(seed + 9, 5, SIZE, SIZE))
         corners = CORNERS if seed != 7 else np.array([[2, 1], [2, 9], [12, 3], [4, 4], [0, 0]])
         n, d = added(SHAPE, numerator, corners), added(SHAPE, denominator, corners)
-        expected = expected + 0.7 * n / ((1 - alpha) * d + alpha * d.max())
+        top = d.max() if peak is None else np.maximum(d, peak)
+        expected = expected + 0.7 * n / ((1 - alpha) * d + alpha * top)
         groups = (slice(0, 2), slice(2, 5))
         found = library.add_quotient(
             found,
@@ -112,6 +116,7 @@ def test_a_quotient_of_sums_is_added(library: ArrayLibrary, alpha: float) -> Non
             [library.from_host(corners[some]) for some in groups],
             step=0.7,
             regularisation=alpha,
+            peak=peak,
         )
     close(library, found, expected.astype(np.complex64), atol=1e-4)
 

@@ -119,15 +119,16 @@ def test_windows_add_up(library: ArrayLibrary, dtype: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("peak", [None, 0.8])
 @pytest.mark.parametrize("shape", [(12, 11), (90, 80)])
-def test_a_quotient_of_windows(library: ArrayLibrary, shape: tuple[int, int]) -> None:
+def test_a_quotient_of_windows(library: ArrayLibrary, shape: tuple[int, int], peak: float | None) -> None:
     """Over the whole canvas, and where the windows are."""
     rng = np.random.default_rng(1)
     canvas = complex_normal(rng, *shape)
     numerators = [complex_normal(rng, 4, 6, 6) for _ in range(2)]
     denominators = [rng.random((4, 6, 6), np.float32) + 0.1 for _ in range(2)]
     corners = [rng.integers(0, 6, (4, 2)) for _ in range(2)]
-    steps = {"step": 0.7, "regularisation": 0.2}
+    steps: dict[str, Any] = {"step": 0.7, "regularisation": 0.2, "peak": peak}
     expected = NUMPY.add_quotient(canvas.copy(), numerators, denominators, corners, **steps)
     sent = [[library.from_host(a) for a in arrays] for arrays in (numerators, denominators, corners)]
     found = library.add_quotient(library.from_host(canvas.copy()), *sent, **steps)

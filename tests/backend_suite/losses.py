@@ -101,6 +101,22 @@ def test_a_bad_pixel_carries_no_loss(ops: Ops, name: str) -> None:
 
 
 @BOTH
+def test_bad_values_of_single_patterns_cost_nothing(ops: Ops, name: str) -> None:
+    """[LOSS-003] [DATA-130] A network sees the average in their place; the loss and its gradient do not."""
+    good, marked, expected = GOOD.copy(), counts(1), np.broadcast_to(GOOD, (3, 8, 8)).copy()
+    good[7, 7] = expected[:, 7, 7] = 0
+    marked[1, 2, 3:6], expected[1, 2, 3:6] = [-1, -3, -1001], 0
+    seen, there = (ops.run(lambda *of, k=k: losses.without_marks(ops.operations, *of)[k], marked, good) for k in (0, 1))
+    np.testing.assert_array_equal(there, expected)
+    np.testing.assert_array_equal(seen[1, 2, 3:6], [0, 2, 1000])
+    np.testing.assert_array_equal(seen[marked >= 0], marked[marked >= 0])
+    other = np.where(marked < 0, 7.0, seen).astype(np.float32)
+    np.testing.assert_array_equal(*(cost(ops, name, counts(0), given, there, 100.0) for given in (seen, other)))
+    assert (slope(ops, name, counts(0), seen, there)[1, 2, 3:6] == 0).all()
+    assert (slope(ops, name, counts(0), seen, there)[2, 2, 3:6] != 0).all()
+
+
+@BOTH
 def test_dark_pixels_are_no_trouble(ops: Ops, name: str) -> None:
     assert np.isfinite(cost(ops, name, full(0), counts(0)[:1], GOOD, 100.0)).all()
     assert np.isfinite(slope(ops, name, full(0), counts(0)[:1])).all()

@@ -79,6 +79,15 @@ def test_train_hands_everything_on(cli: Cli, calls: Any, result: RunResult) -> N
     assert err == "ptychopinn: warning: The object is flat.\n"
 
 
+@pytest.mark.parametrize("command", [("train", "scan.npz"), ("pretrain",)])
+def test_another_process_leads_the_training(
+    cli: Cli, calls: Any, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """[TRAIN-022] Then this one says nothing, and has no run."""
+    monkeypatch.setattr("ptychopinn.workflows.follow_training", lambda settings, monitor: True)
+    assert cli(*command, "-o", "run") == (0, "", "")
+
+
 def test_train_as_json(cli: Cli, calls: Any, result: RunResult) -> None:
     """[CLI-012] [CLI-020]"""
     calls.returns["train_run"] = result

@@ -88,7 +88,7 @@ def residual(scan: ScanDataset, likelihood: Likelihood) -> np.ndarray:
 def phase(scan: ScanDataset) -> np.ndarray:
     assert scan.object_guess is not None
     obj = scan.object_guess * np.exp(0.3j * np.sin(np.arange(scan.object_guess.shape[1]) / 9)).astype(np.complex64)
-    found = slow_phase(Patterns(scan), scan.positions, Canvas(obj, Frame(obj.shape)), probe_of(scan))
+    found = slow_phase(Patterns(scan), ScanModel(probe_of(scan), scan.positions), Canvas(obj, Frame(obj.shape)))
     assert found is not None
     return found
 

@@ -38,7 +38,7 @@ from ptychopinn.workflows import folders, run_settings, train_run
 from ptychopinn_torch import reconstructor
 
 pytestmark = pytest.mark.xdist_group("ranks")
-LIMIT_S = 60.0  # of a branch; on a quiet core it takes a second
+LIMIT_S = 180.0  # of a branch, which takes a second on a quiet core; a process that hangs would take ten times as long
 REPEATS = {False: 1, True: 200}  # short, long
 SCAN = simulate_scan(SimulationConfig(N=32, rows=5, cols=5, seed=1))
 # Batches of 5 and of 2 groups; the last step of an epoch has one batch, and two have none to spare.
@@ -90,9 +90,11 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
     pair = PAIRS[0]
 
     def run(fault: str = "", settings: dict[str, Any] | None = None, **more: Any) -> Any:
-        monkeypatch.setattr(reconstructor, "open_ranks", lambda options, device: pair.ranks(fault))
-        return FITS.fit_to(SCAN, train={**TRAIN, **(settings or {})}, **more)
+        with monkeypatch.context() as patch:
+            patch.setattr(reconstructor, "open_ranks", lambda options, device: pair.ranks(fault))
+            return FITS.fit_to(SCAN, train={**TRAIN, **(settings or {})}, **more)
 
+    pair.channel.connect()
     limit = Timer(LIMIT_S, pair.process.kill)
     limit.start()
     yield run
@@ -260,7 +262,7 @@ def test_torchrun_starts_the_processes(long: bool, scan: Path, tmp_path: Path) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=3 * LIMIT_S,
+        timeout=LIMIT_S,
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("product") == 1

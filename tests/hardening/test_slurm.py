@@ -1,4 +1,7 @@
-"""The templates of examples/slurm in a real Slurm of this machine alone. Requirements: specs/27-batch.md."""
+"""The templates of examples/slurm in a real Slurm of this machine alone.
+
+Requirements: specs/10-training.md, specs/27-batch.md.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ import pytest
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.io import write_scan
 from ptychopinn.simulate import simulate_scan
+from ptychopinn.workflows import folders
 
 TEMPLATES = Path(__file__).parents[2] / "examples" / "slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo", "scancel")
@@ -162,3 +166,15 @@ def test_a_batch_on_several_tasks(submit: Submit, pattern: str, tmp_path: Path) 
     submit("several-nodes.sh", "--ntasks=2", pattern, str(out), "--start", "none")
     wait_until(lambda: statuses(out) == DONE)
     wait_until(lambda: output("squeue", "-h") == "")
+
+
+def test_a_training_on_several_tasks(submit: Submit, scan: Path, tmp_path: Path) -> None:
+    """[TRAIN-022] As PyTorch finds them; one of them has the run directory."""
+    pytest.importorskip("ptychopinn_torch", reason="the torch backend is not installed")
+    run, quick = tmp_path / "run", ["--nepochs=2", "--probe-refinement=0", "--n-filters-scale=0.1"]
+    submit("training.sh", "--ntasks-per-node=2", str(scan), str(run), "--accelerator=cpu", *quick)
+    wait_until(lambda: (run / folders.REPORT).is_file())
+    wait_until(lambda: output("squeue", "-h") == "")
+    log = (tmp_path / "slurm/job.log").read_text()
+    assert "error" not in log
+    assert log.count("product") == 1

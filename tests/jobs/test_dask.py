@@ -12,12 +12,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ptychopinn.config import SimulationConfig
+from ptychopinn.config.run import AllSettings
+from ptychopinn.data.io import write_scan
 from ptychopinn.errors import Cancelled, PluginError, ResourceError, UsageError
 from ptychopinn.jobs import Job, JobError, Task, run_jobs
 from ptychopinn.jobs.dask import DaskWorkers
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.product import read_product
+from ptychopinn.simulate import simulate_scan
+from ptychopinn.tiled import tiled_run
 
 pytestmark = pytest.mark.slow
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -113,6 +120,25 @@ def test_lost_workers_and_a_lost_scheduler(start: Start, address: str, tmp_path:
         when_begun(gone, scheduler.kill)
         with pytest.raises(ResourceError, match="is gone.*continue with --resume"):
             list(run_jobs([job(tmp_path, "gone", path=str(gone), seconds=60)], workers, retries=1, monitor=Monitor()))
+
+
+def test_a_scan_in_tiles_loses_a_worker_and_its_scheduler(start: Start, address: str, tmp_path: Path) -> None:
+    """[TILE-005] [TILE-006] [JOB-010] Resumed with a new scheduler, it gives the picture of this machine."""
+    scan, out = tmp_path / "scan.npz", tmp_path / "out"
+    write_scan(scan, simulate_scan(SimulationConfig(N=32, rows=14, cols=12, seed=3)))
+    tiles, automatic = {"tiles": 2, "passes": 2}, {"may_free": []}
+    by_dask = AllSettings(tiles={**tiles, "scheduler": address}, automatic=automatic)
+    scheduler, first = begin_scheduler(start, address), begin_worker(start, address)
+    when_begun(out / "tiles/start/tile-0000/task.json", lambda: (first.kill(), begin_worker(start, address)))
+    when_begun(out / "tiles/pass-001/tile-0000/result.json", scheduler.kill)
+    with pytest.raises(ResourceError, match="is gone.*continue with --resume"):
+        tiled_run(scan, out, by_dask)
+    begin_scheduler(start, address)
+    begin_worker(start, address)
+    resumed = tiled_run(scan, out, by_dask, resume=True)
+    here = tiled_run(scan, tmp_path / "here", AllSettings(tiles=tiles, automatic=automatic))
+    one, other = (read_product(found.files["product"]).object for found in (resumed, here))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_workers_that_would_do_several_at_a_time_are_refused(start: Start, address: str) -> None:

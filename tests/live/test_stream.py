@@ -16,6 +16,7 @@ from numpy_backend import NumpyReconstructor
 
 from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
+from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ConfigError, DataError, ResourceError
@@ -453,4 +454,25 @@ def test_marks_of_gaps_become_bad_pixels(scan: ScanDataset, trained: NumpyRecons
     np.testing.assert_array_equal(found.bad_pixels, mask)
     assert [problem.code for problem in found.findings] == ["DATA-035"]
     expected = reconstruct(trained, replace(scan, bad_pixels=mask), QUICK)
+    assert difference(result, expected) < 0.01
+
+
+def test_marks_in_some_patterns_are_bad_there(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[DATA-127] [DATA-130] One pattern a message: a pixel is bad in all while half of the patterns have its mark."""
+    masks = np.zeros((100, N, N), bool)
+    masks[:3, 21] = masks[::9, 13] = True
+    counts = np.asarray(scan.patterns).astype(np.uint32)
+    counts[masks] = 2**32 - 1
+    marked = replace(scan, patterns=counts)
+    with LiveScan(trained, QUICK) as live:
+        for number in range(100):
+            assert live.add(chunk_of(marked, [number])) == (1, 0, [])
+            assert live.data().bad_pixels[21].all() == (number < 6)
+        found, result = live.data(), live.finish()
+    assert not found.bad_pixels.any()
+    assert found.bad_values is not None
+    np.testing.assert_array_equal(found.bad_values.masks(slice(None)), masks)
+    assert [problem.code for problem in found.findings] == ["DATA-035"]
+    assert found.metadata.nphotons == pytest.approx(scan.counts(slice(None)).sum() / 100, rel=0.01)
+    expected = reconstruct(trained, replace(scan, bad_values=BadValues.of_masks(masks)), QUICK)
     assert difference(result, expected) < 0.01

@@ -35,6 +35,7 @@ REFINED: list[dict[str, Any]] = [
     {"refine": 3, "refine_positions": True},
     {"refine": 3, "refine_flux": True, "refine_background": "smooth"},
     {"refine": 3, "refine_fly": (0.0, 3.0)},
+    {"refine": 3, "refine_probe": True, "refine_probe_variation": 2},
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_scans import CENTER_M, PIXEL_M, as_uint16, make_input, make_product, simulated
 from ptychodus.api.io import save_product
+from ptychodus.api.probe import ProbeSequence
 from ptychodus.api.reconstruct import ReconstructInput
 
 from ptychopinn.data.sizes import place_centred, resample_placed, resample_probe
 from ptychopinn.errors import DataError
 from ptychopinn.forward import expected_counts
+from ptychopinn.probe_variation import ProbeVariation
 from ptychopinn.product import Product
 from ptychopinn_ptychodus.conversion import object_scales, output_product, positions_px, scan_of
 
@@ -52,13 +55,19 @@ def test_counts_keep_their_type_and_bad_pixels() -> None:
 
 
 def test_probe_modes_opr_and_layers(caplog: pytest.LogCaptureFixture) -> None:
-    """[PTY-042] All modes are used; of OPR modes the first, layers are multiplied, and both are logged."""
+    """[PTY-042] All modes are used; of OPR modes the mean, layers are multiplied, and both are logged."""
     scan = simulated(probe_modes=2)
     opr = np.stack([scan.probe, 0.1 * scan.probe])
     layers = np.stack([scan.object_guess, np.full_like(scan.object_guess, 0.5j)])
     with caplog.at_level(logging.WARNING):
         found = scan_of(make_input(scan, probe=opr, obj=layers), with_object=True)
+        given = make_input(scan, probe=opr)
+        weights = np.stack([np.ones(len(scan)), np.linspace(0, 2, len(scan))], axis=1)
+        varying = ProbeSequence(opr.astype(complex), weights, given.product.probes.get_pixel_geometry())
+        mean = scan_of(replace(given, product=replace(given.product, probes=varying)), with_object=False)
     np.testing.assert_allclose(found.probe, scan.probe, rtol=1e-6)
+    np.testing.assert_allclose(mean.probe[0], 1.1 * scan.probe[0], rtol=1e-5)
+    assert "its mean is the start" in caplog.text
     assert found.object_guess is not None
     np.testing.assert_allclose(found.object_guess, 0.5j * scan.object_guess, rtol=1e-5)
     assert "2 OPR modes" in caplog.text
@@ -97,6 +106,12 @@ def test_positions_and_flux_of_the_output_are_those_of_the_reconstruction() -> N
     expected = positions_px(given.product) + moved - np.median(moved, axis=0)
     np.testing.assert_allclose(positions_px(product), expected, atol=1e-6)
     np.testing.assert_allclose(product.probes.get_opr_weights()[:, 0], np.sqrt(flux))
+    rng = np.random.default_rng(0)
+    modes, weights = rng.normal(size=(2, 32, 32)).astype(np.complex64), rng.normal(size=(len(scan), 2))
+    varying = found_of(given, obj, (0, 0), flux=flux, variation=ProbeVariation(modes, weights.astype(np.float32)))
+    for number, probe in enumerate(output_product(given, varying, []).probes):
+        own = np.sqrt(flux[number]) * (PROBE[0] + np.tensordot(weights[number], modes, axes=1))
+        np.testing.assert_allclose(probe.get_array()[0], own, rtol=1e-4)
     assert [point.index for point in product.probe_positions] == list(range(len(scan)))
 
 

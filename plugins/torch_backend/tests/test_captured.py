@@ -200,6 +200,7 @@ def refuse_while_recording(
     [
         {},
         {"update_probe": True, "update_positions": True},
+        {"update_probe": True, "variation_modes": 2},
         {"update_flux": True, "update_background": Background.FREE, "likelihood": Likelihood.POISSON},
     ],
     ids=str,

@@ -79,7 +79,7 @@ class Scan(ScanDataset):
         return inspect_scan(self)
 
     def to_xarray(self) -> Any:
-        """An ``xarray.Dataset`` with patterns, positions, probe and mask; positions in pixels.
+        """An ``xarray.Dataset`` with patterns, positions, probe and masks; positions in pixels.
 
         Raises
         ------
@@ -93,6 +93,8 @@ class Scan(ScanDataset):
             "bad_pixels": (("qy", "qx"), self.bad_pixels),
             "scan_index": (("pattern",), self.scan_index),
         }
+        if self.bad_values is not None:
+            arrays["bad_values"] = (("pattern", "qy", "qx"), self.bad_values.masks(slice(None)))
         attributes = {"measurement": str(self.measurement), "counts_per_unit": self.counts_per_unit, "name": self.name}
         return dataset_of_arrays(arrays, {"axis": ["y", "x"]}, attributes)
 

@@ -125,7 +125,7 @@ class NumpyLibrary(ArrayLibrary):
                 window[y0 - y : y1 - y, x0 - x : x1 - x] = obj[y0:y1, x0:x1]
         return windows
 
-    def add_quotient(
+    def add_quotient(  # noqa: PLR0913
         self,
         canvas: Array,
         numerators: Sequence[Array],
@@ -134,6 +134,7 @@ class NumpyLibrary(ArrayLibrary):
         *,
         step: float | Array,
         regularisation: float | Array,
+        peak: float | None = None,
     ) -> Array:
         """Add a quotient of sums of windows; each thread processes a band of rows."""
         size = numerators[0].shape[-1]
@@ -155,7 +156,7 @@ class NumpyLibrary(ArrayLibrary):
             places = _bounding_slices(every, size, *band)
             for place in places:
                 share = np.float32(1 - regularisation) * weight[place]
-                share += floor
+                share += floor if peak is None else np.float32(regularisation) * np.maximum(weight[place], peak)
                 np.divide(np.float32(step), share, out=share)  # a complex quotient takes three times as long
                 change = total[place]
                 change *= share

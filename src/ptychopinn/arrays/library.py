@@ -220,7 +220,7 @@ class ArrayLibrary:
                 canvas[y0:y1, x0:x1] += windows[number, y0 - y : y1 - y, x0 - x : x1 - x]
         return canvas
 
-    def add_quotient(
+    def add_quotient(  # noqa: PLR0913
         self,
         canvas: Array,
         numerators: Sequence[Array],
@@ -229,11 +229,13 @@ class ArrayLibrary:
         *,
         step: float | Array,
         regularisation: float | Array,
+        peak: float | None = None,
     ) -> Array:
         """Add a quotient of sums of windows, the step of the ptychographic iterative engine.
 
         ``canvas + step * n / ((1 - a) d + a max d)`` with n and d the sums of the windows and a the regularisation
-        (Maiden, Johnson & Li, Optica 4, 736, 2017).
+        (Maiden, Johnson & Li, Optica 4, 736, 2017). With a peak, ``max(d, peak)`` of each pixel stands for the maximum,
+        so that no pixel depends on windows elsewhere.
 
         The canvas is (H, W) complex64 and may be changed; no window leaves it. Numerators (b, size, size) complex64,
         denominators float32 and corners (b, 2) int64 are those of several groups of windows.
@@ -243,7 +245,8 @@ class ArrayLibrary:
         for numerator, denominator, corner in zip(numerators, denominators, corners, strict=True):
             total = self.add_windows(total, numerator, corner)
             weight = self.add_windows(weight, denominator, corner)
-        share = step / ((1 - regularisation) * weight + regularisation * xp.max(weight))
+        top = xp.max(weight) if peak is None else xp.clip(weight, peak, None)
+        share = step / ((1 - regularisation) * weight + regularisation * top)
         return canvas + total * share
 
     def shifted_products(self, images: Array, first: Array, second: Array, offsets: Array) -> Array:

@@ -86,7 +86,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
         total = self.add_at(xp.reshape(canvas, (-1,)), xp.reshape(flat, (-1,)), xp.reshape(values, (-1,)))
         return xp.reshape(total, canvas.shape)
 
-    def add_quotient(
+    def add_quotient(  # noqa: PLR0913
         self,
         canvas: Array,
         numerators: Sequence[Array],
@@ -95,6 +95,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
         *,
         step: float | Array,
         regularisation: float | Array,
+        peak: float | None = None,
     ) -> Array:
         """Add a quotient of sums of windows, over the whole canvas or only the windows, whichever is smaller."""
         xp, (height, width) = self.xp, canvas.shape
@@ -104,7 +105,8 @@ class ScatterLibrary(ArrayLibrary, ABC):
         weight = self.add_at(self.zeros((height * width,), "float32"), flat, denominator)
         everywhere = flat.shape[0] >= height * width
         weight = weight if everywhere else xp.take(weight, flat, axis=0)
-        share = step / ((1 - regularisation) * weight + regularisation * xp.max(weight))
+        top = xp.max(weight) if peak is None else xp.clip(weight, peak, None)
+        share = step / ((1 - regularisation) * weight + regularisation * top)
         if everywhere:
             canvas += xp.reshape(total * share, canvas.shape)
             return canvas

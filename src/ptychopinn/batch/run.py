@@ -15,14 +15,12 @@ from ptychopinn.batch.plan import PlannedScan, arguments_of, planned_scans, read
 from ptychopinn.batch.table import ScanOutcome, ScanStatus, write_batch_report, write_outcomes
 from ptychopinn.batch.worker import THUMBNAIL
 from ptychopinn.config.batch import BatchConfig, Workflow
-from ptychopinn.config.execution import Accelerator, cuda_number
+from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.run import AllSettings
-from ptychopinn.errors import Cancelled, ResourceError, UsageError
-from ptychopinn.jobs import Job, JobError, LocalWorkers, Task, Workers, run_jobs
-from ptychopinn.jobs.dask import DaskWorkers
+from ptychopinn.errors import Cancelled, ResourceError
+from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jobs
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.report import attempt
-from ptychopinn.system import visible_gpus
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows.folders import PRODUCT, FolderKind, output_folder
 
@@ -83,7 +81,8 @@ def batch_run(
     """
     settings = plan if isinstance(plan, AllSettings) else read_plan(plan)
     scans = planned_scans(settings)
-    workers = _workers(settings.batch, scans)
+    devices = {getattr(scan.settings.execution, "accelerator", Accelerator.AUTO) for scan in scans}
+    workers = choose_workers(settings.batch, devices, one_at_a_time=settings.batch.chain)
     with output_folder(output, _BATCH, overwrite=overwrite, resume=resume, keep=_KEEP) as folder:
         config = settings.model_dump(mode="json", exclude_unset=True)
         write_json(folder / MANIFEST, {"settings": config, "scans": {one.name: str(one.path) for one in scans}})
@@ -100,26 +99,6 @@ def batch_run(
                 f"The batch was cancelled; {done} of {len(scans)} scans are done.", "Continue with --resume."
             ) from error
         return BatchResult(folder, batch.outcomes, batch.write())
-
-
-def _workers(config: BatchConfig, scans: Sequence[PlannedScan]) -> Workers:
-    """Those of a Dask cluster, or processes of this machine, one for each GPU where GPUs may be used."""
-    if config.scheduler is not None:
-        return DaskWorkers(config.scheduler)
-    devices = {getattr(scan.settings.execution, "accelerator", Accelerator.AUTO) for scan in scans}
-    numbered = {device for device in devices if cuda_number(device) is not None}
-    gpus = () if numbered or devices == {Accelerator.CPU} else visible_gpus()
-    count = 1 if config.chain else config.workers or max(len(gpus), 1)
-    if numbered and count > 1:
-        raise UsageError(
-            f"{count} workers would share {', '.join(sorted(numbered))}.", "Use accelerator cuda, or one worker."
-        )
-    if gpus and count > len(gpus):
-        raise UsageError(
-            f"{count} workers would share {len(gpus)} GPU{'s' * (len(gpus) > 1)}.",
-            "Use one worker for each GPU, or accelerator cpu.",
-        )
-    return LocalWorkers(count, gpus)
 
 
 class _Batch:

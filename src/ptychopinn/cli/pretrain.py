@@ -44,6 +44,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     settings = load_settings(args, spec=args.spec)
     with progress_monitor(console) as monitor:
+        if workflows.follow_training(settings.run_settings(), monitor):
+            return 0
         result = workflows.pretrain_run(
             args.output,
             args.size,

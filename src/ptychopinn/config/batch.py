@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ptychopinn.config._base import Config
 from ptychopinn.config.settings import marks
+from ptychopinn.config.workers import WorkerOptions
 
 
 class Workflow(StrEnum):
@@ -38,7 +39,7 @@ class BatchItem(Config):
         return {"path": value} if isinstance(value, str) else value
 
 
-class BatchConfig(Config):
+class BatchConfig(WorkerOptions):
     """Scans, and what is done with each of them."""
 
     title: ClassVar[str] = "batch"
@@ -75,37 +76,11 @@ class BatchConfig(Config):
         "reconstruct from its probe. For a time series or a tomogram.",
         json_schema_extra=marks(basic=True),
     )
-    workers: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        title="Workers",
-        description="Scans that are worked on at a time on this machine; with GPUs at most one for each.",
-        json_schema_extra=marks(basic=True, unset="one for each GPU, else one"),
-    )
-    scheduler: str | None = Field(
-        None,
-        title="Scheduler",
-        description="Address of a Dask scheduler, such as tcp://host:8786, to whose workers the scans are given; each "
-        "has one thread and sees the same files.",
-        json_schema_extra=marks(basic=True, unset="processes on this machine"),
-    )
-    retries: int = Field(
-        2,
-        ge=0,
-        le=1000,
-        title="Retries",
-        description="How often a scan is tried again whose process was killed or ran out of memory; the last time it "
-        "runs alone. What was refused is not tried again.",
-        json_schema_extra=marks(basic=True),
-    )
 
     @model_validator(mode="after")
-    def _workers_are_those_that_work(self) -> Self:
+    def _chain_is_possible(self) -> Self:
         if self.chain and self.workflow not in (Workflow.RECONSTRUCT, Workflow.TRAIN):
             raise ValueError(f"chain has no effect on {self.workflow}; use it with reconstruct or train")
         if self.chain and (self.workers or 1) > 1:
             raise ValueError(f"a chain is done one scan after another, not by {self.workers} workers; leave one out")
-        if self.scheduler is not None and self.workers is not None:
-            raise ValueError(f"the scheduler {self.scheduler} has workers of its own; leave workers out")
         return self

@@ -132,6 +132,15 @@ class RefinementOptions(Config):
         "explained better.",
         json_schema_extra=marks(needs="refine_probe", unset="those of the probe", unit="modes"),
     )
+    refine_probe_variation: int = Field(
+        0,
+        ge=0,
+        le=8,
+        title="Modes of a varying probe",
+        description="Let the probe vary over the scan by so many modes with a weight for each pattern (orthogonal "
+        "probe relaxation), where the beam drifts or shakes. 0 is one probe for all patterns.",
+        json_schema_extra=marks(needs="refine_probe", unit="modes"),
+    )
     refine_positions: bool = Field(
         False,
         title="Refine the positions",

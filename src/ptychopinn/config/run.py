@@ -32,6 +32,7 @@ from ptychopinn.config.settings import marks
 from ptychopinn.config.simulation import SimulationConfig
 from ptychopinn.config.solver import SolverOptions
 from ptychopinn.config.study import StudyConfig
+from ptychopinn.config.tiles import TilesConfig
 from ptychopinn.config.train import TrainConfig
 
 OptionsT = TypeVar("OptionsT", bound=ExecutionOptions)
@@ -97,6 +98,7 @@ class AllSettings(RunSettings[OptionsT], Generic[OptionsT, SolverT]):
     comparison: ComparisonConfig = Field(ComparisonConfig(), description="Comparisons.")
     study: StudyConfig | None = Field(None, description="Grids of comparisons.")
     batch: BatchConfig = Field(BatchConfig(), description="One workflow over many scans.")
+    tiles: TilesConfig = Field(TilesConfig(), description="One scan over many workers.")
 
     def run_settings(self) -> RunSettings[OptionsT]:
         """The settings of a run."""

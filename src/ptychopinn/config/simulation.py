@@ -192,6 +192,15 @@ class SimulationConfig(Config):
         "grows with the square of the time.",
         json_schema_extra=marks(unit="px"),
     )
+    probe_variation_rad: float = Field(
+        0.0,
+        ge=0,
+        le=3,
+        title="Varying probe",
+        description="Root mean square phase that a changing defocus and astigmatism put into the beam. The defocus "
+        "drifts over the scan, the astigmatism swings. The probe in the file is without them.",
+        json_schema_extra=marks(unit="rad"),
+    )
     fly_px: float = Field(
         0.0,
         ge=0,

@@ -9,9 +9,10 @@ import numpy as np
 
 from ptychopinn.config.model import SUPPORTED_N
 from ptychopinn.config.reading import ReadOptions
+from ptychopinn.data.bad_value_checks import mark_bad_values, refuse_bad_values
 from ptychopinn.data.bad_values import MASKS_KEY, OFFSETS_KEY, PIXELS_KEY, BadValues, Unmeasured
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
-from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels, mark_bad_values, refuse_bad_values
+from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.lazy_rows import LazyRows, take_rows
 from ptychopinn.data.pattern_checks import check_background, check_patterns, plateau_level

@@ -180,6 +180,14 @@ class ScanDataset(ShortRepr):
         return int(self.patterns.shape[1])
 
     @property
+    def bad_counts(self) -> dict[str, int]:
+        """Number of bad pixels and, if there are any, of bad values of single patterns, by name."""
+        counts = {"bad pixels": int(self.bad_pixels.sum())}
+        if self.bad_values is not None:
+            counts["bad values of single patterns"] = len(self.bad_values.pixels)
+        return counts
+
+    @property
     def positions_by_number(self) -> FloatArray:
         """(m, 2) float64 (y, x): positions at the numbers of their patterns; NaN where a pattern was left out."""
         if self.numbers is None:

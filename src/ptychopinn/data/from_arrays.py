@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from ptychopinn.data.bad_value_checks import mark_bad_values, refuse_bad_values
 from ptychopinn.data.bad_values import Unmeasured
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
-from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels, mark_bad_values, refuse_bad_values
+from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.pattern_checks import check_background, plateau_level
 from ptychopinn.data.splits import probe_radius_px

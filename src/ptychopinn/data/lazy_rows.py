@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychopinn.spill import SpillableRows
-from ptychopinn.typing import AnyArray, IntArray
+from ptychopinn.typing import AnyArray, IntArray, StrPath
 
 _LARGE_BYTES = 1 << 28
 
@@ -82,3 +84,40 @@ def take_rows(array: AnyArray | LazyRows | SpillableRows, index: IntArray) -> An
         view: AnyArray = array[rows]
         return view
     return LazyRows(array, index)
+
+
+@dataclass(frozen=True)
+class MappedRows:
+    """Where the rows of an array are in a file, so that another process can map them.
+
+    Attributes
+    ----------
+    path, offset:
+        The file, and where the array begins.
+    dtype, shape:
+        Of the array.
+    """
+
+    path: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def open(self) -> AnyArray:
+        """The array, memory-mapped read-only. Raises OSError or ValueError if the file is not what it was."""
+        return np.asarray(np.memmap(self.path, np.dtype(self.dtype), "r", self.offset, tuple(self.shape)))
+
+
+def mapped_rows(array: AnyArray | LazyRows | SpillableRows, path: StrPath) -> tuple[MappedRows, IntArray | None] | None:
+    """Where the rows of an array are in a file, and which of them it has (None: all); None if not in this file."""
+    held: Any = array._array if isinstance(array, LazyRows) else array
+    root = held
+    while isinstance(root, np.ndarray) and not isinstance(root.base, mmap.mmap):
+        root = root.base
+    if not isinstance(root, np.memmap) or root.filename is None or not held.flags.c_contiguous:
+        return None
+    if not os.path.exists(root.filename) or not os.path.samefile(root.filename, path):
+        return None
+    offset = root.offset + held.ctypes.data - root.ctypes.data
+    place = MappedRows(os.path.abspath(path), offset, held.dtype.str, held.shape)
+    return place, array._index if isinstance(array, LazyRows) else None

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
+from ptychopinn.data.bad_value_checks import mark_bad_values
 from ptychopinn.data.bad_values import Unmeasured, join_bad_values, unite
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.defects import mark_bad_values
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, measured_blocks, pattern_sums, to_pixels
 from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
@@ -327,7 +327,7 @@ def mask_pixels(raw: RawScan, bad: BoolArray, source: str = "a mask") -> RawScan
 def mark_gaps(raw: RawScan) -> RawScan:
     """Marks of gaps, negative values, and those that are not finite become bad pixels or bad values.
 
-    The rule is that of `ptychopinn.data.defects`. A step that sums or scales values would hide the marks from it.
+    By the rule of `ptychopinn.data.bad_value_checks`. A step that sums or scales values would hide the marks from it.
     """
     findings = Findings()
     known = Unmeasured(np.zeros(raw.size, bool) if raw.bad_pixels is None else raw.bad_pixels, raw.bad_values)

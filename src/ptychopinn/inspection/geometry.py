@@ -26,6 +26,7 @@ _SETTLED = 0.85  # the scan as given explains so much that nothing else needs to
 _CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave for a contradiction to be seen
 _ROOM = 1.15  # the same for a scale to be seen
 _OVERLAP = 0.15  # with less, patterns left out are not predicted well even if all is right
+_MIN_HELD_OUT = 5  # fewer patterns that are badly predicted are no contradiction: those at an edge are, of any scan
 _QUICK_COUNT, _QUICK_PASSES, _DOUBT_COUNT = 64, 2, 80
 
 
@@ -278,7 +279,8 @@ class _Comparison:
             return Agreement.CHANGED
         explained = self._patch.explained(best)
         if not explained > _EXPLAINED:
-            contradicts = explained < 0 and self._is_clear and self._patch.overlap > _OVERLAP
+            enough = self._patch.held_out >= _MIN_HELD_OUT and self._patch.overlap > _OVERLAP
+            contradicts = explained < 0 and self._is_clear and enough
             return Agreement.NONE if contradicts else Agreement.UNKNOWN
         oriented = [change for change in alike if change.is_orientation]
         return Agreement.UNKNOWN if len(oriented) == len(ORIENTATIONS) - 1 else Agreement.AS_GIVEN

@@ -120,6 +120,11 @@ class TrialPatch:
         return len(self._chosen)
 
     @property
+    def held_out(self) -> int:
+        """Number of patterns that the passes do not use."""
+        return len(self._held)
+
+    @property
     def is_lit(self) -> bool:
         """Whether the patterns that are used and those left out have counts, so that trials can be made."""
         return all(bool(self._counts[numbers].any()) for numbers in (self._used, self._held))

@@ -6,6 +6,7 @@ parent that works in the meantime. Neither imports what the function needs. `run
 
 from __future__ import annotations
 
+from ptychopinn.jobs.choice import choose_workers
 from ptychopinn.jobs.memory import available_mib
 from ptychopinn.jobs.pool import Job, LocalWorkers, Workers, run_jobs
 from ptychopinn.jobs.process import JobProcess
@@ -23,6 +24,7 @@ __all__ = [
     "Task",
     "Workers",
     "available_mib",
+    "choose_workers",
     "run_job",
     "run_jobs",
 ]

@@ -11,8 +11,8 @@ import numpy as np
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, StreamConfig, Synchronise
+from ptychopinn.data.bad_value_checks import find_marks
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.defects import find_marks
 from ptychopinn.data.diagnostics import Findings, Problem
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
@@ -195,7 +195,12 @@ class LiveScan:
         patterns = chunk.patterns
         if len(chunk) == 0 or patterns.shape[1:] != (self._size, self._size) or patterns.dtype.kind not in "iuf":
             return chunk  # refused, or nothing to look at
-        return replace(chunk, bad_values=find_marks(patterns, self._marks.given))
+        return replace(chunk, bad_values=find_marks(patterns, self._marks.given, self._mean_before()))
+
+    def _mean_before(self) -> FloatArray:
+        """(N, N) mean of what each pixel measured, in the unit of the patterns; NaN where it was nothing."""
+        mean = np.where(self._marks.times < len(self._indices), self._mean(), np.nan)
+        return np.sqrt(mean) if self._measurement is Measurement.AMPLITUDE else mean
 
     def _mean(self) -> FloatArray:
         """(N, N) mean of what the pixels measured, at 1 count per unit; 0 at bad pixels."""

@@ -15,7 +15,6 @@ from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.forward import COUNT_FLOOR, power
 from ptychopinn.geometry import Canvas, Frame, Windows, split_positions
-from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics.alignment import ScanBox
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
@@ -118,14 +117,14 @@ class ForwardResidual:
         chosen = np.arange(len(patterns)) if indices is None else np.asarray(indices, np.int64)
         chosen = chosen[evenly_spread(len(chosen), max_patterns)]
         self._patterns, self._chosen = patterns, chosen
-        self._probe, self._background = model.exposed_probe(library), model.background
+        self._probe_at, self._background = model.probe_at(library), model.background
         size = patterns.data.N
         self._positions = model.positions[chosen]
         _, fractions = split_positions(self._positions, size)
         self._fractions = library.from_host(fractions)
         roots = model.root_flux(chosen)
         self._roots = None if roots is None else library.from_host(roots)
-        values = math.prod(self._probe.shape)
+        values = math.prod(model.exposed_probe(library).shape)
         step = library.batch_length(values, _BATCH_VALUES)
         self._batches = slices_of(len(chosen), step)
         small = len(chosen) * (values * 8 + size**2 * 4) <= _KEPT_BYTES
@@ -133,8 +132,9 @@ class ForwardResidual:
 
     def _prepare(self, batch: slice) -> tuple[Array, Array]:
         """(b, modes, N, N) probes, and the `Patterns.amplitudes` (b, N, N), DC in the corner."""
-        measured = self._patterns.amplitudes(self._chosen[batch])
-        probes = shift_probe(self._probe, self._fractions[batch, ...], self._library)
+        chosen = self._chosen[batch]
+        measured = self._patterns.amplitudes(chosen)
+        probes = self._probe_at(self._fractions[batch, ...], chosen)
         return probes if self._roots is None else probes * self._roots[batch][:, None, None, None], measured
 
     def __call__(self, canvas: Canvas) -> float:

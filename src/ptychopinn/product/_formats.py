@@ -19,6 +19,7 @@ from ptychopinn.data.raw_scan import JOULE_PER_EV
 from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.errors import DataError, UsageError
 from ptychopinn.hdf5_files import atomic_hdf5_file
+from ptychopinn.probe_variation import from_opr, to_opr
 from ptychopinn.product._model import Product
 from ptychopinn.typing import StrPath
 
@@ -71,6 +72,12 @@ def write_product_as(path: StrPath, product: Product, form: ProductFormat) -> No
         fill(file, product)
 
 
+def _probe_data(product: Product) -> Any:
+    """(modes, N, N), or (OPR, modes, N, N) of a probe that varies."""
+    array, weights = to_opr(product.probe, product.variation)
+    return array[0] if weights is None else array
+
+
 def _metres(product: Product) -> Any | None:
     """(n, 3) x, y, z of the positions; None without a pixel size."""
     if product.pixel_size_m is None:
@@ -103,7 +110,8 @@ def _fill_cxi(file: Any, product: Product) -> None:
         entry["sample_1/geometry_1/translation"] = metres
         entry["data_1/translation"] = h5py.SoftLink("/entry_1/sample_1/geometry_1/translation")
     probe, obj = entry.create_group("image_1"), entry.create_group("image_2")
-    probe["data"], obj["data"] = product.probe, product.object
+    obj["data"] = product.object
+    probe["data"] = _probe_data(product)
     for image in (probe, obj):
         image["data_space"], image["data_type"] = "real", "complex"
     source["illumination"] = h5py.SoftLink("/entry_1/image_1/data")
@@ -122,6 +130,8 @@ def _fill_cxi(file: Any, product: Product) -> None:
     for name, value in known.items():
         if value is not None:
             extension[name] = value
+    if (weights := to_opr(product.probe, product.variation)[1]) is not None:
+        extension["opr_weights"] = weights
     extension["loss_epochs"] = np.array([epoch for epoch, _ in product.losses], np.int64)
     extension["loss_values"] = np.array([loss for _, loss in product.losses], np.float64)
     _fill_extras(entry, product)
@@ -144,7 +154,7 @@ def _fill_nexus(file: Any, product: Product) -> None:
     sample = _group(entry, "sample", "NXsample")
     if (metres := _metres(product)) is not None:
         _put(sample, "translation", metres, "m")
-    for name, array in (("object", product.object), ("probe", product.probe)):
+    for name, array in (("object", product.object), ("probe", _probe_data(product))):
         data = _group(entry, name, "NXdata")
         data["data"] = array
         data.attrs["signal"] = "data"
@@ -189,6 +199,8 @@ def _fill_extras(entry: Any, product: Product) -> Any:
     group["losses"] = np.array(product.losses, np.float64).reshape(-1, 2)
     if product.pixel_size_m is not None:
         group["pixel_size_m"] = np.array(product.pixel_size_m)
+    if (weights := to_opr(product.probe, product.variation)[1]) is not None:
+        group["opr_weights"] = weights
     for name in (*_NUMBERS, *_ARRAYS):
         if (value := getattr(product, name)) is not None:
             group[name] = value
@@ -250,13 +262,15 @@ def _parse(tree: Hdf5Tree, entry: str, obj: str, probe: str) -> Product:
     pixel = optional("pixel_size_m")
     if pixel is not None and pixel.shape != (2,):
         raise DataError(f"pixel_size_m has the shape {pixel.shape}.", "Write it again.")
+    modes, variation = from_opr(image("probe", probe), optional("opr_weights"))
     return Product(
         name=values.text(tree, f"{entry}/title") or "Unnamed",
         comments=values.text(tree, f"{entry}/experiment_description"),
         positions=array("positions_px", lambda a: a.ndim == 2 and a.dtype.kind == "f"),
         origin=(int(origin[0]), int(origin[1])),
         indexes=array("indexes", lambda a: a.ndim == 1 and a.dtype.kind in "iu"),
-        probe=image("probe", probe),
+        probe=modes,
+        variation=variation,
         object=image("object", obj),
         pixel_size_m=None if pixel is None else (float(pixel[0]), float(pixel[1])),
         losses=tuple((int(epoch), float(loss)) for epoch, loss in losses),

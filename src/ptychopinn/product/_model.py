@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import DataError
+from ptychopinn.probe_variation import ProbeVariation
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
@@ -57,6 +59,7 @@ class Product(ShortRepr):
     flux: FloatArray | None = None
     # (N, N) float32, counts a pixel that every pattern has beside its light, DC at [N//2, N//2]; None for none.
     background: FloatArray | None = None
+    variation: ProbeVariation | None = None  # of the probe over the n positions, on the host; None if it is constant
     # (2,) float32 (y, x), how far the stage moves in an exposure, object pixels; None if it stands still.
     motion_px: FloatArray | None = None
     # (H, W) float32, standard errors of the object: rad, and the unit of its amplitude. NaN where not known.
@@ -72,6 +75,7 @@ class Product(ShortRepr):
             "positions": self.positions.shape == (n, 2),
             "indexes": np.shape(indexes) == (n,),
             "probe": self.probe.ndim == 3 and 0 not in self.probe.shape,
+            "variation": _fits(self.variation, n, self.probe.shape[1:]),
             "object": self.object.ndim == 2 and 0 not in self.object.shape,
             "coverage": self.coverage is None or self.coverage.shape == self.object.shape,
             "flux": self.flux is None or self.flux.shape == (n,),
@@ -84,10 +88,10 @@ class Product(ShortRepr):
         for name, fits in fitting.items():
             if not fits:
                 raise DataError(
-                    f"The product's {name} has the shape {np.shape(getattr(self, name))}, with {n} positions and "
+                    f"The product's {name} has the shape {_shape(getattr(self, name))}, with {n} positions and "
                     f"an object of {self.object.shape}.",
-                    "Positions are (n, 2), indexes and flux (n,), the probe (modes, N, N), the background (N, N), "
-                    "the motion (2,), object, coverage and errors (H, W), frc (k, 2).",
+                    "Positions are (n, 2), indexes and flux (n,), the probe (modes, N, N), its variation (K, N, N) and "
+                    "(n, K), the background (N, N), the motion (2,), object, coverage and errors (H, W), frc (k, 2).",
                 )
         if not np.isfinite(self.positions).all():
             raise DataError("The product has positions that are not finite.", "Remove those positions.")
@@ -108,6 +112,19 @@ class Product(ShortRepr):
         """(n, 2) float64 (y, x): positions as pixel indices of the object array itself."""
         local: FloatArray = self.positions - np.asarray(self.origin, np.float64)
         return local
+
+
+def _fits(variation: ProbeVariation | None, count: int, size: tuple[int, ...]) -> bool:
+    if variation is None:
+        return True
+    modes, weights = variation.modes, variation.weights
+    return modes.ndim == 3 and modes.shape[1:] == size and weights.shape == (count, len(modes))
+
+
+def _shape(values: Any) -> Any:
+    if isinstance(values, ProbeVariation):
+        return values.modes.shape, values.weights.shape
+    return np.shape(values)
 
 
 def product_of(

@@ -15,6 +15,7 @@ import numpy as np
 from ptychopinn.errors import DataError, ResourceError
 from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
+from ptychopinn.probe_variation import from_opr
 from ptychopinn.product._formats import entry_of, read_other_product
 from ptychopinn.product._model import OWN_DATASETS, Product
 from ptychopinn.product._write import PLACEHOLDERS_ATTRIBUTE, PLACEHOLDERS_LINE
@@ -29,7 +30,7 @@ def read_product(path: StrPath, *, max_bytes: int = _MAX_BYTES) -> Product:
     """Read a product that this software or Ptychodus wrote, also one that this software wrote as CXI or NeXus.
 
     Positions come back as pixels of the object's own array (``origin`` is (0, 0)). Layers of an object are
-    multiplied; of position-dependent probes the first is used. Placeholders and values that are not positive become
+    multiplied. Placeholders and values that are not positive become
     None. Safe for untrusted files: external links, data outside the file, and small files that unpack to huge sizes are
     refused before anything is read.
 
@@ -150,7 +151,8 @@ def _parse(reader: _Reader) -> Product:
     if obj.ndim == 3:
         obj = obj[0] if len(obj) == 1 else obj.prod(axis=0)
     probe: ComplexArray = reader.require("probe", (2, 3, 4), "c")
-    probe = probe[0] if probe.ndim == 4 else probe[None] if probe.ndim == 2 else probe
+    weights = reader.dataset("opr_weights", (2,), "f")
+    probe, variation = from_opr(probe, None if weights is None else weights[()])
     pixel = np.array([reader.finite("object", f"pixel_{side}_m") for side in ("height", "width")])
     centre_m = np.array([reader.finite("object", f"center_{axis}_m") for axis in "yx"])
     if not (pixel > 0).all():
@@ -174,6 +176,7 @@ def _parse(reader: _Reader) -> Product:
         positions=(positions_m - centre_m) / pixel + (np.array(obj.shape) - 1) / 2,
         indexes=reader.require("probe_position_indexes", (1,), "iu"),
         probe=probe,
+        variation=variation,
         object=obj,
         pixel_size_m=None if "pixel_size" in placeholders else (float(pixel[0]), float(pixel[1])),
         energy_eV=None if "photon_energy" in placeholders else energy,

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.data.lazy_rows import release_pages
 from ptychopinn.hdf5_files import atomic_hdf5_file
+from ptychopinn.probe_variation import to_opr
 from ptychopinn.product._model import OWN_DATASETS, Product
-from ptychopinn.typing import StrPath
+from ptychopinn.typing import AnyArray, StrPath
 
 # Placeholders for values that a scan does not have.
 PLACEHOLDER_PIXEL_SIZE_M = 1e-8
@@ -17,6 +19,7 @@ PLACEHOLDER_DISTANCE_M = 1.0
 
 PLACEHOLDERS_ATTRIBUTE = "ptychopinn_placeholders"
 PLACEHOLDERS_LINE = "Placeholders, not measured: "
+_LARGE_BYTES, _CHUNK_PX = 1 << 26, 512  # pictures from this size on are written in chunks of so many pixels a side
 _MAX_TEXT_BYTES = 2**15  # an HDF5 attribute holds 64 KiB
 
 
@@ -68,8 +71,10 @@ def _fill(file: Any, product: Product) -> None:
     file["probe_position_indexes"] = product.indexes
     file["probe_position_x_m"] = positions_m[:, 1]
     file["probe_position_y_m"] = positions_m[:, 0]
-    file["probe"] = product.probe[None]  # (OPR, mode, y, x)
-    file["object"] = product.object[None]  # (layer, y, x)
+    file["probe"], weights = to_opr(product.probe, product.variation)
+    if weights is not None:
+        file["opr_weights"] = weights
+    _put_picture(file, "object", product.object[None])  # (layer, y, x)
     centre_m = (np.array(product.origin) + (np.array(product.object.shape) - 1) / 2) * pixel
     for dataset in (file["probe"], file["object"]):
         dataset.attrs["pixel_height_m"], dataset.attrs["pixel_width_m"] = pixel
@@ -79,7 +84,20 @@ def _fill(file: Any, product: Product) -> None:
     file["loss_values"] = np.array([loss for _, loss in product.losses], np.float64)
     for name in OWN_DATASETS:
         if (values := getattr(product, name)) is not None:
-            file[name] = values
+            _put_picture(file, name, values)
+
+
+def _put_picture(file: Any, name: str, values: AnyArray) -> None:
+    """Write an array; a large picture in chunks, row by row, as it may be mapped and larger than the memory."""
+    if values.nbytes < _LARGE_BYTES or values.ndim < 2:
+        file[name] = values
+        return
+    chunks = (*(1,) * (values.ndim - 2), *(min(length, _CHUNK_PX) for length in values.shape[-2:]))
+    dataset = file.create_dataset(name, values.shape, values.dtype, chunks=chunks)
+    for low in range(0, values.shape[-2], _CHUNK_PX):
+        rows = (..., slice(low, low + _CHUNK_PX), slice(None))
+        dataset[rows] = values[rows]
+        release_pages(values)
 
 
 def _text(value: str) -> str:

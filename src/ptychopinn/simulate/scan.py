@@ -18,7 +18,15 @@ from ptychopinn.forward import detector_ramp, expected_counts
 from ptychopinn.geometry import split_positions
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.short_repr import ShortRepr
-from ptychopinn.simulate.effects import background_shape, draw_flux, fly_offsets, position_errors, stage_drift
+from ptychopinn.simulate.effects import (
+    aberrated,
+    aberration_course,
+    background_shape,
+    draw_flux,
+    fly_offsets,
+    position_errors,
+    stage_drift,
+)
 from ptychopinn.simulate.objects import simulate_object
 from ptychopinn.simulate.probes import probe_width_px, simulate_probe
 from ptychopinn.simulate.trajectories import scan_positions
@@ -38,6 +46,7 @@ class _Stream(IntEnum):
     FLUX = 4
     POSITION_ERRORS = 5
     DRIFT = 6
+    ABERRATIONS = 7
 
     def of(self, config: SimulationConfig) -> np.random.Generator:
         """The generator, at its start."""
@@ -54,6 +63,13 @@ class SimulatedTruth(ShortRepr):
     flux: FloatArray  # (n,) float32: factor of the dose of each pattern; their distribution has the mean 1
     # (N, N) float32: expected counts that every pattern has beside its own, DC at ``[N//2, N//2]``.
     background: FloatArray
+    # (n, 2) float64, rad: defocus and astigmatism of each pattern, as `ptychopinn.simulate.effects.aberrated` takes
+    # them; None if the probe does not vary.
+    aberrations: FloatArray | None = None
+
+    def probes(self, part: slice = slice(None)) -> ComplexArray:
+        """(b, modes, N, N) complex64: the probe of some patterns; (modes, N, N) if it does not vary."""
+        return self.probe if self.aberrations is None else aberrated(self.probe, self.aberrations[part])
 
 
 def simulate_scan(
@@ -65,8 +81,9 @@ def simulate_scan(
 ) -> ScanDataset:
     """Simulate a scan.
 
-    Object, positions, noise, bad pixels, flux, position errors and drift have separate random streams, so a change of
-    the dose does not change the object. Memory is needed for the counts, and for the true patches if they are stored.
+    Object, positions, noise, bad pixels, flux, position errors, drift and aberrations have separate random streams, so
+    a change of the dose does not change the object. Memory is needed for the counts, and for the true patches if they
+    are stored.
 
     Parameters
     ----------
@@ -156,6 +173,9 @@ def simulated_truth(
         )
     flux = draw_flux(len(positions), config.flux_deviation, _Stream.FLUX.of(config))
     truth = SimulatedTruth(obj, probe, positions, flux, np.zeros(probe.shape[1:], np.float32))
+    if config.probe_variation_rad > 0:
+        course = aberration_course(len(positions), config.probe_variation_rad, _Stream.ABERRATIONS.of(config))
+        truth = replace(truth, aberrations=course)
     if config.background_share == 0:
         return truth
     total = sum(float(expected.sum(dtype=np.float64)) for _, expected in _exposures(config, truth))
@@ -197,13 +217,16 @@ def _recorded_positions(config: SimulationConfig, true: FloatArray) -> FloatArra
 
 def _exposures(config: SimulationConfig, truth: SimulatedTruth) -> Iterator[tuple[slice, FloatArray]]:
     """Expected counts (b, N, N) without the background, a block of patterns at a time."""
-    probe = truth.probe
+    ramp: ComplexArray | None = None
     if config.detector_offset_px is not None:
-        probe = (probe * detector_ramp(np.array(config.detector_offset_px), config.N)).astype(np.complex64)
+        ramp = detector_ramp(np.array(config.detector_offset_px), config.N)
     offsets = fly_offsets(config.fly_px)
     count = len(truth.positions)
     for start in range(0, count, _BLOCK):
         block = slice(start, min(start + _BLOCK, count))
+        probe = truth.probes(block)
+        if ramp is not None:
+            probe = (probe * ramp).astype(np.complex64)
         at_points = (expected_counts(truth.object, probe, truth.positions[block] + offset) for offset in offsets)
         expected: FloatArray = reduce(np.add, at_points)
         yield block, expected * (truth.flux[block, None, None] / np.float32(len(offsets)))

@@ -22,8 +22,10 @@ import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary, RepeatedStep, slices_of
 from ptychopinn.data.patterns import Fetch, Patterns
+from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.monitor import Monitor
+from ptychopinn.probe_variation import VaryingProbe
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.background import fit_background
 from ptychopinn.solvers.flux import fit_flux
@@ -33,6 +35,7 @@ from ptychopinn.solvers.options import PassOptions, Steps, default_batch_size
 from ptychopinn.solvers.positions import MAX_MOVE_PX, FreePositions
 from ptychopinn.solvers.probe_state import ProbeState
 from ptychopinn.solvers.tally import Tally
+from ptychopinn.solvers.variation import VariationState
 from ptychopinn.tiles import Tile, Tiling
 from ptychopinn.typing import FloatArray, IntArray
 
@@ -50,7 +53,7 @@ class _TileTask:
 
 
 class PassEngine:
-    """Makes passes over a scan; holds the current object, probe, positions, flux and background.
+    """Makes passes over a scan; holds the current object and model.
 
     If the object is on the host and another library computes, a pass processes one tile after the other. Object and
     momentum of a tile are copied to the device, and written back before the next tile is read. So neighbours see each
@@ -69,6 +72,10 @@ class PassEngine:
         margin of `MAX_MOVE_PX`.
     library:
         Library of the patterns, from `ArrayLibrary.session`.
+    part:
+        The order of the passes, if the patterns are a part of a larger scan; else random batches of all.
+    momentum:
+        ``velocity`` and ``last`` of `ObjectState`, if earlier passes go on; the object is at rest without.
 
     Attributes
     ----------
@@ -78,7 +85,7 @@ class PassEngine:
         Current value.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         patterns: Patterns,
         used: IntArray,
@@ -86,8 +93,12 @@ class PassEngine:
         start: Canvas,
         options: PassOptions,
         library: ArrayLibrary | None = None,
+        *,
+        part: PartOrder | None = None,
+        momentum: tuple[Array, Array] | None = None,
     ) -> None:
-        self._patterns, self._used, self._options = patterns, used, options
+        self._part = part
+        self._patterns, self._used, self._given, self._options = patterns, used, model, options
         self._library = patterns.library if library is None else library
         self._rng = np.random.default_rng(options.seed)
         self.frame = start.frame
@@ -113,20 +124,46 @@ class PassEngine:
             count=0 if options.update_positions else len(used),
             budget_bytes=patterns.spare_bytes,
         )
+        self._variation: VariationState | None = None
+        if model.variation is not None or options.update_variation > 0:
+            self._variation = VariationState(
+                model.variation,
+                used,
+                self._library,
+                count=options.update_variation,
+                size=size,
+                free=options.update_probe and options.update_variation > 0,
+                momentum=schedule.probe_momentum,
+                seed=options.seed,
+            )
+            moves = options.update_positions
+            self._probe.add_to_first(self._variation.settle(self._probe.modes[0, ...], without_moves=moves))
+            self._probe.conserve_energy(self._variation.energy)
         self.flux: FloatArray | None = None if model.flux is None else model.flux[used]
         if options.update_flux and self.flux is None:
             self.flux = np.ones(len(used), np.float32)
         self.background = model.background
         if options.update_background is not None and self.background is None:
             self.background = xp.zeros((size, size), dtype=xp.float32, device=self._library.device)
+        # A part of a scan does not know the other windows of a batch, of which the sum may be larger.
+        light = power(model.exposed_probe(self._library)[None, ...], self._library)
+        self._peak = None if part is None else float(xp.max(light))
         self._repeated: RepeatedStep[Sequence[Gradients]] = self._library.repeated_step()
         self._free_positions = FreePositions(self.positions, schedule.position_step)
-        self._state = ObjectState.at_rest(start.array, self._library if self._tiling.is_whole else start.library)
+        place = self._library if self._tiling.is_whole else start.library
+        self._state = ObjectState.at_rest(start.array, place)
+        if momentum is not None:
+            self._state.velocity, self._state.last = momentum
 
     @property
     def canvas(self) -> Canvas:
         """The current object."""
         return Canvas(self._state.object, self.frame, self._state.library)
+
+    @property
+    def momentum(self) -> tuple[Array, Array]:
+        """What another engine needs to go on: ``velocity`` and ``last`` of `ObjectState`."""
+        return self._state.velocity, self._state.last
 
     @property
     def probe(self) -> Array:
@@ -137,6 +174,11 @@ class PassEngine:
     def runaways(self) -> int:
         """Number of positions that ran away and were set back."""
         return self._free_positions.runaways
+
+    @property
+    def weight_runaways(self) -> int:
+        """Number of patterns whose weights ran away and were set to 0."""
+        return 0 if self._variation is None else self._variation.runaways
 
     def run(self, done: int, passes: int, monitor: Monitor) -> float | None:
         """Make one pass.
@@ -154,14 +196,12 @@ class PassEngine:
         updates the object; None if cancelled.
         """
         schedule = self._options.schedule
-        plan = [
-            (task, list(_shuffled_batches(self._rng.permutation(len(task.windows)), task.batch_size)))
-            for task in self._tasks
-        ]
-        members = [task.tile.members[chosen] for task, batches in plan for chosen in batches]
+        plan = [(task, self._batches_of(task)) for task in self._tasks]
+        members = [task.tile.members[chosen] for task, batches in plan for chosen in batches if len(chosen)]
         reading = iter(self._patterns.batches([self._used[some] for some in members]))  # reads ahead into the next tile
         tally = Tally(members)
-        self._probe.begin_pass(passes - done)
+        if self._variation is None:
+            self._probe.begin_pass(passes - done)
         for task, batches in plan:
             state = self._state.load(self._tiling, task.tile)
             every = max(1, len(batches) // _MOMENTUM_STEPS_PER_PASS)
@@ -170,8 +210,9 @@ class PassEngine:
                     self._state.store(self._tiling, task.tile, state)
                     return None
                 steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as in one whole object
-                _, fetch = next(reading)
-                tally.add(self._update(task, state, chosen, fetch, steps), self._library)
+                if len(chosen):  # a batch of a larger scan may have nothing in this part
+                    _, fetch = next(reading)
+                    tally.add(self._update(task, state, chosen, fetch, steps), self._library)
                 if schedule.momentum > 0 and number % every == 0:
                     state.apply_momentum(steps.momentum)
             self._state.store(self._tiling, task.tile, state)
@@ -183,12 +224,41 @@ class PassEngine:
         """Multiply object and momentum by ``exp(i phase)``, (H, W) float32 of the object's library."""
         self._state.multiply_by_phase(phase)
 
-    def result(self) -> tuple[Canvas, Array]:
-        """Object and probe: the probe keeps its energy, the object takes the scale; free modes are made orthogonal."""
-        probe, share = self._probe.result()
-        canvas = self.canvas
+    @property
+    def model(self) -> ScanModel:
+        """The current model of all patterns; those that the passes do not use have what was given, or no deviation."""
+        model = replace(self._given, probe=self._probe.modes, background=self.background)
+        if self._options.update_positions:
+            positions = model.positions.copy()
+            positions[self._used] = self.positions
+            model = replace(model, positions=positions)
+        if self.flux is not None:
+            flux = np.ones(len(model.positions), np.float32) if model.flux is None else model.flux.copy()
+            flux[self._used] = self.flux
+            model = replace(model, flux=flux)
+        if self._variation is not None:
+            model = replace(model, variation=self._variation.of_all(len(model.positions)))
+        return model
+
+    def result(self) -> tuple[Canvas, ScanModel]:
+        """Object and model: the probe with its variation keeps its energy, the object takes the scale.
+
+        Free modes are made orthogonal.
+        """
+        model, canvas = self.model, self.canvas
+        probe, share = self._probe.result(None if self._variation is None else self._variation.energy)
         of_object = share if self._tiling.is_whole else self._library.to_host(share)
-        return replace(canvas, array=canvas.array / of_object), probe
+        variation = model.variation
+        if variation is not None:
+            variation = replace(variation, modes=variation.modes * share)
+        model = replace(model, probe=probe, variation=variation)
+        return replace(canvas, array=canvas.array / of_object), model
+
+    def _batches_of(self, task: _TileTask) -> list[IntArray]:
+        """The batches of a pass over a tile."""
+        if self._part is None:
+            return list(_shuffled_batches(self._rng.permutation(len(task.windows)), task.batch_size))
+        return self._part.batches()
 
     def _update(
         self, task: _TileTask, state: ObjectState, chosen: IntArray, fetch: Fetch, steps: Steps
@@ -203,6 +273,10 @@ class PassEngine:
             inputs["roots"] = library.from_host(roots[:, None, None, None])
         if self.background is not None:
             inputs["background"] = self.background
+        if self._variation is not None:
+            inputs["weights"] = library.from_host(self._variation.weights[members])
+            if self._options.update_probe and self._options.update_variation > 0:
+                inputs["damping"] = library.from_host(self._variation.damping(members))
         if library.on_host:  # each thread reads its patterns
             return self._step(state, windows, inputs, fetch, steps, members)
         inputs |= {"measured": fetch(slice(None)), "steps": library.from_host(np.array(steps, np.float32))}
@@ -212,7 +286,8 @@ class PassEngine:
             step = Steps(*(given["steps"][k] for k in range(len(steps))))
             return self._step(state, some, given, lambda part: given["measured"][part, ...], step)
 
-        return self._repeated(inputs, [state.object, *self._probe.arrays], compute)
+        varying = [] if self._variation is None else self._variation.arrays
+        return self._repeated(inputs, [state.object, *self._probe.arrays, *varying], compute)
 
     def _step(
         self,
@@ -228,10 +303,26 @@ class PassEngine:
         # Depends only on the shape, so that the number of cores does not change the result.
         step = library.batch_length(math.prod(self._probe.wave_shape), _THREAD_VALUES)
 
+        weights, varying, fitted = inputs.get("weights"), None, None
+        if self._variation is not None:
+            varying = VaryingProbe(self._probe.modes, self._variation.modes, self._probe.exposure, library)
+            if self._options.update_variation > 0:
+                fitted = self._variation.batch(weights, self._probe.exposure)
+
         def compute(part: slice) -> Gradients:
             some = windows[part]
-            probes = self._probe.at(some.fractions, None if members is None else members[part])
-            return gradients(state.object, some, probes, None if roots is None else roots[part, ...], fetch(part))
+            if varying is None or weights is None:
+                probes = self._probe.at(some.fractions, None if members is None else members[part])
+            else:
+                probes = varying(some.fractions, weights[part, ...])
+            return gradients(
+                state.object,
+                some,
+                probes,
+                None if roots is None else roots[part, ...],
+                fetch(part),
+                None if fitted is None else fitted.part(part),
+            )
 
         parts = library.spread(compute, slices_of(len(windows), step))
         state.object = library.add_quotient(
@@ -241,15 +332,33 @@ class PassEngine:
             [part.windows.corners for part in parts],
             step=steps.object_step,
             regularisation=steps.alpha,
+            peak=self._peak,
         )
         if self._options.update_probe:
-            self._probe.step([part.probe for part in parts if part.probe is not None], steps.probe_step)
+            self._step_probe(parts, inputs.get("damping"), steps.probe_step)
         return parts
+
+    def _step_probe(self, parts: Sequence[Gradients], damping: Array | None, step: float | Array) -> None:
+        """Update a free probe, and the modes of its variation, if they are free."""
+        library, xp, variation = self._library, self._library.xp, self._variation
+        spectrum, light = self._probe.gradient([part.probe for part in parts if part.probe is not None])
+        if damping is not None and variation is not None:
+            of_modes = sum(part.variation for part in parts if part.variation is not None)
+            both = xp.reshape(xp.concat([spectrum[:1, ...], of_modes]), (damping.shape[0], -1))
+            both = xp.reshape(library.matmul(library.cast(damping, "complex64"), both), (-1, *spectrum.shape[1:]))
+            variation.step(both[1:, ...], light, step)
+            spectrum = xp.concat([both[:1, ...], spectrum[1:, ...]])
+        self._probe.step(spectrum, light, step)
 
     def _fit_after_pass(self, tally: Tally) -> None:
         """Fit what is fitted to all patterns of a pass: positions, flux and background."""
         options, library = self._options, self._library
         rows = tally.figures_in_order(library)
+        if options.update_variation > 0 and self._variation is not None:
+            first = 6 if options.update_positions else 0
+            self._probe.add_to_first(
+                self._variation.end_pass(rows[:, first:], self._probe.modes[0, ...], moves=options.update_positions)
+            )
         if options.update_positions:
             self._move_positions(rows[:, :4].reshape(-1, 2, 2), rows[:, 4:6])
         if options.update_flux and self.flux is not None:
@@ -271,6 +380,44 @@ class PassEngine:
             moved[members] = np.clip(moved[members], low, high)
             tasks.append(replace(task, windows=self._tiling.windows(task.tile, moved, size)))
         self.positions, self._tasks = moved, tasks
+
+
+class PartOrder:
+    """The order of passes over a larger scan, for the part of it that an engine works on.
+
+    Every part takes its patterns in the order in which one engine would take them. So neighbouring parts change what
+    they share alike.
+
+    Parameters
+    ----------
+    numbers:
+        (k,) int64, ascending: which of the used patterns of the whole scan those of the part are.
+    total:
+        Number of used patterns of the whole scan.
+    seed:
+        As in `PassOptions`.
+    done:
+        Number of passes that were made before.
+    batch_size:
+        Patterns of the whole scan that update the object together; a part has few of them or none.
+    full:
+        Whether a part has batches of ``batch_size`` of its own patterns instead.
+    """
+
+    def __init__(self, numbers: IntArray, total: int, *, seed: int, done: int, batch_size: int, full: bool) -> None:
+        self._batch_size, self._full = batch_size, full
+        self._index = np.full(total, -1, np.int64)
+        self._index[numbers] = np.arange(len(numbers))
+        self._rng = np.random.default_rng(seed)
+        for _ in range(done):
+            self._rng.permutation(total)
+
+    def batches(self) -> list[IntArray]:
+        """The batches of the next pass, as sorted indices of patterns of the part; some may be empty."""
+        order = self._index[self._rng.permutation(len(self._index))]
+        if self._full:
+            order = order[order >= 0]
+        return [np.sort(some[some >= 0]) for some in (order[part] for part in slices_of(len(order), self._batch_size))]
 
 
 def _shuffled_batches(order: IntArray, size: int) -> Iterator[IntArray]:

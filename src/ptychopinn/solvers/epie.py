@@ -128,9 +128,9 @@ def epie(
                 break
             residuals.append(residual)
             monitor.report("epie", done + 1, passes, {"residual": residual})
-        canvas, final_probe = engine.result()
+        canvas, final = engine.result()
         frame.paste(obj, canvas.library.to_host(canvas.array), box)
-        return EPIEResult(obj, frame, library.to_host(final_probe), engine.positions, tuple(residuals))
+        return EPIEResult(obj, frame, library.to_host(final.probe), engine.positions, tuple(residuals))
 
 
 def refine_probe(

@@ -15,7 +15,8 @@ from ptychopinn.solvers.background import background_sums
 from ptychopinn.solvers.flux import counts_and_model
 from ptychopinn.solvers.options import PassOptions
 from ptychopinn.solvers.positions import position_equations
-from ptychopinn.solvers.probe_state import probe_gradient
+from ptychopinn.solvers.probe_state import probe_gradients
+from ptychopinn.solvers.variation import VariationBatch, variation_gradients
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -33,10 +34,14 @@ class Gradients:
     gradient, light:
         (b, N, N) complex64 gradients of the object, and (b, N, N) float32 intensities of the probe.
     probe:
-        Result of `probe_gradient`, if the probe is free.
+        Sums of the spectra of `probe_gradients`, (modes, N, N), and of the object's power, (N, N); None if the probe is
+        not free.
+    variation:
+        Spectrum of the gradient of the modes of a varying probe, (K, N, N), if they are free.
     figures:
-        (b, k) float64: the `position_equations` where positions move, 6 columns, and `counts_and_model` where the flux
-        is free, 2 columns; None where neither is.
+        (b, k) float64: the `position_equations` where positions move, 6 columns, the equations of the K weights of a
+        varying probe where they are free, K K + K columns, and `counts_and_model` where the flux is free, 2 columns;
+        None where none is.
     background:
         (2, N, N) of `background_sums`, if the background is free.
     """
@@ -47,6 +52,7 @@ class Gradients:
     gradient: Array
     light: Array
     probe: tuple[Array, Array] | None
+    variation: Array | None
     figures: Array | None
     background: Array | None
 
@@ -75,7 +81,15 @@ class GradientModel:
     alpha: float | Array
     library: ArrayLibrary
 
-    def __call__(self, obj: Array, windows: Windows, probes: Array, roots: Array | None, measured: Array) -> Gradients:
+    def __call__(
+        self,
+        obj: Array,
+        windows: Windows,
+        probes: Array,
+        roots: Array | None,
+        measured: Array,
+        variation: VariationBatch | None = None,
+    ) -> Gradients:
         """Gradients of some patterns.
 
         Parameters
@@ -88,6 +102,8 @@ class GradientModel:
             (b, 1, 1, 1) float32 square roots of the flux; None if all are 1.
         measured:
             (b, N, N) float32 amplitudes, DC at [0, 0], 0 at bad pixels, negative where a value is bad.
+        variation:
+            How the probe varies over these patterns, if that is free.
         """
         library, xp, options = self.library, self.library.xp, self.options
         measured, good = self.patterns.measured(measured)
@@ -96,9 +112,10 @@ class GradientModel:
         patches = windows.cut(obj)
         field = library.fft2(probes * patches[:, None, ...], norm="ortho")
         intensity = power(field, library)
-        figures = []
+        of_positions: list[Array] = []
+        of_flux: list[Array] = []
         if options.update_flux:
-            figures = counts_and_model(measured, good, intensity, self.background, self.patterns)
+            of_flux = counts_and_model(measured, good, intensity, self.background, self.patterns)
         of_object = intensity
         if self.background is not None:
             intensity = of_object + self.background
@@ -120,15 +137,28 @@ class GradientModel:
         field *= ratio[:, None, ...]
         change = library.ifft2(field, norm="ortho")
         if options.update_positions:
-            figures = [*position_equations(change, probes, patches, library), *figures]
-        probe = None
-        if options.update_probe:
-            object_waves = patches if roots is None else patches * roots[:, 0, ...]
-            probe = probe_gradient(change, object_waves, windows.fractions, library)
+            of_positions = position_equations(change, probes, patches, library)
+        probe, varying, of_weights = self._of_probe(change, patches, roots, windows.fractions, variation)
         light = power(probes, library)
         gradient = sum_modes(library.conj_times(probes, change), library)
+        figures = [*of_positions, *of_weights, *of_flux]
         rows = xp.concat(figures, axis=1) if figures else None
-        return Gradients(windows, error, energy, gradient, light, probe, rows, background)
+        return Gradients(windows, error, energy, gradient, light, probe, varying, rows, background)
+
+    def _of_probe(
+        self, change: Array, patches: Array, roots: Array | None, fractions: Array, variation: VariationBatch | None
+    ) -> tuple[tuple[Array, Array] | None, Array | None, list[Array]]:
+        """`Gradients.probe` and `Gradients.variation`, and the equations of the weights."""
+        if not self.options.update_probe and variation is None:
+            return None, None, []
+        library, xp = self.library, self.library.xp
+        object_waves = patches if roots is None else patches * roots[:, 0, ...]
+        spectra = probe_gradients(change, object_waves, fractions, library)
+        light = power(object_waves[:, None, ...], library)
+        probe = xp.sum(spectra, axis=0), xp.sum(light, axis=0)
+        if variation is None:
+            return probe, None, []
+        return probe, *variation_gradients(spectra, light, variation, library)
 
     def _slope(self, of_object: Array, modelled: Array) -> Array:
         """Squared slope ``|F|^2 / I`` of the amplitude by the modulus of the far field, regularised.

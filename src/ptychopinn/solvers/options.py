@@ -92,6 +92,9 @@ class PassOptions:
         Whether to update these.
     update_background:
         Kind of background to fit; None keeps that of the model.
+    update_variation:
+        Number of modes by which the probe varies over the scan, at least those of the model. They and their weights are
+        updated, with a fixed probe only the weights. 0 keeps those of the model.
     likelihood:
         Likelihood that the far fields follow.
     batch_size:
@@ -105,6 +108,7 @@ class PassOptions:
     update_positions: bool = False
     update_flux: bool = False
     update_background: Background | None = None
+    update_variation: int = 0
     likelihood: Likelihood = Likelihood.AMPLITUDE
     batch_size: int | None = None
     seed: int = 0

@@ -25,10 +25,47 @@ from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.tiles import where_object_fits
 from ptychopinn.typing import FloatArray, IntArray
 
-_POSITION_PASSES = 3  # that fit the positions of the judging patterns
+_FITTING_PASSES = 3  # that fit positions and weights of the judging patterns
 _OBJECT_FIXED = StepSchedule(
     alpha=1.0, momentum=0.0, object_step=0.0, last_object_step=0.0, probe_step=0.0, position_step=1.0, settles=False
 )
+
+
+def make_passes(engine: PassEngine, passes: int, monitor: Monitor) -> None:
+    """Make passes; raises Cancelled if the monitor is cancelled."""
+    for done in range(passes):
+        if engine.run(done, passes, monitor) is None:
+            raise Cancelled("A trial of passes was cancelled.")
+
+
+def fit_to_object(  # noqa: PLR0913
+    patterns: Patterns,
+    judges: IntArray,
+    model: ScanModel,
+    canvas: Canvas,
+    options: PassOptions,
+    library: ArrayLibrary,
+    monitor: Monitor,
+) -> ScanModel:
+    """The model with positions and weights of some patterns fitted to an object and a probe that stay.
+
+    Raises
+    ------
+    Cancelled
+        If the monitor is cancelled.
+    """
+    count = 0 if model.variation is None else model.variation.weights.shape[1]
+    fitting = replace(
+        options,
+        schedule=_OBJECT_FIXED,
+        update_probe=False,
+        update_flux=False,
+        update_background=None,
+        update_variation=count if options.update_variation > 0 else 0,
+    )
+    engine = PassEngine(patterns, judges, model, canvas, fitting, library)
+    make_passes(engine, _FITTING_PASSES, monitor)
+    return engine.model
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +83,8 @@ class PassTrial:
     def shares(self, model: ScanModel, options: PassOptions) -> FloatArray:
         """Make passes, and compare the judging patterns with the object that they give.
 
-        Positions and flux of the judging patterns are fitted to that object, if those of the others are free.
+        Positions, flux and weights of a varying probe are fitted for the judging patterns too, to that object, if they
+        are free.
 
         Returns
         -------
@@ -59,22 +97,16 @@ class PassTrial:
         DataError
             If the judging patterns have no photon.
         """
-        judges, positions = self.judges, model.positions
+        judges = self.judges
         with self.patterns.library.session() as library:
-            canvas = self._place(positions, library)
+            canvas = self._place(model.positions, library)
             engine = PassEngine(self.patterns, self.used, model, canvas, options, library)
-            self._run(engine, self.passes)
-            canvas, probe = engine.result()
-            model = replace(model, probe=probe, background=engine.background)
-            if options.update_positions:
-                fitting = replace(options, schedule=_OBJECT_FIXED, update_probe=False, update_background=None)
-                engine = PassEngine(self.patterns, judges, model, canvas, fitting, library)
-                self._run(engine, _POSITION_PASSES)
-                positions = positions.copy()
-                positions[judges] = engine.positions
-                model = replace(model, positions=positions)
-            if options.update_flux:
-                flux = np.ones(len(positions), np.float32)
+            make_passes(engine, self.passes, self.monitor)
+            canvas, model = engine.result()
+            if options.update_positions or options.update_variation > 0:
+                model = fit_to_object(self.patterns, judges, model, canvas, options, library, self.monitor)
+            if options.update_flux and model.flux is not None:
+                flux = model.flux.copy()
                 flux[judges] = self._residual_of(replace(model, flux=None)).light(canvas)
                 model = replace(model, flux=flux)
             return self._residual_of(model).shares(canvas)
@@ -85,11 +117,6 @@ class PassTrial:
         frame = Frame.around(positions[every], size, MAX_MOVE_PX)
         place = where_object_fits(frame, size, library) or library
         return Canvas(place.from_host(self.start.library.to_host(self.start.moved_to(frame).array)), frame, place)
-
-    def _run(self, engine: PassEngine, passes: int) -> None:
-        for done in range(passes):
-            if engine.run(done, passes, self.monitor) is None:
-                raise Cancelled("A trial of passes was cancelled.")
 
     def _residual_of(self, model: ScanModel) -> ForwardResidual:
         return ForwardResidual(

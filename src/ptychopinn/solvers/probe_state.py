@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.exposure import Exposure
-from ptychopinn.forward import power
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
 from ptychopinn.typing import ComplexArray, IntArray
 
 _ALPHA = 0.1  # regularisation of the probe, as alpha for the object
 _VALUE_BYTES = 8  # of complex64
+
+
+class FreeModes:
+    """Modes of a probe with their momentum.
+
+    Attributes
+    ----------
+    modes:
+        (k, N, N) complex64 of the library, current value.
+    """
+
+    def __init__(self, modes: Array, momentum: float, library: ArrayLibrary) -> None:
+        self.modes, self._momentum, self._library = modes, momentum, library
+        self._velocity = library.xp.zeros_like(modes)
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays that steps read and change."""
+        return [self.modes, self._velocity]
+
+    def step(self, spectrum: Array, light: Array, step: float | Array) -> None:
+        """Take a step along a gradient, (k, N, N) spectrum, with the (N, N) power of the object of its patterns."""
+        library = self._library
+        moved = step * library.ifft2(spectrum) / ((1 - _ALPHA) * light + _ALPHA * library.xp.max(light))
+        velocity = self._momentum * self._velocity + moved
+        self._set(self.modes + moved + self._momentum * velocity, velocity)
+
+    def map(self, change: Callable[[Array], Array]) -> None:
+        """Apply a linear function to modes and momentum."""
+        self._set(change(self.modes), change(self._velocity))
+
+    def _set(self, modes: Array, velocity: Array) -> None:
+        # In place, because a recorded step has these arrays.
+        self.modes, self._velocity = (
+            self._library.put(old, (...,), new) for old, new in ((self.modes, modes), (self._velocity, velocity))
+        )
 
 
 class ProbeState:
@@ -40,8 +75,8 @@ class ProbeState:
 
     Attributes
     ----------
-    modes:
-        (modes, N, N) complex64, its current value.
+    exposure:
+        Its places in an exposure.
     """
 
     def __init__(  # noqa: PLR0913
@@ -55,12 +90,11 @@ class ProbeState:
         count: int = 0,
         budget_bytes: int = 0,
     ) -> None:
-        self.modes = library.xp.asarray(library.cast(probe, "complex64"), copy=free)
-        self._library, self._free, self._momentum = library, free, momentum
+        self._state = FreeModes(library.xp.asarray(library.cast(probe, "complex64"), copy=free), momentum, library)
+        self._library, self._free = library, free
         self._energy = library.xp.sum(library.xp.abs(self.modes) ** 2)
-        self._velocity = library.xp.zeros_like(self.modes)
         self._prepared: ShiftedProbe | None = None
-        self._exposure = Exposure(motion_px, self.modes.shape[-1], library)
+        self.exposure = Exposure(motion_px, self.modes.shape[-1], library)
         shape = (count, *self.wave_shape)
         small = library.on_host and not free and 0 < _VALUE_BYTES * math.prod(shape) <= budget_bytes
         self._kept_shape = shape if small else None
@@ -68,21 +102,26 @@ class ProbeState:
         self._kept_all = False
 
     @property
+    def modes(self) -> Array:
+        """(modes, N, N) complex64, current value."""
+        return self._state.modes
+
+    @property
     def wave_shape(self) -> tuple[int, ...]:
         """(places * modes, N, N): shape of what `at` gives of a pattern."""
-        return (self._exposure.places * self.modes.shape[0], *self.modes.shape[1:])
+        return (self.exposure.places * self.modes.shape[0], *self.modes.shape[1:])
 
     @property
     def arrays(self) -> list[Array]:
         """The arrays that steps read and change."""
-        return [self.modes, self._velocity]
+        return self._state.arrays
 
     def begin_pass(self, passes: int) -> None:
         """Prepare for a pass; ``passes`` of them are left."""
         if self._free:
             return
         if self._prepared is None:
-            self._prepared = ShiftedProbe(self._exposure.spread(self.modes), self._library)
+            self._prepared = ShiftedProbe(self.exposure.spread(self.modes), self._library)
         if self._kept is None and self._kept_shape is not None and passes > 1:
             self._kept = np.empty(self._kept_shape, np.complex64)
 
@@ -97,44 +136,53 @@ class ProbeState:
         kept.
         """
         if self._prepared is None:
-            return shift_probe(self._exposure.spread(self.modes), fractions, self._library)
+            return shift_probe(self.exposure.spread(self.modes), fractions, self._library)
         if self._kept is None or members is None:
             return self._prepared(fractions)
         if not self._kept_all:
             self._kept[members] = self._prepared(fractions)
         return self._library.take(self._kept, members)
 
-    def step(self, gradients: Sequence[tuple[Array, Array]], step: float | Array) -> None:
-        """Update the probe with the results of `probe_gradient` of a batch."""
-        library, xp = self._library, self._library.xp
-        spectrum, light = (sum(one[k] for one in gradients) for k in (0, 1))
-        scale = (1 - _ALPHA) * light + _ALPHA * xp.max(light)
-        moved = step * library.ifft2(self._exposure.gather(spectrum)) / scale
-        velocity = self._momentum * self._velocity + moved
-        modes = self.modes + moved + self._momentum * velocity
-        # In place, because a recorded step has these arrays.
-        self._velocity, self.modes = (
-            library.put(old, (...,), new) for old, new in ((self._velocity, velocity), (self.modes, modes))
-        )
+    def gradient(self, parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+        """Sums over a batch: spectrum of the gradient, (modes, N, N), and power of the object, (N, N)."""
+        spectrum, light = (sum(one[k] for one in parts) for k in (0, 1))
+        return self.exposure.gather(spectrum), light
 
-    def result(self) -> tuple[Array, Array]:
-        """The probe with its initial energy, free modes orthogonal, and the factor that it was multiplied by."""
-        xp = self._library.xp
-        share = xp.sqrt(self._energy / xp.sum(xp.abs(self.modes) ** 2))
+    def step(self, spectrum: Array, light: Array, step: float | Array) -> None:
+        """Update the probe with the `gradient` of a batch."""
+        self._state.step(spectrum, light, step)
+
+    def conserve_energy(self, variation_energy: Array) -> None:
+        """Conserve the energy that probe and variation have together now."""
+        self._energy = self._library.xp.sum(self._library.xp.abs(self.modes) ** 2) + variation_energy
+
+    def add_to_first(self, change: Array) -> None:
+        """Add (N, N) to the first mode."""
+        self._state.modes = self._library.put(self.modes, (0, ...), self.modes[0, ...] + change)
+
+    def result(self, variation_energy: Array | None = None) -> tuple[Array, Array]:
+        """The probe with its initial energy, free modes orthogonal, and the factor that it was multiplied by.
+
+        With the energy of a variation of its first mode, that mode is mixed with no other.
+        """
+        xp, varies = self._library.xp, variation_energy is not None
+        energy = xp.sum(xp.abs(self.modes) ** 2)
+        share = xp.sqrt(self._energy / (energy + variation_energy if varies else energy))
         probe = self.modes * share
-        if self._free and probe.shape[0] > 1:
-            probe = orthogonal_modes(probe, self._library)
+        fixed = 1 if varies else 0
+        if self._free and probe.shape[0] > fixed + 1:
+            probe = xp.concat([probe[:fixed, ...], orthogonal_modes(probe[fixed:, ...], self._library)])
         return probe, share
 
 
-def probe_gradient(change: Array, patches: Array, fractions: Array, library: ArrayLibrary) -> tuple[Array, Array]:
-    """Spectrum of the probe gradient, (modes, N, N), and power of the object, (N, N), summed over patterns."""
+def probe_gradients(change: Array, patches: Array, fractions: Array, library: ArrayLibrary) -> Array:
+    """Spectra of the probe gradients of patterns, (b, modes, N, N)."""
     xp = library.xp
     gradient = library.fft2(xp.conj(patches)[:, None, ...] * change)
     # Back to the unshifted probe: the adjoint of shift_probe.
     back = library.cast(xp.conj(shift_ramps(fractions, patches.shape[-1], library)), "complex64")
     gradient *= (back[:, 0, :, None] * back[:, 1, None, :])[:, None, ...]
-    return xp.sum(gradient, axis=0), xp.sum(power(patches[:, None, ...], library), axis=0)
+    return gradient
 
 
 def orthogonal_modes(probe: Array, library: ArrayLibrary) -> Array:

@@ -16,6 +16,7 @@ used, which suffices for two numbers per pattern: it is the transform of the exi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +29,7 @@ from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Windows
 from ptychopinn.interpolation import ShiftedProbe
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
 Sparse: TypeAlias = Any  # sparse arrays of scipy, which are not typed
@@ -42,9 +44,8 @@ _CELL = 0.7  # minimum cell in mean distances of positions; one pattern of each 
 
 def slow_phase(
     patterns: Patterns,
-    positions: FloatArray,
+    model: ScanModel,
     canvas: Canvas,
-    probe: Array,
     *,
     indices: IntArray | None = None,
     monitor: Monitor = NULL_MONITOR,
@@ -55,14 +56,12 @@ def slow_phase(
     ----------
     patterns:
         Patterns of the scan. In a dense scan only one per node of the splines is used. Bad pixels are ignored.
-    positions:
-        (k, 2) float64 (y, x), pixels.
+    model:
+        Its model; flux and background are not used.
     canvas:
         The object, of the patterns' library or on the host.
-    probe:
-        (modes, N, N) complex64 of the library, in counts.
     indices:
-        (k,) int64: indices of the patterns at these positions; None for all.
+        (k,) int64: indices of the patterns to use; None for all.
     monitor:
         Asked at every batch.
 
@@ -72,44 +71,101 @@ def slow_phase(
     ``exp(i phase)``. None if cancelled, or if the patterns do not determine it.
     """
     library = patterns.library
-    local = canvas.frame.local(positions)
-    low, extent = local.min(axis=0), np.maximum(np.ptp(local, axis=0), 1.0)
-    across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
-    between = float((extent / across).max())
-    spacing = max(between, _width(library.to_host(probe)), float(extent.max()) / _MAX_CELLS)
-    chosen = thin_positions(local, spacing if _CELL * spacing > between else _CELL * between)
-    numbers = chosen if indices is None else indices[chosen]
-    gradients = _gradients(patterns, numbers, positions[chosen], canvas, probe, monitor)
+    indices = np.arange(len(patterns)) if indices is None else indices
+    local = canvas.frame.local(model.positions[indices])
+    grid = SlowPhaseGrid.over(local, library.to_host(model.probe))
+    chosen = grid.chosen
+    gradients = phase_gradients(patterns, indices[chosen], model, canvas, monitor)
     if gradients is None:
         return None
-    hessian, slope = gradients
-    weight = float(np.trace(hessian, axis1=1, axis2=2).mean())
-    if not (np.isfinite(weight) and weight > 0 and np.isfinite(slope).all()):
-        return None
-    nodes = np.ceil(extent / spacing).astype(int) + 6  # splines reach two nodes further
-    first = low - 2 * spacing
-    (values_y, slopes_y), (values_x, slopes_x) = (
-        _splines((local[chosen, k] - first[k]) / spacing, int(nodes[k])) for k in (0, 1)
-    )
-    along = [_products(slopes_y, values_x) / spacing, _products(values_y, slopes_x) / spacing]
-    matrix = sum(along[a].T @ sparse.diags_array(hessian[:, a, b]) @ along[b] for a in (0, 1) for b in (0, 1))
-    stiff = [sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(n - 2, n)) for n in nodes]
-    eyes = [sparse.eye(n) for n in nodes]
-    bending = sparse.vstack([sparse.kron(stiff[0], eyes[1]), sparse.kron(eyes[0], stiff[1])])
-    scale = float(matrix.diagonal().mean())
-    matrix = matrix + scale * (_STIFFNESS * (bending.T @ bending) + _ANCHOR * sparse.eye(matrix.shape[0]))
-    right = along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]
-    coefficients = library.solve_sparse(matrix, right).reshape(nodes)
-    # The splines sum to 1, so a common offset of the coefficients is a constant phase.
-    coefficients = coefficients - float((_products(values_y, values_x) @ coefficients.ravel()).mean())
-    rows, columns = (
-        _splines((np.arange(size) - first[k]) / spacing, int(nodes[k]))[0] for k, size in enumerate(canvas.frame.shape)
-    )
-    where = canvas.library
-    return where.matmul(
-        where.from_host((rows @ coefficients).astype(np.float32)),
-        where.from_host(columns.T.toarray().astype(np.float32)),
-    )
+    coefficients = grid.solve(local[chosen], *gradients, library)
+    return None if coefficients is None else grid.phase(coefficients, canvas.frame.shape, library=canvas.library)
+
+
+@dataclass(frozen=True, eq=False)
+class SlowPhaseGrid:
+    """The nodes of the splines of a smooth phase over an object, and the patterns that determine it.
+
+    Attributes
+    ----------
+    first, spacing:
+        (y, x) of the first node, and the distance of nodes, pixels of the object.
+    nodes:
+        Number of nodes along y and x.
+    chosen:
+        (k,) int64, ascending: indices of the patterns that are used; in a dense scan one for each node.
+    """
+
+    first: tuple[float, float]
+    spacing: float
+    nodes: tuple[int, int]
+    chosen: IntArray
+
+    @classmethod
+    def over(cls, local: FloatArray, probe: ComplexArray) -> SlowPhaseGrid:
+        """The grid for (n, 2) float64 positions in pixels of the object, and a probe on the host."""
+        low, extent = local.min(axis=0), np.maximum(np.ptp(local, axis=0), 1.0)
+        across = np.maximum(np.round(np.sqrt(len(local) * extent / extent[::-1])), 1)  # positions along each side
+        between = float((extent / across).max())
+        spacing = max(between, _width(probe), float(extent.max()) / _MAX_CELLS)
+        chosen = thin_positions(local, spacing if _CELL * spacing > between else _CELL * between)
+        down, right = (np.ceil(extent / spacing).astype(int) + 6).tolist()  # splines reach two nodes further
+        y, x = (low - 2 * spacing).tolist()
+        return cls((y, x), spacing, (down, right), chosen)
+
+    def solve(
+        self, local: FloatArray, hessian: FloatArray, slope: FloatArray, library: ArrayLibrary = NUMPY
+    ) -> FloatArray | None:
+        """The coefficients of the phase that fits the gradients of patterns best, with mean 0 over these patterns.
+
+        Parameters
+        ----------
+        local:
+            (k, 2) float64, positions of the patterns in pixels of the object.
+        hessian, slope:
+            Results of `phase_gradients` for them.
+
+        Returns
+        -------
+        ``nodes`` float64; None if the patterns do not determine the phase.
+        """
+        weight = float(np.trace(hessian, axis1=1, axis2=2).mean())
+        if not (np.isfinite(weight) and weight > 0 and np.isfinite(slope).all()):
+            return None
+        (values_y, slopes_y), (values_x, slopes_x) = (self._splines(local[:, k], k) for k in (0, 1))
+        along = [_products(slopes_y, values_x) / self.spacing, _products(values_y, slopes_x) / self.spacing]
+        matrix = sum(along[a].T @ sparse.diags_array(hessian[:, a, b]) @ along[b] for a in (0, 1) for b in (0, 1))
+        stiff = [sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(n - 2, n)) for n in self.nodes]
+        eyes = [sparse.eye(n) for n in self.nodes]
+        bending = sparse.vstack([sparse.kron(stiff[0], eyes[1]), sparse.kron(eyes[0], stiff[1])])
+        scale = float(matrix.diagonal().mean())
+        matrix = matrix + scale * (_STIFFNESS * (bending.T @ bending) + _ANCHOR * sparse.eye(matrix.shape[0]))
+        right = along[0].T @ slope[:, 0] + along[1].T @ slope[:, 1]
+        coefficients: FloatArray = library.solve_sparse(matrix, right).reshape(self.nodes)
+        # The splines sum to 1, so a common offset of the coefficients is a constant phase.
+        return coefficients - float((_products(values_y, values_x) @ coefficients.ravel()).mean())
+
+    def phase(
+        self,
+        coefficients: FloatArray,
+        shape: tuple[int, int],
+        offset: tuple[int, int] = (0, 0),
+        library: ArrayLibrary = NUMPY,
+    ) -> Array:
+        """(H, W) float32 of a library: the phase in a part of the object of this shape, which begins at a pixel."""
+        rows, columns = (self._splines(np.arange(shape[k], dtype=np.float64) + offset[k], k)[0] for k in (0, 1))
+        return library.matmul(
+            library.from_host((rows @ coefficients).astype(np.float32)),
+            library.from_host(columns.T.toarray().astype(np.float32)),
+        )
+
+    def values(self, coefficients: FloatArray, local: FloatArray) -> FloatArray:
+        """(n,) float64: the phase at (n, 2) places in pixels of the object."""
+        found: FloatArray = _products(*(self._splines(local[:, k], k)[0] for k in (0, 1))) @ coefficients.ravel()
+        return found
+
+    def _splines(self, places: FloatArray, axis: int) -> tuple[Sparse, Sparse]:
+        return _splines((places - self.first[axis]) / self.spacing, self.nodes[axis])
 
 
 def without_plane(phase: Array, values: FloatArray, at: IntArray, library: ArrayLibrary) -> tuple[Array, FloatArray]:
@@ -171,13 +227,23 @@ def _width(probe: ComplexArray) -> float:
     return float(np.sqrt(2 * radius2))
 
 
-def _gradients(
-    patterns: Patterns, chosen: IntArray, positions: FloatArray, canvas: Canvas, probe: Array, monitor: Monitor
+def phase_gradients(
+    patterns: Patterns, chosen: IntArray, model: ScanModel, canvas: Canvas, monitor: Monitor
 ) -> tuple[FloatArray, FloatArray] | None:
-    """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module docstring; None if cancelled."""
+    """(k, 2, 2) and (k, 2) float64 on the host: ``H`` and ``b`` of the module docstring; None if cancelled.
+
+    ``chosen`` are the indices of the patterns; the others are as in `slow_phase`.
+    """
     library, xp, size = patterns.library, patterns.library.xp, patterns.data.N
-    windows = Windows.on(canvas, positions, size, library)
-    shifted = ShiftedProbe(library.cast(probe, "complex64"), library)
+    windows = Windows.on(canvas, model.positions[chosen], size, library)
+    probe = model.exposed_probe(library)
+    probe_at = model.probe_at(library)
+    if model.variation is None:
+        shifted = ShiftedProbe(probe, library)  # faster
+
+        def probe_at(fractions: Array, indices: IntArray) -> Array:
+            return shifted(fractions)
+
     bright = float(xp.sum(xp.abs(probe) ** 2)) >= _BRIGHT
     stride = 2 if bright and size % 4 == 0 else 1  # with a multiple of 4, DC is among the pixels used
     half = size // stride
@@ -188,7 +254,7 @@ def _gradients(
         if monitor.cancelled:
             return None
         some = windows[part]
-        waves = shifted(some.fractions)
+        waves = probe_at(some.fractions, chosen[part])
         waves *= some.cut(canvas.array)[:, None, ...]
         # x times the wave, folded: x of the first half times the folded wave, plus ``half`` times the second half.
         by_y, by_x = (_fold(waves, axes, stride) for axes in ((-1,), (-2,)))

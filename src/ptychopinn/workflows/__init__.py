@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ptychopinn.workflows._backends import create_reconstructor, load_reconstructor, run_settings
+from ptychopinn.workflows._backends import create_reconstructor, device_library, load_reconstructor, run_settings
 from ptychopinn.workflows._demo import DEMO_SECONDS, demo_run
 from ptychopinn.workflows._evaluate import align_in_frame, evaluate_run, scores_of
 from ptychopinn.workflows._infer import infer, infer_run
 from ptychopinn.workflows._inspect import Inspection, inspect_run, inspect_scan, warn_of_geometry
-from ptychopinn.workflows._outputs import RunResult, reconstruction_figures, save_reconstruction
+from ptychopinn.workflows._outputs import RunResult, caption, reconstruction_figures, save_reconstruction
 from ptychopinn.workflows._pretrain import pretrain_run, record_pretraining
 from ptychopinn.workflows._reconstruct import load_start, reconstruct_run
 from ptychopinn.workflows._simulate import simulate_run
@@ -20,9 +20,11 @@ __all__ = [
     "Inspection",
     "RunResult",
     "align_in_frame",
+    "caption",
     "create_reconstructor",
     "create_solver",
     "demo_run",
+    "device_library",
     "evaluate_run",
     "follow_training",
     "infer",

@@ -91,7 +91,7 @@ def _figures(data: ScanDataset, geometry: GeometryCheck | None) -> dict[str, flo
     figures: dict[str, float | int | str] = {
         "patterns": len(data),
         "N": data.N,
-        "bad pixels": int(data.bad_pixels.sum()),
+        **data.bad_counts,
         "photons per pattern": fit_scaling(data).mean_counts,
         "probe modes": data.probe.shape[0],
         "probe width, px": width,

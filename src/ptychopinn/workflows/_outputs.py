@@ -67,6 +67,7 @@ def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, fl
             "flux, deviation": refined.flux_deviation,
             "background, share": refined.background_share,
             "motion in an exposure, px": _distance(found.motion_px),
+            "probe that varies, share": refined.variation_share,
         }
         figures |= {
             "likelihood of refinement": str(refined.likelihood),
@@ -115,7 +116,7 @@ def write_object(  # noqa: PLR0913
     data:
         The scan; the pictures show the box of its positions.
     found:
-        The object, its coverage and its frame. A reconstruction has positions, flux and background of the product, too.
+        The object, its coverage and its frame. A reconstruction has the rest of the product's model, too.
     probe:
         (modes, N, N) complex64 in counts.
     formats:
@@ -166,6 +167,7 @@ def write_object_product(  # noqa: PLR0913
     product = replace(
         product,
         flux=None if whole is None else whole.flux,
+        variation=None if whole is None else whole.variation,
         background=None if whole is None else whole.background,
         motion_px=None if whole is None or whole.motion_px is None else np.array(whole.motion_px, np.float32),
         phase_error=None if errors is None else errors.phase_error,
@@ -220,7 +222,7 @@ def write_outputs(  # noqa: PLR0913
         "N": data.N,
         "probe modes": data.probe.shape[0],
         "measurement": data.measurement,
-        "bad pixels": int(data.bad_pixels.sum()),
+        **data.bad_counts,
         "scans": len(np.unique(data.scan_index)),
     }
     versions = {name: _version(name) for name in ("ptychopinn", "ptychopinn-torch", "ptychopinn-tf", "numpy")}

@@ -20,7 +20,7 @@ from ptychopinn.training.ranks import Ranks
 from ptychopinn.training.sources import BatchLoader
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.ranks import GlooChannel
-from ptychopinn_torch.reconstructor import TorchReconstructor
+from ptychopinn_torch.reconstructor import TorchReconstructor, import_training_loop
 
 HERE = "127.0.0.1"
 
@@ -62,7 +62,9 @@ def fault(name: str, monitor: Monitor) -> Iterator[None]:
 
 def main(port: int) -> None:
     """Train again and again, until the first process ends."""
+    import_training_loop()  # takes seconds, which no branch is to count
     channel = channel_of(1, lambda: TCPStore(HERE, port, 2, is_master=False))
+    channel.connect()
     while True:
         monitor = Monitor()
         ranks = Ranks(channel, monitor)

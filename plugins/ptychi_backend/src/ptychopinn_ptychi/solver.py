@@ -43,6 +43,8 @@ class PtychiSolver:
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> PtychiResult:
         """Reconstruct a scan. A cancelled run returns the object so far.
 
+        pty-chi has one mask for all patterns: where single patterns have bad values, it gets the mean of the others.
+
         Raises ResourceError if CUDA is requested but not available, DataError if the checks of files refuse the scan.
         """
         data = mend_every_pattern(data)

@@ -18,6 +18,7 @@ from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.raw_scan import Geometry, RawScan, dataset_of
 from ptychopinn.data.sizes import fit_size, resample_placed, resample_probe, rule_for
 from ptychopinn.errors import DataError
+from ptychopinn.probe_variation import mean_of_opr, to_opr
 from ptychopinn.product import Product as Reconstructed
 from ptychopinn.product import origin_of
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -32,7 +33,7 @@ def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
 
     Counts as they are, cropped, padded or binned to a size that networks take; positions in pixels of the object handed
     over, or of the pixels that belong to that size (`object_scales`); all modes of the probe; on request the object, as
-    the known one of supervised training. Of a probe that varies from position to position (OPR) the first is taken,
+    the known one of supervised training. Of a probe that varies from position to position (OPR) the mean is taken,
     layers of an object are multiplied; both are logged.
 
     Raises
@@ -102,9 +103,10 @@ def output_product(parameters: Any, found: Reconstructed, losses: Sequence[Seque
     found:
         Product of the reconstruction, from `in_frame_of_input`. Object, probe and positions come from it, because they
         belong together. The object has the frame of the object handed over, made larger where the reconstruction
-        reaches beyond it; what no pattern covers is 1. The flux becomes weights of the probe, if it has one mode. A
-        background is left out, because Ptychodus has no place for it. A probe of another size than the one handed over
-        is left out, too.
+        reaches beyond it; what no pattern covers is 1. A probe that varies
+        becomes OPR modes and their weights. The flux becomes a factor of the weights, if the probe has one incoherent
+        mode. A background is left out, because Ptychodus has no place for it. A probe of another size than the one
+        handed over is left out, too.
     losses:
         (epoch, loss) pairs of the training.
     """
@@ -151,26 +153,37 @@ def in_frame_of_input(parameters: Any, data: ScanDataset, found: Reconstructed) 
     down, given = object_scales(parameters, data), positions_px(parameters.product)
     obj, origin = found.object, origin_of(found, data.positions)
     moved = (found.local_positions + origin - data.positions) / down
-    probe, size = found.probe, parameters.diffraction_patterns.shape[1:]
+    probe, variation, size = found.probe, found.variation, parameters.diffraction_patterns.shape[1:]
     if down != (1.0, 1.0):
         obj, origin = resample_placed(obj, origin, (1 / down[0], 1 / down[1]))
         if rule_for(size, _probe(parameters.product)).binning == 1:
             probe = resample_probe(probe, size)
-    return replace(found, object=obj, origin=origin, positions=given + moved, probe=probe, coverage=None)
+            if variation is not None:
+                variation = replace(variation, modes=resample_probe(variation.modes, size))
+    return replace(
+        found,
+        object=obj,
+        origin=origin,
+        positions=given + moved,
+        probe=probe,
+        variation=variation,
+        background=None,
+        coverage=None,
+    )
 
 
 def _probes(product: Any, found: Reconstructed) -> Any:
-    """The probe of a reconstruction, with the roots of its flux as weights."""
+    """The probe of a reconstruction, with its variation as OPR modes, and the roots of its flux in their weights."""
     from ptychodus.api.probe import ProbeSequence
 
     given = product.probes
     if found.probe.shape[1:] != (given.height_px, given.width_px):
         _log.warning("The patterns were binned; the product keeps the probe that was handed over.")
         return given
-    weights = None
+    array, weights = to_opr(found.probe, found.variation)
     if found.flux is not None and len(found.probe) == 1:
-        weights = np.sqrt(np.asarray(found.flux, np.float64))[:, None]
-    return ProbeSequence(found.probe[None].astype(np.complex64), weights, product.object_.get_pixel_geometry().copy())
+        weights = np.sqrt(np.asarray(found.flux, np.float64))[:, None] * (1 if weights is None else weights)
+    return ProbeSequence(array.astype(np.complex64), weights, product.object_.get_pixel_geometry().copy())
 
 
 def _moved_positions(product: Any, positions: FloatArray) -> Any:
@@ -224,9 +237,16 @@ def _pixel_size(product: Any) -> tuple[float, float]:
 def _probe(product: Any) -> ComplexArray:
     """(modes, N, N) complex64."""
     array = np.asarray(product.probes.get_array())
-    if array.ndim == 4 and array.shape[0] > 1:
-        _log.warning("The probe varies over the scan (%d OPR modes); the first is taken for all of it.", array.shape[0])
-    probe: ComplexArray = (array[0] if array.ndim == 4 else array).astype(np.complex64)
+    mean, varies = mean_of_opr(array, product.probes.get_opr_weights_or_none())
+    if varies:
+        _log.warning(
+            "The probe varies over the scan (%d OPR modes); its mean is the start for all patterns. "
+            "refine_probe_variation lets it vary again.",
+            array.shape[0],
+        )
+    elif array.ndim == 4 and array.shape[0] > 1:
+        _log.warning("The probe has %d OPR modes without weights; the first is taken for all positions.", len(array))
+    probe: ComplexArray = mean.astype(np.complex64)
     if probe.size == 0 or not np.abs(probe).any():
         raise DataError("The product has no probe.", "Generate or load a probe in Ptychodus.")
     return probe

@@ -144,7 +144,7 @@ class GlooChannel:
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         self._device, self.rank, self.count, self._join, self._watch = device, rank, count, join, watch
-        self.connected = False
+        self.connected = self._aborted = False
 
     def connect(self) -> None:
         """Meet the others. Raises ResourceError if one does not come."""
@@ -163,10 +163,13 @@ class GlooChannel:
         self.connected = True
 
     def close(self) -> None:
-        """Leave the others."""
-        if self.connected:
-            dist.destroy_process_group()
-            self.connected = False
+        """Leave the others, when the device has done what they wait for."""
+        if not self.connected:
+            return
+        if self._device.type == "cuda" and not self._aborted:
+            torch.cuda.synchronize()
+        dist.destroy_process_group()
+        self.connected = False
 
     def broadcast(self, array: AnyArray, root: int) -> None:
         """Replace an array by that of one process."""
@@ -198,8 +201,18 @@ class GlooChannel:
                     watched = now
                 time.sleep(min((now - start) / 20, _MAX_SLEEP_S))
             work.wait()
+        except ResourceError:  # of watch
+            self._abort()
+            raise
         except RuntimeError as error:
+            self._abort()
             raise self._lost(error) from error
+
+    def _abort(self) -> None:
+        """Give up additions on a GPU that wait for a lost process; else all that reads the GPU would wait for them."""
+        if self._device.type == "cuda" and dist.group.WORLD is not None:
+            dist.group.WORLD._get_backend(self._device).abort()
+            self._aborted = True
 
     def _lost(self, error: RuntimeError) -> ResourceError:
         until = time.monotonic() + _LAST_WORDS_S
@@ -355,8 +368,11 @@ def follow_started(options: dict[str, Any], rank: int, count: int, port: int) ->
         return store
 
     channel = GlooChannel(_device(own), rank, count, join)
-    channel.connect()
-    TorchReconstructor.follow(own, Ranks(channel))
+    try:
+        channel.connect()
+        TorchReconstructor.follow(own, Ranks(channel))
+    finally:
+        channel.close()
 
 
 def _key(rank: int) -> str:

@@ -161,6 +161,8 @@ class TorchReconstructor(NetworkReconstructor[Model]):
 
     def prepare_to_follow(self, task: TrainingTask, ranks: Ranks) -> Callable[[], None]:
         """Prepare a training that another process leads; the function that is returned does it."""
+        if self.on_gpu:
+            torch.cuda.set_device(self._device)  # else page-locked memory would take room on the first card
         self._prepare_training()
         plan = make_plan(task.model, task.config, task.data, task.validation, task.unit_probe)
         loop = self._make_fit(self._from_arrays(task.model_arrays), replace(plan, ranks=ranks))

@@ -19,6 +19,7 @@ from ptychopinn.data.readers.cxi import several_slices
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.data.row_blocks import pick_rows
 from ptychopinn.errors import DataError
+from ptychopinn.probe_variation import mean_of_opr
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _DIFFRACTION, _PRODUCT = "diffraction", "product"
@@ -78,7 +79,7 @@ def read_pair(path: Path) -> RawScan:
     with Hdf5Tree(product) as tree:
         places = values.require(tree, "positions", "probe_position_indexes")
         metres = values.stacked(*(values.require(tree, "positions", f"probe_position_{axis}_m") for axis in "yx"))
-        probe = values.complex_probe(values.require(tree, "probe", "probe"))
+        probe, warnings = _mean_probe(values.require(tree, "probe", "probe"), values.array(tree, "opr_weights"))
         obj, positions, pixel = _object(tree, metres)
         _refuse_near_field(tree)
         energy = _attribute(tree, "photon_energy_eV") or _attribute(tree, "probe_energy_eV")
@@ -101,6 +102,20 @@ def read_pair(path: Path) -> RawScan:
         metadata=ScanMetadata(source="Ptychodus"),
         name=name,
         notes=(f"Patterns of {diffraction.name} with positions, probe and object of {product.name}.",),
+        warnings=warnings,
+    )
+
+
+def _mean_probe(probe: AnyArray, weights: AnyArray | None) -> tuple[ComplexArray | None, tuple[str, ...]]:
+    """(modes, H, W) probe, the mean over the positions if it varies, and what is to be said of that."""
+    if probe.ndim != 4 or weights is None:
+        return values.complex_probe(probe), ()
+    mean, varies = mean_of_opr(probe, weights)
+    if not varies:
+        return values.complex_probe(mean), ()
+    return values.complex_probe(mean), (
+        f"The probe varies over the scan ({len(probe)} OPR modes); its mean is the start for all patterns. "
+        "refine_probe_variation lets it vary again.",
     )
 
 

@@ -1,0 +1,234 @@
+"""Reconstruct one scan by many workers, in tiles.
+
+A probe from the middle of the scan is used everywhere. Then each pass is a round of jobs, one for each tile. A job
+reads object and momentum of its tile with a halo around it, which its neighbours wrote, makes the pass in the order in
+which one process would make it, and writes its core. The slow phase of the object is solved from the gradients that
+all jobs measured. So the result is that of one process, but for what happens in a pass beyond the halo.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptychopinn.atomic import write_json
+from ptychopinn.comparison.files import digest_of
+from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.config.execution import Accelerator
+from ptychopinn.config.run import AllSettings
+from ptychopinn.config.tiles import TilesConfig
+from ptychopinn.data.io import read_scan
+from ptychopinn.errors import Cancelled, UsageError
+from ptychopinn.geometry import Frame
+from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jobs
+from ptychopinn.metrics.quality import deviations_above
+from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.refinement import SURE_DEVIATIONS, leaves_no_slow_phase
+from ptychopinn.tiled.outputs import TiledObject, write_tiled
+from ptychopinn.tiled.plan import cut_scan, tile_count
+from ptychopinn.tiled.prepare import prepare_tiles
+from ptychopinn.tiled.store import GRID, LAST, OBJECT, PLAN, VELOCITY, TileStore, load_arrays, save_arrays
+from ptychopinn.tiled.worker import GRADIENTS, PHASE, grid_from
+from ptychopinn.typing import FloatArray, StrPath
+from ptychopinn.workflows import RunResult
+from ptychopinn.workflows.folders import RUN, FolderKind, output_folder, run_log
+
+WORK = "tiles"
+_RECORD, _START = "result.json", "start"
+_PLAN = f"{WORK}/{PLAN}"
+_TILED = FolderKind("reconstruction in tiles", RUN.names | {WORK}, RUN.folders, (_PLAN,), _PLAN, creates_on_resume=True)
+_log = logging.getLogger(__name__)
+
+
+def tiled_run(  # noqa: PLR0913
+    data_path: StrPath,
+    output: StrPath,
+    settings: AllSettings[Any, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    workers: Workers | None = None,
+    monitor: Monitor = NULL_MONITOR,
+) -> RunResult:
+    """Reconstruct a scan file into a directory, by workers that each need memory for a tile.
+
+    Parameters
+    ----------
+    settings:
+        ``tiles``, ``automatic.may_free``, ``execution``, ``reading`` and ``backend`` are used.
+    resume:
+        Do not repeat the jobs that are done.
+    workers:
+        Where jobs run; None are those that the settings ask for.
+
+    Raises
+    ------
+    PtychoPinnError
+        If something is refused; raised before any long work.
+    JobError
+        If a tile failed; what is done stays for ``resume``.
+    Cancelled
+        If the monitor was cancelled; what is done stays for ``resume``.
+    """
+    config, given = settings.tiles, settings.automatic.model_fields_set
+    if idle := [name for name in AutomaticConfig.model_fields if name in given and name != "may_free"]:
+        raise UsageError(f"A scan in tiles takes no {' and no '.join(idle)}.", "Leave it out.")
+    if workers is None:
+        workers = choose_workers(config, {getattr(settings.execution, "accelerator", Accelerator.AUTO)})
+    data = read_scan(data_path, **dict(settings.reading))
+    count = config.tiles
+    if not isinstance(count, int):
+        count = tile_count(Frame.around(data.positions, data.N), data.N, config.workers or 1)
+    tiles = cut_scan(data.positions, data.N, count)
+    with output_folder(output, _TILED, overwrite=overwrite, resume=resume, keep=(_PLAN,)) as folder, run_log(folder):
+        store = prepare_tiles((folder / WORK).absolute(), data_path, data, tiles, settings)
+        rounds = _Rounds(store, config, workers, monitor)
+        try:
+            with workers:
+                found = rounds.run()
+        except Cancelled as error:
+            problem = f"The reconstruction was cancelled; {rounds.ended} of {rounds.total} jobs are done."
+            raise Cancelled(problem, "Continue with --resume.") from error
+        result = write_tiled(folder, data, store, found)
+        shutil.rmtree(folder / WORK)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """A finished round of jobs, one for each tile."""
+
+    name: str
+    values: list[dict[str, Any]]  # what the jobs returned
+
+    def shares(self, key: str = "missed") -> FloatArray:
+        """What each judging pattern contributes to the square of the forward residual."""
+        missed = np.concatenate([value[key] for value in self.values])
+        found: FloatArray = missed / max(sum(value["counts"] for value in self.values), 1e-300)
+        return found
+
+    @property
+    def residual(self) -> float:
+        """The forward residual; infinite if it is not finite."""
+        square = float(self.shares().sum())
+        return math.sqrt(square) if math.isfinite(square) else math.inf
+
+
+class _Rounds:
+    """The rounds of jobs of a reconstruction in tiles."""
+
+    def __init__(self, store: TileStore, config: TilesConfig, workers: Workers, monitor: Monitor) -> None:
+        self._store, self._config, self._workers, self._monitor = store, config, workers, monitor
+        self._tiles = range(len(store.cores))
+        self.total = len(self._tiles) * (store.plan["passes"] + 1) + 1
+        self.ended, self._residual = 0, math.nan
+        self._sure = SURE_DEVIATIONS if store.plan["noisy"] else 0.0
+
+    def run(self) -> TiledObject:
+        """Do what is not done. Jobs with the same arguments as a finished one are not done again."""
+        (middle,) = self._do("middle", "solve_middle", [{}]).values
+        first = best = before = self._round(_START, "begin_tile")
+        names, kept, settled = [_START], 0, False
+        for done in range(self._store.plan["passes"]):
+            before, settled = self._pass(done, before, settled=settled)
+            if before.residual < best.residual and deviations_above(first.shares(), before.shares()) > self._sure:
+                best, kept = before, done + 1
+            for old in names:  # nothing reads them any more
+                self._store.forget(old, VELOCITY, LAST, *(() if old == best.name else (OBJECT,)))
+            names.append(before.name)
+            _log.info("Pass %d: forward residual %.4f.", done + 1, before.residual)
+        return TiledObject(best.name, _START, best.residual, first.residual, kept, tuple(middle["story"]))
+
+    def _pass(self, done: int, before: _Round, *, settled: bool) -> tuple[_Round, bool]:
+        """Make a pass, and take off a slow phase before it; return also whether there is none any more."""
+        phase = done > 0 and not settled and self._solve_slow_phase(before.name)
+        more = not settled and done + 1 < self._store.plan["passes"]
+        name, arguments = f"pass-{done + 1:03}", {"done": done, "before": before.name, "start": _START}
+        now = self._round(name, "make_pass", **arguments, phase=phase, gradients=more)
+        if not phase:
+            return now, settled
+        without, taken_off = now.shares("without"), now.shares("taken_off")
+        settled = leaves_no_slow_phase(self._phase_at_positions(before.name), without, taken_off)
+        if deviations_above(without, taken_off) <= self._sure:
+            self.total += len(self._tiles)
+            now = self._round(f"{name}-again", "make_pass", **arguments, phase=False, gradients=more and not settled)
+        return now, settled
+
+    def _solve_slow_phase(self, name: str) -> bool:
+        """Write the slow phase that the objects of a round lack; false if the patterns do not determine it."""
+        store, grid = self._store, grid_from(load_arrays(self._store.folder / GRID))
+        parts = [load_arrays(store.job_folder(name, number) / GRADIENTS) for number in self._tiles]
+        numbers, hessian, slope = (
+            np.concatenate([part[key] for part in parts]) for key in ("numbers", "hessian", "slope")
+        )
+        order = np.argsort(numbers)
+        local = store.frame.local(store.positions()[numbers[order]])
+        coefficients = grid.solve(local, hessian[order], slope[order])
+        if coefficients is not None:
+            save_arrays(store.folder / name / PHASE, coefficients=coefficients)
+        return coefficients is not None
+
+    def _phase_at_positions(self, name: str) -> FloatArray:
+        """The slow phase of a round at the scan's positions."""
+        store, grid = self._store, grid_from(load_arrays(self._store.folder / GRID))
+        coefficients = load_arrays(store.folder / name / PHASE)["coefficients"]
+        return grid.values(coefficients, np.round(store.frame.local(store.positions())))
+
+    # Jobs
+
+    def _round(self, name: str, function: str, **arguments: Any) -> _Round:
+        """A job for each tile, which writes to the round of this name."""
+        return self._do(name, function, [{"number": number, "after": name, **arguments} for number in self._tiles])
+
+    def _do(self, name: str, function: str, arguments: Sequence[Mapping[str, Any]]) -> _Round:
+        """Do jobs that were not done with the same arguments."""
+        found: dict[str, dict[str, Any]] = {}
+        jobs, keys = [], {}
+        for number, values in enumerate(arguments):
+            folder = self._store.job_folder(name, number)
+            keys[str(folder)] = key = digest_of([function, values])
+            record = _read(folder / _RECORD)
+            if record.get("key") == key:
+                found[str(folder)] = record["value"]
+                continue
+            task = Task(f"ptychopinn.tiled.worker:{function}", {"store": str(self._store.folder), **values})
+            jobs.append(Job(f"{name}, tile {number + 1}" if len(arguments) > 1 else name, task, folder))
+        self.ended += len(found)
+        self._report()
+        for job, value in run_jobs(jobs, self._workers, retries=self._config.retries, monitor=self._monitor):
+            if isinstance(value, JobError):
+                raise JobError(
+                    f"{job.name}: {value.problem}",
+                    f"{value.remedy} What is done stays for --resume.".strip(),
+                    exit_code=value.exit_code,
+                    details=value.details,
+                )
+            write_json(job.folder / _RECORD, {"key": keys[str(job.folder)], "value": value})
+            found[str(job.folder)] = value
+            self.ended += 1
+            self._report()
+        result = _Round(name, [found[str(self._store.job_folder(name, number))] for number in range(len(arguments))])
+        if "missed" in result.values[0]:
+            self._residual = result.residual
+        return result
+
+    def _report(self) -> None:
+        figures = {"residual": self._residual} if math.isfinite(self._residual) else {}
+        self._monitor.report("tiles", self.ended, self.total, figures)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record; empty if there is none that can be read."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
