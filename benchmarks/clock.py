@@ -1,17 +1,18 @@
 """The error of `ptychopinn reconstruct` over the seconds, beside rPIE from flat and pty-chi's LSQ-ML.
 
-    python benchmarks/clock.py OUT [--seconds 4] [--scans 1e6-dense-right ...]
+    python benchmarks/clock.py OUT [--seconds 4] [--scans 1e6-dense-right ...] [--ptychi 1e6-dense-right ...]
 
 Twelve simulated scans (N = 64, textured objects, a disc): 1e3, 1e4 and 1e6 photons a pattern; overlap 0.7 and 0.5;
 probe and positions right, or the probe 15% too wide and positions off by 1 px. OUT gets ``clock.png``, ``clock.json``
-and ``clock.md``: for each scan the errors, and the ratio of ours to the best other method.
+and ``clock.md``: for each scan the errors, and the ratio of ours to the best other method; and ``objects.png``, the
+phase of the objects of one scan at some times.
 
 The clock is the processor time of this process, on one thread; it starts when libraries are imported and the scan is
 read. `reconstruct` runs once, and its objects count from when it has them; to hand them out is not counted. The steps
 of the others depend on how many passes there will be, so each of 1, 2, 4, 8... passes is a run of its own that starts
 at 0. Before its first object a method has a flat one. Where probe and positions are wrong, the others refine the probe.
-pty-chi is left out, which is said, where it is not installed. The error is that of the object in the box of positions
-(nrmse), after one complex factor, a ramp and a registration are removed.
+pty-chi takes long, so it is run on the scans of ``--ptychi`` only, and needs ptychopinn-ptychi. The error is that of
+the object in the box of positions (nrmse), after one complex factor, a ramp and a registration are removed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,7 @@ from ptychopinn.config import SimulationConfig
 from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.data.dataset import ScanDataset
-from ptychopinn.errors import PluginError
-from ptychopinn.metrics import align, scan_box, score
+from ptychopinn.metrics import Aligned, align, scan_box, score
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers import frame_of
@@ -54,6 +53,7 @@ NAMES = tuple("-".join(parts) for parts in product(DOSES, OVERLAPS, GUESSES))
 OURS, RPIE, LSQML = "reconstruct", "rPIE from flat", "pty-chi LSQ-ML"
 OTHERS = {RPIE: "rpie", LSQML: "ptychi"}  # method to solver
 SEED, ROWS, WIDER, MOVED_PX = 41, 16, 1.15, 1.0
+SHOWN, SHOWN_AT = "1e6-sparse-wrong", (0.3, 1.0, 4.0)  # the scan whose objects are drawn, and at which seconds
 Curve = list[tuple[float, float]]  # seconds and error, from (0, that of a flat object)
 
 
@@ -85,15 +85,15 @@ def wider(mode: ComplexArray) -> ComplexArray:
     return (found * np.linalg.norm(mode) / np.linalg.norm(found)).astype(np.complex64)
 
 
-def error_of(obj: ComplexArray, origin: tuple[int, int], scan: ScanDataset) -> float:
-    """The error of an object."""
+def compare(obj: ComplexArray, origin: tuple[int, int], scan: ScanDataset) -> Aligned:
+    """An object beside the true one."""
     truth = scan.object_guess
     assert truth is not None
     whole = embed(truth.shape, obj, origin)
-    return float(score(align(truth, whole, scan_box(scan.positions, truth.shape)))["nrmse"])
+    return align(truth, whole, scan_box(scan.positions, truth.shape))
 
 
-def ours(scan: ScanDataset) -> Curve:
+def ours(scan: ScanDataset) -> list[tuple[float, Aligned]]:
     """`reconstruct` with the installed model that fits."""
     archive = find_pretrained(scan)
     network = None if archive is None else load_reconstructor(archive)
@@ -114,46 +114,40 @@ def ours(scan: ScanDataset) -> Curve:
     )
     print(f"    {' '.join(found.story)}", flush=True)
     objects.append((time.process_time() - start, found.reconstruction))
-    return [(took, error_of(one.object, one.frame.origin, scan)) for took, one in objects]
+    return [(took, compare(one.object, one.frame.origin, scan)) for took, one in objects]
 
 
-def other(solver: str, scan: ScanDataset, seconds: float, *, free: bool) -> Iterator[tuple[float, float]]:
+def other(solver: str, scan: ScanDataset, seconds: float, *, free: bool) -> Iterator[tuple[float, Aligned]]:
     """Runs of 1, 2, 4, 8... passes, until one takes longer."""
     blind, passes, took = replace(scan, object_guess=None), 1, 0.0
     while took < seconds:
         start = time.process_time()
         found = create_solver(solver, {"passes": passes, "update_probe": free}).reconstruct(blind)
         took = time.process_time() - start
-        yield took, error_of(found.object, frame_of(blind).origin, scan)
+        yield took, compare(found.object, frame_of(blind).origin, scan)
         passes *= 2
 
 
-def curves_of(scan: ScanDataset, seconds: float, others: Sequence[str], *, free: bool) -> dict[str, Curve]:
-    """The curve of each method."""
+def measure(
+    scan: ScanDataset, seconds: float, others: Sequence[str], *, free: bool
+) -> dict[str, list[tuple[float, Aligned]]]:
+    """The objects of each method: seconds and `Aligned`."""
     frame = frame_of(scan)
-    flat = [(0.0, error_of(np.ones(frame.shape, np.complex64), frame.origin, scan))]
-    found: dict[str, Curve] = {OURS: flat + ours(scan)}
+    flat = [(0.0, compare(np.ones(frame.shape, np.complex64), frame.origin, scan))]
+    found = {OURS: flat + ours(scan)}
     for method in others:
         found[method] = flat + list(other(OTHERS[method], scan, seconds, free=free))
     return found
 
 
+def curve_of(objects: Sequence[tuple[float, Aligned]]) -> Curve:
+    """Seconds and errors."""
+    return [(took, float(score(one)["nrmse"])) for took, one in objects]
+
+
 def at(curve: Curve, seconds: float) -> float:
     """The error at a time: that of the last object before it."""
     return [error for took, error in curve if took <= seconds][-1]
-
-
-def installed() -> list[str]:
-    """The other methods that are installed."""
-    found = []
-    for method, solver in OTHERS.items():
-        try:
-            create_solver(solver, {"passes": 1})
-        except PluginError as error:
-            print(f"{method} is left out: {error}")
-        else:
-            found.append(method)
-    return found
 
 
 def ratios(curves: dict[str, Curve], times: Sequence[float]) -> list[float]:
@@ -166,14 +160,14 @@ def ratios(curves: dict[str, Curve], times: Sequence[float]) -> list[float]:
 def table(results: dict[str, dict[str, Curve]], times: Sequence[float]) -> str:
     """Errors at some times, and ratios over all, in Markdown."""
     shown = times[:: max(1, len(times) // 4)][-4:]
-    methods = list(next(iter(results.values())))
+    methods = list(dict.fromkeys(method for curves in results.values() for method in curves))
     head = ["scan", *(f"{t:.2g} s: {' / '.join(methods)}" for t in shown), "median ratio", "largest"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     medians = []
     for name, curves in results.items():
         found = ratios(curves, times)
         medians.append(float(np.median(found)))
-        cells = [" / ".join(f"{at(curves[method], t):.3f}" for method in methods) for t in shown]
+        cells = [" / ".join(f"{at(curves[one], t):.3f}" if one in curves else "-" for one in methods) for t in shown]
         lines.append(f"| {name} | {' | '.join(cells)} | {medians[-1]:.2f} | {max(found):.2f} |")
     lines.append(f"\nMedian of the medians: {np.median(medians):.2f}, the largest: {max(medians):.2f}.")
     return "\n".join(lines)
@@ -200,6 +194,21 @@ def draw(results: dict[str, dict[str, Curve]], seconds: float, path: Path) -> No
     plt.close(figure)
 
 
+def draw_objects(objects: dict[str, list[tuple[float, Aligned]]], path: Path) -> None:
+    """The phase of the true object, and of the last object of each method before some times."""
+    figure, axes = plt.subplots(len(objects), len(SHOWN_AT) + 1, figsize=(9, 2.4 * len(objects)), layout="constrained")
+    truth = next(iter(objects.values()))[0][1].reference
+    limits = dict(zip(("vmin", "vmax"), np.percentile(np.angle(truth), [1, 99]), strict=True))
+    for row, (method, found) in zip(axes, objects.items(), strict=True):
+        shown = [(f"{method}, {t:g} s", [one for took, one in found if took <= t][-1].reconstruction) for t in SHOWN_AT]
+        for axis, (title, obj) in zip(row, [*shown, ("true", truth)], strict=True):
+            axis.imshow(np.angle(obj), cmap="gray", **limits)
+            axis.set_title(title, fontsize="small")
+            axis.set_axis_off()
+    figure.savefig(path, dpi=60)
+    plt.close(figure)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -207,16 +216,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="Length of the clock (default: 4).")
     parser.add_argument("--scans", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help="Some of the scans.")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"Rows and columns of a scan (default: {ROWS}).")
+    parser.add_argument(
+        "--ptychi", nargs="*", choices=NAMES, default=(), metavar="NAME", help="Scans that pty-chi is run on too."
+    )
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
-    others = installed()
-    curves_of(make_scan("1e6-sparse-right", 5), 0.0, others, free=False)  # imports what is imported late
+    others = {name: [RPIE, LSQML] if name in args.ptychi else [RPIE] for name in args.scans}
+    every = list(dict.fromkeys(method for methods in others.values() for method in methods))
+    measure(make_scan("1e6-sparse-right", 5), 0.0, every, free=False)  # imports what is imported late
     results: dict[str, dict[str, Curve]] = {}
     times = np.geomspace(0.1, args.seconds, 13).tolist()
-    measured = partial(curves_of, seconds=args.seconds, others=others)
     for name in args.scans:
         print(name, flush=True)
-        results[name] = measured(make_scan(name, args.rows), free=name.endswith("wrong"))
+        objects = measure(make_scan(name, args.rows), args.seconds, others[name], free=name.endswith("wrong"))
+        results[name] = {method: curve_of(found) for method, found in objects.items()}
+        if name == SHOWN:
+            draw_objects(objects, args.output / "objects.png")
         found: Any = {"seconds": args.seconds, "curves": results}
         (args.output / "clock.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     text = table(results, times)

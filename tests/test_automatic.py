@@ -8,14 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ptychopinn.arrays import NUMPY
 from ptychopinn.automatic import MIN_PATTERNS, reconstruct_automatically
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import DataError
+from ptychopinn.geometry import Canvas
 from ptychopinn.metrics import align, scan_box, score
+from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_probe, simulate_scan
 
 
@@ -119,6 +124,18 @@ def test_a_probe_that_varies_is_noticed() -> None:
     assert found.reconstruction.variation is not None
     held = reconstruct_automatically(scan, None, AutomaticConfig(may_free=(Freedom.PROBE, Freedom.MODES)))
     assert error_of(found.reconstruction, scan) < 0.5 * error_of(held.reconstruction, scan)
+
+
+def test_a_dim_object_is_as_bright_as_the_counts_say() -> None:
+    """[AUTO-010]"""
+    scan = simulated(nphotons=200, N=32, rows=8, cols=8)
+    found = reconstruct_automatically(scan, None).reconstruction
+    assert found.refined is not None
+    assert found.refined.likelihood == "amplitude"
+    model = ScanModel(found.probe, found.positions)
+    canvas = Canvas(found.object, found.frame, NUMPY)
+    light = ForwardResidual(model, Patterns(scan)).light(canvas)
+    assert light.mean() == pytest.approx(1.0, abs=0.02)
 
 
 def test_no_time_gives_the_start() -> None:

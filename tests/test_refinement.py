@@ -22,7 +22,7 @@ from ptychopinn.data.subsampling import thin_positions
 from ptychopinn.errors import ConfigError, DataError
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics.baselines import noise_residual
-from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, forward_residual
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual, forward_residual
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.reconstruction import Reconstruction, reconstruct
 from ptychopinn.reconstructor import PatchBatch, Prediction
@@ -30,8 +30,9 @@ from ptychopinn.refinement import Refinement, RefineOptions, StartKind, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import probe_width_px, simulate_scan, true_patches
 from ptychopinn.solvers import epie
+from ptychopinn.solvers.options import StepSchedule
 from ptychopinn.solvers.slow_phase import slow_phase, without_plane
-from ptychopinn.typing import AnyArray, ComplexArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 N, SIZE = 32, 16
 
@@ -184,6 +185,48 @@ def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monke
     solved.clear()
     refined(scan, truth(scan), 4)  # it lacks none: looked at before the first pass and after it
     assert len(solved) == 2
+
+
+def test_a_quick_refinement_looks_once_and_follows_amplitudes(
+    scan: ScanDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[REFINE-029] A sparse scan has no slow phase solved; no pattern is held out where photons are few."""
+    judged: list[int] = []
+
+    class Counted(ForwardResidual):
+        def shares(self, canvas: Canvas) -> FloatArray:
+            found = super().shares(canvas)
+            judged.append(len(found))
+            return found
+
+    def solved(*args: object, **settings: object) -> None:
+        raise AssertionError("a slow phase was solved")
+
+    monkeypatch.setattr("ptychopinn.refinement.ForwardResidual", Counted)
+    monkeypatch.setattr("ptychopinn.refinement.slow_phase", solved)
+    sparse = simulate_scan(SimulationConfig(N=N, rows=9, cols=9, overlap=0.5, seed=3))
+    flat = np.ones(truth(sparse).shape, np.complex64)
+    found = refined(sparse, flat, 5, kind=StartKind.FLAT, quick=True, probe=sparse.probe, frame=frame_of(sparse))
+    assert judged == [64, 64]  # the start and the last state
+    assert found.summary.passes_kept == 5
+    assert error(found.object, sparse) < 0.5 * error(flat, sparse)
+    dense = simulate_scan(SimulationConfig(N=N, rows=12, cols=12, step_px=2.0, seed=3))
+    with pytest.raises(AssertionError, match="was solved"):
+        refined(dense, np.ones(truth(dense).shape, np.complex64), 2, kind=StartKind.FLAT, quick=True)
+    dim = simulate_scan(SimulationConfig(N=N, rows=8, cols=8, overlap=0.5, nphotons=300, seed=1))
+    start = np.ones(truth(dim).shape, np.complex64)
+    summary = refined(dim, start, 2, kind=StartKind.FLAT, quick=True).summary
+    assert (summary.held_out, summary.likelihood, summary.judged_by) == (0, "amplitude", "amplitude")
+    monkeypatch.undo()
+    assert refined(dim, start, 2, kind=StartKind.FLAT).summary.held_out > 0
+
+
+def test_a_quick_refinement_that_spoils_the_object_is_not_kept(scan: ScanDataset) -> None:
+    """[REFINE-029]"""
+    far = StepSchedule(momentum=0.0, object_step=2.5, last_object_step=2.5, settles=False)
+    found = refined(scan, truth(scan), 4, kind=StartKind.REFINED, quick=True, schedule=far)
+    assert found.summary.passes_kept == 0
+    assert error(found.object, scan) < 1e-3
 
 
 def test_bad_pixels_and_modes() -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
-from ptychopinn.config.infer import Background, InferConfig, Likelihood, ProbeSource
+from ptychopinn.config.infer import Background, InferConfig, ProbeSource
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.patterns import Patterns
@@ -29,7 +29,7 @@ from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle, neighbour_distances, split_every
 from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.metrics.baselines import is_noisy, poisson_residual
-from ptychopinn.metrics.quality import deviations_above
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual, deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.probe_modes import add_mode, choose_probe_modes
 from ptychopinn.reconstruction import Reconstruction, assess, reconstruct, uncertainty_of
@@ -39,7 +39,7 @@ from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.epie import CACHE_BYTES, frame_of, rpie_schedule
-from ptychopinn.solvers.options import PassOptions
+from ptychopinn.solvers.options import PassOptions, StepSchedule
 from ptychopinn.solvers.pass_trial import PassTrial
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling, where_object_fits
@@ -51,14 +51,21 @@ MIN_PATTERNS = 10
 """Fewer patterns are refused: too little to tell an object from its probe."""
 _DENSE = 0.4  # overlap of neighbouring probes above which passes from a flat object need less time than a network
 _FIRST_PASSES = 2
+_NETWORK_AFTER, _NETWORK_PASSES = 1, 2  # the number of the round, from 0, after which it is asked; its own passes
 _MAX_ROUND = 32  # passes in a round
 _MAX_PASSES = 200
-_PAYS = 0.003  # a round pays if it lowers the residual by this fraction
-_CHOICES = 3  # rounds, after the first, after which freedoms are tried
+# A round pays if it changes the residual by this fraction (what averages noise may raise it), or by the second one if
+# something is free, which fits noise too.
+_PAYS, _FREE_PAYS = 0.001, 0.004
+# Numbers of rounds, from 0, between which freedoms are tried; one sooner if the probe was wrong.
+_FIRST_CHOICE, _LAST_CHOICE = 3, 5
 # Trials: patterns in the middle of the scan (a quarter of a small one), every so manyth of them held out, passes.
 _TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX, _TRIAL_PART = 1 << 21, 48, 192, 4
-_HELD_OUT, _TRIAL_PASSES = 6, 6
-_SURE = 2.0  # standard errors by which a freedom must lower the squared residual of held-out patterns
+_HELD_OUT, _MIN_JUDGES, _TRIAL_PASSES = 6, 4, 6
+_FIRST_TRIAL, _FIRST_TRIAL_PASSES = 48, 2  # patterns and passes of the trial of the probe, from a flat object
+_EARLY_ROUNDS, _EARLY_PROBE_STEP, _LATE_PROBE_STEP = 2, 0.5, 0.1  # the steps of a free probe in the first rounds
+# Standard errors by which a freedom must lower the squared residual of held-out patterns; at first the object is poor.
+_SURE, _FIRST_SURE = 2.0, 3.5
 _WORTH = 0.1  # and the fraction by which it must lower it: a right value that is freed fits some noise
 _TRIAL_SHARE = 0.25  # of the time that is left may go into trials
 # Side by side; a probe that varies, and modes, are tried after them.
@@ -179,9 +186,10 @@ class _Work:
         self._data, self._config, self._limit = data, config, limit
         self._freed: frozenset[Freedom] = frozenset()
         self._story: list[str] = []
-        self._passes, self._next_choice = 0, 1
+        self._passes, self._next_choice = 0, _FIRST_CHOICE
         self._rounds: list[RefinementSummary] = []
         self._kind = StartKind.SYNCHRONISED
+        self._predicted = False  # whether the object is the network's; quick passes would spoil what they cannot see
         self._start_seconds: dict[str, float] = {}
         self._warnings: tuple[str, ...] = ()
 
@@ -209,6 +217,15 @@ class _Work:
                 "flat object are faster than the network."
             )
 
+    def _consider_network(self, library: ArrayLibrary) -> None:
+        """Ask the network, if there is one that may help."""
+        if self._network is None or self._limit.cancelled:
+            return
+        if Freedom.PROBE in self._freed:
+            self._story.append("No network was asked, because it needs the right probe.")
+        elif self._ask_network(self._network):
+            self._place_on(library)
+
     def _ask_network(self, reconstructor: Reconstructor) -> bool:
         """Predict and make passes; take the object if it explains the patterns better. False if time was too short."""
         try:
@@ -217,19 +234,31 @@ class _Work:
             if not self._limit.stopped:
                 self._story.append("The time did not suffice for the network: passes started from a flat object.")
             return False
-        refined, before = found.refined, self._rounds[-1]
+        refined = found.refined
         assert refined is not None  # passes were asked for
         self._passes += refined.passes_done
-        if refined.residual_after >= before.residual_after:
+        stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
+        model = ScanModel(self.library.from_host(np.asarray(found.probe, np.complex64)), found.positions)
+        if not self._is_better(stitched, model):
             self._story.append("A flat object explained the patterns better than the network.")
             return True
-        self._stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
+        self._stitched, self._model, self._kind = stitched, model, StartKind.REFINED
+        self._predicted = True
         self._start_seconds, self._warnings, self._how = dict(found.seconds), found.warnings, found.synchronised
-        self._model, self._kind = ScanModel(found.probe, found.positions), StartKind.REFINED
         self._from_flat = refined.from_flat
         self._rounds.append(refined)
         self._story.append(f"After a network and {refined.passes_done} passes the residual was {found.residual:.3f}.")
         return True
+
+    def _is_better(self, stitched: StitchedObject, model: ScanModel) -> bool:
+        """Whether the network's object is a better start than the object so far, after the same passes from both."""
+        trial = self._trial(min(_TRIAL_MAX, len(self._data)), _NETWORK_PASSES)
+        options = PassOptions(self._schedule(_NETWORK_PASSES))
+        try:
+            ours, its = trial.shares(self._model, options), replace(trial, start=stitched.canvas).shares(model, options)
+        except Cancelled:
+            return False
+        return float(its.sum()) < float(ours.sum())
 
     def _best_prediction(self, reconstructor: Reconstructor) -> Reconstruction:
         """The network's object after some passes, from the positions as given or located from its patches."""
@@ -245,7 +274,7 @@ class _Work:
         return found
 
     def _predict(self, reconstructor: Reconstructor, *, located: bool) -> Reconstruction:
-        config = InferConfig(probe_source=ProbeSource.SCAN, refine=_FIRST_PASSES, refine_positions=located)
+        config = InferConfig(probe_source=ProbeSource.SCAN, refine=_NETWORK_PASSES, refine_positions=located)
         return reconstruct(reconstructor, self._data, config, monitor=self._limit, judged=False)
 
     # The rounds
@@ -254,6 +283,9 @@ class _Work:
         """Make rounds of passes until they do not pay, or the time is over."""
         self._patterns = Patterns(self._data, library, CACHE_BYTES)
         self._place_on(library)
+        trial, schedule = self._trial(_FIRST_TRIAL, _FIRST_TRIAL_PASSES), rpie_schedule(_FIRST_TRIAL_PASSES)
+        if self._try(trial, [Freedom.PROBE], schedule, sure=_FIRST_SURE):
+            self._next_choice -= 1
         passes, seconds_of_pass = _FIRST_PASSES, 0.0
         for number in range(_MAX_PASSES):
             if self._limit.cancelled or self._passes >= _MAX_PASSES:
@@ -262,17 +294,19 @@ class _Work:
                 passes = int(min(passes, self._limit.left / seconds_of_pass))
                 if passes < 1:
                     break
-            before, begun = self._rounds[-1].residual_after if self._rounds else None, time.monotonic()
+            begun = time.monotonic()
             self._round(passes)
             seconds_of_pass = (time.monotonic() - begun) / max(passes, 1)
-            after, cut = self._rounds[-1].residual_after, self._limit.cancelled
+            last, cut = self._rounds[-1], self._limit.cancelled
             if update is not None and not cut:
                 update(lambda: self.result(judged=False).reconstruction)
             changed = self._change(library, number, seconds_of_pass)
-            if before is not None and not changed and not cut and after > (1 - _PAYS) * before:
+            change = abs(last.residual_after / last.residual_before - 1)
+            if not changed and not cut and change < (_FREE_PAYS if self._freed else _PAYS):
                 self._story.append(f"It stopped after {self._passes} passes, as the last {passes} changed little.")
                 return
-            passes = min(2 * passes, _MAX_ROUND)
+            if number <= _NETWORK_AFTER or not changed:  # what was just freed is first given a few passes
+                passes = min(max(passes + 2, passes * 3 // 2), _MAX_ROUND)
             self._report(passes)
         self._story.append(
             "The time did not suffice for a pass."
@@ -282,16 +316,14 @@ class _Work:
 
     def _change(self, library: ArrayLibrary, number: int, seconds_of_pass: float) -> bool:
         """After a round, what else is to be tried: first the network, then what to free; returns whether it is used."""
-        if number == 0:
-            asked = self._network is not None and not self._limit.cancelled and self._ask_network(self._network)
-            if asked:
-                self._place_on(library)
-            self._free_more(library, seconds_of_pass, [Freedom.PROBE])  # a wrong probe spoils everything else
-            return True  # the first round is too short to say that passes do not pay
-        if number > _CHOICES or number < self._next_choice:
+        if number == _NETWORK_AFTER:
+            self._consider_network(library)
+        if number <= _NETWORK_AFTER:
+            return True  # the first rounds are too short to say that passes do not pay
+        if number > _LAST_CHOICE or number < self._next_choice:
             return False
         changed = (
-            self._free_more(library, seconds_of_pass)
+            self._free_more(seconds_of_pass)
             or self._vary_probe(seconds_of_pass)
             or self._add_modes(library, seconds_of_pass)
         )
@@ -322,12 +354,13 @@ class _Work:
         self._model = replace(model, probe=library.from_host(np.asarray(model.probe, np.complex64)))
 
     def _round(self, passes: int) -> None:
-        long_steps = self._kind is StartKind.FLAT or Freedom.VARIATION in self._freed
+        varies = Freedom.VARIATION in self._freed
         options = RefineOptions(
             passes,
             **_updates(self._freed),
-            schedule=rpie_schedule(passes) if long_steps and not is_noisy(self._patterns) else None,
+            schedule=None if self._predicted and not varies else self._schedule(passes),
             seed=len(self._rounds),
+            quick=not self._predicted,
         )
         start = replace(self._stitched.canvas, covered=self._stitched.covered)
         found = self.library.fit(
@@ -338,21 +371,44 @@ class _Work:
         self._rounds.append(found.summary)
         self._passes += found.summary.passes_done
 
+    def _schedule(self, passes: int) -> StepSchedule:
+        """Steps of the next round.
+
+        From a flat object, and for a probe that varies, large steps where the probe is faint bring the large scales.
+        Later momentum does, and small steps there average the noise.
+        """
+        number = len(self._rounds)
+        if number == 0 or Freedom.VARIATION in self._freed:
+            return rpie_schedule(passes)
+        probe_step = _EARLY_PROBE_STEP if number < _EARLY_ROUNDS else _LATE_PROBE_STEP
+        if is_noisy(self._patterns):
+            return StepSchedule(alpha=1.0, momentum=0.5, probe_step=probe_step)
+        return StepSchedule(alpha=0.3 if number <= _EARLY_ROUNDS else 0.5, momentum=0.8, probe_step=probe_step)
+
     # What is free
 
-    def _free_more(
-        self, library: ArrayLibrary, seconds_of_pass: float, candidates: Collection[Freedom] = _TRIED
-    ) -> bool:
+    def _free_more(self, seconds_of_pass: float) -> bool:
         """Free what explains held-out patterns better; returns whether something was freed."""
-        fixed = [one for one in self._config.may_free if one in candidates and one not in self._freed]
         enough = min(_TRIAL_PIXELS // self._data.N**2, len(self._data) // _TRIAL_PART)
         count = min(max(enough, _TRIAL_MIN), _TRIAL_MAX, len(self._data))
-        cost = (len(fixed) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass / len(self._data)  # of a pattern
+        cost = (len(_TRIED) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass / len(self._data)  # of a pattern
         count = int(min(count, _TRIAL_SHARE * self._limit.left / max(cost, 1e-9)))
-        if not fixed or count < 4 * _HELD_OUT:
+        trial = self._trial(count, _TRIAL_PASSES)
+        return self._try(trial, _TRIED, refinement_schedule(_TRIAL_PASSES), sure=_SURE)
+
+    def _try(self, trial: PassTrial, candidates: Collection[Freedom], schedule: StepSchedule, *, sure: float) -> bool:
+        """Free those of the candidates that help the passes of a trial to explain patterns that they do not use."""
+        freed = self._freed
+        fixed = [one for one in self._config.may_free if one in candidates and one not in freed]
+        if not fixed or len(trial.judges) < _MIN_JUDGES:
             return False
+
+        def shares(free: Collection[Freedom]) -> FloatArray:
+            return trial.shares(self._model, PassOptions(schedule, **_updates(free)))
+
         try:
-            helped = self._helpful(fixed, count)
+            base = shares(freed)
+            helped = [one for one in fixed if _explains_more(shares(freed | {one}), base, sure)]
         except Cancelled:
             return False
         if not helped:
@@ -362,20 +418,10 @@ class _Work:
         _log.info("Freed %s.", ", ".join(helped))
         return True
 
-    def _helpful(self, candidates: Collection[Freedom], count: int) -> list[Freedom]:
-        """Those of the candidates that help passes over the middle of the scan to explain held-out patterns."""
-        patterns, model, freed = self._patterns, self._model, self._freed
-        noisy = is_noisy(patterns)
-        likelihood = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
-        schedule = refinement_schedule(_TRIAL_PASSES, noisy=noisy)
-        used, judges = split_every(nearest_to_middle(model.positions, count), _HELD_OUT)
-        trial = PassTrial(patterns, used, judges, self._stitched.canvas, _TRIAL_PASSES, likelihood, self._limit)
-
-        def shares(free: Collection[Freedom]) -> FloatArray:
-            return trial.shares(model, PassOptions(schedule, **_updates(free), likelihood=likelihood))
-
-        base = shares(freed)
-        return [one for one in candidates if _explains_more(shares(freed | {one}), base)]
+    def _trial(self, count: int, passes: int) -> PassTrial:
+        """A trial of passes over so many patterns in the middle of the scan, from the object so far."""
+        used, judges = split_every(nearest_to_middle(self._model.positions, count), _HELD_OUT)
+        return PassTrial(self._patterns, used, judges, self._stitched.canvas, passes, monitor=self._limit)
 
     def _may_try(self, freedom: Freedom, seconds: float) -> bool:
         """Whether a change of the probe may be tried: it is allowed, time suffices, and noise does not explain all."""
@@ -398,10 +444,7 @@ class _Work:
         cost = 3 * _VARYING_PASSES * share * seconds_of_pass
         if Freedom.MODES in self._freed or not self._may_try(Freedom.VARIATION, cost):
             return False
-        used, judges = split_every(nearest_to_middle(self._model.positions, count), _HELD_OUT)
-        trial = PassTrial(
-            self._patterns, used, judges, self._stitched.canvas, _VARYING_PASSES, Likelihood.AMPLITUDE, self._limit
-        )
+        trial = self._trial(count, _VARYING_PASSES)
         free = self._freed | {Freedom.PROBE}
 
         def shares(freed: Collection[Freedom], model: ScanModel) -> FloatArray:
@@ -409,11 +452,11 @@ class _Work:
 
         try:
             varying = shares(free | {Freedom.VARIATION}, self._model)
-            if not _explains_more(varying, shares(free, self._model)):
+            if not _explains_more(varying, shares(free, self._model), _SURE):
                 return False
             library = self._patterns.library
             grown = add_mode(add_mode(library.to_host(self._model.probe)))
-            if not _explains_more(varying, shares(free, replace(self._model, probe=library.from_host(grown)))):
+            if not _explains_more(varying, shares(free, replace(self._model, probe=library.from_host(grown))), _SURE):
                 return False
         except Cancelled:
             return False
@@ -441,10 +484,19 @@ class _Work:
 
     def result(self, *, judged: bool = True) -> AutomaticReconstruction:
         """The reconstruction so far; while work goes on it need not be judged."""
-        found = assess(self._stitched, self._model, self._patterns, self._summary(), self._how, judged=judged)
+        found = assess(self._brightened(), self._model, self._patterns, self._summary(), self._how, judged=judged)
         seconds = {**self._start_seconds, "all": self._limit.elapsed}
         found = replace(found, seconds=seconds, warnings=(*self._warnings, *found.warnings))
         return AutomaticReconstruction(found, self._freed, self._from_flat, self._passes, tuple(self._story))
+
+    def _brightened(self) -> StitchedObject:
+        """The object so far, as bright as the counts say: fitted amplitudes of few photons are too dark."""
+        stitched = self._stitched
+        if self._passes == 0 or self._predicted or not is_noisy(self._patterns):
+            return stitched
+        light = ForwardResidual(self._model, self._patterns, max_patterns=RESIDUAL_PATTERNS).light(stitched.canvas)
+        brighter = stitched.object * math.sqrt(light.mean())
+        return replace(stitched, object=stitched.library.xp.where(stitched.covered, brighter, stitched.object))
 
     def _summary(self) -> RefinementSummary | None:
         """All rounds as one refinement."""
@@ -481,6 +533,6 @@ def _spacing_px(positions: FloatArray) -> float:
     return float(np.median(neighbour_distances(places))) if len(places) > 1 else 0.0
 
 
-def _explains_more(shares: FloatArray, base: FloatArray) -> bool:
-    """Whether held-out patterns are explained better, by more than chance and by enough to matter."""
-    return deviations_above(base, shares) > _SURE and float(shares.sum()) < (1 - _WORTH) * float(base.sum())
+def _explains_more(shares: FloatArray, base: FloatArray, sure: float) -> bool:
+    """Whether held-out patterns are explained better, by so many standard errors and by enough to matter."""
+    return deviations_above(base, shares) > sure and float(shares.sum()) < (1 - _WORTH) * float(base.sum())

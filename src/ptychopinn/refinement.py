@@ -36,11 +36,14 @@ from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.options import PassOptions, StepSchedule, check_passes
 from ptychopinn.solvers.pass_trial import fit_to_object
 from ptychopinn.solvers.positions import MAX_MOVE_PX
-from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase, without_plane
+from ptychopinn.solvers.slow_phase import SlowPhaseGrid, multiply_by_phase, slow_phase, without_plane
 from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 _HELD_OUT, _MIN_HELD_OUT = 8, 4  # then every 8th pattern is held out from the passes, if that gives at least 4
+_QUICK_JUDGES = 64  # patterns that judge a quick refinement
+_QUICK_SHARE = 0.25  # largest share of the patterns that its slow phase may take: then it costs less than a pass
+_QUICK_WORSE = 1.02  # its residual may rise by this factor: passes that average noise fit less of it
 SURE_DEVIATIONS = 1.5
 """Where photons are few, a pass is accepted only if it lowers the residual by this many standard errors."""
 _GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
@@ -96,6 +99,10 @@ class RefineOptions:
         Step sizes; None chooses `refinement_schedule` for the passes and the noise.
     seed:
         Random seed of the order of the patterns.
+    quick:
+        Spend little beside the passes: only the state after the last one is judged, by fewer patterns, and the slow
+        phase is solved only where that costs less than a pass. However few photons are, amplitudes are followed if no
+        likelihood is given, and no pattern is held out. The residual may rise by 2%.
     """
 
     passes: int
@@ -107,6 +114,7 @@ class RefineOptions:
     likelihood: Likelihood | None = None
     schedule: StepSchedule | None = None
     seed: int = 0
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -245,7 +253,7 @@ class _Refinement:
 
     def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
         self._patterns, self._given, self._start, self._options = patterns, given, start, options
-        noisy = is_noisy(patterns)
+        noisy = not options.quick and is_noisy(patterns)
         self._used, self._judges = split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
         self._sure = SURE_DEVIATIONS if noisy else 0.0
@@ -278,18 +286,21 @@ class _Refinement:
             engine = PassEngine(self._patterns, self._used, given, start, self._passes, library)
             monitor.report("refine", 0, passes, {"residual": best.residual})
         first = best
-        settled = False
+        settled = passes > 0 and not self._slow_phase_pays(engine)
         for _ in range(passes):
             if not settled and (done > 0 or not slow_phase_solved):
                 lacked_none = self._solve_slow_phase(engine, monitor)
                 settled = lacked_none and done > 0  # after the first pass there may be a slow phase again
-            if engine.run(done, passes, monitor) is None:
+            residual = engine.run(done, passes, monitor)
+            if residual is None:
                 break
             done += 1
-            now = self._judge(*self._result(engine, first.object))
-            monitor.report("refine", done, passes, {"residual": now.residual})
-            if now.residual < best.residual and deviations_above(first.shares, now.shares) > self._sure:
-                best, best_pass = now, done
+            if options.quick:
+                monitor.report("refine", done, passes, {"residual": residual})
+            else:
+                best, best_pass = self._judge_pass(engine, first, (best, best_pass), (done, passes), monitor)
+        if options.quick and done > 0:
+            best, best_pass = self._judge_pass(engine, first, (best, best_pass), (done, passes), monitor)
         _log.info(
             "Refinement: forward residual %.4f before, %.4f after %d of %d passes.",
             before.residual,
@@ -323,6 +334,25 @@ class _Refinement:
         )
         return Refinement(best.object, best.model, summary)
 
+    def _judge_pass(
+        self, engine: PassEngine, first: _Candidate, best: tuple[_Candidate, int], at: tuple[int, int], monitor: Monitor
+    ) -> tuple[_Candidate, int]:
+        """The better of the state after so many of all passes and the best so far, with their numbers of passes."""
+        now = self._judge(*self._result(engine, first.object))
+        monitor.report("refine", *at, {"residual": now.residual})
+        if self._options.quick:
+            better = now.residual <= _QUICK_WORSE * best[0].residual
+        else:
+            better = now.residual < best[0].residual and deviations_above(first.shares, now.shares) > self._sure
+        return (now, at[0]) if better else best
+
+    def _slow_phase_pays(self, engine: PassEngine) -> bool:
+        """Whether a slow phase may be solved: in a quick refinement only where it costs less than a pass."""
+        if not self._options.quick:
+            return True
+        grid = SlowPhaseGrid.over(engine.positions, self._patterns.library.to_host(engine.probe))
+        return len(grid.chosen) <= _QUICK_SHARE * len(self._used)
+
     def _mean_counts(self) -> float:
         """Mean counts of a judging pattern."""
         parts = slices_of(len(self._judges), _READ)
@@ -333,7 +363,7 @@ class _Refinement:
             model,
             self._patterns,
             indices=self._judges,
-            max_patterns=RESIDUAL_PATTERNS,
+            max_patterns=_QUICK_JUDGES if self._options.quick else RESIDUAL_PATTERNS,
             likelihood=self._judged_by,
         )
 

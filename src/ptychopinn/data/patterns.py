@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
 from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.parallel import BackgroundThread
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _READ = 256  # patterns prepared at a time
+_MEAN_OF, _MEAN_READ = 256, 32  # patterns that a mean is taken of, and those read at a time
 _UPLOAD_BYTES = 1 << 25  # page-locked memory per upload; allocating it is slow, so little is used again
 _HALF_RANGE = 1 << 15  # of 16 bits
 _AMPLITUDE_TOLERANCE = 1e-6  # relative error of a float32 amplitude
@@ -61,6 +63,16 @@ class Patterns:
             step = max(_UPLOAD_BYTES // (data.N**2 * stored_dtype(data).itemsize), 1)
             blocks = (self._read_raw(block) for block in slices_of(len(data), step))
             self._kept = library.from_blocks(shape, blocks, self._to_corner)
+
+    @cached_property
+    def mean_counts(self) -> FloatArray:
+        """(N, N) float64 on the host, DC at [0, 0]: mean of evenly spread patterns; 0 at bad pixels."""
+        xp, chosen = self.library.xp, evenly_spread(len(self), _MEAN_OF)
+        total = sum(
+            xp.sum(self.counts(chosen[part]), axis=0, dtype=xp.float64) for part in slices_of(len(chosen), _MEAN_READ)
+        )
+        mean: FloatArray = self.library.to_host(total) / len(chosen)
+        return mean
 
     def __len__(self) -> int:
         return len(self.data)

@@ -8,16 +8,12 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import gammaln
 
-from ptychopinn.arrays import slices_of
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.subsampling import evenly_spread
-from ptychopinn.metrics.quality import RESIDUAL_PATTERNS
 from ptychopinn.typing import BoolArray, FloatArray
 
 _TABLE_MAX = 400.0  # mean counts; from there on the series is exact enough
 _TABLE_POINTS = 400
 _NOISY_RESIDUAL = 0.2  # photons are few where Poisson noise alone leaves this forward residual
-_READ = 32  # patterns read at a time
 
 
 def poisson_residual(counts: FloatArray, good: BoolArray) -> float:
@@ -58,12 +54,7 @@ def noise_residual(patterns: Patterns) -> float:
     The mean square deviation of the square root of a Poisson count from sqrt(I) is 1/4 for a large mean I, and I for a
     small one. (1 - exp(-4 I)) / 4 interpolates.
     """
-    xp = patterns.library.xp
-    chosen = evenly_spread(len(patterns), RESIDUAL_PATTERNS)
-    total = sum(
-        xp.sum(patterns.counts(chosen[part]), axis=0, dtype=xp.float64) for part in slices_of(len(chosen), _READ)
-    )
-    mean = patterns.library.to_host(total) / len(chosen)  # 0 at bad pixels
+    mean = patterns.mean_counts
     return math.sqrt(float((1 - np.exp(-4 * mean)).sum() / 4 / max(mean.sum(), 1e-12)))
 
 
