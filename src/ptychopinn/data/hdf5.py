@@ -14,6 +14,7 @@ import numpy as np
 from ptychopinn.data.hdf5_tree import DAMAGE, Hdf5Tree
 from ptychopinn.data.scan_file import MAP_BYTES, ScanFile, read_into_buffer
 from ptychopinn.errors import DataError
+from ptychopinn.hdf5_chunks import check_chunks
 from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import AnyArray, StrPath
@@ -84,6 +85,7 @@ class H5Member:
     def _blocks(self) -> Iterator[bytes]:
         with open_hdf5_file(self.path) as file:
             dataset = file[self.key]
+            check_chunks(dataset)
             if not self.shape:
                 yield self._bytes(dataset[()])
                 return

@@ -18,6 +18,7 @@ import h5py
 
 from ptychopinn.data.scan_file import BOMB_BYTES, BOMB_RATIO
 from ptychopinn.errors import DataError
+from ptychopinn.hdf5_chunks import check_chunks
 from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.typing import StrPath
@@ -229,6 +230,8 @@ class Hdf5Tree:
             raise DataError("Its data lie outside the file.", "Copy them into the file itself.")
         if not dataset.is_virtual:
             _load_filters(dataset)
+            if depth < _MAX_LINKS:  # a source of a virtual dataset, which the library reads by itself
+                check_chunks(dataset)
             return int(dataset.id.get_storage_size())
         if depth <= 0:
             raise DataError("It is a chain or a loop of virtual datasets.", "Copy the data into the file itself.")

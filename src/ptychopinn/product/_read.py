@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from ptychopinn.errors import DataError, ResourceError
+from ptychopinn.hdf5_chunks import check_chunks
 from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.probe_variation import from_opr
@@ -99,6 +100,7 @@ class _Reader:
                 f"'{name}' of shape {item.shape} unpacks to {size} bytes, more than {self.max_bytes}.",
                 "If the file is trusted, raise max_bytes or store it uncompressed.",
             )
+        check_chunks(item)
         return item
 
     def require(self, name: str, ndims: tuple[int, ...], kinds: str) -> AnyArray:

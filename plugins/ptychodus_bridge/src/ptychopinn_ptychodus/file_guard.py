@@ -14,6 +14,7 @@ from ptychopinn.data.hdf5 import is_hdf5
 from ptychopinn.data.hdf5_tree import DAMAGE, Hdf5Tree
 from ptychopinn.data.scan_file import BOMB_BYTES, BOMB_RATIO, open_npz
 from ptychopinn.errors import DataError
+from ptychopinn.hdf5_chunks import check_chunks
 from ptychopinn.path_checks import why_unreadable
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -55,6 +56,10 @@ def _check(path: Path) -> None:
         with Hdf5Tree(path) as tree:
             for dataset in _datasets(tree):
                 tree.check(dataset)
+                try:
+                    check_chunks(dataset)
+                except OSError as error:
+                    raise DataError(f"'{str(dataset.name)[:200]}': {error}", "Copy or write the file again.") from error
     elif start.startswith(b"PK"):
         for problem in open_npz(path).broken.values():
             raise problem

@@ -1,0 +1,157 @@
+"""Check that each chunk of an HDF5 dataset unpacks to the size that it must have.
+
+The HDF5 library (1.14) trusts the sizes that a file gives: where a chunk is shorter, it reads memory behind it, and may
+crash. Filters write the unpacked size into each chunk or into their parameters, from which they also allocate; deflate
+has to be unpacked. Filters that are not known here are not checked.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ptychopinn.parallel import spread
+
+_DEFLATE, _SHUFFLE, _FLETCHER32, _SZIP, _NBIT, _SCALE_OFFSET = range(1, 7)
+_LZF, _BLOSC, _LZ4, _BITSHUFFLE, _ZSTANDARD = 32000, 32001, 32004, 32008, 32015
+_CHECKSUM_BYTES = 4  # of Fletcher's checksum, behind the values
+_HEADER_BYTES = 24  # more than any header below
+_ZSTANDARD_MAGIC = 0xFD2FB528
+_Sizes = Callable[[bytes, tuple[int, ...]], int | None]  # of a chunk's first bytes and the filter's parameters
+
+
+def check_chunks(dataset: Any) -> None:
+    """Check the chunks of an open dataset; one that is contiguous or virtual has none.
+
+    Raises
+    ------
+    OSError
+        If a chunk unpacks to another size, or lies outside the file: the file is damaged.
+    """
+    if dataset.chunks is None:
+        return
+    size = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
+    filters = _filters_of(dataset)
+    chunks: list[Any] = []
+    dataset.id.chunk_iter(chunks.append)
+    with open(dataset.file.filename, "rb") as file:
+
+        def check(chunk: Any) -> None:
+            _Chunk(file.fileno(), chunk, size).check(filters)
+
+        if any(one.code == _DEFLATE for one in filters):
+            spread(check, chunks)
+        else:
+            for chunk in chunks:
+                check(chunk)
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """A filter of a dataset, in the order in which they were applied."""
+
+    code: int
+    parameters: tuple[int, ...]
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether values have the same size after it."""
+        return self.code == _SHUFFLE or (self.code == _BITSHUFFLE and (*self.parameters, *[0] * 5)[4] == 0)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk in an open file."""
+
+    descriptor: int
+    info: Any  # of h5py
+    size: int  # of its values
+
+    def check(self, filters: list[_Filter]) -> None:
+        """Raise OSError if it does not unpack to its size."""
+        used = [one for number, one in enumerate(filters) if not self.info.filter_mask >> number & 1]
+        size = self.size
+        while used and (used[0].keeps_size or used[0].code == _FLETCHER32):
+            size += _CHECKSUM_BYTES if used.pop(0).code == _FLETCHER32 else 0
+        if not used:
+            self._compare(self.info.size, size)
+            return
+        packing, *after = used
+        if any(one.code != _FLETCHER32 for one in after):
+            raise OSError("A chunk was packed by several filters, which cannot be checked.")
+        if (found := self._unpacked_size(packing, size, _CHECKSUM_BYTES * len(after))) is not None:
+            self._compare(found, size)
+
+    def _unpacked_size(self, packing: _Filter, size: int, tail: int) -> int | None:
+        """The size to which a filter unpacks the chunk, of which ``tail`` bytes are not its own; None if unknown."""
+        if packing.code == _DEFLATE:
+            packed = os.pread(self.descriptor, self.info.size, self.info.byte_offset)
+            try:
+                return len(zlib.decompressobj().decompress(packed[: len(packed) - tail], size + 1))
+            except zlib.error as error:
+                raise OSError(f"A chunk at {self.info.chunk_offset} is damaged: {error}.") from error
+        sizes = _SIZES.get(packing.code)
+        if sizes is None:
+            return None
+        header = os.pread(self.descriptor, min(_HEADER_BYTES, self.info.size), self.info.byte_offset)
+        return sizes(header, packing.parameters)
+
+    def _compare(self, found: int, expected: int) -> None:
+        if found != expected:
+            raise OSError(f"The chunk at {self.info.chunk_offset} unpacks to {found} bytes instead of {expected}.")
+
+
+def _filters_of(dataset: Any) -> list[_Filter]:
+    plist = dataset.id.get_create_plist()
+    found = [plist.get_filter(number) for number in range(plist.get_nfilters())]
+    return [_Filter(int(code), tuple(int(value) for value in values)) for code, _, values, _ in found]
+
+
+def _big_endian(header: bytes, _: tuple[int, ...]) -> int:
+    return int.from_bytes(header[:8], "big")
+
+
+def _of_szip(header: bytes, _: tuple[int, ...]) -> int:
+    return int.from_bytes(header[:4], "little")
+
+
+def _of_blosc(header: bytes, _: tuple[int, ...]) -> int:
+    return int.from_bytes(header[4:8], "little")
+
+
+def _of_lzf(_: bytes, parameters: tuple[int, ...]) -> int:
+    return parameters[2] if len(parameters) > 2 else 0
+
+
+def _of_counts(_: bytes, parameters: tuple[int, ...]) -> int:
+    """Number of values times the size of one."""
+    return parameters[2] * parameters[4] if len(parameters) > 4 else 0
+
+
+def _of_zstandard(header: bytes, _: tuple[int, ...]) -> int | None:
+    """The size in a frame's header (RFC 8878, 3.1.1.1); None if it has none."""
+    if int.from_bytes(header[:4], "little") != _ZSTANDARD_MAGIC:
+        return 0
+    flags = header[4]
+    single = flags >> 5 & 1
+    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    length = (single, 2, 4, 8)[flags >> 6]
+    if length == 0:
+        return None
+    return int.from_bytes(header[start : start + length], "little") + (256 if length == 2 else 0)
+
+
+_SIZES: dict[int, _Sizes] = {
+    _SZIP: _of_szip,
+    _NBIT: _of_counts,
+    _SCALE_OFFSET: _of_counts,
+    _LZF: _of_lzf,
+    _BLOSC: _of_blosc,
+    _LZ4: _big_endian,
+    _BITSHUFFLE: _big_endian,
+    _ZSTANDARD: _of_zstandard,
+}
