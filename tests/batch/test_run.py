@@ -123,6 +123,19 @@ def test_a_cancelled_batch_leaves_what_is_done(scans: Path, tmp_path: Path) -> N
     assert len(result.scans) == 2
 
 
+def test_a_batch_that_comes_to_nothing_leaves_the_earlier_one(
+    finished: BatchResult, scans: Path, tmp_path: Path
+) -> None:
+    """[BATCH-005]"""
+    out = Path(shutil.copytree(finished.folder, tmp_path / "out"))
+    before = (out / "batch.csv").read_bytes()
+    monitor = Monitor()
+    monitor.cancel()
+    with pytest.raises(Cancelled, match=r"0 of 2 scans are done"):
+        batch_run(read_plan(scans / "s[13].npz", batch=FLAT, automatic=QUICK), out, overwrite=True, monitor=monitor)
+    assert (out / "batch.csv").read_bytes() == before
+
+
 def test_two_batches_in_one_directory_are_refused(finished: BatchResult, scans: Path, tmp_path: Path) -> None:
     """[BATCH-002]"""
     out = Path(shutil.copytree(finished.folder, tmp_path / "out"))

@@ -22,11 +22,11 @@ from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jo
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.report import attempt
 from ptychopinn.typing import StrPath
-from ptychopinn.workflows.folders import PRODUCT, FolderKind, output_folder
+from ptychopinn.workflows.folders import CHECKPOINTS, PRODUCT, FolderKind, output_folder
 
 MANIFEST, TABLE, REPORT = "batch.json", "batch.csv", "report.html"
 _SCANS, _JOBS, _RECORD = "scans", "jobs", "scan.json"
-_KEEP = (f"{_JOBS}/*/{_RECORD}",)
+_KEEP = (TABLE, f"{_SCANS}/*/{CHECKPOINTS}")  # a scan has ended, or was trained for a while
 _BATCH = FolderKind(
     "batch",
     frozenset({MANIFEST, TABLE, REPORT, _SCANS, _JOBS}),
@@ -91,7 +91,8 @@ def batch_run(
             with workers:
                 batch.run(workers)
         except (Cancelled, ResourceError) as error:
-            batch.write()
+            if any(one.status is not ScanStatus.OPEN for one in batch.outcomes):
+                batch.write()
             if isinstance(error, ResourceError):
                 raise
             done = sum(one.status is ScanStatus.DONE for one in batch.outcomes)
