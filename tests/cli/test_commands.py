@@ -12,9 +12,10 @@ import pytest
 
 from ptychopinn.config import ReadOptions, SimulationConfig
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.data.io import read_object, read_scan
+from ptychopinn.data.io import read_object, read_scan, write_scan
 from ptychopinn.metrics import Measures
 from ptychopinn.plugins import BrokenPlugin, Registry
+from ptychopinn.simulate import simulate_scan
 from ptychopinn.verdict import Explains, Verdict
 from ptychopinn.workflows import RunResult
 
@@ -300,6 +301,19 @@ def test_training_without_a_backend_says_how_to_get_one(cli: Cli, backends: Any)
     code, _, err = cli("train", "scan.npz", "-o", "run")
     assert code == 1
     assert "No backend is installed. Install one with: python -m pip install ./plugins/torch_backend" in err
+
+
+def test_a_scan_is_reconstructed_without_a_backend(cli: Cli, backends: Any, tmp_path: Path) -> None:
+    """[CLI-003] From a flat object; a backend that is named must be there."""
+    backends(Registry({}, {}))
+    write_scan(tmp_path / "scan.npz", simulate_scan(SimulationConfig(N=32, rows=4, cols=4)))
+    command = ("reconstruct", str(tmp_path / "scan.npz"), "-o", str(tmp_path / "out"), "--may-free", "probe")
+    code, out, err = cli(*command)
+    assert code == 0, err
+    assert "there was no network" in out
+    code, _, err = cli(*command, "--backend", "torch")
+    assert code == 1
+    assert "There is no backend 'torch'" in err
 
 
 def test_demo_runs_with_the_default_backend_and_prints_where_things_are(

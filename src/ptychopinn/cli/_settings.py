@@ -19,14 +19,14 @@ from ptychopinn.plugins import discover, solver_options
 from ptychopinn.reconstructor import ReconstructorSpec
 
 
-def _choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
+def _choose_backend(arguments: Sequence[str], *, needed: bool) -> ReconstructorSpec | None:
     """The backend that the arguments or their configuration file name, else the default one.
 
     It is needed before the arguments are parsed, because the flags depend on it.
 
     Returns
     -------
-    The backend; None only where help is asked for and there is none.
+    The backend; None where help is asked for and there is none, or where none is needed, named or installed.
 
     Raises
     ------
@@ -41,6 +41,8 @@ def _choose_backend(arguments: Sequence[str]) -> ReconstructorSpec | None:
     registry = discover()
     try:
         name = found.backend or (_backend_in(found.config) if found.config is not None else None)
+        if name is None and not needed and not (registry.specs or registry.broken):
+            return None
         return registry.get(name) if name is not None else registry.default()
     except PtychoPinnError:
         if wants_help:
@@ -54,10 +56,14 @@ def add_backend_flags(
     *,
     training: bool = True,
     reads: bool = True,
+    needed: bool = True,
     without: Collection[str] = (),
 ) -> None:
-    """Add the flags of execution, which are the backend's own, and of reading files; keep the backend as ``spec``."""
-    spec = _choose_backend(arguments)
+    """Add the flags of execution, which are the backend's own, and of reading files; keep the backend as ``spec``.
+
+    It is None if none is ``needed`` and none is installed.
+    """
+    spec = _choose_backend(arguments, needed=needed)
     add_flags(parser, "execution", spec.options if spec is not None else ExecutionOptions, training=training)
     if reads:
         add_flags(parser, "reading", ReadOptions, without=without)

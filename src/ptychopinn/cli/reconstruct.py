@@ -36,7 +36,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_strict(parser)
     add_flags(parser, "automatic", AutomaticConfig, training=False)
     add_flags(parser, "tiles", TilesConfig)
-    add_backend_flags(parser, arguments, training=False)
+    add_backend_flags(parser, arguments, training=False, needed=False)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
