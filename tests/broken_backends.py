@@ -223,7 +223,7 @@ class InfersInSilence(Misled):
 @broken("test_an_empty_scan_gives_no_batch")
 class LooksAtTheFirstPattern(Misled):
     def mislead(self, data: ScanDataset, config: InferConfig, monitor: Monitor) -> tuple[Any, Any, Any]:
-        assert np.isfinite(np.asarray(data.patterns[0])).all()
+        np.asarray(data.patterns[0])  # there is none in an empty scan
         return data, config, monitor
 
 
