@@ -23,6 +23,8 @@ from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_probe, simulate_scan
 
+pytestmark = pytest.mark.slow
+
 
 def simulated(**changes: object) -> ScanDataset:
     """144 patterns of 32 x 32 that overlap."""

@@ -169,7 +169,7 @@ def test_the_model_that_judges_has_the_probe_of_every_pattern(scan: ScanDataset,
     judged = ForwardResidual(found.model, Patterns(scan))(Canvas(found.object, frame))
     assert judged == pytest.approx(reference, rel=1e-4)
     ours, theirs = (refined(scan, 2, 2, library) for library in (NUMPY, StrictLibrary()))
-    assert theirs.summary.residual_after == pytest.approx(ours.summary.residual_after, rel=5e-3)  # with the oldest NumPy too
+    assert theirs.summary.residual_after == pytest.approx(ours.summary.residual_after, rel=5e-3)
     here, there = (varied(on_host(one.model)) for one in (ours, theirs))
     assert np.linalg.norm(there - here) < 0.1 * np.linalg.norm(here)  # sums are of another order
 

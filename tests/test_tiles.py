@@ -29,6 +29,8 @@ from ptychopinn.stitching import Stitcher, coverage_of, patch_weights
 from ptychopinn.tiles import PIXEL_BYTES, Tiling, where_object_fits
 from ptychopinn.typing import ComplexArray
 
+pytestmark = pytest.mark.slow
+
 BUDGET = PIXEL_BYTES * 75**2  # of a device that holds a quarter of the object
 
 

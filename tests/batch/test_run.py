@@ -27,7 +27,7 @@ from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows.lock import locked
 
 resource = pytest.importorskip("resource", reason="the system has no limits of file sizes")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("batch")]
 FLAT = {"start": "none"}
 QUICK = {"may_free": []}
 

@@ -28,7 +28,7 @@ from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows.lock import locked
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("comparison")]
 
 SCANS = ("test", "train")
 

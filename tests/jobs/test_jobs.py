@@ -21,7 +21,10 @@ from ptychopinn.jobs.memory import anonymous_mib, descendants
 from ptychopinn.jobs.protocol import decode, encode
 from ptychopinn.monitor import Monitor, Progress
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc"),
+]
 SAMPLES = "ptychopinn_job_samples"
 
 

@@ -32,6 +32,8 @@ from ptychopinn.tiled import tiled_run
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows import RunResult
 
+pytestmark = pytest.mark.slow
+
 PASSES = 3
 GIVEN_PROBE: dict[str, Any] = {"may_free": []}
 
