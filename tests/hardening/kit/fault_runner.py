@@ -248,7 +248,11 @@ def _losses(case: Case, ended: Ended, output: Path) -> Iterator[str]:
         yield "it ended as done, without its result"
     if case.replaces and ended.code != DONE and not removed:
         homes = (output, output / ".replaced", output / ".moving") if ended.code < 0 or ended.hung else (output,)
-        if not any((home / results[0].name if home.is_dir() else results[0]).exists() for home in homes):
+        parts = WORKFLOWS[case.command].parts
+        goes_on = parts is not None and any(output.glob(parts))
+        if not goes_on and not any(
+            (home / results[0].name if home.is_dir() else results[0]).exists() for home in homes
+        ):
             yield "the earlier result is lost"
     if ended.code >= 0 and not ended.hung and (left := [p.name for p in output.parent.rglob(".*.part*")]):
         yield f"left behind: {left}"

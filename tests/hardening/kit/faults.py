@@ -28,12 +28,16 @@ class Workflow:
         Whether it starts processes.
     after:
         The command whose undisturbed output it reads: ``undisturbed-COMMAND``.
+    parts:
+        Pattern of what it finishes on the way, with which a run that failed goes on: it then takes the place of an
+        earlier one.
     """
 
     arguments: tuple[str, ...]
     results: tuple[str, ...]
     has_workers: bool = False
     after: str | None = None
+    parts: str | None = None
 
 
 _PLAIN = ("--nepochs", "2", "--probe-refinement", "0")
@@ -51,8 +55,9 @@ _WITH_NUMPY = {
         ("compare", "--train", "scan.npz", "--test", "scan.npz", "--legs", "epie", "--solver-passes", "3"),
         ("comparison_metrics.csv",),
         has_workers=True,
+        parts="legs/*/scores-*.json",
     ),
-    "study": Workflow(("study", "study.yaml"), ("study_medians.csv",), has_workers=True),
+    "study": Workflow(("study", "study.yaml"), ("study_medians.csv",), has_workers=True, parts="legs/*/scores-*.json"),
     "evaluate": Workflow(
         ("evaluate", "undisturbed-train/reconstruction.h5", "--reference", "scan.npz"), ("scores.json",), after="train"
     ),
@@ -67,6 +72,7 @@ _WITH_TORCH = {
         ("compare", "--train", "scan.npz", "--test", "scan.npz", "--legs", "torch-pinn", "--nepochs", "2"),
         ("comparison_metrics.csv",),
         has_workers=True,
+        parts="legs/*/scores-*.json",
     ),
     "batch-torch": Workflow(("batch", "batch.yaml"), ("batch.csv",), has_workers=True),  # a training
 }
