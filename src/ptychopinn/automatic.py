@@ -484,12 +484,12 @@ class _Work:
 
     def result(self, *, judged: bool = True) -> AutomaticReconstruction:
         """The reconstruction so far; while work goes on it need not be judged."""
-        found = assess(self._brightened(), self._model, self._patterns, self._summary(), self._how, judged=judged)
+        found = assess(self._brighten(), self._model, self._patterns, self._summary(), self._how, judged=judged)
         seconds = {**self._start_seconds, "all": self._limit.elapsed}
         found = replace(found, seconds=seconds, warnings=(*self._warnings, *found.warnings))
         return AutomaticReconstruction(found, self._freed, self._from_flat, self._passes, tuple(self._story))
 
-    def _brightened(self) -> StitchedObject:
+    def _brighten(self) -> StitchedObject:
         """The object so far, as bright as the counts say: fitted amplitudes of few photons are too dark."""
         stitched = self._stitched
         if self._passes == 0 or self._predicted or not is_noisy(self._patterns):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from file_limits import file_limit
 from toy_distribution import install_plugins
 
 from ptychopinn.batch import BatchResult, ScanStatus, batch_run, read_plan
@@ -26,7 +25,6 @@ from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows.lock import locked
 
-resource = pytest.importorskip("resource", reason="the system has no limits of file sizes")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("batch")]
 FLAT = {"start": "none"}
 QUICK = {"may_free": []}
@@ -141,17 +139,6 @@ def test_two_batches_in_one_directory_are_refused(finished: BatchResult, scans: 
     out = Path(shutil.copytree(finished.folder, tmp_path / "out"))
     with locked(out), pytest.raises(UsageError, match="is in use by process"):
         run_again(scans, out)
-
-
-@contextmanager
-def file_limit(size: int) -> Iterator[None]:
-    """No file may be larger, in this process and those it starts: as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_fails_what_does_not_fit(scans: Path, tmp_path: Path) -> None:

@@ -20,10 +20,22 @@ from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.from_arrays import mend_scan
 from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import DataError
+from ptychopinn.typing import AnyArray
 
 N = 32
 EXAMPLE = scan_formats.example()
 COUNT = len(EXAMPLE.counts)
+
+
+def write_npz(path: Path, counts: AnyArray) -> None:
+    """Counts in the place of the example's."""
+    np.savez(
+        path,
+        diff3d=counts,
+        probeGuess=EXAMPLE.probe,
+        ycoords=EXAMPLE.positions[:, 0],
+        xcoords=EXAMPLE.positions[:, 1],
+    )
 
 
 def masks_of() -> np.ndarray:
@@ -60,13 +72,7 @@ def test_marks_in_some_patterns_are_bad_there(tmp_path: Path, value: float, door
     elif door == "read":
         data = ptychopinn.read(counts, positions=EXAMPLE.positions, probe=EXAMPLE.probe, measurement="counts")
     else:
-        np.savez(
-            tmp_path / "scan.npz",
-            diff3d=counts,
-            probeGuess=EXAMPLE.probe,
-            ycoords=EXAMPLE.positions[:, 0],
-            xcoords=EXAMPLE.positions[:, 1],
-        )
+        write_npz(tmp_path / "scan.npz", counts)
         data = read_scan(tmp_path / "scan.npz", measurement="counts")
     np.testing.assert_array_equal(found_in(data), masks)
     assert not data.bad_pixels.any()
@@ -211,13 +217,7 @@ def test_conversions_carry_them(tmp_path: Path, step: str) -> None:
     for value in (2**31 - 1, -1):
         counts, masks = EXAMPLE.counts.astype(np.int32), masks_of()
         counts[masks] = value
-        np.savez(
-            tmp_path / "scan.npz",
-            diff3d=counts,
-            probeGuess=EXAMPLE.probe,
-            ycoords=EXAMPLE.positions[:, 0],
-            xcoords=EXAMPLE.positions[:, 1],
-        )
+        write_npz(tmp_path / "scan.npz", counts)
         data = convert_scan(
             tmp_path / "scan.npz", tmp_path / "new.npz", conversion=ConversionOptions(**options), overwrite=True
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from array_libraries import StrictLibrary
+from file_limits import file_limit
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.run import AllSettings
@@ -226,20 +226,6 @@ def test_the_middle_gives_probe_and_background(tmp_path: Path) -> None:
     counts = data.counts(slice(None)).sum() / len(data)
     assert (np.abs(read_product(found.files["product"]).probe) ** 2).sum() == pytest.approx(counts, rel=1e-2)
     assert "Freed probe" in found.files["story"].read_text()
-
-
-resource = pytest.importorskip("resource", reason="the system has no limits of file sizes")
-
-
-@contextmanager
-def file_limit(size: int) -> Iterator[None]:
-    """No file may be larger: as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_said(scan: Path, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ class TilesConfig(WorkerOptions):
     tiles: int | Literal["auto"] | None = Field(
         None,
         title="Tiles",
-        description="Reconstruct a large scan in so many tiles, by workers that each need memory for one; auto: one "
-        "for each worker, more where the object is large.",
+        description="Reconstruct a large scan in this many tiles. A worker needs memory for one of them. auto: one "
+        "tile for each worker, more where the object is large.",
         json_schema_extra=marks(basic=True, unset="the whole scan in one process"),
     )
     passes: int = Field(

@@ -26,8 +26,8 @@ class WorkerOptions(Config):
     scheduler: str | None = Field(
         None,
         title="Scheduler",
-        description="Address of a Dask scheduler, such as tcp://host:8786, to whose workers the scans or tiles are "
-        "given; each has one thread and sees the same files.",
+        description="Address of a Dask scheduler, such as tcp://host:8786. Its workers do the scans or tiles; each has "
+        "one thread and sees the same files.",
         json_schema_extra=marks(basic=True, unset="processes on this machine"),
     )
     retries: int = Field(
@@ -35,8 +35,8 @@ class WorkerOptions(Config):
         ge=0,
         le=1000,
         title="Retries",
-        description="How often a scan or tile is tried again whose process was killed or ran out of memory; the last "
-        "time it runs alone. What was refused is not tried again.",
+        description="Further tries of a scan or tile, if its process was killed or ran out of memory. The last one runs "
+        "alone. A scan that was refused is not tried again.",
         json_schema_extra=marks(basic=True),
     )
 

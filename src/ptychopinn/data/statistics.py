@@ -100,7 +100,7 @@ def pattern_statistics(
     mean = of_pixels("total", np.sum) / (n if bad_values is None else np.maximum(n - bad_values.times, 1))
     # A pixel with the largest value in every pattern is no saturated one.
     saturated = of_patterns("at_largest") - int((of_pixels("largest", np.sum) == n).sum())
-    filled, filled_squares = _filled(bad_values, mean)
+    filled, filled_squares = _sums_of_fill(bad_values, mean)
     lows = [tally.negatives for tally in runs if tally.negatives[0] < 0]
     return PatternStatistics(
         sums=of_patterns("sums").astype(np.float64) + filled,
@@ -125,7 +125,7 @@ def _added(runs: list[_Tally], kind: str, shape: tuple[int, ...]) -> IntArray:
     return sum((tally.times[kind] for tally in runs if kind in tally.times), np.zeros(shape, np.int64))
 
 
-def _filled(bad_values: BadValues | None, mean: FloatArray) -> tuple[FloatArray | float, FloatArray | float]:
+def _sums_of_fill(bad_values: BadValues | None, mean: FloatArray) -> tuple[FloatArray | float, FloatArray | float]:
     """Sums of the means, and of their squares, that stand for the bad values of each pattern."""
     if bad_values is None:
         return 0.0, 0.0

@@ -154,7 +154,7 @@ def _opens(form: Format, path: Path) -> bool:
     if form.plugin == "APS_PtychoSAXS_TIFF":  # it reads all images at once
         return re.fullmatch(r".+_\d+_\d+", path.stem) is not None
     try:
-        with _muted():
+        with _silence():
             plugin = _plugin("diffraction_file_readers", form.plugin)
             return plugin is not None and sum(plugin.read(path).get_metadata().num_patterns_per_array) > 0
     except Exception:  # whatever a reader raises of a file that is not its own
@@ -171,7 +171,7 @@ def read(form: Format, path: Path) -> RawScan:
         If it cannot be read.
     """
     refuse_unsafe(path)
-    with _collected() as said:
+    with _collect_messages() as said:
         dataset = _run(path, form.plugin, _needed_plugin("diffraction_file_readers", form.plugin).read, path)
         indexes, patterns, bad, notes = _run(path, form.plugin, _patterns_of, dataset)
         numbers, metres, probe, source = _positions(form, path)
@@ -304,7 +304,7 @@ def _plugin(kind: str, name: str) -> Any | None:
     """A plugin of Ptychodus by its simple name; None if this release has none."""
     from ptychodus.api.plugins import PluginRegistry
 
-    with _muted(), warnings.catch_warnings():
+    with _silence(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its modules may warn where they are imported
         chooser = getattr(PluginRegistry.load_plugins(), kind)
     return next((plugin.strategy for plugin in chooser if plugin.simple_name == name), None)
@@ -330,7 +330,7 @@ def _run(path: Path, plugin: str, step: Any, argument: Any) -> Any:
 
 
 @contextmanager
-def _muted() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Without the log lines of Ptychodus."""
     logger = logging.getLogger(_PTYCHODUS)
     level = logger.level
@@ -342,7 +342,7 @@ def _muted() -> Iterator[None]:
 
 
 @contextmanager
-def _collected() -> Iterator[list[str]]:
+def _collect_messages() -> Iterator[list[str]]:
     """The warnings that Ptychodus's readers log, instead of their lines in the log."""
     logger = logging.getLogger(_PTYCHODUS)
     said: list[str] = []

@@ -252,7 +252,7 @@ def open_ranks(options: TorchOptions, device: torch.device) -> Iterator[Ranks]:
             "Train in another process.",
         )
     with ExitStack() as stack:
-        channel = _launched(place, device) if place is not None else _started(options, device, stack)
+        channel = _join_launched(place, device) if place is not None else _start_others(options, device, stack)
         stack.callback(channel.close)
         if place is not None:
             channel.connect()
@@ -277,7 +277,7 @@ def follow_launched(
     if place is None or place.rank == 0:
         return False
     own = device_options(options, place.local_rank)
-    channel = _launched(place, _device(own))
+    channel = _join_launched(place, _device(own))
     try:
         channel.connect()
         follow(own, Ranks(channel, monitor))
@@ -286,7 +286,7 @@ def follow_launched(
     return True
 
 
-def _launched(place: Place, device: torch.device) -> GlooChannel:
+def _join_launched(place: Place, device: torch.device) -> GlooChannel:
     """The channel of a process that a launcher started."""
 
     def join() -> Store:
@@ -345,7 +345,7 @@ class _StartedProcesses:
         return self._store
 
 
-def _started(options: TorchOptions, device: torch.device, stack: ExitStack) -> GlooChannel:
+def _start_others(options: TorchOptions, device: torch.device, stack: ExitStack) -> GlooChannel:
     """The channel of a process that starts the others."""
     cards = torch.cuda.device_count() if device.type == "cuda" else options.devices
     if cards < options.devices:
