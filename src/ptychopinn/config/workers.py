@@ -35,8 +35,8 @@ class WorkerOptions(Config):
         ge=0,
         le=1000,
         title="Retries",
-        description="Further tries of a scan or tile, if its process was killed or ran out of memory. The last one runs "
-        "alone. A scan that was refused is not tried again.",
+        description="Further tries of a scan or tile, if its process was killed or ran out of memory. The last one "
+        "runs alone. A scan that was refused is not tried again.",
         json_schema_extra=marks(basic=True),
     )
 
