@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.comparison.files import digest_of
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling
 from ptychopinn.data.subsampling import evenly_spread
+from ptychopinn.digests import digest_of
 from ptychopinn.geometry import Frame
 from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import RESIDUAL_PATTERNS

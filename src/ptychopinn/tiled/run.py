@@ -22,13 +22,13 @@ import numpy as np
 from ptychopinn.assembly import PhaseRule
 from ptychopinn.atomic import write_json
 from ptychopinn.bundle import read_bundle
-from ptychopinn.comparison.files import digest_of
 from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.tiles import TilesConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan
+from ptychopinn.digests import digest_of
 from ptychopinn.errors import Cancelled, UsageError
 from ptychopinn.geometry import Frame
 from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jobs
