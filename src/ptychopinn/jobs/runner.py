@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,8 @@ def run_job(
     with JobProcess(task, folder) as job:
         tree, looked, due = [job.pid], start, start
         while not job.has_ended:
-            for event in job.read(_TICK_SECONDS):
-                _report(event, monitor)
+            _go_on(job, monitor)
             now = time.monotonic()
-            if monitor.cancelled:
-                raise Cancelled("The job was cancelled.")
             if seconds is not None and now - start > seconds:
                 raise JobError(f"The job is out of time: {seconds:g} s.", "Give it more.", details=job.tail())
             if now - looked > _TREE_SECONDS:
@@ -81,10 +79,52 @@ def run_job(
                         exit_code=ResourceError.exit_code,
                         details=job.tail(),
                     )
+        return _finish(job, monitor)
+
+
+class StayingWorker:
+    """Runs one task after another in the same process, and in a new one after each that failed."""
+
+    def __init__(self) -> None:
+        self._process: JobProcess | None = None
+
+    def close(self) -> None:
+        """End the process and its descendants."""
+        if self._process is not None:
+            self._process.close()
+
+    def run(self, task: Task, folder: Path, monitor: Monitor) -> Any:
+        """Run a task; folder, monitor, value and errors are those of `run_job`."""
+        task = replace(task, stays=True)
+        if self._process is None or not self._process.begin(task, folder):
+            self.close()
+            self._process = JobProcess(task, folder)
+        job = self._process
+        try:
+            while not (job.has_ended or job.waits):
+                _go_on(job, monitor)
+            return _finish(job, monitor)
+        finally:
+            if not job.waits:
+                self.close()
+                self._process = None
+
+
+def _go_on(job: JobProcess, monitor: Monitor) -> None:
+    """Pass on what a job reports in the next moment. Raises Cancelled."""
+    for event in job.read(_TICK_SECONDS):
+        _report(event, monitor)
+    if monitor.cancelled:
+        raise Cancelled("The job was cancelled.")
+
+
+def _finish(job: JobProcess, monitor: Monitor) -> Any:
+    """What a job returned that has ended or waits for another task."""
+    if not job.waits:
         job.close()
-        for event in job.read(0):
-            _report(event, monitor)
-        return job.value()
+    for event in job.read(0):
+        _report(event, monitor)
+    return job.value()
 
 
 def _report(event: dict[str, Any], monitor: Monitor) -> None:

@@ -95,7 +95,7 @@ def tiled_run(  # noqa: PLR0913
     if idle := [name for name in AutomaticConfig.model_fields if name in given and name != "may_free"]:
         raise UsageError(f"A scan in tiles takes no {' and no '.join(idle)}.", "Leave it out.")
     if workers is None:
-        workers = choose_workers(config, {getattr(settings.execution, "accelerator", Accelerator.AUTO)})
+        workers = choose_workers(config, {getattr(settings.execution, "accelerator", Accelerator.AUTO)}, stay=True)
     data = read_scan(data_path, **dict(settings.reading))
     count = config.tiles
     if not isinstance(count, int):
