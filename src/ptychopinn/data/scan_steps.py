@@ -23,7 +23,7 @@ from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
 from ptychopinn.data.statistics import pattern_statistics
 from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.errors import DataError
-from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
 Axis = Literal["y", "x"]
 Unit = Literal["px", "m", "mm", "um", "nm", "A"]
@@ -77,17 +77,16 @@ def _turned(
     note: str,
 ) -> RawScan:
     """Patterns and mask turned by one function of (..., H, W) arrays, the probe by another."""
-    probe = raw.probe
-    if probe is not None and probe.shape[1:] == raw.size:
-        probe = np.ascontiguousarray(turn_probe(probe))
-    return raw.with_changes(
+    turned = raw.with_changes(
         note,
         patterns=map_rows(raw.patterns, turn, size, raw.patterns.dtype),
         bad_pixels=None if raw.bad_pixels is None else np.ascontiguousarray(turn(raw.bad_pixels)),
         bad_values=None if raw.bad_values is None else raw.bad_values.changed(turn, size),
         patches=None,
-        probe=probe,
     )
+    if raw.probe is None or raw.probe.shape[1:] != raw.size:
+        return turned
+    return turned.with_probe(lambda probe: np.ascontiguousarray(turn_probe(probe)))
 
 
 def centre_patterns(raw: RawScan) -> RawScan:
@@ -135,7 +134,8 @@ def conjugate_probe(raw: RawScan) -> RawScan:
     DataError
         If there is none.
     """
-    return raw.with_changes("Complex conjugate of the probe taken.", probe=np.conj(_probe(raw)))
+    _refuse_no_probe(raw)
+    return raw.with_probe(np.conj).with_changes("Complex conjugate of the probe taken.")
 
 
 def centre_probe(raw: RawScan) -> RawScan:
@@ -146,15 +146,14 @@ def centre_probe(raw: RawScan) -> RawScan:
     DataError
         If there is none.
     """
-    return raw.with_changes(
-        "Middle of the probe moved to the centre.", probe=np.fft.fftshift(_probe(raw), axes=(-2, -1))
-    )
+    _refuse_no_probe(raw)
+    moved = raw.with_probe(lambda probe: np.fft.fftshift(probe, axes=(-2, -1)))
+    return moved.with_changes("Middle of the probe moved to the centre.")
 
 
-def _probe(raw: RawScan) -> ComplexArray:
+def _refuse_no_probe(raw: RawScan) -> None:
     if raw.probe is None:
         raise DataError("The scan has no probe.", "Let one be made: --probe mean, or name a file that has one.")
-    return raw.probe
 
 
 def set_positions(raw: RawScan, positions: FloatArray) -> RawScan:
@@ -398,6 +397,7 @@ def take_patterns(raw: RawScan, numbers: IntArray, what: str = "Patterns selecte
         patches=part(raw.patches),
         scan_index=part(raw.scan_index),
         bad_values=None if raw.bad_values is None else raw.bad_values.select(index),
+        probe_variation=None if raw.probe_variation is None else raw.probe_variation.select(index),
     )
 
 
@@ -469,7 +469,7 @@ def join_scans(scans: Sequence[RawScan]) -> RawScan:
     """Scans of one object in one frame as one scan; ``scan_index`` says which pattern is of which.
 
     Positions are in pixels of the first scan; others are rescaled if their object pixel is known and differs. The probe
-    and the object guess are those of the first; bad pixels of any are bad.
+    and the object guess are those of the first, without a variation; bad pixels of any are bad.
 
     Raises
     ------
@@ -504,11 +504,19 @@ def join_scans(scans: Sequence[RawScan]) -> RawScan:
         positions=np.concatenate([_positions(scan) * _ratio(scan, first) for scan in scans]),
         scan_index=np.concatenate(index),
         patches=None,
+        probe_variation=None,
         bad_pixels=np.any(masks, axis=0) if masks else None,
         bad_values=join_bad_values([(len(scan.patterns), scan.bad_values) for scan in scans], first.size),
         mended=tuple(problem for scan in scans for problem in scan.mended),
         notes=(*first.notes, f"{len(scans)} scans joined: {', '.join(scan.name for scan in scans)[:300]}."),
+        warnings=(*first.warnings, *_lost_variation(scans)),
     )
+
+
+def _lost_variation(scans: Sequence[RawScan]) -> tuple[str, ...]:
+    if all(scan.probe_variation is None for scan in scans):
+        return ()
+    return ("How the probe varies over each scan is left out: the scans joined have the mean probe of the first.",)
 
 
 def _ratio(scan: RawScan, first: RawScan) -> FloatArray:
