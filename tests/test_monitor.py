@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
+from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress, TimeLimit
 
 
 def test_each_report_reaches_the_listener() -> None:
@@ -43,3 +43,17 @@ def test_the_shared_monitor_cannot_be_cancelled() -> None:
         NULL_MONITOR.cancel()
     assert not NULL_MONITOR.cancelled
     NULL_MONITOR.report("train", 1, 2)
+
+
+def test_a_time_limit_cancels_the_work_and_not_the_monitor_inside() -> None:
+    """[MON-001] [MON-002]"""
+    seen: list[Progress] = []
+    inner = Monitor(seen.append)
+    over, ample, unlimited = (TimeLimit(inner, seconds) for seconds in (0.0, 1e6, None))
+    over.report("rounds", 1, 2, {"loss": 0.5})
+    assert seen == [Progress("rounds", 1, 2, {"loss": 0.5})]
+    assert [one.cancelled for one in (over, ample, unlimited, inner)] == [True, False, False, False]
+    assert not over.stopped
+    assert over.left <= 0 < ample.left < unlimited.left == float("inf")
+    inner.cancel()
+    assert all(one.cancelled and one.stopped for one in (over, ample, unlimited))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -44,6 +45,41 @@ class Monitor:
     def cancelled(self) -> bool:
         """Whether cancellation was requested."""
         return self._cancelled.is_set()
+
+
+class TimeLimit(Monitor):
+    """A monitor that passes progress on, and cancels the work when its time is over or the inner one is cancelled.
+
+    ``seconds`` count from its creation; None sets no limit.
+    """
+
+    def __init__(self, inner: Monitor, seconds: float | None) -> None:
+        super().__init__()
+        self._inner, self._start, self._seconds = inner, time.monotonic(), seconds
+
+    def report(self, stage: str, done: int, total: int = 0, figures: Mapping[str, float] | None = None) -> None:
+        """Report the progress of ``stage`` to the inner monitor."""
+        self._inner.report(stage, done, total, figures)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._start
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; infinite without a limit."""
+        return float("inf") if self._seconds is None else self._seconds - self.elapsed
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the inner monitor was cancelled."""
+        return self._inner.cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the inner monitor was cancelled, or the time is over."""
+        return self.stopped or self.left <= 0
 
 
 class NullMonitor(Monitor):

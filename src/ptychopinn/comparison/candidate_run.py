@@ -11,9 +11,10 @@ from typing import Any
 
 from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidates import CandidatePlan
-from ptychopinn.comparison.files import RESULT, digest_of, read_json, read_scores, remove_scores
+from ptychopinn.comparison.files import RESULT, read_json, read_scores, remove_scores
 from ptychopinn.comparison.scans import ScanSource
 from ptychopinn.comparison.table import PASSES, CandidateOutcome
+from ptychopinn.digests import digest_of
 from ptychopinn.errors import Cancelled
 from ptychopinn.jobs import JobError, Task, available_mib, run_job
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress

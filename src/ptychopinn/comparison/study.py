@@ -11,7 +11,6 @@ from ptychopinn.atomic import write_json
 from ptychopinn.comparison.candidate_run import Limits, default_memory_mb, run_candidate
 from ptychopinn.comparison.candidates import Planner
 from ptychopinn.comparison.cells import Cell, cells_of, check_simulation, scans_of
-from ptychopinn.comparison.files import digest_of
 from ptychopinn.comparison.run import KEEP_PATTERNS, ComparisonResult
 from ptychopinn.comparison.study_report import StudyOutcome, write_study_report
 from ptychopinn.comparison.table import (
@@ -26,6 +25,7 @@ from ptychopinn.comparison.table import (
 from ptychopinn.config.comparison import NOT_SHARED
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.study import StudyConfig
+from ptychopinn.digests import digest_of
 from ptychopinn.errors import ConfigError, UsageError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover

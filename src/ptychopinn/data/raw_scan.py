@@ -239,6 +239,13 @@ def patterns_at_once(raw: RawScan) -> int:
     return max(1, (1 << 22) // (raw.size[0] * raw.size[1]))
 
 
+def positions_of(raw: RawScan) -> FloatArray:
+    """The positions (n, 2) (y, x), in the unit of the scan. Raises DataError if there are none."""
+    if raw.positions is None:
+        raise DataError("The scan has no positions.", "Give them: ptychopinn convert --positions FILE.")
+    return raw.positions
+
+
 def to_pixels(raw: RawScan) -> RawScan:
     """Positions in object pixels, and the size of a pixel in the geometry; the computation is a note.
 
