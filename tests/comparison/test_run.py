@@ -112,7 +112,8 @@ def test_the_report_says_what_was_compared(finished: ComparisonResult) -> None:
     ):
         assert words in text
     assert ">alone<" not in text
-    assert text.count("data:image/png") == len(list((finished.folder / "pictures").iterdir()))
+    assert text.count('class="slider"') == 2  # [REP-013] for each scan, the best phase on the reference
+    assert text.count("data:image/png") == len(list((finished.folder / "pictures").iterdir())) + 2 * 2
 
 
 def test_verify_passes(copied: Path) -> None:

@@ -86,6 +86,15 @@ def png_of(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def plain_png(phase: FloatArray, limits: tuple[float, float]) -> bytes:
+    """PNG of an (h, w) phase in the colours of phases, a pixel for each value."""
+    from matplotlib.image import imsave
+
+    png = io.BytesIO()
+    imsave(png, phase, vmin=limits[0], vmax=limits[1], cmap=PHASE_COLOURS, format="png")
+    return png.getvalue()
+
+
 def downsample(obj: AnyArray, step: int, of: Callable[[AnyArray], AnyArray]) -> AnyArray:
     """Means of a quantity over squares of ``step`` pixels, row by row to save memory, without a rest at the edges."""
     if step == 1:

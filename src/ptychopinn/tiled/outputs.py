@@ -34,8 +34,8 @@ class TiledObject:
     object_round: str  # the round that has the object
     coverage_round: str  # the one that has the coverage
     residual: float  # forward residual R
-    flat_residual: float  # that of the flat object at the start
     passes_kept: int
+    predicted: bool  # whether a network drew the start
     story: tuple[str, ...]  # how the probe was found, in sentences
 
 
@@ -49,14 +49,15 @@ def write_tiled(folder: Path, data: ScanDataset, store: TileStore, found: TiledO
     """
     model, frame = store.model(), store.frame
     background = model.get("background")
-    verdict = judge(Evidence(data, model["probe"], found.residual, passes=found.passes_kept, trained=False))
+    verdict = judge(Evidence(data, model["probe"], found.residual, passes=found.passes_kept, trained=found.predicted))
     warnings = [] if verdict.warning is None else [verdict.warning]
+    start = "the object of the network" if found.predicted else "a flat object"
     if found.passes_kept == 0:
-        warnings.append("No pass was kept, because none lowered the forward residual: the object is flat.")
+        warnings.append(f"No pass was kept, because none lowered the forward residual: the result is {start}.")
     story = " ".join(
         [
             *found.story,
-            f"{len(store.cores)} tiles then had {store.plan['passes']} passes from a flat object, with halos exchanged "
+            f"{len(store.cores)} tiles then had {store.plan['passes']} passes from {start}, with halos exchanged "
             f"after each; {found.passes_kept} are in the result.",
         ]
     )

@@ -21,10 +21,11 @@ from ptychopinn.data.lazy_rows import LazyRows, MappedRows, mapped_rows, release
 from ptychopinn.data.scaling import Scaling
 from ptychopinn.errors import DataError
 from ptychopinn.geometry import Frame
-from ptychopinn.typing import AnyArray, FloatArray, IntArray, StrPath
+from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray, StrPath
 
-PLAN, GRID = "plan.json", "grid.npz"
+PLAN, GRID, NETWORK = "plan.json", "grid.npz", "network.zip"
 OBJECT, VELOCITY, LAST, COVERAGE = "object", "velocity", "last", "coverage"  # arrays of the core of a tile
+GRADIENTS = "gradients.npz"  # of a job
 _SCAN, _PATTERNS, _ROWS, _BAD, _MODEL = "scan.npz", "patterns.bin", "rows.npy", "bad_values.npz", "model.npz"
 _BLOCK = 256  # patterns copied at a time
 
@@ -43,9 +44,12 @@ class TilePatterns:
         Indices of the patterns in the core that judge the result.
     slow:
         Indices of the patterns in the core that determine the slow phase.
+    own:
+        (k,) bool: whether each is in the core.
     """
 
     members: IntArray
+    own: BoolArray
     positions: FloatArray
     ranks: IntArray
     judges: IntArray
@@ -123,7 +127,7 @@ class TileStore:
             counts_per_unit=about["counts_per_unit"],
             name=about["name"],
             scaling=Scaling(**self.plan["scaling"], detector_offset_px=small["offset"]),
-        )
+        ).as_checked()
 
     def positions(self) -> FloatArray:
         """(n, 2) float64 (y, x) of all patterns."""

@@ -1,0 +1,63 @@
+"""Workers and figures for tests of scans in tiles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ptychopinn.jobs import Job, JobDied, JobError
+from ptychopinn.product import read_product
+from ptychopinn.typing import ComplexArray
+from ptychopinn.workflows import RunResult
+
+ARCHIVE = Path(__file__).parents[1] / "models" / "src" / "ptychopinn_models" / "family-64.zip"  # of a network
+
+
+class InThisProcess:
+    """Workers that do jobs in this process, and count them.
+
+    Parameters
+    ----------
+    dies:
+        Says of a job, before it is done, whether its process dies.
+    """
+
+    def __init__(self, dies: Callable[[Job], bool] = lambda job: False) -> None:
+        self._dies, self.done = dies, list[str]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def submit(self, job: Job) -> Future[Any]:
+        future: Future[Any] = Future()
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if self._dies(job):
+            future.set_exception(JobDied("The process was killed by the system or a user."))
+            return future
+        self.done.append(job.name)
+        try:
+            future.set_result(json.loads(json.dumps(job.task.call())))
+        except Exception as error:
+            future.set_exception(JobError(str(error)))
+        return future
+
+    def value(self, future: Future[Any]) -> Any:
+        return future.result()
+
+
+def picture(found: RunResult) -> ComplexArray:
+    return read_product(found.files["product"]).object
+
+
+def difference(found: ComplexArray, expected: ComplexArray) -> float:
+    """Relative error after a common phase is removed."""
+    overlap = np.vdot(found, expected)
+    return float(np.linalg.norm(found * (overlap / abs(overlap)) - expected) / np.linalg.norm(expected))
