@@ -135,6 +135,11 @@ class JobProcess:
             pass
         self._close_pipes()
 
+    def end_unless_it_waits(self) -> None:
+        """End the process and its descendants now, unless it waits for another task."""
+        if not self.waits:
+            self.close()
+
     def value(self) -> Any:
         """The return value of the function; ends the process, unless it waits for another task.
 
@@ -147,8 +152,7 @@ class JobProcess:
         JobError
             If it failed.
         """
-        if not self.waits:
-            self.close()
+        self.end_unless_it_waits()
         last = self._last
         if last is None:
             raise self._explain_end()

@@ -69,6 +69,7 @@ def prepare_tiles(
     if folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir()
+    data.log_mean_probe()
     patterns = Patterns(data)
     noisy = is_noisy(patterns)
     used, judges = split_used_and_held_out(patterns, noisy=noisy)
