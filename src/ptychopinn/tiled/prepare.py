@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.atomic import read_record
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
@@ -23,12 +24,13 @@ from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import RESIDUAL_PATTERNS
 from ptychopinn.refinement import refinement_schedule, split_used_and_held_out
 from ptychopinn.solvers.epie import rpie_schedule
+from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.solvers.slow_phase import SlowPhaseGrid
 from ptychopinn.tiled.plan import ScanTile
 from ptychopinn.tiled.store import GRID, NETWORK, PLAN, TilePatterns, TileStore, save_arrays
 from ptychopinn.typing import IntArray, StrPath
 
-_FORMAT = 2  # of the files of tiles; a new number makes all old ones invalid
+_FORMAT = 3  # of the files of tiles; a new number makes all old ones invalid
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,14 @@ def prepare_tiles(
     if folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir()
+    data.log_mean_probe()
     patterns = Patterns(data)
     noisy = is_noisy(patterns)
     used, judges = split_used_and_held_out(patterns, noisy=noisy)
     passes = settings.tiles.passes
     predicted = refinement_schedule(passes, noisy=noisy)
     schedules = {"flat": predicted if noisy else rpie_schedule(passes), "predicted": predicted}
-    frame = Frame.around(data.positions, data.N)
+    frame = Frame.around(data.positions, data.N, margin_of(settings.automatic))
     grid = SlowPhaseGrid.over(frame.local(data.positions[used]), data.probe)
     save_arrays(folder / GRID, **{name: np.asarray(value) for name, value in vars(grid).items()})
     judges = judges[evenly_spread(len(judges), RESIDUAL_PATTERNS)]
@@ -95,6 +98,11 @@ def prepare_tiles(
     }
     TileStore.create(folder, path, data, fit_scaling(data), plan)
     return TileStore(folder)
+
+
+def margin_of(config: AutomaticConfig) -> int:
+    """How far positions may move in passes over tiles, pixels."""
+    return MAX_MOVE_PX if Freedom.POSITIONS in config.may_free else 0
 
 
 def _put_patterns(

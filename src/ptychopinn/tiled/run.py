@@ -3,7 +3,8 @@
 A probe from the middle of the scan is used everywhere. Then each pass is a round of jobs, one for each tile. A job
 reads object and momentum of its tile with a halo around it, which its neighbours wrote, makes the pass in the order in
 which one process would make it, and writes its core. The slow phase of the object is solved from the gradients that
-all jobs measured. So the result is that of one process, but for what happens in a pass beyond the halo.
+all jobs measured; positions and flux are fitted to all patterns. So the result is that of one process, but for what
+happens in a pass beyond the halo.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from ptychopinn.assembly import PhaseRule
 from ptychopinn.atomic import read_record, write_json
 from ptychopinn.bundle import read_bundle
-from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.tiles import TilesConfig
@@ -33,10 +34,12 @@ from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jo
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.refinement import SURE_DEVIATIONS, leaves_no_slow_phase
+from ptychopinn.solvers.options import StepSchedule
+from ptychopinn.tiled.fits import PatternFits
 from ptychopinn.tiled.network import put_pairs, put_phases
 from ptychopinn.tiled.outputs import TiledObject, write_tiled
 from ptychopinn.tiled.plan import cut_scan, tile_count
-from ptychopinn.tiled.prepare import Network, prepare_tiles
+from ptychopinn.tiled.prepare import Network, margin_of, prepare_tiles
 from ptychopinn.tiled.store import GRADIENTS, GRID, LAST, OBJECT, PLAN, VELOCITY, TileStore, load_arrays, save_arrays
 from ptychopinn.tiled.worker import PHASE, grid_from
 from ptychopinn.typing import FloatArray, StrPath
@@ -95,7 +98,7 @@ def tiled_run(  # noqa: PLR0913
     count = config.tiles
     if not isinstance(count, int):
         count = tile_count(Frame.around(data.positions, data.N), data.N, config.workers or 1)
-    tiles = cut_scan(data.positions, data.N, count)
+    tiles = cut_scan(data.positions, data.N, count, margin_of(settings.automatic))
     network = _network(model, data, settings.backend)
     if network is not None:
         refuse_model_folder(network.archive, output)
@@ -147,6 +150,14 @@ class _Round:
         return math.sqrt(square) if math.isfinite(square) else math.inf
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What the middle of a scan said about its passes."""
+
+    predicted: bool  # whether they start from a network
+    free: tuple[str, ...]  # what is fitted to the patterns after each
+
+
 class _Rounds:
     """The rounds of jobs of a reconstruction in tiles."""
 
@@ -163,16 +174,23 @@ class _Rounds:
         flat = self._round(_START, f"{_WORKER}begin_tile")
         drawn = flat if middle["rule"] is None else self._draw(flat, PhaseRule(middle["rule"]))
         first = best = before = drawn
-        names, kept, settled = [_START, drawn.name], 0, False
+        start = _Start(drawn is not flat, tuple(middle["free"]))
+        schedule = StepSchedule(**self._store.plan["schedules"]["predicted" if start.predicted else "flat"])
+        fits = PatternFits(self._store, frozenset(map(Freedom, start.free)), schedule)
+        names, kept, settled, fitted = [_START, drawn.name], 0, False, None
         for done in range(self._store.plan["passes"]):
-            before, settled = self._pass(done, before, predicted=drawn is not flat, settled=settled)
+            last = before.name
+            before, settled = self._pass(done, before, start, settled=settled)
+            if start.free:
+                fits.fit(before.name)
             if before.residual < best.residual and deviations_above(first.shares(), before.shares()) > self._sure:
-                best, kept = before, done + 1
+                best, kept, fitted = before, done + 1, last
             for old in names:  # nothing reads them any more
                 self._store.forget(old, VELOCITY, LAST, *(() if old == best.name else (OBJECT,)))
             names.append(before.name)
             _log.info("Pass %d: forward residual %.4f.", done + 1, before.residual)
-        return TiledObject(best.name, _START, best.residual, kept, drawn is not flat, tuple(middle["story"]))
+        story = tuple(middle["story"])
+        return TiledObject(best.name, _START, fitted, best.residual, kept, start.predicted, start.free, story)
 
     def _draw(self, flat: _Round, rule: PhaseRule) -> _Round:
         """The object of the network, as bright as the counts say; or the flat one, if it explains the patterns better.
@@ -196,12 +214,12 @@ class _Rounds:
         _log.info("The network's object: forward residual %.4f; a flat one: %.4f.", drawn.residual, flat.residual)
         return drawn if drawn.residual < flat.residual else flat
 
-    def _pass(self, done: int, before: _Round, *, predicted: bool, settled: bool) -> tuple[_Round, bool]:
+    def _pass(self, done: int, before: _Round, start: _Start, *, settled: bool) -> tuple[_Round, bool]:
         """Make a pass, and take off a slow phase before it; return also whether there is none any more."""
-        phase = (done > 0 or predicted) and not settled and self._solve_slow_phase(before.name)
+        phase = (done > 0 or start.predicted) and not settled and self._solve_slow_phase(before.name)
         more = not settled and done + 1 < self._store.plan["passes"]
         name, arguments = f"pass-{done + 1:03}", {"done": done, "before": before.name}
-        arguments |= {"start": _START, "predicted": predicted}
+        arguments |= {"start": _START, "predicted": start.predicted, "free": list(start.free)}
         now = self._round(name, f"{_WORKER}make_pass", **arguments, phase=phase, gradients=more)
         if not phase:
             return now, settled
@@ -223,7 +241,8 @@ class _Rounds:
             np.concatenate([part[key] for part in parts]) for key in ("numbers", "hessian", "slope")
         )
         order = np.argsort(numbers)
-        local = store.frame.local(store.positions()[numbers[order]])
+        fitted = store.fitted(name, Freedom.POSITIONS)
+        local = store.frame.local((store.positions() if fitted is None else fitted)[numbers[order]])
         coefficients = grid.solve(local, hessian[order], slope[order])
         if coefficients is not None:
             save_arrays(store.folder / name / PHASE, coefficients=coefficients)
