@@ -177,7 +177,7 @@ def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, set
     foreign = [path.name for path in found if not kind.owns(path)]
     if foreign:
         raise UsageError(
-            f"The directory {folder} is there and not empty, and no {kind.noun} wrote these files: "
+            f"The directory {folder} is there and not empty: it holds files that no {kind.noun} wrote: "
             f"{', '.join(foreign[:5])}.",
             f"Choose another directory; --overwrite removes only what a {kind.noun} wrote.",
         )
