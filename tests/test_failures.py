@@ -29,6 +29,14 @@ def test_memory_that_ran_out_is_said_to_have(error: Exception) -> None:
         raise error
 
 
+def test_source_code_that_is_not_found_may_be_a_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HARD-023] `linecache` hides a MemoryError; without a limit the file is missing."""
+    error = OSError("could not get source code")
+    for limit, memory in ((2**30, True), (None, False)):
+        monkeypatch.setattr("ptychopinn.failures.address_space_limit", lambda limit=limit: limit)
+        assert is_out_of_memory(error) is memory
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOENT, "No such file", "scan"), RuntimeError("shapes"), KeyError("a")]
 )

@@ -9,44 +9,40 @@ the time is over.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.assembly import PhaseRule, Synchronisation
+from ptychopinn.automatic_trials import Change, FreedomTrials, PassState, updates_of
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
-from ptychopinn.config.infer import Background, InferConfig, ProbeSource
+from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.scaling import fit_scaling, probe_in_counts
-from ptychopinn.data.subsampling import evenly_spread, nearest_to_middle, neighbour_distances, split_every
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts, varying_probe_in_counts
+from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.errors import Cancelled, DataError
-from ptychopinn.metrics.baselines import is_noisy, poisson_residual
-from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual, deviations_above
-from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.probe_modes import add_mode, choose_probe_modes
+from ptychopinn.metrics.baselines import is_noisy
+from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual
+from ptychopinn.monitor import NULL_MONITOR, Monitor, TimeLimit
 from ptychopinn.reconstruction import Reconstruction, assess, reconstruct, uncertainty_of
 from ptychopinn.reconstructor import Reconstructor
-from ptychopinn.refinement import RefinementSummary, RefineOptions, StartKind, refine, refinement_schedule
+from ptychopinn.refinement import RefinementSummary, RefineOptions, StartKind, refine
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.simulate.probes import probe_width_px
 from ptychopinn.solvers.epie import CACHE_BYTES, frame_of, rpie_schedule
-from ptychopinn.solvers.options import PassOptions, StepSchedule
-from ptychopinn.solvers.pass_trial import PassTrial
+from ptychopinn.solvers.options import StepSchedule
 from ptychopinn.stitching import StitchedObject, coverage_of, patch_weights
 from ptychopinn.tiles import Tiling, where_object_fits
 from ptychopinn.typing import FloatArray
 from ptychopinn.uncertainty import check_uncertainty
 
-_log = logging.getLogger(__name__)
 MIN_PATTERNS = 10
 """Fewer patterns are refused: too little to tell an object from its probe."""
 _DENSE = 0.4  # overlap of neighbouring probes above which passes from a flat object need less time than a network
@@ -59,20 +55,7 @@ _MAX_PASSES = 200
 _PAYS, _FREE_PAYS = 0.001, 0.004
 # Numbers of rounds, from 0, between which freedoms are tried; one sooner if the probe was wrong.
 _FIRST_CHOICE, _LAST_CHOICE = 3, 5
-# Trials: patterns in the middle of the scan (a quarter of a small one), every so manyth of them held out, passes.
-_TRIAL_PIXELS, _TRIAL_MIN, _TRIAL_MAX, _TRIAL_PART = 1 << 21, 48, 192, 4
-_HELD_OUT, _MIN_JUDGES, _TRIAL_PASSES = 6, 4, 6
-_FIRST_TRIAL, _FIRST_TRIAL_PASSES = 48, 2  # patterns and passes of the trial of the probe, from a flat object
 _EARLY_ROUNDS, _EARLY_PROBE_STEP, _LATE_PROBE_STEP = 2, 0.5, 0.1  # the steps of a free probe in the first rounds
-# Standard errors by which a freedom must lower the squared residual of held-out patterns; at first the object is poor.
-_SURE, _FIRST_SURE = 2.0, 3.5
-_WORTH = 0.1  # and the fraction by which it must lower it: a right value that is freed fits some noise
-_TRIAL_SHARE = 0.25  # of the time that is left may go into trials
-# Side by side; a probe that varies, and modes, are tried after them.
-_TRIED = tuple(one for one in Freedom if one not in {Freedom.MODES, Freedom.VARIATION})
-# Modes: at most so many; passes that a trial takes; how far the residual must be above that of noise.
-_MOST_MODES, _MODES_PASSES, _ABOVE_NOISE = 5, 12, 1.5
-_VARYING_MODES, _VARYING_PASSES = 4, 12  # of a probe that varies, and passes of its trial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,7 +112,7 @@ def reconstruct_automatically(
     config = config or AutomaticConfig()
     if config.uncertainty:
         check_uncertainty(data)
-    limit = _TimeLimit(monitor, config.max_time)
+    limit = TimeLimit(monitor, config.max_time)
     work = _Work(data, config, limit, library if reconstructor is None else _library_of(reconstructor))
     work.start(reconstructor)
     with work.library.session() as computing:
@@ -146,42 +129,10 @@ def _library_of(reconstructor: Reconstructor) -> ArrayLibrary:
     return getattr(reconstructor, "library", NUMPY)
 
 
-class _TimeLimit(Monitor):
-    """A monitor that cancels when the time is over."""
-
-    def __init__(self, inner: Monitor, seconds: float | None) -> None:
-        super().__init__()
-        self._inner, self._start, self._seconds = inner, time.monotonic(), seconds
-
-    def report(self, *args: object, **more: object) -> None:
-        """Pass it on."""
-        self._inner.report(*args, **more)  # type: ignore[arg-type]
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self._start
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left."""
-        return float("inf") if self._seconds is None else self._seconds - self.elapsed
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the user cancelled."""
-        return self._inner.cancelled
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the user cancelled, or the time is over."""
-        return self.stopped or self.left <= 0
-
-
 class _Work:
     """One reconstruction; see `reconstruct_automatically`."""
 
-    def __init__(self, data: ScanDataset, config: AutomaticConfig, limit: _TimeLimit, library: ArrayLibrary) -> None:
+    def __init__(self, data: ScanDataset, config: AutomaticConfig, limit: TimeLimit, library: ArrayLibrary) -> None:
         self.library = library
         self._data, self._config, self._limit = data, config, limit
         self._freed: frozenset[Freedom] = frozenset()
@@ -204,7 +155,10 @@ class _Work:
         )
         self._stitched = StitchedObject(np.ones(frame.shape, np.complex64), coverage, frame, len(data), 0)
         self._how = Synchronisation(PhaseRule.NONE_NEEDED)
-        self._model = ScanModel(probe, data.positions)
+        probe, variation = varying_probe_in_counts(data, probe)
+        self._model = ScanModel(probe, data.positions, variation=variation)
+        if variation is not None:
+            self._story.append(f"Passes started from the scan's probe, which varies by {len(variation.modes)} modes.")
         self._kind, self._from_flat = StartKind.FLAT, True
         overlap = 1 - _spacing_px(data.positions) / probe_width_px(data.probe)
         self._network = reconstructor
@@ -238,8 +192,9 @@ class _Work:
         assert refined is not None  # passes were asked for
         self._passes += refined.passes_done
         stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
-        model = ScanModel(self.library.from_host(np.asarray(found.probe, np.complex64)), found.positions)
-        if not self._is_better(stitched, model):
+        model = ScanModel(found.probe, found.positions, variation=found.variation).on(self.library)
+        predicted = PassState(model, stitched.canvas, self._freed)
+        if not self._trials.prefers(predicted, self._state, _NETWORK_PASSES, self._schedule(_NETWORK_PASSES)):
             self._story.append("A flat object explained the patterns better than the network.")
             return True
         self._stitched, self._model, self._kind = stitched, model, StartKind.REFINED
@@ -249,16 +204,6 @@ class _Work:
         self._rounds.append(refined)
         self._story.append(f"After a network and {refined.passes_done} passes the residual was {found.residual:.3f}.")
         return True
-
-    def _is_better(self, stitched: StitchedObject, model: ScanModel) -> bool:
-        """Whether the network's object is a better start than the object so far, after the same passes from both."""
-        trial = self._trial(min(_TRIAL_MAX, len(self._data)), _NETWORK_PASSES)
-        options = PassOptions(self._schedule(_NETWORK_PASSES))
-        try:
-            ours, its = trial.shares(self._model, options), replace(trial, start=stitched.canvas).shares(model, options)
-        except Cancelled:
-            return False
-        return float(its.sum()) < float(ours.sum())
 
     def _best_prediction(self, reconstructor: Reconstructor) -> Reconstruction:
         """The network's object after some passes, from the positions as given or located from its patches."""
@@ -283,8 +228,8 @@ class _Work:
         """Make rounds of passes until they do not pay, or the time is over."""
         self._patterns = Patterns(self._data, library, CACHE_BYTES)
         self._place_on(library)
-        trial, schedule = self._trial(_FIRST_TRIAL, _FIRST_TRIAL_PASSES), rpie_schedule(_FIRST_TRIAL_PASSES)
-        if self._try(trial, [Freedom.PROBE], schedule, sure=_FIRST_SURE):
+        self._trials = FreedomTrials(self._patterns, self._config.may_free, self._limit)
+        if self._take(self._trials.free_wrong_probe(self._state)):
             self._next_choice -= 1
         passes, seconds_of_pass = _FIRST_PASSES, 0.0
         for number in range(_MAX_PASSES):
@@ -322,13 +267,22 @@ class _Work:
             return True  # the first rounds are too short to say that passes do not pay
         if number > _LAST_CHOICE or number < self._next_choice:
             return False
-        changed = (
-            self._free_more(seconds_of_pass)
-            or self._vary_probe(seconds_of_pass)
-            or self._add_modes(library, seconds_of_pass)
-        )
+        residual = self._rounds[-1].residual_after
+        changed = self._take(self._trials.free_more(self._state, residual, seconds_of_pass))
         self._next_choice = number + (1 if changed else 2)  # what was freed may have hidden something
         return changed
+
+    @property
+    def _state(self) -> PassState:
+        return PassState(self._model, self._stitched.canvas, self._freed)
+
+    def _take(self, change: Change | None) -> bool:
+        """Go on with what a trial found, if it found something."""
+        if change is None:
+            return False
+        self._freed, self._model = change.freed, change.model
+        self._story.append(change.why)
+        return True
 
     def _report(self, planned: int) -> None:
         """Report progress: of the time, if it is limited, else of the passes that were made or are planned."""
@@ -351,13 +305,13 @@ class _Work:
         )
         if not isinstance(model.probe, np.ndarray):
             return
-        self._model = replace(model, probe=library.from_host(np.asarray(model.probe, np.complex64)))
+        self._model = model.on(library)
 
     def _round(self, passes: int) -> None:
         varies = Freedom.VARIATION in self._freed
         options = RefineOptions(
             passes,
-            **_updates(self._freed),
+            **updates_of(self._freed),
             schedule=None if self._predicted and not varies else self._schedule(passes),
             seed=len(self._rounds),
             quick=not self._predicted,
@@ -384,101 +338,6 @@ class _Work:
         if is_noisy(self._patterns):
             return StepSchedule(alpha=1.0, momentum=0.5, probe_step=probe_step)
         return StepSchedule(alpha=0.3 if number <= _EARLY_ROUNDS else 0.5, momentum=0.8, probe_step=probe_step)
-
-    # What is free
-
-    def _free_more(self, seconds_of_pass: float) -> bool:
-        """Free what explains held-out patterns better; returns whether something was freed."""
-        enough = min(_TRIAL_PIXELS // self._data.N**2, len(self._data) // _TRIAL_PART)
-        count = min(max(enough, _TRIAL_MIN), _TRIAL_MAX, len(self._data))
-        cost = (len(_TRIED) + 2) * 1.5 * (_TRIAL_PASSES + 1) * seconds_of_pass / len(self._data)  # of a pattern
-        count = int(min(count, _TRIAL_SHARE * self._limit.left / max(cost, 1e-9)))
-        trial = self._trial(count, _TRIAL_PASSES)
-        return self._try(trial, _TRIED, refinement_schedule(_TRIAL_PASSES), sure=_SURE)
-
-    def _try(self, trial: PassTrial, candidates: Collection[Freedom], schedule: StepSchedule, *, sure: float) -> bool:
-        """Free those of the candidates that help the passes of a trial to explain patterns that they do not use."""
-        freed = self._freed
-        fixed = [one for one in self._config.may_free if one in candidates and one not in freed]
-        if not fixed or len(trial.judges) < _MIN_JUDGES:
-            return False
-
-        def shares(free: Collection[Freedom]) -> FloatArray:
-            return trial.shares(self._model, PassOptions(schedule, **_updates(free)))
-
-        try:
-            base = shares(freed)
-            helped = [one for one in fixed if _explains_more(shares(freed | {one}), base, sure)]
-        except Cancelled:
-            return False
-        if not helped:
-            return False
-        self._freed |= set(helped)
-        self._story.append(f"Freed {' and '.join(helped)}: held-out patterns were explained better.")
-        _log.info("Freed %s.", ", ".join(helped))
-        return True
-
-    def _trial(self, count: int, passes: int) -> PassTrial:
-        """A trial of passes over so many patterns in the middle of the scan, from the object so far."""
-        used, judges = split_every(nearest_to_middle(self._model.positions, count), _HELD_OUT)
-        return PassTrial(self._patterns, used, judges, self._stitched.canvas, passes, monitor=self._limit)
-
-    def _may_try(self, freedom: Freedom, seconds: float) -> bool:
-        """Whether a change of the probe may be tried: it is allowed, time suffices, and noise does not explain all."""
-        data = self._data
-        if freedom not in self._config.may_free or freedom in self._freed or is_noisy(self._patterns):
-            return False
-        if seconds > _TRIAL_SHARE * self._limit.left:
-            return False
-        some = evenly_spread(len(data), _TRIAL_MIN)
-        noise = poisson_residual(np.asarray(data.counts(some)), ~data.bad_pixels)
-        return bool(self._rounds[-1].residual_after >= _ABOVE_NOISE * noise)
-
-    def _vary_probe(self, seconds_of_pass: float) -> bool:
-        """Let the probe vary, if noise does not explain what is left and held-out patterns are explained better.
-
-        A variation also explains some of what incoherent modes do, so it must explain more than these.
-        """
-        count = min(_TRIAL_MAX, len(self._data))
-        share = count / len(self._data)
-        cost = 3 * _VARYING_PASSES * share * seconds_of_pass
-        if Freedom.MODES in self._freed or not self._may_try(Freedom.VARIATION, cost):
-            return False
-        trial = self._trial(count, _VARYING_PASSES)
-        free = self._freed | {Freedom.PROBE}
-
-        def shares(freed: Collection[Freedom], model: ScanModel) -> FloatArray:
-            return trial.shares(model, PassOptions(rpie_schedule(_VARYING_PASSES), **_updates(freed)))
-
-        try:
-            varying = shares(free | {Freedom.VARIATION}, self._model)
-            if not _explains_more(varying, shares(free, self._model), _SURE):
-                return False
-            library = self._patterns.library
-            grown = add_mode(add_mode(library.to_host(self._model.probe)))
-            if not _explains_more(varying, shares(free, replace(self._model, probe=library.from_host(grown))), _SURE):
-                return False
-        except Cancelled:
-            return False
-        self._freed = frozenset(free | {Freedom.VARIATION})
-        self._story.append(
-            f"The probe may vary over the scan, by {_VARYING_MODES} modes: held-out patterns were explained better."
-        )
-        _log.info("The probe varies.")
-        return True
-
-    def _add_modes(self, library: ArrayLibrary, seconds_of_pass: float) -> bool:
-        """Add incoherent modes to the probe, if noise does not explain what is left and held-out patterns show them."""
-        if not self._may_try(Freedom.MODES, _MODES_PASSES * seconds_of_pass):
-            return False
-        start, options = self._stitched.canvas, RefineOptions(1, **_updates(self._freed))
-        probe = choose_probe_modes(self._patterns, self._model, start, options, _MOST_MODES, monitor=self._limit)
-        if probe is None:
-            return False
-        self._model = replace(self._model, probe=library.from_host(probe))
-        self._freed |= {Freedom.PROBE, Freedom.MODES}
-        self._story.append(f"The probe got {len(probe)} incoherent modes: held-out patterns were explained better.")
-        return True
 
     # The result
 
@@ -516,23 +375,7 @@ class _Work:
         )
 
 
-def _updates(freed: Collection[Freedom]) -> dict[str, Any]:
-    """What passes update where this much is free, as options of refinements and of passes."""
-    return {
-        "update_probe": Freedom.PROBE in freed,
-        "update_positions": Freedom.POSITIONS in freed,
-        "update_flux": Freedom.FLUX in freed,
-        "update_background": Background.SMOOTH if Freedom.BACKGROUND in freed else None,
-        "update_variation": _VARYING_MODES if Freedom.VARIATION in freed else 0,
-    }
-
-
 def _spacing_px(positions: FloatArray) -> float:
     """Median distance of a position from its nearest neighbour at another place, pixels."""
     places = np.unique(positions, axis=0)
     return float(np.median(neighbour_distances(places))) if len(places) > 1 else 0.0
-
-
-def _explains_more(shares: FloatArray, base: FloatArray, sure: float) -> bool:
-    """Whether held-out patterns are explained better, by so many standard errors and by enough to matter."""
-    return deviations_above(base, shares) > sure and float(shares.sum()) < (1 - _WORTH) * float(base.sum())

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ptychopinn.atomic import translate_write_error
 from ptychopinn.errors import Cancelled, ConfigError, PluginError, PtychoPinnError, ResourceError
+from ptychopinn.system import address_space_limit
 
 ResultT = TypeVar("ResultT")
 IsOutOfMemory = Callable[[BaseException], bool]
@@ -19,6 +20,8 @@ IsOutOfMemory = Callable[[BaseException], bool]
 _MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primitive", "can't start new thread")
 # Of the loader of libraries.
 _NO_MEMORY_TO_IMPORT = ("Cannot allocate memory", "failed to map segment", "cannot allocate")
+# Of `inspect`, for PyTorch's scripts: `linecache` catches a MemoryError. Under no limit the source is not there.
+_NO_SOURCE = "could not get source code"
 
 
 def explained(error: BaseException) -> PtychoPinnError:
@@ -51,7 +54,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, OSError | ImportError):
         no_memory = getattr(error, "errno", None) == errno.ENOMEM
-        return no_memory or any(sign in str(error) for sign in _NO_MEMORY_TO_IMPORT)
+        signs = _NO_MEMORY_TO_IMPORT if address_space_limit() is None else (*_NO_MEMORY_TO_IMPORT, _NO_SOURCE)
+        return no_memory or any(sign in str(error) for sign in signs)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
     )

@@ -23,6 +23,14 @@ _MIN_ADDRESS_SPACE_MIB = 512
 _NO_ALLOCATION = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
 
 
+def address_space_limit() -> int | None:
+    """Bytes of address space that this process may have (``ulimit -v``); None if there is no limit."""
+    if resource is None:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else int(limit)
+
+
 def check_address_space() -> None:
     """Refuse a limit of the address space (``ulimit -v``) under which libraries of linear algebra wait for ever.
 
@@ -31,14 +39,14 @@ def check_address_space() -> None:
     ResourceError
         If less than 512 MiB are left.
     """
-    if resource is None:
+    limit = address_space_limit()
+    if limit is None:
         return
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     try:
         used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
     except OSError:  # unknown
         return
-    if limit != resource.RLIM_INFINITY and (left := (limit - used) // 2**20) < _MIN_ADDRESS_SPACE_MIB:
+    if (left := (limit - used) // 2**20) < _MIN_ADDRESS_SPACE_MIB:
         raise ResourceError(
             f"The memory of this process is limited (ulimit -v): {max(left, 0)} MiB of address space are left, and the "
             f"libraries need {_MIN_ADDRESS_SPACE_MIB}.",

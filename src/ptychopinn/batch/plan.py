@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.comparison.files import digest_of
 from ptychopinn.config.batch import BatchConfig, BatchItem, Workflow
 from ptychopinn.config.build import build
 from ptychopinn.config.execution import ExecutionOptions
 from ptychopinn.config.files import read_config_file
 from ptychopinn.config.run import AllSettings
+from ptychopinn.digests import digest_of
 from ptychopinn.errors import ConfigError, DataError, UsageError
 from ptychopinn.path_checks import why_unreadable
 from ptychopinn.plugins import discover, solver_options

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychopinn.comparison.files import digest_of
 from ptychopinn.comparison.scans import ScanSource, write_central
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.simulation import ScanKind, SimulationConfig
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.data.io import write_scan
+from ptychopinn.digests import digest_of
 from ptychopinn.errors import ConfigError
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.simulate import simulate_probe, simulate_scan

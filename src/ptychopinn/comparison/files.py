@@ -1,8 +1,7 @@
-"""Result files of a candidate (JSON, CSV, HDF5), and content hashes used for resuming."""
+"""Result files of a candidate (JSON, CSV, HDF5)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,19 +25,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}.", "Create it again with --overwrite.") from error
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of the bytes of a file, or of the names and the files in a folder that is one scan (zarr)."""
-    if path.is_dir():
-        return digest_of({str(p.relative_to(path)): digest_of_file(p) for p in sorted(path.rglob("*")) if p.is_file()})
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of plain values, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def write_scores(folder: Path, scan: str, scores: Scores, more: Mapping[Figure, float]) -> None:

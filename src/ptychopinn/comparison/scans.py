@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.comparison.files import digest_of_file
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan, write_scan
+from ptychopinn.digests import digest_of_file
 from ptychopinn.errors import DataError
 from ptychopinn.metrics import scan_box
 from ptychopinn.typing import ComplexArray, IntArray, StrPath

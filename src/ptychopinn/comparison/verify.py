@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.atomic import write_json
-from ptychopinn.comparison.files import digest_of_file, read_arrays, read_json
+from ptychopinn.comparison.files import read_arrays, read_json
 from ptychopinn.comparison.run import MANIFEST, METRICS, REPORT, SUMMARY, VERIFICATION
 from ptychopinn.comparison.scoring import rescore
 from ptychopinn.comparison.table import Row, Status, comparison_figures, read_table
+from ptychopinn.digests import digest_of_file
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.typing import StrPath
 

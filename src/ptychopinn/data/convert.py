@@ -13,7 +13,7 @@ import numpy as np
 
 from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data import scan_steps
+from ptychopinn.data import scan_selection, scan_steps
 from ptychopinn.data.contract import interpret
 from ptychopinn.data.cxi_writer import write_cxi_scan
 from ptychopinn.data.dataset import ScanDataset
@@ -116,7 +116,7 @@ def convert_raw(
 
 def _join_scans(scans: Sequence[RawScan], conversion: ConversionOptions) -> RawScan:
     scans = [scan_steps.in_photons(scan_steps.mark_gaps(scan)) for scan in scans]
-    raw = scan_steps.join_scans([apply_steps(scan, conversion) for scan in scans])
+    raw = scan_selection.join_scans([apply_steps(scan, conversion) for scan in scans])
     if conversion.bin > 1:
         raw = bin_patterns(raw, conversion.bin)
     return scan_steps.with_dose(raw if conversion.resize is None else resize_patterns(raw, conversion.resize))
@@ -179,7 +179,7 @@ def _pair(values: tuple[float, ...], name: str) -> tuple[float, float]:
 
 def _orient(raw: RawScan, options: ConversionOptions) -> RawScan:
     """Orientation of the patterns and of the probe."""
-    probe = raw.probe
+    probe = {"probe": raw.probe, "probe_variation": raw.probe_variation}
     if options.transpose:
         raw = scan_steps.transpose_patterns(raw)
     if options.flip_y:
@@ -187,8 +187,8 @@ def _orient(raw: RawScan, options: ConversionOptions) -> RawScan:
     if options.flip_x:
         raw = scan_steps.flip_patterns(raw, "x")
     raw = scan_steps.rotate_patterns(raw, options.rotate)
-    if not options.turn_probe and probe is not None:
-        raw = raw.with_changes("The probe is left as it was.", probe=probe)
+    if not options.turn_probe and raw.probe is not None:
+        raw = raw.with_changes("The probe is left as it was.", **probe)
     if options.shift is not None:
         raw = scan_steps.shift_patterns(raw, options.shift)
     if options.conjugate_probe:
@@ -211,12 +211,14 @@ def _repair(raw: RawScan, options: ConversionOptions) -> RawScan:
 def _select(raw: RawScan, options: ConversionOptions) -> RawScan:
     """Some of the patterns."""
     if options.frames is not None:
-        raw = scan_steps.take_patterns(raw, parse_frames(options.frames), "Patterns of the list")
+        raw = scan_selection.take_patterns(raw, parse_frames(options.frames), "Patterns of the list")
     if options.region is not None:
-        raw = scan_steps.take_region(raw, options.region)
+        raw = scan_selection.take_region(raw, options.region)
     if options.stride > 1:
-        raw = scan_steps.take_patterns(raw, np.arange(0, len(raw.patterns), options.stride), "Every so manieth pattern")
-    return scan_steps.drop_outliers(raw) if options.drop_outliers else raw
+        raw = scan_selection.take_patterns(
+            raw, np.arange(0, len(raw.patterns), options.stride), "Every so manieth pattern"
+        )
+    return scan_selection.drop_outliers(raw) if options.drop_outliers else raw
 
 
 def read_background(text: str) -> float | FloatArray:

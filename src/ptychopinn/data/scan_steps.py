@@ -1,37 +1,34 @@
-"""Change a scan before it is checked: orientation, positions, bad pixels, selection, geometry. One function a step.
+"""Change a scan before it is checked: orientation, positions, bad pixels, background, geometry. One function a step.
 
 Every function takes a `ptychopinn.data.raw_scan.RawScan` and returns another one with a note of what was done; none
-changes its argument. Cropping, padding and binning are in `ptychopinn.data.sizes`, probes in
-`ptychopinn.data.probe_recipes`.
+changes its argument. Selection is in `ptychopinn.data.scan_selection`, cropping, padding and binning in
+`ptychopinn.data.sizes`, probes in `ptychopinn.data.probe_recipes`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from ptychopinn.data.bad_value_checks import mark_bad_values
-from ptychopinn.data.bad_values import Unmeasured, join_bad_values, unite
+from ptychopinn.data.bad_values import Unmeasured, unite
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, measured_blocks, pattern_sums, to_pixels
-from ptychopinn.data.row_blocks import map_rows, pick_rows, stack_rows
+from ptychopinn.data.raw_scan import Geometry, RawScan, is_amplitude, measured_blocks, pattern_sums, positions_of
+from ptychopinn.data.row_blocks import map_rows
+from ptychopinn.data.scan_selection import take_patterns
 from ptychopinn.data.statistics import pattern_statistics
-from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.errors import DataError
-from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import AnyArray, BoolArray, FloatArray
 
 Axis = Literal["y", "x"]
 Unit = Literal["px", "m", "mm", "um", "nm", "A"]
 METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A": 1e-10}
 _AXES = {"y": 0, "x": 1}
-_OUTLIER_SPREADS = 8.0  # robust standard deviations
-_FAR_SPREADS = 30.0  # of distances to the nearest position
-_MAD = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
 
 
 def flip_patterns(raw: RawScan, axis: Axis) -> RawScan:
@@ -77,17 +74,16 @@ def _turned(
     note: str,
 ) -> RawScan:
     """Patterns and mask turned by one function of (..., H, W) arrays, the probe by another."""
-    probe = raw.probe
-    if probe is not None and probe.shape[1:] == raw.size:
-        probe = np.ascontiguousarray(turn_probe(probe))
-    return raw.with_changes(
+    turned = raw.with_changes(
         note,
         patterns=map_rows(raw.patterns, turn, size, raw.patterns.dtype),
         bad_pixels=None if raw.bad_pixels is None else np.ascontiguousarray(turn(raw.bad_pixels)),
         bad_values=None if raw.bad_values is None else raw.bad_values.changed(turn, size),
         patches=None,
-        probe=probe,
     )
+    if raw.probe is None or raw.probe.shape[1:] != raw.size:
+        return turned
+    return turned.with_probe(lambda probe: np.ascontiguousarray(turn_probe(probe)))
 
 
 def centre_patterns(raw: RawScan) -> RawScan:
@@ -135,7 +131,8 @@ def conjugate_probe(raw: RawScan) -> RawScan:
     DataError
         If there is none.
     """
-    return raw.with_changes("Complex conjugate of the probe taken.", probe=np.conj(_probe(raw)))
+    _refuse_no_probe(raw)
+    return raw.with_probe(np.conj).with_changes("Complex conjugate of the probe taken.")
 
 
 def centre_probe(raw: RawScan) -> RawScan:
@@ -146,15 +143,14 @@ def centre_probe(raw: RawScan) -> RawScan:
     DataError
         If there is none.
     """
-    return raw.with_changes(
-        "Middle of the probe moved to the centre.", probe=np.fft.fftshift(_probe(raw), axes=(-2, -1))
-    )
+    _refuse_no_probe(raw)
+    moved = raw.with_probe(lambda probe: np.fft.fftshift(probe, axes=(-2, -1)))
+    return moved.with_changes("Middle of the probe moved to the centre.")
 
 
-def _probe(raw: RawScan) -> ComplexArray:
+def _refuse_no_probe(raw: RawScan) -> None:
     if raw.probe is None:
         raise DataError("The scan has no probe.", "Let one be made: --probe mean, or name a file that has one.")
-    return raw.probe
 
 
 def set_positions(raw: RawScan, positions: FloatArray) -> RawScan:
@@ -172,7 +168,7 @@ def set_positions(raw: RawScan, positions: FloatArray) -> RawScan:
 
 def swap_axes(raw: RawScan) -> RawScan:
     """Exchange y and x of the positions, with the object guess."""
-    positions = _positions(raw)
+    positions = positions_of(raw)
     obj = None if raw.object_guess is None else np.ascontiguousarray(raw.object_guess.T)
     return raw.with_changes(
         "y and x of the positions exchanged.", positions=positions[:, ::-1].copy(), object_guess=obj
@@ -182,7 +178,7 @@ def swap_axes(raw: RawScan) -> RawScan:
 def negate_positions(raw: RawScan, axis: Axis) -> RawScan:
     """Reverse an axis of the positions. The object guess is reversed too, and positions then count from its end."""
     number = _AXES[axis]
-    positions = _positions(raw).copy()
+    positions = positions_of(raw).copy()
     positions[:, number] *= -1
     obj = raw.object_guess
     if obj is not None and raw.unit == "px":
@@ -203,7 +199,7 @@ def scale_positions(raw: RawScan, factor: tuple[float, float]) -> RawScan:
         raise DataError(f"Positions cannot be scaled by {factor}.", "Give factors that are not zero.")
     return raw.with_changes(
         f"Positions multiplied by {factor[0]:.6g} in y and {factor[1]:.6g} in x.",
-        positions=_positions(raw) * np.array(factor),
+        positions=positions_of(raw) * np.array(factor),
         object_guess=None,
     )
 
@@ -212,7 +208,7 @@ def offset_positions(raw: RawScan, offset: tuple[float, float]) -> RawScan:
     """Add (y, x) to the positions, in their unit; the object guess has no place any more."""
     return raw.with_changes(
         f"{offset[0]:.6g} added to y and {offset[1]:.6g} to x of the positions.",
-        positions=_positions(raw) + np.array(offset),
+        positions=positions_of(raw) + np.array(offset),
         object_guess=None,
     )
 
@@ -229,7 +225,7 @@ def roll_positions(raw: RawScan, count: int) -> RawScan:
     if abs(count) >= n:
         raise DataError(f"Positions of {n} patterns cannot be moved by {count} in the list.", "Give a smaller count.")
     numbers = np.arange(max(0, count), n + min(0, count))
-    moved = raw.with_changes(positions=np.roll(_positions(raw), count, axis=0))
+    moved = raw.with_changes(positions=np.roll(positions_of(raw), count, axis=0))
     return take_patterns(moved, numbers, f"Positions moved by {count:+d} in the list")
 
 
@@ -245,14 +241,8 @@ def positions_in(raw: RawScan, unit: Unit) -> RawScan:
         return raw.with_changes("Positions taken as object pixels.", unit="px")
     if unit not in METRES:
         raise DataError(f"The unit '{unit}' is not known.", f"Give one of px, {', '.join(METRES)}.")
-    positions = _positions(raw) * METRES[unit]
+    positions = positions_of(raw) * METRES[unit]
     return raw.with_changes(f"Positions taken as {unit}.", positions=positions, unit="m", object_guess=None)
-
-
-def _positions(raw: RawScan) -> FloatArray:
-    if raw.positions is None:
-        raise DataError("The scan has no positions.", "Give them: ptychopinn convert --positions FILE.")
-    return raw.positions
 
 
 def in_photons(raw: RawScan) -> RawScan:
@@ -374,144 +364,3 @@ def subtract_background(raw: RawScan, background: float | FloatArray) -> RawScan
         patterns=map_rows(raw.patterns, subtract, raw.size, np.float32, raw.bad_values),
         measurement=Measurement.COUNTS if raw.measurement is None and whole else raw.measurement,
     )
-
-
-def take_patterns(raw: RawScan, numbers: IntArray, what: str = "Patterns selected") -> RawScan:
-    """The patterns of these numbers, in this order, without a copy where they are consecutive.
-
-    Raises
-    ------
-    DataError
-        If there are none, or a number is not there.
-    """
-    n, index = len(raw.patterns), np.asarray(numbers, np.int64)
-    if index.ndim != 1 or not len(index) or index.min() < 0 or index.max() >= n:
-        raise DataError(f"{what}: {len(index)} of {n} patterns.", f"Select at least one, from 0 to {n - 1}.")
-
-    def part(array: AnyArray | None) -> AnyArray | None:
-        return None if array is None else pick_rows(array, index)
-
-    return raw.with_changes(
-        f"{what}: {len(index)} of {n}.",
-        patterns=pick_rows(raw.patterns, index),
-        positions=part(raw.positions),
-        patches=part(raw.patches),
-        scan_index=part(raw.scan_index),
-        bad_values=None if raw.bad_values is None else raw.bad_values.select(index),
-    )
-
-
-def take_region(raw: RawScan, region: tuple[float, float, float, float]) -> RawScan:
-    """Patterns with positions in (y0, y1, x0, x1), in the unit of the positions.
-
-    Raises
-    ------
-    DataError
-        If there are none; it says where the positions are.
-    """
-    positions = _positions(raw)
-    y0, y1, x0, x1 = region
-    y, x = positions.T
-    numbers = np.flatnonzero((y >= y0) & (y <= y1) & (x >= x0) & (x <= x1))
-    if not len(numbers):
-        low, high = np.nanmin(positions, axis=0), np.nanmax(positions, axis=0)
-        raise DataError(
-            f"No position lies in the region {region}; they are from {low.tolist()} to {high.tolist()} {raw.unit}.",
-            "Give y0,y1,x0,x1 inside.",
-        )
-    return take_patterns(raw, numbers, "Patterns in the region")
-
-
-def drop_outliers(raw: RawScan) -> RawScan:
-    """Leave out patterns with positions that are lost or a light that is far off, by robust statistics.
-
-    A position is lost if it is not finite, or farther from its nearest neighbour than the median by 30 robust standard
-    deviations. A pattern's light is off if it differs from the median of its scan by 8. A pattern with values that are
-    not finite outside the bad pixels is left out too.
-    """
-    keep = np.ones(len(raw.patterns), bool)
-    sums = pattern_sums(raw)
-    index = np.zeros(len(keep), np.int64) if raw.scan_index is None else raw.scan_index
-    for scan in np.unique(index):
-        members = np.flatnonzero(index == scan)
-        keep[members] &= _usual(sums[members], _OUTLIER_SPREADS)
-    if raw.positions is not None:
-        keep &= np.isfinite(raw.positions).all(axis=1)
-        there = np.flatnonzero(keep)
-        if len(there) > 2:
-            keep[there] &= _near(raw.positions[there])
-    dropped = np.flatnonzero(~keep)
-    numbers = ", ".join(map(str, dropped[:10].tolist())) + (", ..." if len(dropped) > 10 else "")
-    if not len(dropped):
-        return raw.with_changes("No outliers among the patterns.")
-    return take_patterns(raw, np.flatnonzero(keep), f"Patterns that are no outliers (left out: {numbers})")
-
-
-def _usual(values: FloatArray, spreads: float) -> BoolArray:
-    """Values within so many robust standard deviations of their median; at least the noise of counts is allowed."""
-    finite = np.isfinite(values)
-    if not finite.any():
-        return finite
-    middle = float(np.median(values[finite]))
-    spread = max(_MAD * float(np.median(np.abs(values[finite] - middle))), math.sqrt(max(middle, 0.0)), 0.01 * middle)
-    found: BoolArray = finite & (np.abs(np.where(finite, values, np.inf) - middle) <= spreads * spread)
-    return found
-
-
-def _near(positions: FloatArray) -> BoolArray:
-    distance = neighbour_distances(positions)
-    middle = float(np.median(distance))
-    spread = max(_MAD * float(np.median(np.abs(distance - middle))), 0.1 * middle)
-    return np.asarray(distance <= middle + _FAR_SPREADS * spread)
-
-
-def join_scans(scans: Sequence[RawScan]) -> RawScan:
-    """Scans of one object in one frame as one scan; ``scan_index`` says which pattern is of which.
-
-    Positions are in pixels of the first scan; others are rescaled if their object pixel is known and differs. The probe
-    and the object guess are those of the first; bad pixels of any are bad.
-
-    Raises
-    ------
-    DataError
-        If there is none, or their sizes, domains or units differ.
-    """
-    if not scans:
-        raise DataError("There are no scans to join.", "Give at least one.")
-    if len(scans) == 1:
-        return scans[0]
-    scans = [to_pixels(scan) for scan in scans]
-    first = scans[0]
-    for scan in scans[1:]:
-        if scan.size != first.size or is_amplitude(scan) != is_amplitude(first) or scan.unit != first.unit:
-            raise DataError(
-                f"'{scan.name}' ({scan.size}, {'amplitudes' if is_amplitude(scan) else 'counts'}, {scan.unit}) cannot "
-                f"be joined to '{first.name}' ({first.size}, {'amplitudes' if is_amplitude(first) else 'counts'}, "
-                f"{first.unit}).",
-                "Convert them to one size, domain and unit first.",
-            )
-    index: list[IntArray] = []
-    start = 0
-    for scan in scans:
-        own = np.zeros(len(scan.patterns), np.int64) if scan.scan_index is None else scan.scan_index
-        _, numbers = np.unique(own, return_inverse=True)
-        index.append(numbers + start)
-        start += int(numbers.max()) + 1
-    masks = [scan.bad_pixels for scan in scans if scan.bad_pixels is not None]
-    return replace(
-        first,
-        patterns=stack_rows([scan.patterns for scan in scans]),
-        positions=np.concatenate([_positions(scan) * _ratio(scan, first) for scan in scans]),
-        scan_index=np.concatenate(index),
-        patches=None,
-        bad_pixels=np.any(masks, axis=0) if masks else None,
-        bad_values=join_bad_values([(len(scan.patterns), scan.bad_values) for scan in scans], first.size),
-        mended=tuple(problem for scan in scans for problem in scan.mended),
-        notes=(*first.notes, f"{len(scans)} scans joined: {', '.join(scan.name for scan in scans)[:300]}."),
-    )
-
-
-def _ratio(scan: RawScan, first: RawScan) -> FloatArray:
-    """(2,) object pixels of the first scan in one of this scan."""
-    own, other = scan.geometry.object_pixel_m, first.geometry.object_pixel_m
-    return np.ones(2) if own is None or other is None else np.array(own) / np.array(other)
