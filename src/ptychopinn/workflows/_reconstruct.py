@@ -32,7 +32,7 @@ from ptychopinn.workflows._outputs import (
     write_object_product,
     write_outputs,
 )
-from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained, model_archive
+from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_start, model_archive
 
 _log = logging.getLogger(__name__)
 _UPDATE_S = 5.0  # seconds between two pictures of the object so far
@@ -131,7 +131,7 @@ def load_start(
 def _archive(model: StrPath, data: ScanDataset) -> Path | None:
     if str(model) == NO_MODEL:
         return None
-    return find_pretrained(data) if str(model) == PRETRAINED else model_archive(model, data)
+    return find_start(data) if str(model) == PRETRAINED else model_archive(model, data)
 
 
 def _writer(write: Callable[..., object]) -> Update:
