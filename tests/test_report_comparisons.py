@@ -16,6 +16,7 @@ from ptychopinn.report import (
     ReportContent,
     Table,
     _candidates,
+    bare_phase,
     candidates_picture,
     curves_picture,
     frc_picture,
@@ -60,6 +61,15 @@ def test_legs_share_the_colours_of_the_reference(monkeypatch: pytest.MonkeyPatch
     assert scales.count(_candidates.colour_range(np.abs(reference))) == 3
     assert scales.count(scales[-1]) == 2
     assert scales[-1][1] == -scales[-1][0] > 0.5
+
+
+def test_a_phase_on_the_scale_of_another() -> None:
+    """[REP-013] One of one colour is told from the other where they lie on each other."""
+    reference = make_object()
+    same, other = pixels(bare_phase(reference, reference)), pixels(bare_phase(np.ones_like(reference), reference))
+    assert same.shape == other.shape == (*reference.shape, 3)
+    assert np.ptp(same) > 100
+    assert np.ptp(other, axis=(0, 1)).max() == 0
 
 
 def test_large_pictures_are_made_small() -> None:

@@ -27,7 +27,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.inner_half import FACTOR, inner_half, object_on_whole, probe_on_whole
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts, varying_probe_in_counts
 from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.metrics.baselines import is_noisy
@@ -155,6 +155,8 @@ class _Work:
         data, inner = self._whole, inner_half(self._whole)
         self._begin_with(data if inner is None else inner, StartKind.FLAT)
         self._how, self._from_flat = Synchronisation(PhaseRule.NONE_NEEDED), True
+        if (variation := self._model.variation) is not None:
+            self._story.append(f"Passes started from the scan's probe, which varies by {len(variation.modes)} modes.")
         overlap = 1 - _spacing_px(data.positions) / probe_width_px(data.probe)
         self._network = reconstructor
         if reconstructor is None:
@@ -183,7 +185,8 @@ class _Work:
         )
         self._data, self._kind = data, kind
         self._stitched = StitchedObject(np.ones(frame.shape, np.complex64), coverage, frame, len(data), 0)
-        self._model = ScanModel(probe, data.positions)
+        probe, variation = varying_probe_in_counts(data, probe)
+        self._model = ScanModel(probe, data.positions, variation=variation)
 
     def _use(self, library: ArrayLibrary) -> None:
         """Bring patterns, object and probe to the library."""
@@ -230,7 +233,7 @@ class _Work:
         assert refined is not None  # passes were asked for
         self._passes += refined.passes_done
         stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
-        model = ScanModel(self.library.from_host(np.asarray(found.probe, np.complex64)), found.positions)
+        model = ScanModel(found.probe, found.positions, variation=found.variation).on(self.library)
         predicted = PassState(model, stitched.canvas, self._freed)
         if not self._trials.prefers(predicted, self._state, _NETWORK_PASSES, self._schedule(_NETWORK_PASSES)):
             self._story.append("A flat object explained the patterns better than the network.")
@@ -344,7 +347,7 @@ class _Work:
         )
         if not isinstance(model.probe, np.ndarray):
             return
-        self._model = replace(model, probe=library.from_host(np.asarray(model.probe, np.complex64)))
+        self._model = model.on(library)
 
     def _round(self, passes: int) -> None:
         varies = Freedom.VARIATION in self._freed

@@ -13,7 +13,7 @@ from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.scoring import best_candidates
 from ptychopinn.comparison.table import MINUS, PASSES, Row, Status, passes_text
 from ptychopinn.metrics import FrcCurve
-from ptychopinn.report import ReportContent, Table, candidates_picture, frc_picture, write_report
+from ptychopinn.report import ReportContent, Table, bare_phase, candidates_picture, frc_picture, write_report
 from ptychopinn.typing import AnyArray
 
 _MAIN_FIGURES = (  # quantity, metric, head
@@ -76,6 +76,7 @@ def write_comparison_report(
             **{f"{scan.capitalize()} scan": _main_table(scan, names, summary) for scan in scans},
             "All figures": _full_table(rows, names, scans),
         },
+        sliders=[slider for scan in scans for slider in _sliders(scan, summary["best"].get(scan, {}), candidates)],
         figures=figures,
         wide=True,
         tables={
@@ -180,6 +181,20 @@ def _pictures(
             png = frc_picture(curves, title=f"{scan} scan", against=against)
             pictures.append((f"Fourier ring correlation {what}, {scan} scan.", word, png))
     return pictures
+
+
+def _sliders(scan: str, best: Mapping[str, str], candidates: Path) -> list[tuple[str, bytes, bytes]]:
+    """The best phase of a scan on that of the reference."""
+    name = best.get("phase ssim")
+    arrays = {} if name is None else read_arrays(candidates / name, scan)
+    if "reference" not in arrays:
+        return []
+    reference = arrays["reference"]
+    caption = (
+        f"Phase of the {scan} scan: {name}, whose SSIM is the best, on the left, the reference on the right: drag the "
+        "handle at the lower right corner."
+    )
+    return [(caption, bare_phase(arrays["reconstruction"], reference), bare_phase(reference, reference))]
 
 
 def _note(values: Mapping[str, Any], quantity: str) -> str:

@@ -27,10 +27,10 @@ def inner_half(data: ScanDataset) -> ScanDataset | None:
     """The scan with its patterns cropped to N/2, without a copy; None if they are too small, or too much light is lost.
 
     Probe and positions are those of the wider object pixels. There is no object guess. Patterns that are read only when
-    they are needed are not cropped.
+    they are needed are not cropped, nor are those of a probe that varies over the scan.
     """
     size = data.N // FACTOR
-    if data.N < _MIN_SIZE or not isinstance(data.patterns, np.ndarray):
+    if data.N < _MIN_SIZE or data.probe_variation is not None or not isinstance(data.patterns, np.ndarray):
         return None
     mean = mean_pattern(data)
     inner_mean = place_centred(mean, (size, size))

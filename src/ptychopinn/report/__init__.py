@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ptychopinn.report._attempt import attempt
 from ptychopinn.report._axes import draw_history, draw_pattern, draw_positions, new_axes
-from ptychopinn.report._candidates import candidates_picture, frc_picture
+from ptychopinn.report._candidates import bare_phase, candidates_picture, frc_picture
 from ptychopinn.report._cards import card_html, card_picture
 from ptychopinn.report._comparison import comparison_picture
 from ptychopinn.report._figure import load_matplotlib
@@ -37,6 +37,7 @@ __all__ = [
     "Table",
     "amplitude_picture",
     "attempt",
+    "bare_phase",
     "bare_picture",
     "candidates_picture",
     "card_html",

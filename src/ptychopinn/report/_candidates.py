@@ -17,6 +17,7 @@ from ptychopinn.report._figure import (
     colour_range,
     downsample,
     new_figure,
+    plain_png,
     png_of,
     printable,
     set_frc_axes,
@@ -89,6 +90,12 @@ def candidates_picture(
                 _draw(axes, differences[name], (-most, most), DIFFERENCE_COLOURS, label)
                 set_title(axes, f"{printable(name)} - reference", fontsize=9)
     return png_of(figure)
+
+
+@with_own_settings
+def bare_phase(obj: ComplexArray, scale_of: ComplexArray) -> bytes:
+    """PNG of the phase of an (h, w) object without axes, on the colour scale of another, aligned one."""
+    return plain_png(part_of("phase", obj), colour_range(part_of("phase", scale_of)))
 
 
 @with_own_settings

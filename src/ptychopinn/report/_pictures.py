@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +23,6 @@ from ptychopinn.report._axes import (
     history_columns,
 )
 from ptychopinn.report._figure import (
-    PHASE_COLOURS,
     ColourScale,
     Place,
     box_or_full,
@@ -32,6 +30,7 @@ from ptychopinn.report._figure import (
     downsample,
     dpi_for,
     new_figure,
+    plain_png,
     png_of,
     printable,
     set_frc_axes,
@@ -207,14 +206,9 @@ def bare_picture(values: AnyArray, part: ObjectPart, view: ObjectView = ObjectVi
 @with_own_settings
 def thumbnail_picture(obj: ComplexArray, box: ScanBox | None = None) -> bytes:
     """A PNG of the object's phase alone, with at most 160 pixels a side; arguments as of `ObjectView`."""
-    from matplotlib.image import imsave
-
     box = box_or_full(obj, box)
     phase, _ = flat_phase(downsample(obj[box.slices], -(-max(box.shape) // _THUMBNAIL_PX), np.asarray))
-    low, high = colour_range(phase)
-    png = io.BytesIO()
-    imsave(png, phase, vmin=low, vmax=high, cmap=PHASE_COLOURS, format="png")
-    return png.getvalue()
+    return plain_png(phase, colour_range(phase))
 
 
 def flat_phase(obj: ComplexArray) -> tuple[FloatArray, FloatArray]:

@@ -32,7 +32,7 @@ from ptychopinn.workflows._outputs import (
     write_object_product,
     write_outputs,
 )
-from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_start, model_archive
+from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained_start, model_archive
 
 _log = logging.getLogger(__name__)
 _UPDATE_S = 5.0  # seconds between two pictures of the object so far
@@ -118,6 +118,18 @@ def load_start(
     UsageError
         If there is no such model.
     """
+    archive, backend = find_start(model, data, backend)
+    return archive, None if archive is None else load_reconstructor(archive, backend=backend, options=options)
+
+
+def find_start(model: StrPath, data: ScanDataset, backend: str | None = None) -> tuple[Path | None, str | None]:
+    """The archive of a model, as `load_start` takes it, and the backend to load it with; both None if there is none.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    """
     archive = _archive(model, data)
     if archive is None:
         return None, None
@@ -125,13 +137,13 @@ def load_start(
     if backend is None and str(model) == PRETRAINED:
         _log.warning("No backend is installed, so no network is used; 'ptychopinn plugins' says how to get one.")
         return None, None
-    return archive, load_reconstructor(archive, backend=backend, options=options)
+    return archive, backend
 
 
 def _archive(model: StrPath, data: ScanDataset) -> Path | None:
     if str(model) == NO_MODEL:
         return None
-    return find_start(data) if str(model) == PRETRAINED else model_archive(model, data)
+    return find_pretrained_start(data) if str(model) == PRETRAINED else model_archive(model, data)
 
 
 def _writer(write: Callable[..., object]) -> Update:

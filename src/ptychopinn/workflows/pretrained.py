@@ -22,7 +22,7 @@ def find_pretrained(data: ScanDataset) -> Path | None:
     return _first_for(data.N)
 
 
-def find_start(data: ScanDataset) -> Path | None:
+def find_pretrained_start(data: ScanDataset) -> Path | None:
     """As `find_pretrained`; else the archive of one for the inner half of the patterns, which the first passes use."""
     return find_pretrained(data) or _first_for(data.N // FACTOR)
 
