@@ -27,7 +27,8 @@ def smooth_scan(size: int, width: float = 0.09) -> ScanDataset:
     obj = (1 + 0.1 * np.cos(phase)) * np.exp(1j * phase)
     positions = size / 2 + 4 + rng.uniform(0, 12, (6, 2))
     counts = expected_counts(obj.astype(np.complex64), probe.astype(np.complex64), positions).astype(np.float32)
-    return ScanDataset(counts, Measurement.COUNTS, positions, probe.astype(np.complex64), obj.astype(np.complex64))
+    scan = ScanDataset(counts, Measurement.COUNTS, positions, probe.astype(np.complex64))
+    return replace(scan, object_guess=obj.astype(np.complex64))
 
 
 def misfit(obj: ComplexArray, probe: ComplexArray, scan: ScanDataset) -> float:
