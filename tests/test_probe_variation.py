@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from product_residual import residual_of
 from pydantic import ValidationError
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
-from ptychopinn.config import InferConfig, SimulationConfig
+from ptychopinn.automatic import AutomaticReconstruction, reconstruct_automatically
+from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig
+from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.config.solver import SolverOptions
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.errors import DataError
 from ptychopinn.exposure import Exposure
 from ptychopinn.forward import expected_counts
@@ -24,12 +29,15 @@ from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.interpolation import shift_probe
 from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.metrics.quality import ForwardResidual
-from ptychopinn.monitor import NULL_MONITOR
+from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.probe_variation import VaryingProbe
 from ptychopinn.product import ProductFormat, product_of, read_product, write_product, write_product_as
+from ptychopinn.reconstruction import reconstruct
+from ptychopinn.reconstructor import PatchBatch, Prediction
 from ptychopinn.refinement import Refinement, RefineOptions, refine
 from ptychopinn.scan_model import ScanModel
-from ptychopinn.simulate import simulate_scan, simulated_truth
+from ptychopinn.simulate import simulate_probe, simulate_scan, simulated_truth, true_patches
+from ptychopinn.solvers.classical import RPIE
 from ptychopinn.solvers.engine import PassEngine
 from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.solvers.options import PassOptions
@@ -238,6 +246,78 @@ def test_a_variation_without_a_free_probe_is_refused() -> None:
     """[REFINE-027]"""
     with pytest.raises(ValidationError, match="refine_probe_variation has no effect without refine_probe"):
         InferConfig(refine_probe_variation=2)
+
+
+class Oracle:
+    """Predicts the patches of a known object, with one probe for all patterns."""
+
+    model = ModelConfig(N=32)
+
+    def __init__(self, obj: ComplexArray, probe: ComplexArray | None = None) -> None:
+        self._object, self._probe = obj, probe
+
+    def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+        own = probe_in_counts(data, fit_scaling(data), follow_offset=True)
+        patches = true_patches(self._object, data.positions, 16).astype(np.complex64)
+        batches = [PatchBatch(np.arange(len(data)), patches)]
+        return Prediction(own if self._probe is None else self._probe, 16, iter(batches))
+
+
+@pytest.fixture(scope="module")
+def given(scan: ScanDataset, found: Refinement) -> ScanDataset:
+    """The scan with the probe and the variation that passes found."""
+    return replace(scan, probe=found.model.probe, probe_variation=found.model.variation)
+
+
+@pytest.mark.parametrize(("passes", "share"), [(0, 0.95), (4, 0.7)])
+def test_what_is_given_is_started_from_and_judges(
+    given: ScanDataset, found: Refinement, passes: int, share: float
+) -> None:
+    """[REFINE-030] [DATA-142] The mean probe explains the patterns worse, as do passes with it."""
+    oracle: Any = Oracle(found.object)
+    ours, theirs = (
+        reconstruct(oracle, data, InferConfig(refine=passes)) for data in (given, replace(given, probe_variation=None))
+    )
+    assert ours.residual < share * theirs.residual
+    assert theirs.variation is None
+    assert ours.variation is not None
+    assert ours.variation.weights.shape == (len(given), 4)
+    assert found.model.variation is not None
+    ratio = np.linalg.norm(ours.variation.modes, axis=(1, 2)) / np.linalg.norm(found.model.variation.modes, axis=(1, 2))
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+
+
+def test_a_variation_about_another_probe_is_not_used(
+    given: ScanDataset, found: Refinement, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[REFINE-030] That of a model, for example; it is said."""
+    oracle: Any = Oracle(found.object, simulate_probe("disc", 32, photons=1e6))
+    with caplog.at_level(logging.WARNING):
+        assert reconstruct(oracle, given, InferConfig(refine=0)).variation is None
+    assert "With --probe-source scan" in caplog.text
+
+
+def test_reconstructions_without_decisions_start_from_what_is_given(given: ScanDataset, scan: ScanDataset) -> None:
+    """[REFINE-030] After the same passes from a flat object."""
+
+    def after_four_passes(data: ScanDataset, library: ArrayLibrary = NUMPY) -> AutomaticReconstruction:
+        monitor = Monitor(lambda progress: monitor.cancel() if progress.stage == "rounds" else None)
+        return reconstruct_automatically(data, None, AutomaticConfig(may_free=()), library=library, monitor=monitor)
+
+    ours, theirs = after_four_passes(given), after_four_passes(replace(given, probe_variation=None))
+    assert ours.passes == theirs.passes > 0
+    assert "varies by 4 modes" in ours.story[0]
+    assert ours.reconstruction.residual < 0.7 * theirs.reconstruction.residual
+    assert ours.reconstruction.variation is not None
+    there = after_four_passes(given, StrictLibrary()).reconstruction
+    assert there.residual == pytest.approx(ours.reconstruction.residual, rel=0.02)
+
+
+def test_where_one_probe_is_used_it_is_said(given: ScanDataset, caplog: pytest.LogCaptureFixture) -> None:
+    """[DATA-142]"""
+    with caplog.at_level(logging.WARNING):
+        RPIE(SolverOptions(passes=1)).reconstruct(given)
+    assert "varies over the scan (4 modes); here its mean is used" in caplog.text
 
 
 @pytest.mark.parametrize("form", [None, *ProductFormat])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
-from ptychopinn.arrays import Array, slices_of
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
 from ptychopinn.config.infer import InferConfig, Synchronise
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.patterns import Patterns
@@ -25,7 +25,7 @@ from ptychopinn.reconstructor import PatchBatch, Prediction, every_pattern_once
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.slow_phase import multiply_by_phase, slow_phase
 from ptychopinn.stitching import StitchedObject, Stitcher, patch_weights, phase_factors
-from ptychopinn.synchronise import measure_overlaps, solve_phases
+from ptychopinn.synchronise import Overlaps, measure_overlaps, solve_phases
 from ptychopinn.tiles import Tiling
 from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 
@@ -106,13 +106,13 @@ def assemble(
     budget = stages.config.memory_budget_mb * 2**20
     with PatchStore(len(data), size, library, budget) as placed:
         with stages.timed("predict"):
-            _place(prediction, data, placed)
+            place_patches(prediction, data, placed)
         patterns = Patterns(data, library) if prediction.patterns is None else prediction.patterns
         known = None if pairs is None else pairs()
         return library.fit(lambda: synchronise(prediction.probe, patterns, placed, tiling, stages, known))
 
 
-def _place(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> None:
+def place_patches(prediction: Prediction, data: ScanDataset, placed: PatchStore) -> None:
     """Move all patches to whole pixels. On the host, a batch is moved while the next is predicted."""
     shift = PatchShift(prediction.patch_size, prediction.library)
 
@@ -176,8 +176,7 @@ def synchronise(
         free = solve_phases(overlaps, library=library)
         candidates: list[tuple[PhaseRule, ComplexArray | None]] = [(PhaseRule.ON, free)]
         if config.synchronise is Synchronise.AUTO:
-            tethered = solve_phases(overlaps, tether=_TETHER, start=free, library=library)
-            candidates += [(PhaseRule.TETHERED, tethered), (PhaseRule.OFF, None)]
+            candidates += [(PhaseRule.TETHERED, _tethered(overlaps, free, library)), (PhaseRule.OFF, None)]
         del overlaps
     monitor.report("synchronise", 1, 1)
     residual_of = ForwardResidual(ScanModel(probe, patterns.data.positions), patterns, max_patterns=RESIDUAL_PATTERNS)
@@ -208,6 +207,16 @@ def synchronise(
     how = Synchronisation(rule, solved)
     _log.info("Synchronisation %s: forward residual %.4f.", how, residual)
     return stitched, how
+
+
+def phases_by(rule: PhaseRule, overlaps: Overlaps) -> ComplexArray:
+    """The phases of patches, (n,) complex128 of modulus 1, by a rule that needs overlaps."""
+    free = solve_phases(overlaps)
+    return _tethered(overlaps, free, NUMPY) if rule is PhaseRule.TETHERED else free
+
+
+def _tethered(overlaps: Overlaps, free: ComplexArray, library: ArrayLibrary) -> ComplexArray:
+    return solve_phases(overlaps, tether=_TETHER, start=free, library=library)
 
 
 def _stitch(

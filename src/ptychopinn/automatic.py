@@ -24,7 +24,7 @@ from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts, varying_probe_in_counts
 from ptychopinn.data.subsampling import neighbour_distances
 from ptychopinn.errors import Cancelled, DataError
 from ptychopinn.metrics.baselines import is_noisy
@@ -155,7 +155,10 @@ class _Work:
         )
         self._stitched = StitchedObject(np.ones(frame.shape, np.complex64), coverage, frame, len(data), 0)
         self._how = Synchronisation(PhaseRule.NONE_NEEDED)
-        self._model = ScanModel(probe, data.positions)
+        probe, variation = varying_probe_in_counts(data, probe)
+        self._model = ScanModel(probe, data.positions, variation=variation)
+        if variation is not None:
+            self._story.append(f"Passes started from the scan's probe, which varies by {len(variation.modes)} modes.")
         self._kind, self._from_flat = StartKind.FLAT, True
         overlap = 1 - _spacing_px(data.positions) / probe_width_px(data.probe)
         self._network = reconstructor
@@ -189,7 +192,7 @@ class _Work:
         assert refined is not None  # passes were asked for
         self._passes += refined.passes_done
         stitched = StitchedObject(found.object, found.coverage, found.frame, found.placed, found.dropped)
-        model = ScanModel(self.library.from_host(np.asarray(found.probe, np.complex64)), found.positions)
+        model = ScanModel(found.probe, found.positions, variation=found.variation).on(self.library)
         predicted = PassState(model, stitched.canvas, self._freed)
         if not self._trials.prefers(predicted, self._state, _NETWORK_PASSES, self._schedule(_NETWORK_PASSES)):
             self._story.append("A flat object explained the patterns better than the network.")
@@ -302,7 +305,7 @@ class _Work:
         )
         if not isinstance(model.probe, np.ndarray):
             return
-        self._model = replace(model, probe=library.from_host(np.asarray(model.probe, np.complex64)))
+        self._model = model.on(library)
 
     def _round(self, passes: int) -> None:
         varies = Freedom.VARIATION in self._freed

@@ -10,7 +10,8 @@ Source: Odstrcil et al., Opt. Express 24, 8360 (2016), "orthogonal probe relaxat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +20,11 @@ from ptychopinn.errors import DataError
 from ptychopinn.exposure import Exposure
 from ptychopinn.interpolation import shift_spectrum
 from ptychopinn.short_repr import ShortRepr
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
+from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+
+MODES_KEY, WEIGHTS_KEY = "probe_variation", "probe_variation_weights"
+"""Names in scan files: modes and weights of a `ProbeVariation`."""
+_NO_MEAN = 1e-6  # a mean of the weights below this fraction of them is rounding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +39,40 @@ class ProbeVariation(ShortRepr):
         """(K,) float64: mean squares of the weights."""
         squares: FloatArray = (self.weights.astype(np.float64) ** 2).mean(axis=0)
         return squares
+
+    def check(self, count: int, size: int) -> None:
+        """Refuse a variation that is not one of ``count`` patterns of ``size`` x ``size`` pixels.
+
+        Raises
+        ------
+        DataError
+            If shapes or dtypes are others, or numbers are not finite.
+        """
+        modes, weights = self.modes, self.weights
+        if (
+            modes.ndim != 3
+            or modes.shape[1:] != (size, size)
+            or weights.shape != (count, len(modes))
+            or len(modes) == 0
+        ):
+            raise DataError(
+                f"The variation of the probe has modes of shape {modes.shape} and weights of shape {weights.shape}; "
+                f"with {count} patterns of {size} x {size} they must be (modes, {size}, {size}) and ({count}, modes).",
+                "Give every pattern its weights, in the same order.",
+            )
+        if weights.dtype.kind != "f" or not (np.isfinite(weights).all() and np.isfinite(modes).all()):
+            raise DataError(
+                f"The variation of the probe has weights of {weights.dtype}, and numbers that are not finite.",
+                "Give finite numbers, or leave the variation out.",
+            )
+
+    def select(self, indices: IntArray) -> ProbeVariation:
+        """That of the patterns ``indices``, in this order."""
+        return replace(self, weights=self.weights[indices])
+
+    def map_modes(self, change: Callable[[Array], Array]) -> ProbeVariation:
+        """With the modes changed by a linear function of (K, H, W)."""
+        return replace(self, modes=change(self.modes))
 
 
 def to_opr(probe: ComplexArray, variation: ProbeVariation | None) -> tuple[ComplexArray, FloatArray | None]:
@@ -82,8 +121,8 @@ def from_opr(array: ComplexArray, weights: AnyArray | None) -> tuple[ComplexArra
     return probe, ProbeVariation(modes.astype(np.complex64), rest.astype(np.float32))
 
 
-def mean_of_opr(array: ComplexArray, weights: AnyArray | None) -> tuple[ComplexArray, bool]:
-    """The (modes, N, N) probe of `from_opr`, its mean over the positions if it varies, and whether it does.
+def mean_and_variation(array: ComplexArray, weights: AnyArray | None) -> tuple[ComplexArray, ProbeVariation | None]:
+    """As `from_opr`, but the probe is the mean over the positions, the weights have the mean 0, and not all are alike.
 
     Raises
     ------
@@ -92,10 +131,16 @@ def mean_of_opr(array: ComplexArray, weights: AnyArray | None) -> tuple[ComplexA
     """
     probe, variation = from_opr(array, weights)
     if variation is None:
-        return probe, False
+        return probe, None
+    mean = variation.weights.mean(axis=0, dtype=np.float64)
+    if (np.abs(mean) <= _NO_MEAN * np.sqrt(variation.mean_squares)).all():
+        return probe, variation
     probe = probe.copy()
-    probe[0] += np.tensordot(variation.weights.mean(axis=0), variation.modes, axes=1)
-    return probe, True
+    probe[0] += np.tensordot(mean, variation.modes, axes=1)
+    rest = variation.weights - mean
+    if (np.abs(rest) <= _NO_MEAN * np.abs(mean)).all():
+        return probe, None
+    return probe, replace(variation, weights=rest.astype(np.float32))
 
 
 class VaryingProbe:

@@ -17,7 +17,7 @@ from ptychopinn.config.model import ModelConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.from_arrays import mend_every_pattern
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.scaling import fit_scaling
+from ptychopinn.data.scaling import fit_scaling, varying_probe_in_counts
 from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
 from ptychopinn.errors import Cancelled, ConfigError, DataError
 from ptychopinn.geometry import Frame, split_positions
@@ -275,7 +275,7 @@ def refine_and_assess(
         (modes, N, N) complex64 of the patterns' library, in counts.
     """
     config, monitor = stages.config, stages.monitor
-    summary, model = None, ScanModel(probe, patterns.data.positions, motion_px=config.refine_fly)
+    summary, model = None, _first_model(probe, patterns, config)
     if config.refine > 0:
         with stages.timed("refine"):
             options = RefineOptions(
@@ -302,6 +302,24 @@ def refine_and_assess(
         with stages.timed("uncertainty"):
             assessed = _with_uncertainty(assessed, patterns, model, monitor)
     return replace(assessed, seconds=dict(stages.seconds))
+
+
+def _first_model(probe: Array, patterns: Patterns, config: InferConfig) -> ScanModel:
+    """The model before passes: with the variation of the scan's probe, if that is the probe that is used."""
+    data, library = patterns.data, patterns.library
+    model = ScanModel(probe, data.positions, motion_px=config.refine_fly)
+    if data.probe_variation is None:
+        return model
+    own, variation = varying_probe_in_counts(data, library.to_host(probe))
+    if variation is None:
+        _log.warning(
+            "The probe of '%s' varies over the scan, and is not that of the model: the model's probe is used for all "
+            "patterns. With --probe-source scan passes start from the scan's.",
+            data.name,
+        )
+        return model
+    _log.info("The network used the mean probe; passes start from the scan's, which varies.")
+    return replace(model, probe=own, variation=variation).on(library)
 
 
 def _with_uncertainty(

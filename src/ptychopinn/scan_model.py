@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -34,6 +34,15 @@ class ScanModel(ShortRepr):
     # (y, x): how far the stage moves in an exposure, pixels; None if it stands still.
     motion_px: tuple[float, float] | None = None
     variation: ProbeVariation | None = None  # of the probe, over the n patterns; None if it does not vary
+
+    def on(self, library: ArrayLibrary) -> ScanModel:
+        """With probe and variation, both on the host, brought to a library."""
+        variation = self.variation
+        return replace(
+            self,
+            probe=library.from_host(np.asarray(self.probe, np.complex64)),
+            variation=None if variation is None else variation.map_modes(library.from_host),
+        )
 
     def exposed_probe(self, library: ArrayLibrary) -> Array:
         """The probe at the places of an exposure, as modes: (places * modes, N, N) complex64 of the library."""

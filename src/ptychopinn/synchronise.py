@@ -174,8 +174,13 @@ def measure_overlaps(
         values[chosen] = sampler.products(block, needed, linked)
 
     library.spread(measure, range(tiles))
-    nonzero = values != 0
-    ends, values = linked_pairs[nonzero], values[nonzero]
+    return overlaps_of(linked_pairs, values, diagonal, means)
+
+
+def overlaps_of(pairs: IntArray, values: ComplexArray, diagonal: FloatArray, means: ComplexArray) -> Overlaps:
+    """Overlaps out of the inner products of (k, 2) pairs, (k,), and the energies and means of n patches."""
+    n, nonzero = len(means), values != 0
+    ends, values = pairs[nonzero], values[nonzero]
     rows = np.concatenate([ends[:, 0], ends[:, 1], np.arange(n)]).astype(np.int32)
     columns = np.concatenate([ends[:, 1], ends[:, 0], np.arange(n)]).astype(np.int32)
     matrix = sparse.csr_matrix((np.concatenate([values, values.conj(), diagonal]), (rows, columns)), shape=(n, n))

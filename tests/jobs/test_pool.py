@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ptychopinn.cores import share_of_cores
-from ptychopinn.errors import Cancelled
-from ptychopinn.jobs import Job, JobDied, JobError, LocalWorkers, Task, run_jobs
-from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.errors import Cancelled, ResourceError
+from ptychopinn.jobs import Job, JobDied, JobError, JobOverLimit, LocalWorkers, Task, run_jobs
+from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.system import visible_gpus
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")
@@ -51,6 +52,20 @@ def test_what_is_killed_is_tried_again_and_what_is_refused_is_not(
     again = [line for line in caplog.messages if "tried again" in line]
     assert len(again) == 4
     assert not any(line.startswith(("refused", "defect")) for line in again)
+
+
+def test_a_job_over_a_limit_of_its_own_is_not_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """[JOB-007] What jobs report and take until then is known."""
+    events: list[Progress] = []
+    taken: list[float] = []
+    large = replace(job(tmp_path, "large", "take", mib=200, seconds=60), memory_mb=150, on_memory=taken.append)
+    added = replace(job(tmp_path, "added", "add", a=1, b=1), on_progress=events.append)
+    found = run([large, added])
+    assert isinstance(found["large"], JobOverLimit)
+    assert found["large"].exit_code == ResourceError.exit_code
+    assert not any("tried again" in line for line in caplog.messages)
+    assert max(taken) > 150
+    assert [event.stage for event in events] == ["add"]
 
 
 def test_what_ran_out_of_memory_runs_alone_after_the_others(tmp_path: Path) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from array_libraries import StrictLibrary
 from file_limits import file_limit
+from tiled_workers import ARCHIVE, InThisProcess, difference, picture
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.run import AllSettings
@@ -21,7 +21,7 @@ from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import Cancelled, UsageError
 from ptychopinn.geometry import Canvas, Frame
-from ptychopinn.jobs import Job, JobDied, JobError
+from ptychopinn.jobs import Job, JobError
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.product import read_product, write_product
 from ptychopinn.refinement import RefineOptions, StartKind, refine
@@ -29,48 +29,13 @@ from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.tiled import tiled_run
-from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows import RunResult
 
 pytestmark = pytest.mark.slow
 
 PASSES = 3
 GIVEN_PROBE: dict[str, Any] = {"may_free": []}
-
-
-class InThisProcess:
-    """Workers that do jobs in this process, and count them.
-
-    Parameters
-    ----------
-    dies:
-        Says of a job, before it is done, whether its process dies.
-    """
-
-    def __init__(self, dies: Callable[[Job], bool] = lambda job: False) -> None:
-        self._dies, self.done = dies, list[str]()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def submit(self, job: Job) -> Future[Any]:
-        future: Future[Any] = Future()
-        job.folder.mkdir(parents=True, exist_ok=True)
-        if self._dies(job):
-            future.set_exception(JobDied("The process was killed by the system or a user."))
-            return future
-        self.done.append(job.name)
-        try:
-            future.set_result(json.loads(json.dumps(job.task.call())))
-        except Exception as error:
-            future.set_exception(JobError(str(error)))
-        return future
-
-    def value(self, future: Future[Any]) -> Any:
-        return future.result()
+reconstruct = partial(tiled_run, model="none")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,23 +60,13 @@ def settings(tiles: int, **automatic: Any) -> AllSettings[Any, Any]:
 @pytest.fixture(scope="module")
 def whole(scan: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """In one tile."""
-    return tiled_run(scan, tmp_path_factory.mktemp("whole") / "out", settings(1), workers=InThisProcess())
+    return reconstruct(scan, tmp_path_factory.mktemp("whole") / "out", settings(1), workers=InThisProcess())
 
 
 @pytest.fixture(scope="module")
 def tiled(scan: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """In three tiles."""
-    return tiled_run(scan, tmp_path_factory.mktemp("tiled") / "out", settings(3), workers=InThisProcess())
-
-
-def picture(found: RunResult) -> ComplexArray:
-    return read_product(found.files["product"]).object
-
-
-def difference(found: ComplexArray, expected: ComplexArray) -> float:
-    """Relative error after a common phase is removed."""
-    overlap = np.vdot(found, expected)
-    return float(np.linalg.norm(found * (overlap / abs(overlap)) - expected) / np.linalg.norm(expected))
+    return reconstruct(scan, tmp_path_factory.mktemp("tiled") / "out", settings(3), workers=InThisProcess())
 
 
 def test_tiles_give_the_picture_of_one_process(whole: RunResult, tiled: RunResult) -> None:
@@ -141,7 +96,7 @@ def test_a_device_makes_the_passes(
 ) -> None:
     """[TILE-003] With batches of its own."""
     monkeypatch.setattr("ptychopinn.tiled.worker.device_library", lambda *_: StrictLibrary())
-    found = tiled_run(scan, tmp_path / "out", settings(3), workers=InThisProcess())
+    found = reconstruct(scan, tmp_path / "out", settings(3), workers=InThisProcess())
     assert found.figures["forward residual R"] == pytest.approx(tiled.figures["forward residual R"], rel=1e-2)
     assert found.figures["forward residual R"] != tiled.figures["forward residual R"]
 
@@ -149,7 +104,7 @@ def test_a_device_makes_the_passes(
 def test_patterns_that_cannot_be_mapped_are_copied(tiled: RunResult, scan: Path, tmp_path: Path) -> None:
     """[TILE-004]"""
     write_scan(tmp_path / "packed.npz", read_scan(scan), compress=True)
-    packed = tiled_run(tmp_path / "packed.npz", tmp_path / "out", settings(3), workers=InThisProcess())
+    packed = reconstruct(tmp_path / "packed.npz", tmp_path / "out", settings(3), workers=InThisProcess())
     np.testing.assert_array_equal(picture(packed), picture(tiled))
 
 
@@ -176,7 +131,7 @@ def test_workers_that_die_do_not_change_the_picture(tiled: RunResult, scan: Path
         return first
 
     workers = InThisProcess(dies)
-    found = tiled_run(scan, tmp_path / "out", settings(3), workers=workers)
+    found = reconstruct(scan, tmp_path / "out", settings(3), workers=workers)
     assert len(lost) == len(workers.done) >= 1 + 3 * (PASSES + 1)
     np.testing.assert_array_equal(picture(found), picture(tiled))
 
@@ -185,14 +140,14 @@ def test_a_reconstruction_that_ended_early_goes_on(tiled: RunResult, scan: Path,
     """[TILE-005] [TILE-006] After a job that could not be done, and after a cancellation; no job is done twice."""
     workers = InThisProcess(lambda job: job.name == "pass-002, tile 3")
     with pytest.raises(JobError, match=r"pass-002, tile 3: The process was killed(.|\n)*--resume"):
-        tiled_run(scan, tmp_path / "out", settings(3), workers=workers)
+        reconstruct(scan, tmp_path / "out", settings(3), workers=workers)
     monitor = Monitor(lambda event: monitor.cancel() if event.done > len(workers.done) else None)
     again = InThisProcess()
     with pytest.raises(Cancelled, match=r"of 13 jobs are done\. Continue with --resume"):
-        tiled_run(scan, tmp_path / "out", settings(3), resume=True, workers=again, monitor=monitor)
+        reconstruct(scan, tmp_path / "out", settings(3), resume=True, workers=again, monitor=monitor)
     events: list[Progress] = []
     last = InThisProcess()
-    found = tiled_run(scan, tmp_path / "out", settings(3), resume=True, workers=last, monitor=Monitor(events.append))
+    found = reconstruct(scan, tmp_path / "out", settings(3), resume=True, workers=last, monitor=Monitor(events.append))
     np.testing.assert_array_equal(picture(found), picture(tiled))
     assert not set(workers.done) & {*again.done, *last.done}
     assert len(set(again.done) & set(last.done)) <= 3, "but for the round that was cancelled"
@@ -202,9 +157,9 @@ def test_a_reconstruction_that_ended_early_goes_on(tiled: RunResult, scan: Path,
 def test_other_settings_start_again(scan: Path, tmp_path: Path) -> None:
     """[TILE-006]"""
     with pytest.raises(JobError):
-        tiled_run(scan, tmp_path / "out", settings(2), workers=InThisProcess(lambda job: "pass" in job.name))
+        reconstruct(scan, tmp_path / "out", settings(2), workers=InThisProcess(lambda job: "pass" in job.name))
     workers = InThisProcess()
-    tiled_run(scan, tmp_path / "out", settings(3), resume=True, workers=workers)
+    reconstruct(scan, tmp_path / "out", settings(3), resume=True, workers=workers)
     assert "start, tile 1" in workers.done
 
 
@@ -214,7 +169,7 @@ def test_the_middle_gives_probe_and_background(tmp_path: Path) -> None:
     blurred = np.fft.ifft2(np.fft.fft2(data.probe) * np.exp(-0.5 * np.fft.fftfreq(32)[:, None] ** 2 * 36))
     write_scan(tmp_path / "wrong.npz", replace(data, probe=blurred.astype(np.complex64)))
     given, found = (
-        tiled_run(
+        reconstruct(
             tmp_path / "wrong.npz",
             tmp_path / name,
             AllSettings(tiles={"tiles": 2, "passes": 4}, automatic=automatic),
@@ -231,7 +186,7 @@ def test_the_middle_gives_probe_and_background(tmp_path: Path) -> None:
 def test_a_full_disk_is_said(scan: Path, tmp_path: Path) -> None:
     """[TILE-005]"""
     with file_limit(40_000), pytest.raises(JobError, match="could not be written"):
-        tiled_run(scan, tmp_path / "out", settings(2), workers=InThisProcess())
+        reconstruct(scan, tmp_path / "out", settings(2), workers=InThisProcess())
 
 
 @pytest.mark.parametrize(
@@ -250,5 +205,12 @@ def test_what_is_refused_before_any_work(
 ) -> None:
     """[TILE-001] [TILE-007]"""
     with pytest.raises((UsageError, ValueError), match=words):
-        tiled_run(scan, tmp_path / "out", AllSettings(tiles=tiles, automatic=automatic), workers=InThisProcess())
+        reconstruct(scan, tmp_path / "out", AllSettings(tiles=tiles, automatic=automatic), workers=InThisProcess())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_for_patterns_of_another_width_is_refused(scan: Path, tmp_path: Path) -> None:
+    """[TILE-007]"""
+    with pytest.raises(UsageError, match="patterns of 64 x 64 pixels, the scan has 32 x 32"):
+        tiled_run(scan, tmp_path / "out", settings(1), model=ARCHIVE)
     assert not (tmp_path / "out").exists()

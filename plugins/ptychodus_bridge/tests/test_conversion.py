@@ -55,7 +55,7 @@ def test_counts_keep_their_type_and_bad_pixels() -> None:
 
 
 def test_probe_modes_opr_and_layers(caplog: pytest.LogCaptureFixture) -> None:
-    """[PTY-042] All modes are used; of OPR modes the mean, layers are multiplied, and both are logged."""
+    """[PTY-042] All modes are used, OPR modes as mean and variation; layers are multiplied, which is logged."""
     scan = simulated(probe_modes=2)
     opr = np.stack([scan.probe, 0.1 * scan.probe])
     layers = np.stack([scan.object_guess, np.full_like(scan.object_guess, 0.5j)])
@@ -67,7 +67,9 @@ def test_probe_modes_opr_and_layers(caplog: pytest.LogCaptureFixture) -> None:
         mean = scan_of(replace(given, product=replace(given.product, probes=varying)), with_object=False)
     np.testing.assert_allclose(found.probe, scan.probe, rtol=1e-6)
     np.testing.assert_allclose(mean.probe[0], 1.1 * scan.probe[0], rtol=1e-5)
-    assert "its mean is the start" in caplog.text
+    assert mean.probe_variation is not None
+    np.testing.assert_allclose(mean.probe_variation.weights[:, 0], np.linspace(-1, 1, len(scan)), atol=1e-6)
+    np.testing.assert_allclose(mean.probe_variation.modes, opr[1:, 0], rtol=1e-6)
     assert found.object_guess is not None
     np.testing.assert_allclose(found.object_guess, 0.5j * scan.object_guess, rtol=1e-5)
     assert "2 OPR modes" in caplog.text

@@ -95,6 +95,9 @@ class Scan(ScanDataset):
         }
         if self.bad_values is not None:
             arrays["bad_values"] = (("pattern", "qy", "qx"), self.bad_values.masks(slice(None)))
+        if (variation := self.probe_variation) is not None:
+            arrays["probe_variation"] = (("varying_mode", "v", "u"), variation.modes)
+            arrays["probe_variation_weights"] = (("pattern", "varying_mode"), variation.weights)
         attributes = {"measurement": str(self.measurement), "counts_per_unit": self.counts_per_unit, "name": self.name}
         return dataset_of_arrays(arrays, {"axis": ["y", "x"]}, attributes)
 

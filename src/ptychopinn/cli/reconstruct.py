@@ -45,11 +45,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     settings = load_settings(args, spec=args.spec, training=False)
     if settings.tiles.tiles is not None:
-        if args.model not in ("pretrained", "none"):
-            raise UsageError("A scan in tiles starts from a flat object, and --model names a network.", "Leave it out.")
         with progress_monitor(console) as monitor:
             result = tiled.tiled_run(
-                args.data, args.output, settings, resume=args.resume, overwrite=args.overwrite, monitor=monitor
+                args.data,
+                args.output,
+                settings,
+                model=args.model,
+                resume=args.resume,
+                overwrite=args.overwrite,
+                monitor=monitor,
             )
         return show_run(result, monitor, console, as_json=args.json, strict=args.strict)
     if args.resume:

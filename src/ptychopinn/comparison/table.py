@@ -67,6 +67,7 @@ class CandidateOutcome:
     # Finished scans to their figures, and the reasons of skipped ones.
     scans: Mapping[str, tuple[Mapping[Figure, float], Mapping[Figure, str]]]
     cell: Cell | None = None  # cell of a study; None in a comparison
+    side_by_side: bool = False  # whether others may have run at the same time, so that its durations are no measure
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,15 @@ from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.statistics import PatternStatistics, pattern_statistics
 from ptychopinn.data.units import StoredPatterns, resolve_dose, resolve_measurement, resolve_saturation
 from ptychopinn.errors import ResourceError
+from ptychopinn.probe_variation import MODES_KEY, WEIGHTS_KEY, ProbeVariation
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 PATTERN_KEYS = ("diffraction", "diff3d")
 _POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start")
 _OTHER_KEYS = ("probeGuess", "objectGuess", "Y", "scan_index", "bad_pixels", "_metadata")
 _BAD_VALUE_KEYS = (OFFSETS_KEY, PIXELS_KEY, MASKS_KEY)
-CONTRACT_KEYS = frozenset((*PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS, *_BAD_VALUE_KEYS))
+_VARIATION_KEYS = (MODES_KEY, WEIGHTS_KEY)
+CONTRACT_KEYS = frozenset((*PATTERN_KEYS, *_POSITION_KEYS, *_OTHER_KEYS, *_BAD_VALUE_KEYS, *_VARIATION_KEYS))
 _CENTRE_RATIO = 2.0  # a corner must hold this many times the energy of the centre; a flat pattern passes
 _CENTRE_SHARE = 0.4  # and this share of the total; a flat pattern has a quarter
 _MIN_TRAINING = 2
@@ -87,6 +89,7 @@ class _Arrays:
     x: FloatArray | None
     y: FloatArray | None
     probe: ComplexArray | None
+    probe_variation: ProbeVariation | None
     object_guess: ComplexArray | None
     patches: ComplexArray | LazyRows | None
     scan_index: IntArray | None
@@ -114,6 +117,7 @@ class _Arrays:
             patches=None if self.patches is None else take_rows(self.patches, numbers),
             scan_index=of(self.scan_index),
             bad_values=None if self.bad_values is None else self.bad_values.select(numbers),
+            probe_variation=None if self.probe_variation is None else self.probe_variation.select(numbers),
         )
 
     def shifted(self) -> _Arrays:
@@ -174,6 +178,7 @@ def _read_arrays(reader: Reader) -> _Arrays | None:
         x=x,
         y=y,
         probe=probe,
+        probe_variation=reader.probe_variation(n, size),
         object_guess=object_guess,
         patches=patches,
         scan_index=scan_index,
@@ -224,6 +229,7 @@ def _make_scan(
         measurement=measurement,
         positions=positions,
         probe=probe,
+        probe_variation=arrays.probe_variation,
         object_guess=arrays.object_guess,
         patches_guess=arrays.patches,
         scan_index=arrays.scan_index,

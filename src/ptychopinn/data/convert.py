@@ -179,7 +179,7 @@ def _pair(values: tuple[float, ...], name: str) -> tuple[float, float]:
 
 def _orient(raw: RawScan, options: ConversionOptions) -> RawScan:
     """Orientation of the patterns and of the probe."""
-    probe = raw.probe
+    probe = {"probe": raw.probe, "probe_variation": raw.probe_variation}
     if options.transpose:
         raw = scan_steps.transpose_patterns(raw)
     if options.flip_y:
@@ -187,8 +187,8 @@ def _orient(raw: RawScan, options: ConversionOptions) -> RawScan:
     if options.flip_x:
         raw = scan_steps.flip_patterns(raw, "x")
     raw = scan_steps.rotate_patterns(raw, options.rotate)
-    if not options.turn_probe and probe is not None:
-        raw = raw.with_changes("The probe is left as it was.", probe=probe)
+    if not options.turn_probe and raw.probe is not None:
+        raw = raw.with_changes("The probe is left as it was.", **probe)
     if options.shift is not None:
         raw = scan_steps.shift_patterns(raw, options.shift)
     if options.conjugate_probe:

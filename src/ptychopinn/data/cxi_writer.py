@@ -10,6 +10,7 @@ import numpy as np
 from ptychopinn.data.dataset import Measurement, ScanDataset, check_writable
 from ptychopinn.data.raw_scan import EV_METRES, JOULE_PER_EV
 from ptychopinn.hdf5_files import atomic_hdf5_file
+from ptychopinn.probe_variation import MODES_KEY, WEIGHTS_KEY
 from ptychopinn.typing import StrPath
 
 CXI_VERSION = 160  # 1.6
@@ -64,6 +65,8 @@ def _fill(file: Any, data: ScanDataset, compress: bool) -> None:
     extras = file.create_group(EXTRAS)
     extras["positions_px"], extras["scan_index"] = data.positions, data.scan_index
     extras["metadata"] = meta.model_copy(update={"measurement": Measurement.COUNTS}).model_dump_json()
+    if (variation := data.probe_variation) is not None:
+        extras[MODES_KEY], extras[WEIGHTS_KEY] = variation.modes, variation.weights
     if data.object_guess is not None:
         extras["object_guess"] = data.object_guess
 

@@ -16,6 +16,7 @@ from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.lazy_rows import LazyRows, as_slice, release_pages, take_rows
 from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
+from ptychopinn.probe_variation import ProbeVariation
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.spill import SpillableRows
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -63,6 +64,8 @@ class ScanDataset(ShortRepr):
     # ``object[y + r_y - (N-1)/2, x + r_x - (N-1)/2]``.
     positions: FloatArray
     probe: ComplexArray  # (modes, N, N) complex64, in any scale; `ptychopinn.data.scaling.fit_scaling` finds the scale
+    # How the first mode of the probe varies from pattern to pattern about ``probe``, in its scale; None if it does not.
+    probe_variation: ProbeVariation | None = None
     object_guess: ComplexArray | None = None  # (H, W) complex64, in the frame of the positions, or None
     # (n, N, N) complex64 ground-truth patches (key ``Y``), or None.
     patches_guess: ComplexArray | LazyRows | None = None
@@ -143,6 +146,8 @@ class ScanDataset(ShortRepr):
                 f"(modes, {size}, {size}).",
                 "Crop or pad the probe to the size of the patterns.",
             )
+        if self.probe_variation is not None:
+            self.probe_variation.check(n, size)
         if self.object_guess is not None and self.object_guess.ndim != 2:
             raise DataError(
                 f"object_guess has the shape {self.object_guess.shape}; (H, W) is needed.", "Give one layer."
@@ -195,6 +200,15 @@ class ScanDataset(ShortRepr):
         table = np.full((int(self.numbers.max(initial=-1)) + 1, 2), np.nan)
         table[self.numbers] = self.positions
         return table
+
+    def log_mean_probe(self) -> None:
+        """Log, where only one probe can be used for all patterns, that it is the mean of those of the scan."""
+        if self.probe_variation is not None:
+            _log.warning(
+                "The probe of '%s' varies over the scan (%d modes); here its mean is used for all patterns.",
+                self.name,
+                len(self.probe_variation.modes),
+            )
 
     def log_scan_count(self) -> None:
         """Log it if several scans are reconstructed as one object."""
@@ -257,6 +271,7 @@ class ScanDataset(ShortRepr):
             scan_index=self.scan_index[index],
             numbers=None if self.numbers is None else self.numbers[index],
             bad_values=None if self.bad_values is None else self.bad_values.select(index),
+            probe_variation=None if self.probe_variation is None else self.probe_variation.select(index),
             patches_guess=None if self.patches_guess is None else take_rows(self.patches_guess, index),
         )
         return part if self.checked is None else part.as_checked()

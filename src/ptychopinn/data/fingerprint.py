@@ -11,7 +11,7 @@ _SAMPLE = 256  # patterns; keeps large scans quick
 
 
 def fingerprint(data: ScanDataset) -> str:
-    """SHA-256 of counts, positions, probe, mask and scan numbers, in hexadecimal.
+    """SHA-256 of counts, positions, probe and its variation, mask and scan numbers, in hexadecimal.
 
     Of a larger scan, 256 evenly spread patterns are used. The same scan in another file, dtype or byte order can have
     another fingerprint if its counts differ by rounding.
@@ -26,4 +26,6 @@ def fingerprint(data: ScanDataset) -> str:
     arrays = {"<f8": data.positions, "<c8": data.probe, "?": data.bad_pixels, "<i8": data.scan_index}
     for dtype, array in arrays.items():
         digest.update(f"{array.shape}".encode() + array.astype(dtype).tobytes())
+    if (variation := data.probe_variation) is not None:
+        digest.update(variation.modes.astype("<c8").tobytes() + variation.weights.astype("<f4").tobytes())
     return digest.hexdigest()

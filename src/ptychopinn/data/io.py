@@ -20,6 +20,7 @@ from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.open_scan import open_arrays, open_scan
 from ptychopinn.data.scan_reader import SCHEMA_VERSION, Reader
 from ptychopinn.errors import DataError, UsageError
+from ptychopinn.probe_variation import MODES_KEY, WEIGHTS_KEY
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 
 _LOG = logging.getLogger(__name__)
@@ -183,6 +184,8 @@ def write_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> N
             "bad_pixels": data.bad_pixels,
             OFFSETS_KEY: None if data.bad_values is None else data.bad_values.offsets,
             PIXELS_KEY: None if data.bad_values is None else data.bad_values.pixels,
+            MODES_KEY: None if data.probe_variation is None else data.probe_variation.modes,
+            WEIGHTS_KEY: None if data.probe_variation is None else data.probe_variation.weights,
             "_metadata": np.array(metadata.model_dump_json()),
         }
         for key, array in arrays.items():

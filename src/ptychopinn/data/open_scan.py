@@ -16,6 +16,7 @@ from ptychopinn.data.hdf5 import is_hdf5, open_hdf5
 from ptychopinn.data.probe_recipes import is_recipe, make_probe, use_probe
 from ptychopinn.data.raw_scan import Geometry, RawScan, as_scan_file, to_pixels
 from ptychopinn.data.readers.find import CORE_READERS, plugin_readers, read_named, read_with
+from ptychopinn.data.readers.hdf5_values import find_probe
 from ptychopinn.data.readers.zarr_store import is_store
 from ptychopinn.data.scan_file import ScanFile, open_npz
 from ptychopinn.data.scan_reader import Reader
@@ -105,10 +106,10 @@ def with_probe(raw: RawScan, text: str) -> RawScan:
     """
     if is_recipe(text):
         return make_probe(raw, text)
-    probe = load_array(text, _PROBE_KEYS)
-    while probe.ndim > 3:
-        probe = probe[0]
-    return use_probe(raw, probe[None] if probe.ndim == 2 else probe, Path(text).name)
+    found = find_probe(load_array(text, _PROBE_KEYS))
+    assert found.probe is not None
+    changed = use_probe(raw, found.probe, Path(text).name)
+    return changed.with_changes(warnings=(*changed.warnings, *found.warnings))
 
 
 def load_array(path: str, keys: tuple[str, ...], pair: tuple[str, str] | None = None) -> AnyArray:
@@ -258,6 +259,7 @@ def raw_scan_of(file: ScanFile, options: ReadOptions) -> RawScan | None:
         measurement=options.measurement or metadata.measurement,
         legacy_key=key == "diff3d",
         probe=None if probe is None else _modes_first(probe, patterns.shape[1:]),
+        probe_variation=reader.probe_variation(len(patterns)),
         object_guess=reader.object_guess(),
         patches=reader.load("Y", kinds="fc", what="a complex array"),
         scan_index=index,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,9 @@ def make_probe(raw: RawScan, text: str) -> RawScan:
         raise DataError(f"The probe '{text}' is zero everywhere.", "Give lengths that fit the window of the patterns.")
     probe = (wave * math.sqrt(energy / norm))[None].astype(np.complex64)
     return raw.with_changes(
-        f"Probe made: {text}; it is a first guess, refined by training and refinement.", probe=probe
+        f"Probe made: {text}; it is a first guess, refined by training and refinement.",
+        probe=probe,
+        probe_variation=None,
     )
 
 
@@ -237,4 +239,4 @@ def use_probe(raw: RawScan, probe: ComplexArray, source: str) -> RawScan:
     if probe.shape[1:] != raw.size:
         note += f" It is resampled from {probe.shape[1:]} to {raw.size} pixels of the same window."
         probe = resample_probe(probe, raw.size)
-    return replace(raw, probe=np.asarray(probe, np.complex64), notes=(*raw.notes, note))
+    return raw.with_changes(note, probe=np.asarray(probe, np.complex64), probe_variation=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.diagnostics import Problem
 from ptychopinn.data.scan_file import ArrayInMemory, ArrayMember, ScanFile
 from ptychopinn.errors import DataError
+from ptychopinn.probe_variation import MODES_KEY, WEIGHTS_KEY, ProbeVariation
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
@@ -99,6 +100,8 @@ class RawScan(ShortRepr):
         Whether patterns without a ``measurement`` come from the key ``diff3d``.
     probe:
         (modes, H, W) complex, or None.
+    probe_variation:
+        How its first mode varies over the patterns; or None.
     object_guess:
         (h, w) complex in the frame of the positions, which then are in pixels; or None.
     patches:
@@ -125,6 +128,7 @@ class RawScan(ShortRepr):
     measurement: Measurement | None = Measurement.COUNTS
     legacy_key: bool = True
     probe: ComplexArray | None = None
+    probe_variation: ProbeVariation | None = None
     object_guess: ComplexArray | None = None
     patches: ComplexArray | None = None
     scan_index: IntArray | None = None
@@ -165,11 +169,31 @@ class RawScan(ShortRepr):
             )
         if self.probe is not None and self.probe.ndim != 3:
             raise DataError(f"The probe has the shape {self.probe.shape}.", "Give it as (modes, H, W).")
+        if (variation := self.probe_variation) is not None:
+            fits = self.probe is not None and variation.modes.shape[1:] == self.probe.shape[1:]
+            if not fits or variation.weights.shape != (n, len(variation.modes)):
+                raise DataError(
+                    f"The variation of the probe has modes of shape {variation.modes.shape} and weights of shape "
+                    f"{variation.weights.shape}; there are {n} patterns, and the probe has the shape "
+                    f"{None if self.probe is None else self.probe.shape}.",
+                    "Give every pattern its weights, and modes of the size of the probe.",
+                )
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of a pattern."""
         return int(self.patterns.shape[1]), int(self.patterns.shape[2])
+
+    def with_probe(self, change: Callable[[ComplexArray], ComplexArray]) -> RawScan:
+        """A copy with the probe, and what varies of it, changed by a linear function of (modes, H, W)."""
+        if self.probe is None:
+            return self
+        variation = self.probe_variation
+        return replace(
+            self,
+            probe=change(self.probe),
+            probe_variation=None if variation is None else variation.map_modes(change),
+        )
 
     def with_changes(self, note: str = "", **changes: object) -> RawScan:
         """A copy with some attributes changed and a note added."""
@@ -279,6 +303,7 @@ def dataset_of(raw: RawScan) -> ScanDataset:
         measurement=raw.measurement,
         positions=raw.positions,
         probe=raw.probe,
+        probe_variation=raw.probe_variation,
         object_guess=raw.object_guess,
         patches_guess=raw.patches,
         scan_index=raw.scan_index,  # type: ignore[arg-type]
@@ -304,6 +329,8 @@ def as_scan_file(raw: RawScan, path: Path) -> ScanFile:
         "bad_pixels": raw.bad_pixels,
         OFFSETS_KEY: None if raw.bad_values is None else raw.bad_values.offsets,
         PIXELS_KEY: None if raw.bad_values is None else raw.bad_values.pixels,
+        MODES_KEY: None if raw.probe_variation is None else raw.probe_variation.modes,
+        WEIGHTS_KEY: None if raw.probe_variation is None else raw.probe_variation.weights,
         "_metadata": np.array(metadata_of(raw).model_dump_json()),
     }
     members: dict[str, ArrayMember] = {

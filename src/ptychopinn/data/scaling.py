@@ -8,7 +8,7 @@ the object (dose invariance).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -17,12 +17,14 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.forward import detector_ramp, far_field
+from ptychopinn.probe_variation import ProbeVariation
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 
 # The mean phase gradient of the object moves the pattern too, by some hundredths of a pixel. If so small an offset were
 # attributed to the detector, the object would lose its phase ramp.
 _MIN_OFFSET_PX = 0.25
 _ALIKE = 0.95  # correlation of the mean pattern with the probe's far field above which they can be registered
+_SAME = 0.999  # correlation of a probe with that of the scan, above which it is that
 _SAMPLE = 2048  # patterns; more change the mean by less than 0.1 %
 
 
@@ -153,6 +155,45 @@ def probe_in_counts(
     if circular_mask:
         probe = probe * circle(data.N)
     return probe.astype(np.complex64)
+
+
+def varying_probe_in_counts(data: ScanDataset, probe: ComplexArray) -> tuple[ComplexArray, ProbeVariation | None]:
+    """A probe in counts with the variation of the scan's probe, if it is that probe.
+
+    The energy of both together, averaged over the patterns, is that of the given probe.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64, the scan's own in any scale, with or without the detector's offset; or another, which
+        comes back without a variation.
+    """
+    if (variation := data.probe_variation) is None:
+        return probe, None
+    scaling = fit_scaling(data)
+    for follow in (False, True):
+        own = probe_in_counts(data, scaling, follow_offset=follow)
+        if own.shape == probe.shape and _correlation(own, probe) > _SAME:
+            break
+    else:
+        return probe, None
+    ramp = detector_ramp(scaling.detector_offset_px, data.N) if follow else 1.0
+    factor = np.vdot(own, probe) / np.vdot(own, own) * scaling.probe_scale
+    modes = variation.modes.astype(np.complex128) * (factor * ramp)
+    energy = float((np.abs(probe.astype(np.complex128)) ** 2).sum())
+    parts = np.concatenate([probe[:1], modes]).reshape(1 + len(modes), -1)
+    weights = np.concatenate([np.ones((len(data), 1)), variation.weights], axis=1)
+    overlaps = (parts.conj() @ parts.T).real
+    change = float(np.sum(overlaps * (weights.T @ weights) / len(data)) - overlaps[0, 0])
+    share = np.sqrt(energy / (energy + change))
+    scaled = replace(variation, modes=(modes * share).astype(np.complex64))
+    return (probe * np.float32(share)).astype(np.complex64), scaled
+
+
+def _correlation(one: ComplexArray, other: ComplexArray) -> float:
+    """Absolute correlation of two arrays of one shape."""
+    norm = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(abs(np.vdot(one, other))) / norm if norm > 0 else 0.0
 
 
 def circle(size: int) -> BoolArray:

@@ -15,6 +15,7 @@ from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.scan_file import ScanFile
 from ptychopinn.data.sizes import measured_box
 from ptychopinn.errors import DataError
+from ptychopinn.probe_variation import MODES_KEY, WEIGHTS_KEY, ProbeVariation
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 SCHEMA_VERSION = 1
@@ -286,6 +287,26 @@ class Reader:
             return nothing
         rows, at = found.entries(slice(None))
         return Unmeasured(nothing.pixels, BadValues.of_pairs(rows, at, n, size))  # sorted, each once
+
+    def probe_variation(self, n: int, size: int | None = None) -> ProbeVariation | None:
+        """`ProbeVariation` of n patterns out of ``probe_variation`` and ``probe_variation_weights``; None without.
+
+        Without ``size`` the modes may have any size.
+        """
+        if not (self.has(MODES_KEY) or self.has(WEIGHTS_KEY)):
+            return None
+        modes = self.load(MODES_KEY, kinds="c", what="a complex array (modes, N, N)", required=True)
+        weights = self.load(WEIGHTS_KEY, kinds="f", what="real numbers (n, modes)", required=True)
+        modes = None if modes is None else self._complex64(MODES_KEY, modes)
+        if modes is None or weights is None:
+            return None
+        found = ProbeVariation(modes, np.asarray(weights, np.float32))
+        try:
+            found.check(n, (modes.shape or (0,))[-1] if size is None else size)
+        except DataError as error:
+            self.findings.refused(MODES_KEY, error)
+            return None
+        return found
 
     def _complex64(self, key: str, array: AnyArray) -> ComplexArray | None:
         """Convert to finite complex64, checked block by block so that a mapped array stays mapped."""

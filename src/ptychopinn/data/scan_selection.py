@@ -46,6 +46,7 @@ def take_patterns(raw: RawScan, numbers: IntArray, what: str = "Patterns selecte
         patches=part(raw.patches),
         scan_index=part(raw.scan_index),
         bad_values=None if raw.bad_values is None else raw.bad_values.select(index),
+        probe_variation=None if raw.probe_variation is None else raw.probe_variation.select(index),
     )
 
 
@@ -117,7 +118,7 @@ def join_scans(scans: Sequence[RawScan]) -> RawScan:
     """Scans of one object in one frame as one scan; ``scan_index`` says which pattern is of which.
 
     Positions are in pixels of the first scan; others are rescaled if their object pixel is known and differs. The probe
-    and the object guess are those of the first; bad pixels of any are bad.
+    and the object guess are those of the first, without a variation; bad pixels of any are bad.
 
     Raises
     ------
@@ -152,11 +153,19 @@ def join_scans(scans: Sequence[RawScan]) -> RawScan:
         positions=np.concatenate([positions_of(scan) * _ratio(scan, first) for scan in scans]),
         scan_index=np.concatenate(index),
         patches=None,
+        probe_variation=None,
         bad_pixels=np.any(masks, axis=0) if masks else None,
         bad_values=join_bad_values([(len(scan.patterns), scan.bad_values) for scan in scans], first.size),
         mended=tuple(problem for scan in scans for problem in scan.mended),
         notes=(*first.notes, f"{len(scans)} scans joined: {', '.join(scan.name for scan in scans)[:300]}."),
+        warnings=(*first.warnings, *_lost_variation(scans)),
     )
+
+
+def _lost_variation(scans: Sequence[RawScan]) -> tuple[str, ...]:
+    if all(scan.probe_variation is None for scan in scans):
+        return ()
+    return ("How the probe varies over each scan is left out: the scans joined have the mean probe of the first.",)
 
 
 def _ratio(scan: RawScan, first: RawScan) -> FloatArray:

@@ -23,7 +23,7 @@ from ptychopinn.data.row_blocks import map_rows
 from ptychopinn.data.scan_selection import take_patterns
 from ptychopinn.data.statistics import pattern_statistics
 from ptychopinn.errors import DataError
-from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray
+from ptychopinn.typing import AnyArray, BoolArray, FloatArray
 
 Axis = Literal["y", "x"]
 Unit = Literal["px", "m", "mm", "um", "nm", "A"]
@@ -74,17 +74,16 @@ def _turned(
     note: str,
 ) -> RawScan:
     """Patterns and mask turned by one function of (..., H, W) arrays, the probe by another."""
-    probe = raw.probe
-    if probe is not None and probe.shape[1:] == raw.size:
-        probe = np.ascontiguousarray(turn_probe(probe))
-    return raw.with_changes(
+    turned = raw.with_changes(
         note,
         patterns=map_rows(raw.patterns, turn, size, raw.patterns.dtype),
         bad_pixels=None if raw.bad_pixels is None else np.ascontiguousarray(turn(raw.bad_pixels)),
         bad_values=None if raw.bad_values is None else raw.bad_values.changed(turn, size),
         patches=None,
-        probe=probe,
     )
+    if raw.probe is None or raw.probe.shape[1:] != raw.size:
+        return turned
+    return turned.with_probe(lambda probe: np.ascontiguousarray(turn_probe(probe)))
 
 
 def centre_patterns(raw: RawScan) -> RawScan:
@@ -132,7 +131,8 @@ def conjugate_probe(raw: RawScan) -> RawScan:
     DataError
         If there is none.
     """
-    return raw.with_changes("Complex conjugate of the probe taken.", probe=np.conj(_probe(raw)))
+    _refuse_no_probe(raw)
+    return raw.with_probe(np.conj).with_changes("Complex conjugate of the probe taken.")
 
 
 def centre_probe(raw: RawScan) -> RawScan:
@@ -143,15 +143,14 @@ def centre_probe(raw: RawScan) -> RawScan:
     DataError
         If there is none.
     """
-    return raw.with_changes(
-        "Middle of the probe moved to the centre.", probe=np.fft.fftshift(_probe(raw), axes=(-2, -1))
-    )
+    _refuse_no_probe(raw)
+    moved = raw.with_probe(lambda probe: np.fft.fftshift(probe, axes=(-2, -1)))
+    return moved.with_changes("Middle of the probe moved to the centre.")
 
 
-def _probe(raw: RawScan) -> ComplexArray:
+def _refuse_no_probe(raw: RawScan) -> None:
     if raw.probe is None:
         raise DataError("The scan has no probe.", "Let one be made: --probe mean, or name a file that has one.")
-    return raw.probe
 
 
 def set_positions(raw: RawScan, positions: FloatArray) -> RawScan:

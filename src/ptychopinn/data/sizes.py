@@ -115,7 +115,7 @@ def resize_patterns(raw: RawScan, size: int) -> RawScan:
         note, patterns=patterns, bad_pixels=bad if bad.any() else None, bad_values=values, patches=None
     )
     if raw.probe is not None and raw.probe.shape[1:] == raw.size:
-        changed = replace(changed, probe=resample_probe(raw.probe, (size, size)))
+        changed = changed.with_probe(lambda probe: resample_probe(probe, (size, size)))
     return _rescale(_with_dose(changed, raw), scales)
 
 
@@ -192,7 +192,7 @@ def bin_patterns(raw: RawScan, factor: int) -> RawScan:
         warnings += (
             f"Only {share:.1%} of the probe's light lies inside the smaller window: binning blurs the patterns.",
         )
-    return replace(changed, probe=_narrow_probe(raw.probe, shape, factor), warnings=warnings)
+    return replace(changed.with_probe(lambda probe: _narrow_probe(probe, shape, factor)), warnings=warnings)
 
 
 def _sum_dtype(patterns: AnyArray, factor: int) -> np.dtype[Any]:
@@ -215,7 +215,7 @@ def _crop_rectangle(raw: RawScan, size: tuple[int, int]) -> RawScan:
         patches=None,
     )
     if raw.probe is not None and raw.probe.shape[1:] == raw.size:
-        changed = replace(changed, probe=resample_probe(raw.probe, size))
+        changed = changed.with_probe(lambda probe: resample_probe(probe, size))
     return _rescale(changed, (size[0] / height, size[1] / width))
 
 

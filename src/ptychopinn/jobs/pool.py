@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any, Protocol, Self
 from ptychopinn.cores import share_of_cores
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.failures import explained
-from ptychopinn.jobs.protocol import JobDied, JobError, Task
+from ptychopinn.jobs.protocol import JobDied, JobError, JobOverLimit, Task
 from ptychopinn.jobs.runner import run_job
-from ptychopinn.monitor import Monitor
+from ptychopinn.monitor import LinkedMonitor, Monitor, Progress
 
 _TICK_S = 0.1
 _log = logging.getLogger(__name__)
@@ -29,6 +29,12 @@ class Job:
     name: str
     task: Task
     folder: Path
+    # Limits of `run_job`.
+    memory_mb: float | None = None
+    seconds: float | None = None
+    # Get its progress and its memory in MiB, in another thread; a Dask cluster sends neither.
+    on_progress: Callable[[Progress], None] | None = None
+    on_memory: Callable[[float], None] | None = None
 
 
 class Workers(Protocol):
@@ -52,8 +58,8 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Any | JobError]]:
     """Run jobs, as many at a time as there are workers.
 
-    A job whose process died or ran out of memory or disk is tried again. One that ran out, and one that is tried for
-    the last time, runs alone after all others.
+    A job whose process died, or whose machine ran out of memory or disk, is tried again. One that ran out, and one that
+    is tried for the last time, runs alone after all others.
 
     Yields
     ------
@@ -92,7 +98,8 @@ def run_jobs(
 
 
 def _is_of_machine(error: JobError) -> bool:
-    return isinstance(error, JobDied) or error.exit_code == ResourceError.exit_code
+    ran_out = error.exit_code == ResourceError.exit_code and not isinstance(error, JobOverLimit)
+    return ran_out or isinstance(error, JobDied)
 
 
 class LocalWorkers:
@@ -140,7 +147,14 @@ def run_in_folder(job: Job, monitor: Monitor) -> Any:
     """Run a job in its folder, which is made. Raises JobError if it failed, or the folder cannot be written to."""
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
-        return run_job(job.task, job.folder, monitor=monitor)
+        return run_job(
+            job.task,
+            job.folder,
+            memory_mb=job.memory_mb,
+            seconds=job.seconds,
+            on_memory=job.on_memory or (lambda mib: None),
+            monitor=LinkedMonitor(monitor, job.on_progress),
+        )
     except OSError as error:
         failure = explained(error)
         raise JobError(failure.problem, failure.remedy, exit_code=failure.exit_code, refused=True) from error

@@ -62,6 +62,10 @@ class JobDied(JobError):
     """The process of a job ended before it was done: it was killed, or its machine was lost."""
 
 
+class JobOverLimit(JobError):
+    """A job used up its own limit of memory or time."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A function to call in another process.

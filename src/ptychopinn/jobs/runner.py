@@ -10,7 +10,7 @@ from typing import Any
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.jobs.memory import anonymous_mib, descendants
 from ptychopinn.jobs.process import JobProcess
-from ptychopinn.jobs.protocol import JobError, Task
+from ptychopinn.jobs.protocol import JobOverLimit, Task
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 
 _TICK_SECONDS = 0.02
@@ -53,7 +53,9 @@ def run_job(
     Cancelled
         If the monitor was cancelled.
     JobError
-        If it failed, its process ended, or a budget was used up.
+        If it failed, or its process ended.
+    JobOverLimit
+        If it exceeded a limit.
     """
     start = time.monotonic()
     with JobProcess(task, folder) as job:
@@ -65,7 +67,7 @@ def run_job(
             if monitor.cancelled:
                 raise Cancelled("The job was cancelled.")
             if seconds is not None and now - start > seconds:
-                raise JobError(f"The job is out of time: {seconds:g} s.", "Give it more.", details=job.tail())
+                raise JobOverLimit(f"The job is out of time: {seconds:g} s.", "Give it more.", details=job.tail())
             if now - looked > _TREE_SECONDS:
                 tree, looked = descendants(job.pid), now
             if now < due:
@@ -75,7 +77,7 @@ def run_job(
             if held is not None:
                 on_memory(held)
                 if memory_mb is not None and held > memory_mb:
-                    raise JobError(
+                    raise JobOverLimit(
                         f"The job is out of memory: {held:.0f} MiB of anonymous memory, the budget is {memory_mb:.0f}.",
                         "Give it more, or lower its batch size.",
                         exit_code=ResourceError.exit_code,

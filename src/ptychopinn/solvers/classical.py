@@ -35,6 +35,7 @@ class RPIE:
         """
         data = mend_every_pattern(data)
         data.log_scan_count()
+        data.log_mean_probe()
         given = self._options
         options = PassOptions(
             self.schedule(given.passes),

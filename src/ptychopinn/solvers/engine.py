@@ -73,7 +73,8 @@ class PassEngine:
     library:
         Library of the patterns, from `ArrayLibrary.session`.
     part:
-        The order of the passes, if the patterns are a part of a larger scan; else random batches of all.
+        The order of the passes, if the patterns are a part of a larger scan; else random batches of all. Positions and
+        flux of a part stay as they are: they are fitted to `figures` of all parts.
     momentum:
         ``velocity`` and ``last`` of `ObjectState`, if earlier passes go on; the object is at rest without.
 
@@ -83,6 +84,9 @@ class PassEngine:
         (k, 2) float64, and (k,) float32 or None, on the host: current values of the used patterns.
     background:
         Current value.
+    figures:
+        (k, 6 or 0 and 2 or 0) float64, after a pass over a part: the equation of the move of each used pattern, if
+        positions are free, and its measured and modelled counts, if the flux is.
     """
 
     def __init__(  # noqa: PLR0913
@@ -150,6 +154,7 @@ class PassEngine:
         self._peak = None if part is None else float(xp.max(light))
         self._repeated: RepeatedStep[Sequence[Gradients]] = self._library.repeated_step()
         self._free_positions = FreePositions(self.positions, schedule.position_step)
+        self.figures: FloatArray | None = None
         place = self._library if self._tiling.is_whole else start.library
         self._state = ObjectState.at_rest(start.array, place)
         if momentum is not None:
@@ -359,6 +364,9 @@ class PassEngine:
             self._probe.add_to_first(
                 self._variation.end_pass(rows[:, first:], self._probe.modes[0, ...], moves=options.update_positions)
             )
+        if self._part is not None:
+            self.figures = rows
+            return
         if options.update_positions:
             self._move_positions(rows[:, :4].reshape(-1, 2, 2), rows[:, 4:6])
         if options.update_flux and self.flux is not None:

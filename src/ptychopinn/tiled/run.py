@@ -3,7 +3,8 @@
 A probe from the middle of the scan is used everywhere. Then each pass is a round of jobs, one for each tile. A job
 reads object and momentum of its tile with a halo around it, which its neighbours wrote, makes the pass in the order in
 which one process would make it, and writes its core. The slow phase of the object is solved from the gradients that
-all jobs measured. So the result is that of one process, but for what happens in a pass beyond the halo.
+all jobs measured; positions and flux are fitted to all patterns. So the result is that of one process, but for what
+happens in a pass beyond the halo.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.assembly import PhaseRule
 from ptychopinn.atomic import write_json
-from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.bundle import read_bundle
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.tiles import TilesConfig
+from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan
 from ptychopinn.digests import digest_of
 from ptychopinn.errors import Cancelled, UsageError
@@ -32,17 +36,22 @@ from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jo
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.refinement import SURE_DEVIATIONS, leaves_no_slow_phase
+from ptychopinn.solvers.options import StepSchedule
+from ptychopinn.tiled.fits import PatternFits
+from ptychopinn.tiled.network import put_pairs, put_phases
 from ptychopinn.tiled.outputs import TiledObject, write_tiled
 from ptychopinn.tiled.plan import cut_scan, tile_count
-from ptychopinn.tiled.prepare import prepare_tiles
-from ptychopinn.tiled.store import GRID, LAST, OBJECT, PLAN, VELOCITY, TileStore, load_arrays, save_arrays
-from ptychopinn.tiled.worker import GRADIENTS, PHASE, grid_from
+from ptychopinn.tiled.prepare import Network, margin_of, prepare_tiles
+from ptychopinn.tiled.store import GRADIENTS, GRID, LAST, OBJECT, PLAN, VELOCITY, TileStore, load_arrays, save_arrays
+from ptychopinn.tiled.worker import PHASE, grid_from
 from ptychopinn.typing import FloatArray, StrPath
-from ptychopinn.workflows import RunResult
-from ptychopinn.workflows.folders import RUN, FolderKind, output_folder, run_log
+from ptychopinn.workflows import RunResult, find_start
+from ptychopinn.workflows.folders import RUN, FolderKind, output_folder, refuse_model_folder, run_log
+from ptychopinn.workflows.pretrained import PRETRAINED
 
 WORK = "tiles"
-_RECORD, _START = "result.json", "start"
+_RECORD, _START, _MEASURED, _STITCHED, _DRAWN = "result.json", "start", "measured", "stitched", "drawn"
+_NETWORK, _WORKER = "ptychopinn.tiled.network:", "ptychopinn.tiled.worker:"
 _PLAN = f"{WORK}/{PLAN}"
 _TILED = FolderKind("reconstruction in tiles", RUN.names | {WORK}, RUN.folders, (_PLAN,), _PLAN, creates_on_resume=True)
 _log = logging.getLogger(__name__)
@@ -53,6 +62,7 @@ def tiled_run(  # noqa: PLR0913
     output: StrPath,
     settings: AllSettings[Any, Any],
     *,
+    model: StrPath = PRETRAINED,
     resume: bool = False,
     overwrite: bool = False,
     workers: Workers | None = None,
@@ -64,6 +74,9 @@ def tiled_run(  # noqa: PLR0913
     ----------
     settings:
         ``tiles``, ``automatic.may_free``, ``execution``, ``reading`` and ``backend`` are used.
+    model:
+        As in `ptychopinn.workflows.reconstruct_run`. The network draws the start of the passes where the
+        reconstruction of the middle of the scan starts from it too.
     resume:
         Do not repeat the jobs that are done.
     workers:
@@ -87,9 +100,12 @@ def tiled_run(  # noqa: PLR0913
     count = config.tiles
     if not isinstance(count, int):
         count = tile_count(Frame.around(data.positions, data.N), data.N, config.workers or 1)
-    tiles = cut_scan(data.positions, data.N, count)
+    tiles = cut_scan(data.positions, data.N, count, margin_of(settings.automatic))
+    network = _network(model, data, settings.backend)
+    if network is not None:
+        refuse_model_folder(network.archive, output)
     with output_folder(output, _TILED, overwrite=overwrite, resume=resume, keep=(_PLAN,)) as folder, run_log(folder):
-        store = prepare_tiles((folder / WORK).absolute(), data_path, data, tiles, settings)
+        store = prepare_tiles((folder / WORK).absolute(), data_path, data, tiles, settings, network)
         rounds = _Rounds(store, config, workers, monitor)
         try:
             with workers:
@@ -100,6 +116,20 @@ def tiled_run(  # noqa: PLR0913
         result = write_tiled(folder, data, store, found)
         shutil.rmtree(folder / WORK)
         return result
+
+
+def _network(model: StrPath, data: ScanDataset, backend: str | None) -> Network | None:
+    """The network that `reconstruct` would use."""
+    archive, backend = find_start(model, data, backend)
+    if archive is None:
+        return None
+    network = read_bundle(archive).manifest.model
+    if network.N != data.N:
+        raise UsageError(
+            f"The model is for patterns of {network.N} x {network.N} pixels, the scan has {data.N} x {data.N}.",
+            "Use another model, or --model none.",
+        )
+    return Network(archive, backend, network.patch_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +152,14 @@ class _Round:
         return math.sqrt(square) if math.isfinite(square) else math.inf
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What the middle of a scan said about its passes."""
+
+    predicted: bool  # whether they start from a network
+    free: tuple[str, ...]  # what is fitted to the patterns after each
+
+
 class _Rounds:
     """The rounds of jobs of a reconstruction in tiles."""
 
@@ -134,32 +172,67 @@ class _Rounds:
 
     def run(self) -> TiledObject:
         """Do what is not done. Jobs with the same arguments as a finished one are not done again."""
-        (middle,) = self._do("middle", "solve_middle", [{}]).values
-        first = best = before = self._round(_START, "begin_tile")
-        names, kept, settled = [_START], 0, False
+        (middle,) = self._do("middle", f"{_WORKER}solve_middle", [{}]).values
+        flat = self._round(_START, f"{_WORKER}begin_tile")
+        drawn = flat if middle["rule"] is None else self._draw(flat, PhaseRule(middle["rule"]))
+        first = best = before = drawn
+        start = _Start(drawn is not flat, tuple(middle["free"]))
+        schedule = StepSchedule(**self._store.plan["schedules"]["predicted" if start.predicted else "flat"])
+        fits = PatternFits(self._store, frozenset(map(Freedom, start.free)), schedule)
+        names, kept, settled, fitted = [_START, drawn.name], 0, False, None
         for done in range(self._store.plan["passes"]):
-            before, settled = self._pass(done, before, settled=settled)
+            last = before.name
+            before, settled = self._pass(done, before, start, settled=settled)
+            if start.free:
+                fits.fit(before.name)
             if before.residual < best.residual and deviations_above(first.shares(), before.shares()) > self._sure:
-                best, kept = before, done + 1
+                best, kept, fitted = before, done + 1, last
             for old in names:  # nothing reads them any more
                 self._store.forget(old, VELOCITY, LAST, *(() if old == best.name else (OBJECT,)))
             names.append(before.name)
             _log.info("Pass %d: forward residual %.4f.", done + 1, before.residual)
-        return TiledObject(best.name, _START, best.residual, first.residual, kept, tuple(middle["story"]))
+        story = tuple(middle["story"])
+        return TiledObject(best.name, _START, fitted, best.residual, kept, start.predicted, start.free, story)
 
-    def _pass(self, done: int, before: _Round, *, settled: bool) -> tuple[_Round, bool]:
+    def _draw(self, flat: _Round, rule: PhaseRule) -> _Round:
+        """The object of the network, as bright as the counts say; or the flat one, if it explains the patterns better.
+
+        The mean of the object is real and positive, as where nothing covers it.
+        """
+        measured = None
+        if rule is not PhaseRule.OFF:
+            measured = _MEASURED
+            self.total += len(self._tiles)
+            put_pairs(self._store, measured)
+            self._round(measured, f"{_NETWORK}measure_tile")
+            put_phases(self._store, measured, rule)
+        self.total += 2 * len(self._tiles)
+        stitched = self._round(_STITCHED, f"{_NETWORK}stitch_tile", measured=measured)
+        light = np.concatenate([value["light"] for value in stitched.values])
+        total = sum(complex(*value["total"]) for value in stitched.values)
+        factor = math.sqrt(light.mean()) * total.conjugate() / max(abs(total), 1e-300)
+        drawn = self._round(_DRAWN, f"{_NETWORK}scale_tile", before=_STITCHED, factor=[factor.real, factor.imag])
+        self._store.forget(_STITCHED, OBJECT)
+        _log.info("The network's object: forward residual %.4f; a flat one: %.4f.", drawn.residual, flat.residual)
+        return drawn if drawn.residual < flat.residual else flat
+
+    def _pass(self, done: int, before: _Round, start: _Start, *, settled: bool) -> tuple[_Round, bool]:
         """Make a pass, and take off a slow phase before it; return also whether there is none any more."""
-        phase = done > 0 and not settled and self._solve_slow_phase(before.name)
+        phase = (done > 0 or start.predicted) and not settled and self._solve_slow_phase(before.name)
         more = not settled and done + 1 < self._store.plan["passes"]
-        name, arguments = f"pass-{done + 1:03}", {"done": done, "before": before.name, "start": _START}
-        now = self._round(name, "make_pass", **arguments, phase=phase, gradients=more)
+        name, arguments = f"pass-{done + 1:03}", {"done": done, "before": before.name}
+        arguments |= {"start": _START, "predicted": start.predicted, "free": list(start.free)}
+        now = self._round(name, f"{_WORKER}make_pass", **arguments, phase=phase, gradients=more)
         if not phase:
             return now, settled
         without, taken_off = now.shares("without"), now.shares("taken_off")
-        settled = leaves_no_slow_phase(self._phase_at_positions(before.name), without, taken_off)
+        lacked_none = leaves_no_slow_phase(self._phase_at_positions(before.name), without, taken_off)
+        settled = lacked_none and done > 0  # after the first pass there may be a slow phase again
         if deviations_above(without, taken_off) <= self._sure:
             self.total += len(self._tiles)
-            now = self._round(f"{name}-again", "make_pass", **arguments, phase=False, gradients=more and not settled)
+            now = self._round(
+                f"{name}-again", f"{_WORKER}make_pass", **arguments, phase=False, gradients=more and not settled
+            )
         return now, settled
 
     def _solve_slow_phase(self, name: str) -> bool:
@@ -170,7 +243,8 @@ class _Rounds:
             np.concatenate([part[key] for part in parts]) for key in ("numbers", "hessian", "slope")
         )
         order = np.argsort(numbers)
-        local = store.frame.local(store.positions()[numbers[order]])
+        fitted = store.fitted(name, Freedom.POSITIONS)
+        local = store.frame.local((store.positions() if fitted is None else fitted)[numbers[order]])
         coefficients = grid.solve(local, hessian[order], slope[order])
         if coefficients is not None:
             save_arrays(store.folder / name / PHASE, coefficients=coefficients)
@@ -199,7 +273,7 @@ class _Rounds:
             if record.get("key") == key:
                 found[str(folder)] = record["value"]
                 continue
-            task = Task(f"ptychopinn.tiled.worker:{function}", {"store": str(self._store.folder), **values})
+            task = Task(function, {"store": str(self._store.folder), **values})
             jobs.append(Job(f"{name}, tile {number + 1}" if len(arguments) > 1 else name, task, folder))
         self.ended += len(found)
         self._report()

@@ -15,16 +15,18 @@ import numpy as np
 
 from ptychopinn.arrays import slices_of
 from ptychopinn.atomic import atomic_write, write_json
+from ptychopinn.config.automatic import Freedom
 from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import ScanDataset, ScanMetadata
 from ptychopinn.data.lazy_rows import LazyRows, MappedRows, mapped_rows, release_pages
 from ptychopinn.data.scaling import Scaling
 from ptychopinn.errors import DataError
 from ptychopinn.geometry import Frame
-from ptychopinn.typing import AnyArray, FloatArray, IntArray, StrPath
+from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray, StrPath
 
-PLAN, GRID = "plan.json", "grid.npz"
+PLAN, GRID, NETWORK = "plan.json", "grid.npz", "network.zip"
 OBJECT, VELOCITY, LAST, COVERAGE = "object", "velocity", "last", "coverage"  # arrays of the core of a tile
+GRADIENTS, FIGURES, FITTED = "gradients.npz", "figures.npz", "fitted.npz"  # of a job, of a job, of a round
 _SCAN, _PATTERNS, _ROWS, _BAD, _MODEL = "scan.npz", "patterns.bin", "rows.npy", "bad_values.npz", "model.npz"
 _BLOCK = 256  # patterns copied at a time
 
@@ -43,9 +45,12 @@ class TilePatterns:
         Indices of the patterns in the core that judge the result.
     slow:
         Indices of the patterns in the core that determine the slow phase.
+    own:
+        (k,) bool: whether each is in the core.
     """
 
     members: IntArray
+    own: BoolArray
     positions: FloatArray
     ranks: IntArray
     judges: IntArray
@@ -123,7 +128,7 @@ class TileStore:
             counts_per_unit=about["counts_per_unit"],
             name=about["name"],
             scaling=Scaling(**self.plan["scaling"], detector_offset_px=small["offset"]),
-        )
+        ).as_checked()
 
     def positions(self) -> FloatArray:
         """(n, 2) float64 (y, x) of all patterns."""
@@ -151,6 +156,13 @@ class TileStore:
         return load_arrays(self.folder / _MODEL)
 
     # Rounds
+
+    def fitted(self, round_name: str | None, freedom: Freedom) -> AnyArray | None:
+        """(n, ...) what was fitted to all patterns after a round; None if nothing was."""
+        if round_name is None or freedom not in self.plan["may_free"]:
+            return None
+        path = self.folder / round_name / FITTED
+        return load_arrays(path).get(str(freedom)) if path.exists() else None
 
     def job_folder(self, round_name: str, number: int) -> Path:
         """The folder of the job of a tile in a round."""

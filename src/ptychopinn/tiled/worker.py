@@ -3,118 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptychopinn.arrays import NUMPY, Array, ArrayLibrary, slices_of
+from ptychopinn.arrays import NUMPY, Array, ArrayLibrary
 from ptychopinn.automatic import reconstruct_automatically
 from ptychopinn.batch.plan import settings_from
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.infer import Likelihood
-from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.subsampling import nearest_to_middle
 from ptychopinn.errors import Cancelled
-from ptychopinn.geometry import Canvas, Frame
-from ptychopinn.metrics.quality import ForwardResidual
+from ptychopinn.geometry import Canvas
 from ptychopinn.monitor import Monitor
-from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.engine import PartOrder, PassEngine
 from ptychopinn.solvers.options import PassOptions, StepSchedule, default_batch_size
-from ptychopinn.solvers.slow_phase import SlowPhaseGrid, multiply_by_phase, phase_gradients
+from ptychopinn.solvers.slow_phase import SlowPhaseGrid, multiply_by_phase
 from ptychopinn.stitching import COVERED, coverage_of, patch_weights
+from ptychopinn.tiled.network import load_network
 from ptychopinn.tiled.store import (
     COVERAGE,
     GRID,
     LAST,
     OBJECT,
     VELOCITY,
-    TilePatterns,
     TileStore,
     load_arrays,
-    save_arrays,
 )
+from ptychopinn.tiled.tile import OpenTile
 from ptychopinn.tiles import Tiling
-from ptychopinn.typing import FloatArray
+from ptychopinn.typing import IntArray
 from ptychopinn.workflows import device_library
 
-GRADIENTS, PHASE = "gradients.npz", "phase.npz"
-_READ = 32  # patterns read at a time
+PHASE = "phase.npz"
 MIDDLE_PATTERNS = 1024  # patterns that determine the probe
-
-
-@dataclass(frozen=True, eq=False)
-class _Tile:
-    """A tile with its patterns and the model of the scan."""
-
-    store: TileStore
-    number: int
-    library: ArrayLibrary
-
-    @cached_property
-    def patterns(self) -> Patterns:
-        """Of core and halo."""
-        return Patterns(self.store.scan(self.known.members), self.library)
-
-    @cached_property
-    def known(self) -> TilePatterns:
-        """Members, places and roles of the patterns."""
-        return self.store.tile(self.number)
-
-    @cached_property
-    def model(self) -> ScanModel:
-        """The model of the scan for these patterns."""
-        arrays, to_device = self.store.model(), self.library.from_host
-        background = arrays.get("background")
-        return ScanModel(
-            to_device(arrays["probe"]),
-            self.known.positions,
-            background=None if background is None else to_device(background),
-        )
-
-    @property
-    def core(self) -> Frame:
-        """Its part of the object."""
-        return self.store.cores[self.number]
-
-    @property
-    def frame(self) -> Frame:
-        """Core and halo."""
-        return self.store.frames[self.number]
-
-    def read(self, round_name: str, name: str) -> Array:
-        """An array of a round over core and halo, of the library."""
-        return self.library.from_host(self.store.read(round_name, name, self.frame))
-
-    def put(self, round_name: str, name: str, array: Array) -> None:
-        """Write the core of an array over core and halo."""
-        here, _ = self.frame.overlap(self.core)
-        self.store.put(round_name, self.number, name, self.library.to_host(array)[here])
-
-    def judge(self, obj: Array) -> list[float]:
-        """What each judging pattern contributes to the square of the forward residual, times all their counts."""
-        judges = self.known.judges
-        if len(judges) == 0:
-            return []
-        likelihood = Likelihood(self.store.plan["likelihood"])
-        residual = ForwardResidual(
-            self.model, self.patterns, indices=judges, max_patterns=len(judges), likelihood=likelihood
-        )
-        shares: list[float] = (residual.shares(Canvas(obj, self.frame, self.library)) * self.counts).tolist()
-        return shares
-
-    @cached_property
-    def counts(self) -> float:
-        """Counts of all judging patterns."""
-        xp, judges, total = self.library.xp, self.known.judges, 0.0
-        for part in slices_of(len(judges), _READ):
-            measured, _ = self.patterns.measured(self.patterns.amplitudes(judges[part]))
-            total += float(xp.sum(measured * measured, dtype=xp.float64))
-        return total
+FITTED_BY_PATTERN = (Freedom.POSITIONS, Freedom.FLUX)
 
 
 def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
@@ -122,18 +48,21 @@ def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
 
     Returns
     -------
-    ``story``: what was done and why.
+    ``story``: what was done and why. ``rule``: by which rule the phases of the network's patches were chosen, if they
+    were a better start than a flat object; else none. ``free``: which of `FITTED_BY_PATTERN` explained patterns better.
     """
     files = TileStore(store)
     middle = files.scan(nearest_to_middle(files.positions(), MIDDLE_PATTERNS))
     whole = fit_scaling(middle)
-    allowed = (Freedom.PROBE, Freedom.MODES, Freedom.BACKGROUND)
+    allowed = (Freedom.PROBE, Freedom.MODES, Freedom.BACKGROUND, *FITTED_BY_PATTERN)
     config = AutomaticConfig(may_free=tuple(one for one in allowed if one in files.plan["may_free"]))
-    if not config.may_free:
+    network = None if files.plan["network"] is None else load_network(files)
+    if not config.may_free and network is None:
         files.put_model(probe=probe_in_counts(middle, whole, follow_offset=True))
-        return {"story": ["The probe is that of the scan."]}
+        return {"story": ["The probe is that of the scan."], "rule": None, "free": []}
     data = replace(middle, scaling=None)
-    found = reconstruct_automatically(data, None, config, library=_library(files), monitor=monitor)
+    library = _library(files) if network is None else NUMPY  # a network has its own
+    found = reconstruct_automatically(data, network, config, library=library, monitor=monitor)
     if monitor.cancelled:
         raise Cancelled("The middle of the scan was cancelled.")
     result = found.reconstruction
@@ -142,13 +71,15 @@ def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
     if result.background is not None:
         arrays["background"] = np.fft.ifftshift(result.background).astype(np.float32)
     files.put_model(**arrays)
-    return {"story": [f"{len(data)} patterns in the middle of the scan gave the probe.", *found.story]}
+    story = [f"{len(data)} patterns in the middle of the scan gave the probe.", *found.story]
+    rule = None if found.from_flat else result.synchronised.rule
+    return {"story": story, "rule": rule, "free": [one for one in FITTED_BY_PATTERN if one in found.freed]}
 
 
 def begin_tile(store: str, number: int, after: str) -> dict[str, Any]:
     """Write coverage and flat object of a tile, and judge it."""
     files = TileStore(store)
-    tile = _Tile(files, number, NUMPY)
+    tile = OpenTile(files, number, NUMPY)
     size, probe = files.plan["size"], files.model()["probe"]
     tiling = Tiling(tile.frame, NUMPY, tile.known.positions, size, NUMPY)
     tile.put(after, COVERAGE, coverage_of(tile.known.positions, patch_weights(probe, size), tiling))
@@ -164,6 +95,8 @@ def make_pass(  # noqa: PLR0913
     before: str,
     after: str,
     start: str,
+    predicted: bool,
+    free: list[str],
     phase: bool,
     gradients: bool,
     monitor: Monitor,
@@ -176,6 +109,10 @@ def make_pass(  # noqa: PLR0913
         Number of passes before.
     before, after, start:
         Rounds to read from and to write to, and the one that has the coverage.
+    predicted:
+        Whether a network drew the start.
+    free:
+        What is fitted to the patterns after the pass.
     phase:
         Whether to take off the slow phase of the round before first.
     gradients:
@@ -183,13 +120,13 @@ def make_pass(  # noqa: PLR0913
 
     Returns
     -------
-    ``missed`` of `_Tile.judge` after the pass, ``without`` and ``taken_off`` before and after the slow phase was taken
-    off, and ``counts``.
+    ``missed`` of `OpenTile.judge` after the pass, ``without`` and ``taken_off`` before and after the slow phase was
+    taken off, and ``counts``.
     """
     files = TileStore(store)
     library = _library(files)
     with library.session() as computing:
-        tile = _Tile(files, number, computing)
+        tile = OpenTile(files, number, computing, fitted=before)
         obj = tile.read(before, OBJECT)
         momentum = None if done == 0 else (tile.read(before, VELOCITY), tile.read(before, LAST))
         found: dict[str, Any] = {}
@@ -199,42 +136,43 @@ def make_pass(  # noqa: PLR0913
             obj, *rest = (multiply_by_phase(array, angle, computing) for array in (obj, *(momentum or ())))
             momentum = None if momentum is None else (rest[0], rest[1])
             found["taken_off"] = tile.judge(obj)
-        engine = _engine(tile, Canvas(obj, tile.frame, computing), momentum, done)
+        schedule = StepSchedule(**files.plan["schedules"]["predicted" if predicted else "flat"])
+        options = PassOptions(
+            schedule,
+            update_positions=Freedom.POSITIONS in free,
+            update_flux=Freedom.FLUX in free,
+            likelihood=Likelihood(files.plan["likelihood"]),
+        )
+        engine, used = _engine(tile, Canvas(obj, tile.frame, computing), momentum, done, options)
         if engine.run(done, files.plan["passes"], monitor) is None:
             raise Cancelled("The pass was cancelled.")
         obj = engine.canvas.array
         tile.put(after, OBJECT, obj)
         for name, array in zip((VELOCITY, LAST), engine.momentum, strict=True):
             tile.put(after, name, array)
+        if free and engine.figures is not None:
+            tile.put_figures(after, used, engine.figures)
         if gradients:
-            _measure_gradients(tile, obj, files.job_folder(after, number) / GRADIENTS, monitor)
+            tile.measure_gradients(obj, after, monitor)
         covered = tile.read(start, COVERAGE) > COVERED
         found["missed"] = tile.judge(computing.xp.where(covered, obj, computing.xp.ones_like(obj)))
         return {**found, "counts": tile.counts}
 
 
-def _engine(tile: _Tile, canvas: Canvas, momentum: tuple[Array, Array] | None, done: int) -> PassEngine:
+def _engine(
+    tile: OpenTile, canvas: Canvas, momentum: tuple[Array, Array] | None, done: int, options: PassOptions
+) -> tuple[PassEngine, IntArray]:
+    """An engine that goes on after so many passes, and the patterns that it uses."""
     plan, ranks = tile.store.plan, tile.known.ranks
     used, total, on_host = np.flatnonzero(ranks >= 0), plan["used"], tile.library.on_host
     # A device needs batches of many patterns, of one shape.
     batch_size = default_batch_size(total if on_host else len(used), plan["size"], on_host=on_host)
-    options = PassOptions(StepSchedule(**plan["schedule"]), likelihood=Likelihood(plan["likelihood"]))
     order = PartOrder(ranks[used], total, seed=options.seed, done=done, batch_size=batch_size, full=not on_host)
-    return PassEngine(tile.patterns, used, tile.model, canvas, options, tile.library, part=order, momentum=momentum)
+    library = tile.library
+    return PassEngine(tile.patterns, used, tile.model, canvas, options, library, part=order, momentum=momentum), used
 
 
-def _measure_gradients(tile: _Tile, obj: Array, path: Path, monitor: Monitor) -> None:
-    """Write the gradients of the slow phase at the patterns of the core."""
-    slow, canvas = tile.known.slow, Canvas(obj, tile.frame, tile.library)
-    found: tuple[FloatArray, FloatArray] | None = np.zeros((0, 2, 2)), np.zeros((0, 2))
-    if len(slow):
-        found = phase_gradients(tile.patterns, slow, tile.model, canvas, monitor)
-    if found is None:
-        raise Cancelled("The pass was cancelled.")
-    save_arrays(path, numbers=tile.known.members[slow], hessian=found[0], slope=found[1])
-
-
-def _phase_in(tile: _Tile, path: Path) -> Array:
+def _phase_in(tile: OpenTile, path: Path) -> Array:
     """A slow phase over core and halo."""
     grid, coefficients = grid_from(load_arrays(tile.store.folder / GRID)), load_arrays(path)["coefficients"]
     offset = np.subtract(tile.frame.origin, tile.store.frame.origin)

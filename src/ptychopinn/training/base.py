@@ -316,6 +316,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
             if scan is not None:
                 self._check(scan)
         data, validation = mend_scan(data), None if validation is None else mend_scan(validation)
+        data.log_mean_probe()
         validates = validation is not None or config.validation_fraction > 0
         check_settings(self._config, config, validates=validates)  # before the probe is refined
         if self._model is None and config.start_probe is not None:

@@ -9,7 +9,7 @@ from ptychopinn.workflows._infer import infer, infer_run
 from ptychopinn.workflows._inspect import Inspection, inspect_run, inspect_scan, warn_of_geometry
 from ptychopinn.workflows._outputs import RunResult, caption, reconstruction_figures, save_reconstruction
 from ptychopinn.workflows._pretrain import pretrain_run, record_pretraining
-from ptychopinn.workflows._reconstruct import load_start, reconstruct_run
+from ptychopinn.workflows._reconstruct import find_start, load_start, reconstruct_run
 from ptychopinn.workflows._simulate import simulate_run
 from ptychopinn.workflows._solve import create_solver, solve, solve_run
 from ptychopinn.workflows._stream import stream_run
@@ -26,6 +26,7 @@ __all__ = [
     "demo_run",
     "device_library",
     "evaluate_run",
+    "find_start",
     "follow_training",
     "infer",
     "infer_run",

@@ -118,6 +118,18 @@ def load_start(
     UsageError
         If there is no such model.
     """
+    archive, backend = find_start(model, data, backend)
+    return archive, None if archive is None else load_reconstructor(archive, backend=backend, options=options)
+
+
+def find_start(model: StrPath, data: ScanDataset, backend: str | None = None) -> tuple[Path | None, str | None]:
+    """The archive of a model, as `load_start` takes it, and the backend to load it with; both None if there is none.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    """
     archive = _archive(model, data)
     if archive is None:
         return None, None
@@ -125,7 +137,7 @@ def load_start(
     if backend is None and str(model) == PRETRAINED:
         _log.warning("No backend is installed, so no network is used; 'ptychopinn plugins' says how to get one.")
         return None, None
-    return archive, load_reconstructor(archive, backend=backend, options=options)
+    return archive, backend
 
 
 def _archive(model: StrPath, data: ScanDataset) -> Path | None:

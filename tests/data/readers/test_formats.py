@@ -61,19 +61,6 @@ def test_the_object_of_ptychodus_is_in_the_frame_of_the_positions(name: str, tmp
         assert_is(read_scan(tmp_path / "product.h5"), scan)
 
 
-def test_a_probe_that_varies_is_read_as_its_mean(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """[DATA-200] And that is said."""
-    path, scan = written("ptychodus", tmp_path), scan_formats.example()
-    with h5py.File(path.with_name("product.h5"), "r+") as file:
-        del file["probe"]
-        file["probe"] = np.stack([scan.probe, 0.5 * scan.probe])
-        file["opr_weights"] = np.stack([np.ones(len(scan.counts)), np.linspace(0, 2, len(scan.counts))], axis=1)
-    with caplog.at_level(logging.WARNING):
-        found = read_scan(path)
-    np.testing.assert_allclose(found.probe[0], 1.5 * scan.probe[0], rtol=1e-4, atol=1e-4 * np.abs(scan.probe).max())
-    assert "its mean is the start" in caplog.text
-
-
 def test_the_sums_are_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """[DATA-201] Energy, distance and pixel size become the object pixel, with the numbers."""
     path = written("cxi", tmp_path)

@@ -48,6 +48,7 @@ class PtychiSolver:
         Raises ResourceError if CUDA is requested but not available, DataError if the checks of files refuse the scan.
         """
         data = mend_every_pattern(data)
+        data.log_mean_probe()
         # The margin is needed because pty-chi rounds corners differently.
         box = Frame.around(data.positions, data.N + 2 * _MARGIN_PX)
         local = data.positions - np.asarray(box.origin)

@@ -18,7 +18,7 @@ from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.raw_scan import Geometry, RawScan, dataset_of
 from ptychopinn.data.sizes import fit_size, resample_placed, resample_probe, rule_for
 from ptychopinn.errors import DataError
-from ptychopinn.probe_variation import mean_of_opr, to_opr
+from ptychopinn.probe_variation import ProbeVariation, mean_and_variation, to_opr
 from ptychopinn.product import Product as Reconstructed
 from ptychopinn.product import origin_of
 from ptychopinn.typing import ComplexArray, FloatArray
@@ -33,8 +33,8 @@ def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
 
     Counts as they are, cropped, padded or binned to a size that networks take; positions in pixels of the object handed
     over, or of the pixels that belong to that size (`object_scales`); all modes of the probe; on request the object, as
-    the known one of supervised training. Of a probe that varies from position to position (OPR) the mean is taken,
-    layers of an object are multiplied; both are logged.
+    the known one of supervised training. A probe that varies from position to position (OPR) becomes its mean and a
+    variation. Layers of an object are multiplied, which is logged.
 
     Raises
     ------
@@ -50,12 +50,14 @@ def scan_of(parameters: Any, *, with_object: bool) -> ScanDataset:
         )
     metadata = product.metadata
     energy = getattr(metadata, "photon_energy_eV", None) or getattr(metadata, "probe_energy_eV", None)
+    probe, variation = _probe(product)
     raw = fit_size(
         RawScan(
             patterns=patterns,
             positions=positions,
             measurement=Measurement.COUNTS,
-            probe=_probe(product),
+            probe=probe,
+            probe_variation=variation,
             object_guess=_object(product) if with_object else None,
             bad_pixels=np.asarray(parameters.bad_pixels, bool),
             geometry=Geometry(
@@ -79,7 +81,7 @@ def object_scales(parameters: Any, data: ScanDataset) -> tuple[float, float]:
     height, width = parameters.diffraction_patterns.shape[1:]
     if (height, width) == (data.N, data.N):
         return 1.0, 1.0
-    rule = rule_for((height, width), _probe(parameters.product))
+    rule = rule_for((height, width), _probe(parameters.product)[0])
     return data.N * rule.binning / height, data.N * rule.binning / width
 
 
@@ -156,7 +158,7 @@ def in_frame_of_input(parameters: Any, data: ScanDataset, found: Reconstructed) 
     probe, variation, size = found.probe, found.variation, parameters.diffraction_patterns.shape[1:]
     if down != (1.0, 1.0):
         obj, origin = resample_placed(obj, origin, (1 / down[0], 1 / down[1]))
-        if rule_for(size, _probe(parameters.product)).binning == 1:
+        if rule_for(size, _probe(parameters.product)[0]).binning == 1:
             probe = resample_probe(probe, size)
             if variation is not None:
                 variation = replace(variation, modes=resample_probe(variation.modes, size))
@@ -234,22 +236,18 @@ def _pixel_size(product: Any) -> tuple[float, float]:
     return pixel.height_m, pixel.width_m
 
 
-def _probe(product: Any) -> ComplexArray:
-    """(modes, N, N) complex64."""
+def _probe(product: Any) -> tuple[ComplexArray, ProbeVariation | None]:
+    """(modes, N, N) complex64, and how its first mode varies over the positions."""
     array = np.asarray(product.probes.get_array())
-    mean, varies = mean_of_opr(array, product.probes.get_opr_weights_or_none())
-    if varies:
-        _log.warning(
-            "The probe varies over the scan (%d OPR modes); its mean is the start for all patterns. "
-            "refine_probe_variation lets it vary again.",
-            array.shape[0],
-        )
+    mean, variation = mean_and_variation(array, product.probes.get_opr_weights_or_none())
+    if variation is not None:
+        _log.info("The probe varies over the scan (%d OPR modes); passes start from it.", array.shape[0])
     elif array.ndim == 4 and array.shape[0] > 1:
         _log.warning("The probe has %d OPR modes without weights; the first is taken for all positions.", len(array))
     probe: ComplexArray = mean.astype(np.complex64)
     if probe.size == 0 or not np.abs(probe).any():
         raise DataError("The product has no probe.", "Generate or load a probe in Ptychodus.")
-    return probe
+    return probe, variation
 
 
 def _object(product: Any) -> ComplexArray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from ptychopinn.data.readers import hdf5_values as values
 from ptychopinn.data.readers.near_field import refuse_near_field
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.errors import DataError
+from ptychopinn.probe_variation import MODES_KEY, WEIGHTS_KEY, ProbeVariation
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray
 
 _DETECTOR = "entry_1/instrument_1/detector_1"
@@ -58,12 +60,12 @@ def read(path: Path) -> RawScan:
             positions=None if found is None else _positions(tree, found),
             unit="m",
             measurement=Measurement.COUNTS,
-            probe=values.complex_probe(values.array(places, *_PROBE)),
             geometry=_geometry(tree, places),
             metadata=ScanMetadata(source="CXI"),
             name=path.stem,
             notes=(_axes_note(tree),),
         )
+        raw = values.find_probe(values.array(places, *_PROBE), values.array(places, f"{_EXTRAS}/opr_weights")).of(raw)
         raw = values.masked(raw, values.array(tree, f"{_DETECTOR}/mask"), _is_bad)
         raw = _with_own(tree, raw) if tree.find(EXTRAS) is not None else _with_object(places, raw)
     if partner is not None:
@@ -192,6 +194,9 @@ def _with_own(tree: Hdf5Tree, raw: RawScan) -> RawScan:
         raise DataError(f"The metadata do not fit the schema: {error!s:.300}.", "Write the file again.") from error
     pixel = metadata.pixel_size_m
     obj = values.array(tree, f"{EXTRAS}/object_guess")
+    modes, weights = (values.array(tree, f"{EXTRAS}/{name}") for name in (MODES_KEY, WEIGHTS_KEY))
+    if modes is not None and weights is not None:
+        raw = replace(raw, probe_variation=ProbeVariation(modes, weights))
     return raw.with_changes(
         positions=positions.astype(np.float64) if positions.dtype.kind in "iuf" else positions,
         unit="px",

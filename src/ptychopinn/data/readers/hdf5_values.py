@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -15,7 +15,8 @@ from ptychopinn.data.hdf5 import member_of
 from ptychopinn.data.hdf5_tree import Hdf5Tree
 from ptychopinn.data.raw_scan import RawScan
 from ptychopinn.errors import DataError
-from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray
+from ptychopinn.probe_variation import ProbeVariation, mean_and_variation
+from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
 
 _MAX_TEXT = 4096
 _MAX_NUMBERS = 1 << 20  # one a pattern, where a file repeats it
@@ -176,24 +177,57 @@ def unit_factor(item: Any, table: dict[str, float] | None = None, default: str =
     return table[unit.lower()]
 
 
-def complex_probe(found: AnyArray | None) -> ComplexArray | None:
-    """(modes, H, W) complex of a probe of 2, 3 or 4 axes (the first OPR mode of 4); None for None.
+@dataclass(frozen=True, eq=False)
+class FoundProbe:
+    """The probe of a file, under the names of `RawScan`."""
+
+    probe: ComplexArray | None  # (modes, H, W)
+    probe_variation: ProbeVariation | None = None
+    warnings: tuple[str, ...] = ()  # what was taken, where a dimension cannot be told from another
+
+    def of(self, raw: RawScan) -> RawScan:
+        """The scan with this probe."""
+        warnings = (*raw.warnings, *self.warnings)
+        return replace(raw, probe=self.probe, probe_variation=self.probe_variation, warnings=warnings)
+
+    def select(self, indices: IntArray) -> FoundProbe:
+        """With the weights of the patterns ``indices``."""
+        variation = self.probe_variation
+        return self if variation is None else replace(self, probe_variation=variation.select(indices))
+
+
+def find_probe(found: AnyArray | None, weights: AnyArray | None = None) -> FoundProbe:
+    """The probe of an array (H, W), (modes, H, W) or (OPR modes, modes, H, W), with all its incoherent modes.
+
+    Axes of length 1 count for nothing. OPR modes need their weights, (patterns, OPR modes); without them, the first is
+    taken, and a warning says so.
 
     Raises
     ------
     DataError
-        For other shapes and dtypes.
+        For other shapes and dtypes, or for weights of other OPR modes.
     """
     if found is None:
-        return None
+        return FoundProbe(None)
     shape = found.shape
-    while found.ndim > 3:
-        found = found[0]
-    if found.ndim == 2:
-        found = found[None]
-    if found.ndim != 3 or found.dtype.kind not in "fc" or 0 in found.shape:
+    if found.dtype.kind not in "fc" or found.ndim < 2 or 0 in shape:
         raise DataError(f"The probe has the shape {shape} and the dtype {found.dtype}.", "Save it as (modes, H, W).")
-    return found
+    if weights is not None and weights.ndim == 2 and found.ndim == 4:
+        probe, variation = mean_and_variation(found, weights)
+        return FoundProbe(probe, variation)
+    leading = tuple(n for n in shape[:-2] if n > 1)
+    found = found.reshape(*(leading or (1,)), *shape[-2:])
+    if len(leading) < 2:
+        return FoundProbe(found)
+    first = found.reshape(-1, *found.shape[-3:])[0]
+    return FoundProbe(
+        first,
+        warnings=(
+            f"The probe has the shape {shape}: the {leading[-1]} along the axis before the last two are read as "
+            f"incoherent modes, of the first of {math.prod(leading[:-1])} along the axes before it. These may be OPR "
+            "modes without weights, or probes of several scans.",
+        ),
+    )
 
 
 def bad_pixels(mask: AnyArray | None, *, good: int | None = None) -> BoolArray | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +135,12 @@ def _scan(found: dict[str, AnyArray], path: Path) -> RawScan:
     elif key not in ("diff3d", "diffraction"):
         measurement = Measurement.COUNTS
     probe = next((found[name] for name in _PROBES if name in found), None)
-    return RawScan(
+    raw = RawScan(
         patterns=patterns,
         positions=positions,
         unit="m" if unit == "m" else "px",
         measurement=measurement,
         legacy_key=key not in _AMPLITUDES,
-        probe=None if probe is None else _probe(probe, patterns.shape[1:]),
         object_guess=_object(next((found[name] for name in _OBJECTS if name in found), None)),
         bad_pixels=_bad(found, patterns.shape[1:]),
         geometry=_geometry(found),
@@ -148,6 +148,7 @@ def _scan(found: dict[str, AnyArray], path: Path) -> RawScan:
         name=path.stem,
         notes=(f"The shape {found[key].shape} of {key} is read as (H, W, n).",) if moved else (),
     )
+    return raw if probe is None else _probe(probe, raw.size).of(raw)
 
 
 def _numbered_first(patterns: AnyArray, n: int | None) -> tuple[AnyArray, bool]:
@@ -166,13 +167,19 @@ def _positions(found: dict[str, AnyArray]) -> tuple[FloatArray | None, str]:
     return None, "px"
 
 
-def _probe(probe: AnyArray, shape: tuple[int, ...]) -> ComplexArray | None:
-    """(modes, H, W) of MATLAB's (H, W), (H, W, modes) or (H, W, modes, OPR), or of the contract's order."""
-    if probe.ndim == 4:
-        probe = probe[..., 0]
-    if probe.ndim == 3 and probe.shape[:2] == shape and probe.shape[1:] != shape:
-        probe = np.moveaxis(probe, 2, 0)
-    return values.complex_probe(np.ascontiguousarray(probe))
+def _probe(probe: AnyArray, size: tuple[int, int]) -> values.FoundProbe:
+    """The probe of MATLAB's (H, W), (H, W, modes) or (H, W, modes, OPR), or of the contract's order.
+
+    The sizes of patterns or, where the probe has others, a square decide where its plane is.
+    """
+    first, last = probe.shape[:2], probe.shape[-2:]
+    if probe.ndim < 3 or (first != size and (last == size or first[0] != first[1])):
+        return values.find_probe(np.ascontiguousarray(probe))
+    found = values.find_probe(np.ascontiguousarray(probe.transpose(*range(probe.ndim - 1, 1, -1), 0, 1)))
+    if first != last:
+        return found
+    said = f"The probe has the shape {probe.shape}; its first two axes are read as its plane, as MATLAB has them."
+    return replace(found, warnings=(*found.warnings, said))
 
 
 def _object(obj: AnyArray | None) -> ComplexArray | None:
@@ -230,19 +237,20 @@ def read_fold_slice(path: Path) -> RawScan:
     with Hdf5Tree(dp) as tree:
         patterns = values.require(tree, "patterns", "dp")
         probe = values.array(tree, *_PROBES) if probe is None else probe
+        found_probe = values.find_probe(probe if probe is not None and probe.dtype.kind == "c" else None)
         bad = values.bad_pixels(values.array(tree, "bad_pixels"))
-    return RawScan(
+    raw = RawScan(
         patterns=patterns,
         positions=positions,
         unit="m",
         measurement=Measurement.COUNTS,
-        probe=values.complex_probe(probe) if probe is not None and probe.dtype.kind == "c" else None,
         bad_pixels=bad,
         geometry=_geometry(found),
         metadata=ScanMetadata(source="fold_slice"),
         name=base,
         notes=(f"Patterns of {dp.name} with positions of {para.name}.",),
     )
+    return found_probe.of(raw)
 
 
 READER = ReaderSpec("matlab", "a MATLAB file", (".mat",), sniff, read)

@@ -52,7 +52,7 @@ def read(path: Path) -> RawScan:
         patterns = patterns.reshape(-1, *patterns.shape[-2:])
         detector = next(_groups(entry, "NXdetector", "detector"), None)
         masks = None if detector is None else values.array(tree, "pixel_mask", "mask", group=detector)
-        probe = next((_probe(tree, group) for group in _groups(entry, "NXsource", "source")), None)
+        found = next((_probe(tree, group) for group in _groups(entry, "NXsource", "source")), None)
         positions = _positions(tree, entry, len(patterns))
         geometry = _geometry(tree, entry, detector)
     raw = RawScan(
@@ -60,12 +60,11 @@ def read(path: Path) -> RawScan:
         positions=positions,
         unit="m",
         measurement=Measurement.COUNTS,
-        probe=probe,
         geometry=geometry,
         metadata=ScanMetadata(source="NeXus"),
         name=path.stem,
     )
-    raw = values.masked(raw, masks)
+    raw = values.find_probe(found).of(values.masked(raw, masks))
     refuse_near_field(raw)
     return raw
 
@@ -116,9 +115,9 @@ def _pattern_sets(tree: Hdf5Tree, entry: Any) -> Iterator[list[Any]]:
             yield parts
 
 
-def _probe(tree: Hdf5Tree, source: Any) -> Any:
+def _probe(tree: Hdf5Tree, source: Any) -> AnyArray | None:
     found = values.array(tree, "probe", "illumination", group=source)
-    return values.complex_probe(found) if found is not None and found.dtype.kind == "c" else None
+    return found if found is not None and found.dtype.kind == "c" else None
 
 
 def _positions(tree: Hdf5Tree, entry: Any, n: int) -> FloatArray | None:

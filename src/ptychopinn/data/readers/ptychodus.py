@@ -19,7 +19,6 @@ from ptychopinn.data.readers.cxi import several_slices
 from ptychopinn.data.readers.spec import ReaderSpec
 from ptychopinn.data.row_blocks import pick_rows
 from ptychopinn.errors import DataError
-from ptychopinn.probe_variation import mean_of_opr
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _DIFFRACTION, _PRODUCT = "diffraction", "product"
@@ -42,13 +41,12 @@ def read_training(path: Path) -> RawScan:
     """Training data: positions are in pixels of the object array."""
     with Hdf5Tree(path) as tree:
         sides = [values.number(tree, f"object_pixel_{side}_m") for side in ("height", "width")]
-        return RawScan(
+        raw = RawScan(
             patterns=values.require(tree, "patterns", "patterns"),
             positions=values.stacked(
                 *(values.require(tree, "positions", f"probe_position_{axis}_px") for axis in "yx")
             ),
             measurement=Measurement.COUNTS,
-            probe=values.complex_probe(values.array(tree, "probe")),
             object_guess=_one_slice(values.array(tree, "object"), None),
             bad_pixels=values.bad_pixels(values.array(tree, "bad_pixels")),
             geometry=Geometry(
@@ -59,6 +57,7 @@ def read_training(path: Path) -> RawScan:
             metadata=ScanMetadata(source="Ptychodus"),
             name=path.stem,
         )
+        return values.find_probe(values.array(tree, "probe")).of(raw)
 
 
 def sniff_pair(path: Path) -> bool:
@@ -79,7 +78,7 @@ def read_pair(path: Path) -> RawScan:
     with Hdf5Tree(product) as tree:
         places = values.require(tree, "positions", "probe_position_indexes")
         metres = values.stacked(*(values.require(tree, "positions", f"probe_position_{axis}_m") for axis in "yx"))
-        probe, warnings = _mean_probe(values.require(tree, "probe", "probe"), values.array(tree, "opr_weights"))
+        probe = values.find_probe(values.require(tree, "probe", "probe"), values.array(tree, "opr_weights"))
         obj, positions, pixel = _object(tree, metres)
         _refuse_near_field(tree)
         energy = _attribute(tree, "photon_energy_eV") or _attribute(tree, "probe_energy_eV")
@@ -91,32 +90,28 @@ def read_pair(path: Path) -> RawScan:
         )
         name = values.attribute_text(tree.root, "name") or path.stem
     rows, chosen = _match_positions(indexes, places, len(patterns), len(positions))
-    return RawScan(
+    raw = RawScan(
         patterns=pick_rows(patterns, rows),
         positions=positions[chosen],
         measurement=Measurement.COUNTS,
-        probe=probe,
         object_guess=obj,
         bad_pixels=bad,
         geometry=geometry,
         metadata=ScanMetadata(source="Ptychodus"),
         name=name,
         notes=(f"Patterns of {diffraction.name} with positions, probe and object of {product.name}.",),
-        warnings=warnings,
     )
+    _refuse_other_weights(probe, len(positions))
+    return probe.select(chosen).of(raw)
 
 
-def _mean_probe(probe: AnyArray, weights: AnyArray | None) -> tuple[ComplexArray | None, tuple[str, ...]]:
-    """(modes, H, W) probe, the mean over the positions if it varies, and what is to be said of that."""
-    if probe.ndim != 4 or weights is None:
-        return values.complex_probe(probe), ()
-    mean, varies = mean_of_opr(probe, weights)
-    if not varies:
-        return values.complex_probe(mean), ()
-    return values.complex_probe(mean), (
-        f"The probe varies over the scan ({len(probe)} OPR modes); its mean is the start for all patterns. "
-        "refine_probe_variation lets it vary again.",
-    )
+def _refuse_other_weights(probe: values.FoundProbe, count: int) -> None:
+    """Refuse OPR weights that are not one row a position."""
+    if probe.probe_variation is not None and len(probe.probe_variation.weights) != count:
+        raise DataError(
+            f"There are {len(probe.probe_variation.weights)} rows of OPR weights and {count} positions.",
+            "Save the product again with Ptychodus.",
+        )
 
 
 def sniff_training_pair(path: Path) -> bool:
@@ -134,7 +129,7 @@ def read_training_pair(path: Path) -> RawScan:
         raise DataError(f"{dp} is not there, or no HDF5 file; it has the patterns of {para.name}.", "Put it there.")
     with Hdf5Tree(para) as tree:
         found = values.stacked(*(values.require(tree, "positions", f"probe_position_{axis}_m") for axis in "yx"))
-        probe = values.complex_probe(values.array(tree, "probe"))
+        probe = values.find_probe(values.array(tree, "probe"), values.array(tree, "opr_weights"))
         _refuse_near_field(tree)
         height = values.number_attribute(tree, "object", "pixel_height_m")
         width = values.number_attribute(tree, "object", "pixel_width_m") or height
@@ -147,11 +142,10 @@ def read_training_pair(path: Path) -> RawScan:
     pixels = found if in_pixels else (found - np.array(centre)) / np.array([height, width])
     with Hdf5Tree(dp) as tree:
         patterns = values.require(tree, "patterns", "dp")
-    return RawScan(
+    raw = RawScan(
         patterns=patterns,
         positions=pixels + (np.array(obj.shape) - 1) / 2,
         measurement=Measurement.COUNTS,
-        probe=probe,
         object_guess=obj,
         geometry=Geometry(energy_eV=energy, distance_m=distance, object_pixel_m=(height, width)),
         metadata=ScanMetadata(source="Ptychodus"),
@@ -161,6 +155,7 @@ def read_training_pair(path: Path) -> RawScan:
             f"The positions are {'object pixels' if in_pixels else 'metres'} from the middle of the object.",
         ),
     )
+    return probe.of(raw)
 
 
 def _training_pair(path: Path) -> tuple[Path, Path]:
