@@ -155,6 +155,14 @@ def test_a_time_limit_is_kept() -> None:
     assert found.reconstruction.seconds["all"] < 5
 
 
+@pytest.mark.parametrize(("max_time", "said"), [(0.3, True), (60.0, False)])
+def test_a_time_too_short_for_trials_is_said(max_time: float, said: bool) -> None:
+    """[AUTO-005]"""
+    found = reconstruct_automatically(simulated(N=64, step_px=6.0), None, AutomaticConfig(max_time=max_time))
+    assert found.passes > 0
+    assert ("did not suffice to find out whether more is wrong" in found.story[-1]) is said
+
+
 def test_few_patterns_are_refused() -> None:
     """[AUTO-004]"""
     scan = simulated()

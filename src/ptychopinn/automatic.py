@@ -142,6 +142,7 @@ class _Work:
         self._freed: frozenset[Freedom] = frozenset()
         self._story: list[str] = []
         self._passes, self._pass_seconds, self._next_choice = 0, 0.0, _FIRST_CHOICE
+        self._tried = False  # whether what may be free was tried on enough patterns
         self._rounds: list[RefinementSummary] = []
         self._kind = StartKind.SYNCHRONISED
         self._predicted = False  # whether the object is the network's; quick passes would spoil what they cannot see
@@ -267,7 +268,16 @@ class _Work:
     # The rounds
 
     def iterate(self, library: ArrayLibrary, update: Update | None) -> None:
-        """Make rounds of passes until they do not pay, or the time is over."""
+        """Make rounds of passes until they do not pay, or the time is over; say if that left too little to be tried."""
+        self._make_rounds(library, update)
+        if self._config.max_time is None or self._limit.stopped or self._tried or self._passes == 0:
+            return
+        if open_to_trial := [one for one in self._config.may_free if one not in self._freed]:
+            self._story.append(
+                f"The time did not suffice to find out whether more is wrong ({', '.join(open_to_trial)})."
+            )
+
+    def _make_rounds(self, library: ArrayLibrary, update: Update | None) -> None:
         self._use(library)
         if self._take(self._trials.free_wrong_probe(self._state)):
             self._next_choice -= 1
@@ -310,6 +320,7 @@ class _Work:
         if number > _LAST_CHOICE or number < self._next_choice:
             return False
         residual = self._rounds[-1].residual_after
+        self._tried |= self._trials.suffices(self._pass_seconds)
         changed = self._take(self._trials.free_more(self._state, residual, self._pass_seconds))
         self._next_choice = number + (1 if changed else 2)  # what was freed may have hidden something
         return changed
