@@ -32,7 +32,7 @@ from ptychopinn.workflows._outputs import (
     write_object_product,
     write_outputs,
 )
-from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained, model_archive
+from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained_start, model_archive
 
 _log = logging.getLogger(__name__)
 _UPDATE_S = 5.0  # seconds between two pictures of the object so far
@@ -148,7 +148,7 @@ def find_start(model: StrPath, data: ScanDataset, backend: str | None = None) ->
 def _archive(model: StrPath, data: ScanDataset) -> Path | None:
     if str(model) == NO_MODEL:
         return None
-    return find_pretrained(data) if str(model) == PRETRAINED else model_archive(model, data)
+    return find_pretrained_start(data) if str(model) == PRETRAINED else model_archive(model, data)
 
 
 def _writer(write: Callable[..., object]) -> Update:
