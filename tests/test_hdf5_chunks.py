@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bz2
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.data.hdf5 import open_hdf5
+from ptychopinn.data.io import read_scan
 from ptychopinn.errors import DataError
 from ptychopinn.hdf5_chunks import check_chunks
 
@@ -103,3 +106,21 @@ def test_filters_whose_chunks_cannot_be_checked_are_refused(tmp_path: Path, kind
         file.create_dataset("patterns", data=values().astype(np.float32), chunks=CHUNKS, **kind)
     with pytest.raises(DataError, match="h5repack"):
         open_hdf5(tmp_path / "scan.h5").members["patterns"].load()
+
+
+_WRITER = """
+import os, sys, h5py
+file = h5py.File(sys.argv[1], "w", libver="latest")
+patterns = file.create_dataset("diffraction", (4, 32, 32), maxshape=(None, 32, 32), chunks=(1, 32, 32))
+file.swmr_mode = True
+patterns.resize(9, axis=0)
+patterns.flush()
+os._exit(0)
+"""
+
+
+def test_a_file_that_was_not_closed_is_refused(tmp_path: Path) -> None:
+    """[HARD-043] A writer that still writes, or was killed, leaves a mark in it."""
+    subprocess.run([sys.executable, "-c", _WRITER, tmp_path / "scan.h5"], check=True)
+    with pytest.raises(DataError, match="being written"):
+        read_scan(tmp_path / "scan.h5")

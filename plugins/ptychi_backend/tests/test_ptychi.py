@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ptychopinn.config import SimulationConfig
+from ptychopinn.data.bad_values import BadValues
+from ptychopinn.data.dataset import Measurement
 from ptychopinn.metrics import align, forward_residual, scan_box, score
 from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import Solver
@@ -63,3 +66,19 @@ def test_progress_and_cancelling(solver_class) -> None:
     found = solver_class(PtychiOptions(passes=9, accelerator="cpu")).reconstruct(data, monitor=monitor)
     assert seen == [1]
     assert np.isfinite(found.object).all()
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_values_that_are_bad_in_single_patterns_do_not_matter(solver_class, engine: Engine) -> None:
+    """[DATA-130] [PLUG-011] Whatever stands there; the measured values are explained as well as without them."""
+    good = simulate_scan(SimulationConfig(N=32, rows=8, cols=8, object_kind="letter", seed=1, nphotons=1e5))
+    masks = np.random.default_rng(0).random(good.patterns.shape) < 0.2
+    solver = solver_class(PtychiOptions(engine=engine, passes=20, batch_size=8, accelerator="cpu"))
+    found = [solver.reconstruct(good)]
+    for value in (0.0, 1e4):
+        counts = np.where(masks, np.float32(value), good.counts(slice(None)))
+        wrong = replace(good, patterns=counts, measurement=Measurement.COUNTS, counts_per_unit=1.0)
+        found.append(solver.reconstruct(replace(wrong, bad_values=BadValues.of_masks(masks)).as_checked()))
+    np.testing.assert_array_equal(found[1].object, found[2].object)
+    without, with_bad = (forward_residual(one.object, (0, 0), one.probe, good) for one in found[:2])
+    assert with_bad < 1.15 * without

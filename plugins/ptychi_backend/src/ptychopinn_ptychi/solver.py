@@ -18,12 +18,13 @@ from ptychopinn.errors import ResourceError
 from ptychopinn.geometry import Frame, flat_object
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.solvers import frame_of
-from ptychopinn.typing import ComplexArray
+from ptychopinn.typing import ComplexArray, FloatArray
 from ptychopinn_ptychi.options import Engine, PtychiOptions
 
 _ENGINES = {Engine.LSQML: api.LSQMLOptions, Engine.EPIE: api.EPIEOptions, Engine.RPIE: api.RPIEOptions}
 
 _MARGIN_PX = 2
+_DARK = 1e-12  # counts of a measured zero where zeros are left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,8 @@ class PtychiSolver:
     def reconstruct(self, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR) -> PtychiResult:
         """Reconstruct a scan. A cancelled run returns the object so far.
 
-        pty-chi has one mask for all patterns: where single patterns have bad values, it gets the mean of the others.
+        pty-chi has one mask for all patterns. Values that are bad in single patterns are 0, which it is asked to leave
+        out; measured zeros are `_DARK`.
 
         Raises ResourceError if CUDA is requested but not available, DataError if the checks of files refuse the scan.
         """
@@ -54,7 +56,7 @@ class PtychiSolver:
         local = data.positions - np.asarray(box.origin)
         task = PtychographyTask(
             self._task_options(data),
-            diffraction_data=data.counts(slice(None)),
+            diffraction_data=_counts(data),
             valid_pixel_mask=~data.bad_pixels,
             object_data=np.ones((1, *box.shape), np.complex64),
             probe_data=self._probe(data),
@@ -92,6 +94,8 @@ class PtychiSolver:
         options.reconstructor_options.batch_size = min(chosen.batch_size, len(data))
         options.reconstructor_options.random_seed = chosen.seed
         options.reconstructor_options.default_device = self._device()
+        if data.bad_values is not None:
+            options.reconstructor_options.exclude_measured_pixels_below = 0.0
         return options
 
     def _device(self) -> Any:
@@ -99,3 +103,13 @@ class PtychiSolver:
         if self._options.accelerator is Accelerator.CUDA and not available:
             raise ResourceError("CUDA was asked for, but there is no such device.", "Use --accelerator cpu or auto.")
         return api.Devices.GPU if available and self._options.accelerator is not Accelerator.CPU else api.Devices.CPU
+
+
+def _counts(data: ScanDataset) -> FloatArray:
+    """(n, N, N) float32 counts; where single patterns have bad values, these are 0 and no others."""
+    counts = data.counts(slice(None))
+    if data.bad_values is None:
+        return counts
+    counts = np.maximum(counts, np.float32(_DARK))
+    data.bad_values.put(counts, slice(None), 0.0)
+    return counts
