@@ -27,6 +27,12 @@ def test_the_command_line_starts_light() -> None:
     assert not seen & {*HEAVY, "matplotlib", "skimage"}
 
 
+def test_jobs_start_without_statistics() -> None:
+    """[CLI-016] `scipy.stats`, which scikit-image needs for a score alone, takes as long as the rest."""
+    code = "import sys, ptychopinn.comparison.worker; assert 'scipy.stats' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("name", sorted(set(ptychopinn.__all__) - {"__version__"}))
 def test_every_public_name_is_there(name: str) -> None:
     value = getattr(ptychopinn, name)

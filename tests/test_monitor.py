@@ -1,10 +1,11 @@
 """Progress and cancellation: specs/07-reconstructor.md."""
 
 import threading
+import time
 
 import pytest
 
-from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress, TimeLimit
+from ptychopinn.monitor import NULL_MONITOR, LinkedMonitor, Monitor, Progress, TimeLimit
 
 
 def test_each_report_reaches_the_listener() -> None:
@@ -57,3 +58,37 @@ def test_a_time_limit_cancels_the_work_and_not_the_monitor_inside() -> None:
     assert over.left <= 0 < ample.left < unlimited.left == float("inf")
     inner.cancel()
     assert all(one.cancelled and one.stopped for one in (over, ample, unlimited))
+
+
+def test_a_linked_monitor_is_cancelled_with_the_other_and_reports_for_itself() -> None:
+    """[MON-002] And the other is not cancelled with it."""
+    own: list[Progress] = []
+    others: list[Progress] = []
+    other = Monitor(others.append)
+    first, second = LinkedMonitor(other, own.append), LinkedMonitor(other)
+    first.report("train", 1)
+    first.cancel()
+    assert (len(own), len(others)) == (1, 0)
+    assert [one.cancelled for one in (first, second, other)] == [True, False, False]
+    other.cancel()
+    assert second.cancelled
+
+
+def test_reports_of_several_threads_come_one_at_a_time() -> None:
+    """[MON-001]"""
+    inside, most = 0, 0
+
+    def listen(_: Progress) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.002)
+        inside -= 1
+
+    monitor = Monitor(listen)
+    threads = [threading.Thread(target=lambda: [monitor.report("train", n) for n in range(5)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1

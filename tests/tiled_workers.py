@@ -10,8 +10,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from ptychopinn.assembly import PhaseRule
+from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.jobs import Job, JobDied, JobError
 from ptychopinn.product import read_product
+from ptychopinn.tiled.store import TileStore
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows import RunResult
 
@@ -51,6 +54,18 @@ class InThisProcess:
 
     def value(self, future: Future[Any]) -> Any:
         return future.result()
+
+
+def fixed_middle(rule: PhaseRule | None, free: list[str]) -> Callable[[str], dict[str, Any]]:
+    """What stands for the reconstruction of the middle of a scan: its probe is right, and the rest is given."""
+
+    def solve_middle(store: str) -> dict[str, Any]:
+        files = TileStore(store)
+        data = files.scan(np.arange(9))
+        files.put_model(probe=probe_in_counts(data, fit_scaling(data), follow_offset=True))
+        return {"story": [], "rule": rule, "free": free}
+
+    return solve_middle
 
 
 def picture(found: RunResult) -> ComplexArray:

@@ -25,17 +25,19 @@ class Progress:
 class Monitor:
     """Receives progress, and can cancel the work, also from another thread.
 
-    ``on_progress`` must be quick, because the work waits for it.
+    ``on_progress`` must be quick, because the work waits for it. It gets one event at a time, whatever the threads.
     """
 
     def __init__(self, on_progress: Callable[[Progress], None] | None = None) -> None:
         self._on_progress = on_progress
         self._cancelled = threading.Event()
+        self._reporting = threading.RLock()
 
     def report(self, stage: str, done: int, total: int = 0, figures: Mapping[str, float] | None = None) -> None:
         """Report the progress of ``stage``."""
         if self._on_progress is not None:
-            self._on_progress(Progress(stage, done, total, dict(figures or {})))
+            with self._reporting:
+                self._on_progress(Progress(stage, done, total, dict(figures or {})))
 
     def cancel(self) -> None:
         """Ask the work to stop at its next step."""
@@ -47,19 +49,28 @@ class Monitor:
         return self._cancelled.is_set()
 
 
-class TimeLimit(Monitor):
-    """A monitor that passes progress on, and cancels the work when its time is over or the inner one is cancelled.
+class LinkedMonitor(Monitor):
+    """A monitor with progress of its own, which is cancelled when another one is."""
+
+    def __init__(self, other: Monitor, on_progress: Callable[[Progress], None] | None = None) -> None:
+        super().__init__(on_progress)
+        self._other = other
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether cancellation of this or the other monitor was requested."""
+        return super().cancelled or self._other.cancelled
+
+
+class TimeLimit(LinkedMonitor):
+    """A monitor that passes progress on, and is cancelled when its time is over or the other monitor is cancelled.
 
     ``seconds`` count from its creation; None sets no limit.
     """
 
-    def __init__(self, inner: Monitor, seconds: float | None) -> None:
-        super().__init__()
-        self._inner, self._start, self._seconds = inner, time.monotonic(), seconds
-
-    def report(self, stage: str, done: int, total: int = 0, figures: Mapping[str, float] | None = None) -> None:
-        """Report the progress of ``stage`` to the inner monitor."""
-        self._inner.report(stage, done, total, figures)
+    def __init__(self, other: Monitor, seconds: float | None) -> None:
+        super().__init__(other, lambda event: other.report(event.stage, event.done, event.total, event.figures))
+        self._start, self._seconds = time.monotonic(), seconds
 
     @property
     def elapsed(self) -> float:
@@ -73,12 +84,12 @@ class TimeLimit(Monitor):
 
     @property
     def stopped(self) -> bool:
-        """Whether the inner monitor was cancelled."""
-        return self._inner.cancelled
+        """Whether cancellation was requested."""
+        return super().cancelled
 
     @property
     def cancelled(self) -> bool:
-        """Whether the inner monitor was cancelled, or the time is over."""
+        """Whether cancellation was requested, or the time is over."""
         return self.stopped or self.left <= 0
 
 

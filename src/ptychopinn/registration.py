@@ -25,7 +25,7 @@ from ptychopinn.data.subsampling import nearest_to_middle
 from ptychopinn.errors import Cancelled
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics.quality import ForwardResidual
-from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.monitor import NULL_MONITOR, LinkedMonitor, Monitor
 from ptychopinn.patch_shifts import PatchCorrelation, Shifts, shifts_on_object
 from ptychopinn.reconstructor import Prediction, every_pattern_once
 from ptychopinn.scan_model import ScanModel
@@ -283,7 +283,7 @@ class _Solver:
 
     def __init__(self, data: ScanDataset, probe: ComplexArray, seed: int, monitor: Monitor) -> None:
         self._data, self._probe, self._seed = replace(data, object_guess=None), probe, seed
-        self._monitor = _SilentMonitor(monitor)
+        self._monitor = LinkedMonitor(monitor)  # without progress
         self._judges = nearest_to_middle(data.positions, _JUDGING_PATTERNS)
 
     def judge(self, positions: FloatArray) -> float:
@@ -303,18 +303,6 @@ class _Solver:
         if len(result.residuals) < passes:
             raise Cancelled(_CANCELLED)
         return result
-
-
-class _SilentMonitor(Monitor):
-    """A monitor that passes on cancellation but no progress."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        super().__init__()
-        self._monitor = monitor
-
-    @property
-    def cancelled(self) -> bool:
-        return self._monitor.cancelled
 
 
 def _relocate(data: ScanDataset, solution: EPIEResult, patches: ComplexArray) -> FloatArray:

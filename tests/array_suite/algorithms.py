@@ -42,12 +42,14 @@ N, SIZE = 32, 16
 
 @pytest.fixture(scope="module")
 def scan() -> ScanDataset:
+    """25 noisy patterns of (N, N) with a probe of two modes and 2% of bad pixels."""
     return simulate_scan(
         SimulationConfig(N=N, rows=5, cols=5, nphotons=1e6, seed=3, probe_modes=2, bad_pixel_fraction=0.02)
     )
 
 
 def truth(scan: ScanDataset) -> ComplexArray:
+    """The true object of a simulated scan, (H, W) complex64."""
     assert scan.object_guess is not None
     return scan.object_guess
 
@@ -69,6 +71,7 @@ def agree(library: ArrayLibrary, found: Array, expected: AnyArray) -> None:
 
 
 def fractions_of(count: int) -> FloatArray:
+    """(count, 2) subpixel parts of positions, from -0.5 to 0.5 px."""
     return np.random.default_rng(1).uniform(-0.5, 0.5, (count, 2))
 
 
@@ -265,6 +268,7 @@ class Oracle:
         self.library, self.hands_over_patterns = library, hands_over_patterns
 
     def infer(self, data: ScanDataset, config: InferConfig, *, monitor: Monitor = NULL_MONITOR) -> Prediction:
+        """Give the patches in batches of eight, (8, N/2, N/2), as arrays of the library."""
         library = self.library
 
         def batches() -> Iterator[PatchBatch]:
@@ -278,6 +282,7 @@ class Oracle:
 
 
 def reconstructed(scan: ScanDataset, library: ArrayLibrary, *, patterns: bool, **config: Any) -> Reconstruction:
+    """A reconstruction from the patches of an `Oracle`, without passes unless they are asked for."""
     oracle: Any = Oracle(scan, library, hands_over_patterns=patterns)
     return reconstruct(oracle, scan, InferConfig(**{"refine": 0, **config}))
 

@@ -16,6 +16,7 @@ SHAPE = (20, 19)
 
 
 def random_complex(seed: int, *shape: int) -> ComplexArray:
+    """Complex normal numbers of any shape, complex64."""
     rng = np.random.default_rng(seed)
     return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
 
@@ -35,6 +36,7 @@ def added(shape: tuple[int, int], values: AnyArray, corners: IntArray) -> AnyArr
 
 
 def close(library: ArrayLibrary, found: Array, expected: AnyArray, atol: float = 1e-5) -> None:
+    """Check that an array of the library has the dtype and the values of one on the host."""
     here = library.to_host(found)
     assert here.dtype == expected.dtype
     np.testing.assert_allclose(here, expected, rtol=1e-5, atol=atol)

@@ -26,6 +26,7 @@ ENOUGH_MB = 64
 
 @pytest.fixture
 def library(device_library: MakeLibrary) -> ArrayLibrary:
+    """The library of the backend with a budget that everything fits."""
     return device_library(ENOUGH_MB)
 
 
@@ -95,11 +96,13 @@ class OnADevice(PredictionConformance):
 
     @pytest.fixture(autouse=True)
     def on_a_device(self, device_library: MakeLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the reconstructor predict with the arrays of a device, also on the CPU."""
         library = device_library(ENOUGH_MB)
         monkeypatch.setattr(self.spec.load_class(), "library", property(lambda _: library))
 
 
 def complex_normal(rng: np.random.Generator, *shape: int) -> Any:
+    """Complex normal numbers of any shape, complex64."""
     values = rng.standard_normal((*shape, 2), np.float32)
     return values.view(np.complex64)[..., 0]
 

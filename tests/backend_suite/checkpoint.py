@@ -20,20 +20,24 @@ SETTINGS = {"nepochs": 5, "checkpoint_every": 1, "checkpoint_top_k": 9, "probe_t
 
 
 def names(folder: Path) -> list[str]:
+    """The sorted names of the files in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
 def epochs(folder: Path) -> list[int]:
+    """The epochs of the checkpoints in a folder, ascending."""
     return [int(name[6:13]) for name in names(folder)]
 
 
 def same_model(a: Trained, b: Trained, atol: float = 1e-6) -> None:
+    """Check that two trained models have the same arrays."""
     for name, array in a.arrays().items():
         np.testing.assert_allclose(array, b.arrays()[name], atol=atol, err_msg=name)
 
 
 @pytest.fixture(scope="module")
 def unbroken(fit: Fit) -> Trained:
+    """A training of five epochs that was never interrupted."""
     return fit(train=SETTINGS)
 
 

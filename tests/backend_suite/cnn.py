@@ -23,6 +23,7 @@ Predict = Callable[..., ComplexArray]
 
 
 def groups(N: int, C: int, count: int = 2) -> FloatArray:
+    """Amplitudes of groups, (count, C, N, N) float32."""
     return np.random.default_rng(1).gamma(0.5, 1.0, (count, C, N, N)).astype(np.float32)
 
 

@@ -38,10 +38,12 @@ class Group:
 
     @property
     def forward(self) -> Any:
+        """The backend's forward model of a group."""
         return self.ops.forward.GroupForward(N, SIZE, self.reach)
 
     @property
     def canvas_size(self) -> int:
+        """Side of the square on which a group is placed, pixels."""
         return SIZE + 2 * self.reach
 
     @property
@@ -109,6 +111,7 @@ def group(request: pytest.FixtureRequest, ops: Ops) -> Group:
 
 
 def relative(found: AnyArray, expected: AnyArray) -> float:
+    """``|found - expected| / |expected|`` over all values."""
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 

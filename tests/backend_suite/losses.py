@@ -25,19 +25,23 @@ BOTH = pytest.mark.parametrize("name", ["poisson_deviance", "amplitude_error"])
 
 
 def counts(seed: int, mean: float = 50.0) -> FloatArray:
+    """Measured counts, (3, 8, 8) float32, of this mean."""
     return np.random.default_rng(seed).gamma(2.0, mean / 2, (3, 8, 8)).astype(np.float32)
 
 
 def complexes(seed: int, *shape: int) -> ComplexArray:
+    """Complex normal numbers of any shape, complex64."""
     rng = np.random.default_rng(seed)
     return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
 
 
 def weights(seed: int = 1) -> FloatArray:
+    """Weights of the pixels of a patch, (8, 8) float32, from 0 to 1."""
     return np.random.default_rng(seed).random((8, 8)).astype(np.float32)
 
 
 def full(value: float) -> FloatArray:
+    """One pattern of (8, 8) with the same value at each pixel, (1, 8, 8) float32."""
     return np.full((1, 8, 8), value, np.float32)
 
 
@@ -47,6 +51,7 @@ def term(ops: Ops, name: str) -> Callable[..., Any]:
 
 
 def cost(ops: Ops, name: str, expected: AnyArray, measured: AnyArray, good: AnyArray, mean_counts: float) -> AnyArray:
+    """A loss term of the backend for each pattern, (n,) float32."""
     return ops.run(term(ops, name), expected, measured, good, np.float32(mean_counts))
 
 

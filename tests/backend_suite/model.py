@@ -44,6 +44,8 @@ def model(ops: Ops) -> Make:
 
 @pytest.fixture
 def predict(ops: Ops) -> Callable[..., ComplexArray]:
+    """Predict with a model: (n, N, N) counts to (n, N/2, N/2) complex64 patches."""
+
     def run(made: Any, counts: AnyArray, mean_counts: float) -> AnyArray:
         light, good = ops.array(made.illumination()), np.ones((32, 32), np.float32)
 

@@ -28,6 +28,7 @@ def probe(size: int, modes: int = 1) -> ComplexArray:
 
 
 def patterns(size: int, count: int = 3, seed: int = 1) -> FloatArray:
+    """Amplitudes, (count, size, size) float32."""
     return np.random.default_rng(seed).gamma(0.5, 1.0, (count, size, size)).astype(np.float32)
 
 
@@ -52,6 +53,8 @@ def network(ops: Ops) -> Callable[..., Any]:
 
 @pytest.fixture
 def predict(ops: Ops) -> Predict:
+    """Predict with a network: (n, N, N) amplitudes to (n, N/2, N/2) complex64 patches."""
+
     def run(
         made: Any, amplitudes: FloatArray, *, light: AnyArray | None = None, good: AnyArray | None = None
     ) -> AnyArray:

@@ -43,6 +43,7 @@ def terms_of(ops: Ops, plan: TrainingPlan, scan: ScanDataset, arrays: dict[str, 
 
 
 def first_batch(plan: TrainingPlan) -> dict[str, AnyArray]:
+    """The first batch of the first epoch: names of arrays to arrays of (groups, members, ...)."""
     return next(iter(plan.training.batches(0)))
 
 
@@ -162,9 +163,11 @@ class Stub:
         self._ops, self._patches, self._probe, self._looks = ops, patches, probe, looks
 
     def illumination(self) -> Any:
+        """The probe that the stub was given."""
         return self._probe
 
     def prepare_probe(self, probe: Any, good: Any) -> Any:
+        """The sum of the probe if the stub looks at it, else 1."""
         operations = self._ops.operations
         return operations.as_complex(operations.sum(abs(probe))) if self._looks else 1.0
 

@@ -29,6 +29,7 @@ RESIDENT = {"device_memory_budget_mb": 256}
 
 
 def groups_of(data: ScanDataset, truth: Any = None, **train: Any) -> GroupBatches:
+    """The batches of a training of five groups of four patterns, two groups a batch."""
     config = TrainConfig(**{"n_groups": 5, "batch_size": 2, **train}).resolved(on_gpu=False)
     return GroupBatches(data, ModelConfig(N=32, group_size=4), config, truth)
 

@@ -31,12 +31,15 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def scan_file(scan: ScanDataset, tmp_path: Path) -> Path:
+    """The scan in a file."""
     write_scan(tmp_path / "scan.npz", scan)
     return tmp_path / "scan.npz"
 
 
 @pytest.fixture
 def run(fits: Fits) -> Run:
+    """Train on a scan file into a folder with few, small settings; sections can be replaced."""
+
     def train(scan: Path, folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> RunResult:
         sections = {"model": MODEL, "execution": {"accelerator": "cpu", "logger": "csv"}}
         sections = {name: changes.pop(name, value) for name, value in sections.items()}

@@ -17,7 +17,7 @@ from ptychopinn.config.files import read_config_file
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.errors import Cancelled, ConfigError, UsageError
-from ptychopinn.monitor import Monitor
+from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.workflows.lock import locked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,8 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "infer": {"refine": 0},
         "solver": {"passes": 5},
     }
-    settings = of("numpy-pinn", "epie", "dies", photons=(1e3, 1e5), study={"gridsize": (1, 2)}, **shared)
+    study: dict[str, Any] = {"gridsize": (1, 2), "retries": 0}
+    settings = of("numpy-pinn", "epie", "dies", photons=(1e3, 1e5), study=study, **shared)
     result = study_run(settings, tmp_path / "out")
     with (tmp_path / "out" / "study_metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "nrmse"]
@@ -111,6 +112,37 @@ def test_repeats_are_runs_of_their_own(tmp_path: Path) -> None:
     assert nrmse.high is not None
     assert nrmse.low < nrmse.high
     assert len(list((tmp_path / "out" / "scans").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_candidates_side_by_side_have_the_same_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[STUDY-007] The report says that their durations are no measure; one that is killed is tried again."""
+    install_plugins(tmp_path, monkeypatch)
+    events: list[Progress] = []
+    settings = {"seeds": (0, 1), "retries": 1}
+    alone, beside = (
+        study_run(
+            of("epie", *more, study=settings | workers, solver={"passes": 2}),
+            tmp_path / name,
+            monitor=Monitor(events.append),
+        )
+        for name, more, workers in (("alone", (), {}), ("beside", ("dies",), {"workers": 2}))
+    )
+    scores = [
+        [(row.cell, row.metric, row.value) for row in found.rows if row.candidate == "epie" and row.quantity != "run"]
+        for found in (alone, beside)
+    ]
+    assert scores[0] == scores[1]
+    note = "2 results are of candidates that ran beside others"
+    assert note not in (alone.folder / "report.html").read_text()
+    assert note.replace("2", "4") in (beside.folder / "report.html").read_text()
+    assert sum("tried again (1 of 1)" in line for line in caplog.messages) == 2
+    assert [(event.done, event.total) for event in events if event.stage == "cells"] == [
+        *((done, 2) for done in range(3)),
+        *((done, 2) for done in (0, 0, 0, 1, 2)),
+    ]
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
 import numpy as np
-from broken_backends import BROKEN, Broken, IsTooNarrow
+from broken_backends import BROKEN, Broken
+from broken_backends.settings import IsTooNarrow
 
 from ptychopinn import forward
 from ptychopinn.plugins import GROUP

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
-from tiled_workers import ARCHIVE, InThisProcess, difference, picture
+from tiled_workers import ARCHIVE, InThisProcess, difference, fixed_middle, picture
 
 from ptychopinn.assembly import PhaseRule
 from ptychopinn.config import SimulationConfig
@@ -24,7 +23,6 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.reconstructor import PatchBatch, Prediction
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.tiled import tiled_run
-from ptychopinn.tiled.store import TileStore
 from ptychopinn.typing import ComplexArray
 from ptychopinn.workflows import RunResult
 
@@ -82,11 +80,5 @@ def test_patches_whose_phases_are_not_solved_explain_less_than_a_flat_object(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[TILE-008] Then passes start from that one."""
-
-    def solve_middle(store: str) -> dict[str, Any]:
-        files = TileStore(store)
-        files.put_model(probe=probe_in_counts(data := files.scan(np.arange(9)), fit_scaling(data), follow_offset=True))
-        return {"story": [], "rule": PhaseRule.OFF}
-
-    monkeypatch.setattr("ptychopinn.tiled.worker.solve_middle", solve_middle)
+    monkeypatch.setattr("ptychopinn.tiled.worker.solve_middle", fixed_middle(PhaseRule.OFF, []))
     assert "passes from a flat object" in run(network, tmp_path / "out", 2).files["story"].read_text()

@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Sequence
 
 from ptychopinn.cli._console import Console
-from ptychopinn.cli._flags import describe
+from ptychopinn.cli._flags import add_flags, describe
 from ptychopinn.cli._parser import Parser, add_json, add_resume
 from ptychopinn.cli._progress import progress_monitor
 from ptychopinn.cli._settings import load_settings
 from ptychopinn.cli._summary import table
 from ptychopinn.config.settings import settings_of
 from ptychopinn.config.study import StudyConfig
+from ptychopinn.config.workers import WorkerOptions
 from ptychopinn.errors import PtychoPinnError
 
 
@@ -29,6 +30,8 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="The directory to make.")
     add_resume(parser, "study")
     add_json(parser)
+    axes = [name for name in StudyConfig.model_fields if name not in WorkerOptions.model_fields]
+    add_flags(parser, "study", StudyConfig, without=axes)
     keys = {setting.name: describe(setting) for setting in settings_of("study", StudyConfig)}
     parser.list_in_long_help("keys of the section 'study'", keys)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.atomic import write_json
-from ptychopinn.comparison.candidate_run import FORMAT, Limits, default_memory_mb, run_candidate
+from ptychopinn.comparison.candidate_run import FORMAT, CandidateJobs, CandidateRun, default_memory_mb, run_candidates
 from ptychopinn.comparison.candidates import CandidatePlan, Planner
 from ptychopinn.comparison.files import read_arrays
 from ptychopinn.comparison.report import write_comparison_report
@@ -19,7 +19,9 @@ from ptychopinn.comparison.scans import ScanSource, write_central
 from ptychopinn.comparison.table import CandidateOutcome, Row, comparison_figures, make_rows, summarise, write_table
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.config.run import AllSettings
+from ptychopinn.config.workers import WorkerOptions
 from ptychopinn.errors import DataError, UsageError
+from ptychopinn.jobs import LocalWorkers
 from ptychopinn.metrics import MIN_SIDE_PX, ScanBox, align
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import ALIASES, discover
@@ -102,12 +104,12 @@ def compare_run(  # noqa: PLR0913
                 as_it_says = ReadOptions()
                 test = ScanSource.of(folder / _SELECTION, test_reference, as_it_says, name)
         scans = {"train": train, "test": test}
-        limits = Limits(config.memory_mb or default_memory_mb(), config.leg_seconds)
+        memory_mb = config.memory_mb or default_memory_mb()
         manifest = {
             "format": FORMAT,
             "version": version,
             "baseline": baseline,
-            "config": {**config.model_dump(mode="json", exclude={"legs"}), "memory_mb": limits.memory_mb},
+            "config": {**config.model_dump(mode="json", exclude={"legs"}), "memory_mb": memory_mb},
             "scans": {
                 name: {
                     "path": str(source.path),
@@ -120,15 +122,11 @@ def compare_run(  # noqa: PLR0913
             "legs": [plan.as_dict() for plan in plans],
         }
         write_json(folder / MANIFEST, manifest)
-        outcomes = []
-        for number, plan in enumerate(plans):
-            monitor.report("candidates", number, len(plans))
-            split = ("test",) if config.split_frc else ()
-            outcomes.append(
-                run_candidate(folder / _LEGS / plan.name, plan, scans, split, limits=limits, monitor=monitor)
-            )
-        monitor.report("candidates", len(plans), len(plans))
-        return finish(folder, manifest, outcomes, monitor)
+        split = ("test",) if config.split_frc else ()
+        runs = {plan.name: CandidateRun(folder / _LEGS / plan.name, plan, scans, split) for plan in plans}
+        one_at_a_time = CandidateJobs(LocalWorkers(1), memory_mb, config.leg_seconds, WorkerOptions().retries)
+        run_candidates(runs, one_at_a_time, monitor, lambda done: monitor.report("candidates", len(done), len(runs)))
+        return finish(folder, manifest, [run.outcome() for run in runs.values()], monitor)
 
 
 def finish(

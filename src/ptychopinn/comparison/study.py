@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from ptychopinn.atomic import write_json
-from ptychopinn.comparison.candidate_run import Limits, default_memory_mb, run_candidate
-from ptychopinn.comparison.candidates import Planner
+from ptychopinn.comparison.candidate_run import CandidateJobs, CandidateRun, default_memory_mb, run_candidates
+from ptychopinn.comparison.candidates import CandidatePlan, Planner
 from ptychopinn.comparison.cells import Cell, cells_of, check_simulation, scans_of
 from ptychopinn.comparison.run import KEEP_PATTERNS, ComparisonResult
 from ptychopinn.comparison.study_report import StudyOutcome, write_study_report
 from ptychopinn.comparison.table import (
-    CandidateOutcome,
     Median,
     make_rows,
     medians_of,
@@ -22,11 +21,13 @@ from ptychopinn.comparison.table import (
     write_medians,
     write_table,
 )
-from ptychopinn.config.comparison import NOT_SHARED
+from ptychopinn.config.comparison import NOT_SHARED, ComparisonConfig
+from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.study import StudyConfig
 from ptychopinn.digests import digest_of
 from ptychopinn.errors import ConfigError, UsageError
+from ptychopinn.jobs import LocalWorkers, choose_workers
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.plugins import discover
 from ptychopinn.report import attempt
@@ -87,6 +88,7 @@ def study_run(
     plans = {
         cell: planner.plan(config.legs, gridsize=cell.point.gridsize, repeat=cell.repeat) for cell in cells_of(config)
     }
+    how = _how_to_run(config, limits, [plan for candidates in plans.values() for plan in candidates])
     with output_folder(output, _STUDY, overwrite=overwrite, resume=resume, keep=KEEP_PATTERNS) as folder:
         for name in (_LEGS, _SCANS, _PICTURES):
             (folder / name).mkdir(exist_ok=True)
@@ -99,27 +101,29 @@ def study_run(
                 "settings": {candidate.name: candidate.as_dict() for candidate in next(iter(plans.values()))},
             },
         )
-        limit = Limits(limits.memory_mb or default_memory_mb(), limits.leg_seconds)
-        outcomes: list[CandidateOutcome] = []
-        homes: dict[tuple[Cell, str], Path] = {}
-        failed = {}
-        for done, (cell, candidates) in enumerate(plans.items()):
-            monitor.report("cells", done, len(plans))
+        # All scans are simulated first, so that nothing else works while candidates run.
+        runs: dict[str, CandidateRun] = {}
+        names: dict[tuple[Cell, str], str] = {}  # (cell, candidate) to run; cells that are alike share one
+        for cell, candidates in plans.items():
             scans = scans_of(cell, simulation, folder / _SCANS, monitor)
             for plan in candidates:
                 used = scans if plan.is_network else {"test": scans["test"]}
                 content = {"plan": plan.as_dict(), "scans": {name: source.digest for name, source in used.items()}}
-                home = folder / _LEGS / f"{plan.name}-{digest_of(content)[:16]}"
-                ended = run_candidate(home, plan, used, (), limits=limit, monitor=monitor)
-                outcomes.append(replace(ended, cell=cell))
-                homes[cell, plan.name] = home
-                if ended.failure:
-                    failed[f"{plan.name} at {cell.name}"] = ended.failure
-        monitor.report("cells", len(plans), len(plans))
+                names[cell, plan.name] = name = f"{plan.name}-{digest_of(content)[:16]}"
+                runs.setdefault(name, CandidateRun((folder / _LEGS / name).absolute(), plan, used))
+
+        def report_cells(ended: Collection[str]) -> None:
+            open_cells = {cell for (cell, _), name in names.items() if name not in ended}
+            monitor.report("cells", len(plans) - len(open_cells), len(plans))
+
+        run_candidates(runs, how, monitor, report_cells)
+        outcomes = [replace(runs[name].outcome(), cell=cell) for (cell, _), name in names.items()]
+        failed = {f"{one.name} at {one.cell.name}": one.failure for one in outcomes if one.cell and one.failure}
         rows = make_rows(outcomes, ["test"], study_figures())
         medians = medians_of(rows, config.percentiles)
         files = {"table": write_table(folder / METRICS, rows), "medians": write_medians(folder / MEDIANS, medians)}
-        outcome = StudyOutcome(medians, homes, failed)
+        homes = {key: runs[name].folder for key, name in names.items()}
+        outcome = StudyOutcome(medians, homes, failed, sum(one.side_by_side for one in outcomes))
         report = attempt(
             "The report",
             lambda: write_study_report(folder / REPORT, folder / _PICTURES, config, simulation, outcome),
@@ -127,6 +131,17 @@ def study_run(
         if report is not None:
             files["report"] = report
         return StudyResult(folder, tuple(rows), files, failed, tuple(medians))
+
+
+def _how_to_run(config: StudyConfig, limits: ComparisonConfig, plans: Sequence[CandidatePlan]) -> CandidateJobs:
+    """One candidate at a time on the whole machine, unless the study asks for more."""
+    count = config.workers or 1
+    memory_mb = limits.memory_mb or (default_memory_mb(count) if config.scheduler is None else None)
+    if config.scheduler is None and count == 1:
+        return CandidateJobs(LocalWorkers(1), memory_mb, limits.leg_seconds, config.retries)
+    options = [plan.solver if plan.settings is None else plan.settings.execution for plan in plans]
+    workers = choose_workers(config, {getattr(one, "accelerator", Accelerator.CPU) for one in options})
+    return CandidateJobs(workers, memory_mb, limits.leg_seconds, config.retries, side_by_side=True)
 
 
 def _check(config: StudyConfig, settings: AllSettings[Any, Any]) -> None:

@@ -34,6 +34,7 @@ class StudyOutcome:
     medians: Sequence[Median]  # of every candidate and figure at every point
     homes: Mapping[tuple[Cell, str], Path]  # (cell, candidate) to the folder of the candidate
     failed: Mapping[str, str]  # "candidate in cell" to the reason
+    side_by_side: int  # results of candidates that ran beside others
 
 
 def write_study_report(
@@ -81,10 +82,17 @@ def write_study_report(
                 caption = ", ".join([f"Phases of the test part, seed {config.seeds[0]}", *where])
                 keep(name, f"{caption}; each column on the scale of its reference.", png)
     part = simulation.rows * simulation.cols
+    lead = (
+        f"{', '.join(_labels(medians).values())} on simulated scans of {simulation.N} x {simulation.N} pixels. "
+        f"Training and test scan are parts of one object, {part} patterns each, that share no pixel."
+    )
+    if outcome.side_by_side:
+        lead += (
+            f" {outcome.side_by_side} results are of candidates that ran beside others: their durations are no measure."
+        )
     content = ReportContent(
         title="Study",
-        lead=f"{', '.join(_labels(medians).values())} on simulated scans of {simulation.N} x {simulation.N} pixels. "
-        f"Training and test scan are parts of one object, {part} patterns each, that share no pixel.",
+        lead=lead,
         warnings=[f"{where} failed: {reason}" for where, reason in outcome.failed.items()],
         summary=_win_counts(config, medians),
         grids={f"Median {metric}": _median_table(metric, across, config, medians) for metric in config.metrics},

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from ptychopinn.config._base import Config
 from ptychopinn.config.comparison import CandidateConfig
 from ptychopinn.config.settings import marks
+from ptychopinn.config.workers import WorkerOptions
 
 _Photons = Annotated[float, Field(gt=0, le=4e9)]
 _Overlap = Annotated[float, Field(ge=0, lt=1)]
@@ -17,7 +17,7 @@ _GridSize = Annotated[int, Field(ge=1, le=5)]
 _Seed = Annotated[int, Field(ge=0)]
 
 
-class StudyConfig(Config):
+class StudyConfig(WorkerOptions):
     """Axes of a study. A cell has one value of each axis."""
 
     title: ClassVar[str] = "study"
@@ -60,6 +60,16 @@ class StudyConfig(Config):
         min_length=1,
         title="Metrics",
         description="What is drawn: quantity and metric.",
+    )
+
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        title="Workers",
+        description="Candidates that run at a time on this machine; with GPUs at most one for each. Where they run "
+        "side by side, their durations and rates are no measure.",
+        json_schema_extra=marks(basic=True, unset="one, on the whole machine"),
     )
 
     @model_validator(mode="after")

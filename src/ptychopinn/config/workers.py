@@ -11,7 +11,7 @@ from ptychopinn.config.settings import marks
 
 
 class WorkerOptions(Config):
-    """Workers for the scans of a batch, or the tiles of a scan."""
+    """Workers for the scans of a batch, the tiles of a scan, or the candidates of a study."""
 
     title: ClassVar[str] = "workers"
 
@@ -26,8 +26,8 @@ class WorkerOptions(Config):
     scheduler: str | None = Field(
         None,
         title="Scheduler",
-        description="Address of a Dask scheduler, such as tcp://host:8786. Its workers do the scans or tiles; each has "
-        "one thread and sees the same files.",
+        description="Address of a Dask scheduler, such as tcp://host:8786. Its workers do the scans, tiles or "
+        "candidates; each has one thread and sees the same files.",
         json_schema_extra=marks(basic=True, unset="processes on this machine"),
     )
     retries: int = Field(
@@ -35,8 +35,8 @@ class WorkerOptions(Config):
         ge=0,
         le=1000,
         title="Retries",
-        description="Further tries of a scan or tile, if its process was killed or ran out of memory. The last one "
-        "runs alone. A scan that was refused is not tried again.",
+        description="Further tries of a scan, tile or candidate, if its process was killed or ran out of memory. The "
+        "last one runs alone. What was refused is not tried again.",
         json_schema_extra=marks(basic=True),
     )
 

@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from typing import Any, Self
 
 from ptychopinn.errors import PluginError, PtychoPinnError, ResourceError, UsageError
@@ -89,7 +90,8 @@ class DaskWorkers:
 
     def submit(self, job: Job) -> Future[Any]:
         """Run a job when a worker is free."""
-        found: Future[Any] = self._executor.submit(run_on_worker, job, self._stop.name)
+        there = replace(job, on_progress=None, on_memory=None)
+        found: Future[Any] = self._executor.submit(run_on_worker, there, self._stop.name)
         return found
 
     def value(self, future: Future[Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any, Protocol, Self
 from ptychopinn.cores import share_of_cores
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.failures import explained
-from ptychopinn.jobs.protocol import JobDied, JobError, Task
-from ptychopinn.jobs.runner import run_job
-from ptychopinn.monitor import Monitor
+from ptychopinn.jobs.protocol import JobDied, JobError, JobOverLimit, Task
+from ptychopinn.jobs.runner import StayingProcess, run_job
+from ptychopinn.monitor import LinkedMonitor, Monitor, Progress
 
 _TICK_S = 0.1
 _log = logging.getLogger(__name__)
@@ -29,6 +29,12 @@ class Job:
     name: str
     task: Task
     folder: Path
+    # Limits of `run_job`.
+    memory_mb: float | None = None
+    seconds: float | None = None
+    # Get its progress and its memory in MiB, in another thread; a Dask cluster sends neither.
+    on_progress: Callable[[Progress], None] | None = None
+    on_memory: Callable[[float], None] | None = None
 
 
 class Workers(Protocol):
@@ -52,8 +58,8 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Any | JobError]]:
     """Run jobs, as many at a time as there are workers.
 
-    A job whose process died or ran out of memory or disk is tried again. One that ran out, and one that is tried for
-    the last time, runs alone after all others.
+    A job whose process died, or whose machine ran out of memory or disk, is tried again. One that ran out, and one that
+    is tried for the last time, runs alone after all others.
 
     Yields
     ------
@@ -92,7 +98,8 @@ def run_jobs(
 
 
 def _is_of_machine(error: JobError) -> bool:
-    return isinstance(error, JobDied) or error.exit_code == ResourceError.exit_code
+    ran_out = error.exit_code == ResourceError.exit_code and not isinstance(error, JobOverLimit)
+    return ran_out or isinstance(error, JobDied)
 
 
 class LocalWorkers:
@@ -104,14 +111,24 @@ class LocalWorkers:
         Jobs that run at a time.
     gpus:
         Names as in CUDA_VISIBLE_DEVICES, at least ``count``; empty where none is used.
+    stay:
+        Whether a process does one job after another, which saves its start; else each job has a fresh one.
     """
 
-    def __init__(self, count: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, count: int, gpus: Sequence[str] = (), *, stay: bool = False) -> None:
         self._stop = Monitor()
         self._threads = ThreadPoolExecutor(count)
-        self._free: SimpleQueue[tuple[dict[str, str], tuple[int, ...]]] = SimpleQueue()
-        for number in range(count):
-            self._free.put(({"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}, share_of_cores(number, count)))
+        self._free: SimpleQueue[_Place] = SimpleQueue()
+        self._places = [
+            _Place(
+                {"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {},
+                share_of_cores(number, count),
+                StayingProcess() if stay else None,
+            )
+            for number in range(count)
+        ]
+        for place in self._places:
+            self._free.put(place)
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +136,9 @@ class LocalWorkers:
     def __exit__(self, *_: object) -> None:
         self._stop.cancel()
         self._threads.shutdown(cancel_futures=True)
+        for place in self._places:
+            if place.staying is not None:
+                place.staying.close()
 
     def submit(self, job: Job) -> Future[Any]:
         """Run a job when a worker is free."""
@@ -129,18 +149,39 @@ class LocalWorkers:
         return future.result()
 
     def _run(self, job: Job) -> Any:
-        environment, cores = self._free.get()
+        place = self._free.get()
+        task = replace(job.task, environment=place.environment, cores=place.cores)
         try:
-            return run_in_folder(replace(job, task=replace(job.task, environment=environment, cores=cores)), self._stop)
+            return run_in_folder(replace(job, task=task), self._stop, place.staying)
         finally:
-            self._free.put((environment, cores))
+            self._free.put(place)
 
 
-def run_in_folder(job: Job, monitor: Monitor) -> Any:
-    """Run a job in its folder, which is made. Raises JobError if it failed, or the folder cannot be written to."""
+@dataclass(frozen=True)
+class _Place:
+    """Where one job at a time runs."""
+
+    environment: dict[str, str]
+    cores: tuple[int, ...]
+    staying: StayingProcess | None  # None starts a process for each job
+
+
+def run_in_folder(job: Job, monitor: Monitor, staying: StayingProcess | None = None) -> Any:
+    """Run a job in its folder, which is made, in a process of its own or one that stays.
+
+    Raises JobError if it failed, or the folder cannot be written to.
+    """
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
-        return run_job(job.task, job.folder, monitor=monitor)
+        return run_job(
+            job.task,
+            job.folder,
+            memory_mb=job.memory_mb,
+            seconds=job.seconds,
+            on_memory=job.on_memory or (lambda mib: None),
+            monitor=LinkedMonitor(monitor, job.on_progress),
+            staying=staying,
+        )
     except OSError as error:
         failure = explained(error)
         raise JobError(failure.problem, failure.remedy, exit_code=failure.exit_code, refused=True) from error

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ptychopinn.errors import DataError, ScoreError
 from ptychopinn.metrics.alignment import MIN_SIDE_PX, Aligned
@@ -171,9 +170,13 @@ def _measures(a: FloatArray, b: FloatArray, data_range: float | None, unit: floa
     def psnr(span: float) -> float:
         if math.sqrt(mse) <= span * 10 ** (-_PSNR_LIMIT_DB / 20):
             return _PSNR_LIMIT_DB
+        from skimage.metrics import peak_signal_noise_ratio  # loads scipy.stats: a third of the start of every process
+
         return float(peak_signal_noise_ratio(a, b, data_range=span))  # type: ignore[no-untyped-call]
 
     def ssim(span: float) -> float:
+        from skimage.metrics import structural_similarity
+
         return float(structural_similarity(a, b, data_range=span))  # type: ignore[no-untyped-call]
 
     def corr() -> float:

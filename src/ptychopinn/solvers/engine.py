@@ -73,9 +73,10 @@ class PassEngine:
     library:
         Library of the patterns, from `ArrayLibrary.session`.
     part:
-        The order of the passes, if the patterns are a part of a larger scan; else random batches of all.
+        The order of the patterns, if they are a part of a larger scan; None takes random batches of all. Positions and
+        flux of a part stay as they are: they are fitted to `figures` of all parts.
     momentum:
-        ``velocity`` and ``last`` of `ObjectState`, if earlier passes go on; the object is at rest without.
+        ``velocity`` and ``last`` of `ObjectState` after earlier passes; None if the object is at rest.
 
     Attributes
     ----------
@@ -83,6 +84,9 @@ class PassEngine:
         (k, 2) float64, and (k,) float32 or None, on the host: current values of the used patterns.
     background:
         Current value.
+    figures:
+        (k, 6 or 0 and 2 or 0) float64, after a pass over a part: the equation of the move of each used pattern, if
+        positions are free, and its measured and modelled counts, if the flux is.
     """
 
     def __init__(  # noqa: PLR0913
@@ -145,11 +149,12 @@ class PassEngine:
         self.background = model.background
         if options.update_background is not None and self.background is None:
             self.background = xp.zeros((size, size), dtype=xp.float32, device=self._library.device)
-        # A part of a scan does not know the other windows of a batch, of which the sum may be larger.
+        # A part of a scan lacks windows of a batch, whose light may add up elsewhere: it takes that of one window.
         light = power(model.exposed_probe(self._library)[None, ...], self._library)
         self._peak = None if part is None else float(xp.max(light))
         self._repeated: RepeatedStep[Sequence[Gradients]] = self._library.repeated_step()
         self._free_positions = FreePositions(self.positions, schedule.position_step)
+        self.figures: FloatArray | None = None
         place = self._library if self._tiling.is_whole else start.library
         self._state = ObjectState.at_rest(start.array, place)
         if momentum is not None:
@@ -209,7 +214,7 @@ class PassEngine:
                 if monitor.cancelled:
                     self._state.store(self._tiling, task.tile, state)
                     return None
-                steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as in one whole object
+                steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as if the object were not in tiles
                 if len(chosen):  # a batch of a larger scan may have nothing in this part
                     _, fetch = next(reading)
                     tally.add(self._update(task, state, chosen, fetch, steps), self._library)
@@ -226,7 +231,7 @@ class PassEngine:
 
     @property
     def model(self) -> ScanModel:
-        """The current model of all patterns; those that the passes do not use have what was given, or no deviation."""
+        """The current model. Patterns that the passes do not use keep what was given, or have a flux of 1."""
         model = replace(self._given, probe=self._probe.modes, background=self.background)
         if self._options.update_positions:
             positions = model.positions.copy()
@@ -241,7 +246,7 @@ class PassEngine:
         return model
 
     def result(self) -> tuple[Canvas, ScanModel]:
-        """Object and model: the probe with its variation keeps its energy, the object takes the scale.
+        """Object and model. The probe with its variation is scaled to its energy, the object by the inverse factor.
 
         Free modes are made orthogonal.
         """
@@ -359,6 +364,9 @@ class PassEngine:
             self._probe.add_to_first(
                 self._variation.end_pass(rows[:, first:], self._probe.modes[0, ...], moves=options.update_positions)
             )
+        if self._part is not None:
+            self.figures = rows
+            return
         if options.update_positions:
             self._move_positions(rows[:, :4].reshape(-1, 2, 2), rows[:, 4:6])
         if options.update_flux and self.flux is not None:
@@ -385,8 +393,8 @@ class PassEngine:
 class PartOrder:
     """The order of passes over a larger scan, for the part of it that an engine works on.
 
-    Every part takes its patterns in the order in which one engine would take them. So neighbouring parts change what
-    they share alike.
+    Every part takes its patterns in the order in which one engine would take them. So neighbouring parts make the same
+    changes to the pixels that they share.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychopinn.atomic import nan_to_none, write_json
+from ptychopinn.config.automatic import Freedom
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.geometry import Frame
 from ptychopinn.metrics import flatness, scan_box
@@ -33,9 +34,11 @@ class TiledObject:
 
     object_round: str  # the round that has the object
     coverage_round: str  # the one that has the coverage
+    fitted_round: str | None  # the one that has its positions and flux; None if they were given
     residual: float  # forward residual R
     passes_kept: int
     predicted: bool  # whether a network drew the start
+    free: tuple[str, ...]  # what was fitted to the patterns after each pass
     story: tuple[str, ...]  # how the probe was found, in sentences
 
 
@@ -47,7 +50,14 @@ def write_tiled(folder: Path, data: ScanDataset, store: TileStore, found: TiledO
     ResourceError
         If the disk is full.
     """
-    model, frame = store.model(), store.frame
+    model, frame = store.model(), Frame.around(data.positions, data.N)
+    positions, flux = (store.fitted(found.fitted_round, one) for one in (Freedom.POSITIONS, Freedom.FLUX))
+    fitted: dict[str, float] = {}
+    if positions is not None:
+        fitted["positions moved, px"] = float(np.sqrt(((positions - data.positions) ** 2).sum(axis=1).mean()))
+        data = replace(data, positions=positions).as_checked()
+    if flux is not None:
+        fitted["flux, deviation"] = float(flux.std())
     background = model.get("background")
     verdict = judge(Evidence(data, model["probe"], found.residual, passes=found.passes_kept, trained=found.predicted))
     warnings = [] if verdict.warning is None else [verdict.warning]
@@ -59,6 +69,7 @@ def write_tiled(folder: Path, data: ScanDataset, store: TileStore, found: TiledO
             *found.story,
             f"{len(store.cores)} tiles then had {store.plan['passes']} passes from {start}, with halos exchanged "
             f"after each; {found.passes_kept} are in the result.",
+            *([f"After each pass, {' and '.join(found.free)} of all patterns were fitted."] if found.free else []),
         ]
     )
     with _on_disk(frame, np.complex64) as obj, _on_disk(frame, np.float32) as coverage:
@@ -75,6 +86,7 @@ def write_tiled(folder: Path, data: ScanDataset, store: TileStore, found: TiledO
             **verdict.figures,
             **({} if box.is_empty else {"flatness": flatness(obj, box)}),
             "passes kept": found.passes_kept,
+            **fitted,
         }
         product = product_of(data, obj, model["probe"], origin=frame.origin, coverage=coverage)
         product = replace(

@@ -45,7 +45,7 @@ def tile_count(frame: Frame, size: int, workers: int) -> int:
     return max(min(needed, pixels // (_MIN_WIDTHS * size) ** 2), 1)
 
 
-def cut_scan(positions: FloatArray, size: int, count: int) -> list[ScanTile]:
+def cut_scan(positions: FloatArray, size: int, count: int, margin: int = 0) -> list[ScanTile]:
     """Cut a scan into a number of tiles with equally many patterns each.
 
     Parameters
@@ -54,16 +54,18 @@ def cut_scan(positions: FloatArray, size: int, count: int) -> list[ScanTile]:
         (n, 2) float64 (y, x), pixels.
     size:
         Width of a pattern.
+    margin:
+        How far positions may move, pixels. All frames are so much larger.
 
     Raises
     ------
     UsageError
         If there are too few places for so many tiles.
     """
-    whole = Frame.around(positions, size)
+    whole = Frame.around(positions, size, margin)
     low, high = np.array(whole.origin), np.add(whole.origin, whole.shape)
     cores = _halves(positions, np.arange(len(positions)), low, high, count)
-    return [_tile(positions, size, *core) for core in cores]
+    return [_tile(positions, size, margin, *core) for core in cores]
 
 
 def _halves(
@@ -87,10 +89,10 @@ def _halves(
     ]
 
 
-def _tile(positions: FloatArray, size: int, low: IntArray, high: IntArray) -> ScanTile:
+def _tile(positions: FloatArray, size: int, margin: int, low: IntArray, high: IntArray) -> ScanTile:
     halo = math.ceil(HALO_WIDTHS * size)
     members = np.flatnonzero(_inside(positions, low - halo, high + halo))
-    around = Frame.around(positions[members], size)
+    around = Frame.around(positions[members], size, margin)
     first = np.minimum(around.origin, low)
     last = np.maximum(np.add(around.origin, around.shape), high)
     return ScanTile(_frame(low, high), _frame(first, last), members, _inside(positions[members], low, high))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.atomic import read_record
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
@@ -23,12 +24,13 @@ from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import RESIDUAL_PATTERNS
 from ptychopinn.refinement import refinement_schedule, split_used_and_held_out
 from ptychopinn.solvers.epie import rpie_schedule
+from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.solvers.slow_phase import SlowPhaseGrid
 from ptychopinn.tiled.plan import ScanTile
 from ptychopinn.tiled.store import GRID, NETWORK, PLAN, TilePatterns, TileStore, save_arrays
 from ptychopinn.typing import IntArray, StrPath
 
-_FORMAT = 2  # of the files of tiles; a new number makes all old ones invalid
+_FORMAT = 3  # of the files of tiles; a new number makes all old ones invalid
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def prepare_tiles(
     given = settings.model_dump(mode="json", include={"backend", "execution"}, exclude_unset=True)
     chosen = {"passes": settings.tiles.passes, "may_free": sorted(settings.automatic.may_free), "settings": given}
     key = digest_of([_FORMAT, _facts(path), of_network, settings.reading.model_dump(mode="json"), chosen, len(tiles)])
-    if _key_of(folder / PLAN) == key:
+    if read_record(folder / PLAN).get("key") == key:
         return TileStore(folder)
     if folder.is_dir():
         shutil.rmtree(folder)
@@ -74,7 +76,7 @@ def prepare_tiles(
     passes = settings.tiles.passes
     predicted = refinement_schedule(passes, noisy=noisy)
     schedules = {"flat": predicted if noisy else rpie_schedule(passes), "predicted": predicted}
-    frame = Frame.around(data.positions, data.N)
+    frame = Frame.around(data.positions, data.N, margin_of(settings.automatic))
     grid = SlowPhaseGrid.over(frame.local(data.positions[used]), data.probe)
     save_arrays(folder / GRID, **{name: np.asarray(value) for name, value in vars(grid).items()})
     judges = judges[evenly_spread(len(judges), RESIDUAL_PATTERNS)]
@@ -96,6 +98,11 @@ def prepare_tiles(
     }
     TileStore.create(folder, path, data, fit_scaling(data), plan)
     return TileStore(folder)
+
+
+def margin_of(config: AutomaticConfig) -> int:
+    """How far positions may move in passes over tiles, pixels."""
+    return MAX_MOVE_PX if Freedom.POSITIONS in config.may_free else 0
 
 
 def _put_patterns(
@@ -125,11 +132,3 @@ def _put_patterns(
 def _facts(path: StrPath) -> list[str | int]:
     facts = Path(path).stat()
     return [str(Path(path).absolute()), facts.st_size, facts.st_mtime_ns]
-
-
-def _key_of(path: Path) -> str | None:
-    try:
-        found: str = json.loads(path.read_text("utf-8"))["key"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return found

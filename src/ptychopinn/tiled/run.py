@@ -3,26 +3,25 @@
 A probe from the middle of the scan is used everywhere. Then each pass is a round of jobs, one for each tile. A job
 reads object and momentum of its tile with a halo around it, which its neighbours wrote, makes the pass in the order in
 which one process would make it, and writes its core. The slow phase of the object is solved from the gradients that
-all jobs measured. So the result is that of one process, but for what happens in a pass beyond the halo.
+all jobs measured; positions and flux are fitted to all patterns. So the result is that of one process, but for what
+happens in a pass beyond the halo.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptychopinn.assembly import PhaseRule
-from ptychopinn.atomic import write_json
+from ptychopinn.atomic import read_record, write_json
 from ptychopinn.bundle import read_bundle
-from ptychopinn.config.automatic import AutomaticConfig
+from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.config.run import AllSettings
 from ptychopinn.config.tiles import TilesConfig
@@ -35,10 +34,12 @@ from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jo
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.refinement import SURE_DEVIATIONS, leaves_no_slow_phase
+from ptychopinn.solvers.options import StepSchedule
+from ptychopinn.tiled.fits import PatternFits
 from ptychopinn.tiled.network import put_pairs, put_phases
 from ptychopinn.tiled.outputs import TiledObject, write_tiled
 from ptychopinn.tiled.plan import cut_scan, tile_count
-from ptychopinn.tiled.prepare import Network, prepare_tiles
+from ptychopinn.tiled.prepare import Network, margin_of, prepare_tiles
 from ptychopinn.tiled.store import GRADIENTS, GRID, LAST, OBJECT, PLAN, VELOCITY, TileStore, load_arrays, save_arrays
 from ptychopinn.tiled.worker import PHASE, grid_from
 from ptychopinn.typing import FloatArray, StrPath
@@ -92,12 +93,12 @@ def tiled_run(  # noqa: PLR0913
     if idle := [name for name in AutomaticConfig.model_fields if name in given and name != "may_free"]:
         raise UsageError(f"A scan in tiles takes no {' and no '.join(idle)}.", "Leave it out.")
     if workers is None:
-        workers = choose_workers(config, {getattr(settings.execution, "accelerator", Accelerator.AUTO)})
+        workers = choose_workers(config, {getattr(settings.execution, "accelerator", Accelerator.AUTO)}, stay=True)
     data = read_scan(data_path, **dict(settings.reading))
     count = config.tiles
     if not isinstance(count, int):
         count = tile_count(Frame.around(data.positions, data.N), data.N, config.workers or 1)
-    tiles = cut_scan(data.positions, data.N, count)
+    tiles = cut_scan(data.positions, data.N, count, margin_of(settings.automatic))
     network = _network(model, data, settings.backend)
     if network is not None:
         refuse_model_folder(network.archive, output)
@@ -116,11 +117,13 @@ def tiled_run(  # noqa: PLR0913
 
 
 def _network(model: StrPath, data: ScanDataset, backend: str | None) -> Network | None:
-    """The network that `reconstruct` would use."""
+    """The network that `reconstruct` would use; None for a pretrained one that is for the inner half of patterns."""
     archive, backend = find_start(model, data, backend)
     if archive is None:
         return None
     network = read_bundle(archive).manifest.model
+    if network.N != data.N and str(model) == PRETRAINED:
+        return None
     if network.N != data.N:
         raise UsageError(
             f"The model is for patterns of {network.N} x {network.N} pixels, the scan has {data.N} x {data.N}.",
@@ -149,6 +152,14 @@ class _Round:
         return math.sqrt(square) if math.isfinite(square) else math.inf
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What the middle of a scan said about its passes."""
+
+    predicted: bool  # whether they start from a network
+    free: tuple[str, ...]  # what is fitted to the patterns after each
+
+
 class _Rounds:
     """The rounds of jobs of a reconstruction in tiles."""
 
@@ -165,16 +176,23 @@ class _Rounds:
         flat = self._round(_START, f"{_WORKER}begin_tile")
         drawn = flat if middle["rule"] is None else self._draw(flat, PhaseRule(middle["rule"]))
         first = best = before = drawn
-        names, kept, settled = [_START, drawn.name], 0, False
+        start = _Start(drawn is not flat, tuple(middle["free"]))
+        schedule = StepSchedule(**self._store.plan["schedules"]["predicted" if start.predicted else "flat"])
+        fits = PatternFits(self._store, frozenset(map(Freedom, start.free)), schedule)
+        names, kept, settled, fitted = [_START, drawn.name], 0, False, None
         for done in range(self._store.plan["passes"]):
-            before, settled = self._pass(done, before, predicted=drawn is not flat, settled=settled)
+            last = before.name
+            before, settled = self._pass(done, before, start, settled=settled)
+            if start.free:
+                fits.fit(before.name)
             if before.residual < best.residual and deviations_above(first.shares(), before.shares()) > self._sure:
-                best, kept = before, done + 1
+                best, kept, fitted = before, done + 1, last
             for old in names:  # nothing reads them any more
                 self._store.forget(old, VELOCITY, LAST, *(() if old == best.name else (OBJECT,)))
             names.append(before.name)
             _log.info("Pass %d: forward residual %.4f.", done + 1, before.residual)
-        return TiledObject(best.name, _START, best.residual, kept, drawn is not flat, tuple(middle["story"]))
+        story = tuple(middle["story"])
+        return TiledObject(best.name, _START, fitted, best.residual, kept, start.predicted, start.free, story)
 
     def _draw(self, flat: _Round, rule: PhaseRule) -> _Round:
         """The object of the network, as bright as the counts say; or the flat one, if it explains the patterns better.
@@ -198,12 +216,12 @@ class _Rounds:
         _log.info("The network's object: forward residual %.4f; a flat one: %.4f.", drawn.residual, flat.residual)
         return drawn if drawn.residual < flat.residual else flat
 
-    def _pass(self, done: int, before: _Round, *, predicted: bool, settled: bool) -> tuple[_Round, bool]:
+    def _pass(self, done: int, before: _Round, start: _Start, *, settled: bool) -> tuple[_Round, bool]:
         """Make a pass, and take off a slow phase before it; return also whether there is none any more."""
-        phase = (done > 0 or predicted) and not settled and self._solve_slow_phase(before.name)
+        phase = (done > 0 or start.predicted) and not settled and self._solve_slow_phase(before.name)
         more = not settled and done + 1 < self._store.plan["passes"]
         name, arguments = f"pass-{done + 1:03}", {"done": done, "before": before.name}
-        arguments |= {"start": _START, "predicted": predicted}
+        arguments |= {"start": _START, "predicted": start.predicted, "free": list(start.free)}
         now = self._round(name, f"{_WORKER}make_pass", **arguments, phase=phase, gradients=more)
         if not phase:
             return now, settled
@@ -225,7 +243,8 @@ class _Rounds:
             np.concatenate([part[key] for part in parts]) for key in ("numbers", "hessian", "slope")
         )
         order = np.argsort(numbers)
-        local = store.frame.local(store.positions()[numbers[order]])
+        fitted = store.fitted(name, Freedom.POSITIONS)
+        local = store.frame.local((store.positions() if fitted is None else fitted)[numbers[order]])
         coefficients = grid.solve(local, hessian[order], slope[order])
         if coefficients is not None:
             save_arrays(store.folder / name / PHASE, coefficients=coefficients)
@@ -250,7 +269,7 @@ class _Rounds:
         for number, values in enumerate(arguments):
             folder = self._store.job_folder(name, number)
             keys[str(folder)] = key = digest_of([function, values])
-            record = _read(folder / _RECORD)
+            record = read_record(folder / _RECORD)
             if record.get("key") == key:
                 found[str(folder)] = record["value"]
                 continue
@@ -278,12 +297,3 @@ class _Rounds:
     def _report(self) -> None:
         figures = {"residual": self._residual} if math.isfinite(self._residual) else {}
         self._monitor.report("tiles", self.ended, self.total, figures)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A record; empty if there is none that can be read."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -15,6 +15,7 @@ import numpy as np
 
 from ptychopinn.arrays import slices_of
 from ptychopinn.atomic import atomic_write, write_json
+from ptychopinn.config.automatic import Freedom
 from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import ScanDataset, ScanMetadata
 from ptychopinn.data.lazy_rows import LazyRows, MappedRows, mapped_rows, release_pages
@@ -25,7 +26,7 @@ from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray, StrPath
 
 PLAN, GRID, NETWORK = "plan.json", "grid.npz", "network.zip"
 OBJECT, VELOCITY, LAST, COVERAGE = "object", "velocity", "last", "coverage"  # arrays of the core of a tile
-GRADIENTS = "gradients.npz"  # of a job
+GRADIENTS, FIGURES, FITTED = "gradients.npz", "figures.npz", "fitted.npz"  # of a job, of a job, of a round
 _SCAN, _PATTERNS, _ROWS, _BAD, _MODEL = "scan.npz", "patterns.bin", "rows.npy", "bad_values.npz", "model.npz"
 _BLOCK = 256  # patterns copied at a time
 
@@ -155,6 +156,13 @@ class TileStore:
         return load_arrays(self.folder / _MODEL)
 
     # Rounds
+
+    def fitted(self, round_name: str | None, freedom: Freedom) -> AnyArray | None:
+        """(n, ...) what was fitted to all patterns after a round; None if nothing was."""
+        if round_name is None or freedom not in self.plan["may_free"]:
+            return None
+        path = self.folder / round_name / FITTED
+        return load_arrays(path).get(str(freedom)) if path.exists() else None
 
     def job_folder(self, round_name: str, number: int) -> Path:
         """The folder of the job of a tile in a round."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary, slices_of
+from ptychopinn.config.automatic import Freedom
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.errors import Cancelled
@@ -16,8 +17,8 @@ from ptychopinn.metrics.quality import ForwardResidual
 from ptychopinn.monitor import Monitor
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.slow_phase import phase_gradients
-from ptychopinn.tiled.store import GRADIENTS, TilePatterns, TileStore, save_arrays
-from ptychopinn.typing import FloatArray
+from ptychopinn.tiled.store import FIGURES, GRADIENTS, TilePatterns, TileStore, save_arrays
+from ptychopinn.typing import FloatArray, IntArray
 
 _READ = 32  # patterns read at a time
 
@@ -29,6 +30,7 @@ class OpenTile:
     store: TileStore
     number: int
     library: ArrayLibrary
+    fitted: str | None = None  # the round whose positions and flux are those of the model
 
     @cached_property
     def patterns(self) -> Patterns:
@@ -45,9 +47,11 @@ class OpenTile:
         """The model of the scan for these patterns."""
         arrays, to_device = self.store.model(), self.library.from_host
         background = arrays.get("background")
+        positions, flux = (self.store.fitted(self.fitted, one) for one in (Freedom.POSITIONS, Freedom.FLUX))
         return ScanModel(
             to_device(arrays["probe"]),
-            self.known.positions,
+            self.known.positions if positions is None else positions[self.known.members],
+            None if flux is None else flux[self.known.members],
             background=None if background is None else to_device(background),
         )
 
@@ -74,14 +78,22 @@ class OpenTile:
         """What each judging pattern contributes to the square of the forward residual, times all their counts."""
         if len(self.known.judges) == 0:
             return []
-        found: list[float] = (self._residual.shares(Canvas(obj, self.frame, self.library)) * self.counts).tolist()
+        canvas, model = Canvas(obj, self.frame, self.library), self.model
+        judges = self.known.judges
+        held_out = judges[self.known.ranks[judges] < 0]
+        if model.flux is not None and len(held_out):  # no pass fits theirs
+            flux = model.flux.copy()
+            flux[held_out] = self._residual(replace(model, flux=None), held_out).light(canvas)
+            model = replace(model, flux=flux)
+        found: list[float] = (self._residual(model, judges).shares(canvas) * self.counts).tolist()
         return found
 
     def light(self, obj: Array) -> list[float]:
         """By how much each judging pattern has more counts than an object explains."""
         if len(self.known.judges) == 0:
             return []
-        found: list[float] = self._residual.light(Canvas(obj, self.frame, self.library)).tolist()
+        canvas = Canvas(obj, self.frame, self.library)
+        found: list[float] = self._residual(self.model, self.known.judges).light(canvas).tolist()
         return found
 
     def measure_gradients(self, obj: Array, round_name: str, monitor: Monitor) -> None:
@@ -95,12 +107,15 @@ class OpenTile:
         path = self.store.job_folder(round_name, self.number) / GRADIENTS
         save_arrays(path, numbers=self.known.members[slow], hessian=found[0], slope=found[1])
 
-    @property
-    def _residual(self) -> ForwardResidual:
-        judges, likelihood = self.known.judges, Likelihood(self.store.plan["likelihood"])
-        return ForwardResidual(
-            self.model, self.patterns, indices=judges, max_patterns=len(judges), likelihood=likelihood
-        )
+    def put_figures(self, round_name: str, used: IntArray, figures: FloatArray) -> None:
+        """Write what a pass found out about the patterns of the core, out of all used ones."""
+        own = self.known.own[used]
+        path = self.store.job_folder(round_name, self.number) / FIGURES
+        save_arrays(path, numbers=self.known.members[used][own], figures=figures[own])
+
+    def _residual(self, model: ScanModel, indices: IntArray) -> ForwardResidual:
+        likelihood = Likelihood(self.store.plan["likelihood"])
+        return ForwardResidual(model, self.patterns, indices=indices, max_patterns=len(indices), likelihood=likelihood)
 
     @cached_property
     def counts(self) -> float:

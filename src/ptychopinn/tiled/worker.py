@@ -35,10 +35,12 @@ from ptychopinn.tiled.store import (
 )
 from ptychopinn.tiled.tile import OpenTile
 from ptychopinn.tiles import Tiling
+from ptychopinn.typing import IntArray
 from ptychopinn.workflows import device_library
 
 PHASE = "phase.npz"
 MIDDLE_PATTERNS = 1024  # patterns that determine the probe
+FITTED_BY_PATTERN = (Freedom.POSITIONS, Freedom.FLUX)
 
 
 def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
@@ -47,17 +49,17 @@ def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
     Returns
     -------
     ``story``: what was done and why. ``rule``: by which rule the phases of the network's patches were chosen, if they
-    were a better start than a flat object; else none.
+    were a better start than a flat object; else none. ``free``: which of `FITTED_BY_PATTERN` explained patterns better.
     """
     files = TileStore(store)
     middle = files.scan(nearest_to_middle(files.positions(), MIDDLE_PATTERNS))
     whole = fit_scaling(middle)
-    allowed = (Freedom.PROBE, Freedom.MODES, Freedom.BACKGROUND)
+    allowed = (Freedom.PROBE, Freedom.MODES, Freedom.BACKGROUND, *FITTED_BY_PATTERN)
     config = AutomaticConfig(may_free=tuple(one for one in allowed if one in files.plan["may_free"]))
     network = None if files.plan["network"] is None else load_network(files)
     if not config.may_free and network is None:
         files.put_model(probe=probe_in_counts(middle, whole, follow_offset=True))
-        return {"story": ["The probe is that of the scan."], "rule": None}
+        return {"story": ["The probe is that of the scan."], "rule": None, "free": []}
     data = replace(middle, scaling=None)
     library = _library(files) if network is None else NUMPY  # a network has its own
     found = reconstruct_automatically(data, network, config, library=library, monitor=monitor)
@@ -70,7 +72,8 @@ def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
         arrays["background"] = np.fft.ifftshift(result.background).astype(np.float32)
     files.put_model(**arrays)
     story = [f"{len(data)} patterns in the middle of the scan gave the probe.", *found.story]
-    return {"story": story, "rule": None if found.from_flat else result.synchronised.rule}
+    rule = None if found.from_flat else result.synchronised.rule
+    return {"story": story, "rule": rule, "free": [one for one in FITTED_BY_PATTERN if one in found.freed]}
 
 
 def begin_tile(store: str, number: int, after: str) -> dict[str, Any]:
@@ -93,6 +96,7 @@ def make_pass(  # noqa: PLR0913
     after: str,
     start: str,
     predicted: bool,
+    free: list[str],
     phase: bool,
     gradients: bool,
     monitor: Monitor,
@@ -107,6 +111,8 @@ def make_pass(  # noqa: PLR0913
         Rounds to read from and to write to, and the one that has the coverage.
     predicted:
         Whether a network drew the start.
+    free:
+        What is fitted to the patterns after the pass.
     phase:
         Whether to take off the slow phase of the round before first.
     gradients:
@@ -120,7 +126,7 @@ def make_pass(  # noqa: PLR0913
     files = TileStore(store)
     library = _library(files)
     with library.session() as computing:
-        tile = OpenTile(files, number, computing)
+        tile = OpenTile(files, number, computing, fitted=before)
         obj = tile.read(before, OBJECT)
         momentum = None if done == 0 else (tile.read(before, VELOCITY), tile.read(before, LAST))
         found: dict[str, Any] = {}
@@ -131,13 +137,21 @@ def make_pass(  # noqa: PLR0913
             momentum = None if momentum is None else (rest[0], rest[1])
             found["taken_off"] = tile.judge(obj)
         schedule = StepSchedule(**files.plan["schedules"]["predicted" if predicted else "flat"])
-        engine = _engine(tile, Canvas(obj, tile.frame, computing), momentum, done, schedule)
+        options = PassOptions(
+            schedule,
+            update_positions=Freedom.POSITIONS in free,
+            update_flux=Freedom.FLUX in free,
+            likelihood=Likelihood(files.plan["likelihood"]),
+        )
+        engine, used = _engine(tile, Canvas(obj, tile.frame, computing), momentum, done, options)
         if engine.run(done, files.plan["passes"], monitor) is None:
             raise Cancelled("The pass was cancelled.")
         obj = engine.canvas.array
         tile.put(after, OBJECT, obj)
         for name, array in zip((VELOCITY, LAST), engine.momentum, strict=True):
             tile.put(after, name, array)
+        if free and engine.figures is not None:
+            tile.put_figures(after, used, engine.figures)
         if gradients:
             tile.measure_gradients(obj, after, monitor)
         covered = tile.read(start, COVERAGE) > COVERED
@@ -146,15 +160,16 @@ def make_pass(  # noqa: PLR0913
 
 
 def _engine(
-    tile: OpenTile, canvas: Canvas, momentum: tuple[Array, Array] | None, done: int, schedule: StepSchedule
-) -> PassEngine:
+    tile: OpenTile, canvas: Canvas, momentum: tuple[Array, Array] | None, done: int, options: PassOptions
+) -> tuple[PassEngine, IntArray]:
+    """An engine that goes on after so many passes, and the patterns that it uses."""
     plan, ranks = tile.store.plan, tile.known.ranks
     used, total, on_host = np.flatnonzero(ranks >= 0), plan["used"], tile.library.on_host
     # A device needs batches of many patterns, of one shape.
     batch_size = default_batch_size(total if on_host else len(used), plan["size"], on_host=on_host)
-    options = PassOptions(schedule, likelihood=Likelihood(plan["likelihood"]))
     order = PartOrder(ranks[used], total, seed=options.seed, done=done, batch_size=batch_size, full=not on_host)
-    return PassEngine(tile.patterns, used, tile.model, canvas, options, tile.library, part=order, momentum=momentum)
+    library = tile.library
+    return PassEngine(tile.patterns, used, tile.model, canvas, options, library, part=order, momentum=momentum), used
 
 
 def _phase_in(tile: OpenTile, path: Path) -> Array:
