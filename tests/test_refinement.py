@@ -131,6 +131,26 @@ def test_it_ends_nearer_than_a_flat_start(scan: ScanDataset, passes: int) -> Non
     assert error(found.object, scan) < 0.9 * error(plain.object, scan)  # the slow phases are solved
 
 
+@pytest.mark.parametrize("waves", [{"probe_modes": 3}, {"fly_px": 3.0}])
+def test_many_waves_do_not_hold_passes_up(waves: dict[str, Any]) -> None:
+    """[REFINE-031] With less momentum the error is a quarter larger, or more."""
+    settings = {"N": N, "rows": 10, "cols": 10, "overlap": 0.75, "object_kind": "mixture", "seed": 11}
+    several = simulate_scan(SimulationConfig(**settings, **waves))
+    motion = (0.0, waves["fly_px"]) if "fly_px" in waves else None
+    model, start = ScanModel(several.probe, several.positions, motion_px=motion), smoothed(several, 3.0)
+    less = StepSchedule(momentum=0.6, probe_step=0.1)
+    errors = [
+        error(
+            refine(
+                Patterns(several), model, Canvas(start, frame_of(several)), RefineOptions(6, schedule=schedule)
+            ).object,
+            several,
+        )
+        for schedule in (None, less)
+    ]
+    assert 1.25 * errors[0] < errors[1]
+
+
 def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-016] but it is before later passes, and from a flat start, which nobody has looked at."""
     solved: list[ComplexArray] = []

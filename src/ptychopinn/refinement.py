@@ -54,13 +54,20 @@ _SETTLED_RAD = 0.005
 _SETTLED_GAIN = 1e-4
 
 
-def refinement_schedule(passes: int, *, noisy: bool = False) -> StepSchedule:
-    """The best steps for a number of passes from a good start. Many small steps average noise."""
+def refinement_schedule(passes: int, *, noisy: bool = False, many_waves: bool = False) -> StepSchedule:
+    """The best steps for a number of passes from a good start. Many small steps average noise.
+
+    Parameters
+    ----------
+    many_waves:
+        Whether a pattern is a sum over several waves: modes of the probe, or places of an exposure. Such passes
+        converge slowly, and more momentum makes up for it. Free positions would run away with it.
+    """
     probe_step = max(0.3 / max(passes, 1), 0.1)
     if noisy:
         step = max(max(passes, 1) ** -0.5, 0.5)
         return StepSchedule(alpha=1.0, momentum=0.0, object_step=step, last_object_step=step, probe_step=probe_step)
-    return StepSchedule(momentum=min(0.4 + 0.1 * passes, 0.6), probe_step=probe_step)
+    return StepSchedule(momentum=min(0.4 + 0.1 * passes, 0.8 if many_waves else 0.6), probe_step=probe_step)
 
 
 class StartKind(StrEnum):
@@ -257,8 +264,10 @@ class _Refinement:
         self._used, self._judges = split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
         self._sure = SURE_DEVIATIONS if noisy else 0.0
+        fixed = not (options.update_positions or options.update_probe)
+        many = fixed and given.exposed_probe(patterns.library).shape[0] > 1
         self._passes = PassOptions(
-            options.schedule or refinement_schedule(options.passes, noisy=noisy),
+            options.schedule or refinement_schedule(options.passes, noisy=noisy, many_waves=many),
             options.update_probe,
             options.update_positions,
             options.update_flux,
