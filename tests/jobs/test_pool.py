@@ -105,16 +105,17 @@ def test_cancelled_jobs_end_and_those_that_ended_were_given(tmp_path: Path) -> N
 
 def test_a_process_that_stays_does_one_job_after_another(tmp_path: Path) -> None:
     """[JOB-011] Each with a log of its own. After a failure, and where it was killed, there is a new one."""
+    folder = tmp_path / "line\nbreak"
     with LocalWorkers(1, stay=True) as local:
 
         def value(name: str, function: str = "say_where", **arguments: Any) -> Any:
-            ((_, found),) = run_jobs([job(tmp_path, name, function, **arguments)], local, retries=0, monitor=Monitor())
+            ((_, found),) = run_jobs([job(folder, name, function, **arguments)], local, retries=0, monitor=Monitor())
             return found
 
         first = value("first")
         assert value("second") == first
         for name in ("first", "second"):
-            assert (tmp_path / "jobs" / name / LOG).read_text() == "I am here\n"
+            assert (folder / "jobs" / name / LOG).read_text() == "I am here\n"
         assert "The file is bad." in value("refused", "fail", how="refused").problem
         second = value("third")
         assert second != first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import signal
@@ -77,7 +78,7 @@ class JobProcess:
             return False
         self._task, self._log, self._last = task, folder / LOG, None
         try:
-            self._stdin.write(f"{task.write(folder).absolute()}\n".encode())
+            self._stdin.write(json.dumps(str(task.write(folder).absolute())).encode("ascii") + b"\n")
             self._stdin.flush()
         except BrokenPipeError:
             return False

@@ -12,7 +12,7 @@ The task is a file of JSON. Events are lines of JSON on the worker's standard ou
     ``problem``, ``remedy``, ``exit_code``, ``refused``: as in `JobError`.
 
 A line "stop" on the worker's standard input, or its end (when the parent ends), ends the work. After a task that stays,
-a line with the path of another task's file begins that one.
+a line with the path of another task's file, in JSON, begins that one.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ all other output goes to the standard error, which is the log of the task.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -54,13 +55,13 @@ class _ChannelHandler(logging.Handler):
 class _Orders:
     """What the parent says: other tasks, and to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: Monitor, stop_s: float) -> None:
         self._tasks: SimpleQueue[str] = SimpleQueue()
-        self._monitor, self._stop_s = Monitor(), 0.0
+        self.begin(monitor, stop_s)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def begin(self, monitor: Monitor, stop_s: float) -> None:
-        """Work begins, which may be stopped."""
+        """Work begins; a stop cancels it by this monitor, and ends the process so many seconds later."""
         self._monitor, self._stop_s = monitor, stop_s
 
     def next_task(self) -> str:
@@ -76,7 +77,7 @@ class _Orders:
         """Cancel on "stop" or when the parent ends; then make sure that this process ends in time."""
         with contextlib.suppress(OSError):
             while (line := sys.stdin.buffer.readline()) not in (STOP, b""):
-                self._tasks.put(line.decode().rstrip("\n"))
+                self._tasks.put(json.loads(line))
         if not self._stop_s:
             os._exit(STOP_FAILED)
         self._monitor.cancel()
@@ -100,10 +101,11 @@ def main(path: str) -> int:
             os.environ.update(task.environment)
             if task.cores and hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, task.cores)
-            orders = orders or _Orders()
-            orders.begin(monitor, task.stop_s)
-            value = task.call(monitor)
-            channel.send("result", value=value)
+            if orders is None:
+                orders = _Orders(monitor, task.stop_s)
+            else:
+                orders.begin(monitor, task.stop_s)
+            channel.send("result", value=task.call(monitor))
         except BaseException as error:  # reported to the parent, then the process ends
             return _report_error(error, channel)
         finally:

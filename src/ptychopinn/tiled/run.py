@@ -9,19 +9,17 @@ happens in a pass beyond the halo.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptychopinn.assembly import PhaseRule
-from ptychopinn.atomic import write_json
+from ptychopinn.atomic import read_record, write_json
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.execution import Accelerator
@@ -269,7 +267,7 @@ class _Rounds:
         for number, values in enumerate(arguments):
             folder = self._store.job_folder(name, number)
             keys[str(folder)] = key = digest_of([function, values])
-            record = _read(folder / _RECORD)
+            record = read_record(folder / _RECORD)
             if record.get("key") == key:
                 found[str(folder)] = record["value"]
                 continue
@@ -297,12 +295,3 @@ class _Rounds:
     def _report(self) -> None:
         figures = {"residual": self._residual} if math.isfinite(self._residual) else {}
         self._monitor.report("tiles", self.ended, self.total, figures)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A record; empty if there is none that can be read."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
