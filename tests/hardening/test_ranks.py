@@ -1,12 +1,16 @@
-"""Trainings of two processes over gloo: whatever happens in one of them, none waits for ever.
+"""Trainings of two processes, over gloo and over TCP: whatever happens in one of them, none waits for ever.
 
 Requirements: specs/10-training.md.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,13 +22,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("ptychopinn_torch", reason="the torch backend is not installed")
-
-from backend_suite.fits import TINY_MODEL, TINY_TRAIN
-from hardening.kit.rank import HERE, channel_of
-from torch.distributed import TCPStore
-from torch_fits import FITS
+from backend_suite.fits import TINY_MODEL, TINY_TRAIN, Fits
+from hardening.kit.rank import BACKENDS
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.errors import ResourceError, TrainingError
@@ -32,14 +31,13 @@ from ptychopinn.jobs.memory import descendants
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.reconstructor import TrainingInterrupted, TrainStatus
 from ptychopinn.simulate import simulate_scan
-from ptychopinn.training.objective import Objective
+from ptychopinn.training import MicroBatches
 from ptychopinn.training.ranks import Ranks
 from ptychopinn.workflows import folders, run_settings, train_run
-from ptychopinn_torch import reconstructor
 
 pytestmark = pytest.mark.xdist_group("ranks")
-LIMIT_S = 180.0  # of a branch, which takes a second on a quiet core; a process that hangs would take ten times as long
-REPEATS = {False: 1, True: 200}  # short, long
+LIMIT_S = 180.0  # of a branch, which takes seconds on a quiet core; a process that hangs would take ten times as long
+REPEATS = {"torch": 200, "tf": 20}  # in the long form; TensorFlow compiles each training anew
 SCAN = simulate_scan(SimulationConfig(N=32, rows=5, cols=5, seed=1))
 # Batches of 5 and of 2 groups; the last step of an epoch has one batch, and two have none to spare.
 TRAIN: dict[str, Any] = {"nepochs": 3, "n_groups": 17, "batch_size": 5, "probe_trainable": True}
@@ -47,21 +45,33 @@ Train = Callable[..., Any]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every branch, many times in the long form."""
-    count = REPEATS[bool(metafunc.config.getoption("--long", default=False))]
+    """Every branch of each backend that is installed, many times in the long form; the short one has PyTorch's."""
+    long = bool(metafunc.config.getoption("--long", default=False))
+    chosen = [name for name in BACKENDS if (long or name == "torch") and importlib.util.find_spec(f"ptychopinn_{name}")]
     if "turn" in metafunc.fixturenames:
-        metafunc.parametrize("turn", range(count), scope="module")  # one round after another
+        turns = [(name, turn) for name in chosen for turn in range(REPEATS[name] if long else 1)]
+        metafunc.parametrize(("backend", "turn"), turns, scope="module")  # one round after another
+    elif "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", chosen)
+
+
+def fits_of(backend: str) -> Fits:
+    """Tiny trainings of one process."""
+    found: Fits = importlib.import_module(f"{backend}_fits").FITS
+    return found
 
 
 class Pair:
     """This process and a second one, for many trainings."""
 
-    def __init__(self) -> None:
-        store = TCPStore(HERE, 0, 2, is_master=True, wait_for_workers=False)
-        command = [sys.executable, "-m", "hardening.kit.rank", str(store.port)]
+    def __init__(self, backend: str) -> None:
+        self.backend, self.kind = backend, BACKENDS[backend]
+        self.kind.reconstructor()
+        meeting = self.kind.first()
+        command = [sys.executable, "-m", "hardening.kit.rank", backend, str(meeting.port)]
         paths = [str(Path(__file__).parents[1]), *sys.path]
         self.process = subprocess.Popen(command, env={"PYTHONPATH": ":".join(paths), "OMP_NUM_THREADS": "1"})
-        self.channel = channel_of(0, lambda: store)
+        self.channel = meeting.channel
 
     def close(self) -> None:
         self.process.kill()
@@ -83,16 +93,18 @@ PAIRS: list[Pair] = []
 
 
 @pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
+def train(backend: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
     """Trains in two processes; a branch that takes too long loses the second one, and fails."""
+    if PAIRS and PAIRS[0].backend != backend:
+        PAIRS.pop().close()
     if not PAIRS:
-        PAIRS.append(Pair())
+        PAIRS.append(Pair(backend))
     pair = PAIRS[0]
 
     def run(fault: str = "", settings: dict[str, Any] | None = None, **more: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(reconstructor, "open_ranks", lambda options, device: pair.ranks(fault))
-            return FITS.fit_to(SCAN, train={**TRAIN, **(settings or {})}, **more)
+            patch.setattr(f"{pair.kind.module}.open_ranks", lambda *_, **__: pair.ranks(fault))
+            return fits_of(backend).fit_to(SCAN, train={**TRAIN, **(settings or {})}, **more)
 
     pair.channel.connect()
     limit = Timer(LIMIT_S, pair.process.kill)
@@ -102,6 +114,16 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
     if pair.process.poll() is not None:
         pair.close()
         PAIRS.clear()
+
+
+@pytest.fixture
+def train_alone(backend: str) -> Train:
+    """Trains in this process."""
+
+    def run(settings: dict[str, Any], **more: Any) -> Any:
+        return fits_of(backend).fit_to(SCAN, train={**TRAIN, **settings}, **more)
+
+    return run
 
 
 @pytest.fixture
@@ -128,10 +150,12 @@ def _last() -> Iterator[None]:
     ],
     ids=["validated", "accumulated", "one group", "simulated"],
 )
-def test_two_processes_train_as_one(train: Train, turn: int, settings: dict[str, Any], model: dict[str, Any]) -> None:
+def test_two_processes_train_as_one(
+    train: Train, train_alone: Train, turn: int, settings: dict[str, Any], model: dict[str, Any]
+) -> None:
     """[TRAIN-018] Same steps, same losses, same weights, also where one process has nothing to do."""
     two = train(settings=settings, model=model)
-    one = FITS.fit_to(SCAN, train={**TRAIN, **settings}, model=model)
+    one = train_alone(settings, model=model)
     assert two.result.patterns_seen == one.result.patterns_seen
     for name in set(one.result.history) - {"seconds"}:
         np.testing.assert_allclose(two.result.history[name], one.result.history[name], rtol=1e-4, err_msg=name)
@@ -162,7 +186,7 @@ def test_another_process_is_asked_to_stop(train: Train, turn: int) -> None:
 
 def test_an_interrupt_within_a_step(train: Train, turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """[TRAIN-019]"""
-    original, calls = Objective.__call__, 0
+    original, calls = MicroBatches.compute, 0
 
     def interrupted(*arguments: Any) -> Any:
         nonlocal calls
@@ -171,7 +195,7 @@ def test_an_interrupt_within_a_step(train: Train, turn: int, monkeypatch: pytest
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(Objective, "__call__", interrupted)
+    monkeypatch.setattr(MicroBatches, "compute", interrupted)
     with pytest.raises(TrainingInterrupted) as caught:
         train()
     assert caught.value.result.history["epoch"] == [1]
@@ -209,7 +233,7 @@ def test_a_process_fails(train: Train, turn: int, fault: str, words: str) -> Non
         train(fault)
 
 
-def test_checkpoints_resume(train: Train, turn: int, tmp_path: Path) -> None:
+def test_checkpoints_resume(train: Train, train_alone: Train, turn: int, tmp_path: Path) -> None:
     """[TRAIN-021] A training of two goes on as one that was never interrupted, and also as one process."""
     settings = {**TRAIN, "checkpoint_every": 1, "scheduler": "constant"}
     whole = train(settings=settings)
@@ -218,7 +242,7 @@ def test_checkpoints_resume(train: Train, turn: int, tmp_path: Path) -> None:
         if folder.name == "two":
             resumed = train(settings=settings, checkpoint_dir=folder)
         else:
-            resumed = FITS.fit_to(SCAN, train=settings, checkpoint_dir=folder)
+            resumed = train_alone(settings, checkpoint_dir=folder)
         assert resumed.result.history["epoch"] == [1, 2, 3]
         np.testing.assert_allclose(resumed.result.history["loss"], whole.result.history["loss"], rtol=1e-4)
 
@@ -234,7 +258,7 @@ def test_a_process_is_killed(train: Train, turn: int) -> None:
 SETTINGS = {"model": TINY_MODEL, "train": {**TINY_TRAIN, "nepochs": 2, "checkpoint_every": 1}}
 
 
-def test_a_training_starts_its_processes(alone: None, scan: Path, tmp_path: Path) -> None:
+def test_a_training_starts_its_processes(backend: str, alone: None, scan: Path, tmp_path: Path) -> None:
     """[TRAIN-020] [TRAIN-021] [TRAIN-022] One is killed; the error says how, and the run is resumed."""
 
     def kill(progress: Progress) -> None:
@@ -242,31 +266,40 @@ def test_a_training_starts_its_processes(alone: None, scan: Path, tmp_path: Path
             started = [pid for pid in descendants(os.getpid()) if b"jobs.worker" in command_of(pid)]
             os.kill(started[-1], signal.SIGKILL)
 
-    settings = run_settings("torch", **SETTINGS, execution={"accelerator": "cpu", "devices": 2, "threads": 1})
+    settings = run_settings(backend, **SETTINGS, execution={"accelerator": "cpu", "devices": 2})
     with pytest.raises(ResourceError, match="Process 1 of the training ended: The process .* was killed"):
         train_run(scan, tmp_path / "two", settings, monitor=Monitor(kill))
     two = train_run(scan, tmp_path / "two", settings, resume=True)
-    one = train_run(scan, tmp_path / "one", run_settings("torch", **SETTINGS, execution={"accelerator": "cpu"}))
+    one = train_run(scan, tmp_path / "one", run_settings(backend, **SETTINGS, execution={"accelerator": "cpu"}))
     assert two.figures["loss"] == pytest.approx(one.figures["loss"], rel=1e-3)
     assert {path.name for path in two.folder.iterdir()} == {path.name for path in one.folder.iterdir()}
 
 
-def test_torchrun_starts_the_processes(long: bool, scan: Path, tmp_path: Path) -> None:
-    """[TRAIN-022] One of them has the output and the run directory."""
+def test_a_launcher_starts_the_processes(long: bool, backend: str, scan: Path, tmp_path: Path) -> None:
+    """[TRAIN-022] torchrun, or TF_CONFIG; one of the processes has the output and the run directory."""
     if not long:
-        pytest.skip("three processes that import PyTorch take as long as all other tests here; --long runs it")
+        pytest.skip("processes that import PyTorch take as long as all other tests here; --long runs it")
     flags = ["--accelerator=cpu", "--devices=2", "--nepochs=1", "--probe-refinement=0", "--n-filters-scale=0.1"]
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ptychopinn", "train", scan]
-    ended = subprocess.run(
-        [sys.executable, *map(str, command), "-o", str(tmp_path / "run"), *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_S,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("product") == 1
+    command = ["-m", "ptychopinn", "train", str(scan), "-o", str(tmp_path / "run"), f"--backend={backend}", *flags]
+    if backend == "torch":
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *command]
+        ended = [launch(command, {})]
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+        cluster = {"worker": [address, "127.0.0.1:1"]}
+        tasks = [{"type": "worker", "index": index} for index in range(2)]
+        ended = [launch(command, {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}) for task in tasks]
+    outputs = [process.communicate(timeout=LIMIT_S) for process in ended]
+    assert [process.returncode for process in ended] == [0] * len(ended), outputs
+    assert "".join(out for out, _ in outputs).count("product") == 1
     assert (tmp_path / "run" / folders.MODEL).is_file()
+
+
+def launch(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, **variables}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
 
 
 def command_of(pid: int) -> bytes:

@@ -1,10 +1,11 @@
-"""Orders, failures and values between processes, which are threads here. Requirements: specs/10-training.md."""
+"""Orders, failures and values between processes: threads here, over TCP. Requirements: specs/10-training.md."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from contextlib import closing
+from socket import create_connection
 from typing import Any
 
 import numpy as np
@@ -13,50 +14,32 @@ import pytest
 from ptychopinn.errors import ResourceError
 from ptychopinn.monitor import Monitor
 from ptychopinn.training.ranks import Action, Order, Ranks
-from ptychopinn.typing import AnyArray
+from ptychopinn.training.sockets import Entrance, SocketChannel, call, entrance_channel
 
-LIMIT_S = 10.0
-
-
-class Threads:
-    """A channel of one thread; all have the same board and barrier."""
-
-    connected = True
-
-    def __init__(self, rank: int, board: list[AnyArray], barrier: Barrier) -> None:
-        self.rank, self.count = rank, len(board)
-        self._board, self._barrier = board, barrier
-
-    def _exchange(self, array: AnyArray, combine: Callable[[list[AnyArray]], AnyArray]) -> None:
-        self._board[self.rank] = array.copy()
-        self._barrier.wait()
-        array[:] = combine(self._board)
-        self._barrier.wait()
-
-    def broadcast(self, array: AnyArray, root: int) -> None:
-        self._exchange(array, lambda board: board[root])
-
-    def maximum(self, array: AnyArray) -> None:
-        self._exchange(array, lambda board: np.max(board, axis=0))
-
-    def add(self, tensor: AnyArray) -> None:
-        self._exchange(tensor, lambda board: np.sum(board, axis=0))
+LIMIT_S = 60.0
+HERE = "127.0.0.1"
 
 
 def run(*roles: Callable[[Ranks], Any], monitor: Monitor | None = None) -> list[Any]:
     """What each process returns or raises; ``monitor`` is that of the last one."""
-    board: list[AnyArray] = [np.zeros(0)] * len(roles)
-    barrier = Barrier(len(roles), timeout=LIMIT_S)
+    entrance = Entrance(HERE, 0, "ours")
 
     def play(rank: int) -> Any:
         watched = monitor if monitor is not None and rank == len(roles) - 1 else Monitor()
-        try:
-            return roles[rank](Ranks(Threads(rank, board, barrier), watched))
-        except Exception as error:
-            return error
+        with closing(channel_of(entrance, rank, len(roles))) as channel:
+            try:
+                return roles[rank](Ranks(channel, watched))
+            except Exception as error:
+                return error
 
     with ThreadPoolExecutor(len(roles)) as pool:
-        return list(pool.map(play, range(len(roles))))
+        return list(pool.map(play, range(len(roles)), timeout=LIMIT_S))
+
+
+def channel_of(entrance: Entrance, rank: int, count: int) -> SocketChannel:
+    if rank == 0:
+        return entrance_channel(entrance, count)
+    return SocketChannel(rank, count, lambda: call(HERE, entrance.port, "ours", rank))
 
 
 def test_a_process_alone_waits_for_nobody() -> None:
@@ -151,3 +134,60 @@ def test_tensors_are_added_up() -> None:
         return [float(value) for value in values]
 
     assert run(role, role, role) == [[3.0, 3.0]] * 3
+
+
+def test_a_process_that_ends_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[TRAIN-020]"""
+    monkeypatch.setattr("ptychopinn.training.sockets.LAST_WORDS_S", 0.0)
+
+    def role(ranks: Ranks) -> None:
+        ranks.together(lambda: None)
+        if ranks.rank != 1:
+            ranks.together(lambda: None)
+
+    first, ended, last = run(role, role, role)
+    assert ended is None
+    for error in (first, last):  # the first one ends then, and with it the last
+        assert isinstance(error, ResourceError)
+        assert "lost another one" in error.problem
+
+
+def test_a_process_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[TRAIN-020] After half an hour; and who started it looks meanwhile whether it is stopped."""
+    for name, value in (("MAX_SILENCE_S", 0.2), ("LAST_WORDS_S", 0.0), ("_TICK_S", 0.05)):
+        monkeypatch.setattr(f"ptychopinn.training.sockets.{name}", value)
+    looks = 0
+
+    def watch() -> None:
+        nonlocal looks
+        looks += 1
+
+    with closing(Entrance(HERE, 0, "ours")) as entrance, ThreadPoolExecutor(1) as pool:
+        silent = pool.submit(call, HERE, entrance.port, "ours", 1)
+        with closing(entrance_channel(entrance, 2, watch)) as channel:
+            channel.connect()
+            met = looks
+            with pytest.raises(ResourceError, match="got no answer from it"):
+                channel.maximum(np.zeros(1))
+        assert looks > met + 1
+        silent.result()[0].close()
+
+
+def test_strangers_are_not_let_in() -> None:
+    """Who is not of the training, or says nothing, keeps nobody waiting."""
+    with closing(Entrance(HERE, 0, "ours")) as entrance, ThreadPoolExecutor(1) as pool:
+        create_connection((HERE, entrance.port)).close()
+        (stranger,) = call(HERE, entrance.port, "theirs", 1)
+        (second_first,) = call(HERE, entrance.port, "ours", 0)
+        known = pool.submit(call, HERE, entrance.port, "ours", 1)
+        with closing(entrance_channel(entrance, 2)) as channel:
+            channel.connect()
+            for refused in (stranger, second_first):
+                assert refused.recv(1) == b""
+                refused.close()
+            known.result()[0].close()
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    with closing(Entrance(HERE, 0, "ours")) as entrance, pytest.raises(ResourceError, match="cannot listen at port"):
+        Entrance(HERE, entrance.port, "ours")

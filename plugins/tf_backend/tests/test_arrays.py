@@ -22,7 +22,7 @@ from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.reconstruction import reconstruct
 from ptychopinn_tf.arrays import CupyLibrary, DlpackLibrary
-from ptychopinn_tf.devices import Devices
+from ptychopinn_tf.devices import Device
 from ptychopinn_tf.plugin import ptychopinn_reconstructors
 
 
@@ -211,7 +211,7 @@ def test_arrays_of_the_standard_will_do(
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU passes for one."""
-    monkeypatch.setattr(Devices, "on_gpu", True)
+    monkeypatch.setattr(Device, "on_gpu", True)
 
 
 def test_the_cpu_has_numpy(new: New) -> None:

@@ -10,7 +10,8 @@ from ptychopinn.data.batches import GroupBatches
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.simulate import ObjectStream, ObjectStreamOptions
 from ptychopinn.training import EpochSource, patterns_in
-from ptychopinn_tf.batches import cut, pad_batch, to_tensors
+from ptychopinn.training.sources import Batch
+from ptychopinn_tf.batches import pad_batch, share_of, to_tensors
 
 
 def source(scan: ScanDataset, kind: str) -> EpochSource:
@@ -47,11 +48,12 @@ def test_batches_are_of_one_size(scan: ScanDataset, kind: str, patterns: list[in
         np.testing.assert_allclose(last["simulated_share"].numpy(), 1 / 3)
 
 
-@pytest.mark.parametrize("devices", [2, 3, 4])
-def test_devices_share_a_batch(scan: ScanDataset, devices: int) -> None:
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_processes_share_a_batch(scan: ScanDataset, processes: int) -> None:
+    """[TRAIN-018] Also where there are fewer groups than processes."""
     arrays = next(iter(source(scan, "both")(0)))
-    shards = cut(to_tensors(arrays, 2), devices)
-    assert len(shards) == devices
+    batch = Batch(to_tensors(arrays, 2), patterns_in(arrays))
+    shards = [share_of(batch, rank, processes).tensors for rank in range(processes)]
     assert len({tuple(shard["counts"].shape) for shard in shards}) == 1
     for name in ("member_share", "group_share", "simulated_share"):
         assert sum(shard[name].numpy().sum() for shard in shards) == pytest.approx(1), name

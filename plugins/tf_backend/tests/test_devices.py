@@ -6,18 +6,15 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from backend_suite.fits import Fits
 
 from ptychopinn.errors import ResourceError
 from ptychopinn_tf import devices
-from ptychopinn_tf.devices import choose_devices, exact_float32
+from ptychopinn_tf.devices import choose_device, exact_float32
 from ptychopinn_tf.options import TfOptions
 
 
@@ -70,18 +67,17 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("gpus", "options", "expected"),
     [
-        (0, {}, ["/CPU:0"]),
-        (2, {}, ["/GPU:0"]),
-        (2, {"accelerator": "cpu"}, ["/CPU:0"]),
-        (1, {"accelerator": "cuda"}, ["/GPU:0"]),
-        (4, {"devices": 3}, ["/GPU:0", "/GPU:1", "/GPU:2"]),
-        (4, {"accelerator": "cuda:3"}, ["/GPU:3"]),
+        (0, {}, "/CPU:0"),
+        (2, {}, "/GPU:0"),
+        (2, {"accelerator": "cpu"}, "/CPU:0"),
+        (1, {"accelerator": "cuda"}, "/GPU:0"),
+        (4, {"accelerator": "cuda:3"}, "/GPU:3"),
     ],
 )
-def test_the_device_asked_for(machine: Any, gpus: int, options: dict[str, Any], expected: list[str]) -> None:
+def test_the_device_asked_for(machine: Any, gpus: int, options: dict[str, Any], expected: str) -> None:
     """[TRAIN-009]"""
     machine(gpus)
-    assert choose_devices(TfOptions(**options)) == expected
+    assert choose_device(TfOptions(**options)) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,9 +92,7 @@ def test_the_device_asked_for(machine: Any, gpus: int, options: dict[str, Any], 
         (0, {"accelerator": "cuda:1"}, "cuda:1 was asked for, but TensorFlow 9.9", "--accelerator cpu"),
         (1, {"accelerator": "cuda:7"}, r"cuda:7 was asked for; there is cuda:0 \(card 0\)\.", "CUDA_VISIBLE_DEVICES"),
         (2, {"accelerator": "cuda:2"}, r"there are cuda:0 \(card 0\), cuda:1 \(card 1\)", "one of them"),
-        (0, {"devices": 2}, "sees no GPU", "Leave it out"),
         (0, {"gpu_memory_limit_mb": 999}, "sees no GPU", "Leave it out"),
-        (2, {"devices": 3}, "3 GPUs were asked for; TensorFlow sees 2", "--devices 2"),
     ],
 )
 def test_what_is_not_there_is_refused(
@@ -107,7 +101,7 @@ def test_what_is_not_there_is_refused(
     """[TRAIN-009] [REC-011]"""
     machine(gpus)
     with pytest.raises(ResourceError, match=problem) as caught:
-        choose_devices(TfOptions(**options))
+        choose_device(TfOptions(**options))
     assert remedy in caught.value.remedy
 
 
@@ -122,14 +116,14 @@ def test_a_build_that_finds_no_card_is_named(machine: Any, build: dict[str, Any]
     """[TRAIN-009]"""
     machine(0, build=build)
     with pytest.raises(ResourceError, match=told):
-        choose_devices(TfOptions(accelerator="cuda"))
+        choose_device(TfOptions(accelerator="cuda"))
 
 
 def test_memory_grows_on_every_gpu(machine: Any) -> None:
     """Also where only the CPU computes: TensorFlow opens all GPUs, and would take all of their memory."""
     for options in ({}, {"accelerator": "cpu"}):
         config = machine(2)
-        choose_devices(TfOptions(**options))
+        choose_device(TfOptions(**options))
         assert config.grown == [("gpu 0", True), ("gpu 1", True)]
         assert config.limits == {}
 
@@ -138,7 +132,7 @@ def test_memory_is_bounded_and_still_grows(machine: Any, monkeypatch: pytest.Mon
     for before in (None, "false"):
         monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", before) if before else None
         config = machine(2)
-        choose_devices(TfOptions(gpu_memory_limit_mb=4096))
+        choose_device(TfOptions(gpu_memory_limit_mb=4096))
         assert config.limits == {"gpu 0": 4096, "gpu 1": 4096}
         assert config.growth_told == ["true"]
         assert os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH") == before
@@ -146,9 +140,9 @@ def test_memory_is_bounded_and_still_grows(machine: Any, monkeypatch: pytest.Mon
 
 def test_a_process_keeps_the_bound_it_began_with(machine: Any) -> None:
     machine(1, in_use=4096)
-    assert choose_devices(TfOptions(gpu_memory_limit_mb=4096)) == choose_devices(TfOptions()) == ["/GPU:0"]
+    assert choose_device(TfOptions(gpu_memory_limit_mb=4096)) == choose_device(TfOptions()) == "/GPU:0"
     with pytest.raises(ResourceError, match="can no longer be limited to 512 MiB") as caught:
-        choose_devices(TfOptions(gpu_memory_limit_mb=512))
+        choose_device(TfOptions(gpu_memory_limit_mb=512))
     assert "another process" in caught.value.remedy
 
 
@@ -186,53 +180,6 @@ def test_arithmetic_of_two_threads_that_overlap() -> None:
         assert not config.tensor_float_32_execution_enabled()
         other.submit(second.__exit__, None, None, None).result()
     assert config.tensor_float_32_execution_enabled()
-
-
-SPREAD = """
-import sys
-from concurrent.futures import ThreadPoolExecutor
-import numpy as np
-from backend_suite.fits import settings_of
-from ptychopinn_tf import reconstructor
-import tensorflow as tf
-from ptychopinn.config import SimulationConfig
-from ptychopinn.simulate import simulate_scan
-
-count, train = int(sys.argv[2]), {train!r}
-(cpu,) = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-reconstructor.choose_devices = lambda options: [f"/CPU:{{k}}" for k in range(count)]
-scan = simulate_scan(SimulationConfig(N=32, rows=5, cols=5, seed=1))
-found = FITS.fit_to(scan, train=train, options={{"accelerator": "auto"}})
-again = found.reconstructor.train(scan, settings_of(train))
-history = {{**found.result.history, **{{f"again_{{name}}": values for name, values in again.history.items()}}}}
-np.savez(sys.argv[1], patches=found.patches(scan), **history, **found.arrays())
-"""
-EVERYTHING = {
-    "nepochs": 2,
-    "batch_size": 3,
-    "accumulate_grad_batches": 2,
-    "simulate_objects": "mixed",
-    "mae_weight": 0.1,
-    "realspace_weight": 0.1,
-    "realspace_mae_weight": 0.1,
-    "probe_trainable": True,
-    "validation_fraction": 0.2,
-}
-
-
-def test_several_devices_compute_what_one_does(fits: Fits, tmp_path: Path) -> None:
-    """Two halves of the CPU stand for two GPUs; a batch of three groups is split unevenly."""
-    found = []
-    for count in (1, 2):
-        command = fits.command(SPREAD.format(train=EVERYTHING), tmp_path / "found.npz", count)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        found.append(dict(np.load(tmp_path / "found.npz")))
-    one, two = found
-    assert one.keys() == two.keys()
-    for name in one.keys() - {"seconds", "again_seconds"}:
-        np.testing.assert_allclose(two[name], one[name], rtol=2e-3, atol=2e-4, err_msg=name)
 
 
 def test_tensorflow_computes_with_the_threads_of_the_option() -> None:

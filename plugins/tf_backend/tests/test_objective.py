@@ -12,15 +12,15 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn_tf.batches import cut, to_tensors
 
 
-@pytest.mark.parametrize(("groups", "devices"), [(5, 1), (2, 2), (3, 2), (2, 3)])
-def test_filling_up_and_splitting_change_nothing(ops: Ops, off_centre: ScanDataset, groups: int, devices: int) -> None:
-    """[LOSS-006] The last batch of an epoch has one group; devices share a batch, unevenly too."""
+@pytest.mark.parametrize(("groups", "shares"), [(5, 1), (2, 2), (3, 2), (2, 3)])
+def test_filling_up_and_splitting_change_nothing(ops: Ops, off_centre: ScanDataset, groups: int, shares: int) -> None:
+    """[LOSS-006] The last batch of an epoch has one group; processes share a batch, unevenly too."""
     plan = plan_of(off_centre, **EVERY_TERM)
     model, objective = ops.build(plan.model, unit_probe(off_centre), np.zeros(2)), ops.objective(plan)
     for arrays in plan.training.batches(0):
         whole = objective(model, to_tensors(arrays, len(arrays["counts"])))
-        parts = [objective(model, part) for part in cut(to_tensors(arrays, groups), devices)]
-        assert len(parts) == devices
+        parts = [objective(model, part) for part in cut(to_tensors(arrays, groups), shares)]
+        assert len(parts) == shares
         for name, value in whole.parts.items():
             assert sum(float(p.parts[name]) for p in parts) == pytest.approx(float(value), rel=1e-5, abs=1e-8), name
         assert len(whole.products) == 2

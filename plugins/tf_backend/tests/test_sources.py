@@ -11,11 +11,11 @@ from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.training.resident import ResidentGroups, resident_bytes
 from ptychopinn.training.sources import MemoryBudget
-from ptychopinn_tf.devices import Devices
+from ptychopinn_tf.devices import Device
 from ptychopinn_tf.options import TfOptions
 from ptychopinn_tf.sources import StreamedBatches, choose_source, device_budget
 
-CPU = ["/CPU:0"]
+CPU = "/CPU:0"
 
 
 @pytest.mark.parametrize(
@@ -27,20 +27,20 @@ def test_what_does_not_fit_is_read_batch_by_batch(
 ) -> None:
     """[TRAIN-015] Which is logged; on a CPU that was asked for nothing it is as it always was."""
     plan = plan_of(scan, simulate_objects=simulated)
-    groups, devices = plan.training.batches.groups, Devices(CPU, xla=False)
+    groups, device = plan.training.batches.groups, Device(CPU, xla=False)
 
     def chosen(budget: MemoryBudget) -> list[type]:
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="ptychopinn"):
-            loader = choose_source(plan.training, devices, budget, 0)
+            loader = choose_source(plan.training, device, budget, 0)
         found = list(loader.batches(1))
         assert len(found) == len(plan.training.batches)
         assert len({tuple(sorted((name, tuple(t.shape)) for name, t in batch.tensors.items())) for batch in found}) == 1
         return [type(part) for part in loader.parts]
 
-    assert chosen(device_budget(TfOptions(), devices, NUMPY)) == [StreamedBatches]
+    assert chosen(device_budget(TfOptions(), device, NUMPY)) == [StreamedBatches]
     assert caplog.text == ""
-    budget = device_budget(TfOptions(device_memory_budget_mb=1), devices, NUMPY)
+    budget = device_budget(TfOptions(device_memory_budget_mb=1), device, NUMPY)
     assert chosen(budget) == kept
     assert budget.left == 2**20 - (0 if groups is None else resident_bytes(groups))
     budget.left = 1
@@ -54,8 +54,8 @@ def test_a_gpus_budget_is_what_cupy_says(monkeypatch: pytest.MonkeyPatch) -> Non
     class Cupy(ArrayLibrary):
         budget_bytes = 77
 
-    devices = Devices(CPU, xla=False)
-    monkeypatch.setattr(devices, "names", ["/GPU:0"])
-    budgets = [device_budget(TfOptions(), devices, library) for library in (Cupy(NUMPY.xp), NUMPY)]
+    device = Device(CPU, xla=False)
+    monkeypatch.setattr(device, "name", "/GPU:0")
+    budgets = [device_budget(TfOptions(), device, library) for library in (Cupy(NUMPY.xp), NUMPY)]
     assert [(budget.left, budget.in_use) for budget in budgets] == [(77, True), (0, True)]
-    assert device_budget(TfOptions(device_memory_budget_mb=0), devices, Cupy(NUMPY.xp)).left == 0
+    assert device_budget(TfOptions(device_memory_budget_mb=0), device, Cupy(NUMPY.xp)).left == 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ptychopinn.config._base import Config
@@ -121,3 +121,37 @@ class ExecutionOptions(Config):
         description="Where else to write the training history.",
         json_schema_extra=marks(training_only=True),
     )
+
+
+class MultiProcessOptions(ExecutionOptions):
+    """Options of a backend that spreads a training over processes, one for each device."""
+
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        title="GPUs",
+        description="Number of GPUs of each machine that a training is spread over, each with a process of its own; "
+        "with accelerator cpu, of processes.",
+        json_schema_extra=marks(training_only=True),
+    )
+    num_nodes: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        title="Machines",
+        description="Number of machines that a training is spread over. A launcher (torchrun, srun) starts the "
+        "command once for each GPU of each.",
+        json_schema_extra=marks(training_only=True),
+    )
+
+    @property
+    def process_count(self) -> int:
+        """Number of the processes of a training."""
+        return self.devices * self.num_nodes
+
+    @model_validator(mode="after")
+    def _one_device_or_several(self) -> Self:
+        if self.devices > 1 and cuda_number(self.accelerator) is not None:
+            raise ValueError(f"devices is {self.devices} and accelerator {self.accelerator}: give one of them")
+        return self

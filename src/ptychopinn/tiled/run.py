@@ -117,11 +117,13 @@ def tiled_run(  # noqa: PLR0913
 
 
 def _network(model: StrPath, data: ScanDataset, backend: str | None) -> Network | None:
-    """The network that `reconstruct` would use."""
+    """The network that `reconstruct` would use; None for a pretrained one that is for the inner half of patterns."""
     archive, backend = find_start(model, data, backend)
     if archive is None:
         return None
     network = read_bundle(archive).manifest.model
+    if network.N != data.N and str(model) == PRETRAINED:
+        return None
     if network.N != data.N:
         raise UsageError(
             f"The model is for patterns of {network.N} x {network.N} pixels, the scan has {data.N} x {data.N}.",

@@ -54,7 +54,7 @@ from ptychopinn.training.illumination import (
 )
 from ptychopinn.training.loggers import RunLogger, open_logger
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
-from ptychopinn.training.ranks import Ranks, TrainingTask
+from ptychopinn.training.ranks import Action, Ranks, TrainingTask
 from ptychopinn.training.state import Trainable, TrainingState
 from ptychopinn.training.tensors import NETWORK
 from ptychopinn.training.threads import choose_threads, thread_tensors
@@ -73,6 +73,10 @@ class Fit(Trainable, Protocol[ModelT_co]):
 
     def run(self, state: TrainingState, logger: RunLogger) -> None:
         """Train until ``state`` says that it is over, or the epochs are done."""
+        ...
+
+    def follow(self) -> None:
+        """Train as the first of several processes orders; see `ptychopinn.training.loop.EpochLoop.follow`."""
         ...
 
     def model(self, averaged: Mapping[str, AnyArray]) -> ModelT_co:
@@ -161,6 +165,33 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     def _open_ranks(self) -> AbstractContextManager[Ranks]:
         """The processes that train together; by default this one alone."""
         return contextlib.nullcontext(Ranks())
+
+    @classmethod
+    def follow(cls, options: Any, ranks: Ranks) -> None:
+        """Train with other processes, as the first one orders.
+
+        Raises
+        ------
+        ResourceError
+            If the first process, or another one, fails or is lost.
+        """
+        if ranks.next_order().action is Action.END:
+            return
+        task: TrainingTask = ranks.share()
+        ranks.together(lambda: cls(task.model, options).prepare_to_follow(task, ranks))()
+
+    def prepare_to_follow(self, task: TrainingTask, ranks: Ranks) -> Callable[[], None]:
+        """Prepare a training that another process leads; the function that is returned does it."""
+        self._prepare_training()
+        plan = make_plan(task.model, task.config, task.data, task.validation, task.unit_probe)
+        fit = self._make_fit(self._from_arrays(task.model_arrays), replace(plan, ranks=ranks))
+        fit.restore(task.state)
+
+        def follow() -> None:
+            with self._memory_explained(), self._use_threads(task.threads):
+                fit.follow()
+
+        return follow
 
     @abstractmethod
     def _make_fit(self, model: ModelT, plan: TrainingPlan) -> Fit[ModelT]:

@@ -58,6 +58,14 @@ class Channel(Protocol):
     count: int  # of processes
     connected: bool
 
+    def connect(self) -> None:
+        """Meet the others, if it has not yet."""
+        ...
+
+    def close(self) -> None:
+        """Leave the others."""
+        ...
+
     def broadcast(self, array: AnyArray, root: int) -> None:
         """Replace an array by that of one process."""
         ...

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ptychopinn.training.sources import Batch
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf._tensorflow import tf
 
@@ -31,11 +32,16 @@ def to_tensors(arrays: Mapping[str, AnyArray], groups: int) -> dict[str, tf.Tens
 
 
 def cut(tensors: Tensors, parts: int) -> list[Tensors]:
-    """The tensors of a batch in parts of one size, over devices or for one after another."""
+    """The tensors of a batch in parts of one size."""
     if parts == 1:
         return [tensors]
     shares = {name: tf.split(_pad_to_multiple(name, tensor, parts), parts) for name, tensor in tensors.items()}
     return [{name: share[part] for name, share in shares.items()} for part in range(parts)]
+
+
+def share_of(batch: Batch, rank: int, count: int) -> Batch:
+    """The part of a batch that one of ``count`` processes computes; all parts have one size."""
+    return batch if count == 1 else Batch(cut(batch.tensors, count)[rank], batch.patterns)
 
 
 def _pad_to_multiple(name: str, tensor: tf.Tensor, parts: int) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Choose devices, limit their memory, and set their arithmetic."""
+"""Choose the device, limit the memory and the threads, and set the arithmetic."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from ptychopinn.errors import ResourceError
 from ptychopinn.process_setting import ProcessSetting
 from ptychopinn.training import no_cuda, no_such_card
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.batches import Tensors
 from ptychopinn_tf.options import TfOptions
 
 _GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
 _INSTALL = "install 'tensorflow[and-cuda]'"
 
 
-def choose_devices(options: TfOptions) -> list[str]:
-    """The devices for the options; inference uses the first.
+def choose_device(options: TfOptions) -> str:
+    """The device for the options of one process, by its name in TensorFlow.
 
-    ``auto`` and ``cuda`` start with the first GPU, ``cuda:K`` is only GPU number K.
+    ``auto`` and ``cuda`` are the first GPU, ``cuda:K`` is GPU number K.
 
     Raises
     ------
     ResourceError
-        If CUDA was asked for but is not available, the GPU does not exist, there are too few GPUs, or their memory can
-        no longer be limited.
+        If CUDA was asked for but is not available, the GPU does not exist, or the memory of GPUs can no longer be
+        limited.
     """
     gpus = tf.config.list_physical_devices("GPU")
     _limit_memory(gpus, options.gpu_memory_limit_mb)
     if options.accelerator == Accelerator.CPU or (options.accelerator == Accelerator.AUTO and not gpus):
-        if options.devices > 1 or options.gpu_memory_limit_mb is not None:
+        if options.gpu_memory_limit_mb is not None:
             raise ResourceError(
-                "devices or gpu_memory_limit_mb is set, but TensorFlow sees no GPU.", f"Leave it out, or {_INSTALL}."
+                "gpu_memory_limit_mb is set, but TensorFlow sees no GPU.", f"Leave it out, or {_INSTALL}."
             )
-        return ["/CPU:0"]
+        return "/CPU:0"
     if not gpus:
         raise no_cuda(options.accelerator, f"TensorFlow {tf.__version__}", f"is {_build()}", _INSTALL)
-    number = cuda_number(options.accelerator)
-    if number is not None:
-        if number >= len(gpus):
-            raise no_such_card(number, [_name(gpu) for gpu in gpus])
-        return [f"/GPU:{number}"]
-    if options.devices > len(gpus):
-        raise ResourceError(
-            f"{options.devices} GPUs were asked for; TensorFlow sees {len(gpus)}.", f"Use --devices {len(gpus)}."
-        )
-    return [f"/GPU:{number}" for number in range(options.devices)]
+    number = cuda_number(options.accelerator) or 0
+    if number >= len(gpus):
+        raise no_such_card(number, [_name(gpu) for gpu in gpus])
+    return f"/GPU:{number}"
 
 
-def limit_threads(asked: int | None) -> None:
+def count_gpus() -> int:
+    """Number of GPUs that TensorFlow sees."""
+    return len(tf.config.list_physical_devices("GPU"))
+
+
+def limit_threads(asked: int | None, processes: int = 1) -> None:
     """Let TensorFlow compute with so many threads, by default one for each granted core.
+
+    ``processes`` share these cores.
 
     Raises ResourceError if TensorFlow already computes in this process with another number than the requested one.
     """
@@ -62,7 +62,7 @@ def limit_threads(asked: int | None) -> None:
     if asked is None and threading.get_intra_op_parallelism_threads():
         return  # the caller has set it
     try:
-        threading.set_intra_op_parallelism_threads(asked or granted_cores())
+        threading.set_intra_op_parallelism_threads(asked or max(granted_cores() // processes, 1))
     except RuntimeError as error:  # it has begun to compute
         if asked not in (None, threading.get_intra_op_parallelism_threads()):
             raise ResourceError(
@@ -127,32 +127,23 @@ def _memory_growth() -> Iterator[None]:
             os.environ[_GROWTH] = before
 
 
-class Devices:
-    """One device, or several that share each batch, by their names in TensorFlow; XLA is for one device only."""
+class Device:
+    """The device of this process, by its name in TensorFlow, and whether XLA compiles what it computes."""
 
-    def __init__(self, names: list[str], *, xla: bool) -> None:
-        self.names, self.xla = names, xla
-        self._strategy: Any = None if len(names) == 1 else tf.distribute.MirroredStrategy(names)
+    def __init__(self, name: str, *, xla: bool) -> None:
+        self.name, self.xla = name, xla
 
     def __str__(self) -> str:
-        return ", ".join(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
+        return self.name
 
     @property
     def on_gpu(self) -> bool:
-        """Whether they are GPUs."""
-        return "GPU" in self.names[0]
+        """Whether it is a GPU."""
+        return "GPU" in self.name
 
     def scope(self) -> AbstractContextManager[Any]:
-        """The scope for creating variables of a model and calling functions."""
-        scope: AbstractContextManager[Any] = self.first() if self._strategy is None else self._strategy.scope()
-        return scope
-
-    def first(self) -> AbstractContextManager[Any]:
-        """The scope of variables with a single copy."""
-        device: AbstractContextManager[Any] = tf.device(self.names[0])
+        """The scope for creating variables and calling functions."""
+        device: AbstractContextManager[Any] = tf.device(self.name)
         return device
 
     @staticmethod
@@ -162,34 +153,10 @@ class Devices:
             return tf.constant(values, dtype)
 
     def function(self, compute: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
-        """Compile a function, for one device or called on all."""
+        """Compile a function."""
         # This package never branches on tensors, so autograph is not needed.
         compiled: Callable[..., Any] = tf.function(compute, jit_compile=self.xla, autograph=False, **settings)
         return compiled
-
-    def summed(self, compute: Callable[[Tensors], Any]) -> Callable[[list[Tensors]], Any]:
-        """A function of a batch's parts, one for each device, that adds up what the devices return."""
-        compiled, strategy = self.function(compute), self._strategy
-        if strategy is None:
-            return lambda parts: compiled(parts[0])
-
-        def total(value: Any) -> Any:
-            return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
-
-        def spread(batch: Tensors) -> Any:
-            return tf.nest.map_structure(total, strategy.run(compiled, args=(batch,)))
-
-        over_all = self.function(spread)
-
-        def distributed(parts: list[Tensors]) -> Any:
-            def values(name: str) -> Any:
-                return strategy.experimental_distribute_values_from_function(
-                    lambda context: parts[context.replica_id_in_sync_group][name]
-                )
-
-            return over_all({name: values(name) for name in parts[0]})
-
-        return distributed
 
 
 def exact_float32(*, deterministic: bool) -> AbstractContextManager[None]:

@@ -13,7 +13,7 @@ def ptychopinn_reconstructors() -> list[ReconstructorSpec]:
     return [
         ReconstructorSpec(
             name="tf",
-            summary="TensorFlow, on CPU and CUDA, with XLA and several GPUs",
+            summary="TensorFlow, on CPU and CUDA, with XLA, on several GPUs and machines",
             import_string="ptychopinn_tf.reconstructor:TfReconstructor",
             options=TfOptions,
             capabilities=frozenset(Capability),

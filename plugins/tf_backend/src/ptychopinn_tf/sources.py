@@ -10,40 +10,39 @@ from ptychopinn.typing import AnyArray
 from ptychopinn_tf._tensorflow import tf
 from ptychopinn_tf.arrays import is_out_of_memory
 from ptychopinn_tf.batches import to_tensors
-from ptychopinn_tf.devices import Devices
+from ptychopinn_tf.devices import Device
 from ptychopinn_tf.options import TfOptions
 from ptychopinn_tf.tensors import TensorLibrary
 
 _MIB = 1 << 20
 
 
-def device_budget(options: TfOptions, devices: Devices, library: ArrayLibrary) -> MemoryBudget:
+def device_budget(options: TfOptions, device: Device, library: ArrayLibrary) -> MemoryBudget:
     """What scans may take of a device's memory.
 
     TensorFlow does not say how much of a GPU is free; CuPy does, if what follows a prediction is computed with it.
     """
     asked = options.device_memory_budget_mb
     left = library.budget_bytes if asked is None else asked * _MIB
-    return MemoryBudget(left, in_use=devices.on_gpu or bool(asked))
+    return MemoryBudget(left, in_use=device.on_gpu or bool(asked))
 
 
-def choose_source(scan: ScanBatches, devices: Devices, budget: MemoryBudget, workers: int) -> BatchLoader:
+def choose_source(scan: ScanBatches, device: Device, budget: MemoryBudget, workers: int) -> BatchLoader:
     """The batches of a training or validation scan.
 
-    What is within the budget stays on the device; the rest is read for each batch. Several devices share each batch,
-    and then nothing stays on them. Simulated patterns are made on the host: TensorFlow draws Poisson counts there
-    alone.
+    What is within the budget stays on the device; the rest is read for each batch. Simulated patterns are made on the
+    host: TensorFlow draws Poisson counts there alone.
     """
     source, full = scan.batches, scan.groups.largest_batch
     parts: list[BatchPart] = []
     groups = source.groups
-    if groups is not None and len(devices) == 1:
+    if groups is not None:
 
         def compiled(gather: Gather) -> Gather:
-            function = devices.function(gather)
-            return lambda held, number: function(held, devices.numbers(number, tf.int32))
+            function = device.function(gather)
+            return lambda held, number: function(held, device.numbers(number, tf.int32))
 
-        resident = keep_groups(groups, TensorLibrary(devices.names[0]), budget, is_out_of_memory, compiled)
+        resident = keep_groups(groups, TensorLibrary(device.name), budget, is_out_of_memory, compiled)
         if resident is not None:
             parts.append(resident)
             groups = None

@@ -27,9 +27,9 @@ from ptychopinn.training.sources import Batch, MemoryBudget
 from ptychopinn.typing import AnyArray
 from ptychopinn_tf import operations
 from ptychopinn_tf._tensorflow import tf
-from ptychopinn_tf.batches import Tensors, cut
+from ptychopinn_tf.batches import Tensors, cut, share_of
 from ptychopinn_tf.checkpoint import load_variables, variable_arrays
-from ptychopinn_tf.devices import Devices, exact_float32
+from ptychopinn_tf.devices import Device, exact_float32
 from ptychopinn_tf.forward import GroupForward
 from ptychopinn_tf.model import Model
 from ptychopinn_tf.optimizer import AdamW, clipped, move_average
@@ -97,15 +97,15 @@ class TrainingLoop(EpochLoop):
         model: Model,
         plan: TrainingPlan,
         options: TfOptions,
-        devices: Devices,
+        device: Device,
         parts: MicroBatches,
         budget: MemoryBudget,
     ) -> None:
         workers, held = options.num_workers, plan.validation
-        source = choose_source(plan.training, devices, budget, workers)
-        held_source = None if held is None else choose_source(held, devices, budget, workers)
-        super().__init__(plan, source, held_source, on_gpu=devices.on_gpu)
-        self._model, self._options, self._devices, self._parts = model, options, devices, parts
+        source = choose_source(plan.training, device, budget, workers)
+        held_source = None if held is None else choose_source(held, device, budget, workers)
+        super().__init__(plan, source, held_source, on_gpu=device.on_gpu)
+        self._model, self._options, self._device, self._parts = model, options, device, parts
         light = model.illumination
         free = {f"network/{name}": variable for name, variable in model.network.variables().items()}
         if plan.config.probe_trainable:
@@ -113,20 +113,18 @@ class TrainingLoop(EpochLoop):
         if plan.config.intensity_scale_trainable:
             free["illumination/log_intensity"] = light.log_intensity
         self._free = free
-        with devices.first():
+        with device.scope():
             self._average = model.copy()
             self._optimizer = AdamW(free)
             self._meter = LossMeter(tuple(name for name in plan.figures if name != "validation_loss"))
         self._averaged_steps = 0
         gradient = self._gradient_of(make_objective(plan, plan.training))
-        self._gradient = devices.summed(gradient)
-        self._whole_step = devices.function(
-            lambda batch, numbers, sums: self._make_step(gradient(batch), numbers, sums)
-        )
-        self._step, self._record = devices.function(self._make_step), devices.function(self._record_batch)
+        self._gradient = device.function(gradient)
+        self._whole_step = device.function(lambda batch, numbers, sums: self._make_step(gradient(batch), numbers, sums))
+        self._step, self._record = device.function(self._make_step), device.function(self._record_batch)
         if held is not None:
             objective = make_objective(plan, held)
-            self._validation_loss = devices.summed(lambda batch: objective(self._average, batch).total)
+            self._validation_loss = device.function(lambda batch: objective(self._average, batch).total)
         self._accumulated: LossAndGradients | None = None  # accumulated from earlier batches for the next step
 
     def averaged(self) -> dict[str, AnyArray]:
@@ -154,29 +152,34 @@ class TrainingLoop(EpochLoop):
 
     def model(self, averaged: Mapping[str, AnyArray]) -> Model:
         """A separate model with these weights."""
-        with self._devices.scope():
+        with self._device.scope():
             model = self._model.copy()
         load_variables(model.variables(), averaged)
         return model
 
     def run(self, state: TrainingState, logger: RunLogger) -> None:
         """As `EpochLoop.run`, in true float32."""
-        with exact_float32(deterministic=self._options.deterministic), self._devices.scope():
+        with exact_float32(deterministic=self._options.deterministic), self._device.scope():
             super().run(state, logger)
+
+    def follow(self) -> None:
+        """As `EpochLoop.follow`, in true float32."""
+        with exact_float32(deterministic=self._options.deterministic), self._device.scope():
+            super().follow()
 
     def train_on(self, batch: Batch, *, rate: float, makes_step: bool) -> None:
         """Accumulate the gradient of a batch, and make a step with the accumulated gradients."""
         clock, config = self._plan.clock, self._plan.config
         decay = ema_decay(config.weight_averaging, self._averaged_steps)
-        numbers = self._devices.numbers([rate, decay, clock.step], tf.float64)
+        numbers = self._device.numbers([rate, decay, clock.step], tf.float64)
         at_once = makes_step and self._accumulated is None and config.accumulate_grad_batches == 1
 
         def compute(parts: int) -> Any:
-            if at_once and parts == len(self._devices) == 1:
+            if at_once and parts == 1:
                 return self._whole_step(batch.tensors, numbers, self._meter.sums)
             return self._summed(self._gradient, batch, parts)
 
-        outcome = self._parts.compute(compute, -(-batch.size // len(self._devices)))
+        outcome = self._parts.compute(compute, batch.size) if self._ranks.count == 1 else self._share_added_up(batch)
         if isinstance(outcome, LossAndGradients):
             computed = self._accumulate(outcome)
             function = self._step if makes_step else self._record
@@ -184,6 +187,23 @@ class TrainingLoop(EpochLoop):
             self._accumulated = None if makes_step else computed
         self._averaged_steps += makes_step
         self._meter.count(outcome)
+
+    def _share_added_up(self, batch: Batch) -> LossAndGradients:
+        """Compute this process's share of a batch, and add up those of all."""
+        own = share_of(batch, self._ranks.rank, self._ranks.count)
+
+        def compute() -> tuple[LossAndGradients, AnyArray]:
+            found = self._parts.compute(lambda parts: self._summed(self._gradient, own, parts), own.size)
+            flat = tf.concat([tf.reshape(value, [-1]) for value in tf.nest.flatten(found)], axis=0)
+            return found, np.array(flat)  # in one transfer
+
+        computed, values = self._ranks.together(compute)
+        self._ranks.add(values)
+        shapes = [value.shape for value in tf.nest.flatten(computed)]
+        summed = tf.split(tf.constant(values), [shape.num_elements() for shape in shapes])
+        tensors = [tf.reshape(value, shape) for value, shape in zip(summed, shapes, strict=True)]
+        added: LossAndGradients = tf.nest.pack_sequence_as(computed, tensors)
+        return added
 
     def _accumulate(self, computed: LossAndGradients) -> LossAndGradients:
         """Add the gradient of a batch to those accumulated for the next step."""
@@ -200,17 +220,18 @@ class TrainingLoop(EpochLoop):
         """Loss of each validation batch under the averaged weights."""
 
         def loss(batch: Batch) -> tf.Tensor:
-            size = -(-batch.size // len(self._devices))
-            return self._parts.compute(lambda parts: self._summed(self._validation_loss, batch, parts), size)
+            own = share_of(batch, self._ranks.rank, self._ranks.count)
+            return self._parts.compute(lambda parts: self._summed(self._validation_loss, own, parts), own.size)
 
-        losses: list[float] = tf.stack([loss(batch) for batch in batches]).numpy().tolist()
-        return losses
+        losses: AnyArray = self._ranks.together(lambda: np.array(tf.stack([loss(batch) for batch in batches])))
+        self._ranks.add(losses)
+        values: list[float] = losses.tolist()
+        return values
 
-    def _summed(self, compute: Callable[[list[Tensors]], Any], batch: Batch, parts: int) -> Any:
-        """Apply a function of one share of a batch per device, in micro-batches, and sum the results."""
-        devices = len(self._devices)
-        shares = cut(batch.tensors, devices * parts)
-        results = [compute(shares[k : k + devices]) for k in range(0, len(shares), devices)]
+    @staticmethod
+    def _summed(compute: Callable[[Tensors], Any], batch: Batch, parts: int) -> Any:
+        """Apply a function to a batch in micro-batches, and sum the results."""
+        results = [compute(part) for part in cut(batch.tensors, parts)]
         return results[0] if parts == 1 else tf.nest.map_structure(lambda *values: tf.add_n(values), *results)
 
     def _gradient_of(self, objective: Objective) -> Callable[[Tensors], LossAndGradients]:

@@ -8,15 +8,11 @@ memory, or fails, would leave the others waiting.
 
 from __future__ import annotations
 
-import logging
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,8 +22,21 @@ from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-d
 
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.errors import ConfigError, ResourceError, UsageError
-from ptychopinn.jobs import JobError, JobProcess, Task
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.training import processes
+from ptychopinn.training.processes import (
+    JOIN_S,
+    LAST_WORDS_S,
+    MAX_SILENCE_S,
+    Place,
+    StartedProcesses,
+    check_cards,
+    check_place,
+    follow_over,
+    lost_process,
+    options_of_process,
+    processes_did_not_start,
+)
 from ptychopinn.training.ranks import Ranks
 from ptychopinn.typing import AnyArray
 from ptychopinn_torch.options import TorchOptions
@@ -35,57 +44,21 @@ from ptychopinn_torch.options import TorchOptions
 if TYPE_CHECKING:
     from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
-_log = logging.getLogger("ptychopinn.torch")
 _HERE = "127.0.0.1"
-_JOIN_S = 300.0  # for the processes of a launcher to come together
-_MAX_SILENCE_S = 1800.0  # of a process that is there: the first one may write a large checkpoint meanwhile
 _WATCH_S = 0.5  # between two looks at the processes that this one started
-_LAST_WORDS_S = 2.0  # for a process to end whose connection is closed
 _MAX_SLEEP_S = 0.01
 
 
-@dataclass(frozen=True)
-class Place:
-    """The place of a process among those that a launcher started."""
-
-    rank: int
-    count: int
-    local_rank: int  # on its machine
-    address: str  # of the first process
-    port: int
-
-
 def find_place(options: TorchOptions) -> Place | None:
-    """The place that a launcher gave to this process; None if a training starts its processes itself.
-
-    Raises
-    ------
-    ConfigError
-        If the launcher started another number of processes than the options ask for.
-    """
+    """The place that a launcher gave to this process; see `ptychopinn.training.processes.check_place`."""
     if options.process_count == 1:
         return None
-    environment = _environment(options)
-    if environment is None or environment.world_size() == 1:
-        if options.num_nodes > 1:
-            raise ConfigError(
-                f"num_nodes is {options.num_nodes}, but no launcher started this process on several nodes.",
-                "Start it with torchrun or srun on each (docs/training.md), or leave num_nodes out.",
-            )
-        return None
-    if environment.world_size() != options.process_count:
-        raise ConfigError(
-            f"{environment.world_size()} processes were started, but devices {options.devices} x num_nodes "
-            f"{options.num_nodes} = {options.process_count}.",
-            "Start one process for each device.",
-        )
-    return Place(
-        environment.global_rank(),
-        environment.world_size(),
-        environment.local_rank(),
-        environment.main_address,
-        environment.main_port,
-    )
+    found = _environment(options)
+    place = None
+    if found is not None:
+        numbers = found.global_rank(), found.world_size(), found.local_rank()
+        place = Place(*numbers, found.main_address, found.main_port)
+    return check_place(options, place)
 
 
 def _environment(options: TorchOptions) -> ClusterEnvironment | None:
@@ -115,11 +88,7 @@ def _environment(options: TorchOptions) -> ClusterEnvironment | None:
 
 def device_options(options: TorchOptions, local_rank: int) -> TorchOptions:
     """The options of one process of a training, as if it were alone: its own device."""
-    own: dict[str, Any] = {"devices": 1, "num_nodes": 1}
-    if options.devices > 1 and options.accelerator != Accelerator.CPU and torch.cuda.is_available():
-        # A scheduler may show each process one card of its own.
-        own["accelerator"] = f"cuda:{0 if torch.cuda.device_count() == 1 else local_rank}"
-    return options.model_copy(update=own)
+    return options_of_process(options, local_rank, torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
 class GlooChannel:
@@ -156,7 +125,7 @@ class GlooChannel:
                 store=self._join(),
                 rank=self.rank,
                 world_size=self.count,
-                timeout=timedelta(seconds=_MAX_SILENCE_S),
+                timeout=timedelta(seconds=MAX_SILENCE_S),
             )
         except RuntimeError as error:
             raise self._lost(error) from error
@@ -215,53 +184,21 @@ class GlooChannel:
             self._aborted = True
 
     def _lost(self, error: RuntimeError) -> ResourceError:
-        until = time.monotonic() + _LAST_WORDS_S
+        until = time.monotonic() + LAST_WORDS_S
         while time.monotonic() < until:
             self._watch()  # knows more, if it is one of them
             time.sleep(_MAX_SLEEP_S)
-        return ResourceError(
-            f"Process {self.rank} of the training lost another one, or got no answer from it for "
-            f"{_MAX_SILENCE_S:g} s: {str(error).splitlines()[0]:.200}",
-            "The output of the others may say why. A training with a run directory goes on with --resume.",
-        )
+        return lost_process(self.rank, error)
 
 
-@contextmanager
-def open_ranks(options: TorchOptions, device: torch.device) -> Iterator[Ranks]:
-    """The processes of a training, for the first one.
-
-    Raises
-    ------
-    ConfigError, ResourceError
-        If they cannot be had.
-    UsageError
-        In a process that a launcher started and that is not the first.
-    """
-    if options.process_count == 1:
-        yield Ranks()
-        return
-    place = find_place(options)
-    if place is not None and place.rank > 0:
-        raise UsageError(
-            f"A launcher started this process as number {place.rank} of {place.count}, and train() was called in it.",
-            "Launch the command 'ptychopinn train', or call train() once: it starts its processes itself.",
-        )
-    if dist.is_initialized():
-        raise UsageError(
-            "torch.distributed is in use in this process, by another training on several devices or a program.",
-            "Train in another process.",
-        )
-    with ExitStack() as stack:
-        channel = _join_launched(place, device) if place is not None else _start_others(options, device, stack)
-        stack.callback(channel.close)
-        if place is not None:
-            channel.connect()
-        ranks = Ranks(channel)
-        try:
-            yield ranks
-        finally:
-            with suppress(ResourceError):  # the training is over, whoever was lost
-                ranks.end()
+def open_ranks(options: TorchOptions, device: torch.device) -> AbstractContextManager[Ranks]:
+    """The processes of a training, for the first one; see `ptychopinn.training.processes.open_ranks`."""
+    return processes.open_ranks(
+        options,
+        find_place(options),
+        lambda place: _join_launched(place, device),
+        lambda stack: _start_others(options, device, stack),
+    )
 
 
 def follow_launched(
@@ -277,12 +214,7 @@ def follow_launched(
     if place is None or place.rank == 0:
         return False
     own = device_options(options, place.local_rank)
-    channel = _join_launched(place, _device(own))
-    try:
-        channel.connect()
-        follow(own, Ranks(channel, monitor))
-    finally:
-        channel.close()
+    follow_over(_join_launched(place, _device(own)), lambda ranks: follow(own, ranks), monitor)
     return True
 
 
@@ -291,11 +223,20 @@ def _join_launched(place: Place, device: torch.device) -> GlooChannel:
 
     def join() -> Store:
         address = f"tcp://{place.address}:{place.port}"
-        limit = timedelta(seconds=_JOIN_S)
+        limit = timedelta(seconds=JOIN_S)
         store: Store = next(rendezvous(address, place.rank, place.count, timeout=limit))[0]
         return store
 
+    _check_unused()
     return GlooChannel(device, place.rank, place.count, join)
+
+
+def _check_unused() -> None:
+    if dist.is_initialized():
+        raise UsageError(
+            "torch.distributed is in use in this process, by another training on several devices or a program.",
+            "Train in another process.",
+        )
 
 
 def _device(options: TorchOptions) -> torch.device:
@@ -304,56 +245,32 @@ def _device(options: TorchOptions) -> torch.device:
     return torch.device("cpu" if on_cpu else "cuda")
 
 
-class _StartedProcesses:
-    """The other processes of a training on this machine; the stack ends them."""
-
-    def __init__(self, options: TorchOptions, stack: ExitStack) -> None:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ptychopinn-")))
-        self._store = TCPStore(_HERE, 0, options.devices, is_master=True, wait_for_workers=False)
-        self._jobs: dict[int, JobProcess] = {}
-        for rank in range(1, options.devices):
-            arguments = {
-                "options": device_options(options, rank).model_dump(mode="json"),
-                **{"rank": rank, "count": options.devices, "port": self._store.port},
-            }
-            (place := folder / str(rank)).mkdir()
-            task = Task("ptychopinn_torch.ranks:follow_started", arguments)
-            self._jobs[rank] = stack.enter_context(JobProcess(task, place))
-
-    def watch(self) -> None:
-        """Pass warnings on; raise ResourceError if one has ended or is stopped."""
-        for rank, job in self._jobs.items():
-            try:
-                for event in job.read(0):
-                    if event["event"] == "log" and event["level"] >= logging.WARNING:
-                        _log.log(event["level"], "Process %d: %s", rank, event["message"])
-                if job.has_ended:
-                    job.value()
-            except JobError as error:
-                raise ResourceError(f"Process {rank} of the training ended: {error.problem}", error.remedy) from error
-
-    def join(self) -> Store:
-        """The store, when all are there."""
-        until = time.monotonic() + _JOIN_S
-        while not self._store.check([_key(rank) for rank in self._jobs]):
-            self.watch()
-            if time.monotonic() > until:
-                raise ResourceError(
-                    f"The processes of the training did not start within {_JOIN_S:g} s.", "Use fewer --devices."
-                )
-            time.sleep(_MAX_SLEEP_S)
-        return self._store
-
-
 def _start_others(options: TorchOptions, device: torch.device, stack: ExitStack) -> GlooChannel:
     """The channel of a process that starts the others."""
-    cards = torch.cuda.device_count() if device.type == "cuda" else options.devices
-    if cards < options.devices:
-        raise ResourceError(
-            f"devices is {options.devices}, but there are {cards} GPUs.", f"Use --devices {cards}, or free others."
-        )
-    others = _StartedProcesses(options, stack)
-    return GlooChannel(device, 0, options.devices, others.join, others.watch)
+    _check_unused()
+    if device.type == "cuda":
+        check_cards(options, torch.cuda.device_count())
+    count = options.devices
+    store = TCPStore(_HERE, 0, count, is_master=True, wait_for_workers=False)
+    arguments = {
+        rank: {
+            "options": device_options(options, rank).model_dump(mode="json"),
+            **{"rank": rank, "count": count, "port": store.port},
+        }
+        for rank in range(1, count)
+    }
+    others = StartedProcesses("ptychopinn_torch.ranks:follow_started", arguments, stack)
+
+    def join() -> Store:
+        until = time.monotonic() + JOIN_S
+        while not store.check([_key(rank) for rank in arguments]):
+            others.watch()
+            if time.monotonic() > until:
+                raise processes_did_not_start()
+            time.sleep(_MAX_SLEEP_S)
+        return store
+
+    return GlooChannel(device, 0, count, join, others.watch)
 
 
 def follow_started(options: dict[str, Any], rank: int, count: int, port: int) -> None:
@@ -368,11 +285,7 @@ def follow_started(options: dict[str, Any], rank: int, count: int, port: int) ->
         return store
 
     channel = GlooChannel(_device(own), rank, count, join)
-    try:
-        channel.connect()
-        TorchReconstructor.follow(own, Ranks(channel))
-    finally:
-        channel.close()
+    follow_over(channel, lambda ranks: TorchReconstructor.follow(own, ranks))
 
 
 def _key(rank: int) -> str:

@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -22,8 +21,7 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.report import load_matplotlib
 from ptychopinn.training import IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
-from ptychopinn.training.plan import make_plan
-from ptychopinn.training.ranks import Action, Ranks, TrainingTask
+from ptychopinn.training.ranks import Ranks, TrainingTask
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
 from ptychopinn_torch.batches import to_tensor
@@ -145,34 +143,11 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     def _open_ranks(self) -> AbstractContextManager[Ranks]:
         return open_ranks(self._options, self._device)
 
-    @classmethod
-    def follow(cls, options: TorchOptions, ranks: Ranks) -> None:
-        """Train with other processes, as the first one orders.
-
-        Raises
-        ------
-        ResourceError
-            If the first process, or another one, fails or is lost.
-        """
-        if ranks.next_order().action is Action.END:
-            return
-        task: TrainingTask = ranks.share()
-        ranks.together(lambda: cls(task.model, options).prepare_to_follow(task, ranks))()
-
     def prepare_to_follow(self, task: TrainingTask, ranks: Ranks) -> Callable[[], None]:
-        """Prepare a training that another process leads; the function that is returned does it."""
+        """See `NetworkReconstructor`."""
         if self.on_gpu:
             torch.cuda.set_device(self._device)  # else page-locked memory would take room on the first card
-        self._prepare_training()
-        plan = make_plan(task.model, task.config, task.data, task.validation, task.unit_probe)
-        loop = self._make_fit(self._from_arrays(task.model_arrays), replace(plan, ranks=ranks))
-        loop.restore(task.state)
-
-        def follow() -> None:
-            with self._memory_explained(), self._use_threads(task.threads):
-                loop.follow()
-
-        return follow
+        return super().prepare_to_follow(task, ranks)
 
     @classmethod
     def follow_launched(cls, options: TorchOptions, monitor: Monitor) -> bool:
