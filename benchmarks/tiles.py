@@ -20,7 +20,7 @@ import numpy as np
 from tiled_scans import field_of, write_npz
 
 from ptychopinn.config.run import AllSettings
-from ptychopinn.jobs import TASK
+from ptychopinn.jobs import LOG
 from ptychopinn.jobs.memory import descendants
 from ptychopinn.product import read_product
 from ptychopinn.tiled import tiled_run
@@ -33,7 +33,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.memory: dict[str, float] = {}  # kind of process to its most anonymous memory, MiB
-        self._seconds: dict[int, tuple[str, float]] = {}
+        self.seconds: dict[str, float] = {}  # kind of process to the processor time of all of that kind
+        self._before: dict[int, float] = {}  # processor time of each process so far
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -45,14 +46,6 @@ class Watch:
         self._ended.set()
         self._thread.join()
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Kind of process to the processor time of all of that kind."""
-        found: dict[str, float] = {}
-        for kind, seconds in self._seconds.values():
-            found[kind] = found.get(kind, 0.0) + seconds
-        return {kind: round(value, 1) for kind, value in found.items()}
-
     def _run(self) -> None:
         while not self._ended.wait(0.05):
             for pid in descendants(os.getpid()):
@@ -62,13 +55,14 @@ class Watch:
     def _look(self, pid: int) -> None:
         status = Path(f"/proc/{pid}/status").read_text()
         times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        task = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").rpartition("\0")[2]
-        kind = "parent" if pid == os.getpid() else Path(task).parts[-3] if task.endswith(TASK) else ""
-        kind = self._seconds[pid][0] if pid in self._seconds else kind  # one that has ended has no name
+        log = Path(f"/proc/{pid}/fd/2").readlink()  # of the job that it does
+        kind = "parent" if pid == os.getpid() else log.parts[-3] if log.name == LOG else ""
         anonymous = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
         if kind:
             self.memory[kind] = max(self.memory.get(kind, 0), *(round(int(kib) / 1024) for kib in [*anonymous, 0]))
-            self._seconds[pid] = kind, (int(times[11]) + int(times[12])) / _TICKS
+            now = (int(times[11]) + int(times[12])) / _TICKS
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + now - self._before.get(pid, 0.0)
+            self._before[pid] = now
 
 
 def main() -> None:
@@ -85,12 +79,20 @@ def main() -> None:
         settings = AllSettings(tiles=tiles, automatic={"may_free": []})
         begun = time.monotonic()
         with Watch() as watch:
-            found = tiled_run(path, Path(folder) / "out", settings)
+            found = tiled_run(path, Path(folder) / "out", settings, model="none")
         if args.object is not None:
             np.save(args.object, read_product(found.files["product"]).object)
     facts = {name: getattr(args, name) for name in ("size", "patterns", "tiles", "workers", "passes")}
     facts |= {"R": found.figures["forward residual R"], "wall_s": round(time.monotonic() - begun, 1)}
-    print(json.dumps({**facts, "processor_s": watch.seconds, "anonymous_MiB": watch.memory}))
+    print(
+        json.dumps(
+            {
+                **facts,
+                "processor_s": {kind: round(value, 2) for kind, value in watch.seconds.items()},
+                "anonymous_MiB": watch.memory,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ All scans are simulated, with fixed seeds. It takes some minutes; `tutorial` nee
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -207,5 +207,10 @@ FIGURES: Mapping[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
-    for figure_name in sys.argv[1:] or FIGURES:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(FIGURES)}; all, if none is named")
+    names = parser.parse_args().names or list(FIGURES)
+    if unknown := sorted(set(names) - set(FIGURES)):
+        parser.error(f"there is no {', '.join(unknown)}: choose from {', '.join(FIGURES)}")
+    for figure_name in names:
         FIGURES[figure_name]()

@@ -37,6 +37,12 @@ def add(a: float, b: float, monitor: Monitor = NULL_MONITOR) -> Found:
     return Found(Path("somewhere"), np.float32(a + b))
 
 
+def say_where() -> int:
+    """Print something, and return the number of the process."""
+    print("I am here")
+    return os.getpid()
+
+
 def fail(how: str) -> None:
     """Fail."""
     if how == "refused":

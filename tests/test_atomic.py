@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ptychopinn.atomic import atomic_write, write_csv
+from ptychopinn.atomic import atomic_write, read_record, write_csv, write_json
 from ptychopinn.errors import ResourceError, UsageError
 
 
@@ -71,3 +71,13 @@ def test_a_table_has_names_that_python_could_not_decode(tmp_path: Path) -> None:
     names = [os.fsencode("µ").decode("ascii", "surrogateescape"), "\udcff", "\ud800"]
     write_csv(tmp_path / "table.csv", ["name"], [[name] for name in names])
     assert (tmp_path / "table.csv").read_text("utf-8").split() == ["name", "µ", "\\udcff", "\\ud800"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff\xfe"])
+def test_a_record_that_cannot_be_read_is_empty(tmp_path: Path, content: bytes | None) -> None:
+    path = write_json(tmp_path / "record.json", {"key": "a"})
+    assert read_record(path) == {"key": "a"}
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert read_record(path) == {}

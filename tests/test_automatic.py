@@ -155,6 +155,14 @@ def test_a_time_limit_is_kept() -> None:
     assert found.reconstruction.seconds["all"] < 5
 
 
+@pytest.mark.parametrize(("max_time", "said"), [(0.3, True), (60.0, False)])
+def test_a_time_too_short_for_trials_is_said(max_time: float, said: bool) -> None:
+    """[AUTO-005]"""
+    found = reconstruct_automatically(simulated(N=64, step_px=6.0), None, AutomaticConfig(max_time=max_time))
+    assert found.passes > 0
+    assert ("did not suffice to find out whether more is wrong" in found.story[-1]) is said
+
+
 def test_few_patterns_are_refused() -> None:
     """[AUTO-004]"""
     scan = simulated()
@@ -181,6 +189,30 @@ def test_the_object_so_far_is_shown() -> None:
     assert len(residuals) >= 1
     assert residuals == sorted(residuals, reverse=True)
     assert found.reconstruction.residual <= residuals[-1]
+
+
+def test_the_first_rounds_use_the_inner_half_of_wide_patterns() -> None:
+    """[AUTO-011] Their objects have all pixels, but no fine details; a probe that they free goes over."""
+    scan = simulated(N=64, rows=9, cols=9, step_px=6.0, object_kind="textured")
+    y, x = np.indices((64, 64)) - 31.5
+    wrong = replace(scan, probe=(scan.probe * np.exp(0.005j * (y**2 + x**2))).astype(np.complex64))
+    shown: list[Reconstruction] = []
+    found = reconstruct_automatically(wrong, None, update=lambda so_far: shown.append(so_far()))
+    assert "The first rounds used the inner half of the patterns." in found.story
+    assert Freedom.PROBE in found.freed
+    shapes = {(one.object.shape, one.probe.shape) for one in [*shown, found.reconstruction]}
+    assert shapes == {(found.reconstruction.object.shape, (1, 64, 64))}
+
+    def details(one: Reconstruction) -> float:
+        """Variance beyond half the Nyquist frequency."""
+        power = np.abs(np.fft.fft2(one.object[40:80, 40:80] * np.hanning(40)[:, None] * np.hanning(40))) ** 2
+        return float(power[10:31].sum() / power[1:].sum())
+
+    assert max(details(one) for one in shown[:2]) < 0.5 * details(shown[2])
+    assert shown[2].residual < 0.9 * shown[1].residual < 0.045
+    assert error_of(found.reconstruction, scan) < 0.05
+    held = reconstruct_automatically(wrong, None, AutomaticConfig(may_free=()))
+    assert found.reconstruction.residual < 0.5 * held.reconstruction.residual
 
 
 def test_standard_errors_on_request() -> None:

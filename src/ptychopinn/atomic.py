@@ -1,4 +1,4 @@
-"""Write files atomically: a reader sees the old file or the complete new one."""
+"""Write files atomically: a reader sees the old file or the complete new one. Read records that may be missing."""
 
 from __future__ import annotations
 
@@ -67,6 +67,15 @@ def write_json(path: StrPath, value: Any) -> Path:
     """Write plain values as JSON; errors as in `atomic_write`."""
     text = json.dumps(value, indent=2, allow_nan=False, default=float)
     return write_bytes(path, f"{text}\n".encode())
+
+
+def read_record(path: StrPath) -> dict[str, Any]:
+    """The mapping in a JSON file, such as `write_json` writes; empty if there is none that can be read."""
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def nan_to_none(value: Any) -> Any:

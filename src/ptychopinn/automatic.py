@@ -1,7 +1,8 @@
 """Reconstruct a scan without decisions by its user: what to start from, what to free, and when to stop.
 
-Rounds of passes start from a flat object, each twice as long as the one before. Where the scan is sparse or dim, a
-network is asked after the first; its object is taken if it explains the patterns better. Between the next rounds,
+Rounds of passes start from a flat object, each half as long again as the one before, the first ones on the inner half
+of the patterns. Where the scan is sparse or dim, a network is asked after the second; its object is taken if it
+explains the patterns better. Between the next rounds,
 probe, positions, flux and background are each freed for a few passes over a part of the scan. What explains patterns
 better that these passes did not use stays free. The rounds end when they no longer lower the forward residual, or when
 the time is over.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +25,7 @@ from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.infer import InferConfig, ProbeSource
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.from_arrays import mend_every_pattern
+from ptychopinn.data.inner_half import FACTOR, inner_half, object_on_whole, probe_on_whole
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts, varying_probe_in_counts
 from ptychopinn.data.subsampling import neighbour_distances
@@ -47,6 +50,7 @@ MIN_PATTERNS = 10
 """Fewer patterns are refused: too little to tell an object from its probe."""
 _DENSE = 0.4  # overlap of neighbouring probes above which passes from a flat object need less time than a network
 _FIRST_PASSES = 2
+_INNER_ROUNDS = 2  # so many use the inner half of the patterns; where passes soon fit it, more bring nothing
 _NETWORK_AFTER, _NETWORK_PASSES = 1, 2  # the number of the round, from 0, after which it is asked; its own passes
 _MAX_ROUND = 32  # passes in a round
 _MAX_PASSES = 200
@@ -134,10 +138,11 @@ class _Work:
 
     def __init__(self, data: ScanDataset, config: AutomaticConfig, limit: TimeLimit, library: ArrayLibrary) -> None:
         self.library = library
-        self._data, self._config, self._limit = data, config, limit
+        self._whole, self._config, self._limit = data, config, limit
         self._freed: frozenset[Freedom] = frozenset()
         self._story: list[str] = []
-        self._passes, self._next_choice = 0, _FIRST_CHOICE
+        self._passes, self._pass_seconds, self._next_choice = 0, 0.0, _FIRST_CHOICE
+        self._tried = False  # whether what may be free was tried on enough patterns
         self._rounds: list[RefinementSummary] = []
         self._kind = StartKind.SYNCHRONISED
         self._predicted = False  # whether the object is the network's; quick passes would spoil what they cannot see
@@ -148,18 +153,11 @@ class _Work:
 
     def start(self, reconstructor: Reconstructor | None) -> None:
         """Begin with a flat object, and decide whether a network is asked too."""
-        data, frame = self._data, frame_of(self._data)
-        probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
-        coverage = coverage_of(
-            data.positions, patch_weights(probe, data.N), Tiling(frame, NUMPY, data.positions, data.N, NUMPY)
-        )
-        self._stitched = StitchedObject(np.ones(frame.shape, np.complex64), coverage, frame, len(data), 0)
-        self._how = Synchronisation(PhaseRule.NONE_NEEDED)
-        probe, variation = varying_probe_in_counts(data, probe)
-        self._model = ScanModel(probe, data.positions, variation=variation)
-        if variation is not None:
+        data, inner = self._whole, inner_half(self._whole)
+        self._begin_with(data if inner is None else inner, StartKind.FLAT)
+        self._how, self._from_flat = Synchronisation(PhaseRule.NONE_NEEDED), True
+        if (variation := self._model.variation) is not None:
             self._story.append(f"Passes started from the scan's probe, which varies by {len(variation.modes)} modes.")
-        self._kind, self._from_flat = StartKind.FLAT, True
         overlap = 1 - _spacing_px(data.positions) / probe_width_px(data.probe)
         self._network = reconstructor
         if reconstructor is None:
@@ -170,11 +168,55 @@ class _Work:
                 f"Neighbouring probes overlap by {overlap:.0%} of their width, and photons are many: passes from a "
                 "flat object are faster than the network."
             )
+        elif reconstructor.model.N not in {data.N, self._data.N}:
+            self._network = None
+            self._story.append(
+                f"No network was asked: it is for patterns {reconstructor.model.N} pixels wide, and too much light of "
+                f"these, which are {data.N} wide, lies outside of their inner half."
+            )
+        if inner is not None:
+            self._story.append("The first rounds used the inner half of the patterns.")
+
+    def _begin_with(self, data: ScanDataset, kind: StartKind) -> None:
+        """Go on with these patterns, a flat object, and probe and positions as given."""
+        frame = frame_of(data)
+        probe = probe_in_counts(data, fit_scaling(data), follow_offset=True)
+        coverage = coverage_of(
+            data.positions, patch_weights(probe, data.N), Tiling(frame, NUMPY, data.positions, data.N, NUMPY)
+        )
+        self._data, self._kind = data, kind
+        self._stitched = StitchedObject(np.ones(frame.shape, np.complex64), coverage, frame, len(data), 0)
+        probe, variation = varying_probe_in_counts(data, probe)
+        self._model = ScanModel(probe, data.positions, variation=variation)
+
+    def _use(self, library: ArrayLibrary) -> None:
+        """Bring patterns, object and probe to the library."""
+        self._patterns = Patterns(self._data, library, CACHE_BYTES)
+        self._place_on(library)
+        self._trials = FreedomTrials(self._patterns, self._config.may_free, self._limit)
+
+    def use_whole_patterns(self) -> None:
+        """Go on with the whole patterns, if passes used their inner half."""
+        if self._data is self._whole:
+            return
+        library, stitched, model = self._patterns.library, self._stitched, self._model
+        self._begin_with(self._whole, self._kind)
+        obj = np.asarray(stitched.library.to_host(stitched.object))
+        obj = object_on_whole(obj, stitched.frame, self._stitched.frame)
+        self._stitched = replace(self._stitched, object=obj)
+        self._model = replace(self._model, positions=FACTOR * model.positions)
+        if Freedom.PROBE in self._freed:
+            probe = probe_on_whole(np.asarray(library.to_host(model.probe)), np.asarray(self._model.probe))
+            self._model = replace(self._model, probe=probe)
+        self._pass_seconds *= FACTOR**2
+        self._use(library)
 
     def _consider_network(self, library: ArrayLibrary) -> None:
         """Ask the network, if there is one that may help."""
         if self._network is None or self._limit.cancelled:
             return
+        if self._network.model.N == self._whole.N:
+            self.use_whole_patterns()
         if Freedom.PROBE in self._freed:
             self._story.append("No network was asked, because it needs the right probe.")
         elif self._ask_network(self._network):
@@ -211,8 +253,9 @@ class _Work:
         if found.stage_error_px > 0:
             located = self._predict(reconstructor, located=True)
             if located.residual < found.residual:
+                off = found.stage_error_px * self._whole.N / self._data.N
                 self._story.append(
-                    f"The network's patches showed that the stage was off by {found.stage_error_px:.1f} px; the "
+                    f"The network's patches showed that the stage was off by {off:.1f} px; the "
                     "positions were located from the patches."
                 )
                 found = replace(located, warnings=())
@@ -225,27 +268,36 @@ class _Work:
     # The rounds
 
     def iterate(self, library: ArrayLibrary, update: Update | None) -> None:
-        """Make rounds of passes until they do not pay, or the time is over."""
-        self._patterns = Patterns(self._data, library, CACHE_BYTES)
-        self._place_on(library)
-        self._trials = FreedomTrials(self._patterns, self._config.may_free, self._limit)
+        """Make rounds of passes until they do not pay, or the time is over; say if that left too little to be tried."""
+        self._make_rounds(library, update)
+        if self._config.max_time is None or self._limit.stopped or self._tried or self._passes == 0:
+            return
+        if open_to_trial := [one for one in self._config.may_free if one not in self._freed]:
+            self._story.append(
+                f"The time did not suffice to find out whether more is wrong ({', '.join(open_to_trial)})."
+            )
+
+    def _make_rounds(self, library: ArrayLibrary, update: Update | None) -> None:
+        self._use(library)
         if self._take(self._trials.free_wrong_probe(self._state)):
             self._next_choice -= 1
-        passes, seconds_of_pass = _FIRST_PASSES, 0.0
+        passes = _FIRST_PASSES
         for number in range(_MAX_PASSES):
+            if number == _INNER_ROUNDS:
+                self.use_whole_patterns()
             if self._limit.cancelled or self._passes >= _MAX_PASSES:
                 break
-            if seconds_of_pass > 0:
-                passes = int(min(passes, self._limit.left / seconds_of_pass))
+            if self._pass_seconds > 0:
+                passes = int(min(passes, self._limit.left / self._pass_seconds))
                 if passes < 1:
                     break
             begun = time.monotonic()
             self._round(passes)
-            seconds_of_pass = (time.monotonic() - begun) / max(passes, 1)
+            self._pass_seconds = (time.monotonic() - begun) / max(passes, 1)
             last, cut = self._rounds[-1], self._limit.cancelled
             if update is not None and not cut:
                 update(lambda: self.result(judged=False).reconstruction)
-            changed = self._change(library, number, seconds_of_pass)
+            changed = self._change(library, number)
             change = abs(last.residual_after / last.residual_before - 1)
             if not changed and not cut and change < (_FREE_PAYS if self._freed else _PAYS):
                 self._story.append(f"It stopped after {self._passes} passes, as the last {passes} changed little.")
@@ -259,7 +311,7 @@ class _Work:
             else f"It ended after {self._passes} passes, while they still paid."
         )
 
-    def _change(self, library: ArrayLibrary, number: int, seconds_of_pass: float) -> bool:
+    def _change(self, library: ArrayLibrary, number: int) -> bool:
         """After a round, what else is to be tried: first the network, then what to free; returns whether it is used."""
         if number == _NETWORK_AFTER:
             self._consider_network(library)
@@ -268,7 +320,8 @@ class _Work:
         if number > _LAST_CHOICE or number < self._next_choice:
             return False
         residual = self._rounds[-1].residual_after
-        changed = self._take(self._trials.free_more(self._state, residual, seconds_of_pass))
+        self._tried |= self._trials.suffices(self._pass_seconds)
+        changed = self._take(self._trials.free_more(self._state, residual, self._pass_seconds))
         self._next_choice = number + (1 if changed else 2)  # what was freed may have hidden something
         return changed
 
@@ -343,6 +396,10 @@ class _Work:
 
     def result(self, *, judged: bool = True) -> AutomaticReconstruction:
         """The reconstruction so far; while work goes on it need not be judged."""
+        if self._data is not self._whole:
+            whole = copy(self)  # the work itself goes on with the inner half
+            whole.use_whole_patterns()
+            return whole.result(judged=judged)
         found = assess(self._brighten(), self._model, self._patterns, self._summary(), self._how, judged=judged)
         seconds = {**self._start_seconds, "all": self._limit.elapsed}
         found = replace(found, seconds=seconds, warnings=(*self._warnings, *found.warnings))

@@ -104,13 +104,20 @@ class FreedomTrials:
             return False
         return float(its.sum()) < float(ours.sum())
 
-    def _free_quantities(self, state: PassState, seconds_of_pass: float) -> Change | None:
+    def suffices(self, seconds_of_pass: float) -> bool:
+        """Whether the time suffices to try single quantities on enough patterns."""
+        return self._affordable(seconds_of_pass) >= min(_MIN_PATTERNS, len(self.patterns))
+
+    def _affordable(self, seconds_of_pass: float) -> int:
+        """The number of patterns on which single quantities may be tried in the time that is left."""
         patterns = self.patterns
         enough = min(_PIXELS // patterns.data.N**2, len(patterns) // _PART)
         count = min(max(enough, _MIN_PATTERNS), _MAX_PATTERNS, len(patterns))
         cost = (len(_TRIED) + 2) * 1.5 * (_PASSES + 1) * seconds_of_pass / len(patterns)  # of a pattern
-        count = int(min(count, _SHARE * self.limit.left / max(cost, 1e-9)))
-        trial = self._trial(state, count, _PASSES)
+        return int(min(count, _SHARE * max(self.limit.left, 0.0) / max(cost, 1e-9)))
+
+    def _free_quantities(self, state: PassState, seconds_of_pass: float) -> Change | None:
+        trial = self._trial(state, self._affordable(seconds_of_pass), _PASSES)
         return self._free_helpful(state, trial, _TRIED, refinement_schedule(_PASSES), sure=_SURE)
 
     def _free_helpful(

@@ -2,11 +2,13 @@
 
 The HDF5 library (1.14) trusts the sizes that a file gives: where a chunk is shorter, it reads memory behind it, and may
 crash. Filters write the unpacked size into each chunk or into their parameters, from which they also allocate; deflate
-has to be unpacked. Filters that are not known here are not checked.
+and bzip2 have to be unpacked. The chunks of other filters say nothing of it: some of them (SZ, ZFP, FCIDECOMP) read
+behind a short chunk without a word, crash, or end the process, so they are not used.
 """
 
 from __future__ import annotations
 
+import bz2
 import math
 import os
 import zlib
@@ -14,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ptychopinn.errors import DataError
 from ptychopinn.parallel import spread
 
 _DEFLATE, _SHUFFLE, _FLETCHER32, _SZIP, _NBIT, _SCALE_OFFSET = range(1, 7)
-_LZF, _BLOSC, _LZ4, _BITSHUFFLE, _ZSTANDARD = 32000, 32001, 32004, 32008, 32015
+_BZIP2, _LZF, _BLOSC, _LZ4, _BITSHUFFLE, _ZSTANDARD, _BLOSC2 = 307, 32000, 32001, 32004, 32008, 32015, 32026
 _CHECKSUM_BYTES = 4  # of Fletcher's checksum, behind the values
-_HEADER_BYTES = 24  # more than any header below
+_HEADER_BYTES = 48  # more than any header below
 _ZSTANDARD_MAGIC = 0xFD2FB528
 _Sizes = Callable[[bytes, tuple[int, ...]], int | None]  # of a chunk's first bytes and the filter's parameters
 
@@ -31,6 +34,8 @@ def check_chunks(dataset: Any) -> None:
     ------
     OSError
         If a chunk unpacks to another size: the file is damaged.
+    DataError
+        If a filter does not let its chunks be checked.
     """
     if dataset.chunks is None:
         return
@@ -45,7 +50,7 @@ def check_chunks(dataset: Any) -> None:
             raise OSError(f"The chunk at {chunk.chunk_offset} claims {chunk.size} bytes of a file of {stored}.")
         _Chunk(dataset, chunk, size).check(filters)
 
-    if any(one.code == _DEFLATE for one in filters):
+    if any(one.code in _UNPACKED for one in filters):
         spread(check, chunks)
     else:
         for chunk in chunks:
@@ -90,17 +95,15 @@ class _Chunk:
 
     def _unpacked_size(self, packing: _Filter, size: int, tail: int) -> int | None:
         """The size to which a filter unpacks the chunk, of which ``tail`` bytes are not its own; None if unknown."""
-        sizes = _SIZES.get(packing.code)
-        if packing.code != _DEFLATE and sizes is None:
-            return None
         # Its place in the file is counted from elsewhere by older versions of the library.
         packed = self.dataset.id.read_direct_chunk(self.info.chunk_offset)[1]
-        if sizes is None:
-            try:
-                return len(zlib.decompressobj().decompress(packed[: len(packed) - tail], size + 1))
-            except zlib.error as error:
-                raise OSError(f"A chunk at {self.info.chunk_offset} is damaged: {error}.") from error
-        return sizes(packed[:_HEADER_BYTES], packing.parameters)
+        unpack = _UNPACKED.get(packing.code)
+        if unpack is None:
+            return _SIZES[packing.code](packed[:_HEADER_BYTES], packing.parameters)
+        try:
+            return len(unpack(packed[: len(packed) - tail], size + 1))
+        except (zlib.error, OSError, EOFError) as error:
+            raise OSError(f"A chunk at {self.info.chunk_offset} is damaged: {error}.") from error
 
     def _compare(self, found: int, expected: int) -> None:
         if found != expected:
@@ -110,6 +113,14 @@ class _Chunk:
 def _filters_of(dataset: Any) -> list[_Filter]:
     plist = dataset.id.get_create_plist()
     found = [plist.get_filter(number) for number in range(plist.get_nfilters())]
+    for code, _, _, name in found:
+        if code not in {_SHUFFLE, _FLETCHER32, *_SIZES, *_UNPACKED}:
+            raise DataError(
+                f"'{dataset.name:.200}' is packed by the filter {code} ({name.decode(errors='replace')!r:.60}), whose "
+                "chunks do not say how much they hold: where one is damaged, it may give other values without a word, "
+                "or end the program.",
+                "Write the values without it, with a program that you trust: h5repack -f NONE FILE COPY.",
+            )
     return [_Filter(int(code), tuple(int(value) for value in values)) for code, _, values, _ in found]
 
 
@@ -123,6 +134,24 @@ def _of_szip(header: bytes, _: tuple[int, ...]) -> int:
 
 def _of_blosc(header: bytes, _: tuple[int, ...]) -> int:
     return int.from_bytes(header[4:8], "little")
+
+
+def _of_blosc2(header: bytes, parameters: tuple[int, ...]) -> int:
+    """The lesser of the sizes in a frame's header (Blosc2 Contiguous Frame Format) and in the parameters."""
+    return min(int.from_bytes(header[30:38], "big"), parameters[3] if len(parameters) > 3 else 0)
+
+
+def _unpack_deflate(packed: bytes, limit: int) -> bytes:
+    return zlib.decompressobj().decompress(packed, limit)
+
+
+def _unpack_bzip2(packed: bytes, limit: int) -> bytes:
+    """The filter waits for ever for the end of a stream."""
+    stream = bz2.BZ2Decompressor()
+    values = stream.decompress(packed, limit)
+    if not stream.eof and len(values) < limit:
+        raise EOFError("it has no end")
+    return values
 
 
 def _of_lzf(_: bytes, parameters: tuple[int, ...]) -> int:
@@ -156,4 +185,6 @@ _SIZES: dict[int, _Sizes] = {
     _LZ4: _big_endian,
     _BITSHUFFLE: _big_endian,
     _ZSTANDARD: _of_zstandard,
+    _BLOSC2: _of_blosc2,
 }
+_UNPACKED: dict[int, Callable[[bytes, int], bytes]] = {_DEFLATE: _unpack_deflate, _BZIP2: _unpack_bzip2}

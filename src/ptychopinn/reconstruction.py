@@ -76,7 +76,7 @@ class Reconstruction(ShortRepr):
     located: LocatedScan | None = None
     # Standard errors and resolution; None if they were not requested, or if no pass was kept.
     uncertainty: Uncertainty | None = None
-    # By how much the network's patches showed the stage to be off, pixels; 0 if it was right or was not looked at.
+    # Error of the stage that the network's patches show, pixels; 0 if there is none, or if it was not measured.
     stage_error_px: float = 0.0
     verdict: Verdict | None = None  # whether the object explains the patterns
 
@@ -97,7 +97,7 @@ def reconstruct(
         The scan, or several scans of one object. The frame of the object is that of ``object_guess`` if there is one,
         else the box of all patches.
     judged:
-        Whether the result gets a verdict and warnings; not where work on it goes on.
+        Whether the result gets a verdict and warnings. Leave them out if work on the object goes on.
 
     Returns
     -------
@@ -152,11 +152,11 @@ def _reconstruct_at(
     stages: Stages,
     pairs: Callable[[], IntArray] | None,
 ) -> Reconstruction:
-    """`reconstruct` with positions as they are, and a network that sees a part of the scan."""
+    """`reconstruct` from the positions of ``data``. The network sees ``network_data``, a part of the scan or all."""
     config = stages.config
     prediction = reconstructor.infer(network_data, config, monitor=stages.monitor)
     if prediction.patch_size != reconstructor.model.patch_size:
-        pairs = None  # they are of patches of another width
+        pairs = None  # they were computed for patches of another width
     frame = (
         Frame(data.object_guess.shape)
         if data.object_guess is not None
@@ -177,7 +177,7 @@ def _reconstruct_at(
         stitched, how = assemble(prediction, network_data, tiling, stages, pairs)
         predicted = stitched.coverage
         if network_data is not data:
-            # The passes change every pixel that a pattern covers. Where there is no patch, they start from 1.
+            # The passes change every pixel that a pattern covers. Where the network gave no patch, they start from 1.
             with stages.timed("cover"):
                 weights = patch_weights(library.to_host(prediction.probe), prediction.patch_size)
                 tiling = Tiling(frame, place, data.positions, prediction.patch_size, library)
@@ -188,7 +188,7 @@ def _reconstruct_at(
         assessed = library.fit(lambda: refine_and_assess(stitched, how, prediction.probe, patterns, stages))
         if assessed.refined is not None and assessed.refined.passes_kept == 0:
             coverage = np.asarray(stitched.library.to_host(predicted))
-            assessed = replace(assessed, coverage=coverage)  # the passes added nothing where no patch lies
+            assessed = replace(assessed, coverage=coverage)  # no pass changed what lies outside the patches
     off = _explained_by_stage(reconstructor, data, patterns, assessed.residual, config)
     if off == 0 or not stages.judged:
         return replace(assessed, stage_error_px=off)
@@ -203,24 +203,24 @@ def _reconstruct_at(
 def _locate(reconstructor: Reconstructor, data: ScanDataset, stages: Stages) -> LocatedScan | None:
     """Positions from the network's patches, if they are requested, and if the stage was off.
 
-    A part of a long scan shows whether it was: the passes correct what is less than `_WRONG_STAGE_PX`.
+    Of a long scan, a part is looked at first: if the stage was off by less than `_WRONG_STAGE_PX`, passes correct it.
     """
     if not stages.config.refine_positions or not _can_locate(reconstructor, data):
         return None
     with stages.timed("locate"):
         if len(data) > 2 * _CHECKED_PATTERNS and _stage_error(reconstructor, data, stages.config) == 0:
-            _log.info("Positions: the stage was right, as far as patches show; the passes refine it.")
+            _log.info("Positions: the network's patches show no error of the stage; passes refine the positions.")
             return None
         return locate(reconstructor.infer(data, stages.config, monitor=stages.monitor), data, monitor=stages.monitor)
 
 
 def _can_locate(reconstructor: Reconstructor, data: ScanDataset) -> bool:
-    """Whether patches do not depend on positions, and are enough."""
+    """Whether each patch is predicted from one pattern, so that positions do not matter, and there are enough."""
     return reconstructor.model.patterns_per_patch == 1 and len(data) >= MIN_PATTERNS
 
 
 def _stage_error(reconstructor: Reconstructor, data: ScanDataset, config: InferConfig) -> float:
-    """How far the stage was off in the middle of a scan, pixels; 0 if by less than `_WRONG_STAGE_PX`."""
+    """Error of the stage in the middle of a scan, pixels; 0 if it is less than `_WRONG_STAGE_PX`."""
     chosen = nearest_to_middle(data.positions, _CHECKED_PATTERNS)
     part = replace(data.select(chosen), scaling=fit_scaling(data))
     return measure_stage_error(reconstructor.infer(part, config), part, ignored_px=_WRONG_STAGE_PX)
@@ -229,7 +229,7 @@ def _stage_error(reconstructor: Reconstructor, data: ScanDataset, config: InferC
 def _explained_by_stage(
     reconstructor: Reconstructor, data: ScanDataset, patterns: Patterns, residual: float, config: InferConfig
 ) -> float:
-    """How far the stage was off, pixels, if that may be why a scan is explained badly; else 0."""
+    """Error of the stage, pixels, if it may be the reason of a large residual; else 0."""
     phases_set = config.refine > 0 or config.synchronise is not Synchronise.OFF
     if config.refine_positions or not phases_set or not _can_locate(reconstructor, data):
         return 0.0
@@ -250,14 +250,14 @@ def check_infer(model: ModelConfig, config: InferConfig) -> None:
     """
     if config.predict_overlap is not None and model.patterns_per_patch > 1:
         raise ConfigError(
-            "This network predicts a patch from several neighbouring patterns: predict_overlap would change which.",
+            "This network predicts a patch from several neighbouring patterns; predict_overlap leaves some out.",
             "Leave it out, or use a network of one pattern a patch (architecture fast).",
         )
 
 
 def _thin(data: ScanDataset, overlap: float, patch_size: int) -> ScanDataset:
-    """The scan with only so many patterns that neighbours overlap by about this fraction of the probe's width."""
-    scaling = fit_scaling(data)  # of all patterns: the passes use them all, with the probe in their counts
+    """Fewer patterns of a scan, whose neighbours overlap by about this fraction of the probe's width."""
+    scaling = fit_scaling(data)  # of all patterns, because the passes use all of them with the same probe
     spacing = min((1 - overlap) * probe_width_px(data.probe), patch_size / 2)
     chosen = thin_positions(data.positions, spacing)
     _log.info("The network sees %d of %d patterns, the passes use all.", len(chosen), len(data))
@@ -420,7 +420,7 @@ def assess(
 def _warnings_of(
     stitched: StitchedObject, verdict: Verdict, flat: float, refined: RefinementSummary | None
 ) -> list[str]:
-    """What is to be said of a stitched object on the host."""
+    """The warnings about a stitched object, which is on the host."""
     warnings = [] if verdict.warning is None else [verdict.warning]
     if flat < FLATNESS_LIMIT:
         warnings.append(

@@ -111,7 +111,7 @@ class TrainResult(ShortRepr):
     # validation, ``validation_loss``.
     history: Mapping[str, list[float]]
     seconds: float
-    patterns_seen: int  # number of patterns processed, measured or simulated
+    patterns_seen: int  # how many patterns, measured or simulated, the training has processed
     warnings: tuple[str, ...] = ()
 
 
@@ -143,17 +143,17 @@ class TakesWeights(Protocol):
     """A reconstructor whose training can start from weights of another network."""
 
     def start_from(self, path: StrPath) -> None:
-        """Start the next training from the tensors of an archive that this network has too."""
+        """Start the next training from those tensors of an archive that fit this network."""
         ...
 
 
 @runtime_checkable
 class TrainsTogether(Protocol):
-    """A reconstructor whose training a launcher may spread over several processes, of which the first one is called."""
+    """A reconstructor that can train in several processes, which a launcher starts; the first one leads."""
 
     @classmethod
     def follow_launched(cls, options: Any, monitor: Monitor) -> bool:
-        """Train as the first process orders, in one of the others; else return False at once."""
+        """Train as the first process says. Return False at once if this is the first process, or the only one."""
         ...
 
 
@@ -292,7 +292,7 @@ class PluginSpec(Generic[ClassT]):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A trained model that a distribution has, for any scan with patterns of its size."""
+    """A trained model in a distribution, for any scan with patterns of its size."""
 
     name: str  # unique among all plugins ("family-64")
     path: Path  # its archive

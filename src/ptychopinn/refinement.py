@@ -337,7 +337,7 @@ class _Refinement:
     def _judge_pass(
         self, engine: PassEngine, first: _Candidate, best: tuple[_Candidate, int], at: tuple[int, int], monitor: Monitor
     ) -> tuple[_Candidate, int]:
-        """The better of the state after so many of all passes and the best so far, with their numbers of passes."""
+        """The better one of the current state and the best so far, each with its number of passes."""
         now = self._judge(*self._result(engine, first.object))
         monitor.report("refine", *at, {"residual": now.residual})
         if self._options.quick:
@@ -347,7 +347,7 @@ class _Refinement:
         return (now, at[0]) if better else best
 
     def _slow_phase_pays(self, engine: PassEngine) -> bool:
-        """Whether a slow phase may be solved: in a quick refinement only where it costs less than a pass."""
+        """Whether to solve a slow phase; a quick refinement does so only if that costs less than a pass."""
         if not self._options.quick:
             return True
         grid = SlowPhaseGrid.over(engine.positions, self._patterns.library.to_host(engine.probe))

@@ -11,6 +11,7 @@ import pytest
 import scan_formats
 
 from ptychopinn.config import SimulationConfig
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.cxi_writer import EXTRAS, write_cxi_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset
@@ -73,6 +74,18 @@ def test_convert_writes_cxi_by_the_name_of_the_target(tmp_path: Path) -> None:
     found = read_scan(tmp_path / "scan.npz")
     np.testing.assert_array_equal(found.positions, given.positions)
     np.testing.assert_allclose(found.counts(slice(None)), given.counts(slice(None)), rtol=1e-6)
+
+
+def test_convert_says_that_positions_in_metres_are_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """[DATA-225] And what gives them; with a pixel size nothing is said."""
+    write_cxi_scan(tmp_path / "scan.cxi", scan(whole=True, pixel=None))
+    convert_scan(tmp_path / "scan.cxi", tmp_path / "again.cxi")
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 1
+    assert "--pixel-size" in said[0]
+    caplog.clear()
+    convert_scan(tmp_path / "scan.cxi", tmp_path / "known.cxi", conversion=ConversionOptions(pixel_size=2e-8))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_group_of_ours_that_does_not_fit_is_refused(tmp_path: Path) -> None:

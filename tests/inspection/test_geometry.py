@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,3 +148,22 @@ def test_patterns_without_light_are_not_checked(scan: ScanDataset) -> None:
     counts = np.zeros(scan.patterns.shape, np.float32)
     counts[3, 16, 16] = 1
     assert check_geometry(replace(scan, patterns=counts)) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_scaled"),
+    [
+        ({"rows": 7, "cols": 5, "seed": 20118, "object_kind": "mixture"}, False),
+        ({"rows": 5, "cols": 7, "seed": 4174, "object_kind": "porous", "phase_rad": (-0.5, 0.5)}, True),
+    ],
+)
+def test_little_overlap_is_no_contradiction(settings: dict[str, Any], is_scaled: bool) -> None:
+    """[INSP-007] What is predicted badly for want of overlap cannot be told, nor what smaller steps make better."""
+    default = {"N": 32, "overlap": 0.3, "nphotons": 1e7, "scan_kind": "raster"}
+    config = SimulationConfig.model_validate(default | settings)
+    found = check_geometry(replace(simulate_scan(config), object_guess=None))
+    assert found is not None
+    assert found.given_residual > found.nothing_residual
+    smaller = [one.residual for one in found.trials if one.change.scale < 1]
+    assert (min(smaller) < 0.9 * found.nothing_residual) == is_scaled
+    assert found.agreement is Agreement.UNKNOWN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from ptychopinn.cores import share_of_cores
 from ptychopinn.errors import Cancelled, ResourceError
-from ptychopinn.jobs import Job, JobDied, JobError, JobOverLimit, LocalWorkers, Task, run_jobs
+from ptychopinn.jobs import LOG, Job, JobDied, JobError, JobOverLimit, LocalWorkers, Task, run_jobs
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.system import visible_gpus
 
@@ -100,6 +101,32 @@ def test_cancelled_jobs_end_and_those_that_ended_were_given(tmp_path: Path) -> N
             monitor.cancel()
     assert ended == [("quick", 1)]
     assert time.monotonic() - began < 20
+
+
+def test_a_process_that_stays_does_one_job_after_another(tmp_path: Path) -> None:
+    """[JOB-011] Each with a log of its own. After a failure, and where it was killed, there is a new one."""
+    folder = tmp_path / "line\nbreak"
+    with LocalWorkers(1, stay=True) as local:
+
+        def value(name: str, function: str = "say_where", **arguments: Any) -> Any:
+            ((_, found),) = run_jobs([job(folder, name, function, **arguments)], local, retries=0, monitor=Monitor())
+            return found
+
+        first = value("first")
+        assert value("second") == first
+        for name in ("first", "second"):
+            assert (folder / "jobs" / name / LOG).read_text() == "I am here\n"
+        assert "The file is bad." in value("refused", "fail", how="refused").problem
+        second = value("third")
+        assert second != first
+        os.kill(second, signal.SIGKILL)
+        while not Path(f"/proc/{second}/stat").read_text().rpartition(")")[2].startswith(" Z"):
+            time.sleep(0.01)
+        third = value("fourth")
+        assert third != second
+        assert "SIGKILL" in value("killed", "fail", how="kill").problem
+        last = value("fifth")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in (first, second, third, last))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system assigns no cores")

@@ -16,6 +16,7 @@ import pytest
 from ptychopinn.cli import main
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.io import write_scan
+from ptychopinn.jobs import LOG
 from ptychopinn.jobs.memory import descendants
 from ptychopinn.product import read_product
 from ptychopinn.simulate import simulate_scan
@@ -49,8 +50,8 @@ def kill_workers(ended: threading.Event, killed: list[int]) -> None:
     while not ended.wait(0.05):
         for pid in descendants(os.getpid()):
             with contextlib.suppress(OSError, IndexError):  # it has just ended
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-                if "ptychopinn.jobs.worker" in words and (name := Path(words[-2]).parts[-3]) not in rounds:
+                log = Path(f"/proc/{pid}/fd/2").readlink()
+                if log.name == LOG and (name := log.parts[-3]) not in rounds:
                     rounds.add(name)
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from types import MappingProxyType
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 
 from ptychopinn.bundle import read_bundle, write_bundle
+from ptychopinn.config import SimulationConfig
 from ptychopinn.config.automatic import AutomaticConfig
 from ptychopinn.config.run import AllSettings
-from ptychopinn.data.io import read_scan
+from ptychopinn.data.io import read_scan, write_scan
 from ptychopinn.errors import UsageError
 from ptychopinn.plugins import Registry, discover
 from ptychopinn.product import read_product
 from ptychopinn.reconstructor import ModelSpec
+from ptychopinn.simulate import simulate_scan
 from ptychopinn.workflows import RunResult, reconstruct_run
 from ptychopinn.workflows import _backends as backends
 from ptychopinn.workflows._outputs import write_object
@@ -93,6 +96,21 @@ def test_a_network_starts_a_sparse_scan(scan_file: Path, installed: ModelSpec, t
     story = str(result.figures["what was done"])
     assert "network" in story
     assert "there was no network" not in story
+
+
+@pytest.mark.parametrize(
+    ("width", "said"), [(6.0, "better than the network|After a network"), (0.5, "No network was asked: it is for")]
+)
+def test_a_network_for_the_inner_half_of_patterns(
+    installed: ModelSpec, tmp_path: Path, width: float, said: str
+) -> None:
+    """[AUTO-006] [AUTO-011] It is found, and asked unless too much light lies outside of that half."""
+    y, x = np.indices((64, 64)) - 31.5
+    probe = np.exp(-(y**2 + x**2) / (2 * width**2))[None].astype(np.complex64)
+    scan = simulate_scan(SimulationConfig(N=64, rows=4, cols=4, step_px=30, seed=3), probe=probe)
+    write_scan(tmp_path / "wide.npz", scan)
+    result = reconstruct_run(tmp_path / "wide.npz", tmp_path / "out", settings=SETTINGS, only_product=True)
+    assert re.search(said, str(result.figures["what was done"]))
 
 
 @pytest.mark.parametrize("others", [("numpy",), ()])

@@ -43,12 +43,6 @@ CONTENT = [
 
 
 @pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than all the rest."""
-    monkeypatch.setattr("ptychopinn.workflows._outputs.write_pictures", lambda *args, **kwargs: {})
-
-
-@pytest.fixture
 def run(trained: RunResult, tmp_path: Path) -> Path:
     """A run of its own."""
     return Path(shutil.copytree(trained.folder, tmp_path / "run"))

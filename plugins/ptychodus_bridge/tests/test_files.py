@@ -63,6 +63,26 @@ def test_ptychodus_opens_our_scans(tmp_path: Path) -> None:
     assert patterns.get_metadata().detector_distance_m == 2.0
 
 
+@pytest.mark.parametrize("with_object", [True, False])
+def test_ptychodus_opens_a_scan_in_cxi_as_a_product(with_object: bool, tmp_path: Path) -> None:
+    """[DATA-225] Positions and probe of the file, with its object or a flat one."""
+    scan = simulated()
+    metadata = scan.metadata.model_copy(update={"pixel_size_m": 2e-8, "probe_energy_eV": 8000.0})
+    scan = replace(scan, metadata=metadata, object_guess=scan.object_guess if with_object else None)
+    write_cxi_scan(tmp_path / "scan.cxi", scan)
+    found = CXIProductFileIO().read(tmp_path / "scan.cxi")
+    places, obj = positions_px(found), found.object_.get_array()[0]
+    np.testing.assert_array_equal(found.probes.get_array()[0], scan.probe)
+    if scan.object_guess is None:
+        np.testing.assert_allclose(places - places[0], scan.positions - scan.positions[0], atol=1e-6)
+        assert (places.min(axis=0) >= scan.N / 2 - 1).all()
+        assert (places.max(axis=0) <= np.array(obj.shape) - scan.N / 2).all()
+        assert (obj == 1).all()
+    else:
+        np.testing.assert_allclose(places, scan.positions, atol=1e-6)
+        np.testing.assert_array_equal(obj, scan.object_guess)
+
+
 def test_ptychodus_opens_our_cxi(tmp_path: Path) -> None:
     """[PROD-020] Positions, probe and object are where they were."""
     scan = simulated()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ptychopinn.atomic import write_json
+from ptychopinn.atomic import read_record, write_json
 from ptychopinn.batch.plan import PlannedScan, arguments_of, planned_scans, read_plan
 from ptychopinn.batch.table import ScanOutcome, ScanStatus, write_batch_report, write_outcomes
 from ptychopinn.batch.worker import THUMBNAIL
@@ -201,12 +200,8 @@ class _Batch:
 
 def _read_record(path: Path) -> dict[str, Any]:
     """The record of a scan; empty if there is none that can be read."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        known = isinstance(found, dict) and found["status"] in list(ScanStatus) and bool(found["key"])
-    except (OSError, ValueError, KeyError):
-        return {}
-    return found if known else {}
+    found = read_record(path)
+    return found if found.get("key") and found.get("status") in list(ScanStatus) else {}
 
 
 def _is_whole(folder: Path, files: Mapping[str, int] | None) -> bool:

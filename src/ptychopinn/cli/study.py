@@ -32,7 +32,7 @@ def configure(parser: Parser, arguments: Sequence[str]) -> None:
     add_json(parser)
     axes = [name for name in StudyConfig.model_fields if name not in WorkerOptions.model_fields]
     add_flags(parser, "study", StudyConfig, without=axes)
-    keys = {one.name: describe(one) for one in settings_of("study", StudyConfig, without=WorkerOptions.model_fields)}
+    keys = {setting.name: describe(setting) for setting in settings_of("study", StudyConfig)}
     parser.list_in_long_help("keys of the section 'study'", keys)
 
 

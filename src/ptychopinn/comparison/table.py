@@ -32,7 +32,7 @@ DISTANCE: Figure = ("object", "nrmse_to_baseline")
 _COLUMNS = ("leg", "scan", "quantity", "metric", "value", "status", "message")
 _POINT = tuple(field.name for field in fields(Point))
 _CELL = (*_POINT, "seed", "repeat")
-_NOT_MEASURED = "not measured: from an earlier, interrupted run, or not available on this system"
+_NOT_MEASURED = "not measured: of an interrupted run, on a Dask cluster, or on a system that does not report it"
 _NO_VALUE = {"passes": "it does not say how many", "peak_anonymous_mib": _NOT_MEASURED}
 
 

@@ -69,8 +69,8 @@ class PredictionOptions(Config):
     probe_source: ProbeSource = Field(
         ProbeSource.AUTO,
         title="Probe to use",
-        description="Use the probe of the model (as its training refined it), or the one in the scan. auto uses that "
-        "of the model, unless infer finds that the scan's explains the patterns far better.",
+        description="Whose probe to use: that of the model, which its training refined, or that of the scan. auto is "
+        "that of the model, unless that of the scan explains the patterns far better.",
     )
     synchronise: Synchronise = Field(
         Synchronise.AUTO,
@@ -91,8 +91,8 @@ class PredictionOptions(Config):
         ge=0,
         lt=1,
         title="Overlap of predictions",
-        description="Let the network predict only as many patterns as this overlap of neighbouring probes needs (a "
-        "share of the probe's width), and leave the others to the passes of refinement.",
+        description="Let the network predict only so many patterns that neighbouring probes overlap by this share of "
+        "their width. The passes of refinement use all patterns.",
         json_schema_extra=marks(needs="refine", unset="predict every pattern"),
     )
 
@@ -128,7 +128,7 @@ class RefinementOptions(Config):
         ge=2,
         le=8,
         title="Most probe modes",
-        description="Add incoherent modes to the probe, at most to this number, while patterns that are held out are "
+        description="Add incoherent modes to the probe, up to this number, as long as patterns that are held out are "
         "explained better.",
         json_schema_extra=marks(needs="refine_probe", unset="those of the probe", unit="modes"),
     )
@@ -157,7 +157,7 @@ class RefinementOptions(Config):
     refine_background: Background | None = Field(
         None,
         title="Fit a background",
-        description="Let the refinement passes fit counts that every pattern has beside its light, smooth over the "
+        description="Let the refinement passes fit a background that is the same in every pattern, smooth over the "
         "detector or free in every pixel.",
         json_schema_extra=marks(needs="refine", unset="none"),
     )

@@ -140,7 +140,7 @@ class DataOptions(Config):
         None,
         ge=1,
         title="Neighbours of a group",
-        description="A group is its first pattern and others drawn from this many nearest neighbours of it.",
+        description="A group is a pattern and others that are drawn from so many of its nearest neighbours.",
         json_schema_extra=marks(unit="patterns", unset="1.5 x (group size - 1)"),
     )
     n_subsample: int | None = Field(

@@ -151,7 +151,7 @@ def _check_probe(data: ScanDataset, findings: Findings) -> None:
         )
     offset = scaling.detector_offset_px
     if np.abs(offset).max() > _OFFSET_PX:
-        remedy = "Training estimates the offset (detector_offset)."
+        remedy = "Trainings and passes allow for this offset."
         where = f"({offset[0]:+.1f}, {offset[1]:+.1f}) pixels (y, x)"
         message = f"The patterns lie {where} from where the probe's far field lies."
         if np.abs(offset).max() > data.N / 8:
@@ -165,7 +165,11 @@ def _check_extras(data: ScanDataset, findings: Findings) -> None:
     if obj is not None and (obj == obj.flat[0]).all():
         findings.note("objectGuess", f"It is {obj.flat[0]:g} everywhere: no truth to train on or to score against.")
     if data.metadata.pixel_size_m is None:
-        findings.note("_metadata", "pixel_size_m is not given: products get a placeholder.")
+        findings.note(
+            "_metadata",
+            "pixel_size_m is not given: products get a placeholder.",
+            "ptychopinn convert SCAN -o NEW.npz --pixel-size METRES gives it.",
+        )
     scans = np.unique(data.scan_index, return_counts=True)
     single = scans[0][scans[1] == 1]
     if len(scans[0]) > 1 and len(single):

@@ -71,8 +71,16 @@ def convert_scan(
     if Path(target).exists() and not overwrite:
         raise UsageError(f"{target} exists already.", "Give another name, or replace it with --overwrite.")
     data = read_converted(source, reading, conversion)
-    write = write_cxi_scan if Path(target).suffix.lower() == ".cxi" else write_scan
-    write(target, data, compress=compress)
+    if Path(target).suffix.lower() != ".cxi":
+        write_scan(target, data, compress=compress)
+        return data
+    if data.metadata.pixel_size_m is None:
+        _LOG.warning(
+            "%s has no positions in metres, which other programs need: the size of an object pixel is not known. "
+            "Give --pixel-size, or --energy, --distance and --detector-pixel.",
+            target,
+        )
+    write_cxi_scan(target, data, compress=compress)
     return data
 
 

@@ -24,6 +24,8 @@ def write_cxi_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) 
 
     Whole counts stay integers, others become float32. Positions are in metres if the object pixel is known, and in a
     group ``ptychopinn`` in pixels; axes are those of CXI, so that the sample's translation is the probe's position.
+    With an object pixel there is an object too, 1 where the scan has none: Ptychodus reads positions and probe of no
+    file without one.
 
     Raises
     ------
@@ -65,10 +67,29 @@ def _fill(file: Any, data: ScanDataset, compress: bool) -> None:
     extras = file.create_group(EXTRAS)
     extras["positions_px"], extras["scan_index"] = data.positions, data.scan_index
     extras["metadata"] = meta.model_copy(update={"measurement": Measurement.COUNTS}).model_dump_json()
+    if pixel is not None:
+        _put_object(entry, data, pixel)
     if (variation := data.probe_variation) is not None:
         extras[MODES_KEY], extras[WEIGHTS_KEY] = variation.modes, variation.weights
     if data.object_guess is not None:
-        extras["object_guess"] = data.object_guess
+        extras["object_guess"] = data.object_guess if pixel is None else entry["image_2/data"]  # the same data
+
+
+def _put_object(entry: Any, data: ScanDataset, pixel: float) -> None:
+    """The object, and its place among the positions, as Ptychodus lays them out."""
+    low, high = np.floor(data.positions.min(axis=0)), np.ceil(data.positions.max(axis=0))
+    found, middle = data.object_guess, (low + high) / 2
+    if found is None:
+        height, width = (high - low).astype(int) + data.N + 1
+        found = np.ones((height, width), np.complex64)
+    else:
+        middle = (np.array(found.shape) - 1) / 2
+    entry["image_2/data"] = found
+    extension = entry.create_group("ptychodus")
+    extension["probe_photon_count"] = float(np.sum(np.abs(data.probe) ** 2))
+    for kind in ("probe", "object"):
+        extension[f"{kind}_pixel_height_m"] = extension[f"{kind}_pixel_width_m"] = pixel
+    extension["object_center_y_m"], extension["object_center_x_m"] = middle * pixel
 
 
 def _put_patterns(detector: Any, data: ScanDataset, compress: bool) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ptychopinn.data.scaling import Scaling
 
 _log = logging.getLogger(__name__)
-_FILL_PATTERNS, _FILL_AT_ONCE = 1024, 64  # whose mean stands for bad values
+_FILL_PATTERNS, _FILL_AT_ONCE = 1024, 64  # of which the mean replaces bad values
 
 
 class ScanMetadata(BaseModel):
@@ -74,17 +74,17 @@ class ScanDataset(ShortRepr):
     scan_index: IntArray = field(default=None)  # type: ignore[arg-type]
     # (N, N) bool; True pixels have no measurement and no loss.
     bad_pixels: BoolArray = field(default=None)  # type: ignore[arg-type]
-    # Other pixels that have none in some patterns only; None if there are none, as in most scans.
+    # Pixels without a measurement in some patterns only; None in most scans.
     bad_values: BadValues | None = None
     metadata: ScanMetadata = field(default_factory=ScanMetadata)
     # Counts are ``patterns * counts_per_unit`` (domain counts) or ``patterns**2 * counts_per_unit`` (amplitude); 1
     # unless normalised amplitudes have a dose.
     counts_per_unit: float = 1.0
     name: str = "scan"
-    # (n,) int64: number of each pattern in what the scan came from, where some were left out; None counts from 0.
+    # (n,) int64: number of each pattern in the file, if some of the file were left out; None: 0, 1, 2, ...
     numbers: IntArray | None = None
     findings: tuple[Problem, ...] = ()  # what was mended when it was read
-    scaling: Scaling | None = None  # scaling of the whole scan, if this is a part of it; None: fitted to these patterns
+    scaling: Scaling | None = None  # of the whole scan, if this is a part of it; None: fitted to these patterns
     # The patterns and positions, if these passed the checks (`as_checked`); None if not, or if they were replaced.
     checked: tuple[object, object] | None = field(default=None, repr=False)
 

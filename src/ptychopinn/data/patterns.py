@@ -15,8 +15,8 @@ from ptychopinn.parallel import BackgroundThread
 from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _READ = 256  # patterns prepared at a time
-_MEAN_OF, _MEAN_READ = 256, 32  # patterns that a mean is taken of, and those read at a time
-_UPLOAD_BYTES = 1 << 25  # page-locked memory per upload; allocating it is slow, so little is used again
+_MEAN_OF, _MEAN_READ = 256, 32  # patterns that a mean is computed from, and patterns read at a time
+_UPLOAD_BYTES = 1 << 25  # page-locked memory per upload; allocating it is slow, so a little is reused
 _HALF_RANGE = 1 << 15  # of 16 bits
 _AMPLITUDE_TOLERANCE = 1e-6  # relative error of a float32 amplitude
 
@@ -24,7 +24,7 @@ Fetch = Callable[[slice], Array]
 
 
 def stored_dtype(data: ScanDataset) -> np.dtype[np.generic]:
-    """dtype of patterns on a device: their own, or float32 if that is no wider or marks bad values."""
+    """dtype of patterns on a device: their own if it is narrower than float32 and no value is bad, else float32."""
     if data.bad_values is not None:
         return np.dtype(np.float32)
     own: np.dtype[np.generic] = np.dtype(data.patterns.dtype).newbyteorder("=")
@@ -38,7 +38,7 @@ class Patterns:
     if they fit the budget of its library; else they are read for every batch, ahead of the computation.
 
     Bad values of single patterns (`ptychopinn.data.bad_values.BadValues`) are negative in counts and amplitudes;
-    `measured` tells them from the others.
+    `measured` separates them from the others.
     """
 
     def __init__(self, data: ScanDataset, library: ArrayLibrary = NUMPY, host_budget_bytes: int = 0) -> None:
@@ -50,8 +50,8 @@ class Patterns:
         level = data.metadata.saturation_counts
         # Smallest amplitude of a saturated pixel; None if none is.
         self.saturation: float | None = None if level is None else (1 - _AMPLITUDE_TOLERANCE) * math.sqrt(level)
-        self._kept: Array | None = None  # amplitudes on the host, raw patterns on a device
-        self.spare_bytes = host_budget_bytes  # what amplitudes on the host leave of their budget
+        self._kept: Array | None = None  # amplitudes on the host, or patterns on a device
+        self.spare_bytes = host_budget_bytes  # what is left of the budget after the amplitudes
         shape, pixels = (len(data), data.N, data.N), len(data) * data.N**2
         if library.on_host:
             if 4 * pixels <= host_budget_bytes:
@@ -155,8 +155,8 @@ class Patterns:
 
         Yields
         ------
-        The indices of a batch, and a function from a slice of them to (b, N, N) float32 amplitudes, with which threads
-        on the host read their parts.
+        The indices of a batch, and a function from a slice of them to (b, N, N) float32 amplitudes. On the host each
+        thread reads its own slice.
         """
         if self.library.on_host:
             for indices in chosen:
@@ -198,7 +198,7 @@ class Patterns:
     def _read_raw(self, indices: IntArray | slice) -> AnyArray:
         """Patterns for a device, in a dtype that every library supports."""
         bad = self.data.bad_values
-        with np.errstate(over="ignore", invalid="ignore"):  # of what stands at bad pixels
+        with np.errstate(over="ignore", invalid="ignore"):  # bad pixels may hold anything
             raw = self.data.raw(indices).astype(stored_dtype(self.data), copy=bad is not None)
         if bad is not None:
             bad.put_fill(raw, indices)
@@ -209,7 +209,7 @@ class Patterns:
         """`_read_raw` on the device with DC at [0, 0]; half of the range is subtracted from unsigned numbers."""
         half = self.data.N // 2
         if stored_dtype(self.data) == np.uint16:
-            raw = raw ^ -_HALF_RANGE  # of the bits of an unsigned number, read as a signed one
+            raw = raw ^ -_HALF_RANGE  # the bits are those of an unsigned number
         return self.library.xp.roll(raw, (-half, -half), axis=(-2, -1))  # as ifftshift, of whole numbers too
 
     def _raw(self, indices: IntArray) -> Array:

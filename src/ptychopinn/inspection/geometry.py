@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.inspection.changes import ORIENTATIONS, Change
-from ptychopinn.inspection.trial import Trial, TrialPatch
+from ptychopinn.inspection.trial import AgreeingPatch, Trial, TrialPatch
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray
 
@@ -25,8 +25,7 @@ _EXPLAINED = 0.1  # of what can be explained; below it no comparison says anythi
 _SETTLED = 0.85  # the scan as given explains so much that nothing else needs to be tried
 _CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave for a contradiction to be seen
 _ROOM = 1.15  # the same for a scale to be seen
-_OVERLAP = 0.15  # with less, patterns left out are not predicted well even if all is right
-_MIN_HELD_OUT = 5  # fewer patterns that are badly predicted are no contradiction: those at an edge are, of any scan
+_PREDICTED = 1 / 3  # of what can be explained: what passes explain at least of patterns that agree
 _QUICK_COUNT, _QUICK_PASSES, _DOUBT_COUNT = 64, 2, 80
 
 
@@ -157,9 +156,9 @@ def _patch(data: ScanDataset, probe: ComplexArray | None, **size: int) -> TrialP
 class _Comparison:
     """Trials on one patch, all with the probe fixed or all with the probe free."""
 
-    def __init__(self, patch: TrialPatch) -> None:
+    def __init__(self, patch: TrialPatch, *, free_probe: bool = False) -> None:
         self._patch = patch
-        self._free = False
+        self._free = free_probe
         self._trials: dict[Change, Trial] = {}
 
     def choose_probe(self, changes: Iterable[Change]) -> None:
@@ -243,7 +242,7 @@ class _Comparison:
         """Whether a change explains the patterns better than the scan as it is, beyond chance."""
         gain = self.given.residual**2 - trial.residual**2
         sure = self.given.deviations_above(trial) >= _SURE
-        surpasses = trial.residual < self._patch.mean_residual
+        surpasses = self._patch.explained(trial) > 0
         return sure and gain > _GAIN * max(self._left(self.given), 0.0) and surpasses
 
     def conclude(self) -> GeometryCheck:
@@ -276,11 +275,22 @@ class _Comparison:
 
     def _agreement(self, best: Trial, alike: list[Change]) -> Agreement:
         if not best.change.is_none:
-            return Agreement.CHANGED
+            sure = best.change.scale >= 1 or self._predicts_what_agrees(best.change)
+            return Agreement.CHANGED if sure else Agreement.UNKNOWN
         explained = self._patch.explained(best)
         if not explained > _EXPLAINED:
-            enough = self._patch.held_out >= _MIN_HELD_OUT and self._patch.overlap > _OVERLAP
-            contradicts = explained < 0 and self._is_clear and enough
+            contradicts = explained < 0 and self._is_clear and self._predicts_what_agrees(best.change)
             return Agreement.NONE if contradicts else Agreement.UNKNOWN
         oriented = [change for change in alike if change.is_orientation]
         return Agreement.UNKNOWN if len(oriented) == len(ORIENTATIONS) - 1 else Agreement.AS_GIVEN
+
+    def _predicts_what_agrees(self, change: Change) -> bool:
+        """Whether passes at these positions predict patterns that agree with them, and better than with a change.
+
+        Where windows overlap little, patterns that are left out are predicted badly though all is right, and better
+        with smaller steps. Only what does not happen to patterns that agree speaks against those of the scan.
+        """
+        patch = AgreeingPatch(self._patch, free_probe=self._free)
+        agreeing = _Comparison(patch, free_probe=self._free)
+        agreeing.run([Change(), change])
+        return agreeing.leading.is_none and patch.explained(agreeing.given) >= _PREDICTED

@@ -16,13 +16,14 @@ from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.data.subsampling import nearest_to_middle, thin_positions
+from ptychopinn.forward import exit_waves, intensity
 from ptychopinn.geometry import Canvas, flat_object
 from ptychopinn.inspection.changes import Change
 from ptychopinn.metrics.baselines import mean_pattern_residual, poisson_residual
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate.probes import probe_width_px
-from ptychopinn.solvers.epie import frame_of, rpie_schedule
+from ptychopinn.solvers.epie import epie, frame_of, rpie_schedule
 from ptychopinn.solvers.options import PassOptions
 from ptychopinn.solvers.pass_trial import PassTrial
 from ptychopinn.typing import AnyArray, BoolArray, ComplexArray, FloatArray, IntArray
@@ -31,6 +32,7 @@ _MIN_WIDTH = 32  # pixels of a pattern
 _COUNTS_KEPT = 0.95  # of all counts, in the middle of the detector that is used
 _SPACING = 0.2  # of the probe's width: closer positions show the same
 _HELD_OUT = 5  # every fifth pattern
+_MODEL_PASSES = 8  # from which patterns are simulated
 _CACHE_BYTES = 1 << 28
 
 
@@ -111,6 +113,9 @@ class TrialPatch:
         places = data.positions[self._chosen]
         distance, _ = cKDTree(places[self._used]).query(places[self._held])
         self.overlap = 1 - float(np.median(distance)) / width
+        self._set_limits()
+
+    def _set_limits(self) -> None:
         good = ~self._bad
         self.mean_residual = mean_pattern_residual(self._counts[self._held], good)
         self.noise_residual = poisson_residual(self._counts, good)
@@ -118,11 +123,6 @@ class TrialPatch:
     def __len__(self) -> int:
         """Number of patterns."""
         return len(self._chosen)
-
-    @property
-    def held_out(self) -> int:
-        """Number of patterns that the passes do not use."""
-        return len(self._held)
 
     @property
     def is_lit(self) -> bool:
@@ -141,17 +141,8 @@ class TrialPatch:
         other_probe:
             (modes, N, N) complex64 in counts, instead of the patch's own.
         """
-        patterns, bad_values = change.patterns.of_patterns(self._counts), self._bad_values
         coarse = self._probe if other_probe is None else _coarser(other_probe, self._inner)
-        probe = np.ascontiguousarray(change.of_probe(coarse))
-        scan = ScanDataset(
-            patterns=patterns,
-            measurement=Measurement.COUNTS,
-            positions=change.of_positions(self._positions)[self._chosen],
-            probe=probe,
-            bad_pixels=change.patterns.of_patterns(self._bad),
-            bad_values=None if bad_values is None else bad_values.changed(change.patterns.of_patterns, bad_values.size),
-        )
+        scan = self._scan(change, coarse)
         frame = frame_of(scan)
         passes = PassTrial(
             Patterns(scan, host_budget_bytes=_CACHE_BYTES),
@@ -161,7 +152,37 @@ class TrialPatch:
             self._passes,
         )
         options = PassOptions(rpie_schedule(self._passes), update_probe=free_probe)
-        return Trial(change, passes.shares(ScanModel(probe, scan.positions), options))
+        return Trial(change, passes.shares(ScanModel(scan.probe, scan.positions), options))
+
+    def _scan(self, change: Change, probe: ComplexArray) -> ScanDataset:
+        """The part with a change, and a probe of its resolution."""
+        turn, bad_values = change.patterns.of_patterns, self._bad_values
+        return ScanDataset(
+            patterns=turn(self._counts),
+            measurement=Measurement.COUNTS,
+            positions=change.of_positions(self._positions)[self._chosen],
+            probe=np.ascontiguousarray(change.of_probe(probe)),
+            bad_pixels=turn(self._bad),
+            bad_values=None if bad_values is None else bad_values.changed(turn, bad_values.size),
+        )
+
+
+class AgreeingPatch(TrialPatch):
+    """The same part with simulated patterns, which agree with positions and probe.
+
+    They are of the object that passes over all patterns of the part find.
+    """
+
+    def __init__(self, part: TrialPatch, *, free_probe: bool = False) -> None:
+        vars(self).update(vars(part))
+        scan = self._scan(Change(), self._probe)
+        options = PassOptions(rpie_schedule(_MODEL_PASSES), update_probe=free_probe)
+        patterns = Patterns(scan, host_budget_bytes=_CACHE_BYTES)
+        found = epie(patterns, scan.probe, passes=_MODEL_PASSES, options=options)
+        expected = intensity(exit_waves(found.object, found.probe, found.frame.local(scan.positions)))
+        self._counts = np.random.default_rng(0).poisson(expected).astype(np.float32)
+        self._bad_values, self._probe = None, found.probe
+        self._set_limits()
 
 
 def explained_share(residual: float, nothing: float, noise: float) -> float:

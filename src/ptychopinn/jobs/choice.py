@@ -13,11 +13,15 @@ from ptychopinn.system import visible_gpus
 
 
 def choose_workers(
-    options: WorkerOptions, devices: Collection[Accelerator | str], *, one_at_a_time: bool = False
+    options: WorkerOptions,
+    devices: Collection[Accelerator | str],
+    *,
+    one_at_a_time: bool = False,
+    stay: bool = False,
 ) -> Workers:
     """Those of a Dask cluster, or processes of this machine, one for each GPU where GPUs may be used.
 
-    ``devices`` are those that the jobs ask for.
+    ``devices`` are those that the jobs ask for. Processes of this machine may ``stay`` for further jobs.
 
     Raises
     ------
@@ -38,4 +42,4 @@ def choose_workers(
             f"{count} workers would share {len(gpus)} GPU{'s' * (len(gpus) > 1)}.",
             "Use one worker for each GPU, or accelerator cpu.",
         )
-    return LocalWorkers(count, gpus)
+    return LocalWorkers(count, gpus, stay=stay)

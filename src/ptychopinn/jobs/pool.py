@@ -15,7 +15,7 @@ from ptychopinn.cores import share_of_cores
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.failures import explained
 from ptychopinn.jobs.protocol import JobDied, JobError, JobOverLimit, Task
-from ptychopinn.jobs.runner import run_job
+from ptychopinn.jobs.runner import StayingProcess, run_job
 from ptychopinn.monitor import LinkedMonitor, Monitor, Progress
 
 _TICK_S = 0.1
@@ -111,14 +111,24 @@ class LocalWorkers:
         Jobs that run at a time.
     gpus:
         Names as in CUDA_VISIBLE_DEVICES, at least ``count``; empty where none is used.
+    stay:
+        Whether a process does one job after another, which saves its start; else each job has a fresh one.
     """
 
-    def __init__(self, count: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, count: int, gpus: Sequence[str] = (), *, stay: bool = False) -> None:
         self._stop = Monitor()
         self._threads = ThreadPoolExecutor(count)
-        self._free: SimpleQueue[tuple[dict[str, str], tuple[int, ...]]] = SimpleQueue()
-        for number in range(count):
-            self._free.put(({"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}, share_of_cores(number, count)))
+        self._free: SimpleQueue[_Place] = SimpleQueue()
+        self._places = [
+            _Place(
+                {"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {},
+                share_of_cores(number, count),
+                StayingProcess() if stay else None,
+            )
+            for number in range(count)
+        ]
+        for place in self._places:
+            self._free.put(place)
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +136,9 @@ class LocalWorkers:
     def __exit__(self, *_: object) -> None:
         self._stop.cancel()
         self._threads.shutdown(cancel_futures=True)
+        for place in self._places:
+            if place.staying is not None:
+                place.staying.close()
 
     def submit(self, job: Job) -> Future[Any]:
         """Run a job when a worker is free."""
@@ -136,15 +149,28 @@ class LocalWorkers:
         return future.result()
 
     def _run(self, job: Job) -> Any:
-        environment, cores = self._free.get()
+        place = self._free.get()
+        task = replace(job.task, environment=place.environment, cores=place.cores)
         try:
-            return run_in_folder(replace(job, task=replace(job.task, environment=environment, cores=cores)), self._stop)
+            return run_in_folder(replace(job, task=task), self._stop, place.staying)
         finally:
-            self._free.put((environment, cores))
+            self._free.put(place)
 
 
-def run_in_folder(job: Job, monitor: Monitor) -> Any:
-    """Run a job in its folder, which is made. Raises JobError if it failed, or the folder cannot be written to."""
+@dataclass(frozen=True)
+class _Place:
+    """Where one job at a time runs."""
+
+    environment: dict[str, str]
+    cores: tuple[int, ...]
+    staying: StayingProcess | None  # None starts a process for each job
+
+
+def run_in_folder(job: Job, monitor: Monitor, staying: StayingProcess | None = None) -> Any:
+    """Run a job in its folder, which is made, in a process of its own or one that stays.
+
+    Raises JobError if it failed, or the folder cannot be written to.
+    """
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         return run_job(
@@ -154,6 +180,7 @@ def run_in_folder(job: Job, monitor: Monitor) -> Any:
             seconds=job.seconds,
             on_memory=job.on_memory or (lambda mib: None),
             monitor=LinkedMonitor(monitor, job.on_progress),
+            staying=staying,
         )
     except OSError as error:
         failure = explained(error)

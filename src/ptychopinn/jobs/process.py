@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import signal
@@ -67,6 +68,23 @@ class JobProcess:
         return self._process.pid
 
     @property
+    def waits(self) -> bool:
+        """Whether it has done its task, and waits for another one."""
+        return self._open and self._task.stays and self._last is not None and self._last["event"] == "result"
+
+    def begin(self, task: Task, folder: Path) -> bool:
+        """Give a process that waits its next task. False if it has ended in the meantime."""
+        if self.has_ended:
+            return False
+        self._task, self._log, self._last = task, folder / LOG, None
+        try:
+            self._stdin.write(json.dumps(str(task.write(folder).absolute())).encode("ascii") + b"\n")
+            self._stdin.flush()
+        except BrokenPipeError:
+            return False
+        return True
+
+    @property
     def has_ended(self) -> bool:
         """Whether the process has ended."""
         if not self._open:
@@ -118,8 +136,13 @@ class JobProcess:
             pass
         self._close_pipes()
 
+    def end_unless_it_waits(self) -> None:
+        """End the process and its descendants now, unless it waits for another task."""
+        if not self.waits:
+            self.close()
+
     def value(self) -> Any:
-        """The return value of the function; ends the process.
+        """The return value of the function; ends the process, unless it waits for another task.
 
         Raises
         ------
@@ -130,7 +153,7 @@ class JobProcess:
         JobError
             If it failed.
         """
-        self.close()
+        self.end_unless_it_waits()
         last = self._last
         if last is None:
             raise self._explain_end()

@@ -11,7 +11,8 @@ The task is a file of JSON. Events are lines of JSON on the worker's standard ou
 ``error``
     ``problem``, ``remedy``, ``exit_code``, ``refused``: as in `JobError`.
 
-A line "stop" on the worker's standard input, or its end (when the parent ends), ends the work.
+A line "stop" on the worker's standard input, or its end (when the parent ends), ends the work. After a task that stays,
+a line with the path of another task's file, in JSON, begins that one.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Task:
         Variables of its process, set before the function is imported.
     cores:
         Numbers of the processor cores that its process may use; empty: as its parent.
+    stays:
+        Whether its process waits for another task after a result.
     """
 
     function: str
@@ -92,6 +95,7 @@ class Task:
     scratch: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     cores: Sequence[int] = ()
+    stays: bool = False
 
     def write(self, folder: Path) -> Path:
         """Write the task into the folder of its job."""

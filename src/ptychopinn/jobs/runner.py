@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ _SAMPLING_SHARE = 30  # measuring memory takes at most 1/30 of the time; it is s
 _TREE_SECONDS = 0.25  # interval of the search for new processes
 
 
-def run_job(
+def run_job(  # noqa: PLR0913
     task: Task,
     folder: Path,
     *,
@@ -26,6 +28,7 @@ def run_job(
     seconds: float | None = None,
     on_memory: Callable[[float], None] = lambda mib: None,
     monitor: Monitor = NULL_MONITOR,
+    staying: StayingProcess | None = None,
 ) -> Any:
     """Run a task in its own process, and end that process with its descendants.
 
@@ -43,6 +46,8 @@ def run_job(
         Called up to fifty times a second with the anonymous memory in MiB.
     monitor:
         Gets progress, and can cancel.
+    staying:
+        Does it instead, and does not end after a result.
 
     Returns
     -------
@@ -58,9 +63,9 @@ def run_job(
         If it exceeded a limit.
     """
     start = time.monotonic()
-    with JobProcess(task, folder) as job:
+    with JobProcess(task, folder) if staying is None else staying.at_work(task, folder) as job:
         tree, looked, due = [job.pid], start, start
-        while not job.has_ended:
+        while not (job.has_ended or job.waits):
             for event in job.read(_TICK_SECONDS):
                 _report(event, monitor)
             now = time.monotonic()
@@ -83,7 +88,7 @@ def run_job(
                         exit_code=ResourceError.exit_code,
                         details=job.tail(),
                     )
-        job.close()
+        job.end_unless_it_waits()
         for event in job.read(0):
             _report(event, monitor)
         return job.value()
@@ -92,3 +97,30 @@ def run_job(
 def _report(event: dict[str, Any], monitor: Monitor) -> None:
     if event["event"] == "progress":
         monitor.report(event["stage"], event["done"], event["total"], event["figures"])
+
+
+class StayingProcess:
+    """A process that does one task after another; a new one after each that failed."""
+
+    def __init__(self) -> None:
+        self._job: JobProcess | None = None
+
+    def close(self) -> None:
+        """End it and its descendants."""
+        if self._job is not None:
+            self._job.close()
+            self._job = None
+
+    @contextmanager
+    def at_work(self, task: Task, folder: Path) -> Iterator[JobProcess]:
+        """The process, which does this task."""
+        task = replace(task, stays=True)
+        if self._job is None or not self._job.begin(task, folder):
+            self.close()
+            self._job = JobProcess(task, folder)
+        job = self._job
+        try:
+            yield job
+        finally:
+            if not job.waits:
+                self.close()

@@ -46,13 +46,13 @@ _SCALE_SHIFT = 0.01  # relative; patches are predicted again if the mean counts 
 
 
 def live_config(config: InferConfig | None) -> StreamConfig:
-    """The settings of a stream: what is not given has the defaults of streams.
+    """The settings of a stream; those that are not given have the defaults of streams.
 
     Raises
     ------
     ConfigError
-        With ``predict_overlap`` or ``uncertainty``, which do not work in a stream; or if a field that needs passes is
-        given without ``refine``.
+        If ``predict_overlap`` or ``uncertainty`` is given, which need the whole scan, or a field that needs passes
+        without ``refine``.
     """
     if config is not None and config.predict_overlap is not None:
         raise ConfigError(
@@ -91,10 +91,12 @@ class LiveScan:
         self._placed: SpillableRows | None = None
         self._indices = SpillableRows((), np.int64, budget_bytes=_TABLE_BYTES)
         self._positions = SpillableRows((2,), np.float64, budget_bytes=2 * _TABLE_BYTES)
-        self._scales = SpillableRows((), np.float64, budget_bytes=_TABLE_BYTES)  # mean units in each prediction
+        self._scales = SpillableRows(
+            (), np.float64, budget_bytes=_TABLE_BYTES
+        )  # mean light of a pattern, in units, at each prediction
         self._corners: tuple[FloatArray, FloatArray] | None = None  # lowest and highest position
         self._known: set[int] = set()
-        self._sum = np.zeros((self._size, self._size))  # sum of what was measured, at 1 count per unit
+        self._sum = np.zeros((self._size, self._size))  # sum of the measured values, as if a unit were one count
         self._statistics: PatternStatistics | None = None
         self._per_unit, self._assumed = 1.0, False  # the dose
         self._predicted = 0
@@ -126,11 +128,11 @@ class LiveScan:
 
     @property
     def missing(self) -> int:
-        """Number of patterns below the highest number that have not arrived."""
+        """How many of the patterns up to the highest number have not arrived."""
         return max(self._known) + 1 - len(self._known) if self._known else 0
 
     def set_up(self, setup: Setup) -> Rejection | None:
-        """Use the setup of the producer. It is refused after the first patterns, or if it does not fit the model."""
+        """Use what the producer says of the scan, unless patterns came before it or it does not fit the model."""
         shape = (self._size, self._size)
         if self._known:
             return Rejection("A setup arrived after patterns; it is ignored.", 0)
@@ -154,7 +156,7 @@ class LiveScan:
 
         Returns
         -------
-        The number of new patterns, the number of repeated ones (they are ignored), and what was refused.
+        Number of new patterns, number of repeated ones, which are ignored, and what was refused.
 
         Raises
         ------
@@ -198,12 +200,12 @@ class LiveScan:
         return replace(chunk, bad_values=find_marks(patterns, self._marks.given, self._mean_before()))
 
     def _mean_before(self) -> FloatArray:
-        """(N, N) mean of what each pixel measured, in the unit of the patterns; NaN where it was nothing."""
+        """(N, N) mean of the values of each pixel, in the unit of the patterns; NaN if it has measured nothing."""
         mean = np.where(self._marks.times < len(self._indices), self._mean(), np.nan)
         return np.sqrt(mean) if self._measurement is Measurement.AMPLITUDE else mean
 
     def _mean(self) -> FloatArray:
-        """(N, N) mean of what the pixels measured, at 1 count per unit; 0 at bad pixels."""
+        """(N, N) mean of the values of each pixel, as if a unit were one count; 0 at bad pixels."""
         count = len(self._indices)
         mean = self._sum / np.maximum(count - self._marks.times, 1)
         return np.where(self._marks.bad_pixels(count), 0.0, mean)
@@ -222,7 +224,7 @@ class LiveScan:
         )
 
     def data(self, order: IntArray | None = None) -> ScanDataset:
-        """The scan so far, or the patterns in some slots, by default in the order of the patterns' numbers.
+        """The scan so far, in the order of the patterns' numbers, or the patterns in the slots ``order``.
 
         Raises DataError if no pattern has arrived.
         """
@@ -304,7 +306,7 @@ class LiveScan:
         return None
 
     def _new(self, indices: IntArray) -> BoolArray:
-        """(b,) bool: new patterns; of repeated ones in a chunk, the first."""
+        """(b,) bool: which patterns are new. If a chunk has a new one twice, the first counts."""
         new = np.zeros(len(indices), bool)
         _, first = np.unique(indices, return_index=True)
         new[first] = True
@@ -352,7 +354,7 @@ class LiveScan:
         self._find_dose()
 
     def _find_dose(self) -> Findings:
-        """Set the dose by the rule for files; its warnings are reported at the end."""
+        """Set the dose by the rule for files, and return its warnings, which are logged at the end."""
         findings = Findings()
         if self._statistics is not None and self._measurement is not None and self._patterns is not None:
             units = np.array([self._mean().sum()])  # a pattern, squared where that makes counts
@@ -375,7 +377,7 @@ class LiveScan:
         return library.to_host(prediction.probe), library, placed
 
     def _predict(self) -> None:
-        """Predict waiting patterns and add them to the object; impossible before the first photon."""
+        """Predict the patterns that wait, and add them to the object. Before the first photon, do nothing."""
         assert self._patterns is not None
         if not self._mean().sum() > 0:
             return

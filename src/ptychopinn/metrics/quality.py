@@ -24,13 +24,13 @@ RESIDUAL_PATTERNS = 256
 """Number of evenly spread patterns that the residual is computed from."""
 _BATCH_VALUES = 2**17  # complex values of exit waves in memory at a time
 _ROWS = 64
-_KEPT_BYTES = 2**26  # of cached data: shifted probes, measured amplitudes
+_CACHE_BYTES = 2**26  # for shifted probes and measured amplitudes
 
 
 def flatness(obj: ComplexArray, box: ScanBox) -> float:
     """Deviation of an (H, W) complex object inside the scan box: ``sqrt(mean |O - mean O|^2)``.
 
-    Below `FLATNESS_LIMIT` the object is a collapse. NaN if the object is not finite there.
+    Below `FLATNESS_LIMIT` the object has collapsed. NaN if the object is not finite there.
 
     Raises
     ------
@@ -127,8 +127,8 @@ class ForwardResidual:
         values = math.prod(model.exposed_probe(library).shape)
         step = library.batch_length(values, _BATCH_VALUES)
         self._batches = slices_of(len(chosen), step)
-        small = len(chosen) * (values * 8 + size**2 * 4) <= _KEPT_BYTES
-        self._kept = library.spread(self._prepare, self._batches) if small else None
+        small = len(chosen) * (values * 8 + size**2 * 4) <= _CACHE_BYTES
+        self._cached = library.spread(self._prepare, self._batches) if small else None
 
     def _prepare(self, batch: slice) -> tuple[Array, Array]:
         """(b, modes, N, N) probes, and the `Patterns.amplitudes` (b, N, N), DC in the corner."""
@@ -160,7 +160,7 @@ class ForwardResidual:
         return shares
 
     def light(self, canvas: Canvas) -> FloatArray:
-        """(k,) float64: by how much each pattern has more counts than an object explains; 1 where it explains none."""
+        """(k,) float64: counts of each pattern divided by those that an object explains; 1 if it explains none."""
         xp = self._library.xp
 
         def add_up(intensity: Array, measured: Array, good: Array | None) -> tuple[Array, Array]:
@@ -178,14 +178,15 @@ class ForwardResidual:
     ) -> tuple[FloatArray, FloatArray]:
         """Two figures of each pattern, on the host.
 
-        They are made from (b, N, N) modelled intensities, measured amplitudes, and where these were measured.
+        ``look`` computes them from the modelled intensities and the measured amplitudes of a batch, both (b, N, N), and
+        from the map of what was measured.
         """
         library, xp = self._library, self._library.xp
         windows = Windows.on(canvas, self._positions, self._patterns.data.N, library)
 
         def of_batch(number: int) -> tuple[Array, Array]:
             batch = self._batches[number]
-            probes, amplitudes = self._prepare(batch) if self._kept is None else self._kept[number]
+            probes, amplitudes = self._prepare(batch) if self._cached is None else self._cached[number]
             field = library.fft2(probes * windows[batch].cut(canvas.array)[:, None, ...], norm="ortho")
             intensity = power(field, library)
             if self._background is not None:
@@ -203,7 +204,7 @@ class ForwardResidual:
 def deviations_above(shares: FloatArray, others: FloatArray) -> float:
     """How much higher one squared residual is than another, in standard errors over the (k,) patterns.
 
-    Both are given as from `ForwardResidual.shares`, of the same patterns.
+    Both are from `ForwardResidual.shares`, of the same patterns.
     """
     more = shares - others
     return float(more.sum()) / max(math.sqrt(len(more)) * float(more.std()), 1e-12)
@@ -232,7 +233,7 @@ def _poisson_missed(intensity: Array, measured: Array, good: Array | None, libra
     counts = measured * measured
     floored = counts + COUNT_FLOOR
     off = (intensity - counts) / floored
-    deviance = floored * xp.clip(off - xp.log1p(off), 0.0, None)  # never negative but for rounding
+    deviance = floored * xp.clip(off - xp.log1p(off), 0.0, None)  # it is negative only by rounding
     if good is not None:
         deviance *= good
     return xp.sum(deviance, axis=(1, 2), dtype=xp.float64) / 2

@@ -49,13 +49,13 @@ _WIDTH_IN = 7.0
 _RAMP_WINDOW_PX = 1024  # only the middle of a large object determines its ramp
 _MAX_MODES = 8
 _THUMBNAIL_PX = 160
-_MAX_SHOWN_PX = 2048  # per side; more than the dots of a picture
+_MAX_SHOWN_PX = 2048  # per side; a picture has fewer dots
 _SCALE_NOTE = "colours from the 0.5 to the 99.5 percentile"
 
 
 @dataclass(frozen=True)
 class ObjectView:
-    """What pictures of an object show of it."""
+    """The part of an object that its pictures show, and its place."""
 
     # The box of scan positions, in pixels of the object: only this is shown. None or empty shows everything.
     box: ScanBox | None = None
@@ -70,7 +70,7 @@ class ObjectView:
 
 
 class ObjectPart(StrEnum):
-    """What of an object is drawn."""
+    """What a picture of an object shows."""
 
     PHASE = "phase"  # without its mean and ramp
     AMPLITUDE = "amplitude"
@@ -311,7 +311,7 @@ def _title_prefix(title: str) -> str:
 
 
 def _step(box: ScanBox) -> int:
-    """Pixels of an object along the side of one in its picture."""
+    """How many pixels of an object become one pixel of its picture, along each side."""
     return max(-(-max(box.shape) // _MAX_SHOWN_PX), 1)
 
 

@@ -73,10 +73,10 @@ class PassEngine:
     library:
         Library of the patterns, from `ArrayLibrary.session`.
     part:
-        The order of the passes, if the patterns are a part of a larger scan; else random batches of all. Positions and
+        The order of the patterns, if they are a part of a larger scan; None takes random batches of all. Positions and
         flux of a part stay as they are: they are fitted to `figures` of all parts.
     momentum:
-        ``velocity`` and ``last`` of `ObjectState`, if earlier passes go on; the object is at rest without.
+        ``velocity`` and ``last`` of `ObjectState` after earlier passes; None if the object is at rest.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class PassEngine:
         self.background = model.background
         if options.update_background is not None and self.background is None:
             self.background = xp.zeros((size, size), dtype=xp.float32, device=self._library.device)
-        # A part of a scan does not know the other windows of a batch, of which the sum may be larger.
+        # A part of a scan lacks windows of a batch, whose light may add up elsewhere: it takes that of one window.
         light = power(model.exposed_probe(self._library)[None, ...], self._library)
         self._peak = None if part is None else float(xp.max(light))
         self._repeated: RepeatedStep[Sequence[Gradients]] = self._library.repeated_step()
@@ -214,7 +214,7 @@ class PassEngine:
                 if monitor.cancelled:
                     self._state.store(self._tiling, task.tile, state)
                     return None
-                steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as in one whole object
+                steps = schedule.at((done + (number - 1) / len(batches)) / passes)  # as if the object were not in tiles
                 if len(chosen):  # a batch of a larger scan may have nothing in this part
                     _, fetch = next(reading)
                     tally.add(self._update(task, state, chosen, fetch, steps), self._library)
@@ -231,7 +231,7 @@ class PassEngine:
 
     @property
     def model(self) -> ScanModel:
-        """The current model of all patterns; those that the passes do not use have what was given, or no deviation."""
+        """The current model. Patterns that the passes do not use keep what was given, or have a flux of 1."""
         model = replace(self._given, probe=self._probe.modes, background=self.background)
         if self._options.update_positions:
             positions = model.positions.copy()
@@ -246,7 +246,7 @@ class PassEngine:
         return model
 
     def result(self) -> tuple[Canvas, ScanModel]:
-        """Object and model: the probe with its variation keeps its energy, the object takes the scale.
+        """Object and model. The probe with its variation is scaled to its energy, the object by the inverse factor.
 
         Free modes are made orthogonal.
         """
@@ -393,8 +393,8 @@ class PassEngine:
 class PartOrder:
     """The order of passes over a larger scan, for the part of it that an engine works on.
 
-    Every part takes its patterns in the order in which one engine would take them. So neighbouring parts change what
-    they share alike.
+    Every part takes its patterns in the order in which one engine would take them. So neighbouring parts make the same
+    changes to the pixels that they share.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ptychopinn.atomic import read_record
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.infer import Likelihood
 from ptychopinn.config.run import AllSettings
@@ -64,7 +64,7 @@ def prepare_tiles(
     given = settings.model_dump(mode="json", include={"backend", "execution"}, exclude_unset=True)
     chosen = {"passes": settings.tiles.passes, "may_free": sorted(settings.automatic.may_free), "settings": given}
     key = digest_of([_FORMAT, _facts(path), of_network, settings.reading.model_dump(mode="json"), chosen, len(tiles)])
-    if _key_of(folder / PLAN) == key:
+    if read_record(folder / PLAN).get("key") == key:
         return TileStore(folder)
     if folder.is_dir():
         shutil.rmtree(folder)
@@ -132,11 +132,3 @@ def _put_patterns(
 def _facts(path: StrPath) -> list[str | int]:
     facts = Path(path).stat()
     return [str(Path(path).absolute()), facts.st_size, facts.st_mtime_ns]
-
-
-def _key_of(path: Path) -> str | None:
-    try:
-        found: str = json.loads(path.read_text("utf-8"))["key"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return found

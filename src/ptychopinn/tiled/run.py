@@ -9,19 +9,17 @@ happens in a pass beyond the halo.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptychopinn.assembly import PhaseRule
-from ptychopinn.atomic import write_json
+from ptychopinn.atomic import read_record, write_json
 from ptychopinn.bundle import read_bundle
 from ptychopinn.config.automatic import AutomaticConfig, Freedom
 from ptychopinn.config.execution import Accelerator
@@ -95,7 +93,7 @@ def tiled_run(  # noqa: PLR0913
     if idle := [name for name in AutomaticConfig.model_fields if name in given and name != "may_free"]:
         raise UsageError(f"A scan in tiles takes no {' and no '.join(idle)}.", "Leave it out.")
     if workers is None:
-        workers = choose_workers(config, {getattr(settings.execution, "accelerator", Accelerator.AUTO)})
+        workers = choose_workers(config, {getattr(settings.execution, "accelerator", Accelerator.AUTO)}, stay=True)
     data = read_scan(data_path, **dict(settings.reading))
     count = config.tiles
     if not isinstance(count, int):
@@ -119,11 +117,13 @@ def tiled_run(  # noqa: PLR0913
 
 
 def _network(model: StrPath, data: ScanDataset, backend: str | None) -> Network | None:
-    """The network that `reconstruct` would use."""
+    """The network that `reconstruct` would use; None for a pretrained one that is for the inner half of patterns."""
     archive, backend = find_start(model, data, backend)
     if archive is None:
         return None
     network = read_bundle(archive).manifest.model
+    if network.N != data.N and str(model) == PRETRAINED:
+        return None
     if network.N != data.N:
         raise UsageError(
             f"The model is for patterns of {network.N} x {network.N} pixels, the scan has {data.N} x {data.N}.",
@@ -269,7 +269,7 @@ class _Rounds:
         for number, values in enumerate(arguments):
             folder = self._store.job_folder(name, number)
             keys[str(folder)] = key = digest_of([function, values])
-            record = _read(folder / _RECORD)
+            record = read_record(folder / _RECORD)
             if record.get("key") == key:
                 found[str(folder)] = record["value"]
                 continue
@@ -297,12 +297,3 @@ class _Rounds:
     def _report(self) -> None:
         figures = {"residual": self._residual} if math.isfinite(self._residual) else {}
         self._monitor.report("tiles", self.ended, self.total, figures)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A record; empty if there is none that can be read."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

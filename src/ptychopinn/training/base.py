@@ -69,10 +69,10 @@ STARTED_FROM = "started_from"
 
 
 class Fit(Trainable, Protocol[ModelT_co]):
-    """A running training in one framework: the model, its optimizer, and the training loop."""
+    """A training in one framework: the model, its optimizer, and the loop."""
 
     def run(self, state: TrainingState, logger: RunLogger) -> None:
-        """Train until `state` says stop or the epochs are done."""
+        """Train until ``state`` says that it is over, or the epochs are done."""
         ...
 
     def follow(self) -> None:
@@ -227,8 +227,8 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     def start_from(self, path: StrPath) -> None:
         """Start the next training from the tensors of an archive whose names and shapes this network has.
 
-        A network for wider patterns has those of the narrower, which reconstruct its coarse object, and iterations of
-        its own. The archive of the training says what it started from.
+        A network for wider patterns has all tensors of one for narrower patterns, which reconstruct the coarse object,
+        and those of further iterations. The archive that is written after the training says where it started.
 
         Raises
         ------
@@ -282,7 +282,7 @@ class NetworkReconstructor(ABC, Generic[ModelT]):
     ) -> TrainResult:
         """Train on a scan. A trained instance continues from its weights, with its own or the scan's probe.
 
-        Scans that did not pass the checks of files yet do it now (`ptychopinn.data.from_arrays.mend_scan`).
+        Scans that have not been checked yet are checked as files are (`ptychopinn.data.from_arrays.mend_scan`).
 
         Parameters
         ----------

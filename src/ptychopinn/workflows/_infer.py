@@ -48,9 +48,8 @@ def infer_run(  # noqa: PLR0913
     settings:
         ``infer``, ``execution``, ``reading`` and ``backend`` are used. The default backend is the one that wrote the
         model.
-
     formats:
-        Formats in which the product is written too: "cxi", "nexus".
+        Further formats of the product: "cxi", "nexus".
 
     Raises
     ------
@@ -90,7 +89,7 @@ def infer(
 ) -> Reconstruction:
     """Reconstruct a scan with a trained network, and with the probe that suits it.
 
-    What differs between this scan and that of the training is a warning of the result, and logged.
+    Differences between this scan and that of the training become warnings of the result.
 
     Parameters
     ----------
@@ -105,5 +104,5 @@ def infer(
     config, of_probe = choose_probe_source(reconstructor, data, config, training)
     of_conditions = compare_conditions(training, data)
     found = reconstruct(reconstructor, data, config, monitor=monitor)
-    said = [one for one in (of_probe, of_conditions) if one is not None]
-    return replace(found, warnings=(*said, *found.warnings))
+    differences = [one for one in (of_probe, of_conditions) if one is not None]
+    return replace(found, warnings=(*differences, *found.warnings))

@@ -116,11 +116,11 @@ def write_object(  # noqa: PLR0913
     data:
         The scan; the pictures show the box of its positions.
     found:
-        The object, its coverage and its frame. A reconstruction has the rest of the product's model, too.
+        The object, its coverage and its frame; of a reconstruction also positions, flux, background and errors.
     probe:
         (modes, N, N) complex64 in counts.
     formats:
-        Formats in which the product is written too.
+        Further formats of the product.
 
     Returns
     -------
@@ -196,9 +196,9 @@ def write_outputs(  # noqa: PLR0913
     warnings: tuple[str, ...] | None = None,
     formats: Collection[ProductFormat] = (),
 ) -> RunResult:
-    """Write product (in other ``formats`` too) with its sidecar, pictures and report.
+    """Write the product, in further ``formats`` too, its sidecar, the pictures and the report.
 
-    ``warnings`` are all that are shown; None: those of the reconstruction.
+    ``warnings`` take the place of those of the reconstruction, unless they are None.
     """
     verdict = reconstruction.verdict
     warnings = reconstruction.warnings if warnings is None else warnings
@@ -289,9 +289,9 @@ def object_view(data: ScanDataset, found: Reconstruction | StitchedObject, title
 
 
 def probe_width_percent(pattern_px: int, shown_px: int) -> float:
-    """Width of the probe's picture, percent of a report's.
+    """Width of the probe's picture, as a percentage of the report's width.
 
-    A pixel of the probe is then as wide as one of the object's picture, which shows ``shown_px`` of them.
+    A pixel of the probe is then as wide as a pixel of the object, whose picture is ``shown_px`` pixels wide.
     """
     return float(np.clip(100 * pattern_px / shown_px, _MIN_PROBE_WIDTH, 100))
 
@@ -312,7 +312,7 @@ def _conclusion(found: Reconstruction) -> tuple[str, str]:
 
 
 def _sliders(found: Reconstruction, view: ObjectView) -> list[tuple[str, bytes, bytes]]:
-    """Pictures that lie on each other: phase and amplitude, phase and its standard error."""
+    """Pairs of pictures that lie on each other: phase and amplitude, phase and its standard error."""
     phase = bare_picture(found.object, ObjectPart.PHASE, view)
     how = "Phase on the left, {} on the right: drag the handle at the lower right corner of the phase."
     sliders = [(how.format("amplitude"), phase, bare_picture(found.object, ObjectPart.AMPLITUDE, view))]
@@ -329,7 +329,7 @@ def _write_sidecar(
     reconstruction: Reconstruction,
     data: ScanDataset,
 ) -> None:
-    """Write figures, warnings, verdict and findings as JSON beside the product; figures not finite are null."""
+    """Write figures (null if they are not finite), warnings, verdict and findings as JSON beside the product."""
     verdict = reconstruction.verdict
     content = {
         "figures": figures,
@@ -346,7 +346,7 @@ def caption(kind: str) -> str:
         "amplitude": "Amplitude of the object inside the box of scan positions.",
         "phase": "Phase of the object inside the box of scan positions, without mean and ramp.",
         "uncertainty": "Standard errors of phase and amplitude, and correlation of two halves of the patterns.",
-        "positions": "Scan positions, from where the scan has them to where the reconstruction found them.",
+        "positions": "Scan positions: arrows lead from those of the scan to those that the reconstruction found.",
         "probe": "The probe.",
         "history": "Loss over the epochs of training.",
     }.get(kind, kind)

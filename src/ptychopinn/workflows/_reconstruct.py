@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
-from ptychopinn.automatic import Update, reconstruct_automatically
+from ptychopinn.automatic import AutomaticReconstruction, Update, reconstruct_automatically
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan
@@ -32,7 +32,7 @@ from ptychopinn.workflows._outputs import (
     write_object_product,
     write_outputs,
 )
-from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained, model_archive
+from ptychopinn.workflows.pretrained import NO_MODEL, PRETRAINED, find_pretrained_start, model_archive
 
 _log = logging.getLogger(__name__)
 _UPDATE_S = 5.0  # seconds between two pictures of the object so far
@@ -99,11 +99,16 @@ def reconstruct_run(  # noqa: PLR0913
                 data,
                 found.reconstruction,
                 title=f"Reconstruction of {data.name}",
-                tables={"How": {"what was done": story, "model": "none" if archive is None else archive.name}},
+                tables={"How": {"what was done": story, "network of the start": _network_of(found, archive)}},
                 comments=comments,
             )
     files = {**result.files, "story": folder / folders.STORY}
     return replace(result, files=files, figures={**result.figures, "what was done": story})
+
+
+def _network_of(found: AutomaticReconstruction, archive: Path | None) -> str:
+    """The name of the model whose object passes went on from."""
+    return "none" if archive is None or found.from_flat else archive.name
 
 
 def load_start(
@@ -143,7 +148,7 @@ def find_start(model: StrPath, data: ScanDataset, backend: str | None = None) ->
 def _archive(model: StrPath, data: ScanDataset) -> Path | None:
     if str(model) == NO_MODEL:
         return None
-    return find_pretrained(data) if str(model) == PRETRAINED else model_archive(model, data)
+    return find_pretrained_start(data) if str(model) == PRETRAINED else model_archive(model, data)
 
 
 def _writer(write: Callable[..., object]) -> Update:

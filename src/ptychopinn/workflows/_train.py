@@ -79,7 +79,7 @@ def train_run(  # noqa: PLR0913
         A run directory, a model archive of any backend, "pretrained" or the name of an installed model. The training
         continues from its network and configuration.
     weights_of:
-        Likewise, but it only gives weights to a network of another configuration, of which it may have a part.
+        Likewise, but the network has the configuration of the settings, and starts from those weights that fit it.
     monitor:
         Progress and cancellation. A cancelled training saves its model, without a reconstruction.
 
@@ -155,7 +155,7 @@ def follow_training(settings: RunSettings[Any], monitor: Monitor) -> bool:
 
     Returns
     -------
-    Whether it was so. Then everything is done, and nothing is written here.
+    Whether this process took part; then there is nothing more for it to do.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def prepare_training(
     weights_of: StrPath | None = None,
     resume: bool = False,
 ) -> tuple[Reconstructor, RunSettings[Any]]:
-    """The reconstructor that is to be trained on a scan, and the settings with all that the scan and its device decide.
+    """The reconstructor to train on a scan, and the settings with the defaults that depend on scan and device.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def _resolved(reconstructor: Reconstructor, config: TrainConfig) -> TrainConfig:
 
 
 def _model_config(archive: Path | None, given: Mapping[str, object]) -> ModelConfig:
-    """The configuration of the network: the given one, or that of the archive, which must agree."""
+    """The configuration of the network: that of the archive, which must agree with what is given, if there is one."""
     if archive is None:
         return build(ModelConfig, given)
     found = read_manifest(archive).model
@@ -268,7 +268,7 @@ def _check_capabilities(spec: ReconstructorSpec, settings: RunSettings[Any], *, 
 def _resumed(folder: Path, settings: RunSettings[Any]) -> InferConfig:
     """Refuse to resume a training with other settings. Only its duration and its device may change.
 
-    Settings that are newer than the run have their defaults.
+    A setting that did not exist when the run began has its default.
 
     Returns
     -------

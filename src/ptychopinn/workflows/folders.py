@@ -35,8 +35,10 @@ UNCERTAINTY = "uncertainty.png"
 PICTURES = ("amplitude.png", "phase.png", UNCERTAINTY, "probe.png", "history.png", "positions.png")
 _LOGGER = "ptychopinn"
 _log = logging.getLogger(__name__)
-_LEVEL = threading.Lock()  # the level of the logger is that of all threads
-_RUNS: ContextVar[tuple[_RunLog, ...]] = ContextVar("runs", default=())  # those that this thread works for
+_LEVEL = threading.Lock()  # all threads share the level of the logger
+_RUNS: ContextVar[tuple[_RunLog, ...]] = ContextVar(
+    "runs", default=()
+)  # the logs of the runs that this thread works for
 _TEMPORARY_NAMES = frozenset({LOCK, _backup.REPLACED, _backup.MOVING})  # of a running or a killed run
 
 
@@ -154,9 +156,9 @@ def _list_files(folder: Path) -> list[Path]:
 
 
 def _check(folder: Path, kind: FolderKind, *, overwrite: bool, resume: bool, settled: bool = True) -> None:
-    """Refuse a directory. With ``settled`` false, only for reasons that `_recover_after_kill` does not change."""
+    """Refuse a directory. Before `_recover_after_kill` (not ``settled``), only for reasons that it does not remove."""
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; a directory is to be made there.", "Give another --output.")
+        raise UsageError(f"{folder} is a file, and the output is a directory.", "Give another --output.")
     found = _list_files(folder)
     if resume:
         homes = (folder,) if settled else (folder, *(folder / name for name in _TEMPORARY_NAMES))
@@ -213,7 +215,7 @@ def _clear(folder: Path, kind: FolderKind) -> None:
 class _RunLog(logging.FileHandler):
     """The log file of a run. Write errors are reported once, not in a traceback per line.
 
-    Runs in other threads have logs of their own. A thread that a run started may belong to any of them.
+    Runs in other threads have logs of their own. What a thread logs that belongs to no run goes to all of them.
     """
 
     failure: OSError | None = None
@@ -225,7 +227,7 @@ class _RunLog(logging.FileHandler):
         return (not runs or self in runs) and bool(super().filter(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name
-        """Note the first error."""
+        """Remember the first error."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.inner_half import FACTOR
 from ptychopinn.errors import UsageError
 from ptychopinn.plugins import discover
 from ptychopinn.typing import StrPath
@@ -18,7 +19,16 @@ NO_MODEL = "none"
 
 def find_pretrained(data: ScanDataset) -> Path | None:
     """The archive of an installed model for patterns of this size, the first by name; None if there is none."""
-    return next((spec.path for spec in discover().models.values() if data.N == spec.N), None)
+    return _first_for(data.N)
+
+
+def find_pretrained_start(data: ScanDataset) -> Path | None:
+    """As `find_pretrained`; else the archive of one for the inner half of the patterns, which the first passes use."""
+    return find_pretrained(data) or _first_for(data.N // FACTOR)
+
+
+def _first_for(size: int) -> Path | None:
+    return next((spec.path for spec in discover().models.values() if size == spec.N), None)
 
 
 def model_archive(model: StrPath, data: ScanDataset) -> Path:
@@ -38,7 +48,8 @@ def model_archive(model: StrPath, data: ScanDataset) -> Path:
         has = f"The installed ones are for N = {', '.join(map(str, sizes))}" if sizes else "None is installed"
         raise UsageError(
             f"There is no pretrained model for patterns of {data.N} x {data.N} pixels. {has}.",
-            "Train one (ptychopinn train), install models (./models of a checkout), or use --model none.",
+            "Train one (ptychopinn train), install models (./models of a checkout), crop the patterns to such a size "
+            "(ptychopinn convert --resize), or use ptychopinn reconstruct, which needs none.",
         )
     return found
 

@@ -194,6 +194,19 @@ def test_patterns_without_positions_say_what_is_needed(name: str, tmp_path: Path
     np.testing.assert_allclose(found.positions, scan.positions)
 
 
+def test_patterns_without_a_name_are_not_guessed_to_be_amplitudes(tmp_path: Path) -> None:
+    """[DATA-207] Whole counts are counts; other numbers may be either, and the command says which."""
+    scan = scan_formats.example()
+    np.savetxt(tmp_path / "positions.txt", scan.positions)
+    conversion = ConversionOptions(positions=str(tmp_path / "positions.txt"))
+    np.save(tmp_path / "whole.npy", scan.counts.astype(np.uint16))
+    found = convert_scan(tmp_path / "whole.npy", tmp_path / "new.npz", ReadOptions(probe="mean"), conversion)
+    np.testing.assert_array_equal(found.counts(slice(None)), scan.counts)
+    np.save(tmp_path / "scaled.npy", (scan.counts * 0.7).astype(np.float32))
+    with pytest.raises(DataError, match=r"Counts and amplitudes are both possible.*--measurement"):
+        convert_scan(tmp_path / "scaled.npy", tmp_path / "no.npz", ReadOptions(probe="mean"), conversion)
+
+
 def test_labels_alone_are_refused(tmp_path: Path) -> None:
     """[DATA-207]"""
     np.save(tmp_path / "amp_pha.npy", np.ones((3, 32, 32), np.complex64))

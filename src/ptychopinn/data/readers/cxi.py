@@ -63,7 +63,7 @@ def read(path: Path) -> RawScan:
             geometry=_geometry(tree, places),
             metadata=ScanMetadata(source="CXI"),
             name=path.stem,
-            notes=(_axes_note(tree),),
+            notes=() if tree.find(f"{EXTRAS}/positions_px") is not None else (_axes_note(tree),),
         )
         raw = values.find_probe(values.array(places, *_PROBE), values.array(places, f"{_EXTRAS}/opr_weights")).of(raw)
         raw = values.masked(raw, values.array(tree, f"{_DETECTOR}/mask"), _is_bad)

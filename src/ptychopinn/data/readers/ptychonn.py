@@ -83,7 +83,6 @@ def _scan_of(patterns: AnyArray, name: str, measurement: Measurement | None) -> 
         patterns=np.ascontiguousarray(patterns),
         positions=None,
         measurement=measurement,
-        legacy_key=False,
         metadata=ScanMetadata(source="PtychoNN"),
         name=name,
         notes=notes,
