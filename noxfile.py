@@ -195,9 +195,10 @@ def ptychodus(session: nox.Session, release: str) -> None:
 def hardening(session: nox.Session) -> None:
     """Damaged files, kills, full disks, odd numbers; `nox -s hardening -- --long` for thousands and hundreds.
 
-    Its short form is part of `torch`.
+    Its short form is part of `torch`; the long one is of both backends.
     """
-    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]", "-e", TORCH)
+    backends = (TORCH, TENSORFLOW) if "--long" in session.posargs else (TORCH,)
+    session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]", *(word for part in backends for word in ("-e", part)))
     run_pytest(session, *SIDE_BY_SIDE, "tests/hardening")
 
 
