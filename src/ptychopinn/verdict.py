@@ -226,7 +226,7 @@ def _free_probe_cause(evidence: Evidence, geometry: GeometryCheck | None) -> str
     return (
         f"Passes that correct the probe explain the patterns far better (R {geometry.given_residual:.3f}): the probe "
         "is not that of this scan, or both axes are negated, which its complex conjugate can make up for. Add "
-        "--refine-probe, or try: ptychopinn convert SCAN -o MENDED --negate-y --negate-x."
+        "--refine-probe, or try: ptychopinn convert SCAN -o NEW.npz --negate-y --negate-x."
     )
 
 

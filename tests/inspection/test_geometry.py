@@ -68,13 +68,13 @@ def test_planted_orientations_are_found_with_the_flags_that_mend_them(scan: Scan
         mended = found.best.of_positions(wrong.positions)
         np.testing.assert_allclose(mended, scan.positions, atol=1e-9)
         assert found.best.flags
-        assert found.best.remedy == "ptychopinn convert SCAN -o MENDED " + " ".join(found.best.flags)
+        assert found.best.remedy == "ptychopinn convert SCAN -o NEW.npz " + " ".join(found.best.flags)
 
 
 def test_turned_patterns_are_mended_by_convert(scan: ScanDataset, tmp_path: Path) -> None:
     """[INSP-002] The command of the remedy does what the change does."""
     change = Change(patterns=Orientation(exchange=True, negate_y=True))
-    assert change.remedy == "ptychopinn convert SCAN -o MENDED --transpose --flip-y --no-turn-probe"
+    assert change.remedy == "ptychopinn convert SCAN -o NEW.npz --transpose --flip-y --no-turn-probe"
     write_scan(tmp_path / "scan.npz", scan)
     steps = ConversionOptions(transpose=True, flip_y=True, turn_probe=False)
     mended = convert_scan(tmp_path / "scan.npz", tmp_path / "mended.npz", conversion=steps)

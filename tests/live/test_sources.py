@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.data.dataset import Measurement
-from ptychopinn.errors import ResourceError, UsageError
+from ptychopinn.errors import DataError, ResourceError, UsageError
 from ptychopinn.live import Arrival, Chunk, Rejection, Setup, follow_hdf5, listen
 from ptychopinn.live.messages import pack_end, pack_patterns, pack_setup
 
@@ -76,6 +76,15 @@ def test_a_file_that_grows_is_followed(tmp_path: Path) -> None:
         file["finished"][()] = 1
         file["finished"].flush()
         assert patterns_of(list(source)) == [9, 10, 11, 12, 13]
+
+
+def test_an_archive_is_refused_at_once(tmp_path: Path) -> None:
+    """[STREAM-011] It cannot grow; a file that is no HDF5 yet may become one."""
+    np.savez(tmp_path / "scan.npz", diff3d=np.ones((2, N, N)))
+    with pytest.raises(DataError, match="NPZ file.*cannot grow"):
+        next(follow_hdf5(tmp_path / "scan.npz", poll_s=0.001))
+    (tmp_path / "scan.h5").write_bytes(b"")
+    assert isinstance(next(follow_hdf5(tmp_path / "scan.h5", poll_s=0.001)), Rejection)
 
 
 def test_a_file_that_is_opened_for_each_addition_is_followed(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def check_unit(positions: FloatArray, probe_width_px: float, metadata: ScanMetad
         guess = ""
     else:
         name, factor = unit
-        remedy = f"ptychopinn convert SCAN -o MENDED --scale-positions {factor:.6g}"
+        remedy = f"ptychopinn convert SCAN -o NEW.npz --scale-positions {factor:.6g}"
         guess = f" In {name}, with the pixel size of _metadata, they span {span * factor:.4g} pixels."
     findings.error(
         key,

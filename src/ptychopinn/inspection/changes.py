@@ -105,7 +105,7 @@ class Change:
             ("--no-turn-probe", self.patterns != AS_GIVEN),
         ]
         flags = [*self.flags, *(flag for flag, there in turned if there)]
-        return f"ptychopinn convert SCAN -o MENDED {' '.join(flags)}" if flags else ""
+        return f"ptychopinn convert SCAN -o NEW.npz {' '.join(flags)}" if flags else ""
 
     def __str__(self) -> str:
         said = [f"{what} {words}" for what, words in self._oriented() if words]

@@ -13,11 +13,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from ptychopinn.data.dataset import Measurement, ScanMetadata
+from ptychopinn.errors import DataError
 from ptychopinn.hdf5_files import open_hdf5_file
 from ptychopinn.live.arrivals import Arrival, Chunk, Rejection, Setup
 from ptychopinn.typing import StrPath
 
 _log = logging.getLogger(__name__)
+_ZIP_MAGIC = b"PK\x03\x04"
 _PATTERN_KEYS = ("diffraction", "diff3d")
 _UNFINISHED_FILE_ERRORS = (
     OSError,
@@ -26,6 +28,19 @@ _UNFINISHED_FILE_ERRORS = (
     ValueError,
     TypeError,
 )  # exceptions of h5py for a file that is being written
+
+
+def _refuse_archive(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_ZIP_MAGIC))
+    except OSError:  # it is not there yet, or its writer has locked it
+        return
+    if start == _ZIP_MAGIC:
+        raise DataError(
+            f"{path} is an NPZ file: a scan in it is complete and cannot grow.",
+            "Reconstruct it with ptychopinn infer, or write an HDF5 file (docs/streaming.md).",
+        )
 
 
 def follow_hdf5(
@@ -46,6 +61,11 @@ def follow_hdf5(
         Maximum number of patterns read at a time.
     poll_s:
         Seconds between two looks without new data.
+
+    Raises
+    ------
+    DataError
+        If the file is an NPZ, which cannot grow.
     """
     path = Path(path)
     rows_read, last_error, ready = 0, "", False
@@ -65,6 +85,7 @@ def follow_hdf5(
                     rows_read >= available and "finished" in file and bool(np.asarray(file["finished"][()]).any())
                 )
         except _UNFINISHED_FILE_ERRORS as error:
+            _refuse_archive(path)
             if str(error) != last_error and path.is_file() and not _is_locked(error):
                 last_error = str(error)
                 arrived.append(Rejection(f"{path} cannot be read (yet): {error}", 0))

@@ -47,7 +47,7 @@ class Inspection(ShortRepr):
         if self.geometry is None:
             return "There are too few patterns, or all at one place: nothing can be compared."
         return " ".join(
-            part for part in (self.geometry.sentence, self.geometry.best.remedy, self.geometry.doubt) if part
+            part for part in (self.geometry.sentence, self.geometry.doubt, self.geometry.best.remedy) if part
         )
 
 
