@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from h5py._objects import phil  # noqa: PLC2701 - its lock has no other name
+
 from ptychopinn.errors import DataError
 from ptychopinn.parallel import spread
 
@@ -96,7 +98,8 @@ class _Chunk:
     def _unpacked_size(self, packing: _Filter, size: int, tail: int) -> int | None:
         """The size to which a filter unpacks the chunk, of which ``tail`` bytes are not its own; None if unknown."""
         # Its place in the file is counted from elsewhere by older versions of the library.
-        packed = self.dataset.id.read_direct_chunk(self.info.chunk_offset)[1]
+        with phil:  # h5py takes its lock in every other function, but not in this one
+            packed = self.dataset.id.read_direct_chunk(self.info.chunk_offset)[1]
         unpack = _UNPACKED.get(packing.code)
         if unpack is None:
             return _SIZES[packing.code](packed[:_HEADER_BYTES], packing.parameters)
