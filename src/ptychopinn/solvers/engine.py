@@ -130,16 +130,7 @@ class PassEngine:
         )
         self._variation: VariationState | None = None
         if model.variation is not None or options.update_variation > 0:
-            self._variation = VariationState(
-                model.variation,
-                used,
-                self._library,
-                count=options.update_variation,
-                size=size,
-                free=options.update_probe and options.update_variation > 0,
-                momentum=schedule.probe_momentum,
-                seed=options.seed,
-            )
+            self._variation = VariationState(model.variation, used, size, options, self._library)
             moves = options.update_positions
             self._probe.add_to_first(self._variation.settle(self._probe.modes[0, ...], without_moves=moves))
             self._probe.conserve_energy(self._variation.energy)

@@ -24,6 +24,7 @@ import numpy as np
 from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.exposure import Exposure
 from ptychopinn.probe_variation import ProbeVariation
+from ptychopinn.solvers.options import PassOptions
 from ptychopinn.solvers.probe_state import FreeModes
 from ptychopinn.typing import FloatArray, IntArray
 
@@ -83,12 +84,11 @@ class VariationState:
         What passes start from; None for a probe that did not vary yet.
     used:
         (k,) int64: the patterns that passes use.
-    count:
-        Number of modes: those that are not given start at 0, with random weights.
     size:
         N.
-    free:
-        Whether the modes may change; the weights may.
+    options:
+        Of the passes. Modes that they ask for and that are not given start at 0, with random weights. The weights may
+        change where the modes stay.
 
     Attributes
     ----------
@@ -96,29 +96,27 @@ class VariationState:
         (k, K) float32, on the host.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         given: ProbeVariation | None,
         used: IntArray,
-        library: ArrayLibrary,
-        *,
-        count: int,
         size: int,
-        free: bool,
-        momentum: float,
-        seed: int,
+        options: PassOptions,
+        library: ArrayLibrary,
     ) -> None:
-        self._library, self._given, self._used, self._free = library, given, used, free
+        self._library, self._given, self._used = library, given, used
+        count = options.update_variation
+        self._free = options.update_probe and count > 0
         self._ran_away = np.zeros(len(used), bool)
         known = 0 if given is None else given.weights.shape[1]
         weights = [] if given is None else [given.weights[used]]
         modes = [] if given is None else [library.cast(given.modes, "complex64")]
         if count > known:
-            rng = np.random.default_rng(seed)
+            rng = np.random.default_rng(options.seed)
             weights.append(rng.normal(size=(len(used), count - known)).astype(np.float32))
             modes.append(library.zeros((count - known, size, size), "complex64"))
         self.weights: FloatArray = np.concatenate(weights, axis=1)
-        self._state = FreeModes(library.xp.concat(modes), momentum, library)
+        self._state = FreeModes(library.xp.concat(modes), options.schedule.probe_momentum, library)
 
     @property
     def arrays(self) -> list[Array]:
