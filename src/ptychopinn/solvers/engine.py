@@ -120,11 +120,10 @@ class PassEngine:
         ]
         schedule, xp = options.schedule, self._library.xp
         self._probe = ProbeState(
-            model.probe,
+            model,
             self._library,
             free=options.update_probe,
             momentum=schedule.probe_momentum,
-            motion_px=model.motion_px,
             count=0 if options.update_positions else len(used),
             budget_bytes=patterns.spare_bytes,
         )

@@ -10,6 +10,7 @@ import numpy as np
 from ptychopinn.arrays import Array, ArrayLibrary
 from ptychopinn.exposure import Exposure
 from ptychopinn.interpolation import ShiftedProbe, shift_probe, shift_ramps
+from ptychopinn.scan_model import ScanModel
 from ptychopinn.typing import ComplexArray, IntArray
 
 _ALPHA = 0.1  # regularisation of the probe, as alpha for the object
@@ -60,14 +61,12 @@ class ProbeState:
 
     Parameters
     ----------
-    probe:
-        (modes, N, N) complex64 of the library.
+    model:
+        Has the probe, (modes, N, N) complex64 of the library, and how far the stage moves in an exposure.
     free:
         Whether `step` will change it.
     momentum:
         Fraction of the last step that is repeated.
-    motion_px:
-        How far the stage moves in an exposure (y, x), pixels; None if it stands still.
     count:
         Number of patterns whose positions stay; 0 if positions move.
     budget_bytes:
@@ -79,22 +78,23 @@ class ProbeState:
         Its places in an exposure.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
-        probe: Array,
+        model: ScanModel,
         library: ArrayLibrary,
         *,
         free: bool,
         momentum: float,
-        motion_px: tuple[float, float] | None = None,
-        count: int = 0,
-        budget_bytes: int = 0,
+        count: int,
+        budget_bytes: int,
     ) -> None:
-        self._state = FreeModes(library.xp.asarray(library.cast(probe, "complex64"), copy=free), momentum, library)
+        self._state = FreeModes(
+            library.xp.asarray(library.cast(model.probe, "complex64"), copy=free), momentum, library
+        )
         self._library, self._free = library, free
         self._energy = library.xp.sum(library.xp.abs(self.modes) ** 2)
         self._prepared: ShiftedProbe | None = None
-        self.exposure = Exposure(motion_px, self.modes.shape[-1], library)
+        self.exposure = Exposure(model.motion_px, self.modes.shape[-1], library)
         shape = (count, *self.wave_shape)
         small = library.on_host and not free and 0 < _VALUE_BYTES * math.prod(shape) <= budget_bytes
         self._kept_shape = shape if small else None
