@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.arrays import Array, ArrayLibrary, QuotientStep
 from ptychopinn.typing import AnyArray, ComplexArray, IntArray
 
 SIZE = 8
@@ -116,9 +116,7 @@ def test_a_quotient_of_sums_is_added(library: ArrayLibrary, alpha: float, peak: 
             [library.from_host(numerator[some]) for some in groups],
             [library.from_host(denominator[some]) for some in groups],
             [library.from_host(corners[some]) for some in groups],
-            step=0.7,
-            regularisation=alpha,
-            peak=peak,
+            QuotientStep(0.7, alpha, peak),
         )
     close(library, found, expected.astype(np.complex64), atol=1e-4)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptychopinn import parallel
-from ptychopinn.arrays import NUMPY, ArrayLibrary
+from ptychopinn.arrays import NUMPY, ArrayLibrary, QuotientStep
 from ptychopinn.typing import ComplexArray, IntArray
 
 SIZE = 100  # wide enough for threads
@@ -21,8 +21,7 @@ def summed(library: ArrayLibrary, shape: tuple[int, int], corners: IntArray, see
         [numerator.astype(np.complex64)],
         [denominator.astype(np.float32)],
         [corners],
-        step=1.0,
-        regularisation=0.1,
+        QuotientStep(1.0, regularisation=0.1),
     )
     return canvas
 

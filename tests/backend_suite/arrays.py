@@ -14,7 +14,7 @@ import pytest
 from scipy import sparse
 
 from backend_suite.fits import Trained
-from ptychopinn.arrays import NUMPY, ArrayLibrary
+from ptychopinn.arrays import NUMPY, ArrayLibrary, QuotientStep
 from ptychopinn.config import InferConfig
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.reconstruction import reconstruct
@@ -131,10 +131,10 @@ def test_a_quotient_of_windows(library: ArrayLibrary, shape: tuple[int, int], pe
     numerators = [complex_normal(rng, 4, 6, 6) for _ in range(2)]
     denominators = [rng.random((4, 6, 6), np.float32) + 0.1 for _ in range(2)]
     corners = [rng.integers(0, 6, (4, 2)) for _ in range(2)]
-    steps: dict[str, Any] = {"step": 0.7, "regularisation": 0.2, "peak": peak}
-    expected = NUMPY.add_quotient(canvas.copy(), numerators, denominators, corners, **steps)
+    step = QuotientStep(0.7, regularisation=0.2, peak=peak)
+    expected = NUMPY.add_quotient(canvas.copy(), numerators, denominators, corners, step)
     sent = [[library.from_host(a) for a in arrays] for arrays in (numerators, denominators, corners)]
-    found = library.add_quotient(library.from_host(canvas.copy()), *sent, **steps)
+    found = library.add_quotient(library.from_host(canvas.copy()), *sent, step)
     np.testing.assert_allclose(library.to_host(found), expected, atol=1e-5)
 
 

@@ -8,7 +8,16 @@ or the standard lacks an operation. `NUMPY` is the default. A backend returns it
 from __future__ import annotations
 
 from ptychopinn.arrays.host import NUMPY, NumpyLibrary
-from ptychopinn.arrays.library import Array, ArrayLibrary, RepeatedStep, slices_of
+from ptychopinn.arrays.library import Array, ArrayLibrary, QuotientStep, RepeatedStep, slices_of
 from ptychopinn.arrays.scatter import ScatterLibrary
 
-__all__ = ["NUMPY", "Array", "ArrayLibrary", "NumpyLibrary", "RepeatedStep", "ScatterLibrary", "slices_of"]
+__all__ = [
+    "NUMPY",
+    "Array",
+    "ArrayLibrary",
+    "NumpyLibrary",
+    "QuotientStep",
+    "RepeatedStep",
+    "ScatterLibrary",
+    "slices_of",
+]

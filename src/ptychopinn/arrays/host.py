@@ -11,7 +11,7 @@ import array_api_compat.numpy
 import numpy as np
 import scipy.fft
 
-from ptychopinn.arrays.library import Array, ArrayLibrary, ItemT, ResultT, Sparse
+from ptychopinn.arrays.library import Array, ArrayLibrary, ItemT, QuotientStep, ResultT, Sparse
 from ptychopinn.parallel import ThreadPool, spread
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
 
@@ -125,16 +125,13 @@ class NumpyLibrary(ArrayLibrary):
                 window[y0 - y : y1 - y, x0 - x : x1 - x] = obj[y0:y1, x0:x1]
         return windows
 
-    def add_quotient(  # noqa: PLR0913
+    def add_quotient(
         self,
         canvas: Array,
         numerators: Sequence[Array],
         denominators: Sequence[Array],
         corners: Sequence[Array],
-        *,
-        step: float | Array,
-        regularisation: float | Array,
-        peak: float | None = None,
+        step: QuotientStep,
     ) -> Array:
         """Add a quotient of sums of windows; each thread processes a band of rows."""
         size = numerators[0].shape[-1]
@@ -150,6 +147,7 @@ class NumpyLibrary(ArrayLibrary):
             return max((float(weight[place].max()) for place in _bounding_slices(every, size, low, high)), default=0.0)
 
         # The maximum of the summed denominators: overlapping windows add up.
+        regularisation, peak = step.regularisation, step.peak
         floor = np.float32(regularisation * max(self.spread(add, bands)))
 
         def take(band: tuple[int, int]) -> None:
@@ -157,7 +155,7 @@ class NumpyLibrary(ArrayLibrary):
             for place in places:
                 share = np.float32(1 - regularisation) * weight[place]
                 share += floor if peak is None else np.float32(regularisation) * np.maximum(weight[place], peak)
-                np.divide(np.float32(step), share, out=share)  # a complex quotient takes three times as long
+                np.divide(np.float32(step.length), share, out=share)  # a complex quotient takes three times as long
                 change = total[place]
                 change *= share
                 canvas[place] += change

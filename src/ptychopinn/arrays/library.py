@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -25,6 +26,24 @@ ResultT = TypeVar("ResultT")
 def slices_of(count: int, length: int) -> list[slice]:
     """Slices that cover a number of items in steps; the last one may be shorter."""
     return [slice(low, min(low + length, count)) for low in range(0, count, length)]
+
+
+@dataclass(frozen=True, eq=False)
+class QuotientStep:
+    """The step of `ArrayLibrary.add_quotient`: its length, and what keeps its denominators from 0.
+
+    With a peak, ``max(d, peak)`` of each pixel stands for the maximum of the denominators d, so that no pixel depends
+    on windows elsewhere.
+    """
+
+    length: float | Array
+    regularisation: float | Array  # share of the maximum in the denominators
+    peak: float | None = None
+
+    def share(self, weight: Array, xp: Any) -> Array:
+        """What multiplies the numerators, from the sums of the denominators."""
+        top = xp.max(weight) if self.peak is None else xp.clip(weight, self.peak, None)
+        return self.length / ((1 - self.regularisation) * weight + self.regularisation * top)
 
 
 class RepeatedStep(Generic[ResultT]):
@@ -220,22 +239,18 @@ class ArrayLibrary:
                 canvas[y0:y1, x0:x1] += windows[number, y0 - y : y1 - y, x0 - x : x1 - x]
         return canvas
 
-    def add_quotient(  # noqa: PLR0913
+    def add_quotient(
         self,
         canvas: Array,
         numerators: Sequence[Array],
         denominators: Sequence[Array],
         corners: Sequence[Array],
-        *,
-        step: float | Array,
-        regularisation: float | Array,
-        peak: float | None = None,
+        step: QuotientStep,
     ) -> Array:
         """Add a quotient of sums of windows, the step of the ptychographic iterative engine.
 
         ``canvas + step * n / ((1 - a) d + a max d)`` with n and d the sums of the windows and a the regularisation
-        (Maiden, Johnson & Li, Optica 4, 736, 2017). With a peak, ``max(d, peak)`` of each pixel stands for the maximum,
-        so that no pixel depends on windows elsewhere.
+        (Maiden, Johnson & Li, Optica 4, 736, 2017).
 
         The canvas is (H, W) complex64 and may be changed; no window leaves it. Numerators (b, size, size) complex64,
         denominators float32 and corners (b, 2) int64 are those of several groups of windows.
@@ -245,9 +260,7 @@ class ArrayLibrary:
         for numerator, denominator, corner in zip(numerators, denominators, corners, strict=True):
             total = self.add_windows(total, numerator, corner)
             weight = self.add_windows(weight, denominator, corner)
-        top = xp.max(weight) if peak is None else xp.clip(weight, peak, None)
-        share = step / ((1 - regularisation) * weight + regularisation * top)
-        return canvas + total * share
+        return canvas + total * step.share(weight, xp)
 
     def shifted_products(self, images: Array, first: Array, second: Array, offsets: Array) -> Array:
         """Inner products of pairs of (m, s, s) complex images over their overlaps.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptychopinn.arrays.library import Array, ArrayLibrary, Sparse
+from ptychopinn.arrays.library import Array, ArrayLibrary, QuotientStep, Sparse
 from ptychopinn.typing import AnyArray
 
 _ROW_ENTRIES = 32  # of a sparse matrix that are multiplied together
@@ -86,16 +86,13 @@ class ScatterLibrary(ArrayLibrary, ABC):
         total = self.add_at(xp.reshape(canvas, (-1,)), xp.reshape(flat, (-1,)), xp.reshape(values, (-1,)))
         return xp.reshape(total, canvas.shape)
 
-    def add_quotient(  # noqa: PLR0913
+    def add_quotient(
         self,
         canvas: Array,
         numerators: Sequence[Array],
         denominators: Sequence[Array],
         corners: Sequence[Array],
-        *,
-        step: float | Array,
-        regularisation: float | Array,
-        peak: float | None = None,
+        step: QuotientStep,
     ) -> Array:
         """Add a quotient of sums of windows, over the whole canvas or only the windows, whichever is smaller."""
         xp, (height, width) = self.xp, canvas.shape
@@ -105,8 +102,7 @@ class ScatterLibrary(ArrayLibrary, ABC):
         weight = self.add_at(self.zeros((height * width,), "float32"), flat, denominator)
         everywhere = flat.shape[0] >= height * width
         weight = weight if everywhere else xp.take(weight, flat, axis=0)
-        top = xp.max(weight) if peak is None else xp.clip(weight, peak, None)
-        share = step / ((1 - regularisation) * weight + regularisation * top)
+        share = step.share(weight, xp)
         if everywhere:
             canvas += xp.reshape(total * share, canvas.shape)
             return canvas

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary, RepeatedStep, slices_of
+from ptychopinn.arrays import Array, ArrayLibrary, QuotientStep, RepeatedStep, slices_of
 from ptychopinn.data.patterns import Fetch, Patterns
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Windows
@@ -335,9 +335,7 @@ class PassEngine:
             [part.gradient for part in parts],
             [part.light for part in parts],
             [part.windows.corners for part in parts],
-            step=steps.object_step,
-            regularisation=steps.alpha,
-            peak=self._peak,
+            QuotientStep(steps.object_step, steps.alpha, self._peak),
         )
         if self._options.update_probe:
             self._step_probe(parts, inputs.get("damping"), steps.probe_step)
