@@ -204,7 +204,7 @@ def hardening(session: nox.Session) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The core's tests but the slow ones, which start many processes, with the oldest dependencies that it takes."""
+    """The core's tests, but for the slow ones, with the oldest dependencies that it takes."""
     # What dependencies of that age did not know yet is kept from warning of them.
     session.install(*lowest_dependencies(), *TEST_TOOLS, "pyparsing<3.2", "hatchling", "editables")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")

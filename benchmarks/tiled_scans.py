@@ -26,7 +26,7 @@ def field_of(size: int, patterns: int) -> ScanDataset:
         scan.measurement,
         scan.positions,
         scan.probe,
-        scan.object_guess,
+        object_guess=scan.object_guess,
         metadata=scan.metadata,
     )
 

@@ -72,6 +72,7 @@ def test_the_true_object_explains_a_fly_scan_only_with_its_motion(scan: ScanData
     assert moving < 0.047 < 1.2 * moving < still
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update_probe", [False, True])
 def test_passes_find_the_object_of_a_fly_scan(scan: ScanDataset, update_probe: bool) -> None:
     """[REFINE-026]: with the probe held or free, whose modes are those at rest."""

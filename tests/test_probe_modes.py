@@ -68,6 +68,7 @@ def test_a_new_mode_is_orthogonal_and_takes_little() -> None:
         assert (overlaps - np.diag(np.diag(overlaps))).max() < 1e-3 * energy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modes", [2, 3])
 def test_modes_are_added_while_they_pay(modes: int) -> None:
     """[REFINE-025] and the object comes out as with the true modes."""

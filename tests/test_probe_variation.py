@@ -269,6 +269,7 @@ def given(scan: ScanDataset, found: Refinement) -> ScanDataset:
     return replace(scan, probe=found.model.probe, probe_variation=found.model.variation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("passes", "share"), [(0, 0.95), (4, 0.7)])
 def test_what_is_given_is_started_from_and_judges(
     given: ScanDataset, found: Refinement, passes: int, share: float
@@ -297,6 +298,7 @@ def test_a_variation_about_another_probe_is_not_used(
     assert "With --probe-source scan" in caplog.text
 
 
+@pytest.mark.slow
 def test_reconstructions_without_decisions_start_from_what_is_given(given: ScanDataset, scan: ScanDataset) -> None:
     """[REFINE-030] After the same passes from a flat object."""
 

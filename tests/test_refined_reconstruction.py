@@ -157,6 +157,7 @@ def test_the_network_sees_a_part_and_the_passes_all(
     assert part.residual < 0.8 * forward_residual(few.object, few.frame.origin, few.probe, bare)
 
 
+@pytest.mark.slow
 def test_the_dose_is_that_of_all_patterns(scan: ScanDataset) -> None:
     """[REFINE-014]"""
     given = []

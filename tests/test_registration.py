@@ -70,6 +70,7 @@ def drifting(positions: FloatArray) -> FloatArray:
 ERRORS = [jittered, scaled, turned, drifting]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ERRORS)
 def test_positions_are_located(
     scan: ScanDataset, patches: ComplexArray, wrong: Callable[[FloatArray], FloatArray]
@@ -141,6 +142,7 @@ class Network:
         return predicted(data, self.patches[: len(data)])
 
 
+@pytest.mark.slow
 def test_a_reconstruction_locates_first(scan: ScanDataset, patches: ComplexArray) -> None:
     """[REFINE-017] [REFINE-018] where positions are free, and the network sees one pattern at a time."""
     given = replace(scan, positions=jittered(scan.positions), object_guess=None)
@@ -155,6 +157,7 @@ def test_a_reconstruction_locates_first(scan: ScanDataset, patches: ComplexArray
     assert reconstruct(groups, given, InferConfig(refine=1, refine_positions=True)).located is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [0, 2])
 @pytest.mark.parametrize("wrong", [jittered, scaled, None])
 def test_a_stage_that_is_off_is_told(

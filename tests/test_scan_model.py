@@ -94,6 +94,7 @@ def test_a_flickering_beam_is_followed(scan: ScanDataset) -> None:
     assert held.summary.flux_deviation is None
 
 
+@pytest.mark.slow
 def test_the_flux_does_not_run_away() -> None:
     """[REFINE-019] in many passes with momentum."""
     config = SimulationConfig(
@@ -257,6 +258,7 @@ def saturated() -> ScanDataset:
     return simulate_scan(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"update_flux": True}, {"update_background": Background.SMOOTH}, {"likelihood": Likelihood.POISSON}]
 )

@@ -90,6 +90,7 @@ def test_errors_are_unknown_where_no_light_was_and_bounded_elsewhere() -> None:
     assert np.nanmax(found.phase_error) <= most * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_more_photons_make_errors_smaller_and_the_resolution_finer(
     dim: tuple[ScanDataset, ScanResult, Uncertainty],
 ) -> None:
@@ -186,6 +187,7 @@ def test_a_global_factor_and_a_ramp_are_no_errors(dim: tuple[ScanDataset, ScanRe
     assert of_double.median_phase_error == pytest.approx(found.median_phase_error, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_errors_of_a_solver_are_estimated_with_its_flux_and_background() -> None:
     """[UNC-008] A background that the estimate does not know of disturbs both halves."""
     scan = simulated(1e5, background_share=0.2)

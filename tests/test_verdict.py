@@ -56,6 +56,7 @@ def test_a_good_result_explains_the_data(scan: ScanDataset) -> None:
     assert found.noise_residual < found.residual < min(found.flat_residual, found.mean_residual)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factors", "flag"), [((1, -1), "--negate-x"), ((-1, -1), "--negate-y --negate-x"), ((0, 0), "--swap-axes")]
 )
@@ -103,6 +104,7 @@ def test_a_network_that_learned_nothing_is_named(scan: ScanDataset) -> None:
     assert "orient" not in " ".join(verdict.causes)
 
 
+@pytest.mark.slow
 def test_noise_that_hides_the_object_is_no_alarm() -> None:
     """[VER-003] [VER-005] nor is a vacuum."""
     weak = replace(scan_of(nphotons=300, amplitude=(0.97, 1), phase_rad=(-0.05, 0.05)), object_guess=None)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from h5py import h5z
 from h5py._objects import phil  # noqa: PLC2701 - its lock has no other name
 
 from ptychopinn.errors import DataError
@@ -100,9 +101,10 @@ class _Chunk:
         # Its place in the file is counted from elsewhere by older versions of the library.
         with phil:  # h5py takes its lock in every other function, but not in this one
             packed = self.dataset.id.read_direct_chunk(self.info.chunk_offset)[1]
-        unpack = _UNPACKED.get(packing.code)
-        if unpack is None:
-            return _SIZES[packing.code](packed[:_HEADER_BYTES], packing.parameters)
+        if (size_of := _SIZES.get(packing.code)) is not None:
+            return size_of(packed[:_HEADER_BYTES], packing.parameters)
+        if (unpack := _UNPACKED.get(packing.code)) is None:
+            return None  # its filter is not installed, so that it cannot be read
         try:
             return len(unpack(packed[: len(packed) - tail], size + 1))
         except (zlib.error, OSError, EOFError) as error:
@@ -117,7 +119,7 @@ def _filters_of(dataset: Any) -> list[_Filter]:
     plist = dataset.id.get_create_plist()
     found = [plist.get_filter(number) for number in range(plist.get_nfilters())]
     for code, _, _, name in found:
-        if code not in {_SHUFFLE, _FLETCHER32, *_SIZES, *_UNPACKED}:
+        if code not in {_SHUFFLE, _FLETCHER32, *_SIZES, *_UNPACKED} and h5z.filter_avail(code):
             raise DataError(
                 f"'{dataset.name:.200}' is packed by the filter {code} ({name.decode(errors='replace')!r:.60}), whose "
                 "chunks do not say how much they hold: where one is damaged, it may give other values without a word, "

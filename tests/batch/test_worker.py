@@ -35,6 +35,7 @@ def work(folder: Path) -> dict[str, object]:
     return run_scan(*paths, settings, "none", None, None, Monitor())
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_cut_off_but_alive_is_waited_for_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ import clock
 import pytest
 
 
+@pytest.mark.slow
 def test_a_table_and_curves_come_of_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clock.main([str(tmp_path), "--scans", "1e6-dense-wrong", "--rows", "5", "--seconds", "0.05"])
     curves = json.loads((tmp_path / "clock.json").read_text("utf-8"))["curves"]["1e6-dense-wrong"]

@@ -55,6 +55,7 @@ def test_no_part_begins_without_time(capsys: pytest.CaptureFixture[str]) -> None
     assert "| --star was not given |" in lines
 
 
+@pytest.mark.slow
 def test_what_overruns_is_ended_with_its_children(tmp_path: Path) -> None:
     code = "import subprocess, sys; print('begun', flush=True); subprocess.run([sys.executable, '-c', 'input()'])"
     pipe = "import os; os.dup2(os.pipe()[0], 0);"
@@ -69,6 +70,7 @@ def test_what_overruns_is_ended_with_its_children(tmp_path: Path) -> None:
     assert quick == 3
 
 
+@pytest.mark.slow
 def test_wheels_are_installed_offline(tmp_path: Path) -> None:
     """Our own and what is missing; not what is there."""
     wheels, target = tmp_path / "wheels", tmp_path / "packages"

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.diagnostics import Problem, Severity
 from ptychopinn.data.io import read_scan
@@ -17,7 +18,7 @@ def amplitudes(scan_arrays):
 
 
 def texts(path, severity, **options):
-    return [str(p) for p in check_scan(path, **options) if p.severity is severity]
+    return [str(p) for p in check_scan(path, ReadOptions(**options)) if p.severity is severity]
 
 
 def test_a_good_file_has_only_notes(tiny_scan):
@@ -141,7 +142,7 @@ def test_reading_and_checking_agree(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "agree.npz"
     np.savez(path, **arrays)
     options = {"measurement": choose(None, "counts", "amplitude")}
-    errors = [p for p in check_scan(path, **options) if p.severity is Severity.ERROR]
+    errors = [p for p in check_scan(path, ReadOptions(**options)) if p.severity is Severity.ERROR]
     if not errors:
         assert len(read_scan(path, **options)) == n
         return

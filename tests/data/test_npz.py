@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.data.diagnostics import Severity
@@ -19,7 +20,7 @@ def refusal(path, **options):
         read_scan(path, **options)
     assert caught.value.remedy
     assert str(path) in str(caught.value)
-    errors = [p for p in check_scan(path, **options) if p.severity is Severity.ERROR]
+    errors = [p for p in check_scan(path, ReadOptions(**options)) if p.severity is Severity.ERROR]
     assert errors
     assert errors[0].message in str(caught.value)
     return str(caught.value)
@@ -30,7 +31,7 @@ def said(caplog, path, **options):
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="ptychopinn"):
         data = read_scan(path, **options)
-    assert not [p for p in check_scan(path, **options) if p.severity is Severity.ERROR]
+    assert not [p for p in check_scan(path, ReadOptions(**options)) if p.severity is Severity.ERROR]
     return data, caplog.text
 
 

@@ -53,6 +53,7 @@ def test_a_scan_that_agrees_is_left_alone(scan: ScanDataset) -> None:
         assert (found.agreement, found.best) == (Agreement.AS_GIVEN, Change())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "planted",
     [Orientation(negate_x=True), Orientation(negate_y=True), Orientation(True), Orientation(True, True, False)],

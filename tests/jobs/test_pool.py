@@ -80,6 +80,15 @@ def test_what_ran_out_of_memory_runs_alone_after_the_others(tmp_path: Path) -> N
     assert list(found)[-1] == "large"
 
 
+@pytest.mark.parametrize(("workers", "tries"), [(1, 1), (2, 2)])
+def test_what_ran_out_of_memory_alone_is_not_tried_again(tmp_path: Path, workers: int, tries: int) -> None:
+    """[JOB-007]"""
+    path = tmp_path / "order"
+    found = run([job(tmp_path, "large", path=str(path), deaths=9, out_of_memory=True)], workers, retries=3)
+    assert found["large"].exit_code == ResourceError.exit_code
+    assert path.read_text().count("begin") == tries
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_of_its_job(tmp_path: Path) -> None:
     """[JOB-007]"""
     (tmp_path / "jobs").write_text("a file")

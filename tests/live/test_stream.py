@@ -309,6 +309,7 @@ def test_the_dose_may_change_on_the_way(scan: ScanDataset, trained: NumpyReconst
     assert difference(last(stream(trained, chunks(dimmed, range(100)), QUICK)).result, expected) < 0.01
 
 
+@pytest.mark.slow
 def test_patterns_without_light_wait_for_light(scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[STREAM-001]"""
     dark = np.asarray(scan.patterns).copy()

@@ -66,6 +66,7 @@ def test_a_coroutine_returns_or_raises_what_the_work_does(scan_file: Path, tmp_p
         asyncio.run(run_in_thread(train_run, tmp_path / "none.npz", tmp_path / "other", settings()))
 
 
+@pytest.mark.slow
 def test_two_runs_at_a_time_are_apart(scan_file: Path, tmp_path: Path) -> None:
     """[RUN-061] Each has its progress, its log, its end, and the weights that it has alone."""
     train_run(scan_file, tmp_path / "alone", settings(seed=3))

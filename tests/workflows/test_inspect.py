@@ -29,6 +29,7 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_with_the_command_that_mends_it(mirrored: Path, tmp_path: Path) -> None:
     """[INSP-004]"""
     found = inspect_run(mirrored, tmp_path / "scan.png")
@@ -55,6 +56,7 @@ def test_too_few_patterns_are_shown_but_not_compared(scan_file: Path, tmp_path: 
     assert (tmp_path / "few.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_training_warns_of_axes_that_fit_better(
     mirrored: Path, scan_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -127,6 +127,7 @@ def test_another_backend_or_none(
     assert ("there was no network" in str(result.figures["what was done"])) == (not others)
 
 
+@pytest.mark.slow
 def test_the_object_so_far_is_written(scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[AUTO-005]"""
     monkeypatch.setattr("ptychopinn.workflows._reconstruct._UPDATE_S", 0.0)

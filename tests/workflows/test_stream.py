@@ -89,6 +89,7 @@ def test_passes_follow_where_they_are_asked_for(scan: ScanDataset, run_folder: P
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_the_object_is_written_now_and_then(
     scan: ScanDataset, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

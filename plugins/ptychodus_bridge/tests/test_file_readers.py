@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from ptychopinn.config import SimulationConfig
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.io import read_scan
 from ptychopinn.data.readers.find import knows, read_named
@@ -113,7 +114,7 @@ def test_one_of_several_readers_has_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"may be of \d formats.*ptychodus-2idd") as refused:
         read_scan(path, probe="mean", reader="ptychodus-files")
     assert "--reader" in refused.value.remedy
-    assert check_scan(path, reader="ptychodus-files")[0].message in str(refused.value)
+    assert check_scan(path, ReadOptions(reader="ptychodus-files"))[0].message in str(refused.value)
     with pytest.raises(DataError, match="has no positions") as refused:
         read_scan(path, probe="mean")
     assert "--reader" in refused.value.remedy

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ptychopinn.data.diagnostics import Severity
 
     reading = load_settings(args).reading
-    found = {file: check_scan(file, **dict(reading)) for file in args.files}
+    found = {file: check_scan(file, reading) for file in args.files}
     bad = {file for file, problems in found.items() if any(p.severity is Severity.ERROR for p in problems)}
     if args.json:
         console.json(

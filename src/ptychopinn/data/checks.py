@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.contract import ReadResult, interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset
@@ -24,46 +23,20 @@ _PROBE_RATIO = 10.0
 _OFFSET_PX = 2.0
 
 
-def check_scan(  # noqa: PLR0913
-    path: StrPath,
-    *,
-    measurement: Measurement | str | None = None,
-    nphotons: float | None = None,
-    saturation_counts: float | None = None,
-    fftshift: bool = False,
-    probe: str | None = None,
-    reader: str | None = None,
-) -> list[Problem]:
+def check_scan(path: StrPath, reading: ReadOptions | None = None) -> list[Problem]:
     """List all problems of a file, errors first.
 
-    `ptychopinn.data.io.read_scan` with the same arguments refuses the file if and only if there is an error here,
+    `ptychopinn.data.io.read_scan` with the same options refuses the file if and only if there is an error here,
     except for checksums: only this function verifies those of mapped arrays.
-
-    Parameters
-    ----------
-    path:
-        The file.
-    measurement, nphotons, saturation_counts, fftshift, probe, reader:
-        As in `ptychopinn.data.io.read_scan`.
 
     Raises
     ------
     ConfigError
-        If ``measurement`` or ``nphotons`` is out of bounds, or there is no such reader.
+        If there is no such reader.
     ResourceError
         If a compressed array does not fit into memory.
     """
-    options = build(
-        ReadOptions,
-        {
-            "measurement": measurement,
-            "nphotons": nphotons,
-            "saturation_counts": saturation_counts,
-            "fftshift": fftshift,
-            "probe": probe,
-            "reader": reader,
-        },
-    )
+    options = reading or ReadOptions()
     findings = Findings()
     try:
         file = open_scan(path, options)

@@ -36,6 +36,7 @@ class DaskWorkers:
         Seconds to wait for it.
     """
 
+    one_at_a_time = False
     _client: Any
     _executor: Any
     _stop: Any

@@ -40,6 +40,9 @@ class Job:
 class Workers(Protocol):
     """Where jobs run. A context manager, which ends all of them."""
 
+    one_at_a_time: bool
+    """Whether no two jobs run side by side."""
+
     def __enter__(self) -> Self:
         """Begin."""
 
@@ -59,7 +62,7 @@ def run_jobs(
     """Run jobs, as many at a time as there are workers.
 
     A job whose process died, or whose machine ran out of memory or disk, is tried again. One that ran out, and one that
-    is tried for the last time, runs alone after all others.
+    is tried for the last time, runs alone after all others. One that ran out alone would do so again, and is not tried.
 
     Yields
     ------
@@ -72,10 +75,12 @@ def run_jobs(
     """
     waiting = {workers.submit(job): job for job in jobs}
     alone: deque[Job] = deque()
+    was_alone: set[str] = set()
     tried: Counter[str] = Counter()
     while waiting or alone:
         if not waiting:
             job = alone.popleft()
+            was_alone.add(job.name)
             waiting[workers.submit(job)] = job
         ended, _ = wait(waiting, _TICK_S, FIRST_COMPLETED)
         for future in ended:
@@ -84,12 +89,13 @@ def run_jobs(
                 found: Any | JobError = workers.value(future)
             except JobError as error:
                 found = error
-            if not (isinstance(found, JobError) and _is_of_machine(found) and tried[job.name] < retries):
+            hopeless = _ran_out(found) and (workers.one_at_a_time or job.name in was_alone)
+            if hopeless or not (_ran_out(found) or isinstance(found, JobDied)) or tried[job.name] == retries:
                 yield job, found
                 continue
             tried[job.name] += 1
             _log.warning("%s: %s It is tried again (%d of %d).", job.name, found.problem, tried[job.name], retries)
-            if found.exit_code == ResourceError.exit_code or tried[job.name] == retries:
+            if _ran_out(found) or tried[job.name] == retries:
                 alone.append(job)
             else:
                 waiting[workers.submit(job)] = job
@@ -97,9 +103,10 @@ def run_jobs(
             raise Cancelled("The jobs were cancelled.")
 
 
-def _is_of_machine(error: JobError) -> bool:
-    ran_out = error.exit_code == ResourceError.exit_code and not isinstance(error, JobOverLimit)
-    return ran_out or isinstance(error, JobDied)
+def _ran_out(found: Any | JobError) -> bool:
+    """Whether a job failed because its machine had no more memory or disk; a limit of its own does not count."""
+    ran_out = isinstance(found, JobError) and found.exit_code == ResourceError.exit_code
+    return ran_out and not isinstance(found, JobOverLimit)
 
 
 class LocalWorkers:
@@ -116,6 +123,7 @@ class LocalWorkers:
     """
 
     def __init__(self, count: int, gpus: Sequence[str] = (), *, stay: bool = False) -> None:
+        self.one_at_a_time = count == 1
         self._stop = Monitor()
         self._threads = ThreadPoolExecutor(count)
         self._free: SimpleQueue[_Place] = SimpleQueue()

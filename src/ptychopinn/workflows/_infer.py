@@ -22,7 +22,7 @@ from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._model_and_scan import choose_probe_source, compare_conditions
-from ptychopinn.workflows._outputs import RunResult, write_outputs
+from ptychopinn.workflows._outputs import Description, RunResult, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
 
@@ -72,9 +72,10 @@ def infer_run(  # noqa: PLR0913
             folder,
             data,
             reconstruction,
-            title=f"Reconstruction of {data.name}",
+            Description(
+                f"Reconstruction of {data.name}", f"ptychopinn, backend {name}, model {manifest.model.model_type}"
+            ),
             tables={"Model": {"archive": archive.name, **manifest.model.model_dump(mode="json", exclude_none=True)}},
-            comments=f"ptychopinn, backend {name}, model {manifest.model.model_type}",
             formats=others,
         )
 

@@ -46,6 +46,15 @@ class RunResult:
     verdict: Verdict | None = None  # whether the object explains the patterns; None without an object
 
 
+@dataclass(frozen=True)
+class Description:
+    """What the outputs say of an object."""
+
+    title: str  # of the pictures or the report
+    comments: str  # of the product
+    history: Mapping[str, list[float]] | None = None  # of the training, if there was one
+
+
 def reconstruction_figures(found: Reconstruction, patterns: int) -> dict[str, float | int | str]:
     """The figures of a reconstruction, for tables and terminals."""
     figures: dict[str, float | int | str] = {}
@@ -98,15 +107,13 @@ def _uncertainty_figures(found: Uncertainty) -> dict[str, float | int | str]:
     }
 
 
-def write_object(  # noqa: PLR0913
+def write_object(
     folder: Path,
     data: ScanDataset,
     found: Reconstruction | StitchedObject,
     probe: ComplexArray,
+    description: Description,
     *,
-    title: str,
-    comments: str,
-    history: Mapping[str, list[float]] | None = None,
     formats: Collection[ProductFormat] = (),
 ) -> dict[str, Path]:
     """Write the product and the pictures of an object.
@@ -126,15 +133,15 @@ def write_object(  # noqa: PLR0913
     -------
     Kind to path, "product" first.
     """
-    files = write_object_product(folder, data, found, probe, comments=comments, history=history, formats=formats)
+    files = write_object_product(folder, data, found, probe, description, formats=formats)
     whole = found if isinstance(found, Reconstruction) else None
     positions = None if whole is None else whole.positions
     errors = None if whole is None else whole.uncertainty
     moved = None if positions is None or np.array_equal(positions, data.positions) else (data.positions, positions)
-    view = object_view(data, found, title)
+    view = object_view(data, found, description.title)
     pictures = attempt(
         "The pictures",
-        lambda: write_pictures(folder, found.object, probe, view, history=history, moved=moved),
+        lambda: write_pictures(folder, found.object, probe, view, history=description.history, moved=moved),
     )
     if errors is not None:
         path = folder / folders.UNCERTAINTY
@@ -143,20 +150,20 @@ def write_object(  # noqa: PLR0913
     return {**files, **(pictures or {})}
 
 
-def write_object_product(  # noqa: PLR0913
+def write_object_product(
     folder: Path,
     data: ScanDataset,
     found: Reconstruction | StitchedObject,
     probe: ComplexArray,
+    description: Description,
     *,
-    comments: str,
-    history: Mapping[str, list[float]] | None = None,
     formats: Collection[ProductFormat] = (),
 ) -> dict[str, Path]:
     """Write the product of an object, as `write_object` does; the kind of each file to its path, "product" first."""
     whole = found if isinstance(found, Reconstruction) else None
     positions = None if whole is None else whole.positions
     errors = None if whole is None else whole.uncertainty
+    history = description.history
     product = product_of(
         data if positions is None else replace(data, positions=positions),
         found.object,
@@ -175,7 +182,7 @@ def write_object_product(  # noqa: PLR0913
         frc=None if errors is None else np.stack([errors.frc.frequency, errors.frc.correlation], axis=1),
         losses=tuple((int(e), v) for e, v in zip(history["epoch"], history["loss"], strict=True)) if history else (),
         photon_count=float((np.abs(probe.astype(np.complex128)) ** 2).sum()),
-        comments=comments,
+        comments=description.comments,
     )
     write_product(folder / folders.PRODUCT, product)
     others = {str(form): (folder / folders.PRODUCT).with_suffix(SUFFIXES[form]) for form in formats}
@@ -184,24 +191,20 @@ def write_object_product(  # noqa: PLR0913
     return {"product": folder / folders.PRODUCT, **others}
 
 
-def write_outputs(  # noqa: PLR0913
+def write_outputs(
     folder: Path,
     data: ScanDataset,
     reconstruction: Reconstruction,
+    description: Description,
     *,
-    title: str,
     tables: Mapping[str, Mapping[str, object]],
-    history: Mapping[str, list[float]] | None = None,
-    comments: str,
-    warnings: tuple[str, ...] | None = None,
     formats: Collection[ProductFormat] = (),
 ) -> RunResult:
     """Write the product, in further ``formats`` too, its sidecar, the pictures and the report.
 
-    ``warnings`` take the place of those of the reconstruction, unless they are None.
+    The title is that of the report; pictures have the name of the scan.
     """
-    verdict = reconstruction.verdict
-    warnings = reconstruction.warnings if warnings is None else warnings
+    verdict, warnings, comments = reconstruction.verdict, reconstruction.warnings, description.comments
     if verdict is not None and verdict.warning is not None:
         comments = f"{comments}\n{verdict.warning}"
     written = write_object(
@@ -209,14 +212,12 @@ def write_outputs(  # noqa: PLR0913
         data,
         reconstruction,
         reconstruction.probe,
-        title=data.name,
-        comments=comments,
-        history=history,
+        replace(description, title=data.name, comments=comments),
         formats=formats,
     )
     pictures = {kind: path for kind, path in written.items() if path.suffix == ".png"}
     figures = reconstruction_figures(reconstruction, len(data))
-    _write_sidecar(folder / folders.SIDECAR, figures, warnings, reconstruction, data)
+    _write_sidecar(folder / folders.SIDECAR, figures, reconstruction, data)
     facts = {
         "patterns": len(data),
         "N": data.N,
@@ -231,7 +232,7 @@ def write_outputs(  # noqa: PLR0913
     verdict_text, verdict_kind = _conclusion(reconstruction)
     view = object_view(data, reconstruction, data.name)
     content = ReportContent(
-        title=title,
+        title=description.title,
         verdict=verdict_text,
         verdict_kind=verdict_kind,
         sliders=attempt("The sliders", lambda: _sliders(reconstruction, view)) or (),
@@ -275,9 +276,8 @@ def save_reconstruction(
             folder,
             data,
             found,
-            title=f"Reconstruction of {data.name}",
+            Description(f"Reconstruction of {data.name}", f"ptychopinn. {said}".strip()),
             tables={"How": {"what was done": said}} if said else {},
-            comments=f"ptychopinn. {said}".strip(),
             formats=others,
         )
 
@@ -325,7 +325,6 @@ def _sliders(found: Reconstruction, view: ObjectView) -> list[tuple[str, bytes, 
 def _write_sidecar(
     path: Path,
     figures: Mapping[str, float | int | str],
-    warnings: tuple[str, ...],
     reconstruction: Reconstruction,
     data: ScanDataset,
 ) -> None:
@@ -333,7 +332,7 @@ def _write_sidecar(
     verdict = reconstruction.verdict
     content = {
         "figures": figures,
-        "warnings": list(warnings),
+        "warnings": list(reconstruction.warnings),
         "verdict": None if verdict is None else dict(verdict.record),
         "findings": [{"code": problem.code, "text": problem.text} for problem in data.findings],
     }

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import device_library, load_reconstructor, usable_backend
 from ptychopinn.workflows._inspect import warn_of_geometry
 from ptychopinn.workflows._outputs import (
+    Description,
     RunResult,
     reconstruction_figures,
     write_object,
@@ -77,20 +77,21 @@ def reconstruct_run(  # noqa: PLR0913
     if reconstructor is None:  # else it has its own
         library = device_library(data.N, settings.backend, settings.execution)
     with folders.run_folder(output, overwrite=overwrite) as folder:
-        write = write_object_product if only_product else partial(write_object, title=data.name)
+        write = write_object_product if only_product else write_object
+        so_far = Description(data.name, "ptychopinn reconstruct, so far")
         found = reconstruct_automatically(
             data,
             reconstructor,
             settings.automatic,
             library=library,
-            update=_writer(partial(write, folder, data)),
+            update=_writer(lambda found: write(folder, data, found, found.probe, so_far)),
             monitor=monitor,
         )
         story = " ".join(found.story)
         (folder / folders.STORY).write_text(story + "\n", "utf-8")
-        comments = f"ptychopinn reconstruct. {story}"
+        description = Description(f"Reconstruction of {data.name}", f"ptychopinn reconstruct. {story}")
         if only_product:
-            files = write(folder, data, found.reconstruction, found.reconstruction.probe, comments=comments)
+            files = write(folder, data, found.reconstruction, found.reconstruction.probe, description)
             figures = reconstruction_figures(found.reconstruction, len(data))
             result = RunResult(folder, files, figures, found.reconstruction.warnings, found.reconstruction.verdict)
         else:
@@ -98,9 +99,8 @@ def reconstruct_run(  # noqa: PLR0913
                 folder,
                 data,
                 found.reconstruction,
-                title=f"Reconstruction of {data.name}",
+                description,
                 tables={"How": {"what was done": story, "network of the start": _network_of(found, archive)}},
-                comments=comments,
             )
     files = {**result.files, "story": folder / folders.STORY}
     return replace(result, files=files, figures={**result.figures, "what was done": story})
@@ -151,15 +151,14 @@ def _archive(model: StrPath, data: ScanDataset) -> Path | None:
     return find_pretrained_start(data) if str(model) == PRETRAINED else model_archive(model, data)
 
 
-def _writer(write: Callable[..., object]) -> Update:
+def _writer(write: Callable[[Reconstruction], object]) -> Update:
     """Writes the object so far, not more often than every few seconds."""
     last = time.monotonic()
 
     def update(so_far: Callable[[], Reconstruction]) -> None:
         nonlocal last
         if time.monotonic() - last >= _UPDATE_S:
-            found = so_far()
-            write(found, found.probe, comments="ptychopinn reconstruct, so far")
+            write(so_far())
             last = time.monotonic()
 
     return update

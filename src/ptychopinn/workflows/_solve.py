@@ -27,7 +27,7 @@ from ptychopinn.stitching import patch_weights
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 from ptychopinn.verdict import Evidence, judge
 from ptychopinn.workflows import folders
-from ptychopinn.workflows._outputs import RunResult, write_outputs
+from ptychopinn.workflows._outputs import Description, RunResult, write_outputs
 
 _log = logging.getLogger(__name__)
 _BLOCK = 512
@@ -141,7 +141,6 @@ def solve_run(  # noqa: PLR0913
             folder,
             data,
             reconstruction,
-            title=f"Reconstruction of {data.name}",
+            Description(f"Reconstruction of {data.name}", f"ptychopinn, solver {solver}"),
             tables={"Solver": {"name": solver, **options.model_dump(mode="json", exclude_none=True)}},
-            comments=f"ptychopinn, solver {solver}",
         )

@@ -22,7 +22,7 @@ from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._backends import load_reconstructor
 from ptychopinn.workflows._model_and_scan import compare_conditions
-from ptychopinn.workflows._outputs import RunResult, write_object, write_outputs
+from ptychopinn.workflows._outputs import Description, RunResult, write_object, write_outputs
 
 _log = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ def _write_preview(folder: Path, scan: LiveScan) -> None:
             data,
             stitched,
             scan.probe,
-            title=f"{data.name}, {len(scan)} patterns",
-            comments=f"ptychopinn, {len(scan)} patterns so far",
+            Description(f"{data.name}, {len(scan)} patterns", f"ptychopinn, {len(scan)} patterns so far"),
         )
     except ResourceError as error:
         _log.warning("The object so far was not written: %s", error)
@@ -138,18 +137,13 @@ def _write_result(folder: Path, update: Update, result: Reconstruction, manifest
     }
     data = update.scan.data()
     of_conditions = compare_conditions(manifest.training, data)
+    warnings = (*(() if of_conditions is None else (of_conditions,)), *result.warnings, *_warnings_of(update))
     written = write_outputs(
         folder,
         data,
-        result,
-        title=f"Reconstruction of {data.name}",
+        replace(result, warnings=warnings),
+        Description(f"Reconstruction of {data.name}", f"ptychopinn, backend {backend}, streamed"),
         tables={"Stream": counts, "Model": manifest.model.model_dump(mode="json", exclude_none=True)},
-        warnings=(
-            *(() if of_conditions is None else (of_conditions,)),
-            *result.warnings,
-            *_warnings_of(update),
-        ),
-        comments=f"ptychopinn, backend {backend}, streamed",
     )
     return replace(written, figures={**counts, **written.figures})
 

@@ -43,7 +43,7 @@ from ptychopinn.reconstructor import (
 from ptychopinn.typing import StrPath
 from ptychopinn.workflows import folders
 from ptychopinn.workflows._inspect import warn_of_geometry
-from ptychopinn.workflows._outputs import RunResult, write_outputs
+from ptychopinn.workflows._outputs import Description, RunResult, write_outputs
 from ptychopinn.workflows.pretrained import model_archive
 
 _log = logging.getLogger(__name__)
@@ -134,12 +134,13 @@ def train_run(  # noqa: PLR0913
         written = write_outputs(
             folder,
             data,
-            reconstruction,
-            title=f"Training on {data.name}",
+            replace(reconstruction, warnings=(*result.warnings, *reconstruction.warnings)),
+            Description(
+                f"Training on {data.name}",
+                f"ptychopinn, backend {settings.backend}, model {settings.model.model_type}",
+                dict(result.history) if result.history["epoch"] else None,
+            ),
             tables={"Training": figures, "Configuration": _settings_table(settings)},
-            history=dict(result.history) if result.history["epoch"] else None,
-            warnings=(*result.warnings, *reconstruction.warnings),
-            comments=f"ptychopinn, backend {settings.backend}, model {settings.model.model_type}",
         )
     return replace(written, files={**files, **written.files}, figures={**figures, **written.figures})
 

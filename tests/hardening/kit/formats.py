@@ -12,6 +12,7 @@ import scan_formats
 from hardening.kit import tensors
 from hardening.kit.mutation import Mutation, mangle, pick
 
+from ptychopinn.config.reading import ReadOptions
 from ptychopinn.data.checks import check_scan
 from ptychopinn.data.cxi_writer import write_cxi_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
@@ -74,7 +75,7 @@ for _name in WRITERS:  # the limit of memory comes afterwards
 
 def open_file(path: Path, target: Path) -> None:
     """Everything that reads scans; the reader must agree with the checker."""
-    errors = [p for p in check_scan(path, probe="mean") if p.severity is Severity.ERROR]
+    errors = [p for p in check_scan(path, ReadOptions(probe="mean")) if p.severity is Severity.ERROR]
     assert all(p.remedy for p in errors), f"an error without a remedy: {errors}"
     try:
         data = read_scan(path, probe="mean")
