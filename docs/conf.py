@@ -59,7 +59,7 @@ html_theme_options: dict[str, Any] = {
 
 html_sidebars = {f"docs/{page}": [] for page in ("install", "tutorial", "concepts", "troubleshooting", "coming-from")}
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource", "exclude-members": "model_config"}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_display_short_literal_types = True
