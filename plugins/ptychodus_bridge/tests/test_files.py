@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("ptychodus", reason="Ptychodus is not installed")
 
 from bridge_scans import make_input, simulated
+from ptychodus.api import io
 from ptychodus.api.assemble import AssembledDiffractionData
 from ptychodus.api.geometry import PixelGeometry
-from ptychodus.api.io import save_diffraction_data, save_product, save_training_data
+from ptychodus.api.io import save_diffraction_data, save_product
 from ptychodus.plugins.cxi_file import CXIDiffractionFileReader, CXIProductFileIO
 
 from ptychopinn.data.cxi_writer import write_cxi_scan
@@ -34,7 +35,9 @@ def assert_same(found: ScanDataset, expected: ScanDataset) -> None:
 def test_training_data_of_ptychodus_are_read(tmp_path: Path) -> None:
     """[DATA-200] Written by the release that is installed."""
     scan = simulated()
-    save_training_data(tmp_path / "train.h5", make_input(scan))
+    if not hasattr(io, "save_training_data"):
+        pytest.skip("Ptychodus 1.6 writes no such file")
+    io.save_training_data(tmp_path / "train.h5", make_input(scan))
     assert_same(read_scan(tmp_path / "train.h5"), scan)
 
 
