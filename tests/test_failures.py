@@ -29,9 +29,13 @@ def test_memory_that_ran_out_is_said_to_have(error: Exception) -> None:
         raise error
 
 
-def test_source_code_that_is_not_found_may_be_a_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """[HARD-023] `linecache` hides a MemoryError; without a limit the file is missing."""
-    error = OSError("could not get source code")
+@pytest.mark.parametrize(
+    "error", [OSError("could not get source code"), SystemError("error return without exception set")]
+)
+def test_a_memory_error_that_was_swallowed_is_known_under_a_limit(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HARD-023] Without a limit something else is wrong."""
     for limit, memory in ((2**30, True), (None, False)):
         monkeypatch.setattr("ptychopinn.failures.address_space_limit", lambda limit=limit: limit)
         assert is_out_of_memory(error) is memory

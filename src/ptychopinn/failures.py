@@ -20,8 +20,8 @@ IsOutOfMemory = Callable[[BaseException], bool]
 _MEMORY_SIGNS = ("allocate memory", "out of memory", "could not create a primitive", "can't start new thread")
 # Of the loader of libraries.
 _NO_MEMORY_TO_IMPORT = ("Cannot allocate memory", "failed to map segment", "cannot allocate")
-# Of `inspect`, for PyTorch's scripts: `linecache` catches a MemoryError. Under no limit the source is not there.
-_NO_SOURCE = "could not get source code"
+# Of code that swallows a MemoryError: `linecache`, which PyTorch's scripts need, and C. They count under a limit alone.
+_SWALLOWED = ("could not get source code", "error return without exception set")
 
 
 def explained(error: BaseException) -> PtychoPinnError:
@@ -52,9 +52,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     The test of a backend begins with this one and knows its framework's own exceptions too.
     """
-    if isinstance(error, OSError | ImportError):
+    if isinstance(error, OSError | ImportError | SystemError):
         no_memory = getattr(error, "errno", None) == errno.ENOMEM
-        signs = _NO_MEMORY_TO_IMPORT if address_space_limit() is None else (*_NO_MEMORY_TO_IMPORT, _NO_SOURCE)
+        signs = _NO_MEMORY_TO_IMPORT if address_space_limit() is None else _NO_MEMORY_TO_IMPORT + _SWALLOWED
         return no_memory or any(sign in str(error) for sign in signs)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
