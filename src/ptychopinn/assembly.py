@@ -176,7 +176,7 @@ def synchronise(
         free = solve_phases(overlaps, library=library)
         candidates: list[tuple[PhaseRule, ComplexArray | None]] = [(PhaseRule.ON, free)]
         if config.synchronise is Synchronise.AUTO:
-            candidates += [(PhaseRule.TETHERED, _tethered(overlaps, free, library)), (PhaseRule.OFF, None)]
+            candidates += [(PhaseRule.TETHERED, _tether(overlaps, free, library)), (PhaseRule.OFF, None)]
         del overlaps
     monitor.report("synchronise", 1, 1)
     residual_of = ForwardResidual(ScanModel(probe, patterns.data.positions), patterns, max_patterns=RESIDUAL_PATTERNS)
@@ -212,10 +212,10 @@ def synchronise(
 def phases_by(rule: PhaseRule, overlaps: Overlaps) -> ComplexArray:
     """The phases of patches, (n,) complex128 of modulus 1, by a rule that needs overlaps."""
     free = solve_phases(overlaps)
-    return _tethered(overlaps, free, NUMPY) if rule is PhaseRule.TETHERED else free
+    return _tether(overlaps, free, NUMPY) if rule is PhaseRule.TETHERED else free
 
 
-def _tethered(overlaps: Overlaps, free: ComplexArray, library: ArrayLibrary) -> ComplexArray:
+def _tether(overlaps: Overlaps, free: ComplexArray, library: ArrayLibrary) -> ComplexArray:
     return solve_phases(overlaps, tether=_TETHER, start=free, library=library)
 
 

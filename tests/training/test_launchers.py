@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ptychopinn.errors import ConfigError
-from ptychopinn.training.launchers import launched_place
+from ptychopinn.training.launchers import find_launched_place
 from ptychopinn.training.processes import Place
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "1234"}
@@ -47,7 +47,7 @@ def test_the_place_in_a_launcher(
     """[TRAIN-022] torchrun's before Slurm's own, in whose job it may run."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert launched_place() == place
+    assert find_launched_place() == place
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_variables_that_contradict_are_refused(monkeypatch: pytest.MonkeyPatch, 
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="cannot be understood"):
-        launched_place()
+        find_launched_place()

@@ -139,7 +139,7 @@ def test_tensors_are_added_up() -> None:
 
 def test_a_process_that_ends_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """[TRAIN-020]"""
-    monkeypatch.setattr("ptychopinn.training.sockets.LAST_WORDS_S", 0.0)
+    monkeypatch.setattr("ptychopinn.training.processes.LAST_WORDS_S", 0.0)
 
     def role(ranks: Ranks) -> None:
         ranks.together(lambda: None)
@@ -155,7 +155,8 @@ def test_a_process_that_ends_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_process_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """[TRAIN-020] After half an hour; and who started it looks meanwhile whether it is stopped."""
-    for name, value in (("MAX_SILENCE_S", 0.2), ("LAST_WORDS_S", 0.0), ("_TICK_S", 0.05)):
+    monkeypatch.setattr("ptychopinn.training.processes.LAST_WORDS_S", 0.0)
+    for name, value in (("MAX_SILENCE_S", 0.2), ("_TICK_S", 0.05)):
         monkeypatch.setattr(f"ptychopinn.training.sockets.{name}", value)
     looks = 0
 

@@ -62,7 +62,7 @@ def run_jobs(
     """Run jobs, as many at a time as there are workers.
 
     A job whose process died, or whose machine ran out of memory or disk, is tried again. One that ran out, and one that
-    is tried for the last time, runs alone after all others. One that ran out alone would do so again, and is not tried.
+    is tried for the last time, runs alone after all others. One that ran out alone is not tried again.
 
     Yields
     ------

@@ -81,7 +81,7 @@ def measure_tile(store: str, number: int, after: str, monitor: Monitor) -> dict[
     known, folder = files.tile(number), files.job_folder(after, number)
     pairs: IntArray = load_arrays(folder / _PAIRS)["pairs"]
     data = files.scan(known.members)
-    with _predicted(files, data, monitor) as prediction:
+    with _predict(files, data, monitor) as prediction:
         size, library = prediction.patch_size, prediction.library
         weights = patch_weights(library.to_host(prediction.probe), size)
         with PatchStore(len(known.members), size, library, _PATCH_MIB << 20) as placed:
@@ -118,7 +118,7 @@ def stitch_tile(store: str, number: int, measured: str | None, after: str, monit
     phases = None
     if measured is not None:
         phases = load_arrays(files.folder / measured / _PHASES)["phases"][tile.known.members]
-    with _predicted(files, tile.patterns.data, monitor) as prediction:
+    with _predict(files, tile.patterns.data, monitor) as prediction:
         library = prediction.library
         stitcher = Stitcher(
             patch_weights(library.to_host(prediction.probe), prediction.patch_size), tile.frame, library
@@ -150,7 +150,7 @@ def scale_tile(
 
 
 @contextmanager
-def _predicted(files: TileStore, data: ScanDataset, monitor: Monitor) -> Iterator[Prediction]:
+def _predict(files: TileStore, data: ScanDataset, monitor: Monitor) -> Iterator[Prediction]:
     """What the network predicts, on its device if the object of the tile fits there."""
     config = InferConfig(probe_source=ProbeSource.SCAN, memory_budget_mb=_PATCH_MIB)
     prediction = load_network(files).infer(data, config, monitor=monitor)

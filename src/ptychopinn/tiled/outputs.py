@@ -51,7 +51,7 @@ def write_tiled(folder: Path, data: ScanDataset, store: TileStore, found: TiledO
         If the disk is full.
     """
     model, frame = store.model(), Frame.around(data.positions, data.N)
-    positions, flux = (store.fitted(found.fitted_round, one) for one in (Freedom.POSITIONS, Freedom.FLUX))
+    positions, flux = (store.read_fitted(found.fitted_round, one) for one in (Freedom.POSITIONS, Freedom.FLUX))
     fitted: dict[str, float] = {}
     if positions is not None:
         fitted["positions moved, px"] = float(np.sqrt(((positions - data.positions) ** 2).sum(axis=1).mean()))

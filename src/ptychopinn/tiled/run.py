@@ -243,7 +243,7 @@ class _Rounds:
             np.concatenate([part[key] for part in parts]) for key in ("numbers", "hessian", "slope")
         )
         order = np.argsort(numbers)
-        fitted = store.fitted(name, Freedom.POSITIONS)
+        fitted = store.read_fitted(name, Freedom.POSITIONS)
         local = store.frame.local((store.positions() if fitted is None else fitted)[numbers[order]])
         coefficients = grid.solve(local, hessian[order], slope[order])
         if coefficients is not None:

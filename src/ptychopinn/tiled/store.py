@@ -157,7 +157,7 @@ class TileStore:
 
     # Rounds
 
-    def fitted(self, round_name: str | None, freedom: Freedom) -> AnyArray | None:
+    def read_fitted(self, round_name: str | None, freedom: Freedom) -> AnyArray | None:
         """(n, ...) what was fitted to all patterns after a round; None if nothing was."""
         if round_name is None or freedom not in self.plan["may_free"]:
             return None

@@ -47,7 +47,7 @@ class OpenTile:
         """The model of the scan for these patterns."""
         arrays, to_device = self.store.model(), self.library.from_host
         background = arrays.get("background")
-        positions, flux = (self.store.fitted(self.fitted, one) for one in (Freedom.POSITIONS, Freedom.FLUX))
+        positions, flux = (self.store.read_fitted(self.fitted, one) for one in (Freedom.POSITIONS, Freedom.FLUX))
         return ScanModel(
             to_device(arrays["probe"]),
             self.known.positions if positions is None else positions[self.known.members],

@@ -15,7 +15,7 @@ _INTERACTIVE = ("bash", "interactive")  # jobs of Slurm in which a user types co
 _FIRST_PORT = 15000  # the job's number gives another one
 
 
-def launched_place() -> Place | None:
+def find_launched_place() -> Place | None:
     """The place that torchrun, TF_CONFIG or Slurm gives to this process, asked in this order; None without them.
 
     Raises

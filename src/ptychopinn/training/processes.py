@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ MAX_SILENCE_S = 1800.0
 """How long a process that is there may not answer: the first one may write a large checkpoint meanwhile."""
 LAST_WORDS_S = 2.0
 """How long a process whose connection is closed has to end."""
+_WATCH_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,14 @@ def check_cards(options: MultiProcessOptions, gpus: int) -> None:
         raise ResourceError(
             f"devices is {options.devices}, but there are {gpus} GPUs.", f"Use --devices {gpus}, or free others."
         )
+
+
+def watch_last_words(watch: Callable[[], None]) -> None:
+    """Call ``watch`` for two seconds: it raises an error that says more, if the lost process was started here."""
+    until = time.monotonic() + LAST_WORDS_S
+    while time.monotonic() < until:
+        watch()
+        time.sleep(_WATCH_S)
 
 
 def lost_process(rank: int, reason: object) -> ResourceError:

@@ -9,6 +9,7 @@ closed, which the others notice at once.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import socket
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from contextlib import closing, suppress
 import numpy as np
 
 from ptychopinn.errors import ResourceError
-from ptychopinn.training.processes import JOIN_S, LAST_WORDS_S, MAX_SILENCE_S, lost_process, processes_did_not_start
+from ptychopinn.training.processes import JOIN_S, MAX_SILENCE_S, lost_process, processes_did_not_start, watch_last_words
 from ptychopinn.typing import AnyArray
 
 _TICK_S = 0.5  # between two looks at the other processes
@@ -82,7 +83,7 @@ class Entrance:
         with suppress(OSError):
             while len(hello) < size and (more := caller.recv(size - len(hello))):
                 hello += more
-        known = len(hello) == size and hello[:_SECRET_BYTES] == self._secret
+        known = len(hello) == size and hmac.compare_digest(hello[:_SECRET_BYTES], self._secret)
         return int.from_bytes(hello[_SECRET_BYTES:], "big") if known else None
 
 
@@ -199,10 +200,7 @@ class SocketChannel:
             data, until = data[count:], time.monotonic() + MAX_SILENCE_S
 
     def _lost(self, reason: object) -> ResourceError:
-        until = time.monotonic() + LAST_WORDS_S
-        while time.monotonic() < until:
-            self._watch()  # knows more, if it is one of them
-            time.sleep(_RETRY_S)
+        watch_last_words(self._watch)
         return lost_process(self.rank, reason)
 
 

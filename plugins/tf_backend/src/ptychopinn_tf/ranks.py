@@ -11,7 +11,7 @@ from typing import Any
 from ptychopinn.cores import granted_cores
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.training import processes
-from ptychopinn.training.launchers import launched_place
+from ptychopinn.training.launchers import find_launched_place
 from ptychopinn.training.processes import (
     Place,
     StartedProcesses,
@@ -31,7 +31,7 @@ _ANY = ""  # address
 
 def find_place(options: TfOptions) -> Place | None:
     """The place that a launcher gave to this process; see `ptychopinn.training.processes.check_place`."""
-    return None if options.process_count == 1 else check_place(options, launched_place())
+    return None if options.process_count == 1 else check_place(options, find_launched_place())
 
 
 def device_options(options: TfOptions, local_rank: int) -> TfOptions:
@@ -53,7 +53,7 @@ def follow_launched(
 
     Returns
     -------
-    Whether it was so.
+    Whether it trained so.
     """
     place = find_place(options)
     if place is None or place.rank == 0:

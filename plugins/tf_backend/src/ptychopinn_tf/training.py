@@ -177,7 +177,7 @@ class TrainingLoop(EpochLoop):
         def compute(parts: int) -> Any:
             if at_once and parts == 1:
                 return self._whole_step(batch.tensors, numbers, self._meter.sums)
-            return self._summed(self._gradient, batch, parts)
+            return self._sum_parts(self._gradient, batch, parts)
 
         outcome = self._parts.compute(compute, batch.size) if self._ranks.count == 1 else self._share_added_up(batch)
         if isinstance(outcome, LossAndGradients):
@@ -193,7 +193,7 @@ class TrainingLoop(EpochLoop):
         own = share_of(batch, self._ranks.rank, self._ranks.count)
 
         def compute() -> tuple[LossAndGradients, AnyArray]:
-            found = self._parts.compute(lambda parts: self._summed(self._gradient, own, parts), own.size)
+            found = self._parts.compute(lambda parts: self._sum_parts(self._gradient, own, parts), own.size)
             flat = tf.concat([tf.reshape(value, [-1]) for value in tf.nest.flatten(found)], axis=0)
             return found, np.array(flat)  # in one transfer
 
@@ -221,7 +221,7 @@ class TrainingLoop(EpochLoop):
 
         def loss(batch: Batch) -> tf.Tensor:
             own = share_of(batch, self._ranks.rank, self._ranks.count)
-            return self._parts.compute(lambda parts: self._summed(self._validation_loss, own, parts), own.size)
+            return self._parts.compute(lambda parts: self._sum_parts(self._validation_loss, own, parts), own.size)
 
         losses: AnyArray = self._ranks.together(lambda: np.array(tf.stack([loss(batch) for batch in batches])))
         self._ranks.add(losses)
@@ -229,7 +229,7 @@ class TrainingLoop(EpochLoop):
         return values
 
     @staticmethod
-    def _summed(compute: Callable[[Tensors], Any], batch: Batch, parts: int) -> Any:
+    def _sum_parts(compute: Callable[[Tensors], Any], batch: Batch, parts: int) -> Any:
         """Apply a function to a batch in micro-batches, and sum the results."""
         results = [compute(part) for part in cut(batch.tensors, parts)]
         return results[0] if parts == 1 else tf.nest.map_structure(lambda *values: tf.add_n(values), *results)

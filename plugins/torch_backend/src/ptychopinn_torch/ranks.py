@@ -26,7 +26,6 @@ from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.training import processes
 from ptychopinn.training.processes import (
     JOIN_S,
-    LAST_WORDS_S,
     MAX_SILENCE_S,
     Place,
     StartedProcesses,
@@ -36,6 +35,7 @@ from ptychopinn.training.processes import (
     lost_process,
     options_of_process,
     processes_did_not_start,
+    watch_last_words,
 )
 from ptychopinn.training.ranks import Ranks
 from ptychopinn.typing import AnyArray
@@ -184,10 +184,7 @@ class GlooChannel:
             self._aborted = True
 
     def _lost(self, error: RuntimeError) -> ResourceError:
-        until = time.monotonic() + LAST_WORDS_S
-        while time.monotonic() < until:
-            self._watch()  # knows more, if it is one of them
-            time.sleep(_MAX_SLEEP_S)
+        watch_last_words(self._watch)
         return lost_process(self.rank, error)
 
 
@@ -208,7 +205,7 @@ def follow_launched(
 
     Returns
     -------
-    Whether it was so.
+    Whether it trained so.
     """
     place = find_place(options)
     if place is None or place.rank == 0:
