@@ -68,6 +68,17 @@ class JobOverLimit(JobError):
 
 
 @dataclass(frozen=True)
+class JobLimits:
+    """What a job may use; None is no limit."""
+
+    memory_mb: float | None = None  # MiB of the anonymous memory of all its processes
+    seconds: float | None = None  # wall time
+
+
+NO_LIMITS = JobLimits()
+
+
+@dataclass(frozen=True)
 class Task:
     """A function to call in another process.
 
