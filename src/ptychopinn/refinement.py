@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary, slices_of
+from ptychopinn.arrays import Array, slices_of
 from ptychopinn.config.infer import Background, Likelihood
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.subsampling import evenly_spread, split_every
@@ -232,12 +232,11 @@ def refine(
         if array is not None and tuple(array.shape) != start.frame.shape:
             shape = tuple(array.shape)
             raise DataError(f"The {name} has the shape {shape}, its frame {start.frame.shape}.", "Give both alike.")
-    library = patterns.library
-    with library.session() as computing:
-        model = replace(model, probe=library.cast(model.probe, "complex64"))
-        start = replace(start, array=start.library.cast(start.array, "complex64"))
-        work = _Refinement(patterns, model, start, options)
-        return work.run(computing, kind, monitor)
+    model = replace(model, probe=patterns.library.cast(model.probe, "complex64"))
+    start = replace(start, array=start.library.cast(start.array, "complex64"))
+    noisy = not options.quick and is_noisy(patterns)
+    with patterns.session() as patterns:
+        return _Refinement(patterns, model, start, options, noisy=noisy).run(kind, monitor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,9 +257,10 @@ class _Candidate:
 class _Refinement:
     """One refinement; see `refine`."""
 
-    def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
+    def __init__(
+        self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions, *, noisy: bool
+    ) -> None:
         self._patterns, self._given, self._start, self._options = patterns, given, start, options
-        noisy = not options.quick and is_noisy(patterns)
         self._used, self._judges = split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
         self._sure = SURE_DEVIATIONS if noisy else 0.0
@@ -280,7 +280,7 @@ class _Refinement:
         margin = MAX_MOVE_PX if options.update_positions else 0
         self._box = Frame.around(given.positions[self._used], patterns.data.N, margin)
 
-    def run(self, library: ArrayLibrary, kind: StartKind, monitor: Monitor) -> Refinement:
+    def run(self, kind: StartKind, monitor: Monitor) -> Refinement:
         """Make the passes, and return the best state."""
         slow_phase_solved = kind is not StartKind.PREDICTED
         passes, options, given = self._options.passes, self._options, self._given
@@ -292,7 +292,7 @@ class _Refinement:
                 best, is_flat = self._best_start(before, given)
             slow_phase_solved &= not is_flat
             start = replace(self._start, array=best.object).moved_to(self._box)
-            engine = PassEngine(self._patterns, self._used, given, start, self._passes, library)
+            engine = PassEngine(self._patterns, self._used, given, start, self._passes)
             monitor.report("refine", 0, passes, {"residual": best.residual})
         first = best
         settled = passes > 0 and not self._slow_phase_pays(engine)
@@ -443,8 +443,7 @@ class _Refinement:
         """The model with flux and weights of the patterns that the passes did not use fitted to the object."""
         if self._options.update_variation > 0:
             fitted = replace(self._passes, update_positions=False)
-            computing = self._patterns.library
-            model = fit_to_object(self._patterns, self._judges, model, canvas, fitted, computing, NULL_MONITOR)
+            model = fit_to_object(self._patterns, self._judges, model, canvas, fitted, NULL_MONITOR)
         if model.flux is not None:
             flux = model.flux.copy()
             judged = ForwardResidual(

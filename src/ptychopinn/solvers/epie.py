@@ -101,7 +101,7 @@ def epie(
     ConfigError
         If ``passes`` is negative.
     """
-    data, library = patterns.data, patterns.library
+    data = patterns.data
     check_passes(data, probe, passes)
     if not (np.abs(probe).max() > 0):
         raise DataError("The probe carries no energy.", "Give a probe that is not zero.")
@@ -116,12 +116,12 @@ def epie(
     inside = flat_object(box)
     box.paste(inside, obj, frame)
     residuals: list[float] = []
-    with library.session() as computing:
-        place = where_object_fits(box, data.N, computing) or computing
+    with patterns.session() as patterns:
+        library = patterns.library
+        place = where_object_fits(box, data.N, library) or library
         canvas = Canvas(place.from_host(inside), box, place)
-        given = computing.from_host(probe.astype(np.complex64))
-        model = ScanModel(given, data.positions)
-        engine = PassEngine(patterns, np.arange(len(data)), model, canvas, options, computing)
+        model = ScanModel(library.from_host(probe.astype(np.complex64)), data.positions)
+        engine = PassEngine(patterns, np.arange(len(data)), model, canvas, options)
         for done in range(passes):
             residual = engine.run(done, passes, monitor)
             if residual is None:

@@ -168,8 +168,10 @@ def _engine(
     # A device needs batches of many patterns, of one shape.
     batch_size = default_batch_size(total if on_host else len(used), plan["size"], on_host=on_host)
     order = PartOrder(ranks[used], total, seed=options.seed, done=done, batch_size=batch_size, full=not on_host)
-    library = tile.library
-    return PassEngine(tile.patterns, used, tile.model, canvas, options, library, part=order, momentum=momentum), used
+    engine = PassEngine(tile.patterns, used, tile.model, canvas, options, part=order)
+    if momentum is not None:
+        engine.momentum = momentum
+    return engine, used
 
 
 def _phase_in(tile: OpenTile, path: Path) -> Array:
