@@ -26,6 +26,7 @@ from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray, StrPath
 
 PLAN, GRID, NETWORK = "plan.json", "grid.npz", "network.zip"
 OBJECT, VELOCITY, LAST, COVERAGE = "object", "velocity", "last", "coverage"  # arrays of the core of a tile
+START = "start"  # the round of flat objects, which has the coverage
 GRADIENTS, FIGURES, FITTED = "gradients.npz", "figures.npz", "fitted.npz"  # of a job, of a job, of a round
 _SCAN, _PATTERNS, _ROWS, _BAD, _MODEL = "scan.npz", "patterns.bin", "rows.npy", "bad_values.npz", "model.npz"
 _BLOCK = 256  # patterns copied at a time
