@@ -15,7 +15,7 @@ Li, Optica 4, 736 (2017).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -248,7 +248,9 @@ class PassEngine:
     def _batches_of(self, task: _TileTask) -> list[IntArray]:
         """The batches of a pass over a tile."""
         if self._part is None:
-            return list(_shuffled_batches(self._rng.permutation(len(task.windows)), task.batch_size))
+            order = self._rng.permutation(len(task.windows))
+            # Sorted, so that a memory-mapped scan is read forwards.
+            return [np.sort(order[part]) for part in slices_of(len(order), task.batch_size)]
         return self._part.batches()
 
     def _update(
@@ -410,9 +412,3 @@ class PartOrder:
         if self._full:
             order = order[order >= 0]
         return [np.sort(some[some >= 0]) for some in (order[part] for part in slices_of(len(order), self._batch_size))]
-
-
-def _shuffled_batches(order: IntArray, size: int) -> Iterator[IntArray]:
-    """Indices of each batch, sorted, so that a memory-mapped scan is read forwards."""
-    for low in range(0, len(order), size):
-        yield np.sort(order[low : low + size])
