@@ -34,6 +34,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 PTYCHODUS_RELEASES = ["1.6.0", "1.7.0"]  # the newest of each minor version that is supported
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
+# Where this is set, what is imported is compiled in each process again, which then takes twice as long to start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = [
     *("lint", "typecheck", "imports", "build", "docs"),
@@ -213,7 +215,7 @@ def hardening(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """The core's tests, but for the slow ones, with the oldest dependencies that it takes."""
     # What dependencies of that age did not know yet is kept from warning of them.
-    session.install(*lowest_dependencies(), *TEST_TOOLS, "pyparsing<3.2", "hatchling", "editables")
+    session.install("--no-compile", *lowest_dependencies(), *TEST_TOOLS, "pyparsing<3.2", "hatchling", "editables")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     run_side_by_side(session, "-m", "not slow", *CORE)
 
