@@ -20,7 +20,7 @@ from ptychopinn.metrics import ScanBox, align, linear_phase, ramp_of, remove_lin
 BOX = ScanBox(12, 84, 10, 78)
 
 
-def move_object(obj, shift_px):
+def moved(obj, shift_px):
     return spline_shift(obj.real, shift_px, order=5) + 1j * spline_shift(obj.imag, shift_px, order=5)
 
 
@@ -63,7 +63,7 @@ def test_ambiguities_are_found(make_object, shift, ramp, factor):
     """[MET-002] Shift, ramp and complex factor of a copy are found and removed."""
     obj = make_object((128, 120), blur_px=1.0)
     shift_px = np.array(shift) / 20
-    changed = remove_linear_phase(move_object(obj, -shift_px), -np.array(ramp)) * factor[0] * np.exp(1j * factor[1])
+    changed = remove_linear_phase(moved(obj, -shift_px), -np.array(ramp)) * factor[0] * np.exp(1j * factor[1])
     aligned = align(obj, changed, BOX)
     assert aligned.registered
     assert aligned.shift_px == pytest.approx(shift_px, abs=0.15)
@@ -76,9 +76,9 @@ def test_ambiguities_are_found(make_object, shift, ramp, factor):
 def test_reported_ambiguities_give_the_aligned_picture(make_object):
     """[MET-002] Shift, then ramp from the first pixel of the box, then factor: the aligned reconstruction."""
     obj = make_object((128, 120), blur_px=1.5)
-    changed = remove_linear_phase(move_object(obj, (1.5, -2.0)), np.array([0.11, -0.07])) * 2j
+    changed = remove_linear_phase(moved(obj, (1.5, -2.0)), np.array([0.11, -0.07])) * 2j
     aligned = align(obj, changed, BOX)
-    again = move_object(changed, aligned.shift_px)[BOX.slices]
+    again = moved(changed, aligned.shift_px)[BOX.slices]
     again = remove_linear_phase(again, np.array(aligned.ramp_rad_per_px)) * aligned.factor
     assert np.abs(again - aligned.reconstruction).max() < 0.02
 
@@ -92,7 +92,7 @@ def test_agrees_with_the_published_definition(tmp_path, make_object, shape, kind
     rng = np.random.default_rng(5)
     reference = make_object()
     changed = reference + 0.15 * make_object(seed=1, blur_px=1.0) * (1 + 2j)
-    changed = remove_linear_phase(move_object(changed, (1.3, -2.45)), np.array([0.05, -0.02])) * (0.3 - 2j)
+    changed = remove_linear_phase(moved(changed, (1.3, -2.45)), np.array([0.05, -0.02])) * (0.3 - 2j)
     reconstruction = np.ones(shape, complex)
     height, width = (min(a, b) for a, b in zip(shape, reference.shape, strict=True))
     reconstruction[:height, :width] = changed[:height, :width]
@@ -117,7 +117,7 @@ def test_agrees_with_the_published_definition(tmp_path, make_object, shape, kind
 def test_only_one_factor_is_removed_on_request(make_object):
     """[MET-004] Without ramp and registration, a ramp and a shift stay."""
     obj = make_object()
-    changed = remove_linear_phase(move_object(obj, (2.0, 0.0)), np.array([0.05, 0.0])) * 3j
+    changed = remove_linear_phase(moved(obj, (2.0, 0.0)), np.array([0.05, 0.0])) * 3j
     aligned = align(obj, changed, BOX, remove_ramp=False, register=False)
     assert aligned.shift_px == (0, 0)
     assert aligned.ramp_rad_per_px == (0, 0)

@@ -176,7 +176,7 @@ class ZarrStore:
         except ImportError as error:
             raise PluginError(
                 f"{self.path} is a zarr store, and zarr 3 is not installed ({error}).",
-                'python -m pip install "ptychopinn[formats]", or python -m pip install "zarr>=3".',
+                'Install it: python -m pip install "zarr>=3".',
             ) from error
         assert node.shape is not None
         native = node.dtype.newbyteorder("=")
