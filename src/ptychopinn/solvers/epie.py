@@ -24,27 +24,14 @@ CACHE_BYTES = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class EPIEResult:
-    """Result of `epie`.
+    """Result of `epie`."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64; pixels that no window reaches are those of the start, or 1.
-    frame:
-        Frame of the array.
-    probe:
-        (modes, N, N) complex64 with its initial energy.
-    positions:
-        (n, 2) float64 (y, x), pixels; those of the scan unless they were refined.
-    residuals:
-        ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` of each finished pass over the good pixels, evaluated for each
-        pattern just before it updates the object.
-    """
-
-    object: ComplexArray
-    frame: Frame
-    probe: ComplexArray
-    positions: FloatArray
+    object: ComplexArray  # (H, W) complex64; pixels that no window reaches are those of the start, or 1
+    frame: Frame  # of the array
+    probe: ComplexArray  # (modes, N, N) complex64 with its initial energy
+    positions: FloatArray  # (n, 2) float64 (y, x), pixels; those of the scan unless they were refined
+    # ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` of each finished pass over the good pixels, evaluated for each pattern
+    # just before it updates the object.
     residuals: tuple[float, ...]
 
 

@@ -22,20 +22,11 @@ _WORTHWHILE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class ProbeChoice:
-    """Result of `choose_probe`.
+    """Result of `choose_probe`."""
 
-    Attributes
-    ----------
-    probe:
-        (modes, N, N) complex64, scaled to counts: the guess or the refined probe.
-    refined:
-        Whether it is the refined probe.
-    residual_guess, residual_refined:
-        Forward residuals after the same passes with the probe fixed to the guess, and with the probe free.
-    """
-
-    probe: ComplexArray
-    refined: bool
+    probe: ComplexArray  # (modes, N, N) complex64, scaled to counts: the guess or the refined probe
+    refined: bool  # whether it is the refined probe
+    # Forward residuals after the same passes with the probe fixed to the guess, and with the probe free.
     residual_guess: float
     residual_refined: float
 

@@ -33,7 +33,7 @@ from ptychopinn.geometry import Frame
 from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jobs
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement import SURE_DEVIATIONS, leaves_no_slow_phase
+from ptychopinn.refinement.judging import SURE_DEVIATIONS, leaves_no_slow_phase
 from ptychopinn.tiled.fits import PatternFits
 from ptychopinn.tiled.network import put_pairs, put_phases
 from ptychopinn.tiled.outputs import TiledObject, write_tiled

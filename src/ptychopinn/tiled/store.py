@@ -34,28 +34,14 @@ _BLOCK = 256  # patterns copied at a time
 
 @dataclass(frozen=True, eq=False)
 class TilePatterns:
-    """The patterns of a tile.
+    """The patterns of a tile."""
 
-    Attributes
-    ----------
-    members, positions:
-        (k,) int64 numbers in the scan, ascending, and (k, 2) float64 places.
-    ranks:
-        (k,) int64: places in the list of patterns that passes use; -1 for others.
-    judges:
-        Indices of the patterns in the core that judge the result.
-    slow:
-        Indices of the patterns in the core that determine the slow phase.
-    own:
-        (k,) bool: whether each is in the core.
-    """
-
-    members: IntArray
-    own: BoolArray
-    positions: FloatArray
-    ranks: IntArray
-    judges: IntArray
-    slow: IntArray
+    members: IntArray  # (k,) int64 numbers in the scan, ascending
+    own: BoolArray  # (k,) bool: whether each is in the core
+    positions: FloatArray  # (k, 2) float64 places
+    ranks: IntArray  # (k,) int64: places in the list of patterns that passes use; -1 for others
+    judges: IntArray  # indices of the patterns in the core that judge the result
+    slow: IntArray  # indices of the patterns in the core that determine the slow phase
 
 
 class TileStore:
