@@ -48,7 +48,7 @@ def outcome(name: str, path: Path, good: ScanDataset) -> str:
         return f"{how}right picture{mended}"
     assert found.verdict is not None
     doubts = [one.text for one in data.findings if one.code in _DOUBTS]
-    if said := [*doubts, *(found.verdict.causes if found.verdict.explains is Explains.NO else ())]:
+    if said := [*doubts, *(found.verdict.causes if found.verdict.explains in {Explains.NO, Explains.PARTLY} else ())]:
         return f"{how}warning: {said[0]}"
     return f"silent{mended}: {found.verdict.explains}, error {error:.2f}"
 
