@@ -17,7 +17,9 @@ from enum import StrEnum
 import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.doubts import step_without_overlap
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.forward import far_field
 from ptychopinn.inspection.changes import Change
@@ -66,7 +68,7 @@ class Verdict:
     flat_residual: float  # R of a flat object under the same probe, of the best amplitude
     mean_residual: float  # R of the mean pattern as a model of every pattern
     noise_residual: float  # R of Poisson noise alone
-    # Likely causes, as sentences with a remedy, in the order of what was tested; empty unless a part is unexplained.
+    # Likely causes, as sentences with a remedy, in the order of what was tested; empty if all is well.
     causes: tuple[str, ...] = ()
     geometry: GeometryCheck | None = None  # what passes on a part of the scan showed; None if they were not needed
 
@@ -105,12 +107,13 @@ class Verdict:
             case Explains.NO:
                 return f"This reconstruction does not explain the data: {figures}"
             case _:
-                return f"Nobody can tell whether this reconstruction explains the data, for photons are few: {figures}"
+                why = "" if self.causes else ", for photons are few"
+                return f"Nobody can tell whether this reconstruction explains the data{why}: {figures}"
 
     @property
     def warning(self) -> str | None:
-        """What to say to the user; None unless the result explains nothing, or only a part."""
-        if self.explains not in {Explains.NO, Explains.PARTLY}:
+        """What to say to the user; None if all that can be explained is explained."""
+        if self.explains is not Explains.NO and not self.causes:
             return None
         return " ".join([self.sentence, *self.causes])
 
@@ -159,6 +162,9 @@ def judge(evidence: Evidence) -> Verdict:
     if not math.isfinite(evidence.residual):
         return verdict(Explains.NO)
     explained = explained_share(evidence.residual, nothing, noise)
+    if (step := step_without_overlap(data.positions, 2 * probe_radius_px(evidence.probe))) is not None:
+        causes = (_apart_cause(step),)
+        return Verdict(Explains.UNKNOWN, evidence.residual, flat, mean, noise, causes)
     if explained >= (_TRUSTED_PASSES if evidence.passes else _TRUSTED) and nothing > _ROOM * noise:
         return verdict(Explains.YES)
     geometry = check_geometry_stepwise(data, evidence.probe)
@@ -175,6 +181,13 @@ def judge(evidence: Evidence) -> Verdict:
     if excess is None or excess < _EXCESS:
         return verdict(Explains.YES, geometry)
     return Verdict(Explains.PARTLY, evidence.residual, flat, mean, noise, (_excess_cause(excess),), geometry)
+
+
+def _apart_cause(step: float) -> str:
+    return (
+        f"Neighbouring positions are {step:.3g} pixels apart, farther than the probe is wide: each pattern is "
+        "explained by a picture of its own. Check the unit and the scale of the positions."
+    )
 
 
 def _excess_cause(excess: float) -> str:
