@@ -168,7 +168,8 @@ def excess_of_scan(data: ScanDataset, probe: ComplexArray | None = None, *, free
     patch = _patch(data, probe, count=_DOUBT_COUNT)
     if patch is None:
         return None
-    agreeing = AgreeingPatch(patch, free_probe=free_probe)
+    agreeing = copy(patch)
+    agreeing.simulate(free_probe=free_probe)
     found, expected = (one.trial(Change(), free_probe=free_probe) for one in (patch, agreeing))
     left, least = (t.residual**2 - one.noise_residual**2 for t, one in ((found, patch), (expected, agreeing)))
     return left / least if agreeing.explained(expected) > _CAN_TELL and least > 0 else None
