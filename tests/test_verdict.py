@@ -176,3 +176,14 @@ def test_a_short_training_is_named_where_nothing_else_is() -> None:
     """[VER-004] before the patterns are doubted."""
     for trained, words in ((True, "If the training was short"), (False, "none stands out")):
         assert words in learned_nothing(ObjectKind.POWER_LAW, 1, trained=trained).causes[-1]
+
+
+def test_what_passes_cannot_predict_is_not_explained() -> None:
+    """[VER-008] At random positions passes fit half of what can be explained."""
+    scan = replace(scan_of(rows=12, cols=12, seed=3, nphotons=2e5, object_kind=ObjectKind.MIXTURE), object_guess=None)
+    x, y = (np.random.default_rng(seed).uniform(-40, 40, len(scan)) for seed in (0, 1))
+    found = after_passes(replace(scan, positions=np.stack([y, x], axis=1)))
+    assert found.explained > 0.4
+    assert found.explains is Explains.UNKNOWN
+    assert found.warning is not None
+    assert "do not predict" in found.warning

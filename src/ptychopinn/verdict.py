@@ -32,6 +32,7 @@ _PATTERNS = 128  # evenly spread ones that show what a flat object and noise lea
 _HARDLY = 0.25  # of what can be explained: a result below it is hardly better than nothing
 _TRUSTED, _TRUSTED_PASSES = 0.8, 0.95  # from here on a prediction, and a result of passes, is not doubted
 _WHOLE = 0.86  # of what can be explained: a result of passes below it leaves something
+_DOUBTED = 0.6  # the same, where passes on a part cannot tell
 _EXCESS = 2.5  # times what passes leave of patterns that agree: so much is left by something that is not in the model
 _ROOM = 1.3  # times the residual of noise: what the mean pattern leaves at least where anything can be said
 _OWN_PROBE = 0.5  # of the unexplained part: what the scan's own probe must explain better than the model's
@@ -47,6 +48,11 @@ _SHORT_TRAINING = (
 _NOTHING_FOUND = (
     "Axes, signs, scale and order of the positions, the probe, the dose and the overlap were tested, and none stands "
     "out: inspect the patterns (ptychopinn inspect)."
+)
+
+_UNPREDICTED = (
+    "Much is left, and passes on a part of the scan do not predict patterns that they do not use: the positions or the "
+    "probe may be wrong, or patterns overlap too little to tell. Check both (ptychopinn inspect), or make more passes."
 )
 
 
@@ -175,12 +181,18 @@ def judge(evidence: Evidence) -> Verdict:
         return verdict(Explains.NO if evidence.residual > 1.5 * max(nothing, noise) else Explains.UNKNOWN, geometry)
     if explained < _HARDLY or _another_probe_is_better(evidence, geometry):
         return verdict(Explains.NO, geometry)
-    excess = None
-    if geometry is not None and explained < _WHOLE:
-        excess = excess_of_scan(data, evidence.probe, free_probe=geometry.free_probe)
-    if excess is None or excess < _EXCESS:
-        return verdict(Explains.YES, geometry)
-    return Verdict(Explains.PARTLY, evidence.residual, flat, mean, noise, (_excess_cause(excess),), geometry)
+    said, doubts = _doubt(evidence, geometry, explained)
+    return Verdict(said, evidence.residual, flat, mean, noise, doubts, geometry)
+
+
+def _doubt(evidence: Evidence, geometry: GeometryCheck | None, explained: float) -> tuple[Explains, tuple[str, ...]]:
+    """Whether a result that explains something, of a scan in which nothing wrong was found, leaves something."""
+    if geometry is None or explained >= _WHOLE:
+        return Explains.YES, ()
+    excess = excess_of_scan(evidence.data, evidence.probe, free_probe=geometry.free_probe)
+    if excess is None:
+        return (Explains.UNKNOWN, (_UNPREDICTED,)) if explained < _DOUBTED else (Explains.YES, ())
+    return (Explains.PARTLY, (_excess_cause(excess),)) if excess >= _EXCESS else (Explains.YES, ())
 
 
 def _apart_cause(step: float) -> str:

@@ -57,6 +57,12 @@ def test_an_exposure_that_jumps_is_named_with_its_pattern(scan: ScanDataset) -> 
     assert "From pattern 1050 on" in found_in(scan, counts, numbers=numbers)["DATA-135"]
 
 
+def test_an_exposure_that_drifts_is_named(scan: ScanDataset) -> None:
+    """[DATA-135] A beam that decays makes a picture of a wedge."""
+    fading = np.random.default_rng(0).poisson(scan.counts(slice(None)) * np.exp(-np.arange(144) / 60)[:, None, None])
+    assert "The light falls all over the scan" in found_in(scan, fading.astype(np.uint32))["DATA-135"]
+
+
 def test_an_edge_of_the_object_is_no_jump_of_the_exposure(scan: ScanDataset) -> None:
     """[DATA-135] Where the object changes along a row, neighbours differ by less than the light in all."""
     size = 32 + int(np.ptp(scan.positions, axis=0).max()) + 2

@@ -28,6 +28,7 @@ _STEADY, _MOST = 0.3, 0.4  # of a jump, and of the logarithm: what the light cha
 _HERE = 0.7  # of a jump: what neighbours on both sides of it differ at least
 _NEAR = 0.5  # of the probe's width: patterns so close see the same object
 _MIN_PAIRS = 5
+_PARTS, _MIN_DRIFT, _LEAST = 6, 3.0, 0.05  # of a scan; the factor of a drift; of its logarithm in each part
 _APART = 1.2  # widths of the probe: neighbours farther away do not overlap
 
 
@@ -94,6 +95,7 @@ def _check_overlap(positions: FloatArray, width: float, findings: Findings) -> N
 def _check_exposure(data: ScanDataset, counts: FloatArray, members: IntArray, width: float, findings: Findings) -> None:
     found = exposure_jump(counts[members], data.positions[members], width)
     if found is None:
+        _check_drift(counts[members], findings)
         return
     place, factor = found
     numbers = members if data.numbers is None else data.numbers[members]
@@ -105,6 +107,23 @@ def _check_exposure(data: ScanDataset, counts: FloatArray, members: IntArray, wi
         "small changes are fitted with --refine-flux.",
         "DATA-135",
     )
+
+
+def _check_drift(counts: FloatArray, findings: Findings) -> None:
+    """Warn if the light rises or falls from each part of a scan to the next, and much in all."""
+    if len(counts) < _PARTS * _MIN_RUN:
+        return
+    medians = np.array([np.median(part) for part in np.array_split(counts, _PARTS)])
+    steps = np.diff(np.log(np.maximum(medians, 1e-12)))
+    total = float(steps.sum())
+    if abs(total) > np.log(_MIN_DRIFT) and (steps * np.sign(total) > _LEAST * abs(total)).all():
+        findings.warning(
+            "patterns",
+            f"The light {'rises' if total > 0 else 'falls'} all over the scan, from {medians[0]:.3g} photons a pattern "
+            f"to {medians[-1]:.3g}: unless the sample is a wedge, the exposure drifted, and the picture shows that.",
+            "Divide the counts by what a monitor of the beam saw, or make scans of parts: ptychopinn convert --frames.",
+            "DATA-135",
+        )
 
 
 def exposure_jump(counts: FloatArray, positions: FloatArray, width: float) -> tuple[int, float] | None:
