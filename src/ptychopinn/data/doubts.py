@@ -151,15 +151,15 @@ def exposure_jump(counts: FloatArray, positions: FloatArray, width: float) -> tu
     level = median_filter(light, run)
     half = run // 2 + 1
     place = int(np.abs(level[2 * half :] - level[: -2 * half]).argmax()) + half
-    low, high = max(place - run, run), min(place + run, len(light) - run)
-    if low >= high:
+    low, high = max(place - run, 2 * run), min(place + run, len(light) - 2 * run)
+    if low > high:
         return None
-    place = max(range(low, high), key=lambda k: abs(_rise(light, k, run)))
+    place = max(range(low, high + 1), key=lambda k: abs(_rise(light, k, run)))
     rise = _rise(light, place, run)
     before, after = (
         abs(float(np.median(light[part]) - np.median(light[near])))
         for part, near in (
-            (slice(max(place - 2 * run, 0), place - run), slice(place - run, place)),
+            (slice(place - 2 * run, place - run), slice(place - run, place)),
             (slice(place + run, place + 2 * run), slice(place, place + run)),
         )
     )
