@@ -170,6 +170,11 @@ def _place(raw: RawScan, options: ConversionOptions) -> RawScan:
     if options.roll_positions:
         raw = scan_steps.roll_positions(raw, options.roll_positions)
     pixel, detector = options.pixel_size, options.detector_pixel
+    if pixel is not None and raw.size[0] != raw.size[1]:
+        raise DataError(
+            f"Patterns of {raw.size[0]} x {raw.size[1]} have object pixels of two sizes, one in each axis.",
+            "Give --energy, --distance and --detector-pixel in place of --pixel-size.",
+        )
     given = Geometry(
         energy_eV=options.energy,
         distance_m=options.distance,
