@@ -29,9 +29,13 @@ TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "pyzmq", "array-api-strict
 SITE = ("sphinx", "pydata-sphinx-theme", "myst-nb")
 # Tests of one xdist_group share a costly fixture; pytest-xdist 3.8 does not see the groups with pytest 9.2.
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")
+# Those that run side by side would take the cores from each other: idle threads of a library wait in a loop.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 PTYCHODUS_RELEASES = ["1.6.0", "1.7.0"]  # the newest of each minor version that is supported
 RESULTS = Path(os.environ.get("PTYCHOPINN_RESULTS", ROOT / ".nox" / "results"))
 
+# Where this is set, what is imported is compiled in each process again, which then takes twice as long to start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = [
     *("lint", "typecheck", "imports", "build", "docs"),
@@ -46,6 +50,11 @@ def run_pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None
     report = RESULTS / f"{session.name}.xml"
     report.unlink(missing_ok=True)
     session.run("pytest", f"--junitxml={report}", *arguments, *session.posargs, env=env)
+
+
+def run_side_by_side(session: nox.Session, *arguments: str) -> None:
+    """Run pytest in two processes at a time, each with one thread of a library for arrays."""
+    run_pytest(session, *SIDE_BY_SIDE, *arguments, env=ONE_THREAD)
 
 
 def lacks(session: nox.Session, *modules: str) -> None:
@@ -111,10 +120,10 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def imports(session: nox.Session) -> None:
-    """Direction of imports; nothing is imported for it, so nothing but the sources is needed."""
+    """Direction of imports; nothing is imported for it, so nothing but the sources is needed, not even installed."""
     session.install(*CONSTRAINED, "import-linter")
-    session.install("--no-deps", "-e", ".", "-e", TORCH, "-e", TENSORFLOW, "-e", PTYCHI)
-    session.run("lint-imports")
+    sources = os.pathsep.join(str(ROOT / part / "src") for part in (".", TORCH, TENSORFLOW, PTYCHI))
+    session.run("lint-imports", env={"PYTHONPATH": sources})
 
 
 @nox.session
@@ -135,21 +144,21 @@ def tests(session: nox.Session) -> None:
     """The core, with no deep-learning framework installed."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]")
     lacks(session, "torch", "lightning_fabric", "tensorflow", "keras")
-    run_pytest(session, *SIDE_BY_SIDE, *CORE)
+    run_side_by_side(session, *CORE)
 
 
 @nox.session
 def arrays(session: nox.Session) -> None:
     """The algorithms of the core with arrays of JAX, which cannot be changed; `tests` has array-api-strict's."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "jax", "-e", ".")
-    run_pytest(session, *SIDE_BY_SIDE, "-k", "jax", "tests/arrays")
+    run_side_by_side(session, "-k", "jax", "tests/arrays")
 
 
 @nox.session
 def torch(session: nox.Session) -> None:
     """The torch backend, and the short form of `hardening`, which needs the same environment."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]", "-e", TORCH)
-    run_pytest(session, *SIDE_BY_SIDE, *INSTALLED, f"{TORCH}/tests", "tests/hardening")
+    run_side_by_side(session, *INSTALLED, f"{TORCH}/tests", "tests/hardening")
 
 
 @nox.session
@@ -157,14 +166,14 @@ def tf(session: nox.Session) -> None:
     """The TensorFlow backend, with nothing of PyTorch there."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", f"{TENSORFLOW}[tensorboard]")
     lacks(session, "torch", "lightning_fabric")
-    run_pytest(session, *SIDE_BY_SIDE, *INSTALLED, f"{TENSORFLOW}/tests")
+    run_side_by_side(session, *INSTALLED, f"{TENSORFLOW}/tests")
 
 
 @nox.session
 def parity(session: nox.Session) -> None:
     """Both backends, each in processes of its own, and the shipped models in both."""
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".", "-e", TORCH, "-e", TENSORFLOW, "-e", MODELS)
-    run_pytest(session, *SIDE_BY_SIDE, "tests/parity", f"{MODELS}/tests")
+    run_side_by_side(session, "tests/parity", f"{MODELS}/tests")
 
 
 @nox.session
@@ -199,16 +208,16 @@ def hardening(session: nox.Session) -> None:
     """
     backends = (TORCH, TENSORFLOW) if "--long" in session.posargs else (TORCH,)
     session.install(*CONSTRAINED, *TEST_TOOLS, "-e", ".[dask]", *(word for part in backends for word in ("-e", part)))
-    run_pytest(session, *SIDE_BY_SIDE, "tests/hardening")
+    run_side_by_side(session, "tests/hardening")
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
     """The core's tests, but for the slow ones, with the oldest dependencies that it takes."""
     # What dependencies of that age did not know yet is kept from warning of them.
-    session.install(*lowest_dependencies(), *TEST_TOOLS, "pyparsing<3.2", "hatchling", "editables")
+    session.install("--no-compile", *lowest_dependencies(), *TEST_TOOLS, "pyparsing<3.2", "hatchling", "editables")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    run_pytest(session, *SIDE_BY_SIDE, "-m", "not slow", *CORE)
+    run_side_by_side(session, "-m", "not slow", *CORE)
 
 
 @nox.session
