@@ -52,7 +52,7 @@ CONFIG = SimulationConfig(
     probe_kind="defocused",
     object_kind="mixture",
     probe_variation_rad=0.4,
-    seed=3,
+    seed=4,
 )
 CONSTANT = CONFIG.model_copy(update={"probe_variation_rad": 0.0})
 

@@ -1,7 +1,7 @@
 """The ptychographic iterative engine: passes over a scan that update the object, and on request probe and positions.
 
-The far field of each pattern keeps its modelled phase and gets the measured modulus. The resulting change ``d_j`` of
-the exit wave updates the object and the probe:
+The far field of each pattern keeps its modelled phase and gets the measured modulus, or a part of it where the modelled
+one is much weaker. The resulting change ``d_j`` of the exit wave updates the object and the probe:
 
     O += s sum_j conj(P_j) d_j / ((1 - a) sum_j |P_j|^2 + a max sum_j |P_j|^2)
     P += b sum_j conj(O_j) d_j / ((1 - a') sum_j |O_j|^2 + a' max sum_j |O_j|^2)
