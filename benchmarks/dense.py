@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from ptychopinn.comparison import Status, read_table
-from ptychopinn.jobs import JobError, Task, run_job
+from ptychopinn.jobs import JobError, JobLimits, Task, run_job
 
 GROUPS, GRIDSIZE = 5088, 2
 
@@ -57,7 +57,7 @@ def main() -> int:
     command = cli("compare", *pair, "-o", folder / "out", "--resume", *flags, *more)
     ended = ""
     try:
-        code = run_job(command, folder, memory_mb=arguments.memory_mb, on_memory=keep)
+        code = run_job(command, folder, limits=JobLimits(arguments.memory_mb), on_memory=keep)
     except JobError as error:
         ended, code = str(error), 1
     rows = read_table(folder / "out" / "comparison_metrics.csv") if not code else []

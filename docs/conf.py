@@ -48,6 +48,7 @@ html_css_files = ["site.css"]
 html_extra_path = ["_root/index.html"]  # the pages are below docs/, as they are in the repository
 html_copy_source = False
 html_show_sourcelink = False
+html_search_scorer = str(Path(__file__).with_name("search_order.js"))
 html_theme_options: dict[str, Any] = {
     "navbar_align": "left",
     "header_links_before_dropdown": 7,

@@ -1,11 +1,13 @@
 """Makes the figures of the pages on concepts and troubleshooting, and the tutorial's: python docs/figures.py [NAME...].
 
-All scans are simulated, with fixed seeds. It takes some minutes; `tutorial` needs the torch backend.
+All scans are simulated, with fixed seeds. It takes some minutes. `tutorial` and `sparse-and-dim` need the torch
+backend. The latter, at the head of the README, trains for eleven minutes; on a busy machine its networks are worse.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shutil
 import subprocess
@@ -21,11 +23,12 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+import ptychopinn
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.geometry import Frame
-from ptychopinn.metrics import Aligned, align, scan_box
+from ptychopinn.metrics import Aligned, align, scan_box, score
 from ptychopinn.metrics.baselines import poisson_residual
 from ptychopinn.reconstruction import Reconstruction
 from ptychopinn.simulate import simulate_scan, true_patches
@@ -198,12 +201,43 @@ def tutorial() -> None:
             shutil.copy(Path(folder, made), IMAGES / f"{name}.png")
 
 
+def sparse_and_dim() -> None:
+    """Every third position in each direction, and few photons: a network, passes after it, and passes alone."""
+    rows: tuple[tuple[str, dict[str, float], int, int, int], ...] = (
+        ("every 3rd position", {}, 3, 560, 10),
+        ("1,000 photons a pattern", {"nphotons": 1e3}, 1, 120, 3),
+    )
+    figure, axes = plt.subplots(len(rows), 4, figsize=(10, 5.3), layout="constrained")
+    for row, (what, changes, every, seconds, count) in zip(axes, rows, strict=True):
+        train, whole = (ptychopinn.simulate_scan(seed=seed, **changes) for seed in (1, 2))
+        model = ptychopinn.train(train, simulate_objects="mixed", max_time=seconds)
+        line, place = np.divmod(np.arange(len(whole)), math.isqrt(len(whole)))
+        data = whole.select(np.flatnonzero((line % every == 0) & (place % every == 0)))
+        found = {
+            "network alone": model.infer(data, refine=0).object,
+            f"network, {count} passes": model.infer(data, refine=count).object,
+            "ePIE, 100 passes": solve(create_solver("epie", {"passes": 100}), data).object,
+        }
+        aligned = {name: aligned_with(data, obj) for name, obj in found.items()}
+        truth = np.angle(aligned["network alone"].reference)
+        style = {"cmap": "viridis", "vmin": np.quantile(truth, 0.01), "vmax": np.quantile(truth, 0.99)}
+        row[0].imshow(truth, **style)
+        row[0].set(title="truth", ylabel=what, xticks=[], yticks=[])
+        for ax, (name, one) in zip(row[1:], aligned.items(), strict=True):
+            scores = score(one)
+            ax.imshow(np.angle(one.reconstruction), **style)
+            ax.set_title(f"{name}\n{scores['amp_ssim']:.2f} / {scores['phase_ssim']:.2f} / {scores['nrmse']:.3f}")
+            ax.set_axis_off()
+    save(figure, "sparse-and-dim")
+
+
 FIGURES: Mapping[str, Callable[[], None]] = {
     "troubleshooting": failures,
     "concept-phases": patch_phases,
     "concept-residual": residual,
     "concept-overlap": overlap,
     "tutorial": tutorial,
+    "sparse-and-dim": sparse_and_dim,
 }
 
 if __name__ == "__main__":

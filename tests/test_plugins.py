@@ -352,5 +352,5 @@ def test_hints_name_no_package_that_is_on_no_index() -> None:
     ]
     assert len(commands) > 5
     assert [
-        one for one in commands if re.search(r"""install\b(?:[^`"(,#]|"[^"]*")*(?<![./\w-])ptychopinn""", one)
+        one for one in commands if re.search(r"""install\b(?:[^`"(,#]|"[^"]*")*("|(?<![./\w-]))ptychopinn""", one)
     ] == []

@@ -76,3 +76,12 @@ def test_every_package_of_the_core_is_on_the_page_on_the_architecture() -> None:
         pytest.skip("not a checkout")
     packages = [folder.parent.name for folder in (ROOT / "src" / "ptychopinn").glob("*/__init__.py")]
     assert [name for name in packages if f"`{name}/" not in page.read_text()] == []
+
+
+def test_the_picture_at_the_head_has_a_command(readme: str) -> None:
+    script = ROOT / "docs" / "figures.py"
+    if not script.is_file():
+        pytest.skip("not a checkout")
+    (name,) = re.findall(r"!\[[^]]+\]\(docs/images/([\w-]+)\.png\)", readme)
+    assert f'    "{name}": ' in script.read_text("utf-8")
+    assert f"`python docs/figures.py {name}`" in (ROOT / "docs" / "benchmarks.md").read_text("utf-8")

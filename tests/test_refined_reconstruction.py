@@ -118,8 +118,8 @@ def test_a_cancelled_refinement_is_told(scan: ScanDataset) -> None:
 
 def test_no_progress_is_told(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-002]"""
-    monkeypatch.setattr("ptychopinn.refinement.PassEngine.run", lambda self, *a: 0.0)
-    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda *a, **k: None)
+    monkeypatch.setattr("ptychopinn.refinement.passes.PassEngine.run", lambda self, *a: 0.0)
+    monkeypatch.setattr("ptychopinn.refinement.passes.slow_phase", lambda *a, **k: None)
     found = reconstructed(scan, refine=2)
     assert "No pass of the refinement was kept" in found.warnings[-1]
 
@@ -179,8 +179,8 @@ def test_coverage_is_that_of_what_was_seen(scan: ScanDataset, monkeypatch: pytes
     """[REFINE-014]"""
     bare = replace(scan, object_guess=None)
     seen = bare.select(thin_positions(bare.positions, 0.6 * probe_width_px(bare.probe)))
-    monkeypatch.setattr("ptychopinn.refinement.PassEngine.run", lambda self, *a: 0.0)
-    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda *a, **k: None)
+    monkeypatch.setattr("ptychopinn.refinement.passes.PassEngine.run", lambda self, *a: 0.0)
+    monkeypatch.setattr("ptychopinn.refinement.passes.slow_phase", lambda *a, **k: None)
     found, few = reconstructed(bare, whole=scan, refine=1, predict_overlap=0.4), reconstructed(seen, whole=scan)
     assert found.refined is not None
     assert found.refined.passes_kept == 0

@@ -73,3 +73,16 @@ def test_the_workflow_runs_the_session_and_publishes_last() -> None:
     assert "nox -s release" in [step.get("run") for step in jobs["build"]["steps"]]
     assert [jobs[name]["needs"] for name in ("attest", "publish", "announce")] == ["build", "attest", "publish"]
     assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_every_distribution_claims_the_pythons_that_a_release_is_tried_with() -> None:
+    """The session `release` installs every distribution into each Python of the core's classifiers, and runs them."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    (setup,) = [step for step in workflow["jobs"]["build"]["steps"] if "setup-python" in step.get("uses", "")]
+    tried = set(setup["with"]["python-version"].split())
+    claimed = {
+        path.parent.name: {one.rpartition(" ")[2] for one in project(str(path.parent))["classifiers"] if "3." in one}
+        for path in (ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml"), ROOT / "models/pyproject.toml")
+    }
+    assert len(claimed) == 6
+    assert {name: versions for name, versions in claimed.items() if versions != tried} == {}

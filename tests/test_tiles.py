@@ -206,7 +206,6 @@ def test_a_cancelled_pass_leaves_what_its_tiles_brought(scan: ScanDataset) -> No
         ScanModel(library.from_host(scan.probe), scan.positions),
         start,
         options,
-        library,
     )
     assert engine.run(0, 1, monitor) is None
     changed = engine.canvas.array != 1

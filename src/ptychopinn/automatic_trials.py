@@ -22,8 +22,8 @@ from ptychopinn.geometry import Canvas
 from ptychopinn.metrics.baselines import is_noisy, poisson_residual
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import TimeLimit
-from ptychopinn.probe_modes import add_mode, choose_probe_modes
 from ptychopinn.refinement import RefineOptions, refinement_schedule
+from ptychopinn.refinement.modes import add_mode, choose_probe_modes
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.solvers.options import PassOptions, StepSchedule
@@ -203,8 +203,8 @@ class FreedomTrials:
         """Add incoherent modes to the probe, if noise does not explain what is left and held-out patterns show them."""
         if not self._may_try(Freedom.MODES, state, residual, _MODES_PASSES * seconds_of_pass):
             return None
-        options = RefineOptions(1, **updates_of(state.freed))
-        probe = choose_probe_modes(self.patterns, state.model, state.canvas, options, _MOST_MODES, monitor=self.limit)
+        options = RefineOptions(1, modes=_MOST_MODES, **updates_of(state.freed))
+        probe = choose_probe_modes(self.patterns, state.model, state.canvas, options, monitor=self.limit)
         if probe is None:
             return None
         return Change(

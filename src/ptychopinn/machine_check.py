@@ -20,7 +20,7 @@ from ptychopinn.config.model import ModelConfig
 from ptychopinn.cores import granted_cores
 from ptychopinn.errors import PtychoPinnError
 from ptychopinn.failures import explained
-from ptychopinn.jobs import Task, available_mib, run_job
+from ptychopinn.jobs import JobLimits, Task, available_mib, run_job
 from ptychopinn.plugins import discover, missing_requirements
 from ptychopinn.workflows.lock import can_lock
 
@@ -163,7 +163,7 @@ def _try_backend(name: str) -> str:
     try:
         with tempfile.TemporaryDirectory(prefix="ptychopinn-") as folder:
             task = Task("ptychopinn.machine_check:backend_devices", {"name": name})
-            facts: dict[str, Any] = run_job(task, Path(folder), seconds=_BACKEND_SECONDS)
+            facts: dict[str, Any] = run_job(task, Path(folder), limits=JobLimits(seconds=_BACKEND_SECONDS))
     except Exception as error:
         return f"broken: {explained(error).problem}"[:_MAX_TEXT]
     return "; ".join(f"{what}: {' '.join(str(fact).split())}" for what, fact in facts.items())[: 2 * _MAX_TEXT]

@@ -26,7 +26,6 @@ from ptychopinn.metrics.baselines import noise_residual
 from ptychopinn.metrics.quality import FLATNESS_LIMIT, RESIDUAL_PATTERNS, ForwardResidual, flatness
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.parallel import BackgroundThread
-from ptychopinn.probe_modes import refine_with_modes
 from ptychopinn.probe_variation import ProbeVariation
 from ptychopinn.reconstructor import Reconstructor
 from ptychopinn.refinement import RefinementSummary, RefineOptions, StartKind, refine
@@ -286,15 +285,12 @@ def refine_and_assess(
                 config.refine_background,
                 config.refine_probe_variation,
                 config.refine_likelihood,
+                modes=config.refine_modes,
             )
             start = replace(stitched.canvas, covered=stitched.covered)
             solved = config.synchronise is Synchronise.AUTO
             kind = StartKind.SYNCHRONISED if solved else StartKind.PREDICTED
-            if config.refine_modes is None:
-                refinement = refine(patterns, model, start, options, kind=kind, monitor=monitor)
-            else:
-                most = config.refine_modes
-                refinement = refine_with_modes(patterns, model, start, options, most, kind=kind, monitor=monitor)
+            refinement = refine(patterns, model, start, options, kind=kind, monitor=monitor)
         stitched, model, summary = replace(stitched, object=refinement.object), refinement.model, refinement.summary
     with stages.timed("judge"):
         assessed = assess(stitched, model, patterns, summary, how, judged=stages.judged)

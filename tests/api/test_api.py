@@ -92,7 +92,9 @@ def test_what_is_no_scan_is_refused(scan: Scan, model: Model, tmp_path: Path) ->
         (DataError, "positions", lambda: ptychopinn.read(patterns, positions=positions[1:], probe=scan.probe)),
         (UsageError, "type Scan.*ptychopinn.train", lambda: ptychopinn.train_run(scan, tmp_path / "run")),
         (ConfigError, "TrainConfig is needed.*dict", lambda: model.reconstructor.train(scan, {"nepochs": 1})),
-        (ConfigError, "InferConfig is needed.*dict", lambda: model.reconstructor.infer(scan, {})),
+        (ConfigError, "A RunSettings is needed", lambda: ptychopinn.train_run("a.npz", tmp_path, {"nepochs": 1})),
+        (ConfigError, "A RunSettings is needed", lambda: ptychopinn.infer_run("a", "a.npz", tmp_path, {"refine": 1})),
+        (ConfigError, "An InferConfig is needed.*dict", lambda: model.reconstructor.infer(scan, {})),
         (UsageError, "type ndarray", lambda: model.reconstructor.infer(patterns, ptychopinn.InferConfig())),
     ]
     for kind, words, do in refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ptychopinn.batch.plan import PlannedScan, settings_from
 from ptychopinn.batch.worker import run_scan
 from ptychopinn.config import SimulationConfig
+from ptychopinn.config.batch import Workflow
 from ptychopinn.data.io import write_scan
 from ptychopinn.errors import ResourceError
 from ptychopinn.monitor import Monitor
@@ -30,9 +33,9 @@ with locked(Path(sys.argv[1])):
 
 def work(folder: Path) -> dict[str, object]:
     write_scan(folder / "scan.npz", simulate_scan(SimulationConfig(N=32, rows=5, cols=5)))
-    settings = {"automatic": {"max_time": 0.05}}
-    paths = (str(folder / "run"), str(folder), "reconstruct", str(folder / "scan.npz"))
-    return run_scan(*paths, settings, "none", None, None, Monitor())
+    settings = settings_from({"automatic": {"max_time": 0.05}})
+    scan = PlannedScan("scan", Workflow.RECONSTRUCT, folder / "scan.npz", "none", None, None, settings)
+    return run_scan(json.loads(json.dumps(scan.values(), default=str)), str(folder / "run"), str(folder), Monitor())
 
 
 @pytest.mark.slow

@@ -157,10 +157,24 @@ def test_warnings_of_the_log_are_shown(cli: Cli, calls: Any) -> None:
         logging.getLogger("ptychopinn.data").debug("a detail")
 
     calls.act = act
-    assert cli("simulate", "-o", "s.npz")[2] == "ptychopinn: WARNING: the probe was cropped\n"
+    assert cli("simulate", "-o", "s.npz")[2] == "ptychopinn: warning: the probe was cropped\n"
     assert cli("simulate", "-o", "s.npz", "--quiet")[2] == ""
     assert "a detail" in cli("simulate", "-o", "s.npz", "--debug")[2]
     assert logging.getLogger("ptychopinn").handlers == []
+
+
+def test_a_warning_is_shown_once_and_also_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    """[CLI-012] Runs log their warnings, and return them too."""
+    import logging
+
+    for quiet in (False, True):
+        console = Console(quiet=quiet)
+        with console.logging():
+            logging.getLogger("ptychopinn.data").warning("the %s was cropped", "probe")
+            console.warn("the probe was cropped")
+            console.warn("the object too")
+        expected = "ptychopinn: warning: the probe was cropped\nptychopinn: warning: the object too\n"
+        assert capsys.readouterr().err == expected
 
 
 def test_plain_progress_says_a_line_now_and_then() -> None:

@@ -205,6 +205,22 @@ def test_execution_flags_are_those_of_the_backend(cli: Cli, calls: Any) -> None:
     assert "--springs is not a flag of 'ptychopinn train'" in err
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--lr", "3"), "did you mean --learning-rate?"),
+        (("--max-tme", "3"), "did you mean --max-time"),
+        (("--frames", "0-9"), "but of 'ptychopinn convert'. Make a changed scan first: ptychopinn convert SCAN -o NEW"),
+        (("--node", "3"), "--node is not a flag of 'ptychopinn train'. See"),
+    ],
+)
+def test_an_unknown_flag_gets_a_hint_that_helps(cli: Cli, calls: Any, flags: tuple[str, ...], said: str) -> None:
+    """[CLI-003]"""
+    code, _, err = cli(*TRAIN, *flags)
+    assert code == 2
+    assert said in err
+
+
 def test_inference_offers_no_training_flags(cli: Cli, calls: Any) -> None:
     """[CLI-003]"""
     assert cli(*INFER, "--logger", "csv")[0] == 2

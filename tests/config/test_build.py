@@ -43,7 +43,7 @@ def test_text_is_converted() -> None:
         (ExecutionOptions, "accelerator", "mps:0", "which the physics needs; use cpu"),
         (ExecutionOptions, "accelerator", "rocm", "for ROCm call their devices cuda; use cuda"),
         (ModelConfig, "N", "63", "N = 63 is not supported"),
-        (TrainConfig, "batchsize", "3", "--batchsize is not known; did you mean batch_size"),
+        (TrainConfig, "batchsize", "3", "--batchsize is not known; did you mean batch_size? Change"),
         (TrainConfig, "qqq", "3", "--qqq is not known; valid are max_time, nepochs"),
     ],
 )

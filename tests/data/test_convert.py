@@ -171,6 +171,31 @@ def test_positions_masks_and_backgrounds_come_from_files(tmp_path, scan_arrays):
     np.testing.assert_allclose(data.counts(slice(None)), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_one_pixel_size_is_refused_for_patterns_that_are_not_square(tmp_path, scan_arrays):
+    """[DATA-221] Along the shorter axis object pixels are larger."""
+    arrays = {key: scan_arrays()[key] for key in ("diffraction", "xcoords", "ycoords")}
+    np.savez(tmp_path / "scan.npz", **arrays | {"diffraction": arrays["diffraction"][:, :, 2:-2]})
+    with pytest.raises(DataError, match="32 x 28 have object pixels of two sizes.*--detector-pixel"):
+        convert_scan(
+            tmp_path / "scan.npz", tmp_path / "out.npz", ReadOptions(probe="mean"), ConversionOptions(pixel_size=1e-8)
+        )
+
+
+def test_more_columns_of_positions_are_not_guessed(tmp_path, scan_arrays, caplog):
+    """[DATA-221] A column that counts the rows is refused; others after y and x are named."""
+    arrays = scan_arrays()
+    np.savez(tmp_path / "scan.npz", **arrays)
+    places = list(zip(arrays["ycoords"], arrays["xcoords"], strict=True))
+    table = tmp_path / "table.txt"
+    table.write_text("# frame y x\n" + "\n".join(f"{k} {y} {x}" for k, (y, x) in enumerate(places, 1)))
+    with pytest.raises(DataError, match="first column .*counts the rows"):
+        converted(tmp_path / "scan.npz", tmp_path / "out.npz", positions=str(table))
+    table.write_text("\n".join(f"{y} {x} 0.5 ok" for y, x in places))
+    data = converted(tmp_path / "scan.npz", tmp_path / "out.npz", positions=str(table))
+    np.testing.assert_allclose(data.positions[:, 0], arrays["ycoords"])
+    assert "table.txt has 3 columns: the first two are taken as y and x" in caplog.text
+
+
 def test_pickles_are_not_opened(tmp_path, scan_arrays):
     """[HARD-003]"""
     np.savez(tmp_path / "scan.npz", **scan_arrays())

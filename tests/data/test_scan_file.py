@@ -204,7 +204,8 @@ def test_a_stored_member_that_claims_more_than_the_file_holds_is_refused(tmp_pat
     size = struct.unpack_from("<I", content, at)[0] + 8 * 8999
     struct.pack_into("<II", content, at, size, size)
     path.write_bytes(content)
-    assert "beyond the end" in str(open_npz(path).broken["a"])
+    said = str(open_npz(path).broken["a"])
+    assert "beyond the end" in said or "Overlapped entries" in said  # the latter by Python's zipfile since 3.13
 
 
 def forge(path, unpacked, packed=None):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from ptychopinn.config.reading import Measurement
 from ptychopinn.data import scan_steps
 from ptychopinn.data.probe_recipes import make_probe, parse_recipe, use_probe
 from ptychopinn.data.raw_scan import Geometry, RawScan
@@ -108,6 +109,9 @@ def test_pixels_are_masked_by_a_mask_and_by_a_threshold() -> None:
     assert int(more.bad_pixels.sum()) == 5  # type: ignore[union-attr]
     with pytest.raises(DataError, match="does not fit"):
         scan_steps.mask_pixels(raw, np.ones((3, 3), bool))
+    for measurement, bad in ((Measurement.COUNTS, 0), (Measurement.AMPLITUDE, 16)):  # the threshold is in counts
+        raw = scan_steps.mask_above(RawScan(np.full((1, 4, 4), 5.0), None, measurement=measurement), 24)
+        assert int(raw.bad_pixels.sum()) == bad  # type: ignore[union-attr]
 
 
 def test_a_background_is_subtracted_from_counts() -> None:

@@ -45,6 +45,7 @@ MODELS = {
     "docs/command-line.md": ("RUN_A", "RUN_B"),
     "docs/comparison.md": ("RUN_A", "RUN_B"),
     "docs/any-beam.md": ("run",),
+    "docs/many-scans.md": ("run",),
     "docs/streaming.md": ("RUN", "run"),
 }
 PLUGINS = {"plugins/tf_backend/README.md": {"tf"}, "plugins/ptychi_backend/README.md": {"torch", "ptychi"}}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ptychopinn.errors import Cancelled, UsageError
-from ptychopinn.jobs import LOG, TASK, JobError, JobProcess, Task, run_job
+from ptychopinn.jobs import LOG, TASK, JobError, JobLimits, JobProcess, Task, run_job
 from ptychopinn.jobs.memory import anonymous_mib, descendants
 from ptychopinn.jobs.protocol import decode, encode
 from ptychopinn.monitor import Monitor, Progress
@@ -124,7 +124,7 @@ def test_too_much_memory_ends_it(tmp_path: Path) -> None:
     """[COMP-011] With all that it started, and a reason."""
     began = time.monotonic()
     with pytest.raises(JobError, match=r"out of memory: .*the budget is 150") as caught:
-        run_job(task("take", mib=200, seconds=60, child=True), tmp_path, memory_mb=150)
+        run_job(task("take", mib=200, seconds=60, child=True), tmp_path, limits=JobLimits(memory_mb=150))
     assert caught.value.exit_code == 4
     assert time.monotonic() - began < 20
 
@@ -132,7 +132,7 @@ def test_too_much_memory_ends_it(tmp_path: Path) -> None:
 def test_too_much_time_ends_it(tmp_path: Path) -> None:
     """[COMP-011]"""
     with pytest.raises(JobError, match=r"out of time: 0\.2 s"):
-        run_job(task("sleep"), tmp_path, seconds=0.2)
+        run_job(task("sleep"), tmp_path, limits=JobLimits(seconds=0.2))
 
 
 def test_a_process_that_is_stopped_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from ptychopinn.cores import share_of_cores
 from ptychopinn.errors import Cancelled, ResourceError
-from ptychopinn.jobs import LOG, Job, JobDied, JobError, JobOverLimit, LocalWorkers, Task, run_jobs
+from ptychopinn.jobs import LOG, Job, JobDied, JobError, JobLimits, JobOverLimit, LocalWorkers, Task, run_jobs
 from ptychopinn.monitor import NULL_MONITOR, Monitor, Progress
 from ptychopinn.system import visible_gpus
 
@@ -59,7 +59,9 @@ def test_a_job_over_a_limit_of_its_own_is_not_tried_again(tmp_path: Path, caplog
     """[JOB-007] What jobs report and take until then is known."""
     events: list[Progress] = []
     taken: list[float] = []
-    large = replace(job(tmp_path, "large", "take", mib=200, seconds=60), memory_mb=150, on_memory=taken.append)
+    large = replace(
+        job(tmp_path, "large", "take", mib=200, seconds=60), limits=JobLimits(memory_mb=150), on_memory=taken.append
+    )
     added = replace(job(tmp_path, "added", "add", a=1, b=1), on_progress=events.append)
     found = run([large, added])
     assert isinstance(found["large"], JobOverLimit)

@@ -9,6 +9,7 @@ import pytest
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
 from ptychopinn.interpolation import shift_probe
 from ptychopinn.monitor import Monitor
@@ -37,7 +38,7 @@ def test_a_moved_probe_comes_back(modes: int) -> None:
 def test_a_right_probe_is_kept(scan: ScanDataset) -> None:
     """[PROBE-001] freeing it lowers the residual a little, by fitting the noise: not enough to take it."""
     probe = probe_in_counts(scan, fit_scaling(scan), follow_offset=False)
-    choice = choose_probe(scan, probe, FLAT, 5)
+    choice = choose_probe(Patterns(scan), probe, FLAT, 5)
     assert not choice.refined
     assert 0.9 * choice.residual_guess <= choice.residual_refined
     np.testing.assert_allclose(choice.probe, probe, rtol=1e-6)
@@ -48,7 +49,7 @@ def test_a_wrong_probe_is_refined(scan: ScanDataset) -> None:
     r2 = ((np.arange(32) - 15.5) ** 2)[:, None] + (np.arange(32) - 15.5) ** 2
     wrong = replace(scan, probe=scan.probe * np.exp(0.04j * r2))
     guess = probe_in_counts(wrong, fit_scaling(wrong), follow_offset=False)
-    choice = choose_probe(wrong, guess, FLAT, 10)
+    choice = choose_probe(Patterns(wrong), guess, FLAT, 10)
     assert choice.refined
     assert choice.residual_refined < 0.9 * choice.residual_guess
     truth = probe_in_counts(scan, fit_scaling(scan), follow_offset=False)
@@ -65,6 +66,6 @@ def test_cancelled_the_probe_stays(scan: ScanDataset) -> None:
     probe = probe_in_counts(scan, fit_scaling(scan), follow_offset=False)
     monitor = Monitor()
     monitor.cancel()
-    choice = choose_probe(scan, probe, FLAT, 5, monitor=monitor)
+    choice = choose_probe(Patterns(scan), probe, FLAT, 5, monitor=monitor)
     assert not choice.refined
     np.testing.assert_allclose(choice.probe, probe, rtol=1e-6)

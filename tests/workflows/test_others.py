@@ -58,6 +58,13 @@ def test_a_product_may_be_the_reference(pair: tuple[Path, Path]) -> None:
     assert evaluate_run(pair[0], pair[0])["nrmse"] < 1e-3
 
 
+def test_run_directories_stand_for_their_products(trained: RunResult, scan_file: Path) -> None:
+    """[CLI-022]"""
+    product = trained.folder / "reconstruction.h5"
+    assert evaluate_run(trained.folder, scan_file) == evaluate_run(product, scan_file)
+    assert evaluate_run(product, trained.folder)["nrmse"] < 1e-3
+
+
 def test_scores_and_a_picture_go_into_a_directory(pair: tuple[Path, Path], tmp_path: Path) -> None:
     """[CLI-022]"""
     scores = evaluate_run(*pair, output=tmp_path / "out")

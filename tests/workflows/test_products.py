@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from product_residual import residual_of
 
+from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan
+from ptychopinn.errors import PluginError
+from ptychopinn.monitor import Monitor
 from ptychopinn.product import read_product
-from ptychopinn.workflows import RunResult, infer_run, run_settings, stream_run, train_run
+from ptychopinn.workflows import RunResult, infer_run, run_settings, solve, stream_run, train_run
 from ptychopinn.workflows._solve import solve_run
 
 
@@ -70,3 +73,12 @@ def test_the_product_of_a_stream(trained: RunResult, scan_file: Path, tmp_path: 
 def test_the_product_of_a_solver(scan_file: Path, tmp_path: Path) -> None:
     """[PROD-010]"""
     check(solve_run(scan_file, tmp_path / "out", solver="epie", options={}), scan_file)
+
+
+def test_a_solver_that_returns_no_object_and_probe_is_named(scan_file: Path) -> None:
+    class Bare:
+        def reconstruct(self, data: ScanDataset, *, monitor: Monitor) -> Any:
+            return np.ones((3, 4))
+
+    with pytest.raises(PluginError, match=r"type ndarray\. Return one with the attributes object"):
+        solve(Bare(), read_scan(scan_file))

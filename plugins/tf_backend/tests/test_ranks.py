@@ -18,7 +18,8 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.workflows import folders
 from ptychopinn_tf import ranks
 from ptychopinn_tf.options import TfOptions
-from ptychopinn_tf.ranks import device_options, find_place, follow_launched, open_ranks
+from ptychopinn_tf.ranks import device_options, find_place, open_ranks
+from ptychopinn_tf.reconstructor import TfReconstructor
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_python_leads_no_launched_process(launched: Any) -> None:
     with pytest.raises(UsageError, match="number 3 of 4"), open_ranks(asked, on_gpu=False):
         pass
     launched(0)
-    assert not follow_launched(asked, lambda own, ranks: None, Monitor())
+    assert not TfReconstructor.follow_launched(asked, Monitor())
 
 
 def test_each_process_has_a_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.training.sources import Batch
 from ptychopinn_torch.batches import share_of
 from ptychopinn_torch.options import TorchOptions
-from ptychopinn_torch.ranks import Place, device_options, find_place, follow_launched, open_ranks
+from ptychopinn_torch.ranks import Place, device_options, find_place, open_ranks
+from ptychopinn_torch.reconstructor import TorchReconstructor
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1"}
 ADDRESS = {"MASTER_ADDR": "node1", "MASTER_PORT": "1234"}
@@ -82,7 +83,7 @@ def test_python_leads_no_launched_process(launched: Any) -> None:
     with pytest.raises(UsageError, match="number 3 of 4"), open_ranks(asked, torch.device("cpu")):
         pass
     launched({"RANK": "0"})
-    assert not follow_launched(asked, lambda own, ranks: None, Monitor())
+    assert not TorchReconstructor.follow_launched(asked, Monitor())
 
 
 def test_too_few_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

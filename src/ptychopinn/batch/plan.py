@@ -6,7 +6,7 @@ import csv
 import glob
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,18 @@ class PlannedScan:
             "before": before,
         }
         return digest_of(content)
+
+    def values(self) -> dict[str, Any]:
+        """Plain values for another process."""
+        settings = self.settings.model_dump(mode="json", exclude_unset=True, exclude={"batch"})
+        return {**vars(self), "settings": settings}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> PlannedScan:
+        """The inverse of `values`, also where paths and the workflow became text."""
+        paths = {name: None if values[name] is None else Path(values[name]) for name in ("path", "reference", "scan")}
+        workflow, settings = Workflow(values["workflow"]), settings_from(values["settings"])
+        return cls(**{**values, **paths, "workflow": workflow, "settings": settings})
 
     @property
     def _start_file(self) -> Path | None:
@@ -260,10 +272,3 @@ def _check_names(planned: Sequence[PlannedScan]) -> None:
             raise UsageError(
                 f"{other.path} and {one.path} would both be written to {one.name}.", "Give one of them another name."
             )
-
-
-def arguments_of(scan: PlannedScan, start: str | None, folder: Path) -> dict[str, Any]:
-    """The arguments of `ptychopinn.batch.worker.run_scan`, plain values."""
-    values = {**asdict(scan), "settings": scan.settings.model_dump(mode="json", exclude_unset=True, exclude={"batch"})}
-    del values["name"]
-    return {**values, "workflow": str(scan.workflow), "start": start, "folder": str(folder)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.atomic import read_record, write_json
-from ptychopinn.batch.plan import PlannedScan, arguments_of, planned_scans, read_plan
+from ptychopinn.batch.plan import PlannedScan, planned_scans, read_plan
 from ptychopinn.batch.table import ScanOutcome, ScanStatus, write_batch_report, write_outcomes
 from ptychopinn.batch.worker import THUMBNAIL
 from ptychopinn.config.batch import BatchConfig, Workflow
@@ -168,15 +168,14 @@ class _Batch:
                 shutil.rmtree(old)
         home.mkdir(parents=True, exist_ok=True)
         write_json(home / _RECORD, {"key": key, "status": ScanStatus.OPEN})
-        start = scan.start
         if before is not None:
             previous = self._folder / _SCANS / before.name
             if scan.workflow is Workflow.TRAIN:
-                start = str(previous)
+                scan = replace(scan, start=str(previous))
             else:
                 reading = scan.settings.reading.model_copy(update={"probe": str(previous / PRODUCT)})
                 scan = replace(scan, settings=scan.settings.model_copy(update={"reading": reading}))
-        arguments = {**arguments_of(scan, start, run), "home": str(home)}
+        arguments = {"scan": scan.values(), "folder": str(run), "home": str(home)}
         return Job(scan.name, Task("ptychopinn.batch.worker:run_scan", arguments), home)
 
     def _note(self, name: str, record: Mapping[str, Any]) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.atomic import nan_to_none, write_bytes
-from ptychopinn.batch.plan import settings_from
+from ptychopinn.batch.plan import PlannedScan
 from ptychopinn.config.batch import Workflow
-from ptychopinn.config.run import AllSettings
 from ptychopinn.errors import ResourceError, UsageError
 from ptychopinn.metrics import scan_box
 from ptychopinn.monitor import Monitor
@@ -33,73 +32,63 @@ _LOCKED_S = 20.0  # the process of a worker that was lost ends in this time
 
 @dataclass(frozen=True)
 class _Work:
-    """A scan and what to do with it."""
+    """A scan, and the run directory of its result."""
 
+    scan: PlannedScan
     folder: Path
-    path: str
-    settings: AllSettings[Any, Any]
-    start: str | None
-    reference: str | None
-    scan: str | None
     monitor: Monitor
 
     def reconstruct(self) -> RunResult:
         return reconstruct_run(
-            self.path,
+            self.scan.path,
             self.folder,
-            model=self.start or PRETRAINED,
-            settings=self.settings,
+            model=self.scan.start or PRETRAINED,
+            settings=self.scan.settings,
             overwrite=True,
             monitor=self.monitor,
         )
 
     def train(self) -> RunResult:
-        registry, settings = discover(), self.settings.run_settings()
+        registry, settings = discover(), self.scan.settings.run_settings()
         spec = registry.default() if settings.backend is None else registry.get(settings.backend)
         resumes = (self.folder / CONFIG).is_file() and Capability.RESUME in spec.capabilities
         return train_run(
-            self.path,
+            self.scan.path,
             self.folder,
             settings,
-            start=self.start,
+            start=self.scan.start,
             resume=resumes,
             overwrite=not resumes,
             monitor=self.monitor,
         )
 
     def infer(self) -> RunResult:
-        assert self.start is not None  # else the plan was refused
-        settings = self.settings.run_settings()
-        return infer_run(self.start, self.path, self.folder, settings, overwrite=True, monitor=self.monitor)
+        scan = self.scan
+        assert scan.start is not None  # else the plan was refused
+        settings = scan.settings.run_settings()
+        return infer_run(scan.start, scan.path, self.folder, settings, overwrite=True, monitor=self.monitor)
 
     def evaluate(self) -> RunResult:
-        assert self.reference is not None  # else the plan was refused
+        scan = self.scan
+        assert scan.reference is not None  # else the plan was refused
         scores = evaluate_run(
-            self.path,
-            self.reference,
-            scan_path=self.scan,
-            reading=self.settings.reading,
+            scan.path,
+            scan.reference,
+            scan_path=scan.scan,
+            reading=scan.settings.reading,
             output=self.folder,
             overwrite=True,
         )
         return RunResult(self.folder, {path.stem: path for path in self.folder.iterdir()}, scores)
 
 
-def run_scan(  # noqa: PLR0913
-    folder: str,
-    home: str,
-    workflow: str,
-    path: str,
-    settings: Mapping[str, Any],
-    start: str | None,
-    reference: str | None,
-    scan: str | None,
-    monitor: Monitor,
-) -> dict[str, Any]:
+def run_scan(scan: Mapping[str, Any], folder: str, home: str, monitor: Monitor) -> dict[str, Any]:
     """Work on a scan of a batch, and draw its thumbnail.
 
     Parameters
     ----------
+    scan:
+        `PlannedScan.values`.
     folder:
         The run directory. A training that was begun there goes on; everything else there is replaced.
     home:
@@ -110,9 +99,9 @@ def run_scan(  # noqa: PLR0913
     ``score`` (None if there is none), ``figures``, ``warnings`` and ``files`` (path in the folder to bytes).
     """
     _wait_until_free(Path(folder))
-    work = _Work(Path(folder), path, settings_from(settings), start, reference, scan, monitor)
-    result: RunResult = getattr(work, Workflow(workflow))()
-    product = Path(path) if workflow == Workflow.EVALUATE else Path(folder) / PRODUCT
+    planned = PlannedScan.from_values(scan)
+    result: RunResult = getattr(_Work(planned, Path(folder), monitor), planned.workflow)()
+    product = planned.path if planned.workflow is Workflow.EVALUATE else Path(folder) / PRODUCT
     attempt("The thumbnail", lambda: write_bytes(Path(home) / THUMBNAIL, _thumbnail(product)))
     files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
     found = {

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from logging import LogRecord
 from typing import Any
 
 from ptychopinn.atomic import nan_to_none
@@ -29,6 +30,7 @@ class Console:
     quiet: bool = False
     debug: bool = False
     stop: StopSignals = field(default_factory=StopSignals)
+    _shown: set[str] = field(default_factory=set)  # warnings of the log
 
     def say(self, text: str) -> None:
         """A note on stderr, unless quiet."""
@@ -36,8 +38,9 @@ class Console:
             write_note(sys.stderr, text)
 
     def warn(self, text: str) -> None:
-        """A warning on stderr, also when quiet."""
-        write_note(sys.stderr, f"ptychopinn: warning: {text}")
+        """A warning on stderr, also when quiet, unless the log has shown it."""
+        if text not in self._shown:
+            write_note(sys.stderr, f"ptychopinn: warning: {text}")
 
     def result(self, text: str) -> None:
         """A line of the result on stdout."""
@@ -78,7 +81,8 @@ class Console:
         """Show the log of ``ptychopinn``: warnings, all of it with debug."""
         handler = logging.StreamHandler(NoteStream(sys.stderr))
         handler.setLevel(logging.DEBUG if self.debug else logging.ERROR if self.quiet else logging.WARNING)
-        handler.setFormatter(logging.Formatter("ptychopinn: %(levelname)s: %(message)s"))
+        handler.setFormatter(logging.Formatter("ptychopinn: %(kind)s: %(message)s"))
+        handler.addFilter(self._note)
         logger = logging.getLogger(_LOGGER)
         level = logger.level
         logger.addHandler(handler)
@@ -88,6 +92,12 @@ class Console:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+
+    def _note(self, record: LogRecord) -> bool:
+        """Name the kind of a line of the log as errors and warnings are named, and remember it."""
+        record.kind = record.levelname.lower()
+        self._shown.add(record.getMessage())
+        return True
 
 
 class OutputError(Exception):

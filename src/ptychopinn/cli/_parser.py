@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ptychopinn.config.build import suggestion
+from ptychopinn.config.conversion import ConversionOptions
 from ptychopinn.errors import UsageError
 
 HELP_FLAGS = ("-h", "--help", "--help-all")
 _HELP_COLUMN = 28
+_CONVERSION_FLAGS = {f"--{name.replace('_', '-')}" for name in ConversionOptions.model_fields}
 
 Section = tuple[str | None, str | None, Sequence[argparse.Action]]
 """Title, text and flags of a part of the help."""
@@ -102,8 +104,13 @@ class Parser(argparse.ArgumentParser):
         flag = unknown[0].partition("=")[0]
         if not flag.startswith("-"):
             raise UsageError(f"The argument '{flag}' is one too many.", f"See {self.prog} --help.")
+        if flag in _CONVERSION_FLAGS:
+            raise UsageError(
+                f"{flag} is not a flag of '{self.prog}', but of 'ptychopinn convert'.",
+                f"Make a changed scan first: ptychopinn convert SCAN -o NEW.npz {flag} ...",
+            )
         flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-        hint = suggestion(flag, flags)
+        hint = suggestion(flag, flags, likeness=0.7)  # all begin alike
         help_flag = "--help-all" if self._has_long_help else "--help"
         raise UsageError(
             f"{flag} is not a flag of '{self.prog}'{hint if 'mean' in hint else ''}.".replace("?.", "?"),

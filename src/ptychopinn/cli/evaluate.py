@@ -15,9 +15,14 @@ from ptychopinn.config.reading import ReadOptions
 
 def configure(parser: Parser, arguments: Sequence[str]) -> None:
     """Add the command's flags."""
-    parser.add_argument("product", metavar="RECONSTRUCTION", help="A reconstruction.h5, or another Ptychodus product.")
     parser.add_argument(
-        "--reference", required=True, metavar="FILE", help="The trusted object: an NPZ file or a product."
+        "product", metavar="RECONSTRUCTION", help="A run directory, a reconstruction.h5, or another Ptychodus product."
+    )
+    parser.add_argument(
+        "--reference",
+        required=True,
+        metavar="FILE",
+        help="The trusted object: an NPZ file, product or run directory.",
     )
     parser.add_argument("--scan", metavar="FILE", help="The scan; its positions bound what is compared.")
     add_flags(parser, "reading", ReadOptions)

@@ -15,7 +15,7 @@ from ptychopinn.comparison.scans import ScanSource
 from ptychopinn.comparison.table import PASSES, CandidateOutcome
 from ptychopinn.digests import digest_of
 from ptychopinn.errors import Cancelled
-from ptychopinn.jobs import Job, JobError, Task, Workers, available_mib, run_jobs
+from ptychopinn.jobs import Job, JobError, JobLimits, Task, Workers, available_mib, run_jobs
 from ptychopinn.monitor import Monitor, Progress
 
 FORMAT = 3  # of a candidate's results; a new number invalidates all old ones
@@ -91,8 +91,7 @@ class CandidateRun:
             name,
             Task("ptychopinn.comparison.worker:run_candidate", self._arguments(how.memory_mb)),
             self.folder,
-            memory_mb=how.memory_mb,
-            seconds=how.seconds,
+            JobLimits(how.memory_mb, how.seconds),
             on_progress=pass_on,
             on_memory=self._note_memory,
         )

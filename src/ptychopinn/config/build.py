@@ -57,8 +57,9 @@ def expect(cls: type[ModelT], value: object) -> ModelT:
     """
     if isinstance(value, cls):
         return value
+    article = "An" if cls.__name__[0] in "AEIOU" else "A"
     raise ConfigError(
-        f"A {cls.__name__} is needed; this is of the type {type(value).__name__}.",
+        f"{article} {cls.__name__} is needed; this is of the type {type(value).__name__}.",
         f"Give {cls.__name__}(...), with the settings as keywords.",
     )
 
@@ -80,7 +81,7 @@ def _problem(error: Any, cls: type[BaseModel], name_of: NameOf) -> str:
         )
     match error["type"]:
         case "extra_forbidden" | "invalid_key":
-            return f"{shorten(name)} is not known{_where_it_belongs(path, cls)}."
+            return f"{shorten(name)} is not known{_where_it_belongs(path, cls)}.".replace("?.", "?")
         case "model_type":
             return f"{name} is {shorten(error['input'])}; it must have fields below it."
         case "missing":
@@ -132,13 +133,17 @@ def join_problems(problems: Sequence[str], more: int = 0) -> str:
     return " ".join(problems[:fitting]) + (f" And {more} more." if more > 0 else "")
 
 
-def suggestion(name: str, valid: Iterable[str]) -> str:
+def suggestion(name: str, valid: Iterable[str], likeness: float = 0.6) -> str:
     """``"; did you mean ...?"`` for a misspelt name, else ``"; valid are ..."``."""
     valid = list(valid)
-    close = difflib.get_close_matches(name[:_MAX_NAME], valid, n=2, cutoff=0.6)
-    if close := close or [one for one in valid if "".join(word[:1] for word in one.split("_")) == name][:2]:
+    close = difflib.get_close_matches(name[:_MAX_NAME], valid, n=2, cutoff=likeness)
+    if close := close or [one for one in valid if _initials(one) == name.lstrip("-")][:2]:
         return f"; did you mean {' or '.join(close)}?"  # lr is learning_rate
     return f"; valid are {', '.join(valid)}"
+
+
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in name.lstrip("-").replace("-", "_").split("_"))
 
 
 def shorten(value: object) -> str:

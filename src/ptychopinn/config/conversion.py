@@ -85,7 +85,8 @@ class ConversionOptions(Config):
         None,
         gt=0,
         title="Mask above",
-        description="Pixels that exceed this in any pattern become bad, and those with negative or invalid values.",
+        description="Pixels that exceed these counts in any pattern become bad, and those with negative or invalid "
+        "values.",
     )
     background: str | None = Field(
         None,

@@ -170,6 +170,11 @@ def _place(raw: RawScan, options: ConversionOptions) -> RawScan:
     if options.roll_positions:
         raw = scan_steps.roll_positions(raw, options.roll_positions)
     pixel, detector = options.pixel_size, options.detector_pixel
+    if pixel is not None and raw.size[0] != raw.size[1]:
+        raise DataError(
+            f"Patterns of {raw.size[0]} x {raw.size[1]} have object pixels of two sizes, one in each axis.",
+            "Give --energy, --distance and --detector-pixel in place of --pixel-size.",
+        )
     given = Geometry(
         energy_eV=options.energy,
         distance_m=options.distance,
@@ -252,7 +257,7 @@ def read_positions(path: str) -> FloatArray:
     Raises
     ------
     DataError
-        If it has none.
+        If it has none, or its first column counts the rows.
     """
     if Path(path).suffix.lower() in (".txt", ".csv", ".dat", ".tsv"):
         found = _table(path)
@@ -260,21 +265,31 @@ def read_positions(path: str) -> FloatArray:
         found = load_array(path, ("positions", "position"), pair=("ycoords", "xcoords"))
     if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "iuf":
         raise DataError(f"{path} has an array of shape {found.shape}.", "Give two columns, y and x, a row a pattern.")
+    if found.shape[1] > 2:
+        if len(found) > 2 and np.array_equal(found[:, 0] - found[0, 0], np.arange(len(found))):
+            raise DataError(f"The first column of {path} counts the rows.", "Give two columns, y and x.")
+        _LOG.warning("%s has %d columns: the first two are taken as y and x.", path, found.shape[1])
     return found[:, :2].astype(np.float64)
 
 
 def _table(path: str) -> FloatArray:
     """Numbers of a text file; commas and white space separate, lines that do not begin with a number are left out."""
-    rows = []
-    for line in load_text(path).splitlines():
-        words = line.replace(",", " ").replace(";", " ").split()
-        try:
-            rows.append([float(word) for word in words[:2]])
-        except ValueError:
-            continue
-    if not rows or any(len(row) != 2 for row in rows):
+    lines = [_leading_numbers(line) for line in load_text(path).splitlines()]
+    rows = [numbers for numbers in lines if numbers]
+    width = min(map(len, rows), default=0)
+    if width < 2:
         raise DataError(f"{path} has no two columns of numbers.", "Give y and x, a row a pattern.")
-    return np.array(rows)
+    return np.array([numbers[:width] for numbers in rows])
+
+
+def _leading_numbers(line: str) -> list[float]:
+    numbers = []
+    for word in line.replace(",", " ").replace(";", " ").split():
+        try:
+            numbers.append(float(word))
+        except ValueError:
+            break
+    return numbers
 
 
 def load_text(path: str) -> str:

@@ -29,27 +29,16 @@ _COMPLEX_FIELDS = (("real", "imag"), ("r", "i"), ("re", "im"))  # of MATLAB, of 
 
 @dataclass(frozen=True)
 class H5Member:
-    """One dataset, without its values.
-
-    Attributes
-    ----------
-    key, shape, dtype:
-        From the file; text has the dtype ``U``, a pair of real and imaginary part is complex.
-    mapped:
-        Whether `load` maps it instead of reading it (contiguous and uncompressed).
-    offset:
-        Offset of its bytes in the file, if they are mapped.
-    fields:
-        Names of real and imaginary part, if the file has a record of two.
-    """
+    """One dataset, without its values."""
 
     path: Path
+    # From the file; text has the dtype ``U``, a pair of real and imaginary part is complex.
     key: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    mapped: bool
-    offset: int
-    fields: tuple[str, str] | None = None
+    mapped: bool  # whether `load` maps it instead of reading it (contiguous and uncompressed)
+    offset: int  # of its bytes in the file, if they are mapped
+    fields: tuple[str, str] | None = None  # names of real and imaginary part, if the file has a record of two
 
     def __str__(self) -> str:
         return f"shape {self.shape}, {self.dtype}"

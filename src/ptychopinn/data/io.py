@@ -13,14 +13,13 @@ import numpy as np
 from ptychopinn.atomic import atomic_write
 from ptychopinn.config.build import build
 from ptychopinn.config.reading import ReadOptions
-from ptychopinn.data.bad_values import OFFSETS_KEY, PIXELS_KEY
 from ptychopinn.data.contract import interpret
 from ptychopinn.data.dataset import Measurement, ScanDataset, check_writable
 from ptychopinn.data.diagnostics import Findings
 from ptychopinn.data.open_scan import open_arrays, open_scan
+from ptychopinn.data.raw_scan import arrays_by_key
 from ptychopinn.data.scan_reader import SCHEMA_VERSION, Reader
 from ptychopinn.errors import DataError, UsageError
-from ptychopinn.probe_variation import MODES_KEY, WEIGHTS_KEY
 from ptychopinn.typing import AnyArray, ComplexArray, StrPath
 
 _LOG = logging.getLogger(__name__)
@@ -175,23 +174,9 @@ def write_scan(path: StrPath, data: ScanDataset, *, compress: bool = False) -> N
                 "nphotons": total / len(data) if total > 0 else None,
             }
         )
-        arrays: dict[str, AnyArray | None] = {
-            "xcoords": data.positions[:, 1],
-            "ycoords": data.positions[:, 0],
-            "probeGuess": data.probe,
-            "objectGuess": data.object_guess,
-            "scan_index": data.scan_index,
-            "bad_pixels": data.bad_pixels,
-            OFFSETS_KEY: None if data.bad_values is None else data.bad_values.offsets,
-            PIXELS_KEY: None if data.bad_values is None else data.bad_values.pixels,
-            MODES_KEY: None if data.probe_variation is None else data.probe_variation.modes,
-            WEIGHTS_KEY: None if data.probe_variation is None else data.probe_variation.weights,
-            "_metadata": np.array(metadata.model_dump_json()),
-        }
-        for key, array in arrays.items():
-            if array is not None:
-                with _member(archive, key) as stream:
-                    np.lib.format.write_array(stream, np.asarray(array), version=(1, 0), allow_pickle=False)
+        for key, array in arrays_by_key(data, metadata).items():
+            with _member(archive, key) as stream:
+                np.lib.format.write_array(stream, np.asarray(array), version=(1, 0), allow_pickle=False)
 
 
 def _write_rows(

@@ -88,18 +88,12 @@ def take_rows(array: AnyArray | LazyRows | SpillableRows, index: IntArray) -> An
 
 @dataclass(frozen=True)
 class MappedRows:
-    """Where the rows of an array are in a file, so that another process can map them.
+    """Where the rows of an array are in a file, so that another process can map them."""
 
-    Attributes
-    ----------
-    path, offset:
-        The file, and where the array begins.
-    dtype, shape:
-        Of the array.
-    """
-
+    # The file, and where the array begins.
     path: str
     offset: int
+    # Of the array.
     dtype: str
     shape: tuple[int, ...]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from copy import copy
 from functools import cached_property, partial
+from typing import Self
 
 import numpy as np
 
@@ -63,6 +66,14 @@ class Patterns:
             step = max(_UPLOAD_BYTES // (data.N**2 * stored_dtype(data).itemsize), 1)
             blocks = (self._read_raw(block) for block in slices_of(len(data), step))
             self._kept = library.from_blocks(shape, blocks, self._to_corner)
+
+    @contextmanager
+    def session(self) -> Iterator[Self]:
+        """The same patterns with a session of their library."""
+        with self.library.session() as library:
+            patterns = copy(self)
+            patterns.library = library
+            yield patterns
 
     @cached_property
     def mean_counts(self) -> FloatArray:

@@ -32,18 +32,10 @@ _EDGE_PX = 0.7  # softness of an aperture's edge
 
 @dataclass(frozen=True)
 class ProbeRecipe:
-    """How to make a probe.
+    """How to make a probe."""
 
-    Attributes
-    ----------
-    kind:
-        mean, aperture, gaussian or zone-plate.
-    lengths:
-        Name to value and unit, "m" or "px" (object pixels).
-    """
-
-    kind: str
-    lengths: Mapping[str, tuple[float, str]]
+    kind: str  # mean, aperture, gaussian or zone-plate
+    lengths: Mapping[str, tuple[float, str]]  # name to value and unit, "m" or "px" (object pixels)
 
 
 def parse_recipe(text: str) -> ProbeRecipe:

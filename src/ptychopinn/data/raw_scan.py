@@ -314,26 +314,29 @@ def dataset_of(raw: RawScan) -> ScanDataset:
     )
 
 
+def arrays_by_key(scan: RawScan | ScanDataset, metadata: ScanMetadata) -> dict[str, AnyArray]:
+    """What a scan has beside patterns and patches, under the names of the contract; positions in pixels."""
+    positions, bad, variation = scan.positions, scan.bad_values, scan.probe_variation
+    arrays = {
+        "xcoords": None if positions is None else positions[:, 1],
+        "ycoords": None if positions is None else positions[:, 0],
+        "probeGuess": scan.probe,
+        "objectGuess": scan.object_guess,
+        "scan_index": scan.scan_index,
+        "bad_pixels": scan.bad_pixels,
+        OFFSETS_KEY: None if bad is None else bad.offsets,
+        PIXELS_KEY: None if bad is None else bad.pixels,
+        MODES_KEY: None if variation is None else variation.modes,
+        WEIGHTS_KEY: None if variation is None else variation.weights,
+        "_metadata": np.array(metadata.model_dump_json()),
+    }
+    return {key: array for key, array in arrays.items() if array is not None}
+
+
 def as_scan_file(raw: RawScan, path: Path) -> ScanFile:
     """The arrays under the names of the contract, for `ptychopinn.data.contract.interpret`; positions in pixels."""
     key = "diff3d" if raw.measurement is Measurement.COUNTS or raw.legacy_key else "diffraction"
-    positions = raw.positions
-    arrays: dict[str, AnyArray | None] = {
-        key: raw.patterns,
-        "xcoords": None if positions is None else positions[:, 1],
-        "ycoords": None if positions is None else positions[:, 0],
-        "probeGuess": raw.probe,
-        "objectGuess": raw.object_guess,
-        "Y": raw.patches,
-        "scan_index": raw.scan_index,
-        "bad_pixels": raw.bad_pixels,
-        OFFSETS_KEY: None if raw.bad_values is None else raw.bad_values.offsets,
-        PIXELS_KEY: None if raw.bad_values is None else raw.bad_values.pixels,
-        MODES_KEY: None if raw.probe_variation is None else raw.probe_variation.modes,
-        WEIGHTS_KEY: None if raw.probe_variation is None else raw.probe_variation.weights,
-        "_metadata": np.array(metadata_of(raw).model_dump_json()),
-    }
-    members: dict[str, ArrayMember] = {
-        name: ArrayInMemory(array) for name, array in arrays.items() if array is not None
-    }
+    arrays = {key: raw.patterns, **({} if raw.patches is None else {"Y": raw.patches})}
+    arrays |= arrays_by_key(raw, metadata_of(raw))
+    members: dict[str, ArrayMember] = {name: ArrayInMemory(array) for name, array in arrays.items()}
     return ScanFile(path, members, {}, notes=raw.notes, warnings=raw.warnings, mended=raw.mended)

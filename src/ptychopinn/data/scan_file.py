@@ -53,26 +53,15 @@ _DAMAGE = (  # exceptions of zipfile, zlib and NumPy's header parser for damaged
 
 @dataclass(frozen=True)
 class Member:
-    """One array of an NPZ file, without its values.
-
-    Attributes
-    ----------
-    key:
-        Its name without ``.npy``.
-    shape, dtype:
-        From the header, which fits the size of the member.
-    fortran:
-        Whether the array is in Fortran order.
-    mapped:
-        Whether `load` maps it instead of reading it.
-    """
+    """One array of an NPZ file, without its values."""
 
     path: Path
-    key: str
+    key: str  # its name without ``.npy``
+    # From the header, which fits the size of the member.
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
-    fortran: bool
-    mapped: bool
+    fortran: bool  # whether the array is in Fortran order
+    mapped: bool  # whether `load` maps it instead of reading it
     entry: zipfile.ZipInfo = field(repr=False)
     header_bytes: int = field(repr=False)
     offset: int = field(repr=False)
@@ -188,31 +177,15 @@ class ArrayMember(Protocol):
 
 @dataclass(frozen=True)
 class ScanFile:
-    """The arrays of a file.
-
-    Attributes
-    ----------
-    members:
-        The arrays that can be loaded, by key.
-    broken:
-        Errors of the other arrays, by key.
-    contents:
-        What the file has, as text for messages, if that is more than the keys.
-    notes:
-        What was found out or converted on opening it, as sentences.
-    warnings:
-        What the user should look at, as sentences.
-    mended:
-        What was mended before the arrays were put together.
-    """
+    """The arrays of a file."""
 
     path: Path
-    members: dict[str, ArrayMember]
-    broken: dict[str, DataError]
-    contents: str = ""
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    mended: tuple[Problem, ...] = ()
+    members: dict[str, ArrayMember]  # the arrays that can be loaded, by key
+    broken: dict[str, DataError]  # errors of the other arrays, by key
+    contents: str = ""  # what the file has, as text for messages, if that is more than the keys
+    notes: tuple[str, ...] = ()  # what was found out or converted on opening it, as sentences
+    warnings: tuple[str, ...] = ()  # what the user should look at, as sentences
+    mended: tuple[Problem, ...] = ()  # what was mended before the arrays were put together
 
     @property
     def listed(self) -> str:

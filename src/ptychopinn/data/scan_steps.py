@@ -331,11 +331,12 @@ def mark_gaps(raw: RawScan) -> RawScan:
 
 
 def mask_above(raw: RawScan, threshold: float) -> RawScan:
-    """Pixels that exceed a value in any pattern, and those that are not finite or negative in any, become bad."""
+    """Pixels that exceed these counts in any pattern, and those that are not finite or negative in any, become bad."""
+    limit = math.sqrt(threshold) if is_amplitude(raw) else threshold
     bad = np.zeros(raw.size, bool)
     for _, block in measured_blocks(raw):
-        bad |= (~((block <= threshold) & (block >= 0))).any(axis=0)
-    return mask_pixels(raw, bad, f"values above {threshold:g}, below 0 or not finite")
+        bad |= (~((block <= limit) & (block >= 0))).any(axis=0)
+    return mask_pixels(raw, bad, f"values above {threshold:g} counts, below 0 or not finite")
 
 
 def subtract_background(raw: RawScan, background: float | FloatArray) -> RawScan:

@@ -26,49 +26,26 @@ _SQUARE_TOLERANCE = 4e-7  # relative: a float32 root, squared in float32
 
 @dataclass(frozen=True, eq=False)
 class PatternStatistics:
-    """Statistics of the values of the patterns, without bad pixels and bad values.
+    """Statistics of the values of the patterns, without bad pixels and bad values."""
 
-    Attributes
-    ----------
-    sums, square_sums:
-        (n,) float64: sum of the values, and of their squares, of each pattern; a bad value counts as the mean of its
-        pixel.
-    mean:
-        (N, N) float64 mean of the values; 0 at bad pixels and where a value is not finite.
-    peak:
-        Largest value.
-    whole:
-        Whether all values are whole numbers.
-    whole_squares:
-        Whether all squares are whole numbers within float32 precision (roots of counts).
-    not_finite, negative:
-        (k,) int64: patterns with values that are NaN, infinite or beyond float32, or below 0.
-    not_finite_times, negative_times:
-        (N, N) int64: in how many patterns each pixel has such a value.
-    negatives:
-        Lowest and highest negative value; (0, 0) without any.
-    tops:
-        (N, N) float32: largest value of each pixel.
-    saturated:
-        Number of other values equal to the largest value of the integer dtype.
-    saturated_in:
-        (k,) int64: patterns with such values.
-    """
-
+    # (n,) float64: sum of the values, and of their squares, of each pattern; a bad value counts as the mean of its
+    # pixel.
     sums: FloatArray
     square_sums: FloatArray
-    mean: FloatArray
-    peak: float
-    whole: bool
-    whole_squares: bool
+    mean: FloatArray  # (N, N) float64 mean of the values; 0 at bad pixels and where a value is not finite
+    peak: float  # largest value
+    whole: bool  # whether all values are whole numbers
+    whole_squares: bool  # whether all squares are whole numbers within float32 precision (roots of counts)
+    # (k,) int64: patterns with values that are NaN, infinite or beyond float32, or below 0.
     not_finite: IntArray
     negative: IntArray
+    # (N, N) int64: in how many patterns each pixel has such a value.
     not_finite_times: IntArray
     negative_times: IntArray
-    negatives: tuple[float, float]
-    tops: FloatArray
-    saturated: int
-    saturated_in: IntArray
+    negatives: tuple[float, float]  # lowest and highest negative value; (0, 0) without any
+    tops: FloatArray  # (N, N) float32: largest value of each pixel
+    saturated: int  # number of other values equal to the largest value of the integer dtype
+    saturated_in: IntArray  # (k,) int64: patterns with such values
 
 
 def pattern_statistics(

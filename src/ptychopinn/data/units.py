@@ -23,25 +23,14 @@ _DOSE = "Give the mean photons per pattern: nphotons (--nphotons), or nphotons i
 
 @dataclass(frozen=True, eq=False)
 class StoredPatterns:
-    """Patterns as a file or a message has them.
+    """Patterns as a file or a message has them."""
 
-    Attributes
-    ----------
-    key, dtype:
-        Where they stand, and as what.
-    seen:
-        Their values.
-    bad_pixels:
-        (N, N) bool; True pixels measure nothing.
-    bad_values:
-        Other pixels that measure nothing in some patterns.
-    """
-
+    # Where they stand, and as what.
     key: str
     dtype: np.dtype[np.generic]
-    seen: PatternStatistics
-    bad_pixels: BoolArray
-    bad_values: BadValues | None = None
+    seen: PatternStatistics  # their values
+    bad_pixels: BoolArray  # (N, N) bool; True pixels measure nothing
+    bad_values: BadValues | None = None  # other pixels that measure nothing in some patterns
 
 
 def resolve_measurement(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.inspection.changes import ORIENTATIONS, Change
-from ptychopinn.inspection.trial import AgreeingPatch, Trial, TrialPatch
+from ptychopinn.inspection.trial import Trial, TrialPatch
 from ptychopinn.short_repr import ShortRepr
 from ptychopinn.typing import ComplexArray
 
@@ -290,7 +291,8 @@ class _Comparison:
         Where windows overlap little, patterns that are left out are predicted badly though all is right, and better
         with smaller steps. Only what does not happen to patterns that agree speaks against those of the scan.
         """
-        patch = AgreeingPatch(self._patch, free_probe=self._free)
+        patch = copy(self._patch)
+        patch.simulate(free_probe=self._free)
         agreeing = _Comparison(patch, free_probe=self._free)
         agreeing.run([Change(), change])
         return agreeing.leading.is_none and patch.explained(agreeing.given) >= _PREDICTED

@@ -166,15 +166,11 @@ class TrialPatch:
             bad_values=None if bad_values is None else bad_values.changed(turn, bad_values.size),
         )
 
+    def simulate(self, *, free_probe: bool) -> None:
+        """Replace the patterns by simulated ones, which agree with positions and probe.
 
-class AgreeingPatch(TrialPatch):
-    """The same part with simulated patterns, which agree with positions and probe.
-
-    They are of the object that passes over all patterns of the part find.
-    """
-
-    def __init__(self, part: TrialPatch, *, free_probe: bool = False) -> None:
-        vars(self).update(vars(part))
+        They are of the object that passes over all patterns of the part find.
+        """
         scan = self._scan(Change(), self._probe)
         options = PassOptions(rpie_schedule(_MODEL_PASSES), update_probe=free_probe)
         patterns = Patterns(scan, host_budget_bytes=_CACHE_BYTES)

@@ -10,7 +10,7 @@ from ptychopinn.jobs.choice import choose_workers
 from ptychopinn.jobs.memory import available_mib
 from ptychopinn.jobs.pool import Job, LocalWorkers, Workers, run_jobs
 from ptychopinn.jobs.process import JobProcess
-from ptychopinn.jobs.protocol import LOG, TASK, JobDied, JobError, JobOverLimit, Task
+from ptychopinn.jobs.protocol import LOG, TASK, JobDied, JobError, JobLimits, JobOverLimit, Task
 from ptychopinn.jobs.runner import run_job
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Job",
     "JobDied",
     "JobError",
+    "JobLimits",
     "JobOverLimit",
     "JobProcess",
     "LocalWorkers",

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 from ptychopinn.cores import share_of_cores
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.failures import explained
-from ptychopinn.jobs.protocol import JobDied, JobError, JobOverLimit, Task
+from ptychopinn.jobs.protocol import NO_LIMITS, JobDied, JobError, JobLimits, JobOverLimit, Task
 from ptychopinn.jobs.runner import StayingProcess, run_job
 from ptychopinn.monitor import LinkedMonitor, Monitor, Progress
 
@@ -29,9 +29,7 @@ class Job:
     name: str
     task: Task
     folder: Path
-    # Limits of `run_job`.
-    memory_mb: float | None = None
-    seconds: float | None = None
+    limits: JobLimits = NO_LIMITS
     # Get its progress and its memory in MiB, in another thread; a Dask cluster sends neither.
     on_progress: Callable[[Progress], None] | None = None
     on_memory: Callable[[float], None] | None = None
@@ -184,8 +182,7 @@ def run_in_folder(job: Job, monitor: Monitor, staying: StayingProcess | None = N
         return run_job(
             job.task,
             job.folder,
-            memory_mb=job.memory_mb,
-            seconds=job.seconds,
+            limits=job.limits,
             on_memory=job.on_memory or (lambda mib: None),
             monitor=LinkedMonitor(monitor, job.on_progress),
             staying=staying,

@@ -68,34 +68,30 @@ class JobOverLimit(JobError):
 
 
 @dataclass(frozen=True)
+class JobLimits:
+    """What a job may use; None is no limit."""
+
+    memory_mb: float | None = None  # MiB of the anonymous memory of all its processes
+    seconds: float | None = None  # wall time
+
+
+NO_LIMITS = JobLimits()
+
+
+@dataclass(frozen=True)
 class Task:
-    """A function to call in another process.
+    """A function to call in another process."""
 
-    Attributes
-    ----------
-    function:
-        "module:name" in a package of this software: ``ptychopinn``, or one whose name begins with ``ptychopinn_``.
-    arguments:
-        Its keyword arguments, plain values. A ``monitor`` is added if the function takes one.
-    stop_s:
-        Seconds to end the work after a stop; 0 ends the process at once.
-    scratch:
-        Whether the worker removes its folder after a stop.
-    environment:
-        Variables of its process, set before the function is imported.
-    cores:
-        Numbers of the processor cores that its process may use; empty: as its parent.
-    stays:
-        Whether its process waits for another task after a result.
-    """
-
+    # "module:name" in a package of this software: ``ptychopinn``, or one whose name begins with ``ptychopinn_``.
     function: str
+    # Its keyword arguments, plain values. A ``monitor`` is added if the function takes one.
     arguments: Mapping[str, Any]
-    stop_s: float = 0.0
-    scratch: bool = False
+    stop_s: float = 0.0  # seconds to end the work after a stop; 0 ends the process at once
+    scratch: bool = False  # whether the worker removes its folder after a stop
+    # Variables of its process, set before the function is imported.
     environment: Mapping[str, str] = field(default_factory=dict)
-    cores: Sequence[int] = ()
-    stays: bool = False
+    cores: Sequence[int] = ()  # numbers of the processor cores that its process may use; empty: as its parent
+    stays: bool = False  # whether its process waits for another task after a result
 
     def write(self, folder: Path) -> Path:
         """Write the task into the folder of its job."""

@@ -12,7 +12,7 @@ from typing import Any
 from ptychopinn.errors import Cancelled, ResourceError
 from ptychopinn.jobs.memory import anonymous_mib, descendants
 from ptychopinn.jobs.process import JobProcess
-from ptychopinn.jobs.protocol import JobOverLimit, Task
+from ptychopinn.jobs.protocol import NO_LIMITS, JobLimits, JobOverLimit, Task
 from ptychopinn.monitor import NULL_MONITOR, Monitor
 
 _TICK_SECONDS = 0.02
@@ -20,12 +20,11 @@ _SAMPLING_SHARE = 30  # measuring memory takes at most 1/30 of the time; it is s
 _TREE_SECONDS = 0.25  # interval of the search for new processes
 
 
-def run_job(  # noqa: PLR0913
+def run_job(
     task: Task,
     folder: Path,
     *,
-    memory_mb: float | None = None,
-    seconds: float | None = None,
+    limits: JobLimits = NO_LIMITS,
     on_memory: Callable[[float], None] = lambda mib: None,
     monitor: Monitor = NULL_MONITOR,
     staying: StayingProcess | None = None,
@@ -38,10 +37,6 @@ def run_job(  # noqa: PLR0913
     ----------
     folder:
         Folder of the task and the log.
-    memory_mb:
-        Limit in MiB on the anonymous memory of all its processes.
-    seconds:
-        Limit on wall time.
     on_memory:
         Called up to fifty times a second with the anonymous memory in MiB.
     monitor:
@@ -71,8 +66,10 @@ def run_job(  # noqa: PLR0913
             now = time.monotonic()
             if monitor.cancelled:
                 raise Cancelled("The job was cancelled.")
-            if seconds is not None and now - start > seconds:
-                raise JobOverLimit(f"The job is out of time: {seconds:g} s.", "Give it more.", details=job.tail())
+            if limits.seconds is not None and now - start > limits.seconds:
+                raise JobOverLimit(
+                    f"The job is out of time: {limits.seconds:g} s.", "Give it more.", details=job.tail()
+                )
             if now - looked > _TREE_SECONDS:
                 tree, looked = descendants(job.pid), now
             if now < due:
@@ -81,9 +78,10 @@ def run_job(  # noqa: PLR0913
             due = now + _SAMPLING_SHARE * (time.monotonic() - now)
             if held is not None:
                 on_memory(held)
-                if memory_mb is not None and held > memory_mb:
+                if limits.memory_mb is not None and held > limits.memory_mb:
                     raise JobOverLimit(
-                        f"The job is out of memory: {held:.0f} MiB of anonymous memory, the budget is {memory_mb:.0f}.",
+                        f"The job is out of memory: {held:.0f} MiB of anonymous memory, "
+                        f"the budget is {limits.memory_mb:.0f}.",
                         "Give it more, or lower its batch size.",
                         exit_code=ResourceError.exit_code,
                         details=job.tail(),

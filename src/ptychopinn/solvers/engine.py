@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary, QuotientStep, RepeatedStep, slices_of
+from ptychopinn.arrays import Array, QuotientStep, RepeatedStep, slices_of
 from ptychopinn.data.patterns import Fetch, Patterns
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Windows
@@ -63,7 +63,7 @@ class PassEngine:
     Parameters
     ----------
     patterns:
-        Patterns of the scan; their library computes.
+        Patterns of the scan; their library computes, best from `Patterns.session`.
     used:
         (k,) int64: indices of the patterns that the passes use.
     model:
@@ -71,13 +71,9 @@ class PassEngine:
     start:
         The object, which is changed in place. No window leaves it. Free positions are limited to it, so it needs a
         margin of `MAX_MOVE_PX`.
-    library:
-        Library of the patterns, from `ArrayLibrary.session`.
     part:
         The order of the patterns, if they are a part of a larger scan; None takes random batches of all. Positions and
         flux of a part stay as they are: they are fitted to `figures` of all parts.
-    momentum:
-        ``velocity`` and ``last`` of `ObjectState` after earlier passes; None if the object is at rest.
 
     Attributes
     ----------
@@ -90,21 +86,19 @@ class PassEngine:
         positions are free, and its measured and modelled counts, if the flux is.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         patterns: Patterns,
         used: IntArray,
         model: ScanModel,
         start: Canvas,
         options: PassOptions,
-        library: ArrayLibrary | None = None,
         *,
         part: PartOrder | None = None,
-        momentum: tuple[Array, Array] | None = None,
     ) -> None:
         self._part = part
         self._patterns, self._used, self._given, self._options = patterns, used, model, options
-        self._library = patterns.library if library is None else library
+        self._library = patterns.library
         self._rng = np.random.default_rng(options.seed)
         self.frame = start.frame
         self.positions = model.positions[used]
@@ -148,8 +142,6 @@ class PassEngine:
         self.figures: FloatArray | None = None
         place = self._library if self._tiling.is_whole else start.library
         self._state = ObjectState.at_rest(start.array, place)
-        if momentum is not None:
-            self._state.velocity, self._state.last = momentum
 
     @property
     def canvas(self) -> Canvas:
@@ -158,8 +150,12 @@ class PassEngine:
 
     @property
     def momentum(self) -> tuple[Array, Array]:
-        """What another engine needs to go on: ``velocity`` and ``last`` of `ObjectState`."""
+        """``velocity`` and ``last`` of `ObjectState`; an engine that gets those of another one goes on where it was."""
         return self._state.velocity, self._state.last
+
+    @momentum.setter
+    def momentum(self, momentum: tuple[Array, Array]) -> None:
+        self._state.velocity, self._state.last = momentum
 
     @property
     def probe(self) -> Array:

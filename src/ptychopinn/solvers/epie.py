@@ -24,27 +24,14 @@ CACHE_BYTES = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class EPIEResult:
-    """Result of `epie`.
+    """Result of `epie`."""
 
-    Attributes
-    ----------
-    object:
-        (H, W) complex64; pixels that no window reaches are those of the start, or 1.
-    frame:
-        Frame of the array.
-    probe:
-        (modes, N, N) complex64 with its initial energy.
-    positions:
-        (n, 2) float64 (y, x), pixels; those of the scan unless they were refined.
-    residuals:
-        ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` of each finished pass over the good pixels, evaluated for each
-        pattern just before it updates the object.
-    """
-
-    object: ComplexArray
-    frame: Frame
-    probe: ComplexArray
-    positions: FloatArray
+    object: ComplexArray  # (H, W) complex64; pixels that no window reaches are those of the start, or 1
+    frame: Frame  # of the array
+    probe: ComplexArray  # (modes, N, N) complex64 with its initial energy
+    positions: FloatArray  # (n, 2) float64 (y, x), pixels; those of the scan unless they were refined
+    # ``R = sqrt(sum (A - A_model)^2 / sum A^2)`` of each finished pass over the good pixels, evaluated for each pattern
+    # just before it updates the object.
     residuals: tuple[float, ...]
 
 
@@ -101,7 +88,7 @@ def epie(
     ConfigError
         If ``passes`` is negative.
     """
-    data, library = patterns.data, patterns.library
+    data = patterns.data
     check_passes(data, probe, passes)
     if not (np.abs(probe).max() > 0):
         raise DataError("The probe carries no energy.", "Give a probe that is not zero.")
@@ -116,12 +103,12 @@ def epie(
     inside = flat_object(box)
     box.paste(inside, obj, frame)
     residuals: list[float] = []
-    with library.session() as computing:
-        place = where_object_fits(box, data.N, computing) or computing
+    with patterns.session() as patterns:
+        library = patterns.library
+        place = where_object_fits(box, data.N, library) or library
         canvas = Canvas(place.from_host(inside), box, place)
-        given = computing.from_host(probe.astype(np.complex64))
-        model = ScanModel(given, data.positions)
-        engine = PassEngine(patterns, np.arange(len(data)), model, canvas, options, computing)
+        model = ScanModel(library.from_host(probe.astype(np.complex64)), data.positions)
+        engine = PassEngine(patterns, np.arange(len(data)), model, canvas, options)
         for done in range(passes):
             residual = engine.run(done, passes, monitor)
             if residual is None:

@@ -23,63 +23,35 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Gradients of b patterns of a batch.
+    """Gradients of b patterns of a batch."""
 
-    Attributes
-    ----------
-    windows:
-        Windows of the patterns.
-    error, energy:
-        Sum of squared amplitude errors, and sum of squared amplitudes.
-    gradient, light:
-        (b, N, N) complex64 gradients of the object, and (b, N, N) float32 intensities of the probe.
-    probe:
-        Sums of the spectra of `probe_gradients`, (modes, N, N), and of the object's power, (N, N); None if the probe is
-        not free.
-    variation:
-        Spectrum of the gradient of the modes of a varying probe, (K, N, N), if they are free.
-    figures:
-        (b, k) float64: the `position_equations` where positions move, 6 columns, the equations of the K weights of a
-        varying probe where they are free, K K + K columns, and `counts_and_model` where the flux is free, 2 columns;
-        None where none is.
-    background:
-        (2, N, N) of `background_sums`, if the background is free.
-    """
-
-    windows: Windows
+    windows: Windows  # of the patterns
+    # Sum of squared amplitude errors, and sum of squared amplitudes.
     error: Array
     energy: Array
+    # (b, N, N) complex64 gradients of the object, and (b, N, N) float32 intensities of the probe.
     gradient: Array
     light: Array
+    # Sums of the spectra of `probe_gradients`, (modes, N, N), and of the object's power, (N, N); None if the probe is
+    # not free.
     probe: tuple[Array, Array] | None
-    variation: Array | None
+    variation: Array | None  # spectrum of the gradient of the modes of a varying probe, (K, N, N), if they are free
+    # (b, k) float64: the `position_equations` where positions move, 6 columns, the equations of the K weights of a
+    # varying probe where they are free, K K + K columns, and `counts_and_model` where the flux is free, 2 columns; None
+    # where none is.
     figures: Array | None
-    background: Array | None
+    background: Array | None  # (2, N, N) of `background_sums`, if the background is free
 
 
 @dataclass(frozen=True, eq=False)
 class GradientModel:
-    """Computes `Gradients` with the state of one batch; changes no state, so threads can share it.
+    """Computes `Gradients` with the state of one batch; changes no state, so threads can share it."""
 
-    Attributes
-    ----------
-    patterns:
-        The patterns: which pixels are good or saturated.
-    background:
-        (N, N) float32 of the library, counts; None for none.
-    options:
-        Which gradients to compute.
-    alpha:
-        Regularisation of the steps (`ptychopinn.solvers.options.StepSchedule`).
-    library:
-        Library that computes.
-    """
-
-    patterns: Patterns
-    background: Array | None
-    options: PassOptions
-    alpha: float | Array
-    library: ArrayLibrary
+    patterns: Patterns  # say which pixels are good or saturated
+    background: Array | None  # (N, N) float32 of the library, counts; None for none
+    options: PassOptions  # which gradients to compute
+    alpha: float | Array  # regularisation of the steps (`ptychopinn.solvers.options.StepSchedule`)
+    library: ArrayLibrary  # computes
 
     def __call__(
         self,

@@ -31,33 +31,22 @@ class StepSchedule:
 
     With a small ``alpha`` and momentum, slow phases converge several times faster. With ``alpha`` 1 and small steps,
     noise averages out. The steps change from the first to the second kind with the cube of the fraction of passes done.
-
-    Attributes
-    ----------
-    alpha:
-        ``a`` of the formula at the start; it rises to 1. With 1 the brightest point of the probe limits the step of
-        every pixel, with 0 the illumination of the pixel itself.
-    momentum:
-        Fraction of the object's last change that is repeated, 8 times per pass; it falls to 0.
-    object_step, last_object_step:
-        Step of the object in the first and in the last pass.
-    probe_step, probe_momentum:
-        Step of a free probe, as a fraction of the object's step, and its momentum, which acts at every batch.
-    position_step:
-        Step of free positions in the first pass, in Gauss-Newton steps. Later steps follow from the effect of the
-        earlier ones (`SecantStep`).
-    settles:
-        False keeps the first steps for all passes.
     """
 
+    # ``a`` of the formula at the start; it rises to 1. With 1 the brightest point of the probe limits the step of every
+    # pixel, with 0 the illumination of the pixel itself.
     alpha: float = 0.1
-    momentum: float = 0.5
+    momentum: float = 0.5  # fraction of the object's last change that is repeated, 8 times per pass; it falls to 0
+    # Step of the object in the first and in the last pass.
     object_step: float = 1.0
     last_object_step: float = 0.3  # small steps at the end average the noise of the counts
+    # Step of a free probe, as a fraction of the object's step, and its momentum, which acts at every batch.
     probe_step: float = 0.1
     probe_momentum: float = 0.7
+    # Step of free positions in the first pass, in Gauss-Newton steps. Later steps follow from the effect of the earlier
+    # ones (`SecantStep`).
     position_step: float = 4.0  # the object hides most of a position error, so the first step is enlarged
-    settles: bool = True
+    settles: bool = True  # False keeps the first steps for all passes
 
     def __post_init__(self) -> None:
         momenta = (self.momentum, self.probe_momentum)
@@ -82,36 +71,19 @@ class StepSchedule:
 
 @dataclass(frozen=True)
 class PassOptions:
-    """Which quantities the passes update, and how.
-
-    Attributes
-    ----------
-    schedule:
-        Steps.
-    update_probe, update_positions, update_flux:
-        Whether to update these.
-    update_background:
-        Kind of background to fit; None keeps that of the model.
-    update_variation:
-        Number of modes by which the probe varies over the scan, at least those of the model. They and their weights are
-        updated, with a fixed probe only the weights. 0 keeps those of the model.
-    likelihood:
-        Likelihood that the far fields follow.
-    batch_size:
-        Patterns that update the object together; None chooses `default_batch_size`.
-    seed:
-        Random seed of the order of the patterns.
-    """
+    """Which quantities the passes update, and how."""
 
     schedule: StepSchedule
     update_probe: bool = False
     update_positions: bool = False
     update_flux: bool = False
-    update_background: Background | None = None
+    update_background: Background | None = None  # kind of background to fit; None keeps that of the model
+    # Number of modes by which the probe varies over the scan, at least those of the model. They and their weights are
+    # updated, with a fixed probe only the weights. 0 keeps those of the model.
     update_variation: int = 0
-    likelihood: Likelihood = Likelihood.AMPLITUDE
-    batch_size: int | None = None
-    seed: int = 0
+    likelihood: Likelihood = Likelihood.AMPLITUDE  # that the far fields follow
+    batch_size: int | None = None  # patterns that update the object together; None chooses `default_batch_size`
+    seed: int = 0  # of the order of the patterns
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:

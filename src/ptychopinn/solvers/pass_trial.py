@@ -38,13 +38,12 @@ def make_passes(engine: PassEngine, passes: int, monitor: Monitor) -> None:
             raise Cancelled("A trial of passes was cancelled.")
 
 
-def fit_to_object(  # noqa: PLR0913
+def fit_to_object(
     patterns: Patterns,
     judges: IntArray,
     model: ScanModel,
     canvas: Canvas,
     options: PassOptions,
-    library: ArrayLibrary,
     monitor: Monitor,
 ) -> ScanModel:
     """The model with positions and weights of some patterns fitted to an object and a probe that stay.
@@ -63,7 +62,7 @@ def fit_to_object(  # noqa: PLR0913
         update_background=None,
         update_variation=count if options.update_variation > 0 else 0,
     )
-    engine = PassEngine(patterns, judges, model, canvas, fitting, library)
+    engine = PassEngine(patterns, judges, model, canvas, fitting)
     make_passes(engine, _FITTING_PASSES, monitor)
     return engine.model
 
@@ -98,13 +97,13 @@ class PassTrial:
             If the judging patterns have no photon.
         """
         judges = self.judges
-        with self.patterns.library.session() as library:
-            canvas = self._place(model.positions, library)
-            engine = PassEngine(self.patterns, self.used, model, canvas, options, library)
+        with self.patterns.session() as patterns:
+            canvas = self._place(model.positions, patterns.library)
+            engine = PassEngine(patterns, self.used, model, canvas, options)
             make_passes(engine, self.passes, self.monitor)
             canvas, model = engine.result()
             if options.update_positions or options.update_variation > 0:
-                model = fit_to_object(self.patterns, judges, model, canvas, options, library, self.monitor)
+                model = fit_to_object(patterns, judges, model, canvas, options, self.monitor)
             if options.update_flux and model.flux is not None:
                 flux = model.flux.copy()
                 flux[judges] = self._residual_of(replace(model, flux=None)).light(canvas)

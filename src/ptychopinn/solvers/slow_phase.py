@@ -84,22 +84,13 @@ def slow_phase(
 
 @dataclass(frozen=True, eq=False)
 class SlowPhaseGrid:
-    """The nodes of the splines of a smooth phase over an object, and the patterns that determine it.
+    """The nodes of the splines of a smooth phase over an object, and the patterns that determine it."""
 
-    Attributes
-    ----------
-    first, spacing:
-        (y, x) of the first node, and the distance of nodes, pixels of the object.
-    nodes:
-        Number of nodes along y and x.
-    chosen:
-        (k,) int64, ascending: indices of the patterns that are used; in a dense scan one for each node.
-    """
-
+    # (y, x) of the first node, and the distance of nodes, pixels of the object.
     first: tuple[float, float]
     spacing: float
-    nodes: tuple[int, int]
-    chosen: IntArray
+    nodes: tuple[int, int]  # number of nodes along y and x
+    chosen: IntArray  # (k,) int64, ascending: indices of the patterns that are used; in a dense scan one for each node
 
     @classmethod
     def over(cls, local: FloatArray, probe: ComplexArray) -> SlowPhaseGrid:

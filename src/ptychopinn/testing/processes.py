@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
-from ptychopinn.jobs import JobError, Task, run_job
+from ptychopinn.jobs import JobError, JobLimits, Task, run_job
 from ptychopinn.plugins import GROUP, capability_table, discover
 from ptychopinn.reconstructor import Reconstructor, ReconstructorSpec
 from ptychopinn.simulate import simulate_scan
@@ -43,7 +43,7 @@ def run_in_subprocess(job: str, arguments: Mapping[str, Any], folder: Path) -> A
     home = folder / job
     home.mkdir(exist_ok=True)
     try:
-        return run_job(_task(job, arguments), home, seconds=_SECONDS)
+        return run_job(_task(job, arguments), home, limits=JobLimits(seconds=_SECONDS))
     except JobError as error:
         raise AssertionError(f"the job '{job}' failed in a fresh process: {error}\n{error.details}") from error
 

@@ -6,22 +6,16 @@ import numpy as np
 
 from ptychopinn.config.automatic import Freedom
 from ptychopinn.solvers.flux import fit_flux
-from ptychopinn.solvers.options import StepSchedule
 from ptychopinn.solvers.positions import FreePositions
 from ptychopinn.tiled.store import FIGURES, FITTED, TileStore, load_arrays, save_arrays
+from ptychopinn.tiled.worker import PassStart
 
 
 class PatternFits:
-    """Fits what is free after each round, and writes it into the round. Held-out patterns keep what was given.
+    """Fits what is free after each round, and writes it into the round. Held-out patterns keep what was given."""
 
-    Parameters
-    ----------
-    free:
-        Positions, flux or both.
-    """
-
-    def __init__(self, store: TileStore, free: frozenset[Freedom], schedule: StepSchedule) -> None:
-        self._store, self._free, self._schedule = store, free, schedule
+    def __init__(self, store: TileStore, start: PassStart) -> None:
+        self._store, self._free, self._schedule = store, start.free, start.schedule(store.plan)
         self._positions = store.positions()
         self._flux = np.ones(len(self._positions), np.float32)
         self._moves: FreePositions | None = None

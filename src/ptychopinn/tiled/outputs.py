@@ -20,7 +20,8 @@ from ptychopinn.product import product_of, write_product
 from ptychopinn.report import ObjectView, ReportContent, attempt, write_pictures, write_report
 from ptychopinn.stitching import COVERED
 from ptychopinn.system import allocate
-from ptychopinn.tiled.store import COVERAGE, OBJECT, TileStore
+from ptychopinn.tiled.store import COVERAGE, OBJECT, START, TileStore
+from ptychopinn.tiled.worker import PassStart
 from ptychopinn.typing import AnyArray
 from ptychopinn.verdict import Evidence, Explains, judge
 from ptychopinn.workflows import RunResult, caption, folders
@@ -33,12 +34,10 @@ class TiledObject:
     """Where the object of a scan in tiles is, and figures of it."""
 
     object_round: str  # the round that has the object
-    coverage_round: str  # the one that has the coverage
     fitted_round: str | None  # the one that has its positions and flux; None if they were given
     residual: float  # forward residual R
     passes_kept: int
-    predicted: bool  # whether a network drew the start
-    free: tuple[str, ...]  # what was fitted to the patterns after each pass
+    start: PassStart
     story: tuple[str, ...]  # how the probe was found, in sentences
 
 
@@ -58,10 +57,10 @@ def write_tiled(folder: Path, data: ScanDataset, store: TileStore, found: TiledO
         data = replace(data, positions=positions).as_checked()
     if flux is not None:
         fitted["flux, deviation"] = float(flux.std())
-    background = model.get("background")
-    verdict = judge(Evidence(data, model["probe"], found.residual, passes=found.passes_kept, trained=found.predicted))
+    background, predicted, free = model.get("background"), found.start.predicted, found.start.free
+    verdict = judge(Evidence(data, model["probe"], found.residual, passes=found.passes_kept, trained=predicted))
     warnings = [] if verdict.warning is None else [verdict.warning]
-    start = "the object of the network" if found.predicted else "a flat object"
+    start = "the object of the network" if predicted else "a flat object"
     if found.passes_kept == 0:
         warnings.append(f"No pass was kept, because none lowered the forward residual: the result is {start}.")
     story = " ".join(
@@ -69,13 +68,13 @@ def write_tiled(folder: Path, data: ScanDataset, store: TileStore, found: TiledO
             *found.story,
             f"{len(store.cores)} tiles then had {store.plan['passes']} passes from {start}, with halos exchanged "
             f"after each; {found.passes_kept} are in the result.",
-            *([f"After each pass, {' and '.join(found.free)} of all patterns were fitted."] if found.free else []),
+            *([f"After each pass, {' and '.join(free)} of all patterns were fitted."] if free else []),
         ]
     )
     with _on_disk(frame, np.complex64) as obj, _on_disk(frame, np.float32) as coverage:
         for rows in _strips(frame):
             part = Frame((rows.stop - rows.start, frame.shape[1]), (frame.origin[0] + rows.start, frame.origin[1]))
-            coverage[rows] = store.read(found.coverage_round, COVERAGE, part)
+            coverage[rows] = store.read(START, COVERAGE, part)
             covered = coverage[rows] > COVERED
             obj[rows] = np.where(covered, store.read(found.object_round, OBJECT, part), np.complex64(1))
         box = scan_box(frame.local(data.positions), frame.shape)

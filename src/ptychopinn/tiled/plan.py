@@ -18,24 +18,13 @@ _MIN_WIDTHS = 4  # its minimum width in widths of a pattern; a smaller tile is m
 
 @dataclass(frozen=True, eq=False)
 class ScanTile:
-    """A tile of a scan.
+    """A tile of a scan."""
 
-    Attributes
-    ----------
-    core:
-        Its part of the object. The cores of all tiles fill the frame of the object.
-    frame:
-        The core and its halo: all that its patterns see.
-    members:
-        (k,) int64, ascending: numbers of the patterns in core and halo.
-    own:
-        (k,) bool: whether each is in the core.
-    """
-
+    # Its part of the object. The cores of all tiles fill the frame of the object.
     core: Frame
-    frame: Frame
-    members: IntArray
-    own: BoolArray
+    frame: Frame  # the core and its halo: all that its patterns see
+    members: IntArray  # (k,) int64, ascending: numbers of the patterns in core and halo
+    own: BoolArray  # (k,) bool: whether each is in the core
 
 
 def tile_count(frame: Frame, size: int, workers: int) -> int:

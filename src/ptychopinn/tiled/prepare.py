@@ -22,7 +22,8 @@ from ptychopinn.digests import digest_of
 from ptychopinn.geometry import Frame
 from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import RESIDUAL_PATTERNS
-from ptychopinn.refinement import refinement_schedule, split_used_and_held_out
+from ptychopinn.refinement import refinement_schedule
+from ptychopinn.refinement.judging import split_used_and_held_out
 from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.solvers.slow_phase import SlowPhaseGrid

@@ -13,7 +13,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,22 +33,32 @@ from ptychopinn.geometry import Frame
 from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jobs
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement import SURE_DEVIATIONS, leaves_no_slow_phase
-from ptychopinn.solvers.options import StepSchedule
+from ptychopinn.refinement.judging import SURE_DEVIATIONS, leaves_no_slow_phase
 from ptychopinn.tiled.fits import PatternFits
 from ptychopinn.tiled.network import put_pairs, put_phases
 from ptychopinn.tiled.outputs import TiledObject, write_tiled
 from ptychopinn.tiled.plan import cut_scan, tile_count
 from ptychopinn.tiled.prepare import Network, margin_of, prepare_tiles
-from ptychopinn.tiled.store import GRADIENTS, GRID, LAST, OBJECT, PLAN, VELOCITY, TileStore, load_arrays, save_arrays
-from ptychopinn.tiled.worker import PHASE, grid_from
+from ptychopinn.tiled.store import (
+    GRADIENTS,
+    GRID,
+    LAST,
+    OBJECT,
+    PLAN,
+    START,
+    VELOCITY,
+    TileStore,
+    load_arrays,
+    save_arrays,
+)
+from ptychopinn.tiled.worker import PHASE, PassPlan, PassStart, grid_from
 from ptychopinn.typing import FloatArray, StrPath
 from ptychopinn.workflows import RunResult, find_start
 from ptychopinn.workflows.folders import RUN, FolderKind, output_folder, refuse_model_folder, run_log
 from ptychopinn.workflows.pretrained import PRETRAINED
 
 WORK = "tiles"
-_RECORD, _START, _MEASURED, _STITCHED, _DRAWN = "result.json", "start", "measured", "stitched", "drawn"
+_RECORD, _MEASURED, _STITCHED, _DRAWN = "result.json", "measured", "stitched", "drawn"
 _NETWORK, _WORKER = "ptychopinn.tiled.network:", "ptychopinn.tiled.worker:"
 _PLAN = f"{WORK}/{PLAN}"
 _TILED = FolderKind("reconstruction in tiles", RUN.names | {WORK}, RUN.folders, (_PLAN,), _PLAN, creates_on_resume=True)
@@ -152,14 +162,6 @@ class _Round:
         return math.sqrt(square) if math.isfinite(square) else math.inf
 
 
-@dataclass(frozen=True)
-class _Start:
-    """What the middle of a scan said about its passes."""
-
-    predicted: bool  # whether they start from a network
-    free: tuple[str, ...]  # what is fitted to the patterns after each
-
-
 class _Rounds:
     """The rounds of jobs of a reconstruction in tiles."""
 
@@ -173,13 +175,12 @@ class _Rounds:
     def run(self) -> TiledObject:
         """Do what is not done. Jobs with the same arguments as a finished one are not done again."""
         (middle,) = self._do("middle", f"{_WORKER}solve_middle", [{}]).values
-        flat = self._round(_START, f"{_WORKER}begin_tile")
+        flat = self._round(START, f"{_WORKER}begin_tile")
         drawn = flat if middle["rule"] is None else self._draw(flat, PhaseRule(middle["rule"]))
         first = best = before = drawn
-        start = _Start(drawn is not flat, tuple(middle["free"]))
-        schedule = StepSchedule(**self._store.plan["schedules"]["predicted" if start.predicted else "flat"])
-        fits = PatternFits(self._store, frozenset(map(Freedom, start.free)), schedule)
-        names, kept, settled, fitted = [_START, drawn.name], 0, False, None
+        start = PassStart(drawn is not flat, tuple(map(Freedom, middle["free"])))
+        fits = PatternFits(self._store, start)
+        names, kept, settled, fitted = [START, drawn.name], 0, False, None
         for done in range(self._store.plan["passes"]):
             last = before.name
             before, settled = self._pass(done, before, start, settled=settled)
@@ -191,8 +192,7 @@ class _Rounds:
                 self._store.forget(old, VELOCITY, LAST, *(() if old == best.name else (OBJECT,)))
             names.append(before.name)
             _log.info("Pass %d: forward residual %.4f.", done + 1, before.residual)
-        story = tuple(middle["story"])
-        return TiledObject(best.name, _START, fitted, best.residual, kept, start.predicted, start.free, story)
+        return TiledObject(best.name, fitted, best.residual, kept, start, tuple(middle["story"]))
 
     def _draw(self, flat: _Round, rule: PhaseRule) -> _Round:
         """The object of the network, as bright as the counts say; or the flat one, if it explains the patterns better.
@@ -216,13 +216,12 @@ class _Rounds:
         _log.info("The network's object: forward residual %.4f; a flat one: %.4f.", drawn.residual, flat.residual)
         return drawn if drawn.residual < flat.residual else flat
 
-    def _pass(self, done: int, before: _Round, start: _Start, *, settled: bool) -> tuple[_Round, bool]:
+    def _pass(self, done: int, before: _Round, start: PassStart, *, settled: bool) -> tuple[_Round, bool]:
         """Make a pass, and take off a slow phase before it; return also whether there is none any more."""
         phase = (done > 0 or start.predicted) and not settled and self._solve_slow_phase(before.name)
         more = not settled and done + 1 < self._store.plan["passes"]
-        name, arguments = f"pass-{done + 1:03}", {"done": done, "before": before.name}
-        arguments |= {"start": _START, "predicted": start.predicted, "free": list(start.free)}
-        now = self._round(name, f"{_WORKER}make_pass", **arguments, phase=phase, gradients=more)
+        name, plan = f"pass-{done + 1:03}", PassPlan(done, before.name, phase, more)
+        now = self._round(name, f"{_WORKER}make_pass", start=asdict(start), plan=asdict(plan))
         if not phase:
             return now, settled
         without, taken_off = now.shares("without"), now.shares("taken_off")
@@ -230,9 +229,8 @@ class _Rounds:
         settled = lacked_none and done > 0  # after the first pass there may be a slow phase again
         if deviations_above(without, taken_off) <= self._sure:
             self.total += len(self._tiles)
-            now = self._round(
-                f"{name}-again", f"{_WORKER}make_pass", **arguments, phase=False, gradients=more and not settled
-            )
+            plan = replace(plan, phase=False, gradients=more and not settled)
+            now = self._round(f"{name}-again", f"{_WORKER}make_pass", start=asdict(start), plan=asdict(plan))
         return now, settled
 
     def _solve_slow_phase(self, name: str) -> bool:

@@ -26,6 +26,7 @@ from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray, StrPath
 
 PLAN, GRID, NETWORK = "plan.json", "grid.npz", "network.zip"
 OBJECT, VELOCITY, LAST, COVERAGE = "object", "velocity", "last", "coverage"  # arrays of the core of a tile
+START = "start"  # the round of flat objects, which has the coverage
 GRADIENTS, FIGURES, FITTED = "gradients.npz", "figures.npz", "fitted.npz"  # of a job, of a job, of a round
 _SCAN, _PATTERNS, _ROWS, _BAD, _MODEL = "scan.npz", "patterns.bin", "rows.npy", "bad_values.npz", "model.npz"
 _BLOCK = 256  # patterns copied at a time
@@ -33,28 +34,14 @@ _BLOCK = 256  # patterns copied at a time
 
 @dataclass(frozen=True, eq=False)
 class TilePatterns:
-    """The patterns of a tile.
+    """The patterns of a tile."""
 
-    Attributes
-    ----------
-    members, positions:
-        (k,) int64 numbers in the scan, ascending, and (k, 2) float64 places.
-    ranks:
-        (k,) int64: places in the list of patterns that passes use; -1 for others.
-    judges:
-        Indices of the patterns in the core that judge the result.
-    slow:
-        Indices of the patterns in the core that determine the slow phase.
-    own:
-        (k,) bool: whether each is in the core.
-    """
-
-    members: IntArray
-    own: BoolArray
-    positions: FloatArray
-    ranks: IntArray
-    judges: IntArray
-    slow: IntArray
+    members: IntArray  # (k,) int64 numbers in the scan, ascending
+    own: BoolArray  # (k,) bool: whether each is in the core
+    positions: FloatArray  # (k, 2) float64 places
+    ranks: IntArray  # (k,) int64: places in the list of patterns that passes use; -1 for others
+    judges: IntArray  # indices of the patterns in the core that judge the result
+    slow: IntArray  # indices of the patterns in the core that determine the slow phase
 
 
 class TileStore:

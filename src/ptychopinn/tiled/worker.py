@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ptychopinn.geometry import Canvas
 from ptychopinn.monitor import Monitor
 from ptychopinn.solvers.engine import PartOrder, PassEngine
 from ptychopinn.solvers.options import PassOptions, StepSchedule, default_batch_size
-from ptychopinn.solvers.slow_phase import SlowPhaseGrid, multiply_by_phase
+from ptychopinn.solvers.slow_phase import SlowPhaseGrid
 from ptychopinn.stitching import COVERED, coverage_of, patch_weights
 from ptychopinn.tiled.network import load_network
 from ptychopinn.tiled.store import (
@@ -29,6 +29,7 @@ from ptychopinn.tiled.store import (
     GRID,
     LAST,
     OBJECT,
+    START,
     VELOCITY,
     TileStore,
     load_arrays,
@@ -88,88 +89,88 @@ def begin_tile(store: str, number: int, after: str) -> dict[str, Any]:
     return {"missed": tile.judge(flat), "counts": tile.counts}
 
 
-def make_pass(  # noqa: PLR0913
-    store: str,
-    number: int,
-    done: int,
-    before: str,
-    after: str,
-    start: str,
-    predicted: bool,
-    free: list[str],
-    phase: bool,
-    gradients: bool,
-    monitor: Monitor,
+@dataclass(frozen=True)
+class PassStart:
+    """What passes start from, and what is fitted to the patterns after each."""
+
+    predicted: bool  # whether a network drew the object
+    free: tuple[Freedom, ...]
+
+    def schedule(self, plan: Mapping[str, Any]) -> StepSchedule:
+        """The steps of the passes."""
+        return StepSchedule(**plan["schedules"]["predicted" if self.predicted else "flat"])
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """What is done in a pass over the tiles."""
+
+    done: int  # number of passes before it
+    before: str  # the round that it goes on from
+    phase: bool  # whether to take off the slow phase of that round first
+    gradients: bool  # whether to measure the gradients of the next slow phase
+
+
+def make_pass(
+    store: str, number: int, after: str, start: Mapping[str, Any], plan: Mapping[str, Any], monitor: Monitor
 ) -> dict[str, Any]:
     """Make a pass over a tile, and judge it.
 
     Parameters
     ----------
-    done:
-        Number of passes before.
-    before, after, start:
-        Rounds to read from and to write to, and the one that has the coverage.
-    predicted:
-        Whether a network drew the start.
-    free:
-        What is fitted to the patterns after the pass.
-    phase:
-        Whether to take off the slow phase of the round before first.
-    gradients:
-        Whether to measure the gradients of the next one.
+    after:
+        The round to write to.
+    start, plan:
+        Fields of `PassStart` and `PassPlan`.
 
     Returns
     -------
     ``missed`` of `OpenTile.judge` after the pass, ``without`` and ``taken_off`` before and after the slow phase was
     taken off, and ``counts``.
     """
-    files = TileStore(store)
+    files, common, now = TileStore(store), PassStart(**start), PassPlan(**plan)
     library = _library(files)
     with library.session() as computing:
-        tile = OpenTile(files, number, computing, fitted=before)
-        obj = tile.read(before, OBJECT)
-        momentum = None if done == 0 else (tile.read(before, VELOCITY), tile.read(before, LAST))
-        found: dict[str, Any] = {}
-        if phase:
-            found["without"] = tile.judge(obj)
-            angle = _phase_in(tile, files.folder / before / PHASE)
-            obj, *rest = (multiply_by_phase(array, angle, computing) for array in (obj, *(momentum or ())))
-            momentum = None if momentum is None else (rest[0], rest[1])
-            found["taken_off"] = tile.judge(obj)
-        schedule = StepSchedule(**files.plan["schedules"]["predicted" if predicted else "flat"])
+        tile = OpenTile(files, number, computing, fitted=now.before)
         options = PassOptions(
-            schedule,
-            update_positions=Freedom.POSITIONS in free,
-            update_flux=Freedom.FLUX in free,
+            common.schedule(files.plan),
+            update_positions=Freedom.POSITIONS in common.free,
+            update_flux=Freedom.FLUX in common.free,
             likelihood=Likelihood(files.plan["likelihood"]),
         )
-        engine, used = _engine(tile, Canvas(obj, tile.frame, computing), momentum, done, options)
-        if engine.run(done, files.plan["passes"], monitor) is None:
+        engine, used = _engine(tile, now, options)
+        found: dict[str, Any] = {}
+        if now.phase:
+            found["without"] = tile.judge(engine.canvas.array)
+            engine.multiply_by_phase(_phase_in(tile, files.folder / now.before / PHASE))
+            found["taken_off"] = tile.judge(engine.canvas.array)
+        if engine.run(now.done, files.plan["passes"], monitor) is None:
             raise Cancelled("The pass was cancelled.")
         obj = engine.canvas.array
         tile.put(after, OBJECT, obj)
         for name, array in zip((VELOCITY, LAST), engine.momentum, strict=True):
             tile.put(after, name, array)
-        if free and engine.figures is not None:
+        if common.free and engine.figures is not None:
             tile.put_figures(after, used, engine.figures)
-        if gradients:
+        if now.gradients:
             tile.measure_gradients(obj, after, monitor)
-        covered = tile.read(start, COVERAGE) > COVERED
+        covered = tile.read(START, COVERAGE) > COVERED
         found["missed"] = tile.judge(computing.xp.where(covered, obj, computing.xp.ones_like(obj)))
         return {**found, "counts": tile.counts}
 
 
-def _engine(
-    tile: OpenTile, canvas: Canvas, momentum: tuple[Array, Array] | None, done: int, options: PassOptions
-) -> tuple[PassEngine, IntArray]:
-    """An engine that goes on after so many passes, and the patterns that it uses."""
+def _engine(tile: OpenTile, now: PassPlan, options: PassOptions) -> tuple[PassEngine, IntArray]:
+    """An engine that goes on from an earlier round, and the patterns that it uses."""
     plan, ranks = tile.store.plan, tile.known.ranks
     used, total, on_host = np.flatnonzero(ranks >= 0), plan["used"], tile.library.on_host
     # A device needs batches of many patterns, of one shape.
     batch_size = default_batch_size(total if on_host else len(used), plan["size"], on_host=on_host)
-    order = PartOrder(ranks[used], total, seed=options.seed, done=done, batch_size=batch_size, full=not on_host)
-    library = tile.library
-    return PassEngine(tile.patterns, used, tile.model, canvas, options, library, part=order, momentum=momentum), used
+    order = PartOrder(ranks[used], total, seed=options.seed, done=now.done, batch_size=batch_size, full=not on_host)
+    canvas = Canvas(tile.read(now.before, OBJECT), tile.frame, tile.library)
+    engine = PassEngine(tile.patterns, used, tile.model, canvas, options, part=order)
+    if now.done > 0:
+        engine.momentum = tile.read(now.before, VELOCITY), tile.read(now.before, LAST)
+    return engine, used
 
 
 def _phase_in(tile: OpenTile, path: Path) -> Array:

@@ -4,12 +4,13 @@ A backend usually subclasses `NetworkReconstructor` and supplies the network and
 Anything else that implements `ptychopinn.reconstructor.Reconstructor` is a backend too.
 """
 
-from ptychopinn.training.base import Fit, NetworkReconstructor
+from ptychopinn.training.base import NetworkReconstructor
 from ptychopinn.training.cnn_layout import BORDER_CHANNELS, level_filters
 from ptychopinn.training.device_errors import no_cuda, no_such_card
 from ptychopinn.training.epochs import EpochSource, patterns_in
 from ptychopinn.training.illumination import IlluminationArrays, illumination_from_tensors, illumination_tensors
 from ptychopinn.training.loggers import RunLogger
+from ptychopinn.training.loop import Fit
 from ptychopinn.training.micro_batches import MicroBatches
 from ptychopinn.training.plan import ScanBatches, TrainingPlan
 from ptychopinn.training.prefetch import prefetch

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import JsonValue
 
@@ -52,36 +52,20 @@ from ptychopinn.training.illumination import (
     initial_tensors,
     scan_probe,
 )
-from ptychopinn.training.loggers import RunLogger, open_logger
+from ptychopinn.training.loggers import open_logger
+from ptychopinn.training.loop import Fit
 from ptychopinn.training.plan import TrainingPlan, check_settings, good_pixels, make_plan, training_scans
 from ptychopinn.training.ranks import Action, Ranks, TrainingTask
-from ptychopinn.training.state import Trainable, TrainingState
+from ptychopinn.training.state import TrainingState
 from ptychopinn.training.tensors import NETWORK
 from ptychopinn.training.threads import choose_threads, thread_tensors
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, StrPath
 
 _log = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT")
-ModelT_co = TypeVar("ModelT_co", covariant=True)
 Predict = Callable[[Array], Array]
 STARTED_FROM = "started_from"
 """Name in a manifest's ``extra``: which archive gave the weights that a training started from."""
-
-
-class Fit(Trainable, Protocol[ModelT_co]):
-    """A training in one framework: the model, its optimizer, and the loop."""
-
-    def run(self, state: TrainingState, logger: RunLogger) -> None:
-        """Train until ``state`` says that it is over, or the epochs are done."""
-        ...
-
-    def follow(self) -> None:
-        """Train as the first of several processes orders; see `ptychopinn.training.loop.EpochLoop.follow`."""
-        ...
-
-    def model(self, averaged: Mapping[str, AnyArray]) -> ModelT_co:
-        """A separate model with these weights, ready to predict."""
-        ...
 
 
 class NetworkReconstructor(ABC, Generic[ModelT]):

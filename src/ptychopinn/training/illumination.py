@@ -13,14 +13,18 @@ from ptychopinn.bundle import Bundle
 from ptychopinn.config.model import ModelConfig
 from ptychopinn.config.train import DetectorOffset, TrainConfig
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import Scaling, circle, probe_in_counts
+from ptychopinn.data.subsampling import nearest_to_middle
 from ptychopinn.errors import ArchiveError
 from ptychopinn.forward import detector_ramp
 from ptychopinn.monitor import Monitor
 from ptychopinn.solvers import choose_probe
+from ptychopinn.solvers.epie import CACHE_BYTES
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 
 _INITIAL = "begun/"
+_MIDDLE_PATTERNS = 1024  # they determine the probe, and the time is limited
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +53,9 @@ def estimate_illumination(
 ) -> IlluminationArrays:
     """Estimate the initial illumination of a training: the scan's probe, and the offset of its patterns.
 
-    With ``probe_refinement``, ePIE refines the probe with arrays of ``library``. The refined probe, which includes the
-    offset, is used if it explains the patterns clearly better (`ptychopinn.solvers.choose_probe`).
+    With ``probe_refinement``, ePIE refines the probe with patterns in the middle of the scan and arrays of ``library``.
+    The refined probe, which includes the offset, is used if it explains the patterns clearly better
+    (`ptychopinn.solvers.choose_probe`).
     """
     follow = config.offset_for(model) is not DetectorOffset.NONE
     offset = scaling.detector_offset_px if follow else np.zeros(2)
@@ -58,9 +63,9 @@ def estimate_illumination(
     if config.probe_refinement:
         root = np.float32(math.sqrt(scaling.mean_counts))
         ramp = detector_ramp(offset, data.N)
-        choice = choose_probe(
-            data, probe * root, ramp, config.probe_refinement, seed=config.seed, library=library, monitor=monitor
-        )
+        middle = data.select(nearest_to_middle(data.positions, _MIDDLE_PATTERNS))
+        patterns = Patterns(middle, library, CACHE_BYTES)
+        choice = choose_probe(patterns, probe * root, ramp, config.probe_refinement, seed=config.seed, monitor=monitor)
         if choice.refined:
             probe, offset = choice.probe / root, np.zeros(2)
             if model.probe_mask:

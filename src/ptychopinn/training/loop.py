@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from ptychopinn.training.loggers import RunLogger
 from ptychopinn.training.plan import TrainingPlan
 from ptychopinn.training.ranks import Action, Order
 from ptychopinn.training.readings import ReadingClock
 from ptychopinn.training.sources import Batch, BatchLoader
-from ptychopinn.training.state import LossReading, TrainingState
+from ptychopinn.training.state import LossReading, Trainable, TrainingState
+from ptychopinn.typing import AnyArray
+
+ModelT_co = TypeVar("ModelT_co", covariant=True)
 
 
 class LossMeter(Protocol):
@@ -23,6 +26,22 @@ class LossMeter(Protocol):
 
     def read(self) -> LossReading:
         """The losses since the last reading, in one transfer; resets the sums."""
+        ...
+
+
+class Fit(Trainable, Protocol[ModelT_co]):
+    """A training in one framework: the model, its optimizer, and the loop."""
+
+    def run(self, state: TrainingState, logger: RunLogger) -> None:
+        """Train until ``state`` says that it is over, or the epochs are done."""
+        ...
+
+    def follow(self) -> None:
+        """Train as the first of several processes orders; see `EpochLoop.follow`."""
+        ...
+
+    def model(self, averaged: Mapping[str, AnyArray]) -> ModelT_co:
+        """A separate model with these weights, ready to predict."""
         ...
 
 

@@ -132,6 +132,19 @@ def follow_over(channel: Channel, follow: Callable[[Ranks], None], monitor: Moni
         channel.close()
 
 
+def follow_launched(
+    place: Place | None, join: Callable[[Place], Channel], follow: Callable[[Place, Ranks], None], monitor: Monitor
+) -> bool:
+    """Train as another process orders, if a launcher started this one as one of several that is not the first.
+
+    Returns whether it trained so.
+    """
+    if place is None or place.rank == 0:
+        return False
+    follow_over(join(place), lambda ranks: follow(place, ranks), monitor)
+    return True
+
+
 class StartedProcesses:
     """The other processes of a training on this machine; the stack ends them.
 

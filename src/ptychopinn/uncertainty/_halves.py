@@ -64,11 +64,11 @@ def reconstruct_halves(
         refinement_schedule(passes, noisy=few), likelihood=Likelihood.POISSON if few else Likelihood.AMPLITUDE
     )
     halves = []
-    with library.session() as computing:
-        place = where_object_fits(frame, patterns.data.N, computing) or computing
+    with patterns.session() as patterns:
+        place = where_object_fits(frame, patterns.data.N, patterns.library) or patterns.library
         for first in (0, 1):
             canvas = Canvas(place.from_host(start.copy()), frame, place)
-            engine = PassEngine(patterns, np.arange(first, len(patterns), 2), model, canvas, options, computing)
+            engine = PassEngine(patterns, np.arange(first, len(patterns), 2), model, canvas, options)
             for done in range(passes):
                 if engine.run(done, passes, monitor) is None:
                     raise Cancelled("The estimate of the errors was cancelled.")

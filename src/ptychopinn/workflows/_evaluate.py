@@ -14,6 +14,7 @@ from ptychopinn.product import origin_of, read_product
 from ptychopinn.report import attempt, comparison_picture
 from ptychopinn.typing import ComplexArray, FloatArray, StrPath
 from ptychopinn.workflows import folders
+from ptychopinn.workflows.folders import product_file
 from ptychopinn.workflows.reference import embed, read_reference
 
 SCORES, PICTURE = "scores.json", "comparison.png"
@@ -35,7 +36,7 @@ def evaluate_run(
     Parameters
     ----------
     product_path:
-        A Ptychodus product.
+        A Ptychodus product, or a run directory with one.
     reference_path:
         NPZ with ``object`` or ``objectGuess``, or a product; in the frame of the scan's positions.
     scan_path:
@@ -54,7 +55,7 @@ def evaluate_run(
     PtychoPinnError
         If a file cannot be used, or the output directory is refused.
     """
-    product = read_product(product_path)
+    product = read_product(product_file(product_path))
     reference = read_reference(reference_path)
     if scan_path is not None:
         scan = read_scan(scan_path, **dict(reading or ReadOptions()))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ptychopinn.bundle import TrainingSummary, read_bundle
+from ptychopinn.config.build import expect
 from ptychopinn.config.infer import InferConfig
 from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import ScanDataset
@@ -56,7 +57,7 @@ def infer_run(  # noqa: PLR0913
     PtychoPinnError
         If something is refused; raised before any long work.
     """
-    settings = settings or RunSettings()
+    settings = RunSettings() if settings is None else expect(RunSettings, settings)
     config, others = settings.infer, product_formats(formats)
     data = read_scan(data_path, **dict(settings.reading))
     archive = model_archive(model, data)

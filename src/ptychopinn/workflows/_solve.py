@@ -64,11 +64,16 @@ def solve(solver: Solver, data: ScanDataset, *, monitor: Monitor = NULL_MONITOR)
     Raises
     ------
     PluginError
-        If the object of the solver does not have the shape of the frame.
+        If the solver returns no object and probe, or an object that does not have the shape of the frame.
     """
     start = time.perf_counter()
     frame = frame_of(data)
     found = solver.reconstruct(data, monitor=monitor)
+    if not all(hasattr(found, name) for name in ("object", "probe")):
+        raise PluginError(
+            f"The solver returned a value of the type {type(found).__name__}.",
+            "Return one with the attributes object (H, W) and probe (modes, N, N).",
+        )
     obj, probe = found.object, found.probe
     seconds = time.perf_counter() - start
     if obj.shape != frame.shape:

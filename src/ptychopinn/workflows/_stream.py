@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychopinn.bundle import Manifest, read_bundle
+from ptychopinn.config.build import expect
 from ptychopinn.config.run import RunSettings
 from ptychopinn.data.dataset import Measurement
 from ptychopinn.errors import DataError, ResourceError, UsageError
@@ -74,7 +75,7 @@ def stream_run(  # noqa: PLR0913
     archive = folders.model_path(model)
     folders.refuse_model_folder(archive, output)
     manifest = read_bundle(archive).manifest
-    settings = settings or RunSettings()
+    settings = RunSettings() if settings is None else expect(RunSettings, settings)
     config = live_config(settings.infer)
     name = settings.backend or manifest.writer.backend
     reconstructor = load_reconstructor(archive, backend=name, options=settings.execution)

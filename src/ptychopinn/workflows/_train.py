@@ -12,7 +12,7 @@ from typing import Any
 
 from ptychopinn.atomic import write_csv, write_json
 from ptychopinn.bundle import read_manifest
-from ptychopinn.config.build import build
+from ptychopinn.config.build import build, expect
 from ptychopinn.config.execution import Accelerator, asks_for_cuda
 from ptychopinn.config.files import read_config_file, write_config_file
 from ptychopinn.config.infer import InferConfig
@@ -88,7 +88,7 @@ def train_run(  # noqa: PLR0913
     PtychoPinnError
         If something is refused; raised before any long work.
     """
-    settings = settings or RunSettings()
+    settings = RunSettings() if settings is None else expect(RunSettings, settings)
     data = read_scan(data_path, **dict(settings.reading))
     warn_of_geometry(data)
     held = None if validation is None else read_scan(validation, **dict(settings.reading))

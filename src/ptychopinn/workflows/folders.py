@@ -290,6 +290,12 @@ def model_path(path: StrPath) -> Path:
     return found
 
 
+def product_file(path: StrPath) -> Path:
+    """The product of a run directory, or the path itself if it is none."""
+    given = Path(path)
+    return given / PRODUCT if (given / PRODUCT).is_file() else given
+
+
 def refuse_model_folder(archive: Path, output: StrPath) -> None:
     """Refuse an output directory that is the model's. Raises UsageError if the archive lies in the output directory."""
     if archive.resolve().parent == Path(output).resolve():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
@@ -11,12 +9,13 @@ from ptychopinn.data.io import read_object
 from ptychopinn.geometry import Frame
 from ptychopinn.product import SUFFIXES, read_product
 from ptychopinn.typing import ComplexArray, StrPath
+from ptychopinn.workflows.folders import product_file
 
 _PRODUCTS = (".h5", ".hdf5", *SUFFIXES.values())
 
 
 def read_reference(path: StrPath) -> ComplexArray:
-    """Read the object of a product (HDF5, CXI, NeXus) or of an NPZ file.
+    """Read the object of a product (HDF5, CXI, NeXus), of a run directory, or of an NPZ file.
 
     Returns
     -------
@@ -27,7 +26,8 @@ def read_reference(path: StrPath) -> ComplexArray:
     DataError
         As `ptychopinn.product.read_product` and `ptychopinn.data.io.read_object`.
     """
-    return read_product(path).object if Path(path).suffix.lower() in _PRODUCTS else read_object(path)
+    path = product_file(path)
+    return read_product(path).object if path.suffix.lower() in _PRODUCTS else read_object(path)
 
 
 def reference_of(data: ScanDataset, path: StrPath | None) -> ComplexArray | None:

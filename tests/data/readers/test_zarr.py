@@ -115,11 +115,11 @@ def test_a_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     fails(tmp_path / "scan.zip", "no JSON object")
 
 
-def test_without_zarr_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_zarr_the_way_to_install_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[DATA-209]"""
     path = store(tmp_path)
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(PluginError, match=r"zarr 3 is not installed.*formats"):
+    with pytest.raises(PluginError, match=r"zarr 3 is not installed.*pip install .zarr>=3"):
         read_scan(path, probe="mean")
 
 

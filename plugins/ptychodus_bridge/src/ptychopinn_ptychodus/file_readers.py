@@ -37,28 +37,16 @@ _PTYCHODUS = "ptychodus"  # its logger
 
 @dataclass(frozen=True)
 class Format:
-    """A reader of Ptychodus.
+    """A reader of Ptychodus."""
 
-    Attributes
-    ----------
-    name:
-        Of the reader here.
-    plugin:
-        The simple name of the plugin of Ptychodus that reads the patterns.
-    summary, suffixes:
-        As of a `ReaderSpec`.
-    positions:
-        Plugins of Ptychodus that read the positions, each with the suffix of its files; none is the file itself.
-    amplitudes:
-        Whether patterns that are no whole numbers are amplitudes.
-    """
-
-    name: str
-    plugin: str
+    name: str  # of the reader here
+    plugin: str  # the simple name of the plugin of Ptychodus that reads the patterns
+    # As of a `ReaderSpec`.
     summary: str
     suffixes: tuple[str, ...]
+    # Plugins of Ptychodus that read the positions, each with the suffix of its files; none is the file itself.
     positions: tuple[tuple[str, str], ...] = ()
-    amplitudes: bool = False
+    amplitudes: bool = False  # whether patterns that are no whole numbers are amplitudes
 
 
 FORMATS: tuple[Format, ...] = (

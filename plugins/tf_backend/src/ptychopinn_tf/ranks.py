@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from typing import Any
 
 from ptychopinn.cores import granted_cores
-from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.training import processes
 from ptychopinn.training.launchers import find_launched_place
 from ptychopinn.training.processes import (
@@ -42,28 +40,11 @@ def device_options(options: TfOptions, local_rank: int) -> TfOptions:
 def open_ranks(options: TfOptions, *, on_gpu: bool) -> AbstractContextManager[Ranks]:
     """The processes of a training, for the first one; see `ptychopinn.training.processes.open_ranks`."""
     return processes.open_ranks(
-        options, find_place(options), _join_launched, lambda stack: _start_others(options, stack, on_gpu=on_gpu)
+        options, find_place(options), join_launched, lambda stack: _start_others(options, stack, on_gpu=on_gpu)
     )
 
 
-def follow_launched(
-    options: TfOptions, follow: Callable[[TfOptions, Ranks], None], monitor: Monitor = NULL_MONITOR
-) -> bool:
-    """Train as another process orders, if a launcher started this one as one of several that is not the first.
-
-    Returns
-    -------
-    Whether it trained so.
-    """
-    place = find_place(options)
-    if place is None or place.rank == 0:
-        return False
-    own = device_options(options, place.local_rank)
-    follow_over(_join_launched(place), lambda ranks: follow(own, ranks), monitor)
-    return True
-
-
-def _join_launched(place: Place) -> SocketChannel:
+def join_launched(place: Place) -> SocketChannel:
     """The channel of a process that a launcher started."""
     secret = f"{place.address}:{place.port} {place.count}"  # a launcher gives them no other one
     if place.rank == 0:

@@ -14,6 +14,7 @@ from ptychopinn.config.model import ModelConfig
 from ptychopinn.monitor import Monitor
 from ptychopinn.training import Fit, IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
+from ptychopinn.training.processes import Place, follow_launched
 from ptychopinn.training.ranks import Ranks
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_tf._tensorflow import tf
@@ -21,7 +22,7 @@ from ptychopinn_tf.arrays import DlpackLibrary, choose_library, is_out_of_memory
 from ptychopinn_tf.devices import Device, choose_device, exact_float32, limit_threads
 from ptychopinn_tf.model import Illumination, Model, model_arrays, model_from_arrays
 from ptychopinn_tf.options import TfOptions
-from ptychopinn_tf.ranks import device_options, find_place, follow_launched, open_ranks
+from ptychopinn_tf.ranks import device_options, find_place, join_launched, open_ranks
 from ptychopinn_tf.sources import device_budget
 from ptychopinn_tf.training import TrainingLoop
 
@@ -93,7 +94,11 @@ class TfReconstructor(NetworkReconstructor[Model]):
     @classmethod
     def follow_launched(cls, options: TfOptions, monitor: Monitor) -> bool:
         """Train as another process orders; see `ptychopinn.reconstructor.TrainsTogether`."""
-        return follow_launched(options, cls.follow, monitor)
+
+        def follow(place: Place, ranks: Ranks) -> None:
+            cls.follow(device_options(options, place.local_rank), ranks)
+
+        return follow_launched(find_place(options), join_launched, follow, monitor)
 
     def _make_fit(self, model: Model, plan: TrainingPlan) -> Fit[Model]:
         budget = device_budget(self._options, self._device, self.library)

@@ -22,7 +22,6 @@ from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-d
 
 from ptychopinn.config.execution import Accelerator
 from ptychopinn.errors import ConfigError, ResourceError, UsageError
-from ptychopinn.monitor import NULL_MONITOR, Monitor
 from ptychopinn.training import processes
 from ptychopinn.training.processes import (
     JOIN_S,
@@ -193,29 +192,12 @@ def open_ranks(options: TorchOptions, device: torch.device) -> AbstractContextMa
     return processes.open_ranks(
         options,
         find_place(options),
-        lambda place: _join_launched(place, device),
+        lambda place: join_launched(place, device),
         lambda stack: _start_others(options, device, stack),
     )
 
 
-def follow_launched(
-    options: TorchOptions, follow: Callable[[TorchOptions, Ranks], None], monitor: Monitor = NULL_MONITOR
-) -> bool:
-    """Train as another process orders, if a launcher started this one as one of several that is not the first.
-
-    Returns
-    -------
-    Whether it trained so.
-    """
-    place = find_place(options)
-    if place is None or place.rank == 0:
-        return False
-    own = device_options(options, place.local_rank)
-    follow_over(_join_launched(place, _device(own)), lambda ranks: follow(own, ranks), monitor)
-    return True
-
-
-def _join_launched(place: Place, device: torch.device) -> GlooChannel:
+def join_launched(place: Place, device: torch.device) -> GlooChannel:
     """The channel of a process that a launcher started."""
 
     def join() -> Store:
@@ -236,7 +218,7 @@ def _check_unused() -> None:
         )
 
 
-def _device(options: TorchOptions) -> torch.device:
+def device_of(options: TorchOptions) -> torch.device:
     """Where the tensors of these options are, without a look at the device."""
     on_cpu = options.accelerator == Accelerator.CPU or not torch.cuda.is_available()
     return torch.device("cpu" if on_cpu else "cuda")
@@ -281,7 +263,7 @@ def follow_started(options: dict[str, Any], rank: int, count: int, port: int) ->
         store.set(_key(rank), "there")
         return store
 
-    channel = GlooChannel(_device(own), rank, count, join)
+    channel = GlooChannel(device_of(own), rank, count, join)
     follow_over(channel, lambda ranks: TorchReconstructor.follow(own, ranks))
 
 

@@ -21,6 +21,7 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.report import load_matplotlib
 from ptychopinn.training import IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
+from ptychopinn.training.processes import Place, follow_launched
 from ptychopinn.training.ranks import Ranks, TrainingTask
 from ptychopinn.typing import AnyArray, ComplexArray, FloatArray
 from ptychopinn_torch.arrays import TorchLibrary, is_out_of_memory
@@ -30,7 +31,7 @@ from ptychopinn_torch.model import Illumination, Model, model_arrays, model_from
 from ptychopinn_torch.numerics import exact_float32
 from ptychopinn_torch.options import TorchOptions
 from ptychopinn_torch.parallel import ParallelPredictor, available_threads, limited_threads
-from ptychopinn_torch.ranks import device_options, find_place, follow_launched, open_ranks
+from ptychopinn_torch.ranks import device_of, device_options, find_place, join_launched, open_ranks
 
 if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
@@ -152,7 +153,13 @@ class TorchReconstructor(NetworkReconstructor[Model]):
     @classmethod
     def follow_launched(cls, options: TorchOptions, monitor: Monitor) -> bool:
         """Train as another process orders; see `ptychopinn.reconstructor.TrainsTogether`."""
-        return follow_launched(options, cls.follow, monitor)
+
+        def follow(place: Place, ranks: Ranks) -> None:
+            cls.follow(device_options(options, place.local_rank), ranks)
+
+        return follow_launched(
+            find_place(options), lambda place: join_launched(place, device_of(options)), follow, monitor
+        )
 
     def _make_fit(self, model: Model, plan: TrainingPlan) -> TrainingLoop:
         # Not a method of this instance, which would create a reference cycle.

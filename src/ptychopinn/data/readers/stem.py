@@ -26,22 +26,15 @@ _TRUE = (True, 1, "True")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Steps (y, x) of the scan and of the detector as a file has them; None for what it does not say.
+    """Steps (y, x) of the scan and of the detector as a file has them; None for what it does not say."""
 
-    Attributes
-    ----------
-    step, step_unit:
-        Between positions; a length.
-    pixel, pixel_unit:
-        Of the detector; an inverse length.
-    rotation_deg, flipped:
-        Of the scan against the detector.
-    """
-
+    # Between positions; a length.
     step: tuple[float, float] | None
     step_unit: str
+    # Of the detector; an inverse length.
     pixel: tuple[float, float] | None
     pixel_unit: str
+    # Of the scan against the detector.
     rotation_deg: float = 0.0
     flipped: bool = False
 
@@ -65,21 +58,11 @@ def _number(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class Cube:
-    """An array of four axes that is not read yet.
+    """An array of four axes that is not read yet."""
 
-    Attributes
-    ----------
-    shape:
-        (Ry, Rx, Qy, Qx).
-    load:
-        Reads the values.
-    where:
-        Names it in errors.
-    """
-
-    shape: tuple[int, ...]
-    load: Callable[[], AnyArray]
-    where: str
+    shape: tuple[int, ...]  # (Ry, Rx, Qy, Qx)
+    load: Callable[[], AnyArray]  # reads the values
+    where: str  # names it in errors
 
 
 def scan_of_cube(cube: Cube, known: Calibration, source: str, name: str) -> RawScan:

@@ -46,23 +46,12 @@ _WRITE_AGAIN = "Copy the store again, or write it again with zarr."
 
 @dataclass(frozen=True)
 class Node:
-    """A group, or an array without its values.
+    """A group, or an array without its values."""
 
-    Attributes
-    ----------
-    key:
-        Its path inside the store, without slashes at the ends.
-    attributes:
-        Of the user.
-    shape, chunks, dtype:
-        Of an array; None for a group.
-    metadata:
-        All of it.
-    """
-
-    key: str
-    attributes: Mapping[str, Any]
-    metadata: Mapping[str, Any]
+    key: str  # its path inside the store, without slashes at the ends
+    attributes: Mapping[str, Any]  # of the user
+    metadata: Mapping[str, Any]  # all of it
+    # Of an array; None for a group.
     shape: tuple[int, ...] | None = None
     chunks: tuple[int, ...] = ()
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.uint8))
@@ -187,7 +176,7 @@ class ZarrStore:
         except ImportError as error:
             raise PluginError(
                 f"{self.path} is a zarr store, and zarr 3 is not installed ({error}).",
-                'python -m pip install "ptychopinn[formats]", or python -m pip install "zarr>=3".',
+                'Install it: python -m pip install "zarr>=3".',
             ) from error
         assert node.shape is not None
         native = node.dtype.newbyteorder("=")

@@ -1,198 +1,42 @@
-"""Refine a predicted object with a few passes of the solver, through the same forward model.
-
-The network gives the large scales in one step. The passes then fit every measured count. Before a pass, the slow phase
-of the object is solved (`ptychopinn.solvers.slow_phase`). The pass itself is that of `ptychopinn.solvers.engine`, with
-a schedule for a good start. The forward residual decides which state is returned: the result never explains the
-patterns worse than the prediction, nor worse than a flat object.
-
-Where photons are few, the passes follow the likelihood of Poisson counts, and its residual decides. The square root of
-a small count has a mean below the root of the mean, so fitted amplitudes would be biased. Small steps then average the
-noise. Patterns that no pass uses decide, because a pass may fit the noise instead of the object.
-"""
+"""One refinement: its start, its passes, and which state of the object is the result."""
 
 from __future__ import annotations
 
 import logging
 import math
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 
 import numpy as np
 
-from ptychopinn.arrays import Array, ArrayLibrary, slices_of
-from ptychopinn.config.infer import Background, Likelihood
+from ptychopinn.arrays import Array, slices_of
+from ptychopinn.config.infer import Likelihood
 from ptychopinn.data.patterns import Patterns
-from ptychopinn.data.subsampling import evenly_spread, split_every
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.errors import DataError
 from ptychopinn.forward import power
 from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual, deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
+from ptychopinn.refinement.judging import SURE_DEVIATIONS, leaves_no_slow_phase, split_used_and_held_out
+from ptychopinn.refinement.modes import choose_probe_modes
+from ptychopinn.refinement.options import RefineOptions, StartKind, refinement_schedule
+from ptychopinn.refinement.result import Refinement, RefinementSummary
 from ptychopinn.scan_model import ScanModel
-from ptychopinn.short_repr import ShortRepr
 from ptychopinn.solvers.engine import PassEngine
-from ptychopinn.solvers.options import PassOptions, StepSchedule, check_passes
+from ptychopinn.solvers.options import PassOptions, check_passes
 from ptychopinn.solvers.pass_trial import fit_to_object
 from ptychopinn.solvers.positions import MAX_MOVE_PX
 from ptychopinn.solvers.slow_phase import SlowPhaseGrid, multiply_by_phase, slow_phase, without_plane
-from ptychopinn.typing import FloatArray, IntArray
+from ptychopinn.typing import FloatArray
 
 _log = logging.getLogger(__name__)
-_HELD_OUT, _MIN_HELD_OUT = 8, 4  # then every 8th pattern is held out from the passes, if that gives at least 4
 _QUICK_JUDGES = 64  # patterns that judge a quick refinement
 _QUICK_SHARE = 0.25  # largest share of the patterns that its slow phase may take: then it costs less than a pass
 _QUICK_WORSE = 1.02  # its residual may rise by this factor: passes that average noise fit less of it
-SURE_DEVIATIONS = 1.5
-"""Where photons are few, a pass is accepted only if it lowers the residual by this many standard errors."""
 _GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
 _READ = 32  # patterns read at a time
-# The slow phase is no longer solved once its standard deviation over the positions is below the first limit, or once it
-# lowers the residual by a smaller fraction than the second.
-_SETTLED_RAD = 0.005
-_SETTLED_GAIN = 1e-4
-
-
-def refinement_schedule(passes: int, *, noisy: bool = False, many_waves: bool = False) -> StepSchedule:
-    """The best steps for a number of passes from a good start. Many small steps average noise.
-
-    Parameters
-    ----------
-    many_waves:
-        Whether a pattern is a sum over several waves: modes of the probe, or places of an exposure. Such passes
-        converge slowly, and more momentum makes up for it. With free positions it does harm in some
-        scans.
-    """
-    probe_step = max(0.3 / max(passes, 1), 0.1)
-    if noisy:
-        step = max(max(passes, 1) ** -0.5, 0.5)
-        return StepSchedule(alpha=1.0, momentum=0.0, object_step=step, last_object_step=step, probe_step=probe_step)
-    return StepSchedule(momentum=min(0.4 + 0.1 * passes, 0.8 if many_waves else 0.6), probe_step=probe_step)
-
-
-class StartKind(StrEnum):
-    """What the object is that a refinement starts from."""
-
-    PREDICTED = "predicted"  # the slow phase is solved before the first pass
-    SYNCHRONISED = "synchronised"  # predicted, with its slow phase solved
-    REFINED = "refined"  # by an earlier refinement, so no other start is tried
-    FLAT = "flat"  # nothing is known yet
-
-
-@dataclass(frozen=True)
-class RefineOptions:
-    """Which quantities a refinement changes, and how.
-
-    Attributes
-    ----------
-    passes:
-        Number of passes. Each uses every pattern once.
-    update_probe:
-        Refine the probe too. Its energy is conserved.
-    update_positions:
-        Refine the positions too, by at most `MAX_MOVE_PX`. Their mean is conserved.
-    update_flux:
-        Fit the flux of every pattern too. Its mean stays 1.
-    update_background:
-        Fit a background of this kind too.
-    update_variation:
-        Fit so many modes by which the probe varies over the scan, and their weights; 0 keeps those of the model. Needs
-        ``update_probe``.
-    likelihood:
-        Likelihood that the passes increase. None chooses Poisson counts where photons are few, and amplitudes
-        elsewhere. Photons are few where Poisson noise alone leaves a forward residual of 0.2 or more
-        (`ptychopinn.metrics.baselines.noise_residual`).
-    schedule:
-        Step sizes; None chooses `refinement_schedule` for the passes and the noise.
-    seed:
-        Random seed of the order of the patterns.
-    quick:
-        Spend little beside the passes: only the state after the last one is judged, by fewer patterns, and the slow
-        phase is solved only where that costs less than a pass. However few photons are, amplitudes are followed if no
-        likelihood is given, and no pattern is held out. The residual may rise by 2%.
-    """
-
-    passes: int
-    update_probe: bool = False
-    update_positions: bool = False
-    update_flux: bool = False
-    update_background: Background | None = None
-    update_variation: int = 0
-    likelihood: Likelihood | None = None
-    schedule: StepSchedule | None = None
-    seed: int = 0
-    quick: bool = False
-
-
-@dataclass(frozen=True)
-class RefinementSummary:
-    """Figures of a refinement.
-
-    Attributes
-    ----------
-    likelihood, judged_by:
-        Likelihood that the passes followed, and likelihood whose residual decided.
-    residual_before, residual_after:
-        Forward residuals (`ptychopinn.metrics.quality.ForwardResidual`) of the prediction and of the result, over the
-        same evenly spread patterns, or over those that were held out.
-    passes_asked, passes_done, passes_kept:
-        Passes requested; passes made, which are fewer after a cancellation; passes in the result, 0 if none was better.
-    probe:
-        Whether the probe was refined.
-    from_flat:
-        Whether the passes started from a flat object, because it explained the patterns better than the prediction.
-    moved_px:
-        Root mean square displacement of the positions in the result, pixels; None if they were not refined.
-    positions_reset:
-        Number of positions that moved too far and were set back to their given values.
-    variation_share:
-        Fraction of the probe's energy that varies over the scan in the result; None if no variation was fitted.
-    weights_reset:
-        Number of patterns whose weights on a varying probe ran away and were set to 0.
-    flux_deviation:
-        Standard deviation of the flux of the patterns in the result (the mean is 1); None if it was not fitted.
-    background_share:
-        Fraction of the counts that the background explains in the result; None if no background was fitted.
-    held_out:
-        Number of patterns that the passes did not use, because photons are few, and that judged them.
-    """
-
-    likelihood: Likelihood
-    judged_by: Likelihood
-    residual_before: float
-    residual_after: float
-    passes_asked: int
-    passes_done: int
-    passes_kept: int
-    probe: bool
-    moved_px: float | None
-    from_flat: bool = False
-    positions_reset: int = 0
-    variation_share: float | None = None
-    weights_reset: int = 0
-    flux_deviation: float | None = None
-    background_share: float | None = None
-    held_out: int = 0
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Refinement(ShortRepr):
-    """Result of `refine`.
-
-    Attributes
-    ----------
-    object:
-        (H, W) complex64 of the start's library, in its frame. Pixels that were not covered are unchanged.
-    model:
-        Probe and its variation, positions, flux, background and motion. Quantities that were not refined are unchanged.
-    summary:
-        Figures.
-    """
-
-    object: Array
-    model: ScanModel
-    summary: RefinementSummary
 
 
 def refine(
@@ -233,12 +77,23 @@ def refine(
         if array is not None and tuple(array.shape) != start.frame.shape:
             shape = tuple(array.shape)
             raise DataError(f"The {name} has the shape {shape}, its frame {start.frame.shape}.", "Give both alike.")
-    library = patterns.library
-    with library.session() as computing:
-        model = replace(model, probe=library.cast(model.probe, "complex64"))
-        start = replace(start, array=start.library.cast(start.array, "complex64"))
-        work = _Refinement(patterns, model, start, options)
-        return work.run(computing, kind, monitor)
+    model = replace(model, probe=patterns.library.cast(model.probe, "complex64"))
+    start = replace(start, array=start.library.cast(start.array, "complex64"))
+    noisy = not options.quick and is_noisy(patterns)
+
+    def make_passes(model: ScanModel, options: RefineOptions = options) -> Refinement:
+        with patterns.session() as computing:
+            return _Refinement(computing, model, start, options, noisy=noisy).run(kind, monitor)
+
+    more = None if options.modes is None else choose_probe_modes(patterns, model, start, options, monitor=monitor)
+    if more is None:
+        return make_passes(model)
+    before = make_passes(model, replace(options, passes=0)).summary.residual_before
+    found = make_passes(replace(model, probe=patterns.library.from_host(more)))
+    if not found.summary.residual_after < before:
+        _log.warning("The modes that were added to the probe are left out: the passes did not need them.")
+        return make_passes(model)
+    return replace(found, summary=replace(found.summary, residual_before=before))
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,9 +114,10 @@ class _Candidate:
 class _Refinement:
     """One refinement; see `refine`."""
 
-    def __init__(self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions) -> None:
+    def __init__(
+        self, patterns: Patterns, given: ScanModel, start: Canvas, options: RefineOptions, *, noisy: bool
+    ) -> None:
         self._patterns, self._given, self._start, self._options = patterns, given, start, options
-        noisy = not options.quick and is_noisy(patterns)
         self._used, self._judges = split_used_and_held_out(patterns, noisy=noisy)
         self._judged_by = Likelihood.POISSON if noisy else Likelihood.AMPLITUDE
         self._sure = SURE_DEVIATIONS if noisy else 0.0
@@ -281,7 +137,7 @@ class _Refinement:
         margin = MAX_MOVE_PX if options.update_positions else 0
         self._box = Frame.around(given.positions[self._used], patterns.data.N, margin)
 
-    def run(self, library: ArrayLibrary, kind: StartKind, monitor: Monitor) -> Refinement:
+    def run(self, kind: StartKind, monitor: Monitor) -> Refinement:
         """Make the passes, and return the best state."""
         slow_phase_solved = kind is not StartKind.PREDICTED
         passes, options, given = self._options.passes, self._options, self._given
@@ -293,7 +149,7 @@ class _Refinement:
                 best, is_flat = self._best_start(before, given)
             slow_phase_solved &= not is_flat
             start = replace(self._start, array=best.object).moved_to(self._box)
-            engine = PassEngine(self._patterns, self._used, given, start, self._passes, library)
+            engine = PassEngine(self._patterns, self._used, given, start, self._passes)
             monitor.report("refine", 0, passes, {"residual": best.residual})
         first = best
         settled = passes > 0 and not self._slow_phase_pays(engine)
@@ -444,8 +300,7 @@ class _Refinement:
         """The model with flux and weights of the patterns that the passes did not use fitted to the object."""
         if self._options.update_variation > 0:
             fitted = replace(self._passes, update_positions=False)
-            computing = self._patterns.library
-            model = fit_to_object(self._patterns, self._judges, model, canvas, fitted, computing, NULL_MONITOR)
+            model = fit_to_object(self._patterns, self._judges, model, canvas, fitted, NULL_MONITOR)
         if model.flux is not None:
             flux = model.flux.copy()
             judged = ForwardResidual(
@@ -481,32 +336,3 @@ class _Refinement:
         if deviations_above(before, after) > self._sure:
             engine.multiply_by_phase(phase)
         return leaves_no_slow_phase(values, before, after)
-
-
-def leaves_no_slow_phase(phases: FloatArray, before: FloatArray, after: FloatArray) -> bool:
-    """Whether a slow phase was so small that it need not be solved again.
-
-    Parameters
-    ----------
-    phases:
-        (n,) its values at the positions, rad.
-    before, after:
-        Contributions to the squared residual (`ptychopinn.metrics.quality.ForwardResidual`) without and with it.
-    """
-    small = float(phases.std()) < _SETTLED_RAD
-    return small or not after.sum() < (1 - _SETTLED_GAIN) ** 2 * before.sum()
-
-
-def split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
-    """Indices of the patterns that the passes use, and of those that judge.
-
-    Both are all patterns, unless the scan is noisy and has enough of them.
-    """
-    every = np.arange(len(patterns))
-    if not noisy or len(patterns) < _HELD_OUT * _MIN_HELD_OUT:
-        return every, every
-    used, held = split_every(every, _HELD_OUT)
-    if not any(patterns.data.counts(held[part]).any() for part in slices_of(len(held), _READ)):
-        return every, every  # patterns without a photon cannot judge
-    _log.info("Few photons: %d patterns are held out to judge the refinement.", len(held))
-    return used, held

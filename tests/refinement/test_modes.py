@@ -10,7 +10,6 @@ import pytest
 from array_libraries import StrictLibrary
 from pydantic import ValidationError
 
-from ptychopinn import probe_modes
 from ptychopinn.config import InferConfig, SimulationConfig
 from ptychopinn.config.infer import Background
 from ptychopinn.data.dataset import ScanDataset
@@ -18,8 +17,8 @@ from ptychopinn.data.patterns import Patterns
 from ptychopinn.geometry import Canvas, Frame, flat_object
 from ptychopinn.metrics import align, scan_box, score
 from ptychopinn.monitor import Monitor
-from ptychopinn.probe_modes import add_mode, choose_probe_modes, refine_with_modes
 from ptychopinn.refinement import RefineOptions, refine
+from ptychopinn.refinement.modes import add_mode, choose_probe_modes
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.solvers.epie import rpie_schedule
@@ -44,9 +43,8 @@ def one_mode(scan: ScanDataset) -> ScanModel:
 
 
 def chosen(scan: ScanDataset, most: int = 5, **options: Any) -> ComplexArray | None:
-    return choose_probe_modes(
-        Patterns(scan), one_mode(scan), flat(scan), RefineOptions(8, update_probe=True, **options), most
-    )
+    asked = RefineOptions(8, update_probe=True, modes=most, **options)
+    return choose_probe_modes(Patterns(scan), one_mode(scan), flat(scan), asked)
 
 
 def error(found: ComplexArray, scan: ScanDataset) -> float:
@@ -74,7 +72,7 @@ def test_modes_are_added_while_they_pay(modes: int) -> None:
     """[REFINE-025] and the object comes out as with the true modes."""
     data = scan(modes)
     options = RefineOptions(10, update_probe=True, schedule=rpie_schedule(10))
-    found = refine_with_modes(Patterns(data), one_mode(data), flat(data), options, 5)
+    found = refine(Patterns(data), one_mode(data), flat(data), replace(options, modes=5))
     held = refine(Patterns(data), one_mode(data), flat(data), options)
     assert modes <= found.model.probe.shape[0] < 5
     assert np.linalg.norm(found.model.probe) == pytest.approx(np.linalg.norm(data.probe), rel=1e-4)
@@ -113,10 +111,10 @@ def test_modes_that_passes_do_not_need_are_left_out(monkeypatch: pytest.MonkeyPa
     data = scan(1, rows=5, cols=5)
     assert data.object_guess is not None
     start = Canvas(data.object_guess, Frame(data.object_guess.shape))
-    model, options = one_mode(data), RefineOptions(1, update_probe=True)
+    model, options = one_mode(data), RefineOptions(1, update_probe=True, modes=5)
     spoiled = add_mode(add_mode(model.probe))
-    monkeypatch.setattr(probe_modes, "choose_probe_modes", lambda *args, **rest: spoiled)
-    found = refine_with_modes(Patterns(data), model, start, options, 5)
+    monkeypatch.setattr("ptychopinn.refinement.passes.choose_probe_modes", lambda *args, **rest: spoiled)
+    found = refine(Patterns(data), model, start, options)
     assert found.model.probe.shape[0] == 1
     assert found.summary.residual_after <= found.summary.residual_before
 
@@ -127,8 +125,8 @@ def test_another_library_chooses_the_same() -> None:
     start, model = flat(data), one_mode(data)
     there = Canvas(library.from_host(start.array), start.frame, library)
     model = replace(model, probe=library.from_host(model.probe))
-    options = RefineOptions(4, update_probe=True)
-    found, expected = choose_probe_modes(Patterns(data, library), model, there, options, 2), chosen(data, most=2)
+    options = RefineOptions(4, update_probe=True, modes=2)
+    found, expected = choose_probe_modes(Patterns(data, library), model, there, options), chosen(data, most=2)
     assert found is not None
     assert expected is not None
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
@@ -138,9 +136,9 @@ def test_a_cancelled_choice_keeps_the_probe() -> None:
     """[REFINE-007] [REFINE-025]"""
     data, monitor = scan(3), Monitor()
     monitor.cancel()
-    options = RefineOptions(4, update_probe=True)
-    assert choose_probe_modes(Patterns(data), one_mode(data), flat(data), options, 5, monitor=monitor) is None
-    found = refine_with_modes(Patterns(data), one_mode(data), flat(data), options, 5, monitor=monitor)
+    options = RefineOptions(4, update_probe=True, modes=5)
+    assert choose_probe_modes(Patterns(data), one_mode(data), flat(data), options, monitor=monitor) is None
+    found = refine(Patterns(data), one_mode(data), flat(data), options, monitor=monitor)
     np.testing.assert_array_equal(found.model.probe, one_mode(data).probe)
 
 

@@ -19,7 +19,7 @@ from ptychopinn.geometry import Canvas
 from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement import Refinement, RefineOptions, StartKind, refine
+from ptychopinn.refinement.options import RefineOptions
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.epie import rpie_schedule
 from ptychopinn.solvers.options import PassOptions
@@ -37,38 +37,11 @@ _SURE_DEVIATIONS = 2.0  # and by how many standard errors
 _POWERS = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2))
 
 
-def refine_with_modes(  # noqa: PLR0913
-    patterns: Patterns,
-    model: ScanModel,
-    start: Canvas,
-    options: RefineOptions,
-    most: int,
-    *,
-    kind: StartKind = StartKind.PREDICTED,
-    monitor: Monitor = NULL_MONITOR,
-) -> Refinement:
-    """`ptychopinn.refinement.refine` with as many modes as the patterns show, at most ``most``.
-
-    The result never explains the patterns worse than the start with the given probe.
-    """
-    probe = choose_probe_modes(patterns, model, start, options, most, monitor=monitor)
-    if probe is None:
-        return refine(patterns, model, start, options, kind=kind, monitor=monitor)
-    before = refine(patterns, model, start, replace(options, passes=0)).summary.residual_before
-    grown = replace(model, probe=patterns.library.from_host(probe))
-    found = refine(patterns, grown, start, options, kind=kind, monitor=monitor)
-    if not found.summary.residual_after < before:
-        _log.warning("The modes that were added to the probe are left out: the passes did not need them.")
-        return refine(patterns, model, start, options, kind=kind, monitor=monitor)
-    return replace(found, summary=replace(found.summary, residual_before=before))
-
-
 def choose_probe_modes(
     patterns: Patterns,
     model: ScanModel,
     start: Canvas,
     options: RefineOptions,
-    most: int,
     *,
     monitor: Monitor = NULL_MONITOR,
 ) -> ComplexArray | None:
@@ -79,15 +52,13 @@ def choose_probe_modes(
     model, start:
         As in `ptychopinn.refinement.refine`.
     options:
-        What is fitted beside the probe: a background could else be taken for a mode.
-    most:
-        Most modes.
+        The most modes, and what is fitted beside the probe: a background could else be taken for a mode.
 
     Returns
     -------
     (modes, N, N) complex64 on the host, with the energy of the given probe; None if no mode is added, or if cancelled.
     """
-    library = patterns.library
+    library, most = patterns.library, options.modes or 0
     probe = library.to_host(model.probe)
     used, judges = split_every(nearest_to_middle(model.positions, _PATTERNS), _HELD_OUT)
     if len(probe) >= most or len(judges) < _MIN_HELD_OUT:

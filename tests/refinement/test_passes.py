@@ -107,8 +107,8 @@ def test_it_never_gets_worse(scan: ScanDataset, kind: str, strength: float, free
 
 def test_passes_that_lower_nothing_are_not_kept(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-001]"""
-    monkeypatch.setattr("ptychopinn.refinement.PassEngine.run", lambda self, *a: spoil(self))
-    monkeypatch.setattr("ptychopinn.refinement.slow_phase", lambda _, at, on, *a, **k: slow(on.frame.shape, 2.0))
+    monkeypatch.setattr("ptychopinn.refinement.passes.PassEngine.run", lambda self, *a: spoil(self))
+    monkeypatch.setattr("ptychopinn.refinement.passes.slow_phase", lambda _, at, on, *a, **k: slow(on.frame.shape, 2.0))
 
     def spoil(engine: Any) -> float:
         engine.canvas.array[...] *= 1.1
@@ -177,7 +177,7 @@ def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monke
         solved.append(canvas.array)
         return slow_phase(patterns, model, canvas, **settings)
 
-    monkeypatch.setattr("ptychopinn.refinement.slow_phase", counted)
+    monkeypatch.setattr("ptychopinn.refinement.passes.slow_phase", counted)
     noise = np.random.default_rng(0).normal(size=truth(scan).shape).astype(np.complex64)
     for start, passes, times in ((predicted(scan), 1, 0), (predicted(scan), 2, 1), (noise, 1, 1)):
         solved.clear()
@@ -203,8 +203,8 @@ def test_a_quick_refinement_looks_once_and_follows_amplitudes(
     def solved(*args: object, **settings: object) -> None:
         raise AssertionError("a slow phase was solved")
 
-    monkeypatch.setattr("ptychopinn.refinement.ForwardResidual", Counted)
-    monkeypatch.setattr("ptychopinn.refinement.slow_phase", solved)
+    monkeypatch.setattr("ptychopinn.refinement.passes.ForwardResidual", Counted)
+    monkeypatch.setattr("ptychopinn.refinement.passes.slow_phase", solved)
     sparse = simulate_scan(SimulationConfig(N=N, rows=9, cols=9, overlap=0.5, seed=3))
     flat = np.ones(truth(sparse).shape, np.complex64)
     found = refined(sparse, flat, 5, kind=StartKind.FLAT, quick=True, probe=sparse.probe, frame=frame_of(sparse))
