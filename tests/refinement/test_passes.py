@@ -243,19 +243,19 @@ def test_slow_phases_are_found(changes: dict[str, Any]) -> None:
     """[REFINE-010] seen from another origin too."""
     scan = simulate_scan(SimulationConfig(**({"N": N, "rows": 9, "cols": 9, "nphotons": 1e6, "seed": 3} | changes)))
     obj, lacking = truth(scan), slow(truth(scan).shape)
-    stretched = (obj * np.exp(-1j * lacking)).astype(np.complex64)
-    found = lacking_phase(scan, stretched, (0, 0))
+    bent = (obj * np.exp(-1j * lacking)).astype(np.complex64)
+    found = lacking_phase(scan, bent, (0, 0))
     assert found is not None
     assert found.dtype == np.float32
     left = (found - lacking)[inside(scan)]
     assert left.std() < 0.1 * lacking[inside(scan)].std()
-    wide = np.pad(stretched, ((3, 0), (0, 5)), constant_values=1)
+    wide = np.pad(bent, ((3, 0), (0, 5)), constant_values=1)
     elsewhere = lacking_phase(scan, wide, (-3, 0))
     assert elsewhere is not None
     np.testing.assert_allclose(elsewhere[3:, :-5][inside(scan)], found[inside(scan)], atol=1e-3)
     spoiled = scan.patterns.copy()  # type: ignore[union-attr]
     spoiled[:, scan.bad_pixels] = 5000
-    again = lacking_phase(replace(scan, patterns=spoiled), stretched, (0, 0))
+    again = lacking_phase(replace(scan, patterns=spoiled), bent, (0, 0))
     np.testing.assert_array_equal(again, found)
 
 
