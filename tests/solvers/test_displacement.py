@@ -9,7 +9,7 @@ from array_libraries import StrictLibrary
 from ptychopinn.arrays import NUMPY, ArrayLibrary
 from ptychopinn.geometry import Frame
 from ptychopinn.simulate import simulate_probe
-from ptychopinn.solvers.displacement import Neighbourhoods
+from ptychopinn.solvers.displacement import Displacement
 from ptychopinn.typing import ComplexArray, FloatArray
 
 N = 32
@@ -35,7 +35,7 @@ def test_an_object_moves_with_its_positions(library: ArrayLibrary, monkeypatch: 
     monkeypatch.setattr("ptychopinn.solvers.displacement._BLOCK_VALUES", 1000)
     local, shape = placed()
     moves = (local - local.mean(axis=0)) @ np.array([[0.02, 0.01], [-0.03, 0.01]]) + [1.3, -0.4]
-    displacement = Neighbourhoods(local, LIGHT, shape).displacement(moves)
+    displacement = Displacement.of_moves(local, moves, LIGHT, shape)
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
     at = library.from_host(waves(y, x))
     found = library.to_host(displacement.apply(at, library))
@@ -46,25 +46,4 @@ def test_an_object_moves_with_its_positions(library: ArrayLibrary, monkeypatch: 
     missed = np.linalg.norm((found - expected)[inside]) / np.linalg.norm((waves(y, x) - expected)[inside])
     assert displacement.matters
     assert missed < 0.05
-    assert not Neighbourhoods(local, LIGHT, shape).displacement(0.01 * moves / np.abs(moves).max()).matters
-
-
-def test_errors_follow_from_what_an_object_shows_of_them() -> None:
-    """[REFINE-032] of which smooth ones are nearly hidden. Here windows are summed one by one."""
-    local, shape = placed()
-    corners = np.round(local - (N - 1) / 2).astype(int)
-    errors = np.stack([np.sin(local[:, 0] / 12), np.cos(local[:, 1] / 15)], axis=1)
-    errors -= errors.mean(axis=0)
-    light, sums = np.zeros(shape), np.zeros((*shape, 2))
-    windows = [(slice(y, y + N), slice(x, x + N)) for y, x in corners]
-    for window, error in zip(windows, errors, strict=True):
-        light[window] += LIGHT
-        sums[window] += LIGHT[..., None] * error
-    field = sums / np.maximum(light, 1e-3 * light.max())[..., None]
-    common = np.stack([(LIGHT[..., None] * field[window]).sum(axis=(0, 1)) for window in windows]) / LIGHT.sum()
-    visible = errors - common
-    found = Neighbourhoods(local, LIGHT, shape).errors(visible)
-    scale = (found * errors).sum() / (found**2).sum()
-    assert np.linalg.norm(visible) < 0.4 * np.linalg.norm(errors)
-    assert np.linalg.norm(scale * found - errors) < 0.5 * np.linalg.norm(errors)
-    assert np.linalg.norm(found) > 2 * np.linalg.norm(visible)
+    assert not Displacement.of_moves(local, 0.01 * moves / np.abs(moves).max(), LIGHT, shape).matters

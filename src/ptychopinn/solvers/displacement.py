@@ -1,14 +1,11 @@
-"""What the positions of a neighbourhood have in common, and an object that follows them.
+"""An object follows positions that move together.
 
-An object that is made at wrong positions is displaced by what the positions of a neighbourhood are off by in common:
+An object that is made at wrong positions is displaced by what the positions of a neighbourhood are off by in common. If
+the positions alone moved, the object would need passes to follow, and until then would pull them back. So moves ``m_j``
+displace it, too:
 
-    u(r) = sum_j |P(r - r_j)|^2 e_j / sum_j |P(r - r_j)|^2
-    (W e)_j = sum_r |P(r - r_j)|^2 u(r) / sum_r |P(r)|^2
-
-A pattern shows its position relative to that object, ``e - W e``, so a common error is nearly hidden. The regularised
-inverse of ``1 - W`` gives the errors from what the patterns show. If the positions alone moved, the object would need
-passes to follow, and until then would pull them back: steps whose length follows from their effect would overshoot, the
-more, the more momentum the object has. So it moves with them: ``O(r) <- O(r - u(r))`` with the moves for errors.
+    u(r) = sum_j |P(r - r_j)|^2 m_j / sum_j |P(r - r_j)|^2
+    O(r) <- O(r - u(r))
 """
 
 from __future__ import annotations
@@ -19,15 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 import scipy.sparse as sparse
-from scipy.sparse.linalg import LinearOperator, cg
 
 from ptychopinn.arrays import Array, ArrayLibrary, slices_of
-from ptychopinn.typing import AnyArray, ComplexArray, FloatArray, IntArray
+from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _CELLS = 16  # cells along a side of a window, because what neighbours have in common is smooth
-_DENOMINATOR = 0.05  # regularisation of the denominator of u, relative to its maximum
-_REGULARISATION = 0.2  # of 1 - W: errors are enlarged sixfold at most
-_ITERATIONS = 8  # of the inverse
+_REGULARISATION = 0.05  # of the denominator, relative to its maximum
 _LEAST_PX = 0.02  # smaller displacements are left to the passes
 _BLOCK_VALUES = 1 << 20  # pixels displaced at a time
 
@@ -46,6 +40,34 @@ class Displacement:
 
     field: FloatArray
     spacing: int
+
+    @classmethod
+    def of_moves(cls, local: FloatArray, moves: FloatArray, light: AnyArray, shape: tuple[int, int]) -> Displacement:
+        """The field u of moves.
+
+        Parameters
+        ----------
+        local:
+            (n, 2) float64 (y, x), positions in pixels of the object; no window leaves it.
+        moves:
+            (n, 2) float64 (y, x), pixels.
+        light:
+            (N, N) intensity of the probe, on the host.
+        shape:
+            Of the object.
+        """
+        spacing = max(light.shape[0] // _CELLS, 1)
+        kernel = _binned(light, spacing)
+        height, width = (scipy.fft.next_fast_len(math.ceil(pixels / spacing) + 3) for pixels in shape)
+        # From the node of the first cell of each window.
+        spread = _linear(local / spacing + 1 - (len(kernel) - 1) / 2, (height, width))
+        spectrum = scipy.fft.fft2(kernel, (height, width))
+        sums = [
+            scipy.fft.ifft2(scipy.fft.fft2((spread.T @ values).reshape(height, width)) * spectrum).real
+            for values in (np.ones(len(local)), moves[:, 0], moves[:, 1])
+        ]
+        share = (1 - _REGULARISATION) * sums[0] + _REGULARISATION * sums[0].max()
+        return cls(np.stack(sums[1:]) / share, spacing)
 
     @property
     def matters(self) -> bool:
@@ -74,57 +96,6 @@ class Displacement:
             share = np.expand_dims(place - node, 1 - axis)
             values = (1 - share) * values.take(node, axis) + share * values.take(node + 1, axis)
         return library.from_host(values.astype(np.float32))
-
-
-class Neighbourhoods:
-    """Which windows of a scan overlap, and by how much of their light.
-
-    Parameters
-    ----------
-    local:
-        (n, 2) float64 (y, x), positions in pixels of the object; no window leaves it.
-    light:
-        (N, N) intensity of the probe, on the host.
-    shape:
-        Of the object.
-    """
-
-    def __init__(self, local: FloatArray, light: AnyArray, shape: tuple[int, int]) -> None:
-        self._spacing = max(light.shape[0] // _CELLS, 1)
-        kernel = _binned(light, self._spacing)
-        height, width = (scipy.fft.next_fast_len(math.ceil(pixels / self._spacing) + 3) for pixels in shape)
-        self._nodes = (height, width)
-        # From the node of the first cell of each window.
-        self._spread = _linear(local / self._spacing + 1 - (len(kernel) - 1) / 2, self._nodes)
-        self._energy, self._kernel = float(kernel.sum()), scipy.fft.fft2(kernel, self._nodes)
-        light_at = self._sum(np.ones(len(local), complex)).real
-        self._shares = 1 / ((1 - _DENOMINATOR) * light_at + _DENOMINATOR * light_at.max())
-
-    def displacement(self, moves: FloatArray) -> Displacement:
-        """The field u of (n, 2) moves (y, x), pixels."""
-        field = self._sum(moves[:, 0] + 1j * moves[:, 1]) * self._shares
-        return Displacement(np.stack([field.real, field.imag]), self._spacing)
-
-    def errors(self, visible: FloatArray) -> FloatArray:
-        """(n, 2) errors (y, x) of the positions from what is visible of them, both pixels."""
-        flat = visible[:, 0] + 1j * visible[:, 1]
-        count = len(flat)
-        operator = LinearOperator((count, count), self._hidden, dtype=complex)
-        found, _ = cg(operator, flat, rtol=1e-2, maxiter=_ITERATIONS)
-        return np.stack([found.real, found.imag], axis=1)
-
-    def _hidden(self, errors: ComplexArray) -> ComplexArray:
-        """``(1 + regularisation) e - W e`` of (n,) complex."""
-        field = self._sum(errors) * self._shares
-        back = scipy.fft.ifft2(scipy.fft.fft2(field) * self._kernel.conj())
-        found: ComplexArray = (1 + _REGULARISATION) * errors - self._spread @ back.ravel() / self._energy
-        return found
-
-    def _sum(self, values: ComplexArray) -> ComplexArray:
-        """(h, w) sums of the windows of light times the (n,) values."""
-        nodes = (self._spread.T @ values).reshape(self._nodes)
-        summed: ComplexArray = scipy.fft.ifft2(scipy.fft.fft2(nodes) * self._kernel)
-        return summed
 
 
 def _moved(array: Array, by: Array, reach: int, axis: int, library: ArrayLibrary) -> Array:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptychopinn.solvers.displacement import Neighbourhoods
 from ptychopinn.typing import FloatArray
 
 _MAX_GROWTH = 4.0  # maximum change of a step from pass to pass, as a factor
@@ -61,17 +60,14 @@ class PositionSteps:
         self._together = _common_motions(positions)
         self._each, self._all = SecantStep(first), SecantStep(first)
 
-    def moves(self, steps: FloatArray, neighbourhoods: Neighbourhoods | None = None) -> FloatArray:
-        """(n, 2) Gauss-Newton steps of a pass to (n, 2) moves, pixels; individual ones are errors of neighbourhoods.
+    def moves(self, steps: FloatArray) -> FloatArray:
+        """(n, 2) Gauss-Newton steps of a pass to (n, 2) moves, pixels.
 
         Their mean is 0, because a common shift of object and positions changes no pattern.
         """
         steps = steps - steps.mean(axis=0)
         together: FloatArray = self._together @ (self._together.T @ steps)
-        alone: FloatArray = steps - together
-        if neighbourhoods is not None:
-            alone = neighbourhoods.errors(alone)
-            alone = alone - alone.mean(axis=0) - self._together @ (self._together.T @ alone)
+        alone = steps - together
         self._each.update(alone)
         self._all.update(together)
         each = np.clip(self._each.length * alone, -_MAX_STEP_PX, _MAX_STEP_PX)

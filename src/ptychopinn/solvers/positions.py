@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ptychopinn.arrays import Array, ArrayLibrary
-from ptychopinn.solvers.displacement import Neighbourhoods
 from ptychopinn.solvers.position_steps import PositionSteps
 from ptychopinn.typing import FloatArray
 
@@ -35,19 +34,9 @@ class FreePositions:
         """Number of positions that moved by `MAX_MOVE_PX` and were set back to their given values."""
         return int(self._ran_away.sum())
 
-    def move(
-        self,
-        positions: FloatArray,
-        normal: FloatArray,
-        right: FloatArray,
-        neighbourhoods: Neighbourhoods | None = None,
-    ) -> FloatArray:
-        """(n, 2) moved positions from the (n, 2, 2) and (n, 2) equations of all patterns.
-
-        ``neighbourhoods`` are those of an object that is made at the positions; None for one that does not depend on
-        them.
-        """
-        moved: FloatArray = positions + self._steps.moves(_solve(normal, right), neighbourhoods)
+    def move(self, positions: FloatArray, normal: FloatArray, right: FloatArray) -> FloatArray:
+        """(n, 2) moved positions from the (n, 2, 2) and (n, 2) equations of all patterns."""
+        moved: FloatArray = positions + self._steps.moves(_solve(normal, right))
         away = (np.abs(moved - self._given) >= MAX_MOVE_PX).any(axis=1)
         self._ran_away |= away
         moved[away] = self._given[away]
