@@ -118,7 +118,7 @@ def typecheck(session: nox.Session) -> None:
     session.install(*CONSTRAINED, "mypy", "-e", ".[testing]", "-e", TORCH)
     # TensorFlow and pty-chi bring no types, or are too large; `ptychi` checks against the installed one.
     session.install("--no-deps", "-e", TENSORFLOW, "-e", PTYCHI, "-e", MODELS)
-    session.run("mypy", "src", f"{TORCH}/src", f"{TENSORFLOW}/src", f"{PTYCHI}/src", f"{MODELS}/src")
+    session.run("mypy", "-n", "2", "src", f"{TORCH}/src", f"{TENSORFLOW}/src", f"{PTYCHI}/src", f"{MODELS}/src")
 
 
 @nox.session

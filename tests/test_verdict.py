@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +74,21 @@ def test_wrong_axes_are_named_with_the_command_that_mends_them(
     assert flag in found.warning
     assert "train" not in found.warning
     assert found.record["causes"] == list(found.causes)
+
+
+def test_rows_that_ran_backwards_leave_more_than_patterns_that_agree(scan: ScanDataset) -> None:
+    """[VER-008] Passes fit them well enough not to be refused, and no change of all positions mends them."""
+    side = math.isqrt(len(scan))
+    order = np.arange(len(scan)).reshape(side, side)
+    order[1::2] = order[1::2, ::-1].copy()
+    found = after_passes(replace(scan, positions=scan.positions[order.ravel()]), passes=8)
+    assert found.explains is Explains.PARTLY
+    assert found.explained > 0.4
+    assert found.warning is not None
+    assert "in part" in found.warning
+    assert "rows that ran backwards" in found.warning
+    assert not found.is_refusal
+    assert after_passes(scan, passes=8).explains is Explains.YES
 
 
 def test_shuffled_patterns_are_contradictions(scan: ScanDataset) -> None:
@@ -160,3 +176,14 @@ def test_a_short_training_is_named_where_nothing_else_is() -> None:
     """[VER-004] before the patterns are doubted."""
     for trained, words in ((True, "If the training was short"), (False, "none stands out")):
         assert words in learned_nothing(ObjectKind.POWER_LAW, 1, trained=trained).causes[-1]
+
+
+def test_what_passes_cannot_predict_is_not_explained() -> None:
+    """[VER-008] At random positions passes fit half of what can be explained."""
+    scan = replace(scan_of(rows=12, cols=12, seed=3, nphotons=2e5, object_kind=ObjectKind.MIXTURE), object_guess=None)
+    x, y = (np.random.default_rng(seed).uniform(-40, 40, len(scan)) for seed in (0, 1))
+    found = after_passes(replace(scan, positions=np.stack([y, x], axis=1)))
+    assert found.explained > 0.4
+    assert found.explains is Explains.UNKNOWN
+    assert found.warning is not None
+    assert "do not predict" in found.warning

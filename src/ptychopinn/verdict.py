@@ -3,7 +3,8 @@
 The forward residual of a result is compared with that of a flat object under the same probe, with that of the mean
 pattern as a model of every pattern, and with what Poisson noise leaves. A result that is hardly better than the best of
 the first two explains nothing. One that is between is doubted: then passes on a part of the scan are judged by patterns
-that they do not use (`ptychopinn.inspection`), because passes fit the patterns that they use at wrong positions too.
+that they do not use (`ptychopinn.inspection`), because passes fit the patterns that they use at wrong positions too. If
+they find nothing wrong, but leave more of the scan than of patterns that agree, something is not in the model.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from enum import StrEnum
 import numpy as np
 
 from ptychopinn.data.dataset import ScanDataset
+from ptychopinn.data.doubts import step_without_overlap
 from ptychopinn.data.scaling import fit_scaling, probe_in_counts
+from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.forward import far_field
 from ptychopinn.inspection.changes import Change
-from ptychopinn.inspection.geometry import Agreement, GeometryCheck, check_geometry_stepwise
+from ptychopinn.inspection.geometry import Agreement, GeometryCheck, check_geometry_stepwise, excess_of_scan
 from ptychopinn.inspection.trial import TrialPatch, explained_share
 from ptychopinn.metrics.baselines import mean_pattern_residual, poisson_residual
 from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
@@ -28,6 +31,9 @@ from ptychopinn.typing import BoolArray, ComplexArray, FloatArray
 _PATTERNS = 128  # evenly spread ones that show what a flat object and noise leave
 _HARDLY = 0.25  # of what can be explained: a result below it is hardly better than nothing
 _TRUSTED, _TRUSTED_PASSES = 0.8, 0.95  # from here on a prediction, and a result of passes, is not doubted
+_WHOLE = 0.86  # of what can be explained: a result of passes below it leaves something
+_DOUBTED = 0.6  # the same, where passes on a part cannot tell
+_EXCESS = 2.5  # times what passes leave of patterns that agree: so much is left by something that is not in the model
 _ROOM = 1.3  # times the residual of noise: what the mean pattern leaves at least where anything can be said
 _OWN_PROBE = 0.5  # of the unexplained part: what the scan's own probe must explain better than the model's
 _FAR = 2.0  # times the squared residual that passes with a free probe leave
@@ -44,11 +50,17 @@ _NOTHING_FOUND = (
     "out: inspect the patterns (ptychopinn inspect)."
 )
 
+_UNPREDICTED = (
+    "Much is left, and passes on a part of the scan do not predict patterns that they do not use: the positions or the "
+    "probe may be wrong, or patterns overlap too little to tell. Check both (ptychopinn inspect), or make more passes."
+)
+
 
 class Explains(StrEnum):
     """Whether a reconstruction explains the patterns."""
 
     YES = "yes"
+    PARTLY = "in part"  # passes leave more of the scan than of one that agrees with positions and probe
     NO = "no"
     UNKNOWN = "cannot tell"  # noise leaves as much as the mean pattern
 
@@ -62,7 +74,7 @@ class Verdict:
     flat_residual: float  # R of a flat object under the same probe, of the best amplitude
     mean_residual: float  # R of the mean pattern as a model of every pattern
     noise_residual: float  # R of Poisson noise alone
-    # Likely causes, as sentences with a remedy, in the order of what was tested; empty unless ``explains`` is no.
+    # Likely causes, as sentences with a remedy, in the order of what was tested; empty if all is well.
     causes: tuple[str, ...] = ()
     geometry: GeometryCheck | None = None  # what passes on a part of the scan showed; None if they were not needed
 
@@ -70,6 +82,11 @@ class Verdict:
     def explained(self) -> float:
         """Share of what can be explained: 0 for the better of flat object and mean pattern, 1 for noise alone."""
         return explained_share(self.residual, min(self.flat_residual, self.mean_residual), self.noise_residual)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the result explains nothing."""
+        return self.explains is Explains.NO
 
     @property
     def figures(self) -> dict[str, float | str]:
@@ -91,15 +108,18 @@ class Verdict:
         match self.explains:
             case Explains.YES:
                 return f"This reconstruction explains the data: {figures}"
+            case Explains.PARTLY:
+                return f"This reconstruction explains the data only in part ({self.explained:.0%}): {figures}"
             case Explains.NO:
                 return f"This reconstruction does not explain the data: {figures}"
             case _:
-                return f"Nobody can tell whether this reconstruction explains the data, for photons are few: {figures}"
+                why = "" if self.causes else ", for photons are few"
+                return f"Nobody can tell whether this reconstruction explains the data{why}: {figures}"
 
     @property
     def warning(self) -> str | None:
-        """What to say to the user; None unless the result explains nothing."""
-        if self.explains is not Explains.NO:
+        """What to say to the user; None if all that can be explained is explained."""
+        if self.explains is not Explains.NO and not self.causes:
             return None
         return " ".join([self.sentence, *self.causes])
 
@@ -148,6 +168,9 @@ def judge(evidence: Evidence) -> Verdict:
     if not math.isfinite(evidence.residual):
         return verdict(Explains.NO)
     explained = explained_share(evidence.residual, nothing, noise)
+    if (step := step_without_overlap(data.positions, 2 * probe_radius_px(evidence.probe))) is not None:
+        causes = (_apart_cause(step),)
+        return Verdict(Explains.UNKNOWN, evidence.residual, flat, mean, noise, causes)
     if explained >= (_TRUSTED_PASSES if evidence.passes else _TRUSTED) and nothing > _ROOM * noise:
         return verdict(Explains.YES)
     geometry = check_geometry_stepwise(data, evidence.probe)
@@ -156,8 +179,37 @@ def judge(evidence: Evidence) -> Verdict:
     if not nothing > _ROOM * noise:
         # Where noise hides the object, only a result that is much worse than nothing is surely wrong.
         return verdict(Explains.NO if evidence.residual > 1.5 * max(nothing, noise) else Explains.UNKNOWN, geometry)
-    hardly = explained < _HARDLY or _another_probe_is_better(evidence, geometry)
-    return verdict(Explains.NO if hardly else Explains.YES, geometry)
+    if explained < _HARDLY or _another_probe_is_better(evidence, geometry):
+        return verdict(Explains.NO, geometry)
+    said, doubts = _doubt(evidence, geometry, explained)
+    return Verdict(said, evidence.residual, flat, mean, noise, doubts, geometry)
+
+
+def _doubt(evidence: Evidence, geometry: GeometryCheck | None, explained: float) -> tuple[Explains, tuple[str, ...]]:
+    """Whether a result that explains something, of a scan in which nothing wrong was found, leaves something."""
+    if geometry is None or explained >= _WHOLE:
+        return Explains.YES, ()
+    excess = excess_of_scan(evidence.data, evidence.probe, free_probe=geometry.free_probe)
+    if excess is None:
+        return (Explains.UNKNOWN, (_UNPREDICTED,)) if explained < _DOUBTED else (Explains.YES, ())
+    return (Explains.PARTLY, (_excess_cause(excess),)) if excess >= _EXCESS else (Explains.YES, ())
+
+
+def _apart_cause(step: float) -> str:
+    return (
+        f"Neighbouring positions are {step:.3g} pixels apart, farther than the probe is wide: each pattern is "
+        "explained by a picture of its own. Check the unit and the scale of the positions."
+    )
+
+
+def _excess_cause(excess: float) -> str:
+    return (
+        f"Passes on a part of the scan leave {excess:.1f} times as much of it as of simulated patterns that agree with "
+        "its positions and probe, so something in it is not in the model. Look for rows that ran backwards, lost or "
+        "repeated patterns, axes that are rotated or scaled differently, and a beam, a detector or a sample that "
+        "changed during the scan (ptychopinn inspect SCAN -o scan.png); try --refine-positions, --refine-flux, "
+        "--refine-background smooth and --refine-probe."
+    )
 
 
 def _another_probe_is_better(evidence: Evidence, geometry: GeometryCheck | None) -> bool:

@@ -103,7 +103,9 @@ def test_train_as_json(cli: Cli, calls: Any, result: RunResult) -> None:
 
 
 @pytest.mark.parametrize("command", [("train", "scan.npz"), ("infer", "run", "scan.npz")])
-@pytest.mark.parametrize(("explains", "strict", "code"), [("no", True, 5), ("no", False, 0), ("yes", True, 0)])
+@pytest.mark.parametrize(
+    ("explains", "strict", "code"), [("no", True, 5), ("no", False, 0), ("in part", True, 0), ("yes", True, 0)]
+)
 def test_a_result_that_explains_nothing_is_an_error_if_asked(
     cli: Cli, calls: Any, result: RunResult, command: tuple[str, ...], explains: str, strict: bool, code: int
 ) -> None:

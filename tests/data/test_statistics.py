@@ -54,3 +54,12 @@ def test_memory_does_not_grow_with_the_patterns(monkeypatch: pytest.MonkeyPatch)
 
     few, many = peak_mib(100), peak_mib(1000)
     assert many < few + 1  # 225 more blocks with a map each would be 8 MiB
+
+
+def test_a_repaired_pattern_does_not_hide_roots_of_counts() -> None:
+    """[DATA-020] [DATA-051] Evenly spread patterns show what the values are."""
+    roots = np.sqrt(patterns_of(1000, 8)).astype(np.float32)
+    roots[500] *= 0.73
+    seen = pattern_statistics(roots, np.zeros((8, 8), bool))
+    assert (seen.whole, seen.whole_squares) == (False, True)
+    assert not pattern_statistics(0.73 * roots, np.zeros((8, 8), bool)).whole_squares

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from hardening.kit.planted import changed, changes_for, drawn_scans, good_scans, outcome
+from hardening.kit.planted import changed, changes_for, drawn_scans, good_scans, outcome, sparse_scans
 
 from ptychopinn.config import SimulationConfig
-from ptychopinn.inspection import check_geometry, check_geometry_quickly
+from ptychopinn.inspection import Agreement, check_geometry, check_geometry_quickly
 from ptychopinn.simulate import simulate_scan
 from ptychopinn.verdict import Explains
 from ptychopinn.workflows import create_solver, solve
 
 _FIRST_SEED = 1000  # of scans that no threshold was set on
+_FIRST_SPARSE_SEED = 31000
 _QUICK = 3  # every third case of the first scan; the long form tries all of every scan
 
 
@@ -70,3 +71,17 @@ def test_good_scans_raise_no_alarm(long: bool, figure: Callable[[str], None]) ->
     figure(f"verdicts on good scans: {', '.join(f'{count} {said}' for said, count in found.items())}")
     assert not alarms
     assert found[Explains.YES] > 0
+
+
+def test_sparse_scans_raise_no_alarm(long: bool, figure: Callable[[str], None]) -> None:
+    """[INSP-007] At most one in 100."""
+    found: Counter[str] = Counter()
+    alarms = []
+    for name, scan in sparse_scans(_FIRST_SPARSE_SEED, 200 if long else 4):
+        check = check_geometry(replace(scan, object_guess=None))
+        assert check is not None
+        found[check.agreement] += 1
+        if check.agreement in {Agreement.CHANGED, Agreement.NONE}:
+            alarms.append(f"{name}: {check.agreement}, {check.best}")
+    figure(f"sparse good scans: {', '.join(f'{count} {said}' for said, count in found.items())} {alarms or ''}")
+    assert len(alarms) <= found.total() // 100, alarms

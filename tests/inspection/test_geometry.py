@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hardening.kit.planted import drawn_scans
 
 from ptychopinn.config import SimulationConfig
 from ptychopinn.config.conversion import ConversionOptions
@@ -15,7 +16,13 @@ from ptychopinn.config.simulation import ObjectKind
 from ptychopinn.data.convert import convert_scan
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.io import write_scan
-from ptychopinn.inspection import Agreement, Change, check_geometry, check_geometry_quickly
+from ptychopinn.inspection import (
+    Agreement,
+    Change,
+    check_geometry,
+    check_geometry_quickly,
+    check_geometry_stepwise,
+)
 from ptychopinn.inspection.changes import ORIENTATIONS, Orientation
 from ptychopinn.simulate import simulate_scan
 
@@ -167,4 +174,13 @@ def test_little_overlap_is_no_contradiction(settings: dict[str, Any], is_scaled:
     assert found.given_residual > found.nothing_residual
     smaller = [one.residual for one in found.trials if one.change.scale < 1]
     assert (min(smaller) < 0.9 * found.nothing_residual) == is_scaled
+    assert found.agreement is Agreement.UNKNOWN
+
+
+def test_one_of_many_changes_is_no_better_by_chance() -> None:
+    """[INSP-003] Two hundred photons: an offset in the list seemed better by three standard errors."""
+    _, scan = next(drawn_scans(3023, 1))
+    found = check_geometry_stepwise(replace(scan, object_guess=None))
+    assert found is not None
+    assert not found.best.is_none
     assert found.agreement is Agreement.UNKNOWN

@@ -477,3 +477,11 @@ def test_marks_in_some_patterns_are_bad_there(scan: ScanDataset, trained: NumpyR
     assert found.metadata.nphotons == pytest.approx(scan.counts(slice(None)).sum() / 100, rel=0.01)
     expected = reconstruct(trained, replace(scan, bad_values=BadValues.of_masks(masks)), QUICK)
     assert difference(result, expected) < 0.01
+
+
+def test_a_stream_of_which_no_picture_can_be_right_is_named(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[DATA-133] [DATA-134] As a file is: exposures that are no counts, and positions that do not overlap."""
+    odd = replace(scan, patterns=np.zeros_like(scan.patterns) + scan.patterns[:1], positions=10 * scan.positions)
+    for given, codes in ((scan, set()), (odd, {"DATA-133", "DATA-134"})):
+        end = last(stream(trained, chunks(given, range(100)), QUICK))
+        assert {one.code for one in end.scan.data().findings} == codes

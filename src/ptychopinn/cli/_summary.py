@@ -38,7 +38,7 @@ def show_run(result: RunResult, monitor: Monitor, console: Console, *, as_json: 
     else:
         for line in table({**result.figures, **files}):
             console.result(line)
-    if strict and result.verdict is not None and result.verdict.warning is not None:
+    if strict and result.verdict is not None and result.verdict.is_refusal:
         raise UnexplainedDataError(
             "The reconstruction does not explain the data (--strict).", "Its likely causes are in the warnings above."
         )

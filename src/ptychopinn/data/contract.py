@@ -14,6 +14,7 @@ from ptychopinn.data.bad_values import MASKS_KEY, OFFSETS_KEY, PIXELS_KEY, BadVa
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels
 from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.doubts import check_doubts
 from ptychopinn.data.lazy_rows import LazyRows, take_rows
 from ptychopinn.data.pattern_checks import check_background, check_patterns, plateau_level
 from ptychopinn.data.scan_file import ScanFile
@@ -52,8 +53,6 @@ def interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadR
     ----------
     file:
         From `ptychopinn.data.scan_file.open_npz`.
-    options:
-        What the caller says about it.
     findings:
         Every problem is added here; nothing is logged.
 
@@ -249,6 +248,8 @@ def _make_scan(
     )
     check_patterns(sums * per_unit, stored.dtype, seen, findings)
     check_background(_mean_counts(seen, measurement) * per_unit, stored.bad_pixels, findings)
+    stated = options.nphotons is not None or (measurement is Measurement.AMPLITUDE and metadata.nphotons is not None)
+    check_doubts(data, sums * per_unit, dose_is_known=stated or assumed, findings=findings)
     return ReadResult(replace(data, findings=tuple(findings.mended)).as_checked(), seen)
 
 

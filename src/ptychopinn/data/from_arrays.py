@@ -12,6 +12,7 @@ from ptychopinn.data.bad_values import Unmeasured
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
 from ptychopinn.data.defects import check_unit, leave_out, mark_bad_pixels
 from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.doubts import check_doubts
 from ptychopinn.data.pattern_checks import check_background, plateau_level
 from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread
@@ -58,6 +59,8 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
         data = replace(data, bad_pixels=pixels, bad_values=values)
         data = replace(data, metadata=_with_saturation(data, findings))
         check_background(mean, data.bad_pixels, findings)
+        known = data.counts_per_unit != 1 or data.metadata.nphotons is not None
+        check_doubts(data, counts[numbers], dose_is_known=known, findings=findings)
         check_unit(data.positions, 2 * probe_radius_px(data.probe), data.metadata, findings)
     findings.raise_first(data.name)
     findings.log(_log, data.name)

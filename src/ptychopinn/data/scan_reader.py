@@ -246,6 +246,7 @@ class Reader:
                 key,
                 f"{share:.0%} of the pixels are bad.",
                 "True marks bad pixels: is the mask the other way round?",
+                "DATA-063",
             )
         return mask
 

@@ -10,11 +10,14 @@ import numpy as np
 
 from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.lazy_rows import LazyRows, release_pages
+from ptychopinn.data.subsampling import evenly_spread
 from ptychopinn.parallel import spread
 from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
 _BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache; larger than the overhead of Python
 _RUNS = 16  # runs of blocks, each summed in one thread: more than threads, so that they are busy
+_AT_ONCE = 1024  # values summed in float32, and then in float64; every supported pattern has a multiple of it
+_SAMPLE = 64  # patterns that show whether values are whole numbers
 MARKS = tuple(float(2**bits - 1) for bits in (8, 15, 16, 24, 31, 32, 63, 64))
 """Largest values of integers, with which detectors and their software mark gaps and dead pixels, in any dtype."""
 _ROOTS = tuple(float(np.sqrt(mark)) for mark in MARKS)  # of the same, where amplitudes were stored
@@ -34,8 +37,8 @@ class PatternStatistics:
     square_sums: FloatArray
     mean: FloatArray  # (N, N) float64 mean of the values; 0 at bad pixels and where a value is not finite
     peak: float  # largest value
-    whole: bool  # whether all values are whole numbers
-    whole_squares: bool  # whether all squares are whole numbers within float32 precision (roots of counts)
+    whole: bool  # whether all values of 64 evenly spread patterns are whole numbers
+    whole_squares: bool  # whether all their squares are whole numbers within float32 precision (roots of counts)
     # (k,) int64: patterns with values that are NaN, infinite or beyond float32, or below 0.
     not_finite: IntArray
     negative: IntArray
@@ -54,13 +57,12 @@ def pattern_statistics(
     """Compute the statistics of (n, N, N) patterns of any real dtype, n >= 1; what is bad is ignored."""
     n, size = patterns.shape[0], patterns.shape[1]
     step = max(1, _BLOCK_PIXELS // (size * size))
-    bad = bad_pixels if bad_pixels.any() else None
 
     def run(starts: IntArray) -> _Tally:
-        tally = _Tally(patterns.shape[1:], integer=patterns.dtype.kind in "ui")
+        tally = _Tally(bad_pixels, integer=patterns.dtype.kind in "ui")
         for start in starts.tolist():
             part = slice(start, min(start + step, n))
-            tally.add(patterns[part], bad, None if bad_values is None else bad_values.select(np.arange(n)[part]))
+            tally.add(patterns[part], None if bad_values is None else bad_values.select(np.arange(n)[part]))
             release_pages(patterns)
         return tally
 
@@ -79,19 +81,21 @@ def pattern_statistics(
     saturated = of_patterns("at_largest") - int((of_pixels("largest", np.sum) == n).sum())
     filled, filled_squares = _sums_of_fill(bad_values, mean)
     lows = [tally.negatives for tally in runs if tally.negatives[0] < 0]
+    whole, whole_squares = _are_whole(patterns, bad_pixels, bad_values)
+    tops = of_pixels("tops", np.max)
     return PatternStatistics(
-        sums=of_patterns("sums").astype(np.float64) + filled,
-        square_sums=of_patterns("square_sums").astype(np.float64) + filled_squares,
+        sums=of_patterns("sums") + filled,
+        square_sums=of_patterns("square_sums") + filled_squares,
         mean=mean,
-        peak=max(tally.peak for tally in runs),
-        whole=all(tally.whole for tally in runs),
-        whole_squares=all(tally.whole_squares for tally in runs),
+        peak=float(tops.max()),
+        whole=whole,
+        whole_squares=whole_squares,
         not_finite=np.flatnonzero(of_patterns("not_finite")),
         negative=np.flatnonzero(of_patterns("negative")),
         not_finite_times=_added(runs, "not_finite", mean.shape),
         negative_times=_added(runs, "negative", mean.shape),
         negatives=(min(low for low, _ in lows), max(high for _, high in lows)) if lows else (0.0, 0.0),
-        tops=of_pixels("tops", np.max),
+        tops=tops,
         saturated=int(saturated.sum()),
         saturated_in=np.flatnonzero(saturated),
     )
@@ -131,19 +135,41 @@ def is_mark(values: FloatArray) -> BoolArray:
     return found
 
 
+def _are_whole(patterns: AnyArray | LazyRows, bad_pixels: BoolArray, bad_values: BadValues | None) -> tuple[bool, bool]:
+    """Whether all values of some patterns are whole numbers, and whether their squares are; what is bad is ignored."""
+    if patterns.dtype.kind in "ui":
+        return True, True
+    whole = whole_squares = True
+    for number in evenly_spread(patterns.shape[0], _SAMPLE).tolist():
+        part = slice(number, number + 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.asarray(patterns[part]).astype(np.float32)
+            if bad_values is not None:
+                bad_values.put(values, part, 0)
+            values[:, bad_pixels] = 0
+            values[~(np.isfinite(values) & (values > 0))] = 0
+            whole = whole and bool((np.rint(values) == values).all())
+            squares = np.square(values)
+            off = np.abs(np.rint(squares) - squares)
+            whole_squares = whole_squares and bool((off <= _SQUARE_TOLERANCE * squares).all())
+    return whole, whole_squares
+
+
 class _Tally:
     """Statistics of a run of blocks; lists have one array per block with one number per pattern.
 
     Parameters
     ----------
-    shape:
-        (N, N).
+    bad_pixels:
+        (N, N) bool.
     integer:
         Whether the dtype is an integer.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, integer: bool) -> None:
+    def __init__(self, bad_pixels: BoolArray, *, integer: bool) -> None:
+        shape = bad_pixels.shape
         self._integer = integer
+        self._bad: IntArray = np.flatnonzero(bad_pixels)
         self.sums: list[AnyArray] = []
         self.square_sums: list[AnyArray] = []
         self.not_finite: list[AnyArray] = []
@@ -154,54 +180,66 @@ class _Tally:
         self.negatives = (0.0, 0.0)
         self.largest = np.zeros(shape, np.int64)  # how often each pixel has the largest value of its integer dtype
         self.tops: FloatArray = np.zeros(shape, np.float32)
-        self.peak, self.whole, self.whole_squares = 0.0, True, True
 
-    def add(self, raw: AnyArray, bad_pixels: BoolArray | None, bad_values: BadValues | None) -> None:
+    def add(self, raw: AnyArray, bad_values: BadValues | None) -> None:
         """Add a block, (b, N, N), with its bad values."""
         with np.errstate(over="ignore", invalid="ignore"):
-            block = raw.astype(np.float32)  # a copy, because it is changed below
-            if bad_pixels is not None:
-                block[:, bad_pixels] = 0
-            if bad_values is not None:
-                bad_values.put(block, _ALL, 0)
-            low, high = float(block.min()), float(block.max())
+            block = self._good(raw, bad_values)
+            # The smallest and the largest value are NaN or infinite if any is.
+            tops = self._tops(raw, block, bad_values)
+            low, high = 0.0 if raw.dtype.kind == "u" else float(block.min()), float(tops.max())
             nowhere = np.zeros(len(raw), np.int64)
-            finite = bool(np.isfinite(low) and np.isfinite(high))
-            wrong = nowhere if finite else self._take_out(block, ~np.isfinite(block), "not_finite")
-            self.not_finite.append(wrong)
-            low, high = (low, high) if finite else (float(block.min()), float(block.max()))
+            not_finite = negative = nowhere
+            if not (np.isfinite(low) and np.isfinite(high)):
+                block, not_finite = self._without(block, ~np.isfinite(block), "not_finite")
+                low = float(block.min())
             if low < 0:
                 self._add_negatives(low, float(block[block < 0].max()))
-            self.negative.append(nowhere if low >= 0 else self._take_out(block, block < 0, "negative"))
-            self.at_largest.append(nowhere)
-            if self._integer and high >= np.float32(np.iinfo(raw.dtype).max):
-                at_top = raw == np.iinfo(raw.dtype).max
-                if bad_pixels is not None:
-                    at_top &= ~bad_pixels
-                if bad_values is not None:
-                    bad_values.put(at_top, _ALL, False)
-                self.at_largest[-1] = at_top.sum(axis=(1, 2))
-                self.largest += at_top.sum(axis=0)
-            np.maximum(self.tops, block.max(axis=0), out=self.tops)
-            self.peak = max(self.peak, high)
-            self.sums.append(block.sum(axis=(1, 2)))
+                block, negative = self._without(block, block < 0, "negative")
+            if not_finite is not nowhere:
+                tops = block.max(axis=0)
+            self.not_finite.append(not_finite)
+            self.negative.append(negative)
+            is_top = self._integer and high >= np.float32(np.iinfo(raw.dtype).max)
+            self.at_largest.append(self._add_largest(raw, bad_values) if is_top else nowhere)
+            np.maximum(self.tops, tops, out=self.tops)
             self.total += block.sum(axis=0)
-            if not self._integer:
-                self.whole = self.whole and bool((np.rint(block) == block).all())
-            squares = np.square(block)
-            self.square_sums.append(squares.sum(axis=(1, 2)))
-            if not self._integer and self.whole_squares:
-                off = np.rint(squares, out=block)  # in place: several threads hold a block each
-                off -= squares
-                squares *= np.float32(_SQUARE_TOLERANCE)
-                self.whole_squares = bool((np.abs(off, out=off) <= squares).all())
+            runs = block.reshape(len(block), -1, _AT_ONCE if block[0].size % _AT_ONCE == 0 else block.shape[-1])
+            self.sums.append(np.einsum("ijk->ij", runs).sum(axis=1, dtype=np.float64))
+            self.square_sums.append(np.einsum("ijk,ijk->ij", runs, runs).sum(axis=1, dtype=np.float64))
+
+    def _good(self, raw: AnyArray, bad_values: BadValues | None) -> FloatArray:
+        """A block as float32, with 0 where it is bad; it may be the block itself."""
+        is_whole = not len(self._bad) and bad_values is None
+        block = raw.astype(np.float32, copy=not is_whole)
+        if len(self._bad):
+            block.reshape(len(block), -1)[:, self._bad] = 0
+        if bad_values is not None:
+            bad_values.put(block, _ALL, 0)
+        return block
+
+    def _tops(self, raw: AnyArray, block: FloatArray, bad_values: BadValues | None) -> FloatArray:
+        """(N, N) float32: largest values of the pixels; narrow integers are compared faster than float32."""
+        if not self._integer or bad_values is not None:
+            return np.asarray(block.max(axis=0))
+        tops: FloatArray = raw.max(axis=0).astype(np.float32)
+        tops.reshape(-1)[self._bad] = 0
+        return tops
+
+    def _add_largest(self, raw: AnyArray, bad_values: BadValues | None) -> IntArray:
+        """Count the largest value of the integer dtype by pixel; return the number in each pattern, (b,) int64."""
+        at_top = raw == np.iinfo(raw.dtype).max
+        at_top.reshape(len(raw), -1)[:, self._bad] = False
+        if bad_values is not None:
+            bad_values.put(at_top, _ALL, False)
+        self.largest += at_top.sum(axis=0)
+        return np.asarray(at_top.sum(axis=(1, 2)), np.int64)
 
     def _add_negatives(self, low: float, high: float) -> None:
         before = self.negatives
         self.negatives = (min(low, before[0]), high if before[0] == 0 else max(high, before[1]))
 
-    def _take_out(self, block: AnyArray, wrong: BoolArray, kind: str) -> AnyArray:
-        """Set wrong values to zero and count them by pixel; return per pattern whether it has any, (b,) int64."""
+    def _without(self, block: FloatArray, wrong: BoolArray, kind: str) -> tuple[FloatArray, IntArray]:
+        """A copy with 0 for wrong values, counted by pixel; and per pattern whether it has any, (b,) int64."""
         self.times[kind] = self.times.get(kind, 0) + wrong.sum(axis=0)
-        block[wrong] = 0
-        return np.asarray(wrong.any(axis=(1, 2)), np.int64)
+        return np.where(wrong, np.float32(0), block), np.asarray(wrong.any(axis=(1, 2)), np.int64)

@@ -11,6 +11,7 @@ from ptychopinn.inspection.geometry import (
     check_geometry,
     check_geometry_quickly,
     check_geometry_stepwise,
+    excess_of_scan,
 )
 from ptychopinn.inspection.trial import Trial, TrialPatch
 
@@ -23,4 +24,5 @@ __all__ = [
     "check_geometry",
     "check_geometry_quickly",
     "check_geometry_stepwise",
+    "excess_of_scan",
 ]

@@ -26,7 +26,9 @@ _EXPLAINED = 0.1  # of what can be explained; below it no comparison says anythi
 _SETTLED = 0.85  # the scan as given explains so much that nothing else needs to be tried
 _CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave for a contradiction to be seen
 _ROOM = 1.15  # the same for a scale to be seen
+_FAINT = 1.05  # the same for any change to be seen: below, one of many may seem better by chance
 _PREDICTED = 1 / 3  # of what can be explained: what passes explain at least of patterns that agree
+_CAN_TELL = 0.5  # the same for more than noise to be seen in what is left
 _QUICK_COUNT, _QUICK_PASSES, _DOUBT_COUNT = 64, 2, 80
 
 
@@ -144,6 +146,33 @@ def check_geometry_stepwise(data: ScanDataset, probe: ComplexArray | None = None
     comparison = _Comparison(patch)
     comparison.choose_probe([Change()])
     return comparison.conclude() if comparison.is_settled else check_geometry(data, probe)
+
+
+def excess_of_scan(data: ScanDataset, probe: ComplexArray | None = None, *, free_probe: bool = False) -> float | None:
+    """How much more passes leave of a scan than of one that agrees with its positions and its probe.
+
+    The squared residual beyond noise of patterns that passes over a part do not use, as a multiple of what they leave
+    of patterns that are simulated at the same positions.
+
+    Parameters
+    ----------
+    probe:
+        (modes, N, N) complex64 in counts; None takes the scan's.
+    free_probe:
+        Whether the passes correct the probe.
+
+    Returns
+    -------
+    None if that is too much to tell: under a half of what can be explained is explained of patterns that agree.
+    """
+    patch = _patch(data, probe, count=_DOUBT_COUNT)
+    if patch is None:
+        return None
+    agreeing = copy(patch)
+    agreeing.simulate(free_probe=free_probe)
+    found, expected = (one.trial(Change(), free_probe=free_probe) for one in (patch, agreeing))
+    left, least = (t.residual**2 - one.noise_residual**2 for t, one in ((found, patch), (expected, agreeing)))
+    return left / least if agreeing.explained(expected) > _CAN_TELL and least > 0 else None
 
 
 def _patch(data: ScanDataset, probe: ComplexArray | None, **size: int) -> TrialPatch | None:
@@ -276,6 +305,8 @@ class _Comparison:
 
     def _agreement(self, best: Trial, alike: list[Change]) -> Agreement:
         if not best.change.is_none:
+            if self._patch.mean_residual < _FAINT * self._patch.noise_residual:
+                return Agreement.UNKNOWN
             sure = best.change.scale >= 1 or self._predicts_what_agrees(best.change)
             return Agreement.CHANGED if sure else Agreement.UNKNOWN
         explained = self._patch.explained(best)

@@ -14,6 +14,7 @@ from ptychopinn.config.infer import InferConfig, ProbeSource, StreamConfig, Sync
 from ptychopinn.data.bad_value_checks import find_marks
 from ptychopinn.data.dataset import Measurement, ScanDataset
 from ptychopinn.data.diagnostics import Findings, Problem
+from ptychopinn.data.doubts import doubts_of
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
@@ -266,6 +267,10 @@ class LiveScan:
             If there is no pattern, or no photon.
         """
         self._find_dose().log(_log, self._name)
+        known = self._setup.metadata.nphotons is not None or self._per_unit != 1
+        doubts = doubts_of(self.data(), dose_is_known=known)
+        doubts.log(_log, self._name)
+        self._findings.extend(doubts.mended)
         data, order = self.data(), self._in_order()
         stages = Stages(self._config, monitor)
         scaling = fit_scaling(data)

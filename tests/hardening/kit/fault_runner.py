@@ -115,6 +115,8 @@ class FaultRunner:
         if fault.tiny_shm:
             shell = f"mount -t tmpfs -o size=4k tmpfs /dev/shm && {shell}"
         env = os.environ | {"PYTHONPATH": self._search, _MARK: str(case.number), "OMP_NUM_THREADS": "1"}
+        if "RLIMIT_FSIZE" in fault.limits:  # Python 3.11 would leave the first bytes of the bytecode that it writes
+            env["PYTHONDONTWRITEBYTECODE"] = "1"
         if fault.read_only:
             _mount("remount,ro", place)
         env |= {"FAULT_INSIDE": json.dumps(fault.inside), **{name: placed(text) for name, text in fault.env.items()}}

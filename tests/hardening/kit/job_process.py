@@ -115,6 +115,7 @@ def child(order: dict[str, Any]) -> int:
     """Do one job; the exit code is that of the error."""
     _sources(Path(order["scan"]))  # kept from now on: what follows may not write anything
     if limit := order.get("file_bytes"):
+        sys.dont_write_bytecode = True  # Python 3.11 would leave the first bytes of it
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if limit := order.get("memory_bytes"):
         pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -102,6 +102,43 @@ def _shuffled(arrays: Arrays) -> Arrays:
     return {**arrays, "diff3d": arrays["diff3d"][np.random.default_rng(0).permutation(len(arrays["diff3d"]))]}
 
 
+def _rows_backwards(values: Any) -> Any:
+    rows = values.reshape(12, 12).copy()
+    rows[1::2] = rows[1::2, ::-1]
+    return rows.ravel()
+
+
+def _half_transposed(counts: Any) -> Any:
+    counts[::2] = counts[::2].transpose(0, 2, 1)
+    return counts
+
+
+def _rotated(x: Any, y: Any) -> tuple[Any, Any]:
+    return 0.985 * x - 0.174 * y, 0.174 * x + 0.985 * y
+
+
+def _random(x: Any, y: Any) -> tuple[Any, Any]:
+    return np.random.default_rng(0).uniform(-40, 40, x.shape), np.random.default_rng(1).uniform(-40, 40, y.shape)
+
+
+def _brighter(factor: float) -> Kind:
+    def of(counts: Any) -> Any:
+        counts[72:] *= np.uint32(factor)
+        return counts
+
+    return _counts(of)
+
+
+def _dead_later(counts: Any) -> Any:
+    counts[72:, :16, :16] = 0
+    return counts
+
+
+def _fading(counts: Any) -> Any:
+    share = np.exp(-np.arange(len(counts)) / 25)[:, None, None]
+    return np.random.default_rng(1).poisson(counts * share).astype(np.uint32)
+
+
 def _background(counts: Any) -> Any:
     return counts + np.random.default_rng(1).poisson(20, counts.shape).astype(counts.dtype)
 
@@ -174,6 +211,19 @@ KINDS: dict[str, Kind] = {
     "another probe": _probe(lambda p: simulate_probe("gaussian", 32, photons=2e5)),
     "30 x 32 pixels": _counts(lambda c: np.ascontiguousarray(c[:, 1:31])),
     "33 x 33 pixels": _counts(lambda c: np.pad(c, ((0, 0), (0, 1), (0, 1)))),
+    "amplitudes in uint8": _counts(lambda c: np.rint(np.sqrt(c)).astype(np.uint8)),
+    "bytes in the other order": _counts(lambda c: c.byteswap()),
+    "the same pattern everywhere": _counts(lambda c: np.repeat(c[:1], len(c), axis=0)),
+    "every other pattern transposed": _counts(_half_transposed),
+    "a pattern lost in the middle": _counts(lambda c: np.concatenate([c[:70], c[71:], c[-1:]])),
+    "ten times the light in the second half": _brighter(10),
+    "light that fades to a hundredth": _counts(_fading),
+    "a quarter of the detector dead in the second half": _counts(_dead_later),
+    "rows that ran backwards": _moved(lambda x, y: (_rows_backwards(x), _rows_backwards(y))),
+    "positions rotated by ten degrees": _moved(_rotated),
+    "positions ten times too far apart": _moved(lambda x, y: (10 * x, 10 * y)),
+    "positions at random": _moved(_random),
+    "a probe of ones": _probe(np.ones_like),
     "no probe": lambda arrays: {name: value for name, value in arrays.items() if name != "probeGuess"},
     "no positions": lambda arrays: {name: value for name, value in arrays.items() if name != "xcoords"},
     "a probe of zeros": _probe(np.zeros_like),

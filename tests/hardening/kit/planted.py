@@ -28,6 +28,7 @@ _SIMULATED = (
     {"N": 128, "rows": 12, "cols": 12, "object_kind": "power_law", "nphotons": 1e6, "bad_pixel_fraction": 0.02},
     {"N": 64, "rows": 13, "cols": 13, "object_kind": "discs_bars", "flux_deviation": 0.1, "background_share": 0.02},
 )
+_SPARSE_OBJECTS = ("mixture", "cells", "power_law", "porous", "discs_bars", "textured", "curves", "gratings", "star")
 
 
 def good_scans() -> Iterator[tuple[str, ScanDataset]]:
@@ -140,4 +141,25 @@ def drawn_scans(first_seed: int, count: int = 40) -> Iterator[tuple[str, ScanDat
         said = (
             f"seed {seed}: {settings['object_kind']}, {settings['probe_kind']}, {dose:.1g} photons, {strength:.1g} rad"
         )
+        yield said, simulate_scan(SimulationConfig.model_validate({"seed": seed, **settings}))
+
+
+def sparse_scans(first_seed: int, count: int) -> Iterator[tuple[str, ScanDataset]]:
+    """Parts of good scans whose neighbouring probes overlap by 28% to 32% of their width, of any dose."""
+    for seed in range(first_seed, first_seed + count):
+        rng = np.random.default_rng(seed)
+        dose, strength = 10.0 ** rng.uniform(2, 8), float(10.0 ** rng.uniform(-1, 0.2))
+        settings = {
+            "N": int(rng.choice([32, 32, 64])),
+            "rows": int(rng.integers(5, 10)),
+            "cols": int(rng.integers(5, 10)),
+            "overlap": float(rng.uniform(0.28, 0.32)),
+            "nphotons": dose,
+            "object_kind": str(rng.choice(_SPARSE_OBJECTS)),
+            "probe_kind": str(rng.choice(["disc", "annular", "gaussian", "defocused"])),
+            "scan_kind": str(rng.choice(["raster", "jittered", "spiral"])),
+            "amplitude": (max(1 - 0.6 * strength, 0.05), 1.0),
+            "phase_rad": (-strength, strength),
+        }
+        said = f"seed {seed}: {settings['object_kind']}, {settings['probe_kind']}, {dose:.1g} photons"
         yield said, simulate_scan(SimulationConfig.model_validate({"seed": seed, **settings}))

@@ -1,0 +1,194 @@
+"""Warn of scans in which nothing can be mended, but of which no picture can be right.
+
+Values that are no counts, exposures that jump, and positions that do not overlap: the picture explains them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import median_filter
+from scipy.spatial import cKDTree
+
+from ptychopinn.data.bad_values import BadValues
+from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.pattern_checks import check_background
+from ptychopinn.data.splits import probe_radius_px
+from ptychopinn.data.statistics import pattern_statistics
+from ptychopinn.data.subsampling import evenly_spread, neighbour_distances
+from ptychopinn.spill import SpillableRows
+from ptychopinn.typing import BoolArray, FloatArray, IntArray
+
+_SAMPLE = 64  # patterns that show how much values vary
+_MIN_PATTERNS, _MIN_PIXELS = 16, 30
+_SEEN = 0.5  # counts of a pixel that show it
+_QUANTILE, _SCORE = 0.2, 0.84  # of the pixels that vary least; the same of a normal distribution, in deviations
+_LESS = 0.93  # of what photons leave there: values that vary less are no photon counts
+_MIN_RUN = 8  # patterns before and after a jump
+_RUNS = 16  # a run is at least this part of a scan
+_MIN_JUMP = 1.5
+_STEADY, _MOST = 0.3, 0.4  # of a jump, and of the logarithm: what the light changes before and after it at most
+_HERE = 0.7  # of a jump: what neighbours on both sides of it differ at least
+_NEAR = 0.5  # of the probe's width: patterns so close see the same object
+_MIN_PAIRS = 5
+_PARTS, _MIN_DRIFT, _LEAST = 6, 3.0, 0.05  # of a scan; the factor of a drift; of its logarithm in each part
+_APART = 1.2  # widths of the probe: neighbours farther away do not overlap
+
+
+def check_doubts(data: ScanDataset, counts: FloatArray, *, dose_is_known: bool, findings: Findings) -> None:
+    """Warn of what no picture can be right of.
+
+    Parameters
+    ----------
+    counts:
+        (n,) photons in each pattern.
+    dose_is_known:
+        Whether somebody said how many photons there are; else counts are photons.
+    """
+    chosen = evenly_spread(len(data), _SAMPLE)
+    if not dose_is_known and len(chosen) >= _MIN_PATTERNS:
+        _check_spread(data.counts(chosen), data.bad_pixels, data.bad_values, findings)
+    width = 2 * probe_radius_px(data.probe)
+    if len(data) > 1 and width > 0:
+        _check_overlap(data.positions, width, findings)
+        for number in np.unique(data.scan_index):
+            members = np.flatnonzero(data.scan_index == number)
+            _check_exposure(data, counts, members, width, findings)
+
+
+def doubts_of(data: ScanDataset, *, dose_is_known: bool) -> Findings:
+    """The warnings of a scan whose patterns were never together before; parameters as in `check_doubts`."""
+    findings = Findings()
+    patterns = data.patterns[:] if isinstance(data.patterns, SpillableRows) else data.patterns
+    seen = pattern_statistics(patterns, data.bad_pixels, data.bad_values)
+    amplitude = data.measurement is Measurement.AMPLITUDE
+    counts = (seen.square_sums if amplitude else seen.sums) * data.counts_per_unit
+    mean = (seen.mean**2 if amplitude else seen.mean) * data.counts_per_unit
+    check_background(mean, data.bad_pixels, findings)
+    check_doubts(data, counts, dose_is_known=dose_is_known, findings=findings)
+    return findings
+
+
+def _check_spread(counts: FloatArray, bad_pixels: BoolArray, bad_values: BadValues | None, findings: Findings) -> None:
+    """Photons of a pixel vary at least by the root of their mean (Poisson), whatever the object is."""
+    good = ~bad_pixels if bad_values is None else ~bad_pixels & (bad_values.times == 0)
+    values = counts[:, good]
+    mean = values.mean(axis=0, dtype=np.float64)
+    seen = mean > _SEEN
+    if seen.sum() < _MIN_PIXELS:
+        return
+    ratio = values[:, seen].var(axis=0, ddof=1, dtype=np.float64) / mean[seen]
+    found, expected = float(np.quantile(ratio, _QUANTILE)), 1 - _SCORE * float(np.sqrt(2 / len(counts)))
+    if found < _LESS * expected:
+        findings.warning(
+            "patterns",
+            f"The values vary less than photons do: in a fifth of the pixels their variance is under {found:.2g} times "
+            f"their mean; photons leave {expected:.2g}. They are amplitudes or logarithms, averages, or in a unit of "
+            "several photons.",
+            "Amplitudes: --measurement amplitude; another unit: --nphotons; logarithms have to be undone.",
+            "DATA-133",
+        )
+
+
+def step_without_overlap(positions: FloatArray, width: float) -> float | None:
+    """Median distance of neighbours, pixels, if a probe of this width lights nothing twice; None if it does."""
+    step = float(np.median(neighbour_distances(positions))) if len(positions) > 1 else 0.0
+    return step if step > _APART * width else None
+
+
+def _check_overlap(positions: FloatArray, width: float, findings: Findings) -> None:
+    if (step := step_without_overlap(positions, width)) is not None:
+        findings.warning(
+            "xcoords, ycoords",
+            f"Neighbouring positions are {step:.3g} pixels apart, and the probe is {width:.3g} wide: patterns do not "
+            "overlap, so each of them can be explained by a picture of its own, which is not that of the sample.",
+            "Check the unit of the positions: ptychopinn convert SCAN -o NEW.npz --scale-positions FACTOR, or "
+            "--position-unit and --pixel-size.",
+            "DATA-134",
+        )
+
+
+def _check_exposure(data: ScanDataset, counts: FloatArray, members: IntArray, width: float, findings: Findings) -> None:
+    found = exposure_jump(counts[members], data.positions[members], width)
+    if found is None:
+        _check_drift(counts[members], findings)
+        return
+    place, factor = found
+    numbers = members if data.numbers is None else data.numbers[members]
+    findings.warning(
+        "patterns",
+        f"From pattern {numbers[place]} on there is {factor:.3g} times the light, at positions that overlap with those "
+        "before: the exposure changed, not the object.",
+        f"Make a scan of each part: ptychopinn convert SCAN -o NEW.npz --frames {numbers[0]}-{numbers[place - 1]}; "
+        "small changes are fitted with --refine-flux.",
+        "DATA-135",
+    )
+
+
+def _check_drift(counts: FloatArray, findings: Findings) -> None:
+    """Warn if the light rises or falls from each part of a scan to the next, and much in all."""
+    if len(counts) < _PARTS * _MIN_RUN:
+        return
+    medians = np.array([np.median(part) for part in np.array_split(counts, _PARTS)])
+    steps = np.diff(np.log(np.maximum(medians, 1e-12)))
+    total = float(steps.sum())
+    if abs(total) > np.log(_MIN_DRIFT) and (steps * np.sign(total) > _LEAST * abs(total)).all():
+        findings.warning(
+            "patterns",
+            f"The light {'rises' if total > 0 else 'falls'} all over the scan, from {medians[0]:.3g} photons a pattern "
+            f"to {medians[-1]:.3g}: unless the sample is a wedge, the exposure drifted, and the picture shows that.",
+            "Divide the counts by what a monitor of the beam saw, or make scans of parts: ptychopinn convert --frames.",
+            "DATA-135",
+        )
+
+
+def exposure_jump(counts: FloatArray, positions: FloatArray, width: float) -> tuple[int, float] | None:
+    """Where the light of a scan jumps although the object does not change, and by which factor.
+
+    The light is steady before and after, and differs as much between patterns that are close to each other.
+
+    Parameters
+    ----------
+    counts:
+        (n,) photons in each pattern, in the order in which they were taken.
+    positions:
+        (n, 2) float64 (y, x), pixels.
+    width:
+        Of the probe, pixels.
+
+    Returns
+    -------
+    The first pattern after it, and the factor; None without a jump.
+    """
+    run = max(_MIN_RUN, len(counts) // _RUNS)
+    if len(counts) < 4 * run or not (counts > 0).all():
+        return None
+    light = np.log(counts)
+    level = median_filter(light, run)
+    half = run // 2 + 1
+    place = int(np.abs(level[2 * half :] - level[: -2 * half]).argmax()) + half
+    low, high = max(place - run, 2 * run), min(place + run, len(light) - 2 * run)
+    if low > high:
+        return None
+    place = max(range(low, high + 1), key=lambda k: abs(_rise(light, k, run)))
+    rise = _rise(light, place, run)
+    before, after = (
+        abs(float(np.median(light[part]) - np.median(light[near])))
+        for part, near in (
+            (slice(place - 2 * run, place - run), slice(place - run, place)),
+            (slice(place + run, place + 2 * run), slice(place, place + run)),
+        )
+    )
+    if abs(rise) < np.log(_MIN_JUMP) or max(before, after) > min(_STEADY * abs(rise), _MOST):
+        return None
+    distance, nearest = cKDTree(positions[:place]).query(positions[place:])
+    pairs = distance < _NEAR * width
+    differences = light[place:][pairs] - light[nearest[pairs]]
+    if pairs.sum() < _MIN_PAIRS or np.sign(rise) * float(np.median(differences)) < _HERE * abs(rise):
+        return None
+    return place, float(np.exp(rise))
+
+
+def _rise(light: FloatArray, place: int, run: int) -> float:
+    """Difference of the means of two runs of patterns: it is largest exactly at a jump."""
+    return float(light[place : place + run].mean() - light[place - run : place].mean())
