@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual, forwa
 from ptychopinn.monitor import Monitor, Progress
 from ptychopinn.refinement import Refinement, RefineOptions, StartKind, refine
 from ptychopinn.scan_model import ScanModel
-from ptychopinn.simulate import simulate_scan
+from ptychopinn.simulate import simulate_scan, simulated_truth
 from ptychopinn.solvers import epie
 from ptychopinn.solvers.options import StepSchedule
 from ptychopinn.solvers.slow_phase import slow_phase, without_plane
@@ -131,11 +132,13 @@ def test_it_ends_nearer_than_a_flat_start(scan: ScanDataset, passes: int) -> Non
     assert error(found.object, scan) < 0.9 * error(plain.object, scan)  # the slow phases are solved
 
 
+SMALL_SCAN: Mapping[str, Any] = {"N": N, "rows": 10, "cols": 10, "overlap": 0.75, "object_kind": "mixture", "seed": 11}
+
+
 @pytest.mark.parametrize("waves", [{"probe_modes": 3}, {"fly_px": 3.0}])
 def test_many_waves_do_not_hold_passes_up(waves: dict[str, Any]) -> None:
     """[REFINE-031] With less momentum the error is a quarter larger, or more."""
-    settings = {"N": N, "rows": 10, "cols": 10, "overlap": 0.75, "object_kind": "mixture", "seed": 11}
-    several = simulate_scan(SimulationConfig(**settings, **waves))
+    several = simulate_scan(SimulationConfig(**SMALL_SCAN, **waves))
     motion = (0.0, waves["fly_px"]) if "fly_px" in waves else None
     model, start = ScanModel(several.probe, several.positions, motion_px=motion), smoothed(several, 3.0)
     less = StepSchedule(momentum=0.6, probe_step=0.1)
@@ -149,6 +152,21 @@ def test_many_waves_do_not_hold_passes_up(waves: dict[str, Any]) -> None:
         for schedule in (None, less)
     ]
     assert 1.25 * errors[0] < errors[1]
+
+
+def test_an_object_follows_its_positions() -> None:
+    """[REFINE-032] If it did not, positions would be off by 0.062 px after so many passes."""
+    config = SimulationConfig(**SMALL_SCAN, position_scale_error=0.02)
+    stretched = simulate_scan(config)
+    frame = Frame.around(stretched.positions, N)
+    found = refine(
+        Patterns(stretched),
+        ScanModel(stretched.probe, stretched.positions),
+        Canvas(flat_object(frame), frame),
+        RefineOptions(10, update_positions=True),
+    )
+    off = found.model.positions - simulated_truth(config).positions
+    assert np.sqrt(off.var(axis=0).sum()) < 0.045
 
 
 def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monkeypatch: pytest.MonkeyPatch) -> None:

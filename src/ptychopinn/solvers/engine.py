@@ -28,6 +28,7 @@ from ptychopinn.monitor import Monitor
 from ptychopinn.probe_variation import VaryingProbe
 from ptychopinn.scan_model import ScanModel
 from ptychopinn.solvers.background import fit_background
+from ptychopinn.solvers.displacement import Displacement
 from ptychopinn.solvers.flux import fit_flux
 from ptychopinn.solvers.gradients import GradientModel, Gradients
 from ptychopinn.solvers.object_state import ObjectState
@@ -363,7 +364,7 @@ class PassEngine:
             )
 
     def _move_positions(self, normal: FloatArray, right: FloatArray) -> None:
-        """Move the positions, inside the frames of their tiles."""
+        """Move the positions, inside the frames of their tiles, and the object with them, unless it stays."""
         moved = self._free_positions.move(self.positions, normal, right)
         half = (self._patterns.data.N - 1) / 2
         tasks, size = [], self._patterns.data.N
@@ -373,7 +374,16 @@ class PassEngine:
             members = task.tile.members
             moved[members] = np.clip(moved[members], low, high)
             tasks.append(replace(task, windows=self._tiling.windows(task.tile, moved, size)))
+        if self._options.schedule.object_step > 0:
+            self._displace_object(moved - self.positions)
         self.positions, self._tasks = moved, tasks
+
+    def _displace_object(self, moves: FloatArray) -> None:
+        """Displace the object by what moves of the positions have in common."""
+        light = self._library.to_host(power(self._probe.modes[None, ...], self._library))[0]
+        displacement = Displacement.of_moves(self.frame.local(self.positions), moves, light, self.frame.shape)
+        if displacement.matters:
+            self._state.displace(displacement)
 
 
 class PartOrder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ptychopinn.arrays import Array, ArrayLibrary
+from ptychopinn.solvers.displacement import Displacement
 from ptychopinn.solvers.slow_phase import multiply_by_phase
 from ptychopinn.tiles import Tile, Tiling
 
@@ -57,3 +58,8 @@ class ObjectState:
         self.object, self.velocity, self.last = (
             multiply_by_phase(array, phase, self.library) for array in (self.object, self.velocity, self.last)
         )
+
+    def displace(self, displacement: Displacement) -> None:
+        """Displace the object; its velocity is too small for that to matter."""
+        for name in ("object", "last"):
+            setattr(self, name, displacement.apply(getattr(self, name), self.library))
