@@ -177,6 +177,17 @@ def test_little_overlap_is_no_contradiction(settings: dict[str, Any], is_scaled:
     assert found.agreement is Agreement.UNKNOWN
 
 
+def test_little_overlap_is_no_wrong_orientation() -> None:
+    """[INSP-007] Seven by seven patterns of a strong object seemed to be explained better with both axes negated."""
+    strong = {"amplitude": (0.24, 1.0), "phase_rad": (-1.267, 1.267)}
+    default = {"N": 32, "rows": 7, "cols": 7, "scan_kind": "raster", "object_kind": "porous", "nphotons": 1e7}
+    config = SimulationConfig.model_validate(default | strong | {"overlap": 0.28532565455618, "seed": 20191})
+    found = check_geometry(replace(simulate_scan(config), object_guess=None))
+    assert found is not None
+    assert not found.best.is_none
+    assert found.agreement is Agreement.UNKNOWN
+
+
 def test_one_of_many_changes_is_no_better_by_chance() -> None:
     """[INSP-003] Two hundred photons: an offset in the list seemed better by three standard errors."""
     _, scan = next(drawn_scans(3023, 1))
