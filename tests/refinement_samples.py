@@ -43,7 +43,7 @@ def wrong_probe(scan: ScanDataset, strength: float) -> ComplexArray:
     return (off * np.linalg.norm(scan.probe) / np.linalg.norm(off)).astype(np.complex64)
 
 
-def moved(scan: ScanDataset, deviation_px: float) -> ScanDataset:
+def move_positions(scan: ScanDataset, deviation_px: float) -> ScanDataset:
     """The same scan with positions that are off."""
     off = np.random.default_rng(5).normal(0, deviation_px, scan.positions.shape)
     return replace(scan, positions=scan.positions + off - off.mean(axis=0))

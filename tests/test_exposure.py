@@ -35,7 +35,7 @@ def model(scan: ScanDataset, *, moves: bool) -> ScanModel:
     return ScanModel(scan.probe, scan.positions, motion_px=(0.0, FLY_PX) if moves else None)
 
 
-def refined(scan: ScanDataset, given: ScanModel, **options: Any) -> Refinement:
+def refine_from_flat(scan: ScanDataset, given: ScanModel, **options: Any) -> Refinement:
     assert scan.object_guess is not None
     frame = Frame(scan.object_guess.shape)
     start = Canvas(flat_object(frame), frame)
@@ -76,7 +76,7 @@ def test_the_true_object_explains_a_fly_scan_only_with_its_motion(scan: ScanData
 @pytest.mark.parametrize("update_probe", [False, True])
 def test_passes_find_the_object_of_a_fly_scan(scan: ScanDataset, update_probe: bool) -> None:
     """[REFINE-026]: with the probe held or free, whose modes are those at rest."""
-    still, moving = (refined(scan, model(scan, moves=m), update_probe=update_probe) for m in (False, True))
+    still, moving = (refine_from_flat(scan, model(scan, moves=m), update_probe=update_probe) for m in (False, True))
     assert error(moving, scan) < 0.8 * error(still, scan)
     assert moving.model.probe.shape == scan.probe.shape
     assert moving.model.motion_px == (0.0, FLY_PX)

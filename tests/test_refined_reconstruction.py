@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from refinement_samples import SIZE, N, astray, moved, predicted, wrong_probe
+from refinement_samples import SIZE, N, astray, move_positions, predicted, wrong_probe
 
 from ptychopinn.arrays import ArrayLibrary
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig
@@ -198,7 +198,7 @@ def test_refusals_of_a_part(scan: ScanDataset) -> None:
 
 def test_the_product_has_the_positions_of_the_object(scan: ScanDataset) -> None:
     """[REFINE-011]"""
-    wrong = moved(scan, 0.7)
+    wrong = move_positions(scan, 0.7)
     held, free = reconstructed(wrong, refine=5), reconstructed(wrong, refine=5, refine_positions=True)
     np.testing.assert_array_equal(held.positions, wrong.positions)
     assert astray(free.positions, wrong) > 0.1

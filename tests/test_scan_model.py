@@ -47,7 +47,7 @@ def measured(scan: ScanDataset, *, flux: FloatArray | float = 1.0, background: F
     return replace(scan, patterns=np.random.default_rng(4).poisson(counts).astype(np.uint32))
 
 
-def refined(scan: ScanDataset, passes: int = 12, **options: Any) -> Refinement:
+def refine_from_flat(scan: ScanDataset, passes: int = 12, **options: Any) -> Refinement:
     """From an object of which nothing is known."""
     frame = Frame(truth(scan).shape)
     start = Canvas(flat_object(frame), frame)
@@ -83,7 +83,7 @@ def test_a_flickering_beam_is_followed(scan: ScanDataset) -> None:
     """[REFINE-019]"""
     flux = flicker(scan)
     lit = measured(scan, flux=flux)
-    held, free = (refined(lit, update_flux=how) for how in (False, True))
+    held, free = (refine_from_flat(lit, update_flux=how) for how in (False, True))
     assert free.model.flux is not None
     assert np.std(free.model.flux - flux) < 0.25 * flux.std()  # slowly over the scan, the object can take some of it
     assert free.model.flux.mean() == pytest.approx(1)
@@ -101,7 +101,7 @@ def test_the_flux_does_not_run_away() -> None:
         rows=15, cols=15, step_px=5.0, object_kind="mixture", seed=7, probe_modes=3, flux_deviation=0.1
     )
     wide = simulate_scan(config)
-    found = refined(wide, 40, update_flux=True, schedule=rpie_schedule(40)).model.flux
+    found = refine_from_flat(wide, 40, update_flux=True, schedule=rpie_schedule(40)).model.flux
     assert found is not None
     true = simulated_truth(config).flux
     assert np.std(found - true / true.mean()) < 0.03
@@ -111,7 +111,7 @@ def test_held_out_patterns_have_the_light_of_their_counts(scan: ScanDataset) -> 
     """[REFINE-019] where photons are few."""
     flux = flicker(scan)
     dim = replace(scan, probe=(scan.probe * np.sqrt(0.02)).astype(np.complex64))
-    free = refined(measured(dim, flux=flux), update_flux=True)
+    free = refine_from_flat(measured(dim, flux=flux), update_flux=True)
     assert free.model.flux is not None
     assert free.summary.passes_kept > 0
     assert np.corrcoef(free.model.flux, flux)[0, 1] > 0.95
@@ -121,7 +121,7 @@ def test_held_out_patterns_have_the_light_of_their_counts(scan: ScanDataset) -> 
 def test_a_background_is_found(scan: ScanDataset, kind: Background) -> None:
     """[REFINE-020]"""
     lit = measured(scan, background=haze())
-    held, free = (refined(lit, update_background=how) for how in (None, kind))
+    held, free = (refine_from_flat(lit, update_background=how) for how in (None, kind))
     assert error(free.object, scan) < 0.34 * error(held.object, scan)
     assert free.summary.background_share is not None
     share = 3e4 / lit.patterns[:].sum(axis=(1, 2)).mean()
@@ -131,7 +131,7 @@ def test_a_background_is_found(scan: ScanDataset, kind: Background) -> None:
 
 def test_no_background_is_found_where_there_is_none(scan: ScanDataset) -> None:
     """[REFINE-020]"""
-    held, free = (refined(scan, update_background=how) for how in (None, Background.SMOOTH))
+    held, free = (refine_from_flat(scan, update_background=how) for how in (None, Background.SMOOTH))
     assert free.summary.background_share is not None
     assert free.summary.background_share < 0.005
     assert error(free.object, scan) < 1.5 * error(held.object, scan)
@@ -144,12 +144,12 @@ def test_all_at_once(scan: ScanDataset) -> None:
         measured(scan, flux=flicker(scan), background=haze()), positions=scan.positions + off - off.mean(axis=0)
     )
     passes = 20
-    found = refined(
+    found = refine_from_flat(
         lit, passes, update_positions=True, update_flux=True, update_background=Background.SMOOTH, update_probe=False
     )
     away = found.model.positions - scan.positions
     assert np.sqrt(((away - away.mean(axis=0)) ** 2).sum(axis=1).mean()) < 0.2
-    assert error(found.object, scan) < 0.4 * error(refined(lit, passes).object, scan)
+    assert error(found.object, scan) < 0.4 * error(refine_from_flat(lit, passes).object, scan)
 
 
 def test_the_model_that_judges_knows_light_and_background(scan: ScanDataset) -> None:
@@ -174,7 +174,7 @@ def test_a_position_that_runs_away_is_put_back(scan: ScanDataset, monkeypatch: p
     monkeypatch.setattr(positions, "MAX_MOVE_PX", 1)
     wrong = scan.positions.copy()
     wrong[50] += [5.0, -5.0]
-    found = refined(replace(scan, positions=wrong), update_positions=True)
+    found = refine_from_flat(replace(scan, positions=wrong), update_positions=True)
     assert found.summary.positions_reset >= 1
     assert np.abs(found.model.positions - wrong).max() <= 1
 
@@ -185,7 +185,7 @@ def test_free_modes_are_orthogonal() -> None:
     scan = simulate_scan(config)
     mixing = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     mixed = replace(scan, probe=np.einsum("ab,byx->ayx", mixing, scan.probe).astype(np.complex64))
-    held, free = (refined(mixed, 3, update_probe=how) for how in (False, True))
+    held, free = (refine_from_flat(mixed, 3, update_probe=how) for how in (False, True))
     np.testing.assert_array_equal(held.model.probe, mixed.probe)
     modes = free.model.probe.reshape(3, -1)
     overlaps = modes @ modes.conj().T
@@ -266,7 +266,7 @@ def test_saturated_pixels_are_lower_bounds(scan: ScanDataset, saturated: ScanDat
     """[REFINE-024]"""
     assert saturated.metadata.saturation_counts == 3000
     assert (saturated.patterns[:] == 3000).sum() > 10 * len(saturated)
-    clean, bound, wrong = (refined(one, 8, **options) for one in (scan, saturated, believed(saturated)))
+    clean, bound, wrong = (refine_from_flat(one, 8, **options) for one in (scan, saturated, believed(saturated)))
     assert error(bound.object, scan) < 2 * error(clean.object, scan)
     assert error(wrong.object, scan) > 5 * error(bound.object, scan)
 

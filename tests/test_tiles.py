@@ -39,7 +39,7 @@ def scan() -> ScanDataset:
     return simulate_scan(SimulationConfig(N=N, rows=22, cols=20, nphotons=1e6, seed=3))
 
 
-def tiled(scan: ScanDataset, frame: Frame, size: int, budget: int = BUDGET) -> Tiling:
+def make_tiling(scan: ScanDataset, frame: Frame, size: int, budget: int = BUDGET) -> Tiling:
     return Tiling(frame, NUMPY, scan.positions, size, StrictLibrary(budget))
 
 
@@ -59,7 +59,7 @@ def error(found: ComplexArray, scan: ScanDataset) -> float:
 def test_every_pattern_belongs_to_one_tile_that_holds_its_window(scan: ScanDataset, budget: int) -> None:
     """[ARR-009] Tiles are as large as the budget allows, and two windows wide at the least."""
     frame = Frame.around(scan.positions, N)
-    tiling = tiled(scan, frame, N, budget)
+    tiling = make_tiling(scan, frame, N, budget)
     assert 1 < len(tiling.tiles) < len(scan) / 2
     members = np.concatenate([tile.members for tile in tiling.tiles])
     np.testing.assert_array_equal(np.sort(members), np.arange(len(scan)))
@@ -97,7 +97,7 @@ def test_coverage_is_the_same_in_tiles(scan: ScanDataset, cropped: bool) -> None
     """[ARR-009] Also where windows leave the object's frame, or lie outside it."""
     frame = Frame((60, 75), (41, 30)) if cropped else Frame.around(scan.positions, SIZE)
     weights = patch_weights(scan.probe, SIZE)
-    tiling = tiled(scan, frame, SIZE, PIXEL_BYTES * 40**2)
+    tiling = make_tiling(scan, frame, SIZE, PIXEL_BYTES * 40**2)
     assert len(tiling.tiles) > 2
     found, expected = (coverage_of(scan.positions, weights, one) for one in (tiling, whole(scan, frame, SIZE)))
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -108,7 +108,7 @@ def test_patches_are_stitched_in_tiles(scan: ScanDataset, cropped: bool) -> None
     """[ARR-009] [STITCH-003] To rounding, with the same count of those that were dropped."""
     frame = Frame((60, 75), (41, 30)) if cropped else Frame.around(scan.positions, SIZE)
     patches, weights = patches_of(scan), patch_weights(scan.probe, SIZE)
-    tiling = tiled(scan, frame, SIZE, PIXEL_BYTES * 40**2)
+    tiling = make_tiling(scan, frame, SIZE, PIXEL_BYTES * 40**2)
     one, several = Stitcher(weights, frame), Stitcher(weights, frame)
     one.add(patches, scan.positions)
     for tile in tiling.tiles:
@@ -145,7 +145,7 @@ def test_windows_of_an_object_on_the_host_are_cut_there(scan: ScanDataset) -> No
     assert obj.shape not in library.came
 
 
-def refined(scan: ScanDataset, library: ArrayLibrary, on: ArrayLibrary, **changes: Any) -> Refinement:
+def refine_on(scan: ScanDataset, library: ArrayLibrary, on: ArrayLibrary, **changes: Any) -> Refinement:
     obj = predicted(scan)
     start = Canvas(on.from_host(obj), Frame(obj.shape), on)
     return refine(
@@ -160,8 +160,8 @@ def refined(scan: ScanDataset, library: ArrayLibrary, on: ArrayLibrary, **change
 def test_a_refinement_in_tiles_is_as_good(scan: ScanDataset, free: bool) -> None:
     """[ARR-009] Patterns come in another order; the residual is that of the whole object to 2%, the error to 10%."""
     changes = {"passes": 3, "update_probe": free, "update_positions": free}
-    found = refined(scan, StrictLibrary(BUDGET), NUMPY, **changes)
-    expected = refined(scan, NUMPY, NUMPY, **changes)
+    found = refine_on(scan, StrictLibrary(BUDGET), NUMPY, **changes)
+    expected = refine_on(scan, NUMPY, NUMPY, **changes)
     assert isinstance(found.object, np.ndarray)
     assert error(found.object, scan) < 1.1 * error(expected.object, scan)
     assert found.summary.residual_after < 1.02 * expected.summary.residual_after
@@ -172,7 +172,7 @@ def test_a_refinement_in_tiles_is_as_good(scan: ScanDataset, free: bool) -> None
 def test_one_tile_is_the_whole_object_to_the_bit(scan: ScanDataset) -> None:
     """[ARR-009] Also where the object is the host's and goes to the device for it."""
     library = StrictLibrary()
-    on_device, tile = (refined(scan, library, on, passes=2, update_probe=True) for on in (library, NUMPY))
+    on_device, tile = (refine_on(scan, library, on, passes=2, update_probe=True) for on in (library, NUMPY))
     np.testing.assert_array_equal(library.to_host(on_device.object), tile.object)
     np.testing.assert_array_equal(library.to_host(on_device.model.probe), library.to_host(tile.model.probe))
 

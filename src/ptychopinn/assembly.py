@@ -86,8 +86,6 @@ def assemble(
     ----------
     prediction:
         Prediction for the scan; its batches are consumed.
-    data:
-        The scan it was predicted from.
     pairs:
         Waits for the result of `ptychopinn.synchronise.overlap_pairs`, if it is computed elsewhere.
 

@@ -117,7 +117,7 @@ def reconstruct_automatically(
     if config.uncertainty:
         check_uncertainty(data)
     limit = TimeLimit(monitor, config.max_time)
-    work = _Work(data, config, limit, library if reconstructor is None else _library_of(reconstructor))
+    work = _Work(data, config, limit, getattr(reconstructor, "library", library if reconstructor is None else NUMPY))
     work.start(reconstructor)
     with work.library.session() as computing:
         work.iterate(computing, update)
@@ -126,11 +126,6 @@ def reconstruct_automatically(
         return found
     errors = uncertainty_of(data, found.reconstruction, flat_start=found.from_flat, monitor=monitor)
     return replace(found, reconstruction=replace(found.reconstruction, uncertainty=errors))
-
-
-def _library_of(reconstructor: Reconstructor) -> ArrayLibrary:
-    """The library of a reconstructor, if it says which; else that of the host."""
-    return getattr(reconstructor, "library", NUMPY)
 
 
 class _Work:

@@ -43,8 +43,6 @@ class Exposure:
     ----------
     motion_px:
         Distance (y, x) that the stage moves in an exposure, pixels; None for none.
-    size:
-        N.
     """
 
     def __init__(self, motion_px: tuple[float, float] | None, size: int, library: ArrayLibrary = NUMPY) -> None:

@@ -58,13 +58,7 @@ def check_machine() -> dict[str, Facts]:
 
 
 def backend_devices(name: str) -> dict[str, str]:
-    """The devices of a backend: the default, and CUDA or why there is none. Imports its framework.
-
-    Parameters
-    ----------
-    name:
-        Name of the backend.
-    """
+    """The devices of a backend: the default, and CUDA or why there is none. Imports its framework."""
     spec = discover().get(name)
     cls = spec.load_class()
     facts = {"framework": str(getattr(cls, "framework", "unknown"))}

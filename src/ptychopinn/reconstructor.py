@@ -116,13 +116,7 @@ class TrainResult(ShortRepr):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A training was interrupted (Ctrl-C twice, or in a notebook); the instance has the model of the last step.
-
-    Parameters
-    ----------
-    result:
-        Result of the training so far.
-    """
+    """A training was interrupted (Ctrl-C twice, or in a notebook); the instance has the model of the last step."""
 
     def __init__(self, result: TrainResult) -> None:
         super().__init__("The training was interrupted.")

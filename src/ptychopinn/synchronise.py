@@ -180,11 +180,11 @@ def measure_overlaps(
 def overlaps_of(pairs: IntArray, values: ComplexArray, diagonal: FloatArray, means: ComplexArray) -> Overlaps:
     """Overlaps out of the inner products of (k, 2) pairs, (k,), and the energies and means of n patches."""
     n, nonzero = len(means), values != 0
-    ends, values = pairs[nonzero], values[nonzero]
-    rows = np.concatenate([ends[:, 0], ends[:, 1], np.arange(n)]).astype(np.int32)
-    columns = np.concatenate([ends[:, 1], ends[:, 0], np.arange(n)]).astype(np.int32)
+    first, second = pairs[nonzero].T.astype(np.int32)
+    values, own = values[nonzero], np.arange(n, dtype=np.int32)
+    rows, columns = np.concatenate([first, second, own]), np.concatenate([second, first, own])
     matrix = sparse.csr_matrix((np.concatenate([values, values.conj(), diagonal]), (rows, columns)), shape=(n, n))
-    links = sparse.csr_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(n, n))
+    links = sparse.csr_matrix((np.ones(len(first), np.int8), (first, second)), shape=(n, n))
     _, components = csgraph.connected_components(links, directed=False)
     return Overlaps(matrix, components.astype(np.int64), means)
 

@@ -200,13 +200,13 @@ def test_weights_are_those_of_the_stitcher(ops: Ops) -> None:
     """[PROBE-004] For one probe, and for a probe a pattern; without gradient."""
     probes = np.stack([simulate_probe(kind, 32, photons=1.0, modes=2) for kind in ("defocused", "disc")])
 
-    def found(probe: Any) -> Any:
+    def compute_weights(probe: Any) -> Any:
         return losses.patch_weights(ops.operations, probe, 16)
 
     expected = [reference_patch_weights(probe, 16) for probe in probes]
-    np.testing.assert_allclose(ops.run(found, probes[0]), expected[0], atol=1e-6)
-    np.testing.assert_allclose(ops.run(found, probes), expected, atol=1e-6)
-    (gradient,) = ops.gradients(found, probes)
+    np.testing.assert_allclose(ops.run(compute_weights, probes[0]), expected[0], atol=1e-6)
+    np.testing.assert_allclose(ops.run(compute_weights, probes), expected, atol=1e-6)
+    (gradient,) = ops.gradients(compute_weights, probes)
     np.testing.assert_array_equal(gradient, 0)
 
 

@@ -40,7 +40,7 @@ def test_laid_into_another_array() -> None:
     assert not embed((2, 2), obj, (5, 0)).any()
 
 
-def refined(data: ScanDataset) -> FloatArray:
+def move_positions(data: ScanDataset) -> FloatArray:
     """Positions of which the first moved far."""
     moves = np.random.default_rng(0).normal(0, 0.3, data.positions.shape)
     moves[0] = 0.9
@@ -50,14 +50,14 @@ def refined(data: ScanDataset) -> FloatArray:
 def test_one_position_that_moved_does_not_move_the_object(data: ScanDataset) -> None:
     """[COMP-032]"""
     assert data.object_guess is not None
-    product = product_of(replace(data, positions=refined(data)), data.object_guess, data.probe, origin=(-3, 5))
+    product = product_of(replace(data, positions=move_positions(data)), data.object_guess, data.probe, origin=(-3, 5))
     assert origin_of(product, data.positions) == (-3, 5)
 
 
 def test_the_residual_is_taken_at_refined_positions(data: ScanDataset) -> None:
     """[COMP-032] The box stays that of the scan."""
     assert data.object_guess is not None
-    wrong = replace(data, positions=refined(data))
+    wrong = replace(data, positions=move_positions(data))
     found = [
         score_scan(wrong, ScoredObject(data.object_guess, (0, 0), data.probe, positions), data.object_guess, "no")
         for positions in (None, data.positions)

@@ -13,7 +13,7 @@ from ptychopinn.config.run import AllSettings, options_for
 from ptychopinn.errors import ConfigError
 
 
-def written(tmp_path: Path, text: str, name: str = "c.yaml") -> Path:
+def write_config(tmp_path: Path, text: str, name: str = "c.yaml") -> Path:
     path = tmp_path / name
     path.write_text(text)
     return path
@@ -49,7 +49,7 @@ def written(tmp_path: Path, text: str, name: str = "c.yaml") -> Path:
 )
 def test_yaml_means_what_it_says(tmp_path: Path, text: str, value: Any) -> None:
     """[CFG-007]"""
-    found = read_config_file(written(tmp_path, f"train:\n  x: {text}\n"))["train"]["x"]
+    found = read_config_file(write_config(tmp_path, f"train:\n  x: {text}\n"))["train"]["x"]
     assert found == value
     assert type(found) is type(value)
 
@@ -57,12 +57,12 @@ def test_yaml_means_what_it_says(tmp_path: Path, text: str, value: Any) -> None:
 def test_json_is_read(tmp_path: Path) -> None:
     """[CFG-006]"""
     content = {"backend": "torch", "train": {"nepochs": 3}}
-    assert read_config_file(written(tmp_path, json.dumps(content), "c.json")) == content
+    assert read_config_file(write_config(tmp_path, json.dumps(content), "c.json")) == content
 
 
 def test_an_empty_file_gives_nothing(tmp_path: Path) -> None:
     """[CFG-006]"""
-    assert read_config_file(written(tmp_path, "# nothing yet\n")) == {}
+    assert read_config_file(write_config(tmp_path, "# nothing yet\n")) == {}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_empty_file_gives_nothing(tmp_path: Path) -> None:
 def test_files_that_do_not_parse_are_refused(tmp_path: Path, text: str, name: str, message: str) -> None:
     """[CFG-008]"""
     with pytest.raises(ConfigError, match=message):
-        read_config_file(written(tmp_path, text, name))
+        read_config_file(write_config(tmp_path, text, name))
 
 
 def test_files_that_are_not_text_or_not_there_are_refused(tmp_path: Path) -> None:

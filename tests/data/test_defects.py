@@ -27,7 +27,7 @@ def scan() -> ScanDataset:
 def write(tmp_path, scan):
     """Writes counts and positions as a beamline would, and reads them again."""
 
-    def made(counts=None, positions=None, **others):
+    def make_scan(counts=None, positions=None, **others):
         positions = scan.positions if positions is None else positions
         path = tmp_path / "scan.npz"
         np.savez(
@@ -40,7 +40,7 @@ def write(tmp_path, scan):
         )
         return path
 
-    return made
+    return make_scan
 
 
 def codes(data: ScanDataset) -> list[str]:

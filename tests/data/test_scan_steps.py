@@ -145,7 +145,7 @@ def width_of(probe: Any) -> float:
 GEOMETRY = Geometry(8000.0, object_pixel_m=(2e-8, 2e-8))
 
 
-def made(text: str, size: int = 64) -> Any:
+def make(text: str, size: int = 64) -> Any:
     y, x = np.indices((size, size)) - size // 2
     patterns = np.repeat((1000 * np.exp(-(y**2 + x**2) / 60))[None], 2, axis=0)
     raw = make_probe(RawScan(patterns, np.zeros((2, 2)), geometry=GEOMETRY), text)
@@ -156,11 +156,11 @@ def made(text: str, size: int = 64) -> Any:
 
 def test_probes_are_made_from_what_is_known() -> None:
     """[DATA-230]"""
-    assert width_of(made("gaussian:fwhm=12px")) == pytest.approx(12, abs=1)
-    assert width_of(made("gaussian:fwhm=240e-9")) == pytest.approx(12, abs=1)
-    assert width_of(made("aperture:diameter=400e-9")) == pytest.approx(20, abs=2)
-    assert width_of(made("gaussian:fwhm=6px,defocus=4e-4")) > 1.6 * width_of(made("gaussian:fwhm=6px"))
-    far = np.abs(np.fft.fftshift(np.fft.fft2(made("zone-plate:diameter=120e-6,outer_width=60e-9,stop=60e-6")[0])))
+    assert width_of(make("gaussian:fwhm=12px")) == pytest.approx(12, abs=1)
+    assert width_of(make("gaussian:fwhm=240e-9")) == pytest.approx(12, abs=1)
+    assert width_of(make("aperture:diameter=400e-9")) == pytest.approx(20, abs=2)
+    assert width_of(make("gaussian:fwhm=6px,defocus=4e-4")) > 1.6 * width_of(make("gaussian:fwhm=6px"))
+    far = np.abs(np.fft.fftshift(np.fft.fft2(make("zone-plate:diameter=120e-6,outer_width=60e-9,stop=60e-6")[0])))
     lit = far > far.max() / 2
     # Edge of the cone at 1 / (2 w): 1 / 120 nm over the pixels of far field, 1 / (64 x 20 nm).
     assert np.sqrt(lit.sum() / np.pi / (1 - 0.25)) == pytest.approx(64 * 20 / 120, rel=0.1)
@@ -169,7 +169,7 @@ def test_probes_are_made_from_what_is_known() -> None:
 
 def test_a_probe_is_made_from_the_mean_pattern() -> None:
     """[DATA-230] Its far field is the mean pattern, and it is centred on its window."""
-    probe = made("mean")
+    probe = make("mean")
     far = np.abs(np.fft.fftshift(np.fft.fft2(probe[0], norm="ortho"))) ** 2
     y, x = np.indices((64, 64)) - 32
     np.testing.assert_allclose(far, 1000 * np.exp(-(y**2 + x**2) / 60), atol=1)
@@ -187,7 +187,7 @@ def test_a_recipe_that_is_none_is_refused_with_all_there_are(text: str) -> None:
 
 def test_a_probe_of_another_size_is_resampled() -> None:
     """[DATA-230]"""
-    probe = made("gaussian:fwhm=12px")
+    probe = make("gaussian:fwhm=12px")
     raw = use_probe(RawScan(np.ones((2, 32, 32)), np.zeros((2, 2))), probe, "other.npz")
     assert raw.probe is not None
     assert raw.probe.shape == (1, 32, 32)

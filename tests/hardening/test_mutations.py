@@ -69,7 +69,7 @@ PARSING = settings(
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def assert_remedy() -> Iterator[None]:
     """Whatever is raised says what to do."""
     refusal = None
     try:
@@ -83,7 +83,7 @@ def told() -> Iterator[None]:
 @given(st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_as_a_manifest(content: bytes) -> None:
     """[HARD-001]"""
-    with told():
+    with assert_remedy():
         parse_manifest(content, source="here")
 
 
@@ -96,7 +96,7 @@ def test_any_text_as_a_configuration(tmp_path: Path, text: str) -> None:
     """[HARD-001]"""
     for name in ("c.yaml", "c.json"):
         (tmp_path / name).write_text(text, "utf-8", errors="surrogatepass")
-        with told():
+        with assert_remedy():
             configs.open_file(tmp_path / name, tmp_path)
 
 
@@ -119,5 +119,5 @@ def test_any_json_as_metadata(tmp_path: Path, value: object) -> None:
     arrays = {**scans.valid(), "_metadata": np.array(json.dumps(value))}
     np.savez(tmp_path / "scan.npz", **arrays)
     (tmp_path / "target").mkdir(exist_ok=True)
-    with told():
+    with assert_remedy():
         scans.open_file(tmp_path / "scan.npz", tmp_path / "target")

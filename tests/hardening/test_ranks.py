@@ -106,7 +106,11 @@ def train(backend: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
             patch.setattr(f"{pair.kind.module}.open_ranks", lambda *_, **__: pair.ranks(fault))
             return fits_of(backend).fit_to(SCAN, train={**TRAIN, **(settings or {})}, **more)
 
-    pair.channel.connect()
+    try:
+        pair.channel.connect()
+    except ResourceError:
+        PAIRS.pop().close()  # else no later branch could start
+        raise
     limit = Timer(LIMIT_S, pair.process.kill)
     limit.start()
     yield run

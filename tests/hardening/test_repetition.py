@@ -35,7 +35,7 @@ SAMPLES = 20
 MAX_KIB_A_RUN = 4.0
 
 
-def held() -> dict[str, int]:
+def count_resources() -> dict[str, int]:
     """What this process holds: open files, threads, handlers of the log, memory in KiB."""
     gc.collect()
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
@@ -55,11 +55,11 @@ def growth(work: Callable[[], object], count: int) -> tuple[dict[str, float], st
     """
     for _ in range(4):
         work()
-    samples, numbers = [held()], [0]
+    samples, numbers = [count_resources()], [0]
     for number in range(1, count + 1):
         work()
         if number % max(count // SAMPLES, 1) == 0:
-            samples.append(held())
+            samples.append(count_resources())
             numbers.append(number)
             print(f"{number} of {count}: {samples[-1]}", flush=True)  # `-s` shows how far a long form is
     half = len(samples) // 2
@@ -201,9 +201,9 @@ def test_a_producer_that_dies_repeats_and_lies(
         yield from stream(model, producer.count(arrivals), timeout_s=60 + seconds, update_s=0.2)
         producer.join(10)
 
-    before = held()
+    before = count_resources()
     *_, final = streamed()
-    after = held()
+    after = count_resources()
     assert (final.ending, final.patterns) == (StreamStatus.FINISHED, len(scan))
     assert final.refused + final.repeated == messages - len(scan)
     good = Chunk(np.arange(len(scan)), scan.positions, scan.counts(slice(None)), Measurement.COUNTS)

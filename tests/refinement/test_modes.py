@@ -42,7 +42,7 @@ def one_mode(scan: ScanDataset) -> ScanModel:
     return ScanModel(first * np.float32(np.linalg.norm(scan.probe) / np.linalg.norm(first)), scan.positions)
 
 
-def chosen(scan: ScanDataset, most: int = 5, **options: Any) -> ComplexArray | None:
+def choose_modes(scan: ScanDataset, most: int = 5, **options: Any) -> ComplexArray | None:
     asked = RefineOptions(8, update_probe=True, modes=most, **options)
     return choose_probe_modes(Patterns(scan), one_mode(scan), flat(scan), asked)
 
@@ -83,25 +83,25 @@ def test_modes_are_added_while_they_pay(modes: int) -> None:
 
 def test_no_mode_is_added_where_one_explains_all() -> None:
     """[REFINE-025] nor more than are allowed, nor in a scan that is too small to hold patterns out."""
-    assert chosen(scan(1)) is None
-    assert chosen(scan(1, nphotons=3e3)) is None
-    two = chosen(scan(3), most=2)
+    assert choose_modes(scan(1)) is None
+    assert choose_modes(scan(1, nphotons=3e3)) is None
+    two = choose_modes(scan(3), most=2)
     assert two is not None
     assert len(two) == 2
-    assert chosen(scan(3, rows=5, cols=5)) is None
+    assert choose_modes(scan(3, rows=5, cols=5)) is None
 
 
 def test_a_background_that_is_fitted_is_not_taken_for_a_mode() -> None:
     """[REFINE-025] but one that is not may be."""
     hazy = scan(1, background_share=0.03)
-    assert chosen(hazy, update_background=Background.SMOOTH) is None
-    assert chosen(hazy) is not None
+    assert choose_modes(hazy, update_background=Background.SMOOTH) is None
+    assert choose_modes(hazy) is not None
 
 
 def test_a_flickering_beam_that_is_fitted_is_not_taken_for_a_mode() -> None:
     """[REFINE-025]"""
     flickering = scan(2, flux_deviation=0.2, seed=3)
-    found = chosen(flickering, update_flux=True)
+    found = choose_modes(flickering, update_flux=True)
     assert found is not None
     assert 2 <= len(found) <= 3
 
@@ -126,7 +126,7 @@ def test_another_library_chooses_the_same() -> None:
     there = Canvas(library.from_host(start.array), start.frame, library)
     model = replace(model, probe=library.from_host(model.probe))
     options = RefineOptions(4, update_probe=True, modes=2)
-    found, expected = choose_probe_modes(Patterns(data, library), model, there, options), chosen(data, most=2)
+    found, expected = choose_probe_modes(Patterns(data, library), model, there, options), choose_modes(data, most=2)
     assert found is not None
     assert expected is not None
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from refinement_samples import N, astray, moved, predicted, slow, smoothed, truth, wrong_probe
+from refinement_samples import N, astray, move_positions, predicted, slow, smoothed, truth, wrong_probe
 
 from ptychopinn.arrays import NUMPY
 from ptychopinn.config import SimulationConfig
@@ -56,7 +56,7 @@ def empty(frame: Frame) -> Canvas:
     return Canvas(flat_object(frame), frame)
 
 
-def refined(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 2, **changes: Any) -> Refinement:
+def refine_scan(scan: ScanDataset, start: ComplexArray | None = None, passes: int = 2, **changes: Any) -> Refinement:
     start = predicted(scan) if start is None else start
     given: dict[str, Any] = {"probe": scan.probe, "frame": frame_of(scan)} | changes
     at_call = {name: given.pop(name) for name in ("kind", "monitor") if name in given}
@@ -88,7 +88,7 @@ def test_it_never_gets_worse(scan: ScanDataset, kind: str, strength: float, free
         "not finite": np.full(shape, np.nan),
     }[kind].astype(np.complex64)
     probe = wrong_probe(scan, strength)
-    found = refined(scan, start, probe=probe, passes=2, update_probe=free)
+    found = refine_scan(scan, start, probe=probe, passes=2, update_probe=free)
     summary = found.summary
     after = forward_residual(found.object, (0, 0), found.model.probe, scan, max_patterns=RESIDUAL_PATTERNS)
     assert summary.residual_after == pytest.approx(after)
@@ -114,7 +114,7 @@ def test_passes_that_lower_nothing_are_not_kept(scan: ScanDataset, monkeypatch: 
         return 0.0
 
     start = truth(scan)
-    found = refined(scan, start)
+    found = refine_scan(scan, start)
     assert (found.summary.passes_done, found.summary.passes_kept) == (2, 0)
     assert error(found.object, scan) < 1e-3
 
@@ -123,7 +123,7 @@ def test_passes_that_lower_nothing_are_not_kept(scan: ScanDataset, monkeypatch: 
 def test_it_ends_nearer_than_a_flat_start(scan: ScanDataset, passes: int) -> None:
     """[REFINE-003]"""
     start = predicted(scan)
-    found = refined(scan, start, passes)
+    found = refine_scan(scan, start, passes)
     flat = epie(Patterns(scan), scan.probe, passes=passes, start=empty(frame_of(scan)))
     plain = epie(Patterns(scan), scan.probe, passes=passes, start=Canvas(start, frame_of(scan)))
     assert found.summary.passes_kept == passes
@@ -163,10 +163,10 @@ def test_a_slow_phase_that_is_known_is_not_solved_again(scan: ScanDataset, monke
     noise = np.random.default_rng(0).normal(size=truth(scan).shape).astype(np.complex64)
     for start, passes, times in ((predicted(scan), 1, 0), (predicted(scan), 2, 1), (noise, 1, 1)):
         solved.clear()
-        refined(scan, start, passes, kind=StartKind.SYNCHRONISED)
+        refine_scan(scan, start, passes, kind=StartKind.SYNCHRONISED)
         assert len(solved) == times
     solved.clear()
-    refined(scan, truth(scan), 4)  # it lacks none: looked at before the first pass and after it
+    refine_scan(scan, truth(scan), 4)  # it lacks none: looked at before the first pass and after it
     assert len(solved) == 2
 
 
@@ -189,25 +189,25 @@ def test_a_quick_refinement_looks_once_and_follows_amplitudes(
     monkeypatch.setattr("ptychopinn.refinement.passes.slow_phase", solved)
     sparse = simulate_scan(SimulationConfig(N=N, rows=9, cols=9, overlap=0.5, seed=3))
     flat = np.ones(truth(sparse).shape, np.complex64)
-    found = refined(sparse, flat, 5, kind=StartKind.FLAT, quick=True, probe=sparse.probe, frame=frame_of(sparse))
+    found = refine_scan(sparse, flat, 5, kind=StartKind.FLAT, quick=True, probe=sparse.probe, frame=frame_of(sparse))
     assert judged == [64, 64]  # the start and the last state
     assert found.summary.passes_kept == 5
     assert error(found.object, sparse) < 0.5 * error(flat, sparse)
     dense = simulate_scan(SimulationConfig(N=N, rows=12, cols=12, step_px=2.0, seed=3))
     with pytest.raises(AssertionError, match="was solved"):
-        refined(dense, np.ones(truth(dense).shape, np.complex64), 2, kind=StartKind.FLAT, quick=True)
+        refine_scan(dense, np.ones(truth(dense).shape, np.complex64), 2, kind=StartKind.FLAT, quick=True)
     dim = simulate_scan(SimulationConfig(N=N, rows=8, cols=8, overlap=0.5, nphotons=300, seed=1))
     start = np.ones(truth(dim).shape, np.complex64)
-    summary = refined(dim, start, 2, kind=StartKind.FLAT, quick=True).summary
+    summary = refine_scan(dim, start, 2, kind=StartKind.FLAT, quick=True).summary
     assert (summary.held_out, summary.likelihood, summary.judged_by) == (0, "amplitude", "amplitude")
     monkeypatch.undo()
-    assert refined(dim, start, 2, kind=StartKind.FLAT).summary.held_out > 0
+    assert refine_scan(dim, start, 2, kind=StartKind.FLAT).summary.held_out > 0
 
 
 def test_a_quick_refinement_that_spoils_the_object_is_not_kept(scan: ScanDataset) -> None:
     """[REFINE-029]"""
     far = StepSchedule(momentum=0.0, object_step=2.5, last_object_step=2.5, settles=False)
-    found = refined(scan, truth(scan), 4, kind=StartKind.REFINED, quick=True, schedule=far)
+    found = refine_scan(scan, truth(scan), 4, kind=StartKind.REFINED, quick=True, schedule=far)
     assert found.summary.passes_kept == 0
     assert error(found.object, scan) < 1e-3
 
@@ -216,7 +216,7 @@ def test_bad_pixels_and_modes() -> None:
     """[REFINE-003]"""
     scan = simulate_scan(SimulationConfig(N=N, rows=7, cols=7, probe_modes=2, bad_pixel_fraction=0.05, seed=2))
     start = predicted(scan)
-    found = refined(scan, start, 3)
+    found = refine_scan(scan, start, 3)
     assert error(found.object, scan) < 0.5 * error(start, scan)
 
 
@@ -245,7 +245,7 @@ def test_slow_phases_are_found(changes: dict[str, Any]) -> None:
 def test_few_patterns(scan: ScanDataset, count: int) -> None:
     """[REFINE-001]"""
     part = scan.select(np.arange(count))
-    found = refined(part, passes=3)
+    found = refine_scan(part, passes=3)
     assert np.isfinite(found.object).all()
     assert found.summary.residual_after < found.summary.residual_before
 
@@ -276,7 +276,7 @@ def test_the_frame_stays(scan: ScanDataset, top: int, left: int, height: int, wi
     frame = Frame((height, width), (top, left))
     wide = np.pad(predicted(scan), 120, constant_values=1)
     start = wide[120 + top : 120 + top + height, 120 + left : 120 + left + width]
-    found = refined(scan, start, frame=frame)
+    found = refine_scan(scan, start, frame=frame)
     assert found.object.shape == frame.shape
     assert found.object.dtype == np.complex64
     assert found.summary.residual_after <= found.summary.residual_before
@@ -287,7 +287,7 @@ def test_what_is_not_covered_stays(scan: ScanDataset) -> None:
     covered = np.zeros(truth(scan).shape, bool)
     covered[inside(scan)] = True
     start = predicted(scan)
-    found = refined(scan, start, covered=covered)
+    found = refine_scan(scan, start, covered=covered)
     np.testing.assert_array_equal(found.object[~covered], start[~covered])
     assert found.summary.passes_kept > 0
     assert (found.object[covered] != start[covered]).mean() > 0.99
@@ -298,19 +298,19 @@ def test_the_scale_is_fitted(scan: ScanDataset, factor: complex) -> None:
     """[REFINE-005] no pass is spent on it."""
     start = (factor * predicted(scan)).astype(np.complex64)
     seen: list[Progress] = []
-    found = refined(scan, start, 1, monitor=Monitor(seen.append))
+    found = refine_scan(scan, start, 1, monitor=Monitor(seen.append))
     first = seen[0].figures["residual"]
     unscaled = forward_residual(predicted(scan), (0, 0), scan.probe, scan)
     assert first == pytest.approx(unscaled, rel=0.05)
-    assert error(found.object, scan) == pytest.approx(error(refined(scan, passes=1).object, scan), rel=0.1)
+    assert error(found.object, scan) == pytest.approx(error(refine_scan(scan, passes=1).object, scan), rel=0.1)
 
 
 def test_the_probe_changes_only_when_asked(scan: ScanDataset) -> None:
     """[REFINE-006] and comes nearer to the true one."""
     probe = wrong_probe(scan, 0.5)
-    held = refined(scan, probe=probe, passes=3)
+    held = refine_scan(scan, probe=probe, passes=3)
     np.testing.assert_array_equal(held.model.probe, probe)
-    free = refined(scan, probe=probe, passes=5, update_probe=True)
+    free = refine_scan(scan, probe=probe, passes=5, update_probe=True)
     assert np.linalg.norm(free.model.probe) == pytest.approx(np.linalg.norm(probe), rel=1e-5)
     before, after = (
         1 - abs(np.vdot(p, scan.probe)) / np.linalg.norm(p) / np.linalg.norm(scan.probe)
@@ -323,20 +323,20 @@ def test_the_probe_changes_only_when_asked(scan: ScanDataset) -> None:
 def test_progress_and_cancellation(scan: ScanDataset) -> None:
     """[REFINE-007]"""
     seen: list[Progress] = []
-    refined(scan, passes=3, monitor=Monitor(seen.append))
+    refine_scan(scan, passes=3, monitor=Monitor(seen.append))
     assert [(p.stage, p.done, p.total) for p in seen] == [("refine", k, 3) for k in range(4)]
     monitor = Monitor(lambda progress: monitor.cancel() if progress.done == 1 else None)
-    found = refined(scan, passes=9, monitor=monitor)
+    found = refine_scan(scan, passes=9, monitor=monitor)
     assert (found.summary.passes_asked, found.summary.passes_done, found.summary.passes_kept) == (9, 1, 1)
     assert error(found.object, scan) < error(predicted(scan), scan)
-    untouched = refined(scan, truth(scan), passes=9, monitor=monitor)
+    untouched = refine_scan(scan, truth(scan), passes=9, monitor=monitor)
     assert (untouched.summary.passes_done, untouched.summary.passes_kept) == (0, 0)
     assert error(untouched.object, scan) < 1e-3
 
 
 def test_little_memory(scan: ScanDataset) -> None:
     """[REFINE-008] the object does not depend on it."""
-    roomy, tight = (refined(scan, host_budget_bytes=budget) for budget in (1 << 30, 0))
+    roomy, tight = (refine_scan(scan, host_budget_bytes=budget) for budget in (1 << 30, 0))
     np.testing.assert_allclose(tight.object, roomy.object, atol=1e-3)
 
 
@@ -351,16 +351,16 @@ def test_little_memory(scan: ScanDataset) -> None:
 )
 def test_refusals(scan: ScanDataset, changes: dict[str, Any], kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
-        refined(scan, **changes)
+        refine_scan(scan, **changes)
     with pytest.raises(DataError, match="no patterns"):
-        refined(scan.select(np.zeros(0, int)), predicted(scan))
+        refine_scan(scan.select(np.zeros(0, int)), predicted(scan))
 
 
 def test_a_free_probe_takes_the_ramp(scan: ScanDataset) -> None:
     """[REFINE-015] else the object would turn against what is not covered."""
     y, x = np.indices(truth(scan).shape)
     ramp = np.exp(0.01j * (y - 2 * x)).astype(np.complex64)
-    held, free = (refined(scan, truth(scan) * ramp, 3, update_probe=how) for how in (False, True))
+    held, free = (refine_scan(scan, truth(scan) * ramp, 3, update_probe=how) for how in (False, True))
     assert held.summary.passes_kept == free.summary.passes_kept == 3
 
     def slope(found: Refinement) -> float:
@@ -385,8 +385,8 @@ def test_a_plane_is_taken_off(shape: tuple[int, int]) -> None:
 
 def test_positions_are_found(scan: ScanDataset) -> None:
     """[REFINE-011]"""
-    wrong = moved(scan, 0.7)
-    held, free = (refined(wrong, predicted(scan), passes=20, update_positions=how) for how in (False, True))
+    wrong = move_positions(scan, 0.7)
+    held, free = (refine_scan(wrong, predicted(scan), passes=20, update_positions=how) for how in (False, True))
     np.testing.assert_array_equal(held.model.positions, wrong.positions)
     assert held.summary.moved_px is None
     assert astray(free.model.positions, scan) < 0.5 * astray(wrong.positions, scan)
@@ -399,7 +399,7 @@ def test_positions_are_found(scan: ScanDataset) -> None:
 
 def test_positions_that_are_right_stay(scan: ScanDataset) -> None:
     """[REFINE-011]"""
-    assert astray(refined(scan, passes=5, update_positions=True).model.positions, scan) < 0.1
+    assert astray(refine_scan(scan, passes=5, update_positions=True).model.positions, scan) < 0.1
 
 
 def dim(scan: ScanDataset, photons: float) -> ScanDataset:
@@ -413,7 +413,7 @@ def test_the_likelihoods_agree_where_there_are_many_counts(scan: ScanDataset) ->
     apart = []
     for photons in (1e8, 1e5):
         lit = dim(scan, photons)
-        one, other = (refined(lit, passes=1, likelihood=likelihood).object for likelihood in Likelihood)
+        one, other = (refine_scan(lit, passes=1, likelihood=likelihood).object for likelihood in Likelihood)
         apart.append(float(np.linalg.norm(one - other) / np.linalg.norm(one)))
         assert error(other, scan) < 0.8 * error(predicted(scan), scan)
     assert apart[0] < 0.5 * apart[1]
@@ -423,11 +423,11 @@ def test_the_likelihoods_agree_where_there_are_many_counts(scan: ScanDataset) ->
 def test_few_photons_are_counted(scan: ScanDataset, photons: float, sigma_px: float) -> None:
     """[REFINE-012] [REFINE-013] the passes follow the counts, and end nearer than from flat."""
     lit, start = dim(scan, photons), smoothed(scan, sigma_px)
-    found = refined(lit, start, passes=3)
-    by_amplitudes = refined(lit, start, passes=3, likelihood=Likelihood.AMPLITUDE)
+    found = refine_scan(lit, start, passes=3)
+    by_amplitudes = refine_scan(lit, start, passes=3, likelihood=Likelihood.AMPLITUDE)
     assert found.summary.likelihood is Likelihood.POISSON
     assert found.summary.held_out == len(scan) // 8
-    assert refined(scan, passes=1).summary.likelihood is Likelihood.AMPLITUDE
+    assert refine_scan(scan, passes=1).summary.likelihood is Likelihood.AMPLITUDE
     assert found.summary.passes_kept > 0
     assert error(found.object, scan) < 0.9 * min(error(start, scan), error(by_amplitudes.object, scan))
     flat = epie(Patterns(lit), lit.probe, passes=3, start=empty(frame_of(scan)))
@@ -440,9 +440,9 @@ def test_noise_is_not_taken_for_the_object(scan: ScanDataset) -> None:
     dark, bright = dim(scan, 40), dim(scan, 1e6)
     assert noise_residual(Patterns(bright)) < 0.15 < noise_residual(Patterns(dark))
     for passes, likelihood in itertools.product((3, 10), (None, *Likelihood)):
-        found = refined(dark, start, passes=passes, likelihood=likelihood)
+        found = refine_scan(dark, start, passes=passes, likelihood=likelihood)
         assert error(found.object, scan) < 1.02 * error(start, scan)
-    assert error(refined(bright, start, passes=3).object, scan) < 0.5 * error(start, scan)
+    assert error(refine_scan(bright, start, passes=3).object, scan) < 0.5 * error(start, scan)
 
 
 @pytest.mark.parametrize("photons", [1e2, 1e4])

@@ -140,11 +140,12 @@ def test_the_first_step_is_the_formula():
     moved = np.fft.ifft2(np.fft.fft2(moved) * ramp[0][:, None] * ramp[1][None, :])
     field = np.fft.fft2(moved, norm="ortho")
     measured = np.fft.ifftshift(patterns[0])
-    change = np.fft.ifft2((measured - np.abs(field)) * np.exp(1j * np.angle(field)), norm="ortho")
+    weak = np.maximum(0.1 * measured, 0.3)
+    change = np.fft.ifft2((measured - np.abs(field)) * field / np.maximum(np.abs(field), weak), norm="ortho")
     light = np.abs(moved) ** 2
     by_hand = 1 + moved.conj() * change / (0.7 * light + 0.3 * light.max())
     assert result.object.shape == (32, 32)
-    np.testing.assert_allclose(result.object, by_hand, atol=2e-3)
+    np.testing.assert_allclose(result.object, by_hand, atol=1e-4)
     np.testing.assert_allclose(
         result.residuals, np.linalg.norm(measured - np.abs(field)) / np.linalg.norm(measured), rtol=1e-4
     )
@@ -249,13 +250,24 @@ def test_cancelling(data):
     assert (untouched.object == 1).all()
 
 
+def test_rounding_does_not_decide_on_the_object():
+    """[PHYS-039]"""
+    data = scan(N=128, rows=8, cols=8, nphotons=1e5)
+    assert (data.counts(slice(None)) == 0).mean() > 0.9
+    frame = Frame.around(data.positions, 128)
+    noise = 1e-6 * np.random.default_rng(0).normal(size=frame.shape)
+    starts = (Canvas((1 + some).astype(np.complex64), frame) for some in (0 * noise, noise))
+    one, other = (epie(Patterns(data), data.probe, passes=4, start=start).object for start in starts)
+    assert np.linalg.norm(one - other) < 1e-4 * np.linalg.norm(one)
+
+
 def test_dose_leaves_the_object(data):
     """[PHYS-037]"""
     brighter = replace(data, patterns=data.patterns * 9)
     probes = [probe_in_counts(d, fit_scaling(d), follow_offset=False) for d in (data, brighter)]
     np.testing.assert_allclose(probes[1], 3 * probes[0], rtol=1e-4)
     a, b = (epie(Patterns(d), p, passes=2) for d, p in zip((data, brighter), probes, strict=True))
-    np.testing.assert_allclose(a.object, b.object, atol=1e-3)
+    np.testing.assert_allclose(a.object, b.object, atol=3e-3)
 
 
 def test_the_solver(data):

@@ -195,11 +195,11 @@ class Gui:
     def close_error(self, picture: str = "") -> list[str]:
         """Wait for the dialog of a failed run and press OK; title, problem, remedy and details."""
 
-        def shown() -> list[QMessageBox]:
+        def find_dialogs() -> list[QMessageBox]:
             return [w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox) and w.isVisible()]
 
-        self.wait(shown)
-        (dialog,) = shown()
+        self.wait(find_dialogs)
+        (dialog,) = find_dialogs()
         self.rest(0.3)
         texts = [dialog.windowTitle(), dialog.text(), dialog.informativeText(), dialog.detailedText()]
         if picture:

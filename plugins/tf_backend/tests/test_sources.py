@@ -29,7 +29,7 @@ def test_what_does_not_fit_is_read_batch_by_batch(
     plan = plan_of(scan, simulate_objects=simulated)
     groups, device = plan.training.batches.groups, Device(CPU, xla=False)
 
-    def chosen(budget: MemoryBudget) -> list[type]:
+    def choose_parts(budget: MemoryBudget) -> list[type]:
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="ptychopinn"):
             loader = choose_source(plan.training, device, budget, 0)
@@ -38,13 +38,13 @@ def test_what_does_not_fit_is_read_batch_by_batch(
         assert len({tuple(sorted((name, tuple(t.shape)) for name, t in batch.tensors.items())) for batch in found}) == 1
         return [type(part) for part in loader.parts]
 
-    assert chosen(device_budget(TfOptions(), device, NUMPY)) == [StreamedBatches]
+    assert choose_parts(device_budget(TfOptions(), device, NUMPY)) == [StreamedBatches]
     assert caplog.text == ""
     budget = device_budget(TfOptions(device_memory_budget_mb=1), device, NUMPY)
-    assert chosen(budget) == kept
+    assert choose_parts(budget) == kept
     assert budget.left == 2**20 - (0 if groups is None else resident_bytes(groups))
     budget.left = 1
-    assert chosen(budget) == [StreamedBatches]
+    assert choose_parts(budget) == [StreamedBatches]
     assert ("are read batch by batch" in caplog.text) == (simulated != "only")
 
 

@@ -14,7 +14,7 @@ from ptychopinn_torch.checkpoint import load_module, load_optimizer, module_arra
 
 
 def test_modules_and_optimizers_come_back_as_they_were() -> None:
-    def made() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    def make_pair() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
         return module, torch.optim.AdamW(module.parameters(), lr=0.1)
@@ -24,12 +24,12 @@ def test_modules_and_optimizers_come_back_as_they_were() -> None:
         module(torch.arange(12.0).reshape(4, 3)).square().sum().backward()
         optimizer.step()
 
-    module, optimizer = made()
+    module, optimizer = make_pair()
     for _ in range(3):
         step(module, optimizer)
     names = [name for name, _ in module.named_parameters()]
     arrays = {**module_arrays(module, "net"), **optimizer_arrays(optimizer, names)}
-    again, other = made()
+    again, other = make_pair()
     load_module(again, arrays, "net")
     load_optimizer(other, names, arrays)
     for _ in range(2):

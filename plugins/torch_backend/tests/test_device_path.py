@@ -91,7 +91,7 @@ class _Stopped(Exception):
     """A training that was only begun."""
 
 
-def begun(data: ScanDataset, model: dict[str, Any], train: dict[str, Any], options: dict[str, Any]) -> Any:
+def run_first_epoch(data: ScanDataset, model: dict[str, Any], train: dict[str, Any], options: dict[str, Any]) -> Any:
     """The loop of a training that has made its first epoch."""
     loops: list[training.TrainingLoop] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -122,7 +122,7 @@ def test_nothing_in_a_step_waits_for_the_device(
     """[TRAIN-014] [TRAIN-015] Neither the making of a batch nor the step, the smaller last batch included."""
     settings = KINDS[kind]
     train = {"n_groups": 7, **settings.get("train", {})}
-    loop = begun(off_centre, settings.get("model", {}), train, RESIDENT)
+    loop = run_first_epoch(off_centre, settings.get("model", {}), train, RESIDENT)
     no_reads()
     with Watch() as watch:
         assert len(list(steps(loop, 1))) == 4
@@ -134,7 +134,7 @@ def test_a_read_is_noticed(
     off_centre: ScanDataset, no_reads: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the test above would miss, it would miss here."""
-    loop = begun(off_centre, {}, {}, RESIDENT)
+    loop = run_first_epoch(off_centre, {}, {}, RESIDENT)
     original = training.TrainingLoop._gradients
 
     def reading(self: Any, parts: Any) -> Any:
@@ -176,7 +176,7 @@ def test_nothing_in_a_loss_is_on_another_device(
 ) -> None:
     """[TRAIN-014] On a device without memory, where a tensor of the CPU cannot be mixed in, nor anything be read."""
     settings = KINDS[kind]
-    loop = begun(off_centre, settings.get("model", {}), settings.get("train", {}), RESIDENT)
+    loop = run_first_epoch(off_centre, settings.get("model", {}), settings.get("train", {}), RESIDENT)
     batch = {name: tensor.to("meta") for name, tensor in next(loop._source.batches(0)).tensors.items()}
     loss = loop._loss.module
     model, objective = copy.deepcopy(loss.model).to("meta"), copy.copy(loss._objective)
@@ -194,7 +194,7 @@ def test_nothing_in_a_loss_is_on_another_device(
 def test_gradients_and_moments_have_the_layout_of_their_weight(off_centre: ScanDataset, kind: str) -> None:
     """Fused kernels go over the memory of all of them together."""
     settings = KINDS[kind]
-    loop = begun(off_centre, settings.get("model", {}), settings.get("train", {}), RESIDENT)
+    loop = run_first_epoch(off_centre, settings.get("model", {}), settings.get("train", {}), RESIDENT)
     _, gradients = loop._gradients([next(loop._source.batches(1)).tensors])
     assert any(not weight.is_contiguous() for weight in loop._free)
     for weight, gradient in zip(loop._free, gradients, strict=True):

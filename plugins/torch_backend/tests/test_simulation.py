@@ -31,7 +31,7 @@ def source(mean_counts: float = 1e8, modes: int = 1, *, probes: bool = False, **
     return EpochSource(None, stream, BATCHES, SIZE)
 
 
-def made(given: EpochSource, *epochs: int, workers: int = 0) -> list[Batch]:
+def load_batches(given: EpochSource, *epochs: int, workers: int = 0) -> list[Batch]:
     loader = BatchLoader([SimulatedPatterns(given, CPU)], len(given), workers)
     return [batch for epoch in epochs for batch in loader.batches(epoch)]
 
@@ -41,7 +41,7 @@ def made(given: EpochSource, *epochs: int, workers: int = 0) -> list[Batch]:
 def test_they_are_those_of_the_host_but_for_the_noise(modes: int, probes: bool) -> None:
     """[SIM-050] Objects, places, turns, probes: bit by bit, while the pool is renewed."""
     given, other = source(modes=modes, probes=probes), source(modes=modes, probes=probes)
-    for found, expected in zip(made(given, 0, 1, 7), [*other(0), *other(1), *other(7)], strict=True):
+    for found, expected in zip(load_batches(given, 0, 1, 7), [*other(0), *other(1), *other(7)], strict=True):
         assert found.patterns == SIZE
         assert found.tensors.keys() == expected.keys()
         for name, array in expected.items():
@@ -56,8 +56,8 @@ def test_they_are_those_of_the_host_but_for_the_noise(modes: int, probes: bool) 
 
 def test_the_noise_is_that_of_the_batch_alone() -> None:
     """[SIM-042] [SIM-050] It depends on the seed and the number of the batch, however one got there."""
-    walked = made(source(1e4), 0, 1, 2)
-    jumped = made(source(1e4), 2, workers=2)
+    walked = load_batches(source(1e4), 0, 1, 2)
+    jumped = load_batches(source(1e4), 2, workers=2)
     for one, other in zip(walked[-BATCHES:], jumped, strict=True):
         assert torch.equal(one.tensors["simulated_counts"], other.tensors["simulated_counts"])
     assert not torch.equal(walked[0].tensors["simulated_counts"], walked[1].tensors["simulated_counts"])
@@ -65,9 +65,9 @@ def test_the_noise_is_that_of_the_batch_alone() -> None:
 
 def test_counts_are_poisson_distributed_at_each_dose() -> None:
     """[SIM-044] [SIM-050] Their variance is the mean over the dose."""
-    pure = made(source(1e9), *range(40))
+    pure = load_batches(source(1e9), *range(40))
     for factor in (1.0, 0.1):
-        noisy = made(source(1e5, dose_range=(factor, factor)), *range(40))
+        noisy = load_batches(source(1e5, dose_range=(factor, factor)), *range(40))
         mean = torch.cat([batch.tensors["simulated_counts"] for batch in pure]) * 1e-4
         counts = torch.cat([batch.tensors["simulated_counts"] for batch in noisy])
         assert float(counts.sum() / mean.sum()) == pytest.approx(1, abs=3e-3)

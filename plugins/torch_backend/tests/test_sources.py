@@ -91,24 +91,24 @@ def test_what_does_not_fit_is_read_batch_by_batch(
     """[TRAIN-015] Which is logged; on a CPU that was asked for nothing it is as it always was."""
     given = source(scan, kind)
 
-    def chosen(budget: MemoryBudget) -> set[type]:
+    def choose_parts(budget: MemoryBudget) -> set[type]:
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="ptychopinn"):
             loader = choose_source(given, CPU, budget, 0)
         assert len(list(loader.batches(0))) == len(given)
         return {type(part) for part in loader.parts}
 
-    assert chosen(device_budget(TorchOptions(), CPU)) == {StreamedBatches}
+    assert choose_parts(device_budget(TorchOptions(), CPU)) == {StreamedBatches}
     assert caplog.text == ""
     kept = {"measured": {ResidentGroups}, "simulated": {SimulatedPatterns}, "both": {ResidentGroups, SimulatedPatterns}}
     budget = device_budget(TorchOptions(device_memory_budget_mb=9), CPU)
-    assert chosen(budget) == kept[kind]
+    assert choose_parts(budget) == kept[kind]
     scan_bytes = 0 if given.groups is None else resident_bytes(given.groups)
     pool_bytes = 0 if given.stream is None else SimulatedPatterns.bytes_of(given.stream)
     assert budget.left == 9 * 2**20 - scan_bytes - pool_bytes
     assert ("stay on torch on cpu" in caplog.text) == (kind != "simulated")
     budget.left = 1
-    assert chosen(budget) == {StreamedBatches}
+    assert choose_parts(budget) == {StreamedBatches}
     assert ("are read batch by batch" in caplog.text) == (kind != "simulated")
 
     def full(*args: Any) -> Any:
@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_read_batch_by_batch(
     monkeypatch.setattr("ptychopinn.training.resident.ResidentGroups.__init__", full)
     expected = {"measured": {StreamedBatches}, "both": {StreamedBatches, SimulatedPatterns}}
     if kind in expected:
-        assert chosen(device_budget(TorchOptions(device_memory_budget_mb=9), CPU)) == expected[kind]
+        assert choose_parts(device_budget(TorchOptions(device_memory_budget_mb=9), CPU)) == expected[kind]
 
 
 def test_half_of_a_gpus_free_memory_is_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

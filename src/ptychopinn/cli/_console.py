@@ -101,13 +101,7 @@ class Console:
 
 
 class OutputError(Exception):
-    """Standard output cannot be written.
-
-    Parameters
-    ----------
-    reason:
-        Why.
-    """
+    """Standard output cannot be written."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))

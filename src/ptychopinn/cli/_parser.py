@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from ptychopinn.config.build import suggestion
@@ -23,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", _formatter)
+        kwargs.setdefault("formatter_class", partial(argparse.HelpFormatter, max_help_position=_HELP_COLUMN))
         super().__init__(*args, **kwargs)
         for action in self._actions:  # argparse's own --help
             action.help = "Show this help."
@@ -128,10 +129,6 @@ class _LongHelp(argparse.Action):
         assert isinstance(parser, Parser)
         print(parser.format_long_help(), end="")
         parser.exit()
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, max_help_position=_HELP_COLUMN)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

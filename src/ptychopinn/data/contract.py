@@ -53,8 +53,6 @@ def interpret(file: ScanFile, options: ReadOptions, findings: Findings) -> ReadR
     ----------
     file:
         From `ptychopinn.data.scan_file.open_npz`.
-    options:
-        What the caller says about it.
     findings:
         Every problem is added here; nothing is logged.
 

@@ -48,14 +48,10 @@ def convert_scan(
         As in `ptychopinn.data.io.read_scan`; several scans of one object are joined.
     target:
         The file to write, NPZ, or CXI if it ends with .cxi; may be ``source`` itself with ``overwrite``.
-    reading:
-        What the file does not say.
     conversion:
         What to change; the scan is checked afterwards.
     compress:
         As in `ptychopinn.data.io.write_scan`.
-    overwrite:
-        Replace an existing ``target``.
 
     Raises
     ------

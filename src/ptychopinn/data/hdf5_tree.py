@@ -59,11 +59,6 @@ _FILTERS = {
 class Hdf5Tree:
     """The groups and datasets of an HDF5 file and of its neighbours; a context manager.
 
-    Parameters
-    ----------
-    path:
-        The file.
-
     Raises
     ------
     DataError

@@ -36,13 +36,6 @@ def open_scan(path: StrPath, options: ReadOptions | None = None) -> ScanFile:
     Files of the contract, NPZ or HDF5, are listed without reading values, if their patterns have a supported size.
     Others are read by the readers of the core, then of plugins.
 
-    Parameters
-    ----------
-    path:
-        The file.
-    options:
-        What the caller says about it.
-
     Raises
     ------
     DataError
@@ -117,8 +110,6 @@ def load_array(path: str, keys: tuple[str, ...], pair: tuple[str, str] | None = 
 
     Parameters
     ----------
-    path:
-        The file.
     keys:
         Its names; the first that is there.
     pair:
@@ -191,8 +182,6 @@ def read_foreign(path: Path, reader: str | None = None) -> RawScan | None:
 
     Parameters
     ----------
-    path:
-        The file.
     reader:
         The reader that reads it, whatever it is.
 

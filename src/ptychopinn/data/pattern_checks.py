@@ -30,10 +30,6 @@ def check_patterns(counts: FloatArray, dtype: np.dtype[Any], seen: PatternStatis
     ----------
     counts:
         (n,) photons in each pattern.
-    dtype:
-        Stored dtype of the patterns.
-    seen:
-        Their statistics.
     findings:
         The warnings are added here.
     """

@@ -44,8 +44,6 @@ def resolve_measurement(
 
     Parameters
     ----------
-    stored:
-        The patterns.
     probe_energy:
         ``sum |P|^2`` of the file's probe, if it has one.
     metadata, measurement:

@@ -62,10 +62,6 @@ class TrialPatch:
         The scan, with at least 9 patterns.
     probe:
         (modes, N, N) complex64 in counts; None takes the scan's.
-    count:
-        Number of patterns.
-    passes:
-        Passes of each trial.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """The ptychographic iterative engine: passes over a scan that update the object, and on request probe and positions.
 
-The far field of each pattern keeps its modelled phase and gets the measured modulus. The resulting change ``d_j`` of
-the exit wave updates the object and the probe:
+The far field of each pattern keeps its modelled phase and gets the measured modulus, or a part of it where the modelled
+one is much weaker. The resulting change ``d_j`` of the exit wave updates the object and the probe:
 
     O += s sum_j conj(P_j) d_j / ((1 - a) sum_j |P_j|^2 + a max sum_j |P_j|^2)
     P += b sum_j conj(O_j) d_j / ((1 - a') sum_j |O_j|^2 + a' max sum_j |O_j|^2)
@@ -15,7 +15,7 @@ Li, Optica 4, 736 (2017).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -248,7 +248,9 @@ class PassEngine:
     def _batches_of(self, task: _TileTask) -> list[IntArray]:
         """The batches of a pass over a tile."""
         if self._part is None:
-            return list(_shuffled_batches(self._rng.permutation(len(task.windows)), task.batch_size))
+            order = self._rng.permutation(len(task.windows))
+            # Sorted, so that a memory-mapped scan is read forwards.
+            return [np.sort(order[part]) for part in slices_of(len(order), task.batch_size)]
         return self._part.batches()
 
     def _update(
@@ -410,9 +412,3 @@ class PartOrder:
         if self._full:
             order = order[order >= 0]
         return [np.sort(some[some >= 0]) for some in (order[part] for part in slices_of(len(order), self._batch_size))]
-
-
-def _shuffled_batches(order: IntArray, size: int) -> Iterator[IntArray]:
-    """Indices of each batch, sorted, so that a memory-mapped scan is read forwards."""
-    for low in range(0, len(order), size):
-        yield np.sort(order[low : low + size])

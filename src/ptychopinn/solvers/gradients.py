@@ -19,6 +19,12 @@ from ptychopinn.solvers.probe_state import probe_gradients
 from ptychopinn.solvers.variation import VariationBatch, variation_gradients
 
 _TINY = float(np.finfo(np.float32).tiny)
+_MIN_SHARE, _MIN_AMPLITUDE = 0.1, 0.3
+"""What a modelled amplitude counts as if it is smaller: a share of the measured one, and a root of counts.
+
+The phase of a weak far field is not determined, but a full step would give it the measured amplitude. So rounding would
+decide what single counts in the dark do to the object.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +105,10 @@ class GradientModel:
         background = None
         if options.update_background is not None:
             background = background_sums(difference, measured, good, modelled, self.patterns)
-        modelled += 1e-6 * xp.max(modelled) + _TINY
         if options.likelihood is Likelihood.POISSON:
             ratio = _poisson_ratio(difference, measured, modelled, library)
         else:
-            ratio = difference / modelled
+            ratio = difference / xp.clip(xp.maximum(modelled, _MIN_SHARE * measured), _MIN_AMPLITUDE, None)
         if self.background is not None:
             ratio /= self._slope(of_object, modelled)
         field *= ratio[:, None, ...]
@@ -138,7 +143,7 @@ class GradientModel:
         Beside a background a far field changes the amplitude little, so a gradient step is too short: it takes a dark
         field many passes to find the light that the background hides. A Gauss-Newton step divides by the slope.
         """
-        return (1 - self.alpha) * of_object / modelled**2 + self.alpha
+        return (1 - self.alpha) * of_object / (modelled**2 + _TINY) + self.alpha
 
 
 def _poisson_ratio(difference: Array, measured: Array, modelled: Array, library: ArrayLibrary) -> Array:

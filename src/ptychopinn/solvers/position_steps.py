@@ -52,8 +52,6 @@ class PositionSteps:
     ----------
     positions:
         (n, 2) float64 (y, x), pixels, in the order of measurement.
-    first:
-        Length of the first step.
     """
 
     def __init__(self, positions: FloatArray, first: float) -> None:

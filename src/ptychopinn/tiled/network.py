@@ -27,7 +27,7 @@ from ptychopinn.synchronise import measure_overlaps, overlap_pairs, overlaps_of
 from ptychopinn.tiled.store import NETWORK, OBJECT, TileStore, load_arrays, save_arrays
 from ptychopinn.tiled.tile import OpenTile
 from ptychopinn.tiles import where_object_fits
-from ptychopinn.typing import IntArray
+from ptychopinn.typing import ComplexArray, FloatArray, IntArray
 from ptychopinn.workflows import load_reconstructor
 
 _OVERLAPS, _PAIRS, _PHASES = "overlaps.npz", "pairs.npz", "phases.npz"
@@ -62,14 +62,21 @@ def put_pairs(store: TileStore, round_name: str) -> None:
 
 def put_phases(store: TileStore, round_name: str, rule: PhaseRule) -> None:
     """Write the phases of the patches of all tiles, which follow from the overlaps of a round."""
-    parts = [load_arrays(store.job_folder(round_name, number) / _OVERLAPS) for number in range(len(store.cores))]
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    order = np.argsort(joined["numbers"])
-    by_pair = np.lexsort(joined["pairs"].T[::-1])
-    overlaps = overlaps_of(
-        joined["pairs"][by_pair], joined["values"][by_pair], joined["energies"][order], joined["means"][order]
-    )
+    overlaps = overlaps_of(*_measured(store, round_name))
     save_arrays(store.folder / round_name / _PHASES, phases=phases_by(rule, overlaps))
+
+
+def _measured(store: TileStore, round_name: str) -> tuple[IntArray, ComplexArray, FloatArray, ComplexArray]:
+    """Arguments of `overlaps_of`: what all tiles wrote."""
+    n = len(store.positions())
+    energies, means = np.zeros(n), np.zeros(n, np.complex128)
+    pairs, values = list[IntArray](), list[ComplexArray]()
+    for number in range(len(store.cores)):
+        part = load_arrays(store.job_folder(round_name, number) / _OVERLAPS)
+        energies[part["numbers"]], means[part["numbers"]] = part["energies"], part["means"]
+        pairs.append(part["pairs"])
+        values.append(part["values"])
+    return np.concatenate(pairs), np.concatenate(values), energies, means
 
 
 # Jobs
@@ -94,7 +101,7 @@ def measure_tile(store: str, number: int, after: str, monitor: Monitor) -> dict[
         numbers=known.members[own],
         energies=matrix.diagonal().real[own],
         means=overlaps.means[own],
-        pairs=known.members[pairs],
+        pairs=known.members[pairs].astype(np.int32),  # the parent has those of all tiles in memory
         values=np.asarray(matrix[pairs[:, 0], pairs[:, 1]]).ravel(),
     )
     return {}

@@ -12,7 +12,7 @@ from ptychopinn.geometry import Frame
 from ptychopinn.typing import BoolArray, FloatArray, IntArray
 
 MAX_TILE_PIXELS = 1 << 22  # of a tile whose number is chosen here: passes need some 250 MiB for it
-HALO_WIDTHS = 1.5  # width of a halo in widths of a pattern; with 1 the borders of tiles differ by twice as much
+HALO_WIDTHS = 1.5  # width of a halo in widths of a pattern; with 1 the borders of tiles differ by several times as much
 _MIN_WIDTHS = 4  # its minimum width in widths of a pattern; a smaller tile is mostly halo
 
 

@@ -41,8 +41,6 @@ def reconstruct_halves(
         All patterns of the scan; their library computes.
     obj:
         (H, W) complex64 on the host; no window leaves it.
-    frame:
-        Frame of ``obj``.
     model:
         Model of the scan, of the patterns' library.
 

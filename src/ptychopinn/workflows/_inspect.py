@@ -57,12 +57,8 @@ def inspect_run(path: StrPath, picture: StrPath | None = None, reading: ReadOpti
 
     Parameters
     ----------
-    path:
-        A scan file.
     picture:
         PNG file to write: mean pattern, positions, probe, and what fits best. None writes nothing.
-    reading:
-        What the file does not say.
 
     Raises
     ------

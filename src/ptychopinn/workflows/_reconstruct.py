@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ptychopinn.arrays import NUMPY, ArrayLibrary
-from ptychopinn.automatic import AutomaticReconstruction, Update, reconstruct_automatically
+from ptychopinn.automatic import Update, reconstruct_automatically
 from ptychopinn.config.run import AllSettings
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.io import read_scan
@@ -95,20 +95,16 @@ def reconstruct_run(  # noqa: PLR0913
             figures = reconstruction_figures(found.reconstruction, len(data))
             result = RunResult(folder, files, figures, found.reconstruction.warnings, found.reconstruction.verdict)
         else:
+            network = "none" if archive is None or found.from_flat else archive.name
             result = write_outputs(
                 folder,
                 data,
                 found.reconstruction,
                 description,
-                tables={"How": {"what was done": story, "network of the start": _network_of(found, archive)}},
+                tables={"How": {"what was done": story, "network of the start": network}},
             )
     files = {**result.files, "story": folder / folders.STORY}
     return replace(result, files=files, figures={**result.figures, "what was done": story})
-
-
-def _network_of(found: AutomaticReconstruction, archive: Path | None) -> str:
-    """The name of the model whose object passes went on from."""
-    return "none" if archive is None or found.from_flat else archive.name
 
 
 def load_start(

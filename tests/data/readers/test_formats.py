@@ -24,7 +24,7 @@ CUBES = ["py4dstem", "zarr2", "zarr3", "zarr-zip"]
 WITH_PROBE = [name for name in FORMATS if name not in ("ptypy", "ptychofm", "ptychonn", *CUBES)]
 
 
-def written(name: str, folder: Path, scan: Example | None = None) -> Path:
+def write_example(name: str, folder: Path, scan: Example | None = None) -> Path:
     file, write = FORMATS[name]
     return write(folder / file, scan or scan_formats.example())
 
@@ -43,7 +43,7 @@ def assert_is(found: ScanDataset, scan: Example, *, frame: bool = True) -> None:
 def test_every_format_gives_the_same_scan(name: str, tmp_path: Path) -> None:
     """[DATA-200] [DATA-201]"""
     scan = scan_formats.example()
-    path = written(name, tmp_path)
+    path = write_example(name, tmp_path)
     found = read_scan(path)
     assert_is(found, scan)
     assert found.metadata.pixel_size_m == pytest.approx(scan.pixel_m, rel=1e-6)
@@ -55,7 +55,7 @@ def test_every_format_gives_the_same_scan(name: str, tmp_path: Path) -> None:
 def test_the_object_of_ptychodus_is_in_the_frame_of_the_positions(name: str, tmp_path: Path) -> None:
     """[DATA-200]"""
     scan = scan_formats.example()
-    found = read_scan(written(name, tmp_path))
+    found = read_scan(write_example(name, tmp_path))
     np.testing.assert_array_equal(found.object_guess, scan.object)
     if name == "ptychodus":  # either file of the pair will do
         assert_is(read_scan(tmp_path / "product.h5"), scan)
@@ -63,7 +63,7 @@ def test_the_object_of_ptychodus_is_in_the_frame_of_the_positions(name: str, tmp
 
 def test_the_sums_are_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """[DATA-201] Energy, distance and pixel size become the object pixel, with the numbers."""
-    path = written("cxi", tmp_path)
+    path = write_example("cxi", tmp_path)
     with caplog.at_level(logging.INFO):
         read_scan(path)
     pixel = scan_formats.example().pixel_m
@@ -75,7 +75,7 @@ def test_the_sums_are_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def test_a_format_without_a_probe_says_how_to_make_one(name: str, tmp_path: Path) -> None:
     """[DATA-202] And with one the scan is read."""
     scan = scan_formats.example()
-    path = written(name, tmp_path)
+    path = write_example(name, tmp_path)
     with pytest.raises(DataError, match="no probe.*--probe mean"):
         read_scan(path)
     np.savez(tmp_path / "other.npz", probeGuess=scan.probe)
@@ -95,7 +95,7 @@ def test_a_format_without_a_probe_says_how_to_make_one(name: str, tmp_path: Path
 def test_basis_vectors_turn_the_positions_of_cxi(tmp_path: Path) -> None:
     """[DATA-203] Axes of the detector along +x and +y mean that the beam moves against the sample."""
     scan = scan_formats.example()
-    path = written("cxi", tmp_path)
+    path = write_example("cxi", tmp_path)
     pixel = scan_formats.DETECTOR_PIXEL_M
     with h5py.File(path, "a") as file:
         file["entry_1/instrument_1/detector_1/basis_vectors"] = np.array([[0, pixel], [pixel, 0], [0, 0]])
@@ -124,14 +124,14 @@ def test_a_near_field_scan_is_refused_in_words(shared_data: Path) -> None:
 def test_a_far_field_scan_is_not_taken_for_near_field(rows: int, tmp_path: Path) -> None:
     """[DATA-204]"""
     scan = scan_formats.example(rows=rows)
-    assert_is(read_scan(written("cxi", tmp_path, scan)), scan)
+    assert_is(read_scan(write_example("cxi", tmp_path, scan)), scan)
 
 
 @pytest.mark.parametrize("name", ["ptychodus", "matlab5"])
 def test_an_object_of_several_slices_is_refused_in_words(name: str, tmp_path: Path) -> None:
     """[DATA-204]"""
     scan = scan_formats.example()
-    path = written(name, tmp_path)
+    path = write_example(name, tmp_path)
     if name == "ptychodus":
         with h5py.File(tmp_path / "product.h5", "a") as file:
             attributes = dict(file["object"].attrs)
@@ -149,7 +149,7 @@ def test_an_object_of_several_slices_is_refused_in_words(name: str, tmp_path: Pa
 
 def test_a_flag_of_ptychodus_for_near_field_is_believed(tmp_path: Path) -> None:
     """[DATA-204]"""
-    path = written("ptychodus", tmp_path)
+    path = write_example("ptychodus", tmp_path)
     with h5py.File(tmp_path / "product.h5", "a") as file:
         file.attrs["far_field"] = False
     with pytest.raises(DataError, match="near field is not reconstructed"):
@@ -159,7 +159,7 @@ def test_a_flag_of_ptychodus_for_near_field_is_believed(tmp_path: Path) -> None:
 def test_archives_of_ptychonn_are_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """[DATA-207] Positions in metres, or in pixels if they span more than one; that labels are left out is said."""
     scan = scan_formats.example()
-    of_metres = written("ptychonn", tmp_path)
+    of_metres = write_example("ptychonn", tmp_path)
     np.savez(tmp_path / "pixels.npz", reciprocal=scan.counts, scan=scan.positions)
     for path in (of_metres, tmp_path / "pixels.npz"):
         found = read_scan(path, probe="mean")
@@ -218,7 +218,7 @@ def test_labels_alone_are_refused(tmp_path: Path) -> None:
 def test_pairs_of_ptychofm_are_read(unit: str, tmp_path: Path) -> None:
     """[DATA-207] From either file, with their object; centre, width and geometry need not be there."""
     scan = scan_formats.example()
-    path = written("ptychofm", tmp_path)
+    path = write_example("ptychofm", tmp_path)
     para = tmp_path / "scan_para.hdf5"
     middle = (np.array(scan.object.shape) - 1) / 2
     if unit == "px":
@@ -242,7 +242,7 @@ def test_pairs_of_ptychofm_are_read(unit: str, tmp_path: Path) -> None:
 
 def test_one_file_of_a_pair_says_what_is_missing(tmp_path: Path) -> None:
     """[DATA-200]"""
-    path = written("ptychodus", tmp_path)
+    path = write_example("ptychodus", tmp_path)
     (tmp_path / "product.h5").unlink()
     with pytest.raises(DataError, match="no product file lies beside it"):
         read_scan(path)
@@ -270,7 +270,7 @@ def test_arrays_one_group_down_are_found(tmp_path: Path) -> None:
 
 def test_a_position_unit_that_is_not_known_is_refused(tmp_path: Path) -> None:
     """[DATA-201]"""
-    path = written("nexus", tmp_path)
+    path = write_example("nexus", tmp_path)
     with h5py.File(path, "a") as file:
         file["entry_1/sample_1/geometry_1/translation"].attrs["units"] = "furlong"
     with pytest.raises(DataError, match="unit 'furlong'"):
@@ -279,7 +279,7 @@ def test_a_position_unit_that_is_not_known_is_refused(tmp_path: Path) -> None:
 
 def test_metres_without_a_geometry_say_what_is_missing(tmp_path: Path) -> None:
     """[DATA-201]"""
-    path = written("cxi", tmp_path)
+    path = write_example("cxi", tmp_path)
     with h5py.File(path, "a") as file:
         del file["entry_1/instrument_1/detector_1/distance"]
     with pytest.raises(DataError, match="lacks distance.*--pixel-size"):
@@ -291,7 +291,7 @@ def test_each_format_has_one_reader(tmp_path: Path) -> None:
     for name in FORMATS:
         folder = tmp_path / name
         folder.mkdir()
-        path = written(name, folder)
+        path = write_example(name, folder)
         assert [reader.name for reader in CORE_READERS if knows(reader, path)] == [
             {"nxptycho": "nexus", "eiger": "nexus", "matlab5": "matlab", "matlab73": "matlab"}.get(
                 name, "zarr" if name.startswith("zarr") else name

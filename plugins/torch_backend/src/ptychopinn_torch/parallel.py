@@ -83,8 +83,6 @@ class ParallelPredictor:
 
     Parameters
     ----------
-    device:
-        The device.
     threads:
         Number of threads; None: as many as PyTorch would use and are granted.
     """
