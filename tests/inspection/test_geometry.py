@@ -22,6 +22,7 @@ from ptychopinn.inspection import (
     check_geometry,
     check_geometry_quickly,
     check_geometry_stepwise,
+    geometry,
 )
 from ptychopinn.inspection.changes import ORIENTATIONS, Orientation
 from ptychopinn.simulate import simulate_scan
@@ -188,8 +189,9 @@ def test_little_overlap_is_no_wrong_orientation() -> None:
     assert found.agreement is Agreement.UNKNOWN
 
 
-def test_one_of_many_changes_is_no_better_by_chance() -> None:
-    """[INSP-003] Two hundred photons: an offset in the list seemed better by three standard errors."""
+def test_one_of_many_changes_is_no_better_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[INSP-003] Two hundred photons: some change may seem better, here by one standard error."""
+    monkeypatch.setattr(geometry, "_SURE", 1.0)
     _, scan = next(drawn_scans(3023, 1))
     found = check_geometry_stepwise(replace(scan, object_guess=None))
     assert found is not None
