@@ -159,8 +159,8 @@ def test_a_chain_starts_from_the_probe_of_the_scan_before(scans: Path, tmp_path:
     result = batch_run(plan, tmp_path / "out")
     assert list(result.failed) == ["s2"]
     first, last = (json.loads((tmp_path / "out/jobs" / name / "task.json").read_text()) for name in ("s1", "s3"))
-    assert "reading" not in first["arguments"]["settings"]
-    probe = last["arguments"]["settings"]["reading"]["probe"]
+    assert "reading" not in first["arguments"]["scan"]["settings"]
+    probe = last["arguments"]["scan"]["settings"]["reading"]["probe"]
     assert probe == str(tmp_path / "out/scans/s1/reconstruction.h5")
     assert "The probe is that of reconstruction.h5." in (tmp_path / "out/jobs/s3/job.log").read_text()
     (scan, *_) = planned_scans(plan)
@@ -179,7 +179,7 @@ def test_train_infer_and_evaluate(scans: Path, tmp_path: Path, monkeypatch: pyte
     trained = batch_run(plan, tmp_path / "trained")
     assert not trained.failed
     task = json.loads((tmp_path / "trained/jobs/s3/task.json").read_text())
-    assert task["arguments"]["start"] == str(tmp_path / "trained/scans/s1")
+    assert task["arguments"]["scan"]["start"] == str(tmp_path / "trained/scans/s1")
     start = {"workflow": "infer", "start": str(trained.scans[0].folder)}
     inferred = batch_run(read_plan(scans / "s1.npz", batch=start, infer={"refine": 0}), tmp_path / "inferred")
     assert not inferred.failed
