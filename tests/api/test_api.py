@@ -78,6 +78,21 @@ def test_positions_in_metres_become_pixels(scan: Scan) -> None:
     assert made.bad_pixels.sum() == 32
 
 
+def test_masked_values_are_no_measurement(scan: Scan) -> None:
+    """[API-001] Of patterns they are bad, a position is unknown: the numbers below a mask are no data."""
+    mask = np.zeros(scan.patterns.shape, bool)
+    mask[:, 3, 4] = mask[5, 7] = True
+    patterns = np.ma.masked_array(np.rint(scan.counts(slice(None))).astype(np.uint32), mask)
+    found = ptychopinn.read(patterns, positions=scan.positions, probe=scan.probe)
+    assert np.argwhere(found.bad_pixels).tolist() == [[3, 4]]
+    assert found.bad_values is not None
+    assert found.bad_values.patterns_with_any.tolist() == [5]
+    positions = np.ma.masked_array(scan.positions, np.arange(len(scan))[:, None] == [9, 9])
+    fewer = ptychopinn.read(patterns, positions=positions, probe=scan.probe)
+    assert len(fewer) == len(scan) - 1
+    assert "DATA-121" in {one.code for one in fewer.findings}
+
+
 def test_what_is_no_scan_is_refused(scan: Scan, model: Model, tmp_path: Path) -> None:
     """[API-009]"""
     patterns, positions = scan.patterns, scan.positions

@@ -140,7 +140,7 @@ def read(  # noqa: PLR0913
     ----------
     source:
         A file of any format that has a reader, or several files of one object; or (n, H, W) patterns of any real dtype,
-        DC at ``[H//2, W//2]``; or a dataset.
+        DC at ``[H//2, W//2]`` (of a masked array, masked values are bad); or a dataset.
     positions:
         (n, 2) (y, x) of the probe on the object, in object pixels or in ``position_unit``; or a file with them.
     probe:
@@ -197,6 +197,7 @@ def read(  # noqa: PLR0913
         object_guess=None if object_guess is None else np.asarray(object_guess, np.complex64),
         name=name,
     )
+    raw = _with_mask(raw, source)
     raw = change(centre_patterns(raw) if chosen.reading.fftshift else raw)
     return scan_of_checked(convert_raw([raw], chosen.reading, chosen.conversion, name))
 
@@ -204,6 +205,12 @@ def read(  # noqa: PLR0913
 def scan_of_checked(data: ScanDataset) -> Scan:
     """A dataset that passed all checks as a scan."""
     return Scan(**{one.name: getattr(data, one.name) for one in fields(ScanDataset)})
+
+
+def _with_mask(raw: RawScan, source: Any) -> RawScan:
+    """The scan of some patterns, of which masked values are bad."""
+    masked = np.ma.is_masked(source)
+    return mask_pixels(raw, np.ma.getmaskarray(source), "the masked array") if masked else raw
 
 
 def _is_files(source: object) -> bool:
@@ -214,6 +221,8 @@ def _is_files(source: object) -> bool:
 
 def _numbers(value: object, name: str, dtype: np.dtype[Any] | None = None) -> AnyArray:
     try:
+        if dtype is not None and np.ma.is_masked(value):
+            value = np.ma.filled(np.ma.asarray(value, dtype), np.nan)
         array = np.asarray(value, dtype)
     except (TypeError, ValueError) as error:
         raise DataError(f"The {name} are no array of numbers: {error}.", "Give a NumPy array.") from error

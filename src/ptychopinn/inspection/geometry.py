@@ -28,6 +28,7 @@ _CLEAR = 1.5  # times the residual of noise: what the mean pattern has to leave 
 _ROOM = 1.15  # the same for a scale to be seen
 _FAINT = 1.05  # the same for any change to be seen: below, one of many may seem better by chance
 _PREDICTED = 1 / 3  # of what can be explained: what passes explain at least of patterns that agree
+_OVERLAPPING = 0.4  # of the probe's width: below, it is asked whether any change would be seen
 _CAN_TELL = 0.5  # the same for more than noise to be seen in what is left
 _QUICK_COUNT, _QUICK_PASSES, _DOUBT_COUNT = 64, 2, 80
 
@@ -307,7 +308,8 @@ class _Comparison:
         if not best.change.is_none:
             if self._patch.mean_residual < _FAINT * self._patch.noise_residual:
                 return Agreement.UNKNOWN
-            sure = best.change.scale >= 1 or self._predicts_what_agrees(best.change)
+            plain = best.change.scale >= 1 and self._patch.overlap >= _OVERLAPPING
+            sure = plain or self._predicts_what_agrees(best.change)
             return Agreement.CHANGED if sure else Agreement.UNKNOWN
         explained = self._patch.explained(best)
         if not explained > _EXPLAINED:
