@@ -18,6 +18,7 @@ from ptychopinn.assembly import PhaseRule, Synchronisation
 from ptychopinn.config import InferConfig, ModelConfig, SimulationConfig, TrainConfig
 from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import Measurement, ScanDataset, ScanMetadata
+from ptychopinn.data.from_arrays import mend_scan
 from ptychopinn.data.io import read_scan
 from ptychopinn.errors import ConfigError, DataError, ResourceError
 from ptychopinn.live import Arrival, Chunk, LiveScan, Rejection, Setup, StreamStatus, Update, stream
@@ -314,8 +315,8 @@ def test_patterns_without_light_wait_for_light(scan: ScanDataset, trained: Numpy
     """[STREAM-001]"""
     dark = np.asarray(scan.patterns).copy()
     dark[:30] = 0
-    darkened = replace(scan, patterns=dark).as_checked()  # a stream keeps what files leave out
-    end = last(stream(trained, chunks(darkened, range(100)), QUICK))
+    darkened = mend_scan(replace(scan, patterns=dark))
+    end = last(stream(trained, chunks(replace(scan, patterns=dark), range(100)), QUICK))
     assert end.patterns == 100
     assert difference(end.result, reconstruct(trained, darkened, QUICK)) < 0.01
 
@@ -482,6 +483,40 @@ def test_marks_in_some_patterns_are_bad_there(scan: ScanDataset, trained: NumpyR
 def test_a_stream_of_which_no_picture_can_be_right_is_named(scan: ScanDataset, trained: NumpyReconstructor) -> None:
     """[DATA-133] [DATA-134] As a file is: exposures that are no counts, and positions that do not overlap."""
     odd = replace(scan, patterns=np.zeros_like(scan.patterns) + scan.patterns[:1], positions=10 * scan.positions)
-    for given, codes in ((scan, set()), (odd, {"DATA-133", "DATA-134"})):
-        end = last(stream(trained, chunks(given, range(100)), QUICK))
-        assert {one.code for one in end.scan.data().findings} == codes
+    found, none = (
+        {one.code for one in last(stream(trained, chunks(given, range(100)), QUICK)).scan.data().findings}
+        for given in (odd, scan)
+    )
+    assert {"DATA-133", "DATA-134"} <= found
+    assert not none
+
+
+def test_a_stream_is_mended_at_its_end_as_a_file_is(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[DATA-127] [DATA-120] [DATA-121] [DATA-123] [DATA-124] and its object is that of a scan without all that."""
+    counts, positions = np.asarray(scan.patterns).astype(np.uint32), scan.positions.copy()
+    counts[:, 20, 9] = 50 * counts.max()
+    counts[:, 15, 17] = 0
+    counts[40] *= 100
+    positions[70] += 5000
+    odd = replace(scan, patterns=counts, positions=positions)
+    mask = np.zeros((N, N), bool)
+    mask[20, 9] = mask[15, 17] = True
+    good = np.setdiff1d(np.arange(100), [40, 70])
+    with LiveScan(trained, QUICK) as live:
+        for number in range(0, 100, 20):
+            assert live.add(chunk_of(odd, range(number, number + 20)))[0] == 20
+        result, data = live.finish(), live.data()
+        np.testing.assert_array_equal(live.indices, good)
+    codes = {problem.code for problem in data.findings}
+    assert {"DATA-120", "DATA-121", "DATA-123", "DATA-124"} <= codes
+    np.testing.assert_array_equal(data.bad_pixels, mask)
+    np.testing.assert_array_equal(data.positions, scan.positions[good])
+    expected = reconstruct(trained, replace(scan.select(good), bad_pixels=mask), QUICK)
+    assert data.metadata.nphotons == pytest.approx(scan.select(good).counts(slice(None))[:, ~mask].sum() / 98, rel=1e-3)
+    assert difference(result, expected) < 0.01
+
+
+def test_positions_in_metres_are_a_warning_of_a_stream(scan: ScanDataset, trained: NumpyReconstructor) -> None:
+    """[DATA-127] [DATA-122] The patterns may be nowhere else, so there is a result."""
+    end = last(stream(trained, chunks(replace(scan, positions=1e-8 * scan.positions), range(100)), QUICK))
+    assert "DATA-122" in {problem.code for problem in end.scan.data().findings}

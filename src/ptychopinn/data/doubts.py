@@ -10,13 +10,10 @@ from scipy.ndimage import median_filter
 from scipy.spatial import cKDTree
 
 from ptychopinn.data.bad_values import BadValues
-from ptychopinn.data.dataset import Measurement, ScanDataset
+from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.diagnostics import Findings
-from ptychopinn.data.pattern_checks import check_background
 from ptychopinn.data.splits import probe_radius_px
-from ptychopinn.data.statistics import pattern_statistics
 from ptychopinn.data.subsampling import evenly_spread, neighbour_distances
-from ptychopinn.spill import SpillableRows
 from ptychopinn.typing import BoolArray, FloatArray, IntArray
 
 _SAMPLE = 64  # patterns that show how much values vary
@@ -54,19 +51,6 @@ def check_doubts(data: ScanDataset, counts: FloatArray, *, dose_is_known: bool, 
         for number in np.unique(data.scan_index):
             members = np.flatnonzero(data.scan_index == number)
             _check_exposure(data, counts, members, width, findings)
-
-
-def doubts_of(data: ScanDataset, *, dose_is_known: bool) -> Findings:
-    """The warnings of a scan whose patterns were never together before; parameters as in `check_doubts`."""
-    findings = Findings()
-    patterns = data.patterns[:] if isinstance(data.patterns, SpillableRows) else data.patterns
-    seen = pattern_statistics(patterns, data.bad_pixels, data.bad_values)
-    amplitude = data.measurement is Measurement.AMPLITUDE
-    counts = (seen.square_sums if amplitude else seen.sums) * data.counts_per_unit
-    mean = (seen.mean**2 if amplitude else seen.mean) * data.counts_per_unit
-    check_background(mean, data.bad_pixels, findings)
-    check_doubts(data, counts, dose_is_known=dose_is_known, findings=findings)
-    return findings
 
 
 def _check_spread(counts: FloatArray, bad_pixels: BoolArray, bad_values: BadValues | None, findings: Findings) -> None:

@@ -40,6 +40,26 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
     if data.checked is not None or len(data) == 0:
         return data
     findings = Findings()
+    known = data.counts_per_unit != 1 or data.metadata.nphotons is not None
+    data = mend_measured(data, findings, dose_is_known=known)
+    findings.raise_first(data.name)
+    findings.log(_log, data.name)
+    return replace(data, findings=(*data.findings, *findings.mended)).as_checked()
+
+
+def mend_measured(data: ScanDataset, findings: Findings, *, dose_is_known: bool) -> ScanDataset:
+    """Mend a scan that was not checked; positions in a unit of length are an error among the findings.
+
+    Parameters
+    ----------
+    dose_is_known:
+        Whether somebody said how many photons there are; else counts are photons.
+
+    Raises
+    ------
+    DataError
+        If too many pixels hold values that are not finite or negative.
+    """
     patterns = data.patterns[:] if isinstance(data.patterns, SpillableRows) else data.patterns
     seen, bad = mark_bad_values("patterns", patterns, Unmeasured(data.bad_pixels, data.bad_values), findings)
     refuse_bad_values("patterns", patterns, seen, findings)
@@ -59,12 +79,9 @@ def mend_scan(data: ScanDataset) -> ScanDataset:
         data = replace(data, bad_pixels=pixels, bad_values=values)
         data = replace(data, metadata=_with_saturation(data, findings))
         check_background(mean, data.bad_pixels, findings)
-        known = data.counts_per_unit != 1 or data.metadata.nphotons is not None
-        check_doubts(data, counts[numbers], dose_is_known=known, findings=findings)
+        check_doubts(data, counts[numbers], dose_is_known=dose_is_known, findings=findings)
         check_unit(data.positions, 2 * probe_radius_px(data.probe), data.metadata, findings)
-    findings.raise_first(data.name)
-    findings.log(_log, data.name)
-    return replace(data, findings=(*data.findings, *findings.mended)).as_checked()
+    return data
 
 
 def mend_every_pattern(data: ScanDataset) -> ScanDataset:

@@ -13,8 +13,8 @@ from ptychopinn.assembly import PhaseRule, Stages, Synchronisation, synchronise
 from ptychopinn.config.infer import InferConfig, ProbeSource, StreamConfig, Synchronise
 from ptychopinn.data.bad_value_checks import find_marks
 from ptychopinn.data.dataset import Measurement, ScanDataset
-from ptychopinn.data.diagnostics import Findings, Problem
-from ptychopinn.data.doubts import doubts_of
+from ptychopinn.data.diagnostics import Findings, Problem, Severity
+from ptychopinn.data.from_arrays import mend_measured
 from ptychopinn.data.lazy_rows import LazyRows
 from ptychopinn.data.patterns import Patterns
 from ptychopinn.data.scaling import Scaling, fit_scaling, scaling_of
@@ -101,6 +101,7 @@ class LiveScan:
         self._statistics: PatternStatistics | None = None
         self._per_unit, self._assumed = 1.0, False  # the dose
         self._predicted = 0
+        self._left_out = np.zeros(0, np.int64)  # slots of patterns that are no measurement, known at the end
         self._synchronised = 0
         self._how = Synchronisation(PhaseRule.ON)
         self.probe: ComplexArray | None = None  # (modes, N, N) complex64 in counts; None without an object
@@ -208,7 +209,7 @@ class LiveScan:
     def _mean(self) -> FloatArray:
         """(N, N) mean of the values of each pixel, as if a unit were one count; 0 at bad pixels."""
         count = len(self._indices)
-        mean = self._sum / np.maximum(count - self._marks.times, 1)
+        mean = self._sum / np.maximum(count - len(self._left_out) - self._marks.times, 1)
         return np.where(self._marks.bad_pixels(count), 0.0, mean)
 
     def stitched(self) -> tuple[StitchedObject, float] | None:
@@ -254,7 +255,7 @@ class LiveScan:
     @property
     def indices(self) -> IntArray:
         """(n,) int64, ascending: the numbers of the patterns, in the order of `data`."""
-        return np.sort(self._indices[:])
+        return self._indices[self._in_order()]
 
     def finish(self, monitor: Monitor = NULL_MONITOR) -> Reconstruction:
         """Reconstruct the complete scan, as `ptychopinn.reconstruction.reconstruct` does.
@@ -266,15 +267,12 @@ class LiveScan:
         DataError
             If there is no pattern, or no photon.
         """
+        spoiled = self._mend()
         self._find_dose().log(_log, self._name)
-        known = self._setup.metadata.nphotons is not None or self._per_unit != 1
-        doubts = doubts_of(self.data(), dose_is_known=known)
-        doubts.log(_log, self._name)
-        self._findings.extend(doubts.mended)
         data, order = self.data(), self._in_order()
         stages = Stages(self._config, monitor)
         scaling = fit_scaling(data)
-        self._predict_again(scaling, monitor)
+        self._predict_again(scaling, monitor, every=spoiled)
         assert self._placed is not None
         probe, library, _ = self._infer(order[:1], scaling)
         placed = HostPatches(LazyRows(self._placed, order), library)
@@ -288,10 +286,35 @@ class LiveScan:
             stitched, how = synchronise(probe, patterns, placed, tiling, stages)
             return refine_and_assess(stitched, how, probe, patterns, stages)
 
+    def _mend(self) -> bool:
+        """Mend the complete scan by the rules for files; return whether patches were predicted with bad pixels.
+
+        What a file is refused for is a warning here, because the patterns may be nowhere else.
+        """
+        data, order, findings = self.data(), self._in_order(), Findings()
+        known = self._setup.metadata.nphotons is not None or self._per_unit != 1
+        mended = mend_measured(data, findings, dose_is_known=known)
+        findings.problems = [
+            replace(one, severity=Severity.WARNING) if one.severity is Severity.ERROR else one
+            for one in findings.problems
+        ]
+        findings.log(_log, self._name)
+        self._findings.extend(findings.mended)
+        new = mended.bad_pixels & ~data.bad_pixels
+        self._marks.given = self._marks.given | new
+        saturation = {"saturation_counts": mended.metadata.saturation_counts}
+        self._setup = replace(self._setup, metadata=self._setup.metadata.model_copy(update=saturation))
+        if mended.numbers is not None and len(mended):
+            out = np.setdiff1d(np.arange(len(data)), mended.numbers)
+            self._left_out = order[out]
+            self._sum -= replace(data, counts_per_unit=1.0).counts(out).sum(axis=0, dtype=np.float64)
+        return bool(new.any())
+
     def _in_order(self) -> IntArray:
         """Slots by ascending number of the patterns: of the predicted ones, or of all if none is predicted."""
         indices = self._indices[:]
-        return np.argsort(indices[: self._predicted] if self._predicted else indices).astype(np.int64)
+        order = np.argsort(indices[: self._predicted] if self._predicted else indices).astype(np.int64)
+        return order[~np.isin(order, self._left_out)]
 
     def _scan_probe(self) -> ComplexArray:
         """The scan's probe. Without one, any probe with energy, because the model has its own."""
@@ -454,9 +477,9 @@ class LiveScan:
         else:
             self._stitcher = Stitcher.from_stitched(stitched, patch_weights(self.probe, size))
 
-    def _predict_again(self, scaling: Scaling, monitor: Monitor) -> None:
-        """Predict patches again whose mean counts were not accurate enough."""
-        off = np.abs(self._scales[:] * self._per_unit / scaling.mean_counts - 1) > _SCALE_SHIFT
+    def _predict_again(self, scaling: Scaling, monitor: Monitor, *, every: bool) -> None:
+        """Predict patches again whose mean counts were not accurate enough, or every one."""
+        off = every | (np.abs(self._scales[:] * self._per_unit / scaling.mean_counts - 1) > _SCALE_SHIFT)
         slots = np.flatnonzero(off)
         step = self._batch_size
         for start in range(0, len(slots), step):
