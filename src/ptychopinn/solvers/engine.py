@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -38,7 +39,7 @@ from ptychopinn.solvers.probe_state import ProbeState
 from ptychopinn.solvers.tally import Tally
 from ptychopinn.solvers.variation import VariationState
 from ptychopinn.tiles import Tile, Tiling
-from ptychopinn.typing import FloatArray, IntArray
+from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _MOMENTUM_STEPS_PER_PASS = 8
 _THREAD_VALUES = 1 << 17  # exit-wave values that a thread processes at a time; fewer are slower
@@ -378,10 +379,16 @@ class PassEngine:
             self._displace_object(moved - self.positions)
         self.positions, self._tasks = moved, tasks
 
+    @cached_property
+    def _given_light(self) -> AnyArray:
+        """(N, N) on the host: the intensity of the probe that was given, so that no later pass waits for it."""
+        light: AnyArray = self._library.to_host(power(self._given.probe[None, ...], self._library))[0]
+        return light
+
     def _displace_object(self, moves: FloatArray) -> None:
         """Displace the object by what moves of the positions have in common."""
-        light = self._library.to_host(power(self._probe.modes[None, ...], self._library))[0]
-        displacement = Displacement.of_moves(self.frame.local(self.positions), moves, light, self.frame.shape)
+        local = self.frame.local(self.positions)
+        displacement = Displacement.of_moves(local, moves, self._given_light, self.frame.shape)
         if displacement.matters:
             self._state.displace(displacement)
 
