@@ -1,6 +1,6 @@
-"""Warn of scans in which nothing can be mended, but of which no picture can be right.
+"""Warn of scans whose errors cannot be mended, and lead to a wrong picture that explains the patterns.
 
-Values that are no counts, exposures that jump, and positions that do not overlap: the picture explains them.
+These are values that are no counts, exposures that jump or drift, and positions that do not overlap.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from ptychopinn.typing import BoolArray, FloatArray, IntArray
 _SAMPLE = 64  # patterns that show how much values vary
 _MIN_PATTERNS, _MIN_PIXELS = 16, 30
 _SEEN = 0.5  # counts of a pixel that show it
-_QUANTILE, _SCORE = 0.2, 0.84  # of the pixels that vary least; the same of a normal distribution, in deviations
-_LESS = 0.93  # of what photons leave there: values that vary less are no photon counts
+_QUANTILE, _SCORE = 0.2, 0.84  # of the pixels; how far below the mean that quantile is, in standard deviations
+_LESS = 0.93  # of the variance of photons there: values that vary less are no photon counts
 _MIN_RUN = 8  # patterns before and after a jump
 _RUNS = 16  # a run is at least this part of a scan
 _MIN_JUMP = 1.5
-_STEADY, _MOST = 0.3, 0.4  # of a jump, and of the logarithm: what the light changes before and after it at most
-_HERE = 0.7  # of a jump: what neighbours on both sides of it differ at least
+_STEADY, _MOST = 0.3, 0.4  # before and after a jump the light drifts by less: of the jump, and in its logarithm
+_HERE = 0.7  # of a jump: close patterns on both sides of it differ by more
 _NEAR = 0.5  # of the probe's width: patterns so close see the same object
 _MIN_PAIRS = 5
-_PARTS, _MIN_DRIFT, _LEAST = 6, 3.0, 0.05  # of a scan; the factor of a drift; of its logarithm in each part
+# A drift changes the light by this factor from the first part of a scan to the last, and in each by this share of it.
+_PARTS, _MIN_DRIFT, _LEAST = 6, 3.0, 0.05
 _APART = 1.2  # widths of the probe: neighbours farther away do not overlap
 
 
 def check_doubts(data: ScanDataset, counts: FloatArray, *, dose_is_known: bool, findings: Findings) -> None:
-    """Warn of what no picture can be right of.
+    """Warn of errors that lead to a wrong picture.
 
     Parameters
     ----------
@@ -67,8 +68,8 @@ def _check_spread(counts: FloatArray, bad_pixels: BoolArray, bad_values: BadValu
         findings.warning(
             "patterns",
             f"The values vary less than photons do: in a fifth of the pixels their variance is under {found:.2g} times "
-            f"their mean; photons leave {expected:.2g}. They are amplitudes or logarithms, averages, or in a unit of "
-            "several photons.",
+            f"their mean; Poisson noise would give {expected:.2g}. They are amplitudes or logarithms, averages, or in "
+            "a unit of several photons.",
             "Amplitudes: --measurement amplitude; another unit: --nphotons; logarithms have to be undone.",
             "DATA-133",
         )

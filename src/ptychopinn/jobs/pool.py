@@ -1,4 +1,4 @@
-"""Run many jobs side by side, and those again that died of their machine."""
+"""Run many jobs in parallel; those whose process died, or whose machine ran out of memory or disk, are tried again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Job:
     task: Task
     folder: Path
     limits: JobLimits = NO_LIMITS
-    # Get its progress and its memory in MiB, in another thread; a Dask cluster sends neither.
+    # Called in another thread with its progress and its memory, MiB; never on a Dask cluster.
     on_progress: Callable[[Progress], None] | None = None
     on_memory: Callable[[float], None] | None = None
 
@@ -59,8 +59,8 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Any | JobError]]:
     """Run jobs, as many at a time as there are workers.
 
-    A job whose process died, or whose machine ran out of memory or disk, is tried again. One that ran out, and one that
-    is tried for the last time, runs alone after all others. One that ran out alone is not tried again.
+    A job whose process died, or whose machine ran out of memory or disk, is tried again. After it ran out, and when it
+    is tried for the last time, it runs alone, after all others. A job that ran out alone is not tried again.
 
     Yields
     ------
@@ -102,7 +102,7 @@ def run_jobs(
 
 
 def _ran_out(found: Any | JobError) -> bool:
-    """Whether a job failed because its machine had no more memory or disk; a limit of its own does not count."""
+    """Whether a job failed because its machine had no more memory or disk; its own `JobLimits` do not count."""
     ran_out = isinstance(found, JobError) and found.exit_code == ResourceError.exit_code
     return ran_out and not isinstance(found, JobOverLimit)
 
@@ -173,7 +173,7 @@ class _Place:
 
 
 def run_in_folder(job: Job, monitor: Monitor, staying: StayingProcess | None = None) -> Any:
-    """Run a job in its folder, which is made, in a process of its own or one that stays.
+    """Create the folder of a job and run it there, in a process of its own or one that stays.
 
     Raises JobError if it failed, or the folder cannot be written to.
     """

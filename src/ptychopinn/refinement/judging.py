@@ -12,12 +12,12 @@ from ptychopinn.data.subsampling import split_every
 from ptychopinn.typing import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
-_HELD_OUT, _MIN_HELD_OUT = 8, 4  # then every 8th pattern is held out from the passes, if that gives at least 4
+_HELD_OUT, _MIN_HELD_OUT = 8, 4  # where photons are few, every 8th pattern is held out, if these are 4 or more
 _READ = 32  # patterns read at a time
 SURE_DEVIATIONS = 1.5
 """Where photons are few, a pass is accepted only if it lowers the residual by this many standard errors."""
-# The slow phase is no longer solved once its standard deviation over the positions is below the first limit, or once it
-# lowers the residual by a smaller fraction than the second.
+# The slow phase is negligible if its standard deviation over the positions, or the fraction by which it lowers the
+# residual, is below these.
 _SETTLED_RAD = 0.005
 _SETTLED_GAIN = 1e-4
 
@@ -25,7 +25,7 @@ _SETTLED_GAIN = 1e-4
 def split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArray, IntArray]:
     """Indices of the patterns that the passes use, and of those that judge.
 
-    Both are all patterns, unless the scan is noisy and has enough of them.
+    Every pattern does both, unless the scan is noisy and has 32 or more.
     """
     every = np.arange(len(patterns))
     if not noisy or len(patterns) < _HELD_OUT * _MIN_HELD_OUT:
@@ -37,8 +37,8 @@ def split_used_and_held_out(patterns: Patterns, *, noisy: bool) -> tuple[IntArra
     return used, held
 
 
-def leaves_no_slow_phase(phases: FloatArray, before: FloatArray, after: FloatArray) -> bool:
-    """Whether a slow phase was so small that it need not be solved again.
+def is_negligible(phases: FloatArray, before: FloatArray, after: FloatArray) -> bool:
+    """Whether a slow phase was too small, or helped too little, to be solved again.
 
     Parameters
     ----------

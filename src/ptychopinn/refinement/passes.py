@@ -19,7 +19,7 @@ from ptychopinn.geometry import Canvas, Frame, Windows
 from ptychopinn.metrics.baselines import is_noisy
 from ptychopinn.metrics.quality import RESIDUAL_PATTERNS, ForwardResidual, deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement.judging import SURE_DEVIATIONS, leaves_no_slow_phase, split_used_and_held_out
+from ptychopinn.refinement.judging import SURE_DEVIATIONS, is_negligible, split_used_and_held_out
 from ptychopinn.refinement.modes import choose_probe_modes
 from ptychopinn.refinement.options import RefineOptions, StartKind, refinement_schedule
 from ptychopinn.refinement.result import Refinement, RefinementSummary
@@ -33,8 +33,8 @@ from ptychopinn.typing import FloatArray
 
 _log = logging.getLogger(__name__)
 _QUICK_JUDGES = 64  # patterns that judge a quick refinement
-_QUICK_SHARE = 0.25  # largest share of the patterns that its slow phase may take: then it costs less than a pass
-_QUICK_WORSE = 1.02  # its residual may rise by this factor: passes that average noise fit less of it
+_QUICK_SHARE = 0.25  # it solves the slow phase only from this fraction of the patterns or less, in less than a pass
+_QUICK_WORSE = 1.02  # its result is used up to this factor of the residual: without noise it may be higher
 _GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
 _READ = 32  # patterns read at a time
 
@@ -254,7 +254,7 @@ class _Refinement:
     def _fit_scale_and_phase(self, model: ScanModel) -> Array:
         """The start times a factor: its amplitudes fit the patterns, and its mean is real and positive.
 
-        Then its mean phase is that of the uncovered pixels, which are 1.
+        Its mean phase is then 0, as that of the uncovered pixels, which are 1.
         """
         patterns, start = self._patterns, self._start
         library, xp = patterns.library, patterns.library.xp
@@ -311,8 +311,9 @@ class _Refinement:
         return model
 
     def _solve_slow_phase(self, engine: PassEngine, monitor: Monitor) -> bool:
-        """Solve the slow phase and apply it if that lowers the residual; return whether none was left.
+        """Solve the slow phase and apply it if that lowers the residual.
 
+        Returns True if it was negligible, and need not be solved again; False if it was not, or not determined.
         If the probe is free, the linear part is left out. The probe can carry it, and no pattern shows the difference.
         A ramp on the object would disagree with the uncovered pixels.
         """
@@ -327,12 +328,12 @@ class _Refinement:
         if self._options.update_probe:
             phase, values = without_plane(phase, values, at, library)
         changed = multiply_by_phase(library.xp.asarray(canvas.array, copy=True), phase, library)
-        # Both residuals are of the whole box, where the uncovered pixels get the phase too. In the result they are 1,
-        # and a ramp would raise the residual.
+        # While residuals are compared, the uncovered pixels get the phase too. In the result they are 1, and a ramp
+        # would seem worse than it is.
         if len(self._used) < len(self._patterns):
             model = self._fit_held_out(model, canvas)
         residual_of = self._residual_of(model)
         before, after = (residual_of.shares(one) for one in (canvas, replace(canvas, array=changed)))
         if deviations_above(before, after) > self._sure:
             engine.multiply_by_phase(phase)
-        return leaves_no_slow_phase(values, before, after)
+        return is_negligible(values, before, after)

@@ -33,7 +33,7 @@ from ptychopinn.geometry import Frame
 from ptychopinn.jobs import Job, JobError, Task, Workers, choose_workers, run_jobs
 from ptychopinn.metrics.quality import deviations_above
 from ptychopinn.monitor import NULL_MONITOR, Monitor
-from ptychopinn.refinement.judging import SURE_DEVIATIONS, leaves_no_slow_phase
+from ptychopinn.refinement.judging import SURE_DEVIATIONS, is_negligible
 from ptychopinn.tiled.fits import PatternFits
 from ptychopinn.tiled.network import put_pairs, put_phases
 from ptychopinn.tiled.outputs import TiledObject, write_tiled
@@ -225,8 +225,8 @@ class _Rounds:
         if not phase:
             return now, settled
         without, taken_off = now.shares("without"), now.shares("taken_off")
-        lacked_none = leaves_no_slow_phase(self._phase_at_positions(before.name), without, taken_off)
-        settled = lacked_none and done > 0  # after the first pass there may be a slow phase again
+        negligible = is_negligible(self._phase_at_positions(before.name), without, taken_off)
+        settled = negligible and done > 0  # after the first pass there may be a slow phase again
         if deviations_above(without, taken_off) <= self._sure:
             self.total += len(self._tiles)
             plan = replace(plan, phase=False, gradients=more and not settled)

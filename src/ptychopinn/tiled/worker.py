@@ -45,12 +45,12 @@ FITTED_BY_PATTERN = (Freedom.POSITIONS, Freedom.FLUX)
 
 
 def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
-    """Write the model of a scan: probe and background that a reconstruction of its middle finds.
+    """Reconstruct the middle of a scan, and store its probe and background for all tiles.
 
     Returns
     -------
-    ``story``: what was done and why. ``rule``: by which rule the phases of the network's patches were chosen, if they
-    were a better start than a flat object; else none. ``free``: which of `FITTED_BY_PATTERN` explained patterns better.
+    ``story``: what was done and why. ``rule``: by which rule the phases of the network's patches are synchronised; None
+    if passes start from a flat object. ``free``: those of `FITTED_BY_PATTERN` that explained patterns better.
     """
     files = TileStore(store)
     middle = files.scan(nearest_to_middle(files.positions(), MIDDLE_PATTERNS))
@@ -78,7 +78,7 @@ def solve_middle(store: str, monitor: Monitor) -> dict[str, Any]:
 
 
 def begin_tile(store: str, number: int, after: str) -> dict[str, Any]:
-    """Write coverage and flat object of a tile, and judge it."""
+    """Write coverage and a flat object of a tile, and return what each judging pattern adds to its residual."""
     files = TileStore(store)
     tile = OpenTile(files, number, NUMPY)
     size, probe = files.plan["size"], files.model()["probe"]
@@ -107,7 +107,7 @@ class PassPlan:
 
     done: int  # number of passes before it
     before: str  # the round that it goes on from
-    phase: bool  # whether to take off the slow phase of that round first
+    phase: bool  # whether to correct the slow phase of that round first
     gradients: bool  # whether to measure the gradients of the next slow phase
 
 
@@ -163,7 +163,7 @@ def _engine(tile: OpenTile, now: PassPlan, options: PassOptions) -> tuple[PassEn
     """An engine that goes on from an earlier round, and the patterns that it uses."""
     plan, ranks = tile.store.plan, tile.known.ranks
     used, total, on_host = np.flatnonzero(ranks >= 0), plan["used"], tile.library.on_host
-    # A device needs batches of many patterns, of one shape.
+    # On a GPU batches have many patterns each, and one shape.
     batch_size = default_batch_size(total if on_host else len(used), plan["size"], on_host=on_host)
     order = PartOrder(ranks[used], total, seed=options.seed, done=now.done, batch_size=batch_size, full=not on_host)
     canvas = Canvas(tile.read(now.before, OBJECT), tile.frame, tile.library)
