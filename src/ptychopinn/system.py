@@ -31,13 +31,13 @@ def address_space_limit() -> int | None:
     return None if limit == resource.RLIM_INFINITY else int(limit)
 
 
-def check_address_space() -> None:
-    """Refuse a limit of the address space (``ulimit -v``) under which libraries of linear algebra wait for ever.
+def check_address_space(needed_mib: int = _MIN_ADDRESS_SPACE_MIB) -> None:
+    """Refuse a limit of the address space (``ulimit -v``) under which libraries wait for ever, or abort the process.
 
     Raises
     ------
     ResourceError
-        If less than 512 MiB are left.
+        If less is left, MiB.
     """
     limit = address_space_limit()
     if limit is None:
@@ -46,10 +46,10 @@ def check_address_space() -> None:
         used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
     except OSError:  # unknown
         return
-    if (left := (limit - used) // 2**20) < _MIN_ADDRESS_SPACE_MIB:
+    if (left := (limit - used) // 2**20) < needed_mib:
         raise ResourceError(
             f"The memory of this process is limited (ulimit -v): {max(left, 0)} MiB of address space are left, and the "
-            f"libraries need {_MIN_ADDRESS_SPACE_MIB}.",
+            f"libraries need {needed_mib}.",
             "Raise the limit, or ask the scheduler for more memory.",
         )
 

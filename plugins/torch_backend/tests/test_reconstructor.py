@@ -19,7 +19,7 @@ from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.errors import ResourceError, TrainingError
 from ptychopinn.reconstructor import Capability
 from ptychopinn_torch.plugin import ptychopinn_reconstructors
-from ptychopinn_torch.reconstructor import TorchReconstructor
+from ptychopinn_torch.reconstructor import TorchReconstructor, import_training_loop
 
 (SPEC,) = ptychopinn_reconstructors()
 
@@ -110,3 +110,14 @@ def test_a_backend_of_pictures_that_is_not_there_does_not_matter() -> None:
     env = os.environ | {"MPLBACKEND": "none such"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_import_that_memory_does_not_suffice_for_is_refused_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HARD-021] It would abort the process, for libraries in C++ cannot say that memory ran out."""
+    resource = pytest.importorskip("resource")
+    import_training_loop()
+    monkeypatch.setattr(resource, "getrlimit", lambda name: (2**20, 2**20))
+    import_training_loop()  # what is imported needs nothing
+    monkeypatch.delitem(sys.modules, "ptychopinn_torch.training")
+    with pytest.raises(ResourceError, match="the libraries need 256"):
+        import_training_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from ptychopinn.config.model import ModelConfig
 from ptychopinn.errors import PluginError, ResourceError
 from ptychopinn.monitor import Monitor
 from ptychopinn.report import load_matplotlib
+from ptychopinn.system import check_address_space
 from ptychopinn.training import IlluminationArrays, MicroBatches, NetworkReconstructor, TrainingPlan
 from ptychopinn.training.base import Predict
 from ptychopinn.training.processes import Place, follow_launched
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ptychopinn_torch.training import TrainingLoop
 
 _log = logging.getLogger("ptychopinn.torch")
+_TRAINING_MIB = 256  # address space for the import of the training loop, which takes a third of it
 _DRAWING = threading.Lock()  # random numbers of the process, for all threads
 
 
@@ -50,6 +53,8 @@ def import_training_loop() -> type[TrainingLoop]:
     PluginError
         If it fails otherwise.
     """
+    if "ptychopinn_torch.training" not in sys.modules:
+        check_address_space(_TRAINING_MIB)  # with less, what it imports aborts the process
     try:
         with contextlib.suppress(ImportError):  # Fabric loads Torchmetrics, if that is there, and that loads Matplotlib
             load_matplotlib()
