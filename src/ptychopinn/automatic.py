@@ -117,7 +117,9 @@ def reconstruct_automatically(
     if config.uncertainty:
         check_uncertainty(data)
     limit = TimeLimit(monitor, config.max_time)
-    work = _Work(data, config, limit, getattr(reconstructor, "library", library if reconstructor is None else NUMPY))
+    if reconstructor is not None:
+        library = getattr(reconstructor, "library", NUMPY)
+    work = _Work(data, config, limit, library)
     work.start(reconstructor)
     with work.library.session() as computing:
         work.iterate(computing, update)

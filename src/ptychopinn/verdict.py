@@ -160,8 +160,9 @@ def judge(evidence: Evidence) -> Verdict:
     mean = mean_pattern_residual(counts, good)
     noise = poisson_residual(counts, good)
 
-    def verdict(explains: Explains, geometry: GeometryCheck | None = None) -> Verdict:
-        causes = _causes(evidence, geometry, mean, noise) if explains is Explains.NO else ()
+    def verdict(explains: Explains, geometry: GeometryCheck | None = None, causes: tuple[str, ...] = ()) -> Verdict:
+        if explains is Explains.NO:
+            causes = _causes(evidence, geometry, mean, noise)
         return Verdict(explains, evidence.residual, flat, mean, noise, causes, geometry)
 
     nothing = min(flat, mean)
@@ -169,8 +170,7 @@ def judge(evidence: Evidence) -> Verdict:
         return verdict(Explains.NO)
     explained = explained_share(evidence.residual, nothing, noise)
     if (step := step_without_overlap(data.positions, 2 * probe_radius_px(evidence.probe))) is not None:
-        causes = (_apart_cause(step),)
-        return Verdict(Explains.UNKNOWN, evidence.residual, flat, mean, noise, causes)
+        return verdict(Explains.UNKNOWN, causes=(_apart_cause(step),))
     if explained >= (_TRUSTED_PASSES if evidence.passes else _TRUSTED) and nothing > _ROOM * noise:
         return verdict(Explains.YES)
     geometry = check_geometry_stepwise(data, evidence.probe)
@@ -182,7 +182,7 @@ def judge(evidence: Evidence) -> Verdict:
     if explained < _HARDLY or _another_probe_is_better(evidence, geometry):
         return verdict(Explains.NO, geometry)
     said, doubts = _doubt(evidence, geometry, explained)
-    return Verdict(said, evidence.residual, flat, mean, noise, doubts, geometry)
+    return verdict(said, geometry, doubts)
 
 
 def _doubt(evidence: Evidence, geometry: GeometryCheck | None, explained: float) -> tuple[Explains, tuple[str, ...]]:

@@ -16,7 +16,7 @@ N = 32
 LIGHT = (np.abs(simulate_probe("disc", N, photons=1.0)) ** 2).sum(axis=0)
 
 
-def placed(seed: int = 0) -> tuple[FloatArray, tuple[int, int]]:
+def make_positions(seed: int = 0) -> tuple[FloatArray, tuple[int, int]]:
     """Positions of 14 x 14 patterns in pixels of an object with a margin, and its shape."""
     grid = np.stack(np.meshgrid(np.arange(14.0), np.arange(14.0)), axis=-1).reshape(-1, 2) * 4
     positions = grid + np.random.default_rng(seed).uniform(-1, 1, grid.shape)
@@ -33,7 +33,7 @@ def waves(y: FloatArray, x: FloatArray) -> ComplexArray:
 def test_an_object_moves_with_its_positions(library: ArrayLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     """[REFINE-032] to the precision of its interpolation, also block by block."""
     monkeypatch.setattr("ptychopinn.solvers.displacement._BLOCK_VALUES", 1000)
-    local, shape = placed()
+    local, shape = make_positions()
     moves = (local - local.mean(axis=0)) @ np.array([[0.02, 0.01], [-0.03, 0.01]]) + [1.3, -0.4]
     displacement = Displacement.of_moves(local, moves, LIGHT, shape)
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)

@@ -33,7 +33,7 @@ def _no_pictures() -> Iterator[None]:
         yield
 
 
-def simulated(path: Path, rows: int, nphotons: float, off_px: float = 0.0) -> ScanDataset:
+def simulate_to(path: Path, rows: int, nphotons: float, off_px: float = 0.0) -> ScanDataset:
     """Write a scan with a beam that flickers, and positions that are off."""
     settings = SimulationConfig(N=32, rows=rows, cols=8, step_px=3, nphotons=nphotons, flux_deviation=0.2, seed=3)
     scan = simulate_scan(settings)
@@ -51,7 +51,7 @@ def run(scan: Path, output: Path, tiles: int, free: list[str], **more: Any) -> R
 def test_positions_and_flux_are_those_of_one_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[TILE-009] They are freed because held-out patterns of the middle are explained better."""
     path = tmp_path / "scan.npz"
-    scan = simulated(path, 36, 1e6, off_px=0.7)
+    scan = simulate_to(path, 36, 1e6, off_px=0.7)
     three, fixed = run(path, tmp_path / "three", 3, BOTH), run(path, tmp_path / "fixed", 1, [])
     monkeypatch.setattr("ptychopinn.tiled.worker.solve_middle", fixed_middle(None, BOTH))
     one = run(path, tmp_path / "one", 1, BOTH)
@@ -66,7 +66,7 @@ def test_positions_and_flux_are_those_of_one_tile(tmp_path: Path, monkeypatch: p
 def test_a_resumed_reconstruction_fits_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[TILE-006] [TILE-009] After a job that died: no job is done again, and what was fitted goes on."""
     path, out = tmp_path / "scan.npz", tmp_path / "out"
-    simulated(path, 12, 1e6, off_px=0.7)
+    simulate_to(path, 12, 1e6, off_px=0.7)
     monkeypatch.setattr("ptychopinn.tiled.worker.solve_middle", fixed_middle(None, BOTH))
     quiet = run(path, tmp_path / "quiet", 2, BOTH)
     first, second = InThisProcess(lambda job: job.name == "pass-004, tile 2"), InThisProcess()
@@ -84,7 +84,7 @@ def test_a_resumed_reconstruction_fits_the_same(tmp_path: Path, monkeypatch: pyt
 def test_the_flux_of_held_out_patterns_is_fitted_to_the_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[TILE-009] Where photons are few."""
     path = tmp_path / "scan.npz"
-    simulated(path, 16, 1e3)
+    simulate_to(path, 16, 1e3)
     monkeypatch.setattr("ptychopinn.tiled.worker.solve_middle", fixed_middle(None, ["flux"]))
     free = run(path, tmp_path / "free", 2, ["flux"])
     monkeypatch.setattr("ptychopinn.tiled.worker.solve_middle", fixed_middle(None, []))

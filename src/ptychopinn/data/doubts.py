@@ -12,25 +12,26 @@ from scipy.spatial import cKDTree
 from ptychopinn.data.bad_values import BadValues
 from ptychopinn.data.dataset import ScanDataset
 from ptychopinn.data.diagnostics import Findings
+from ptychopinn.data.grouping import members_by_scan
 from ptychopinn.data.splits import probe_radius_px
 from ptychopinn.data.subsampling import evenly_spread, neighbour_distances
 from ptychopinn.typing import BoolArray, FloatArray, IntArray
 
 _SAMPLE = 64  # patterns that show how much values vary
 _MIN_PATTERNS, _MIN_PIXELS = 16, 30
-_SEEN = 0.5  # counts of a pixel that show it
-_QUANTILE, _SCORE = 0.2, 0.84  # of the pixels; how far below the mean that quantile is, in standard deviations
-_LESS = 0.93  # of the variance of photons there: values that vary less are no photon counts
+_MIN_MEAN_COUNTS = 0.5  # of a pixel that is looked at
+_QUANTILE, _DEVIATIONS = 0.2, 0.84  # of the pixels; how far below the mean that quantile is, in standard deviations
+_MIN_VARIANCE = 0.93  # of the variance of photons there: values that vary less are no photon counts
 _MIN_RUN = 8  # patterns before and after a jump
-_RUNS = 16  # a run is at least this part of a scan
+_RUNS = 16  # a scan has at most so many runs
 _MIN_JUMP = 1.5
-_STEADY, _MOST = 0.3, 0.4  # before and after a jump the light drifts by less: of the jump, and in its logarithm
-_HERE = 0.7  # of a jump: close patterns on both sides of it differ by more
-_NEAR = 0.5  # of the probe's width: patterns so close see the same object
+_MAX_CHANGE_SHARE, _MAX_CHANGE = 0.3, 0.4  # of the light before and after a jump: of the jump, and in its logarithm
+_MIN_JUMP_SHARE = 0.7  # of a jump: close patterns on both sides of it differ by more
+_CLOSE_WIDTHS = 0.5  # of the probe's width: patterns so close see the same object
 _MIN_PAIRS = 5
 # A drift changes the light by this factor from the first part of a scan to the last, and in each by this share of it.
-_PARTS, _MIN_DRIFT, _LEAST = 6, 3.0, 0.05
-_APART = 1.2  # widths of the probe: neighbours farther away do not overlap
+_PARTS, _MIN_DRIFT, _MIN_STEP_SHARE = 6, 3.0, 0.05
+_MAX_STEP_WIDTHS = 1.2  # widths of the probe: neighbours farther away do not overlap
 
 
 def check_doubts(data: ScanDataset, counts: FloatArray, *, dose_is_known: bool, findings: Findings) -> None:
@@ -49,8 +50,7 @@ def check_doubts(data: ScanDataset, counts: FloatArray, *, dose_is_known: bool, 
     width = 2 * probe_radius_px(data.probe)
     if len(data) > 1 and width > 0:
         _check_overlap(data.positions, width, findings)
-        for number in np.unique(data.scan_index):
-            members = np.flatnonzero(data.scan_index == number)
+        for members in members_by_scan(data.scan_index):
             _check_exposure(data, counts, members, width, findings)
 
 
@@ -59,12 +59,12 @@ def _check_spread(counts: FloatArray, bad_pixels: BoolArray, bad_values: BadValu
     good = ~bad_pixels if bad_values is None else ~bad_pixels & (bad_values.times == 0)
     values = counts[:, good]
     mean = values.mean(axis=0, dtype=np.float64)
-    seen = mean > _SEEN
+    seen = mean > _MIN_MEAN_COUNTS
     if seen.sum() < _MIN_PIXELS:
         return
     ratio = values[:, seen].var(axis=0, ddof=1, dtype=np.float64) / mean[seen]
-    found, expected = float(np.quantile(ratio, _QUANTILE)), 1 - _SCORE * float(np.sqrt(2 / len(counts)))
-    if found < _LESS * expected:
+    found, expected = float(np.quantile(ratio, _QUANTILE)), 1 - _DEVIATIONS * float(np.sqrt(2 / len(counts)))
+    if found < _MIN_VARIANCE * expected:
         findings.warning(
             "patterns",
             f"The values vary less than photons do: in a fifth of the pixels their variance is under {found:.2g} times "
@@ -78,7 +78,7 @@ def _check_spread(counts: FloatArray, bad_pixels: BoolArray, bad_values: BadValu
 def step_without_overlap(positions: FloatArray, width: float) -> float | None:
     """Median distance of neighbours, pixels, if a probe of this width lights nothing twice; None if it does."""
     step = float(np.median(neighbour_distances(positions))) if len(positions) > 1 else 0.0
-    return step if step > _APART * width else None
+    return step if step > _MAX_STEP_WIDTHS * width else None
 
 
 def _check_overlap(positions: FloatArray, width: float, findings: Findings) -> None:
@@ -117,7 +117,7 @@ def _check_drift(counts: FloatArray, findings: Findings) -> None:
     medians = np.array([np.median(part) for part in np.array_split(counts, _PARTS)])
     steps = np.diff(np.log(np.maximum(medians, 1e-12)))
     total = float(steps.sum())
-    if abs(total) > np.log(_MIN_DRIFT) and (steps * np.sign(total) > _LEAST * abs(total)).all():
+    if abs(total) > np.log(_MIN_DRIFT) and (steps * np.sign(total) > _MIN_STEP_SHARE * abs(total)).all():
         findings.warning(
             "patterns",
             f"The light {'rises' if total > 0 else 'falls'} all over the scan, from {medians[0]:.3g} photons a pattern "
@@ -164,12 +164,12 @@ def exposure_jump(counts: FloatArray, positions: FloatArray, width: float) -> tu
             (slice(place + run, place + 2 * run), slice(place, place + run)),
         )
     )
-    if abs(rise) < np.log(_MIN_JUMP) or max(before, after) > min(_STEADY * abs(rise), _MOST):
+    if abs(rise) < np.log(_MIN_JUMP) or max(before, after) > min(_MAX_CHANGE_SHARE * abs(rise), _MAX_CHANGE):
         return None
     distance, nearest = cKDTree(positions[:place]).query(positions[place:])
-    pairs = distance < _NEAR * width
+    pairs = distance < _CLOSE_WIDTHS * width
     differences = light[place:][pairs] - light[nearest[pairs]]
-    if pairs.sum() < _MIN_PAIRS or np.sign(rise) * float(np.median(differences)) < _HERE * abs(rise):
+    if pairs.sum() < _MIN_PAIRS or np.sign(rise) * float(np.median(differences)) < _MIN_JUMP_SHARE * abs(rise):
         return None
     return place, float(np.exp(rise))
 

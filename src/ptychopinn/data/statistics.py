@@ -16,7 +16,7 @@ from ptychopinn.typing import AnyArray, BoolArray, FloatArray, IntArray
 
 _BLOCK_PIXELS = 1 << 18  # 1 MiB of float32: fits a core's cache; larger than the overhead of Python
 _RUNS = 16  # runs of blocks, each summed in one thread: more than threads, so that they are busy
-_AT_ONCE = 1024  # values summed in float32, and then in float64; every supported pattern has a multiple of it
+_FLOAT32_VALUES = 1024  # values summed in float32, and then in float64; every supported pattern has a multiple of it
 _SAMPLE = 64  # patterns that show whether values are whole numbers
 MARKS = tuple(float(2**bits - 1) for bits in (8, 15, 16, 24, 31, 32, 63, 64))
 """Largest values of integers, with which detectors and their software mark gaps and dead pixels, in any dtype."""
@@ -204,7 +204,9 @@ class _Tally:
             self.at_largest.append(self._add_largest(raw, bad_values) if is_top else nowhere)
             np.maximum(self.tops, tops, out=self.tops)
             self.total += block.sum(axis=0)
-            runs = block.reshape(len(block), -1, _AT_ONCE if block[0].size % _AT_ONCE == 0 else block.shape[-1])
+            runs = block.reshape(
+                len(block), -1, _FLOAT32_VALUES if block[0].size % _FLOAT32_VALUES == 0 else block.shape[-1]
+            )
             self.sums.append(np.einsum("ijk->ij", runs).sum(axis=1, dtype=np.float64))
             self.square_sums.append(np.einsum("ijk,ijk->ij", runs, runs).sum(axis=1, dtype=np.float64))
 

@@ -16,8 +16,7 @@ def refinement_schedule(passes: int, *, noisy: bool = False, many_waves: bool = 
     ----------
     many_waves:
         Whether a pattern is a sum over several waves: modes of the probe, or places of an exposure. Such passes
-        converge slowly, and more momentum makes up for it. With free positions it harms some
-        scans.
+        converge slowly, and more momentum makes up for it. With free positions it harms some scans.
     """
     probe_step = max(0.3 / max(passes, 1), 0.1)
     if noisy:

@@ -34,7 +34,7 @@ from ptychopinn.typing import FloatArray
 _log = logging.getLogger(__name__)
 _QUICK_JUDGES = 64  # patterns that judge a quick refinement
 _QUICK_SHARE = 0.25  # it solves the slow phase only from this fraction of the patterns or less, in less than a pass
-_QUICK_WORSE = 1.02  # its result is used up to this factor of the residual: without noise it may be higher
+_QUICK_WORSE = 1.02  # its result is used if the residual is not above that of the start by more than this factor
 _GAUGE_PATTERNS = 64  # number of patterns that the scale is fitted to
 _READ = 32  # patterns read at a time
 

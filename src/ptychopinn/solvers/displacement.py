@@ -22,7 +22,7 @@ from ptychopinn.typing import AnyArray, FloatArray, IntArray
 
 _CELLS = 16  # cells along a side of a window, because what neighbours have in common is smooth
 _REGULARISATION = 0.05  # of the denominator, relative to its maximum
-_LEAST_PX = 0.02  # smaller displacements are left to the passes
+_MIN_PX = 0.02  # smaller displacements are left to the passes
 _BLOCK_VALUES = 1 << 20  # pixels displaced at a time
 
 
@@ -57,7 +57,7 @@ class Displacement:
             Of the object.
         """
         spacing = max(light.shape[0] // _CELLS, 1)
-        kernel = _binned(light, spacing)
+        kernel = _sum_cells(light, spacing)
         height, width = (scipy.fft.next_fast_len(math.ceil(pixels / spacing) + 3) for pixels in shape)
         # From the node of the first cell of each window.
         spread = _linear(local / spacing + 1 - (len(kernel) - 1) / 2, (height, width))
@@ -72,7 +72,7 @@ class Displacement:
     @property
     def matters(self) -> bool:
         """Whether it is large enough to be worth its time."""
-        return float(np.abs(self.field).max()) >= _LEAST_PX
+        return float(np.abs(self.field).max()) >= _MIN_PX
 
     def apply(self, array: Array, library: ArrayLibrary) -> Array:
         """Displace an (H, W) complex64 array of a library, in place where the library can: a step may be recorded."""
@@ -83,8 +83,8 @@ class Displacement:
         for part in slices_of(height, max(_BLOCK_VALUES // width, 1)):
             rows = np.clip(np.arange(part.start - reach, part.stop + reach), 0, height - 1)
             down, right = (self._at(values, rows, columns, library) for values in self.field)
-            values = _moved(library.take(array, rows), right, reach, 1, library)
-            values = _moved(values, down, reach, 0, library)
+            values = _shift(library.take(array, rows), right, reach, 1, library)
+            values = _shift(values, down, reach, 0, library)
             moved = library.put(moved, (part, ...), values[reach:-reach, :])
         return library.put(array, (...,), moved)
 
@@ -98,7 +98,7 @@ class Displacement:
         return library.from_host(values.astype(np.float32))
 
 
-def _moved(array: Array, by: Array, reach: int, axis: int, library: ArrayLibrary) -> Array:
+def _shift(array: Array, by: Array, reach: int, axis: int, library: ArrayLibrary) -> Array:
     """(h, w) complex64 at places that are ``by`` pixels lower along an axis."""
     xp, total = library.xp, 0.0
     for tap in range(-reach, reach + 1):
@@ -116,7 +116,7 @@ def _kernel(x: Array, library: ArrayLibrary) -> Array:
     return xp.where(a < 1, near, xp.where(a < 2, middle, xp.where(a < 3, far, xp.zeros_like(a))))
 
 
-def _binned(light: AnyArray, spacing: int) -> FloatArray:
+def _sum_cells(light: AnyArray, spacing: int) -> FloatArray:
     """(cells, cells) sums of the light, centred."""
     size = light.shape[0]
     cells = -(-size // spacing)

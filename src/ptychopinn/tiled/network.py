@@ -62,11 +62,11 @@ def put_pairs(store: TileStore, round_name: str) -> None:
 
 def put_phases(store: TileStore, round_name: str, rule: PhaseRule) -> None:
     """Write the phases of the patches of all tiles, which follow from the overlaps of a round."""
-    overlaps = overlaps_of(*_measured(store, round_name))
+    overlaps = overlaps_of(*_read_overlaps(store, round_name))
     save_arrays(store.folder / round_name / _PHASES, phases=phases_by(rule, overlaps))
 
 
-def _measured(store: TileStore, round_name: str) -> tuple[IntArray, ComplexArray, FloatArray, ComplexArray]:
+def _read_overlaps(store: TileStore, round_name: str) -> tuple[IntArray, ComplexArray, FloatArray, ComplexArray]:
     """Arguments of `overlaps_of`: what all tiles wrote."""
     n = len(store.positions())
     energies, means = np.zeros(n), np.zeros(n, np.complex128)

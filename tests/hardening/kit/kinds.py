@@ -113,7 +113,7 @@ def _half_transposed(counts: Any) -> Any:
     return counts
 
 
-def _rotated(x: Any, y: Any) -> tuple[Any, Any]:
+def _rotate(x: Any, y: Any) -> tuple[Any, Any]:
     return 0.985 * x - 0.174 * y, 0.174 * x + 0.985 * y
 
 
@@ -220,7 +220,7 @@ KINDS: dict[str, Kind] = {
     "light that fades to a hundredth": _counts(_fading),
     "a quarter of the detector dead in the second half": _counts(_dead_later),
     "rows that ran backwards": _moved(lambda x, y: (_rows_backwards(x), _rows_backwards(y))),
-    "positions rotated by ten degrees": _moved(_rotated),
+    "positions rotated by ten degrees": _moved(_rotate),
     "positions ten times too far apart": _moved(lambda x, y: (10 * x, 10 * y)),
     "positions at random": _moved(_random),
     "a probe of ones": _probe(np.ones_like),
