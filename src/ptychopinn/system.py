@@ -37,7 +37,7 @@ def check_address_space(needed_mib: int = _MIN_ADDRESS_SPACE_MIB) -> None:
     Raises
     ------
     ResourceError
-        If less is left, MiB.
+        If less than ``needed_mib`` MiB are left.
     """
     limit = address_space_limit()
     if limit is None:

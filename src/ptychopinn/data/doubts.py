@@ -86,7 +86,7 @@ def _check_overlap(positions: FloatArray, width: float, findings: Findings) -> N
         findings.warning(
             "xcoords, ycoords",
             f"Neighbouring positions are {step:.3g} pixels apart, and the probe is {width:.3g} wide: patterns do not "
-            "overlap, so each of them can be explained by a picture of its own, which is not that of the sample.",
+            "overlap. Each is explained by a picture of its own, which need not be that of the sample.",
             "Check the unit of the positions: ptychopinn convert SCAN -o NEW.npz --scale-positions FACTOR, or "
             "--position-unit and --pixel-size.",
             "DATA-134",
