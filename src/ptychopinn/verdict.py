@@ -206,8 +206,8 @@ def _excess_cause(excess: float) -> str:
     return (
         f"Passes on a part of the scan leave {excess:.1f} times the squared residual that they leave of simulated "
         "patterns with the same positions and probe: something in the scan is not in the model. Look for rows that ran "
-        "backwards, lost or repeated patterns, axes that are rotated or scaled differently, and a beam, a detector or a "
-        "sample that changed during the scan (ptychopinn inspect SCAN -o scan.png); try --refine-positions, "
+        "backwards, lost or repeated patterns, axes that are rotated or scaled differently, and a beam, a detector or "
+        "a sample that changed during the scan (ptychopinn inspect SCAN -o scan.png); try --refine-positions, "
         "--refine-flux, --refine-background smooth and --refine-probe."
     )
 
